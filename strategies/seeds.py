@@ -1,0 +1,48 @@
+"""Random generators derived from the run's seed and the scope they serve, never from global state.
+
+A generator is a function of (seed, scope) alone: the same client in the same round draws the same numbers whatever
+ran before it, in whichever process, and in whichever order.
+"""
+
+import hashlib
+
+import numpy as np
+import torch
+
+
+def derive_seed(seed: int, *scope: int | str) -> int:
+    """Mix a seed and a scope into 63 bits (SHA-256 of their text).
+
+    Parameters
+    ----------
+    seed
+        The run's seed.
+    scope
+        What the generator is for, for example ``("client", "7", "round", 3)``.
+
+    Returns
+    -------
+    int
+        In [0, 2**63).
+
+    Examples
+    --------
+    >>> derive_seed(0, "client", "7") == derive_seed(0, "client", "7")
+    True
+    >>> derive_seed(0, "client", "7") == derive_seed(0, "client", 7)
+    False
+    """
+    text = repr((int(seed), *scope)).encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
+
+
+def torch_generator(seed: int, *scope: int | str, device: str | torch.device = "cpu") -> torch.Generator:
+    """Return a torch generator for the scope (see `derive_seed`)."""
+    generator = torch.Generator(device=device)
+    generator.manual_seed(derive_seed(seed, *scope))
+    return generator
+
+
+def numpy_generator(seed: int, *scope: int | str) -> np.random.Generator:
+    """Return a numpy generator for the scope (see `derive_seed`)."""
+    return np.random.default_rng(derive_seed(seed, *scope))

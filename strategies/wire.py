@@ -1,0 +1,302 @@
+"""What travels: record names and keys, and the way from a model's state to Flower's records and back.
+
+Record names follow Flower (`arrays`, `metrics`, `config`). Every further key is a constant here, with what it holds and
+who sends it. A dense reply carries the client's new parameters in `arrays` and `num-examples` in `metrics`, so that
+Flower's own strategies work with this client as they are.
+
+Arrays are flat where both ends allow it: a `FlatRecord` is an ordinary `ArrayRecord` whose entries are views of one
+float32 buffer. Between processes of one machine the buffer moves; over a network the entries serialise themselves as any
+other `Array` does.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from torch import Tensor
+
+State = dict[str, Tensor]
+"""A model's `state_dict` on the CPU."""
+
+# Records
+ARRAYS = "arrays"
+"""Both ways. A model's state: name -> array."""
+REFERENCE = "reference"
+"""Server to client, audits only: a second model to compare with."""
+METRICS = "metrics"
+"""Client to server. Numbers about the work done."""
+CONFIG = "config"
+"""Both ways. Small settings of this message."""
+
+# Keys of `metrics`
+NUM_EXAMPLES = "num-examples"
+"""int > 0, client to server: how many examples the client trained or evaluated on."""
+TRAIN_LOSS = "train-loss"
+"""float, client to server: mean loss over the local steps."""
+LOSS = "loss"
+"""float, client to server: mean evaluation loss."""
+ACCURACY = "accuracy"
+"""float in [0, 100], client to server: accuracy in percent."""
+LABEL_COUNTS = "label-counts"
+"""list[int], client to server: number of examples of each class."""
+NUM_STEPS = "num-steps"
+"""int, client to server: optimiser steps taken."""
+
+# Keys of `config`
+CLIENT_ID = "client-id"
+"""str, client to server, in every reply: the client's stable name."""
+SERVER_ROUND = "server-round"
+"""int from 1, server to client."""
+DROP_CLASSES = "drop-classes"
+"""list[int], server to client: labels whose examples the client must leave out."""
+DROP_INDICES = "drop-indices"
+"""list[int], server to client: positions, in the client's own data, of examples it must leave out."""
+FORGET_ALL = "forget-all"
+"""bool, server to client, audits only: all of the client's data is the forget set."""
+DETAIL = "detail"
+"""str, client to server: what the client wants to be shown in the run's summary."""
+
+# Message types
+TRAIN = "train"
+EVALUATE = "evaluate"
+DESCRIBE = "query.describe"
+"""Asks a client who it is and what it holds."""
+AUDIT = "query.audit"
+"""Asks a client for its outputs on its forgotten and retained examples."""
+
+
+def client_sort_key(client_id: str) -> tuple[int, int, str]:
+    """Order client-ids: whole numbers by value, then names by text.
+
+    Examples
+    --------
+    >>> sorted(["b", "10", "9", "a"], key=client_sort_key)
+    ['9', '10', 'a', 'b']
+    """
+    return (0, int(client_id), client_id) if client_id.isdecimal() else (1, 0, client_id)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each floating entry of a state lies in one flat float32 vector.
+
+    Parameters
+    ----------
+    names, shapes
+        The floating entries, in the order of the state.
+    """
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+
+    @staticmethod
+    def of(state: Mapping[str, Tensor]) -> "Layout":
+        """Return the layout of a state; integer buffers are no part of it, as they are never averaged."""
+        kept = {name: tuple(t.shape) for name, t in state.items() if t.is_floating_point()}
+        return Layout(tuple(kept), tuple(kept.values()))
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of scalars of each entry."""
+        return tuple(math.prod(shape) for shape in self.shapes)
+
+    @property
+    def size(self) -> int:
+        """Number of scalars in all."""
+        return sum(self.sizes)
+
+    def flatten(self, state: Mapping[str, Tensor]) -> Tensor:
+        """Copy the floating entries of a state into a new flat vector, shape [size], float32."""
+        parts = [state[name].detach().reshape(-1).to("cpu", torch.float32) for name in self.names]
+        return torch.cat(parts) if parts else torch.zeros(0)
+
+    def unflatten(self, flat: Tensor) -> State:
+        """Return views of a flat vector, by name."""
+        pieces = flat.split(self.sizes)
+        return {n: p.view(s) for n, p, s in zip(self.names, pieces, self.shapes, strict=True)}
+
+    def difference(self, record: ArrayRecord) -> str | None:
+        """Say how a record's arrays differ from this layout; None if they fit."""
+        missing = [n for n in self.names if n not in record]
+        extra = [n for n in record if n not in set(self.names)]
+        if missing or extra:
+            return f"wrong keys: missing {missing[:3]}, unexpected {extra[:3]}"
+        for name, shape in zip(self.names, self.shapes, strict=True):
+            if tuple(record[name].shape) != shape:
+                return f"wrong shape: {name} is {tuple(record[name].shape)}, expected {shape}"
+        return None
+
+
+class FlatArray(Array):
+    """An `Array` that is a view of a float32 tensor and serialises itself only when asked to."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        view = tensor.detach().numpy()
+        view.flags.writeable = False
+        self.__dict__.update(dtype="float32", shape=tuple(tensor.shape), stype="numpy.ndarray", _view=view)
+
+    def numpy(self) -> Any:
+        """Return the array, read-only, without a copy."""
+        return self.__dict__["_view"]
+
+    @property  # type: ignore[override]
+    def data(self) -> bytes:
+        """The array in numpy's file format, made on first use."""
+        if "_data" not in self.__dict__:
+            buffer = BytesIO()
+            np.save(buffer, self.__dict__["_view"], allow_pickle=False)
+            self.__dict__["_data"] = buffer.getvalue()
+        return bytes(self.__dict__["_data"])
+
+
+class FlatRecord(ArrayRecord):
+    """An `ArrayRecord` whose entries are views of one flat float32 vector.
+
+    Parameters
+    ----------
+    flat
+        The vector, shape [layout.size]; it must not be changed afterwards.
+    layout
+        Names and shapes of the entries.
+    """
+
+    def __init__(self, flat: Tensor, layout: Layout) -> None:
+        super().__init__()
+        for name, tensor in layout.unflatten(flat).items():
+            super().__setitem__(name, FlatArray(tensor))
+        self.__dict__["_flat"] = flat
+        self.__dict__["_layout"] = layout
+
+    def __setitem__(self, key: str, value: Array) -> None:
+        """Set an entry; the record is no longer flat then."""
+        self.__dict__["_flat"] = None
+        super().__setitem__(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        """Delete an entry; the record is no longer flat then."""
+        self.__dict__["_flat"] = None
+        super().__delitem__(key)
+
+    @property
+    def flat(self) -> Tensor | None:
+        """The vector, or None once an entry was replaced."""
+        flat: Tensor | None = self.__dict__["_flat"]
+        return flat
+
+    @property
+    def layout(self) -> Layout:
+        """Names and shapes of the entries of `flat`."""
+        layout: Layout = self.__dict__["_layout"]
+        return layout
+
+
+def record_of(state: Mapping[str, Tensor]) -> ArrayRecord:
+    """Return a record of the floating entries of a state."""
+    layout = Layout.of(state)
+    return FlatRecord(layout.flatten(state), layout)
+
+
+def flat_of(record: ArrayRecord, layout: Layout) -> Tensor:
+    """Return a record's arrays as one flat vector, shape [layout.size], float32.
+
+    Nothing is copied where the record is flat already; do not change the result.
+
+    Raises
+    ------
+    ValueError
+        If names or shapes differ from the layout.
+    """
+    if isinstance(record, FlatRecord) and record.flat is not None and record.layout == layout:
+        return record.flat
+    if (difference := layout.difference(record)) is not None:
+        raise ValueError(difference)
+    parts = [np.asarray(record[name].numpy(), dtype=np.float32).reshape(-1) for name in layout.names]
+    return torch.from_numpy(np.concatenate(parts)) if parts else torch.zeros(0)
+
+
+def layout_of(record: ArrayRecord) -> Layout:
+    """Return the layout that a record's arrays have."""
+    if isinstance(record, FlatRecord) and record.flat is not None:
+        return record.layout
+    return Layout(tuple(record), tuple(tuple(array.shape) for array in record.values()))
+
+
+def state_of(record: ArrayRecord) -> State:
+    """Return a record's arrays by name, as float32 tensors."""
+    layout = layout_of(record)
+    return layout.unflatten(flat_of(record, layout))
+
+
+def load_flat(model: torch.nn.Module, flat: Tensor, layout: Layout) -> None:
+    """Copy a flat vector into a model's parameters and floating buffers, in place."""
+    state = model.state_dict()
+    with torch.no_grad():
+        for name, tensor in layout.unflatten(flat).items():
+            state[name].copy_(tensor)
+
+
+def reply_to(
+    message: Message,
+    client_id: str,
+    metrics: Mapping[str, float | int | Sequence[float] | Sequence[int]],
+    arrays: ArrayRecord | None = None,
+    config: Mapping[str, bool | int | float | str] | None = None,
+) -> Message:
+    """Answer a message as this client.
+
+    Parameters
+    ----------
+    message
+        The message that is answered.
+    client_id
+        The client's stable name.
+    metrics
+        Numbers, under the keys of this module.
+    arrays
+        The client's new parameters, if the answer has any.
+    config
+        Small texts and settings besides the client-id.
+    """
+    content = RecordDict()
+    if arrays is not None:
+        content[ARRAYS] = arrays
+    content[METRICS] = MetricRecord({k: list(v) if isinstance(v, Sequence) else v for k, v in metrics.items()})
+    content[CONFIG] = ConfigRecord({CLIENT_ID: client_id, **(config or {})})
+    return Message(content, reply_to=message)
+
+
+def records_bytes(content: RecordDict) -> int:
+    """Return the size of the arrays and numbers of a message, in bytes, as encoded without headers."""
+    return sum(_record_bytes(record) for record in content.values())
+
+
+def _record_bytes(record: Any) -> int:
+    if isinstance(record, FlatRecord) and record.flat is not None:
+        return record.flat.numel() * record.flat.element_size()
+    if isinstance(record, ArrayRecord):
+        return sum(math.prod(a.shape) * np.dtype(a.dtype).itemsize for a in record.values())
+    return sum(len(key) + _value_bytes(value) for key, value in record.items())
+
+
+def _value_bytes(value: Any) -> int:
+    if isinstance(value, list):
+        return sum(_value_bytes(v) for v in value)
+    return len(value) if isinstance(value, str | bytes) else 8
+
+
+def config_list(config: Mapping[str, Any], key: str) -> list[int]:
+    """Return a list of whole numbers from a config record; empty where the key is missing."""
+    value = config.get(key, [])
+    return [int(v) for v in value]
+
+
+def iter_numbers(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Yield the scalar entries of a metric record."""
+    for key, value in metrics.items():
+        if isinstance(value, int | float):
+            yield key, float(value)
