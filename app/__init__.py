@@ -1,0 +1,1 @@
+"""The Flower application: entry points, and everything that touches the outside."""

@@ -1,0 +1,215 @@
+"""Settings of federated training: one frozen, self-checking class per section of the run config.
+
+A field `local_epochs` of the section `train` is the key `train.local-epochs` everywhere outside Python. Defaults are
+not repeated in the docstrings; each says the unit and, where there is one, the neutral value: the value at which the
+setting changes nothing.
+"""
+
+import re
+import tomllib
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Scalar = int | float | bool | str
+"""What a Flower run config may hold."""
+
+_FLWR_PREFIX = "flwr:"
+
+
+def hyphenated(name: str) -> str:
+    """Return the config key of a Python field name.
+
+    >>> hyphenated("local_epochs")
+    'local-epochs'
+    """
+    return name.replace("_", "-")
+
+
+def split_list(text: str) -> tuple[str, ...]:
+    """Split a comma-separated list, without surrounding blanks; the empty text is the empty list.
+
+    Raises
+    ------
+    ValueError
+        If an entry is empty or occurs twice.
+
+    Examples
+    --------
+    >>> split_list("0, hospital-a")
+    ('0', 'hospital-a')
+    """
+    if not text.strip():
+        return ()
+    entries = tuple(entry.strip() for entry in text.split(","))
+    if not all(entries):
+        raise ValueError("a comma-separated list without empty entries")
+    if len(set(entries)) < len(entries):
+        raise ValueError("a comma-separated list without repetitions")
+    return entries
+
+
+class Settings(BaseModel):
+    """Base of every section: frozen, strict about types, closed to unknown keys, hyphens in its keys."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        alias_generator=hyphenated,
+        validate_by_name=True,
+        validate_by_alias=True,
+    )
+
+
+class TrainSettings(Settings):
+    """Local training on a client.
+
+    Attributes
+    ----------
+    optimizer : str
+        `sgd`, `adam` or `adamw`.
+    learning_rate : float
+        Step size in the first round, above 0.
+    momentum : float
+        Of `sgd`, in [0, 1); neutral 0. The other optimizers have no use for it.
+    weight_decay : float
+        L2 coefficient (decoupled in `adamw`), at least 0; neutral 0.
+    batch_size : int
+        Examples per step, at least 1.
+    local_epochs : int
+        Passes over the client's examples per round, at least 1.
+    local_steps : int
+        Optimizer steps per round in place of epochs, at least 0; neutral 0, which counts epochs.
+    lr_decay : float
+        Factor on the learning rate per round, in (0, 1]; neutral 1.
+    """
+
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    learning_rate: float = Field(default=0.1, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    batch_size: int = Field(default=32, ge=1)
+    local_epochs: int = Field(default=1, ge=1)
+    local_steps: int = Field(default=0, ge=0)
+    lr_decay: float = Field(default=1.0, gt=0, le=1)
+
+
+class StrategySettings(Settings):
+    """The federated algorithm and its own parameters.
+
+    Attributes
+    ----------
+    name : str
+        A name of `strategies.registry`, or `flwr:<ClassName>` for one of Flower's own strategies.
+    mu : float
+        FedProx: weight of (mu/2)‖w − w_t‖², at least 0; neutral 0, which is FedAvg.
+    work : str
+        FedProx: share of a round's local work that a client does, `client-id=share` pairs separated by commas, each
+        share in (0, 1]; neutral empty: every client does all of it.
+    options : str
+        Arguments of a `flwr:` strategy as TOML pairs separated by commas: `eta = 0.1, tau = 1e-3`; neutral empty.
+    """
+
+    name: str = Field(default="fedavg", min_length=1)
+    mu: float = Field(default=0.01, ge=0)
+    work: str = ""
+    options: str = ""
+
+    @property
+    def flwr_class(self) -> str | None:
+        """Name of the Flower class that runs, or None for a strategy of this package."""
+        return self.name.removeprefix(_FLWR_PREFIX) if self.name.startswith(_FLWR_PREFIX) else None
+
+    @property
+    def work_shares(self) -> dict[str, float]:
+        """`work`, parsed: share of the local work by client-id."""
+        return _parse_work(self.work)
+
+    @property
+    def option_values(self) -> dict[str, Scalar]:
+        """`options`, parsed: value by argument name."""
+        return _parse_options(self.options)
+
+    @field_validator("work")
+    @classmethod
+    def _work_parses(cls, value: str) -> str:
+        _parse_work(value)
+        return value
+
+    @field_validator("options")
+    @classmethod
+    def _options_parse(cls, value: str) -> str:
+        _parse_options(value)
+        return value
+
+
+def _parse_work(text: str) -> dict[str, float]:
+    pairs = [entry.rpartition("=") for entry in split_list(text)]
+    try:
+        shares = {client_id.strip(): float(share) for client_id, _, share in pairs}
+    except ValueError:
+        raise ValueError("'client-id=share' pairs separated by commas") from None
+    if len(shares) < len(pairs) or "" in shares:
+        raise ValueError("'client-id=share' pairs, each with a client-id of its own")
+    if not all(0 < share <= 1 for share in shares.values()):
+        raise ValueError("'client-id=share' pairs with every share in (0, 1]")
+    return shares
+
+
+def _parse_options(text: str) -> dict[str, Scalar]:
+    try:
+        document = tomllib.loads(f"options = {{ {text} }}")
+    except tomllib.TOMLDecodeError:
+        raise ValueError("TOML pairs separated by commas, such as 'eta = 0.1, tau = 1e-3'") from None
+    options = document.pop("options")
+    if document or not all(isinstance(value, int | float | str) for value in options.values()):
+        raise ValueError("TOML pairs on one line whose values are numbers, booleans or strings")
+    return dict(options)
+
+
+class SelectionSettings(Settings):
+    """Which clients take part in a round.
+
+    Attributes
+    ----------
+    fraction : float
+        Share of the connected clients drawn per round, in (0, 1]; neutral 1.
+    min_clients : int
+        Clients that must be connected, and are drawn at the least, per round; at least 1.
+    """
+
+    fraction: float = Field(default=1.0, gt=0, le=1)
+    min_clients: int = Field(default=1, ge=1)
+
+
+class LogSettings(Settings):
+    """What the server keeps of every client's updates, for forgetting later.
+
+    Attributes
+    ----------
+    enabled : bool
+        Whether updates are logged; without a log only methods that need none can forget.
+    retention : str
+        `full` (every update), `sum` (the weighted sum per client, all that subtraction needs) or `interval:<k>` (every
+        k-th round, k at least 1; `interval:1` keeps what `full` keeps).
+    dtype : str
+        Precision of the stored updates; neutral `float32`, the precision of the updates themselves.
+    """
+
+    enabled: bool = True
+    retention: str = "full"
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+
+    @property
+    def interval(self) -> int:
+        """Rounds from one kept round to the next: k of `interval:<k>`, else 1."""
+        return int(self.retention.partition(":")[2] or 1)
+
+    @field_validator("retention")
+    @classmethod
+    def _retention_known(cls, value: str) -> str:
+        if not re.fullmatch(r"full|sum|interval:0*[1-9]\d*", value):
+            raise ValueError("'full', 'sum' or 'interval:<k>' with an integer k >= 1")
+        return value

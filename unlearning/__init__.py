@@ -1,0 +1,1 @@
+"""Forgetting: requests, one file per method, and the audit of what is left."""
