@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 Scalar = int | float | bool | str
 """What a Flower run config may hold."""
 
-_FLWR_PREFIX = "flwr:"
+FLWR_PREFIX = "flwr:"
+"""What the name of one of Flower's own strategies begins with in `strategy.name`."""
 
 
 def hyphenated(name: str) -> str:
@@ -120,7 +121,7 @@ class StrategySettings(Settings):
     @property
     def flwr_class(self) -> str | None:
         """Name of the Flower class that runs, or None for a strategy of this package."""
-        return self.name.removeprefix(_FLWR_PREFIX) if self.name.startswith(_FLWR_PREFIX) else None
+        return self.name.removeprefix(FLWR_PREFIX) if self.name.startswith(FLWR_PREFIX) else None
 
     @property
     def work_shares(self) -> dict[str, float]:

@@ -1,0 +1,272 @@
+"""The run config: parsed once, at the edge, into one frozen object.
+
+A run config is flat: keys `section.name` with scalar values, the same in a TOML file, on the command line and in
+`[tool.flwr.app.config]`, from which Flower passes it to the apps.
+"""
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, Self, get_args, get_origin
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from app.config_rules import check_contradictions, check_names, nearest, shown
+from app.settings import AttackSettings, DataSettings, ModelSettings, RunSettings
+from strategies.errors import BadInput
+from strategies.settings import (
+    LogSettings,
+    Scalar,
+    SelectionSettings,
+    Settings,
+    StrategySettings,
+    TrainSettings,
+    hyphenated,
+)
+from unlearning.settings import AuditSettings, ForgetSettings
+
+
+class RunConfig(BaseModel):
+    """Every setting of a run; made without arguments, the defaults.
+
+    A section's fields are described in its class. Build one with `from_flat`, `from_toml` or `resolve`, which raise
+    `BadInput` for whatever is wrong with the input.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: RunSettings = RunSettings()
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    train: TrainSettings = TrainSettings()
+    strategy: StrategySettings = StrategySettings()
+    selection: SelectionSettings = SelectionSettings()
+    log: LogSettings = LogSettings()
+    attack: AttackSettings = AttackSettings()
+    forget: ForgetSettings = ForgetSettings()
+    audit: AuditSettings = AuditSettings()
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        defaults = default_values()
+        check_contradictions(self.to_flat(), defaults)
+        check_names(self.strategy.name, self.forget.method, defaults)
+        return self
+
+    @classmethod
+    def from_flat(cls, mapping: Mapping[str, Scalar]) -> Self:
+        """Build from flat keys; a key that is absent keeps its default.
+
+        Parameters
+        ----------
+        mapping : mapping of str to scalar
+            Values by key, such as `{"train.local-epochs": 2}`.
+
+        Raises
+        ------
+        BadInput
+            For an unknown key, a wrong type, a value out of range, or keys that contradict each other: one line that
+            names the key, what was given and what is allowed.
+
+        Examples
+        --------
+        >>> RunConfig.from_flat({"train.local-epochs": 2}).train.local_epochs
+        2
+        """
+        for key, value in mapping.items():
+            _check_key(key, value)
+        return cls(**{name: _section(name, mapping) for name in cls.model_fields})
+
+    @classmethod
+    def from_toml(cls, path: Path) -> Self:
+        """Build from a TOML file whose keys are nested in tables, dotted, or both.
+
+        Raises
+        ------
+        BadInput
+            If the file cannot be read, is not TOML, or holds what `from_flat` refuses.
+        """
+        return cls.from_flat(read_toml(path))
+
+    @classmethod
+    def resolve(cls, path: Path | None = None, overrides: Sequence[str] = ()) -> Self:
+        """Build from defaults, then a file, then overrides, the later winning; checked once, as a whole.
+
+        Parameters
+        ----------
+        path : Path, optional
+            A TOML file, as in `from_toml`.
+        overrides : sequence of str
+            `section.key=value`, as in `with_overrides`.
+
+        Raises
+        ------
+        BadInput
+            As `from_toml` and `with_overrides`.
+        """
+        given = {} if path is None else read_toml(path)
+        return cls.from_flat(given | parse_overrides(overrides))
+
+    def with_overrides(self, overrides: Sequence[str]) -> Self:
+        """Return a copy with some keys replaced.
+
+        Parameters
+        ----------
+        overrides : sequence of str
+            `section.key=value`. The value is a TOML scalar; what is none is taken as text, as is every value of a key
+            that holds text, so quotes are never needed.
+
+        Raises
+        ------
+        BadInput
+            If an override has no `=`, or the result is one that `from_flat` refuses.
+
+        Examples
+        --------
+        >>> RunConfig().with_overrides(["run.seed=7", "run.name=first"]).run.name
+        'first'
+        """
+        return self.from_flat(self.to_flat() | parse_overrides(overrides))
+
+    def to_flat(self) -> dict[str, Scalar]:
+        """Return every key with its value, in the order of the sections."""
+        sections = self.model_dump(by_alias=True)
+        return {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
+
+    def to_toml(self) -> str:
+        """Return every key with its value as a TOML document, one table per section; `from_toml` reads it back."""
+        return tomli_w.dumps(self.model_dump(by_alias=True))
+
+
+@cache
+def known_fields() -> dict[str, FieldInfo]:
+    """Return the pydantic field behind every key of the run config."""
+    return {
+        f"{section}.{hyphenated(name)}": field
+        for section, settings in _sections().items()
+        for name, field in settings.model_fields.items()
+    }
+
+
+@cache
+def default_values() -> dict[str, Scalar]:
+    """Return the default of every key of the run config."""
+    return {key: field.default for key, field in known_fields().items()}
+
+
+def _sections() -> dict[str, type[Settings]]:
+    return {name: type(field.default) for name, field in RunConfig.model_fields.items()}
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return a TOML file's values by dotted key.
+
+    Raises
+    ------
+    BadInput
+        If the file cannot be read or is not TOML.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise BadInput(f"{path}: not a TOML file: {error}") from error
+    return dict(_flattened(document))
+
+
+def _flattened(table: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from _flattened(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def parse_overrides(overrides: Iterable[str]) -> dict[str, Scalar]:
+    """Return the values of `section.key=value` texts by key; of a key given twice, the last.
+
+    Raises
+    ------
+    BadInput
+        If a text has no `=`.
+    """
+    values: dict[str, Scalar] = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise BadInput(f"override {shown(override)}: has no '=', allowed is section.key=value")
+        values[key.strip()] = _override_value(key.strip(), text.strip())
+    return values
+
+
+def _override_value(key: str, text: str) -> Scalar:
+    value = _toml_scalar(text)
+    field = known_fields().get(key)
+    holds_text = field is not None and isinstance(field.default, str)
+    return text if value is None or (holds_text and not isinstance(value, str)) else value
+
+
+def _toml_scalar(text: str) -> Scalar | None:
+    try:
+        document = tomllib.loads(f"value = {text}")
+    except ValueError:
+        return None
+    value = document.pop("value")
+    return value if not document and isinstance(value, int | float | str) else None
+
+
+def _check_key(key: str, value: object) -> None:
+    known = known_fields()
+    if key in known:
+        return
+    section = key.partition(".")[0]
+    names = [name for name in known if name.startswith(f"{section}.")]
+    allowed = f"keys of [{section}]: {', '.join(names)}" if names else f"sections: {', '.join(_sections())}"
+    raise BadInput(f"{key if key.isprintable() else shown(key)}: unknown key, given {shown(value)}{nearest(key, known) or f'; {allowed}'}")
+
+
+def _section(section: str, mapping: Mapping[str, Scalar]) -> Settings:
+    prefix = f"{section}."
+    values = {key.removeprefix(prefix): value for key, value in mapping.items() if key.startswith(prefix)}
+    try:
+        return _sections()[section].model_validate(values)
+    except ValidationError as error:
+        raise BadInput(_explained(section, error.errors()[0])) from error
+
+
+def _explained(section: str, error: ErrorDetails) -> str:
+    """Return the line that says what is wrong with a key: the key, what was given, what is allowed."""
+    key = f"{section}.{error['loc'][0]}"
+    if error["type"] == "value_error":
+        allowed = str(error["ctx"]["error"])
+    else:
+        allowed = _allowed(known_fields()[key])
+    return f"{key}: given {shown(error['input'])}, allowed {allowed}"
+
+
+def _allowed(field: FieldInfo) -> str:
+    """Return the values a field takes, in words.
+
+    >>> _allowed(known_fields()["selection.fraction"])
+    'a number > 0 and <= 1'
+    """
+    if get_origin(field.annotation) is Literal:
+        return f"one of {', '.join(get_args(field.annotation))}"
+    if field.annotation is str:
+        return "text that is not empty" if field.metadata else "text"
+    if field.annotation is bool:
+        return "true or false"
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    bounds = [
+        f"{sign} {getattr(limit, name)}"
+        for limit in field.metadata
+        for name, sign in signs.items()
+        if hasattr(limit, name)
+    ]
+    kind = "an integer" if field.annotation is int else "a number"
+    return f"{kind} {' and '.join(bounds)}".rstrip()

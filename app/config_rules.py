@@ -1,0 +1,150 @@
+"""What one section of the run config cannot check alone: keys that contradict each other, and names of other files.
+
+A key whose value would have no effect is refused when it differs from its default. Being given is not enough: Flower
+passes every key of `[tool.flwr.app.config]` whether the user wrote it or not, and a resolved config names them all.
+"""
+
+import difflib
+import inspect
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from strategies.errors import BadInput
+from strategies.settings import FLWR_PREFIX, Scalar
+
+
+def shown(value: object) -> str:
+    """Return a value as a TOML file would spell it, on one line."""
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
+    """Return the words that suggest the nearest of the known names, or nothing when none is near.
+
+    >>> nearest("fedprx", ["fedavg", "fedprox"])
+    "; did you mean 'fedprox'?"
+    """
+    matches = difflib.get_close_matches(given, list(known), n=1)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Keys that have an effect only where another key holds a certain value."""
+
+    keys: tuple[str, ...]
+    on: str
+    holds: Callable[[Scalar], bool]
+    words: str
+
+
+def _equals(keys: str, on: str, value: Scalar) -> Condition:
+    return Condition(tuple(keys.split()), on, lambda given: given == value, f"{on} = {shown(value)}")
+
+
+CONDITIONS = (
+    _equals("train.local-epochs", "train.local-steps", 0),
+    _equals("train.momentum", "train.optimizer", "sgd"),
+    _equals("strategy.mu strategy.work", "strategy.name", "fedprox"),
+    Condition(
+        ("strategy.options",),
+        "strategy.name",
+        lambda name: str(name).startswith(FLWR_PREFIX),
+        f'strategy.name = "{FLWR_PREFIX}<ClassName>"',
+    ),
+    _equals("data.alpha", "data.partition", "dirichlet"),
+    _equals("data.shards-per-client", "data.partition", "shards"),
+    _equals("data.classes-per-client", "data.partition", "pathological"),
+    _equals("attack.clients attack.share attack.target", "attack.kind", "backdoor"),
+    _equals("log.retention log.dtype", "log.enabled", True),
+)
+
+
+def check_contradictions(flat: Mapping[str, Scalar], defaults: Mapping[str, Scalar]) -> None:
+    """Refuse keys that contradict each other.
+
+    Parameters
+    ----------
+    flat : mapping of str to scalar
+        Every key of the run config.
+    defaults : mapping of str to scalar
+        Every key's default.
+
+    Raises
+    ------
+    BadInput
+        Naming the key, what was given and what it contradicts.
+    """
+    for condition in CONDITIONS:
+        if not condition.holds(flat[condition.on]):
+            _check_left_alone(condition, flat, defaults)
+    if flat["attack.kind"] == "backdoor" and not flat["attack.clients"]:
+        raise BadInput('attack.clients: given "", must name at least one client-id with attack.kind = "backdoor"')
+    _check_cohort(int(flat["selection.min-clients"]), int(flat["data.clients"]))
+
+
+def _check_left_alone(condition: Condition, flat: Mapping[str, Scalar], defaults: Mapping[str, Scalar]) -> None:
+    for key in condition.keys:
+        if flat[key] != defaults[key]:
+            raise BadInput(
+                f"{key}: given {shown(flat[key])}, which has an effect only with {condition.words}, "
+                f"but {condition.on} is {shown(flat[condition.on])}"
+            )
+
+
+def _check_cohort(min_clients: int, clients: int) -> None:
+    if 0 < clients < min_clients:
+        raise BadInput(
+            f"selection.min-clients: given {min_clients}, allowed at most data.clients, which is {clients}"
+        )
+
+
+def check_names(strategy: str, method: str, defaults: Mapping[str, Scalar]) -> None:
+    """Refuse a strategy or a forgetting method that does not exist.
+
+    The registries are imported only for a name that is not the default, which is known: they bring torch with them, and
+    most commands should answer before that.
+
+    Parameters
+    ----------
+    strategy : str
+        `strategy.name`.
+    method : str
+        `forget.method`.
+    defaults : mapping of str to scalar
+        Every key's default.
+
+    Raises
+    ------
+    BadInput
+        Naming the key, the name given, the names there are and the nearest of them.
+    """
+    if strategy.startswith(FLWR_PREFIX):
+        _check_known("strategy.name", strategy, _flwr_strategies())
+    elif strategy != defaults["strategy.name"]:
+        from strategies.registry import STRATEGIES
+
+        _check_known("strategy.name", strategy, [*STRATEGIES, f"{FLWR_PREFIX}<ClassName>"])
+    if method != defaults["forget.method"]:
+        from unlearning.methods import METHODS
+
+        _check_known("forget.method", method, METHODS)
+
+
+def _check_known(key: str, given: str, known: Iterable[str]) -> None:
+    names = sorted(known)
+    if given not in names:
+        raise BadInput(f"{key}: given {shown(given)}, allowed {', '.join(names)}{nearest(given, names)}")
+
+
+def _flwr_strategies() -> list[str]:
+    """Return the names of Flower's strategies that can be made: its abstract ones cannot."""
+    from flwr.serverapp import strategy
+
+    classes = (getattr(strategy, name) for name in strategy.__all__)
+    return [
+        f"{FLWR_PREFIX}{cls.__name__}"
+        for cls in classes
+        if inspect.isclass(cls) and issubclass(cls, strategy.Strategy) and not inspect.isabstract(cls)
+    ]

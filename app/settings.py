@@ -1,0 +1,197 @@
+"""Settings of a run's surroundings: the sections `run`, `data`, `model` and `attack` of the run config."""
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from strategies.settings import Settings, split_list
+
+_MAX_SEED = 2**63 - 1  # a Flower run config carries signed 64-bit integers
+
+
+class RunSettings(Settings):
+    """The run as a whole.
+
+    Attributes
+    ----------
+    name : str
+        Name of the run's folder: letters, digits, dots, hyphens and underscores; empty chooses one.
+    home : str
+        Folder that holds the run folders; `~` is the user's home.
+    seed : int
+        Seed from which all randomness is derived, at least 0.
+    rounds : int
+        Rounds of training, at least 1.
+    workers : int
+        Processes of the local simulation, at least 0; 0 takes all cores.
+    device : str
+        `cpu`, `cuda`, or `auto`, which takes `cuda` where there is one.
+    round_timeout : float
+        Seconds the server waits for the replies of a round, above 0.
+    evaluate_every : int
+        Rounds from one evaluation to the next, at least 1; the last round is always evaluated.
+    workflow : str
+        What the ServerApp does.
+    federated_evaluation : bool
+        Whether the clients evaluate as well, on their own data.
+    """
+
+    name: str = ""
+    home: str = Field(default="~/.lethe/runs", min_length=1)
+    seed: int = Field(default=0, ge=0, le=_MAX_SEED)
+    rounds: int = Field(default=15, ge=1)
+    workers: int = Field(default=0, ge=0)
+    device: Literal["cpu", "cuda", "auto"] = "cpu"
+    round_timeout: float = Field(default=600.0, gt=0)
+    evaluate_every: int = Field(default=1, ge=1)
+    workflow: Literal["train"] = "train"
+    federated_evaluation: bool = False
+
+    @property
+    def home_path(self) -> Path:
+        """`home` as an absolute path."""
+        return Path(self.home).expanduser().absolute()
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_a_folder(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
+            raise ValueError("at most 100 letters, digits, dots, hyphens and underscores, first a letter or digit")
+        return value
+
+
+class DataSettings(Settings):
+    """The data set, and how it is spread over the clients.
+
+    Attributes
+    ----------
+    name : str
+        Name of the data set.
+    root : str
+        Folder of the data set's files; empty takes the data set's usual place.
+    download : bool
+        Whether missing files may be fetched.
+    clients : int
+        Clients among which the data are partitioned, at least 0; 0 takes the number of nodes.
+    partition : str
+        `iid`, `dirichlet`, `shards` or `pathological`.
+    alpha : float
+        `dirichlet`: concentration, above 0; the larger, the closer to `iid`.
+    shards_per_client : int
+        `shards`: shards of label-sorted data per client, at least 1.
+    classes_per_client : int
+        `pathological`: classes per client, at least 1.
+    public : str
+        The server's own data: a share in [0, 1) of the training data, held out before partitioning, or the name of a
+        data set; neutral `0`: none.
+    test_share : float
+        Share in [0, 1) held out for testing where a data set has no test data of its own; neutral 0.
+    train_limit : int
+        Training examples used, at least 0; neutral 0: all.
+    test_limit : int
+        Test examples used, at least 0; neutral 0: all.
+    path : str
+        A node's own data in place of a partition: an npz file or a folder of images; neutral empty.
+    """
+
+    name: str = Field(default="digits", min_length=1)
+    root: str = ""
+    download: bool = False
+    clients: int = Field(default=0, ge=0)
+    partition: Literal["iid", "dirichlet", "shards", "pathological"] = "iid"
+    alpha: float = Field(default=0.5, gt=0)
+    shards_per_client: int = Field(default=2, ge=1)
+    classes_per_client: int = Field(default=2, ge=1)
+    public: str = "0.1"
+    test_share: float = Field(default=0.2, ge=0, lt=1)
+    train_limit: int = Field(default=0, ge=0)
+    test_limit: int = Field(default=0, ge=0)
+    path: str = ""
+
+    @property
+    def public_share(self) -> float:
+        """Share of the training data that the server holds out; 0 when `public` names a data set."""
+        share = _number(self.public)
+        return 0.0 if share is None else share
+
+    @property
+    def public_name(self) -> str | None:
+        """Data set that `public` names, or None when it is a share."""
+        return self.public if _number(self.public) is None else None
+
+    @field_validator("public", mode="before")
+    @classmethod
+    def _public_may_be_a_number(cls, value: object) -> object:
+        return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+    @field_validator("public")
+    @classmethod
+    def _public_is_share_or_name(cls, value: str) -> str:
+        share = _number(value)
+        if not value.strip() or (share is not None and not 0 <= share < 1):
+            raise ValueError("a share in [0, 1) or the name of a data set")
+        return value
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+class ModelSettings(Settings):
+    """The model that is trained.
+
+    Attributes
+    ----------
+    name : str
+        `mlp`, `cnn` or `resnet18`.
+    width : int
+        Channels of the first convolution, at least 1.
+    hidden : int
+        Units of the hidden layer, at least 1.
+    """
+
+    name: Literal["mlp", "cnn", "resnet18"] = "cnn"
+    width: int = Field(default=32, ge=1)
+    hidden: int = Field(default=128, ge=1)
+
+
+class AttackSettings(Settings):
+    """An attack by some clients, staged to measure whether forgetting them undoes it.
+
+    Attributes
+    ----------
+    kind : str
+        `backdoor` stamps a trigger on training images and changes their labels; neutral `none`.
+    clients : str
+        Client-ids of the attackers, separated by commas.
+    share : float
+        Share of an attacker's examples that is poisoned, in [0, 1]; neutral 0.
+    target : int
+        Class that triggered images are labelled with, at least 0.
+    """
+
+    kind: Literal["none", "backdoor"] = "none"
+    clients: str = ""
+    share: float = Field(default=0.8, ge=0, le=1)
+    target: int = Field(default=0, ge=0)
+
+    @property
+    def client_ids(self) -> tuple[str, ...]:
+        """`clients`, parsed."""
+        return split_list(self.clients)
+
+    @field_validator("clients", mode="before")
+    @classmethod
+    def _clients_may_be_one_number(cls, value: object) -> object:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("clients")
+    @classmethod
+    def _clients_parse(cls, value: str) -> str:
+        split_list(value)
+        return value
