@@ -185,7 +185,7 @@ class FlatRecord(ArrayRecord):
     @property
     def flat(self) -> Tensor | None:
         """The vector, or None once an entry was replaced."""
-        flat: Tensor | None = self.__dict__["_flat"]
+        flat: Tensor | None = self.__dict__.get("_flat")
         return flat
 
     @property

@@ -1,0 +1,104 @@
+"""Flower's own strategies by name: ``strategy.name = "flwr:FedAdam"``, settings passed through ``strategy.options``.
+
+They run unchanged inside the same guard, log and selection as the project's own. Whom they ask is decided by the grid they
+are given, so their own sampling is turned off; they collect all replies of a round in memory, as Flower wrote them.
+"""
+
+import inspect
+from collections.abc import Iterable
+from typing import Any, final
+
+from flwr.app import ArrayRecord, Message, MetricRecord
+from flwr.serverapp import strategy as flower
+from flwr.serverapp.strategy import Strategy
+
+from strategies import wire
+from strategies.errors import BadInput
+from strategies.settings import StrategySettings
+from strategies.wrapper import StrategyWrapper
+
+PREFIX = "flwr:"
+_AVERAGING = {"FedAvg", "FedProx"}
+_SAMPLING = {
+    "fraction_train": 1.0,
+    "fraction_evaluate": 1.0,
+    "min_train_nodes": 1,
+    "min_evaluate_nodes": 1,
+    "min_available_nodes": 1,
+}
+
+
+def available() -> dict[str, type[Strategy]]:
+    """Return the classes that can be named, by name: Flower's strategies for arrays that need no other strategy inside."""
+    found = {}
+    for name in flower.__all__:
+        candidate = getattr(flower, name)
+        if inspect.isclass(candidate) and issubclass(candidate, flower.FedAvg) and "Xgb" not in name:
+            found[name] = candidate
+    return found
+
+
+def build(settings: StrategySettings) -> Strategy:
+    """Return the strategy that ``flwr:<ClassName>`` names, with the options passed to its constructor.
+
+    Raises
+    ------
+    BadInput
+        If there is no such strategy or its constructor does not take the options.
+    """
+    name = settings.name.removeprefix(PREFIX)
+    if name not in available():
+        raise BadInput(f"strategy.name: got '{settings.name}', Flower has {', '.join(sorted(available()))}")
+    chosen = available()[name]
+    accepted = set(inspect.signature(chosen).parameters)
+    options: dict[str, Any] = {key.replace("-", "_"): value for key, value in settings.option_values.items()}
+    if unknown := sorted(set(options) - accepted - set(_SAMPLING)):
+        raise BadInput(f"strategy.options: {name} has no '{unknown[0]}'; it takes {', '.join(sorted(accepted))}")
+    if sampling := sorted(set(options) & set(_SAMPLING)):
+        raise BadInput(f"strategy.options: '{sampling[0]}' is decided by selection.fraction and selection.min-clients")
+    sampling_defaults = {key: value for key, value in _SAMPLING.items() if key in accepted}
+    try:
+        return SortedReplies(chosen(**sampling_defaults, **options), name in _AVERAGING)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"strategy.options: {name} refused {settings.options!r}: {error}") from None
+
+
+@final
+class SortedReplies(StrategyWrapper):
+    """Hand replies to a strategy in the clients' order, so that its floating-point sums repeat.
+
+    Parameters
+    ----------
+    inner
+        One of Flower's strategies.
+    averaging
+        Whether it averages the updates and nothing else.
+    """
+
+    def __init__(self, inner: Strategy, averaging: bool) -> None:
+        super().__init__(inner)
+        self._averaging = averaging
+
+    @property
+    def is_weighted_average(self) -> bool:
+        """Whether a round adds exactly the weighted mean of the updates to the model."""
+        return self._averaging
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Collect the replies, sort them and pass them on."""
+        return self.inner.aggregate_train(server_round, _sorted(replies))
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Collect the replies, sort them and pass them on."""
+        return self.inner.aggregate_evaluate(server_round, _sorted(replies))
+
+
+def _sorted(replies: Iterable[Message]) -> list[Message]:
+    return sorted(replies, key=_client_key)
+
+
+def _client_key(message: Message) -> tuple[int, int, str]:
+    config = message.content.config_records.get(wire.CONFIG, {}) if message.has_content() else {}
+    return wire.client_sort_key(str(config.get(wire.CLIENT_ID, message.metadata.src_node_id)))

@@ -1,0 +1,336 @@
+"""The clients of a federation, reached over any Flower `Grid`: who they are, what they answer, what they fail to.
+
+A `Cohort` binds each client-id to the node that first used it, hands replies on one at a time as they arrive, and records
+every client that does not answer usefully. It works the same over the project's own grid, Flower's simulation and a deployed
+federation.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from strategies import wire
+from strategies.errors import BadInput, LetheError
+from strategies.guard import first_line
+
+
+@runtime_checkable
+class CancellingGrid(Protocol):
+    """A grid that can be told that nobody waits for some replies any more."""
+
+    def cancel(self, message_ids: Iterable[str]) -> None:
+        """Give up on the messages."""
+
+
+@dataclass(frozen=True)
+class ClientInfo:
+    """What a client said about itself."""
+
+    client_id: str
+    node_id: int
+    num_examples: int
+    label_counts: tuple[int, ...] = ()
+    num_partitions: int = 0
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A client that did not answer usefully: in what, and why."""
+
+    client_id: str
+    scope: str
+    reason: str
+
+
+@dataclass
+class Traffic:
+    """Bytes of arrays and numbers both ways, and how many messages clients worked on."""
+
+    bytes_down: int = 0
+    bytes_up: int = 0
+    visits: int = 0
+
+    def copy(self) -> "Traffic":
+        """Return the present counts."""
+        return Traffic(self.bytes_down, self.bytes_up, self.visits)
+
+    def since(self, earlier: "Traffic") -> "Traffic":
+        """Return what was added since an earlier copy."""
+        return Traffic(
+            self.bytes_down - earlier.bytes_down, self.bytes_up - earlier.bytes_up, self.visits - earlier.visits
+        )
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A usable answer of a client."""
+
+    client_id: str
+    message: Message
+
+
+@dataclass
+class _Shared:
+    """What all views of one federation have in common."""
+
+    nodes: dict[int, str] = field(default_factory=dict)
+    clients: dict[str, ClientInfo] = field(default_factory=dict)
+    refused: set[int] = field(default_factory=set)
+    faults: list[Fault] = field(default_factory=list)
+    traffic: Traffic = field(default_factory=Traffic)
+
+
+class Cohort:
+    """The clients behind a grid, or some of them.
+
+    Parameters
+    ----------
+    grid
+        Where messages go.
+    timeout
+        Seconds to wait for the replies to one set of messages.
+    poll_seconds
+        Pause between two looks for replies when there was none.
+    """
+
+    def __init__(self, grid: Grid, timeout: float = 600.0, poll_seconds: float = 0.02) -> None:
+        self.grid = grid
+        self._timeout = timeout
+        self._poll_seconds = poll_seconds
+        self._shared = _Shared()
+        self._excluded: frozenset[str] = frozenset()
+
+    @property
+    def clients(self) -> dict[str, ClientInfo]:
+        """The clients of this view by client-id, in the order of `client_sort_key`."""
+        known = (i for i in self._shared.clients if i not in self._excluded)
+        return {i: self._shared.clients[i] for i in sorted(known, key=wire.client_sort_key)}
+
+    @property
+    def faults(self) -> list[Fault]:
+        """Everything that went wrong with clients so far."""
+        return self._shared.faults
+
+    @property
+    def traffic(self) -> Traffic:
+        """Bytes and visits so far."""
+        return self._shared.traffic
+
+    def without(self, client_ids: Iterable[str]) -> "Cohort":
+        """Return a view of the same federation without some clients."""
+        view = Cohort(self.grid, self._timeout, self._poll_seconds)
+        view._shared = self._shared
+        view._excluded = self._excluded | frozenset(client_ids)
+        return view
+
+    def require(self, client_ids: Iterable[str]) -> None:
+        """Raise `BadInput` if a client is not known."""
+        known = list(self.clients)
+        for client_id in client_ids:
+            if client_id not in known:
+                raise BadInput(f"unknown client '{client_id}'; known clients: {', '.join(known)}")
+
+    def add_fault(self, client_id: str, scope: str, reason: str) -> None:
+        """Record that a client did not answer usefully."""
+        self._shared.faults.append(Fault(client_id, scope, reason))
+
+    def connect(self, min_clients: int = 1, wait_seconds: float = 60.0) -> None:
+        """Wait for nodes, ask each who it is, and bind its client-id to it.
+
+        Parameters
+        ----------
+        min_clients
+            How many nodes to wait for.
+        wait_seconds
+            How long to wait for them.
+
+        Raises
+        ------
+        LetheError
+            If fewer clients than that can be used.
+        """
+        deadline = time.monotonic() + wait_seconds
+        while len(list(self.grid.get_node_ids())) < min_clients and time.monotonic() < deadline:
+            time.sleep(self._poll_seconds)
+        self.refresh("connect")
+        if len(self.clients) < min_clients:
+            reasons = "; ".join(f"client {f.client_id}: {f.reason}" for f in self.faults[:3])
+            raise LetheError(
+                f"{len(self.clients)} usable clients after {wait_seconds:g} s, needed {min_clients}"
+                + (f" ({reasons})" if reasons else "")
+            )
+
+    def refresh(self, scope: str) -> None:
+        """Ask nodes that are new who they are."""
+        unknown = [
+            n for n in self.grid.get_node_ids() if n not in self._shared.nodes and n not in self._shared.refused
+        ]
+        if not unknown:
+            return
+        content = RecordDict({wire.CONFIG: ConfigRecord({})})
+        messages = [Message(content, node_id, wire.DESCRIBE) for node_id in sorted(unknown)]
+        replies = sorted(self.exchange(messages, scope), key=lambda r: r.message.metadata.src_node_id)
+        for reply in replies:
+            self._bind(reply, scope)
+
+    def _bind(self, reply: Reply, scope: str) -> None:
+        node_id, client_id = reply.message.metadata.src_node_id, reply.client_id
+        metrics = reply.message.content.metric_records.get(wire.METRICS, {})
+        config = reply.message.content.config_records.get(wire.CONFIG, {})
+        num_examples = metrics.get(wire.NUM_EXAMPLES, 0)
+        holder = self._shared.clients.get(client_id)
+        if holder is not None and holder.node_id in set(self.grid.get_node_ids()):
+            self._refuse(node_id, client_id, scope, f"node {node_id} claims a client-id that node {holder.node_id} uses")
+        elif not isinstance(num_examples, int) or num_examples <= 0:
+            self._refuse(node_id, client_id, scope, str(config.get(wire.DETAIL, "it has no examples")))
+        else:
+            if holder is not None:
+                self._shared.nodes.pop(holder.node_id, None)
+            labels = metrics.get(wire.LABEL_COUNTS, [])
+            counts = tuple(int(n) for n in labels) if isinstance(labels, list) else ()
+            partitions = int(str(config.get("num-partitions", 0)))
+            self._shared.nodes[node_id] = client_id
+            self._shared.clients[client_id] = ClientInfo(client_id, node_id, num_examples, counts, partitions)
+
+    def _refuse(self, node_id: int, client_id: str, scope: str, reason: str) -> None:
+        self._shared.refused.add(node_id)
+        self.add_fault(client_id, scope, reason)
+
+    def ask(
+        self,
+        message_type: str,
+        content: RecordDict | Callable[[str], RecordDict],
+        client_ids: Sequence[str] | None = None,
+        scope: str = "",
+    ) -> Iterator[Reply]:
+        """Send one message to each client and yield the usable replies as they arrive.
+
+        Parameters
+        ----------
+        message_type
+            As `ClientApp` registers it.
+        content
+            The same for all, or a function of the client-id.
+        client_ids
+            Whom to ask; None for all of this view.
+        scope
+            Names the exchange in the list of faults.
+        """
+        clients = self.clients
+        chosen = list(clients) if client_ids is None else client_ids
+        messages = (
+            Message(content(i) if callable(content) else content, clients[i].node_id, message_type) for i in chosen
+        )
+        return self.exchange(messages, scope or message_type)
+
+    def exchange(self, messages: Iterable[Message], scope: str) -> Iterator[Reply]:
+        """Push messages and yield the usable replies one at a time; record a fault for each of the others.
+
+        A reply is usable if it carries content and the client-id that its node is bound to.
+        """
+        waiting = self._push(messages, scope)
+        deadline = time.monotonic() + self._timeout
+        try:
+            while waiting and time.monotonic() < deadline:
+                arrived = 0
+                for message in self.grid.pull_messages(list(waiting)):
+                    arrived += 1
+                    node_id = waiting.pop(message.metadata.reply_to_message_id, None)
+                    if node_id is not None and (reply := self._usable(message, node_id, scope)) is not None:
+                        yield reply
+                if not arrived:
+                    time.sleep(self._poll_seconds)
+            for node_id in waiting.values():
+                self.add_fault(self._name(node_id), scope, f"no answer in {self._timeout:g} s")
+        finally:
+            if waiting and isinstance(self.grid, CancellingGrid):
+                self.grid.cancel(list(waiting))
+
+    def _push(self, messages: Iterable[Message], scope: str) -> dict[str, int]:
+        sent = list(messages)
+        waiting: dict[str, int] = {}
+        for message, message_id in zip(sent, self.grid.push_messages(sent), strict=True):
+            node_id = message.metadata.dst_node_id
+            if not message_id:
+                self.add_fault(self._name(node_id), scope, "the message was not accepted: the node is gone")
+                continue
+            waiting[message_id] = node_id
+        self._shared.traffic.bytes_down += _total_bytes(sent)
+        return waiting
+
+    def _usable(self, message: Message, node_id: int, scope: str) -> Reply | None:
+        self._shared.traffic.visits += 1
+        if message.has_error():
+            self.add_fault(self._name(node_id), scope, f"error: {first_line(message.error.reason)}")
+            return None
+        self._shared.traffic.bytes_up += wire.records_bytes(message.content)
+        claimed = message.content.config_records.get(wire.CONFIG, {}).get(wire.CLIENT_ID)
+        bound = self._shared.nodes.get(node_id)
+        if not isinstance(claimed, str) or (bound is not None and claimed != bound):
+            self.add_fault(self._name(node_id), scope, f"claims client-id '{claimed}', which is not its own")
+            return None
+        return Reply(claimed, message)
+
+    def _name(self, node_id: int) -> str:
+        return self._shared.nodes.get(node_id, f"node {node_id}")
+
+
+def _total_bytes(messages: Sequence[Message]) -> int:
+    sizes: dict[int, int] = {}
+    for message in messages:
+        key = id(message.content)
+        if key not in sizes:
+            sizes[key] = wire.records_bytes(message.content)
+    return sum(sizes[id(m.content)] for m in messages)
+
+
+class CohortGrid(Grid):
+    """A grid that lists only the chosen clients' nodes: how selection reaches any strategy.
+
+    Parameters
+    ----------
+    grid
+        The grid behind it.
+    clients
+        The chosen clients.
+    """
+
+    def __init__(self, grid: Grid, clients: Mapping[str, ClientInfo]) -> None:
+        self._grid = grid
+        self._node_ids = [info.node_id for info in clients.values()]
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the nodes of the chosen clients, in the clients' order."""
+        return list(self._node_ids)
+
+    @property
+    def run(self) -> Run:
+        """Run information of the grid behind it."""
+        return self._grid.run
+
+    def set_run(self, run: Run) -> None:
+        """Set the run of the grid behind it."""
+        self._grid.set_run(run)
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """Create a message, as the grid behind it does."""
+        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Push through the grid behind it."""
+        return self._grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Pull through the grid behind it."""
+        return self._grid.pull_messages(message_ids)
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Send and receive through the grid behind it."""
+        return self._grid.send_and_receive(messages, timeout=timeout)

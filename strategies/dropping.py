@@ -1,0 +1,65 @@
+"""Training without some examples: clients are told, with the model, which of their examples to leave out."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from strategies import wire
+from strategies.wrapper import StrategyWrapper
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Examples that clients must leave out of their training.
+
+    Parameters
+    ----------
+    classes
+        Labels that every client leaves out.
+    indices
+        Client-id -> positions in that client's own data.
+    """
+
+    classes: tuple[int, ...] = ()
+    indices: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+    def config(self, client_id: str) -> dict[str, list[int]]:
+        """Return what a client's message must say."""
+        entries = {wire.DROP_CLASSES: list(self.classes), wire.DROP_INDICES: list(self.indices.get(client_id, ()))}
+        return {key: value for key, value in entries.items() if value}
+
+
+@final
+class DroppingStrategy(StrategyWrapper):
+    """Tell clients which of their examples to leave out.
+
+    Parameters
+    ----------
+    inner
+        Any strategy.
+    drop
+        What is left out.
+    names
+        Node id -> client-id.
+    """
+
+    def __init__(self, inner: Strategy, drop: Drop, names: Mapping[int, str]) -> None:
+        super().__init__(inner)
+        self._drop = drop
+        self._names = names
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Add the instruction to the messages."""
+        for message in self.inner.configure_train(server_round, arrays, config, grid):
+            extra = self._drop.config(self._names[message.metadata.dst_node_id])
+            if extra:
+                records = dict(message.content)
+                records[wire.CONFIG] = ConfigRecord({**message.content.config_records[wire.CONFIG], **extra})
+                message.content = RecordDict(records)
+            yield message

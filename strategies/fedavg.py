@@ -1,0 +1,123 @@
+"""Federated averaging.
+
+McMahan, Moore, Ramage, Hampson, Agüera y Arcas, "Communication-Efficient Learning of Deep Networks from Decentralized
+Data", AISTATS 2017, Algorithm 1:
+
+    w_{t+1} = w_t + Σ_k (n_k / n) (w_{t+1}^k − w_t),   n = Σ_k n_k over the clients that answered in round t
+
+Differs from the paper: the average runs over the clients that took part in the round, and a round without a usable reply
+leaves the model as it is. Replies are consumed one by one, so the server holds one sum whatever the number of clients; the sum
+is exact, so their order does not change a bit.
+"""
+
+import logging
+from collections.abc import Iterable
+from typing import final
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from strategies import wire
+from strategies.aggregation import DEFAULT_WEIGHT_BOUND, ExactSum, MetricMeans, apply_mean
+from strategies.guard import Reference, checked
+from strategies.local_training import ClientJob, LocalResult, local_train
+
+_logger = logging.getLogger(__name__)
+
+
+def train_client(job: ClientJob) -> LocalResult:
+    """Run the client half: plain local training."""
+    stats = local_train(job.model, job.examples, job.train, job.generator, learning_rate=job.learning_rate)
+    metrics = {wire.TRAIN_LOSS: stats.mean_loss, wire.NUM_STEPS: stats.num_steps}
+    return LocalResult(job.model, len(job.examples), metrics)
+
+
+@final
+class FedAvg(Strategy):
+    """The server half, a Flower strategy that streams.
+
+    Whom it asks is decided by the grid it is given: every node that the grid lists.
+
+    Parameters
+    ----------
+    weight_bound
+        Upper bound on the number of examples in one round (see `ExactSum`).
+    """
+
+    is_weighted_average = True
+
+    def __init__(self, weight_bound: float = DEFAULT_WEIGHT_BOUND) -> None:
+        self._weight_bound = weight_bound
+        self._reference: Reference | None = None
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send the model to every node of the grid."""
+        self._reference = Reference.of(arrays)
+        return broadcast(server_round, arrays, config, grid, MessageType.TRAIN)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Return the average of the usable replies, or (None, None) when there is none."""
+        if self._reference is None:
+            raise RuntimeError("aggregate_train was called before configure_train")
+        total = ExactSum(self._reference.layout.size, self._weight_bound)
+        metrics = MetricMeans()
+        for reply in checked(replies, self._reference, _log_rejected):
+            update = reply.update
+            try:
+                total.add(update.delta, update.num_examples)
+            except ValueError as error:
+                _log_rejected(reply, str(error))
+                continue
+            metrics.add(update.metrics, update.num_examples)
+        if total.count == 0:
+            return None, None
+        flat = apply_mean(self._reference.flat, total.mean())
+        return wire.FlatRecord(flat, self._reference.layout), MetricRecord(dict(metrics.means()))
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send the model to every node of the grid."""
+        return broadcast(server_round, arrays, config, grid, MessageType.EVALUATE)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Return the metrics averaged over examples, or None when nobody answered."""
+        return average_metrics(replies)
+
+    def summary(self) -> None:
+        """Log what the strategy does."""
+        _logger.info("FedAvg: streaming weighted average, weight bound %g", self._weight_bound)
+
+
+def broadcast(
+    server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid, message_type: str
+) -> list[Message]:
+    """Return one message per node of the grid, all carrying the same records."""
+    settings = ConfigRecord({**config, wire.SERVER_ROUND: server_round})
+    content = RecordDict({wire.ARRAYS: arrays, wire.CONFIG: settings})
+    return [
+        Message(content, node_id, message_type, group_id=str(server_round)) for node_id in grid.get_node_ids()
+    ]
+
+
+def average_metrics(replies: Iterable[Message]) -> MetricRecord | None:
+    """Return the mean of each scalar metric weighted by `num-examples`; None when no reply has both."""
+    means = MetricMeans()
+    for reply in replies:
+        if reply.has_error():
+            continue
+        metrics = dict(wire.iter_numbers(reply.content.metric_records.get(wire.METRICS, {})))
+        weight = metrics.pop(wire.NUM_EXAMPLES, 0.0)
+        if weight > 0:
+            means.add(metrics, weight)
+    averaged = means.means()
+    return MetricRecord(dict(averaged)) if averaged else None
+
+
+def _log_rejected(message: Message, reason: str) -> None:
+    _logger.warning("reply of node %d rejected: %s", message.metadata.src_node_id, reason)

@@ -1,0 +1,229 @@
+"""The guard: a reply is checked before anything is done with it, and a bad one is rejected, counted and named.
+
+Rejected are: NaN or Inf, wrong names or shapes, a missing or non-positive number of examples, more examples than the client
+said it has, and an entry so large that the client must have diverged. A rejected reply never ends a round.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Self, final
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor
+
+from strategies import wire
+from strategies.aggregation import MAX_ABS_UPDATE
+from strategies.wrapper import StrategyWrapper
+
+
+@dataclass(frozen=True, eq=False)
+class ClientUpdate:
+    """One client's contribution to one round.
+
+    Parameters
+    ----------
+    client_id, node_id
+        Who sent it.
+    num_examples
+        Positive; its weight in the average.
+    delta
+        New minus old parameters, shape [size], float32, finite.
+    norm
+        Euclidean norm of `delta`.
+    metrics
+        The scalar metrics of the reply, without `num-examples`.
+    """
+
+    client_id: str
+    node_id: int
+    num_examples: int
+    delta: Tensor
+    norm: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@final
+class CheckedReply(Message):
+    """A reply that passed the guard; to Flower's own strategies an ordinary message."""
+
+    update: ClientUpdate
+
+    @classmethod
+    def of(cls, message: Message, update: ClientUpdate) -> Self:
+        """Return the message with its parsed update beside it."""
+        checked = cls.__new__(cls)
+        checked.__dict__.update(message.__dict__)
+        checked.__dict__["update"] = update
+        return checked
+
+
+class Rejected(Exception):
+    """A reply that cannot be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The model that the clients started the round from, as flat vector and layout."""
+
+    flat: Tensor
+    layout: wire.Layout
+
+    @staticmethod
+    def of(arrays: ArrayRecord) -> "Reference":
+        """Return the reference of a record."""
+        layout = wire.layout_of(arrays)
+        return Reference(wire.flat_of(arrays, layout), layout)
+
+
+def check_reply(message: Message, reference: Reference, max_examples: int | None = None) -> ClientUpdate:
+    """Return the update that a reply carries.
+
+    Parameters
+    ----------
+    message
+        A reply to a train message.
+    reference
+        The model that was sent.
+    max_examples
+        How many examples the client described itself with, if known.
+
+    Raises
+    ------
+    Rejected
+        If the reply is an error or malformed.
+    """
+    if message.has_error():
+        raise Rejected(f"error: {first_line(message.error.reason)}")
+    content = message.content
+    num_examples = _num_examples(content.metric_records, max_examples)
+    arrays = content.array_records
+    if list(arrays) != [wire.ARRAYS]:
+        raise Rejected(f"wrong keys: expected one array record '{wire.ARRAYS}', got {sorted(arrays)}")
+    record = arrays[wire.ARRAYS]
+    delta = _delta(record, reference)
+    norm = _checked_norm(delta)
+    config = content.config_records.get(wire.CONFIG, {})
+    metrics = dict(wire.iter_numbers(content.metric_records.get(wire.METRICS, {})))
+    metrics.pop(wire.NUM_EXAMPLES, None)
+    node_id = message.metadata.src_node_id
+    return ClientUpdate(str(config.get(wire.CLIENT_ID, node_id)), node_id, num_examples, delta, norm, metrics)
+
+
+def _num_examples(records: Mapping[str, MetricRecord], max_examples: int | None) -> int:
+    if len(records) != 1:
+        raise Rejected(f"wrong keys: expected one metric record, got {sorted(records)}")
+    value = next(iter(records.values())).get(wire.NUM_EXAMPLES)
+    if not isinstance(value, int | float):
+        raise Rejected(f"{wire.NUM_EXAMPLES} is missing" if value is None else f"{wire.NUM_EXAMPLES} is a list")
+    if not math.isfinite(value) or value <= 0 or value != int(value):
+        raise Rejected(f"{wire.NUM_EXAMPLES} is {value}, expected a positive whole number")
+    if max_examples is not None and value > max_examples:
+        raise Rejected(f"{wire.NUM_EXAMPLES} is {int(value)}, but the client described {max_examples}")
+    return int(value)
+
+
+def _delta(record: ArrayRecord, reference: Reference) -> Tensor:
+    try:
+        return wire.flat_of(record, reference.layout) - reference.flat
+    except (ValueError, TypeError, OSError, EOFError) as error:
+        raise Rejected(first_line(str(error))) from None
+
+
+def _checked_norm(delta: Tensor) -> float:
+    norm = float(torch.linalg.vector_norm(delta)) if len(delta) else 0.0
+    if math.isnan(norm):
+        raise Rejected("NaN in the parameters")
+    if norm <= MAX_ABS_UPDATE:
+        return norm
+    largest = float(torch.linalg.vector_norm(delta, math.inf))
+    if not math.isfinite(largest):
+        raise Rejected("Inf in the parameters" if math.isinf(largest) else "NaN in the parameters")
+    if largest > MAX_ABS_UPDATE:
+        raise Rejected(f"an entry of the update is {largest:.3g}, beyond ±{MAX_ABS_UPDATE:g}: the client diverged")
+    return float(torch.linalg.vector_norm(delta.double()))
+
+
+def first_line(text: str, limit: int = 200) -> str:
+    """Return the first line of a text that says something, shortened."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0][:limit] if lines else "no reason given"
+
+
+Reject = Callable[[Message, str], None]
+"""Told of each rejected reply and the reason."""
+
+
+def checked(
+    replies: Iterable[Message],
+    reference: Reference,
+    reject: Reject,
+    max_examples: Mapping[int, int] | None = None,
+) -> Iterator[CheckedReply]:
+    """Yield the usable replies one at a time, in the order they come; the others go to `reject`."""
+    for message in replies:
+        if isinstance(message, CheckedReply):
+            yield message
+            continue
+        try:
+            limit = (max_examples or {}).get(message.metadata.src_node_id)
+            update = check_reply(message, reference, limit)
+        except Rejected as reason:
+            reject(message, str(reason))
+            continue
+        yield CheckedReply.of(message, update)
+
+
+@final
+class GuardedStrategy(StrategyWrapper):
+    """Let only checked replies through to the wrapped strategy.
+
+    Parameters
+    ----------
+    inner
+        Any Flower strategy.
+    reject
+        Told of each rejected reply.
+    max_examples
+        Node id -> number of examples that the node described itself with.
+    accept
+        Told the client-id of each reply that passes.
+    """
+
+    def __init__(
+        self,
+        inner: Strategy,
+        reject: Reject,
+        max_examples: Mapping[int, int] | None = None,
+        accept: Callable[[str], None] | None = None,
+    ) -> None:
+        super().__init__(inner)
+        self._accept = accept
+        self._reject = reject
+        self._max_examples = max_examples
+        self._reference: Reference | None = None
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Remember what is sent, so that updates can be told from it."""
+        self._reference = Reference.of(arrays)
+        return self.inner.configure_train(server_round, arrays, config, grid)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Pass on the replies that can be used."""
+        if self._reference is None:
+            raise RuntimeError("aggregate_train was called before configure_train")
+        good = checked(replies, self._reference, self._reject, self._max_examples)
+        return self.inner.aggregate_train(server_round, self._noted(good))
+
+    def _noted(self, replies: Iterator[CheckedReply]) -> Iterator[CheckedReply]:
+        for reply in replies:
+            if self._accept is not None:
+                self._accept(reply.update.client_id)
+            yield reply

@@ -1,0 +1,63 @@
+"""The federated algorithms by name: what a run config may write as ``strategy.name``."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from flwr.serverapp.strategy import Strategy
+
+from strategies import builtin, fedavg, fedprox
+from strategies.errors import BadInput
+from strategies.local_training import ClientHalf, ClientJob, LocalResult
+from strategies.settings import StrategySettings
+
+
+@dataclass(frozen=True)
+class StrategySpec:
+    """Both halves of an algorithm.
+
+    Parameters
+    ----------
+    build
+        Makes the server half from its settings and an upper bound on the examples in a round.
+    client
+        The client half.
+    summary
+        One line for people.
+    """
+
+    build: Callable[[StrategySettings, float], Strategy]
+    client: ClientHalf
+    summary: str
+
+
+STRATEGIES: dict[str, StrategySpec] = {
+    "fedavg": StrategySpec(
+        lambda settings, bound: fedavg.FedAvg(bound), fedavg.train_client, "weighted average of the clients' models"
+    ),
+    "fedprox": StrategySpec(
+        lambda settings, bound: fedavg.FedAvg(bound),
+        fedprox.train_client,
+        "FedAvg with a proximal term, accepts partial local work",
+    ),
+}
+
+
+def lookup(name: str) -> StrategySpec:
+    """Return the algorithm of that name; ``flwr:<ClassName>`` is one of Flower's own with plain local training.
+
+    Raises
+    ------
+    BadInput
+        If there is none.
+    """
+    if name.startswith(builtin.PREFIX):
+        client = _flower_fedprox if name == "flwr:FedProx" else fedavg.train_client
+        return StrategySpec(lambda settings, bound: builtin.build(settings), client, f"Flower's own {name}")
+    if name not in STRATEGIES:
+        raise BadInput(f"strategy.name: got '{name}', known are {', '.join(STRATEGIES)} and flwr:<ClassName>")
+    return STRATEGIES[name]
+
+
+def _flower_fedprox(job: ClientJob) -> LocalResult:
+    mu = float(job.strategy.option_values.get("proximal_mu", 0.0))
+    return fedprox.train_client(replace(job, strategy=job.strategy.model_copy(update={"mu": mu})))

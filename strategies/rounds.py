@@ -1,0 +1,226 @@
+"""The one training loop: select, send, check, aggregate while replies arrive, log, evaluate, report.
+
+Training and retraining without someone's data are the same function with another plan. All randomness derives from the
+plan's seed, the round and the client-id, so a loop that starts after round t from the state it had then goes on exactly as
+the loop that was never interrupted.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor
+
+from strategies import strategy_state, wire
+from strategies.cohort import Cohort, CohortGrid, Fault, Traffic
+from strategies.dropping import Drop, DroppingStrategy
+from strategies.guard import GuardedStrategy
+from strategies.registry import lookup
+from strategies.selection import select_clients
+from strategies.settings import SelectionSettings, StrategySettings
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What to train with, apart from the data: all that a repetition needs.
+
+    Parameters
+    ----------
+    strategy, selection
+        Sections of the run config; clients read the rest from their own copy of it.
+    rounds
+        Number of rounds.
+    seed
+        The run's seed.
+    evaluate_every
+        Rounds between two evaluations; the last round is always evaluated.
+    federated_evaluation
+        Whether clients evaluate, too, on their own data.
+    drop
+        Examples that are left out.
+    """
+
+    strategy: StrategySettings
+    selection: SelectionSettings
+    rounds: int
+    seed: int
+    evaluate_every: int = 1
+    federated_evaluation: bool = False
+    drop: Drop = Drop()
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """One round as it went.
+
+    Parameters
+    ----------
+    round
+        From 1.
+    arrays
+        The model after the round.
+    metrics
+        Means over the clients' replies and the results of evaluation, by name.
+    selected, accepted
+        Client-ids that were asked, and whose updates were aggregated, in their order of arrival.
+    faults
+        What went wrong with the others.
+    traffic
+        Bytes and visits of this round.
+    seconds
+        Wall-clock time of the round with its evaluation.
+    """
+
+    round: int
+    arrays: ArrayRecord
+    metrics: Mapping[str, float]
+    selected: tuple[str, ...]
+    accepted: tuple[str, ...]
+    faults: tuple[Fault, ...]
+    traffic: Traffic
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a training run begins.
+
+    Parameters
+    ----------
+    arrays
+        The model.
+    completed_rounds
+        0 for a fresh run.
+    strategy_tensors
+        The strategy's own memory after those rounds (see `strategy_state`).
+    """
+
+    arrays: ArrayRecord
+    completed_rounds: int = 0
+    strategy_tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+Evaluate = Callable[[ArrayRecord], Mapping[str, float]]
+"""The server's own evaluation of a model."""
+OnRound = Callable[[RoundResult, Strategy], None]
+"""Told of each round when it is complete, with the strategy, whose memory a checkpoint holds."""
+Layer = Callable[[Strategy], Strategy]
+"""Wraps the strategy in what must see each accepted update, for example the update log."""
+
+
+def train(
+    plan: TrainingPlan,
+    cohort: Cohort,
+    start: Start,
+    *,
+    layer: Layer | None = None,
+    evaluate: Evaluate | None = None,
+    on_round: OnRound | None = None,
+) -> ArrayRecord:
+    """Train to the plan's last round and return the model.
+
+    Parameters
+    ----------
+    plan
+        What to do.
+    cohort
+        Connected clients; whoever is not in this view takes no part.
+    start
+        A fresh model, or the state that an interrupted run left.
+    layer
+        Wraps the strategy inside the guard.
+    evaluate
+        The server's evaluation, every `plan.evaluate_every` rounds and after the last.
+    on_round
+        Called after each complete round; what it raises ends the run.
+
+    Raises
+    ------
+    LetheError
+        If fewer clients are connected than must take part.
+    """
+    loop = _Loop(plan, cohort, layer)
+    strategy_state.restore(loop.strategy, dict(start.strategy_tensors))
+    arrays = start.arrays
+    for server_round in range(start.completed_rounds + 1, plan.rounds + 1):
+        result = loop.run_round(server_round, arrays, evaluate)
+        arrays = result.arrays
+        if on_round is not None:
+            on_round(result, loop.strategy)
+    return arrays
+
+
+class _Loop:
+    """The strategy in its wrappers, and the rounds it runs."""
+
+    def __init__(self, plan: TrainingPlan, cohort: Cohort, layer: Layer | None) -> None:
+        self._plan = plan
+        self._cohort = cohort
+        self._scope = ""
+        self._accepted: list[str] = []
+        self._max_examples: dict[int, int] = {}
+        self._names: dict[int, str] = {}
+        self._update_clients()
+        inner = lookup(plan.strategy.name).build(plan.strategy, float(max(1, sum(self._max_examples.values()))))
+        inner = inner if layer is None else layer(inner)
+        guarded = GuardedStrategy(inner, self._reject, self._max_examples, self._accepted.append)
+        self.strategy: Strategy = DroppingStrategy(guarded, plan.drop, self._names)
+
+    def run_round(self, server_round: int, arrays: ArrayRecord, evaluate: Evaluate | None) -> RoundResult:
+        """Train one round, and evaluate where the plan says so."""
+        began, traffic, num_faults = time.monotonic(), self._cohort.traffic.copy(), len(self._cohort.faults)
+        arrays, metrics, selected = self._train_round(server_round, arrays)
+        if server_round % self._plan.evaluate_every == 0 or server_round == self._plan.rounds:
+            metrics |= self._evaluate(server_round, arrays, selected, evaluate)
+        return RoundResult(
+            server_round,
+            arrays,
+            metrics,
+            tuple(selected),
+            tuple(self._accepted),
+            tuple(self._cohort.faults[num_faults:]),
+            self._cohort.traffic.since(traffic),
+            time.monotonic() - began,
+        )
+
+    def _train_round(
+        self, server_round: int, arrays: ArrayRecord
+    ) -> tuple[ArrayRecord, dict[str, float], Sequence[str]]:
+        self._scope = f"round {server_round}"
+        self._accepted.clear()
+        self._cohort.refresh(self._scope)
+        self._update_clients()
+        clients = self._cohort.clients
+        selected = select_clients(clients, self._plan.selection, self._plan.seed, server_round)
+        grid = CohortGrid(self._cohort.grid, {i: clients[i] for i in selected})
+        messages = self.strategy.configure_train(server_round, arrays, ConfigRecord({}), grid)
+        replies = (reply.message for reply in self._cohort.exchange(messages, self._scope))
+        new_arrays, means = self.strategy.aggregate_train(server_round, replies)
+        if new_arrays is None:
+            self._cohort.add_fault("all", self._scope, "no usable reply: the model is kept as it was")
+        metrics = dict(wire.iter_numbers(means or {}))
+        return arrays if new_arrays is None else new_arrays, metrics, selected
+
+    def _evaluate(
+        self, server_round: int, arrays: ArrayRecord, selected: Sequence[str], evaluate: Evaluate | None
+    ) -> dict[str, float]:
+        metrics = dict(evaluate(arrays)) if evaluate is not None else {}
+        if self._plan.federated_evaluation:
+            clients = self._cohort.clients
+            grid = CohortGrid(self._cohort.grid, {i: clients[i] for i in selected if i in clients})
+            messages = self.strategy.configure_evaluate(server_round, arrays, ConfigRecord({}), grid)
+            replies = self._cohort.exchange(messages, f"evaluation after round {server_round}")
+            means = self.strategy.aggregate_evaluate(server_round, (r.message for r in replies))
+            metrics |= {f"client-{name}": value for name, value in wire.iter_numbers(means or {})}
+        return metrics
+
+    def _update_clients(self) -> None:
+        clients = self._cohort.clients.values()
+        self._max_examples.update({info.node_id: info.num_examples for info in clients})
+        self._names.update({info.node_id: info.client_id for info in clients})
+
+    def _reject(self, message: Message, reason: str) -> None:
+        node_id = message.metadata.src_node_id
+        self._cohort.add_fault(self._names.get(node_id, f"node {node_id}"), self._scope, reason)
