@@ -1,7 +1,7 @@
 """The run config: parsed once, at the edge, into one frozen object.
 
-A run config is flat: keys `section.name` with scalar values, the same in a TOML file, on the command line and in
-`[tool.flwr.app.config]`, from which Flower passes it to the apps.
+A run config is flat: keys ``section.name`` with scalar values, the same in a TOML file, on the command line
+and in ``[tool.flwr.app.config]``, from which Flower passes it to the apps.
 """
 
 import tomllib
@@ -33,8 +33,8 @@ from unlearning.settings import AuditSettings, ForgetSettings
 class RunConfig(BaseModel):
     """Every setting of a run; made without arguments, the defaults.
 
-    A section's fields are described in its class. Build one with `from_flat`, `from_toml` or `resolve`, which raise
-    `BadInput` for whatever is wrong with the input.
+    A section's fields are described in its class. Build one with ``from_flat``, ``from_toml`` or ``resolve``,
+    which raise ``BadInput`` for whatever is wrong with the input.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,14 +63,14 @@ class RunConfig(BaseModel):
 
         Parameters
         ----------
-        mapping : mapping of str to scalar
-            Values by key, such as `{"train.local-epochs": 2}`.
+        mapping
+            Values by key, such as ``{"train.local-epochs": 2}``.
 
         Raises
         ------
         BadInput
-            For an unknown key, a wrong type, a value out of range, or keys that contradict each other: one line that
-            names the key, what was given and what is allowed.
+            For an unknown key, a wrong type, a value out of range, or keys that contradict each other: one
+            line that names the key, what was given and what is allowed.
 
         Examples
         --------
@@ -79,7 +79,7 @@ class RunConfig(BaseModel):
         """
         for key, value in mapping.items():
             _check_key(key, value)
-        return cls(**{name: _section(name, mapping) for name in cls.model_fields})
+        return cls.model_validate({name: _section(name, mapping) for name in cls.model_fields})
 
     @classmethod
     def from_toml(cls, path: Path) -> Self:
@@ -88,7 +88,7 @@ class RunConfig(BaseModel):
         Raises
         ------
         BadInput
-            If the file cannot be read, is not TOML, or holds what `from_flat` refuses.
+            If the file cannot be read, is not TOML, or holds what ``from_flat`` refuses.
         """
         return cls.from_flat(read_toml(path))
 
@@ -98,15 +98,15 @@ class RunConfig(BaseModel):
 
         Parameters
         ----------
-        path : Path, optional
-            A TOML file, as in `from_toml`.
-        overrides : sequence of str
-            `section.key=value`, as in `with_overrides`.
+        path
+            A TOML file, as in ``from_toml``.
+        overrides
+            ``section.key=value``, as in ``with_overrides``.
 
         Raises
         ------
         BadInput
-            As `from_toml` and `with_overrides`.
+            As ``from_toml`` and ``with_overrides``.
         """
         given = {} if path is None else read_toml(path)
         return cls.from_flat(given | parse_overrides(overrides))
@@ -116,14 +116,14 @@ class RunConfig(BaseModel):
 
         Parameters
         ----------
-        overrides : sequence of str
-            `section.key=value`. The value is a TOML scalar; what is none is taken as text, as is every value of a key
-            that holds text, so quotes are never needed.
+        overrides
+            ``section.key=value``. The value is a TOML scalar; what is none is taken as text, as is every
+            value of a key that holds text, so quotes are never needed.
 
         Raises
         ------
         BadInput
-            If an override has no `=`, or the result is one that `from_flat` refuses.
+            If an override has no ``=``, or the result is one that ``from_flat`` refuses.
 
         Examples
         --------
@@ -134,11 +134,10 @@ class RunConfig(BaseModel):
 
     def to_flat(self) -> dict[str, Scalar]:
         """Return every key with its value, in the order of the sections."""
-        sections = self.model_dump(by_alias=True)
-        return {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
+        return dict(_flattened(self.model_dump(by_alias=True)))
 
     def to_toml(self) -> str:
-        """Return every key with its value as a TOML document, one table per section; `from_toml` reads it back."""
+        """Return every key with its value as a TOML document that ``from_toml`` reads back."""
         return tomli_w.dumps(self.model_dump(by_alias=True))
 
 
@@ -188,12 +187,12 @@ def _flattened(table: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str
 
 
 def parse_overrides(overrides: Iterable[str]) -> dict[str, Scalar]:
-    """Return the values of `section.key=value` texts by key; of a key given twice, the last.
+    """Return the values of ``section.key=value`` texts by key; of a key given twice, the last.
 
     Raises
     ------
     BadInput
-        If a text has no `=`.
+        If a text has no ``=``.
     """
     values: dict[str, Scalar] = {}
     for override in overrides:
@@ -222,12 +221,17 @@ def _toml_scalar(text: str) -> Scalar | None:
 
 def _check_key(key: str, value: object) -> None:
     known = known_fields()
-    if key in known:
-        return
+    if key not in known:
+        name = key if key.isprintable() else shown(key)
+        advice = nearest(key, known) or f"; {_neighbours(key)}"
+        raise BadInput(f"{name}: unknown key, given {shown(value)}{advice}")
+
+
+def _neighbours(key: str) -> str:
+    """Return the keys of the key's section, or the sections where it is in none."""
     section = key.partition(".")[0]
-    names = [name for name in known if name.startswith(f"{section}.")]
-    allowed = f"keys of [{section}]: {', '.join(names)}" if names else f"sections: {', '.join(_sections())}"
-    raise BadInput(f"{key if key.isprintable() else shown(key)}: unknown key, given {shown(value)}{nearest(key, known) or f'; {allowed}'}")
+    names = [name for name in known_fields() if name.startswith(f"{section}.")]
+    return f"known keys: {', '.join(names)}" if names else f"known sections: {', '.join(_sections())}"
 
 
 def _section(section: str, mapping: Mapping[str, Scalar]) -> Settings:

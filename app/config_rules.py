@@ -1,11 +1,11 @@
-"""What one section of the run config cannot check alone: keys that contradict each other, and names of other files.
+"""What no section of the run config can check alone: keys that contradict each other, and registered names.
 
-A key whose value would have no effect is refused when it differs from its default. Being given is not enough: Flower
-passes every key of `[tool.flwr.app.config]` whether the user wrote it or not, and a resolved config names them all.
+A key whose value would have no effect is refused when it differs from its default. Being given is not enough:
+Flower passes every key of ``[tool.flwr.app.config]`` whether the user wrote it or not, and a resolved config
+names them all.
 """
 
 import difflib
-import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -66,9 +66,9 @@ def check_contradictions(flat: Mapping[str, Scalar], defaults: Mapping[str, Scal
 
     Parameters
     ----------
-    flat : mapping of str to scalar
+    flat
         Every key of the run config.
-    defaults : mapping of str to scalar
+    defaults
         Every key's default.
 
     Raises
@@ -80,11 +80,13 @@ def check_contradictions(flat: Mapping[str, Scalar], defaults: Mapping[str, Scal
         if not condition.holds(flat[condition.on]):
             _check_left_alone(condition, flat, defaults)
     if flat["attack.kind"] == "backdoor" and not flat["attack.clients"]:
-        raise BadInput('attack.clients: given "", must name at least one client-id with attack.kind = "backdoor"')
+        raise BadInput('attack.clients: given "", must name at least one with attack.kind = "backdoor"')
     _check_cohort(int(flat["selection.min-clients"]), int(flat["data.clients"]))
 
 
-def _check_left_alone(condition: Condition, flat: Mapping[str, Scalar], defaults: Mapping[str, Scalar]) -> None:
+def _check_left_alone(
+    condition: Condition, flat: Mapping[str, Scalar], defaults: Mapping[str, Scalar]
+) -> None:
     for key in condition.keys:
         if flat[key] != defaults[key]:
             raise BadInput(
@@ -103,16 +105,16 @@ def _check_cohort(min_clients: int, clients: int) -> None:
 def check_names(strategy: str, method: str, defaults: Mapping[str, Scalar]) -> None:
     """Refuse a strategy or a forgetting method that does not exist.
 
-    The registries are imported only for a name that is not the default, which is known: they bring torch with them, and
-    most commands should answer before that.
+    The registries are imported only for a name that is not the default, which is known: they bring torch with
+    them, and most commands should answer before that.
 
     Parameters
     ----------
-    strategy : str
-        `strategy.name`.
-    method : str
-        `forget.method`.
-    defaults : mapping of str to scalar
+    strategy
+        ``strategy.name``.
+    method
+        ``forget.method``.
+    defaults
         Every key's default.
 
     Raises
@@ -120,12 +122,13 @@ def check_names(strategy: str, method: str, defaults: Mapping[str, Scalar]) -> N
     BadInput
         Naming the key, the name given, the names there are and the nearest of them.
     """
-    if strategy.startswith(FLWR_PREFIX):
-        _check_known("strategy.name", strategy, _flwr_strategies())
-    elif strategy != defaults["strategy.name"]:
-        from strategies.registry import STRATEGIES
+    if strategy != defaults["strategy.name"]:
+        from strategies import builtin, registry
 
-        _check_known("strategy.name", strategy, [*STRATEGIES, f"{FLWR_PREFIX}<ClassName>"])
+        if strategy.startswith(FLWR_PREFIX):
+            _check_known("strategy.name", strategy, (FLWR_PREFIX + name for name in builtin.available()))
+        else:
+            _check_known("strategy.name", strategy, [*registry.STRATEGIES, f"{FLWR_PREFIX}<ClassName>"])
     if method != defaults["forget.method"]:
         from unlearning.methods import METHODS
 
@@ -136,15 +139,3 @@ def _check_known(key: str, given: str, known: Iterable[str]) -> None:
     names = sorted(known)
     if given not in names:
         raise BadInput(f"{key}: given {shown(given)}, allowed {', '.join(names)}{nearest(given, names)}")
-
-
-def _flwr_strategies() -> list[str]:
-    """Return the names of Flower's strategies that can be made: its abstract ones cannot."""
-    from flwr.serverapp import strategy
-
-    classes = (getattr(strategy, name) for name in strategy.__all__)
-    return [
-        f"{FLWR_PREFIX}{cls.__name__}"
-        for cls in classes
-        if inspect.isclass(cls) and issubclass(cls, strategy.Strategy) and not inspect.isabstract(cls)
-    ]

@@ -1,4 +1,4 @@
-"""Settings of a run's surroundings: the sections `run`, `data`, `model` and `attack` of the run config."""
+"""Settings of a run's surroundings: the sections ``run``, ``data``, ``model`` and ``attack``."""
 
 import re
 from pathlib import Path
@@ -16,25 +16,25 @@ class RunSettings(Settings):
 
     Attributes
     ----------
-    name : str
+    name
         Name of the run's folder: letters, digits, dots, hyphens and underscores; empty chooses one.
-    home : str
-        Folder that holds the run folders; `~` is the user's home.
-    seed : int
+    home
+        Folder that holds the run folders; ``~`` is the user's home.
+    seed
         Seed from which all randomness is derived, at least 0.
-    rounds : int
+    rounds
         Rounds of training, at least 1.
-    workers : int
+    workers
         Processes of the local simulation, at least 0; 0 takes all cores.
-    device : str
-        `cpu`, `cuda`, or `auto`, which takes `cuda` where there is one.
-    round_timeout : float
+    device
+        ``cpu``, ``cuda``, or ``auto``, which takes ``cuda`` where there is one.
+    round_timeout
         Seconds the server waits for the replies of a round, above 0.
-    evaluate_every : int
+    evaluate_every
         Rounds from one evaluation to the next, at least 1; the last round is always evaluated.
-    workflow : str
+    workflow
         What the ServerApp does.
-    federated_evaluation : bool
+    federated_evaluation
         Whether the clients evaluate as well, on their own data.
     """
 
@@ -51,14 +51,14 @@ class RunSettings(Settings):
 
     @property
     def home_path(self) -> Path:
-        """`home` as an absolute path."""
+        """``home`` as an absolute path."""
         return Path(self.home).expanduser().absolute()
 
     @field_validator("name")
     @classmethod
     def _name_is_a_folder(cls, value: str) -> str:
         if value and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
-            raise ValueError("at most 100 letters, digits, dots, hyphens and underscores, first a letter or digit")
+            raise ValueError("1 to 100 letters, digits, '.', '-', '_', beginning with a letter or digit")
         return value
 
 
@@ -67,32 +67,32 @@ class DataSettings(Settings):
 
     Attributes
     ----------
-    name : str
+    name
         Name of the data set.
-    root : str
+    root
         Folder of the data set's files; empty takes the data set's usual place.
-    download : bool
+    download
         Whether missing files may be fetched.
-    clients : int
+    clients
         Clients among which the data are partitioned, at least 0; 0 takes the number of nodes.
-    partition : str
-        `iid`, `dirichlet`, `shards` or `pathological`.
-    alpha : float
-        `dirichlet`: concentration, above 0; the larger, the closer to `iid`.
-    shards_per_client : int
-        `shards`: shards of label-sorted data per client, at least 1.
-    classes_per_client : int
-        `pathological`: classes per client, at least 1.
-    public : str
-        The server's own data: a share in [0, 1) of the training data, held out before partitioning, or the name of a
-        data set; neutral `0`: none.
-    test_share : float
+    partition
+        ``iid``, ``dirichlet``, ``shards`` or ``pathological``.
+    alpha
+        ``dirichlet``: concentration, above 0; the larger, the closer to ``iid``.
+    shards_per_client
+        ``shards``: shards of label-sorted data per client, at least 1.
+    classes_per_client
+        ``pathological``: classes per client, at least 1.
+    public
+        The server's own data: a share in [0, 1) of the training data, held out before partitioning, or the
+        name of a data set; neutral ``0``: none.
+    test_share
         Share in [0, 1) held out for testing where a data set has no test data of its own; neutral 0.
-    train_limit : int
+    train_limit
         Training examples used, at least 0; neutral 0: all.
-    test_limit : int
+    test_limit
         Test examples used, at least 0; neutral 0: all.
-    path : str
+    path
         A node's own data in place of a partition: an npz file or a folder of images; neutral empty.
     """
 
@@ -112,13 +112,13 @@ class DataSettings(Settings):
 
     @property
     def public_share(self) -> float:
-        """Share of the training data that the server holds out; 0 when `public` names a data set."""
+        """Share of the training data that the server holds out; 0 when ``public`` names a data set."""
         share = _number(self.public)
         return 0.0 if share is None else share
 
     @property
     def public_name(self) -> str | None:
-        """Data set that `public` names, or None when it is a share."""
+        """Data set that ``public`` names, or None when it is a share."""
         return self.public if _number(self.public) is None else None
 
     @field_validator("public", mode="before")
@@ -147,11 +147,11 @@ class ModelSettings(Settings):
 
     Attributes
     ----------
-    name : str
-        `mlp`, `cnn` or `resnet18`.
-    width : int
+    name
+        ``mlp``, ``cnn`` or ``resnet18``.
+    width
         Channels of the first convolution, at least 1.
-    hidden : int
+    hidden
         Units of the hidden layer, at least 1.
     """
 
@@ -165,13 +165,13 @@ class AttackSettings(Settings):
 
     Attributes
     ----------
-    kind : str
-        `backdoor` stamps a trigger on training images and changes their labels; neutral `none`.
-    clients : str
+    kind
+        ``backdoor`` stamps a trigger on training images and changes their labels; neutral ``none``.
+    clients
         Client-ids of the attackers, separated by commas.
-    share : float
+    share
         Share of an attacker's examples that is poisoned, in [0, 1]; neutral 0.
-    target : int
+    target
         Class that triggered images are labelled with, at least 0.
     """
 
@@ -182,7 +182,7 @@ class AttackSettings(Settings):
 
     @property
     def client_ids(self) -> tuple[str, ...]:
-        """`clients`, parsed."""
+        """``clients``, parsed."""
         return split_list(self.clients)
 
     @field_validator("clients", mode="before")

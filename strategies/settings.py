@@ -1,8 +1,8 @@
 """Settings of federated training: one frozen, self-checking class per section of the run config.
 
-A field `local_epochs` of the section `train` is the key `train.local-epochs` everywhere outside Python. Defaults are
-not repeated in the docstrings; each says the unit and, where there is one, the neutral value: the value at which the
-setting changes nothing.
+A field ``local_epochs`` of the section ``train`` is the key ``train.local-epochs`` everywhere outside Python.
+Defaults are not repeated in the docstrings; each says the unit and, where there is one, the neutral value:
+the value at which the setting changes nothing.
 """
 
 import re
@@ -15,7 +15,7 @@ Scalar = int | float | bool | str
 """What a Flower run config may hold."""
 
 FLWR_PREFIX = "flwr:"
-"""What the name of one of Flower's own strategies begins with in `strategy.name`."""
+"""What the name of one of Flower's own strategies begins with in ``strategy.name``."""
 
 
 def hyphenated(name: str) -> str:
@@ -69,21 +69,21 @@ class TrainSettings(Settings):
 
     Attributes
     ----------
-    optimizer : str
-        `sgd`, `adam` or `adamw`.
-    learning_rate : float
+    optimizer
+        ``sgd``, ``adam`` or ``adamw``.
+    learning_rate
         Step size in the first round, above 0.
-    momentum : float
-        Of `sgd`, in [0, 1); neutral 0. The other optimizers have no use for it.
-    weight_decay : float
-        L2 coefficient (decoupled in `adamw`), at least 0; neutral 0.
-    batch_size : int
+    momentum
+        Of ``sgd``, in [0, 1); neutral 0. The other optimizers have no use for it.
+    weight_decay
+        L2 coefficient (decoupled in ``adamw``), at least 0; neutral 0.
+    batch_size
         Examples per step, at least 1.
-    local_epochs : int
+    local_epochs
         Passes over the client's examples per round, at least 1.
-    local_steps : int
+    local_steps
         Optimizer steps per round in place of epochs, at least 0; neutral 0, which counts epochs.
-    lr_decay : float
+    lr_decay
         Factor on the learning rate per round, in (0, 1]; neutral 1.
     """
 
@@ -102,15 +102,16 @@ class StrategySettings(Settings):
 
     Attributes
     ----------
-    name : str
-        A name of `strategies.registry`, or `flwr:<ClassName>` for one of Flower's own strategies.
-    mu : float
+    name
+        A name of ``strategies.registry``, or ``flwr:<ClassName>`` for one of Flower's own strategies.
+    mu
         FedProx: weight of (mu/2)‖w − w_t‖², at least 0; neutral 0, which is FedAvg.
-    work : str
-        FedProx: share of a round's local work that a client does, `client-id=share` pairs separated by commas, each
-        share in (0, 1]; neutral empty: every client does all of it.
-    options : str
-        Arguments of a `flwr:` strategy as TOML pairs separated by commas: `eta = 0.1, tau = 1e-3`; neutral empty.
+    work
+        FedProx: share of a round's local work that a client does, ``client-id=share`` pairs separated by
+        commas, each share in (0, 1]; neutral empty: every client does all of it.
+    options
+        Arguments of a ``flwr:`` strategy as TOML pairs separated by commas: ``eta = 0.1, tau = 1e-3``;
+        neutral empty.
     """
 
     name: str = Field(default="fedavg", min_length=1)
@@ -125,12 +126,12 @@ class StrategySettings(Settings):
 
     @property
     def work_shares(self) -> dict[str, float]:
-        """`work`, parsed: share of the local work by client-id."""
+        """``work``, parsed: share of the local work by client-id."""
         return _parse_work(self.work)
 
     @property
     def option_values(self) -> dict[str, Scalar]:
-        """`options`, parsed: value by argument name."""
+        """``options``, parsed: value by argument name."""
         return _parse_options(self.options)
 
     @field_validator("work")
@@ -175,9 +176,9 @@ class SelectionSettings(Settings):
 
     Attributes
     ----------
-    fraction : float
+    fraction
         Share of the connected clients drawn per round, in (0, 1]; neutral 1.
-    min_clients : int
+    min_clients
         Clients that must be connected, and are drawn at the least, per round; at least 1.
     """
 
@@ -190,13 +191,13 @@ class LogSettings(Settings):
 
     Attributes
     ----------
-    enabled : bool
+    enabled
         Whether updates are logged; without a log only methods that need none can forget.
-    retention : str
-        `full` (every update), `sum` (the weighted sum per client, all that subtraction needs) or `interval:<k>` (every
-        k-th round, k at least 1; `interval:1` keeps what `full` keeps).
-    dtype : str
-        Precision of the stored updates; neutral `float32`, the precision of the updates themselves.
+    retention
+        ``full`` (every update), ``sum`` (the weighted sum per client, all that subtraction needs) or
+        ``interval:<k>`` (every k-th round, k at least 1; ``interval:1`` keeps what ``full`` keeps).
+    dtype
+        Precision of the stored updates; neutral ``float32``, the precision of the updates themselves.
     """
 
     enabled: bool = True
@@ -205,7 +206,7 @@ class LogSettings(Settings):
 
     @property
     def interval(self) -> int:
-        """Rounds from one kept round to the next: k of `interval:<k>`, else 1."""
+        """Rounds from one kept round to the next: k of ``interval:<k>``, else 1."""
         return int(self.retention.partition(":")[2] or 1)
 
     @field_validator("retention")
