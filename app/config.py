@@ -246,10 +246,8 @@ def _section(section: str, mapping: Mapping[str, Scalar]) -> Settings:
 def _explained(section: str, error: ErrorDetails) -> str:
     """Return the line that says what is wrong with a key: the key, what was given, what is allowed."""
     key = f"{section}.{error['loc'][0]}"
-    if error["type"] == "value_error":
-        allowed = str(error["ctx"]["error"])
-    else:
-        allowed = _allowed(known_fields()[key])
+    complaint = error.get("ctx", {}).get("error")
+    allowed = _allowed(known_fields()[key]) if complaint is None else str(complaint)
     return f"{key}: given {shown(error['input'])}, allowed {allowed}"
 
 
