@@ -1,0 +1,198 @@
+"""What the audit measures, as pure functions of outputs, labels and weights.
+
+θo is the model before forgetting, θu after it, θr the model retrained without the forgotten data; D_f, D_r
+and D_t are the forgotten, the retained and the test examples. Accuracies and rates are percentages.
+Definitions follow Jia et al., "Model Sparsity Can Simplify Machine Unlearning", NeurIPS 2023 (arXiv
+2304.04934), except where a function says otherwise. A set without examples has no accuracy: that is an error
+here, and `None` in a measurement.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+
+def accuracy(correct: Tensor) -> float:
+    """Return the percentage of examples that were classified correctly.
+
+    Parameters
+    ----------
+    correct
+        1 or True where the prediction is the label, shape [n].
+
+    Raises
+    ------
+    ValueError
+        If there is no example.
+    """
+    if len(correct) == 0:
+        raise ValueError("the accuracy over 0 examples is not defined; expected at least 1")
+    return 100.0 * int(torch.count_nonzero(correct)) / len(correct)
+
+
+def unlearning_accuracy(correct: Tensor) -> float:
+    """Return 100 − accuracy on D_f (UA); good is equal to the retrained model's, not high."""
+    return 100.0 - accuracy(correct)
+
+
+def true_probability(logits: Tensor, y: Tensor) -> Tensor:
+    """Return each example's softmax probability of its own label, shape [n], float32.
+
+    Parameters
+    ----------
+    logits
+        Shape [n, classes].
+    y
+        Labels, shape [n].
+    """
+    chosen = logits.double().log_softmax(dim=1).gather(1, y.unsqueeze(1))  # [n, 1]
+    return chosen.squeeze(1).exp().float()
+
+
+def is_correct(logits: Tensor, y: Tensor) -> Tensor:
+    """Return whether the most likely class is the label, shape [n], bool."""
+    return logits.argmax(dim=1) == y
+
+
+def attack_success_rate(predictions: Tensor, labels: Tensor, target: int) -> float:
+    """Return the percentage of triggered images *not of the target class* that go to the target (ASR).
+
+    Images of the target class are left out: a clean model assigns them to the target as well, so that
+    counting them puts a floor of 100 / classes under the rate (as in the backdoor table of Jia et al.).
+
+    Parameters
+    ----------
+    predictions
+        Predicted classes of the triggered images, shape [n].
+    labels
+        Their true classes before the trigger was stamped on, shape [n].
+    target
+        The class that the backdoor points to.
+
+    Raises
+    ------
+    ValueError
+        If every image is of the target class.
+    """
+    return accuracy(predictions[labels != target] == target)
+
+
+def kl_divergence(reference_logits: Tensor, logits: Tensor) -> Tensor:
+    """Return KL(softmax reference ‖ softmax model) of each example in nats, shape [n], float64.
+
+    Its mean with θr as reference and θu as model is the output distance; 0 where the two agree.
+
+    Parameters
+    ----------
+    reference_logits, logits
+        Of the same examples, shape [n, classes].
+    """
+    reference = reference_logits.double().log_softmax(dim=1)
+    model = logits.double().log_softmax(dim=1)
+    return (reference.exp() * (reference - model)).sum(dim=1).clamp(min=0.0)  # rounding may go below
+
+
+def parameter_distance(unlearned: Tensor, retrained: Tensor, original: Tensor) -> float | None:
+    """Return ‖θu − θr‖ / ‖θo − θr‖: 0 at the retrained model, 1 as far from it as the original.
+
+    Two retrainings with different seeds do not coincide either; their distance is the scale to judge this by.
+
+    Parameters
+    ----------
+    unlearned, retrained, original
+        Flat parameters, shape [P].
+
+    Returns
+    -------
+    float or None
+        None if θo equals θr while θu does not: there was nothing to forget, and the ratio has no meaning.
+    """
+    moved = _distance(unlearned, retrained)
+    if moved == 0.0:
+        return 0.0
+    scale = _distance(original, retrained)
+    return moved / scale if scale > 0.0 else None
+
+
+def angle(first: Tensor, second: Tensor) -> float | None:
+    """Return the angle between two vectors in degrees; of the last layers of θu and θr it is reported.
+
+    Parameters
+    ----------
+    first, second
+        Shape [P].
+
+    Returns
+    -------
+    float or None
+        In [0, 180]; None if either is all zeros.
+    """
+    if not (first.any() and second.any()):
+        return None
+    a, b = (v.double() / v.double().norm() for v in (first, second))
+    # The half-angle's tangent is exactly 0 for equal vectors, where the arc cosine loses half the digits.
+    return math.degrees(2.0 * math.atan2(float((a - b).norm()), float((a + b).norm())))
+
+
+def gap(value: float | None, reference: float | None) -> float | None:
+    """Return value − reference, in points; None if either was not measured."""
+    return None if value is None or reference is None else value - reference
+
+
+def disparity(gaps: Iterable[float | None]) -> float | None:
+    """Return the mean |gap| to the retrained model, in points: the headline figure of a method; 0 is perfect.
+
+    Parameters
+    ----------
+    gaps
+        Of UA, MIA-efficacy, RA and TA.
+
+    Returns
+    -------
+    float or None
+        None if one of them was not measured: a mean over fewer is not comparable.
+    """
+    sizes = [None if g is None else abs(g) for g in gaps]
+    known = [s for s in sizes if s is not None]
+    return sum(known) / len(known) if known and len(known) == len(sizes) else None
+
+
+def rounds_to_relearn(accuracies: Sequence[float], original: float, tolerance: float = 1.0) -> int | None:
+    """Return after how many further rounds, with D_f back, a model has relearned what was forgotten.
+
+    Parameters
+    ----------
+    accuracies
+        UA (percent) after 0, 1, 2, … further rounds.
+    original
+        UA of θo.
+    tolerance
+        Points above `original` that count as relearned. A UA below `original` counts as well: D_f is then
+        known better than it was at first.
+
+    Returns
+    -------
+    int or None
+        None if it never happened in the rounds given.
+    """
+    return next((r for r, value in enumerate(accuracies) if value <= original + tolerance), None)
+
+
+def relearn_effort(unlearned_rounds: int | None, retrained_rounds: int | None) -> float | None:
+    """Return the rounds θu needs to relearn over those of θr; below 1, D_f was hidden rather than forgotten.
+
+    Returns
+    -------
+    float or None
+        None if either never relearned, or if θr needs no round at all: it then does as well on D_f as θo
+        without having seen it, so that relearning tells nothing.
+    """
+    if unlearned_rounds is None or not retrained_rounds:
+        return None
+    return unlearned_rounds / retrained_rounds
+
+
+def _distance(first: Tensor, second: Tensor) -> float:
+    return float((first.double() - second.double()).norm())
