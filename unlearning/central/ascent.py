@@ -1,0 +1,204 @@
+"""Gradient ascent (GA): move up the loss on the forgotten data, freely or near a reference model.
+
+Central form: Jia, Liu, Ram, Yao, Liu, Liu, Sharma, Liu, "Model Sparsity Can Simplify Machine Unlearning",
+NeurIPS 2023, arXiv 2304.04934, section 3 (method after Graves et al. 2021 and Thudi et al. 2022), with the
+paper's 5 epochs at η = 1e-4:
+
+    θ ← θ + η ∇L(θ; D_f).
+
+Projected form, run by the client that leaves: Halimi, Kadhe, Rawat, Baracaldo, "Federated Unlearning: How to
+Efficiently Erase a Client in FL?", arXiv 2207.05521:
+
+    w_ref = (N·w − w_i) / (N − 1),
+    max_w L(w; D_i)  subject to  ‖w − w_ref‖₂ ≤ δ,
+    δ = ⅓ of the mean distance from w_ref to models with random weights,
+
+by projected SGD from w_ref, with gradient clipping, until the accuracy on D_i is below τ; here that is
+checked after each epoch. The released code averages squared distances and projects onto the root of a third
+of their mean, a ball √3 times wider; the paper's δ is used here. w_ref holds for uniform weights: N is the
+number of clients averaged in the last round.
+
+Guarantee: none; ascent destroys what the model says about D_f, which retraining would not, so it must stay
+short or confined.
+Needs: the forgotten data; the projected form also the client's last model, and recovery by the others.
+Cost: a few epochs over the forgotten data.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import Field
+from torch import Generator, Tensor, nn
+from torch.nn import functional
+
+from strategies.evaluation import evaluate
+from strategies.examples import Examples
+from strategies.local_training import batches, make_optimizer
+from unlearning.central.masks import Masks
+from unlearning.central.parameters import copied, flat_parameters, load_parameters, trainable
+from unlearning.central.training import SgdSettings, trained
+
+
+class AscentSettings(SgdSettings):
+    """Gradient ascent; fields and their meaning as in `SgdSettings`."""
+
+    epochs: int = Field(default=5, ge=0)
+    learning_rate: float = Field(default=1e-4, gt=0)
+
+
+class ProjectedAscentSettings(SgdSettings):
+    """Projected gradient ascent; the other fields as in `SgdSettings`.
+
+    Attributes
+    ----------
+    clip_norm : float
+        Largest norm of a batch's gradient, above 0.
+    stop_accuracy : float
+        τ: ascent ends after an epoch with an accuracy on D_f below it, in percent; neutral 0, which never
+        stops.
+    """
+
+    epochs: int = Field(default=5, ge=0)
+    clip_norm: float = Field(default=5.0, gt=0)
+    stop_accuracy: float = Field(default=12.0, ge=0, le=100)
+
+
+def _negate_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad.neg_()
+
+
+def ascend(
+    model: nn.Module,
+    forget: Examples,
+    settings: AscentSettings,
+    generator: Generator,
+    *,
+    masks: Masks | None = None,
+) -> nn.Module:
+    """Return a copy of the model, moved up the loss on the forgotten data.
+
+    Parameters
+    ----------
+    model
+        θo; it is not altered.
+    forget
+        D_f, at least one example.
+    settings
+        Epochs and optimiser.
+    generator
+        Draws the batches; on the CPU.
+    masks
+        Pruned weights, which stay zero; None for a dense model.
+
+    Raises
+    ------
+    ValueError
+        If there is no example, or a mask fits no parameter.
+    """
+    return trained(model, forget, settings, generator, adjustments=[_negate_gradients], masks=masks)
+
+
+def reference_model(average: Tensor, client: Tensor, num_clients: int) -> Tensor:
+    """Return w_ref = (N·w − w_i) / (N − 1): the average without the client's model.
+
+    Parameters
+    ----------
+    average
+        w, the uniform average over the clients, shape [P].
+    client
+        w_i, the client's own model of that round, shape [P].
+    num_clients
+        N, at least 2.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two clients.
+    """
+    if num_clients < 2:
+        raise ValueError(f"a reference model needs at least 2 clients, got {num_clients}")
+    return (num_clients * average - client) / (num_clients - 1)
+
+
+def ball_radius(reference: Tensor, random_models: Sequence[Tensor]) -> float:
+    """Return δ, a third of the mean distance from the reference to models with random weights.
+
+    Parameters
+    ----------
+    reference
+        w_ref, shape [P].
+    random_models
+        Fresh initialisations, each of shape [P]; at least one (paper: 10).
+
+    Raises
+    ------
+    ValueError
+        If there is no random model.
+    """
+    if not random_models:
+        raise ValueError("the radius needs at least 1 random model, got none")
+    distances = [
+        float(torch.linalg.vector_norm(reference.double() - each.double())) for each in random_models
+    ]
+    return sum(distances) / len(distances) / 3
+
+
+def project(point: Tensor, center: Tensor, radius: float) -> Tensor:
+    """Return the point of the ball ‖w − center‖ ≤ radius nearest to a given point, all of shape [P]."""
+    offset = point - center
+    distance = float(torch.linalg.vector_norm(offset.double()))
+    return point if distance <= radius else center + offset * (radius / distance)
+
+
+def projected_ascent(
+    model: nn.Module,
+    forget: Examples,
+    reference: Tensor,
+    radius: float,
+    settings: ProjectedAscentSettings,
+    generator: Generator,
+) -> nn.Module:
+    """Return a copy of the model, moved from the reference up the loss on D_f, inside the ball.
+
+    Parameters
+    ----------
+    model
+        Gives the architecture and the device; it is not altered.
+    forget
+        D_i, the leaving client's data, at least one example.
+    reference
+        w_ref, shape [P]: where ascent starts and the centre of the ball.
+    radius
+        δ, at least 0; 0 returns the reference.
+    settings
+        Epochs, optimiser, clipping and early stop.
+    generator
+        Draws the batches; on the CPU.
+    """
+    twin = copied(model)
+    load_parameters(twin, reference)
+    center = flat_parameters(twin)
+    parameters = list(trainable(twin).values())
+    optimizer = make_optimizer(parameters, settings.train, settings.learning_rate)
+    data = forget.to(parameters[0].device)
+    for _ in range(settings.epochs):
+        twin.train()
+        for batch in batches(len(data), settings.batch_size, settings.steps_per_epoch(len(data)), generator):
+            _ascent_step(twin, data.subset(batch), optimizer, settings.clip_norm)
+            load_parameters(twin, project(flat_parameters(twin), center, radius))
+        if evaluate(twin, forget).accuracy < settings.stop_accuracy:
+            break
+    twin.zero_grad(set_to_none=True)
+    return twin.train(model.training)
+
+
+def _ascent_step(
+    model: nn.Module, batch: Examples, optimizer: torch.optim.Optimizer, clip_norm: float
+) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss = -functional.cross_entropy(model(batch.x), batch.y)
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(list(model.parameters()), clip_norm)
+    optimizer.step()

@@ -1,0 +1,52 @@
+"""Fine-tuning (FT): train on the retained data and let the forgotten data fade.
+
+Jia, Liu, Ram, Yao, Liu, Liu, Sharma, Liu, "Model Sparsity Can Simplify Machine Unlearning", NeurIPS 2023,
+arXiv 2304.04934, section 3 (method after Golatkar et al. 2020 and Warnecke et al. 2021):
+
+    θu = SGD(θo; D_r), a few epochs (paper: 10) at a small learning rate (paper: 0.01).
+
+Guarantee: none; what was learned from D_f fades only as far as D_r overwrites it.
+Needs: the retained data. At 0 epochs the model comes back unchanged.
+Cost: the epochs over the retained data.
+"""
+
+from torch import Generator, nn
+
+from strategies.examples import Examples
+from unlearning.central.masks import Masks
+from unlearning.central.training import SgdSettings, trained
+
+
+class FinetuneSettings(SgdSettings):
+    """Fine-tuning; fields and their meaning as in `SgdSettings`."""
+
+
+def finetune(
+    model: nn.Module,
+    retain: Examples,
+    settings: FinetuneSettings,
+    generator: Generator,
+    *,
+    masks: Masks | None = None,
+) -> nn.Module:
+    """Return a copy of the model, fine-tuned on the retained data.
+
+    Parameters
+    ----------
+    model
+        θo; it is not altered.
+    retain
+        D_r, at least one example.
+    settings
+        Epochs and optimiser.
+    generator
+        Draws the batches; on the CPU.
+    masks
+        Pruned weights, which stay zero; None for a dense model.
+
+    Raises
+    ------
+    ValueError
+        If there is no example, or a mask fits no parameter.
+    """
+    return trained(model, retain, settings, generator, masks=masks)

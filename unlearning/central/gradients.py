@@ -1,0 +1,131 @@
+"""Gradients of the loss over a set of examples: their sum, and one row per example.
+
+Sums over examples add up over clients: what clients hold between them gives the same total as the same
+examples in one place. Everything is computed in eval mode and accumulated in float64.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn import functional
+
+from strategies.examples import Examples
+from unlearning.central.parameters import copied, trainable
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Per-example losses: (outputs of shape [n, ...], labels of shape [n]) -> shape [n]."""
+
+_BLOCK_ENTRIES = 2**24  # Entries of one block of per-example gradients: 64 MiB in float32.
+
+
+@dataclass(frozen=True, eq=False)
+class ExampleSum:
+    """A sum of vectors over examples, with the number of examples.
+
+    Parameters
+    ----------
+    total
+        Shape [P], float64, on the CPU.
+    count
+        Number of examples in it, at least 0.
+    """
+
+    total: Tensor
+    count: int
+
+    def __add__(self, other: "ExampleSum") -> "ExampleSum":
+        """Return the sum over both sets of examples."""
+        return ExampleSum(self.total + other.total, self.count + other.count)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean over the examples, shape [P], float64; undefined, hence a ValueError, over none."""
+        if self.count < 1:
+            raise ValueError("the mean over 0 examples is not defined; expected at least 1")
+        return self.total / self.count
+
+    @staticmethod
+    def join(parts: Iterable["ExampleSum"]) -> "ExampleSum":
+        """Return the sum over all parts, added in their order; there must be at least one."""
+        first, *others = parts
+        for part in others:
+            first = first + part
+        return first
+
+
+def cross_entropy_each(outputs: Tensor, y: Tensor) -> Tensor:
+    """Return each example's cross-entropy, shape [n], of logits of shape [n, classes]."""
+    return functional.cross_entropy(outputs, y, reduction="none")
+
+
+def gradient_sum(
+    model: nn.Module, examples: Examples, loss: Loss = cross_entropy_each, batch_size: int = 256
+) -> ExampleSum:
+    """Return Σ ∇ℓ over examples, with respect to the trainable parameters.
+
+    Parameters
+    ----------
+    model
+        On any device; it is not altered.
+    examples
+        Any number; the sum over none is zero.
+    loss
+        Per-example losses.
+    batch_size
+        Examples per backward pass; it changes the result by rounding only.
+    """
+    twin = copied(model).eval()
+    parameters = list(trainable(twin).values())
+    total = torch.zeros(sum(p.numel() for p in parameters), dtype=torch.float64)
+    for x, y in _batches(examples, batch_size, parameters[0].device):
+        pieces = torch.autograd.grad(loss(twin(x), y).sum(), parameters)
+        total += torch.cat([piece.reshape(-1) for piece in pieces]).double().cpu()
+    return ExampleSum(total, len(examples))
+
+
+def gradient_blocks(
+    model: nn.Module, examples: Examples, loss: Loss = cross_entropy_each, block_size: int | None = None
+) -> Iterator[Tensor]:
+    """Yield the gradient of each example's loss, in blocks of rows, in the order of the examples.
+
+    Parameters
+    ----------
+    model
+        On any device; it is not altered. Its layers must treat examples independently in eval mode.
+    examples
+        Any number.
+    loss
+        Per-example losses.
+    block_size
+        Rows per block; None chooses it so that a block takes 64 MiB in float32.
+
+    Yields
+    ------
+    Tensor
+        Shape [rows, P], on the model's device, in its dtype.
+    """
+    twin = copied(model).eval()
+    parameters = {name: p.detach() for name, p in trainable(twin).items()}
+    size = sum(p.numel() for p in parameters.values())
+    rows = block_size or max(1, _BLOCK_ENTRIES // size)
+
+    def loss_of_one(weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        outputs = cast(Tensor, functional_call(twin, weights, (x.unsqueeze(0),)))
+        return loss(outputs, y.unsqueeze(0)).squeeze(0)
+
+    gradients_of = vmap(grad(loss_of_one), in_dims=(None, 0, 0))
+    for x, y in _batches(examples, rows, next(iter(parameters.values())).device):
+        by_name = gradients_of(parameters, x, y)
+        yield torch.cat([by_name[name].reshape(len(y), -1) for name in parameters], dim=1)  # [rows, P]
+
+
+def _batches(examples: Examples, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    if len(examples):
+        for x, y in zip(
+            torch.split(examples.x, batch_size), torch.split(examples.y, batch_size), strict=True
+        ):
+            yield x.to(device), y.to(device)

@@ -1,0 +1,203 @@
+"""Influence unlearning (IU): one Newton-like step that takes the forgotten examples out of the loss.
+
+Jia, Liu, Ram, Yao, Liu, Liu, Sharma, Liu, "Model Sparsity Can Simplify Machine Unlearning", NeurIPS 2023,
+arXiv 2304.04934, section 3 (method after Koh and Liang 2017 and Izzo et al. 2021), with n = |D_f| + |D_r|:
+
+    θu = θo + α F⁻¹ v,
+    v = (1/n) (Σ_{D_f} ∇ℓ − (|D_f| / |D_r|) Σ_{D_r} ∇ℓ),
+    F = λI + (1/N) Σ g gᵀ  over N retained examples.
+
+v is ∇L(θo; D) − ∇L(θo; D_r). For a quadratic loss whose Hessian on D_r is F, started at the minimum over D,
+the step at α = 1 lands on the minimum over D_r.
+
+F⁻¹v is taken by WoodFisher; a federation takes it by conjugate gradients (see `unlearning.central.inverse`
+for both, and for the flaw of the released code). v needs only sums over examples, which clients can send.
+
+Guarantee: none for networks; a first-order estimate of the minimum without D_f.
+Needs: gradients on D_f and D_r at the final model.
+Cost: one pass over all data, and the inverse.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from pydantic import Field
+from torch import Generator, Tensor, nn
+
+from strategies.evaluation import evaluate
+from strategies.examples import Examples
+from strategies.settings import Settings
+from unlearning.central.gradients import ExampleSum, Loss, cross_entropy_each, gradient_blocks, gradient_sum
+from unlearning.central.inverse import woodfisher_product
+from unlearning.central.masks import Masks, flat_mask
+from unlearning.central.parameters import moved
+
+
+class InfluenceSettings(Settings):
+    """The influence step and the search for its length.
+
+    Attributes
+    ----------
+    damping : float
+        λ, above 0: the curvature assumed where no retained example has a gradient.
+    fisher_examples : int
+        N, at least 1: retained examples drawn for F; all of them where there are fewer.
+    block_size : int
+        Rows of gradients that one update of F⁻¹ takes in; it changes the result by rounding only.
+    alphas : tuple of float
+        Lengths to try, each above 0 (paper: 1 to 20).
+    max_retain_drop : float
+        Percentage points of accuracy on D_r that a length may cost, at least 0.
+    """
+
+    damping: float = Field(default=1e-2, gt=0)
+    fisher_examples: int = Field(default=256, ge=1)
+    block_size: int = Field(default=32, ge=1)
+    alphas: tuple[float, ...] = Field(default=(1.0, 2.0, 4.0, 8.0, 12.0, 16.0, 20.0), min_length=1)
+    max_retain_drop: float = Field(default=2.0, ge=0)
+
+
+def influence_vector(forget: ExampleSum, retain: ExampleSum) -> Tensor:
+    """Return v from the gradient sums over D_f and D_r, shape [P], float64.
+
+    Raises
+    ------
+    ValueError
+        If either set is empty.
+    """
+    if forget.count < 1 or retain.count < 1:
+        raise ValueError(
+            f"both sets need examples, got {forget.count} to forget and {retain.count} to retain"
+        )
+    weighted = forget.total - retain.total * (forget.count / retain.count)
+    return weighted / (forget.count + retain.count)
+
+
+def influence_direction(
+    model: nn.Module,
+    retain: Examples,
+    forget: Examples,
+    settings: InfluenceSettings,
+    generator: Generator,
+    *,
+    masks: Masks | None = None,
+    loss: Loss = cross_entropy_each,
+) -> Tensor:
+    """Return F⁻¹v at the model's parameters, shape [P], float64; the step is α times it.
+
+    Parameters
+    ----------
+    model
+        θo; it is not altered.
+    retain, forget
+        D_r and D_f, at least one example each.
+    settings
+        Damping and the number of examples in F.
+    generator
+        Draws the examples in F; on the CPU.
+    masks
+        Pruned weights, which do not move; None for a dense model.
+    loss
+        Per-example losses.
+
+    Raises
+    ------
+    ValueError
+        If either set is empty.
+    """
+    free = flat_mask(model, masks)
+    vector = influence_vector(gradient_sum(model, forget, loss), gradient_sum(model, retain, loss)) * free
+    drawn = retain.subset(torch.randperm(len(retain), generator=generator)[: settings.fisher_examples])
+    blocks = (block.cpu() * free for block in gradient_blocks(model, drawn, loss, settings.block_size))
+    return woodfisher_product(blocks, vector, settings.damping, len(drawn))
+
+
+@dataclass(frozen=True)
+class AlphaTrial:
+    """One length of the step: accuracy on D_r in percent and mean loss on D_f after it."""
+
+    alpha: float
+    retain_accuracy: float
+    forget_loss: float
+
+
+@dataclass(frozen=True, eq=False)
+class InfluenceResult:
+    """The model after the step, and how its length was found.
+
+    Parameters
+    ----------
+    model
+        θu.
+    alpha
+        The length taken; 0.0, with the model unchanged, where every trial cost too much on D_r.
+    trials
+        What was tried, α = 0 first.
+    """
+
+    model: nn.Module
+    alpha: float
+    trials: tuple[AlphaTrial, ...]
+
+
+def choose_alpha(trials: Sequence[AlphaTrial], max_retain_drop: float) -> float:
+    """Return the length that forgets most among those that D_r can bear.
+
+    Parameters
+    ----------
+    trials
+        The first is α = 0, which is always bearable.
+    max_retain_drop
+        Percentage points of accuracy on D_r.
+
+    Returns
+    -------
+    float
+        The α with the highest finite loss on D_f; the smallest of equals.
+    """
+    floor = trials[0].retain_accuracy - max_retain_drop
+    bearable = [t for t in trials if t.retain_accuracy >= floor and math.isfinite(t.forget_loss)]
+    return max(bearable, key=lambda t: (t.forget_loss, -t.alpha)).alpha
+
+
+def search_alpha(
+    model: nn.Module, direction: Tensor, retain: Examples, forget: Examples, settings: InfluenceSettings
+) -> InfluenceResult:
+    """Try each length of the step and take the one that forgets most within the allowed cost on D_r.
+
+    Test data play no part: a length chosen on them would flatter every accuracy reported on them.
+
+    Parameters
+    ----------
+    model
+        θo; it is not altered.
+    direction
+        F⁻¹v, shape [P].
+    retain, forget
+        D_r and D_f, at least one example each.
+    settings
+        Lengths and the allowed cost.
+    """
+    trials = []
+    for alpha in (0.0, *settings.alphas):
+        candidate = moved(model, alpha * direction)
+        on_retain, on_forget = evaluate(candidate, retain), evaluate(candidate, forget)
+        trials.append(AlphaTrial(alpha, on_retain.accuracy, on_forget.loss))
+    alpha = choose_alpha(trials, settings.max_retain_drop)
+    return InfluenceResult(moved(model, alpha * direction), alpha, tuple(trials))
+
+
+def influence(
+    model: nn.Module,
+    retain: Examples,
+    forget: Examples,
+    settings: InfluenceSettings,
+    generator: Generator,
+    *,
+    masks: Masks | None = None,
+) -> InfluenceResult:
+    """Return the model after the influence step; parameters and errors as in `influence_direction`."""
+    direction = influence_direction(model, retain, forget, settings, generator, masks=masks)
+    return search_alpha(model, direction, retain, forget, settings)

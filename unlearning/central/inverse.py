@@ -1,0 +1,127 @@
+"""F⁻¹v for the damped empirical Fisher matrix F = λI + (1/N) Σ g gᵀ over the gradients g of N examples.
+
+Two ways, both exact up to rounding, and neither ever holds a P×P matrix.
+
+WoodFisher, for gradients in one place: Singh and Alistarh, "WoodFisher: Efficient Second-Order Approximation
+for Neural Network Compression", NeurIPS 2020, arXiv 2004.14340: from F_0 = λI by Sherman–Morrison,
+
+    k_0 = λ⁻¹v,    k_j = k_{j−1} − F_{j−1}⁻¹ g_j (g_jᵀ k_{j−1}) / (N + g_jᵀ F_{j−1}⁻¹ g_j).
+
+The released code of Jia et al. (arXiv 2304.04934) replaces F_{j−1}⁻¹ g_j by one running vector, a multiple
+of the first gradient, so that k moves along that gradient only and no inverse is applied. Here the factors
+of F_j⁻¹ are kept: O(N·P) memory, O(N²·P) time.
+
+Conjugate gradients, for gradients spread over clients: F x needs only Σ g (gᵀx), a sum over examples. O(P)
+memory and one visit to every client per iteration, with the result of the same examples in one place.
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from strategies.examples import Examples
+from unlearning.central.gradients import ExampleSum, Loss, cross_entropy_each, gradient_blocks
+
+
+def woodfisher_product(blocks: Iterable[Tensor], vector: Tensor, damping: float, num_examples: int) -> Tensor:
+    """Return F⁻¹v for F = λI + (1/N) Σ g gᵀ, taking in a block of gradients at a time.
+
+    One row per block is the recurrence as published; b rows are b steps of it at once, by the Woodbury
+    identity.
+
+    Parameters
+    ----------
+    blocks
+        Gradients, each of shape [rows, P], N rows in all.
+    vector
+        v, shape [P]; the result has its dtype, and float64 is advisable.
+    damping
+        λ, above 0.
+    num_examples
+        N.
+
+    Raises
+    ------
+    ValueError
+        If the blocks do not have N rows in all.
+    """
+    product = vector / damping
+    factors: list[Tensor] = []  # F⁻¹ = λ⁻¹I − Σ WᵀW, one W per block, shape [rows, P]
+    rows = 0
+    for block in blocks:
+        gradients = block.to(vector)  # [rows, P]
+        directions = gradients / damping
+        for factor in factors:
+            directions = directions - (gradients @ factor.T) @ factor  # ends as G F⁻¹, F before this block
+        core = directions @ gradients.T + num_examples * torch.eye(len(block)).to(vector)  # [rows, rows]
+        root = torch.linalg.cholesky(core)
+        factors.append(torch.linalg.solve_triangular(root, directions, upper=False))
+        product = product - factors[-1].T @ (factors[-1] @ vector)
+        rows += len(block)
+    if rows != num_examples:
+        raise ValueError(f"expected {num_examples} gradients, one per example, got {rows}")
+    return product
+
+
+def fisher_product_sum(
+    model: nn.Module, examples: Examples, vector: Tensor, loss: Loss = cross_entropy_each
+) -> ExampleSum:
+    """Return Σ g (gᵀx) over examples: what a client adds to one multiplication by N·(F − λI).
+
+    Parameters
+    ----------
+    model
+        On any device; it is not altered.
+    examples
+        Any number; the sum over none is zero.
+    vector
+        x, shape [P].
+    loss
+        Per-example losses, whose gradients are g.
+    """
+    total = torch.zeros(len(vector), dtype=torch.float64)
+    for block in gradient_blocks(model, examples, loss):
+        gradients = block.double().cpu()
+        total += gradients.T @ (gradients @ vector.double())
+    return ExampleSum(total, len(examples))
+
+
+def conjugate_gradient_product(
+    multiply: Callable[[Tensor], Tensor], vector: Tensor, *, tolerance: float = 1e-6, max_products: int = 100
+) -> Tensor:
+    """Return F⁻¹v from multiplications by F alone; in a federation each is one visit to every client.
+
+    Parameters
+    ----------
+    multiply
+        x -> Fx, for a symmetric positive definite F.
+    vector
+        v, shape [P], float64.
+    tolerance
+        Norm of the residual at which to stop, relative to ‖v‖.
+    max_products
+        Multiplications allowed.
+
+    Raises
+    ------
+    ArithmeticError
+        If the tolerance is not reached.
+    """
+    solution = torch.zeros_like(vector)
+    residual = direction = vector
+    target = tolerance * float(torch.linalg.vector_norm(vector))
+    for _ in range(max_products):
+        if float(torch.linalg.vector_norm(residual)) <= target:
+            return solution
+        image = multiply(direction)
+        squared = residual @ residual
+        step = squared / (direction @ image)
+        solution = solution + step * direction
+        residual = residual - step * image
+        direction = residual + (residual @ residual / squared) * direction
+    if float(torch.linalg.vector_norm(residual)) > target:
+        raise ArithmeticError(
+            f"no solution within {tolerance} after {max_products} products; raise the damping"
+        )
+    return solution

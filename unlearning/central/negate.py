@@ -1,0 +1,79 @@
+"""NoT: negate the weights of a layer, then fine-tune on the retained data.
+
+Khalil, Brunswic, Lamghari, Li, Beitollahi, Chen, "NoT: Federated Unlearning via Weight Negation", CVPR 2025,
+arXiv 2503.05657:
+
+    θ_l ← −θ_l  for the chosen layers l, by default the first;    θu = SGD(θ; D_r).
+
+The negation breaks the fit between layers, while training can still reach a good model quickly from there.
+
+Guarantee: none; negating again undoes it, so what is forgotten is what fine-tuning does not restore.
+Needs: the retained data; nothing stored, and nothing of the forgotten data.
+Cost: as fine-tuning.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, nn
+
+from strategies.examples import Examples
+from unlearning.central.finetune import FinetuneSettings, finetune
+from unlearning.central.parameters import copied, layers_with_weights
+
+
+def negate(model: nn.Module, layers: Sequence[str] = ()) -> nn.Module:
+    """Return a copy of the model with all parameters of some layers multiplied by −1.
+
+    Parameters
+    ----------
+    model
+        It is not altered.
+    layers
+        Names out of `layers_with_weights`; none for the first of them.
+
+    Raises
+    ------
+    ValueError
+        If a name is not the name of a layer with weights.
+    """
+    known = layers_with_weights(model)
+    chosen = tuple(layers) or known[:1]
+    if unknown := [name for name in chosen if name not in known]:
+        raise ValueError(f"no layer with weights is named {unknown[0]!r}; known are {', '.join(known)}")
+    twin = copied(model)
+    with torch.no_grad():
+        for name in chosen:
+            for parameter in twin.get_submodule(name).parameters():
+                parameter.neg_()
+    return twin
+
+
+def negate_and_finetune(
+    model: nn.Module,
+    retain: Examples,
+    settings: FinetuneSettings,
+    generator: Generator,
+    layers: Sequence[str] = (),
+) -> nn.Module:
+    """Return a copy of the model, negated in some layers and fine-tuned on the retained data.
+
+    Parameters
+    ----------
+    model
+        θo; it is not altered.
+    retain
+        D_r, at least one example.
+    settings
+        Epochs and optimiser of the fine-tuning; at 0 epochs the model is only negated.
+    generator
+        Draws the batches; on the CPU.
+    layers
+        As in `negate`.
+
+    Raises
+    ------
+    ValueError
+        If a name is not the name of a layer with weights, or there is no example.
+    """
+    return finetune(negate(model, layers), retain, settings, generator)

@@ -1,0 +1,108 @@
+"""Fast-FedUL: subtract a client's updates together with an estimate of the skew they left in later rounds.
+
+Huynh, Nguyen, Nguyen, Nguyen, Weidlich, Nguyen, Aberer, "Fast-FedUL: A Training-Free Federated Unlearning
+with Provable Skew Resilience", ECML PKDD 2024, arXiv 2405.18040. With w_{t,i} the weight actually used, over
+all rounds in order,
+
+    u ← β_t u + Σ_{c ∈ target} w_{t,c} δ_{t,c},    β_t = 1 − α Σ_{i selected, i ∉ target} w_{t,i},
+    M' = M_F − θ u.
+
+The others trained on a model that contained the target's updates and, pulling it towards their own minima,
+undid a share of them in every later round; plain subtraction takes that share out once more. Rounds without
+the target count as well: they decay u. At α = 0 and θ = 1 it is plain subtraction.
+
+Guarantee: approximate; exact where each remaining client's update is linear in the global model, with slope
+−α.
+Needs: the logged updates of the target and the weights of all clients; no client.
+Cost: one pass over the log with one running vector.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from strategies.settings import Settings
+
+
+class SkewSettings(Settings):
+    """Fast-FedUL.
+
+    Attributes
+    ----------
+    alpha : float
+        Share of the target's past influence that the other clients undo in a round, in [0, 1]; neutral 0.
+    theta : float
+        Share of the estimate that is subtracted, at least 0; 1 for all of it.
+    """
+
+    alpha: float = Field(default=0.07, ge=0, le=1)
+    theta: float = Field(default=1.0, ge=0)
+
+
+@dataclass(frozen=True, eq=False)
+class RoundShare:
+    """What one round holds of the target and of the others.
+
+    Parameters
+    ----------
+    remaining_weight
+        Σ of the weights used for clients outside the target, in [0, 1].
+    target
+        (weight used, update of shape [P]) of each target client that took part; empty for none.
+    """
+
+    remaining_weight: float
+    target: Sequence[tuple[float, Tensor]] = ()
+
+
+def next_estimate(estimate: Tensor, share: RoundShare, alpha: float) -> Tensor:
+    """Return u after one more round, shape [P].
+
+    Parameters
+    ----------
+    estimate
+        u before it, shape [P], float64.
+    share
+        The round.
+    alpha
+        In [0, 1].
+    """
+    decayed = (1.0 - alpha * share.remaining_weight) * estimate
+    return sum((weight * delta.double() for weight, delta in share.target), decayed)
+
+
+def influence_estimate(rounds: Iterable[RoundShare], size: int, alpha: float) -> Tensor:
+    """Return u after all rounds, shape [size], float64.
+
+    Parameters
+    ----------
+    rounds
+        Every round of the run in order, those without the target included.
+    size
+        P.
+    alpha
+        In [0, 1]; neutral 0.
+    """
+    estimate = torch.zeros(size, dtype=torch.float64)
+    for share in rounds:
+        estimate = next_estimate(estimate, share, alpha)
+    return estimate
+
+
+def subtract_with_skew(final_model: Tensor, rounds: Iterable[RoundShare], settings: SkewSettings) -> Tensor:
+    """Return M' = M_F − θ u, shape [P], in the dtype of M_F.
+
+    Parameters
+    ----------
+    final_model
+        M_F, shape [P]; it is not altered.
+    rounds
+        As in `influence_estimate`.
+    settings
+        α and θ.
+    """
+    estimate = influence_estimate(rounds, len(final_model), settings.alpha)
+    return (final_model.double() - settings.theta * estimate).to(final_model.dtype)
