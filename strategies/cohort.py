@@ -59,6 +59,12 @@ class Traffic:
         """Return the present counts."""
         return Traffic(self.bytes_down, self.bytes_up, self.visits)
 
+    def add(self, more: "Traffic") -> None:
+        """Count more traffic."""
+        self.bytes_down += more.bytes_down
+        self.bytes_up += more.bytes_up
+        self.visits += more.visits
+
     def since(self, earlier: "Traffic") -> "Traffic":
         """Return what was added since an earlier copy."""
         return Traffic(
@@ -83,6 +89,7 @@ class _Shared:
     refused: set[int] = field(default_factory=set)
     faults: list[Fault] = field(default_factory=list)
     traffic: Traffic = field(default_factory=Traffic)
+    client_config: dict[str, int | list[int]] = field(default_factory=dict)
 
 
 class Cohort:
@@ -104,6 +111,11 @@ class Cohort:
         self._poll_seconds = poll_seconds
         self._shared = _Shared()
         self._excluded: frozenset[str] = frozenset()
+
+    @property
+    def client_config(self) -> dict[str, int | list[int]]:
+        """Settings that go with every message; what clients must know of the model besides the run config."""
+        return self._shared.client_config
 
     @property
     def clients(self) -> dict[str, ClientInfo]:
@@ -172,7 +184,7 @@ class Cohort:
         ]
         if not unknown:
             return
-        content = RecordDict({wire.CONFIG: ConfigRecord({})})
+        content = self._addressed(RecordDict())
         messages = [Message(content, node_id, wire.DESCRIBE) for node_id in sorted(unknown)]
         replies = sorted(self.exchange(messages, scope), key=lambda r: r.message.metadata.src_node_id)
         for reply in replies:
@@ -193,7 +205,7 @@ class Cohort:
                 self._shared.nodes.pop(holder.node_id, None)
             labels = metrics.get(wire.LABEL_COUNTS, [])
             counts = tuple(int(n) for n in labels) if isinstance(labels, list) else ()
-            partitions = int(str(config.get("num-partitions", 0)))
+            partitions = int(str(config.get(wire.NUM_PARTITIONS, 0)))
             self._shared.nodes[node_id] = client_id
             self._shared.clients[client_id] = ClientInfo(client_id, node_id, num_examples, counts, partitions)
 
@@ -224,9 +236,18 @@ class Cohort:
         clients = self.clients
         chosen = list(clients) if client_ids is None else client_ids
         messages = (
-            Message(content(i) if callable(content) else content, clients[i].node_id, message_type) for i in chosen
+            Message(self._addressed(content(i) if callable(content) else content), clients[i].node_id, message_type)
+            for i in chosen
         )
         return self.exchange(messages, scope or message_type)
+
+    def _addressed(self, content: RecordDict) -> RecordDict:
+        config = content.config_records.get(wire.CONFIG)
+        if config is None:
+            config = content[wire.CONFIG] = ConfigRecord({})
+        for key, value in self.client_config.items():
+            config.setdefault(key, value)
+        return content
 
     def exchange(self, messages: Iterable[Message], scope: str) -> Iterator[Reply]:
         """Push messages and yield the usable replies one at a time; record a fault for each of the others.

@@ -22,6 +22,10 @@ from strategies.selection import select_clients
 from strategies.settings import SelectionSettings, StrategySettings
 
 
+_WEIGHT_HEADROOM = 16.0
+"""Clients that join later may bring this many times the examples of those that were there at the start."""
+
+
 @dataclass(frozen=True)
 class TrainingPlan:
     """What to train with, apart from the data: all that a repetition needs.
@@ -163,7 +167,8 @@ class _Loop:
         self._max_examples: dict[int, int] = {}
         self._names: dict[int, str] = {}
         self._update_clients()
-        inner = lookup(plan.strategy.name).build(plan.strategy, float(max(1, sum(self._max_examples.values()))))
+        weight_bound = _WEIGHT_HEADROOM * max(1, sum(self._max_examples.values()))
+        inner = lookup(plan.strategy.name).build(plan.strategy, weight_bound)
         inner = inner if layer is None else layer(inner)
         guarded = GuardedStrategy(inner, self._reject, self._max_examples, self._accepted.append)
         self.strategy: Strategy = DroppingStrategy(guarded, plan.drop, self._names)
@@ -195,7 +200,7 @@ class _Loop:
         clients = self._cohort.clients
         selected = select_clients(clients, self._plan.selection, self._plan.seed, server_round)
         grid = CohortGrid(self._cohort.grid, {i: clients[i] for i in selected})
-        messages = self.strategy.configure_train(server_round, arrays, ConfigRecord({}), grid)
+        messages = self.strategy.configure_train(server_round, arrays, self._message_config(), grid)
         replies = (reply.message for reply in self._cohort.exchange(messages, self._scope))
         new_arrays, means = self.strategy.aggregate_train(server_round, replies)
         if new_arrays is None:
@@ -210,11 +215,14 @@ class _Loop:
         if self._plan.federated_evaluation:
             clients = self._cohort.clients
             grid = CohortGrid(self._cohort.grid, {i: clients[i] for i in selected if i in clients})
-            messages = self.strategy.configure_evaluate(server_round, arrays, ConfigRecord({}), grid)
+            messages = self.strategy.configure_evaluate(server_round, arrays, self._message_config(), grid)
             replies = self._cohort.exchange(messages, f"evaluation after round {server_round}")
             means = self.strategy.aggregate_evaluate(server_round, (r.message for r in replies))
             metrics |= {f"client-{name}": value for name, value in wire.iter_numbers(means or {})}
         return metrics
+
+    def _message_config(self) -> ConfigRecord:
+        return ConfigRecord(dict(self._cohort.client_config))
 
     def _update_clients(self) -> None:
         clients = self._cohort.clients.values()

@@ -9,6 +9,7 @@ float32 buffer. Between processes of one machine the buffer moves; over a networ
 other `Array` does.
 """
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,6 +59,12 @@ DROP_INDICES = "drop-indices"
 """list[int], server to client: positions, in the client's own data, of examples it must leave out."""
 FORGET_ALL = "forget-all"
 """bool, server to client, audits only: all of the client's data is the forget set."""
+NUM_CLASSES = "num-classes"
+"""int, server to client, in every message once known: size of the model's output."""
+INPUT_SHAPE = "input-shape"
+"""list[int], server to client, in every message once known: shape of one input."""
+NUM_PARTITIONS = "num-partitions"
+"""int, client to server: how many partitions the simulation has; 0 on a node with data of its own."""
 DETAIL = "detail"
 """str, client to server: what the client wants to be shown in the run's summary."""
 
@@ -300,3 +307,8 @@ def iter_numbers(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     for key, value in metrics.items():
         if isinstance(value, int | float):
             yield key, float(value)
+
+
+def short_hash(text: str) -> str:
+    """Return six hexadecimal digits that stand for a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:6]

@@ -1,0 +1,71 @@
+"""The ClientApp: looks up the client half that a message asks for, runs it, and answers.
+
+It is the same in one process, under `flwr run` and on a SuperNode. What a client does is decided by the run config and the
+message alone, and its randomness by seed, round and client-id.
+"""
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from app.data import label_counts
+from app.node import Node
+from strategies import wire
+from strategies.errors import LetheError
+from strategies.evaluation import evaluate
+from strategies.local_training import ClientJob
+from strategies.registry import lookup
+from unlearning.evidence import answer_question
+
+app = ClientApp()
+
+
+@app.query("describe")
+def describe(message: Message, context: Context) -> Message:
+    """Say who this client is and what it holds; a client without usable data says why."""
+    node = Node.of(message, context)
+    partitions = int(str(context.node_config.get(wire.NUM_PARTITIONS, 0)))
+    config: dict[str, bool | int | float | str] = {wire.NUM_PARTITIONS: partitions}
+    try:
+        examples = node.examples()
+    except LetheError as error:
+        return wire.reply_to(
+            message, node.client_id, {wire.NUM_EXAMPLES: 0}, config=config | {wire.DETAIL: str(error)}
+        )
+    classes = int(str(node.message_config.get(wire.NUM_CLASSES, 0))) or int(examples.y.max()) + 1
+    metrics = {wire.NUM_EXAMPLES: len(examples), wire.LABEL_COUNTS: label_counts(examples, classes)}
+    return wire.reply_to(message, node.client_id, metrics, config=config)
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Train the model as the run's strategy says, and send the new parameters."""
+    node = Node.of(message, context)
+    job = ClientJob(
+        node.model(message.content.array_records[wire.ARRAYS]),
+        node.training_examples(),
+        node.config.train,
+        node.config.strategy,
+        node.client_id,
+        node.server_round,
+        node.generator(),
+    )
+    result = lookup(node.config.strategy.name).client(job)
+    metrics = {**result.metrics, wire.NUM_EXAMPLES: result.num_examples}
+    return wire.reply_to(message, node.client_id, metrics, wire.record_of(result.model.state_dict()))
+
+
+@app.evaluate()
+def evaluate_model(message: Message, context: Context) -> Message:
+    """Evaluate the model on the client's own examples."""
+    node = Node.of(message, context)
+    result = evaluate(node.model(message.content.array_records[wire.ARRAYS]), node.examples())
+    metrics = {wire.NUM_EXAMPLES: result.num_examples, wire.ACCURACY: result.accuracy, wire.LOSS: result.loss}
+    return wire.reply_to(message, node.client_id, metrics)
+
+
+@app.query("audit")
+def audit(message: Message, context: Context) -> Message:
+    """Answer the audit's questions about a model on the client's forgotten and retained examples."""
+    node = Node.of(message, context)
+    metrics, arrays = answer_question(message.content, node.examples(), node.model)
+    return wire.reply_to(message, node.client_id, metrics, arrays)

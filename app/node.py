@@ -1,0 +1,146 @@
+"""One client's side of a run: its settings, its data, its model.
+
+A process may serve many clients and many messages, so what is expensive is kept per process and keyed by what it depends on:
+the parsed run config, each client's examples, one model per architecture whose weights every job overwrites.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message
+from torch import nn
+
+from app.config import RunConfig
+from app.data import client_id_of, load_client_data
+from app.models import build_model
+from strategies import wire
+from strategies.backdoor import default_trigger, poison
+from strategies.errors import BadInput
+from strategies.examples import Examples, selection_mask
+from strategies.seeds import torch_generator
+from strategies.settings import Scalar, split_list
+
+_CLIENTS_KEPT = 256
+"""Clients whose poisoned examples a process keeps; the data sets themselves are cached by app.data."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A client while it works on one message.
+
+    Parameters
+    ----------
+    config
+        The run config.
+    node_config
+        What the node itself was started with.
+    message_config
+        The record ``config`` of the message.
+    """
+
+    config: RunConfig
+    node_config: Mapping[str, Scalar]
+    message_config: Mapping[str, object]
+
+    @staticmethod
+    def of(message: Message, context: Context) -> "Node":
+        """Return the client that a message is for."""
+        config = parsed_config(tuple(sorted(context.run_config.items())))
+        record = message.content.config_records.get(wire.CONFIG, ConfigRecord())
+        return Node(config, context.node_config, record)
+
+    @property
+    def client_id(self) -> str:
+        """The client's stable name."""
+        return client_id_of(self.node_config)
+
+    @property
+    def server_round(self) -> int:
+        """The round of the message; 0 outside of rounds."""
+        return int(str(self.message_config.get(wire.SERVER_ROUND, 0)))
+
+    def generator(self) -> torch.Generator:
+        """Return the generator of this client in this round."""
+        return torch_generator(self.config.run.seed, "client", self.client_id, "round", self.server_round)
+
+    def examples(self) -> Examples:
+        """Return all of the client's examples, poisoned if it is an attacker.
+
+        Raises
+        ------
+        BadInput
+            If the data do not fit the run's model.
+        """
+        examples = _examples(self.config, tuple(sorted(self.node_config.items())))
+        shape, expected = list(examples.x.shape[1:]), self.message_config.get(wire.INPUT_SHAPE)
+        if isinstance(expected, Sequence) and shape != list(expected):
+            raise BadInput(f"client {self.client_id}: inputs have shape {shape}, the model takes {list(expected)}")
+        return examples
+
+    def training_examples(self) -> Examples:
+        """Return the examples without those that the message says to leave out."""
+        examples = self.examples()
+        classes = wire.config_list(self.message_config, wire.DROP_CLASSES)
+        indices = wire.config_list(self.message_config, wire.DROP_INDICES)
+        if not classes and not indices:
+            return examples
+        return examples.split(selection_mask(examples.y, classes, indices))[1]
+
+    def model(self, arrays: ArrayRecord | None = None) -> nn.Module:
+        """Return the run's model on the run's device, with the given weights.
+
+        One model per process serves all clients without weights given; it must not be kept beyond the message.
+        """
+        shape = tuple(wire.config_list(self.message_config, wire.INPUT_SHAPE))
+        num_classes = int(str(self.message_config[wire.NUM_CLASSES]))
+        if arrays is None:
+            return build_model(self.config.model, shape, num_classes, self.config.run.seed).to(self.device)
+        model, layout = _shared_model(self.config, shape, num_classes)
+        wire.load_flat(model, wire.flat_of(arrays, layout), layout)
+        return model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the client computes."""
+        return pick_device(self.config.run.device)
+
+
+def pick_device(wanted: str) -> torch.device:
+    """Return the device for ``run.device``.
+
+    Raises
+    ------
+    BadInput
+        If ``cuda`` is asked for and there is none.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise BadInput("run.device: got 'cuda', but torch sees no CUDA device; use 'cpu' or 'auto'")
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(wanted)
+
+
+@lru_cache(maxsize=16)
+def parsed_config(items: tuple[tuple[str, Scalar], ...]) -> RunConfig:
+    """Return the run config of a set of flat items, parsed once per process."""
+    return RunConfig.from_flat(dict(items))
+
+
+@lru_cache(maxsize=_CLIENTS_KEPT)
+def _examples(config: RunConfig, node_items: tuple[tuple[str, Scalar], ...]) -> Examples:
+    node_config = dict(node_items)
+    examples = load_client_data(config.data, config.run.seed, node_config)
+    client_id = client_id_of(node_config)
+    if config.attack.kind == "none" or client_id not in split_list(config.attack.clients):
+        return examples
+    trigger = default_trigger(tuple(examples.x.shape[1:]), config.attack.target)
+    generator = torch_generator(config.run.seed, "attack", client_id)
+    return poison(examples, config.attack.share, trigger, generator)[0]
+
+
+@lru_cache(maxsize=4)
+def _shared_model(config: RunConfig, shape: tuple[int, ...], num_classes: int) -> tuple[nn.Module, wire.Layout]:
+    model = build_model(config.model, shape, num_classes, config.run.seed).to(pick_device(config.run.device))
+    return model, wire.Layout.of(model.state_dict())

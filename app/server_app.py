@@ -1,0 +1,42 @@
+"""The ServerApp: the training job of the run config, over whatever grid Flower hands in."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from app.config import RunConfig
+from app.report import write_report
+from app.workflows import train
+
+_logger = logging.getLogger("flwr")
+
+app = ServerApp()
+
+
+class LogObserver:
+    """Writes progress to Flower's log, which `flwr run --stream` shows."""
+
+    def phase(self, title: str, total: int) -> None:
+        """Log the title."""
+        _logger.info("%s (%d steps)", title, total)
+
+    def advance(self, message: str = "", values: Mapping[str, float] | None = None) -> None:
+        """Log the numbers of a step."""
+        numbers = ", ".join(f"{name} {value:.4g}" for name, value in (values or {}).items())
+        _logger.info("%s: %s", message, numbers)
+
+    def note(self, text: str) -> None:
+        """Log a remark."""
+        _logger.warning("%s", text)
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the workflow that ``run.workflow`` names and print where the results lie."""
+    values: dict[str, Any] = dict(context.run_config)
+    folder = train(RunConfig.from_flat(values), LogObserver(), grid)
+    write_report(folder)
+    _logger.info("run folder: %s", folder.path)

@@ -1,0 +1,215 @@
+"""A run at work: config, server data, model, grid and cohort, put together from a config or from a run folder."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord
+from flwr.serverapp import Grid
+
+from app.config import RunConfig
+from app.data import ServerData, load_server_data
+from app.models import build_model
+from app.node import pick_device
+from strategies import wire
+from strategies.backdoor import Trigger, default_trigger, triggered_test
+from strategies.cohort import ClientInfo, Cohort
+from strategies.errors import BadInput
+from strategies.evaluation import evaluate, predict_logits
+from strategies.rounds import TrainingPlan
+from strategies.run_folder import CONFIG, RunFolder
+from strategies.settings import split_list
+from strategies.update_log import UpdateLog
+from unlearning.run import TrainedRun
+
+DEFAULT_CLIENTS = 10
+"""Clients of a run in one process whose config does not say how many."""
+CLIENT_APP = "app.client_app:app"
+
+
+@dataclass
+class Session:
+    """What the server side of a run works with.
+
+    Parameters
+    ----------
+    config
+        The resolved run config.
+    server_data
+        Public and test data, and what the model must know of the data.
+    """
+
+    config: RunConfig
+    server_data: ServerData
+    began: float = field(default_factory=time.monotonic)
+
+    @staticmethod
+    def of(config: RunConfig) -> "Session":
+        """Load what the server holds.
+
+        Raises
+        ------
+        BadInput
+            If the data, the device or the attack cannot be had.
+        """
+        pick_device(config.run.device)
+        session = Session(config, load_server_data(config.data, config.run.seed))
+        if config.attack.kind != "none" and config.attack.target >= session.server_data.num_classes:
+            classes = session.server_data.num_classes
+            raise BadInput(f"attack.target: got {config.attack.target}, the data have classes 0 to {classes - 1}")
+        return session
+
+    @property
+    def device(self) -> torch.device:
+        """Where the server computes."""
+        return pick_device(self.config.run.device)
+
+    @property
+    def plan(self) -> TrainingPlan:
+        """The training plan that the config describes."""
+        run = self.config.run
+        return TrainingPlan(
+            self.config.strategy,
+            self.config.selection,
+            run.rounds,
+            run.seed,
+            run.evaluate_every,
+            run.federated_evaluation,
+        )
+
+    @property
+    def trigger(self) -> Trigger | None:
+        """The trigger of the configured attack."""
+        if self.config.attack.kind == "none":
+            return None
+        return default_trigger(self.server_data.input_shape, self.config.attack.target)
+
+    @property
+    def attackers(self) -> tuple[str, ...]:
+        """Client-ids that poison their data."""
+        return () if self.config.attack.kind == "none" else split_list(self.config.attack.clients)
+
+    def model(self) -> torch.nn.Module:
+        """Return the run's model with its initial weights."""
+        data = self.server_data
+        return build_model(self.config.model, data.input_shape, data.num_classes, self.config.run.seed)
+
+    def evaluator(self) -> "Evaluator | None":
+        """Return the server's evaluation of a model, or None where the server has no test data."""
+        return None if self.server_data.test is None else Evaluator(self)
+
+    @contextmanager
+    def cohort(self, grid: Grid | None, min_clients: int | None = None) -> Iterator[Cohort]:
+        """Connect to the clients behind a grid; without one, start them in this process tree.
+
+        Parameters
+        ----------
+        grid
+            Flower's, or None.
+        min_clients
+            How many must answer; None: as many as the selection asks for.
+        """
+        with self._grid(grid) as used:
+            cohort = Cohort(used, self.config.run.round_timeout)
+            data = self.server_data
+            cohort.client_config.update(
+                {wire.NUM_CLASSES: data.num_classes, wire.INPUT_SHAPE: list(data.input_shape)}
+            )
+            cohort.connect(self.config.selection.min_clients if min_clients is None else min_clients)
+            yield cohort
+
+    @contextmanager
+    def _grid(self, grid: Grid | None) -> Iterator[Grid]:
+        if grid is not None:
+            yield grid
+            return
+        with self.local_grid() as local:
+            yield local
+
+    def local_grid(self) -> Any:
+        """Return a grid of this run's clients in this process tree; a context manager."""
+        from app.simulation import LocalGrid
+
+        run_config = self.config.to_flat()
+        clients = self.config.data.clients or DEFAULT_CLIENTS
+        return LocalGrid(CLIENT_APP, run_config, clients, self.config.run.workers)
+
+
+class Evaluator:
+    """The server's evaluation: test accuracy and loss, and the backdoor's success where there is one."""
+
+    def __init__(self, session: Session) -> None:
+        test = session.server_data.test
+        if test is None:
+            raise ValueError("the server has no test data")
+        self._test = test
+        self._model = session.model().to(session.device)
+        self._layout = wire.Layout.of(self._model.state_dict())
+        self._target = session.config.attack.target
+        self._triggered = None if session.trigger is None else triggered_test(test, session.trigger)
+
+    def __call__(self, arrays: ArrayRecord) -> dict[str, float]:
+        """Return the metrics of a model, by the names of metrics.jsonl."""
+        wire.load_flat(self._model, wire.flat_of(arrays, self._layout), self._layout)
+        result = evaluate(self._model, self._test)
+        metrics = {"test-accuracy": result.accuracy, "test-loss": result.loss}
+        if self._triggered is not None and len(self._triggered):
+            hits = predict_logits(self._model, self._triggered.x).argmax(dim=1) == self._target
+            metrics["attack-success-rate"] = 100.0 * float(hits.float().mean())
+        return metrics
+
+
+def clients_json(clients: Mapping[str, ClientInfo]) -> dict[str, Any]:
+    """Return what the clients said of themselves, as plain data."""
+    return {
+        i: {"num-examples": info.num_examples, "label-counts": list(info.label_counts)}
+        for i, info in clients.items()
+    }
+
+
+def open_session(folder: RunFolder, overrides: Sequence[str] = ()) -> Session:
+    """Return the session of an existing run, with some keys of its config replaced.
+
+    Raises
+    ------
+    BadInput
+        If a key or its value is refused.
+    """
+    return Session.of(RunConfig.resolve(folder.path / CONFIG, overrides))
+
+
+def open_trained_run(folder: RunFolder, session: Session) -> TrainedRun:
+    """Return a finished run as the forgetting methods see it.
+
+    Raises
+    ------
+    BadInput
+        If the run is not finished.
+    RunCorrupt
+        If one of its files is damaged.
+    """
+    summary = folder.read_summary()
+    final = folder.read_model()
+    layout = wire.Layout.of(final)
+    log = UpdateLog.open(folder.log_path) if session.config.log.enabled else None
+    data = session.server_data
+    return TrainedRun(
+        plan=session.plan,
+        train=session.config.train,
+        build_model=session.model,
+        layout=layout,
+        initial=layout.flatten(folder.read_initial()),
+        final=layout.flatten(final),
+        log=log,
+        num_classes=data.num_classes,
+        public=data.public,
+        test=data.test,
+        trigger=session.trigger,
+        clients=tuple(summary["clients"]),
+        train_seconds=float(summary["seconds"]),
+        device=session.device,
+    )
+

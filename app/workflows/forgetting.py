@@ -1,0 +1,178 @@
+"""Serve requests to forget on a finished run, and measure what the methods left of the forgotten data."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from app import session as sessions
+from app.report.triggered import TriggeredImage, write_triggered
+from app.session import Session
+from app.workflows.observer import Observer, Quiet
+from strategies import files
+from strategies.backdoor import triggered_test
+from strategies.cohort import Cohort
+from strategies.errors import BadInput
+from strategies.evaluation import predict_logits
+from strategies.run_folder import MODEL, RunFolder
+from strategies.tensor_file import read_sealed, write_sealed
+from unlearning import forgetting
+from unlearning.audit import AuditedModel, AuditReport
+from unlearning.audit import audit as audit_models
+from unlearning.request import ForgetRequest
+from unlearning.run import TrainedRun
+from unlearning.settings import AuditSettings, ForgetSettings
+
+RESULT = "result.json"
+"""Name of the file with what a forgetting took."""
+AUDIT = "audit.json"
+"""Name of the file with what an audit measured."""
+IMAGES_SHOWN = 10
+"""Triggered test images that an audit keeps for the report."""
+
+
+@dataclass
+class OpenedRun:
+    """A finished run, opened for forgetting and audits."""
+
+    folder: RunFolder
+    session: Session
+    run: TrainedRun
+    observer: Observer
+
+    @staticmethod
+    def of(folder: RunFolder, observer: Observer | None) -> "OpenedRun":
+        session = sessions.open_session(folder)
+        return OpenedRun(folder, session, sessions.open_trained_run(folder, session), observer or Quiet())
+
+    def forget(
+        self, request: ForgetRequest, method: str, settings: ForgetSettings, cohort: Cohort | None
+    ) -> str:
+        """Serve a request, write its folder and return the folder's name."""
+        name = f"{request.name}-{method}"
+        began = False
+
+        def progress(done: int, total: int, values: Mapping[str, float]) -> None:
+            nonlocal began
+            if not began:
+                self.observer.phase(f"{method} {request.name}", total)
+                began = True
+            self.observer.advance(f"{done} of {total}", values)
+
+        result = forgetting.forget(self.run, request, method, settings, cohort, progress)
+        path = self.folder.forget_folder(name)
+        (path / AUDIT).unlink(missing_ok=True)
+        write_sealed(path / MODEL, self.run.layout.unflatten(result.flat))
+        files.write_json(path / RESULT, result.to_json())
+        for note in result.notes:
+            self.observer.note(note)
+        return name
+
+    def audit(
+        self, request: ForgetRequest, methods: Sequence[str], settings: AuditSettings, cohort: Cohort
+    ) -> AuditReport:
+        """Measure models that were made for a request; retrains first if that was not done."""
+        retrained = f"{request.name}-retrain"
+        if not (self.folder.forget_folder(retrained) / RESULT).exists():
+            self.forget(request, "retrain", self.session.config.forget, cohort)
+        models = {"before": AuditedModel(self.run.final, self.run.train_seconds)}
+        models |= {method: self._made(request, method) for method in [*methods, "retrain"]}
+        self.observer.phase(f"audit {request.name}", 1)
+        report = audit_models(self.run, request, models, cohort, settings)
+        for method in methods:
+            path = self.folder.forget_folder(f"{request.name}-{method}")
+            files.write_json(path / AUDIT, method_audit(report, method))
+            shown = {"before": models["before"].flat, "after": models[method].flat, "retrain": models["retrain"].flat}
+            if images := triggered_images(self.run, shown):
+                write_triggered(path, images)
+        self.observer.advance("measured")
+        for note in report.notes:
+            self.observer.note(note)
+        return report
+
+    def _made(self, request: ForgetRequest, method: str) -> AuditedModel:
+        path = self.folder.path / "forget" / f"{request.name}-{method}"
+        if not (path / RESULT).exists():
+            raise BadInput(f"run '{self.folder.name}': {request.name} was not forgotten by {method}; do that first")
+        flat = self.run.layout.flatten(read_sealed(path / MODEL).tensors)
+        return AuditedModel(flat, float(files.read_json(path / RESULT)["seconds"]))
+
+
+def forget(
+    folder: RunFolder,
+    request: ForgetRequest,
+    settings: ForgetSettings,
+    observer: Observer | None = None,
+    grid: Grid | None = None,
+) -> str:
+    """Serve a request to forget on a finished run; return the name of its folder under ``forget/``.
+
+    The run itself is not altered.
+
+    Raises
+    ------
+    BadInput
+        If the request cannot be served, before any work.
+    """
+    opened = OpenedRun.of(folder, observer)
+    needed = forgetting.check_request(opened.run, request, settings.method, settings)
+    if not (needed.remaining or needed.forgotten):
+        return opened.forget(request, settings.method, settings, None)
+    with opened.session.cohort(grid) as cohort:
+        return opened.forget(request, settings.method, settings, cohort)
+
+
+def audit(
+    folder: RunFolder,
+    request: ForgetRequest,
+    methods: Sequence[str],
+    settings: AuditSettings,
+    observer: Observer | None = None,
+    grid: Grid | None = None,
+) -> AuditReport:
+    """Measure what methods left of the forgotten data, against retraining without it.
+
+    Retrains first if that was not done for this request; writes ``audit.json`` into each method's folder.
+
+    Raises
+    ------
+    BadInput
+        If a method has not been run for the request, or the request is not one of this run.
+    """
+    opened = OpenedRun.of(folder, observer)
+    forgetting.check_request(opened.run, request, "retrain", opened.session.config.forget)
+    for method in methods:
+        forgetting.find_method(method)
+    with opened.session.cohort(grid) as cohort:
+        return opened.audit(request, methods, settings, cohort)
+
+
+def method_audit(report: AuditReport, method: str) -> dict[str, Any]:
+    """Return one method's part of an audit: before, after, retrained, gaps and what cannot be concluded."""
+    document = report.to_json()
+    models, comparison = document["models"], document["comparisons"][method]
+    columns = {"before": "before", "after": method, "retrain": "retrain"}
+    return {
+        "request": document["request"],
+        "method": method,
+        **{column: {**models[name], "seconds": report.seconds[name]} for column, name in columns.items()},
+        "gaps": comparison["gaps"],
+        "disparity": comparison["disparity"],
+        "comparison": comparison,
+        "notes": document["notes"],
+    }
+
+
+def triggered_images(run: TrainedRun, models: Mapping[str, Tensor]) -> list[TriggeredImage]:
+    """Return a few triggered test images with what each model calls them; none where there was no attack."""
+    if run.trigger is None or run.test is None:
+        return []
+    triggered = triggered_test(run.test, run.trigger)
+    triggered = triggered.subset(range(0, len(triggered), max(1, len(triggered) // IMAGES_SHOWN))[:IMAGES_SHOWN])
+    called = {name: predict_logits(run.model(flat), triggered.x).argmax(dim=1) for name, flat in models.items()}
+    return [
+        TriggeredImage(triggered.x[i].numpy(), int(triggered.y[i]), {name: int(c[i]) for name, c in called.items()})
+        for i in range(len(triggered))
+    ]

@@ -1,0 +1,22 @@
+"""What runs there are."""
+
+from pathlib import Path
+from typing import Any
+
+from strategies.run_folder import MODEL, RunFolder
+from strategies.run_home import expand, folders_in
+
+
+def list_runs(home: Path | str) -> list[dict[str, Any]]:
+    """Return name, strategy, rounds, final accuracy and forgettings of the runs under a home, oldest first."""
+    return [_run_row(RunFolder(expand(home) / name)) for name in folders_in(expand(home))]
+
+
+def _run_row(folder: RunFolder) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": folder.name, "state": "unfinished"}
+    if (folder.path / MODEL).exists():
+        summary = folder.read_summary()
+        accuracy = summary["final"].get("test-accuracy")
+        row |= {"state": "finished", "strategy": summary["strategy"], "rounds": summary["rounds"]}
+        row |= {"test-accuracy": accuracy, "seconds": summary["seconds"], "forgettings": folder.forget_requests()}
+    return row

@@ -1,0 +1,30 @@
+"""Who is told how far a workflow is."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+
+class Observer(Protocol):
+    """Told how far a workflow is."""
+
+    def phase(self, title: str, total: int) -> None:
+        """Begin a part of the work that has `total` steps."""
+
+    def advance(self, message: str = "", values: Mapping[str, float] | None = None) -> None:
+        """Take note that one step is done."""
+
+    def note(self, text: str) -> None:
+        """Take note of a remark."""
+
+
+class Quiet:
+    """An observer that looks away."""
+
+    def phase(self, title: str, total: int) -> None:
+        """Do nothing."""
+
+    def advance(self, message: str = "", values: Mapping[str, float] | None = None) -> None:
+        """Do nothing."""
+
+    def note(self, text: str) -> None:
+        """Do nothing."""

@@ -1,0 +1,233 @@
+"""Train a model and leave a run folder; continue where a run was interrupted."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from app import session as sessions
+from app.config import RunConfig
+from app.session import Session
+from app.workflows.observer import Observer, Quiet
+from strategies import strategy_state, wire
+from strategies.checkpoint import Checkpoint
+from strategies.cohort import Cohort, Fault, Traffic
+from strategies.errors import BadInput
+from strategies.rounds import RoundResult, Start
+from strategies.rounds import train as train_rounds
+from strategies.run_folder import MODEL, RunFolder
+from strategies.update_log import LoggedStrategy, UpdateLog
+
+
+def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None = None) -> RunFolder:
+    """Train a model and leave a run folder.
+
+    Parameters
+    ----------
+    config
+        The run config; where it does not say how many clients, the simulation's number or 10.
+    observer
+        Told of each round.
+    grid
+        Flower's; None starts the clients in this process tree.
+
+    Raises
+    ------
+    BadInput
+        If something in the config cannot be had.
+    LetheError
+        If too few clients can be used, or the disk does not take the results.
+    """
+    if grid is None and not config.data.clients:
+        config = config.with_overrides([f"data.clients={sessions.DEFAULT_CLIENTS}"])
+    session = Session.of(config)
+    with session.cohort(grid) as cohort:
+        if not config.data.clients:
+            partitions = max((c.num_partitions for c in cohort.clients.values()), default=0)
+            session.config = config.with_overrides([f"data.clients={partitions}"])
+        _check_attackers(session, cohort)
+        folder = RunFolder.create(
+            session.config.run.home, session.config.run.name, session.config.to_toml(), session.config.strategy.name
+        )
+        state = session.model().state_dict()
+        folder.write_initial(state)
+        layout = wire.Layout.of(state)
+        settings = session.config.log
+        log = (
+            UpdateLog.create(folder.log_path, layout, settings.retention, settings.dtype)
+            if settings.enabled
+            else None
+        )
+        _Training(session, folder, cohort, log, observer or Quiet()).run(Start(wire.record_of(state)))
+    return folder
+
+
+def resume(folder: RunFolder, observer: Observer | None = None, grid: Grid | None = None) -> RunFolder:
+    """Continue an interrupted run after its last complete round, to the model it would have given.
+
+    Raises
+    ------
+    BadInput
+        If the run is finished.
+    RunCorrupt
+        If one of its files is damaged.
+    """
+    if (folder.path / MODEL).exists():
+        raise BadInput(f"run '{folder.name}' is finished: {folder.path / MODEL} is there; nothing to resume")
+    session = sessions.open_session(folder)
+    checkpoint = folder.read_checkpoint()
+    last = checkpoint.round if checkpoint else 0
+    folder.rewind_metrics(last)
+    log = None
+    if session.config.log.enabled:
+        log = UpdateLog.open(folder.log_path, writable=True)
+        log.rewind(last)
+    state = checkpoint.state if checkpoint else folder.read_initial()
+    with session.cohort(grid) as cohort:
+        earlier = _Training(session, folder, cohort, log, observer or Quiet())
+        if checkpoint:
+            earlier.take_up(checkpoint)
+        tensors = checkpoint.tensors if checkpoint else {}
+        earlier.run(Start(wire.record_of(state), last, tensors))
+    return folder
+
+
+def _check_attackers(session: Session, cohort: Cohort) -> None:
+    absent = [i for i in session.attackers if i not in cohort.clients]
+    if absent:
+        raise BadInput(f"attack.clients: no client '{absent[0]}'; known clients: {', '.join(cohort.clients)}")
+
+
+class _Training:
+    """A run in progress: writes each round down, so that it can be resumed and reported."""
+
+    def __init__(
+        self, session: Session, folder: RunFolder, cohort: Cohort, log: UpdateLog | None, observer: Observer
+    ) -> None:
+        self._session = session
+        self._folder = folder
+        self._cohort = cohort
+        self._log = log
+        self._observer = observer
+        self._seconds = 0.0
+        self._traffic = Traffic()
+        self._faults: list[dict[str, str]] = [_fault_json(f) for f in cohort.faults]
+        self._last: Mapping[str, float] = {}
+
+    def take_up(self, checkpoint: Checkpoint) -> None:
+        """Continue the counts of an interrupted run."""
+        extra = checkpoint.extra
+        self._seconds = float(extra["seconds"])
+        self._traffic = Traffic(*extra["traffic"])
+        self._faults = list(extra["faults"])
+        self._last = dict(extra["last"])
+        restore = getattr(self._cohort.grid, "restore_client_states", None)
+        if restore is not None and checkpoint.client_states:
+            restore({int(node): state for node, state in checkpoint.client_states.items()})
+
+    def run(self, start: Start) -> None:
+        """Train to the last round and write the results."""
+        plan = self._session.plan
+        self._observer.phase(f"train {self._folder.name}", plan.rounds - start.completed_rounds)
+        layer = None if self._log is None else self._logged
+        arrays = train_rounds(
+            plan, self._cohort, start, layer=layer, evaluate=self._session.evaluator(), on_round=self._on_round
+        )
+        self._folder.write_summary(self._summary())
+        self._folder.write_model(wire.state_of(arrays))
+
+    def _logged(self, inner: Strategy) -> Strategy:
+        if self._log is None:
+            raise RuntimeError("there is no log")
+        return LoggedStrategy(inner, self._log)
+
+    def _on_round(self, result: RoundResult, strategy: Strategy) -> None:
+        self._seconds += result.seconds
+        self._traffic.add(result.traffic)
+        self._faults += [_fault_json(f) for f in result.faults]
+        self._last = dict(result.metrics)
+        self._folder.append_metrics(_round_json(result))
+        states = getattr(self._cohort.grid, "client_states", None)
+        extra = {
+            "seconds": self._seconds,
+            "traffic": [self._traffic.bytes_down, self._traffic.bytes_up, self._traffic.visits],
+            "faults": self._faults,
+            "last": self._last,
+        }
+        self._folder.write_checkpoint(
+            Checkpoint(
+                result.round,
+                wire.state_of(result.arrays),
+                extra,
+                strategy_state.capture(strategy),
+                states() if states is not None else {},
+            )
+        )
+        self._observer.advance(f"round {result.round}", result.metrics)
+        for fault in result.faults:
+            self._observer.note(f"client {fault.client_id}, {fault.scope}: {fault.reason}")
+
+    def _summary(self) -> dict[str, Any]:
+        config, data = self._session.config, self._session.server_data
+        trigger = self._session.trigger
+        counts = Counter(fault["client"] for fault in self._faults)
+        return {
+            "name": self._folder.name,
+            "strategy": config.strategy.name,
+            "rounds": config.run.rounds,
+            "completed-rounds": config.run.rounds,
+            "data": {
+                "name": data.name,
+                "num-classes": data.num_classes,
+                "input-shape": list(data.input_shape),
+                "class-names": list(data.class_names),
+                "public-examples": len(data.public) if data.public is not None else 0,
+                "test-examples": len(data.test) if data.test is not None else 0,
+            },
+            "model": {
+                "name": config.model.name,
+                "parameters": sum(p.numel() for p in self._session.model().parameters()),
+            },
+            "clients": sessions.clients_json(self._cohort.clients),
+            "attack": None
+            if trigger is None
+            else {
+                "kind": config.attack.kind,
+                "clients": list(self._session.attackers),
+                "target": trigger.target,
+                "size": trigger.size,
+            },
+            "final": self._last,
+            "seconds": self._seconds,
+            "traffic": _traffic_json(self._traffic),
+            "faults": self._faults,
+            "fault-counts": dict(counts),
+            "log": None
+            if self._log is None
+            else {"retention": config.log.retention, "dtype": config.log.dtype, "bytes": self._log.num_bytes()},
+            "notes": [],
+        }
+
+
+def _fault_json(fault: Fault) -> dict[str, str]:
+    return {"client": fault.client_id, "scope": fault.scope, "reason": fault.reason}
+
+
+def _traffic_json(traffic: Traffic) -> dict[str, int]:
+    return {"bytes-up": traffic.bytes_up, "bytes-down": traffic.bytes_down, "visits": traffic.visits}
+
+
+def _round_json(result: RoundResult) -> dict[str, Any]:
+    traffic = _traffic_json(result.traffic)
+    del traffic["visits"]
+    return {
+        "round": result.round,
+        **result.metrics,
+        "seconds": result.seconds,
+        **traffic,
+        "selected": list(result.selected),
+        "accepted": sorted(result.accepted, key=wire.client_sort_key),
+        "faults": [_fault_json(f) for f in result.faults],
+    }

@@ -1,0 +1,167 @@
+"""Serving a request: check that the method can, check what it needs, run it, and say what it cost."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from strategies.cohort import Cohort, Traffic
+from strategies.errors import BadInput, LetheError
+from unlearning.methods import METHODS
+from unlearning.methods.base import ForgetJob, Method, Needs, Progress
+from unlearning.request import ForgetRequest
+from unlearning.run import TrainedRun
+from unlearning.settings import ForgetSettings
+
+
+@dataclass(frozen=True)
+class ForgetResult:
+    """The model after forgetting, and what it took.
+
+    Parameters
+    ----------
+    flat
+        New parameters, shape [P], float32.
+    request, method, settings
+        What was asked for.
+    seconds
+        Wall-clock time of the method alone.
+    traffic
+        Bytes and client visits.
+    notes
+        Remarks for people.
+    details
+        Numbers about the work, by name.
+    """
+
+    flat: Tensor
+    request: ForgetRequest
+    method: str
+    settings: ForgetSettings
+    seconds: float
+    traffic: Traffic
+    notes: Sequence[str] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything but the model as plain data."""
+        return {
+            "request": self.request.to_json(),
+            "method": self.method,
+            "settings": self.settings.model_dump(by_alias=True),
+            "seconds": self.seconds,
+            "traffic": {
+                "bytes-up": self.traffic.bytes_up,
+                "bytes-down": self.traffic.bytes_down,
+                "visits": self.traffic.visits,
+            },
+            "notes": list(self.notes),
+            "details": dict(self.details),
+        }
+
+
+def find_method(name: str) -> Method:
+    """Return the method of that name.
+
+    Raises
+    ------
+    BadInput
+        If there is none.
+    """
+    if name not in METHODS:
+        raise BadInput(f"unknown method '{name}'; known methods: {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def check_request(run: TrainedRun, request: ForgetRequest, method: str, settings: ForgetSettings) -> Needs:
+    """Check, before any work, that a method can serve a request on a run; return what it needs.
+
+    Raises
+    ------
+    BadInput
+        If the method does not serve the kind of request, a client or class is unknown, or the log or the public data that
+        it needs is missing.
+    """
+    chosen = find_method(method)
+    if request.kind not in chosen.serves:
+        raise BadInput(f"{method} does not serve a {request.kind} request: {chosen.refusal}")
+    for client_id in request.named_clients:
+        if client_id not in run.clients:
+            raise BadInput(f"unknown client '{client_id}'; known clients: {', '.join(run.clients)}")
+    for label in request.classes:
+        if label >= run.num_classes:
+            raise BadInput(f"unknown class {label}; the run has classes 0 to {run.num_classes - 1}")
+    if set(run.clients) <= set(request.clients):
+        raise BadInput("the request names every client: nobody would remain")
+    needed = chosen.needs(settings)
+    _check_log(run, method, needed)
+    if needed.public and run.public is None:
+        raise BadInput(f"{method} needs public data on the server: set data.public to a share or the name of a data set")
+    return needed
+
+
+def _check_log(run: TrainedRun, method: str, needed: Needs) -> None:
+    if needed.log == "none":
+        return
+    if run.log is None:
+        raise BadInput(f"{method} needs the update log, but the run was trained with log.enabled=false")
+    if not run.log.is_average:
+        raise BadInput(
+            f"{method} needs rounds that averaged the clients' updates; "
+            f"strategy {run.plan.strategy.name} did something else with them"
+        )
+    served = {"full": {"full"}, "sum": {"full", "sum"}}[needed.log]
+    if run.log.retention not in served:
+        raise BadInput(
+            f"{method} needs log.retention {' or '.join(sorted(served))}, but the run kept '{run.log.retention}'"
+        )
+
+
+def forget(
+    run: TrainedRun,
+    request: ForgetRequest,
+    method: str,
+    settings: ForgetSettings,
+    cohort: Cohort | None = None,
+    progress: Progress = lambda done, total, values: None,
+) -> ForgetResult:
+    """Serve a request to forget; the run is not altered.
+
+    Parameters
+    ----------
+    run
+        The finished run.
+    request
+        Clients, classes or samples by explicit ids.
+    method
+        A name of `METHODS`.
+    settings
+        The section ``forget`` of the run config.
+    cohort
+        Connected clients; None where the method needs none.
+    progress
+        Told how far the method is.
+
+    Raises
+    ------
+    BadInput
+        If the request cannot be served; see `check_request`.
+    LetheError
+        If the new model is not finite.
+    """
+    needed = check_request(run, request, method, settings)
+    if needed.remaining and cohort is None:
+        raise BadInput(f"{method} needs the remaining clients online, but no client is connected")
+    before = cohort.traffic.copy() if cohort is not None else Traffic()
+    began = time.perf_counter()
+    outcome = METHODS[method].run(ForgetJob(run, request, settings, cohort, progress))
+    seconds = time.perf_counter() - began
+    if not bool(torch.isfinite(outcome.flat).all()):
+        raise LetheError(f"{method} gave parameters that are not finite; lower forget.learning-rate")
+    traffic = cohort.traffic.since(before) if cohort is not None else Traffic()
+    return ForgetResult(
+        outcome.flat, request, method, settings, seconds, traffic, tuple(outcome.notes), outcome.details
+    )

@@ -1,0 +1,130 @@
+"""What a forgetting method is: its needs, what it serves, its guarantee, and a function that does it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from strategies.cohort import Cohort
+from strategies.errors import BadInput
+from strategies.seeds import torch_generator
+from unlearning.request import ForgetRequest, Kind
+from unlearning.run import TrainedRun
+from unlearning.settings import ForgetSettings
+
+LogNeed = Literal["none", "sum", "full"]
+
+
+class Progress(Protocol):
+    """Told how far a method is."""
+
+    def __call__(self, done: int, total: int, values: Mapping[str, float]) -> None:
+        """Take note of `done` of `total` steps."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What must be there before a method starts.
+
+    Parameters
+    ----------
+    log
+        ``none``; ``sum``: the running Σ weight·update of each client is enough; ``full``: single rounds are read.
+    public
+        Whether the server needs data of its own.
+    remaining
+        Whether the clients that remain must be online.
+    forgotten
+        Whether the forgotten client must be online.
+    """
+
+    log: LogNeed = "none"
+    public: bool = False
+    remaining: bool = False
+    forgotten: bool = False
+
+
+@dataclass(frozen=True)
+class ForgetJob:
+    """All that a method is given.
+
+    Parameters
+    ----------
+    run
+        The finished run; read only.
+    request
+        What shall be forgotten.
+    settings
+        The section ``forget`` of the run config.
+    cohort
+        Connected clients, or None.
+    progress
+        Told how far the method is.
+    """
+
+    run: TrainedRun
+    request: ForgetRequest
+    settings: ForgetSettings
+    cohort: Cohort | None
+    progress: Progress
+
+    def generator(self, *scope: int | str) -> torch.Generator:
+        """Return a generator that depends on the run's seed, the request and the scope only."""
+        return torch_generator(self.run.seed, "forget", self.request.name, *scope)
+
+    def remaining(self) -> Cohort:
+        """Return the connected clients without the forgotten ones.
+
+        Raises
+        ------
+        BadInput
+            If no client is connected.
+        """
+        if self.cohort is None:
+            raise BadInput("this needs the remaining clients online, but no client is connected")
+        return self.cohort.without(self.request.clients)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a method returns: new flat parameters, remarks for people, and numbers about the work."""
+
+    flat: Tensor
+    notes: Sequence[str] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A forgetting method.
+
+    Parameters
+    ----------
+    name
+        As in the run config.
+    summary
+        One line for people.
+    guarantee
+        Exact, or approximate and what is not promised.
+    cost
+        In rounds and client visits.
+    serves
+        The kinds of request.
+    refusal
+        Why the other kinds are not served.
+    needs
+        A function of the settings.
+    run
+        Does the work.
+    """
+
+    name: str
+    summary: str
+    guarantee: str
+    cost: str
+    serves: frozenset[Kind]
+    refusal: str
+    needs: Callable[[ForgetSettings], Needs]
+    run: Callable[[ForgetJob], Outcome]

@@ -1,0 +1,156 @@
+"""Forgetting a client by subtraction, repaired by distillation on the server.
+
+Wu, Zhu, Mitra, "Federated Unlearning with Knowledge Distillation", arXiv 2201.09441, section 3.3. The teacher is the old model
+M_F, the student starts at M' (see `subtract`), and on the server's own inputs X the student minimises
+
+    T² · KL( softmax(teacher(X) / T) ‖ softmax(student(X) / T) )  [ + λ · cross-entropy(student(X), y) ]
+
+with a high T; afterwards T = 1. X need not be labelled; where it is, λ > 0 adds the hard labels. A backdoor's trigger does
+not occur in X and so is not taught. Optionally a few federated rounds of the remaining clients follow.
+
+Differs from the paper: ``teacher-filter`` may leave out the share of X on which teacher and student disagree most.
+
+Guarantee: approximate, and the teacher still remembers the client: what it says about X may carry the client over. Read the
+membership figures, not only the backdoor's.
+Needs: the log with retention ``sum`` and public data on the server; the remaining clients only for post-training rounds.
+Cost: no round, or the post-training ones.
+"""
+
+from dataclasses import replace
+
+import torch
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor, nn
+from torch.nn import functional
+
+from strategies import wire
+from strategies.evaluation import predict_logits
+from strategies.examples import Examples
+from strategies.local_training import batches, make_optimizer
+from strategies.rounds import RoundResult, Start, train
+from strategies.settings import TrainSettings
+from unlearning.methods import subtract
+from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
+from unlearning.settings import ForgetSettings
+
+
+def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Return T²·KL(softmax(teacher/T) ‖ softmax(student/T)), the mean over the batch, a scalar.
+
+    Parameters
+    ----------
+    student, teacher
+        Logits, shape [n, classes].
+    temperature
+        T > 0. The factor T² keeps the gradient's size independent of T (Hinton, Vinyals, Dean, arXiv 1503.02531, section 2).
+    """
+    log_student = functional.log_softmax(student / temperature, dim=1)
+    log_teacher = functional.log_softmax(teacher / temperature, dim=1)
+    return temperature**2 * functional.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
+
+
+def agreeing(student: Tensor, teacher: Tensor, drop_share: float) -> Tensor:
+    """Return the positions that remain when the share with the largest KL(teacher ‖ student) is dropped, sorted.
+
+    Parameters
+    ----------
+    student, teacher
+        Logits, shape [n, classes].
+    drop_share
+        In [0, 1); 0 keeps all.
+    """
+    log_student, log_teacher = functional.log_softmax(student, dim=1), functional.log_softmax(teacher, dim=1)
+    divergence = functional.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(dim=1)
+    keep = len(divergence) - int(drop_share * len(divergence))
+    return divergence.argsort(stable=True)[:keep].sort().values
+
+
+def distil(
+    student: nn.Module,
+    teacher_logits: Tensor,
+    data: Examples,
+    settings: ForgetSettings,
+    momentum: float,
+    generator: torch.Generator,
+) -> None:
+    """Train the student in place to answer as the teacher does.
+
+    Parameters
+    ----------
+    student
+        On the device to use.
+    teacher_logits
+        The teacher's answers to the data, shape [n, classes], on the CPU.
+    data
+        The server's inputs; the labels count only where ``hard-label-weight`` is above 0.
+    settings
+        Temperature, epochs, learning rate, batch size, label weight.
+    momentum
+        Of the SGD steps.
+    generator
+        Draws the batches.
+    """
+    device = next(student.parameters()).device
+    optimizer = make_optimizer(list(student.parameters()), TrainSettings(momentum=momentum), settings.learning_rate)
+    steps = settings.epochs * -(-len(data) // settings.batch_size)
+    student.train()
+    for batch in batches(len(data), settings.batch_size, steps, generator):
+        logits = student(data.x[batch].to(device))
+        loss = distillation_loss(logits, teacher_logits[batch].to(device), settings.temperature)
+        if settings.hard_label_weight > 0:
+            loss = loss + settings.hard_label_weight * functional.cross_entropy(logits, data.y[batch].to(device))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+
+def distilled(job: ForgetJob) -> Outcome:
+    """Subtract, then distil the old model into the result, then train on with the remaining clients if asked to."""
+    run, settings, public = job.run, job.settings, job.run.public
+    if public is None:
+        raise RuntimeError("needs were not checked")
+    start = subtract.subtracted(job)
+    if torch.equal(start.flat, run.final):
+        return start
+    student, teacher = run.model(start.flat), run.model(run.final)
+    teacher_logits = predict_logits(teacher, public.x)
+    if settings.teacher_filter > 0:
+        kept = agreeing(predict_logits(student, public.x), teacher_logits, settings.teacher_filter)
+        public, teacher_logits = public.subset(kept), teacher_logits[kept]
+    distil(student, teacher_logits, public, settings, run.train.momentum, job.generator("distill"))
+    flat = run.layout.flatten(student.state_dict())
+    if settings.post_training_rounds:
+        flat = _post_trained(job, flat)
+    details = {"public_examples": len(public), "post_training_rounds": settings.post_training_rounds}
+    return Outcome(flat, start.notes, details)
+
+
+def _post_trained(job: ForgetJob, flat: Tensor) -> Tensor:
+    run, rounds = job.run, job.settings.post_training_rounds
+    # The rounds are numbered on from the run's last, so that clients draw fresh batches and the decayed learning rate.
+    first = run.plan.rounds
+    plan = replace(run.plan, rounds=first + rounds)
+
+    def report(result: RoundResult, _: Strategy) -> None:
+        job.progress(result.round - first, rounds, result.metrics)
+
+    start = Start(wire.FlatRecord(flat, run.layout), completed_rounds=first)
+    arrays = train(plan, job.remaining(), start, on_round=report)
+    return wire.flat_of(arrays, run.layout).clone()
+
+
+def needs(settings: ForgetSettings) -> Needs:
+    """Return the needs of the subtraction, public data, and the remaining clients for post-training rounds."""
+    return replace(subtract.needs(settings), public=True, remaining=settings.post_training_rounds > 0)
+
+
+METHOD = Method(
+    name="distill",
+    summary="subtract the client's logged updates, then distil the old model into the result on public data",
+    guarantee="approximate: the teacher has seen the client, so its answers on public data may carry the client over",
+    cost="no round and no client visit, or `forget.post-training-rounds` rounds",
+    serves=frozenset({"client"}),
+    refusal="it starts from a subtraction, and the log holds one update per client, not per class or example",
+    needs=needs,
+    run=distilled,
+)

@@ -1,0 +1,39 @@
+"""Retraining without the forgotten data: the reference for every other method.
+
+Same seed, rounds and settings, same initial model, without D_f: a forgotten client takes no part; for class and sample
+requests each client leaves the named examples out. Guarantee: exact. Needs: the remaining clients online. Cost: every round of
+the run again.
+"""
+
+from dataclasses import replace
+
+from flwr.serverapp.strategy import Strategy
+
+from strategies import wire
+from strategies.rounds import RoundResult, Start, train
+from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
+
+
+def retrained(job: ForgetJob) -> Outcome:
+    """Return the model that the run would have given without the forgotten data."""
+    run = job.run
+    plan = replace(run.plan, drop=job.request.drop)
+
+    def report(result: RoundResult, _: Strategy) -> None:
+        job.progress(result.round, plan.rounds, result.metrics)
+
+    start = Start(wire.FlatRecord(run.initial, run.layout))
+    arrays = train(plan, job.remaining(), start, on_round=report)
+    return Outcome(wire.flat_of(arrays, run.layout).clone(), details={"rounds": plan.rounds})
+
+
+METHOD = Method(
+    name="retrain",
+    summary="train again without the forgotten data",
+    guarantee="exact",
+    cost="all rounds of the run, every remaining client in each",
+    serves=frozenset({"client", "class", "sample"}),
+    refusal="",
+    needs=lambda settings: Needs(remaining=True),
+    run=retrained,
+)

@@ -1,0 +1,118 @@
+"""Forgetting a client by subtracting its logged updates.
+
+Wu, Zhu, Mitra, "Federated Unlearning with Knowledge Distillation", arXiv 2201.09441, section 3.2. With w_{t,i} the weight that
+client i's update ΔM_t^i had in round t, and N clients in the round:
+
+    lazy (the form adopted there):  M' = M_F − Σ_t w_{t,target} ΔM_t^target
+    renormalised (for comparison):  M' = M_1 + Σ_t [ΔM_t − w_{t,target} ΔM_t^target] / (1 − w_{t,target})
+
+The paper writes both for equal weights, w = 1/N: then the factors are 1/N, N/(N−1) and 1/(N−1). Here they are the weights that
+were used. A round in which nobody but the target took part contributes nothing to the renormalised form.
+
+Guarantee: approximate. The subtraction is exact, but later updates of the others were computed at models that contained the
+target; that skew stays. Accuracy usually suffers: `distill` repairs it.
+Needs: the log with retention ``sum`` for the lazy form, ``full`` for the renormalised one; no client. Cost: no round.
+"""
+
+import torch
+from torch import Tensor
+
+from strategies.update_log import UpdateLog
+from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
+from unlearning.settings import ForgetSettings
+
+
+def lazy(final: Tensor, weighted_sums: list[Tensor]) -> Tensor:
+    """Return M_F − Σ over targets of Σ_t w_t ΔM_t, shape [P], float32.
+
+    Parameters
+    ----------
+    final
+        M_F, shape [P].
+    weighted_sums
+        Σ_t w_t ΔM_t of each target, shape [P] each.
+    """
+    total = final.double()
+    for weighted_sum in weighted_sums:
+        total = total - weighted_sum.double()
+    return total.float()
+
+
+def renormalised_step(global_step: Tensor, target_step: Tensor, target_weight: float) -> Tensor:
+    """Return the mean update of the others, [ΔM_t − Σ w ΔM^target] / (1 − Σ w), shape [P], float64.
+
+    Parameters
+    ----------
+    global_step
+        ΔM_t = Σ_i w_i ΔM_t^i over all clients, shape [P].
+    target_step
+        Σ over the targets of w ΔM_t, shape [P].
+    target_weight
+        Σ over the targets of w, in [0, 1]; at 1 nobody else took part and the step is zero.
+    """
+    if target_weight >= 1.0:
+        return torch.zeros_like(global_step, dtype=torch.float64)
+    return (global_step.double() - target_step.double()) / (1.0 - target_weight)
+
+
+def renormalised(initial: Tensor, log: UpdateLog, targets: tuple[str, ...]) -> Tensor:
+    """Return M_1 + Σ_t of the others' renormalised mean updates, shape [P], float32.
+
+    Parameters
+    ----------
+    initial
+        M_1, shape [P].
+    log
+        With every update.
+    targets
+        Client-ids to forget.
+    """
+    total = initial.double()
+    for server_round in log.rounds():
+        global_step = torch.zeros_like(total)
+        target_step = torch.zeros_like(total)
+        target_weight = 0.0
+        for entry in log.entries(server_round):
+            step = entry.weight * log.delta(server_round, entry.client_id).double()
+            global_step += step
+            if entry.client_id in targets:
+                target_step += step
+                target_weight += entry.weight
+        total += renormalised_step(global_step, target_step, target_weight)
+    return total.float()
+
+
+def subtracted(job: ForgetJob) -> Outcome:
+    """Return the model without the targets' logged contributions.
+
+    A client that never took part leaves the model as it is, with a note.
+    """
+    log = job.run.log
+    if log is None:
+        raise RuntimeError("needs were not checked")
+    known = set(log.clients())
+    targets = tuple(i for i in job.request.clients if i in known)
+    absent = [i for i in job.request.clients if i not in known]
+    notes = [f"client {i} never took part in a round: nothing to subtract" for i in absent]
+    if not targets:
+        return Outcome(job.run.final.clone(), notes)
+    if job.settings.subtract_form == "renormalised":
+        return Outcome(renormalised(job.run.initial, log, targets), notes)
+    return Outcome(lazy(job.run.final, [log.weighted_sum(i) for i in targets]), notes)
+
+
+def needs(settings: ForgetSettings) -> Needs:
+    """Return what the chosen form reads of the log."""
+    return Needs(log="full" if settings.subtract_form == "renormalised" else "sum")
+
+
+METHOD = Method(
+    name="subtract",
+    summary="subtract the client's logged updates",
+    guarantee="approximate: the client's own updates are gone, their influence on the others' later updates is not",
+    cost="no round, no client visit",
+    serves=frozenset({"client"}),
+    refusal="the log holds one update per client, not per class or example",
+    needs=needs,
+    run=subtracted,
+)

@@ -1,0 +1,128 @@
+"""What shall be forgotten: whole clients, classes, or single examples of clients, named by explicit ids."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from strategies import wire
+from strategies.dropping import Drop
+from strategies.errors import BadInput
+
+Kind = Literal["client", "class", "sample"]
+
+
+@dataclass(frozen=True)
+class ForgetRequest:
+    """A request to forget; exactly one of the three kinds.
+
+    Parameters
+    ----------
+    clients
+        Client-ids.
+    classes
+        Labels.
+    samples
+        Client-id -> positions in that client's own data.
+
+    Raises
+    ------
+    BadInput
+        If none or several kinds are given, or a position or label is negative.
+    """
+
+    clients: tuple[str, ...] = ()
+    classes: tuple[int, ...] = ()
+    samples: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the request and put it into its normal form: sorted, without repetitions."""
+        if sum(map(bool, (self.clients, self.classes, self.samples))) != 1:
+            raise BadInput("a request names clients, classes or samples: exactly one of the three")
+        samples = {c: tuple(sorted(set(s))) for c, s in self.samples.items()}
+        if any(c < 0 for c in self.classes) or any(i < 0 for s in samples.values() for i in s):
+            raise BadInput("classes and sample positions are whole numbers from 0")
+        if any(not s for s in samples.values()):
+            raise BadInput("a sample request names at least one position for each of its clients")
+        ordered = dict(sorted(samples.items(), key=lambda item: wire.client_sort_key(item[0])))
+        object.__setattr__(self, "clients", tuple(sorted(set(self.clients), key=wire.client_sort_key)))
+        object.__setattr__(self, "classes", tuple(sorted(set(self.classes))))
+        object.__setattr__(self, "samples", ordered)
+
+    @property
+    def kind(self) -> Kind:
+        """What the request names."""
+        if self.clients:
+            return "client"
+        return "class" if self.classes else "sample"
+
+    @property
+    def name(self) -> str:
+        """A short name for files, the same for the same request.
+
+        Examples
+        --------
+        >>> ForgetRequest(clients=("7", "3")).name
+        'client-3-7'
+        >>> ForgetRequest(samples={"3": (5, 9)}).name
+        'sample-3x2-51a3b1'
+        """
+        if self.kind == "sample":
+            counts = "-".join(f"{_slug(c)}x{len(s)}" for c, s in self.samples.items())
+            return f"sample-{counts}-{wire.short_hash(json.dumps(self.to_json()))}"
+        return "-".join([self.kind, *map(_slug, map(str, self.clients or self.classes))])
+
+    @property
+    def drop(self) -> Drop:
+        """What the clients that remain must leave out of their training."""
+        return Drop(self.classes, self.samples)
+
+    @property
+    def named_clients(self) -> tuple[str, ...]:
+        """The clients that the request names."""
+        return self.clients or tuple(self.samples)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the request as plain data."""
+        return {
+            "kind": self.kind,
+            "clients": list(self.clients),
+            "classes": list(self.classes),
+            "samples": {c: list(s) for c, s in self.samples.items()},
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> "ForgetRequest":
+        """Return the request that `to_json` wrote."""
+        samples = {str(c): tuple(int(i) for i in s) for c, s in data.get("samples", {}).items()}
+        return ForgetRequest(tuple(data.get("clients", ())), tuple(data.get("classes", ())), samples)
+
+
+def read_samples(path: Path) -> dict[str, tuple[int, ...]]:
+    """Read ``{"client-id": [positions]}`` from a JSON file.
+
+    Raises
+    ------
+    BadInput
+        If the file is missing or of another form.
+    """
+    try:
+        data = json.loads(path.read_text())
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise BadInput(f"{path} is not JSON: {error}") from None
+    if not isinstance(data, dict) or not all(_is_index_list(v) for v in data.values()):
+        raise BadInput(f'{path}: expected {{"client-id": [positions, …]}} with whole numbers from 0')
+    return {str(client_id): tuple(positions) for client_id, positions in data.items()}
+
+
+def _is_index_list(value: object) -> bool:
+    return isinstance(value, Sequence) and all(type(i) is int and i >= 0 for i in value)
+
+
+def _slug(text: str) -> str:
+    """Return a file-safe form of an id; ids that it changes stay distinct by a hash."""
+    safe = "".join(c if c.isalnum() and c.isascii() or c in "._" else "_" for c in text)
+    return text if safe == text and not text.startswith(".") else f"{safe.lstrip('.')}~{wire.short_hash(text)}"

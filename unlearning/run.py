@@ -1,0 +1,77 @@
+"""A finished training run as the forgetting methods see it: models, log, plan, and what the server holds."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from strategies import wire
+from strategies.backdoor import Trigger
+from strategies.examples import Examples
+from strategies.rounds import Evaluate, TrainingPlan
+from strategies.settings import TrainSettings
+from strategies.update_log import UpdateLog
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What a method may read; nothing of it is changed.
+
+    Parameters
+    ----------
+    plan
+        How the run was trained; `retrain` repeats it.
+    train
+        Settings of local training.
+    build_model
+        Makes a model of the run's architecture with the run's initial weights.
+    layout
+        Names and shapes of the model's floating entries.
+    initial, final
+        Flat parameters before the first and after the last round, shape [layout.size].
+    log
+        The update log, or None where none was kept.
+    num_classes
+        Number of labels.
+    public, test
+        The server's own data, or None.
+    trigger
+        The backdoor's trigger, when the run was attacked for the purpose of an audit.
+    clients
+        The ids of the clients that the run knew.
+    train_seconds
+        How long the training took.
+    device
+        Where models are computed.
+    evaluate
+        The server's own evaluation, for progress.
+    """
+
+    plan: TrainingPlan
+    train: TrainSettings
+    build_model: Callable[[], nn.Module]
+    layout: wire.Layout
+    initial: Tensor
+    final: Tensor
+    log: UpdateLog | None
+    num_classes: int
+    public: Examples | None = None
+    test: Examples | None = None
+    trigger: Trigger | None = None
+    clients: tuple[str, ...] = ()
+    train_seconds: float = 0.0
+    device: torch.device = torch.device("cpu")
+    evaluate: Evaluate | None = None
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.plan.seed
+
+    def model(self, flat: Tensor) -> nn.Module:
+        """Return a model with the given flat parameters, on the run's device."""
+        model = self.build_model()
+        wire.load_flat(model, flat, self.layout)
+        return model.to(self.device)
