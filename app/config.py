@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from app.config_rules import check_contradictions, check_names, nearest, shown
+from app.config_rules import check_contradictions, check_names, nearest_key, shown
 from app.settings import AttackSettings, DataSettings, ModelSettings, RunSettings
 from strategies.errors import BadInput
 from strategies.settings import (
@@ -223,8 +223,9 @@ def _check_key(key: str, value: object) -> None:
     known = known_fields()
     if key not in known:
         name = key if key.isprintable() else shown(key)
-        advice = nearest(key, known) or f"; {_neighbours(key)}"
-        raise BadInput(f"{name}: unknown key, given {shown(value)}{advice}")
+        near = nearest_key(key, known)
+        advice = f"did you mean {near!r}?" if near else _neighbours(key)
+        raise BadInput(f"{name}: unknown key, given {shown(value)}; {advice}")
 
 
 def _neighbours(key: str) -> str:

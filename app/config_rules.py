@@ -13,20 +13,33 @@ from dataclasses import dataclass
 from strategies.errors import BadInput
 from strategies.settings import FLWR_PREFIX, Scalar
 
+_ALIKE = 0.6  # what difflib takes for a close match
+
 
 def shown(value: object) -> str:
     """Return a value as a TOML file would spell it, on one line."""
-    return json.dumps(value, ensure_ascii=False, default=str)
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if text.isprintable() else json.dumps(value, default=str)
 
 
-def nearest(given: str, known: Iterable[str]) -> str:
-    """Return the words that suggest the nearest of the known names, or nothing when none is near.
+def _likeness(first: str, second: str) -> float:
+    return difflib.SequenceMatcher(None, first, second).ratio()
 
-    >>> nearest("fedprx", ["fedavg", "fedprox"])
-    "; did you mean 'fedprox'?"
+
+def nearest_key(given: str, known: Iterable[str]) -> str | None:
+    """Return the known key that was probably meant, or None when no name after the dot is alike.
+
+    >>> nearest_key("train.epochs", ["train.local-epochs", "train.momentum", "forget.epochs"])
+    'train.local-epochs'
     """
-    matches = difflib.get_close_matches(given, list(known), n=1)
-    return f"; did you mean {matches[0]!r}?" if matches else ""
+    section, _, name = given.rpartition(".")
+    scores: dict[str, float] = {}
+    for key in known:
+        known_section, _, known_name = key.partition(".")
+        alike = _likeness(known_name, name)
+        if alike >= _ALIKE:
+            scores[key] = alike + _likeness(known_section, section)
+    return max(scores, key=lambda key: scores[key], default=None)
 
 
 @dataclass(frozen=True)
@@ -138,4 +151,6 @@ def check_names(strategy: str, method: str, defaults: Mapping[str, Scalar]) -> N
 def _check_known(key: str, given: str, known: Iterable[str]) -> None:
     names = sorted(known)
     if given not in names:
-        raise BadInput(f"{key}: given {shown(given)}, allowed {', '.join(names)}{nearest(given, names)}")
+        near = difflib.get_close_matches(given, names, n=1, cutoff=_ALIKE)
+        advice = f"; did you mean {near[0]!r}?" if near else ""
+        raise BadInput(f"{key}: given {shown(given)}, allowed {', '.join(names)}{advice}")
