@@ -1,0 +1,120 @@
+"""The project's own files: manifests agree, versions fit, the bundle is whole, lint really fails."""
+
+import io
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.cli.build import build_fab_from_disk
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("app", "strategies", "unlearning")
+
+
+def manifest(name: str) -> dict[str, Any]:
+    return tomllib.loads((ROOT / name).read_text(encoding="utf-8"))
+
+
+def constraints() -> dict[str, str]:
+    """Return the version of every package of constraints.txt; a line of another form is an error."""
+    pins = {}
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        match = re.fullmatch(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.!+_-]+)", line)
+        assert match, line
+        pins[canonicalize_name(match[1])] = match[2]
+    return pins
+
+
+def sources(folder: Path) -> set[str]:
+    return {
+        path.relative_to(folder).as_posix()
+        for package in PACKAGES
+        for path in (folder / package).rglob("*.py")
+    }
+
+
+def lint(code: str) -> str:
+    """Return what ruff finds in code that stands in a file of `strategies`."""
+    command = [
+        sys.executable,
+        "-m",
+        "ruff",
+        "check",
+        "--output-format=concise",
+        "--stdin-filename=strategies/x.py",
+        "-",
+    ]
+    return subprocess.run(command, cwd=ROOT, input=code, capture_output=True, text=True, check=False).stdout
+
+
+# manifests
+
+
+def test_both_manifests_describe_the_same_app() -> None:
+    package, bundle = manifest("pyproject.toml"), manifest("pyproject-flwr.toml")
+    assert package["tool"]["flwr"] == bundle["tool"]["flwr"]
+    for key in ("name", "version", "description", "license", "requires-python"):
+        assert package["project"][key] == bundle["project"][key]
+
+
+def test_the_bundle_brings_no_dependencies() -> None:
+    assert manifest("pyproject-flwr.toml")["project"]["dependencies"] == []
+
+
+def test_every_requirement_is_pinned_within_its_range() -> None:
+    project, pins = manifest("pyproject.toml")["project"], constraints()
+    requirements = project["dependencies"] + project["optional-dependencies"]["dev"]
+    for requirement in map(Requirement, requirements):
+        assert pins[canonicalize_name(requirement.name)] in requirement.specifier, requirement
+
+
+# the bundle
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "pyproject-flwr.toml"])
+def test_the_bundle_holds_every_source_and_nothing_else(name: str, tmp_path: Path) -> None:
+    """Flower leaves out files by name, such as `test_*.py`, without a word."""
+    app = tmp_path / "lethe"
+    app.mkdir()
+    for folder in (*PACKAGES, "tests"):
+        shutil.copytree(ROOT / folder, app / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "LICENSE", app)
+    shutil.copy(ROOT / name, app / "pyproject.toml")
+    with zipfile.ZipFile(io.BytesIO(build_fab_from_disk(app))) as bundle:
+        packed = set(bundle.namelist())
+    assert packed == sources(app) | {"LICENSE", "pyproject.toml", ".info/CONTENT"}
+
+
+# lint
+
+
+@pytest.mark.parametrize(
+    ("code", "rule"),
+    [
+        ("import random\n", "TID251"),
+        ("import torch\n\ntorch.manual_seed(0)\n", "TID251"),
+        ("import numpy as np\n\nnp.random.seed(0)\n", "TID251"),
+        ("import numpy as np\n\nx = np.random.rand(3)\n", "NPY002"),
+        ("import pickle\n", "TID251"),
+        ("import torch\n\ntorch.save({}, 'x')\n", "TID251"),
+        ("from flwr.server import strategy\n", "TID251"),
+        ("try:\n    x = 1\nexcept Exception:\n    pass\n", "BLE001"),
+        ("def public() -> None:\n    pass\n", "D103"),
+        ("def public(x) -> None:\n    '''Do.'''\n", "ANN001"),
+    ],
+)
+def test_lint_finds(code: str, rule: str) -> None:
+    assert f" {rule} " in lint(code)
+
+
+def test_lint_passes_what_is_right() -> None:
+    code = '"""A module."""\n\nfrom flwr.serverapp import strategy\n\n__all__ = ["strategy"]\n'
+    assert lint(code) == "All checks passed!\n"
