@@ -1,7 +1,7 @@
 """A finished training run as the forgetting methods see it: models, log, plan, and what the server holds."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from strategies import wire
 from strategies.backdoor import Trigger
 from strategies.examples import Examples
-from strategies.rounds import Evaluate, TrainingPlan
+from strategies.rounds import TrainingPlan
 from strategies.settings import TrainSettings
 from strategies.update_log import UpdateLog
 
@@ -44,8 +44,6 @@ class TrainedRun:
         How long the training took.
     device
         Where models are computed.
-    evaluate
-        The server's own evaluation, for progress.
     """
 
     plan: TrainingPlan
@@ -62,8 +60,6 @@ class TrainedRun:
     clients: tuple[str, ...] = ()
     train_seconds: float = 0.0
     device: torch.device = torch.device("cpu")
-    evaluate: Evaluate | None = None
-    notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
