@@ -1,4 +1,4 @@
-"""unlearning/membership.py: the attacker by hand and by its definition, and whether it says that it guesses."""
+"""unlearning/membership.py: the attacker by hand and by its definition, and whether it admits to guessing."""
 
 from itertools import product
 from math import comb
@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from sklearn.svm import SVC
 from torch import Tensor
 

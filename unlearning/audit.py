@@ -1,0 +1,229 @@
+"""The audit: how far models are from one that never saw the forgotten data.
+
+Every figure of a model is reported with its gap to the retrained model, the only thing it may be compared
+with: a high unlearning accuracy or a low membership score says nothing by itself. What cannot be concluded
+(an attack that did not take, an attacker that guesses, clients that did not answer) is said in the notes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+from strategies.cohort import Cohort
+from strategies.errors import BadInput
+from strategies.wire import Layout
+from unlearning import metrics
+from unlearning.caveats import caveats
+from unlearning.evidence import answer_audit, answer_question
+from unlearning.measurement import Measurement, measure
+from unlearning.request import ForgetRequest
+from unlearning.run import TrainedRun
+from unlearning.settings import AuditSettings
+
+__all__ = [
+    "ORIGINAL",
+    "AuditReport",
+    "Comparison",
+    "Measurement",
+    "answer_audit",
+    "answer_question",
+    "audit",
+    "compare",
+    "for_method",
+    "measure",
+]
+
+ORIGINAL = "before"
+"""Name of the model before forgetting."""
+DISPARITY_OF = ("unlearning_accuracy", "mia_efficacy", "retain_accuracy", "test_accuracy")
+"""The figures whose mean |gap| is the disparity."""
+GAP_OF = (*DISPARITY_OF, "attack_success_rate", "worst_client_accuracy", "mean_client_accuracy")
+"""The figures whose gap is reported."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One model against the retrained one.
+
+    Attributes
+    ----------
+    gaps : mapping of str to float or None
+        Model minus retrained, in points, for each of `GAP_OF`; None where one of the two was not measured.
+    disparity : float or None
+        Mean |gap| over UA, MIA-efficacy, RA and TA.
+    parameter_distance : float or None
+        ‖θ − θr‖ / ‖θo − θr‖.
+    last_layer_angle : float or None
+        Between the weights of the two last layers, in degrees.
+    """
+
+    gaps: Mapping[str, float | None]
+    disparity: float | None
+    parameter_distance: float | None
+    last_layer_angle: float | None
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """All models of one request, measured alike.
+
+    Attributes
+    ----------
+    request : ForgetRequest
+        What was to be forgotten.
+    reference : str
+        Name of the retrained model.
+    measurements : mapping of str to Measurement
+        By model.
+    comparisons : mapping of str to Comparison
+        By model; the reference, compared with itself, has gaps of 0.
+    seconds : mapping of str to float
+        Wall-clock that made a model, where it is known.
+    notes : tuple of str
+        What cannot be concluded, and why.
+    """
+
+    request: ForgetRequest
+    reference: str
+    measurements: Mapping[str, Measurement]
+    comparisons: Mapping[str, Comparison]
+    seconds: Mapping[str, float]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as a mapping that `json` can write; all figures of a model stand side by side."""
+        return {
+            "request": self.request.to_json(),
+            "reference": self.reference,
+            "models": {name: self._model_json(name) for name in self.measurements},
+            "notes": list(self.notes),
+        }
+
+    def _model_json(self, name: str) -> dict[str, Any]:
+        seconds, retraining = self.seconds.get(name), self.seconds.get(self.reference)
+        return {
+            **self.measurements[name].to_json(),
+            **asdict(self.comparisons[name]),
+            "seconds": seconds,
+            "seconds_ratio": seconds / retraining if seconds is not None and retraining else None,
+        }
+
+
+def audit(
+    run: TrainedRun,
+    request: ForgetRequest,
+    models: Mapping[str, Mapping[str, Tensor]],
+    reference: str,
+    cohort: Cohort,
+    settings: AuditSettings,
+    seconds: Mapping[str, float] | None = None,
+) -> AuditReport:
+    """Measure several models and compare each with the retrained one.
+
+    Parameters
+    ----------
+    run
+        The finished run.
+    request
+        What was to be forgotten.
+    models
+        Name -> state; the original under `ORIGINAL`, the retrained one, and any number of others. Retrainings
+        with other seeds belong here too: their distance to `reference` is the scale for that of the others.
+    reference
+        Name of the retrained model.
+    cohort
+        All clients, the forgotten ones included; each is visited once per model.
+    settings
+        The section `audit`.
+    seconds
+        Name -> wall-clock that made the model.
+
+    Raises
+    ------
+    BadInput
+        If the original or the retrained model is not among `models`.
+    LetheError
+        If a model is not finite.
+    """
+    for name in (ORIGINAL, reference):
+        if name not in models:
+            raise BadInput(f"no model '{name}' to audit; the models are {', '.join(models)}")
+    flats = {name: run.layout.flatten(state) for name, state in models.items()}
+    retrained = flats[reference]
+    measurements = {
+        name: measure(run, flat, request, cohort, settings, None if name == reference else retrained, name)
+        for name, flat in flats.items()
+    }
+    comparisons = {
+        name: compare(measured, measurements[reference], flats[name], retrained, flats[ORIGINAL], run.layout)
+        for name, measured in measurements.items()
+    }
+    notes = tuple(caveats(measurements, ORIGINAL))
+    return AuditReport(request, reference, measurements, comparisons, dict(seconds or {}), notes)
+
+
+def compare(
+    measured: Measurement,
+    reference: Measurement,
+    flat: Tensor,
+    retrained: Tensor,
+    original: Tensor,
+    layout: Layout,
+) -> Comparison:
+    """Compare one model with the retrained one.
+
+    Parameters
+    ----------
+    measured, reference
+        What was measured of the two.
+    flat, retrained, original
+        Parameters of the two and of the model before forgetting, shape [layout.size].
+    layout
+        Names and shapes of their entries.
+    """
+    gaps = {name: metrics.gap(getattr(measured, name), getattr(reference, name)) for name in GAP_OF}
+    return Comparison(
+        gaps=gaps,
+        disparity=metrics.disparity([gaps[name] for name in DISPARITY_OF]),
+        parameter_distance=metrics.parameter_distance(flat, retrained, original),
+        last_layer_angle=metrics.angle(last_layer(flat, layout), last_layer(retrained, layout)),
+    )
+
+
+def last_layer(flat: Tensor, layout: Layout) -> Tensor:
+    """Return weight and bias of the last layer: the entries of the module that holds the layout's last one.
+
+    Examples
+    --------
+    >>> import torch
+    >>> layout = Layout(("body.weight", "head.weight", "head.bias"), ((2, 2), (1, 2), (1,)))
+    >>> last_layer(torch.arange(7.0), layout)
+    tensor([4., 5., 6.])
+    """
+    modules = [name.rpartition(".")[0] for name in layout.names]
+    size = sum(s for s, module in zip(layout.sizes, modules, strict=True) if module == modules[-1])
+    return flat[layout.size - size :]
+
+
+def for_method(document: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """Return the part of a report, as `AuditReport.to_json` gives it, that concerns one method.
+
+    Returns
+    -------
+    dict
+        The figures of the model `before` forgetting, `after` it and `retrain`-ed, the gaps and the disparity
+        of `after`, and the notes.
+    """
+    models = document["models"]
+    return {
+        "request": document["request"],
+        "method": method,
+        "before": models[ORIGINAL],
+        "after": models[method],
+        "retrain": models[document["reference"]],
+        "gaps": models[method]["gaps"],
+        "disparity": models[method]["disparity"],
+        "notes": document["notes"],
+    }

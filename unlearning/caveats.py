@@ -1,0 +1,70 @@
+"""What an audit's figures do not show: said in words, so that no one concludes it from a table."""
+
+from collections.abc import Iterator, Mapping
+
+from unlearning.measurement import Measurement
+
+ATTACK_TOOK_PERCENT = 50.0
+"""Attack success before forgetting below which its disappearance shows nothing."""
+
+
+def caveats(measurements: Mapping[str, Measurement], original: str) -> Iterator[str]:
+    """Yield what cannot be concluded from the measurements of several models, and why.
+
+    Parameters
+    ----------
+    measurements
+        By model.
+    original
+        Name of the model before forgetting, on which an attack must work to tell anything about the others.
+    """
+    before = measurements[original]
+    yield from _about_data(before)
+    yield from _about_backdoor(before)
+    yield from _about_membership(before)
+    yield from _about_clients(measurements)
+
+
+def _about_data(before: Measurement) -> Iterator[str]:
+    if before.num_test == 0:
+        yield "the server holds no test data: test accuracy, MIA and attack success were not measured"
+    if before.num_forget == 0:
+        yield "no client answered for forgotten examples: UA and MIA-efficacy were not measured"
+
+
+def _about_backdoor(before: Measurement) -> Iterator[str]:
+    rate = before.attack_success_rate
+    if rate is not None and rate < ATTACK_TOOK_PERCENT:
+        yield (
+            f"the backdoor did not take: its success before forgetting was {rate:.1f} %, below "
+            f"{ATTACK_TOOK_PERCENT:.0f} %; no conclusion on the attack success rate is possible"
+        )
+
+
+def _about_membership(before: Measurement) -> Iterator[str]:
+    attack = before.membership
+    if attack is None:
+        return
+    if not attack.meaningful:
+        yield (
+            f"the membership attacker only guesses: on the model before forgetting it was right in "
+            f"{attack.attacker_accuracy:.1f} % of cases, which guessing reaches too (up to "
+            f"{attack.guessing_bound:.1f} %); no conclusion on MIA-efficacy is possible"
+        )
+    if attack.num_per_side < attack.num_available:
+        yield (
+            f"the membership attacker used {attack.num_per_side:,} of {attack.num_available:,} members, and "
+            "as many non-members (audit.mia-examples)"
+        )
+
+
+def _about_clients(measurements: Mapping[str, Measurement]) -> Iterator[str]:
+    for name, measured in measurements.items():
+        if measured.missing:
+            reasons = "; ".join(f"client {i}: {reason}" for i, reason in measured.missing.items())
+            yield (
+                f"{name}: {len(measured.missing)} did not answer ({reasons}); the figures are over "
+                f"{measured.num_forget:,} forgotten and {measured.num_retain:,} retained examples"
+            )
+    if len({frozenset(m.missing) for m in measurements.values()}) > 1:
+        yield "not all models were measured on the same clients: their gaps are partly differences of data"

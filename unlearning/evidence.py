@@ -1,0 +1,264 @@
+"""What a client tells the audit about a model: its half of the audit, and how the answer travels.
+
+The server never sees an example of a client. Each client runs the audited model on all of its data, as it
+trained on it and un-augmented, and answers with three numbers per example: the probability of the true label,
+whether the prediction was right, and whether the example is to be forgotten. With a second, retrained model
+it also answers how far the outputs of the two lie apart, summed over its forgotten and over its retained
+examples. This still shows the server how sure the model is of each single example: whoever must not learn
+that must not run an audit.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from torch import Tensor, nn
+
+from strategies import wire
+from strategies.evaluation import predict_logits
+from strategies.examples import Examples, selection_mask
+from unlearning import metrics
+
+TRUE_PROBABILITY = "true-probability"
+"""Array, client to server. Softmax probability of each example's label, shape [n], float32."""
+CORRECT = "correct"
+"""Array, client to server. 1 where the prediction is the label, shape [n], uint8."""
+FORGET = "forget"
+"""Array, client to server. 1 where the example is to be forgotten, shape [n], uint8."""
+DIVERGENCE_FORGET = "divergence-forget"
+"""Metric, client to server, if there is a reference: Σ KL(reference ‖ model) over D_f, nats."""
+DIVERGENCE_RETAIN = "divergence-retain"
+"""Metric, client to server, if there is a reference: Σ KL(reference ‖ model) over D_r, nats."""
+
+_DTYPES = {TRUE_PROBABILITY: "float32", CORRECT: "uint8", FORGET: "uint8"}
+
+
+@dataclass(frozen=True)
+class ForgetSpec:
+    """Which of one client's examples are to be forgotten.
+
+    Attributes
+    ----------
+    everything : bool
+        All of them.
+    classes : tuple of int
+        Those with these labels.
+    indices : tuple of int
+        Those at these positions in the client's own data.
+    """
+
+    everything: bool = False
+    classes: tuple[int, ...] = ()
+    indices: tuple[int, ...] = ()
+
+    def mask(self, y: Tensor) -> Tensor:
+        """Return which of the examples with labels `y` are to be forgotten, shape [n], bool.
+
+        Raises
+        ------
+        ValueError
+            If an index lies outside the data.
+        """
+        outside = [i for i in self.indices if not 0 <= i < len(y)]
+        if outside:
+            raise ValueError(
+                f"the request names example {outside[0]}; this client has examples 0 to {len(y) - 1}"
+            )
+        if self.everything:
+            return torch.ones(len(y), dtype=torch.bool)
+        return selection_mask(y, self.classes, self.indices)
+
+    def expected_count(self, num_examples: int) -> int | None:
+        """Return how many of a client's examples this names; None if that depends on its labels."""
+        if self.everything:
+            return num_examples
+        return None if self.classes else len(set(self.indices))
+
+    def to_config(self) -> ConfigRecord:
+        """Return the record that carries the specification to the client."""
+        return ConfigRecord(
+            {
+                wire.FORGET_ALL: self.everything,
+                wire.DROP_CLASSES: list(self.classes),
+                wire.DROP_INDICES: list(self.indices),
+            }
+        )
+
+    @staticmethod
+    def from_config(config: Mapping[str, Any]) -> "ForgetSpec":
+        """Read the record back; a missing key names nothing."""
+        return ForgetSpec(
+            everything=bool(config.get(wire.FORGET_ALL, False)),
+            classes=tuple(wire.config_list(config, wire.DROP_CLASSES)),
+            indices=tuple(wire.config_list(config, wire.DROP_INDICES)),
+        )
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Σ KL(reference ‖ model) over a client's forgotten and its retained examples, nats."""
+
+    forget: float
+    retain: float
+
+
+@dataclass(frozen=True, eq=False)
+class AuditAnswer:
+    """One client's answer about one model.
+
+    Attributes
+    ----------
+    true_probability : Tensor
+        Softmax probability of each example's label, shape [n], float32.
+    correct, forget : Tensor
+        Whether the prediction is the label, and whether the example is to be forgotten, shape [n], bool.
+    divergence : Divergence or None
+        None without a reference model.
+    """
+
+    true_probability: Tensor
+    correct: Tensor
+    forget: Tensor
+    divergence: Divergence | None = None
+
+
+def answer_audit(
+    model: nn.Module,
+    examples: Examples,
+    spec: ForgetSpec,
+    reference_model: nn.Module | None = None,
+    batch_size: int = 512,
+) -> AuditAnswer:
+    """Run the audited model, and the reference if there is one, on a client's own data.
+
+    Parameters
+    ----------
+    model
+        The audited model, on any device; it comes back in the mode it was in.
+    examples
+        All of the client's data, as it trained on it (poisoned, if it was), un-augmented, on the CPU.
+    spec
+        Which of them are to be forgotten.
+    reference_model
+        The retrained model.
+    batch_size
+        Examples per forward pass.
+
+    Raises
+    ------
+    ValueError
+        If the request names an example that the client does not have.
+    """
+    forget = spec.mask(examples.y)
+    logits = predict_logits(model, examples.x, batch_size)
+    divergence = None
+    if reference_model is not None:
+        each = metrics.kl_divergence(predict_logits(reference_model, examples.x, batch_size), logits)
+        divergence = Divergence(float(each[forget].sum()), float(each[~forget].sum()))
+    return AuditAnswer(
+        true_probability=metrics.true_probability(logits, examples.y),
+        correct=metrics.is_correct(logits, examples.y),
+        forget=forget,
+        divergence=divergence,
+    )
+
+
+def answer_question(
+    question: RecordDict, examples: Examples, build_model: Callable[[], nn.Module], batch_size: int = 512
+) -> tuple[dict[str, float | int], ArrayRecord]:
+    """Answer a message of type `query.audit`; returns the metrics and arrays of the reply.
+
+    Parameters
+    ----------
+    question
+        The message's content: `arrays`, `config` and perhaps `reference`.
+    examples
+        As in `answer_audit`.
+    build_model
+        Makes a model of the run's architecture on the device to use; its weights are overwritten.
+    batch_size
+        Examples per forward pass.
+    """
+    model = _load(build_model(), question.array_records[wire.ARRAYS])
+    reference = question.array_records.get(wire.REFERENCE)
+    reference_model = None if reference is None else _load(build_model(), reference)
+    spec = ForgetSpec.from_config(question.config_records.get(wire.CONFIG, ConfigRecord()))
+    return encode_answer(answer_audit(model, examples, spec, reference_model, batch_size))
+
+
+def encode_answer(answer: AuditAnswer) -> tuple[dict[str, float | int], ArrayRecord]:
+    """Return the metrics and arrays under which an answer travels."""
+    vectors = {
+        TRUE_PROBABILITY: answer.true_probability,
+        CORRECT: answer.correct.to(torch.uint8),
+        FORGET: answer.forget.to(torch.uint8),
+    }
+    numbers: dict[str, float | int] = {wire.NUM_EXAMPLES: len(answer.forget)}
+    if answer.divergence is not None:
+        numbers[DIVERGENCE_FORGET] = answer.divergence.forget
+        numbers[DIVERGENCE_RETAIN] = answer.divergence.retain
+    return numbers, ArrayRecord({name: Array(vector.numpy()) for name, vector in vectors.items()})
+
+
+def decode_answer(
+    content: RecordDict, spec: ForgetSpec, num_examples: int, with_reference: bool
+) -> AuditAnswer:
+    """Read a client's answer back, and check it.
+
+    Parameters
+    ----------
+    content
+        The reply's content.
+    spec
+        What the client was told to forget.
+    num_examples
+        How many examples the client said it holds.
+    with_reference
+        Whether it was sent a reference model.
+
+    Raises
+    ------
+    ValueError
+        If the answer is incomplete, or could not have come from any model.
+    """
+    record = content.array_records.get(wire.ARRAYS, ArrayRecord())
+    probability, correct, forget = (_vector(record, name, num_examples) for name in _DTYPES)
+    if not bool(((probability >= 0) & (probability <= 1)).all()):
+        raise ValueError(
+            f"'{TRUE_PROBABILITY}' holds values that are not probabilities; is the model finite?"
+        )
+    for name, flags in ((CORRECT, correct), (FORGET, forget)):
+        if int(flags.max()) > 1:
+            raise ValueError(f"'{name}' holds {int(flags.max())}, expected only 0 and 1")
+    if bool((probability[correct == 0] > 0.5001).any()):
+        raise ValueError(f"'{CORRECT}' calls a label wrong whose '{TRUE_PROBABILITY}' is above one half")
+    expected = spec.expected_count(num_examples)
+    if expected is not None and int(forget.sum()) != expected:
+        raise ValueError(f"'{FORGET}' marks {int(forget.sum())} examples, the request names {expected}")
+    divergence = _divergence(content.metric_records.get(wire.METRICS, {})) if with_reference else None
+    return AuditAnswer(probability, correct.bool(), forget.bool(), divergence)
+
+
+def _vector(record: ArrayRecord, name: str, size: int) -> Tensor:
+    if name not in record:
+        raise ValueError(f"no array '{name}' in the answer; it has {sorted(record)}")
+    values = np.array(record[name].numpy())
+    if values.shape != (size,) or str(values.dtype) != _DTYPES[name]:
+        raise ValueError(f"'{name}' is {values.dtype} {values.shape}, expected {_DTYPES[name]} ({size},)")
+    return torch.from_numpy(values)
+
+
+def _divergence(numbers: Mapping[str, Any]) -> Divergence:
+    sums: Sequence[Any] = [numbers.get(name) for name in (DIVERGENCE_FORGET, DIVERGENCE_RETAIN)]
+    if not all(isinstance(s, float) and 0 <= s < np.inf for s in sums):
+        raise ValueError(f"the sums of divergence are {sums}, expected two finite numbers of at least 0")
+    return Divergence(*sums)
+
+
+def _load(model: nn.Module, record: ArrayRecord) -> nn.Module:
+    layout = wire.Layout.of(model.state_dict())
+    wire.load_flat(model, wire.flat_of(record, layout), layout)
+    return model
