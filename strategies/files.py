@@ -1,0 +1,137 @@
+"""Files that are either the old ones or the new ones, never half of each.
+
+Everything is written to a temporary file beside the target, forced to the disk, and renamed over it; the
+folder is forced as well, so that the rename survives a power loss. A process killed in between leaves the
+temporary file, which the next write of the same target replaces.
+"""
+
+import errno
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from strategies.errors import LetheError, RunCorrupt
+
+Chunk = bytes | bytearray | memoryview
+
+TEMPORARY = ".tmp"
+"""What is added to the name of a file while it is being written."""
+
+
+def write_chunks(path: Path, chunks: Iterable[Chunk]) -> None:
+    """Replace a file by the given bytes, all of them or none.
+
+    Raises
+    ------
+    LetheError
+        If the disk is full or does not take the file; the old file is untouched.
+    """
+    temporary = path.with_name(path.name + TEMPORARY)
+    try:
+        with temporary.open("wb") as file:
+            file.writelines(chunks)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise not_written(path, error) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file (UTF-8), all of it or nothing; see `write_chunks`."""
+    write_chunks(path, [text.encode()])
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Replace a JSON file, all of it or nothing; see `write_chunks` and `to_json`."""
+    write_text(path, to_json(value, indent=2) + "\n")
+
+
+def read_bytes(path: Path) -> bytearray:
+    """Return a file's content.
+
+    Raises
+    ------
+    RunCorrupt
+        If it is missing or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            content = bytearray(os.fstat(file.fileno()).st_size)
+            length = file.readinto(content)
+    except FileNotFoundError:
+        raise RunCorrupt(f"{path}: missing") from None
+    except OSError as error:
+        raise RunCorrupt(f"{path}: cannot be read ({error.strerror})") from error
+    return content[:length] if length < len(content) else content
+
+
+def read_text(path: Path) -> str:
+    """Return a text file's content.
+
+    Raises
+    ------
+    RunCorrupt
+        If it is missing, cannot be read or is not UTF-8.
+    """
+    try:
+        return read_bytes(path).decode()
+    except UnicodeDecodeError:
+        raise RunCorrupt(f"{path}: damaged, not text") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object that a JSON file holds.
+
+    Raises
+    ------
+    RunCorrupt
+        If it is missing or holds something else.
+    """
+    try:
+        value = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise RunCorrupt(f"{path}: damaged, not JSON (line {error.lineno})") from None
+    if not isinstance(value, dict):
+        raise RunCorrupt(f"{path}: damaged, expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Return JSON that any reader takes: numbers that are not finite become null, JSON has no word for them.
+
+    Examples
+    --------
+    >>> to_json({"loss": float("nan"), "round": 1})
+    '{"loss": null, "round": 1}'
+    """
+    return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(v) for key, v in value.items()}
+    return [_finite(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def sync_folder(path: Path) -> None:
+    """Force a folder's entries to the disk: names that were created, renamed or removed in it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def not_written(path: Path, error: OSError) -> LetheError:
+    """Return the error of a file that could not be written, in one line."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return LetheError(f"{path}: the disk is full; free some space and resume")
+    return LetheError(f"{path}: cannot be written ({error.strerror or error})")

@@ -1,0 +1,232 @@
+"""The files of an update log: one safetensors file with one tensor, `delta`, per client and round.
+
+    00003/7.safetensors      client 7's update of round 3, or under `sum` its running sum after round 3
+    pending/7.safetensors    under `sum`, client 7's update of the round that is being written
+
+A file is written once, straight to its final name: it counts only when the index names it, so a process that
+is killed leaves files that nobody reads. The hash is taken while the bytes are still in the cache. Writing
+asks the kernel to start moving the file to the disk, and does not wait; the commit does (see
+`strategies.update_log`).
+"""
+
+import hashlib
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from io import FileIO
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from strategies.errors import LetheError, RunCorrupt
+from strategies.files import not_written, read_bytes, sync_folder
+from strategies.tensor_file import decode, encode
+
+PENDING = "pending"
+_DELTA = "delta"
+_SUFFIX = ".safetensors"
+_ROUND_FOLDER = re.compile(r"\d{5,}")
+
+
+class Blobs:
+    """The files below one log folder.
+
+    Parameters
+    ----------
+    path
+        The log's folder.
+    size
+        Number of entries of an update.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.path = path
+        self._size = size
+
+    def file(self, folder: int | str, client_id: str) -> Path:
+        """Return where the blob of a round (or of `PENDING`) and client lies."""
+        name = f"{folder:05d}" if isinstance(folder, int) else folder
+        return self.path / name / (file_stem(client_id) + _SUFFIX)
+
+    def label(self, folder: int | str, client_id: str) -> str:
+        """Return the name by which a message calls a blob, from the run's folder on."""
+        return str(self.file(folder, client_id).relative_to(self.path.parent))
+
+    def write(self, folder: int | str, client_id: str, content: bytearray) -> str:
+        """Write a packed vector and return the SHA-256 of its file.
+
+        Raises
+        ------
+        LetheError
+            If the disk is full or does not take the file.
+        """
+        digest = hashlib.sha256(content).hexdigest()
+        self._write(self.file(folder, client_id), content, lasting=True)
+        return digest
+
+    def write_pending(self, client_id: str, content: bytearray) -> None:
+        """Put a packed vector aside until the round ends; nothing is hashed, it may go with the process.
+
+        Raises
+        ------
+        LetheError
+            If the disk is full or does not take the file.
+        """
+        self._write(self.file(PENDING, client_id), content, lasting=False)
+
+    def read_pending(self, client_id: str) -> bytearray:
+        """Return a packed vector that was put aside, and delete its file."""
+        path = self.file(PENDING, client_id)
+        content = read_bytes(path)
+        path.unlink()
+        return content
+
+    def _write(self, path: Path, content: bytearray, *, lasting: bool) -> None:
+        try:
+            path.parent.mkdir(exist_ok=True)
+            with path.open(
+                "wb", buffering=0
+            ) as file:  # One large write is several times as fast as a split one
+                _write_all(file, content)
+                if lasting:
+                    _advise_unneeded(file.fileno())
+        except OSError as error:
+            raise not_written(path, error) from error
+
+    def read(self, folder: int | str, client_id: str, sha256: str | None) -> Tensor:
+        """Return the vector in a file as it was stored, shape [size].
+
+        Parameters
+        ----------
+        folder, client_id
+            Which.
+        sha256
+            What the file must hash to; None: not checked.
+
+        Raises
+        ------
+        RunCorrupt
+            If the file is missing or damaged.
+        """
+        path = self.file(folder, client_id)
+        content = read_bytes(path)
+        if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+            raise RunCorrupt(f"{path}: damaged, its bytes do not match the SHA-256 in the log's index")
+        values = unpack(content)
+        if values.shape != (self._size,):
+            raise RunCorrupt(f"{path}: holds shape {tuple(values.shape)}, expected ({self._size},)")
+        return values
+
+    def sync(self, server_round: int, client_ids: list[str], *, keep_cached: bool) -> None:
+        """Wait until the blobs of a round are on the disk, names included.
+
+        Parameters
+        ----------
+        server_round, client_ids
+            Which.
+        keep_cached
+            Whether they will be read soon; otherwise they leave the cache to the training data.
+
+        Raises
+        ------
+        LetheError
+            If the disk is full or does not take a file.
+        """
+        for client_id in client_ids:
+            path = self.file(server_round, client_id)
+            try:
+                _sync_file(path, keep_cached)
+            except OSError as error:
+                raise not_written(path, error) from error
+        if client_ids:
+            sync_folder(self.file(server_round, "").parent)
+            sync_folder(self.path)
+
+    def remove(self, server_round: int, client_id: str) -> None:
+        """Delete one blob, and the round's folder when that was the last one."""
+        path = self.file(server_round, client_id)
+        path.unlink(missing_ok=True)
+        if path.parent.is_dir() and not any(path.parent.iterdir()):
+            path.parent.rmdir()
+
+    def remove_folder(self, folder: int | str) -> None:
+        """Delete the blobs of a round, or of `PENDING`."""
+        path = self.file(folder, "").parent
+        if path.exists():
+            shutil.rmtree(path)
+
+    def keep_only(self, wanted: set[Path]) -> None:
+        """Delete every blob that is not wanted, what a killed writer left; other files are not touched."""
+        for path in list(self._files()):
+            if path not in wanted:
+                path.unlink()
+        for folder in self._folders():
+            if not any(folder.iterdir()):
+                folder.rmdir()
+
+    def _folders(self) -> list[Path]:
+        candidates = (p for p in self.path.iterdir() if p.is_dir())
+        return [p for p in candidates if p.name == PENDING or _ROUND_FOLDER.fullmatch(p.name)]
+
+    def _files(self) -> Iterator[Path]:
+        for folder in self._folders():
+            yield from folder.glob("*" + _SUFFIX)
+
+
+def file_stem(client_id: str) -> str:
+    """Return a file name for a client-id: different for different ids even where names ignore case.
+
+    Lower-case letters, digits, ``_`` and ``-`` stand for themselves, every other byte for ``%`` and its code;
+    an id too long for a file name becomes ``%%`` and its SHA-256.
+
+    Examples
+    --------
+    >>> file_stem("hospital-a"), file_stem("../A")
+    ('hospital-a', '%2e%2e%2f%41')
+    """
+    stem = re.sub(r"[^a-z0-9_-]", lambda m: "".join(f"%{byte:02x}" for byte in m[0].encode()), client_id)
+    return stem if len(stem) <= 200 else "%%" + hashlib.sha256(client_id.encode()).hexdigest()
+
+
+def pack(client_id: str, delta: Tensor, dtype: torch.dtype) -> bytearray:
+    """Return the content of an update's file in the given precision, a copy of the numbers.
+
+    Raises
+    ------
+    LetheError
+        If an entry is beyond the range of float16.
+    """
+    values = delta.detach().to("cpu", dtype)
+    if dtype == torch.float16 and len(values) and not math.isfinite(float(values.abs().max())):
+        raise LetheError("log.dtype: float16 cannot hold an entry beyond ±65504; use bfloat16 or float32")
+    return bytearray().join(encode({_DELTA: values}, {"client-id": client_id}))
+
+
+def unpack(content: bytearray) -> Tensor:
+    """Return the vector in a file's content, as a view of it."""
+    return decode(content).tensors[_DELTA]
+
+
+def _write_all(file: FileIO, content: bytearray) -> None:
+    left = memoryview(content)
+    while left:
+        left = left[file.write(left) :]
+
+
+def _sync_file(path: Path, keep_cached: bool) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+        if not keep_cached:
+            _advise_unneeded(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _advise_unneeded(descriptor: int) -> None:
+    # Linux starts to write out what is not on the disk yet, and drops from the cache what is.
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)

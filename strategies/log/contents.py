@@ -1,0 +1,88 @@
+"""What an update log's folder must hold, given its index, and what can be computed from that."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from strategies.errors import BadInput, RunCorrupt
+from strategies.log.blobs import Blobs
+from strategies.log.index import Entry, Index
+from strategies.log.retention import Retention
+
+
+def superseded_sums(index: Index) -> list[Entry]:
+    """Return the entries whose sums the last round replaced: only a rewind by one round needs those files."""
+    last_round = max(index.rounds(), default=0)
+    before = index.newest(last_round)
+    return [before[entry.client_id] for entry in index.entries(last_round) if entry.client_id in before]
+
+
+def kept_entries(index: Index, retention: Retention) -> list[Entry]:
+    """Return the entries whose files must exist."""
+    entries = index.newest().values() if retention.kind == "sum" else index.entries()
+    return [entry for entry in entries if entry.sha256 is not None]
+
+
+def remove_orphans(index: Index, blobs: Blobs, retention: Retention) -> None:
+    """Delete the files that the index does not name: those of a round that was never completed."""
+    entries = kept_entries(index, retention)
+    if retention.kind == "sum":
+        entries += superseded_sums(index)
+    blobs.keep_only({blobs.file(entry.round, entry.client_id) for entry in entries})
+
+
+def find_damage(index: Index, blobs: Blobs, retention: Retention) -> dict[str, str]:
+    """Return what is wrong, by file; see `UpdateLog.verify`."""
+    index_file = str(index.path.relative_to(blobs.path.parent))
+    try:
+        found = {index_file: damage} if (damage := index.damage()) is not None else {}
+        entries = kept_entries(index, retention)
+    except RunCorrupt as error:
+        return {index_file: str(error)}
+    for entry in entries:
+        try:
+            blobs.read(entry.round, entry.client_id, entry.sha256)
+        except RunCorrupt as error:
+            found[blobs.label(entry.round, entry.client_id)] = str(error)
+    return found
+
+
+def add_up(entries: Iterable[Entry], blobs: Blobs, size: int) -> Tensor:
+    """Return Σ weight·update over entries whose updates are kept, shape [size], float32; added in float64."""
+    total = np.zeros(size)
+    for entry in entries:
+        total += entry.weight * blobs.read(entry.round, entry.client_id, entry.sha256).double().numpy()
+    return torch.from_numpy(total).float()
+
+
+def current_sum(index: Index, blobs: Blobs, client_id: str) -> Tensor:
+    """Return a client's running sum, shape [size], float32.
+
+    A writer replaces sums while this reads, so a file that is gone is looked up once more.
+    """
+    entry = index.entries(client_id=client_id)[-1]
+    try:
+        return blobs.read(entry.round, client_id, entry.sha256)
+    except RunCorrupt:
+        newer = index.entries(client_id=client_id)[-1]
+        if newer == entry:
+            raise
+        return blobs.read(newer.round, client_id, newer.sha256)
+
+
+def check_rewindable(index: Index, blobs: Blobs, last_round: int) -> None:
+    """Make sure that each client's sum after a round is still there.
+
+    Raises
+    ------
+    BadInput
+        If it is not.
+    """
+    for client_id, entry in index.newest(last_round + 1).items():
+        if not blobs.file(entry.round, client_id).exists():
+            raise BadInput(
+                f"update log: cannot go back to round {last_round}, {blobs.label(entry.round, client_id)} is "
+                "gone; log.retention = 'sum' goes back by one round at most, start the run anew"
+            )

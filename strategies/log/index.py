@@ -1,0 +1,239 @@
+"""The index of an update log: one SQLite file that says what was kept, and the weight of each update.
+
+The tables: `meta` (key, value), `rounds` (a row per complete round), `entries` (a row per round and client).
+
+A round is written in one transaction, and exists once that is through. The journal is SQLite's ordinary one,
+no write-ahead log: the only writer is busy for milliseconds once a round, so readers hardly ever wait, and
+one file can be copied, put on a network drive or read from a read-only folder, where a write-ahead log needs
+shared memory beside it. `synchronous = EXTRA` makes a finished transaction survive a power loss. A reader
+opens the file for writing although it never writes: after a crash, the first to come must roll the
+unfinished transaction back.
+
+SQLite does not notice a flipped byte in a number, so each round's row holds a SHA-256 of the round.
+"""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+from strategies.errors import BadInput, LetheError, RunCorrupt
+from strategies.files import TEMPORARY, sync_folder
+from strategies.wire import client_sort_key
+
+FORMAT = "lethe-update-log"
+VERSION = "1"
+"""Of the log's layout; another version is refused."""
+
+_SCHEMA = """
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE rounds (round INTEGER PRIMARY KEY, averaging INTEGER NOT NULL, digest TEXT NOT NULL);
+    CREATE TABLE entries (
+        round INTEGER NOT NULL REFERENCES rounds, client_id TEXT NOT NULL, num_examples INTEGER NOT NULL,
+        weight REAL NOT NULL, norm REAL NOT NULL, sha256 TEXT, PRIMARY KEY (round, client_id)
+    ) WITHOUT ROWID;
+    CREATE INDEX entries_by_client ON entries (client_id, round);
+"""
+_ENTRY = "round, client_id, num_examples, weight, norm, sha256"
+_WAIT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One client's part in one round.
+
+    Parameters
+    ----------
+    round
+        From 1.
+    client_id
+        Whose update it was.
+    num_examples
+        How many examples the client trained on.
+    weight
+        The weight that its update had in the aggregation, in (0, 1]; over a round the weights sum to 1.
+    norm
+        Euclidean norm of the update.
+    sha256
+        Of the file with the update, or under retention `sum` with the running sum; None where the update is
+        not kept.
+    """
+
+    round: int
+    client_id: str
+    num_examples: int
+    weight: float
+    norm: float
+    sha256: str | None
+
+
+class Index:
+    """The index in one SQLite file; every call opens and closes it, so nothing is held between calls.
+
+    Parameters
+    ----------
+    path
+        The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @staticmethod
+    def create(path: Path, meta: Mapping[str, str]) -> "Index":
+        """Make an index without rounds; the file appears whole or not at all.
+
+        Raises
+        ------
+        LetheError
+            If the disk does not take it.
+        """
+        temporary = path.with_name(path.name + TEMPORARY)
+        temporary.unlink(missing_ok=True)
+        described = {"format": FORMAT, "version": VERSION, **meta}
+        with _translated(path), closing(sqlite3.connect(temporary)) as connection:
+            connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+            with connection:
+                connection.executemany("INSERT INTO meta VALUES (?, ?)", described.items())
+                connection.execute(
+                    "INSERT INTO meta VALUES ('digest', ?)", [_digest(sorted(described.items()))]
+                )
+        temporary.replace(path)
+        sync_folder(path.parent)
+        return Index(path)
+
+    def meta(self) -> dict[str, str]:
+        """Return what the log says about itself.
+
+        Raises
+        ------
+        BadInput
+            If it is of another version.
+        RunCorrupt
+            If the file is damaged.
+        """
+        with self._connection() as connection:
+            meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+        if meta.get("format") != FORMAT:
+            raise RunCorrupt(
+                f"{self.path}: damaged, or not the index of an update log; restore it from a copy"
+            )
+        if meta.get("version") != VERSION:
+            raise BadInput(
+                f"{self.path}: update log of version {meta.get('version')}, this Lethe reads {VERSION}"
+            )
+        if meta.pop("digest", None) != _digest(sorted(meta.items())):
+            raise RunCorrupt(
+                f"{self.path}: damaged, its description does not match its SHA-256; restore a copy"
+            )
+        return meta
+
+    def rounds(self) -> dict[int, bool]:
+        """Return the complete rounds in order, and whether each was a plain weighted average."""
+        with self._connection() as connection:
+            rows = connection.execute("SELECT round, averaging FROM rounds ORDER BY round").fetchall()
+        return {int(number): bool(averaging) for number, averaging in rows}
+
+    def entries(self, server_round: int | None = None, client_id: str | None = None) -> list[Entry]:
+        """Return the entries of a round, of a client, of both or all, in order of round and client."""
+        wanted = {"round": server_round, "client_id": client_id}
+        given = {column: value for column, value in wanted.items() if value is not None}
+        conditions = " AND ".join(["TRUE", *(f"{column} = ?" for column in given)])
+        with self._connection() as connection:
+            query = f"SELECT {_ENTRY} FROM entries WHERE {conditions}"
+            rows = connection.execute(query, tuple(given.values())).fetchall()
+        return sorted((Entry(*row) for row in rows), key=_entry_order)
+
+    def newest(self, before: int | None = None) -> dict[str, Entry]:
+        """Return each client's last entry, of the rounds before `before` if that is given."""
+        query = f"SELECT {_ENTRY}, max(round) FROM entries WHERE round < ? GROUP BY client_id"
+        with self._connection() as connection:
+            rows = connection.execute(query, [2**62 if before is None else before]).fetchall()
+        return {row[1]: Entry(*row[:-1]) for row in rows}
+
+    def clients(self) -> list[str]:
+        """Return the ids of all clients that took part in a round, sorted."""
+        with self._connection() as connection:
+            rows = connection.execute("SELECT DISTINCT client_id FROM entries").fetchall()
+        return sorted((row[0] for row in rows), key=client_sort_key)
+
+    def commit(self, server_round: int, averaging: bool, entries: Sequence[Entry]) -> None:
+        """Write a round, all of it or nothing.
+
+        Raises
+        ------
+        LetheError
+            If the disk is full or does not take it.
+        """
+        digest = _round_digest(server_round, averaging, entries)
+        with self._connection() as connection, connection:
+            connection.execute("INSERT INTO rounds VALUES (?, ?, ?)", (server_round, averaging, digest))
+            connection.executemany(
+                "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", [astuple(e) for e in entries]
+            )
+
+    def rewind(self, last_round: int) -> None:
+        """Forget the rounds after `last_round`, all of them or none."""
+        with self._connection() as connection, connection:
+            connection.execute("DELETE FROM entries WHERE round > ?", [last_round])
+            connection.execute("DELETE FROM rounds WHERE round > ?", [last_round])
+
+    def damage(self) -> str | None:
+        """Say what is wrong with the index; None if nothing is.
+
+        Raises
+        ------
+        RunCorrupt
+            If it cannot even be read.
+        """
+        self.meta()
+        with self._connection() as connection:
+            found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            rounds = connection.execute("SELECT round, averaging, digest FROM rounds").fetchall()
+            listed = {row[0] for row in connection.execute("SELECT DISTINCT round FROM entries")}
+        if found != "ok":
+            return f"damaged ({found})"
+        for number, averaging, digest in rounds:
+            if _round_digest(number, bool(averaging), self.entries(number)) != digest:
+                return f"the rows of round {number} do not match their SHA-256"
+        lost = sorted(listed - {row[0] for row in rounds})
+        return f"round {lost[0]} has entries but no row" if lost else None
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        with _translated(self.path):
+            address = self.path.absolute().as_uri() + "?mode=rw"
+            with closing(sqlite3.connect(address, uri=True, timeout=_WAIT_SECONDS)) as connection:
+                connection.execute("PRAGMA synchronous = EXTRA")
+                yield connection
+
+
+def _round_digest(server_round: int, averaging: bool, entries: Sequence[Entry]) -> str:
+    return _digest([server_round, bool(averaging), sorted(astuple(entry) for entry in entries)])
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def _entry_order(entry: Entry) -> tuple[int, tuple[int, int, str]]:
+    return entry.round, client_sort_key(entry.client_id)
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """Raise SQLite's errors as the project's, with the name of the file."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF  # Without the extended part
+        if code == sqlite3.SQLITE_FULL:
+            raise LetheError(f"{path}: the disk is full; free some space and resume") from error
+        if code == sqlite3.SQLITE_CANTOPEN:
+            raise RunCorrupt(f"{path}: missing, or cannot be opened") from error
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+            raise LetheError(f"{path}: {error}") from error
+        raise RunCorrupt(f"{path}: damaged ({error}); restore it from a copy") from error

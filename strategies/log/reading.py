@@ -1,0 +1,135 @@
+"""The reading half of an update log."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from strategies.errors import BadInput
+from strategies.log import contents
+from strategies.log.blobs import Blobs
+from strategies.log.index import Entry, Index
+from strategies.log.retention import Retention
+from strategies.wire import Layout
+
+INDEX = "index.sqlite"
+"""Name of the index's file."""
+
+
+class LogReader:
+    """All that can be asked of a log; `strategies.update_log.UpdateLog` opens one and adds the writing half.
+
+    Parameters
+    ----------
+    path
+        The log's folder.
+
+    Attributes
+    ----------
+    path : Path
+        The log's folder.
+    layout : Layout
+        Names and shapes behind the flat updates.
+    retention : Retention
+        What is kept.
+    dtype : str
+        Precision of the stored updates.
+
+    Raises
+    ------
+    BadInput
+        If the log is of another version.
+    RunCorrupt
+        If its index is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._index = Index(path / INDEX)
+        self.layout, self.retention, self.dtype = _parse(self._index.meta())
+        self._blobs = Blobs(path, self.layout.size)
+
+    def rounds(self) -> list[int]:
+        """Return the complete rounds, in order."""
+        return list(self._index.rounds())
+
+    def averaging_rounds(self) -> list[int]:
+        """Return the rounds in which the model moved by exactly Σ weight·update, in order."""
+        return [number for number, averaging in self._index.rounds().items() if averaging]
+
+    def kept_rounds(self) -> list[int]:
+        """Return the complete rounds whose single updates can be read, in order; none under `sum`."""
+        return [number for number in self.rounds() if self.retention.keeps(number)]
+
+    def clients(self) -> list[str]:
+        """Return the ids of all clients that took part in a complete round, sorted."""
+        return self._index.clients()
+
+    def entries(self, server_round: int | None = None, client_id: str | None = None) -> list[Entry]:
+        """Return what is known of a round's updates, a client's or all, in order of round and client."""
+        return self._index.entries(server_round, client_id)
+
+    def delta(self, server_round: int, client_id: str) -> Tensor:
+        """Return one update, shape [layout.size], float32.
+
+        Raises
+        ------
+        BadInput
+            If the client took no part in the round, or the retention does not keep its update.
+        RunCorrupt
+            If the file is missing or damaged.
+        """
+        found = self.entries(server_round, client_id)
+        if not found:
+            raise BadInput(f"update log: client '{client_id}' took no part in round {server_round}")
+        if not self.retention.keeps(server_round):
+            raise BadInput(
+                f"update log: log.retention = '{self.retention}' keeps no update of round {server_round}"
+            )
+        return self._blobs.read(server_round, client_id, found[0].sha256).float()
+
+    def weighted_sum(self, client_id: str) -> Tensor:
+        """Return Σ_t weight·update of a client over all rounds, shape [layout.size], float32.
+
+        Raises
+        ------
+        BadInput
+            If the client took part in no round, or the retention does not keep all of its updates.
+        RunCorrupt
+            If a file is missing or damaged.
+        """
+        entries = self.entries(client_id=client_id)
+        if not entries:
+            raise BadInput(
+                f"update log: no client '{client_id}'; it has {', '.join(self.clients()) or 'none yet'}"
+            )
+        if self.retention.kind == "sum":
+            return contents.current_sum(self._index, self._blobs, client_id)
+        if lost := [entry.round for entry in entries if not self.retention.keeps(entry.round)]:
+            raise BadInput(
+                f"update log: log.retention = '{self.retention}' keeps no update of client '{client_id}' in "
+                f"round {lost[0]}; the sum over all rounds needs 'full' or 'sum'"
+            )
+        return contents.add_up(entries, self._blobs, self.layout.size)
+
+    def verify(self) -> dict[str, str]:
+        """Check every file against its hash, and the index against its own.
+
+        Returns
+        -------
+        dict
+            What is wrong, by file (``log/00003/7.safetensors``); empty if nothing is. What is not named is
+            sound.
+        """
+        return contents.find_damage(self._index, self._blobs, self.retention)
+
+    def stored_bytes(self) -> int:
+        """Return the size of all files of the log."""
+        return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
+
+
+def _parse(meta: Mapping[str, str]) -> tuple[Layout, Retention, str]:
+    layout = json.loads(meta["layout"])
+    shapes = tuple(tuple(shape) for shape in layout["shapes"])
+    return Layout(tuple(layout["names"]), shapes), Retention.parse(meta["retention"]), meta["dtype"]

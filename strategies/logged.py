@@ -1,0 +1,76 @@
+"""A strategy that logs: every update that reaches the wrapped strategy is noted on its way."""
+
+from collections.abc import Iterable, Iterator
+from typing import final
+
+from flwr.app import ArrayRecord, Message, MetricRecord
+from flwr.serverapp.strategy import FedAvg, FedProx, Strategy
+
+from strategies import wire
+from strategies.errors import LetheError
+from strategies.guard import CheckedReply
+from strategies.update_log import UpdateLog
+from strategies.wrapper import StrategyWrapper, is_weighted_average
+
+
+@final
+class LoggedStrategy(StrategyWrapper):
+    """Log each update that the wrapped strategy aggregates, one at a time, as it passes.
+
+    It belongs inside the guard, whose checked replies carry the updates, and outside whatever changes the
+    model. A round counts once the wrapped strategy has returned a model; otherwise nothing of it is kept.
+
+    Parameters
+    ----------
+    inner
+        Any Flower strategy. Where it says that it is a weighted average (see
+        `strategies.wrapper.is_weighted_average`), or is Flower's own FedAvg or FedProx weighted by examples,
+        the rounds are marked as such: subtraction needs that.
+    log
+        Open for writing; closing it is the caller's.
+    """
+
+    def __init__(self, inner: Strategy, log: UpdateLog) -> None:
+        super().__init__(inner)
+        self._log = log
+
+    @property
+    def is_weighted_average(self) -> bool:
+        """Whether a round adds exactly the weighted mean of the updates to the model."""
+        return is_weighted_average(self.inner) or _is_flower_average(self.inner)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Return the wrapped strategy's result, after the round was committed.
+
+        Raises
+        ------
+        LetheError
+            If the log could not be written; the round is not in it then.
+        """
+        self._log.begin_round(server_round)
+        try:
+            arrays, metrics = self.inner.aggregate_train(server_round, self._logged(server_round, replies))
+            if arrays is not None:
+                self._log.commit_round(server_round, self.is_weighted_average)
+        finally:
+            self._log.abandon()  # Nothing is left to abandon after a commit
+        return arrays, metrics
+
+    def _logged(self, server_round: int, replies: Iterable[Message]) -> Iterator[Message]:
+        for reply in replies:
+            if not isinstance(reply, CheckedReply):
+                raise LetheError(
+                    "update log: a reply was not checked; put LoggedStrategy inside GuardedStrategy"
+                )
+            update = reply.update
+            examples = update.num_examples
+            self._log.add(server_round, update.client_id, examples, examples, update.delta, update.norm)
+            yield reply
+
+
+def _is_flower_average(strategy: Strategy) -> bool:
+    return (
+        type(strategy) in (FedAvg, FedProx) and getattr(strategy, "weighted_by_key", "") == wire.NUM_EXAMPLES
+    )

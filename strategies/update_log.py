@@ -1,0 +1,273 @@
+"""The update log: what each client contributed to each round, so that it can be taken out again.
+
+Per round and client: the update that was aggregated (new minus old), the weight it had, its number of
+examples, its norm and the hash of its file. The index is SQLite (`strategies.log.index`), the updates are
+safetensors files (`strategies.log.blobs`), and what is kept is up to the retention
+(`strategies.log.retention`).
+
+A round counts once it is committed. Its files are written while replies arrive, and nothing waits for the
+disk; the commit waits until all of them are on it, and then writes the index in one transaction. So
+
+- a killed process leaves files that the index does not name, and the next writer deletes them. What it wrote
+  before is with the kernel and not lost; the last complete round is whole;
+- after a power loss the same holds, as the index never names a file that was not forced to the disk before.
+
+Under `sum` a client's new sum is a new file. The old one is deleted when the next round begins: whoever
+begins a round has the one before it in a checkpoint, so a run can be rewound to its last checkpoint.
+"""
+
+import json
+from pathlib import Path
+from typing import Self, final
+
+from torch import Tensor
+
+from strategies.errors import BadInput, LetheError, RunCorrupt
+from strategies.files import TEMPORARY, not_written
+from strategies.log import contents
+from strategies.log.background import Background
+from strategies.log.index import Entry, Index
+from strategies.log.lock import LOCK, WriterLock
+from strategies.log.reading import INDEX, LogReader
+from strategies.log.retention import Retention, check_dtype
+from strategies.log.round_writer import RoundWriter
+from strategies.wire import Layout
+
+__all__ = ["Entry", "UpdateLog"]
+
+
+@final
+class UpdateLog(LogReader):
+    """An update log in a folder; use `create` or `open`, and `close` what was opened for writing.
+
+    Any number of processes may read while one writes.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    lock
+        Held by a writer; None for reading only.
+    """
+
+    def __init__(self, path: Path, lock: WriterLock | None) -> None:
+        super().__init__(path)
+        self._lock = lock
+        self._background = Background()
+        self._writer: RoundWriter | None = None
+        self._trusted_from = max(self.rounds(), default=0) + 1
+
+    @staticmethod
+    def create(path: Path, layout: Layout, retention: str = "full", dtype: str = "float32") -> "UpdateLog":
+        """Make an empty log and open it for writing.
+
+        Parameters
+        ----------
+        path
+            A folder that is missing, empty, or was left half written by a killed `create`.
+        layout
+            Of the model.
+        retention
+            ``full``, ``interval:<k>`` or ``sum``.
+        dtype
+            Precision of the stored updates; ``sum`` takes ``float32`` only.
+
+        Raises
+        ------
+        BadInput
+            If the folder holds something, or the retention or precision is not allowed.
+        LetheError
+            If the disk does not take the log.
+        """
+        check_dtype(Retention.parse(retention), dtype)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise not_written(path, error) from error
+        half_written = {LOCK, INDEX + TEMPORARY, INDEX + TEMPORARY + "-journal"}
+        if found := sorted({entry.name for entry in path.iterdir()} - half_written):
+            raise BadInput(f"{path}: holds '{found[0]}' already; a new update log needs a folder of its own")
+        lock = WriterLock(path)
+        described = {"names": layout.names, "shapes": layout.shapes}
+        Index.create(path / INDEX, {"layout": json.dumps(described), "retention": retention, "dtype": dtype})
+        return UpdateLog(path, lock)
+
+    @staticmethod
+    def open(path: Path, *, write: bool = False) -> "UpdateLog":
+        """Open an existing log; for writing, what a killed writer left behind is deleted.
+
+        Parameters
+        ----------
+        path
+            The folder.
+        write
+            Whether rounds will be added or rewound.
+
+        Raises
+        ------
+        BadInput
+            If there is no log, or it is of another version.
+        RunCorrupt
+            If the log is half written or its index is damaged.
+        LetheError
+            If it is to be written and another process does so already.
+        """
+        if not path.is_dir() or not any(path.iterdir()):
+            raise BadInput(f"{path}: no update log here; train with log.enabled = true to have one")
+        if not (path / INDEX).exists():
+            raise RunCorrupt(
+                f"{path / INDEX}: missing; the log is half written or lost its index, restore a copy"
+            )
+        if not write:
+            return UpdateLog(path, None)
+        lock = WriterLock(path)
+        try:
+            log = UpdateLog(path, lock)
+            contents.remove_orphans(log._index, log._blobs, log.retention)
+        except BaseException:
+            lock.release()
+            raise
+        return log
+
+    def __enter__(self) -> Self:
+        """Return the log."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the log."""
+        self.close()
+
+    def close(self) -> None:
+        """Give up an unfinished round and let others write; a second close does nothing."""
+        self.abandon()
+        self._background.close()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def begin_round(self, server_round: int) -> None:
+        """Begin a round; the one before it must be safe in the run's checkpoint.
+
+        Raises
+        ------
+        LetheError
+            If the log is open for reading only, a round is unfinished, or this round is not after the last.
+        """
+        self._check_writable()
+        last = max(self.rounds(), default=0)
+        if self._writer is not None or server_round <= last:
+            unfinished = (
+                f"round {self._writer.round} is unfinished" if self._writer else f"round {last} is the last"
+            )
+            raise LetheError(
+                f"update log: cannot begin round {server_round}, {unfinished}; commit, abandon or rewind"
+            )
+        self.compact()
+        dtype = check_dtype(self.retention, self.dtype)
+        self._writer = RoundWriter(self._blobs, self.retention, dtype, server_round, self._background)
+
+    def add(
+        self,
+        server_round: int,
+        client_id: str,
+        weight_raw: float,
+        num_examples: int,
+        delta: Tensor,
+        norm: float,
+    ) -> None:
+        """Add one update to the round that was begun; the tensor may be changed afterwards.
+
+        Parameters
+        ----------
+        server_round
+            The round that was begun.
+        client_id
+            Whose update; once per round.
+        weight_raw
+            Its aggregation weight before division by the sum of the round's weights, above 0.
+        num_examples
+            How many examples the client trained on.
+        delta
+            New minus old, shape [layout.size], float32.
+        norm
+            Euclidean norm of `delta`.
+
+        Raises
+        ------
+        LetheError
+            If the call does not fit the round, float16 cannot hold the update, or the disk did not take one
+            of the updates so far: writing goes on in the background, so its errors come with a later call.
+        """
+        writer = self._begun(server_round)
+        if delta.shape != (self.layout.size,):
+            raise LetheError(f"update log: shape {tuple(delta.shape)}, expected ({self.layout.size},)")
+        writer.add(client_id, weight_raw, num_examples, delta, norm)
+
+    def commit_round(self, server_round: int, averaging: bool) -> None:
+        """Make the round count.
+
+        Parameters
+        ----------
+        server_round
+            The round that was begun.
+        averaging
+            Whether the model moved by exactly Σ weight·delta; only then does subtraction take a client out.
+
+        Raises
+        ------
+        LetheError
+            If the disk did not take it; the round is given up then, and all earlier ones stay.
+        """
+        writer = self._begun(server_round)
+        try:
+            sums = self._index.newest() if self.retention.kind == "sum" else {}
+            self._index.commit(server_round, averaging, writer.finish(sums, self._trusted_from))
+        except BaseException:
+            self.abandon()
+            raise
+        self._writer = None
+
+    def abandon(self) -> None:
+        """Give up the round that was begun, if there is one."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.abandon()
+
+    def compact(self) -> None:
+        """Delete what only `rewind` needs; under `sum` that leaves one file per client.
+
+        Call it once the last round is in a checkpoint.
+        """
+        self._check_writable()
+        if self.retention.kind == "sum":
+            for entry in contents.superseded_sums(self._index):
+                self._blobs.remove(entry.round, entry.client_id)
+
+    def rewind(self, last_round: int) -> None:
+        """Forget all rounds after `last_round`.
+
+        Raises
+        ------
+        BadInput
+            If retention `sum` no longer has the sums of that round; nothing is changed then.
+        LetheError
+            If the log is open for reading only.
+        """
+        self._check_writable()
+        self.abandon()
+        gone = [number for number in self.rounds() if number > last_round]
+        if self.retention.kind == "sum":
+            contents.check_rewindable(self._index, self._blobs, last_round)
+        self._index.rewind(last_round)
+        for number in gone:
+            self._blobs.remove_folder(number)
+
+    def _check_writable(self) -> None:
+        if self._lock is None:
+            raise LetheError(f"{self.path}: the update log was opened for reading, or is closed")
+
+    def _begun(self, server_round: int) -> RoundWriter:
+        self._check_writable()
+        if self._writer is None or self._writer.round != server_round:
+            raise LetheError(f"update log: round {server_round} was not begun")
+        return self._writer
