@@ -1,7 +1,7 @@
 """The ClientApp: looks up the client half that a message asks for, runs it, and answers.
 
-It is the same in one process, under `flwr run` and on a SuperNode. What a client does is decided by the run config and the
-message alone, and its randomness by seed, round and client-id.
+It is the same in one process, under `flwr run` and on a SuperNode. What a client does is decided by the run
+config and the message alone, and its randomness by seed, round and client-id.
 """
 
 from flwr.app import Context, Message

@@ -1,7 +1,8 @@
 """One client's side of a run: its settings, its data, its model.
 
-A process may serve many clients and many messages, so what is expensive is kept per process and keyed by what it depends on:
-the parsed run config, each client's examples, one model per architecture whose weights every job overwrites.
+A process may serve many clients and many messages, so what is expensive is kept per process and keyed by what
+it depends on: the parsed run config, each client's examples, one model per architecture whose weights every
+job overwrites.
 """
 
 from collections.abc import Mapping, Sequence
@@ -76,7 +77,9 @@ class Node:
         examples = _examples(self.config, tuple(sorted(self.node_config.items())))
         shape, expected = list(examples.x.shape[1:]), self.message_config.get(wire.INPUT_SHAPE)
         if isinstance(expected, Sequence) and shape != list(expected):
-            raise BadInput(f"client {self.client_id}: inputs have shape {shape}, the model takes {list(expected)}")
+            raise BadInput(
+                f"client {self.client_id}: inputs have shape {shape}, the model takes {list(expected)}"
+            )
         return examples
 
     def training_examples(self) -> Examples:
@@ -91,7 +94,8 @@ class Node:
     def model(self, arrays: ArrayRecord | None = None) -> nn.Module:
         """Return the run's model on the run's device, with the given weights.
 
-        One model per process serves all clients without weights given; it must not be kept beyond the message.
+        One model per process serves all clients without weights given; it must not be kept beyond the
+        message.
         """
         shape = tuple(wire.config_list(self.message_config, wire.INPUT_SHAPE))
         num_classes = int(str(self.message_config[wire.NUM_CLASSES]))
@@ -128,6 +132,15 @@ def parsed_config(items: tuple[tuple[str, Scalar], ...]) -> RunConfig:
     return RunConfig.from_flat(dict(items))
 
 
+def prepare(run_config: Mapping[str, Scalar]) -> None:
+    """Load what every client of a simulation needs, once, before worker processes are forked."""
+    config = parsed_config(tuple(sorted(run_config.items())))
+    if not config.data.path:
+        load_client_data(
+            config.data, config.run.seed, {"partition-id": 0, wire.NUM_PARTITIONS: config.data.clients}
+        )
+
+
 @lru_cache(maxsize=_CLIENTS_KEPT)
 def _examples(config: RunConfig, node_items: tuple[tuple[str, Scalar], ...]) -> Examples:
     node_config = dict(node_items)
@@ -141,6 +154,8 @@ def _examples(config: RunConfig, node_items: tuple[tuple[str, Scalar], ...]) -> 
 
 
 @lru_cache(maxsize=4)
-def _shared_model(config: RunConfig, shape: tuple[int, ...], num_classes: int) -> tuple[nn.Module, wire.Layout]:
+def _shared_model(
+    config: RunConfig, shape: tuple[int, ...], num_classes: int
+) -> tuple[nn.Module, wire.Layout]:
     model = build_model(config.model, shape, num_classes, config.run.seed).to(pick_device(config.run.device))
     return model, wire.Layout.of(model.state_dict())

@@ -1,4 +1,4 @@
-"""A run at work: config, server data, model, grid and cohort, put together from a config or from a run folder."""
+"""A run at work: config, server data, model, grid and cohort, from a config or from a run folder."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +28,7 @@ from unlearning.run import TrainedRun
 DEFAULT_CLIENTS = 10
 """Clients of a run in one process whose config does not say how many."""
 CLIENT_APP = "app.client_app:app"
+PREPARE = "app.node:prepare"
 
 
 @dataclass
@@ -59,7 +60,9 @@ class Session:
         session = Session(config, load_server_data(config.data, config.run.seed))
         if config.attack.kind != "none" and config.attack.target >= session.server_data.num_classes:
             classes = session.server_data.num_classes
-            raise BadInput(f"attack.target: got {config.attack.target}, the data have classes 0 to {classes - 1}")
+            raise BadInput(
+                f"attack.target: got {config.attack.target}, the data have classes 0 to {classes - 1}"
+            )
         return session
 
     @property
@@ -135,7 +138,7 @@ class Session:
 
         run_config = self.config.to_flat()
         clients = self.config.data.clients or DEFAULT_CLIENTS
-        return LocalGrid(CLIENT_APP, run_config, clients, self.config.run.workers)
+        return LocalGrid(CLIENT_APP, run_config, clients, workers=self.config.run.workers, prepare=PREPARE)
 
 
 class Evaluator:
@@ -212,4 +215,3 @@ def open_trained_run(folder: RunFolder, session: Session) -> TrainedRun:
         train_seconds=float(summary["seconds"]),
         device=session.device,
     )
-

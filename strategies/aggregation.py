@@ -1,11 +1,12 @@
-"""Averaging of client updates: pure functions and one accumulator whose result does not depend on the order of arrival.
+"""Averaging of client updates: pure functions, and a sum that does not depend on the order of arrival.
 
-Source: McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017,
-Algorithm 1: w_{t+1} = Σ_k (n_k / n) w_{t+1}^k, written here with updates, w_{t+1} = w_t + Σ_k (n_k / n) δ_k. The sum runs over
-the clients that took part, so the weights add up to one.
+Source: McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS
+2017, Algorithm 1: w_{t+1} = Σ_k (n_k / n) w_{t+1}^k, written here with updates, w_{t+1} = w_t + Σ_k (n_k / n)
+δ_k. The sum runs over the clients that took part, so the weights add up to one.
 
-Floating-point addition is not associative, and replies arrive in any order. `ExactSum` therefore adds in fixed point:
-int64 addition is associative, so every order gives the same bits, with one buffer whatever the number of clients.
+Floating-point addition is not associative, and replies arrive in any order. `ExactSum` therefore adds in
+fixed point: int64 addition is associative, so every order gives the same bits, with one buffer whatever the
+number of clients.
 """
 
 import math
@@ -28,9 +29,9 @@ _BLOCK = 32_768  # Entries converted at a time: the float64 and int64 copies sta
 class ExactSum:
     """Running Σ weight·delta and its mean, independent of the order of the terms.
 
-    Each product is rounded to a multiple of 2^-b, where b = 52 − ⌈log2 weight_bound⌉, so that the sum of all products stays
-    below 2^62. The mean of m updates is off by at most m·2^-b / Σ weight per entry: with 1,000 clients of 60 examples and a
-    bound of 60,000, 3·10^-13.
+    Each product is rounded to a multiple of 2^-b, where b = 52 − ⌈log2 weight_bound⌉, so that the sum of all
+    products stays below 2^62. The mean of m updates is off by at most m·2^-b / Σ weight per entry: with 1,000
+    clients of 60 examples and a bound of 60,000, 3·10^-13.
 
     Parameters
     ----------
@@ -71,14 +72,15 @@ class ExactSum:
         Raises
         ------
         ValueError
-            If the weight is not positive, the bound on the sum of weights would be passed, or an entry is too large.
+            If the weight is not positive, the bound on the sum of weights would be passed, or an entry is too
+            large.
         """
         if not weight > 0 or self.weight + weight > self._weight_bound:
             raise ValueError(f"weight {weight} is not positive or passes the bound {self._weight_bound}")
         if len(delta) and not float(torch.linalg.vector_norm(delta, math.inf)) <= MAX_ABS_UPDATE:
             raise ValueError(f"an entry of the update is not within ±{MAX_ABS_UPDATE}")
         factor = weight * self._scale
-        for part, total in zip(delta.split(_BLOCK), self._total.split(_BLOCK), strict=True):
+        for part, total in zip(torch.split(delta, _BLOCK), torch.split(self._total, _BLOCK), strict=True):
             total.add_(part.double().mul_(factor).to(torch.int64))
         self._weights.append(weight)
 

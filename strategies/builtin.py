@@ -1,7 +1,8 @@
-"""Flower's own strategies by name: ``strategy.name = "flwr:FedAdam"``, settings passed through ``strategy.options``.
+"""Flower's own strategies by name: ``strategy.name = "flwr:FedAdam"``, settings in ``strategy.options``.
 
-They run unchanged inside the same guard, log and selection as the project's own. Whom they ask is decided by the grid they
-are given, so their own sampling is turned off; they collect all replies of a round in memory, as Flower wrote them.
+They run unchanged inside the same guard, log and selection as the project's own. Whom they ask is decided by
+the grid they are given, so their own sampling is turned off; they collect all replies of a round in memory,
+as Flower wrote them.
 """
 
 import inspect
@@ -29,8 +30,8 @@ _SAMPLING = {
 
 
 def available() -> dict[str, type[Strategy]]:
-    """Return the classes that can be named, by name: Flower's strategies for arrays that need no other strategy inside."""
-    found = {}
+    """Return the classes that can be named: Flower's strategies for arrays that wrap no other."""
+    found: dict[str, type[Strategy]] = {}
     for name in flower.__all__:
         candidate = getattr(flower, name)
         if inspect.isclass(candidate) and issubclass(candidate, flower.FedAvg) and "Xgb" not in name:
@@ -53,9 +54,13 @@ def build(settings: StrategySettings) -> Strategy:
     accepted = set(inspect.signature(chosen).parameters)
     options: dict[str, Any] = {key.replace("-", "_"): value for key, value in settings.option_values.items()}
     if unknown := sorted(set(options) - accepted - set(_SAMPLING)):
-        raise BadInput(f"strategy.options: {name} has no '{unknown[0]}'; it takes {', '.join(sorted(accepted))}")
+        raise BadInput(
+            f"strategy.options: {name} has no '{unknown[0]}'; it takes {', '.join(sorted(accepted))}"
+        )
     if sampling := sorted(set(options) & set(_SAMPLING)):
-        raise BadInput(f"strategy.options: '{sampling[0]}' is decided by selection.fraction and selection.min-clients")
+        raise BadInput(
+            f"strategy.options: '{sampling[0]}' is decided by selection.fraction and selection.min-clients"
+        )
     sampling_defaults = {key: value for key, value in _SAMPLING.items() if key in accepted}
     try:
         return SortedReplies(chosen(**sampling_defaults, **options), name in _AVERAGING)
@@ -100,5 +105,5 @@ def _sorted(replies: Iterable[Message]) -> list[Message]:
 
 
 def _client_key(message: Message) -> tuple[int, int, str]:
-    config = message.content.config_records.get(wire.CONFIG, {}) if message.has_content() else {}
-    return wire.client_sort_key(str(config.get(wire.CLIENT_ID, message.metadata.src_node_id)))
+    client_id = wire.client_id_in(message.content) if message.has_content() else None
+    return wire.client_sort_key(client_id or str(message.metadata.src_node_id))

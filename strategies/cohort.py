@@ -1,8 +1,8 @@
-"""The clients of a federation, reached over any Flower `Grid`: who they are, what they answer, what they fail to.
+"""The clients of a federation, reached over any Flower `Grid`: who they are, and what they answer or fail to.
 
-A `Cohort` binds each client-id to the node that first used it, hands replies on one at a time as they arrive, and records
-every client that does not answer usefully. It works the same over the project's own grid, Flower's simulation and a deployed
-federation.
+A `Cohort` binds each client-id to the node that first used it, hands replies on one at a time as they arrive,
+and records every client that does not answer usefully. It works the same over the project's own grid,
+Flower's simulation and a deployed federation.
 """
 
 import time
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
@@ -68,7 +68,9 @@ class Traffic:
     def since(self, earlier: "Traffic") -> "Traffic":
         """Return what was added since an earlier copy."""
         return Traffic(
-            self.bytes_down - earlier.bytes_down, self.bytes_up - earlier.bytes_up, self.visits - earlier.visits
+            self.bytes_down - earlier.bytes_down,
+            self.bytes_up - earlier.bytes_up,
+            self.visits - earlier.visits,
         )
 
 
@@ -180,7 +182,9 @@ class Cohort:
     def refresh(self, scope: str) -> None:
         """Ask nodes that are new who they are."""
         unknown = [
-            n for n in self.grid.get_node_ids() if n not in self._shared.nodes and n not in self._shared.refused
+            n
+            for n in self.grid.get_node_ids()
+            if n not in self._shared.nodes and n not in self._shared.refused
         ]
         if not unknown:
             return
@@ -192,12 +196,17 @@ class Cohort:
 
     def _bind(self, reply: Reply, scope: str) -> None:
         node_id, client_id = reply.message.metadata.src_node_id, reply.client_id
-        metrics = reply.message.content.metric_records.get(wire.METRICS, {})
-        config = reply.message.content.config_records.get(wire.CONFIG, {})
+        metrics = reply.message.content.metric_records.get(wire.METRICS, MetricRecord())
+        config = reply.message.content.config_records.get(wire.CONFIG, ConfigRecord())
         num_examples = metrics.get(wire.NUM_EXAMPLES, 0)
         holder = self._shared.clients.get(client_id)
         if holder is not None and holder.node_id in set(self.grid.get_node_ids()):
-            self._refuse(node_id, client_id, scope, f"node {node_id} claims a client-id that node {holder.node_id} uses")
+            self._refuse(
+                node_id,
+                client_id,
+                scope,
+                f"node {node_id} claims a client-id that node {holder.node_id} uses",
+            )
         elif not isinstance(num_examples, int) or num_examples <= 0:
             self._refuse(node_id, client_id, scope, str(config.get(wire.DETAIL, "it has no examples")))
         else:
@@ -236,7 +245,11 @@ class Cohort:
         clients = self.clients
         chosen = list(clients) if client_ids is None else client_ids
         messages = (
-            Message(self._addressed(content(i) if callable(content) else content), clients[i].node_id, message_type)
+            Message(
+                self._addressed(content(i) if callable(content) else content),
+                clients[i].node_id,
+                message_type,
+            )
             for i in chosen
         )
         return self.exchange(messages, scope or message_type)
@@ -290,9 +303,9 @@ class Cohort:
             self.add_fault(self._name(node_id), scope, f"error: {first_line(message.error.reason)}")
             return None
         self._shared.traffic.bytes_up += wire.records_bytes(message.content)
-        claimed = message.content.config_records.get(wire.CONFIG, {}).get(wire.CLIENT_ID)
+        claimed = wire.client_id_in(message.content)
         bound = self._shared.nodes.get(node_id)
-        if not isinstance(claimed, str) or (bound is not None and claimed != bound):
+        if claimed is None or (bound is not None and claimed != bound):
             self.add_fault(self._name(node_id), scope, f"claims client-id '{claimed}', which is not its own")
             return None
         return Reply(claimed, message)
@@ -339,7 +352,12 @@ class CohortGrid(Grid):
         self._grid.set_run(run)
 
     def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
     ) -> Message:
         """Create a message, as the grid behind it does."""
         return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
@@ -352,6 +370,8 @@ class CohortGrid(Grid):
         """Pull through the grid behind it."""
         return self._grid.pull_messages(message_ids)
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
         """Send and receive through the grid behind it."""
         return self._grid.send_and_receive(messages, timeout=timeout)

@@ -29,7 +29,10 @@ class Drop:
 
     def config(self, client_id: str) -> dict[str, list[int]]:
         """Return what a client's message must say."""
-        entries = {wire.DROP_CLASSES: list(self.classes), wire.DROP_INDICES: list(self.indices.get(client_id, ()))}
+        entries = {
+            wire.DROP_CLASSES: list(self.classes),
+            wire.DROP_INDICES: list(self.indices.get(client_id, ())),
+        }
         return {key: value for key, value in entries.items() if value}
 
 

@@ -37,7 +37,7 @@ def predict_logits(model: nn.Module, x: Tensor, batch_size: int = 512) -> Tensor
     """
     device = next(model.parameters()).device
     with eval_mode(model):
-        parts = [model(batch.to(device)).float().cpu() for batch in x.split(batch_size)]
+        parts = [model(batch.to(device)).float().cpu() for batch in torch.split(x, batch_size)]
     return torch.cat(parts)
 
 

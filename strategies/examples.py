@@ -74,7 +74,11 @@ def selection_mask(y: Tensor, classes: Sequence[int], indices: Sequence[int]) ->
     Tensor
         Boolean, shape [n].
     """
-    mask = torch.isin(y, torch.as_tensor(classes, dtype=y.dtype)) if classes else torch.zeros(len(y), dtype=torch.bool)
+    mask = (
+        torch.isin(y, torch.as_tensor(classes, dtype=y.dtype))
+        if classes
+        else torch.zeros(len(y), dtype=torch.bool)
+    )
     inside = [i for i in indices if 0 <= i < len(y)]
     if inside:
         mask[torch.as_tensor(inside)] = True

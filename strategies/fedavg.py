@@ -1,13 +1,13 @@
 """Federated averaging.
 
-McMahan, Moore, Ramage, Hampson, Agüera y Arcas, "Communication-Efficient Learning of Deep Networks from Decentralized
-Data", AISTATS 2017, Algorithm 1:
+McMahan, Moore, Ramage, Hampson, Agüera y Arcas, "Communication-Efficient Learning of Deep Networks from
+Decentralized Data", AISTATS 2017, Algorithm 1:
 
     w_{t+1} = w_t + Σ_k (n_k / n) (w_{t+1}^k − w_t),   n = Σ_k n_k over the clients that answered in round t
 
-Differs from the paper: the average runs over the clients that took part in the round, and a round without a usable reply
-leaves the model as it is. Replies are consumed one by one, so the server holds one sum whatever the number of clients; the sum
-is exact, so their order does not change a bit.
+Differs from the paper: the average runs over the clients that took part in the round, and a round without a
+usable reply leaves the model as it is. Replies are consumed one by one, so the server holds one sum whatever
+the number of clients; the sum is exact, so their order does not change a bit.
 """
 
 import logging

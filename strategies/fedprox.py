@@ -5,11 +5,11 @@ arXiv 1812.06127, equation 2: each client approximately minimises
 
     h_k(w; w_t) = F_k(w) + (μ/2) ‖w − w_t‖²
 
-over all trainable parameters, and may do less local work than the others (a γ_k-inexact solution). The server averages as
-FedAvg does, whatever work was done. μ = 0 with full work is FedAvg, to the bit.
+over all trainable parameters, and may do less local work than the others (a γ_k-inexact solution). The server
+averages as FedAvg does, whatever work was done. μ = 0 with full work is FedAvg, to the bit.
 
-The gradient of the proximal term, μ (w − w_t), is added to the loss gradient directly: the same update as differentiating the
-written-out objective, without a second graph.
+The gradient of the proximal term, μ (w − w_t), is added to the loss gradient directly: the same update as
+differentiating the written-out objective, without a second graph.
 """
 
 from collections.abc import Mapping, Sequence

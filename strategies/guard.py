@@ -1,7 +1,8 @@
-"""The guard: a reply is checked before anything is done with it, and a bad one is rejected, counted and named.
+"""The guard: a reply is checked before it is used, and a bad one is rejected, counted and named.
 
-Rejected are: NaN or Inf, wrong names or shapes, a missing or non-positive number of examples, more examples than the client
-said it has, and an entry so large that the client must have diverged. A rejected reply never ends a round.
+Rejected are: NaN or Inf, wrong names or shapes, a missing or non-positive number of examples, more examples
+than the client said it has, and an entry so large that the client must have diverged. A rejected reply never
+ends a round.
 """
 
 import math
@@ -106,11 +107,12 @@ def check_reply(message: Message, reference: Reference, max_examples: int | None
     record = arrays[wire.ARRAYS]
     delta = _delta(record, reference)
     norm = _checked_norm(delta)
-    config = content.config_records.get(wire.CONFIG, {})
     metrics = dict(wire.iter_numbers(content.metric_records.get(wire.METRICS, {})))
     metrics.pop(wire.NUM_EXAMPLES, None)
     node_id = message.metadata.src_node_id
-    return ClientUpdate(str(config.get(wire.CLIENT_ID, node_id)), node_id, num_examples, delta, norm, metrics)
+    return ClientUpdate(
+        wire.client_id_in(content) or str(node_id), node_id, num_examples, delta, norm, metrics
+    )
 
 
 def _num_examples(records: Mapping[str, MetricRecord], max_examples: int | None) -> int:
@@ -118,7 +120,9 @@ def _num_examples(records: Mapping[str, MetricRecord], max_examples: int | None)
         raise Rejected(f"wrong keys: expected one metric record, got {sorted(records)}")
     value = next(iter(records.values())).get(wire.NUM_EXAMPLES)
     if not isinstance(value, int | float):
-        raise Rejected(f"{wire.NUM_EXAMPLES} is missing" if value is None else f"{wire.NUM_EXAMPLES} is a list")
+        raise Rejected(
+            f"{wire.NUM_EXAMPLES} is missing" if value is None else f"{wire.NUM_EXAMPLES} is a list"
+        )
     if not math.isfinite(value) or value <= 0 or value != int(value):
         raise Rejected(f"{wire.NUM_EXAMPLES} is {value}, expected a positive whole number")
     if max_examples is not None and value > max_examples:
@@ -143,13 +147,15 @@ def _checked_norm(delta: Tensor) -> float:
     if not math.isfinite(largest):
         raise Rejected("Inf in the parameters" if math.isinf(largest) else "NaN in the parameters")
     if largest > MAX_ABS_UPDATE:
-        raise Rejected(f"an entry of the update is {largest:.3g}, beyond ±{MAX_ABS_UPDATE:g}: the client diverged")
+        raise Rejected(
+            f"an entry of the update is {largest:.3g}, beyond ±{MAX_ABS_UPDATE:g}: the client diverged"
+        )
     return float(torch.linalg.vector_norm(delta.double()))
 
 
-def first_line(text: str, limit: int = 200) -> str:
+def first_line(text: str | None, limit: int = 200) -> str:
     """Return the first line of a text that says something, shortened."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
     return lines[0][:limit] if lines else "no reason given"
 
 

@@ -1,7 +1,7 @@
 """What happens on a client: seeded mini-batches, an optimiser, and a place to adjust gradients.
 
-A strategy's client half is a function from a `ClientJob` to a `LocalResult`; most of them call `local_train` with a
-gradient adjustment of their own.
+A strategy's client half is a function from a `ClientJob` to a `LocalResult`; most of them call `local_train`
+with a gradient adjustment of their own.
 """
 
 import math
@@ -16,7 +16,7 @@ from strategies.examples import Examples
 from strategies.settings import StrategySettings, TrainSettings
 
 GradientAdjustment = Callable[[Sequence[nn.Parameter]], None]
-"""Called between the backward pass and the optimiser step with the trainable parameters; it changes their `.grad`."""
+"""Called between backward pass and optimiser step with the trainable parameters; changes their `.grad`."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,9 @@ def planned_steps(num_examples: int, settings: TrainSettings) -> int:
     return settings.local_steps or settings.local_epochs * math.ceil(num_examples / settings.batch_size)
 
 
-def batches(num_examples: int, batch_size: int, num_steps: int, generator: torch.Generator) -> Iterator[Tensor]:
+def batches(
+    num_examples: int, batch_size: int, num_steps: int, generator: torch.Generator
+) -> Iterator[Tensor]:
     """Yield `num_steps` index batches, going through a fresh permutation in every epoch.
 
     Parameters
@@ -100,7 +102,7 @@ def batches(num_examples: int, batch_size: int, num_steps: int, generator: torch
     """
     done = 0
     while done < num_steps:
-        for batch in torch.randperm(num_examples, generator=generator).split(batch_size):
+        for batch in torch.split(torch.randperm(num_examples, generator=generator), batch_size):
             yield batch
             done += 1
             if done == num_steps:

@@ -32,7 +32,9 @@ class StrategySpec:
 
 STRATEGIES: dict[str, StrategySpec] = {
     "fedavg": StrategySpec(
-        lambda settings, bound: fedavg.FedAvg(bound), fedavg.train_client, "weighted average of the clients' models"
+        lambda settings, bound: fedavg.FedAvg(bound),
+        fedavg.train_client,
+        "weighted average of the clients' models",
     ),
     "fedprox": StrategySpec(
         lambda settings, bound: fedavg.FedAvg(bound),
@@ -43,7 +45,7 @@ STRATEGIES: dict[str, StrategySpec] = {
 
 
 def lookup(name: str) -> StrategySpec:
-    """Return the algorithm of that name; ``flwr:<ClassName>`` is one of Flower's own with plain local training.
+    """Return the algorithm of that name; ``flwr:<ClassName>`` is one of Flower's own.
 
     Raises
     ------

@@ -1,8 +1,8 @@
 """The one training loop: select, send, check, aggregate while replies arrive, log, evaluate, report.
 
-Training and retraining without someone's data are the same function with another plan. All randomness derives from the
-plan's seed, the round and the client-id, so a loop that starts after round t from the state it had then goes on exactly as
-the loop that was never interrupted.
+Training and retraining without someone's data are the same function with another plan. All randomness derives
+from the plan's seed, the round and the client-id, so a loop that starts after round t from the state it had
+then goes on exactly as the loop that was never interrupted.
 """
 
 import time
@@ -20,7 +20,6 @@ from strategies.guard import GuardedStrategy
 from strategies.registry import lookup
 from strategies.selection import select_clients
 from strategies.settings import SelectionSettings, StrategySettings
-
 
 _WEIGHT_HEADROOM = 16.0
 """Clients that join later may bring this many times the examples of those that were there at the start."""

@@ -1,7 +1,7 @@
 """Random generators derived from the run's seed and the scope they serve, never from global state.
 
-A generator is a function of (seed, scope) alone: the same client in the same round draws the same numbers whatever
-ran before it, in whichever process, and in whichever order.
+A generator is a function of (seed, scope) alone: the same client in the same round draws the same numbers
+whatever ran before it, in whichever process, and in whichever order.
 """
 
 import hashlib

@@ -9,7 +9,9 @@ from strategies.seeds import numpy_generator
 from strategies.settings import SelectionSettings
 
 
-def select_clients(clients: Iterable[str], selection: SelectionSettings, seed: int, server_round: int) -> list[str]:
+def select_clients(
+    clients: Iterable[str], selection: SelectionSettings, seed: int, server_round: int
+) -> list[str]:
     """Return the clients of a round, drawn uniformly without replacement, in the order of `client_sort_key`.
 
     Parameters
@@ -28,7 +30,9 @@ def select_clients(clients: Iterable[str], selection: SelectionSettings, seed: i
     """
     known = sorted(clients, key=wire.client_sort_key)
     if len(known) < selection.min_clients:
-        raise LetheError(f"{len(known)} clients are connected, selection.min-clients is {selection.min_clients}")
+        raise LetheError(
+            f"{len(known)} clients are connected, selection.min-clients is {selection.min_clients}"
+        )
     count = min(len(known), max(selection.min_clients, math.ceil(selection.fraction * len(known) - 1e-9)))
     if count == len(known):
         return known

@@ -1,7 +1,8 @@
 """A strategy's own memory, in and out, so that a run can be resumed.
 
-The project's strategies keep nothing between rounds. Flower's optimiser strategies keep moments as attributes: arrays, dicts
-or lists of arrays, records. Those are read and written here by attribute, so that a resumed run continues with the same moments.
+The project's strategies keep nothing between rounds. Flower's optimiser strategies keep moments as
+attributes: arrays, dicts or lists of arrays, records. Those are read and written here by attribute, so that a
+resumed run continues with the same moments.
 """
 
 from typing import Any

@@ -1,12 +1,12 @@
 """What travels: record names and keys, and the way from a model's state to Flower's records and back.
 
-Record names follow Flower (`arrays`, `metrics`, `config`). Every further key is a constant here, with what it holds and
-who sends it. A dense reply carries the client's new parameters in `arrays` and `num-examples` in `metrics`, so that
-Flower's own strategies work with this client as they are.
+Record names follow Flower (`arrays`, `metrics`, `config`). Every further key is a constant here, with what it
+holds and who sends it. A dense reply carries the client's new parameters in `arrays` and `num-examples` in
+`metrics`, so that Flower's own strategies work with this client as they are.
 
-Arrays are flat where both ends allow it: a `FlatRecord` is an ordinary `ArrayRecord` whose entries are views of one
-float32 buffer. Between processes of one machine the buffer moves; over a network the entries serialise themselves as any
-other `Array` does.
+Arrays are flat where both ends allow it: a `FlatRecord` is an ordinary `ArrayRecord` whose entries are views
+of one float32 buffer. Between processes of one machine the buffer moves; over a network the entries serialise
+themselves as any other `Array` does.
 """
 
 import hashlib
@@ -124,7 +124,7 @@ class Layout:
 
     def unflatten(self, flat: Tensor) -> State:
         """Return views of a flat vector, by name."""
-        pieces = flat.split(self.sizes)
+        pieces = torch.split(flat, list(self.sizes))
         return {n: p.view(s) for n, p, s in zip(self.names, pieces, self.shapes, strict=True)}
 
     def difference(self, record: ArrayRecord) -> str | None:
@@ -151,8 +151,8 @@ class FlatArray(Array):
         """Return the array, read-only, without a copy."""
         return self.__dict__["_view"]
 
-    @property  # type: ignore[override]
-    def data(self) -> bytes:
+    @property
+    def data(self) -> bytes:  # type: ignore[override]
         """The array in numpy's file format, made on first use."""
         if "_data" not in self.__dict__:
             buffer = BytesIO()
@@ -272,9 +272,17 @@ def reply_to(
     content = RecordDict()
     if arrays is not None:
         content[ARRAYS] = arrays
-    content[METRICS] = MetricRecord({k: list(v) if isinstance(v, Sequence) else v for k, v in metrics.items()})
+    content[METRICS] = MetricRecord(
+        {k: list(v) if isinstance(v, Sequence) else v for k, v in metrics.items()}
+    )
     content[CONFIG] = ConfigRecord({CLIENT_ID: client_id, **(config or {})})
     return Message(content, reply_to=message)
+
+
+def client_id_in(content: RecordDict) -> str | None:
+    """Return the client-id that a reply claims; None where it claims none."""
+    client_id = content.config_records.get(CONFIG, ConfigRecord()).get(CLIENT_ID)
+    return client_id if isinstance(client_id, str) else None
 
 
 def records_bytes(content: RecordDict) -> int:

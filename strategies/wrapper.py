@@ -52,7 +52,7 @@ class StrategyWrapper(Strategy):
 
 
 def is_weighted_average(strategy: Strategy) -> bool:
-    """Say whether a strategy's rounds add exactly Σ n_i δ_i / Σ n_i to the model; False where it does not say."""
+    """Say whether a round adds exactly Σ n_i δ_i / Σ n_i; False where the strategy does not say."""
     return bool(getattr(strategy, "is_weighted_average", False))
 
 

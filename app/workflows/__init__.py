@@ -1,7 +1,7 @@
 """What a user can ask for, from end to end: train, resume, forget, audit, demo.
 
-Each takes a grid or, without one, starts the clients in this process tree; each writes into the run's folder and tells an
-observer how far it is.
+Each takes a grid or, without one, starts the clients in this process tree; each writes into the run's folder
+and tells an observer how far it is.
 """
 
 from app.workflows.demo import DemoResult, demo

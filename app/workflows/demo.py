@@ -34,7 +34,7 @@ class DemoResult:
 
 
 def demo(observer: Observer | None = None, overrides: Sequence[str] = ()) -> DemoResult:
-    """Train with a poisoned client, forget it by distillation, retrain without it, compare, and write the report."""
+    """Train with a poisoned client, forget it by distillation, retrain without it, compare and report."""
     config = RunConfig().with_overrides([*DEMO, *overrides])
     session = Session.of(config)
     request = ForgetRequest(clients=session.attackers)
@@ -45,4 +45,6 @@ def demo(observer: Observer | None = None, overrides: Sequence[str] = ()) -> Dem
             opened.forget(request, "distill", config.forget, cohort)
             report = opened.audit(request, ["distill"], config.audit, cohort)
     table = method_audit(report, "distill")
-    return DemoResult(folder, {key: table[key] for key in ("before", "after", "retrain")}, write_report(folder))
+    return DemoResult(
+        folder, {key: table[key] for key in ("before", "after", "retrain")}, write_report(folder)
+    )

@@ -19,8 +19,7 @@ from strategies.evaluation import predict_logits
 from strategies.run_folder import MODEL, RunFolder
 from strategies.tensor_file import read_sealed, write_sealed
 from unlearning import forgetting
-from unlearning.audit import AuditedModel, AuditReport
-from unlearning.audit import audit as audit_models
+from unlearning.audit import AuditedModel, AuditReport, audit as audit_models
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import AuditSettings, ForgetSettings
@@ -44,6 +43,7 @@ class OpenedRun:
 
     @staticmethod
     def of(folder: RunFolder, observer: Observer | None) -> "OpenedRun":
+        """Open a finished run."""
         session = sessions.open_session(folder)
         return OpenedRun(folder, session, sessions.open_trained_run(folder, session), observer or Quiet())
 
@@ -84,7 +84,11 @@ class OpenedRun:
         for method in methods:
             path = self.folder.forget_folder(f"{request.name}-{method}")
             files.write_json(path / AUDIT, method_audit(report, method))
-            shown = {"before": models["before"].flat, "after": models[method].flat, "retrain": models["retrain"].flat}
+            shown = {
+                "before": models["before"].flat,
+                "after": models[method].flat,
+                "retrain": models["retrain"].flat,
+            }
             if images := triggered_images(self.run, shown):
                 write_triggered(path, images)
         self.observer.advance("measured")
@@ -95,7 +99,9 @@ class OpenedRun:
     def _made(self, request: ForgetRequest, method: str) -> AuditedModel:
         path = self.folder.path / "forget" / f"{request.name}-{method}"
         if not (path / RESULT).exists():
-            raise BadInput(f"run '{self.folder.name}': {request.name} was not forgotten by {method}; do that first")
+            raise BadInput(
+                f"run '{self.folder.name}': {request.name} was not forgotten by {method}; do that first"
+            )
         flat = self.run.layout.flatten(read_sealed(path / MODEL).tensors)
         return AuditedModel(flat, float(files.read_json(path / RESULT)["seconds"]))
 
@@ -170,9 +176,15 @@ def triggered_images(run: TrainedRun, models: Mapping[str, Tensor]) -> list[Trig
     if run.trigger is None or run.test is None:
         return []
     triggered = triggered_test(run.test, run.trigger)
-    triggered = triggered.subset(range(0, len(triggered), max(1, len(triggered) // IMAGES_SHOWN))[:IMAGES_SHOWN])
-    called = {name: predict_logits(run.model(flat), triggered.x).argmax(dim=1) for name, flat in models.items()}
+    triggered = triggered.subset(
+        range(0, len(triggered), max(1, len(triggered) // IMAGES_SHOWN))[:IMAGES_SHOWN]
+    )
+    called = {
+        name: predict_logits(run.model(flat), triggered.x).argmax(dim=1) for name, flat in models.items()
+    }
     return [
-        TriggeredImage(triggered.x[i].numpy(), int(triggered.y[i]), {name: int(c[i]) for name, c in called.items()})
+        TriggeredImage(
+            triggered.x[i].numpy(), int(triggered.y[i]), {name: int(c[i]) for name, c in called.items()}
+        )
         for i in range(len(triggered))
     ]

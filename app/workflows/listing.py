@@ -8,7 +8,7 @@ from strategies.run_home import expand, folders_in
 
 
 def list_runs(home: Path | str) -> list[dict[str, Any]]:
-    """Return name, strategy, rounds, final accuracy and forgettings of the runs under a home, oldest first."""
+    """Return name, strategy, rounds, accuracy and forgettings of the runs under a home, oldest first."""
     return [_run_row(RunFolder(expand(home) / name)) for name in folders_in(expand(home))]
 
 
@@ -18,5 +18,9 @@ def _run_row(folder: RunFolder) -> dict[str, Any]:
         summary = folder.read_summary()
         accuracy = summary["final"].get("test-accuracy")
         row |= {"state": "finished", "strategy": summary["strategy"], "rounds": summary["rounds"]}
-        row |= {"test-accuracy": accuracy, "seconds": summary["seconds"], "forgettings": folder.forget_requests()}
+        row |= {
+            "test-accuracy": accuracy,
+            "seconds": summary["seconds"],
+            "forgettings": folder.forget_requests(),
+        }
     return row

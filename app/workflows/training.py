@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from flwr.serverapp import Grid
@@ -15,10 +16,10 @@ from strategies import strategy_state, wire
 from strategies.checkpoint import Checkpoint
 from strategies.cohort import Cohort, Fault, Traffic
 from strategies.errors import BadInput
-from strategies.rounds import RoundResult, Start
-from strategies.rounds import train as train_rounds
+from strategies.logged import LoggedStrategy
+from strategies.rounds import RoundResult, Start, train as train_rounds
 from strategies.run_folder import MODEL, RunFolder
-from strategies.update_log import LoggedStrategy, UpdateLog
+from strategies.update_log import UpdateLog
 
 
 def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None = None) -> RunFolder:
@@ -49,18 +50,15 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
             session.config = config.with_overrides([f"data.clients={partitions}"])
         _check_attackers(session, cohort)
         folder = RunFolder.create(
-            session.config.run.home, session.config.run.name, session.config.to_toml(), session.config.strategy.name
+            session.config.run.home,
+            session.config.run.name,
+            session.config.to_toml(),
+            session.config.strategy.name,
         )
         state = session.model().state_dict()
         folder.write_initial(state)
-        layout = wire.Layout.of(state)
-        settings = session.config.log
-        log = (
-            UpdateLog.create(folder.log_path, layout, settings.retention, settings.dtype)
-            if settings.enabled
-            else None
-        )
-        _Training(session, folder, cohort, log, observer or Quiet()).run(Start(wire.record_of(state)))
+        with _new_log(session, folder, wire.Layout.of(state)) as log:
+            _Training(session, folder, cohort, log, observer or Quiet()).run(Start(wire.record_of(state)))
     return folder
 
 
@@ -80,18 +78,32 @@ def resume(folder: RunFolder, observer: Observer | None = None, grid: Grid | Non
     checkpoint = folder.read_checkpoint()
     last = checkpoint.round if checkpoint else 0
     folder.rewind_metrics(last)
-    log = None
-    if session.config.log.enabled:
-        log = UpdateLog.open(folder.log_path, writable=True)
-        log.rewind(last)
     state = checkpoint.state if checkpoint else folder.read_initial()
-    with session.cohort(grid) as cohort:
-        earlier = _Training(session, folder, cohort, log, observer or Quiet())
+    with _old_log(session, folder, last) as log, session.cohort(grid) as cohort:
+        training = _Training(session, folder, cohort, log, observer or Quiet())
         if checkpoint:
-            earlier.take_up(checkpoint)
-        tensors = checkpoint.tensors if checkpoint else {}
-        earlier.run(Start(wire.record_of(state), last, tensors))
+            training.take_up(checkpoint)
+        training.run(Start(wire.record_of(state), last, checkpoint.tensors if checkpoint else {}))
     return folder
+
+
+def _new_log(
+    session: Session, folder: RunFolder, layout: wire.Layout
+) -> AbstractContextManager[UpdateLog | None]:
+    settings = session.config.log
+    if not settings.enabled:
+        return nullcontext()
+    return UpdateLog.create(folder.log_path, layout, settings.retention, settings.dtype)
+
+
+def _old_log(
+    session: Session, folder: RunFolder, last_round: int
+) -> AbstractContextManager[UpdateLog | None]:
+    if not session.config.log.enabled:
+        return nullcontext()
+    log = UpdateLog.open(folder.log_path, write=True)
+    log.rewind(last_round)
+    return log
 
 
 def _check_attackers(session: Session, cohort: Cohort) -> None:
@@ -133,8 +145,15 @@ class _Training:
         self._observer.phase(f"train {self._folder.name}", plan.rounds - start.completed_rounds)
         layer = None if self._log is None else self._logged
         arrays = train_rounds(
-            plan, self._cohort, start, layer=layer, evaluate=self._session.evaluator(), on_round=self._on_round
+            plan,
+            self._cohort,
+            start,
+            layer=layer,
+            evaluate=self._session.evaluator(),
+            on_round=self._on_round,
         )
+        if self._log is not None:
+            self._log.compact()
         self._folder.write_summary(self._summary())
         self._folder.write_model(wire.state_of(arrays))
 
@@ -206,7 +225,11 @@ class _Training:
             "fault-counts": dict(counts),
             "log": None
             if self._log is None
-            else {"retention": config.log.retention, "dtype": config.log.dtype, "bytes": self._log.num_bytes()},
+            else {
+                "retention": config.log.retention,
+                "dtype": config.log.dtype,
+                "bytes": self._log.stored_bytes(),
+            },
             "notes": [],
         }
 

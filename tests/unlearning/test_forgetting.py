@@ -60,7 +60,9 @@ def test_unknown_class(run: TrainedRun) -> None:
 @pytest.mark.parametrize("request_", [ForgetRequest(classes=(1,)), ForgetRequest(samples={"a": (0,)})])
 def test_client_methods_refuse_other_requests(run: TrainedRun, method: str, request_: ForgetRequest) -> None:
     """The reason is that the log holds one update per client."""
-    with pytest.raises(BadInput, match=f"{method} does not serve a {request_.kind} request: .*one update per client"):
+    with pytest.raises(
+        BadInput, match=f"{method} does not serve a {request_.kind} request: .*one update per client"
+    ):
         check_request(run, request_, method, SETTINGS)
 
 
@@ -72,7 +74,9 @@ def test_everyone_cannot_be_forgotten(run: TrainedRun) -> None:
 
 def test_a_run_without_log(run: TrainedRun) -> None:
     """The key that would have kept one is named."""
-    with pytest.raises(BadInput, match=r"subtract needs the update log, but the run was trained with log\.enabled=false"):
+    with pytest.raises(
+        BadInput, match=r"subtract needs the update log, but the run was trained with log\.enabled=false"
+    ):
         check_request(replace(run, log=None), ForgetRequest(clients=("a",)), "subtract", SETTINGS)
 
 
@@ -85,6 +89,8 @@ def test_retraining_needs_clients(run: TrainedRun) -> None:
 def test_result_says_what_was_asked_and_what_it_took(run: TrainedRun) -> None:
     """Everything but the model, as plain data."""
     result = forget(run, ForgetRequest(clients=("a",)), "subtract", SETTINGS).to_json()
-    assert result["request"]["clients"] == ["a"] and result["method"] == "subtract"
-    assert result["seconds"] >= 0 and result["traffic"] == {"bytes-up": 0, "bytes-down": 0, "visits": 0}
+    assert result["request"]["clients"] == ["a"]
+    assert result["method"] == "subtract"
+    assert result["seconds"] >= 0
+    assert result["traffic"] == {"bytes-up": 0, "bytes-down": 0, "visits": 0}
     assert result["settings"]["subtract-form"] == "lazy"

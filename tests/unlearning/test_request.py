@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from strategies.errors import BadInput
 from unlearning.request import ForgetRequest, read_samples
@@ -12,7 +11,10 @@ from unlearning.request import ForgetRequest, read_samples
 
 def test_kind_and_name() -> None:
     """Each kind has a name that says what it is about."""
-    assert (ForgetRequest(clients=("7", "3")).kind, ForgetRequest(clients=("7", "3")).name) == ("client", "client-3-7")
+    assert (ForgetRequest(clients=("7", "3")).kind, ForgetRequest(clients=("7", "3")).name) == (
+        "client",
+        "client-3-7",
+    )
     assert (ForgetRequest(classes=(7,)).kind, ForgetRequest(classes=(7,)).name) == ("class", "class-7")
     assert ForgetRequest(samples={"3": (9, 5, 5)}).samples == {"3": (5, 9)}
     assert ForgetRequest(samples={"3": (5, 9)}).name.startswith("sample-3x2-")
@@ -31,7 +33,10 @@ ids = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1,
 def test_names_are_safe_as_file_names_and_distinct(first: str, second: str) -> None:
     """No separator, no leading dot, and two clients never share a name."""
     name = ForgetRequest(clients=(first,)).name
-    assert "/" not in name and "\\" not in name and not name.startswith(".") and name.isascii()
+    assert "/" not in name
+    assert "\\" not in name
+    assert not name.startswith(".")
+    assert name.isascii()
     assert (first == second) == (name == ForgetRequest(clients=(second,)).name)
 
 
@@ -43,7 +48,7 @@ def test_json_round_trip(samples: dict[str, tuple[int, ...]]) -> None:
 
 
 def test_drop_is_what_the_others_leave_out() -> None:
-    """A class request drops labels, a sample request positions, a client request nothing: the client is not asked."""
+    """A class request drops labels, a sample request positions; a forgotten client is not asked at all."""
     assert ForgetRequest(classes=(7,)).drop.config("0") == {"drop-classes": [7]}
     assert ForgetRequest(samples={"3": (5,)}).drop.config("3") == {"drop-indices": [5]}
     assert ForgetRequest(samples={"3": (5,)}).drop.config("4") == {}
@@ -73,7 +78,9 @@ def test_samples_file(tmp_path: Path) -> None:
     assert read_samples(path) == {"3": (1, 2), "hospital-a": (0,)}
 
 
-@pytest.mark.parametrize("text", ["[1, 2]", '{"3": 1}', '{"3": [1.5]}', '{"3": [-1]}', '{"3": [true]}', '{"3": "12"}', "{"])
+@pytest.mark.parametrize(
+    "text", ["[1, 2]", '{"3": 1}', '{"3": [1.5]}', '{"3": [-1]}', '{"3": [true]}', '{"3": "12"}', "{"]
+)
 def test_bad_samples_files(tmp_path: Path, text: str) -> None:
     """Anything else is refused by name of the file."""
     path = tmp_path / "samples.json"

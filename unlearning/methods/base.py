@@ -31,7 +31,8 @@ class Needs:
     Parameters
     ----------
     log
-        ``none``; ``sum``: the running Σ weight·update of each client is enough; ``full``: single rounds are read.
+        ``none``; ``sum``: the running Σ weight·update of each client is enough; ``full``: single rounds are
+        read.
     public
         Whether the server needs data of its own.
     remaining

@@ -1,19 +1,22 @@
 """Forgetting a client by subtraction, repaired by distillation on the server.
 
-Wu, Zhu, Mitra, "Federated Unlearning with Knowledge Distillation", arXiv 2201.09441, section 3.3. The teacher is the old model
-M_F, the student starts at M' (see `subtract`), and on the server's own inputs X the student minimises
+Wu, Zhu, Mitra, "Federated Unlearning with Knowledge Distillation", arXiv 2201.09441, section 3.3. The teacher
+is the old model M_F, the student starts at M' (see `subtract`), and on the server's own inputs X the student
+minimises
 
     T² · KL( softmax(teacher(X) / T) ‖ softmax(student(X) / T) )  [ + λ · cross-entropy(student(X), y) ]
 
-with a high T; afterwards T = 1. X need not be labelled; where it is, λ > 0 adds the hard labels. A backdoor's trigger does
-not occur in X and so is not taught. Optionally a few federated rounds of the remaining clients follow.
+with a high T; afterwards T = 1. X need not be labelled; where it is, λ > 0 adds the hard labels. A backdoor's
+trigger does not occur in X and so is not taught. Optionally a few federated rounds of the remaining clients
+follow.
 
-Differs from the paper: ``teacher-filter`` may leave out the share of X on which teacher and student disagree most.
+Differs from the paper: ``teacher-filter`` may leave out the share of X on which teacher and student disagree
+most.
 
-Guarantee: approximate, and the teacher still remembers the client: what it says about X may carry the client over. Read the
-membership figures, not only the backdoor's.
-Needs: the log with retention ``sum`` and public data on the server; the remaining clients only for post-training rounds.
-Cost: no round, or the post-training ones.
+Guarantee: approximate, and the teacher still remembers the client: what it says about X may carry the client
+over. Read the membership figures, not only the backdoor's. Needs: the log with retention ``sum`` and public
+data on the server; the remaining clients only for post-training rounds. Cost: no round, or the post-training
+ones.
 """
 
 from dataclasses import replace
@@ -42,15 +45,18 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> T
     student, teacher
         Logits, shape [n, classes].
     temperature
-        T > 0. The factor T² keeps the gradient's size independent of T (Hinton, Vinyals, Dean, arXiv 1503.02531, section 2).
+        T > 0. The factor T² keeps the gradient's size independent of T (Hinton, Vinyals, Dean, arXiv
+        1503.02531, section 2).
     """
     log_student = functional.log_softmax(student / temperature, dim=1)
     log_teacher = functional.log_softmax(teacher / temperature, dim=1)
-    return temperature**2 * functional.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
+    return temperature**2 * functional.kl_div(
+        log_student, log_teacher, reduction="batchmean", log_target=True
+    )
 
 
 def agreeing(student: Tensor, teacher: Tensor, drop_share: float) -> Tensor:
-    """Return the positions that remain when the share with the largest KL(teacher ‖ student) is dropped, sorted.
+    """Return the positions left when the share with the largest KL(teacher ‖ student) is dropped, sorted.
 
     Parameters
     ----------
@@ -91,21 +97,25 @@ def distil(
         Draws the batches.
     """
     device = next(student.parameters()).device
-    optimizer = make_optimizer(list(student.parameters()), TrainSettings(momentum=momentum), settings.learning_rate)
+    optimizer = make_optimizer(
+        list(student.parameters()), TrainSettings(momentum=momentum), settings.learning_rate
+    )
     steps = settings.epochs * -(-len(data) // settings.batch_size)
     student.train()
     for batch in batches(len(data), settings.batch_size, steps, generator):
         logits = student(data.x[batch].to(device))
         loss = distillation_loss(logits, teacher_logits[batch].to(device), settings.temperature)
         if settings.hard_label_weight > 0:
-            loss = loss + settings.hard_label_weight * functional.cross_entropy(logits, data.y[batch].to(device))
+            loss = loss + settings.hard_label_weight * functional.cross_entropy(
+                logits, data.y[batch].to(device)
+            )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
 
 def distilled(job: ForgetJob) -> Outcome:
-    """Subtract, then distil the old model into the result, then train on with the remaining clients if asked to."""
+    """Subtract, distil the old model into the result, and train on with the remaining clients if asked to."""
     run, settings, public = job.run, job.settings, job.run.public
     if public is None:
         raise RuntimeError("needs were not checked")
@@ -127,7 +137,7 @@ def distilled(job: ForgetJob) -> Outcome:
 
 def _post_trained(job: ForgetJob, flat: Tensor) -> Tensor:
     run, rounds = job.run, job.settings.post_training_rounds
-    # The rounds are numbered on from the run's last, so that clients draw fresh batches and the decayed learning rate.
+    # Numbered on from the run's last round, so that clients draw fresh batches and the decayed learning rate.
     first = run.plan.rounds
     plan = replace(run.plan, rounds=first + rounds)
 
@@ -140,14 +150,14 @@ def _post_trained(job: ForgetJob, flat: Tensor) -> Tensor:
 
 
 def needs(settings: ForgetSettings) -> Needs:
-    """Return the needs of the subtraction, public data, and the remaining clients for post-training rounds."""
+    """Return the subtraction's needs, public data, and the remaining clients for post-training rounds."""
     return replace(subtract.needs(settings), public=True, remaining=settings.post_training_rounds > 0)
 
 
 METHOD = Method(
     name="distill",
     summary="subtract the client's logged updates, then distil the old model into the result on public data",
-    guarantee="approximate: the teacher has seen the client, so its answers on public data may carry the client over",
+    guarantee="approximate: the teacher has seen the client, and its answers may carry the client over",
     cost="no round and no client visit, or `forget.post-training-rounds` rounds",
     serves=frozenset({"client"}),
     refusal="it starts from a subtraction, and the log holds one update per client, not per class or example",

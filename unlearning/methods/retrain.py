@@ -1,8 +1,8 @@
 """Retraining without the forgotten data: the reference for every other method.
 
-Same seed, rounds and settings, same initial model, without D_f: a forgotten client takes no part; for class and sample
-requests each client leaves the named examples out. Guarantee: exact. Needs: the remaining clients online. Cost: every round of
-the run again.
+Same seed, rounds and settings, same initial model, without D_f: a forgotten client takes no part; for class
+and sample requests each client leaves the named examples out. Guarantee: exact. Needs: the remaining clients
+online. Cost: every round of the run again.
 """
 
 from dataclasses import replace

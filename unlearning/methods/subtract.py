@@ -1,17 +1,18 @@
 """Forgetting a client by subtracting its logged updates.
 
-Wu, Zhu, Mitra, "Federated Unlearning with Knowledge Distillation", arXiv 2201.09441, section 3.2. With w_{t,i} the weight that
-client i's update ΔM_t^i had in round t, and N clients in the round:
+Wu, Zhu, Mitra, "Federated Unlearning with Knowledge Distillation", arXiv 2201.09441, section 3.2. With
+w_{t,i} the weight that client i's update ΔM_t^i had in round t, and N clients in the round:
 
     lazy (the form adopted there):  M' = M_F − Σ_t w_{t,target} ΔM_t^target
     renormalised (for comparison):  M' = M_1 + Σ_t [ΔM_t − w_{t,target} ΔM_t^target] / (1 − w_{t,target})
 
-The paper writes both for equal weights, w = 1/N: then the factors are 1/N, N/(N−1) and 1/(N−1). Here they are the weights that
-were used. A round in which nobody but the target took part contributes nothing to the renormalised form.
+The paper writes both for equal weights, w = 1/N: then the factors are 1/N, N/(N−1) and 1/(N−1). Here they are
+the weights that were used. A round in which nobody but the target took part contributes nothing to the
+renormalised form.
 
-Guarantee: approximate. The subtraction is exact, but later updates of the others were computed at models that contained the
-target; that skew stays. Accuracy usually suffers: `distill` repairs it.
-Needs: the log with retention ``sum`` for the lazy form, ``full`` for the renormalised one; no client. Cost: no round.
+Guarantee: approximate. The subtraction is exact, but later updates of the others were computed at models that
+contained the target; that skew stays. Accuracy usually suffers: `distill` repairs it. Needs: the log with
+retention ``sum`` for the lazy form, ``full`` for the renormalised one; no client. Cost: no round.
 """
 
 import torch
@@ -109,7 +110,7 @@ def needs(settings: ForgetSettings) -> Needs:
 METHOD = Method(
     name="subtract",
     summary="subtract the client's logged updates",
-    guarantee="approximate: the client's own updates are gone, their influence on the others' later updates is not",
+    guarantee="approximate: the client's updates are gone, their influence on later updates of others is not",
     cost="no round, no client visit",
     serves=frozenset({"client"}),
     refusal="the log holds one update per client, not per class or example",

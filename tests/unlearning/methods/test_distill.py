@@ -34,7 +34,9 @@ def run(tmp_path: Path) -> TrainedRun:
     generator = torch_generator(1, "updates")
     a, b = torch.randn(9, generator=generator), 3 * torch.randn(9, generator=generator)
     rounds: Rounds = [{"a": (1, a), "b": (1, b)}]
-    return logged_run(tmp_path / "log", rounds, initial=torch.zeros(9), build_model=linear_model, public=public())
+    return logged_run(
+        tmp_path / "log", rounds, initial=torch.zeros(9), build_model=linear_model, public=public()
+    )
 
 
 def test_loss_worked_by_hand() -> None:
@@ -70,7 +72,7 @@ def test_the_direction_of_the_divergence_is_pinned() -> None:
 
 
 def test_gradient_size_does_not_depend_on_the_temperature() -> None:
-    """For large T the gradient of T²·KL tends to (s − t)/classes (Hinton et al., equation 4, zero-mean logits)."""
+    """For large T the gradient of T²·KL tends to (s − t)/classes (Hinton et al., equation 4)."""
     student = torch.tensor([[0.3, -0.3]], requires_grad=True)
     teacher = torch.tensor([[-0.2, 0.2]])
     distillation_loss(student, teacher, 100.0).backward()
@@ -79,7 +81,7 @@ def test_gradient_size_does_not_depend_on_the_temperature() -> None:
 
 
 def test_the_student_moves_towards_the_teacher(run: TrainedRun) -> None:
-    """After distillation its answers on public data are closer to the old model's than the subtraction's are."""
+    """After distillation its answers on public data are closer to the old model's than before."""
     assert run.public is not None
     settings = ForgetSettings(epochs=10, learning_rate=0.05, hard_label_weight=0.0)
     before = forget(run, REQUEST, "subtract", settings).flat
@@ -96,7 +98,9 @@ def test_the_student_moves_towards_the_teacher(run: TrainedRun) -> None:
 def test_no_epoch_is_subtraction(run: TrainedRun) -> None:
     """The neutral setting."""
     settings = ForgetSettings(epochs=0)
-    assert forget(run, REQUEST, "distill", settings).flat.equal(forget(run, REQUEST, "subtract", settings).flat)
+    assert forget(run, REQUEST, "distill", settings).flat.equal(
+        forget(run, REQUEST, "subtract", settings).flat
+    )
 
 
 def test_teacher_as_student_stays_where_it_is(run: TrainedRun) -> None:
@@ -113,7 +117,10 @@ def test_hard_labels_count_only_with_a_weight(run: TrainedRun) -> None:
     """With weight 0 other labels change nothing; with a weight they do."""
     assert run.public is not None
     flipped = replace(run, public=Examples(run.public.x, 1 - run.public.y))
-    without, with_labels = ForgetSettings(hard_label_weight=0.0, epochs=2), ForgetSettings(hard_label_weight=0.5, epochs=2)
+    without, with_labels = (
+        ForgetSettings(hard_label_weight=0.0, epochs=2),
+        ForgetSettings(hard_label_weight=0.5, epochs=2),
+    )
 
     def result(of: TrainedRun, settings: ForgetSettings) -> Tensor:
         return forget(of, REQUEST, "distill", settings).flat
@@ -145,14 +152,16 @@ def test_the_run_is_not_altered(run: TrainedRun) -> None:
     assert run.public is not None
     final, x = run.final.clone(), run.public.x.clone()
     forget(run, REQUEST, "distill", ForgetSettings(epochs=1))
-    assert run.final.equal(final) and run.public.x.equal(x)
+    assert run.final.equal(final)
+    assert run.public.x.equal(x)
 
 
 def test_a_client_that_never_took_part_changes_nothing(run: TrainedRun) -> None:
     """No distillation either: the model comes back as it was."""
     other = replace(run, clients=("a", "b", "c"))
     result = forget(other, ForgetRequest(clients=("c",)), "distill", ForgetSettings())
-    assert result.flat.equal(run.final) and "never took part" in result.notes[0]
+    assert result.flat.equal(run.final)
+    assert "never took part" in result.notes[0]
 
 
 def test_public_data_are_needed(run: TrainedRun) -> None:
@@ -171,4 +180,5 @@ def test_a_diverging_student_is_an_error(run: TrainedRun) -> None:
 def test_models_keep_their_own_device_and_mode(run: TrainedRun) -> None:
     """The builder's module is a plain module; nothing of it is shared between teacher and student."""
     teacher, student = run.model(run.final), run.model(run.initial)
-    assert isinstance(teacher, nn.Module) and teacher is not student
+    assert isinstance(teacher, nn.Module)
+    assert teacher is not student

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 from strategies.errors import BadInput
@@ -40,20 +39,20 @@ def two_rounds(tmp_path: Path) -> TrainedRun:
 def test_lazy_form_worked_by_hand(two_rounds: TrainedRun) -> None:
     """Two clients, one parameter, M_1 = 10.
 
-    Round 1: weights 1/4 and 3/4, ΔM = 2/4 + 3·4/4 = 3.5. Round 2: weights 1/2, ΔM = 1/2 − 1/2 = 0. M_F = 13.5.
-    Forgetting b: 13.5 − (3/4·4 + 1/2·(−1)) = 13.5 − 2.5 = 11.
+    Round 1: weights 1/4 and 3/4, ΔM = 2/4 + 3·4/4 = 3.5. Round 2: weights 1/2, ΔM = 1/2 − 1/2 = 0. M_F =
+    13.5. Forgetting b: 13.5 − (3/4·4 + 1/2·(−1)) = 13.5 − 2.5 = 11.
     """
     assert two_rounds.final.tolist() == [13.5]
     assert subtract(two_rounds, "b").tolist() == [11.0]
 
 
 def test_renormalised_form_worked_by_hand(two_rounds: TrainedRun) -> None:
-    """Forgetting b: 10 + (3.5 − 3)/(1 − 3/4) + (0 + 1/2)/(1 − 1/2) = 10 + 2 + 1 = 13: a alone, with weight 1."""
+    """Forgetting b: 10 + (3.5 − 3)/(1 − 3/4) + (0 + 1/2)/(1 − 1/2) = 13: a alone, with weight 1."""
     assert subtract(two_rounds, "b", form=RENORMALISED).tolist() == [13.0]
 
 
 def test_renormalised_step_is_the_papers_for_equal_weights() -> None:
-    """With w = 1/N: N/(N−1)·ΔM − 1/(N−1)·ΔM^target, the paper's method 1, for N = 5, ΔM = 3, ΔM^target = 7."""
+    """With w = 1/N: N/(N−1)·ΔM − 1/(N−1)·ΔM^target, the paper's method 1 (N = 5, ΔM = 3, ΔM^t = 7)."""
     step = renormalised_step(one(3.0), one(7.0) / 5, 1 / 5)
     assert step.item() == pytest.approx(5 / 4 * 3.0 - 1 / 4 * 7.0)
 
@@ -127,7 +126,9 @@ def test_sign_is_pinned() -> None:
 
 def test_the_renormalised_form_needs_every_round(tmp_path: Path) -> None:
     """Sums are not enough for it."""
-    run = logged_run(tmp_path / "log", [{"a": (1, one(2.0)), "b": (1, one(0.0))}], initial=one(1.0), retention="sum")
+    run = logged_run(
+        tmp_path / "log", [{"a": (1, one(2.0)), "b": (1, one(0.0))}], initial=one(1.0), retention="sum"
+    )
     with pytest.raises(BadInput, match=r"subtract needs log\.retention full, but the run kept 'sum'"):
         subtract(run, "b", form=RENORMALISED)
 
@@ -142,7 +143,9 @@ def test_interval_retention_is_refused(tmp_path: Path) -> None:
 
 def test_a_strategy_that_does_not_average_is_refused(tmp_path: Path) -> None:
     """With FedAdam, Σ w·ΔM is not what moved the model."""
-    run = logged_run(tmp_path / "log", [{"a": (1, one(2.0)), "b": (1, one(0.0))}], initial=one(1.0), averaging=False)
+    run = logged_run(
+        tmp_path / "log", [{"a": (1, one(2.0)), "b": (1, one(0.0))}], initial=one(1.0), averaging=False
+    )
     with pytest.raises(BadInput, match="needs rounds that averaged the clients' updates"):
         subtract(run, "b")
 
