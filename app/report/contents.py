@@ -1,0 +1,204 @@
+"""What a report is made of, read from a run's folder: only what is there, whatever state the run is in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app.config import read_toml
+from app.report.triggered import TriggeredImage, read_triggered
+from strategies.errors import BadInput, RunCorrupt
+from strategies.files import read_json
+from strategies.run_folder import RunFolder
+from strategies.settings import Scalar, split_list
+from strategies.update_log import UpdateLog
+from strategies.wire import client_sort_key
+
+RETRAIN = "retrain"
+"""Name of the method that every other is compared with."""
+
+
+@dataclass(frozen=True)
+class Forgetting:
+    """A request that was answered.
+
+    Parameters
+    ----------
+    name
+        Name of its folder.
+    result
+        ``result.json``.
+    audit
+        ``audit.json``, or None where nothing was audited.
+    triggered
+        Triggered test images with the models' predictions.
+    """
+
+    name: str
+    result: Mapping[str, Any]
+    audit: Mapping[str, Any] | None
+    triggered: tuple[TriggeredImage, ...]
+
+    @property
+    def method(self) -> str:
+        """Name of the forgetting method."""
+        return str(self.result["method"])
+
+    @property
+    def request(self) -> Mapping[str, Any]:
+        """What was to be forgotten."""
+        request: Mapping[str, Any] = self.result["request"]
+        return request
+
+    @property
+    def clients(self) -> tuple[str, ...]:
+        """Clients that the request names, as a whole or for some of their examples."""
+        return tuple(self.request.get("clients") or self.request.get("samples") or ())
+
+
+@dataclass(frozen=True)
+class Contributions:
+    """How far each client's update moved the model in each round.
+
+    Parameters
+    ----------
+    clients
+        Client-ids, in order.
+    rounds
+        Round numbers, ascending.
+    lengths
+        By (client-id, round): norm of the client's update times its weight in the round. A client that was
+        not aggregated in a round has no entry.
+    averaging
+        Whether the model moved by the weighted sum of the updates in every round; a strategy that does
+        something else with them moves it by other lengths.
+    """
+
+    clients: tuple[str, ...]
+    rounds: tuple[int, ...]
+    lengths: Mapping[tuple[str, int], float]
+    averaging: bool
+
+    def total(self, client_id: str) -> float:
+        """Return the sum over the rounds."""
+        return sum(length for (client, _), length in self.lengths.items() if client == client_id)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as it lies in its folder.
+
+    Parameters
+    ----------
+    name, created
+        Name, and time of creation.
+    config_toml, settings
+        The resolved config as a document and by key.
+    rounds
+        Lines of ``metrics.jsonl``.
+    summary
+        ``summary.json``; empty while the run is not finished.
+    forgettings
+        Requests that were answered.
+    contributions
+        From the update log; None without one.
+    problems
+        What could not be read, a sentence each.
+    """
+
+    name: str
+    created: str
+    config_toml: str
+    settings: Mapping[str, Scalar]
+    rounds: tuple[Mapping[str, Any], ...]
+    summary: Mapping[str, Any]
+    forgettings: tuple[Forgetting, ...]
+    contributions: Contributions | None
+    problems: tuple[str, ...]
+
+    @property
+    def label_counts(self) -> dict[str, list[int]]:
+        """Examples of each class by client-id, in order; clients that said nothing of labels are left out."""
+        clients: Mapping[str, Any] = self.summary.get("clients") or {}
+        ordered = sorted(clients, key=client_sort_key)
+        return {c: list(clients[c]["label-counts"]) for c in ordered if clients[c].get("label-counts")}
+
+    @property
+    def poisoned(self) -> frozenset[str]:
+        """Clients that were made to attack."""
+        if self.settings.get("attack.kind", "none") == "none":
+            return frozenset()
+        return frozenset(split_list(str(self.settings.get("attack.clients", ""))))
+
+    @property
+    def forgotten(self) -> frozenset[str]:
+        """Clients that some request names, as a whole or for some of their examples."""
+        return frozenset(client for forgetting in self.forgettings for client in forgetting.clients)
+
+    def marks(self, client_id: str) -> str:
+        """Return what is special about a client, in words; empty for most."""
+        words = [
+            w
+            for w, group in (("attacker", self.poisoned), ("forgotten", self.forgotten))
+            if client_id in group
+        ]
+        return ", ".join(words)
+
+
+def read_run(folder: RunFolder) -> RunRecord:
+    """Read all that a report needs.
+
+    Raises
+    ------
+    RunCorrupt
+        If a file that is there is damaged; a damaged update log becomes a problem of the record instead,
+        because the rest of the run can still be shown.
+    """
+    problems: list[str] = []
+    return RunRecord(
+        name=folder.name,
+        created=str(read_json(folder.path / "run.json").get("created", "")),
+        config_toml=folder.read_config(),
+        settings=read_toml(folder.path / "config.toml"),
+        rounds=tuple(line for line in folder.read_metrics() if "round" in line),
+        summary=folder.read_summary() if (folder.path / "summary.json").exists() else {},
+        forgettings=_read_forgettings(folder, problems),
+        contributions=_read_contributions(folder, problems),
+        problems=tuple(problems),
+    )
+
+
+def _read_forgettings(folder: RunFolder, problems: list[str]) -> tuple[Forgetting, ...]:
+    found = []
+    for name in folder.forget_requests():
+        path = folder.forget_folder(name)
+        if (path / "result.json").exists():
+            found.append(_read_forgetting(path))
+        else:
+            problems.append(f"forget/{name} holds no result: that forgetting was not finished.")
+    return tuple(found)
+
+
+def _read_forgetting(path: Path) -> Forgetting:
+    result, audit = read_json(path / "result.json"), path / "audit.json"
+    if not isinstance(result.get("request"), dict) or "method" not in result:
+        raise RunCorrupt(f"{path / 'result.json'}: damaged, expected the keys 'request' and 'method'")
+    return Forgetting(path.name, result, read_json(audit) if audit.exists() else None, read_triggered(path))
+
+
+def _read_contributions(folder: RunFolder, problems: list[str]) -> Contributions | None:
+    if not folder.log_path.is_dir():
+        return None
+    try:
+        log = UpdateLog.open(folder.log_path)
+        entries, averaging = log.entries(), set(log.averaging_rounds())
+    except (RunCorrupt, BadInput) as error:
+        problems.append(f"The update log could not be read: {error}.")
+        return None
+    rounds = log.rounds()
+    lengths = {(e.client_id, e.round): e.weight * e.norm for e in entries}
+    return (
+        Contributions(tuple(log.clients()), tuple(rounds), lengths, averaging >= set(rounds))
+        if lengths
+        else None
+    )

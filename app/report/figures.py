@@ -1,0 +1,265 @@
+"""The figures of the report: each a function from numbers to a picture with its caption."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from app.report.canvas import (
+    BLUE,
+    GRID,
+    INK,
+    MUTED,
+    ORANGE,
+    RED,
+    Picture,
+    new_figure,
+    plain,
+    short_label,
+    style_axes,
+    to_svg,
+)
+from app.report.contents import Contributions, RunRecord
+from app.wording import COLUMNS, MISSING, count, gap, listed, number
+
+_MARKERS = {
+    "before": ("before", "o", "none", MUTED, 4),
+    "after": ("after", "o", BLUE, BLUE, 3),
+    "retrain": ("retrained", "D", ORANGE, ORANGE, 2),
+}
+"""Label, marker, fill, edge and height in the pile by model."""
+_CURVES = ("test-accuracy", "attack-success-rate", "test-loss", "train-loss")
+Matrix = npt.NDArray[np.float64]
+
+_COLOURS = ListedColormap(mpl.colormaps["YlGnBu"](np.linspace(0.08, 0.95, 128)))
+"""Light to dark, safe for colour-blind readers and sparing of ink; its light end stands out from paper."""
+_MOST_NAMED = 30
+"""Rows beyond which those of a heat map grow thinner, not the map higher; only marked ones are named."""
+_MOST_WRITTEN = 400
+"""Cells beyond which a heat map shows colours without text."""
+
+
+def learning_curve(rounds: Sequence[Mapping[str, Any]]) -> Picture | None:
+    """Draw accuracy, attack success and loss over the rounds; None where no round reports any of them."""
+    curves = {key: _series(rounds, key) for key in _CURVES}
+    if not any(curves.values()):
+        return None
+    figure = new_figure(3.0)
+    left, right = figure.subplots(1, 2, width_ratios=[3, 2])
+    style_axes(left, "Accuracy on test data", "round", "%")
+    style_axes(right, "Loss", "round", "cross-entropy")
+    _draw_curve(left, curves["test-accuracy"], "test accuracy", BLUE, "o", "-")
+    _draw_curve(left, curves["attack-success-rate"], "attack success rate", RED, "s", "--")
+    _draw_curve(right, curves["test-loss"], "on test data", BLUE, "o", "-")
+    _draw_curve(right, curves["train-loss"], "on the clients' training data", ORANGE, "^", "--")
+    left.set_ylim(-3, 103)
+    right.set_ylim(bottom=0)
+    for axes in (left, right):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+        if axes.lines:
+            axes.legend(frameon=False, fontsize=8.5, labelcolor=INK, loc="best")
+    caption = _learning_words(curves)
+    return Picture(to_svg(figure, "learning", caption), caption)
+
+
+def _series(rounds: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:
+    return [(line["round"], float(line[key])) for line in rounds if line.get(key) is not None]
+
+
+def _draw_curve(
+    axes: Axes, points: Sequence[tuple[int, float]], label: str, colour: str, marker: str, dash: str
+) -> None:
+    if points:
+        x, y = zip(*points, strict=True)
+        every = max(1, len(points) // 20)
+        axes.plot(
+            x,
+            y,
+            dash,
+            color=colour,
+            label=label,
+            linewidth=1.8,
+            marker=marker,
+            markersize=4.5,
+            markevery=every,
+        )
+
+
+def _learning_words(curves: Mapping[str, Sequence[tuple[int, float]]]) -> str:
+    parts = []
+    names = {"test-accuracy": "test accuracy", "attack-success-rate": "attack success rate"}
+    for key, name in names.items():
+        if points := curves[key]:
+            (first, start), (last, end) = points[0], points[-1]
+            parts.append(f"{name} {number(start)} % after round {first}, {number(end)} % after round {last}")
+    if points := curves["test-loss"]:
+        parts.append(f"test loss from {number(points[0][1], 3)} to {number(points[-1][1], 3)}")
+    return (
+        f"Learning curve: {'; '.join(parts)}."
+        if parts
+        else "Learning curve: the clients' training loss by round."
+    )
+
+
+def comparison(audit: Mapping[str, Any], name: str) -> Picture | None:
+    """Draw each percentage before, after and retrained on one axis; None where nothing was measured."""
+    models = {key: audit.get(key) or {} for key in ("before", "after", "retrain")}
+    columns = [c for c in COLUMNS if c.unit == "%" and any(m.get(c.key) is not None for m in models.values())]
+    if not columns:
+        return None
+    figure = new_figure(0.9 + 0.36 * len(columns))
+    axes = figure.subplots()
+    style_axes(axes, "Before, after and retrained", "%")
+    axes.set_xlim(-2, 102)
+    axes.set_ylim(len(columns) - 0.4, -0.6)
+    axes.set_yticks(range(len(columns)), [f"{c.title} ({c.short})" for c in columns], color=INK)
+    for row, column in enumerate(columns):
+        after, retrain = models["after"].get(column.key), models["retrain"].get(column.key)
+        if after is not None and retrain is not None:
+            axes.plot([after, retrain], [row, row], color=INK, linewidth=2.2, solid_capstyle="butt", zorder=1)
+    for model, (label, style, face, edge, height) in _MARKERS.items():
+        values = [models[model].get(column.key) for column in columns]
+        x = [np.nan if value is None else float(value) for value in values]
+        marker = axes.plot(x, range(len(x)), style, color=face, markersize=7, label=label)[0]
+        marker.set(markeredgecolor=edge, markeredgewidth=1.6, zorder=height)
+    axes.legend(
+        frameon=False,
+        fontsize=8.5,
+        labelcolor=INK,
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        ncols=3,
+        borderpad=0,
+    )
+    gaps = audit.get("gaps") or {}
+    words = listed(f"{c.short} {gap(gaps[c.key])}" for c in columns if gaps.get(c.key) is not None)
+    caption = "The bar between after and retrained is the gap" + (f", in points: {words}." if words else ".")
+    return Picture(to_svg(figure, name, caption), caption)
+
+
+def contribution_map(record: RunRecord, contributions: Contributions) -> Picture:
+    """Draw how far each client's update moved the model in each round, and its sum over the rounds."""
+    values = np.full((len(contributions.clients), len(contributions.rounds)), np.nan)
+    for row, client in enumerate(contributions.clients):
+        for column, server_round in enumerate(contributions.rounds):
+            values[row, column] = contributions.lengths.get((client, server_round), np.nan)
+    figure, axes, totals_axes = _map_with_totals(len(values))
+    style_axes(axes, "Length of the client's weighted update", "round", "client")
+    image = _draw_map(axes, values)
+    _write_cells(axes, values, numbers=False)
+    _name_rows(axes, record, contributions.clients)
+    ticks = [int(t) for t in MaxNLocator(12, integer=True).tick_values(0, len(contributions.rounds) - 1)]
+    ticks = [t for t in ticks if 0 <= t < len(contributions.rounds)]
+    axes.set_xticks(ticks, [str(contributions.rounds[t]) for t in ticks])
+    bar = figure.colorbar(image, ax=axes, pad=0.01, fraction=0.03)
+    bar.ax.tick_params(labelsize=8, color=GRID, labelcolor=MUTED)
+    bar.outline.set_visible(False)
+    totals = np.nansum(values, axis=1)
+    _draw_totals(totals_axes, totals, record, contributions.clients)
+    caption = _contribution_words(record, contributions, totals)
+    return Picture(to_svg(figure, "contributions", caption), caption)
+
+
+def _contribution_words(record: RunRecord, contributions: Contributions, totals: Matrix) -> str:
+    order = np.argsort(-totals, kind="stable")
+    most, least = (contributions.clients[int(i)] for i in (order[0], order[-1]))
+    parts = [
+        f"{count(len(totals), 'client')} in {count(len(contributions.rounds), 'round')}: "
+        f"over all rounds client {most} moved the model most and client {least} least"
+    ]
+    everything = totals.sum()
+    for rank, row in enumerate(order, start=1):
+        client = contributions.clients[int(row)]
+        if (marks := record.marks(client)) and everything > 0:
+            share = 100.0 * totals[row] / everything
+            parts.append(f"client {client} ({marks}) is number {rank} with {number(share)} % of the sum")
+    parts.append("an empty cell or a dash: the client's update was not part of that round")
+    return "; ".join(parts) + "."
+
+
+def label_map(record: RunRecord, class_names: Sequence[str]) -> Picture | None:
+    """Draw how many examples of each class each client holds; None where the clients did not say."""
+    counts = record.label_counts
+    if not counts:
+        return None
+    num_classes = max(len(row) for row in counts.values())
+    values = np.array([row + [0] * (num_classes - len(row)) for row in counts.values()], dtype=np.float64)
+    figure, axes, totals_axes = _map_with_totals(len(values))
+    style_axes(axes, "Examples of each class", "class", "client")
+    _draw_map(axes, np.where(values > 0, values, np.nan))
+    _name_rows(axes, record, list(counts))
+    names = [class_names[i] if i < len(class_names) else str(i) for i in range(num_classes)]
+    step = -(-num_classes // 25)
+    axes.set_xticks(range(0, num_classes, step), [short_label(n) for n in names[::step]])
+    if max(map(len, names)) > 4:
+        axes.tick_params(axis="x", rotation=40)
+    for label in axes.get_xticklabels():
+        plain(label)
+    _write_cells(axes, values, numbers=True)
+    totals = values.sum(axis=1)
+    _draw_totals(totals_axes, totals, record, list(counts))
+    caption = _label_words(values, totals)
+    return Picture(to_svg(figure, "labels", caption), caption)
+
+
+def _label_words(values: Matrix, totals: Matrix) -> str:
+    held = (values > 0).sum(axis=1)
+    classes = str(held.min()) if held.min() == held.max() else f"{held.min()} to {held.max()}"
+    sizes = f"{totals.min():,.0f} to {totals.max():,.0f}"
+    return (
+        f"{count(len(values), 'client')} hold {sizes} examples each, {totals.sum():,.0f} in all; "
+        f"each sees {classes} of the {count(values.shape[1], 'class')}. An empty cell or a dash: none."
+    )
+
+
+def _map_with_totals(num_rows: int) -> tuple[Figure, Axes, Axes]:
+    figure = new_figure(1.1 + 0.27 * min(num_rows, _MOST_NAMED))
+    axes, totals = figure.subplots(1, 2, width_ratios=[4, 1])
+    return figure, axes, totals
+
+
+def _draw_map(axes: Axes, values: Matrix) -> Any:
+    axes.grid(visible=False)
+    axes.set_facecolor("none")
+    top = float(np.nanmax(values)) if np.isfinite(values).any() else 1.0
+    return axes.imshow(values, _COLOURS, aspect="auto", interpolation="none", vmin=0.0, vmax=top or 1.0)
+
+
+def _name_rows(axes: Axes, record: RunRecord, clients: Sequence[str]) -> None:
+    marks = {row: text for row, client in enumerate(clients) if (text := record.marks(client))}
+    rows = range(len(clients)) if len(clients) <= _MOST_NAMED else list(marks)
+    names = [short_label(clients[r]) + (f"  {marks[r]} ▸" if r in marks else "") for r in rows]
+    axes.set_yticks(rows, names)
+    for row, label in zip(rows, axes.get_yticklabels(), strict=True):
+        plain(label)
+        if row in marks:
+            label.set(color=RED, fontweight="bold")
+
+
+def _draw_totals(axes: Axes, totals: Matrix, record: RunRecord, clients: Sequence[str]) -> None:
+    style_axes(axes, "Sum")
+    colours = [RED if record.marks(client) else BLUE for client in clients]
+    axes.barh(range(len(totals)), totals, color=colours, height=0.7)
+    axes.set_ylim(len(totals) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", left=False, labelleft=False)
+    axes.xaxis.set_major_locator(MaxNLocator(3))
+
+
+def _write_cells(axes: Axes, values: Matrix, *, numbers: bool) -> None:
+    """Write a dash into the empty cells and, if so wished, the number into the others."""
+    if values.size > _MOST_WRITTEN:
+        return
+    middle = np.nanmax(values, initial=0.0) / 2
+    for (row, column), value in np.ndenumerate(values):
+        if not value > 0:
+            axes.text(column, row, MISSING, ha="center", va="center", fontsize=8, color=MUTED)
+        elif numbers:
+            colour = "#ffffff" if value > middle else "#1a1f24"
+            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color=colour)

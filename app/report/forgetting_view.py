@@ -1,0 +1,260 @@
+"""What the page shows of one forgetting: its table, its notes, its pictures, in words and numbers."""
+
+import base64
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+
+from app import wording
+from app.report.canvas import Picture
+from app.report.contents import RETRAIN, Forgetting, RunRecord
+from app.report.figures import comparison
+from app.report.triggered import TriggeredImage
+from app.wording import COLUMNS, MISSING
+from unlearning.methods import METHODS
+
+MOST_IMAGES = 12
+"""Triggered images that are shown."""
+
+_MODELS = ("before", "after", RETRAIN)
+_LABELS = {RETRAIN: "retrained"}
+_EXTRAS = {
+    "mia_attacker_accuracy": "membership attacker's own accuracy, % (50: it only guesses)",
+    "mia_guessing_bound": "accuracy that guessing would reach by luck, %",
+    "mia_meaningful": "membership attack meaningful",
+    "mia_examples_per_side": "examples per side of the membership attack",
+    "worst_client_accuracy": "accuracy of the remaining client served worst, %",
+    "mean_client_accuracy": "mean accuracy over the remaining clients, %",
+    "output_distance.forget": "output distance to retrained on forgotten data, nats",
+    "output_distance.retain": "output distance to retrained on retained data, nats",
+    "output_distance.test": "output distance to retrained on test data, nats",
+    "parameter_distance": "parameter distance to retrained (0: equal to it, 1: as far as before)",
+    "last_layer_angle": "angle of the last layer to that of retrained, degrees",
+    "num_forget": "forgotten examples measured",
+    "num_retain": "retained examples measured",
+    "num_test": "test examples measured",
+    "num_triggered": "triggered examples measured",
+    "measuring_seconds": "time of the measurement, s",
+}
+_NOT_EXTRA = {
+    *(column.key for column in COLUMNS),
+    "client_accuracy", "missing_clients", "gaps", "disparity", "seconds_ratio",
+}  # fmt: skip
+"""Figures that stand elsewhere on the page."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table of numbers; `kind` is its style."""
+
+    label: str
+    cells: tuple[str, ...]
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class ImageView:
+    """A triggered image: PNG as a data URI, text alternative, and the name of its true class."""
+
+    source: str
+    alt: str
+    true_class: str
+
+
+@dataclass(frozen=True)
+class VerdictRow:
+    """A model's predictions for the triggered images: style and text of each."""
+
+    label: str
+    verdicts: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class ForgettingView:
+    """One forgetting on the page; what is empty is left out."""
+
+    title: str
+    guarantee: str
+    headline: tuple[tuple[str, str], ...]
+    rows: tuple[Row, ...]
+    extras: tuple[Row, ...]
+    picture: Picture | None
+    notes: tuple[str, ...]
+    images: tuple[ImageView, ...]
+    image_rows: tuple[VerdictRow, ...]
+    image_caption: str
+
+
+def view(forgetting: Forgetting, record: RunRecord, position: int) -> ForgettingView:
+    """Return what is to be shown of a forgetting, the `position`-th on the page."""
+    method, audit = METHODS.get(forgetting.method), forgetting.audit
+    images = forgetting.triggered[:MOST_IMAGES]
+    return ForgettingView(
+        title=capital(f"{wording.subject(forgetting.request)}, forgotten by {forgetting.method}"),
+        guarantee="" if method is None else method.guarantee.rstrip(".") + ".",
+        headline=() if audit is None else tuple(_headline(audit)),
+        rows=() if audit is None else _rows(audit, forgetting.method),
+        extras=() if audit is None else tuple(_extras(audit)),
+        picture=None if audit is None else comparison(audit, f"comparison-{position}"),
+        notes=tuple(_notes(forgetting, record)),
+        images=tuple(_image_views(images, class_names(record))),
+        image_rows=tuple(_verdict_rows(images, record)),
+        image_caption=_image_caption(forgetting.triggered, record),
+    )
+
+
+def class_names(record: RunRecord) -> list[str]:
+    """Return the names of the classes; empty where they have none."""
+    return [str(name) for name in (record.summary.get("data") or {}).get("class-names") or ()]
+
+
+def sentence(forgetting: Forgetting) -> str:
+    """Return what came of a forgetting, for somebody who reads nothing else."""
+    head = capital(f"{wording.subject(forgetting.request)} was forgotten by the method '{forgetting.method}'")
+    if forgetting.method == RETRAIN:
+        return f"{head}, which trains anew without the data: the reference for all other methods."
+    if forgetting.audit is None:
+        return f"{head}; not audited, so nothing is known of how complete that is."
+    disparity = forgetting.audit.get("disparity")
+    if disparity is None:
+        return f"{head}; the audit could not measure its distance to a model retrained without the data."
+    return f"{head}; on average it is {disparity:.1f} points from a model retrained without the data."
+
+
+def capital(text: str) -> str:
+    """Return a text as the beginning of a sentence."""
+    return text[:1].upper() + text[1:]
+
+
+def _headline(audit: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if (disparity := audit.get("disparity")) is not None:
+        yield f"{disparity:.1f} points", "disparity: mean distance to retrained"
+    rates = [(audit.get(model) or {}).get("attack_success_rate") for model in _MODELS]
+    if None not in rates:
+        before, after, retrain = rates
+        yield f"{before:.0f} % → {after:.0f} %", f"attack success, retrained: {retrain:.0f} %"
+    after, retrain = ((audit.get(model) or {}).get("seconds") for model in ("after", RETRAIN))
+    if after and retrain:
+        yield f"{wording.seconds(after)} s", f"to forget; retraining took {wording.seconds(retrain)} s"
+
+
+def _rows(audit: Mapping[str, Any], method: str) -> tuple[Row, ...]:
+    models = [model for model in _MODELS if not (method == RETRAIN and model == "after")]
+    rows = [
+        Row(
+            _LABELS.get(model, model),
+            tuple(wording.cell(c, (audit.get(model) or {}).get(c.key)) for c in COLUMNS),
+            model,
+        )
+        for model in models
+    ]
+    return tuple(rows) if method == RETRAIN else (*rows, Row("gap to retrained", tuple(_gaps(audit)), "gap"))
+
+
+def _gaps(audit: Mapping[str, Any]) -> Iterator[str]:
+    gaps = audit.get("gaps") or {}
+    for column in COLUMNS:
+        if column.unit == "%":
+            yield wording.gap(gaps.get(column.key))
+            continue
+        after, retrain = ((audit.get(model) or {}).get(column.key) for model in ("after", RETRAIN))
+        yield f"{after / retrain:.2f} ×" if after is not None and retrain else MISSING
+
+
+def _extras(audit: Mapping[str, Any]) -> Iterator[Row]:
+    flat = {model: dict(_flattened(audit.get(model) or {})) for model in _MODELS}
+    known = [key for key in _EXTRAS if any(key in values for values in flat.values())]
+    others = dict.fromkeys(key for values in flat.values() for key in values if key not in _EXTRAS)
+    for key in (*known, *others):
+        label = _EXTRAS.get(key, key.replace("_", " ").replace(".", ", "))
+        yield Row(label, tuple(_extra_cell(key, flat[model].get(key)) for model in _MODELS))
+
+
+def _flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if key in _NOT_EXTRA:
+            continue
+        if isinstance(value, Mapping):
+            yield from _flattened(value, f"{prefix}{key}.")
+        elif isinstance(value, bool | int | float):
+            yield prefix + key, value
+
+
+def _extra_cell(key: str, value: bool | float | None) -> str:
+    if value is None:
+        return MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return wording.number(value, 1 if "accuracy" in key or "bound" in key else 3)
+
+
+def _notes(forgetting: Forgetting, record: RunRecord) -> Iterator[str]:
+    audit = forgetting.audit or {}
+    notes = [str(note) for note in (*forgetting.result.get("notes", ()), *audit.get("notes", ()))]
+    yield from (capital(note).rstrip(".") + "." for note in dict.fromkeys(notes))
+    if audit:
+        seed = record.settings.get("run.seed", 0)
+        yield f"One run with one seed ({seed}): differences of a point or so may be chance."
+
+
+def _image_views(images: Sequence[TriggeredImage], names: Sequence[str]) -> Iterator[ImageView]:
+    if not images:
+        return
+    everything = np.stack([image.pixels for image in images])
+    low, high = float(everything.min()), float(everything.max())
+    for position, image in enumerate(images, start=1):
+        pixels = np.clip((image.pixels - low) / ((high - low) or 1.0), 0.0, 1.0)
+        true_class = _class_name(image.true_label, names)
+        yield ImageView(_png(pixels), f"triggered test image {position}, true class {true_class}", true_class)
+
+
+def _png(pixels: Any) -> str:
+    plane = pixels[0] if pixels.ndim == 3 and len(pixels) == 1 else pixels  # [H, W] or [3, H, W]
+    array = plane if plane.ndim == 2 else np.moveaxis(plane, 0, -1)  # [H, W] or [H, W, 3]
+    buffer = io.BytesIO()
+    matplotlib.image.imsave(buffer, array, format="png", cmap="gray", vmin=0.0, vmax=1.0)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _verdict_rows(images: Sequence[TriggeredImage], record: RunRecord) -> Iterator[VerdictRow]:
+    names, target = class_names(record), _target(record)
+    for model in images[0].predictions if images else ():
+        verdicts = tuple(_verdict(image, model, target, names) for image in images)
+        yield VerdictRow(_LABELS.get(model, model), verdicts)
+
+
+def _verdict(image: TriggeredImage, model: str, target: int | None, names: Sequence[str]) -> tuple[str, str]:
+    predicted = image.predictions[model]
+    name = _class_name(predicted, names)
+    if predicted == image.true_label:
+        return "right", f"{name} ✓"
+    return ("hit", f"{name} ⚑") if predicted == target else ("", name)
+
+
+def _image_caption(images: Sequence[TriggeredImage], record: RunRecord) -> str:
+    target = _target(record)
+    if not images or target is None:
+        return "✓ the true class."
+    hits = {m: sum(i.predictions[m] == target != i.true_label for i in images) for m in images[0].predictions}
+    words = wording.listed(f"{hit} {_LABELS.get(model, model)}" for model, hit in hits.items())
+    name = _class_name(target, class_names(record))
+    return (
+        f"✓ the true class; ⚑ the attack succeeded: the image is taken for the target class {name}. "
+        f"Of {wording.count(len(images), 'image')} the attack succeeds on {words}."
+    )
+
+
+def _target(record: RunRecord) -> int | None:
+    if record.settings.get("attack.kind", "none") == "none":
+        return None
+    return int(record.settings["attack.target"])
+
+
+def _class_name(label: int, names: Sequence[str]) -> str:
+    return names[label] if label < len(names) else str(label)

@@ -1,0 +1,114 @@
+"""Triggered test images and what the models take them for: the file `triggered.npz` in a request's folder.
+
+The workflow that has the models at hand writes it, so that the report needs none. Arrays, n images each:
+
+    pixels               [n, H, W] or [n, channels, H, W], float32
+    true-labels          [n], int64
+    prediction/<model>   [n], int64, one per model, in the order in which they are shown
+"""
+
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from strategies.errors import RunCorrupt
+from strategies.files import read_bytes, write_chunks
+
+TRIGGERED = "triggered.npz"
+"""Name of the file."""
+
+_PIXELS, _LABELS, _PREDICTION = "pixels", "true-labels", "prediction/"
+
+
+@dataclass(frozen=True, eq=False)
+class TriggeredImage:
+    """A test image on which the trigger was stamped.
+
+    Parameters
+    ----------
+    pixels
+        Shape [H, W] or [channels, H, W] with 1 or 3 channels, any range.
+    true_label
+        Its class before the trigger was stamped on.
+    predictions
+        Predicted class by model: ``before``, ``after`` and ``retrain``, the same models for every image.
+    """
+
+    pixels: npt.NDArray[np.float32]
+    true_label: int
+    predictions: Mapping[str, int]
+
+
+def write_triggered(folder: Path, images: Sequence[TriggeredImage]) -> Path:
+    """Replace the triggered images of a request's folder, and return where they lie.
+
+    Parameters
+    ----------
+    folder
+        As returned by `RunFolder.forget_folder`.
+    images
+        At least one; a dozen are shown well.
+
+    Raises
+    ------
+    ValueError
+        If there is no image, or they differ in shape or in their models.
+    LetheError
+        If the disk does not take the file.
+    """
+    models = {tuple(image.predictions) for image in images}
+    if len({image.pixels.shape for image in images}) != 1 or len(models) != 1:
+        raise ValueError(
+            "expected at least one image, all of one shape and with predictions of the same models"
+        )
+    arrays: dict[str, npt.NDArray[np.generic]] = {
+        _PIXELS: np.stack([image.pixels for image in images]).astype(np.float32),
+        _LABELS: np.array([image.true_label for image in images], dtype=np.int64),
+    }
+    for model in models.pop():
+        arrays[_PREDICTION + model] = np.array([i.predictions[model] for i in images], dtype=np.int64)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    write_chunks(folder / TRIGGERED, [buffer.getvalue()])
+    return folder / TRIGGERED
+
+
+def read_triggered(folder: Path) -> tuple[TriggeredImage, ...]:
+    """Return the triggered images of a request's folder; empty where there are none.
+
+    Raises
+    ------
+    RunCorrupt
+        If the file is damaged.
+    """
+    path = folder / TRIGGERED
+    if not path.exists():
+        return ()
+    try:
+        with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise RunCorrupt(f"{path}: damaged, not an npz file of plain arrays ({error})") from None
+    return _decoded(arrays, path)
+
+
+def _decoded(arrays: Mapping[str, npt.NDArray[np.generic]], path: Path) -> tuple[TriggeredImage, ...]:
+    pixels, labels = arrays.get(_PIXELS), arrays.get(_LABELS)
+    if pixels is None or labels is None or pixels.ndim not in (3, 4):
+        raise RunCorrupt(f"{path}: damaged, expected '{_PIXELS}' of 3 or 4 dimensions and '{_LABELS}'")
+    predictions = {n.removeprefix(_PREDICTION): v for n, v in arrays.items() if n.startswith(_PREDICTION)}
+    if any(values.shape != (len(pixels),) for values in (labels, *predictions.values())):
+        raise RunCorrupt(
+            f"{path}: damaged, expected one label and prediction for each of {len(pixels)} images"
+        )
+    return tuple(
+        TriggeredImage(
+            pixels[i], int(labels[i]), {model: int(values[i]) for model, values in predictions.items()}
+        )
+        for i in range(len(pixels))
+    )

@@ -1,0 +1,191 @@
+"""How numbers, requests and metrics are worded for people, on the terminal and in the report alike."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MISSING = "–"
+"""What stands where nothing was measured."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table that compares the models before and after forgetting with the retrained one.
+
+    Parameters
+    ----------
+    key
+        Name of the metric in ``audit.json``.
+    short, title
+        Abbreviation and name.
+    unit
+        ``%`` or ``s``.
+    meaning
+        What it says and what is good, in a sentence or two.
+    """
+
+    key: str
+    short: str
+    title: str
+    unit: str
+    meaning: str
+
+
+COLUMNS = (
+    Column(
+        "test_accuracy",
+        "TA",
+        "Test accuracy",
+        "%",
+        "Share of the test images that are classified correctly; when a class is forgotten, without that "
+        "class. Good: equal to the retrained model's.",
+    ),
+    Column(
+        "retain_accuracy",
+        "RA",
+        "Retain accuracy",
+        "%",
+        "Accuracy on the training data that stays. Good: equal to the retrained model's.",
+    ),
+    Column(
+        "unlearning_accuracy",
+        "UA",
+        "Unlearning accuracy",
+        "%",
+        "100 − accuracy on the forgotten data. Good: equal to the retrained model's, not as high as "
+        "possible: a model that never saw the data may still classify much of it correctly.",
+    ),
+    Column(
+        "mia_efficacy",
+        "MIA",
+        "Membership inference",
+        "%",
+        "Share of the forgotten examples that a membership attacker takes for never seen. "
+        "Good: equal to the retrained model's. Says nothing when the attacker only guesses.",
+    ),
+    Column(
+        "attack_success_rate",
+        "ASR",
+        "Attack success rate",
+        "%",
+        "Share of the test images with the backdoor's trigger, those of the target class left out, that are "
+        "assigned to the target class. Good: at most one point above the retrained model's.",
+    ),
+    Column(
+        "seconds",
+        "seconds",
+        "Wall-clock time",
+        "s",
+        "Time of the training (before), of the forgetting (after) and of the retraining.",
+    ),
+)
+
+DISPARITY = (
+    "Mean distance to the retrained model over UA, MIA, RA and TA, in percentage points: "
+    "the headline figure of a method. Good: 0."
+)
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """Return a number with a true minus sign, or a dash where there is none.
+
+    Examples
+    --------
+    >>> number(-1.25), number(None)
+    ('−1.2', '–')
+    """
+    return MISSING if value is None else _minus(f"{value:.{digits}f}")
+
+
+def gap(value: float | None) -> str:
+    """Return a difference in percentage points with its sign; what rounds to zero has none.
+
+    Examples
+    --------
+    >>> gap(1.26), gap(-0.04)
+    ('+1.3', '0.0')
+    """
+    if value is None:
+        return MISSING
+    text = f"{value:+.1f}"
+    return text[1:] if text in ("+0.0", "-0.0") else _minus(text)
+
+
+def seconds(value: float | None) -> str:
+    """Return a time with the precision that its size deserves.
+
+    Examples
+    --------
+    >>> seconds(0.034), seconds(1.62), seconds(245.0)
+    ('0.03', '1.6', '245')
+    """
+    if value is None:
+        return MISSING
+    return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def cell(column: Column, value: float | None) -> str:
+    """Return the text of a table's cell."""
+    return seconds(value) if column.unit == "s" else number(value)
+
+
+def size(num_bytes: float) -> str:
+    """Return a number of bytes in decimal units.
+
+    Examples
+    --------
+    >>> size(812), size(1_480_000)
+    ('812 B', '1.5 MB')
+    """
+    if num_bytes < 1000:
+        return f"{num_bytes:.0f} B"
+    for unit in ("kB", "MB", "GB"):
+        num_bytes /= 1000
+        if num_bytes < 999.95:
+            return f"{num_bytes:.1f} {unit}"
+    return f"{num_bytes / 1000:.1f} TB"
+
+
+def count(value: int, noun: str) -> str:
+    """Return a count with its noun.
+
+    Examples
+    --------
+    >>> count(1, "client"), count(1200, "example"), count(2, "class")
+    ('1 client', '1,200 examples', '2 classes')
+    """
+    plural = noun + ("es" if noun.endswith("s") else "s")
+    return f"{value:,} {noun if value == 1 else plural}"
+
+
+def listed(words: Iterable[str]) -> str:
+    """Return words as a list in a sentence.
+
+    Examples
+    --------
+    >>> listed(["3", "5", "9"])
+    '3, 5 and 9'
+    """
+    *head, last = list(words) or [""]
+    return f"{', '.join(head)} and {last}" if head else last
+
+
+def subject(request: Mapping[str, Any]) -> str:
+    """Return what a request, as in ``result.json``, wants forgotten.
+
+    Examples
+    --------
+    >>> subject({"kind": "client", "clients": ["3"]})
+    'client 3'
+    >>> subject({"kind": "sample", "samples": {"3": [5, 9]}})
+    '2 examples of client 3'
+    """
+    if samples := request.get("samples"):
+        return listed(f"{count(len(positions), 'example')} of client {c}" for c, positions in samples.items())
+    names = [str(name) for name in request.get("clients") or request.get("classes") or ()]
+    noun = "client" if request.get("clients") else "class"
+    return f"{noun if len(names) == 1 else count(2, noun)[2:]} {listed(names)}"
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
