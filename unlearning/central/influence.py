@@ -47,15 +47,15 @@ class InfluenceSettings(Settings):
     block_size : int
         Rows of gradients that one update of F⁻¹ takes in; it changes the result by rounding only.
     alphas : tuple of float
-        Lengths to try, each above 0 (paper: 1 to 20).
+        Lengths to try, each above 0; the paper searches 1 to 20, sparse models need less.
     max_retain_drop : float
         Percentage points of accuracy on D_r that a length may cost, at least 0.
     """
 
-    damping: float = Field(default=1e-2, gt=0)
+    damping: float = Field(default=1e-3, gt=0)
     fisher_examples: int = Field(default=256, ge=1)
     block_size: int = Field(default=32, ge=1)
-    alphas: tuple[float, ...] = Field(default=(1.0, 2.0, 4.0, 8.0, 12.0, 16.0, 20.0), min_length=1)
+    alphas: tuple[float, ...] = Field(default=(0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0), min_length=1)
     max_retain_drop: float = Field(default=2.0, ge=0)
 
 

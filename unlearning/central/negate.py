@@ -19,6 +19,7 @@ from torch import Generator, nn
 
 from strategies.examples import Examples
 from unlearning.central.finetune import FinetuneSettings, finetune
+from unlearning.central.masks import Masks
 from unlearning.central.parameters import copied, layers_with_weights
 
 
@@ -54,7 +55,9 @@ def negate_and_finetune(
     retain: Examples,
     settings: FinetuneSettings,
     generator: Generator,
+    *,
     layers: Sequence[str] = (),
+    masks: Masks | None = None,
 ) -> nn.Module:
     """Return a copy of the model, negated in some layers and fine-tuned on the retained data.
 
@@ -70,10 +73,12 @@ def negate_and_finetune(
         Draws the batches; on the CPU.
     layers
         As in `negate`.
+    masks
+        Pruned weights, which stay zero; None for a dense model.
 
     Raises
     ------
     ValueError
-        If a name is not the name of a layer with weights, or there is no example.
+        If a name is not the name of a layer with weights, there is no example, or a mask fits no parameter.
     """
-    return finetune(negate(model, layers), retain, settings, generator)
+    return finetune(negate(model, layers), retain, settings, generator, masks=masks)
