@@ -4,6 +4,8 @@ It is the same in one process, under `flwr run` and on a SuperNode. What a clien
 config and the message alone, and its randomness by seed, round and client-id.
 """
 
+from collections.abc import Callable
+
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
@@ -14,7 +16,8 @@ from strategies.errors import LetheError
 from strategies.evaluation import evaluate
 from strategies.local_training import ClientJob
 from strategies.registry import lookup
-from unlearning.evidence import answer_question
+from unlearning.evidence import ForgetSpec, answer_question
+from unlearning.methods import METHODS, ClientAction, ClientTask
 
 app = ClientApp()
 
@@ -69,3 +72,35 @@ def audit(message: Message, context: Context) -> Message:
     node = Node.of(message, context)
     metrics, arrays = answer_question(message.content, node.examples(), node.model)
     return wire.reply_to(message, node.client_id, metrics, arrays)
+
+
+def _method_handler(action: ClientAction) -> Callable[[Message, Context], Message]:
+    def handle(message: Message, context: Context) -> Message:
+        node = Node.of(message, context)
+        examples = node.examples()
+        forget, retain = examples.split(ForgetSpec.from_config(node.message_config).mask(examples.y))
+        task = ClientTask(
+            message.content.array_records,
+            node.model,
+            node.message_config,
+            retain,
+            forget,
+            node.config.train,
+            node.config.forget,
+            node.client_id,
+            node.generator(),
+        )
+        answer = action(task)
+        return wire.reply_to(message, node.client_id, answer.metrics, answer.arrays)
+
+    return handle
+
+
+def _register_methods() -> None:
+    for method in METHODS.values():
+        for message_type, action in method.actions.items():
+            category, name = message_type.split(".")
+            getattr(app, category)(name)(_method_handler(action))
+
+
+_register_methods()

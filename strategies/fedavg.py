@@ -43,12 +43,17 @@ class FedAvg(Strategy):
     ----------
     weight_bound
         Upper bound on the number of examples in one round (see `ExactSum`).
+    message_type
+        What the clients are asked to do; any client half that answers with a model can be averaged.
     """
 
     is_weighted_average = True
 
-    def __init__(self, weight_bound: float = DEFAULT_WEIGHT_BOUND) -> None:
+    def __init__(
+        self, weight_bound: float = DEFAULT_WEIGHT_BOUND, message_type: str = MessageType.TRAIN
+    ) -> None:
         self._weight_bound = weight_bound
+        self._message_type = message_type
         self._reference: Reference | None = None
 
     def configure_train(
@@ -56,7 +61,7 @@ class FedAvg(Strategy):
     ) -> Iterable[Message]:
         """Send the model to every node of the grid."""
         self._reference = Reference.of(arrays)
-        return broadcast(server_round, arrays, config, grid, MessageType.TRAIN)
+        return broadcast(server_round, arrays, config, grid, self._message_type)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]

@@ -113,11 +113,16 @@ Layer = Callable[[Strategy], Strategy]
 """Wraps the strategy in what must see each accepted update, for example the update log."""
 
 
+Build = Callable[[float], Strategy]
+"""Makes a strategy from an upper bound on the examples in a round."""
+
+
 def train(
     plan: TrainingPlan,
     cohort: Cohort,
     start: Start,
     *,
+    build: Build | None = None,
     layer: Layer | None = None,
     evaluate: Evaluate | None = None,
     on_round: OnRound | None = None,
@@ -132,6 +137,8 @@ def train(
         Connected clients; whoever is not in this view takes no part.
     start
         A fresh model, or the state that an interrupted run left.
+    build
+        Makes the strategy; None: the plan's.
     layer
         Wraps the strategy inside the guard.
     evaluate
@@ -144,7 +151,7 @@ def train(
     LetheError
         If fewer clients are connected than must take part.
     """
-    loop = _Loop(plan, cohort, layer)
+    loop = _Loop(plan, cohort, build or _planned(plan), layer)
     strategy_state.restore(loop.strategy, dict(start.strategy_tensors))
     arrays = start.arrays
     for server_round in range(start.completed_rounds + 1, plan.rounds + 1):
@@ -155,10 +162,14 @@ def train(
     return arrays
 
 
+def _planned(plan: TrainingPlan) -> Build:
+    return lambda weight_bound: lookup(plan.strategy.name).build(plan.strategy, weight_bound)
+
+
 class _Loop:
     """The strategy in its wrappers, and the rounds it runs."""
 
-    def __init__(self, plan: TrainingPlan, cohort: Cohort, layer: Layer | None) -> None:
+    def __init__(self, plan: TrainingPlan, cohort: Cohort, build: Build, layer: Layer | None) -> None:
         self._plan = plan
         self._cohort = cohort
         self._scope = ""
@@ -167,7 +178,7 @@ class _Loop:
         self._names: dict[int, str] = {}
         self._update_clients()
         weight_bound = _WEIGHT_HEADROOM * max(1, sum(self._max_examples.values()))
-        inner = lookup(plan.strategy.name).build(plan.strategy, weight_bound)
+        inner = build(weight_bound)
         inner = inner if layer is None else layer(inner)
         guarded = GuardedStrategy(inner, self._reject, self._max_examples, self._accepted.append)
         self.strategy: Strategy = DroppingStrategy(guarded, plan.drop, self._names)

@@ -82,8 +82,8 @@ def check_request(run: TrainedRun, request: ForgetRequest, method: str, settings
     Raises
     ------
     BadInput
-        If the method does not serve the kind of request, a client or class is unknown, or the log or the public data that
-        it needs is missing.
+        If the method does not serve the kind of request, a client or class is unknown, or the log or the
+        public data that it needs is missing.
     """
     chosen = find_method(method)
     if request.kind not in chosen.serves:
@@ -99,7 +99,9 @@ def check_request(run: TrainedRun, request: ForgetRequest, method: str, settings
     needed = chosen.needs(settings)
     _check_log(run, method, needed)
     if needed.public and run.public is None:
-        raise BadInput(f"{method} needs public data on the server: set data.public to a share or the name of a data set")
+        raise BadInput(
+            f"{method} needs public data on the server: set data.public to a share or the name of a data set"
+        )
     return needed
 
 
@@ -108,16 +110,16 @@ def _check_log(run: TrainedRun, method: str, needed: Needs) -> None:
         return
     if run.log is None:
         raise BadInput(f"{method} needs the update log, but the run was trained with log.enabled=false")
-    if not run.log.is_average:
+    if run.log.averaging_rounds() != run.log.rounds():
         raise BadInput(
             f"{method} needs rounds that averaged the clients' updates; "
             f"strategy {run.plan.strategy.name} did something else with them"
         )
-    served = {"full": {"full"}, "sum": {"full", "sum"}}[needed.log]
-    if run.log.retention not in served:
-        raise BadInput(
-            f"{method} needs log.retention {' or '.join(sorted(served))}, but the run kept '{run.log.retention}'"
-        )
+    retention = run.log.retention
+    sums = needed.log == "sum" and retention.kind == "sum"
+    if not sums and not all(retention.keeps(server_round) for server_round in run.log.rounds()):
+        wanted = "full or sum" if needed.log == "sum" else "full"
+        raise BadInput(f"{method} needs log.retention {wanted}, but the run kept '{retention}'")
 
 
 def forget(

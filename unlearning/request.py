@@ -124,5 +124,7 @@ def _is_index_list(value: object) -> bool:
 
 def _slug(text: str) -> str:
     """Return a file-safe form of an id; ids that it changes stay distinct by a hash."""
-    safe = "".join(c if c.isalnum() and c.isascii() or c in "._" else "_" for c in text)
-    return text if safe == text and not text.startswith(".") else f"{safe.lstrip('.')}~{wire.short_hash(text)}"
+    safe = "".join(c if (c.isalnum() and c.isascii()) or c in "._" else "_" for c in text)
+    return (
+        text if safe == text and not text.startswith(".") else f"{safe.lstrip('.')}~{wire.short_hash(text)}"
+    )

@@ -5,11 +5,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import torch
-from torch import Tensor
+from flwr.app import ArrayRecord
+from torch import Tensor, nn
 
 from strategies.cohort import Cohort
 from strategies.errors import BadInput
+from strategies.examples import Examples
 from strategies.seeds import torch_generator
+from strategies.settings import TrainSettings
 from unlearning.request import ForgetRequest, Kind
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
@@ -89,6 +92,50 @@ class ForgetJob:
 
 
 @dataclass(frozen=True)
+class ClientTask:
+    """All that the client half of a method is given.
+
+    Parameters
+    ----------
+    arrays
+        The records of arrays of the message, by name; ``arrays`` is the model.
+    build_model
+        Makes a model of the run's architecture on the device to use, with the weights of a record.
+    config
+        The record ``config`` of the message.
+    retain, forget
+        The client's own examples that stay, and those that the request names.
+    train, settings
+        The sections ``train`` and ``forget`` of the run config.
+    client_id
+        The client's stable name.
+    generator
+        Seeded by run, client and round.
+    """
+
+    arrays: Mapping[str, ArrayRecord]
+    build_model: Callable[[ArrayRecord], nn.Module]
+    config: Mapping[str, Any]
+    retain: Examples
+    forget: Examples
+    train: TrainSettings
+    settings: ForgetSettings
+    client_id: str
+    generator: torch.Generator
+
+
+@dataclass(frozen=True)
+class ClientAnswer:
+    """What the client half of a method returns: numbers under the keys of `strategies.wire`, and arrays."""
+
+    metrics: Mapping[str, float | int | list[float] | list[int]]
+    arrays: ArrayRecord | None = None
+
+
+ClientAction = Callable[[ClientTask], ClientAnswer]
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a method returns: new flat parameters, remarks for people, and numbers about the work."""
 
@@ -119,6 +166,8 @@ class Method:
         A function of the settings.
     run
         Does the work.
+    actions
+        The client half, by message type, such as ``train.finetune`` or ``query.fisher``.
     """
 
     name: str
@@ -129,3 +178,4 @@ class Method:
     refusal: str
     needs: Callable[[ForgetSettings], Needs]
     run: Callable[[ForgetJob], Outcome]
+    actions: Mapping[str, ClientAction] = field(default_factory=dict)
