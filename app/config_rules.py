@@ -52,25 +52,28 @@ class Condition:
     words: str
 
 
-def _equals(keys: str, on: str, value: Scalar) -> Condition:
-    return Condition(tuple(keys.split()), on, lambda given: given == value, f"{on} = {shown(value)}")
+def _only(keys: str, on: str, *values: Scalar) -> Condition:
+    words = f"{on} = {' or '.join(shown(value) for value in values)}"
+    return Condition(tuple(keys.split()), on, lambda given: given in values, words)
 
 
 CONDITIONS = (
-    _equals("train.local-epochs", "train.local-steps", 0),
-    _equals("train.momentum", "train.optimizer", "sgd"),
-    _equals("strategy.mu strategy.work", "strategy.name", "fedprox"),
+    _only("model.width", "model.name", "cnn"),
+    _only("model.hidden", "model.name", "mlp", "cnn"),
+    _only("train.local-epochs", "train.local-steps", 0),
+    _only("train.momentum", "train.optimizer", "sgd"),
+    _only("strategy.mu strategy.work", "strategy.name", "fedprox"),
     Condition(
         ("strategy.options",),
         "strategy.name",
         lambda name: str(name).startswith(FLWR_PREFIX),
         f'strategy.name = "{FLWR_PREFIX}<ClassName>"',
     ),
-    _equals("data.alpha", "data.partition", "dirichlet"),
-    _equals("data.shards-per-client", "data.partition", "shards"),
-    _equals("data.classes-per-client", "data.partition", "pathological"),
-    _equals("attack.clients attack.share attack.target", "attack.kind", "backdoor"),
-    _equals("log.retention log.dtype", "log.enabled", True),
+    _only("data.alpha", "data.partition", "dirichlet"),
+    _only("data.shards-per-client", "data.partition", "shards"),
+    _only("data.classes-per-client", "data.partition", "pathological"),
+    _only("attack.clients attack.share attack.target", "attack.kind", "backdoor"),
+    _only("log.retention log.dtype", "log.enabled", True),
 )
 
 

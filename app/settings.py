@@ -68,9 +68,9 @@ class DataSettings(Settings):
     Attributes
     ----------
     name
-        Name of the data set.
+        ``digits``, a data set of torchvision such as ``mnist``, ``npz:<file>`` or ``folder:<folder>``.
     root
-        Folder of the data set's files; empty takes the data set's usual place.
+        Folder of torchvision's data sets; empty takes ``~/.lethe/data``.
     download
         Whether missing files may be fetched.
     clients
@@ -150,9 +150,9 @@ class ModelSettings(Settings):
     name
         ``mlp``, ``cnn`` or ``resnet18``.
     width
-        Channels of the first convolution, at least 1.
+        ``cnn``: channels of the first convolution, at least 1; the second has twice as many.
     hidden
-        Units of the hidden layer, at least 1.
+        ``mlp`` and ``cnn``: units of a hidden layer, at least 1.
     """
 
     name: Literal["mlp", "cnn", "resnet18"] = "cnn"

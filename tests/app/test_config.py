@@ -273,6 +273,8 @@ def test_an_unknown_method_is_refused_with_the_nearest() -> None:
 
 
 IDLE = [
+    ({"model.name": "mlp", "model.width": 8}, "model.width", 'model.name = "cnn"'),
+    ({"model.name": "resnet18", "model.hidden": 8}, "model.hidden", 'model.name = "mlp" or "cnn"'),
     ({"train.local-steps": 5, "train.local-epochs": 3}, "train.local-epochs", "train.local-steps = 0"),
     ({"train.optimizer": "adam", "train.momentum": 0.5}, "train.momentum", 'train.optimizer = "sgd"'),
     ({"strategy.mu": 0.5}, "strategy.mu", 'strategy.name = "fedprox"'),
