@@ -1,0 +1,116 @@
+"""The models that are being sent: each is put into shared memory once, however many messages carry it."""
+
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from flwr.app import ArrayRecord
+
+from app.simulation.codec import as_flat
+from app.simulation.memory import SharedMemory
+from strategies.wire import FlatRecord, Layout
+
+_KEPT = 4  # Records at a time: a round's model, a reference, a control variate, the next round's model.
+
+
+@dataclass(frozen=True, eq=False)
+class Broadcast:
+    """A record in shared memory.
+
+    Parameters
+    ----------
+    number
+        Distinguishes it from all others of this process.
+    memory
+        Holds the vector from its first byte on.
+    layout
+        Of the vector.
+    """
+
+    number: int
+    memory: SharedMemory
+    layout: Layout
+
+
+@dataclass(frozen=True, eq=False)
+class _Stamp:
+    """What a record was made of, to notice that it was changed in place since."""
+
+    names: tuple[str, ...]
+    parts: tuple[Any, ...]
+    version: int
+
+    @staticmethod
+    def of(record: ArrayRecord) -> "_Stamp":
+        if isinstance(record, FlatRecord) and record.flat is not None:
+            flat = record.flat
+            return _Stamp((), (flat,), 0 if flat.is_inference() else flat._version)
+        return _Stamp(tuple(record), tuple(a.__dict__.get("data", a) for a in record.values()), 0)
+
+    def same(self, other: "_Stamp") -> bool:
+        if (self.names, self.version, len(self.parts)) != (other.names, other.version, len(other.parts)):
+            return False
+        return all(mine is theirs for mine, theirs in zip(self.parts, other.parts, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class _Entry:
+    record: "weakref.ref[ArrayRecord]"
+    stamp: _Stamp
+    broadcast: Broadcast | None
+
+
+class Broadcasts:
+    """The records sent lately, by identity."""
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[int, _Entry] = OrderedDict()
+        self._numbers = count(1)
+
+    def of(self, record: ArrayRecord) -> Broadcast | None:
+        """Return the record in shared memory; None if it is not all float32 and has to travel as it is."""
+        key = id(record)
+        stamp = _Stamp.of(record)
+        entry = self._entries.get(key)
+        if entry is not None and entry.record() is record and entry.stamp.same(stamp):
+            self._entries.move_to_end(key)
+            return entry.broadcast
+        self._drop(key)
+        flat = as_flat(record)
+        broadcast = None if flat is None else self._share(flat)
+        self._entries[key] = _Entry(weakref.ref(record, self._dropper(key)), stamp, broadcast)
+        while len(self._entries) > _KEPT:
+            self._drop(next(iter(self._entries)))
+        return broadcast
+
+    @property
+    def numbers(self) -> set[int]:
+        """Numbers of the records that are still held."""
+        return {e.broadcast.number for e in self._entries.values() if e.broadcast is not None}
+
+    def close(self) -> None:
+        """Let go of all records."""
+        for key in list(self._entries):
+            self._drop(key)
+
+    def _share(self, record: FlatRecord) -> Broadcast:
+        assert record.flat is not None
+        memory = SharedMemory.create()
+        memory.put(record.flat)
+        return Broadcast(next(self._numbers), memory, record.layout)
+
+    def _drop(self, key: int) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None and entry.broadcast is not None:
+            entry.broadcast.memory.close()
+
+    def _dropper(self, key: int) -> Callable[["weakref.ref[ArrayRecord]"], None]:
+        def drop(reference: "weakref.ref[ArrayRecord]") -> None:
+            entry = self._entries.get(key)
+            if entry is not None and entry.record is reference:
+                self._drop(key)
+
+        return drop

@@ -1,0 +1,75 @@
+"""Headers between processes: a length, then JSON, with file descriptors beside them.
+
+A header stays within a few kilobytes, far below a socket's buffer, so that sending one never blocks: whatever
+can be large goes through shared memory.
+"""
+
+import json
+import socket
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Header = dict[str, Any]
+
+_LENGTH = struct.Struct("<I")
+_MAX_DESCRIPTORS = 64
+_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+
+
+class Closed(Exception):
+    """The process at the other end is gone."""
+
+
+def send(connection: socket.socket, header: Mapping[str, Any], descriptors: Sequence[int] = ()) -> None:
+    """Send one header.
+
+    Parameters
+    ----------
+    connection
+        A blocking stream socket of the machine itself.
+    header
+        What JSON can hold.
+    descriptors
+        Open file descriptors that the receiver gets duplicates of.
+
+    Raises
+    ------
+    Closed
+        If nobody can receive it any more.
+    """
+    body = json.dumps(header).encode()
+    data = _LENGTH.pack(len(body)) + body
+    try:
+        sent = socket.send_fds(connection, [data], descriptors) if descriptors else 0
+        connection.sendall(data[sent:])
+    except OSError as error:
+        raise Closed from error
+
+
+def receive(connection: socket.socket) -> tuple[Header, list[int]]:
+    """Wait for one header; return it with the descriptors that came along, which the caller must close.
+
+    Raises
+    ------
+    Closed
+        If the sender is gone.
+    """
+    try:
+        length, descriptors, *_ = socket.recv_fds(connection, _LENGTH.size, _MAX_DESCRIPTORS, _CLOSE_ON_EXEC)
+        length += _rest(connection, _LENGTH.size - len(length))
+        body = _rest(connection, _LENGTH.unpack(length)[0])
+    except OSError as error:
+        raise Closed from error
+    return json.loads(body), descriptors
+
+
+def _rest(connection: socket.socket, missing: int) -> bytes:
+    chunks: list[bytes] = []
+    while missing:
+        chunk = connection.recv(missing)
+        if not chunk:
+            raise Closed
+        chunks.append(chunk)
+        missing -= len(chunk)
+    return b"".join(chunks)

@@ -1,0 +1,128 @@
+"""What a worker does with a message: run the ClientApp as Flower would, with the state that came along."""
+
+import importlib
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+from flwr.app import Context, Error, Message, RecordDict, UserConfig
+from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
+
+from app.simulation import codec
+from strategies.errors import LetheError
+
+RUN_ID = 1
+_REASON_LENGTH = 500
+_reported: set[str] = set()
+
+
+def load_object(path: str) -> object:
+    """Return what an import path such as ``app.client_app:app`` names.
+
+    Raises
+    ------
+    LetheError
+        If it names nothing.
+    """
+    module_name, _, attribute = path.partition(":")
+    module = importlib.import_module(module_name)
+    if not hasattr(module, attribute):
+        raise LetheError(f"module '{module_name}' has no '{attribute}'")
+    return getattr(module, attribute)
+
+
+def load_client_app(path: str) -> ClientApp:
+    """Return the ClientApp that an import path names.
+
+    Raises
+    ------
+    LetheError
+        If it names something else.
+    """
+    found = load_object(path)
+    if not isinstance(found, ClientApp):
+        raise LetheError(f"'{path}' is of type {type(found).__name__}, expected a ClientApp")
+    return found
+
+
+@dataclass(frozen=True)
+class Clients:
+    """The simulated clients, as each worker knows them.
+
+    Parameters
+    ----------
+    app
+        Serves all of them.
+    run_config
+        The same for all.
+    node_configs
+        One per client; client i has node id i + 1.
+    """
+
+    app: ClientApp
+    run_config: UserConfig
+    node_configs: Sequence[UserConfig]
+
+    def answer(self, message: Message, state: bytes) -> tuple[RecordDict | Error, bytes]:
+        """Return the addressed client's answer and its state afterwards, which an error leaves as it was.
+
+        Parameters
+        ----------
+        message
+            To one of the clients.
+        state
+            The client's state, as `codec.dump` writes it.
+        """
+        context = self._context(message.metadata.dst_node_id, state)
+        try:
+            reply = self.app(message, context)
+            if not isinstance(reply, Message):
+                raise TypeError(f"the ClientApp returned {type(reply).__name__}, expected a Message")
+            if reply.has_error():
+                return reply.error, state
+            return reply.content, codec.dump(context.state) if context.state else b""
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever a client raises is its error reply)
+            return Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, explain(error)), state
+
+    def _context(self, node_id: int, state: bytes) -> Context:
+        node_config, run_config = dict(self.node_configs[node_id - 1]), dict(self.run_config)
+        return Context(RUN_ID, node_id, node_config, codec.load(state), run_config)
+
+
+def explain(error: BaseException) -> str:
+    """Return what went wrong and where; print the traceback when a place fails for the first time."""
+    place = _place(error.__traceback__)
+    if place not in _reported:
+        _reported.add(place)
+        traceback.print_exception(error, file=sys.stderr)
+    return f"{type(error).__name__}: {str(error)[:_REASON_LENGTH]} ({place})"
+
+
+def _place(trace: TracebackType | None) -> str:
+    frames = traceback.extract_tb(trace)
+    own = [frame for frame in frames if "site-packages" not in frame.filename] or list(frames)
+    if not own:
+        return "no traceback"
+    last = own[-1]
+    return f"{last.filename.rpartition('/')[2]}:{last.lineno} in {last.name}"
+
+
+def config_of(values: Mapping[str, object]) -> UserConfig:
+    """Return a config whose values are those that Flower allows.
+
+    Raises
+    ------
+    LetheError
+        If a value is of another type.
+    """
+    config: UserConfig = {}
+    for key, value in values.items():
+        if not isinstance(value, bool | int | float | str):
+            raise LetheError(
+                f"config '{key}' is of type {type(value).__name__}, expected bool, int, float or str"
+            )
+        config[key] = value
+    return config

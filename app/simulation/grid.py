@@ -1,0 +1,289 @@
+"""`LocalGrid`: Flower's `Grid` over worker processes of this machine."""
+
+import atexit
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
+from types import TracebackType
+from typing import Self, final
+
+from flwr.app import Error, Message, RecordDict, UserConfigValue
+from flwr.common.constant import ErrorCode
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from app.simulation.client import RUN_ID
+from app.simulation.jobs import Job, JobQueue, Outcome
+from app.simulation.launch import Setup
+from app.simulation.pool import WorkerPool
+from app.simulation.states import ClientStates
+from strategies.errors import LetheError
+
+SERVER_NODE_ID = 0  # Flower's SuperLink is node 1; here that is the first client.
+PULL_SECONDS = 0.1
+REPLIES_PER_PULL = 4
+
+
+@final
+class LocalGrid(Grid):
+    """A federation in one process tree: a ServerApp here, a ClientApp in worker processes.
+
+    Node i + 1 is client i, with node config ``partition-id`` = i and ``num-partitions``. Messages are worked
+    on in the order of `push_messages`, each by the first free worker; which worker that is makes no
+    difference to the reply, as a client's state (``context.state``) is kept here and travels with its
+    messages. Of two messages for the same client, the second waits for the first. A model that many messages
+    carry is put into shared memory once; records must not be changed once they were pushed.
+
+    Whatever goes wrong with a client becomes an error reply, as in Flower: an exception of the ClientApp
+    (``CLIENT_APP_RAISED_EXCEPTION``), a process that died (``CLIENT_APP_CRASHED``; a new one takes its
+    place), an unknown node (``NODE_UNAVAILABLE``).
+
+    Memory does not grow with the number of clients: a worker holds at most two replies that nobody pulled,
+    then it waits. It works on Linux, and where else processes can fork. It is for one thread.
+
+    Parameters
+    ----------
+    client_app
+        Import path of the ClientApp, such as ``app.client_app:app``; it is imported in a process of its own.
+    run_config
+        What the clients find in ``context.run_config``.
+    num_clients
+        How many clients there are, if `node_configs` is not given.
+    node_configs
+        One mapping per client, instead of the usual ones.
+    workers
+        Number of worker processes; 0 for one per core.
+    prepare
+        Import path of a function that is called once with the run config before workers are forked, such as
+        one that loads the data set: all workers share what it leaves in memory. None if empty.
+
+    Raises
+    ------
+    BadInput
+        If there are no clients, fewer than 0 workers, no way to fork, or something that is no import path.
+
+    Examples
+    --------
+    ::
+
+        with LocalGrid("app.client_app:app", run_config, num_clients=10, workers=2) as grid:
+            strategy.start(grid, arrays, num_rounds=3)
+    """
+
+    def __init__(
+        self,
+        client_app: str,
+        run_config: Mapping[str, UserConfigValue],
+        num_clients: int = 0,
+        workers: int = 0,
+        *,
+        node_configs: Sequence[Mapping[str, UserConfigValue]] | None = None,
+        prepare: str = "",
+    ) -> None:
+        setup = Setup.of(client_app, run_config, num_clients, workers, node_configs, prepare)
+        take_identity()
+        self._num_nodes = len(setup.node_configs)
+        self._run = Run.create_empty(RUN_ID)
+        self._states = ClientStates(self._num_nodes)
+        self._numbers = count(1)
+        self._queue = JobQueue()
+        self._open: dict[str, Job] = {}
+        self._inbox: dict[str, Message] = {}
+        self._num_dropped = 0
+        self._owner = os.getpid()
+        self._pool: WorkerPool | None = WorkerPool(setup)
+        atexit.register(self.close)
+
+    def __enter__(self) -> Self:
+        """Return the grid."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the grid."""
+        self.close()
+
+    def close(self) -> None:
+        """End the workers and free the memory; calling it again does nothing."""
+        atexit.unregister(self.close)
+        pool, self._pool = self._pool, None
+        if pool is not None and os.getpid() == self._owner:
+            pool.close()
+
+    def set_run(self, run: Run) -> None:
+        """Set the run information."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """Run information."""
+        return self._run
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Workers replaced and late replies dropped so far; replies that wait to be pulled now."""
+        replaced = 0 if self._pool is None else self._pool.num_replaced
+        return {
+            "replaced-workers": replaced,
+            "dropped-replies": self._num_dropped,
+            "undelivered-replies": len(self._inbox),
+        }
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Create a message from the server to a node."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> list[int]:
+        """Return the ids of all clients' nodes, in the order of the clients."""
+        return list(range(1, self._num_nodes + 1))
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Take messages to be worked on; return their ids.
+
+        Raises
+        ------
+        LetheError
+            If the grid is closed or the ClientApp cannot be loaded.
+        """
+        ids: list[str] = []
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = str(next(self._numbers))
+            job = Job(message)
+            ids.append(job.message_id)
+            self._open[job.message_id] = job
+            if 1 <= job.node_id <= self._num_nodes:
+                self._queue.append(job)
+            else:
+                reason = f"there is no node {job.node_id}, only 1 to {self._num_nodes}"
+                self._finish(job, Error(ErrorCode.NODE_UNAVAILABLE, reason))
+        self._dispatch()
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str | None]) -> list[Message]:
+        """Return replies that have arrived, each once; wait up to a tenth of a second for the first.
+
+        At most a few are returned at a time, so that many large ones are never in memory together. Ids that
+        are unknown, cancelled or answered already are ignored.
+
+        Raises
+        ------
+        LetheError
+            If the grid is closed or a worker cannot be started.
+        """
+        wanted = {i for i in message_ids if i is not None}
+        deadline = time.monotonic() + PULL_SECONDS
+        while not (arrived := self._inbox.keys() & wanted) and not self._open.keys().isdisjoint(wanted):
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                break
+            self._advance(remaining)
+        return [self._inbox.pop(i) for i in sorted(arrived, key=int)[:REPLIES_PER_PULL]]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """Push messages and return the replies in their order; after `timeout` seconds, cancel the rest."""
+        ids = self.push_messages(messages)
+        waiting = set(ids)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        replies: dict[str, Message] = {}
+        while waiting and (deadline is None or time.monotonic() < deadline):
+            for reply in self.pull_messages(waiting):
+                replies[reply.metadata.reply_to_message_id] = reply
+                waiting.discard(reply.metadata.reply_to_message_id)
+        self.cancel(waiting)
+        return [replies[i] for i in ids if i in replies]
+
+    def cancel(self, message_ids: Iterable[str]) -> None:
+        """Give up on messages: their replies will never be pulled.
+
+        A worker that is at such a message is replaced at once, so that a stuck client never holds up others;
+        replies that are there already are dropped and counted.
+        """
+        if self._pool is None:
+            return
+        self._advance(0.0)
+        for message_id in message_ids:
+            if self._inbox.pop(message_id, None) is not None:
+                self._num_dropped += 1
+            elif (job := self._open.pop(message_id, None)) is not None:
+                job.abandoned = True
+        self._replace_abandoned(self._pool)
+        self._dispatch()
+
+    def client_states(self) -> dict[int, bytes]:
+        """Return the clients' states that are not empty, by node id, in Flower's protobuf form."""
+        return self._states.all()
+
+    def restore_client_states(self, states: Mapping[int, bytes]) -> None:
+        """Replace all clients' states by those that `client_states` returned.
+
+        Raises
+        ------
+        LetheError
+            If a node is unknown or its state cannot be read; nothing is changed then.
+        """
+        self._states.replace(states)
+
+    def _require_pool(self) -> WorkerPool:
+        if self._pool is None:
+            raise LetheError("the grid is closed")
+        return self._pool
+
+    def _dispatch(self) -> None:
+        """Give waiting jobs to workers, in their order."""
+        pool = self._require_pool()
+        while (job := self._queue.take()) is not None:
+            # Towards the end of a round no job waits behind another one while a worker idles.
+            worker = pool.find(queue=len(self._queue) >= 2 * pool.size)
+            if worker is None:
+                self._queue.put_back([job])
+                return
+            if not pool.give(worker, job, self._states.get(job.node_id)):
+                self._queue.put_back([job])
+
+    def _advance(self, seconds: float) -> None:
+        """Take in what workers have finished, waiting some seconds for the first; give them more to do."""
+        pool = self._require_pool()
+        for outcome in pool.wait(seconds, REPLIES_PER_PULL):
+            self._settle(outcome)
+        self._replace_abandoned(pool)
+        self._dispatch()
+
+    def _replace_abandoned(self, pool: WorkerPool) -> None:
+        for worker in list(pool.workers):
+            if (job := worker.running) is not None and job.abandoned:
+                self._queue.end(job)
+                self._queue.put_back(pool.remove(worker))
+
+    def _settle(self, outcome: Outcome) -> None:
+        self._queue.put_back(outcome.unstarted)
+        if (job := outcome.job) is None:
+            return
+        self._queue.end(job)
+        if outcome.new_state is not None:
+            self._states.set(job.node_id, outcome.new_state)
+        self._finish(job, outcome.answer)
+
+    def _finish(self, job: Job, answer: RecordDict | Error) -> None:
+        if self._open.pop(job.message_id, None) is None:
+            self._num_dropped += 1
+            return
+        reply = Message(answer, reply_to=job.message)
+        reply.metadata.__dict__["_message_id"] = f"{job.message_id}-reply"
+        self._inbox[job.message_id] = reply
+
+
+def take_identity() -> None:
+    """Tell Flower who sends the messages that this process creates; its own launchers do so elsewhere."""
+    TaskIdentity.run_id = RUN_ID
+    TaskIdentity.task_id = 1
+    TaskIdentity.node_id = SERVER_NODE_ID

@@ -1,0 +1,112 @@
+"""Memory that several processes map.
+
+It is held by a file descriptor alone (`memfd_create`, or an unlinked temporary file where that is missing),
+never by a name: the kernel frees it with the last process that holds it, however that process ended. Named
+segments would outlive a killed process, need a tracker that cleans up, and live in ``/dev/shm``, of which a
+container has 64 MB.
+"""
+
+import mmap
+import os
+import tempfile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from strategies.errors import LetheError
+
+_ALIGNMENT = 64  # Of each vector in a buffer: a cache line, and enough for the widest vector instruction.
+_FLOAT_BYTES = 4
+
+
+def aligned(offset: int) -> int:
+    """Return the first aligned offset that is not before this one."""
+    return -(-offset // _ALIGNMENT) * _ALIGNMENT
+
+
+class SharedMemory:
+    """A growing piece of memory, mapped here and perhaps in other processes.
+
+    Parameters
+    ----------
+    descriptor
+        Made by `SharedMemory.create`, in this process or in the one that sent it here. It is owned from now
+        on.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._mapping: mmap.mmap | None = None
+        self._view = memoryview(b"")
+
+    @staticmethod
+    def create() -> "SharedMemory":
+        """Return a new, empty piece."""
+        if hasattr(os, "memfd_create"):
+            return SharedMemory(os.memfd_create("lethe", os.MFD_CLOEXEC))
+        with tempfile.TemporaryFile() as file:
+            return SharedMemory(os.dup(file.fileno()))
+
+    def view(self, num_bytes: int) -> memoryview:
+        """Return a writable view of at least that many bytes, growing the memory for all who map it.
+
+        Views of an earlier, smaller mapping stay valid and show the same memory.
+
+        Raises
+        ------
+        LetheError
+            If the machine has not that much memory left.
+        """
+        if len(self._view) < num_bytes:
+            size = os.fstat(self.descriptor).st_size
+            if size < num_bytes:
+                _allocate(self.descriptor, size, num_bytes)
+            self._mapping = mmap.mmap(self.descriptor, max(size, num_bytes))
+            self._view = memoryview(self._mapping)
+        return self._view
+
+    def put(self, flat: Tensor, offset: int = 0) -> int:
+        """Copy a float32 vector to an aligned offset; return the first byte behind it."""
+        end = offset + flat.numel() * _FLOAT_BYTES
+        target = np.frombuffer(self.view(end), np.float32, flat.numel(), offset)
+        target[:] = flat.numpy()
+        return end
+
+    def take(self, size: int, offset: int = 0) -> Tensor:
+        """Return a private copy of the float32 vector at an offset, shape [size]."""
+        # By numpy: torch copies with all its threads, which then spin on the cores that the workers need.
+        source = np.frombuffer(self.view(offset + size * _FLOAT_BYTES), np.float32, size, offset)
+        return torch.from_numpy(source.copy())
+
+    def close(self) -> None:
+        """Let go of the memory; views that are still around stay valid."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+        self.descriptor = -1
+        self._view, self._mapping = memoryview(b""), None
+
+
+def private_vector(descriptor: int, size: int) -> Tensor:
+    """Map a shared float32 vector, shape [size], size > 0, copy-on-write.
+
+    Whoever changes it changes pages of its own, so that one client can never alter the model that the next
+    one gets; and nothing is copied for a client that only reads.
+    """
+    protection = mmap.PROT_READ | mmap.PROT_WRITE
+    mapping = mmap.mmap(descriptor, size * _FLOAT_BYTES, flags=mmap.MAP_PRIVATE, prot=protection)
+    return torch.frombuffer(mapping, dtype=torch.float32)
+
+
+def _allocate(descriptor: int, size: int, num_bytes: int) -> None:
+    try:
+        if hasattr(os, "posix_fallocate"):
+            # Unlike a sparse file, this fails here when memory is short, not with a bus error at the first
+            # write.
+            os.posix_fallocate(descriptor, size, num_bytes - size)
+        else:
+            os.ftruncate(descriptor, num_bytes)
+    except OSError as error:
+        raise LetheError(
+            f"no shared memory of {num_bytes / 1e6:.1f} MB could be had: {error.strerror}"
+        ) from error

@@ -1,0 +1,51 @@
+"""What clients keep between messages, in Flower's protobuf form."""
+
+from collections.abc import Mapping
+from typing import final
+
+from app.simulation import codec
+from strategies.errors import LetheError
+
+
+@final
+class ClientStates:
+    """The contents of each client's ``context.state``, by node id.
+
+    Parameters
+    ----------
+    num_nodes
+        Node ids are 1 to this.
+    """
+
+    def __init__(self, num_nodes: int) -> None:
+        self._num_nodes = num_nodes
+        self._states: dict[int, bytes] = {}
+
+    def get(self, node_id: int) -> bytes:
+        """Return a client's state; no bytes if it is empty."""
+        return self._states.get(node_id, b"")
+
+    def set(self, node_id: int, state: bytes) -> None:
+        """Replace a client's state."""
+        self._states[node_id] = state
+
+    def all(self) -> dict[int, bytes]:
+        """Return the states that are not empty, in the order of the node ids."""
+        return {node_id: state for node_id, state in sorted(self._states.items()) if state}
+
+    def replace(self, states: Mapping[int, bytes]) -> None:
+        """Replace all states.
+
+        Raises
+        ------
+        LetheError
+            If a node is unknown or its state cannot be read; nothing is changed then.
+        """
+        for node_id, state in states.items():
+            if not 1 <= node_id <= self._num_nodes:
+                raise LetheError(f"state of an unknown node {node_id}, expected 1 to {self._num_nodes}")
+            try:
+                codec.load(state)
+            except ValueError as error:
+                raise LetheError(f"the state of node {node_id} cannot be read: {error}") from error
+        self._states = dict(states)
