@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 from pydantic import ValidationError
 
 from app.config import RunConfig, default_values, known_fields
-from app.config_rules import CONDITIONS, check_names
+from app.config_rules import CONDITIONS
 from strategies.errors import BadInput
 from strategies.settings import Scalar
 
@@ -157,11 +157,6 @@ def test_every_shipped_config_parses() -> None:
         RunConfig.from_toml(path)
 
 
-def test_the_default_names_exist() -> None:
-    check_names("fedavg", "distill", {"strategy.name": "", "forget.method": ""})
-    assert (RunConfig().strategy.name, RunConfig().forget.method) == ("fedavg", "distill")
-
-
 # properties
 
 
@@ -193,13 +188,6 @@ def test_an_unknown_key_is_refused_in_one_line(key: str, value: Any) -> None:
         RunConfig.from_flat({key: value})
     assert "unknown key" in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
-
-
-@pytest.mark.parametrize("condition", CONDITIONS, ids=lambda condition: condition.on)
-def test_a_default_is_never_contradictory(condition: Any) -> None:
-    """Flower passes every key, so a key at its default says nothing about what the user wrote."""
-    given = {key: default_values()[key] for key in condition.keys}
-    assert RunConfig.from_flat(default_values() | given) == RunConfig()
 
 
 # errors
@@ -257,70 +245,6 @@ def test_a_key_without_a_near_one_lists_what_there_is() -> None:
         RunConfig.from_flat({"selection.q": 1})
     with pytest.raises(BadInput, match=re.escape("known sections: run, data, model, train, strategy,")):
         RunConfig.from_flat({"q": 1})
-
-
-def test_flowers_own_strategies_are_checked_by_class() -> None:
-    assert RunConfig.from_flat({"strategy.name": "flwr:FedAdam"}).strategy.flwr_class == "FedAdam"
-    with pytest.raises(BadInput, match=re.escape("did you mean 'flwr:FedAdam'?")):
-        RunConfig.from_flat({"strategy.name": "flwr:FedAdm"})
-    with pytest.raises(BadInput, match=re.escape('strategy.name: given "flwr:Strategy", allowed flwr:')):
-        RunConfig.from_flat({"strategy.name": "flwr:Strategy"})
-
-
-def test_an_unknown_method_is_refused_with_the_nearest() -> None:
-    with pytest.raises(BadInput, match=re.escape("did you mean 'distill'?")):
-        RunConfig.from_flat({"forget.method": "distil"})
-
-
-IDLE = [
-    ({"model.name": "mlp", "model.width": 8}, "model.width", 'model.name = "cnn"'),
-    ({"model.name": "resnet18", "model.hidden": 8}, "model.hidden", 'model.name = "mlp" or "cnn"'),
-    ({"train.local-steps": 5, "train.local-epochs": 3}, "train.local-epochs", "train.local-steps = 0"),
-    ({"train.optimizer": "adam", "train.momentum": 0.5}, "train.momentum", 'train.optimizer = "sgd"'),
-    ({"strategy.mu": 0.5}, "strategy.mu", 'strategy.name = "fedprox"'),
-    ({"strategy.work": "0=0.5"}, "strategy.work", 'strategy.name = "fedprox"'),
-    ({"strategy.options": "eta = 1"}, "strategy.options", 'strategy.name = "flwr:<ClassName>"'),
-    ({"data.alpha": 0.1}, "data.alpha", 'data.partition = "dirichlet"'),
-    ({"data.shards-per-client": 3}, "data.shards-per-client", 'data.partition = "shards"'),
-    ({"data.classes-per-client": 3}, "data.classes-per-client", 'data.partition = "pathological"'),
-    ({"attack.clients": "0"}, "attack.clients", 'attack.kind = "backdoor"'),
-    ({"attack.share": 0.5}, "attack.share", 'attack.kind = "backdoor"'),
-    ({"attack.target": 1}, "attack.target", 'attack.kind = "backdoor"'),
-    ({"log.enabled": False, "log.retention": "sum"}, "log.retention", "log.enabled = true"),
-    ({"log.enabled": False, "log.dtype": "float16"}, "log.dtype", "log.enabled = true"),
-]
-
-
-@pytest.mark.parametrize(("flat", "key", "needs"), IDLE, ids=[key for _, key, _ in IDLE])
-def test_a_key_without_effect_is_refused(flat: dict[str, Scalar], key: str, needs: str) -> None:
-    with pytest.raises(BadInput) as refused:
-        RunConfig.from_flat(flat)
-    assert str(refused.value).startswith(f"{key}: given ")
-    assert f"which has an effect only with {needs}, but " in str(refused.value)
-    assert "\n" not in str(refused.value)
-
-
-def test_every_condition_has_a_case_above() -> None:
-    assert [key for _, key, _ in IDLE] == [key for condition in CONDITIONS for key in condition.keys]
-
-
-@pytest.mark.parametrize(
-    ("flat", "message"),
-    [
-        (
-            {"attack.kind": "backdoor"},
-            'attack.clients: given "", must name at least one with attack.kind = "backdoor"',
-        ),
-        (
-            {"data.clients": 3, "selection.min-clients": 5},
-            "selection.min-clients: given 5, allowed at most data.clients, which is 3",
-        ),
-    ],
-)
-def test_other_contradictions(flat: dict[str, Scalar], message: str) -> None:
-    with pytest.raises(BadInput) as refused:
-        RunConfig.from_flat(flat)
-    assert str(refused.value) == message
 
 
 @pytest.mark.parametrize("override", ["run.seed", "", "run.seed:1"])

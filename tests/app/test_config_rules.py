@@ -1,0 +1,130 @@
+"""app/config_rules.py: keys that contradict each other, and names that nothing answers to."""
+
+import re
+
+import pytest
+
+from app.config import RunConfig, default_values
+from app.config_rules import CONDITIONS, check_names, nearest_key, shown
+from strategies.errors import BadInput
+from strategies.settings import Scalar
+
+KNOWN = ["train.local-epochs", "train.local-steps", "train.batch-size", "forget.epochs", "forget.batch-size"]
+IDLE = [
+    ({"model.name": "mlp", "model.width": 8}, "model.width", 'model.name = "cnn"'),
+    ({"model.name": "resnet18", "model.hidden": 8}, "model.hidden", 'model.name = "mlp" or "cnn"'),
+    ({"train.local-steps": 5, "train.local-epochs": 3}, "train.local-epochs", "train.local-steps = 0"),
+    ({"train.optimizer": "adam", "train.momentum": 0.5}, "train.momentum", 'train.optimizer = "sgd"'),
+    ({"strategy.mu": 0.5}, "strategy.mu", 'strategy.name = "fedprox"'),
+    ({"strategy.work": "0=0.5"}, "strategy.work", 'strategy.name = "fedprox"'),
+    ({"strategy.options": "eta = 1"}, "strategy.options", 'strategy.name = "flwr:<ClassName>"'),
+    ({"data.alpha": 0.1}, "data.alpha", 'data.partition = "dirichlet"'),
+    ({"data.shards-per-client": 3}, "data.shards-per-client", 'data.partition = "shards"'),
+    ({"data.classes-per-client": 3}, "data.classes-per-client", 'data.partition = "pathological"'),
+    ({"attack.clients": "0"}, "attack.clients", 'attack.kind = "backdoor"'),
+    ({"attack.share": 0.5}, "attack.share", 'attack.kind = "backdoor"'),
+    ({"attack.target": 1}, "attack.target", 'attack.kind = "backdoor"'),
+    ({"log.enabled": False, "log.retention": "sum"}, "log.retention", "log.enabled = true"),
+    ({"log.enabled": False, "log.dtype": "float16"}, "log.dtype", "log.enabled = true"),
+]
+
+
+# by hand
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("train.local-step", "train.local-steps"),
+        ("train.local_steps", "train.local-steps"),
+        ("train.epochs", "train.local-epochs"),
+        ("forget.epoch", "forget.epochs"),
+        ("trian.batch-size", "train.batch-size"),
+        ("batch-size", "train.batch-size"),
+        ("train.lr", None),
+        ("", None),
+    ],
+)
+def test_the_key_that_was_meant(given: str, meant: str | None) -> None:
+    assert nearest_key(given, KNOWN) == meant
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (True, "true"),
+        (1e-3, "0.001"),
+        ("é", '"é"'),
+        ("a\nb", '"a\\nb"'),
+        ("\u2028", '"\\u2028"'),
+        ([1], "[1]"),
+    ],
+)
+def test_a_value_is_shown_on_one_line(value: object, text: str) -> None:
+    assert shown(value) == text
+
+
+def test_the_default_names_exist() -> None:
+    check_names("fedavg", "distill", {"strategy.name": "", "forget.method": ""})
+    assert (RunConfig().strategy.name, RunConfig().forget.method) == ("fedavg", "distill")
+
+
+# properties
+
+
+@pytest.mark.parametrize(("flat", "key", "needs"), IDLE, ids=[key for _, key, _ in IDLE])
+def test_an_idle_key_at_its_default_is_no_contradiction(
+    flat: dict[str, Scalar], key: str, needs: str
+) -> None:
+    """Flower passes every key, so a key at its default says nothing about what the user wrote."""
+    without = {other: value for other, value in flat.items() if other != key}
+    given = without | {key: default_values()[key]}
+    assert RunConfig.from_flat(given) == RunConfig.from_flat(without)
+
+
+# errors
+
+
+def test_flowers_own_strategies_are_checked_by_class() -> None:
+    assert RunConfig.from_flat({"strategy.name": "flwr:FedAdam"}).strategy.flwr_class == "FedAdam"
+    with pytest.raises(BadInput, match=re.escape("did you mean 'flwr:FedAdam'?")):
+        RunConfig.from_flat({"strategy.name": "flwr:FedAdm"})
+    with pytest.raises(BadInput, match=re.escape('strategy.name: given "flwr:Strategy", allowed flwr:')):
+        RunConfig.from_flat({"strategy.name": "flwr:Strategy"})
+
+
+def test_an_unknown_method_is_refused_with_the_nearest() -> None:
+    with pytest.raises(BadInput, match=re.escape("did you mean 'distill'?")):
+        RunConfig.from_flat({"forget.method": "distil"})
+
+
+@pytest.mark.parametrize(("flat", "key", "needs"), IDLE, ids=[key for _, key, _ in IDLE])
+def test_a_key_without_effect_is_refused(flat: dict[str, Scalar], key: str, needs: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        RunConfig.from_flat(flat)
+    assert str(refused.value).startswith(f"{key}: given ")
+    assert f"which has an effect only with {needs}, but " in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_every_condition_has_a_case_above() -> None:
+    assert [key for _, key, _ in IDLE] == [key for condition in CONDITIONS for key in condition.keys]
+
+
+@pytest.mark.parametrize(
+    ("flat", "message"),
+    [
+        (
+            {"attack.kind": "backdoor"},
+            'attack.clients: given "", must name at least one with attack.kind = "backdoor"',
+        ),
+        (
+            {"data.clients": 3, "selection.min-clients": 5},
+            "selection.min-clients: given 5, allowed at most data.clients, which is 3",
+        ),
+    ],
+)
+def test_other_contradictions(flat: dict[str, Scalar], message: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        RunConfig.from_flat(flat)
+    assert str(refused.value) == message
