@@ -1,0 +1,129 @@
+"""Spreads labelled examples over clients.
+
+``iid`` deals them out at random. The others are flwr-datasets' partitioners over the labels: ``dirichlet``
+spreads each class by a Dirichlet draw of concentration alpha (Yurochkin et al., arXiv 1905.12022),
+``shards`` deals out label-sorted shards of one size (McMahan et al., arXiv 1602.05629), ``pathological``
+gives each client a few classes. Every example goes to one client and every client gets at least one, or the
+partition is refused.
+"""
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from app.settings import DataSettings
+from strategies.errors import BadInput
+from strategies.seeds import derive_seed, numpy_generator
+
+if TYPE_CHECKING:
+    from flwr_datasets.partitioner import Partitioner
+
+_SMALLEST_PARTITION = 1
+_HINTS = {
+    "dirichlet": "raise data.alpha (it is {0.alpha}) or lower data.clients",
+    "shards": "lower data.shards-per-client (it is {0.shards_per_client}) or data.clients",
+    "pathological": "change data.classes-per-client (it is {0.classes_per_client}) or data.clients",
+}
+
+
+def partition_indices(
+    labels: np.ndarray, settings: DataSettings, num_clients: int, seed: int
+) -> list[np.ndarray]:
+    """Return each client's positions in the labels.
+
+    Parameters
+    ----------
+    labels
+        Class labels, shape [n], int64.
+    settings
+        The scheme and its parameters.
+    num_clients
+        Number of clients, at least 1.
+    seed
+        The run's seed.
+
+    Returns
+    -------
+    list of ndarray
+        One ascending int64 array per client; together they hold 0, …, n − 1 once each.
+
+    Raises
+    ------
+    BadInput
+        If there are more clients than examples, or the scheme leaves a client without an example or an
+        example without a client.
+    """
+    if not 1 <= num_clients <= len(labels):
+        raise BadInput(
+            f"data.clients: {num_clients} clients cannot share {len(labels)} training examples, "
+            f"allowed 1 to {len(labels)}"
+        )
+    # The partitioners cut each class in its order, which must not be the order of the data set's files.
+    order = numpy_generator(seed, "data", "order").permutation(len(labels))
+    if settings.partition == "iid":
+        parts = np.array_split(order, num_clients)
+    else:
+        parts = [order[part] for part in _split_by_label(labels[order], settings, num_clients, seed)]
+    return [np.sort(part) for part in parts]
+
+
+def _split_by_label(
+    labels: np.ndarray, settings: DataSettings, num_clients: int, seed: int
+) -> list[np.ndarray]:
+    """Return each client's positions; `labels` are in random order."""
+    from datasets import Dataset
+
+    names = numpy_generator(seed, "data", "classes").permutation(int(labels.max()) + 1)
+    dataset = Dataset.from_dict({"label": names[labels], "position": np.arange(len(labels))})
+    try:
+        partitioner = _partitioner(
+            names[labels], settings, num_clients, derive_seed(seed, "data", "partition")
+        )
+        partitioner.dataset = dataset
+        with warnings.catch_warnings():
+            # They tell of repeated draws and unused classes; what came of it is checked below.
+            warnings.simplefilter("ignore")
+            parts = [partitioner.load_partition(client) for client in range(num_clients)]
+    except ValueError as error:
+        raise _refusal(labels, settings, num_clients) from error
+    positions: list[np.ndarray] = [part.with_format("numpy")["position"][:] for part in parts]
+    sizes = [len(part) for part in positions]
+    if min(sizes) < _SMALLEST_PARTITION or sum(sizes) < len(labels):
+        raise _refusal(labels, settings, num_clients)
+    return positions
+
+
+def _partitioner(labels: np.ndarray, settings: DataSettings, num_clients: int, seed: int) -> "Partitioner":
+    from flwr_datasets import partitioner as flwr
+
+    if settings.partition == "dirichlet":
+        smallest = _SMALLEST_PARTITION
+        return flwr.DirichletPartitioner(
+            num_clients, "label", settings.alpha, min_partition_size=smallest, shuffle=False, seed=seed
+        )
+    if settings.partition == "shards":
+        # Rounded down, for what is left over makes further shards, which go to some clients in addition.
+        shard_size = len(labels) // (num_clients * settings.shards_per_client)
+        return flwr.ShardPartitioner(
+            num_clients, "label", shard_size=shard_size, keep_incomplete_shard=True, shuffle=False, seed=seed
+        )
+    # With fewer clients than classes, only consecutive classes make sure that each class has a client.
+    few = num_clients < len(np.unique(labels))
+    return flwr.PathologicalPartitioner(
+        num_clients,
+        "label",
+        settings.classes_per_client,
+        "deterministic" if few else "first-deterministic",
+        shuffle=False,
+        seed=seed,
+    )
+
+
+def _refusal(labels: np.ndarray, settings: DataSettings, num_clients: int) -> BadInput:
+    hint = _HINTS[settings.partition].format(settings)
+    return BadInput(
+        f"data.partition: {settings.partition!r} over {num_clients} clients leaves a client without an "
+        f"example, or an example without a client, of {len(labels)} training examples in "
+        f"{len(np.unique(labels))} classes (every client needs at least {_SMALLEST_PARTITION}); {hint}"
+    )

@@ -1,0 +1,90 @@
+"""What a data set is once it is in memory: examples as they were stored, bytes left as bytes.
+
+Pixels stay uint8, a quarter of their size as floats, until a client's or the server's part of them is asked
+for, so a process that serves many clients holds the data set once. Images that were stored channels-last
+keep that order in memory behind their channels-first shape; a CPU's convolutions are faster with it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from strategies.examples import Examples
+
+WHITE = 255
+"""The byte that becomes 1.0."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Labelled examples as they were stored.
+
+    Parameters
+    ----------
+    x
+        Pixels, shape [n, channels, height, width], uint8; or any inputs, shape [n, ...], float32.
+    y
+        Class labels, shape [n], int64.
+    """
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, indices: np.ndarray) -> Examples:
+        """Return a copy of the examples at the given positions, in that order, with pixels scaled to [0, 1].
+
+        Parameters
+        ----------
+        indices
+            Positions, shape [k], int64.
+        """
+        index = torch.from_numpy(indices)
+        x = self.x[index]
+        return Examples(x.float().div_(WHITE) if x.dtype == torch.uint8 else x, self.y[index])
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """A data set with the split that it came with.
+
+    Parameters
+    ----------
+    name
+        As messages and reports call it.
+    train
+        Training examples.
+    test
+        Test examples; None where the data set has no split of its own.
+    class_names
+        One name per class, in the order of the labels.
+    """
+
+    name: str
+    train: Pool
+    test: Pool | None
+    class_names: tuple[str, ...]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one example: (channels, height, width) for images."""
+        return tuple(self.train.x.shape[1:])
+
+
+def numbered(num_classes: int) -> tuple[str, ...]:
+    """Return the class names of a data set whose classes have none: their numbers.
+
+    >>> numbered(3)
+    ('0', '1', '2')
+    """
+    return tuple(str(label) for label in range(num_classes))
+
+
+def channels_first(images: np.ndarray) -> Tensor:
+    """View images [n, height, width] or [n, height, width, channels] as [n, channels, height, width]."""
+    tensor = torch.from_numpy(images)
+    return tensor.unsqueeze(1) if tensor.dim() == 3 else tensor.permute(0, 3, 1, 2)
