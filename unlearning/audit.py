@@ -25,13 +25,13 @@ from unlearning.settings import AuditSettings
 __all__ = [
     "ORIGINAL",
     "AuditReport",
+    "AuditedModel",
     "Comparison",
     "Measurement",
     "answer_audit",
     "answer_question",
     "audit",
     "compare",
-    "for_method",
     "measure",
 ]
 
@@ -79,8 +79,8 @@ class AuditReport:
         By model.
     comparisons : mapping of str to Comparison
         By model; the reference, compared with itself, has gaps of 0.
-    seconds : mapping of str to float
-        Wall-clock that made a model, where it is known.
+    seconds : mapping of str to float or None
+        Wall-clock that made each model; None where it is unknown.
     notes : tuple of str
         What cannot be concluded, and why.
     """
@@ -89,36 +89,50 @@ class AuditReport:
     reference: str
     measurements: Mapping[str, Measurement]
     comparisons: Mapping[str, Comparison]
-    seconds: Mapping[str, float]
+    seconds: Mapping[str, float | None]
     notes: tuple[str, ...]
 
+    def seconds_ratio(self, name: str) -> float | None:
+        """Return a model's wall-clock over the retraining's (run-time efficiency); None if unknown."""
+        seconds, retraining = self.seconds[name], self.seconds[self.reference]
+        return seconds / retraining if seconds is not None and retraining else None
+
     def to_json(self) -> dict[str, Any]:
-        """Return the report as a mapping that `json` can write; all figures of a model stand side by side."""
+        """Return the report as a mapping that `json` can write."""
         return {
             "request": self.request.to_json(),
             "reference": self.reference,
-            "models": {name: self._model_json(name) for name in self.measurements},
+            "models": {n: {**m.to_json(), "seconds": self.seconds[n]} for n, m in self.measurements.items()},
+            "comparisons": {
+                n: {**asdict(c), "seconds_ratio": self.seconds_ratio(n)} for n, c in self.comparisons.items()
+            },
             "notes": list(self.notes),
         }
 
-    def _model_json(self, name: str) -> dict[str, Any]:
-        seconds, retraining = self.seconds.get(name), self.seconds.get(self.reference)
-        return {
-            **self.measurements[name].to_json(),
-            **asdict(self.comparisons[name]),
-            "seconds": seconds,
-            "seconds_ratio": seconds / retraining if seconds is not None and retraining else None,
-        }
+
+@dataclass(frozen=True, eq=False)
+class AuditedModel:
+    """A model to be audited.
+
+    Attributes
+    ----------
+    flat : Tensor
+        Its parameters, shape [run.layout.size].
+    seconds : float or None
+        Wall-clock that made it; None if unknown.
+    """
+
+    flat: Tensor
+    seconds: float | None = None
 
 
 def audit(
     run: TrainedRun,
     request: ForgetRequest,
-    models: Mapping[str, Mapping[str, Tensor]],
-    reference: str,
+    models: Mapping[str, AuditedModel],
     cohort: Cohort,
     settings: AuditSettings,
-    seconds: Mapping[str, float] | None = None,
+    reference: str = "retrain",
 ) -> AuditReport:
     """Measure several models and compare each with the retrained one.
 
@@ -129,16 +143,14 @@ def audit(
     request
         What was to be forgotten.
     models
-        Name -> state; the original under `ORIGINAL`, the retrained one, and any number of others. Retrainings
-        with other seeds belong here too: their distance to `reference` is the scale for that of the others.
-    reference
-        Name of the retrained model.
+        By name: the original as `ORIGINAL`, the retrained one, and any number of others. Retrainings with
+        other seeds belong here too: their distance to `reference` is the scale for that of the others.
     cohort
         All clients, the forgotten ones included; each is visited once per model.
     settings
         The section `audit`.
-    seconds
-        Name -> wall-clock that made the model.
+    reference
+        Name of the retrained model.
 
     Raises
     ------
@@ -150,7 +162,7 @@ def audit(
     for name in (ORIGINAL, reference):
         if name not in models:
             raise BadInput(f"no model '{name}' to audit; the models are {', '.join(models)}")
-    flats = {name: run.layout.flatten(state) for name, state in models.items()}
+    flats = {name: model.flat for name, model in models.items()}
     retrained = flats[reference]
     measurements = {
         name: measure(run, flat, request, cohort, settings, None if name == reference else retrained, name)
@@ -160,8 +172,9 @@ def audit(
         name: compare(measured, measurements[reference], flats[name], retrained, flats[ORIGINAL], run.layout)
         for name, measured in measurements.items()
     }
+    seconds = {name: model.seconds for name, model in models.items()}
     notes = tuple(caveats(measurements, ORIGINAL))
-    return AuditReport(request, reference, measurements, comparisons, dict(seconds or {}), notes)
+    return AuditReport(request, reference, measurements, comparisons, seconds, notes)
 
 
 def compare(
@@ -205,25 +218,3 @@ def last_layer(flat: Tensor, layout: Layout) -> Tensor:
     modules = [name.rpartition(".")[0] for name in layout.names]
     size = sum(s for s, module in zip(layout.sizes, modules, strict=True) if module == modules[-1])
     return flat[layout.size - size :]
-
-
-def for_method(document: Mapping[str, Any], method: str) -> dict[str, Any]:
-    """Return the part of a report, as `AuditReport.to_json` gives it, that concerns one method.
-
-    Returns
-    -------
-    dict
-        The figures of the model `before` forgetting, `after` it and `retrain`-ed, the gaps and the disparity
-        of `after`, and the notes.
-    """
-    models = document["models"]
-    return {
-        "request": document["request"],
-        "method": method,
-        "before": models[ORIGINAL],
-        "after": models[method],
-        "retrain": models[document["reference"]],
-        "gaps": models[method]["gaps"],
-        "disparity": models[method]["disparity"],
-        "notes": document["notes"],
-    }

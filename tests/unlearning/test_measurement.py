@@ -40,8 +40,8 @@ def measured(
 def test_accuracies_by_hand() -> None:
     """w = ln 3 predicts class 1 at x = 1 and class 0 at x = −1.
 
-    D_t (1, 1), (1, 1), (−1, 0), (−1, 1): 3 of 4 right. D_f, client 1, (1, 0): wrong, UA = 100. D_r: client 0
-    has 2 of 2 right, client 10 has 1 of 3: RA = 3/5, the mean over clients is (1 + 1/3) / 2, the worst is 1/3.
+    D_t (1, 1), (1, 1), (−1, 0), (−1, 1): 3 of 4 right. D_f, client 1, (1, 0): wrong, UA = 100. D_r: client
+    0 has 2 of 2 right, client 10 has 1 of 3: RA = 3/5, the mean over clients is (1 + 1/3) / 2, the worst 1/3.
     """
     result = measured(weights(SURE))
     assert result.test_accuracy == 75.0
@@ -82,8 +82,8 @@ def test_output_distance_by_hand() -> None:
 def test_a_class_request_takes_the_class_out_of_the_test_accuracy_alone() -> None:
     """Without class 0 D_t is (1, 1), (1, 1), (−1, 1), 2 of 3 right; the attacker keeps all 4 as non-members.
 
-    D_f are the three examples of class 0, of which only client 0's is right: UA = 2/3; D_r are the other three,
-    of which 2 are right.
+    D_f are the three examples of class 0, of which only client 0's is right: UA = 2/3; D_r are the other
+    three, of which 2 are right.
     """
     result = measured(weights(SURE), ForgetRequest(classes=(0,)), trained_run(seed=1))
     assert (result.test_accuracy, result.num_test) == (pytest.approx(200 / 3), 3)
@@ -134,6 +134,18 @@ def test_only_the_seed_changes_the_attack() -> None:
     other = measured(weights(2.0), run=trained_run(run.test, seed=1), cohort=stand_in).membership
     assert first == again
     assert first != other
+
+
+def test_the_settings_reach_the_attacker() -> None:
+    run, stand_in = trained_run(random_images(0, "test", 200)), CohortStandIn(crowd())
+    arguments = run, weights(2.0), FORGET_1, stand_in.cohort
+    default, penalty, capped = (
+        measure(*arguments, AuditSettings(mia_c=c, mia_examples=cap)).membership
+        for c, cap in ((3.0, 2500), (1e4, 2500), (3.0, 20))
+    )
+    assert default != penalty
+    assert capped is not None
+    assert (capped.num_per_side, capped.num_available) == (20, 200)
 
 
 def test_json_keeps_every_figure() -> None:

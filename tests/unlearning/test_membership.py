@@ -161,6 +161,12 @@ def test_the_draw_depends_on_its_generator_alone() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(state, np.random.get_state(), strict=True))  # noqa: NPY002
 
 
+def test_the_penalty_reaches_the_classifier() -> None:
+    data = beta(0, "r", 6, 1, 300), beta(0, "t", 3, 1, 100), beta(0, "f", 4, 1, 50)
+    weak, strong = (membership_attack(*data, numpy_generator(0, "attack"), c=c) for c in (0.001, 100.0))
+    assert weak != strong
+
+
 # errors
 
 
