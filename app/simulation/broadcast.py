@@ -13,7 +13,7 @@ from app.simulation.codec import as_flat
 from app.simulation.memory import SharedMemory
 from strategies.wire import FlatRecord, Layout
 
-_KEPT = 4  # Records at a time: a round's model, a reference, a control variate, the next round's model.
+_KEPT = 4  # Records between messages: a round's model, a reference, a control variate, the next round's model.
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,9 +82,12 @@ class Broadcasts:
         flat = as_flat(record)
         broadcast = None if flat is None else self._share(flat)
         self._entries[key] = _Entry(weakref.ref(record, self._dropper(key)), stamp, broadcast)
+        return broadcast
+
+    def trim(self) -> None:
+        """Let go of the records that were not sent for the longest time, beyond a few."""
         while len(self._entries) > _KEPT:
             self._drop(next(iter(self._entries)))
-        return broadcast
 
     @property
     def numbers(self) -> set[int]:

@@ -145,6 +145,7 @@ class WorkerPool:
 
     def _describe(self, worker: WorkerHandle, content: RecordDict) -> tuple[channel.Header, list[Broadcast]]:
         """Return the header's part about records, and the broadcasts that the worker does not have yet."""
+        self._broadcasts.trim()  # Before, not after: all records of one message must be there together.
         used = {
             n: b for n, r in content.items() if isinstance(r, ArrayRecord) and (b := self._broadcasts.of(r))
         }

@@ -157,6 +157,14 @@ def test_two_model_records_in_one_message(grid: LocalGrid) -> None:
     torch.testing.assert_close(received(reply), STATE)
 
 
+def test_many_model_records_in_one_message(grid: LocalGrid) -> None:
+    """More than are kept in shared memory between messages."""
+    sent = RecordDict({str(i): wire.record_of({"w": torch.full((3,), float(i))}) for i in range(9)})
+    for reply in ask(grid, "train.echo", sent):
+        for name, record in reply.content.array_records.items():
+            assert wire.state_of(record)["w"].tolist() == [float(name)] * 3
+
+
 def test_messages_of_one_round_may_carry_different_models(grid: LocalGrid) -> None:
     """More than are kept in shared memory at a time."""
     pushed = [
