@@ -210,7 +210,7 @@ class _Loop:
         clients = self._cohort.clients
         selected = select_clients(clients, self._plan.selection, self._plan.seed, server_round)
         grid = CohortGrid(self._cohort.grid, {i: clients[i] for i in selected})
-        messages = self.strategy.configure_train(server_round, arrays, self._message_config(), grid)
+        messages = list(self.strategy.configure_train(server_round, arrays, self._message_config(), grid))
         replies = (reply.message for reply in self._cohort.exchange(messages, self._scope))
         new_arrays, means = self.strategy.aggregate_train(server_round, replies)
         if new_arrays is None:
@@ -225,7 +225,9 @@ class _Loop:
         if self._plan.federated_evaluation:
             clients = self._cohort.clients
             grid = CohortGrid(self._cohort.grid, {i: clients[i] for i in selected if i in clients})
-            messages = self.strategy.configure_evaluate(server_round, arrays, self._message_config(), grid)
+            messages = list(
+                self.strategy.configure_evaluate(server_round, arrays, self._message_config(), grid)
+            )
             replies = self._cohort.exchange(messages, f"evaluation after round {server_round}")
             means = self.strategy.aggregate_evaluate(server_round, (r.message for r in replies))
             metrics |= {f"client-{name}": value for name, value in wire.iter_numbers(means or {})}
