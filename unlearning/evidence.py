@@ -18,6 +18,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor, nn
 
 from strategies import wire
+from strategies.errors import BadInput
 from strategies.evaluation import predict_logits
 from strategies.examples import Examples, selection_mask
 from unlearning import metrics
@@ -59,12 +60,12 @@ class ForgetSpec:
 
         Raises
         ------
-        ValueError
+        BadInput
             If an index lies outside the data.
         """
         outside = [i for i in self.indices if not 0 <= i < len(y)]
         if outside:
-            raise ValueError(
+            raise BadInput(
                 f"the request names example {outside[0]}; this client has examples 0 to {len(y) - 1}"
             )
         if self.everything:
@@ -149,7 +150,7 @@ def answer_audit(
 
     Raises
     ------
-    ValueError
+    BadInput
         If the request names an example that the client does not have.
     """
     forget = spec.mask(examples.y)

@@ -10,6 +10,7 @@ from hypothesis import given, strategies as st
 from torch import nn
 
 from strategies import wire
+from strategies.errors import BadInput
 from strategies.examples import Examples
 from strategies.seeds import torch_generator
 from tests.unlearning.audit_world import LAYOUT, SURE, content_of, images, two_weight_model, weights
@@ -154,7 +155,7 @@ def test_a_model_is_judged_in_eval_mode_and_comes_back_in_its_own() -> None:
 
 
 def test_an_index_that_the_client_does_not_have() -> None:
-    with pytest.raises(ValueError, match="names example 2; this client has examples 0 to 1"):
+    with pytest.raises(BadInput, match="names example 2; this client has examples 0 to 1"):
         answer_with(SURE, images((1, 1), (1, 0)), ForgetSpec(indices=(1, 2)))
 
 
