@@ -43,7 +43,8 @@ class InfluenceSettings(Settings):
     damping : float
         λ, above 0: the curvature assumed where no retained example has a gradient.
     fisher_examples : int
-        N, at least 1: retained examples drawn for F; all of them where there are fewer.
+        N, at least 1: retained examples drawn for F; all of them where there are fewer. WoodFisher takes 8·N·P
+        bytes of memory for P parameters.
     block_size : int
         Rows of gradients that one update of F⁻¹ takes in; it changes the result by rounding only.
     alphas : tuple of float

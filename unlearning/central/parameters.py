@@ -18,9 +18,7 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def copied(model: nn.Module) -> nn.Module:
     """Return a copy of a model, on its device and in its mode, without gradients."""
-    twin = copy.deepcopy(model)
-    twin.zero_grad(set_to_none=True)
-    return twin
+    return copy.deepcopy(model)  # a deep copy of a parameter has no gradient
 
 
 def flat_parameters(model: nn.Module) -> Tensor:

@@ -33,12 +33,7 @@ from unlearning.central.masks import Masks, apply_masks, masked
 from unlearning.central.parameters import copied, layers_with_weights
 from unlearning.central.training import SgdSettings, trained
 
-_NORMALISATIONS = (
-    nn.GroupNorm,
-    nn.LayerNorm,
-    nn.modules.batchnorm._BatchNorm,
-    nn.modules.instancenorm._InstanceNorm,
-)
+_NORMALISATIONS = (nn.GroupNorm, nn.LayerNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm2d)
 
 
 class PruneSettings(Settings):
@@ -93,7 +88,7 @@ def lowest_pruned(
     ValueError
         If more is pruned already.
     """
-    layers = prunable(copied(model))
+    layers = prunable(copied(model).cpu())
     kept = {
         name: (masks or {}).get(name, torch.ones(scores[name].shape, dtype=torch.bool)) for name in layers
     }
@@ -104,7 +99,7 @@ def lowest_pruned(
     for name, layer in layers.items():
         prune.custom_from_mask(layer, "weight", kept[name])  # type: ignore[no-untyped-call]
     pairs = [(layer, "weight") for layer in layers.values()]
-    ranks = {(layer, "weight"): scores[name] for name, layer in layers.items()}
+    ranks = {(layer, "weight"): scores[name].cpu() for name, layer in layers.items()}
     prune.global_unstructured(pairs, prune.L1Unstructured, importance_scores=ranks, amount=target - already)
     return {name: layer.get_buffer("weight_mask").bool().cpu() for name, layer in layers.items()}
 

@@ -45,6 +45,16 @@ def test_one_step_by_hand() -> None:
     assert result.tolist() == pytest.approx([-0.1, 0.1])
 
 
+def test_clipping_by_hand() -> None:
+    """The gradient (1, −1) of the step above has norm √2; clipped to √2/2 it makes half the step."""
+    model = nn.Linear(1, 2, bias=False).double()
+    example = Examples(torch.tensor([[2.0]], dtype=torch.float64), torch.tensor([0]))
+    settings = ProjectedAscentSettings(epochs=1, learning_rate=0.1, clip_norm=2**0.5 / 2, stop_accuracy=0.0)
+    start = torch.zeros(2, dtype=torch.float64)
+    result = projected_ascent(model, example, start, 9.0, settings, torch_generator(0))
+    assert flat_parameters(result).tolist() == pytest.approx([-0.05, 0.05], rel=1e-5)
+
+
 def test_reference_model_by_hand() -> None:
     """Clients at 0, 2 and 7 average to 3; without the last, (3·3 − 7)/2 = 1, the mean of 0 and 2."""
     reference = reference_model(torch.tensor([3.0]), torch.tensor([7.0]), num_clients=3)

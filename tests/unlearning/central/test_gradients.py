@@ -12,7 +12,7 @@ from torch.nn import functional
 from strategies.examples import Examples
 from strategies.seeds import torch_generator
 from unlearning.central.gradients import ExampleSum, cross_entropy_each, gradient_blocks, gradient_sum
-from unlearning.central.parameters import flat_parameters, trainable
+from unlearning.central.parameters import copied, flat_parameters, trainable
 
 BuildNet = Callable[..., nn.Module]
 MakeBlobs = Callable[..., Examples]
@@ -138,6 +138,16 @@ def test_cross_entropy_each_has_the_mean_of_cross_entropy() -> None:
     assert float(cross_entropy_each(logits, y).mean()) == pytest.approx(
         float(functional.cross_entropy(logits, y))
     )
+
+
+def test_gradients_are_those_of_eval_mode(make_blobs: MakeBlobs) -> None:
+    """Dropout is off, whatever mode the model is in."""
+    model = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5)).double().train()
+    examples = make_blobs(6)
+    total, (rows,) = gradient_sum(model, examples), gradient_blocks(model, examples)
+    expected = slow_rows(copied(model), examples)
+    torch.testing.assert_close(total.total, expected.sum(dim=0))
+    torch.testing.assert_close(rows, expected)
 
 
 # errors

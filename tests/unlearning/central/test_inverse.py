@@ -1,4 +1,4 @@
-"""unlearning/central/inverse.py: both inverses against the dense one, which the released recurrence is not."""
+"""unlearning/central/inverse.py: both inverses against the dense one; the released recurrence is none."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

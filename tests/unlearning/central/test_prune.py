@@ -93,6 +93,17 @@ def test_magnitude_masks_are_a_global_top_k(rate: float, seed: int) -> None:
     assert torch.equal(joined(magnitude_masks(model, rate)), expected)
 
 
+def test_imp_is_its_rounds(build_net: BuildNet, make_blobs: MakeBlobs) -> None:
+    """At 36 % there are two rounds: train the early model, prune; train it again on the mask, prune."""
+    early, examples = build_net(4, 8, 3), make_blobs(40)
+    sgd = SgdSettings(epochs=5, learning_rate=0.3, batch_size=8)
+    generator = torch_generator(0)
+    first = magnitude_masks(trained(early, examples, sgd, generator), 0.2)
+    second = magnitude_masks(trained(early, examples, sgd, generator, masks=first), 0.36, first)
+    sparse = imp(early, examples, sgd, PruneSettings(rate=0.36), torch_generator(0))
+    assert torch.equal(joined(sparse.masks), joined(second))
+
+
 # properties
 
 
