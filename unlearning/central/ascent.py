@@ -63,7 +63,8 @@ class ProjectedAscentSettings(SgdSettings):
     stop_accuracy: float = Field(default=12.0, ge=0, le=100)
 
 
-def _negate_gradients(parameters: Sequence[nn.Parameter]) -> None:
+def negate_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """Turn descent into ascent: the gradient adjustment g ← −g."""
     for parameter in parameters:
         if parameter.grad is not None:
             parameter.grad.neg_()
@@ -97,7 +98,7 @@ def ascend(
     ValueError
         If there is no example, or a mask fits no parameter.
     """
-    return trained(model, forget, settings, generator, adjustments=[_negate_gradients], masks=masks)
+    return trained(model, forget, settings, generator, adjustments=[negate_gradients], masks=masks)
 
 
 def reference_model(average: Tensor, client: Tensor, num_clients: int) -> Tensor:

@@ -21,6 +21,7 @@ Cost: one pass over all data, and the inverse.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -43,8 +44,8 @@ class InfluenceSettings(Settings):
     damping : float
         λ, above 0: the curvature assumed where no retained example has a gradient.
     fisher_examples : int
-        N, at least 1: retained examples drawn for F; all of them where there are fewer. WoodFisher takes 8·N·P
-        bytes of memory for P parameters.
+        N, at least 1: retained examples drawn for F; all of them where there are fewer. WoodFisher takes
+        8·N·P bytes of memory for P parameters.
     block_size : int
         Rows of gradients that one update of F⁻¹ takes in; it changes the result by rounding only.
     alphas : tuple of float
@@ -56,7 +57,9 @@ class InfluenceSettings(Settings):
     damping: float = Field(default=1e-3, gt=0)
     fisher_examples: int = Field(default=256, ge=1)
     block_size: int = Field(default=32, ge=1)
-    alphas: tuple[float, ...] = Field(default=(0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0), min_length=1)
+    alphas: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        default=(0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0), min_length=1
+    )
     max_retain_drop: float = Field(default=2.0, ge=0)
 
 

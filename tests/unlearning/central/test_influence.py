@@ -181,6 +181,12 @@ def test_an_empty_set_is_refused(num_forget: int, num_retain: int) -> None:
         influence_vector(ExampleSum(zero, num_forget), ExampleSum(zero, num_retain))
 
 
+@pytest.mark.parametrize("alphas", [(), (1.0, 0.0)])
+def test_lengths_that_go_nowhere_are_refused(alphas: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="alphas"):
+        InfluenceSettings(alphas=alphas)
+
+
 # a damaged answer
 
 
