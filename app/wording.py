@@ -158,6 +158,17 @@ def count(value: int, noun: str) -> str:
     return f"{value:,} {noun if value == 1 else plural}"
 
 
+def printable(text: str) -> str:
+    r"""Return a text on one line, without characters that could steer a terminal or have no picture.
+
+    Examples
+    --------
+    >>> printable("client \x1b[2J\n3")
+    'client ·[2J 3'
+    """
+    return "".join(" " if c.isspace() else c if c.isprintable() else "·" for c in text)
+
+
 def listed(words: Iterable[str]) -> str:
     """Return words as a list in a sentence.
 

@@ -19,6 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 
+from app.wording import printable
+
 INK, MUTED, GRID, PAPER = "#010101", "#010102", "#010103", "#010104"
 BLUE, ORANGE, RED = "#010105", "#010106", "#010107"
 
@@ -73,14 +75,14 @@ def plain(text: Text) -> Text:
 
 
 def short_label(name: str) -> str:
-    r"""Return a name that fits beside an axis, without characters that have no picture.
+    """Return a name that fits beside an axis.
 
     Examples
     --------
-    >>> short_label("hospital-of-the-holy-spirit"), short_label("a\nb")
-    ('hospital-of-the-h…', 'a·b')
+    >>> short_label("hospital-of-the-holy-spirit")
+    'hospital-of-the-h…'
     """
-    shown = "".join(c if c.isprintable() else "·" for c in name)
+    shown = printable(name)
     return shown if len(shown) <= _LABEL_LENGTH else shown[: _LABEL_LENGTH - 1] + "…"
 
 

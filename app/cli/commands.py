@@ -1,0 +1,47 @@
+"""The command ``lethe`` with its subcommands.
+
+What a subcommand needs is imported inside it: torch alone takes seconds, and ``lethe --help`` shall not wait
+for it.
+"""
+
+from typing import Annotated
+
+import typer
+
+from app.cli import forgetting, looking, training
+from app.version import version
+
+app = typer.Typer(
+    help="Federated learning that can forget: train, forget, audit, report.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _command in (
+    training.train,
+    forgetting.forget,
+    forgetting.audit,
+    looking.report,
+    looking.runs,
+    looking.methods,
+    training.demo,
+    looking.bench,
+):
+    app.command()(_command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lethe {version()}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())

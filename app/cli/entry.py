@@ -1,0 +1,49 @@
+"""Runs a command line and turns whatever happens into an exit status and, on failure, one line on stderr.
+
+Exit status: 0 done, 1 failed, 2 bad input, 130 interrupted. An error that nobody foresaw keeps its traceback.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import click
+import typer
+
+from app.cli.commands import app
+from app.cli.interrupts import Interrupted
+from app.wording import printable
+from strategies.errors import BadInput, LetheError
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def main() -> None:
+    """Run the command line of this process and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line and return its exit status.
+
+    Parameters
+    ----------
+    arguments
+        What follows the name of the program.
+    """
+    try:
+        status = typer.main.get_command(app).main(list(arguments), prog_name="lethe", standalone_mode=False)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "lethe"
+        return _failed(f"{error.format_message()} (see {command} --help)", BAD_INPUT)
+    except BadInput as error:
+        return _failed(str(error), BAD_INPUT)
+    except Interrupted as error:
+        return _failed(str(error), INTERRUPTED)
+    except LetheError as error:
+        return _failed(str(error), FAILED)
+    return status if isinstance(status, int) else DONE
+
+
+def _failed(message: str, status: int) -> int:
+    typer.echo(f"lethe: {printable(message)}", err=True)
+    return status

@@ -1,0 +1,135 @@
+"""``lethe forget`` and ``lethe audit``."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app import wording
+from app.cli import options, output
+from app.cli.interrupts import interruptible
+from app.config import RunConfig
+from strategies.errors import BadInput
+from strategies.files import read_json
+
+if TYPE_CHECKING:
+    from strategies.run_folder import RunFolder
+    from unlearning.request import ForgetRequest
+
+_AGAIN = "the run is not altered; give the same command again"
+
+
+def forget(  # noqa: PLR0913, PLR0917  # a parameter per option
+    run: options.Run,
+    client: options.Clients = None,
+    label: options.Classes = None,
+    samples: options.Samples = None,
+    method: Annotated[
+        str, typer.Option("--method", metavar="NAME", help="See lethe methods; default: the run's own.")
+    ] = "",
+    audit: Annotated[
+        bool, typer.Option("--audit", help="Measure the result, too; retrains without the data for that.")
+    ] = False,
+    overrides: options.Overrides = None,
+    home: options.Home = None,
+    json: options.Json = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Remove clients, classes or examples from a run's model; the run itself is not altered."""
+    folder = options.open_run(run, home)
+    request = options.read_request(client, label, samples)
+    chosen = [*(overrides or ()), *([f"forget.method={method}"] if method else [])]
+    config = _config(folder, chosen, ("forget", "audit") if audit else ("forget",))
+    from app import workflows
+
+    with interruptible(_AGAIN), output.observed() as observer:
+        name = workflows.forget(folder, request, config.forget, observer)
+        if audit:
+            workflows.audit(folder, request, [config.forget.method], config.audit, observer)
+    _finish_forgetting(folder, name, json)
+
+
+def audit(  # noqa: PLR0913, PLR0917  # a parameter per option
+    run: options.Run,
+    client: options.Clients = None,
+    label: options.Classes = None,
+    samples: options.Samples = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option("--method", metavar="NAME", help="A method that was used; repeatable; default: all."),
+    ] = None,
+    overrides: options.Overrides = None,
+    home: options.Home = None,
+    json: options.Json = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Measure how complete a forgetting is, against a model retrained without the data."""
+    folder = options.open_run(run, home)
+    request = options.read_request(client, label, samples)
+    config = _config(folder, overrides or [], ("audit",))
+    methods = list(dict.fromkeys(method or _methods_used(folder, request)))
+    from app import workflows
+    from app.report import write_report
+
+    with interruptible(_AGAIN), output.observed() as observer:
+        workflows.audit(folder, request, methods, config.audit, observer)
+    audits = {
+        name: read_json(folder.forget_folder(f"{request.name}-{name}") / "audit.json") for name in methods
+    }
+    report = write_report(folder)
+    if json:
+        output.print_json({**_paths(folder, report), "request": request.to_json(), "audits": audits})
+        return
+    for name, found in audits.items():
+        output.print_line(f"{wording.subject(request.to_json())}, forgotten by {name}:")
+        output.print_audit(found)
+    output.print_line(f"report: {report}")
+
+
+def _config(folder: "RunFolder", overrides: Sequence[str], sections: Sequence[str]) -> RunConfig:
+    """Return the run's config with what the command may set replaced."""
+    for override in overrides:
+        if override.partition(".")[0].strip() not in sections:
+            allowed = wording.listed(f"{section}.*" for section in sections)
+            raise BadInput(f"--set {override}: a finished run keeps its config; allowed here: {allowed}")
+    return RunConfig.resolve(folder.path / "config.toml", overrides)
+
+
+def _methods_used(folder: "RunFolder", request: "ForgetRequest") -> list[str]:
+    """Return the methods, other than retraining, by which a request was served."""
+    prefix = f"{request.name}-"
+    found = [read_json(path) for path in sorted((folder.path / "forget").glob("*/result.json"))]
+    used = [str(result["method"]) for result in found if result.get("request") == request.to_json()]
+    if not (methods := [name for name in used if name != "retrain"]):
+        raise BadInput(f"run '{folder.name}': {prefix[:-1]} was not forgotten yet; use lethe forget first")
+    return methods
+
+
+def _finish_forgetting(folder: "RunFolder", name: str, json: bool) -> None:
+    from app.report import write_report
+
+    report, path = write_report(folder), folder.forget_folder(name)
+    result, audited = read_json(path / "result.json"), path / "audit.json"
+    found = read_json(audited) if audited.exists() else None
+    if json:
+        output.print_json({**_paths(folder, report), "forgetting": name, "result": result, "audit": found})
+        return
+    _print_result(folder.name, result)
+    if found is not None:
+        output.print_audit(found)
+    output.print_line(f"model: {path / 'model.safetensors'}")
+    output.print_line(f"report: {report}")
+
+
+def _print_result(run: str, result: Mapping[str, Any]) -> None:
+    traffic = result["traffic"]
+    output.print_line(
+        f"{wording.subject(result['request'])} of run {run}, forgotten by {result['method']} "
+        f"in {wording.seconds(result['seconds'])} s with {wording.count(traffic['visits'], 'client visit')}"
+    )
+    for note in result["notes"]:
+        output.print_line(f"note: {note}")
+
+
+def _paths(folder: "RunFolder", report: object) -> dict[str, str]:
+    return {"run": folder.name, "path": str(folder.path), "report": str(report)}

@@ -1,0 +1,140 @@
+"""``lethe report``, ``lethe runs``, ``lethe methods`` and ``lethe bench``."""
+
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app import wording
+from app.cli import options, output
+from app.cli.interrupts import interruptible
+from strategies.errors import BadInput, LetheError
+
+if TYPE_CHECKING:
+    from app.workflows import Observer
+    from unlearning.methods import Needs
+
+Benchmark = Callable[["Observer"], Mapping[str, Any]]
+"""An entry of ``benchmarks.BENCHMARKS``: measures, tells how far it is, and returns what `json` can write."""
+
+
+def report(run: options.Run, home: options.Home = None, json: options.Json = False) -> None:
+    """Write a run's report anew and print where it lies."""
+    folder = options.open_run(run, home)
+    from app.report import write_report
+
+    path = write_report(folder)
+    if json:
+        output.print_json({"run": folder.name, "path": str(folder.path), "report": str(path)})
+    else:
+        output.print_line(str(path))
+
+
+def runs(home: options.Home = None, json: options.Json = False) -> None:
+    """List the runs under a home."""
+    place = options.home_path(home)
+    from app import workflows
+
+    found = workflows.list_runs(place)
+    if json:
+        output.print_json({"home": str(place), "runs": found})
+    elif not found:
+        output.print_line(f"no runs in {place}; lethe train or lethe demo makes one")
+    else:
+        columns = ["run", "state", "strategy", "rounds", "accuracy", "seconds", "forgotten"]
+        rows = [output.run_cells(row) for row in found]
+        output.print_table(columns, rows, right=("rounds", "accuracy", "seconds"))
+
+
+def methods(json: options.Json = False) -> None:
+    """List the forgetting methods: what each serves, needs, costs and promises."""
+    from unlearning.methods import METHODS
+    from unlearning.settings import ForgetSettings
+
+    found = [
+        {
+            "name": method.name,
+            "summary": method.summary,
+            "serves": sorted(method.serves),
+            "needs": _needs(method.needs(ForgetSettings())),
+            "cost": method.cost,
+            "guarantee": method.guarantee,
+        }
+        for method in METHODS.values()
+    ]
+    if json:
+        output.print_json({"methods": found})
+        return
+    for method in found:
+        output.print_line(f"{method['name']}: {method['summary']}")
+        for key in ("serves", "needs", "cost", "guarantee"):
+            value = method[key]
+            words = value if isinstance(value, str) else wording.listed(value) or "nothing"
+            output.print_line(f"    {key + ':':<11}{words}")
+
+
+def bench(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", help="Benchmarks to run; without, they are listed.")
+    ] = None,
+    json: options.Json = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Run benchmarks."""
+    known = _benchmarks()
+    for name in names or ():
+        if name not in known:
+            raise BadInput(f"unknown benchmark '{name}'; known benchmarks: {', '.join(known)}")
+    if not names:
+        _list_benchmarks(known, json)
+        return
+    with interruptible("nothing of it was kept"), output.observed() as observer:
+        results = {name: known[name](observer) for name in dict.fromkeys(names)}
+    if json:
+        output.print_json({"benchmarks": results})
+        return
+    for name, result in results.items():
+        output.print_line(f"{name}:")
+        for key, value in result.items():
+            output.print_line(f"    {key}: {value}")
+
+
+def _list_benchmarks(known: Mapping[str, Benchmark], json: bool) -> None:
+    if json:
+        output.print_json({"benchmarks": list(known)})
+        return
+    for name, benchmark in known.items():
+        summary = (benchmark.__doc__ or "").strip().partition("\n")[0]
+        output.print_line(f"{name}: {summary}" if summary else name)
+
+
+def _benchmarks() -> Mapping[str, Benchmark]:
+    checkout = Path(__file__).resolve().parents[2]
+    if (checkout / "benchmarks" / "__init__.py").exists() and str(checkout) not in sys.path:
+        sys.path.append(str(checkout))  # the benchmarks are not part of the installed package
+    try:
+        known: Mapping[str, Benchmark] = import_module("benchmarks").BENCHMARKS
+    except (ImportError, AttributeError) as error:
+        raise LetheError(f"benchmarks are not installed ({error}); use a source checkout") from None
+    return known
+
+
+def _needs(needs: "Needs") -> list[str]:
+    """Return a method's needs in words.
+
+    Examples
+    --------
+    >>> from unlearning.methods import Needs
+    >>> _needs(Needs(log="sum", public=True))
+    ['an update log (any retention that keeps sums)', 'public data on the server']
+    """
+    logs = {"sum": "an update log (any retention that keeps sums)", "full": "an update log of every round"}
+    return [
+        *([logs.get(needs.log, f"an update log ({needs.log})")] if needs.log != "none" else []),
+        *(["public data on the server"] if needs.public else []),
+        *(["the remaining clients online"] if needs.remaining else []),
+        *(["the forgotten client online"] if needs.forgotten else []),
+    ]

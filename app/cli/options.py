@@ -1,0 +1,96 @@
+"""The options that several commands share, and what they stand for."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.settings import RunSettings
+from strategies.errors import BadInput
+
+if TYPE_CHECKING:
+    from strategies.run_folder import RunFolder
+    from unlearning.request import ForgetRequest
+
+Run = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run: its name under the home, or the path of its folder.")
+]
+Home = Annotated[
+    Path | None, typer.Option("--home", metavar="FOLDER", help="Where the run folders lie (run.home).")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set a key of the run config; repeatable."),
+]
+Config = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE.toml", help="Run config to start from.")
+]
+Clients = Annotated[
+    list[str] | None, typer.Option("--client", metavar="ID", help="A client to forget; repeatable.")
+]
+Classes = Annotated[
+    list[int] | None, typer.Option("--class", metavar="LABEL", help="A class to forget; repeatable.")
+]
+Samples = Annotated[
+    Path | None,
+    typer.Option(
+        "--samples", metavar="FILE.json", help='Examples to forget: {"client-id": [positions in its data]}.'
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object; progress goes to stderr.")]
+
+
+def _set_verbosity(verbose: bool) -> bool:
+    # Flower sets the level of its logger when it is imported, which is after this; a filter stays
+    if not verbose:
+        logging.getLogger("flwr").addFilter(_only_errors)
+    return verbose
+
+
+def _only_errors(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
+
+
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", callback=_set_verbosity, help="Show Flower's own log as well.")
+]
+
+
+def home_path(home: Path | None) -> Path:
+    """Return the folder of the runs: the one given, or the default."""
+    return (RunSettings() if home is None else RunSettings(home=str(home))).home_path
+
+
+def open_run(run: str, home: Path | None) -> "RunFolder":
+    """Return the run that was named.
+
+    Raises
+    ------
+    BadInput
+        If there is none; the message lists some that there are.
+    RunCorrupt
+        If its folder is damaged.
+    """
+    from strategies.run_folder import RunFolder
+
+    return RunFolder.open(run, home_path(home))
+
+
+def read_request(
+    clients: Sequence[str] | None, classes: Sequence[int] | None, samples: Path | None
+) -> "ForgetRequest":
+    """Return the request that the options make up.
+
+    Raises
+    ------
+    BadInput
+        If none or several kinds are given, or the file cannot be used.
+    """
+    from unlearning.request import ForgetRequest, read_samples
+
+    if [bool(clients), bool(classes), samples is not None].count(True) != 1:
+        raise BadInput("what to forget: give --client, --class or --samples, exactly one kind of them")
+    read = {} if samples is None else read_samples(samples)
+    return ForgetRequest(tuple(clients or ()), tuple(classes or ()), read)

@@ -1,0 +1,81 @@
+"""What a command leaves on stdout: one JSON object for machines, or tables and lines for people."""
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from app.cli.progress import TerminalObserver
+from app.wording import COLUMNS, MISSING, cell, number, printable, seconds
+from strategies.files import to_json
+
+_LABELS = {"retrain": "retrained"}
+
+
+@contextmanager
+def observed() -> Iterator[TerminalObserver]:
+    """Yield an observer on stderr; whatever else is printed meanwhile goes there too."""
+    with redirect_stdout(sys.stderr), TerminalObserver(Console(stderr=True)) as observer:
+        yield observer
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """Print one JSON object, and nothing else."""
+    typer.echo(to_json(document, indent=2))
+
+
+def print_line(text: str) -> None:
+    """Print a line as it is, without markup and whatever the width."""
+    Console().print(printable(text), markup=False, highlight=False, soft_wrap=True)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
+    """Print a table; the columns named in `right` hold numbers."""
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(_plain, row))
+    Console().print(table, highlight=False)
+
+
+def print_comparison(models: Mapping[str, Mapping[str, Any]], notes: Iterable[str] = ()) -> None:
+    """Print the figures of models, by name, in the columns TA, RA, UA, MIA, ASR and seconds."""
+    names = [column.short for column in COLUMNS]
+    rows = [
+        [_LABELS.get(name, name), *(cell(column, figures.get(column.key)) for column in COLUMNS)]
+        for name, figures in models.items()
+    ]
+    print_table(["model", *names], rows, right=names)
+    for note in notes:
+        print_line(f"note: {note}")
+
+
+def print_audit(audit: Mapping[str, Any]) -> None:
+    """Print what the audit of one method, as in ``audit.json``, found."""
+    print_comparison({key: audit[key] for key in ("before", "after", "retrain")}, audit["notes"])
+    print_line(f"disparity: {number(audit['disparity'])} points (mean distance to the retrained model)")
+
+
+def run_cells(row: Mapping[str, Any]) -> list[str]:
+    """Return the cells of a run in the list of runs."""
+    rounds = row.get("rounds")
+    return [
+        str(row["name"]),
+        str(row.get("state", MISSING)),
+        str(row.get("strategy", MISSING)),
+        MISSING if rounds is None else str(rounds),
+        number(row.get("test-accuracy")),
+        seconds(row.get("seconds")),
+        ", ".join(row.get("forgettings") or ()) or MISSING,
+    ]
+
+
+def _plain(text: str) -> Any:
+    from rich.text import Text
+
+    return Text(printable(text))

@@ -1,0 +1,95 @@
+"""``lethe train`` and ``lethe demo``."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli import options, output
+from app.cli.interrupts import interruptible, resumable
+from app.config import RunConfig
+from strategies.errors import BadInput
+
+if TYPE_CHECKING:
+    from strategies.run_folder import RunFolder
+
+_SHOWN = ("test-accuracy", "attack-success-rate", "test-loss")
+
+
+def train(
+    config: options.Config = None,
+    overrides: options.Overrides = None,
+    resume: Annotated[
+        str, typer.Option("--resume", metavar="RUN", help="Go on with an interrupted run.")
+    ] = "",
+    home: options.Home = None,
+    json: options.Json = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Train a model across clients that keep their data; leaves a run folder."""
+    if not resume:
+        folder = _train(config, overrides or [], home)
+    elif config is None and not overrides:
+        folder = _resume(resume, home)
+    else:
+        raise BadInput("--resume: an interrupted run keeps its config; leave out --config and --set")
+    from app.report import write_report
+
+    summary, report = folder.read_summary(), write_report(folder)
+    if json:
+        output.print_json({**summary, "path": str(folder.path), "report": str(report)})
+    else:
+        _print_training(folder.name, summary)
+        output.print_line(f"folder: {folder.path}")
+        output.print_line(f"report: {report}")
+
+
+def demo(
+    overrides: options.Overrides = None,
+    home: options.Home = None,
+    json: options.Json = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Train on digits with one poisoned client of ten, forget it, and compare with retraining."""
+    placed = _placed(overrides or [], home)
+    runs = RunConfig().with_overrides(placed).run.home_path
+    from app import workflows
+
+    with resumable(runs), output.observed() as observer:
+        result = workflows.demo(observer, placed)
+    if json:
+        paths = {"run": result.folder.name, "path": str(result.folder.path), "report": str(result.report)}
+        output.print_json({**paths, "table": result.table})
+    else:
+        output.print_comparison(result.table)
+        output.print_line("one run with one seed: differences of a point or so may be chance")
+        output.print_line(f"report: {result.report}")
+
+
+def _train(config: Path | None, overrides: Sequence[str], home: Path | None) -> "RunFolder":
+    resolved = RunConfig.resolve(config, _placed(overrides, home))
+    from app import workflows
+
+    with resumable(resolved.run.home_path), output.observed() as observer:
+        return workflows.train(resolved, observer)
+
+
+def _resume(run: str, home: Path | None) -> "RunFolder":
+    folder = options.open_run(run, home)
+    from app import workflows
+
+    with interruptible(f"continue with: lethe train --resume {folder.path}"), output.observed() as observer:
+        return workflows.resume(folder, observer)
+
+
+def _placed(overrides: Sequence[str], home: Path | None) -> list[str]:
+    return [*overrides, *([] if home is None else [f"run.home={home}"])]
+
+
+def _print_training(name: str, summary: Mapping[str, Any]) -> None:
+    final = summary["final"]
+    shown = [key for key in _SHOWN if final.get(key) is not None]
+    row = [name, str(summary["rounds"]), *(f"{final[key]:.4g}" for key in shown), f"{summary['seconds']:.1f}"]
+    numbers = ["rounds", *shown, "seconds"]
+    output.print_table(["run", *numbers], [row], right=numbers)

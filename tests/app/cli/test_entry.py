@@ -1,0 +1,172 @@
+"""app/cli/entry.py: exit statuses, one line on stderr for what is wrong, and a quick --help."""
+
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from strategies.errors import LetheError, RunCorrupt
+from tests.app.cli.conftest import Command, Workflows
+from tests.app.report.run_folders import add_forgetting, add_rounds, finish, new_run
+
+ROOT = Path(__file__).parents[3]
+COMMANDS = ["train", "forget", "audit", "report", "runs", "methods", "demo", "bench"]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], []])
+def test_help_names_every_command(lethe: Command, arguments: list[str]) -> None:
+    ended = lethe(*arguments, home=False)
+    assert ended.status == 0
+    assert all(command in ended.out for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(lethe: Command, command: str) -> None:
+    ended = lethe(command, "--help", home=False)
+    assert (ended.status, ended.err) == (0, "")
+    assert "--json" in ended.out
+
+
+def test_version(lethe: Command) -> None:
+    assert lethe("--version", home=False).out == f"lethe {version('lethe')}\n"
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    slow = "('torch', 'flwr', 'numpy', 'matplotlib', 'sklearn', 'ray')"
+    code = f"import sys, app.cli; print([name for name in {slow} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+BAD = [
+    (["nonsense"], "No such command 'nonsense'"),
+    (["train", "--nonsense"], "No such option '--nonsense'"),
+    (["train", "surplus"], "Got unexpected extra argument (surplus)"),
+    (["train", "--set", "run.rounds"], "has no '='"),
+    (["train", "--set", "run.rouns=3"], "run.rouns: unknown key, given 3; did you mean 'run.rounds'?"),
+    (["train", "--set", "run.rounds=-3"], "run.rounds: given -3, allowed an integer >= 1"),
+    (["train", "--config", "missing.toml"], "missing.toml: cannot be read"),
+    (
+        ["train", "--resume", "study", "--set", "run.rounds=3"],
+        "--resume: an interrupted run keeps its config",
+    ),
+    (["train", "--resume", "nothing"], "run 'nothing': no such run"),
+    (["forget"], "Missing argument 'RUN'"),
+    (["forget", "nothing", "--client", "1"], "run 'nothing': no such run or folder; the last runs in"),
+    (["forget", "study"], "what to forget: give --client, --class or --samples, exactly one"),
+    (["forget", "study", "--client", "1", "--class", "2"], "exactly one kind"),
+    (["forget", "study", "--class", "x"], "Invalid value for '--class'"),
+    (["forget", "study", "--class", "-1"], "whole numbers from 0"),
+    (["forget", "study", "--samples", "missing.json"], "missing.json"),
+    (["forget", "study", "--client", "1", "--method", "magic"], 'given "magic", allowed distill'),
+    (["forget", "study", "--client", "1", "--set", "data.name=x"], "allowed here: forget.*"),
+    (["forget", "study", "--client", "1", "--set", "forget.epochs=-1"], "forget.epochs: given -1, allowed"),
+    (["audit", "study", "--client", "0"], "client-0 was not forgotten yet; use lethe forget first"),
+    (["audit", "study", "--client", "1", "--set", "forget.epochs=1"], "allowed here: audit.*"),
+    (["report", "nothing\nat\x1b[31mall"], "run 'nothing at·[31mall': no such run"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[message for _, message in BAD])
+def test_bad_input_is_status_2_and_one_line(
+    lethe: Command, workflows: Workflows, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    folder = new_run(tmp_path)
+    finish(folder)
+    add_forgetting(folder)
+    ended = lethe(*arguments)
+    assert ended.status == 2
+    assert ended.out == ""
+    assert message in ended.err
+    assert ended.err.startswith("lethe: ")
+    assert ended.err.count("\n") == 1
+    assert ended.err.endswith("\n")
+    assert workflows.calls == []
+
+
+def test_an_unknown_run_lists_the_known_ones(lethe: Command, tmp_path: Path) -> None:
+    new_run(tmp_path, "first")
+    new_run(tmp_path, "second")
+    assert "first, second" in lethe("report", "third").err
+
+
+@pytest.mark.parametrize("error", [LetheError("the disk is full"), RunCorrupt("log: damaged")])
+def test_failure_is_status_1_and_one_line(
+    lethe: Command, workflows: Workflows, tmp_path: Path, error: LetheError
+) -> None:
+    finish(new_run(tmp_path))
+    workflows.fails = error
+    ended = lethe("forget", "study", "--client", "1")
+    assert ended.status == 1
+    assert ended.out == ""
+    assert ended.err.splitlines()[-1] == f"lethe: {error}"
+
+
+def test_an_unforeseen_error_keeps_its_traceback(
+    lethe: Command, workflows: Workflows, tmp_path: Path
+) -> None:
+    finish(new_run(tmp_path))
+    workflows.fails = ZeroDivisionError("a fault of the program")
+    with pytest.raises(ZeroDivisionError):
+        lethe("forget", "study", "--client", "1")
+
+
+def test_interrupted_training_says_how_to_go_on(lethe: Command, workflows: Workflows, tmp_path: Path) -> None:
+    new_run(tmp_path, "older")
+    workflows.fails = KeyboardInterrupt()
+    ended = lethe("train", "--set", "run.name=newer")
+    assert ended.status == 130
+    assert ended.err.splitlines()[-1] == (
+        f"lethe: interrupted; continue with: lethe train --resume newer --home {tmp_path}"
+    )
+    workflows.fails = None
+    assert lethe("train", "--resume", "newer").status == 0
+    assert workflows.calls[-1] == ("resume", "newer")
+
+
+def test_training_interrupted_twice_is_resumed_by_its_path(
+    lethe: Command, workflows: Workflows, tmp_path: Path
+) -> None:
+    folder = new_run(tmp_path)
+    workflows.fails = KeyboardInterrupt()
+    ended = lethe("train", "--resume", "study")
+    assert ended.status == 130
+    assert f"continue with: lethe train --resume {folder.path}" in ended.err
+
+
+def test_interrupted_forgetting_says_that_nothing_happened(
+    lethe: Command, workflows: Workflows, tmp_path: Path
+) -> None:
+    finish(new_run(tmp_path))
+    workflows.fails = KeyboardInterrupt()
+    ended = lethe("forget", "study", "--client", "1")
+    assert ended.status == 130
+    assert ended.err.splitlines()[-1] == (
+        "lethe: interrupted; the run is not altered; give the same command again"
+    )
+
+
+def test_a_damaged_run_fails(lethe: Command, tmp_path: Path) -> None:
+    folder = new_run(tmp_path)
+    add_rounds(folder)
+    (folder.path / "summary.json").write_text("[]")
+    ended = lethe("report", "study")
+    assert ended.status == 1
+    assert "summary.json: damaged, expected a JSON object" in ended.err
+    assert ended.err.count("\n") == 1
+
+
+def test_the_installed_command_runs(tmp_path: Path) -> None:
+    """Exit statuses reach the shell, and --help is there within two seconds even on a busy machine."""
+    lethe = Path(sys.executable).parent / "lethe"
+    began = time.monotonic()
+    assert subprocess.run([lethe, "--help"], capture_output=True, check=False).returncode == 0
+    assert time.monotonic() - began < 10
+    done = subprocess.run(
+        [lethe, "report", "x", "--home", tmp_path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,109 @@
+"""app/cli/forgetting.py: requests and settings reach the workflow, and results reach the user."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from strategies.run_folder import RunFolder
+from tests.app.cli.conftest import Command, Workflows
+from tests.app.report.run_folders import add_forgetting, add_rounds, finish, new_run
+from unlearning.request import ForgetRequest
+
+
+@pytest.fixture
+def study(tmp_path: Path, workflows: Workflows) -> RunFolder:
+    folder = new_run(tmp_path)
+    add_rounds(folder)
+    finish(folder)
+    return folder
+
+
+def test_clients(lethe: Command, workflows: Workflows, study: RunFolder) -> None:
+    assert lethe("forget", "study", "--client", "1", "--client", "hospital-a").status == 0
+    ((_, request, settings),) = workflows.calls
+    assert request == ForgetRequest(clients=("1", "hospital-a"))
+    assert settings.method == "distill"
+
+
+def test_classes(lethe: Command, workflows: Workflows, study: RunFolder) -> None:
+    lethe("forget", "study", "--class", "7", "--class", "2")
+    assert workflows.calls[0][1] == ForgetRequest(classes=(2, 7))
+
+
+def test_samples(lethe: Command, workflows: Workflows, study: RunFolder, tmp_path: Path) -> None:
+    file = tmp_path / "samples.json"
+    file.write_text('{"1": [4, 2]}')
+    lethe("forget", "study", "--samples", str(file))
+    assert workflows.calls[0][1] == ForgetRequest(samples={"1": (2, 4)})
+
+
+def test_method_and_settings(lethe: Command, workflows: Workflows, study: RunFolder) -> None:
+    lethe("forget", "study", "--client", "1", "--method", "retrain", "--set", "forget.temperature=2.5")
+    settings = workflows.calls[0][2]
+    assert (settings.method, settings.temperature) == ("retrain", 2.5)
+
+
+def test_a_run_is_found_by_path_as_well(lethe: Command, workflows: Workflows, study: RunFolder) -> None:
+    assert lethe("forget", str(study.path), "--client", "1", home=False).status == 0
+
+
+def test_forgetting_in_words(lethe: Command, study: RunFolder) -> None:
+    lines = lethe("forget", "study", "--client", "1").out.splitlines()
+    folder = study.path / "forget" / "client-1-distill"
+    assert lines == [
+        "client 1 of run study, forgotten by distill in 0.50 s with 0 client visits",
+        "note: a note of the method",
+        f"model: {folder / 'model.safetensors'}",
+        f"report: {study.path / 'report.html'}",
+    ]
+
+
+def test_forgetting_as_json(lethe: Command, workflows: Workflows, study: RunFolder) -> None:
+    """The workflow prints and reports progress; none of it reaches stdout."""
+    ended = lethe("forget", "study", "--client", "1", "--json")
+    document = json.loads(ended.out)
+    assert document["forgetting"] == "client-1-distill"
+    assert document["result"]["method"] == "distill"
+    assert document["audit"] is None
+    assert "a library that prints" in ended.err
+
+
+def test_forgetting_with_audit(lethe: Command, workflows: Workflows, study: RunFolder) -> None:
+    arguments = ["--set", "audit.mia-c=1.5", "--set", "forget.epochs=2"]
+    ended = lethe("forget", "study", "--client", "1", "--audit", *arguments, "--json")
+    assert [call[0] for call in workflows.calls] == ["forget", "audit"]
+    assert workflows.calls[0][2].epochs == 2
+    assert workflows.calls[1][2] == ["distill"]
+    assert workflows.calls[1][3].mia_c == 1.5
+    assert json.loads(ended.out)["audit"]["disparity"] == 0.625
+
+
+def test_audit_takes_the_methods_that_were_used(
+    lethe: Command, workflows: Workflows, study: RunFolder
+) -> None:
+    for method in ("distill", "retrain", "subtract"):
+        add_forgetting(study, method)
+    other = {"kind": "client", "clients": ["0"], "classes": [], "samples": {}}
+    add_forgetting(study, "negate", other)
+    lethe("audit", "study", "--client", "1")
+    assert workflows.calls[0][2] == ["distill", "subtract"]
+
+
+def test_audit_of_some_methods_as_json(lethe: Command, workflows: Workflows, study: RunFolder) -> None:
+    methods = ["--method", "subtract", "--method", "distill", "--method", "subtract"]
+    document = json.loads(lethe("audit", "study", "--client", "1", *methods, "--json").out)
+    assert list(document["audits"]) == ["subtract", "distill"]
+    assert document["audits"]["distill"]["gaps"]["test_accuracy"] == -1.0
+    assert document["request"] == {"kind": "client", "clients": ["1"], "classes": [], "samples": {}}
+    assert Path(document["report"]).exists()
+
+
+def test_audit_in_words(lethe: Command, study: RunFolder) -> None:
+    add_forgetting(study)
+    lines = lethe("audit", "study", "--client", "1").out.splitlines()
+    assert lines[0] == "client 1, forgotten by distill:"
+    assert lines[1].split() == ["model", "TA", "RA", "UA", "MIA", "ASR", "seconds"]
+    assert [line.split()[0] for line in lines[2:5]] == ["before", "after", "retrained"]
+    assert lines[5] == "note: the backdoor did not take: no conclusion"
+    assert lines[6] == "disparity: 0.6 points (mean distance to the retrained model)"

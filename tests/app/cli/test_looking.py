@@ -1,0 +1,106 @@
+"""app/cli/looking.py: what there is, as JSON and in words."""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from app.cli import looking
+from tests.app.cli.conftest import Command, Workflows
+from tests.app.report.run_folders import new_run
+from unlearning.methods import METHODS
+
+
+def test_report_prints_its_path(lethe: Command, tmp_path: Path) -> None:
+    folder = new_run(tmp_path)
+    path = folder.path / "report.html"
+    assert lethe("report", "study").out == f"{path}\n"
+    assert path.exists()
+    document = json.loads(lethe("report", "study", "--json").out)
+    assert document == {"run": "study", "path": str(folder.path), "report": str(path)}
+
+
+def test_runs(lethe: Command, workflows: Workflows, tmp_path: Path) -> None:
+    lines = [line.split() for line in lethe("runs").out.splitlines()]
+    assert lines == [
+        ["run", "state", "strategy", "rounds", "accuracy", "seconds", "forgotten"],
+        ["a", "unfinished", "–", "–", "–", "–", "–"],
+        ["b", "finished", "fedavg", "15", "96.2", "1.5", "client-3-distill"],
+    ]
+    document = json.loads(lethe("runs", "--json").out)
+    assert document["home"] == str(tmp_path)
+    assert [row["name"] for row in document["runs"]] == ["a", "b"]
+
+
+def test_no_runs(lethe: Command, workflows: Workflows, tmp_path: Path) -> None:
+    place = str(tmp_path / "nothing")
+    assert lethe("runs", "--home", place, home=False).out == (
+        f"no runs in {place}; lethe train or lethe demo makes one\n"
+    )
+    assert json.loads(lethe("runs", "--home", place, "--json", home=False).out)["runs"] == []
+
+
+def test_every_method_is_described(lethe: Command) -> None:
+    found = json.loads(lethe("methods", "--json", home=False).out)["methods"]
+    assert [method["name"] for method in found] == list(METHODS)
+    assert all(method["guarantee"] and method["cost"] and method["serves"] for method in found)
+    text = lethe("methods", home=False).out
+    assert all(f"{name}: " in text for name in METHODS)
+    assert text.count("    guarantee: ") == len(METHODS)
+
+
+def quick(observer: Any) -> Mapping[str, Any]:
+    """Measure nothing."""
+    observer.phase("quick", 1)
+    return {"seconds": 0.5, "unknown": float("nan")}
+
+
+@pytest.fixture
+def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("benchmarks")
+    module.BENCHMARKS = {"quick": quick, "slow": quick}  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "benchmarks", module)
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_bench(lethe: Command) -> None:
+    assert json.loads(lethe("bench", "quick", "--json", home=False).out) == {
+        "benchmarks": {"quick": {"seconds": 0.5, "unknown": None}}
+    }
+    assert lethe("bench", "quick", home=False).out == "quick:\n    seconds: 0.5\n    unknown: nan\n"
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_benchmarks_are_listed(lethe: Command) -> None:
+    assert lethe("bench", home=False).out == "quick: Measure nothing.\nslow: Measure nothing.\n"
+    assert json.loads(lethe("bench", "--json", home=False).out) == {"benchmarks": ["quick", "slow"]}
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_an_unknown_benchmark_lists_the_known_ones(lethe: Command) -> None:
+    ended = lethe("bench", "quick", "fast", home=False)
+    assert ended.status == 2
+    assert ended.err == "lethe: unknown benchmark 'fast'; known benchmarks: quick, slow\n"
+
+
+def test_missing_benchmarks_are_said(lethe: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "benchmarks", None)
+    ended = lethe("bench", "quick", home=False)
+    assert ended.status == 1
+    assert "benchmarks are not installed" in ended.err
+    assert ended.err.count("\n") == 1
+
+
+def test_needs_that_are_none() -> None:
+    from unlearning.methods import Needs
+
+    assert looking._needs(Needs()) == []
+    assert looking._needs(Needs(log="full", remaining=True, forgotten=True)) == [
+        "an update log of every round",
+        "the remaining clients online",
+        "the forgotten client online",
+    ]

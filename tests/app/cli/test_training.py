@@ -1,0 +1,90 @@
+"""app/cli/training.py: options reach the workflow, and results reach the user."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from app.config import RunConfig
+from tests.app.cli.conftest import Command, Workflows
+
+
+def trained_config(workflows: Workflows) -> RunConfig:
+    (name, config), *rest = workflows.calls
+    assert name == "train"
+    assert not rest
+    assert isinstance(config, RunConfig)
+    return config
+
+
+def test_later_settings_win(lethe: Command, workflows: Workflows, tmp_path: Path) -> None:
+    """The file over the defaults, --set over the file, --home over both."""
+    file = tmp_path / "study.toml"
+    file.write_text('[run]\nrounds = 4\nseed = 5\nhome = "elsewhere"\n')
+    assert lethe("train", "--config", str(file), "--set", "run.seed=6", "--set", "run.name=mine").status == 0
+    config = trained_config(workflows)
+    assert (config.run.rounds, config.run.seed, config.run.name) == (4, 6, "mine")
+    assert config.run.home == str(tmp_path)
+
+
+def test_json_is_one_object_and_nothing_else(lethe: Command, workflows: Workflows, tmp_path: Path) -> None:
+    ended = lethe("train", "--set", "run.name=mine", "--json")
+    assert ended.status == 0
+    document = json.loads(ended.out)
+    assert document["name"] == "mine"
+    assert document["path"] == str(tmp_path / "mine")
+    assert document["final"] == {"test-accuracy": 50.0, "test-loss": 1.0}
+    assert Path(document["report"]).read_text().startswith("<!DOCTYPE html>")
+    assert "train mine: round 1, accuracy 40.0 %" in ended.err
+
+
+def test_people_see_a_table_and_where_things_lie(
+    lethe: Command, workflows: Workflows, tmp_path: Path
+) -> None:
+    ended = lethe("train")
+    header, row, folder, report = (line.split() for line in ended.out.splitlines())
+    assert header == ["run", "rounds", "test-accuracy", "test-loss", "seconds"]
+    assert row == ["made-up", "2", "50", "1", "1.2"]
+    assert folder == ["folder:", str(tmp_path / "made-up")]
+    assert report == ["report:", str(tmp_path / "made-up" / "report.html")]
+
+
+def test_remarks_cannot_steer_the_terminal(lethe: Command, workflows: Workflows) -> None:
+    ended = lethe("train")
+    assert "note: client ·[31m3·[0m is late" in ended.err
+    assert "\x1b" not in ended.err + ended.out
+
+
+def test_resume(lethe: Command, workflows: Workflows, tmp_path: Path) -> None:
+    workflows.fails = KeyboardInterrupt()
+    lethe("train")
+    workflows.fails = None
+    assert lethe("train", "--resume", str(tmp_path / "made-up"), "--json").status == 0
+    assert workflows.calls[-1] == ("resume", "made-up")
+
+
+def test_demo_shows_the_three_models(lethe: Command, workflows: Workflows, tmp_path: Path) -> None:
+    ended = lethe("demo")
+    assert workflows.calls == [("demo", [f"run.home={tmp_path}"])]
+    lines = [line.split() for line in ended.out.splitlines()]
+    assert lines[0] == ["model", "TA", "RA", "UA", "MIA", "ASR", "seconds"]
+    assert lines[1] == ["before", "97.0", "99.0", "1.0", "3.0", "61.0", "2.0"]
+    assert lines[2] == ["after", "95.0", "99.0", "7.5", "3.0", "1.0", "0.50"]
+    assert lines[3] == ["retrained", "96.0", "99.0", "6.0", "3.0", "0.5", "2.0"]
+    assert "one seed" in ended.out
+    assert ended.out.splitlines()[-1] == f"report: {tmp_path / 'r.html'}"
+
+
+def test_demo_json(lethe: Command, workflows: Workflows, tmp_path: Path) -> None:
+    document = json.loads(lethe("demo", "--json").out)
+    assert document["path"] == str(tmp_path / "demo")
+    assert list(document["table"]) == ["before", "after", "retrain"]
+    assert document["table"]["after"]["attack_success_rate"] == 1.0
+
+
+@pytest.mark.parametrize("command", ["train", "demo"])
+def test_without_home_runs_go_where_the_config_says(
+    lethe: Command, workflows: Workflows, command: str
+) -> None:
+    lethe(command, "--set", "run.home=~/nowhere", "--set", "run.rounds=0", home=False)
+    assert workflows.calls == []

@@ -1,0 +1,74 @@
+"""app/report/canvas.py: figures become parts of a page."""
+
+import re
+
+import pytest
+
+from app.report import canvas
+from app.report.canvas import BLUE, new_figure, plain, short_label, style_axes, to_svg
+
+
+def drawn(name: str = "one", label: str = "client", description: str = "a line") -> str:
+    figure = new_figure(2.0)
+    axes = figure.subplots()
+    style_axes(axes, "title")
+    axes.plot([0, 1], [1, 2], color=BLUE)
+    axes.set_yticks([1, 2], [label, "other"])
+    for text in axes.get_yticklabels():
+        plain(text)
+    return str(to_svg(figure, name, description))
+
+
+def test_colours_and_font_come_from_the_page() -> None:
+    svg = drawn()
+    assert "var(--blue)" in svg
+    assert "var(--font)" in svg
+    assert not re.search(r"#0101\d\d|DejaVu", svg)
+
+
+def test_nothing_points_outside() -> None:
+    svg = drawn()
+    assert svg.startswith("<svg ")
+    assert "http" not in svg
+    assert "<metadata" not in svg
+    assert "<style" not in svg  # a style sheet inside would hold for the whole page
+    assert all(target.startswith("#one-") for target in re.findall(r'href="([^"]*)"', svg))
+
+
+def test_ids_are_unique_between_figures_and_references_hit() -> None:
+    first, second = drawn("one"), drawn("two")
+    ids = [set(re.findall(r'id="([^"]+)"', svg)) for svg in (first, second)]
+    assert not ids[0] & ids[1]
+    for svg, known in zip((first, second), ids, strict=True):
+        references = re.findall(r'(?:url\(|href=")#([^")]+)', svg)
+        assert references
+        assert set(references) <= known
+
+
+def test_same_figure_same_text() -> None:
+    assert drawn() == drawn()
+
+
+def test_description_is_the_text_alternative_and_escaped() -> None:
+    svg = drawn(description='"><script>')
+    assert 'role="img"' in svg
+    assert 'aria-label="&#34;&gt;&lt;script&gt;"' in svg
+    assert "<script" not in svg
+
+
+@pytest.mark.parametrize("label", [r"$\frac{", "<script>alert(1)</script>", "日本", "a & b"])
+def test_a_label_is_text_whatever_it_holds(label: str) -> None:
+    """Neither a formula, which fails for the first, nor markup, nor a warning about a missing glyph."""
+    svg = drawn(label=label)
+    assert label.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") in svg
+    assert "<script" not in svg
+
+
+def test_a_control_character_has_no_place_in_a_label() -> None:
+    assert short_label("a\x1b[2J\nb") == "a·[2J b"
+
+
+def test_a_label_of_just_the_length_stays() -> None:
+    full = "x" * canvas._LABEL_LENGTH
+    assert short_label(full) == full
+    assert short_label(full + "y") == full[:-1] + "…"

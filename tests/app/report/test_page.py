@@ -1,0 +1,260 @@
+"""app/report/page.py: the report is one safe, self-contained page, whatever state the run is in."""
+
+import re
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.report import TriggeredImage, write_report, write_triggered
+from strategies.files import write_json
+from strategies.run_folder import RunFolder
+from tests.app.report.run_folders import (
+    ATTACK,
+    BEFORE,
+    RETRAIN,
+    add_forgetting,
+    add_log,
+    add_rounds,
+    finish,
+    new_run,
+)
+
+SECTIONS = [
+    "in-short", "facts", "forgetting", "learning", "contributions", "labels", "faults", "cost", "settings",
+]  # fmt: skip
+VOID = {"meta", "img", "br", "link", "use", "path", "image", "rect"}
+HOSTILE = "<script>alert('$x$')</script>&\"'"
+
+
+class Page(HTMLParser):
+    """Reads a page: its tags with attributes, its text outside style sheets, and the rows of its tables."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.rows: list[list[str]] = []
+        self.feed(html)
+        self.close()
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_startendtag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" in self.open:
+            return
+        self.words.append(data)
+        if self.open and self.open[-1] in ("td", "th", "abbr"):
+            self.rows[-1][-1] += data.strip()
+
+    def section(self, name: str) -> bool:
+        return any(tag == "section" and attributes.get("id") == name for tag, attributes in self.tags)
+
+
+def full_run(home: Path) -> RunFolder:
+    folder = new_run(home, overrides=ATTACK)
+    add_rounds(folder, **{"attack-success-rate": 61.0})
+    add_log(folder)
+    finish(folder, faults=[{"client": "0", "scope": "round 1", "reason": "no reply within 5 s"}])
+    path = add_forgetting(folder)
+    pixels = np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 8, 8)
+    write_triggered(path, [TriggeredImage(pixels, 2, {"before": 0, "after": 2, "retrain": 1})])
+    return folder
+
+
+def read(folder: RunFolder) -> Page:
+    return Page(write_report(folder).read_text(encoding="utf-8"))
+
+
+def test_every_section_is_there(tmp_path: Path) -> None:
+    folder = full_run(tmp_path)
+    page = read(folder)
+    assert (folder.path / "report.html").exists()
+    assert page.open == []
+    assert all(page.section(name) for name in SECTIONS)
+    assert page.text.count("client 1") >= 2
+
+
+def test_the_page_loads_nothing(tmp_path: Path) -> None:
+    html = write_report(full_run(tmp_path)).read_text(encoding="utf-8")
+    for tag, attributes in Page(html).tags:
+        assert tag not in ("script", "link", "iframe", "object", "embed", "base")
+        for name in ("src", "href", "xlink:href", "action", "data", "srcset", "poster"):
+            value = attributes.get(name)
+            assert value is None or value.startswith(("data:image/png;base64,", "#")), (tag, name, value)
+        assert not [name for name in attributes if name.startswith("on")]
+    assert not re.search(r"@import|url\((?!#)|https?://", html)
+
+
+def test_every_picture_has_a_text_alternative(tmp_path: Path) -> None:
+    page = read(full_run(tmp_path))
+    pictures = [attributes for tag, attributes in page.tags if tag == "svg"]
+    assert len(pictures) == 4  # comparison, learning, contributions, labels
+    assert all(attributes["aria-label"] and attributes["role"] == "img" for attributes in pictures)
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert [attributes["alt"] for attributes in images] == ["triggered test image 1, true class 2"]
+
+
+def test_ids_are_unique(tmp_path: Path) -> None:
+    ids = [attributes["id"] for _, attributes in read(full_run(tmp_path)).tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_table_of_a_forgetting(tmp_path: Path) -> None:
+    rows = read(full_run(tmp_path)).rows
+    assert ["model", "TA, %", "RA, %", "UA, %", "MIA, %", "ASR, %", "seconds"] in rows
+    assert ["before", "97.0", "99.0", "1.0", "3.0", "61.0", "2.0"] in rows
+    assert ["after", "95.0", "99.0", "7.5", "3.0", "1.0", "0.50"] in rows
+    assert ["retrained", "96.0", "99.0", "6.0", "3.0", "0.5", "2.0"] in rows
+    assert ["gap to retrained", "−1.0", "0.0", "+1.5", "0.0", "+0.5", "0.25 ×"] in rows
+    assert ["membership attacker's own accuracy, % (50: it only guesses)", "57.2", "57.2", "57.2"] in rows
+    assert ["output distance to retrained on retained data, nats", "–", "–", "–"] not in rows
+    assert ["forgotten examples measured", "1,200", "1,200", "1,200"] in rows
+    assert not [row for row in rows if row and "gaps" in row[0]]
+
+
+def test_notes_and_explanations(tmp_path: Path) -> None:
+    text = read(full_run(tmp_path)).text
+    assert "A note of the method." in text
+    assert "The backdoor did not take: no conclusion." in text
+    assert "One run with one seed (0): differences of a point or so may be chance." in text
+    assert "100 − accuracy on the forgotten data." in text
+    assert "on average it is 0.6 points from a model retrained without the data" in text
+
+
+def test_triggered_images(tmp_path: Path) -> None:
+    page = read(full_run(tmp_path))
+    assert ["before", "0 ⚑"] in page.rows
+    assert ["after", "2 ✓"] in page.rows
+    assert ["retrained", "1"] in page.rows
+    assert "Of 1 image the attack succeeds on 1 before, 0 after and 0 retrained." in page.text
+
+
+def test_clients_are_marked_and_ranked(tmp_path: Path) -> None:
+    """Sums of 3 and 4: client 1 has 4/7 = 57.1 % of the whole."""
+    text = read(full_run(tmp_path)).text
+    assert "client 1 (attacker, forgotten) is number 1 with 57.1 % of the sum" in text
+    assert "1 attacker, forgotten ▸" in text.replace("  ", " ")
+
+
+def test_faults_bytes_and_settings(tmp_path: Path) -> None:
+    page = read(full_run(tmp_path))
+    assert ["0", "1", "round 1: no reply within 5 s"] in page.rows
+    assert ["training", "1.2", "31.0 MB", "2.0 kB", "4"] in page.rows
+    assert "forgetting client 1 by distill" in [row[0] for row in page.rows]
+    assert "local-epochs = 1" in page.text
+
+
+def test_a_hostile_name_is_only_text(tmp_path: Path) -> None:
+    folder = new_run(tmp_path)
+    add_rounds(folder)
+    add_log(folder, [HOSTILE, "1"])
+    fault = {"client": HOSTILE, "scope": HOSTILE, "reason": HOSTILE}
+    finish(folder, [HOSTILE, "1"], faults=[fault], notes=[HOSTILE])
+    request = {"kind": "client", "clients": [HOSTILE], "classes": [], "samples": {}}
+    path = add_forgetting(folder, request={**request, "clients": ["1"]})
+    write_json(path / "result.json", {"request": request, "method": HOSTILE, "notes": [HOSTILE]})
+    html = write_report(folder).read_text(encoding="utf-8")
+    page = Page(html)
+    assert "<script" not in html
+    assert page.open == []
+    assert HOSTILE in page.text
+    assert page.text.count(HOSTILE) >= 6
+
+
+@pytest.mark.parametrize("state", ["new", "two rounds", "no evaluation", "no log"])
+def test_a_run_in_any_state_has_a_report(tmp_path: Path, state: str) -> None:
+    folder = new_run(tmp_path, overrides=["log.enabled=false"] if state == "no log" else [])
+    if state == "no evaluation":
+        folder.append_metrics({"round": 1, "seconds": 0.5})
+    elif state != "new":
+        add_rounds(folder)
+    page = read(folder)
+    assert all(page.section(name) for name in SECTIONS)
+    assert "This run is not finished" in page.text
+    assert "Nothing has been forgotten in this run yet." in page.text
+    assert "Not known: the run has no update log with a complete round." in page.text
+
+
+def test_a_forgetting_that_was_not_audited_says_so(tmp_path: Path) -> None:
+    folder = new_run(tmp_path)
+    finish(folder)
+    add_forgetting(folder, audited=False)
+    page = read(folder)
+    assert "This forgetting was not audited: nothing is known of how complete it is." in page.text
+    assert "How to read the columns" not in page.text
+
+
+def test_figures_that_were_not_measured_are_dashes(tmp_path: Path) -> None:
+    folder = new_run(tmp_path)
+    path = add_forgetting(folder)
+    nothing = dict.fromkeys(BEFORE)
+    models = dict.fromkeys(("before", "after", "retrain"), nothing)
+    write_json(path / "audit.json", {**models, "gaps": {}, "disparity": None, "notes": []})
+    page = read(folder)
+    assert ["after", *["–"] * 6] in page.rows
+    assert ["gap to retrained", *["–"] * 6] in page.rows
+    assert "could not measure its distance" in page.text
+
+
+def test_methods_of_one_request_are_listed_and_retraining_is_not_repeated(tmp_path: Path) -> None:
+    folder = new_run(tmp_path)
+    for method in ("distill", "retrain", "subtract"):
+        add_forgetting(folder, method)
+    page = read(folder)
+    assert [row[1] for row in page.rows if row and row[0] == "client 1"] == ["distill", "retrain", "subtract"]
+    assert sum(row[0] == "retrained" for row in page.rows if row) == 2
+    assert sum(tag == "article" for tag, _ in page.tags) == 2
+
+
+def test_a_lone_retraining_is_shown(tmp_path: Path) -> None:
+    folder = new_run(tmp_path)
+    path = add_forgetting(folder, "retrain")
+    same = {"before": BEFORE, "after": RETRAIN, "retrain": RETRAIN, "gaps": {}, "disparity": 0.0, "notes": []}
+    write_json(path / "audit.json", same)
+    rows = read(folder).rows
+    assert [row[0] for row in rows if row and row[0] in ("before", "after", "retrained")] == [
+        "before",
+        "retrained",
+    ]
+
+
+def test_many_clients_and_classes(tmp_path: Path) -> None:
+    clients = [str(i) for i in range(200)]
+    folder = new_run(tmp_path, overrides=["attack.kind=backdoor", "attack.clients=150"])
+    add_rounds(folder, 60)
+    add_log(folder, clients)
+    counts = {c: {"num-examples": 100, "label-counts": [1] * 100} for c in clients}
+    faults = [{"client": c, "scope": "round 1", "reason": "late"} for c in clients]
+    finish(folder, clients=counts, faults=faults)
+    page = read(folder)
+    assert "150 attacker ▸" in page.text.replace("  ", " ")
+    assert "Not shown: 160 clients more, with 160 faults." in page.text
+    assert len(write_report(folder).read_bytes()) < 1_000_000
+
+
+def test_the_parser_notices_damage() -> None:
+    with pytest.raises(AssertionError):
+        Page("<p><b></p></b>")
+    assert Page("<table><tr><td>a</td><td>b</td></tr></table>").rows == [["a", "b"]]
