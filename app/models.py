@@ -118,18 +118,11 @@ def _cnn(settings: ModelSettings, input_shape: tuple[int, ...], num_classes: int
 
 
 def _resnet18(settings: ModelSettings, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    """ResNet-18 (He et al., arXiv 1512.03385) with the stem for small images of its CIFAR models.
-
-    The stem is a 3×3 convolution of stride 1 without pooling. Width and hidden do not apply.
-    """
-    from torchvision.models import resnet18
+    """ResNet-18 for small images; width and hidden do not apply."""
+    from app.resnet import small_resnet18
 
     channels, _, _ = _image_shape(settings.name, input_shape)
-    model: nn.Module = resnet18(weights=None, num_classes=num_classes, norm_layer=_group_norm)
-    model.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
-    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
-    model.maxpool = nn.Identity()
-    return model
+    return small_resnet18(channels, num_classes, _group_norm)
 
 
 _BUILDERS: dict[str, Callable[[ModelSettings, tuple[int, ...], int], nn.Module]] = {

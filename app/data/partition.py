@@ -89,7 +89,7 @@ def _split_by_label(
         raise _refusal(labels, settings, num_clients) from error
     positions: list[np.ndarray] = [part.with_format("numpy")["position"][:] for part in parts]
     sizes = [len(part) for part in positions]
-    if min(sizes) < _SMALLEST_PARTITION or sum(sizes) < len(labels):
+    if min(sizes) < _SMALLEST_PARTITION or sum(sizes) != len(labels):
         raise _refusal(labels, settings, num_clients)
     return positions
 

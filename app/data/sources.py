@@ -82,7 +82,7 @@ def _suggestion(plain: str) -> str:
 
 
 def _read_digits() -> DataSet:
-    """Read scikit-learn's digits as its load_digits does, without the seconds that importing it takes."""
+    """Read what scikit-learn's load_digits reads, without the seconds that importing it takes."""
     spec = find_spec("sklearn")
     if spec is None or not spec.submodule_search_locations:
         raise LetheError("data.name: 'digits' comes with scikit-learn, which is not installed")
@@ -121,7 +121,7 @@ def _read_vision(name: str, root: Path, download: bool) -> DataSet:
             reason = " ".join(str(error).split())
             raise LetheError(f"data.download: could not fetch {name!r} to {root}: {reason}") from error
         raise BadInput(
-            f"data.name: {name!r} is not under {root}; set data.root to the folder that holds it, "
+            f"data.name: no complete {name!r} under {root}; set data.root to the folder that holds it, "
             "or data.download = true to fetch it"
         ) from error
     return DataSet(
@@ -160,7 +160,6 @@ def _read_signs(opened: Any) -> tuple[Tensor, Any]:
     return channels_first(images), labels
 
 
-_SPLIT = {"has_train_flag": False}
 _VISION = {
     "mnist": _Vision("MNIST", _read_grey, numbered(10)),
     "fashionmnist": _Vision("FashionMNIST", _read_grey),
