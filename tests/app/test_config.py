@@ -32,6 +32,8 @@ TEXTS = {
     "log.retention": st.sampled_from(["full", "sum", "interval:3"]),
     "attack.clients": st.sampled_from(["", "0", "0, hospital-a"]),
     "forget.method": st.just("distill"),
+    "forget.negate-layers": st.sampled_from(["", "0", "conv1, head"]),
+    "forget.alpha-search": st.sampled_from(["1", "0.5, 1, 20"]),
 }
 ANY_TEXT = st.text(st.characters(codec="utf-8"), min_size=1)
 

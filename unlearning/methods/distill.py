@@ -23,6 +23,7 @@ from dataclasses import replace
 
 import torch
 from flwr.serverapp.strategy import Strategy
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -31,10 +32,22 @@ from strategies.evaluation import predict_logits
 from strategies.examples import Examples
 from strategies.local_training import batches, make_optimizer
 from strategies.rounds import RoundResult, Start, train
-from strategies.settings import TrainSettings
+from strategies.settings import Settings, TrainSettings
 from unlearning.methods import subtract
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
-from unlearning.settings import ForgetSettings
+from unlearning.settings import ForgetSettings, method_settings
+
+
+class DistillSettings(Settings):
+    """Distillation on the server; fields and their meaning as in `ForgetSettings`."""
+
+    epochs: int = Field(default=20, ge=0)
+    learning_rate: float = Field(default=0.01, gt=0)
+    batch_size: int = Field(default=32, ge=1)
+    temperature: float = Field(default=3.0, gt=0)
+    hard_label_weight: float = Field(default=0.1, ge=0)
+    teacher_filter: float = Field(default=0.0, ge=0, lt=1)
+    post_training_rounds: int = Field(default=0, ge=0)
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -75,7 +88,7 @@ def distil(
     student: nn.Module,
     teacher_logits: Tensor,
     data: Examples,
-    settings: ForgetSettings,
+    settings: DistillSettings,
     momentum: float,
     generator: torch.Generator,
 ) -> None:
@@ -116,7 +129,8 @@ def distil(
 
 def distilled(job: ForgetJob) -> Outcome:
     """Subtract, distil the old model into the result, and train on with the remaining clients if asked to."""
-    run, settings, public = job.run, job.settings, job.run.public
+    run, public = job.run, job.run.public
+    settings = method_settings(DistillSettings, job.settings)
     if public is None:
         raise RuntimeError("needs were not checked")
     start = subtract.subtracted(job)

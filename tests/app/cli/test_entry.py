@@ -63,7 +63,7 @@ BAD = [
     (["forget", "study", "--samples", "missing.json"], "missing.json"),
     (["forget", "study", "--client", "1", "--method", "magic"], 'given "magic", allowed distill'),
     (["forget", "study", "--client", "1", "--set", "data.name=x"], "allowed here: forget.*"),
-    (["forget", "study", "--client", "1", "--set", "forget.epochs=-1"], "forget.epochs: given -1, allowed"),
+    (["forget", "study", "--client", "1", "--set", "forget.epochs=-2"], "forget.epochs: given -2, allowed"),
     (["audit", "study", "--client", "0"], "client-0 was not forgotten yet; use lethe forget first"),
     (["audit", "study", "--client", "1", "--set", "forget.epochs=1"], "allowed here: audit.*"),
     (["report", "nothing\nat\x1b[31mall"], "run 'nothing at·[31mall': no such run"),

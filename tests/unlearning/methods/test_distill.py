@@ -14,7 +14,7 @@ from strategies.examples import Examples
 from strategies.seeds import torch_generator
 from tests.unlearning.runs import Rounds, linear_model, logged_run
 from unlearning.forgetting import forget
-from unlearning.methods.distill import agreeing, distil, distillation_loss
+from unlearning.methods.distill import DistillSettings, agreeing, distil, distillation_loss
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
@@ -108,7 +108,7 @@ def test_teacher_as_student_stays_where_it_is(run: TrainedRun) -> None:
     assert run.public is not None
     model = run.model(run.final)
     logits = predict_logits(model, run.public.x)
-    settings = ForgetSettings(epochs=2, hard_label_weight=0.0)
+    settings = DistillSettings(epochs=2, hard_label_weight=0.0)
     distil(model, logits, run.public, settings, 0.9, torch_generator(0, "x"))
     assert run.layout.flatten(model.state_dict()).allclose(run.final, atol=1e-5)
 
