@@ -11,6 +11,7 @@ import io
 import re
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 from markupsafe import Markup, escape
@@ -66,6 +67,12 @@ def style_axes(axes: Axes, title: str, x_label: str = "", y_label: str = "") -> 
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(GRID)
+
+
+def legend_above(axes: Axes) -> None:
+    """Put the legend where no line can cross it: on the right of the title."""
+    place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": 3, "borderpad": 0.2}
+    axes.legend(frameon=False, fontsize=8.5, labelcolor=INK, **place)
 
 
 def plain(text: Text) -> Text:

@@ -176,7 +176,7 @@ def _read_forgettings(folder: RunFolder, problems: list[str]) -> tuple[Forgettin
             found.append(_read_forgetting(path))
         else:
             problems.append(f"forget/{name} holds no result: that forgetting was not finished.")
-    return tuple(found)
+    return tuple(sorted(found, key=lambda forgetting: forgetting.method == RETRAIN))
 
 
 def _read_forgetting(path: Path) -> Forgetting:

@@ -19,6 +19,7 @@ from app.report.canvas import (
     ORANGE,
     RED,
     Picture,
+    legend_above,
     new_figure,
     plain,
     short_label,
@@ -51,19 +52,19 @@ def learning_curve(rounds: Sequence[Mapping[str, Any]]) -> Picture | None:
     if not any(curves.values()):
         return None
     figure = new_figure(3.0)
-    left, right = figure.subplots(1, 2, width_ratios=[3, 2])
+    left, right = figure.subplots(1, 2, width_ratios=[4, 3])
     style_axes(left, "Accuracy on test data", "round", "%")
     style_axes(right, "Loss", "round", "cross-entropy")
     _draw_curve(left, curves["test-accuracy"], "test accuracy", BLUE, "o", "-")
     _draw_curve(left, curves["attack-success-rate"], "attack success rate", RED, "s", "--")
-    _draw_curve(right, curves["test-loss"], "on test data", BLUE, "o", "-")
-    _draw_curve(right, curves["train-loss"], "on the clients' training data", ORANGE, "^", "--")
+    _draw_curve(right, curves["test-loss"], "test data", BLUE, "o", "-")
+    _draw_curve(right, curves["train-loss"], "clients' training data", ORANGE, "^", "--")
     left.set_ylim(-3, 103)
     right.set_ylim(bottom=0)
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
         if axes.lines:
-            axes.legend(frameon=False, fontsize=8.5, labelcolor=INK, loc="best")
+            legend_above(axes)
     caption = _learning_words(curves)
     return Picture(to_svg(figure, "learning", caption), caption)
 
@@ -128,15 +129,7 @@ def comparison(audit: Mapping[str, Any], name: str) -> Picture | None:
         x = [np.nan if value is None else float(value) for value in values]
         marker = axes.plot(x, range(len(x)), style, color=face, markersize=7, label=label)[0]
         marker.set(markeredgecolor=edge, markeredgewidth=1.6, zorder=height)
-    axes.legend(
-        frameon=False,
-        fontsize=8.5,
-        labelcolor=INK,
-        loc="lower right",
-        bbox_to_anchor=(1, 1),
-        ncols=3,
-        borderpad=0,
-    )
+    legend_above(axes)
     gaps = audit.get("gaps") or {}
     words = listed(f"{c.short} {gap(gaps[c.key])}" for c in columns if gaps.get(c.key) is not None)
     caption = "The bar between after and retrained is the gap" + (f", in points: {words}." if words else ".")
@@ -211,7 +204,9 @@ def label_map(record: RunRecord, class_names: Sequence[str]) -> Picture | None:
 def _label_words(values: Matrix, totals: Matrix) -> str:
     held = (values > 0).sum(axis=1)
     classes = str(held.min()) if held.min() == held.max() else f"{held.min()} to {held.max()}"
-    sizes = f"{totals.min():,.0f} to {totals.max():,.0f}"
+    sizes = f"{totals.min():,.0f}"
+    if totals.min() != totals.max():
+        sizes += f" to {totals.max():,.0f}"
     return (
         f"{count(len(values), 'client')} hold {sizes} examples each, {totals.sum():,.0f} in all; "
         f"each sees {classes} of the {count(values.shape[1], 'class')}. An empty cell or a dash: none."

@@ -29,9 +29,9 @@ _EXTRAS = {
     "mia_examples_per_side": "examples per side of the membership attack",
     "worst_client_accuracy": "accuracy of the remaining client served worst, %",
     "mean_client_accuracy": "mean accuracy over the remaining clients, %",
-    "output_distance.forget": "output distance to retrained on forgotten data, nats",
-    "output_distance.retain": "output distance to retrained on retained data, nats",
-    "output_distance.test": "output distance to retrained on test data, nats",
+    "output_distance_forget": "output distance to retrained on forgotten data, nats",
+    "output_distance_retain": "output distance to retrained on retained data, nats",
+    "output_distance_test": "output distance to retrained on test data, nats",
     "parameter_distance": "parameter distance to retrained (0: equal to it, 1: as far as before)",
     "last_layer_angle": "angle of the last layer to that of retrained, degrees",
     "num_forget": "forgotten examples measured",
@@ -42,8 +42,9 @@ _EXTRAS = {
 }
 _NOT_EXTRA = {
     *(column.key for column in COLUMNS),
-    "client_accuracy", "missing_clients", "gaps", "disparity", "seconds_ratio",
-}  # fmt: skip
+    "disparity",
+    "seconds_ratio",
+}
 """Figures that stand elsewhere on the page."""
 
 
@@ -166,22 +167,19 @@ def _gaps(audit: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _extras(audit: Mapping[str, Any]) -> Iterator[Row]:
-    flat = {model: dict(_flattened(audit.get(model) or {})) for model in _MODELS}
-    known = [key for key in _EXTRAS if any(key in values for values in flat.values())]
-    others = dict.fromkeys(key for values in flat.values() for key in values if key not in _EXTRAS)
-    for key in (*known, *others):
-        label = _EXTRAS.get(key, key.replace("_", " ").replace(".", ", "))
-        yield Row(label, tuple(_extra_cell(key, flat[model].get(key)) for model in _MODELS))
+    scalars = {model: dict(_scalars(audit.get(model) or {})) for model in _MODELS}
+    scalars["after"] |= dict(_scalars(audit.get("comparison") or {}))
+    found = {key for values in scalars.values() for key in values}
+    known = [key for key in _EXTRAS if key in found]
+    for key in (*known, *sorted(found - set(known))):
+        cells = tuple(_extra_cell(key, scalars[model].get(key)) for model in _MODELS)
+        yield Row(_EXTRAS.get(key, key.replace("_", " ")), cells)
 
 
-def _flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _scalars(values: Mapping[str, Any]) -> Iterator[tuple[str, bool | float]]:
     for key, value in values.items():
-        if key in _NOT_EXTRA:
-            continue
-        if isinstance(value, Mapping):
-            yield from _flattened(value, f"{prefix}{key}.")
-        elif isinstance(value, bool | int | float):
-            yield prefix + key, value
+        if key not in _NOT_EXTRA and isinstance(value, bool | int | float):
+            yield key, value
 
 
 def _extra_cell(key: str, value: bool | float | None) -> str:

@@ -107,12 +107,13 @@ def _in_detail(record: RunRecord) -> list[Forgetting]:
 
 
 def _overview(forgetting: Forgetting) -> OverviewRow:
-    disparity = None if forgetting.audit is None else forgetting.audit.get("disparity")
+    audit, method = forgetting.audit, forgetting.method
+    disparity = "not audited" if audit is None else number(audit.get("disparity"))
     return OverviewRow(
         wording.subject(forgetting.request),
-        forgetting.method,
+        method,
         wording.seconds(forgetting.result.get("seconds")),
-        "not audited" if forgetting.audit is None else number(disparity),
+        "reference" if method == RETRAIN else disparity,
     )
 
 
@@ -143,17 +144,19 @@ def _costs(record: RunRecord) -> Iterator[Row]:
     keys = ("bytes-up", "bytes-down", "visits")
     summed = {key: sum(line.get(key) or 0 for line in record.rounds) for key in ("seconds", *keys[:2])}
     training = record.summary.get("traffic") or {**summed, "visits": None}
-    yield _cost("training", record.summary.get("seconds", summed["seconds"]), training)
+    log = record.summary.get("log") or {}
+    yield _cost("training", record.summary.get("seconds", summed["seconds"]), training, log.get("bytes"))
     for forgetting in record.forgettings:
         label = f"forgetting {wording.subject(forgetting.request)} by {forgetting.method}"
         yield _cost(label, forgetting.result.get("seconds"), forgetting.result.get("traffic") or {})
-    if log := record.summary.get("log"):
-        yield Row(
-            "update log on the server", (MISSING, wording.size(log.get("bytes") or 0), MISSING, MISSING)
-        )
 
 
-def _cost(label: str, seconds: float | None, traffic: Mapping[str, Any]) -> Row:
-    up, down, visits = (traffic.get(key) for key in ("bytes-up", "bytes-down", "visits"))
-    sizes = (MISSING if num_bytes is None else wording.size(num_bytes) for num_bytes in (up, down))
-    return Row(label, (wording.seconds(seconds), *sizes, MISSING if visits is None else f"{visits:,}"))
+def _cost(
+    label: str, seconds: float | None, traffic: Mapping[str, Any], stored_bytes: int | None = None
+) -> Row:
+    sizes = (traffic.get("bytes-up"), traffic.get("bytes-down"), stored_bytes)
+    up, down, stored = (MISSING if size is None else wording.size(size) for size in sizes)
+    visits = traffic.get("visits")
+    return Row(
+        label, (wording.seconds(seconds), up, down, MISSING if visits is None else f"{visits:,}", stored)
+    )

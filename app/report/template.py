@@ -75,8 +75,10 @@ footer { color: var(--muted); font-size: 13px; }
   body { font-size: 10.5pt; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   main { max-width: none; padding: 0; }
   h2, h3 { break-after: avoid; }
-  figure, tr, .headline li, .notice { break-inside: avoid; }
+  figure, table, .headline li, .notice { break-inside: avoid; }
   pre { white-space: pre-wrap; }
+  .scroll { overflow: visible; }
+  .triggered img { width: 46px; height: 46px; }
   details::details-content { content-visibility: visible; }
 }
 """
@@ -266,7 +268,7 @@ sent, not how far each moved the model.</p>
 <div class="scroll"><table>
 <thead><tr><th scope="col">work</th><th scope="col" class="num">seconds</th>
 <th scope="col" class="num">from clients</th><th scope="col" class="num">to clients</th>
-<th scope="col" class="num">client visits</th></tr></thead>
+<th scope="col" class="num">client visits</th><th scope="col" class="num">update log</th></tr></thead>
 <tbody>
 {% for row in costs %}
 <tr><th scope="row" class="text">{{ row.label }}</th>

@@ -25,9 +25,10 @@ BEFORE = {
     "mia_attacker_accuracy": 57.25,
     "mia_meaningful": True,
     "client_accuracy": {"0": 99.0},
-    "output_distance": {"forget": 0.5, "retain": None, "test": 0.25},
+    "output_distance_forget": 0.5,
+    "output_distance_retain": None,
     "num_forget": 1200,
-    "gaps": {"test_accuracy": 1.0},
+    "novel_figure": 0.125,
 }
 AFTER = BEFORE | {
     "test_accuracy": 95.0,
@@ -107,5 +108,6 @@ def add_forgetting(
     if audited:
         figures = {"before": BEFORE, "after": AFTER, "retrain": RETRAIN}
         audit = {"request": dict(request), "method": method, **figures, "gaps": GAPS, "disparity": 0.625}
+        audit["comparison"] = {"gaps": GAPS, "disparity": 0.625, "parameter_distance": 0.75}
         write_json(path / "audit.json", {**audit, "notes": ["the backdoor did not take: no conclusion"]})
     return path
