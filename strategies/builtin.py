@@ -92,8 +92,13 @@ class SortedReplies(StrategyWrapper):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Collect the replies, sort them and pass them on."""
-        return self.inner.aggregate_train(server_round, _sorted(replies))
+        """Collect the replies, sort them and pass them on.
+
+        FedAdam and its kin return float64; the model is float32 everywhere else, in checkpoints too, so it is
+        made float32 here: a resumed run then starts from what the uninterrupted one had.
+        """
+        arrays, metrics = self.inner.aggregate_train(server_round, _sorted(replies))
+        return arrays if arrays is None else wire.record_of(wire.state_of(arrays)), metrics
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Collect the replies, sort them and pass them on."""

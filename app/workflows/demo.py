@@ -18,6 +18,8 @@ DEMO = (
     "run.rounds=15",
     "data.clients=10",
     "data.public=0.2",
+    "train.learning-rate=0.03",
+    "train.local-epochs=3",
     "attack.kind=backdoor",
     "attack.clients=3",
 )
