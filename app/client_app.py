@@ -89,6 +89,8 @@ def _method_handler(action: ClientAction) -> Callable[[Message, Context], Messag
             node.config.forget,
             node.client_id,
             node.generator(),
+            node.config.strategy,
+            node.server_round,
         )
         answer = action(task)
         return wire.reply_to(message, node.client_id, answer.metrics, answer.arrays)

@@ -16,6 +16,9 @@ from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
 
+_SERVED_BY = {"sum": ("full", "sum"), "rounds": ("full", "interval"), "full": ("full",)}
+_RETENTIONS = {"full": "full", "sum": "sum", "interval": "interval:<k>"}
+
 
 @dataclass(frozen=True)
 class ForgetResult:
@@ -116,10 +119,29 @@ def _check_log(run: TrainedRun, method: str, needed: Needs) -> None:
             f"strategy {run.plan.strategy.name} did something else with them"
         )
     retention = run.log.retention
-    sums = needed.log == "sum" and retention.kind == "sum"
-    if not sums and not all(retention.keeps(server_round) for server_round in run.log.rounds()):
-        wanted = "full or sum" if needed.log == "sum" else "full"
+    enough = retention.kind in _SERVED_BY[needed.log]
+    if not enough and not all(retention.keeps(server_round) for server_round in run.log.rounds()):
+        wanted = " or ".join(_RETENTIONS[kind] for kind in _SERVED_BY[needed.log])
         raise BadInput(f"{method} needs log.retention {wanted}, but the run kept '{retention}'")
+
+
+def _check_online(method: str, request: ForgetRequest, needed: Needs, cohort: Cohort | None) -> None:
+    _check_online(request, method, needed, cohort)
+    if needed.forgotten:
+        for client_id in request.named_clients:
+            if cohort is None or client_id not in cohort.clients:
+                raise BadInput(
+                    f"{method} needs client '{client_id}' online, which holds what shall be forgotten"
+                )
+
+
+def _check_online(request: ForgetRequest, method: str, needed: Needs, cohort: Cohort | None) -> None:
+    if needed.remaining and cohort is None:
+        raise BadInput(f"{method} needs the remaining clients online, but no client is connected")
+    online = cohort.clients if cohort is not None else {}
+    offline = [i for i in request.named_clients if i not in online] if needed.forgotten else []
+    if offline:
+        raise BadInput(f"{method} needs client {offline[0]} online, but it is not connected")
 
 
 def forget(
@@ -150,13 +172,12 @@ def forget(
     Raises
     ------
     BadInput
-        If the request cannot be served; see `check_request`.
+        If the request cannot be served, see `check_request`, or a client that is needed is not connected.
     LetheError
         If the new model is not finite.
     """
     needed = check_request(run, request, method, settings)
-    if needed.remaining and cohort is None:
-        raise BadInput(f"{method} needs the remaining clients online, but no client is connected")
+    _check_online(method, request, needed, cohort)
     before = cohort.traffic.copy() if cohort is not None else Traffic()
     began = time.perf_counter()
     outcome = METHODS[method].run(ForgetJob(run, request, settings, cohort, progress))

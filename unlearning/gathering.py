@@ -64,6 +64,15 @@ class Evidence:
         return pooled[forget], pooled[~forget]
 
 
+def spec_for(request: ForgetRequest, client_id: str) -> ForgetSpec:
+    """Return which of a client's examples a request names."""
+    return ForgetSpec(
+        everything=client_id in request.clients,
+        classes=request.classes,
+        indices=tuple(request.samples.get(client_id, ())),
+    )
+
+
 def gather(cohort: Cohort, questions: "Questions", scope: str = "audit") -> Evidence:
     """Ask every client about a model.
 
@@ -119,21 +128,14 @@ class Questions:
             self._records[wire.REFERENCE] = wire.FlatRecord(reference, layout)
         self._made: dict[ForgetSpec, RecordDict] = {}
 
-    def spec(self, client_id: str) -> ForgetSpec:
-        """Return which of a client's examples the request names."""
-        return ForgetSpec(
-            everything=client_id in self.request.clients,
-            classes=self.request.classes,
-            indices=tuple(self.request.samples.get(client_id, ())),
-        )
-
     def __call__(self, client_id: str) -> RecordDict:
         """Return the content of a client's message."""
-        spec = self.spec(client_id)
+        spec = spec_for(self.request, client_id)
         if spec not in self._made:
             self._made[spec] = RecordDict({**self._records, wire.CONFIG: spec.to_config()})
         return self._made[spec]
 
     def read(self, client_id: str, content: RecordDict, num_examples: int) -> AuditAnswer:
         """Decode a client's answer; see `decode_answer`."""
-        return decode_answer(content, self.spec(client_id), num_examples, wire.REFERENCE in self._records)
+        spec = spec_for(self.request, client_id)
+        return decode_answer(content, spec, num_examples, wire.REFERENCE in self._records)

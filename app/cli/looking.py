@@ -131,7 +131,11 @@ def _needs(needs: "Needs") -> list[str]:
     >>> _needs(Needs(log="sum", public=True))
     ['an update log (any retention that keeps sums)', 'public data on the server']
     """
-    logs = {"sum": "an update log (any retention that keeps sums)", "full": "an update log of every round"}
+    logs = {
+        "sum": "an update log (any retention that keeps sums)",
+        "rounds": "an update log of single rounds",
+        "full": "an update log of every round",
+    }
     return [
         *([logs.get(needs.log, f"an update log ({needs.log})")] if needs.log != "none" else []),
         *(["public data on the server"] if needs.public else []),

@@ -9,15 +9,16 @@ from flwr.app import ArrayRecord
 from torch import Tensor, nn
 
 from strategies.cohort import Cohort
+from strategies.dropping import Drop
 from strategies.errors import BadInput
 from strategies.examples import Examples
 from strategies.seeds import torch_generator
-from strategies.settings import TrainSettings
+from strategies.settings import StrategySettings, TrainSettings
 from unlearning.request import ForgetRequest, Kind
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
 
-LogNeed = Literal["none", "sum", "full"]
+LogNeed = Literal["none", "sum", "rounds", "full"]
 
 
 class Progress(Protocol):
@@ -34,8 +35,8 @@ class Needs:
     Parameters
     ----------
     log
-        ``none``; ``sum``: the running Σ weight·update of each client is enough; ``full``: single rounds are
-        read.
+        ``none``; ``sum``: the running Σ weight·update of each client is enough; ``rounds``: the updates of
+        every k-th round are read; ``full``: those of every round.
     public
         Whether the server needs data of its own.
     remaining
@@ -86,9 +87,19 @@ class ForgetJob:
         BadInput
             If no client is connected.
         """
+        return self.connected().without(self.request.clients)
+
+    def connected(self) -> Cohort:
+        """Return all connected clients, the forgotten ones included.
+
+        Raises
+        ------
+        BadInput
+            If no client is connected.
+        """
         if self.cohort is None:
             raise BadInput("this needs the remaining clients online, but no client is connected")
-        return self.cohort.without(self.request.clients)
+        return self.cohort
 
 
 @dataclass(frozen=True)
@@ -111,6 +122,10 @@ class ClientTask:
         The client's stable name.
     generator
         Seeded by run, client and round.
+    strategy
+        The section ``strategy`` of the run config.
+    server_round
+        The round of the message; 0 outside of rounds.
     """
 
     arrays: Mapping[str, ArrayRecord]
@@ -122,6 +137,8 @@ class ClientTask:
     settings: ForgetSettings
     client_id: str
     generator: torch.Generator
+    strategy: StrategySettings = field(default_factory=StrategySettings)
+    server_round: int = 0
 
 
 @dataclass(frozen=True)
