@@ -126,22 +126,14 @@ def _check_log(run: TrainedRun, method: str, needed: Needs) -> None:
 
 
 def _check_online(method: str, request: ForgetRequest, needed: Needs, cohort: Cohort | None) -> None:
-    _check_online(request, method, needed, cohort)
+    if needed.remaining and cohort is None:
+        raise BadInput(f"{method} needs the remaining clients online, but no client is connected")
     if needed.forgotten:
         for client_id in request.named_clients:
             if cohort is None or client_id not in cohort.clients:
                 raise BadInput(
                     f"{method} needs client '{client_id}' online, which holds what shall be forgotten"
                 )
-
-
-def _check_online(request: ForgetRequest, method: str, needed: Needs, cohort: Cohort | None) -> None:
-    if needed.remaining and cohort is None:
-        raise BadInput(f"{method} needs the remaining clients online, but no client is connected")
-    online = cohort.clients if cohort is not None else {}
-    offline = [i for i in request.named_clients if i not in online] if needed.forgotten else []
-    if offline:
-        raise BadInput(f"{method} needs client {offline[0]} online, but it is not connected")
 
 
 def forget(
