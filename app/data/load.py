@@ -222,7 +222,7 @@ def _drawn(positions: np.ndarray, labels: np.ndarray, count: int, seed: int, key
 def _public(data: DataSettings, data_set: DataSet, split: _Split) -> Examples | None:
     if data.public_name is None:
         return data_set.train.take(split.public) if len(split.public) else None
-    public = open_data_set(data.public_name, data.root, data.download)
+    public = open_data_set(data.public_name, data.root, data.download, key="data.public")
     if public.name == data_set.name:
         raise BadInput(
             f"data.public: {public.name!r} is the clients' data; give a share of it or another data set"

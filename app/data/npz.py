@@ -8,6 +8,7 @@ are integers from 0. Inputs are one of
 - a table of numbers, [n, features], taken as they are.
 """
 
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from zipfile import BadZipFile
@@ -46,10 +47,15 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise BadInput(f"{path}: no such file; give the path of an npz file on this machine")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except (ValueError, OSError, BadZipFile, AttributeError) as error:
-        raise BadInput(f"{path}: not an npz file of plain arrays; write it with numpy.savez") from error
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise ValueError("a single array, as numpy.save writes it")
+            return dict(archive)
+    except (ValueError, OSError, EOFError, BadZipFile, zlib.error) as error:
+        raise BadInput(
+            f"{path}: cannot be read as an npz file of plain arrays; write it with numpy.savez"
+        ) from error
 
 
 def _pool(path: Path, arrays: Mapping[str, np.ndarray], x_key: str, y_key: str) -> Pool:

@@ -23,7 +23,8 @@ _SMALLEST_PARTITION = 1
 _HINTS = {
     "dirichlet": "raise data.alpha (it is {0.alpha}) or lower data.clients",
     "shards": "lower data.shards-per-client (it is {0.shards_per_client}) or data.clients",
-    "pathological": "change data.classes-per-client (it is {0.classes_per_client}) or data.clients",
+    "pathological": "change data.classes-per-client (it is {0.classes_per_client}) or data.clients; fewer "
+    "clients than classes reach clients + classes-per-client − 1 classes",
 }
 
 

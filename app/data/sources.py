@@ -34,18 +34,19 @@ _DIGITS_WHITE = 16
 _GTSRB_SIDE = 32
 
 
-@lru_cache(maxsize=2)
-def open_data_set(name: str, root: str, download: bool) -> DataSet:
-    """Load a data set; a process keeps the two it used last.
+def open_data_set(name: str, root: str, download: bool, key: str = "data.name") -> DataSet:
+    """Load a data set; a process keeps the two it loaded last.
 
     Parameters
     ----------
     name
-        As in ``data.name``.
+        As described above.
     root
         Folder of torchvision's data sets; empty for the default.
     download
         Whether torchvision may fetch what is missing there.
+    key
+        The setting that holds the name.
 
     Raises
     ------
@@ -54,24 +55,22 @@ def open_data_set(name: str, root: str, download: bool) -> DataSet:
     LetheError
         If a download fails.
     """
-    kind, colon, place = name.partition(":")
-    if colon and place and kind.lower() in _READERS:
-        return _READERS[kind.lower()](Path(place).expanduser())
-    plain = plain_name(name)
-    if plain == "digits":
+    kind, _, place = name.partition(":")
+    if place and kind.lower() in _READERS:
+        return _load(kind.lower(), place, "", False)
+    plain = name.lower().replace("-", "").replace("_", "")
+    if plain != "digits" and plain not in _VISION:
+        raise BadInput(f"{key}: unknown data set {name!r}{_suggestion(plain)}")
+    return _load(plain, "", root, download)
+
+
+@lru_cache(maxsize=2)
+def _load(kind: str, place: str, root: str, download: bool) -> DataSet:
+    if kind in _READERS:
+        return _READERS[kind](Path(place).expanduser())
+    if kind == "digits":
         return _read_digits()
-    if plain not in _VISION:
-        raise BadInput(f"data.name: unknown data set {name!r}{_suggestion(plain)}")
-    return _read_vision(plain, Path(root or DEFAULT_ROOT).expanduser(), download)
-
-
-def plain_name(name: str) -> str:
-    """Return a name without what does not matter in it.
-
-    >>> plain_name("Fashion-MNIST")
-    'fashionmnist'
-    """
-    return name.lower().replace("-", "").replace("_", "")
+    return _read_vision(kind, Path(root or DEFAULT_ROOT).expanduser(), download)
 
 
 def _suggestion(plain: str) -> str:
@@ -121,7 +120,7 @@ def _read_vision(name: str, root: Path, download: bool) -> DataSet:
             reason = " ".join(str(error).split())
             raise LetheError(f"data.download: could not fetch {name!r} to {root}: {reason}") from error
         raise BadInput(
-            f"data.name: no complete {name!r} under {root}; set data.root to the folder that holds it, "
+            f"data.root: no complete {name!r} under {root}; set it to the folder that holds the data set, "
             "or data.download = true to fetch it"
         ) from error
     return DataSet(

@@ -1,0 +1,220 @@
+import random  # noqa: TID251 (its state is looked at)
+import subprocess
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings as hypothesis_settings, strategies as st
+
+from app.data.partition import partition_indices
+from app.settings import DataSettings
+from strategies.errors import BadInput
+from strategies.seeds import numpy_generator
+
+SCHEMES = ["iid", "dirichlet", "shards", "pathological"]
+
+
+def balanced(n: int, num_classes: int = 10) -> np.ndarray:
+    """Labels in the order of the classes, as in a sorted file."""
+    return np.sort(np.arange(n) % num_classes)
+
+
+def counts(labels: np.ndarray, parts: list[np.ndarray]) -> np.ndarray:
+    """Examples per client and class, shape [clients, classes]."""
+    return np.stack([np.bincount(labels[part], minlength=int(labels.max()) + 1) for part in parts])
+
+
+def skew(labels: np.ndarray, alpha: float) -> float:
+    """Mean over ten clients of the largest class's share of a client's examples: 0.1 if all are balanced."""
+    parts = partition_indices(labels, DataSettings(partition="dirichlet", alpha=alpha), 10, seed=0)
+    table = counts(labels, parts)
+    return float((table.max(axis=1) / table.sum(axis=1)).mean())
+
+
+def test_iid_deals_out_evenly() -> None:
+    """Ten examples over three clients: 4, 3 and 3."""
+    parts = partition_indices(balanced(10), DataSettings(), 3, seed=0)
+
+    assert [len(part) for part in parts] == [4, 3, 3]
+
+
+def test_shards_are_one_class_each() -> None:
+    """200 examples of 10 classes over 10 clients × 2 shards: each shard is half of a class's 20."""
+    labels = balanced(200)
+
+    table = counts(labels, partition_indices(labels, DataSettings(partition="shards"), 10, seed=0))
+
+    assert set(table.flatten().tolist()) <= {0, 10, 20}
+    assert table.sum(axis=1).tolist() == [20] * 10
+
+
+def test_left_over_shards_go_to_some_clients_in_addition() -> None:
+    """23 examples over 5 clients × 2 shards: shards of 2, of which there are 12, the last of 1."""
+    parts = partition_indices(balanced(23), DataSettings(partition="shards"), 5, seed=0)
+
+    sizes = [len(part) for part in parts]
+    assert sum(sizes) == 23
+    assert min(sizes) >= 3
+    assert max(sizes) <= 6
+
+
+@pytest.mark.parametrize("num_clients", [9, 10, 25])
+def test_pathological_clients_hold_exactly_their_number_of_classes(num_clients: int) -> None:
+    labels, settings = balanced(500), DataSettings(partition="pathological", classes_per_client=2)
+
+    table = counts(labels, partition_indices(labels, settings, num_clients, seed=0))
+
+    assert ((table > 0).sum(axis=1) == 2).all()
+    assert (table.sum(axis=0) == 50).all()
+
+
+def test_dirichlet_is_more_skewed_the_smaller_alpha() -> None:
+    labels = balanced(2000)
+
+    assert skew(labels, alpha=0.1) > 0.4
+    assert skew(labels, alpha=100.0) < 0.2
+
+
+def test_classes_are_not_cut_in_the_order_of_the_file() -> None:
+    """A class that is cut in its order would give every client neighbours."""
+    labels = np.zeros(100, dtype=np.int64)
+
+    first = partition_indices(labels, DataSettings(partition="dirichlet", alpha=100.0), 2, seed=0)[0]
+
+    assert (np.diff(first) > 1).sum() > 10
+
+
+@hypothesis_settings(deadline=None, max_examples=20)
+@pytest.mark.parametrize("scheme", SCHEMES)
+@given(
+    labels=st.lists(st.integers(0, 3), min_size=1, max_size=40),
+    num_clients=st.integers(1, 8),
+    seed=st.integers(0, 2**63 - 1),
+)
+def test_every_example_goes_to_one_client_and_every_client_gets_one(
+    scheme: str, labels: list[int], num_clients: int, seed: int
+) -> None:
+    """Or the partition is refused, for small data cannot serve every scheme."""
+    settings = DataSettings(partition=scheme)
+    try:
+        parts = partition_indices(np.array(labels), settings, num_clients, seed)
+    except BadInput:
+        assert scheme != "iid" or num_clients > len(labels)
+        return
+
+    assert len(parts) == num_clients
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(labels)))
+    assert all(len(part) and (np.diff(part) > 0).all() for part in parts)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("num_clients", [1, 7])
+def test_enough_data_are_never_refused(scheme: str, num_clients: int) -> None:
+    settings = DataSettings(partition=scheme, classes_per_client=5)
+    labels = balanced(700, num_classes=5)
+
+    assert sum(map(len, partition_indices(labels, settings, num_clients, seed=3))) == 700
+
+
+def parts_of(scheme: str) -> Callable[[int], list[list[int]]]:
+    settings = DataSettings(partition=scheme)
+    return lambda seed: [part.tolist() for part in partition_indices(balanced(300), settings, 12, seed)]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_seed_decides(scheme: str) -> None:
+    parts = parts_of(scheme)
+
+    assert parts(1) == parts(1)
+    assert parts(1) != parts(2)
+
+
+def test_the_seed_decides_for_few_clients_too() -> None:
+    """With fewer clients than classes the pattern is fixed, but the order of the classes is drawn."""
+    labels, settings = balanced(100), DataSettings(partition="pathological", classes_per_client=7)
+
+    def held(seed: int) -> list[list[bool]]:
+        return (counts(labels, partition_indices(labels, settings, 4, seed)) > 0).tolist()
+
+    assert held(1) == held(1)
+    assert held(1) != held(2)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_global_generators_are_neither_used_nor_changed(scheme: str) -> None:
+    def states() -> tuple[object, ...]:
+        legacy = np.random.get_state()  # noqa: NPY002 (its state is looked at)
+        return torch.get_rng_state().tolist(), legacy[1].tolist(), random.getstate()
+
+    before, first = states(), parts_of(scheme)(1)
+    assert states() == before
+
+    torch.rand(1)
+    np.random.rand()  # noqa: NPY002 (moves the global generator)
+    random.random()
+    assert parts_of(scheme)(1) == first
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_nothing_is_printed_or_warned_of(scheme: str, capfd: pytest.CaptureFixture[str]) -> None:
+    parts_of(scheme)(1)
+
+    assert capfd.readouterr() == ("", "")
+
+
+def test_iid_needs_no_heavy_import() -> None:
+    code = (
+        "import sys, numpy, app.data\n"
+        "from app.settings import DataSettings\n"
+        "app.data.partition_indices(numpy.zeros(9, int), DataSettings(), 3, 0)\n"
+        "heavy = {'datasets', 'flwr_datasets', 'torchvision', 'sklearn', 'PIL', 'pyarrow', 'pandas'}\n"
+        "print(*heavy & set(sys.modules))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize(("num_clients", "n"), [(5, 4), (1, 0), (0, 4), (-1, 4)])
+def test_more_clients_than_examples_are_refused(num_clients: int, n: int) -> None:
+    message = rf"^data\.clients: {num_clients} clients cannot share {n} training examples, allowed 1 to {n}$"
+
+    with pytest.raises(BadInput, match=message):
+        partition_indices(balanced(n), DataSettings(), num_clients, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "values", "hint"),
+    [
+        ("dirichlet", {"alpha": 0.001}, r"raise data\.alpha \(it is 0\.001\) or lower data\.clients"),
+        ("shards", {"shards_per_client": 4}, r"lower data\.shards-per-client \(it is 4\) or data\.clients"),
+        ("pathological", {"classes_per_client": 11}, r"change data\.classes-per-client \(it is 11\)"),
+    ],
+)
+def test_a_partition_that_leaves_a_client_empty_is_refused(
+    scheme: str, values: dict[str, float], hint: str
+) -> None:
+    message = (
+        rf"^data\.partition: '{scheme}' over 20 clients leaves a client without an example, or an example "
+        rf"without a client, of 70 training examples in 10 classes \(every client needs at least 1\); {hint}"
+    )
+
+    with pytest.raises(BadInput, match=message):
+        partition_indices(balanced(70), DataSettings(partition=scheme, **values), 20, seed=0)
+
+
+def test_a_partition_that_leaves_a_class_to_no_client_is_refused() -> None:
+    """Five clients with 2 consecutive classes of a ring of 10 reach 6 of them."""
+    with pytest.raises(BadInput, match=r"'pathological' over 5 clients .* change data\.classes-per-client"):
+        partition_indices(balanced(100), DataSettings(partition="pathological"), 5, seed=0)
+
+
+def test_a_lost_example_would_be_noticed() -> None:
+    """Guards the property test: its check of the whole fails for parts that overlap or lack one."""
+    parts = partition_indices(balanced(10), DataSettings(), 2, seed=int(numpy_generator(0).integers(9)))
+    parts[0] = parts[0][1:]
+
+    assert sorted(np.concatenate(parts).tolist()) != list(range(10))
