@@ -14,6 +14,8 @@ from app.wording import COLUMNS, MISSING, cell, number, printable, seconds
 from strategies.files import to_json
 
 _LABELS = {"retrain": "retrained"}
+_PIPED_WIDTH = 400
+"""Characters to a line where no terminal sets a limit: rows should stay whole for the next program."""
 
 
 @contextmanager
@@ -40,7 +42,10 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Se
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(_plain, row))
-    Console().print(table, highlight=False)
+    console = Console()
+    if not console.is_terminal:
+        console.width = _PIPED_WIDTH
+    console.print(table, highlight=False)
 
 
 def print_comparison(models: Mapping[str, Mapping[str, Any]], notes: Iterable[str] = ()) -> None:

@@ -123,7 +123,15 @@ def sentence(forgetting: Forgetting) -> str:
     disparity = forgetting.audit.get("disparity")
     if disparity is None:
         return f"{head}; the audit could not measure its distance to a model retrained without the data."
-    return f"{head}; on average it is {disparity:.1f} points from a model retrained without the data."
+    distance = f"on average it is {disparity:.1f} points from a model retrained without the data"
+    return f"{head}; {distance}{_attack_left(forgetting.audit)}."
+
+
+def _attack_left(audit: Mapping[str, Any]) -> str:
+    after, retrain = ((audit.get(model) or {}).get("attack_success_rate") for model in ("after", RETRAIN))
+    if after is None or retrain is None:
+        return ""
+    return f", and the backdoor works on {after:.1f} % of the images (retrained: {retrain:.1f} %)"
 
 
 def capital(text: str) -> str:

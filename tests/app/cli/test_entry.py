@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -160,11 +159,9 @@ def test_a_damaged_run_fails(lethe: Command, tmp_path: Path) -> None:
 
 
 def test_the_installed_command_runs(tmp_path: Path) -> None:
-    """Exit statuses reach the shell, and --help is there within two seconds even on a busy machine."""
+    """Exit statuses reach the shell."""
     lethe = Path(sys.executable).parent / "lethe"
-    began = time.monotonic()
     assert subprocess.run([lethe, "--help"], capture_output=True, check=False).returncode == 0
-    assert time.monotonic() - began < 10
     done = subprocess.run(
         [lethe, "report", "x", "--home", tmp_path], capture_output=True, text=True, check=False
     )

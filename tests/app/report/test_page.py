@@ -147,6 +147,7 @@ def test_notes_and_explanations(tmp_path: Path) -> None:
     assert "One run with one seed (0): differences of a point or so may be chance." in text
     assert "100 − accuracy on the forgotten data." in text
     assert "on average it is 0.6 points from a model retrained without the data" in text
+    assert "and the backdoor works on 1.0 % of the images (retrained: 0.5 %)." in text
 
 
 def test_triggered_images(tmp_path: Path) -> None:
