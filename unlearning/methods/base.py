@@ -101,6 +101,19 @@ class ForgetJob:
             raise BadInput("this needs the remaining clients online, but no client is connected")
         return self.cohort
 
+    @property
+    def drop(self) -> Drop:
+        """What the clients that remain must leave out of their training."""
+        return self.request.drop
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Clients of the request that never took part in a round, as far as the update log tells."""
+        if self.run.log is None:
+            return ()
+        known = set(self.run.log.clients())
+        return tuple(i for i in self.request.named_clients if i not in known)
+
 
 @dataclass(frozen=True)
 class ClientTask:
