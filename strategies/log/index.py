@@ -19,6 +19,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from types import UnionType
+from typing import Any
 
 from strategies.errors import BadInput, LetheError, RunCorrupt
 from strategies.files import TEMPORARY, sync_folder
@@ -38,6 +40,7 @@ _SCHEMA = """
     CREATE INDEX entries_by_client ON entries (client_id, round);
 """
 _ENTRY = "round, client_id, num_examples, weight, norm, sha256"
+_ENTRY_TYPES = (int, str, int, float, float, str | None)
 _WAIT_SECONDS = 30.0
 
 
@@ -115,8 +118,7 @@ class Index:
         RunCorrupt
             If the file is damaged.
         """
-        with self._connection() as connection:
-            meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+        meta = dict(self._select("SELECT key, value FROM meta", (str, str)))
         if meta.get("format") != FORMAT:
             raise RunCorrupt(
                 f"{self.path}: damaged, or not the index of an update log; restore it from a copy"
@@ -133,31 +135,26 @@ class Index:
 
     def rounds(self) -> dict[int, bool]:
         """Return the complete rounds in order, and whether each was a plain weighted average."""
-        with self._connection() as connection:
-            rows = connection.execute("SELECT round, averaging FROM rounds ORDER BY round").fetchall()
-        return {int(number): bool(averaging) for number, averaging in rows}
+        rows = self._select("SELECT round, averaging FROM rounds ORDER BY round", (int, int))
+        return {number: bool(averaging) for number, averaging in rows}
 
     def entries(self, server_round: int | None = None, client_id: str | None = None) -> list[Entry]:
         """Return the entries of a round, of a client, of both or all, in order of round and client."""
         wanted = {"round": server_round, "client_id": client_id}
         given = {column: value for column, value in wanted.items() if value is not None}
         conditions = " AND ".join(["TRUE", *(f"{column} = ?" for column in given)])
-        with self._connection() as connection:
-            query = f"SELECT {_ENTRY} FROM entries WHERE {conditions}"
-            rows = connection.execute(query, tuple(given.values())).fetchall()
+        rows = self._select(f"SELECT {_ENTRY} FROM entries WHERE {conditions}", _ENTRY_TYPES, *given.values())
         return sorted((Entry(*row) for row in rows), key=_entry_order)
 
     def newest(self, before: int | None = None) -> dict[str, Entry]:
         """Return each client's last entry, of the rounds before `before` if that is given."""
         query = f"SELECT {_ENTRY}, max(round) FROM entries WHERE round < ? GROUP BY client_id"
-        with self._connection() as connection:
-            rows = connection.execute(query, [2**62 if before is None else before]).fetchall()
+        rows = self._select(query, (*_ENTRY_TYPES, int), 2**62 if before is None else before)
         return {row[1]: Entry(*row[:-1]) for row in rows}
 
     def clients(self) -> list[str]:
         """Return the ids of all clients that took part in a round, sorted."""
-        with self._connection() as connection:
-            rows = connection.execute("SELECT DISTINCT client_id FROM entries").fetchall()
+        rows = self._select("SELECT DISTINCT client_id FROM entries", (str,))
         return sorted((row[0] for row in rows), key=client_sort_key)
 
     def commit(self, server_round: int, averaging: bool, entries: Sequence[Entry]) -> None:
@@ -190,17 +187,26 @@ class Index:
             If it cannot even be read.
         """
         self.meta()
-        with self._connection() as connection:
-            found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
-            rounds = connection.execute("SELECT round, averaging, digest FROM rounds").fetchall()
-            listed = {row[0] for row in connection.execute("SELECT DISTINCT round FROM entries")}
+        found = self._select("PRAGMA integrity_check(1)", (str,))[0][0]
         if found != "ok":
             return f"damaged ({found})"
+        rounds = self._select("SELECT round, averaging, digest FROM rounds", (int, int, str))
         for number, averaging, digest in rounds:
             if _round_digest(number, bool(averaging), self.entries(number)) != digest:
                 return f"the rows of round {number} do not match their SHA-256"
+        listed = {row[0] for row in self._select("SELECT DISTINCT round FROM entries", (int,))}
         lost = sorted(listed - {row[0] for row in rounds})
         return f"round {lost[0]} has entries but no row" if lost else None
+
+    def _select(
+        self, query: str, types: Sequence[type | UnionType], *values: int | str
+    ) -> list[tuple[Any, ...]]:
+        """Return the rows of a query; a damaged file does not hold values to their column's type."""
+        with self._connection() as connection:
+            rows = connection.execute(query, values).fetchall()
+        if all(isinstance(v, t) for row in rows for v, t in zip(row, types, strict=True)):
+            return rows
+        raise RunCorrupt(f"{self.path}: damaged, it holds a value of the wrong type; restore it from a copy")
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
@@ -228,6 +234,8 @@ def _translated(path: Path) -> Iterator[None]:
     """Raise SQLite's errors as the project's, with the name of the file."""
     try:
         yield
+    except UnicodeDecodeError as error:  # In a text, or in SQLite's own message about damage
+        raise RunCorrupt(f"{path}: damaged, not text where text must be; restore it from a copy") from error
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF  # Without the extended part
         if code == sqlite3.SQLITE_FULL:
