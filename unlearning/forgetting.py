@@ -10,6 +10,7 @@ from torch import Tensor
 
 from strategies.cohort import Cohort, Traffic
 from strategies.errors import BadInput, LetheError
+from strategies.threads import one_thread
 from unlearning.methods import METHODS
 from unlearning.methods.base import ForgetJob, Method, Needs, Progress
 from unlearning.request import ForgetRequest
@@ -172,7 +173,8 @@ def forget(
     _check_online(method, request, needed, cohort)
     before = cohort.traffic.copy() if cohort is not None else Traffic()
     began = time.perf_counter()
-    outcome = METHODS[method].run(ForgetJob(run, request, settings, cohort, progress))
+    with one_thread():
+        outcome = METHODS[method].run(ForgetJob(run, request, settings, cohort, progress))
     seconds = time.perf_counter() - began
     if not bool(torch.isfinite(outcome.flat).all()):
         raise LetheError(f"{method} gave parameters that are not finite; lower forget.learning-rate")
