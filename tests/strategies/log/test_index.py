@@ -57,10 +57,8 @@ def test_a_round_that_fails_half_way_is_not_there(index: Index) -> None:
     assert index.entries(4) == []
 
 
-def test_a_transaction_that_was_cut_off_is_rolled_back_by_the_first_reader(
-    index: Index, tmp_path: Path
-) -> None:
-    """The files as a power loss leaves them: half of the rows changed, and the journal that knows the old ones."""
+def test_a_reader_rolls_a_cut_off_transaction_back(index: Index, tmp_path: Path) -> None:
+    """The files as a power loss leaves them: some rows changed, and the journal that knows the old ones."""
     index.commit(4, True, [entry(4, str(i)) for i in range(2000)])
     expected = index.entries()
     crashed = Index(tmp_path / "crashed.sqlite")
