@@ -1,0 +1,107 @@
+"""app/report/figures.py: what the captions, which are the text alternatives too, say of the numbers."""
+
+from pathlib import Path
+
+import numpy as np
+
+from app.report import figures
+from app.report.contents import RunRecord, read_run
+from tests.app.report.run_folders import AFTER, BEFORE, GAPS, RETRAIN, add_log, finish, new_run
+
+
+def record(home: Path, counts: dict[str, list[int]]) -> RunRecord:
+    folder = new_run(home)
+    add_log(folder, list(counts))
+    clients = {c: {"num-examples": sum(row), "label-counts": row} for c, row in counts.items()}
+    finish(folder, clients=clients)
+    return read_run(folder)
+
+
+def test_learning_curve_in_words() -> None:
+    rounds = [
+        {"round": 1, "test-accuracy": 40.0, "test-loss": 2.0, "train-loss": 2.5},
+        {"round": 2, "train-loss": 2.25},
+        {"round": 3, "test-accuracy": 62.5, "test-loss": 1.0625},
+    ]
+    picture = figures.learning_curve(rounds)
+    assert picture is not None
+    assert picture.caption == (
+        "Learning curve: test accuracy 40.0 % after round 1, 62.5 % after round 3; "
+        "test loss from 2.000 to 1.062."
+    )
+    assert picture.caption in picture.svg
+
+
+def test_training_loss_alone_is_drawn() -> None:
+    picture = figures.learning_curve([{"round": 1, "train-loss": 2.5}])
+    assert picture is not None
+    assert picture.caption == "Learning curve: the clients' training loss by round."
+
+
+def test_rounds_without_figures_have_no_curve() -> None:
+    assert figures.learning_curve([]) is None
+    assert figures.learning_curve([{"round": 1, "test-accuracy": None}]) is None
+
+
+def test_comparison_in_words() -> None:
+    audit = {"before": BEFORE, "after": AFTER, "retrain": RETRAIN, "gaps": GAPS}
+    picture = figures.comparison(audit, "one")
+    assert picture is not None
+    assert "TA −1.0, RA 0.0, UA +1.5, MIA 0.0 and ASR +0.5." in picture.caption
+
+
+def test_comparison_of_nothing() -> None:
+    assert figures.comparison({"before": {}, "after": None, "gaps": {}}, "one") is None
+
+
+def test_comparison_without_an_attack_leaves_its_row_out() -> None:
+    audit = {
+        m: {**figures_, "attack_success_rate": None} for m, figures_ in (("before", BEFORE), ("after", AFTER))
+    }
+    picture = figures.comparison(audit, "one")
+    assert picture is not None
+    assert "ASR" not in picture.svg
+    assert "TA" in picture.svg
+
+
+def test_contributions_in_words(tmp_path: Path) -> None:
+    """Norms 3, 4 and 5: the last client moved the model most, the first least."""
+    run = record(tmp_path, {"a": [1], "b": [1], "c": [1]})
+    assert run.contributions is not None
+    picture = figures.contribution_map(run, run.contributions)
+    assert picture.caption.startswith(
+        "3 clients in 2 rounds: over all rounds client c moved the model most and"
+    )
+    assert "client a least" in picture.caption
+
+
+def test_labels_in_words(tmp_path: Path) -> None:
+    """Clients with 3 and 9 examples of one and of two classes out of three."""
+    run = record(tmp_path, {"a": [3, 0, 0], "b": [4, 5, 0]})
+    picture = figures.label_map(run, ["zero", "$x$", "a long name of a class"])
+    assert picture is not None
+    assert picture.caption.startswith(
+        "2 clients hold 3 to 9 examples each, 12 in all; each sees 1 to 2 of the 3"
+    )
+    assert "$x$" in picture.svg
+
+
+def test_equal_clients_are_not_a_range(tmp_path: Path) -> None:
+    picture = figures.label_map(record(tmp_path, {"a": [1, 2], "b": [2, 1]}), [])
+    assert picture is not None
+    assert picture.caption.startswith(
+        "2 clients hold 3 examples each, 6 in all; each sees 2 of the 2 classes."
+    )
+
+
+def test_clients_that_tell_nothing_are_not_drawn(tmp_path: Path) -> None:
+    assert figures.label_map(record(tmp_path, {"a": []}), []) is None
+
+
+def test_cells_carry_numbers_that_can_be_read_on_their_colour() -> None:
+    """The larger half is dark, so its numbers are white; an empty cell has a dash."""
+    figure = figures.new_figure(2.0)
+    axes = figure.subplots()
+    figures._write_cells(axes, np.array([[0.0, 1.0, 9.0]]), numbers=True)
+    assert [text.get_text() for text in axes.texts] == ["–", "1", "9"]
+    assert [text.get_color() for text in axes.texts][1:] == ["#1a1f24", "#ffffff"]
