@@ -3,6 +3,7 @@
 Exit status: 0 done, 1 failed, 2 bad input, 130 interrupted. An error that nobody foresaw keeps its traceback.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -19,6 +20,8 @@ DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 def main() -> None:
     """Run the command line of this process and exit."""
+    # Read when torch is first imported: threads that wait sleep, instead of keeping a busy machine's cores busy.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(run(sys.argv[1:]))
 
 
