@@ -99,7 +99,7 @@ def bench(
     for name, result in results.items():
         output.print_line(f"{name}:")
         for key, value in result.items():
-            output.print_line(f"    {key}: {value}")
+            output.print_value(key, value)
 
 
 def _list_benchmarks(known: Mapping[str, Benchmark], json: bool) -> None:

@@ -66,6 +66,16 @@ def print_audit(audit: Mapping[str, Any]) -> None:
     print_line(f"disparity: {number(audit['disparity'])} points (mean distance to the retrained model)")
 
 
+def print_value(name: str, value: Any) -> None:
+    """Print a measured value: a list of rows as a table, anything else on a line."""
+    if not (isinstance(value, list) and value and all(isinstance(row, Mapping) for row in value)):
+        print_line(f"    {name}: {_figure(value)}")
+        return
+    columns = list(dict.fromkeys(key for row in value for key in row))
+    print_line(f"    {name}:")
+    print_table(columns, [[_figure(row.get(key)) for key in columns] for row in value])
+
+
 def run_cells(row: Mapping[str, Any]) -> list[str]:
     """Return the cells of a run in the list of runs."""
     rounds = row.get("rounds")
@@ -78,6 +88,14 @@ def run_cells(row: Mapping[str, Any]) -> list[str]:
         seconds(row.get("seconds")),
         ", ".join(row.get("forgettings") or ()) or MISSING,
     ]
+
+
+def _figure(value: Any) -> str:
+    if value is None:
+        return MISSING
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return to_json(value) if isinstance(value, Mapping | list) else str(value)
 
 
 def _plain(text: str) -> Any:

@@ -56,7 +56,11 @@ def test_every_method_is_described(lethe: Command) -> None:
 def quick(observer: Any) -> Mapping[str, Any]:
     """Measure nothing."""
     observer.phase("quick", 1)
-    return {"seconds": 0.5, "unknown": float("nan")}
+    return {
+        "seconds": 0.5,
+        "unknown": float("nan"),
+        "rows": [{"clients": 10, "MB": 1.23456}, {"clients": 100}],
+    }
 
 
 @pytest.fixture
@@ -69,9 +73,17 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("benchmarks")
 def test_bench(lethe: Command) -> None:
     assert json.loads(lethe("bench", "quick", "--json", home=False).out) == {
-        "benchmarks": {"quick": {"seconds": 0.5, "unknown": None}}
+        "benchmarks": {
+            "quick": {
+                "seconds": 0.5,
+                "unknown": None,
+                "rows": [{"clients": 10, "MB": 1.23456}, {"clients": 100}],
+            }
+        }
     }
-    assert lethe("bench", "quick", home=False).out == "quick:\n    seconds: 0.5\n    unknown: nan\n"
+    lines = lethe("bench", "quick", home=False).out.splitlines()
+    assert lines[:4] == ["quick:", "    seconds: 0.5", "    unknown: nan", "    rows:"]
+    assert [line.split() for line in lines[4:]] == [["clients", "MB"], ["10", "1.235"], ["100", "–"]]
 
 
 @pytest.mark.usefixtures("benchmarks")
