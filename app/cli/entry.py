@@ -20,7 +20,7 @@ DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 def main() -> None:
     """Run the command line of this process and exit."""
-    # Read when torch is first imported: threads that wait sleep, instead of keeping a busy machine's cores busy.
+    # read when torch is first imported: threads that wait sleep, and keep no core from the other processes
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(run(sys.argv[1:]))
 

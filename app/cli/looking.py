@@ -113,12 +113,11 @@ def _list_benchmarks(known: Mapping[str, Benchmark], json: bool) -> None:
 
 def _benchmarks() -> Mapping[str, Benchmark]:
     checkout = Path(__file__).resolve().parents[2]
-    if (checkout / "benchmarks" / "__init__.py").exists() and str(checkout) not in sys.path:
-        sys.path.append(str(checkout))  # the benchmarks are not part of the installed package
-    try:
-        known: Mapping[str, Benchmark] = import_module("benchmarks").BENCHMARKS
-    except (ImportError, AttributeError) as error:
-        raise LetheError(f"benchmarks are not installed ({error}); use a source checkout") from None
+    if not (checkout / "benchmarks" / "__init__.py").exists():
+        raise LetheError("benchmarks are not installed; run lethe bench from a source checkout")
+    if sys.path[0] != str(checkout):
+        sys.path.insert(0, str(checkout))  # before site-packages, where others have a `benchmarks` as well
+    known: Mapping[str, Benchmark] = import_module("benchmarks").BENCHMARKS
     return known
 
 
@@ -132,8 +131,8 @@ def _needs(needs: "Needs") -> list[str]:
     ['an update log (any retention that keeps sums)', 'public data on the server']
     """
     logs = {
+        "norms": "an update log",
         "sum": "an update log (any retention that keeps sums)",
-        "rounds": "an update log of single rounds",
         "full": "an update log of every round",
     }
     return [
