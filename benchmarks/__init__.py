@@ -1,0 +1,40 @@
+"""What is measured, by name: ``lethe bench <name>`` runs it.
+
+Nothing here asserts a time. Each benchmark returns what it measured together with the machine it ran on;
+ratios are between contenders of one call, as absolute times differ from machine to machine.
+"""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+from app.workflows.observer import Observer
+
+Benchmark = Callable[..., dict[str, Any]]
+
+
+def _benchmark(module: str, summary: str) -> Benchmark:
+    """Return a function that imports a module when it is called, and calls its `run`."""
+
+    def run(observer: Observer | None = None, **options: Any) -> dict[str, Any]:
+        result: dict[str, Any] = import_module(f"benchmarks.{module}").run(observer, **options)
+        return result
+
+    run.__doc__ = summary
+    return run
+
+
+BENCHMARKS: Mapping[str, Benchmark] = {
+    "forgetting": _benchmark(
+        "forgetting", "Forget a poisoned client of ten on MNIST, and compare with retraining, over seeds."
+    ),
+    "simulation": _benchmark(
+        "simulation", "Time two training jobs: the local simulation, a plain torch loop, pfl, Flower on Ray."
+    ),
+    "memory": _benchmark(
+        "memory", "Measure the server's peak memory with 10, 100 and 1000 clients and a model of 10 MB."
+    ),
+    "log": _benchmark(
+        "log", "Measure what each kind of update log adds to a round, in seconds and bytes per client."
+    ),
+}

@@ -1,0 +1,45 @@
+"""The same ServerApp and ClientApp in Flower's own simulation, which runs clients as Ray actors."""
+
+import os
+from typing import Any
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from flwr.simulation import run_simulation
+
+from benchmarks import clients
+from benchmarks.contenders.lethe import train_over
+from benchmarks.jobs import Stopwatch, Task
+
+
+def main() -> None:
+    """Run the task on standard input."""
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    watch = Stopwatch()
+    task = Task.read()
+    run_config = task.run_config().to_flat()
+    client_app, server_app = ClientApp(), ServerApp()
+
+    def serve(message: Message, context: Context) -> Message:
+        context.run_config = run_config
+        return clients.app(message, context)
+
+    client_app.train()(serve)
+    client_app.query("describe")(serve)
+
+    @server_app.main()
+    def serve_all(grid: Grid, context: Context) -> None:
+        arrays = train_over(grid, task, watch)
+        assert arrays.flat is not None
+        watch.report(arrays.flat, workers=task.workers)
+
+    backend: dict[str, dict[str, Any]] = {
+        "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+        "init_args": {"num_cpus": task.workers, "log_to_driver": False},
+    }
+    run_simulation(server_app, client_app, task.job.clients, backend_config=backend)
+
+
+if __name__ == "__main__":
+    main()

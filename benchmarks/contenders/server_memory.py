@@ -1,0 +1,73 @@
+"""The server's memory while it averages large models: two rounds of the project's own training loop."""
+
+import resource
+from pathlib import Path
+
+import torch
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from app.config import RunConfig
+from app.simulation import LocalGrid
+from benchmarks.jobs import Stopwatch, Task
+from strategies import wire
+from strategies.cohort import Cohort
+from strategies.rounds import RoundResult, Start, TrainingPlan, train
+
+_SCALARS_PER_MEGABYTE = 250_000
+
+app = ClientApp()
+
+
+@app.query("describe")
+def describe(message: Message, context: Context) -> Message:
+    """Say that this client has one example."""
+    return wire.reply_to(message, _name(context), {wire.NUM_EXAMPLES: 1, wire.LABEL_COUNTS: [1]})
+
+
+@app.train()
+def add_one(message: Message, context: Context) -> Message:
+    """Send the model back with one added to every parameter."""
+    state = wire.state_of(message.content.array_records[wire.ARRAYS])
+    arrays = wire.record_of({name: tensor + 1 for name, tensor in state.items()})
+    return wire.reply_to(message, _name(context), {wire.NUM_EXAMPLES: 1, wire.TRAIN_LOSS: 0.0}, arrays)
+
+
+def _name(context: Context) -> str:
+    return str(context.node_config["partition-id"])
+
+
+def resident_mb() -> float:
+    """Return this process's resident memory in MB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6
+
+
+def main() -> None:
+    """Run the task on standard input."""
+    watch = Stopwatch()
+    task = Task.read()
+    config = RunConfig().with_overrides([f"run.rounds={task.job.rounds}"])
+    plan = TrainingPlan(config.strategy, config.selection, config.run.rounds, config.run.seed)
+    with LocalGrid(f"{__spec__.name}:app", {}, task.job.clients, task.workers) as grid:
+        cohort = Cohort(grid)
+        cohort.connect(task.job.clients)
+        start = Start(wire.record_of({"w": torch.zeros(task.megabytes * _SCALARS_PER_MEGABYTE)}))
+        before = resident_mb()
+        watch.start()
+
+        def on_round(result: RoundResult, strategy: object) -> None:
+            watch.lap()
+            if len(result.accepted) != task.job.clients:
+                raise RuntimeError(
+                    f"{len(result.accepted)} of {task.job.clients} clients: {result.faults[:1]}"
+                )
+
+        arrays = train(plan, cohort, start, on_round=on_round)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    flat = wire.flat_of(arrays, wire.layout_of(arrays))
+    watch.report(flat, **{"before-mb": before, "peak-mb": peak, "added-mb": peak - before})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""What forgetting a poisoned client leaves, and what it takes: subtraction, distillation and retraining.
+
+For each partition and seed, a federation with one backdoored client trains on MNIST; then the client is forgotten by
+each method and the run is trained again without it, all in one process tree, and every model is audited. Seconds are
+those of the methods alone.
+"""
+
+import statistics
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from app.config import RunConfig
+from app.session import Session
+from app.workflows.forgetting import OpenedRun
+from app.workflows.observer import Observer, Quiet
+from app.workflows.training import train
+from benchmarks.jobs import machine
+from unlearning.request import ForgetRequest
+
+FIGURES = (
+    "test_accuracy",
+    "retain_accuracy",
+    "unlearning_accuracy",
+    "mia_efficacy",
+    "attack_success_rate",
+    "seconds",
+)
+METHODS = ("subtract", "distill")
+PARTITIONS: Mapping[str, Sequence[str]] = {
+    "iid": (),
+    "dirichlet-0.5": ("data.partition=dirichlet", "data.alpha=0.5"),
+}
+_REQUEST = ForgetRequest(clients=("3",))
+_RUN = (
+    "data.name=mnist",
+    "data.clients=10",
+    "data.public=0.05",
+    "attack.kind=backdoor",
+    "attack.clients=3",
+    "run.evaluate-every=1000000",
+)
+
+
+def run(
+    observer: Observer | None = None,
+    *,
+    data_root: str = "",
+    train_examples: int = 12_000,
+    rounds: int = 15,
+    seeds: int = 3,
+    overrides: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return mean and standard deviation of each figure, by partition and model.
+
+    Parameters
+    ----------
+    observer
+        Told of each run.
+    data_root
+        Where torchvision's MNIST lies (``data.root``).
+    train_examples
+        Size of the training data before the public share is held out; 0 for all.
+    rounds
+        Of training.
+    seeds
+        Number of seeds, from 0.
+    overrides
+        Further keys of the run config.
+    """
+    observer = observer or Quiet()
+    observer.phase("forgetting", len(PARTITIONS) * seeds)
+    results: dict[str, Any] = {"machine": machine(), "settings": dict(locals(), observer=None), "partitions": {}}
+    for partition, keys in PARTITIONS.items():
+        tables = []
+        for seed in range(seeds):
+            size = [f"data.root={data_root}", f"data.train-limit={train_examples}", f"run.rounds={rounds}"]
+            tables.append(_one([*_RUN, *keys, *size, *overrides, f"run.seed={seed}"]))
+            observer.advance(f"{partition}, seed {seed}", tables[-1]["distill"])
+        results["partitions"][partition] = _summary(tables)
+    del results["settings"]["observer"]
+    return results
+
+
+def _one(keys: Sequence[str]) -> dict[str, dict[str, float]]:
+    with tempfile.TemporaryDirectory() as home:
+        config = RunConfig().with_overrides([*keys, f"run.home={home}"])
+        with Session.of(config).local_grid() as grid:
+            folder = train(config, None, grid)
+            opened = OpenedRun.of(folder, None)
+            with opened.session.cohort(grid) as cohort:
+                opened.forget(_REQUEST, "retrain", config.forget, cohort)
+                for method in METHODS:
+                    opened.forget(_REQUEST, method, config.forget, cohort)
+                report = opened.audit(_REQUEST, METHODS, config.audit, cohort).to_json()
+    table = {name: {f: float(figures[f]) for f in FIGURES} for name, figures in report["models"].items()}
+    for method in METHODS:
+        table[method]["disparity"] = report["comparisons"][method]["disparity"]
+        table[method]["times_faster"] = table["retrain"]["seconds"] / table[method]["seconds"]
+    return table
+
+
+def _summary(tables: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
+    models = tables[0]
+    return {
+        model: {figure: _mean_std(table[model][figure] for table in tables) for figure in models[model]}
+        for model in models
+    }
+
+
+def _mean_std(values: Iterable[float]) -> dict[str, float]:
+    listed = list(values)
+    spread = statistics.stdev(listed) if len(listed) > 1 else 0.0
+    return {"mean": statistics.fmean(listed), "std": spread}

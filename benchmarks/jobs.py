@@ -1,0 +1,226 @@
+"""The jobs that all contenders run, and the model and data they run them on."""
+
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import nn
+
+from app.config import RunConfig
+from app.settings import ModelSettings
+from app.simulation.launch import num_cores
+from strategies.errors import LetheError
+from strategies.examples import Examples
+from strategies.seeds import numpy_generator
+
+LEARNING_RATE = 0.05
+NUM_PARAMETERS = 582_026
+_NUM_CLASSES = 10
+_SIDE = 28
+
+
+@dataclass(frozen=True)
+class Job:
+    """Some rounds of federated averaging in which every client takes part.
+
+    Parameters
+    ----------
+    clients, rounds
+        How many.
+    steps
+        Optimiser steps of each client in each round.
+    batch_size
+        Examples of each step; a client holds `steps` × `batch_size` examples.
+    """
+
+    clients: int
+    rounds: int
+    steps: int
+    batch_size: int
+
+    def scaled(self, share: float) -> Self:
+        """Return the job with that share of its clients, at least 2."""
+        return type(self)(max(2, round(self.clients * share)), self.rounds, self.steps, self.batch_size)
+
+
+JOBS: Mapping[str, Job] = {
+    "compute-bound": Job(clients=100, rounds=5, steps=10, batch_size=32),
+    "overhead-bound": Job(clients=200, rounds=3, steps=1, batch_size=4),
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a contender is told.
+
+    Parameters
+    ----------
+    job
+        What to do.
+    data
+        An npz file with the job's data.
+    workers, threads
+        Processes, and threads of each; 0 leaves it to the contender.
+    megabytes
+        Size of the model where that is what is asked about.
+    """
+
+    job: Job
+    data: str
+    workers: int = 1
+    threads: int = 0
+    megabytes: int = 0
+
+    @staticmethod
+    def read() -> "Task":
+        """Return the task on standard input; note that the measurement begins."""
+        values = json.load(sys.stdin)
+        task = Task(Job(**values.pop("job")), **values)
+        if task.threads:
+            torch.set_num_threads(task.threads)
+        return task
+
+    def clients(self) -> list[Examples]:
+        """Return each client's examples."""
+        with np.load(self.data, allow_pickle=False) as file:
+            x = torch.from_numpy(file["x"].astype(np.float32)).unsqueeze(1) / 255
+            y = torch.from_numpy(file["y"].astype(np.int64))
+        size = self.job.steps * self.job.batch_size
+        return [Examples(a, b) for a, b in zip(torch.split(x, size), torch.split(y, size), strict=True)]
+
+    def run_config(self) -> RunConfig:
+        """Return the job as a run config of this project."""
+        return RunConfig().with_overrides(
+            [
+                f"data.name=npz:{self.data}",
+                f"data.clients={self.job.clients}",
+                "data.public=0",
+                "data.test-share=0",
+                f"train.learning-rate={LEARNING_RATE}",
+                "train.momentum=0",
+                f"train.batch-size={self.job.batch_size}",
+                f"train.local-steps={self.job.steps}",
+                f"run.rounds={self.job.rounds}",
+                f"run.workers={self.workers}",
+            ]
+        )
+
+
+def write_data(job: Job, folder: Path) -> Path:
+    """Write random images and labels in MNIST's shapes for all clients of a job; return the npz file."""
+    generator = numpy_generator(0, "benchmark-data")
+    size = job.clients * job.steps * job.batch_size
+    x = generator.integers(0, 256, (size, _SIDE, _SIDE), dtype=np.uint8)
+    y = generator.integers(0, _NUM_CLASSES, size)
+    y[:_NUM_CLASSES] = np.arange(_NUM_CLASSES)[:size]
+    path = folder / f"{job.clients}x{job.steps}x{job.batch_size}.npz"
+    np.savez(path, x=x, y=y)
+    return path
+
+
+def reference_cnn(
+    settings: ModelSettings | None = None,
+    input_shape: tuple[int, ...] = (1, _SIDE, _SIDE),
+    num_classes: int = _NUM_CLASSES,
+) -> nn.Module:
+    """Return the CNN of McMahan et al. (arXiv 1602.05629), unpadded: 582,026 parameters on 28×28 images."""
+    return nn.Sequential(
+        nn.Conv2d(input_shape[0], 32, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),  # [n, 32, 12, 12]
+        nn.Conv2d(32, 64, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),  # [n, 64, 4, 4]
+        nn.Flatten(),
+        nn.Linear(1024, 512),
+        nn.ReLU(),
+        nn.Linear(512, num_classes),
+    )
+
+
+class Stopwatch:
+    """Times a contender's rounds."""
+
+    def __init__(self) -> None:
+        self._began = self._last = time.perf_counter()
+        self._startup = 0.0
+        self._rounds: list[float] = []
+
+    def start(self) -> None:
+        """Note that everything is ready and the first round begins."""
+        self._last = time.perf_counter()
+        self._startup = self._last - self._began
+
+    def lap(self) -> None:
+        """Note that a round is over."""
+        now = time.perf_counter()
+        self._rounds.append(now - self._last)
+        self._last = now
+
+    def report(self, flat: torch.Tensor, **further: Any) -> None:
+        """Print what was measured, and the norm of the final model, by which contenders can be compared."""
+        measured = {
+            "seconds": sum(self._rounds),
+            "round-seconds": self._rounds,
+            "startup-seconds": self._startup,
+            "peak-mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+            "model-norm": float(torch.linalg.vector_norm(flat.double())),
+            **further,
+        }
+        sys.stdout.write(json.dumps(measured) + "\n")
+
+
+def contend(name: str, task: Task, path: Sequence[str] = (), timeout: float = 3600.0) -> dict[str, Any]:
+    """Run a contender in a fresh process; return what it measured.
+
+    Parameters
+    ----------
+    name
+        Of a module in `benchmarks.contenders`.
+    task
+        What it is to do.
+    path
+        Folders in which it finds further packages.
+    timeout
+        Seconds after which it is given up.
+
+    Raises
+    ------
+    LetheError
+        If it fails; the message holds the last line that it wrote.
+    """
+    search = [str(folder) for folder in sys.path if folder] + list(path)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(search)}
+    command = [sys.executable, "-m", f"benchmarks.contenders.{name}"]
+    told = json.dumps(asdict(task))
+    try:
+        done = subprocess.run(
+            command, input=told, capture_output=True, text=True, check=False, timeout=timeout, env=environment
+        )
+    except subprocess.TimeoutExpired:
+        raise LetheError(f"contender '{name}' took more than {timeout:g} s") from None
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise LetheError(f"contender '{name}' failed: {lines[-1]}")
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result
+
+
+def machine() -> dict[str, Any]:
+    """Return what a measurement depends on besides the code."""
+    return {
+        "cores": num_cores(),
+        "processor": platform.machine(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
