@@ -1,0 +1,182 @@
+"""Gradient ascent: whoever holds what is to be forgotten moves the model up the loss on it.
+
+A client that leaves: projected ascent after Halimi, Kadhe, Rawat, Baracaldo, "Federated Unlearning: How to
+Efficiently Erase a Client in FL?", arXiv 2207.05521:
+
+    w_ref = (N·w − w_i) / (N − 1),    max_w L(w; D_i)  subject to  ‖w − w_ref‖₂ ≤ δ,
+
+δ a third of the mean distance from w_ref to random models; then rounds of the remaining clients. Classes and
+examples: ascent after Jia et al., arXiv 2304.04934, one local pass over D_f per round by the clients that
+hold some of it, averaged by their examples; then rounds without D_f, if asked for. Both central forms are in
+`unlearning.central.ascent`.
+
+Differs from Halimi et al.: w_ref is formed with the weights of the run's last round, w_ref = (w − p·w_i) / (1
+− p), which is theirs at p = 1/N and w itself where the client took no part in that round; random models are
+the run's initial one with the entries of each tensor shuffled. w_i comes from the log, or, where that does
+not hold the last round, from a round of the leaving client alone. Several clients leave at once, each from
+the same w_ref without any of them; their models are averaged.
+
+Guarantee: none; ascent destroys what the model says about D_f, which retraining would not. Needs: the clients
+that hold D_f online, and the remaining ones for recovery. Cost: one or two visits to the leaving client, or a
+round per epoch of those that hold D_f; and the recovery rounds.
+"""
+
+import torch
+from pydantic import Field
+from torch import Generator, Tensor
+
+from strategies import wire
+from strategies.cohort import Cohort
+from strategies.settings import SelectionSettings, Settings
+from unlearning.central.ascent import (
+    AscentSettings,
+    ProjectedAscentSettings,
+    ascend,
+    ball_radius,
+    projected_ascent,
+)
+from unlearning.central.parameters import flat_parameters
+from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Method, Needs, Outcome
+from unlearning.methods.federated import (
+    FederatedWork,
+    absence_notes,
+    holding,
+    keeping,
+    never_took_part,
+    received_model,
+    settings_in,
+    told,
+    trained_answer,
+)
+from unlearning.methods.subtract import renormalised_step
+from unlearning.settings import ForgetSettings, method_settings
+
+ASCENT = "train.ascent"
+PROJECTED = "train.projected_ascent"
+RADIUS = "radius"
+"""float >= 0, server to client, with `train.projected_ascent`: δ."""
+RANDOM_MODELS = 10
+EVERYONE = SelectionSettings()
+
+
+class LeavingSettings(Settings):
+    """After a client has left; fields and their meaning as in `ForgetSettings`."""
+
+    recovery_rounds: int = Field(default=2, ge=0)
+
+
+class DroppingSettings(Settings):
+    """After ascent on classes or examples; fields and their meaning as in `ForgetSettings`."""
+
+    recovery_rounds: int = Field(default=0, ge=0)
+
+
+def ascent_client(task: ClientTask) -> ClientAnswer:
+    """Run the client half for classes and examples: one pass up the loss on the forgotten data."""
+    settings = settings_in(AscentSettings, task.config)
+    model = ascend(received_model(task), task.forget, settings, task.generator)
+    return trained_answer(model, len(task.forget))
+
+
+def projected_client(task: ClientTask) -> ClientAnswer:
+    """Run the leaving client's half: projected ascent from the model that came, w_ref."""
+    model = received_model(task)
+    settings, radius = settings_in(ProjectedAscentSettings, task.config), float(task.config[RADIUS])
+    up = projected_ascent(model, task.forget, flat_parameters(model), radius, settings, task.generator)
+    return trained_answer(up, len(task.forget))
+
+
+def shuffled(flat: Tensor, layout: wire.Layout, generator: Generator) -> Tensor:
+    """Return a model with the entries of each tensor in another order: a draw of the same distribution."""
+    pieces = torch.split(flat, list(layout.sizes))
+    return torch.cat([piece[torch.randperm(len(piece), generator=generator)] for piece in pieces])
+
+
+def radius_around(job: ForgetJob, reference: Tensor) -> float:
+    """Return δ for w_ref, shape [P]."""
+    generator = job.generator("radius")
+    initial, layout = job.run.initial, job.run.layout
+    return ball_radius(reference, [shuffled(initial, layout, generator) for _ in range(RANDOM_MODELS)])
+
+
+def reference_from_log(job: ForgetJob, leaving: Cohort) -> Tensor | None:
+    """Return w_ref, shape [P], from the updates of the run's last round; None where the log has them not."""
+    run, log = job.run, job.run.log
+    last = run.plan.rounds
+    if log is None or last not in log.kept_rounds() or last not in log.averaging_rounds():
+        return None
+    everyone = torch.zeros(run.layout.size, dtype=torch.float64)
+    theirs, weight = torch.zeros_like(everyone), 0.0
+    for entry in log.entries(last):
+        step = entry.weight * log.delta(last, entry.client_id).double()
+        everyone += step
+        if entry.client_id in leaving.clients:
+            theirs += step
+            weight += entry.weight
+    before = run.final.double() - everyone
+    return (before + renormalised_step(everyone, theirs, weight)).float()
+
+
+def reference_from_round(job: ForgetJob, leaving: Cohort, work: FederatedWork) -> Tensor:
+    """Return w_ref, shape [P], with w_i from a round of the leaving clients alone."""
+    examples = {i: info.num_examples for i, info in job.connected().clients.items()}
+    weight = sum(examples[i] for i in leaving.clients) / sum(examples.values())
+    final = job.run.final
+    step = work.train(final, 1, leaving).double() - final.double()
+    return (final.double() + renormalised_step(torch.zeros_like(step), weight * step, weight)).float()
+
+
+def leave(job: ForgetJob) -> Outcome:
+    """Return the model after projected ascent at the leaving clients and recovery by the others."""
+    recovery = method_settings(LeavingSettings, job.settings).recovery_rounds
+    settings = method_settings(ProjectedAscentSettings, job.settings, job.run.train)
+    leaving = holding(job)
+    work = FederatedWork(job, recovery + 1)
+    if (reference := reference_from_log(job, leaving)) is None:
+        work.total_rounds += 1
+        reference = reference_from_round(job, leaving, work)
+    radius = radius_around(job, reference)
+    entry = {**told(settings), RADIUS: radius, wire.FORGET_ALL: True}
+    flat = work.act(reference, PROJECTED, [entry], leaving, selection=EVERYONE)
+    moved = float(torch.linalg.vector_norm(flat.double() - reference.double()))
+    flat = work.train(flat, recovery, keeping(job))
+    details = {"radius": radius, "distance": moved, "recovery_rounds": recovery}
+    return Outcome(flat, [*absence_notes(job), *work.notes], details)
+
+
+def ascend_on_dropped(job: ForgetJob) -> Outcome:
+    """Return the model after ascent on classes or examples by those that hold them, and recovery."""
+    recovery = method_settings(DroppingSettings, job.settings).recovery_rounds
+    settings = method_settings(AscentSettings, job.settings, job.run.train)
+    one_pass = told(settings.model_copy(update={"epochs": 1}))
+    work = FederatedWork(job, settings.epochs + recovery)
+    entries, drop = [one_pass] * settings.epochs, job.request.drop
+    flat = work.act(job.run.final, ASCENT, entries, holding(job), drop=drop, selection=EVERYONE)
+    flat = work.train(flat, recovery, keeping(job))
+    details = {"rounds": settings.epochs, "recovery_rounds": recovery}
+    return Outcome(flat, [*absence_notes(job), *work.notes], details)
+
+
+def ascended(job: ForgetJob) -> Outcome:
+    """Return the model after ascent on what is to be forgotten."""
+    if (unchanged := never_took_part(job)) is not None:
+        return unchanged
+    return leave(job) if job.request.kind == "client" else ascend_on_dropped(job)
+
+
+def needs(settings: ForgetSettings) -> Needs:
+    """Return that whoever holds D_f must be online, and the others for recovery."""
+    return Needs(forgotten=True, remaining=settings.recovery_rounds != 0)
+
+
+METHOD = Method(
+    name="ascent",
+    summary="move up the loss on the forgotten data, near a model without it, then recover",
+    guarantee="none: ascent destroys what the model says about the data, which retraining would not",
+    cost="one or two visits to a leaving client, or a round per epoch of those that hold the data; recovery",
+    serves=frozenset({"client", "class", "sample"}),
+    refusal="",
+    needs=needs,
+    run=ascended,
+    actions={ASCENT: ascent_client, PROJECTED: projected_client},
+)

@@ -1,0 +1,268 @@
+"""What methods that work in federated rounds share: the rounds, what clients are told, and who takes part.
+
+How a client shall work travels with the message. A client's own run config is that of the training, and a
+request may come years later with other settings.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar, final
+
+from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor, nn
+
+from strategies import wire
+from strategies.cohort import ClientInfo, Cohort, Fault
+from strategies.dropping import Drop
+from strategies.errors import LetheError
+from strategies.fedavg import FedAvg
+from strategies.rounds import Build, RoundResult, Start, train
+from strategies.settings import Scalar, SelectionSettings, Settings
+from strategies.wrapper import StrategyWrapper
+from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Outcome
+
+S = TypeVar("S", bound=Settings)
+
+
+# What clients are told
+
+
+def told(settings: Settings) -> dict[str, Scalar]:
+    """Return settings as entries of the record ``config``, under the keys of the run config."""
+    return dict(settings.model_dump(by_alias=True))
+
+
+def settings_in(kind: type[S], config: Mapping[str, Any]) -> S:
+    """Read back what `told` wrote.
+
+    Raises
+    ------
+    KeyError
+        If an entry is missing.
+    """
+    fields = kind.model_fields.items()
+    return kind.model_validate({name: config[spec.alias or name] for name, spec in fields})
+
+
+@final
+class TellingStrategy(StrategyWrapper):
+    """Add to the messages of each round what its clients are told.
+
+    Parameters
+    ----------
+    inner
+        Any strategy.
+    first_round
+        The round of the first entry.
+    entries
+        What the record ``config`` holds besides, one mapping per round.
+    """
+
+    def __init__(self, inner: Strategy, first_round: int, entries: Sequence[Mapping[str, Scalar]]) -> None:
+        super().__init__(inner)
+        self._first_round = first_round
+        self._entries = entries
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Return the wrapped strategy's messages with the round's entries."""
+        extra = self._entries[server_round - self._first_round]
+        return self.inner.configure_train(server_round, arrays, ConfigRecord({**config, **extra}), grid)
+
+
+def trained_answer(model: nn.Module, num_examples: int) -> ClientAnswer:
+    """Return a client's answer to a train message: its new parameters, and on how many examples."""
+    return ClientAnswer({wire.NUM_EXAMPLES: num_examples}, wire.record_of(model.state_dict()))
+
+
+def received_model(task: ClientTask) -> nn.Module:
+    """Return the model that came with the message."""
+    return task.build_model(task.arrays[wire.ARRAYS])
+
+
+# Who takes part
+
+
+def num_dropped(info: ClientInfo, drop: Drop) -> int:
+    """Return how many of a client's examples are left out, by what it said of itself."""
+    of_classes = sum(info.label_counts[c] for c in drop.classes if c < len(info.label_counts))
+    return of_classes + len(drop.indices.get(info.client_id, ()))
+
+
+def keeping(job: ForgetJob) -> Cohort:
+    """Return the remaining clients that have examples left."""
+    remaining = job.remaining()
+    return remaining.without(
+        i for i, info in remaining.clients.items() if num_dropped(info, job.drop) >= info.num_examples
+    )
+
+
+def holding(job: ForgetJob) -> Cohort:
+    """Return the connected clients that hold what shall be forgotten and took part in the run.
+
+    Raises
+    ------
+    LetheError
+        If there is none.
+    """
+    connected = job.connected()
+    named = set(job.request.named_clients) - set(job.absent)
+    others = [
+        i
+        for i, info in connected.clients.items()
+        if (i not in named if job.request.named_clients else num_dropped(info, job.request.drop) == 0)
+    ]
+    if len(others) == len(connected.clients):
+        raise LetheError(f"{job.request.name}: no connected client holds an example of it")
+    return connected.without(others)
+
+
+def never_took_part(job: ForgetJob) -> Outcome | None:
+    """Return the model as it is, with a note, if no client of the request ever took part; else None."""
+    if not job.absent or job.absent != job.request.named_clients:
+        return None
+    return Outcome(job.run.final.clone(), absence_notes(job))
+
+
+def absence_notes(job: ForgetJob) -> list[str]:
+    """Return a note for each client of the request that never took part."""
+    return [f"client {i} never took part in a round: nothing to forget" for i in job.absent]
+
+
+# Rounds
+
+
+@dataclass
+class FederatedWork:
+    """The federated rounds of one job, in one or more phases.
+
+    Rounds are numbered on from the run's last, so that clients draw fresh batches.
+
+    Parameters
+    ----------
+    job
+        What is done.
+    total_rounds
+        Of all phases, for the progress.
+    """
+
+    job: ForgetJob
+    total_rounds: int
+    faults: list[Fault] = field(default_factory=list)
+    _done: int = 0
+
+    def act(
+        self,
+        flat: Tensor,
+        message_type: str,
+        entries: Sequence[Mapping[str, Scalar]],
+        cohort: Cohort,
+        *,
+        drop: Drop | None = None,
+        selection: SelectionSettings | None = None,
+    ) -> Tensor:
+        """Average what clients make of the model with an action of a method, round after round.
+
+        Parameters
+        ----------
+        flat
+            The model before, shape [P].
+        message_type
+            The action's.
+        entries
+            What clients are told besides, one mapping per round.
+        cohort
+            Who may be asked.
+        drop
+            Which examples count as forgotten on the clients; None: those of the job.
+        selection
+            Who is asked in a round; None: as in the run.
+
+        Returns
+        -------
+        Tensor
+            The model after, shape [P].
+        """
+        first = self._next_round
+        return self._rounds(
+            flat,
+            len(entries),
+            cohort,
+            drop,
+            selection,
+            lambda bound: TellingStrategy(FedAvg(bound, message_type), first, entries),
+        )
+
+    def train(self, flat: Tensor, rounds: int, cohort: Cohort, build: Build | None = None) -> Tensor:
+        """Train on as the run did, without what shall be forgotten.
+
+        Parameters
+        ----------
+        flat
+            The model before, shape [P].
+        rounds
+            At least 0; neutral 0.
+        cohort
+            Who may be asked.
+        build
+            Makes the strategy; None: the run's.
+        """
+        return self._rounds(flat, rounds, cohort, None, None, build)
+
+    def advance(self, values: Mapping[str, float] | None = None, faults: Iterable[Fault] = ()) -> None:
+        """Take note that a round is done, and what went wrong in it."""
+        self.faults += faults
+        self._done += 1
+        self.job.progress(self._done, self.total_rounds, values or {})
+
+    @property
+    def notes(self) -> list[str]:
+        """A note for each client that failed to take part in a round, with the reason."""
+        reasons = {fault.client_id: fault.reason for fault in reversed(self.faults)}
+        counts = {i: sum(fault.client_id == i for fault in self.faults) for i in reasons}
+        return [
+            f"client {i} failed in {counts[i]} of {self.total_rounds} rounds: {reason}"
+            for i, reason in sorted(reasons.items(), key=lambda item: wire.client_sort_key(item[0]))
+        ]
+
+    @property
+    def _next_round(self) -> int:
+        return self.job.run.plan.rounds + self._done + 1
+
+    def _rounds(
+        self,
+        flat: Tensor,
+        count: int,
+        cohort: Cohort,
+        drop: Drop | None,
+        selection: SelectionSettings | None,
+        build: Build | None,
+    ) -> Tensor:
+        if count == 0:
+            return flat
+        run, before = self.job.run, self._next_round - 1
+        plan = replace(
+            run.plan,
+            rounds=before + count,
+            selection=selection or _feasible(run.plan.selection, cohort),
+            federated_evaluation=False,
+            drop=self.job.drop if drop is None else drop,
+        )
+        start = Start(wire.FlatRecord(flat, run.layout), completed_rounds=before)
+        arrays = train(plan, cohort, start, build=build, on_round=self._on_round)
+        return wire.flat_of(arrays, run.layout).clone()
+
+    def _on_round(self, result: RoundResult, _: Strategy) -> None:
+        if not result.accepted:
+            reasons = "; ".join(f"client {fault.client_id}: {fault.reason}" for fault in result.faults[:3])
+            raise LetheError(f"forgetting {self.job.request.name}: no client took part ({reasons})")
+        self.advance(result.metrics, result.faults)
+
+
+def _feasible(selection: SelectionSettings, cohort: Cohort) -> SelectionSettings:
+    """Return the selection with no more clients than can be there without the forgotten ones."""
+    fewest = max(1, min(selection.min_clients, len(cohort.clients)))
+    return selection.model_copy(update={"min_clients": fewest})

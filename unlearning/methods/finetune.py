@@ -1,0 +1,82 @@
+"""Fine-tuning (FT): the clients train on what stays, and what was learned from the forgotten data fades.
+
+Jia, Liu, Ram, Yao, Liu, Liu, Sharma, Liu, "Model Sparsity Can Simplify Machine Unlearning", NeurIPS 2023,
+arXiv 2304.04934, section 3, as federated rounds; the central form is `unlearning.central.finetune`:
+
+    θ_{e+1} = Σ_k (n_k / n) SGD(θ_e; D_r,k), one pass over each client's retained data, for e = 0, …, E − 1.
+
+Differs from the paper: the mean over clients after each pass, with which momentum starts anew. With one
+client and without momentum, it is the central form.
+
+Guarantee: none; what was learned from D_f fades only as far as D_r overwrites it. Needs: the remaining
+clients online. At 0 epochs the model comes back unchanged. Cost: a round per epoch.
+"""
+
+from torch import Tensor
+
+from strategies.cohort import Cohort
+from unlearning.central.finetune import FinetuneSettings, finetune
+from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Method, Needs, Outcome
+from unlearning.methods.federated import (
+    FederatedWork,
+    absence_notes,
+    keeping,
+    never_took_part,
+    received_model,
+    settings_in,
+    told,
+    trained_answer,
+)
+from unlearning.settings import method_settings
+
+ACTION = "train.finetune"
+
+
+def finetune_client(task: ClientTask) -> ClientAnswer:
+    """Run the client half: fine-tune on the retained data as the message says."""
+    settings = settings_in(FinetuneSettings, task.config)
+    model = finetune(received_model(task), task.retain, settings, task.generator)
+    return trained_answer(model, len(task.retain))
+
+
+def finetuning_rounds(
+    work: FederatedWork, flat: Tensor, settings: FinetuneSettings, cohort: Cohort
+) -> Tensor:
+    """Return the model after a round of one local pass per epoch, shape [P].
+
+    Parameters
+    ----------
+    work
+        The job's rounds.
+    flat
+        The model before, shape [P].
+    settings
+        Epochs and optimiser.
+    cohort
+        Clients that have retained examples.
+    """
+    one_pass = told(settings.model_copy(update={"epochs": 1}))
+    return work.act(flat, ACTION, [one_pass] * settings.epochs, cohort)
+
+
+def finetuned(job: ForgetJob) -> Outcome:
+    """Return the model after fine-tuning rounds of the clients that have retained data."""
+    if (unchanged := never_took_part(job)) is not None:
+        return unchanged
+    settings = method_settings(FinetuneSettings, job.settings, job.run.train)
+    work = FederatedWork(job, settings.epochs)
+    flat = finetuning_rounds(work, job.run.final, settings, keeping(job))
+    return Outcome(flat, [*absence_notes(job), *work.notes], {"rounds": settings.epochs})
+
+
+METHOD = Method(
+    name="finetune",
+    summary="train on without the forgotten data and let it fade",
+    guarantee="none: what was learned from the forgotten data fades only as far as the rest overwrites it",
+    cost="a round of the remaining clients per epoch",
+    serves=frozenset({"client", "class", "sample"}),
+    refusal="",
+    needs=lambda settings: Needs(remaining=True),
+    run=finetuned,
+    actions={ACTION: finetune_client},
+)

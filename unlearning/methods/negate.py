@@ -1,0 +1,63 @@
+"""NoT: the server negates a layer, the remaining clients train on.
+
+Khalil, Brunswic, Lamghari, Li, Beitollahi, Chen, "NoT: Federated Unlearning via Weight Negation", CVPR 2025,
+arXiv 2503.05657; the central form is `unlearning.central.negate`:
+
+    θ_l ← −θ_l  for the chosen layers l, by default the first;    then federated training on D_r.
+
+The rounds are those of `finetune`, one local pass each, at the run's own learning rate unless told otherwise:
+the negated model is far from any minimum.
+
+Guarantee: none; negating again undoes it, so what is forgotten is what the rounds do not restore. Needs: the
+remaining clients online; nothing stored, and nothing of the forgotten data. Cost: a round per epoch.
+"""
+
+from pydantic import Field
+
+from strategies.errors import BadInput
+from unlearning.central.finetune import FinetuneSettings
+from unlearning.central.negate import negate
+from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
+from unlearning.methods.federated import FederatedWork, absence_notes, keeping, never_took_part
+from unlearning.methods.finetune import finetuning_rounds
+from unlearning.settings import method_settings
+
+
+class NegateSettings(FinetuneSettings):
+    """Training after the negation; fields and their meaning as in `FinetuneSettings`."""
+
+    epochs: int = Field(default=5, ge=0)
+    learning_rate: float = Field(default=0.1, gt=0)
+
+
+def negated(job: ForgetJob) -> Outcome:
+    """Return the model, negated in some layers and trained on by the remaining clients.
+
+    Raises
+    ------
+    BadInput
+        If the model has no layer of a given name.
+    """
+    if (unchanged := never_took_part(job)) is not None:
+        return unchanged
+    run, layers = job.run, job.settings.layers
+    settings = method_settings(NegateSettings, job.settings, run.train)
+    try:
+        model = negate(run.model(run.final), layers)
+    except ValueError as error:
+        raise BadInput(f"forget.negate-layers: {error}") from None
+    work = FederatedWork(job, settings.epochs)
+    flat = finetuning_rounds(work, run.layout.flatten(model.state_dict()), settings, keeping(job))
+    return Outcome(flat, [*absence_notes(job), *work.notes], {"rounds": settings.epochs})
+
+
+METHOD = Method(
+    name="negate",
+    summary="negate the first layer, then train on without the forgotten data",
+    guarantee="none: what is forgotten is what training does not restore",
+    cost="a round of the remaining clients per epoch",
+    serves=frozenset({"client", "class", "sample"}),
+    refusal="",
+    needs=lambda settings: Needs(remaining=True),
+    run=negated,
+)
