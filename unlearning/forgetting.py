@@ -17,8 +17,7 @@ from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
 
-_SERVED_BY = {"sum": ("full", "sum"), "rounds": ("full", "interval"), "full": ("full",)}
-_RETENTIONS = {"full": "full", "sum": "sum", "interval": "interval:<k>"}
+_SERVED_BY = {"norms": ("full", "interval", "sum"), "sum": ("full", "sum"), "full": ("full",)}
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def _check_log(run: TrainedRun, method: str, needed: Needs) -> None:
     retention = run.log.retention
     enough = retention.kind in _SERVED_BY[needed.log]
     if not enough and not all(retention.keeps(server_round) for server_round in run.log.rounds()):
-        wanted = " or ".join(_RETENTIONS[kind] for kind in _SERVED_BY[needed.log])
+        wanted = " or ".join(_SERVED_BY[needed.log])
         raise BadInput(f"{method} needs log.retention {wanted}, but the run kept '{retention}'")
 
 

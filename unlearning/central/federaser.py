@@ -41,10 +41,22 @@ def calibrate(logged: Tensor, fresh: Tensor) -> Tensor:
     Tensor
         Shape [P], in the dtype of `fresh`.
     """
+    return with_norm(float(torch.linalg.vector_norm(logged.double())), fresh)
+
+
+def with_norm(norm: float, fresh: Tensor) -> Tensor:
+    """Return the fresh update scaled to a norm: all that calibration needs to know of the logged update.
+
+    Parameters
+    ----------
+    norm
+        ‖U‖, at least 0.
+    fresh
+        Û, as in `calibrate`.
+    """
     length = float(torch.linalg.vector_norm(fresh.double()))
     if length == 0:
         return torch.zeros_like(fresh)
-    norm = float(torch.linalg.vector_norm(logged.double()))
     return (fresh.double() * (norm / length)).to(fresh.dtype)
 
 

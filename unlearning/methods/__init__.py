@@ -1,8 +1,36 @@
 """The forgetting methods by name, and what each of them needs, serves and promises."""
 
-from unlearning.methods import distill, retrain, subtract
+from unlearning.methods import (
+    ascent,
+    distill,
+    fast_fedul,
+    federaser,
+    fedosd,
+    finetune,
+    fisher,
+    influence,
+    l1_sparse,
+    negate,
+    retrain,
+    subtract,
+)
 from unlearning.methods.base import ClientAction, ClientAnswer, ClientTask, ForgetJob, Method, Needs, Outcome
 
-METHODS: dict[str, Method] = {m.name: m for m in (subtract.METHOD, distill.METHOD, retrain.METHOD)}
+_MODULES = (
+    subtract,
+    fast_fedul,
+    distill,
+    federaser,
+    finetune,
+    l1_sparse,
+    ascent,
+    influence,
+    fisher,
+    fedosd,
+    negate,
+    retrain,
+)
+
+METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in _MODULES}
 
 __all__ = ["METHODS", "ClientAction", "ClientAnswer", "ClientTask", "ForgetJob", "Method", "Needs", "Outcome"]

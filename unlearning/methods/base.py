@@ -18,7 +18,7 @@ from unlearning.request import ForgetRequest, Kind
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
 
-LogNeed = Literal["none", "sum", "rounds", "full"]
+LogNeed = Literal["none", "norms", "sum", "full"]
 
 
 class Progress(Protocol):
@@ -35,8 +35,8 @@ class Needs:
     Parameters
     ----------
     log
-        ``none``; ``sum``: the running Σ weight·update of each client is enough; ``rounds``: the updates of
-        every k-th round are read; ``full``: those of every round.
+        ``none``; ``norms``: the weight and norm of each update are enough, which every log keeps; ``sum``: so
+        is the running Σ weight·update of each client; ``full``: the updates of every round are read.
     public
         Whether the server needs data of its own.
     remaining

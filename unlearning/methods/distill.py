@@ -11,12 +11,12 @@ trigger does not occur in X and so is not taught. Optionally a few federated rou
 follow.
 
 Differs from the paper: ``teacher-filter`` may leave out the share of X on which teacher and student disagree
-most.
+most, and ``start = "fast-fedul"`` begins with M' of `fast_fedul` instead.
 
 Guarantee: approximate, and the teacher still remembers the client: what it says about X may carry the client
-over. Read the membership figures, not only the backdoor's. Needs: the log with retention ``sum`` and public
-data on the server; the remaining clients only for post-training rounds. Cost: no round, or the post-training
-ones.
+over. Read the membership figures, not only the backdoor's. Needs: the log with retention ``sum``, or ``full``
+for the other start, and public data on the server; the remaining clients only for post-training rounds. Cost:
+no round, or the post-training ones.
 """
 
 from dataclasses import replace
@@ -33,9 +33,12 @@ from strategies.examples import Examples
 from strategies.local_training import batches, make_optimizer
 from strategies.rounds import RoundResult, Start, train
 from strategies.settings import Settings, TrainSettings
-from unlearning.methods import subtract
+from unlearning.methods import fast_fedul, subtract
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
 from unlearning.settings import ForgetSettings, method_settings
+
+STARTS = {method.name: method for method in (subtract.METHOD, fast_fedul.METHOD)}
+"""Where the student may begin, by the value of ``forget.start``."""
 
 
 class DistillSettings(Settings):
@@ -133,7 +136,7 @@ def distilled(job: ForgetJob) -> Outcome:
     settings = method_settings(DistillSettings, job.settings)
     if public is None:
         raise RuntimeError("needs were not checked")
-    start = subtract.subtracted(job)
+    start = STARTS[job.settings.start].run(job)
     if torch.equal(start.flat, run.final):
         return start
     student, teacher = run.model(start.flat), run.model(run.final)
@@ -164,8 +167,9 @@ def _post_trained(job: ForgetJob, flat: Tensor) -> Tensor:
 
 
 def needs(settings: ForgetSettings) -> Needs:
-    """Return the subtraction's needs, public data, and the remaining clients for post-training rounds."""
-    return replace(subtract.needs(settings), public=True, remaining=settings.post_training_rounds > 0)
+    """Return the start's needs, public data, and the remaining clients for post-training rounds."""
+    start = STARTS[settings.start].needs(settings)
+    return replace(start, public=True, remaining=settings.post_training_rounds > 0)
 
 
 METHOD = Method(

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from strategies.update_log import UpdateLog
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
+from unlearning.methods.logged import logged_targets
 from unlearning.settings import ForgetSettings
 
 
@@ -88,18 +89,12 @@ def subtracted(job: ForgetJob) -> Outcome:
 
     A client that never took part leaves the model as it is, with a note.
     """
-    log = job.run.log
-    if log is None:
-        raise RuntimeError("needs were not checked")
-    known = set(log.clients())
-    targets = tuple(i for i in job.request.clients if i in known)
-    absent = [i for i in job.request.clients if i not in known]
-    notes = [f"client {i} never took part in a round: nothing to subtract" for i in absent]
-    if not targets:
-        return Outcome(job.run.final.clone(), notes)
+    found = logged_targets(job)
+    if not found.clients:
+        return Outcome(job.run.final.clone(), found.notes)
     if job.settings.subtract_form == "renormalised":
-        return Outcome(renormalised(job.run.initial, log, targets), notes)
-    return Outcome(lazy(job.run.final, [log.weighted_sum(i) for i in targets]), notes)
+        return Outcome(renormalised(job.run.initial, found.log, found.clients), found.notes)
+    return Outcome(lazy(job.run.final, [found.log.weighted_sum(i) for i in found.clients]), found.notes)
 
 
 def needs(settings: ForgetSettings) -> Needs:

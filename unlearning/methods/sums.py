@@ -3,7 +3,8 @@
 What clients hold between them so gives the same total as the same examples in one place.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,6 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from strategies import wire
 from strategies.cohort import Cohort
-from strategies.settings import Scalar
 from unlearning.central.gradients import ExampleSum
 from unlearning.gathering import spec_for
 from unlearning.methods.base import ClientAnswer
@@ -71,7 +71,7 @@ def ask_for_sums(
     arrays: Mapping[str, ArrayRecord],
     names: Sequence[str],
     size: int,
-    told: Mapping[str, Scalar] | None = None,
+    told: Callable[[str], Mapping[str, Any]] = lambda client_id: {},
 ) -> dict[str, dict[str, ExampleSum]]:
     """Ask every client of a cohort for its sums.
 
@@ -92,7 +92,7 @@ def ask_for_sums(
     size
         P.
     told
-        What the record ``config`` holds besides.
+        What the record ``config`` of a client's message holds besides.
 
     Returns
     -------
@@ -102,7 +102,7 @@ def ask_for_sums(
     made: dict[str, RecordDict] = {}
 
     def content(client_id: str) -> RecordDict:
-        config = {**spec_for(request, client_id).to_config(), **(told or {})}
+        config = {**spec_for(request, client_id).to_config(), **told(client_id)}
         return made.setdefault(repr(config), RecordDict({**arrays, wire.CONFIG: ConfigRecord(config)}))
 
     answers: dict[str, dict[str, ExampleSum]] = {}

@@ -1,0 +1,65 @@
+"""Forgetting a client by subtracting its logged updates and what they drew after them: Fast-FedUL.
+
+Huynh, Nguyen, Nguyen, Nguyen, Weidlich, Nguyen, Aberer, "Fast-FedUL: A Training-Free Federated Unlearning
+with Provable Skew Resilience", ECML PKDD 2024, arXiv 2405.18040. Round by round, with the weights w_{t,i}
+that were used,
+
+    u ← β_t u + Σ_{c ∈ target} w_{t,c} ΔM_t^c,    β_t = 1 − α Σ_{i selected, i ∉ target} w_{t,i},
+    M' = M_F − θ u
+
+(see `unlearning.central.skew`). α = 0 with θ = 1 is `subtract`. The result can be the start of `distill`:
+``forget.start = "fast-fedul"``.
+
+Guarantee: approximate; exact where each remaining client's update is linear in the global model, with slope
+−α. Needs: the log of every round; no client. Cost: no round; one pass over the log with one running vector.
+"""
+
+from collections.abc import Collection, Iterator
+
+from strategies.update_log import UpdateLog
+from unlearning.central.skew import RoundShare, SkewSettings, subtract_with_skew
+from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
+from unlearning.methods.logged import logged_targets
+from unlearning.settings import method_settings
+
+
+def round_shares(log: UpdateLog, targets: Collection[str]) -> Iterator[RoundShare]:
+    """Yield what each round holds of the targets and of the others, rounds without a target included.
+
+    Parameters
+    ----------
+    log
+        With every update.
+    targets
+        Client-ids to forget.
+    """
+    for server_round in log.rounds():
+        entries = log.entries(server_round)
+        others = sum(entry.weight for entry in entries if entry.client_id not in targets)
+        named = [entry for entry in entries if entry.client_id in targets]
+        yield RoundShare(others, [(e.weight, log.delta(server_round, e.client_id)) for e in named])
+
+
+def subtracted(job: ForgetJob) -> Outcome:
+    """Return the model without the estimated influence of the targets.
+
+    A client that never took part leaves the model as it is, with a note.
+    """
+    found = logged_targets(job)
+    if not found.clients:
+        return Outcome(job.run.final.clone(), found.notes)
+    settings = method_settings(SkewSettings, job.settings, alpha="skew_alpha", theta="skew_theta")
+    flat = subtract_with_skew(job.run.final, round_shares(found.log, found.clients), settings)
+    return Outcome(flat, found.notes, settings.model_dump())
+
+
+METHOD = Method(
+    name="fast-fedul",
+    summary="subtract the client's logged updates together with an estimate of what they drew after them",
+    guarantee="approximate: the influence on later updates of others is estimated by one number per round",
+    cost="no round, no client visit",
+    serves=frozenset({"client"}),
+    refusal="the log holds one update per client, not per class or example",
+    needs=lambda settings: Needs(log="full"),
+    run=subtracted,
+)

@@ -1,0 +1,270 @@
+"""Forgetting a client by replaying the run without it, in fewer and shorter rounds: FedEraser.
+
+Liu, Ma, Yang, Wang, Liu, "FedEraser: Enabling Efficient Client-Level Data Removal from Federated Learning
+Models", IWQoS 2021, arXiv 2012.13891. From the initial model M_1 on, for every Δt-th round t of the run and
+each client k but the target that took part in it, with weights w_{t,k} and updates U_k as they were then,
+
+    Ũ_k = ‖U_k‖ · Û_k / ‖Û_k‖,    M ← M + Σ_k w_{t,k} Ũ_k / Σ_k w_{t,k},
+
+Û_k the update that k makes of M with a share r of its local work in that round. Up to the first round that
+the target took part in, the logged updates were made without it, and are added as they are. See
+`unlearning.central.federaser` for the flaws of the released code.
+
+Differs from the paper: calibration needs no more of U_k than its norm, which the log keeps of every update,
+so any retention serves; a round whose updates would be added but are not kept is calibrated as well. Local
+work is counted in optimiser steps, at least one. With ``interval-factor`` a step is taken as often as there
+are rounds up to the next one that is replayed, so that the path is as long as the run's.
+
+A client that does not answer is left out of that round, and the others' weights are scaled up: its logged
+update was made at a model that contained the target.
+
+Guarantee: approximate; the lengths of the steps are those of the run that contained the target. Needs: the
+log, of whatever retention, and the remaining clients online. Cost: one visit to every remaining client per
+replayed round, with a share r of a round's local work: Δt / r times less work than retraining.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from pydantic import Field
+from torch import Tensor
+
+from strategies import wire
+from strategies.aggregation import ExactSum, apply_mean
+from strategies.cohort import Fault
+from strategies.errors import LetheError
+from strategies.guard import Reference, checked
+from strategies.local_training import ClientJob, planned_steps
+from strategies.registry import lookup
+from strategies.settings import Settings
+from strategies.update_log import Entry, UpdateLog
+from unlearning.central.federaser import with_norm
+from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Method, Needs, Outcome
+from unlearning.methods.federated import received_model, settings_in, told
+from unlearning.methods.logged import LoggedTargets, logged_targets
+from unlearning.settings import method_settings
+
+ACTION = "train.federaser"
+
+
+class FedEraserSettings(Settings):
+    """The replay; fields and their meaning as in `ForgetSettings`."""
+
+    interval: int = Field(default=2, ge=1)
+    ratio: float = Field(default=0.5, gt=0, le=1)
+    interval_factor: bool = False
+
+
+def federaser_client(task: ClientTask) -> ClientAnswer:
+    """Do a share of a round's local work, as the client half of the run's strategy does it in that round."""
+    share = settings_in(FedEraserSettings, task.config).ratio
+    steps = max(1, math.ceil(share * planned_steps(len(task.retain), task.train)))
+    job = ClientJob(
+        received_model(task),
+        task.retain,
+        task.train.model_copy(update={"local_steps": steps}),
+        task.strategy,
+        task.client_id,
+        task.server_round,
+        task.generator,
+    )
+    result = lookup(task.strategy.name).client(job)
+    metrics = {**result.metrics, wire.NUM_EXAMPLES: result.num_examples}
+    return ClientAnswer(metrics, wire.record_of(result.model.state_dict()))
+
+
+@dataclass(frozen=True)
+class ReplayedRound:
+    """A round of the run that is replayed.
+
+    Parameters
+    ----------
+    round
+        From 1.
+    span
+        Rounds of the run from this one up to the next that is replayed, at least 1.
+    calibrated
+        Whether the updates are made anew; else the logged ones are added.
+    """
+
+    round: int
+    span: int
+    calibrated: bool
+
+
+def rounds_to_replay(log: UpdateLog, first: int, interval: int) -> list[ReplayedRound]:
+    """Return every Δt-th round, and those up to the target's first whose updates can be read.
+
+    Parameters
+    ----------
+    log
+        The update log.
+    first
+        The first round that a target took part in.
+    interval
+        Δt, at least 1.
+    """
+    rounds = log.rounds()
+    clean = {t for t in log.kept_rounds() if t <= first}
+    chosen = [t for t in rounds if t in clean or (t - 1) % interval == 0]
+    ends = [*chosen[1:], rounds[-1] + 1]
+    return [ReplayedRound(t, end - t, t not in clean) for t, end in zip(chosen, ends, strict=True)]
+
+
+Entries = Mapping[str, Entry]
+
+
+class Replay:
+    """The replay of a run without some of its clients.
+
+    Parameters
+    ----------
+    job
+        What is done.
+    log
+        The update log.
+    targets
+        Clients that are left out.
+    settings
+        Δt, r, and whether steps are multiplied.
+
+    Attributes
+    ----------
+    calibrations : int
+        Updates that clients have made anew.
+    skipped : list of int
+        Rounds without a usable update.
+    """
+
+    def __init__(
+        self, job: ForgetJob, log: UpdateLog, targets: Collection[str], settings: FedEraserSettings
+    ) -> None:
+        self._job = job
+        self._log = log
+        self._targets = targets
+        self._settings = settings
+        self._cohort = job.remaining()
+        self._known_faults = len(self._cohort.faults)
+        self._scope = ""
+        self.calibrations = 0
+        self.skipped: list[int] = []
+
+    def run(self, rounds: Sequence[ReplayedRound]) -> Tensor:
+        """Return the model after the rounds, shape [P].
+
+        Raises
+        ------
+        LetheError
+            If clients were asked and none made an update.
+        """
+        flat = self._job.run.initial.clone()
+        for number, replayed in enumerate(rounds, start=1):
+            self._scope = f"replay of round {replayed.round}"
+            flat = self._after(replayed, flat)
+            self._job.progress(number, len(rounds), {"calibrations": self.calibrations})
+        if self.faults and not self.calibrations:
+            reasons = "; ".join(f"client {fault.client_id}: {fault.reason}" for fault in self.faults[:3])
+            raise LetheError(f"federaser: no remaining client made an update ({reasons})")
+        return flat
+
+    @property
+    def faults(self) -> list[Fault]:
+        """One for each client and round without a usable update."""
+        return self._cohort.faults[self._known_faults :]
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Client-id -> number of rounds that it was left out of."""
+        counts = Counter(fault.client_id for fault in self.faults)
+        return {i: counts[i] for i in sorted(counts, key=wire.client_sort_key)}
+
+    @property
+    def notes(self) -> list[str]:
+        """What did not go as planned, for people."""
+        reasons = {fault.client_id: fault.reason for fault in self.faults}
+        left_out = self.left_out.items()
+        return [
+            *(f"client {i} was left out of {count} replayed rounds: {reasons[i]}" for i, count in left_out),
+            *(f"round {t} was not replayed: it has no usable update" for t in self.skipped),
+        ]
+
+    def _after(self, replayed: ReplayedRound, flat: Tensor) -> Tensor:
+        entries = {
+            e.client_id: e for e in self._log.entries(replayed.round) if e.client_id not in self._targets
+        }
+        make = self._calibrated if replayed.calibrated else self._logged
+        total = ExactSum(len(flat), weight_bound=2.0)
+        for client_id, update in make(replayed.round, flat, entries):
+            try:
+                total.add(update, entries[client_id].weight)
+            except ValueError as error:
+                self._leave_out(client_id, str(error))
+        if total.count == 0:
+            self.skipped.append(replayed.round)
+            return flat
+        return apply_mean(flat, total.mean() * (replayed.span if self._settings.interval_factor else 1))
+
+    def _logged(self, server_round: int, _: Tensor, entries: Entries) -> Iterator[tuple[str, Tensor]]:
+        return ((i, self._log.delta(server_round, i)) for i in entries)
+
+    def _calibrated(self, server_round: int, flat: Tensor, entries: Entries) -> Iterator[tuple[str, Tensor]]:
+        online = [i for i in entries if i in self._cohort.clients]
+        for client_id in entries.keys() - set(online):
+            self._leave_out(client_id, "not connected")
+        replies = self._cohort.ask(ACTION, self._question(server_round, flat), online, self._scope)
+        reference = Reference(flat, self._job.run.layout)
+        for reply in checked((r.message for r in replies), reference, self._reject):
+            self.calibrations += 1
+            update = reply.update
+            yield update.client_id, with_norm(entries[update.client_id].norm, update.delta)
+
+    def _question(self, server_round: int, flat: Tensor) -> RecordDict:
+        config = ConfigRecord({**told(self._settings), wire.SERVER_ROUND: server_round})
+        return RecordDict({wire.ARRAYS: wire.FlatRecord(flat, self._job.run.layout), wire.CONFIG: config})
+
+    def _reject(self, message: Message, reason: str) -> None:
+        self._leave_out(wire.client_id_in(message.content) or "", reason)
+
+    def _leave_out(self, client_id: str, reason: str) -> None:
+        self._cohort.add_fault(client_id, self._scope, reason)
+
+
+def erased(job: ForgetJob) -> Outcome:
+    """Return the model of the run replayed without the targets.
+
+    A client that never took part leaves the model as it is, with a note.
+    """
+    found = logged_targets(job)
+    if not found.clients:
+        return Outcome(job.run.final.clone(), found.notes)
+    settings = method_settings(FedEraserSettings, job.settings)
+    replay = Replay(job, found.log, found.clients, settings)
+    rounds = rounds_to_replay(found.log, _first_round(found), settings.interval)
+    flat = replay.run(rounds)
+    details = {
+        "rounds": len(rounds),
+        "calibrated_rounds": sum(replayed.calibrated for replayed in rounds),
+        "calibrations": replay.calibrations,
+        "left_out": replay.left_out,
+    }
+    return Outcome(flat, [*found.notes, *replay.notes], details)
+
+
+def _first_round(found: LoggedTargets) -> int:
+    return min(entry.round for i in found.clients for entry in found.log.entries(client_id=i))
+
+
+METHOD = Method(
+    name="federaser",
+    summary="replay every few rounds without the client, with logged lengths and fresh directions",
+    guarantee="approximate: the lengths of the steps are those of the run that contained the client",
+    cost="a visit to every remaining client per `forget.interval` rounds, with `forget.ratio` of its work",
+    serves=frozenset({"client"}),
+    refusal="the log holds one update per client and round, whose length is that of all its data",
+    needs=lambda settings: Needs(log="norms", remaining=True),
+    run=erased,
+    actions={ACTION: federaser_client},
+)

@@ -1,0 +1,88 @@
+"""Fisher forgetting (FF) over a federation: noise where the retained data of all clients do not care.
+
+Golatkar, Achille, Soatto, "Eternal Sunshine of the Spotless Net", CVPR 2020, arXiv 1911.04933, as used by
+Jia, Liu, Ram, Yao, Liu, Liu, Sharma, Liu, "Model Sparsity Can Simplify Machine Unlearning", NeurIPS 2023,
+arXiv 2304.04934, section 3; the central form is `unlearning.central.fisher`:
+
+    H = (1/n) Σ_k Σ_{x ∈ D_r,k} Σ_y p(y|x) (∂ log p(y|x) / ∂θ)²,   n = Σ_k |D_r,k|,
+    θu = θo + sqrt(α / H)·ε,  ε ~ N(0, I),  1/H clamped.
+
+Each client k sends its sum over D_r,k and its count, so H is that of the same examples in one place, and the
+server draws the noise. Only where a class is forgotten as a whole are its rows of the head set to zero first;
+for clients and samples, other examples of their classes stay and need those rows.
+
+Guarantee: none for networks; the noise hides D_f only as far as the loss is quadratic around θo. Needs: the
+clients that keep data online. At α = 0 the parameters get no noise. Cost: one visit to every such client, of
+a backward pass per example and class.
+"""
+
+from strategies import wire
+from strategies.errors import LetheError
+from unlearning.central.fisher import FisherSettings, add_noise, fisher_sum, without_class_rows
+from unlearning.central.gradients import ExampleSum
+from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Method, Needs, Outcome
+from unlearning.methods.federated import (
+    FederatedWork,
+    absence_notes,
+    keeping,
+    never_took_part,
+    received_model,
+)
+from unlearning.methods.sums import answer_with, ask_for_sums
+from unlearning.settings import method_settings
+
+ACTION = "query.fisher"
+DIAGONAL = "diagonal"
+"""Array, client to server. Σ_x Σ_y p(y|x) (∂ log p)² over the client's retained examples."""
+
+
+def fisher_client(task: ClientTask) -> ClientAnswer:
+    """Run the client half: the sum that makes up the Fisher diagonal, over the retained data."""
+    return answer_with({DIAGONAL: fisher_sum(received_model(task), task.retain)})
+
+
+def blurred(job: ForgetJob) -> Outcome:
+    """Return the model with noise in the shape of the retained data's Fisher diagonal.
+
+    Raises
+    ------
+    LetheError
+        If no client that keeps data answers.
+    """
+    if (unchanged := never_took_part(job)) is not None:
+        return unchanged
+    run, work = job.run, FederatedWork(job, 1)
+    settings = method_settings(
+        FisherSettings, job.settings, alpha="fisher_alpha", max_inverse="fisher_max_inverse"
+    )
+    diagonal = retained_diagonal(job, work)
+    model = run.model(run.final)
+    start = without_class_rows(model, job.request.classes) if job.request.classes else model
+    noisy = add_noise(start, diagonal.mean, settings, job.generator("fisher"))
+    details = {**settings.model_dump(), "examples": diagonal.count}
+    return Outcome(run.layout.flatten(noisy.state_dict()), [*absence_notes(job), *work.notes], details)
+
+
+def retained_diagonal(job: ForgetJob, work: FederatedWork) -> ExampleSum:
+    """Return the sum over the retained examples of all clients; its mean is H."""
+    run, cohort = job.run, keeping(job)
+    known_faults = len(cohort.faults)
+    records = {wire.ARRAYS: wire.FlatRecord(run.final, run.layout)}
+    sums = ask_for_sums(cohort, ACTION, job.request, records, (DIAGONAL,), run.layout.size)
+    work.advance({"clients": len(sums)}, cohort.faults[known_faults:])
+    if not sums:
+        raise LetheError("fisher: no client that keeps data answered usefully")
+    return ExampleSum.join(each[DIAGONAL] for each in sums.values())
+
+
+METHOD = Method(
+    name="fisher",
+    summary="add noise to the weights, the more the less the retained data depend on them",
+    guarantee="none: the noise hides the forgotten data only as far as the loss is quadratic",
+    cost="one visit to every client that keeps data, of a backward pass per example and class",
+    serves=frozenset({"client", "class", "sample"}),
+    refusal="",
+    needs=lambda settings: Needs(remaining=True),
+    run=blurred,
+    actions={ACTION: fisher_client},
+)

@@ -1,0 +1,296 @@
+"""Influence unlearning (IU) over a federation: one Newton-like step that takes D_f out of everyone's loss.
+
+Jia, Liu, Ram, Yao, Liu, Liu, Sharma, Liu, "Model Sparsity Can Simplify Machine Unlearning", NeurIPS 2023,
+arXiv 2304.04934, section 3; the central form is `unlearning.central.influence`:
+
+    θu = θo + α F⁻¹ v,    v = (1/n) (Σ_{D_f} ∇ℓ − (|D_f| / |D_r|) Σ_{D_r} ∇ℓ),
+    F = λI + (1/N) Σ g gᵀ  over N retained examples.
+
+Every sum over examples is a sum over clients of their sums, so the step is that of the same examples in one
+place. F⁻¹v is taken by conjugate gradients, which need F only in products Fx: each is one visit to the
+clients that hold some of the N examples (see `unlearning.central.inverse`). α is the length, of those tried,
+that raises the loss on D_f most without costing too much accuracy on D_r; each client evaluates all lengths
+on its own data in one visit, and test data play no part.
+
+Guarantee: none for networks; a first-order estimate of the minimum without D_f. A sum over few examples shows
+the server much of them. Needs: every client online, those that hold D_f included; one that falls silent after
+the first visit ends the work. Cost: two visits to every client and one per product, some dozens.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from flwr.app import Array, ArrayRecord
+from torch import Generator, Tensor, nn
+from torch.nn import functional
+
+from strategies import wire
+from strategies.cohort import Cohort
+from strategies.errors import LetheError
+from strategies.evaluation import predict_logits
+from strategies.examples import Examples
+from unlearning.central.gradients import ExampleSum, gradient_sum
+from unlearning.central.influence import AlphaTrial, InfluenceSettings, choose_alpha, influence_vector
+from unlearning.central.inverse import conjugate_gradient_product, fisher_product_sum
+from unlearning.central.parameters import moved
+from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Method, Needs, Outcome
+from unlearning.methods.federated import absence_notes, never_took_part, received_model
+from unlearning.methods.fedosd import asked
+from unlearning.methods.sums import answer_with, ask_for_sums
+from unlearning.settings import method_settings
+
+GRADIENTS = "query.gradients"
+PRODUCT = "query.fisher_product"
+TRIALS = "query.influence_trials"
+
+VECTOR = "vector"
+"""Array of a record of the same name, server to client. x of a product or F⁻¹v of the trials; float64."""
+CHOSEN = "fisher-examples"
+"""list[int], server to client, with a product. Which of its retained examples F is made of; missing: all."""
+ALPHAS = "alphas"
+"""list[float], server to client, with the trials. Lengths of the step."""
+FORGET, RETAIN = "forget", "retain"
+MAX_PRODUCTS = 200
+"""Products after which the damping is called too small."""
+
+Sums = Mapping[str, Mapping[str, ExampleSum]]
+"""Client-id -> name -> sum."""
+
+
+# Client half
+
+
+def gradients_client(task: ClientTask) -> ClientAnswer:
+    """Return the sums of gradients over the forgotten and over the retained data."""
+    model = received_model(task)
+    return answer_with({FORGET: gradient_sum(model, task.forget), RETAIN: gradient_sum(model, task.retain)})
+
+
+def product_client(task: ClientTask) -> ClientAnswer:
+    """Return Σ g (gᵀx) over the retained examples that F is made of."""
+    chosen = wire.config_list(task.config, CHOSEN) if CHOSEN in task.config else range(len(task.retain))
+    examples = task.retain.subset(chosen)
+    return answer_with({RETAIN: fisher_product_sum(received_model(task), examples, _received_vector(task))})
+
+
+def trials_client(task: ClientTask) -> ClientAnswer:
+    """Return, for no step and for each length, the correct answers on D_r and the sum of losses on D_f."""
+    model, direction = received_model(task), _received_vector(task)
+    candidates = [moved(model, alpha * direction) for alpha in (0.0, *task.config[ALPHAS])]
+    correct = [_tally(candidate, task.retain)[0] for candidate in candidates]
+    losses = [_tally(candidate, task.forget)[1] for candidate in candidates]
+    return answer_with(
+        {
+            RETAIN: ExampleSum(torch.tensor(correct, dtype=torch.float64), len(task.retain)),
+            FORGET: ExampleSum(torch.tensor(losses, dtype=torch.float64), len(task.forget)),
+        }
+    )
+
+
+def _tally(model: nn.Module, examples: Examples) -> tuple[int, float]:
+    """Return the number of correct answers and the sum of losses."""
+    logits = predict_logits(model, examples.x).double()
+    correct = int((logits.argmax(dim=1) == examples.y).sum())
+    return correct, float(functional.cross_entropy(logits, examples.y, reduction="sum"))
+
+
+def _received_vector(task: ClientTask) -> Tensor:
+    return torch.from_numpy(task.arrays[VECTOR][VECTOR].numpy().copy())
+
+
+# Server half
+
+
+@dataclass(frozen=True)
+class Clients:
+    """The clients that hold some of D_f or D_r, and what every message to them carries.
+
+    Parameters
+    ----------
+    job
+        What is done.
+    cohort
+        Whom to ask.
+    """
+
+    job: ForgetJob
+    cohort: Cohort
+
+    def only(self, client_ids: Collection[str]) -> "Clients":
+        """Return some of them."""
+        return Clients(self.job, self.cohort.without(i for i in self.cohort.clients if i not in client_ids))
+
+    def sums(
+        self,
+        message_type: str,
+        names: Sequence[str],
+        size: int,
+        vector: Tensor | None = None,
+        told: Callable[[str], Mapping[str, Any]] = lambda client_id: {},
+    ) -> dict[str, dict[str, ExampleSum]]:
+        """Return their sums about the model before forgetting, in the order of their names."""
+        records: dict[str, ArrayRecord] = {wire.ARRAYS: self._model}
+        if vector is not None:
+            records[VECTOR] = ArrayRecord({VECTOR: Array(vector.numpy())})
+        return ask_for_sums(self.cohort, message_type, self.job.request, records, names, size, told)
+
+    def require(self, answers: Sums, wanted: Iterable[str]) -> None:
+        """Raise `LetheError` if one of the clients that are needed did not answer."""
+        for client_id in wanted:
+            if client_id not in answers:
+                raise LetheError(
+                    f"influence: client {client_id} is needed and failed: {self._reason(client_id)}"
+                )
+
+    def notes(self, answers: Sums, loss: str) -> list[str]:
+        """Return a note for each client that did not answer, and what is lost by that."""
+        silent = [i for i in self.cohort.clients if i not in answers]
+        return [f"client {i} failed, {loss}: {self._reason(i)}" for i in silent]
+
+    def _reason(self, client_id: str) -> str:
+        return {fault.client_id: fault.reason for fault in self.cohort.faults}.get(client_id, "no answer")
+
+    @cached_property
+    def _model(self) -> ArrayRecord:
+        return wire.FlatRecord(self.job.run.final, self.job.run.layout)
+
+
+def draw_examples(counts: Mapping[str, int], num_examples: int, generator: Generator) -> dict[str, list[int]]:
+    """Draw from all retained examples, as if they lay in one place client by client.
+
+    Parameters
+    ----------
+    counts
+        Client-id -> number of its retained examples.
+    num_examples
+        How many to draw; all where there are fewer.
+    generator
+        On the CPU.
+
+    Returns
+    -------
+    dict
+        Client-id -> positions in its retained examples; clients of which none is drawn are not in it.
+    """
+    drawn = torch.randperm(sum(counts.values()), generator=generator)[:num_examples]
+    chosen: dict[str, list[int]] = {}
+    start = 0
+    for client_id, count in counts.items():
+        positions = drawn[(drawn >= start) & (drawn < start + count)] - start
+        if len(positions):
+            chosen[client_id] = positions.tolist()
+        start += count
+    return chosen
+
+
+@dataclass
+class FisherProducts:
+    """The map x -> Fx, one visit to the clients of the examples that F is made of.
+
+    Parameters
+    ----------
+    clients
+        Those clients.
+    chosen
+        Which of their retained examples.
+    damping
+        λ.
+    """
+
+    clients: Clients
+    chosen: Mapping[str, Sequence[int]]
+    damping: float
+    count: int = 0
+
+    def __call__(self, vector: Tensor) -> Tensor:
+        """Return Fx, shape [P], float64.
+
+        Raises
+        ------
+        LetheError
+            If a client does not answer: without its examples F would be another matrix.
+        """
+        answers = self.clients.sums(
+            PRODUCT, (RETAIN,), len(vector), vector, lambda i: {CHOSEN: list(self.chosen[i])}
+        )
+        self.clients.require(answers, self.chosen)
+        self.count += 1
+        self.clients.job.progress(self.count + 1, MAX_PRODUCTS + 2, {"products": self.count})
+        return self.damping * vector + ExampleSum.join(each[RETAIN] for each in answers.values()).mean
+
+
+def direction(clients: Clients, sums: Sums, settings: InfluenceSettings) -> tuple[Tensor, FisherProducts]:
+    """Return F⁻¹v, shape [P], float64, and the products it took.
+
+    Raises
+    ------
+    LetheError
+        If a set is empty, or the products do not suffice.
+    """
+    counts = {i: each[RETAIN].count for i, each in sums.items()}
+    chosen = draw_examples(counts, settings.fisher_examples, clients.job.generator("influence"))
+    products = FisherProducts(clients.only(chosen), chosen, settings.damping)
+    try:
+        vector = influence_vector(*(ExampleSum.join(s[n] for s in sums.values()) for n in (FORGET, RETAIN)))
+        return conjugate_gradient_product(products, vector, max_products=MAX_PRODUCTS), products
+    except (ValueError, ArithmeticError) as error:
+        raise LetheError(f"influence: {error} (forget.damping is {settings.damping})") from error
+
+
+def try_lengths(clients: Clients, step: Tensor, alphas: Sequence[float]) -> tuple[list[AlphaTrial], Sums]:
+    """Return what each length of the step does to the accuracy on D_r and the loss on D_f; 0 first."""
+    answers = clients.sums(TRIALS, (RETAIN, FORGET), len(alphas) + 1, step, lambda _: {ALPHAS: list(alphas)})
+    clients.require(answers, _holders(clients.job))
+    correct, losses = (ExampleSum.join(s[n] for s in answers.values()).mean for n in (RETAIN, FORGET))
+    numbers = zip((0.0, *alphas), correct.tolist(), losses.tolist(), strict=True)
+    return [AlphaTrial(alpha, 100.0 * accuracy, loss) for alpha, accuracy, loss in numbers], answers
+
+
+def influenced(job: ForgetJob) -> Outcome:
+    """Return the model after the influence step of the length that the clients' own data bear.
+
+    Raises
+    ------
+    LetheError
+        If a client whose data are forgotten does not answer, or one fails later.
+    """
+    if (unchanged := never_took_part(job)) is not None:
+        return unchanged
+    settings = method_settings(InfluenceSettings, job.settings, alphas="alphas")
+    clients = Clients(job, asked(job))
+    sums = clients.sums(GRADIENTS, (FORGET, RETAIN), job.run.layout.size)
+    clients.require(sums, _holders(job))
+    step, products = direction(clients, sums, settings)
+    trials, answers = try_lengths(clients, step, settings.alphas)
+    alpha = choose_alpha(trials, settings.max_retain_drop)
+    flat = job.run.layout.flatten(moved(job.run.model(job.run.final), alpha * step).state_dict())
+    notes = [
+        *absence_notes(job),
+        *clients.notes(sums, "its data are not in the step"),
+        *clients.notes(answers, "its data are not in the choice of the step's length"),
+        *([] if alpha else ["every length that was tried costs too much accuracy: the model is unchanged"]),
+    ]
+    return Outcome(
+        flat, notes, {"alpha": alpha, "products": products.count, "trials": list(map(astuple, trials))}
+    )
+
+
+def _holders(job: ForgetJob) -> list[str]:
+    """Return the clients that the request names and that took part."""
+    return [i for i in job.request.named_clients if i not in job.absent]
+
+
+METHOD = Method(
+    name="influence",
+    summary="take the forgotten data out of the loss by one Newton-like step",
+    guarantee="none for networks: a first-order estimate of the minimum without the forgotten data",
+    cost="two visits to every client, and one per product with the Fisher matrix, some dozens",
+    serves=frozenset({"client", "class", "sample"}),
+    refusal="",
+    needs=lambda settings: Needs(remaining=True, forgotten=True),
+    run=influenced,
+    actions={GRADIENTS: gradients_client, PRODUCT: product_client, TRIALS: trials_client},
+)
