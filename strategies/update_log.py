@@ -84,7 +84,7 @@ class UpdateLog(LogReader):
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise not_written(path, error) from error
-        half_written = {LOCK, INDEX + TEMPORARY, INDEX + TEMPORARY + "-journal"}
+        half_written = {name + end for name in (LOCK, INDEX + TEMPORARY) for end in ("", "-journal")}
         if found := sorted({entry.name for entry in path.iterdir()} - half_written):
             raise BadInput(f"{path}: holds '{found[0]}' already; a new update log needs a folder of its own")
         lock = WriterLock(path)

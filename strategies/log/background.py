@@ -23,11 +23,15 @@ class Background:
 
     def submit(self, task: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
         """Start a task, after the oldest one has ended if there are two; raise what that one raised."""
-        while len(self._running) >= self._LIMIT:
-            self._running.popleft().result()
+        self.make_room()
         future = self._threads.submit(task, *args, **kwargs)
         self._running.append(future)
         return future
+
+    def make_room(self) -> None:
+        """Wait until a task could start at once, so that what it will hold need not exist before."""
+        while len(self._running) >= self._LIMIT:
+            self._running.popleft().result()
 
     def finish(self) -> None:
         """Wait for all tasks and raise what the first that failed raised."""

@@ -40,6 +40,10 @@ _SCHEMA = """
     CREATE INDEX entries_by_client ON entries (client_id, round);
 """
 _ENTRY = "round, client_id, num_examples, weight, norm, sha256"
+_NEWEST = f"""
+    SELECT {_ENTRY} FROM entries JOIN (SELECT DISTINCT client_id AS client FROM entries) ON client_id = client
+    WHERE round = (SELECT max(round) FROM entries WHERE client_id = client AND round < ?)
+"""
 _ENTRY_TYPES = (int, str, int, float, float, str | None)
 _WAIT_SECONDS = 30.0
 
@@ -148,9 +152,8 @@ class Index:
 
     def newest(self, before: int | None = None) -> dict[str, Entry]:
         """Return each client's last entry, of the rounds before `before` if that is given."""
-        query = f"SELECT {_ENTRY}, max(round) FROM entries WHERE round < ? GROUP BY client_id"
-        rows = self._select(query, (*_ENTRY_TYPES, int), 2**62 if before is None else before)
-        return {row[1]: Entry(*row[:-1]) for row in rows}
+        rows = self._select(_NEWEST, _ENTRY_TYPES, 2**62 if before is None else before)
+        return {row[1]: Entry(*row) for row in rows}
 
     def clients(self) -> list[str]:
         """Return the ids of all clients that took part in a round, sorted."""

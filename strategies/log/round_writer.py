@@ -65,6 +65,7 @@ class RoundWriter:
                 f"update log: client '{client_id}' has weight {weight_raw}, expected a positive number"
             )
         sha256 = None
+        self._background.make_room()
         if self._retention.keeps(self.round):
             content = pack(client_id, delta, self._dtype)
             sha256 = self._background.submit(self._blobs.write, self.round, client_id, content)

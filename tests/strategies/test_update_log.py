@@ -436,7 +436,8 @@ def test_what_is_no_log_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_log_that_was_half_created_can_be_created(tmp_path: Path) -> None:
-    (tmp_path / "writer.lock").touch()
+    for name in ("writer.lock", "writer.lock-journal", "index.sqlite.tmp-journal"):
+        (tmp_path / name).touch()
     (tmp_path / "index.sqlite.tmp").write_bytes(b"torn")
     with UpdateLog.create(tmp_path, ONE) as log:
         assert log.rounds() == []
