@@ -17,6 +17,8 @@ begins a round has the one before it in a checkpoint, so a run can be rewound to
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self, final
 
@@ -87,10 +89,10 @@ class UpdateLog(LogReader):
         half_written = {name + end for name in (LOCK, INDEX + TEMPORARY) for end in ("", "-journal")}
         if found := sorted({entry.name for entry in path.iterdir()} - half_written):
             raise BadInput(f"{path}: holds '{found[0]}' already; a new update log needs a folder of its own")
-        lock = WriterLock(path)
-        described = {"names": layout.names, "shapes": layout.shapes}
-        Index.create(path / INDEX, {"layout": json.dumps(described), "retention": retention, "dtype": dtype})
-        return UpdateLog(path, lock)
+        described = json.dumps({"names": layout.names, "shapes": layout.shapes})
+        with _kept_if_opened(WriterLock(path)) as lock:
+            Index.create(path / INDEX, {"layout": described, "retention": retention, "dtype": dtype})
+            return UpdateLog(path, lock)
 
     @staticmethod
     def open(path: Path, *, write: bool = False) -> "UpdateLog":
@@ -120,14 +122,10 @@ class UpdateLog(LogReader):
             )
         if not write:
             return UpdateLog(path, None)
-        lock = WriterLock(path)
-        try:
+        with _kept_if_opened(WriterLock(path)) as lock:
             log = UpdateLog(path, lock)
             contents.remove_orphans(log._index, log._blobs, log.retention)
-        except BaseException:
-            lock.release()
-            raise
-        return log
+            return log
 
     def __enter__(self) -> Self:
         """Return the log."""
@@ -271,3 +269,12 @@ class UpdateLog(LogReader):
         if self._writer is None or self._writer.round != server_round:
             raise LetheError(f"update log: round {server_round} was not begun")
         return self._writer
+
+
+@contextmanager
+def _kept_if_opened(lock: WriterLock) -> Iterator[WriterLock]:
+    try:
+        yield lock
+    except BaseException:
+        lock.release()
+        raise

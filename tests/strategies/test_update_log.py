@@ -410,6 +410,16 @@ def test_two_writers_are_refused(tmp_path: Path) -> None:
     UpdateLog.open(tmp_path / "log", write=True).close()
 
 
+def test_a_failed_opening_locks_nobody_out(tmp_path: Path) -> None:
+    log = make_log(tmp_path / "log", HAND_WORKED)
+    whole = (log.path / "index.sqlite").read_bytes()
+    (log.path / "index.sqlite").write_bytes(b"")
+    with pytest.raises(RunCorrupt, match="no such table: meta"):
+        UpdateLog.open(log.path, write=True)
+    (log.path / "index.sqlite").write_bytes(whole)
+    UpdateLog.open(log.path, write=True).close()
+
+
 def test_unknown_clients_and_rounds_are_named(tmp_path: Path) -> None:
     log = make_log(tmp_path / "log", HAND_WORKED)
     with pytest.raises(BadInput, match="no client 'zz'; it has a, b"):
