@@ -6,9 +6,10 @@ ratios are between contenders of one call, as absolute times differ from machine
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from app.workflows.observer import Observer
+if TYPE_CHECKING:
+    from app.workflows.observer import Observer
 
 Benchmark = Callable[..., dict[str, Any]]
 
@@ -16,7 +17,7 @@ Benchmark = Callable[..., dict[str, Any]]
 def _benchmark(module: str, summary: str) -> Benchmark:
     """Return a function that imports a module when it is called, and calls its `run`."""
 
-    def run(observer: Observer | None = None, **options: Any) -> dict[str, Any]:
+    def run(observer: "Observer | None" = None, **options: Any) -> dict[str, Any]:
         result: dict[str, Any] = import_module(f"benchmarks.{module}").run(observer, **options)
         return result
 

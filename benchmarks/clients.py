@@ -1,9 +1,20 @@
-"""The project's own ClientApp, with the reference CNN for its CNN, so that all contenders train one model."""
+"""The project's own ClientApp, with the reference CNN for its CNN, so that all contenders train one model.
+
+To be imported by contenders only: it changes what ``model.name = "cnn"`` means in the whole process.
+"""
+
+from torch import nn
 
 from app import models
 from app.client_app import app
-from benchmarks.jobs import reference_cnn
+from app.settings import ModelSettings
+from benchmarks.jobs import INPUT_SHAPE, NUM_CLASSES, reference_cnn
 
-__all__ = ["app"]
+__all__ = ["app", "initial_model"]
 
 models._BUILDERS["cnn"] = reference_cnn
+
+
+def initial_model() -> nn.Module:
+    """Return the model that every contender starts from."""
+    return models.build_model(ModelSettings(), INPUT_SHAPE, NUM_CLASSES, seed=0)

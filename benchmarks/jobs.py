@@ -17,16 +17,17 @@ import torch
 from torch import nn
 
 from app.config import RunConfig
+from app.data import load_client_data
 from app.settings import ModelSettings
-from app.simulation.launch import num_cores
+from app.simulation.launch import num_cores, partition_configs
 from strategies.errors import LetheError
 from strategies.examples import Examples
 from strategies.seeds import numpy_generator
 
 LEARNING_RATE = 0.05
 NUM_PARAMETERS = 582_026
-_NUM_CLASSES = 10
-_SIDE = 28
+NUM_CLASSES = 10
+INPUT_SHAPE = (1, 28, 28)
 
 
 @dataclass(frozen=True)
@@ -92,11 +93,9 @@ class Task:
 
     def clients(self) -> list[Examples]:
         """Return each client's examples."""
-        with np.load(self.data, allow_pickle=False) as file:
-            x = torch.from_numpy(file["x"].astype(np.float32)).unsqueeze(1) / 255
-            y = torch.from_numpy(file["y"].astype(np.int64))
-        size = self.job.steps * self.job.batch_size
-        return [Examples(a, b) for a, b in zip(torch.split(x, size), torch.split(y, size), strict=True)]
+        config = self.run_config()
+        nodes = partition_configs(self.job.clients)
+        return [load_client_data(config.data, config.run.seed, node) for node in nodes]
 
     def run_config(self) -> RunConfig:
         """Return the job as a run config of this project."""
@@ -120,18 +119,16 @@ def write_data(job: Job, folder: Path) -> Path:
     """Write random images and labels in MNIST's shapes for all clients of a job; return the npz file."""
     generator = numpy_generator(0, "benchmark-data")
     size = job.clients * job.steps * job.batch_size
-    x = generator.integers(0, 256, (size, _SIDE, _SIDE), dtype=np.uint8)
-    y = generator.integers(0, _NUM_CLASSES, size)
-    y[:_NUM_CLASSES] = np.arange(_NUM_CLASSES)[:size]
+    x = generator.integers(0, 256, (size, *INPUT_SHAPE[1:]), dtype=np.uint8)
+    y = generator.integers(0, NUM_CLASSES, size)
+    y[:NUM_CLASSES] = np.arange(NUM_CLASSES)[:size]
     path = folder / f"{job.clients}x{job.steps}x{job.batch_size}.npz"
     np.savez(path, x=x, y=y)
     return path
 
 
 def reference_cnn(
-    settings: ModelSettings | None = None,
-    input_shape: tuple[int, ...] = (1, _SIDE, _SIDE),
-    num_classes: int = _NUM_CLASSES,
+    settings: ModelSettings, input_shape: tuple[int, ...] = INPUT_SHAPE, num_classes: int = NUM_CLASSES
 ) -> nn.Module:
     """Return the CNN of McMahan et al. (arXiv 1602.05629), unpadded: 582,026 parameters on 28×28 images."""
     return nn.Sequential(

@@ -13,7 +13,7 @@ from app.simulation.codec import as_flat
 from app.simulation.memory import SharedMemory
 from strategies.wire import FlatRecord, Layout
 
-_KEPT = 4  # Records between messages: a round's model, a reference, a control variate, the next round's model.
+_KEPT = 4  # Records between messages: a round's model, a reference, a control variate, the next model.
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from app.simulation.content import Content
 from strategies.wire import FlatRecord, Layout, flat_of, layout_of
 
 
@@ -62,7 +63,7 @@ def split(content: RecordDict) -> tuple[RecordDict, dict[str, FlatRecord]]:
 
 def join(names: Sequence[str], small: RecordDict, flats: Mapping[str, FlatRecord]) -> RecordDict:
     """Return the record dictionary that was split, its records in the order of `names`."""
-    return RecordDict({name: flats[name] if name in flats else small[name] for name in names})
+    return Content({name: flats[name] if name in flats else small[name] for name in names})
 
 
 @lru_cache(maxsize=64)

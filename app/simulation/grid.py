@@ -8,6 +8,7 @@ from itertools import count
 from types import TracebackType
 from typing import Self, final
 
+import torch
 from flwr.app import Error, Message, RecordDict, UserConfigValue
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
@@ -39,6 +40,9 @@ class LocalGrid(Grid):
     Whatever goes wrong with a client becomes an error reply, as in Flower: an exception of the ClientApp
     (``CLIENT_APP_RAISED_EXCEPTION``), a process that died (``CLIENT_APP_CRASHED``; a new one takes its
     place), an unknown node (``NODE_UNAVAILABLE``).
+
+    While the grid is open, torch uses one thread in this process: the cores belong to the workers, and idle
+    threads of a pool spin on them.
 
     Memory does not grow with the number of clients: a worker holds at most two replies that nobody pulled,
     then it waits. It works on Linux, and where else processes can fork. It is for one thread.
@@ -94,6 +98,8 @@ class LocalGrid(Grid):
         self._num_dropped = 0
         self._owner = os.getpid()
         self._pool: WorkerPool | None = WorkerPool(setup)
+        self._threads = torch.get_num_threads()
+        torch.set_num_threads(1)
         atexit.register(self.close)
 
     def __enter__(self) -> Self:
@@ -112,6 +118,7 @@ class LocalGrid(Grid):
         pool, self._pool = self._pool, None
         if pool is not None and os.getpid() == self._owner:
             pool.close()
+            torch.set_num_threads(self._threads)
 
     def set_run(self, run: Run) -> None:
         """Set the run information."""
@@ -253,7 +260,7 @@ class LocalGrid(Grid):
     def _advance(self, seconds: float) -> None:
         """Take in what workers have finished, waiting some seconds for the first; give them more to do."""
         pool = self._require_pool()
-        for outcome in pool.wait(seconds, REPLIES_PER_PULL):
+        for outcome in pool.wait(seconds, 1 if pool.has_large_models else REPLIES_PER_PULL):
             self._settle(outcome)
         self._replace_abandoned(pool)
         self._dispatch()

@@ -48,6 +48,11 @@ class SharedMemory:
         with tempfile.TemporaryFile() as file:
             return SharedMemory(os.dup(file.fileno()))
 
+    @property
+    def size(self) -> int:
+        """Bytes mapped here."""
+        return len(self._view)
+
     def view(self, num_bytes: int) -> memoryview:
         """Return a writable view of at least that many bytes, growing the memory for all who map it.
 

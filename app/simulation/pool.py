@@ -2,7 +2,8 @@
 
 A worker has two slots, so at most two messages: the one it runs, and one that waits in its socket so that it
 need not idle while the parent is busy. A slot is free again when its reply was read. That is all the
-back-pressure: where nobody reads replies, workers wait.
+back-pressure: where nobody reads replies, workers wait. Where models are large, the time to fetch the next
+message is nothing beside the training, and memory counts: the second slot stays empty then.
 """
 
 import selectors
@@ -28,6 +29,7 @@ from app.simulation.worker import read_reply
 from strategies.errors import LetheError
 
 _SLOTS = 2
+_LARGE_BYTES = 2**24
 _REAP_SECONDS = 1.0
 _CLOSE_SECONDS = 10.0
 
@@ -67,7 +69,13 @@ class WorkerPool:
         self._selector = selectors.DefaultSelector()
         self._ready: deque[WorkerHandle] = deque()
         self._loaded = False
+        self._largest = 0
         self._starter, self._control = launch(setup)
+
+    @property
+    def has_large_models(self) -> bool:
+        """Whether a message or reply was so large that few should be in memory."""
+        return self._largest > _LARGE_BYTES
 
     def find(self, *, queue: bool) -> WorkerHandle | None:
         """Return a worker that can take a job, an idle one if there is one; start it if need be.
@@ -87,7 +95,9 @@ class WorkerPool:
                 return worker
         if len(self.workers) < self.size:
             return self._spawn()
-        return next((w for w in self.workers if w.alive and w.free_slots), None) if queue else None
+        if not queue or self.has_large_models:
+            return None
+        return next((w for w in self.workers if w.alive and w.free_slots), None)
 
     def give(self, worker: WorkerHandle, job: Job, state: bytes) -> bool:
         """Send a job to a worker; return whether it took it: one that died does not, and `wait` will say so.
@@ -114,6 +124,7 @@ class WorkerPool:
             worker.alive = False
             return False
         worker.known.update(b.number for b in new)
+        self._largest = max(self._largest, *(b.memory.size for b in new), 0)
         worker.jobs.append((job, worker.free_slots.pop()))
         return True
 
@@ -169,7 +180,9 @@ class WorkerPool:
         worker.free_slots.append(slot)
         if "error" in header:
             return Outcome(job, Error(*header["error"]))
-        return Outcome(job, *read_reply(worker.slots[slot], header))
+        outcome = Outcome(job, *read_reply(worker.slots[slot], header))
+        self._largest = max(self._largest, worker.slots[slot].size)
+        return outcome
 
     def _mourn(self, worker: WorkerHandle) -> Outcome:
         job = worker.running

@@ -61,6 +61,8 @@ def load(setup: channel.Header) -> Clients:
     """Import what the workers need; they inherit it."""
     torch.set_num_threads(1)
     torch.set_num_interop_threads(1)
+    # torch imports its compiler with the first optimiser, which takes seconds; so not in every worker.
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.0)
     run_config = config_of(setup["run_config"])
     node_configs = [config_of(config) for config in setup["node_configs"]]
     clients = Clients(load_client_app(setup["client_app"]), run_config, node_configs)

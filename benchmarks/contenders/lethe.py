@@ -2,10 +2,9 @@
 
 from flwr.serverapp import Grid
 
-from app.models import build_model
 from app.simulation import LocalGrid
 from benchmarks import clients
-from benchmarks.jobs import Stopwatch, Task
+from benchmarks.jobs import INPUT_SHAPE, NUM_CLASSES, Stopwatch, Task
 from strategies import wire
 from strategies.cohort import Cohort
 from strategies.rounds import RoundResult, Start, TrainingPlan, train
@@ -15,9 +14,9 @@ def train_over(grid: Grid, task: Task, watch: Stopwatch) -> wire.FlatRecord:
     """Connect to the clients and train; return the final model."""
     config = task.run_config()
     cohort = Cohort(grid)
-    cohort.client_config.update({wire.NUM_CLASSES: 10, wire.INPUT_SHAPE: [1, 28, 28]})
+    cohort.client_config.update({wire.NUM_CLASSES: NUM_CLASSES, wire.INPUT_SHAPE: list(INPUT_SHAPE)})
     cohort.connect(task.job.clients)
-    model = build_model(config.model, (1, 28, 28), 10, config.run.seed)
+    model = clients.initial_model()
     plan = TrainingPlan(config.strategy, config.selection, config.run.rounds, config.run.seed)
     watch.start()
 

@@ -22,7 +22,8 @@ from pfl.model.pytorch import PyTorchModel
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.jobs import LEARNING_RATE, Stopwatch, Task, reference_cnn
+from benchmarks.clients import initial_model
+from benchmarks.jobs import LEARNING_RATE, Stopwatch, Task
 
 
 class Model(nn.Module):
@@ -30,7 +31,7 @@ class Model(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = reference_cnn()
+        self.net = initial_model()
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the mean cross-entropy."""

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.jobs import LEARNING_RATE, Stopwatch, Task, reference_cnn
+from benchmarks.clients import initial_model
+from benchmarks.jobs import LEARNING_RATE, Stopwatch, Task
 from strategies.examples import Examples
 from strategies.seeds import torch_generator
 
@@ -23,7 +24,7 @@ def main() -> None:
     watch = Stopwatch()
     task = Task.read()
     clients = task.clients()
-    model = reference_cnn()
+    model = initial_model()
     global_state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     watch.start()
     for server_round in range(1, task.job.rounds + 1):

@@ -1,10 +1,12 @@
 """The local simulation: what it promises to a ServerApp, to a ClientApp and to the machine."""
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -413,6 +415,30 @@ def test_few_replies_are_in_memory_at_a_time(grid: LocalGrid) -> None:
     assert most <= REPLIES_PER_PULL
 
 
+def test_a_reply_is_freed_when_it_is_let_go(grid: LocalGrid) -> None:
+    """Without the garbage collector: a cycle would keep every reply of a round in memory."""
+    gc.disable()
+    try:
+        (reply,) = ask(grid, "train", model(), [1])
+        record = weakref.ref(reply.content.array_records["arrays"])
+        assert reply.content.metric_records["metrics"]["num-examples"] == 1
+        assert not reply.content.config_records
+        del reply
+        assert record() is None
+    finally:
+        gc.enable()
+
+
+def test_views_of_a_content_change_it(grid: LocalGrid) -> None:
+    (reply,) = ask(grid, "train", model(), [1])
+    metrics, arrays = reply.content.metric_records, reply.content.array_records
+    metrics["more"] = MetricRecord({"a": 1})
+    del arrays["arrays"]
+    assert list(reply.content) == ["metrics", "more"]
+    with pytest.raises(TypeError, match="expected MetricRecord for the value, got ConfigRecord"):
+        metrics["config"] = ConfigRecord({})  # type: ignore[assignment]
+
+
 def test_nothing_is_left_behind() -> None:
     before, memory = children(), set(SHARED_MEMORY.iterdir())
     descriptors = len(list(Path("/proc/self/fd").iterdir()))
@@ -428,6 +454,17 @@ def test_nothing_is_left_behind() -> None:
     with pytest.raises(LetheError, match="the grid is closed"):
         grid.push_messages([])
     grid.cancel(["1"])
+
+
+def test_the_server_leaves_the_cores_to_the_workers() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with LocalGrid(APP, {}, 1, 1):
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_closing_ends_workers_that_are_busy() -> None:

@@ -1,0 +1,142 @@
+"""How fast the local simulation is: two jobs, each run by every contender in a process of its own.
+
+``compute-bound`` asks whether the cores are used; ``overhead-bound`` asks what a client costs besides its
+training. Seconds are those of the rounds, without imports, data and connecting, which are given apart.
+"""
+
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from app.simulation.launch import num_cores
+from app.workflows.observer import Observer, Quiet
+from benchmarks.jobs import JOBS, Task, contend, machine, write_data
+from strategies.errors import LetheError
+
+BASELINE = "plain"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to run a job.
+
+    Parameters
+    ----------
+    module
+        In `benchmarks.contenders`.
+    workers, threads
+        As in `Task`; 0 workers stand for all cores.
+    """
+
+    module: str
+    workers: int = 1
+    threads: int = 0
+
+    def told(self, task: Task) -> Task:
+        """Return the task for this contender."""
+        return replace(task, workers=self.workers or num_cores(), threads=self.threads)
+
+
+CONTENDERS: Mapping[str, Contender] = {
+    "plain": Contender("plain"),
+    "plain-one-thread": Contender("plain", threads=1),
+    "pfl": Contender("pfl_simulation"),
+    "pfl-one-thread": Contender("pfl_simulation", threads=1),
+    "lethe": Contender("lethe", workers=0),
+    "lethe-one-worker": Contender("lethe"),
+    "ray": Contender("ray", workers=0),
+}
+
+
+def run(
+    observer: Observer | None = None,
+    *,
+    scale: float = 1.0,
+    repeats: int = 3,
+    ray: bool = False,
+    pfl_path: str = "",
+) -> dict[str, Any]:
+    """Measure all contenders on both jobs.
+
+    Parameters
+    ----------
+    observer
+        Told how far it is.
+    scale
+        Share of each job's clients, for a quick look.
+    repeats
+        Runs of each contender, in turns; the median is reported.
+    ray
+        Whether Flower's own simulation takes part: it takes minutes.
+    pfl_path
+        Folder in which pfl is found, if it is not installed (``pip install --target``). Without pfl, it is
+        left out and the result says so.
+
+    Returns
+    -------
+    dict
+        ``machine``, ``notes``, and for each job ``job``, each contender's measurements and the ``ratios`` of
+        the median seconds to those of the plain loop.
+    """
+    watcher = observer or Quiet()
+    names = [name for name in CONTENDERS if ray or name != "ray"]
+    notes = []
+    if not pfl_path and find_spec("pfl") is None:
+        names = [name for name in names if not name.startswith("pfl")]
+        notes.append(
+            "pfl is not installed and was left out; pip install --target <folder> pfl, and give the folder"
+        )
+    watcher.phase("simulation", len(JOBS) * len(names) * repeats)
+    results: dict[str, Any] = {"machine": machine(), "notes": notes}
+    with tempfile.TemporaryDirectory() as folder:
+        for title, full in JOBS.items():
+            job = full.scaled(scale)
+            task = Task(job, str(write_data(job, Path(folder))))
+            measured = _measure(names, task, repeats, [pfl_path] if pfl_path else [], watcher.advance)
+            results[title] = {"job": vars(job), **measured, "ratios": ratios(measured)}
+    return results
+
+
+def ratios(measured: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Return each contender's median seconds in relation to the plain loop's.
+
+    Examples
+    --------
+    >>> ratios({"plain": {"seconds": 4.0}, "lethe": {"seconds": 1.0}, "pfl": {"failed": "no module"}})
+    {'plain': 1.0, 'lethe': 0.25}
+    """
+    base = measured[BASELINE]["seconds"]
+    return {name: round(m["seconds"] / base, 3) for name, m in measured.items() if "seconds" in m}
+
+
+def _measure(
+    names: Sequence[str],
+    task: Task,
+    repeats: int,
+    path: Sequence[str],
+    advance: Callable[[str], None],
+) -> dict[str, dict[str, Any]]:
+    """Run the contenders in turns, so that a change in the machine's speed meets them all."""
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    failed: dict[str, str] = {}
+    for _ in range(repeats):
+        for name in names:
+            contender = CONTENDERS[name]
+            if name not in failed:
+                try:
+                    runs[name].append(contend(contender.module, contender.told(task), path))
+                except LetheError as error:
+                    failed[name] = str(error)
+            advance(name)
+    return {name: {"failed": failed[name]} if name in failed else summary(runs[name]) for name in names}
+
+
+def summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the run with the median time, with the times of all."""
+    middle = statistics.median_low(run["seconds"] for run in runs)
+    median = next(run for run in runs if run["seconds"] == middle)
+    return {**median, "all-seconds": [run["seconds"] for run in runs]}
