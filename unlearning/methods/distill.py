@@ -139,6 +139,12 @@ def distilled(job: ForgetJob) -> Outcome:
     start = STARTS[job.settings.start].run(job)
     if torch.equal(start.flat, run.final):
         return start
+    notes = list(start.notes)
+    if settings.hard_label_weight > 0 and bool((public.y < 0).any()):
+        notes.append(
+            "the public data have no labels of this run's classes: distilled without the hard-label term"
+        )
+        settings = settings.model_copy(update={"hard_label_weight": 0.0})
     student, teacher = run.model(start.flat), run.model(run.final)
     teacher_logits = predict_logits(teacher, public.x)
     if settings.teacher_filter > 0:
@@ -149,7 +155,7 @@ def distilled(job: ForgetJob) -> Outcome:
     if settings.post_training_rounds:
         flat = _post_trained(job, flat)
     details = {"public_examples": len(public), "post_training_rounds": settings.post_training_rounds}
-    return Outcome(flat, start.notes, details)
+    return Outcome(flat, notes, details)
 
 
 def _post_trained(job: ForgetJob, flat: Tensor) -> Tensor:

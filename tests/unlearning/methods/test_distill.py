@@ -129,6 +129,16 @@ def test_hard_labels_count_only_with_a_weight(run: TrainedRun) -> None:
     assert not result(run, with_labels).equal(result(flipped, with_labels))
 
 
+def test_unlabelled_public_data_are_used_without_their_labels(run: TrainedRun) -> None:
+    """Labels of -1 say that there are none: the result is that of weight 0, and a note says so."""
+    assert run.public is not None
+    unlabelled = replace(run, public=Examples(run.public.x, torch.full_like(run.public.y, -1)))
+    result = forget(unlabelled, REQUEST, "distill", ForgetSettings(epochs=2, hard_label_weight=0.5))
+    without = forget(run, REQUEST, "distill", ForgetSettings(epochs=2, hard_label_weight=0.0))
+    assert result.flat.equal(without.flat)
+    assert "without the hard-label term" in result.notes[0]
+
+
 def test_teacher_filter_drops_the_largest_disagreement() -> None:
     """Of four examples, the one with opposite answers goes."""
     teacher = torch.tensor([[2.0, 0.0], [0.0, 2.0], [5.0, 0.0], [1.0, 1.0]])
