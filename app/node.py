@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message
-from torch import nn
+from torch import Tensor, nn
 
 from app.config import RunConfig
 from app.data import client_id_of, load_client_data
@@ -20,6 +20,7 @@ from strategies import wire
 from strategies.backdoor import default_trigger, poison
 from strategies.errors import BadInput
 from strategies.examples import Examples, selection_mask
+from strategies.mask import hold, masks_in, unpack
 from strategies.seeds import torch_generator
 from strategies.settings import Scalar, split_list
 
@@ -64,7 +65,8 @@ class Node:
 
     def generator(self) -> torch.Generator:
         """Return the generator of this client in this round."""
-        return torch_generator(self.config.run.seed, "client", self.client_id, "round", self.server_round)
+        seed = int(str(self.message_config.get(wire.SEED, self.config.run.seed)))
+        return torch_generator(seed, "client", self.client_id, "round", self.server_round)
 
     def examples(self) -> Examples:
         """Return all of the client's examples, poisoned if it is an attacker.
@@ -95,15 +97,17 @@ class Node:
         """Return the run's model on the run's device, with the given weights.
 
         One model per process serves all clients without weights given; it must not be kept beyond the
-        message.
+        message. Where the message has a mask, the model holds it.
         """
         shape = tuple(wire.config_list(self.message_config, wire.INPUT_SHAPE))
         num_classes = int(str(self.message_config[wire.NUM_CLASSES]))
         if arrays is None:
             return build_model(self.config.model, shape, num_classes, self.config.run.seed).to(self.device)
-        model, layout = _shared_model(self.config, shape, num_classes)
-        wire.load_flat(model, wire.flat_of(arrays, layout), layout)
-        return model
+        packed = self.message_config.get(wire.MASK, b"")
+        shared = _shared_model(self.config, shape, num_classes, packed if isinstance(packed, bytes) else b"")
+        flat = wire.flat_of(arrays, shared.layout)
+        wire.load_flat(shared.model, flat if shared.mask is None else flat * shared.mask, shared.layout)
+        return shared.model
 
     @property
     def device(self) -> torch.device:
@@ -153,9 +157,20 @@ def _examples(config: RunConfig, node_items: tuple[tuple[str, Scalar], ...]) -> 
     return poison(examples, config.attack.share, trigger, generator)[0]
 
 
+@dataclass(frozen=True, eq=False)
+class _SharedModel:
+    """A model that serves all clients of a process, and the mask that it holds."""
+
+    model: nn.Module
+    layout: wire.Layout
+    mask: Tensor | None
+
+
 @lru_cache(maxsize=4)
-def _shared_model(
-    config: RunConfig, shape: tuple[int, ...], num_classes: int
-) -> tuple[nn.Module, wire.Layout]:
+def _shared_model(config: RunConfig, shape: tuple[int, ...], num_classes: int, packed: bytes) -> _SharedModel:
     model = build_model(config.model, shape, num_classes, config.run.seed).to(pick_device(config.run.device))
-    return model, wire.Layout.of(model.state_dict())
+    layout = wire.Layout.of(model.state_dict())
+    if not packed:
+        return _SharedModel(model, layout, None)
+    mask = unpack(packed, layout.size)
+    return _SharedModel(hold(model, masks_in(mask, layout)), layout, mask)

@@ -13,10 +13,12 @@ from typing import Protocol, runtime_checkable
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
+from torch import Tensor
 
 from strategies import wire
 from strategies.errors import BadInput, LetheError
 from strategies.guard import first_line
+from strategies.mask import pack
 
 
 @runtime_checkable
@@ -105,19 +107,31 @@ class Cohort:
         Seconds to wait for the replies to one set of messages.
     poll_seconds
         Pause between two looks for replies when there was none.
+
+    Attributes
+    ----------
+    mask : Tensor or None
+        Which parameters may differ from zero, see `masked`.
     """
 
     def __init__(self, grid: Grid, timeout: float = 600.0, poll_seconds: float = 0.02) -> None:
         self.grid = grid
         self._timeout = timeout
         self._poll_seconds = poll_seconds
+        self.mask: Tensor | None = None
         self._shared = _Shared()
         self._excluded: frozenset[str] = frozenset()
+        self._told: Mapping[str, int | bytes] = {}
 
     @property
     def client_config(self) -> dict[str, int | list[int]]:
         """Settings that go with every message; what clients must know of the model besides the run config."""
         return self._shared.client_config
+
+    @property
+    def message_config(self) -> dict[str, int | list[int] | bytes]:
+        """What every message of this view says: `client_config`, the mask, the seed."""
+        return {**self.client_config, **self._told}
 
     @property
     def clients(self) -> dict[str, ClientInfo]:
@@ -137,9 +151,35 @@ class Cohort:
 
     def without(self, client_ids: Iterable[str]) -> "Cohort":
         """Return a view of the same federation without some clients."""
+        view = self._view()
+        view._excluded |= frozenset(client_ids)
+        return view
+
+    def masked(self, mask: Tensor | None) -> "Cohort":
+        """Return a view whose clients keep the pruned weights of every model at zero.
+
+        Parameters
+        ----------
+        mask
+            Shape [P], bool, False where a weight is pruned; None: the view as it is.
+        """
+        if mask is None:
+            return self
+        view = self._view()
+        view.mask = mask
+        view._told = {**self._told, wire.MASK: pack(mask)}
+        return view
+
+    def seeded(self, seed: int) -> "Cohort":
+        """Return a view whose clients draw from another seed than the run's; their data stay the same."""
+        view = self._view()
+        view._told = {**self._told, wire.SEED: seed}
+        return view
+
+    def _view(self) -> "Cohort":
         view = Cohort(self.grid, self._timeout, self._poll_seconds)
-        view._shared = self._shared
-        view._excluded = self._excluded | frozenset(client_ids)
+        view.mask, view._shared = self.mask, self._shared
+        view._excluded, view._told = self._excluded, self._told
         return view
 
     def require(self, client_ids: Iterable[str]) -> None:
@@ -258,7 +298,7 @@ class Cohort:
         config = content.config_records.get(wire.CONFIG)
         if config is None:
             config = content[wire.CONFIG] = ConfigRecord({})
-        for key, value in self.client_config.items():
+        for key, value in self.message_config.items():
             config.setdefault(key, value)
         return content
 

@@ -1,8 +1,8 @@
 """The guard: a reply is checked before it is used, and a bad one is rejected, counted and named.
 
 Rejected are: NaN or Inf, wrong names or shapes, a missing or non-positive number of examples, more examples
-than the client said it has, and an entry so large that the client must have diverged. A rejected reply never
-ends a round.
+than the client said it has, an entry so large that the client must have diverged, and a change of a pruned
+weight. A rejected reply never ends a round.
 """
 
 import math
@@ -68,16 +68,17 @@ class Rejected(Exception):
 
 @dataclass(frozen=True)
 class Reference:
-    """The model that the clients started the round from, as flat vector and layout."""
+    """The model that the clients started the round from: flat vector, layout, and mask if it is pruned."""
 
     flat: Tensor
     layout: wire.Layout
+    mask: Tensor | None = None
 
     @staticmethod
-    def of(arrays: ArrayRecord) -> "Reference":
+    def of(arrays: ArrayRecord, mask: Tensor | None = None) -> "Reference":
         """Return the reference of a record."""
         layout = wire.layout_of(arrays)
-        return Reference(wire.flat_of(arrays, layout), layout)
+        return Reference(wire.flat_of(arrays, layout), layout, mask)
 
 
 def check_reply(message: Message, reference: Reference, max_examples: int | None = None) -> ClientUpdate:
@@ -107,6 +108,8 @@ def check_reply(message: Message, reference: Reference, max_examples: int | None
     record = arrays[wire.ARRAYS]
     delta = _delta(record, reference)
     norm = _checked_norm(delta)
+    if reference.mask is not None and bool(delta[~reference.mask].any()):
+        raise Rejected("pruned weights were changed")
     metrics = dict(wire.iter_numbers(content.metric_records.get(wire.METRICS, {})))
     metrics.pop(wire.NUM_EXAMPLES, None)
     node_id = message.metadata.src_node_id
@@ -197,6 +200,8 @@ class GuardedStrategy(StrategyWrapper):
         Node id -> number of examples that the node described itself with.
     accept
         Told the client-id of each reply that passes.
+    mask
+        Which parameters may change, shape [P], bool; None: all.
     """
 
     def __init__(
@@ -205,9 +210,11 @@ class GuardedStrategy(StrategyWrapper):
         reject: Reject,
         max_examples: Mapping[int, int] | None = None,
         accept: Callable[[str], None] | None = None,
+        mask: Tensor | None = None,
     ) -> None:
         super().__init__(inner)
         self._accept = accept
+        self._mask = mask
         self._reject = reject
         self._max_examples = max_examples
         self._reference: Reference | None = None
@@ -216,7 +223,7 @@ class GuardedStrategy(StrategyWrapper):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Remember what is sent, so that updates can be told from it."""
-        self._reference = Reference.of(arrays)
+        self._reference = Reference.of(arrays, self._mask)
         return self.inner.configure_train(server_round, arrays, config, grid)
 
     def aggregate_train(

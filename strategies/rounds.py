@@ -180,7 +180,7 @@ class _Loop:
         weight_bound = _WEIGHT_HEADROOM * max(1, sum(self._max_examples.values()))
         inner = build(weight_bound)
         inner = inner if layer is None else layer(inner)
-        guarded = GuardedStrategy(inner, self._reject, self._max_examples, self._accepted.append)
+        guarded = GuardedStrategy(inner, self._reject, self._max_examples, self._accepted.append, cohort.mask)
         self.strategy: Strategy = DroppingStrategy(guarded, plan.drop, self._names)
 
     def run_round(self, server_round: int, arrays: ArrayRecord, evaluate: Evaluate | None) -> RoundResult:
@@ -234,7 +234,7 @@ class _Loop:
         return metrics
 
     def _message_config(self) -> ConfigRecord:
-        return ConfigRecord(dict(self._cohort.client_config))
+        return ConfigRecord(dict(self._cohort.message_config))
 
     def _update_clients(self) -> None:
         clients = self._cohort.clients.values()

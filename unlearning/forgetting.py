@@ -144,7 +144,7 @@ def forget(
     cohort: Cohort | None = None,
     progress: Progress = lambda done, total, values: None,
 ) -> ForgetResult:
-    """Serve a request to forget; the run is not altered.
+    """Serve a request to forget; the run is not altered. What is pruned stays zero, here and on the clients.
 
     Parameters
     ----------
@@ -170,6 +170,7 @@ def forget(
     """
     needed = check_request(run, request, method, settings)
     _check_online(method, request, needed, cohort)
+    cohort = None if cohort is None else cohort.masked(run.mask)
     before = cohort.traffic.copy() if cohort is not None else Traffic()
     began = time.perf_counter()
     with one_thread():
@@ -178,6 +179,7 @@ def forget(
     if not bool(torch.isfinite(outcome.flat).all()):
         raise LetheError(f"{method} gave parameters that are not finite; lower forget.learning-rate")
     traffic = cohort.traffic.since(before) if cohort is not None else Traffic()
+    flat = outcome.flat if run.mask is None else outcome.flat * run.mask
     return ForgetResult(
-        outcome.flat, request, method, settings, seconds, traffic, tuple(outcome.notes), outcome.details
+        flat, request, method, settings, seconds, traffic, tuple(outcome.notes), outcome.details
     )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from strategies import wire
 from strategies.backdoor import Trigger
 from strategies.examples import Examples
+from strategies.mask import hold, masks_in
 from strategies.rounds import TrainingPlan
 from strategies.settings import TrainSettings
 from strategies.update_log import UpdateLog
@@ -44,6 +45,8 @@ class TrainedRun:
         How long the training took.
     device
         Where models are computed.
+    mask
+        Which parameters may differ from zero, shape [layout.size], bool; None for a dense model.
     """
 
     plan: TrainingPlan
@@ -60,6 +63,7 @@ class TrainedRun:
     clients: tuple[str, ...] = ()
     train_seconds: float = 0.0
     device: torch.device = torch.device("cpu")
+    mask: Tensor | None = None
 
     @property
     def seed(self) -> int:
@@ -67,7 +71,9 @@ class TrainedRun:
         return self.plan.seed
 
     def model(self, flat: Tensor) -> nn.Module:
-        """Return a model with the given flat parameters, on the run's device."""
+        """Return a model with the given flat parameters, on the run's device; it holds the run's mask."""
         model = self.build_model()
         wire.load_flat(model, flat, self.layout)
+        if self.mask is not None:
+            hold(model, masks_in(self.mask, self.layout))
         return model.to(self.device)

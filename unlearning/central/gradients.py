@@ -1,7 +1,8 @@
 """Gradients of the loss over a set of examples: their sum, and one row per example.
 
 Sums over examples add up over clients: what clients hold between them gives the same total as the same
-examples in one place. Everything is computed in eval mode and accumulated in float64.
+examples in one place. Everything is computed in eval mode and accumulated in float64. Of a model that holds
+masks, the gradients of pruned weights are zero.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +15,8 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
 from strategies.examples import Examples
+from strategies.mask import held
+from unlearning.central.masks import flat_mask
 from unlearning.central.parameters import copied, trainable
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -118,9 +121,12 @@ def gradient_blocks(
         return loss(outputs, y.unsqueeze(0)).squeeze(0)
 
     gradients_of = vmap(grad(loss_of_one), in_dims=(None, 0, 0))
+    # What replaces the model's own weights in a functional call does not pass by their hooks.
+    free = flat_mask(twin, None).to(next(iter(parameters.values())).device) if held(twin) else None
     for x, y in _batches(examples, rows, next(iter(parameters.values())).device):
         by_name = gradients_of(parameters, x, y)
-        yield torch.cat([by_name[name].reshape(len(y), -1) for name in parameters], dim=1)  # [rows, P]
+        block = torch.cat([by_name[name].reshape(len(y), -1) for name in parameters], dim=1)  # [rows, P]
+        yield block if free is None else block * free
 
 
 def _batches(examples: Examples, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from strategies.local_training import GradientAdjustment
+from strategies.mask import held
 from unlearning.central.parameters import copied, trainable
 
 Masks = dict[str, Tensor]
@@ -49,10 +50,14 @@ def apply_masks(model: nn.Module, masks: Masks) -> None:
 
 
 def flat_mask(model: nn.Module, masks: Masks | None) -> Tensor:
-    """Return which trainable parameters are free to change, shape [P], bool; without masks, all."""
+    """Return which trainable parameters are free to change, shape [P], bool; without masks, all.
+
+    Masks that the model itself holds (see `strategies.mask`) count as well.
+    """
     ones = {name: torch.ones(p.shape, dtype=torch.bool) for name, p in trainable(model).items()}
     kept = {**ones, **(masks or {})}
-    return torch.cat([kept[name].reshape(-1).cpu() for name in ones])
+    free = {name: kept[name].cpu() & mask.cpu() for name, mask in held(model).items()}
+    return torch.cat([free.get(name, kept[name]).reshape(-1).cpu() for name in ones])
 
 
 def mask_adjustment(model: nn.Module, masks: Masks) -> GradientAdjustment:

@@ -10,6 +10,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from strategies.mask import held, hold
+
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters that training changes, by name, in the model's order."""
@@ -17,8 +19,9 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """Return a copy of a model, on its device and in its mode, without gradients."""
-    return copy.deepcopy(model)  # a deep copy of a parameter has no gradient
+    """Return a copy of a model, on its device and in its mode, without gradients; it holds the same masks."""
+    twin = copy.deepcopy(model)  # a deep copy of a parameter has no gradient and no hook
+    return hold(twin, held(twin))
 
 
 def flat_parameters(model: nn.Module) -> Tensor:

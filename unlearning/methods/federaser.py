@@ -215,7 +215,7 @@ class Replay:
         for client_id in entries.keys() - set(online):
             self._leave_out(client_id, "not connected")
         replies = self._cohort.ask(ACTION, self._question(server_round, flat), online, self._scope)
-        reference = Reference(flat, self._job.run.layout)
+        reference = Reference(flat, self._job.run.layout, self._job.run.mask)
         for reply in checked((r.message for r in replies), reference, self._reject):
             self.calibrations += 1
             update = reply.update
