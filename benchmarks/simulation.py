@@ -102,13 +102,15 @@ def run(
 
 
 def ratios(measured: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """Return each contender's median seconds in relation to the plain loop's.
+    """Return each contender's median seconds in relation to the plain loop's; nothing if that failed.
 
     Examples
     --------
     >>> ratios({"plain": {"seconds": 4.0}, "lethe": {"seconds": 1.0}, "pfl": {"failed": "no module"}})
     {'plain': 1.0, 'lethe': 0.25}
     """
+    if "seconds" not in measured[BASELINE]:
+        return {}
     base = measured[BASELINE]["seconds"]
     return {name: round(m["seconds"] / base, 3) for name, m in measured.items() if "seconds" in m}
 

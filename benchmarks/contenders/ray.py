@@ -22,8 +22,8 @@ def main() -> None:
     client_app, server_app = ClientApp(), ServerApp()
 
     def serve(message: Message, context: Context) -> Message:
-        context.run_config = run_config
-        return clients.app(message, context)
+        told = Context(context.run_id, context.node_id, context.node_config, context.state, run_config)
+        return clients.app(message, told)
 
     client_app.train()(serve)
     client_app.query("describe")(serve)
