@@ -143,6 +143,8 @@ class WorkerPool:
     def close(self) -> None:
         """End all workers."""
         self._control.close()
+        if not self._loaded:
+            self._starter.kill()  # It would notice only when it is done loading; there is no worker yet.
         for worker in self.workers:
             _release(worker)
         self.workers.clear()

@@ -43,18 +43,26 @@ def main(descriptor: int) -> None:
     sys.stdout = sys.stderr
     faulthandler.enable()
     try:
-        setup, _ = channel.receive(control)
-        clients = load(setup)
+        clients = _load_or_report(control)
+        if clients is not None:
+            Starter(control, clients).run()
     except channel.Closed:
-        return
+        return  # The parent went while this process was still loading.
+
+
+def _load_or_report(control: socket.socket) -> Clients | None:
+    """Load what the parent asks for; tell it whether that worked."""
+    setup, _ = channel.receive(control)
+    try:
+        clients = load(setup)
     except (Exception, SystemExit) as error:  # noqa: BLE001 (the parent reports whatever an import raises)
         traceback.print_exception(error)
         channel.send(control, {"error": f"{type(error).__name__}: {error}"})
-        return
+        return None
     gc.collect()
     gc.freeze()  # The collector would otherwise touch, and so copy, every page that the workers share.
     channel.send(control, {"ready": True})
-    Starter(control, clients).run()
+    return clients
 
 
 def load(setup: channel.Header) -> Clients:

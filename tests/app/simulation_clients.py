@@ -21,6 +21,10 @@ def prepare(run_config: dict[str, object]) -> None:
     prepared.append(str(run_config.get("name", "")))
 
 
+def prepare_for_long(run_config: dict[str, object]) -> None:
+    time.sleep(600)
+
+
 def _changed(message: Message, change: Callable[[torch.Tensor], torch.Tensor]) -> ArrayRecord:
     return wire.record_of(
         {n: change(t) for n, t in wire.state_of(message.content.array_records["arrays"]).items()}
