@@ -1,0 +1,180 @@
+"""Clients over a grid: who they are, and what they fail to."""
+
+import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
+
+from strategies import wire
+from strategies.cohort import Cohort, Fault
+from strategies.errors import BadInput, LetheError
+from tests.strategies.fakes import (
+    Answer,
+    FakeGrid,
+    adds,
+    flat_record,
+    node_answer,
+    raises,
+    spoiled,
+    two_clients,
+)
+
+
+def connected(grid: FakeGrid, timeout: float = 0.2) -> Cohort:
+    """Return a connected cohort that does not wait long."""
+    cohort = Cohort(grid, timeout, poll_seconds=0.001)
+    cohort.connect(wait_seconds=0.05)
+    return cohort
+
+
+def question() -> RecordDict:
+    """Return a train message's content."""
+    return RecordDict({wire.ARRAYS: flat_record([0.0]), wire.CONFIG: ConfigRecord({})})
+
+
+def claims(name: str, answer: Answer, kind: str = wire.TRAIN) -> Answer:
+    """Return a client that claims a client-id in answers of one kind."""
+    return spoiled(answer, lambda content: content[wire.CONFIG].__setitem__(wire.CLIENT_ID, name), kind)
+
+
+def test_clients_are_bound_and_sorted() -> None:
+    """By client-id, whatever the order of nodes."""
+    nodes = {
+        7: node_answer("10", 4, adds(0)),
+        3: node_answer("hospital", 5, adds(0)),
+        5: node_answer("9", 6, adds(0)),
+    }
+    clients = connected(FakeGrid(nodes)).clients
+    assert list(clients) == ["9", "10", "hospital"]
+    assert (clients["9"].node_id, clients["9"].num_examples, clients["9"].label_counts) == (5, 6, (6, 0))
+
+
+def test_two_nodes_with_one_client_id() -> None:
+    """The first node, by number, keeps it; the other is refused and named."""
+    grid = FakeGrid({1: node_answer("a", 1, adds(0)), 2: node_answer("a", 2, adds(0))})
+    cohort = connected(grid)
+    assert cohort.clients["a"].node_id == 1
+    assert cohort.faults == [Fault("a", "connect", "node 2 claims a client-id that node 1 uses")]
+
+
+def test_a_reply_that_claims_anothers_client_id_is_rejected() -> None:
+    """The liar is named by its own id; the one it claims to be is heard."""
+    nodes = two_clients()
+    cohort = connected(FakeGrid(nodes | {2: claims("a", nodes[2])}))
+    answered = [reply.client_id for reply in cohort.ask(wire.TRAIN, question(), scope="round 1")]
+    assert answered == ["a"]
+    assert cohort.faults == [Fault("b", "round 1", "claims client-id 'a', which is not its own")]
+
+
+def test_a_reply_without_client_id_is_rejected() -> None:
+    """Nobody knows whose it is."""
+    nodes = two_clients()
+    anonymous = spoiled(nodes[2], lambda content: content.__delitem__(wire.CONFIG))
+    cohort = connected(FakeGrid(nodes | {2: anonymous}))
+    assert [r.client_id for r in cohort.ask(wire.TRAIN, question())] == ["a"]
+    assert "claims client-id 'None'" in cohort.faults[0].reason
+
+
+def test_silence_errors_and_gone_nodes_are_faults() -> None:
+    """Three clients fail in three ways, the fourth is heard, and the grid is told to stop waiting."""
+    nodes = two_clients(c=node_answer("c", 2, adds(0)), d=node_answer("d", 2, adds(0)))
+    grid = FakeGrid(dict(nodes))
+    cohort = connected(grid)
+    grid.answers[2] = raises
+    grid.answers[3] = lambda message: None
+    del grid.answers[4]
+    assert [r.client_id for r in cohort.ask(wire.TRAIN, question(), scope="round 1")] == ["a"]
+    reasons = {f.client_id: f.reason for f in cohort.faults}
+    assert reasons == {
+        "b": "error: ValueError: no data",
+        "c": "no answer in 0.2 s",
+        "d": "the message was not accepted: the node is gone",
+    }
+    assert len(grid.cancelled) == 1
+
+
+def test_a_node_without_examples_is_refused_with_its_reason() -> None:
+    """It is not a client, and the summary says why."""
+
+    def empty(message: Message) -> Message:
+        return wire.reply_to(
+            message, "b", {wire.NUM_EXAMPLES: 0}, config={wire.DETAIL: "no such file: scans.npz"}
+        )
+
+    cohort = connected(FakeGrid(two_clients() | {2: empty}))
+    assert list(cohort.clients) == ["a"]
+    assert cohort.faults == [Fault("b", "connect", "no such file: scans.npz")]
+
+
+def test_a_node_that_joins_later_is_asked() -> None:
+    """`refresh` asks only the new one."""
+    grid = FakeGrid(two_clients())
+    cohort = connected(grid)
+    grid.answers[9] = node_answer("z", 8, adds(0))
+    before = len(grid.sent)
+    cohort.refresh("round 2")
+    assert list(cohort.clients) == ["a", "b", "z"]
+    assert len(grid.sent) - before == 1
+
+
+def test_a_client_that_comes_back_on_another_node_is_bound_anew() -> None:
+    """Its old node is gone, so nobody else can be meant."""
+    grid = FakeGrid(two_clients())
+    cohort = connected(grid)
+    grid.answers[5] = grid.answers.pop(1)
+    cohort.refresh("round 2")
+    assert cohort.clients["a"].node_id == 5
+    assert cohort.faults == []
+
+
+def test_replies_come_as_they_arrive() -> None:
+    """In any order, one at a time: the consumer sees the first before the second was pulled."""
+    grid = FakeGrid(two_clients(), shuffle=1)
+    cohort = connected(grid)
+    replies = cohort.ask(wire.TRAIN, question())
+    next(replies)
+    assert len(grid._replies) == 1
+    assert len(list(replies)) == 1
+
+
+def test_traffic_is_counted_both_ways() -> None:
+    """One float32 down to each of two clients, one up from each, plus small records."""
+    cohort = connected(FakeGrid(two_clients()))
+    before = cohort.traffic.copy()
+    list(cohort.ask(wire.TRAIN, question()))
+    moved = cohort.traffic.since(before)
+    assert moved.visits == 2
+    assert moved.bytes_down == 2 * wire.records_bytes(question())
+    assert moved.bytes_up >= 2 * 4
+
+
+def test_a_view_leaves_clients_out_and_shares_the_rest() -> None:
+    """Faults and traffic are those of the whole federation."""
+    cohort = connected(FakeGrid(two_clients()))
+    view = cohort.without(["a"])
+    assert list(view.clients) == ["b"]
+    assert list(cohort.clients) == ["a", "b"]
+    view.add_fault("b", "x", "y")
+    assert cohort.faults[-1] == Fault("b", "x", "y")
+
+
+def test_settings_go_with_every_message() -> None:
+    """What clients must know of the model is added to the config record and replaces nothing."""
+    grid = FakeGrid(two_clients())
+    cohort = connected(grid)
+    cohort.client_config[wire.NUM_CLASSES] = 7
+    content = question()
+    content[wire.CONFIG]["x"] = 1
+    list(cohort.ask(wire.TRAIN, content))
+    assert dict(grid.sent[-1].content.config_records[wire.CONFIG]) == {"x": 1, wire.NUM_CLASSES: 7}
+
+
+def test_unknown_client() -> None:
+    """The known ones are listed."""
+    with pytest.raises(BadInput, match="unknown client 'q'; known clients: a, b"):
+        connected(FakeGrid(two_clients())).require(["a", "q"])
+
+
+def test_too_few_clients() -> None:
+    """It says how many there are, and why one is missing."""
+    cohort = Cohort(FakeGrid(two_clients() | {2: raises}), 0.1, poll_seconds=0.001)
+    with pytest.raises(LetheError, match=r"1 usable clients after 0\.05 s, needed 2 \(client node 2: error"):
+        cohort.connect(min_clients=2, wait_seconds=0.05)
