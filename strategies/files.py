@@ -10,6 +10,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,9 @@ def read_bytes(path: Path) -> bytearray:
         If it is missing or cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:
             content = bytearray(os.fstat(file.fileno()).st_size)
-            length = file.readinto(content)
+            length = read_all(file, content)
     except FileNotFoundError:
         raise RunCorrupt(f"{path}: missing") from None
     except OSError as error:
@@ -119,6 +120,21 @@ def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _finite(v) for key, v in value.items()}
     return [_finite(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def write_all(file: FileIO, content: bytes | bytearray) -> None:
+    """Write all of a byte string to an unbuffered file, in as few pieces as the system takes."""
+    left = memoryview(content)
+    while left:
+        left = left[file.write(left) :]
+
+
+def read_all(file: FileIO, content: bytearray) -> int:
+    """Fill a buffer from an unbuffered file, and return how many bytes there were."""
+    left = memoryview(content)
+    while left and (count := file.readinto(left)):
+        left = left[count:]
+    return len(content) - len(left)
 
 
 def sync_folder(path: Path) -> None:

@@ -33,6 +33,7 @@ from strategies.log.lock import LOCK, WriterLock
 from strategies.log.reading import INDEX, LogReader
 from strategies.log.retention import Retention, check_dtype
 from strategies.log.round_writer import RoundWriter
+from strategies.log.spool import Spool
 from strategies.wire import Layout
 
 __all__ = ["Entry", "UpdateLog"]
@@ -56,6 +57,7 @@ class UpdateLog(LogReader):
         super().__init__(path)
         self._lock = lock
         self._background = Background()
+        self._spool = Spool(path)
         self._writer: RoundWriter | None = None
         self._trusted_from = max(self.rounds(), default=0) + 1
 
@@ -139,6 +141,7 @@ class UpdateLog(LogReader):
         """Give up an unfinished round and let others write; a second close does nothing."""
         self.abandon()
         self._background.close()
+        self._spool.close()
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -162,7 +165,9 @@ class UpdateLog(LogReader):
             )
         self.compact()
         dtype = check_dtype(self.retention, self.dtype)
-        self._writer = RoundWriter(self._blobs, self.retention, dtype, server_round, self._background)
+        self._writer = RoundWriter(
+            self._blobs, self.retention, dtype, server_round, self._background, self._spool
+        )
 
     def add(
         self,
@@ -258,7 +263,7 @@ class UpdateLog(LogReader):
             contents.check_rewindable(self._index, self._blobs, last_round)
         self._index.rewind(last_round)
         for number in gone:
-            self._blobs.remove_folder(number)
+            self._blobs.remove_round(number)
 
     def _check_writable(self) -> None:
         if self._lock is None:

@@ -1,7 +1,6 @@
 """The files of an update log: one safetensors file with one tensor, `delta`, per client and round.
 
     00003/7.safetensors      client 7's update of round 3, or under `sum` its running sum after round 3
-    pending/7.safetensors    under `sum`, client 7's update of the round that is being written
 
 A file is written once, straight to its final name: it counts only when the index names it, so a process that
 is killed leaves files that nobody reads. The hash is taken while the bytes are still in the cache. Writing
@@ -15,17 +14,15 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from io import FileIO
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from strategies.errors import LetheError, RunCorrupt
-from strategies.files import not_written, read_bytes, sync_folder
+from strategies.files import not_written, read_bytes, sync_folder, write_all
 from strategies.tensor_file import decode, encode
 
-PENDING = "pending"
 _DELTA = "delta"
 _SUFFIX = ".safetensors"
 _ROUND_FOLDER = re.compile(r"\d{5,}")
@@ -46,16 +43,15 @@ class Blobs:
         self.path = path
         self._size = size
 
-    def file(self, folder: int | str, client_id: str) -> Path:
-        """Return where the blob of a round (or of `PENDING`) and client lies."""
-        name = f"{folder:05d}" if isinstance(folder, int) else folder
-        return self.path / name / (file_stem(client_id) + _SUFFIX)
+    def file(self, server_round: int, client_id: str) -> Path:
+        """Return where the blob of a round and client lies."""
+        return self.path / f"{server_round:05d}" / (file_stem(client_id) + _SUFFIX)
 
-    def label(self, folder: int | str, client_id: str) -> str:
+    def label(self, server_round: int, client_id: str) -> str:
         """Return the name by which a message calls a blob, from the run's folder on."""
-        return str(self.file(folder, client_id).relative_to(self.path.parent))
+        return str(self.file(server_round, client_id).relative_to(self.path.parent))
 
-    def write(self, folder: int | str, client_id: str, content: bytearray) -> str:
+    def write(self, server_round: int, client_id: str, content: bytearray) -> str:
         """Write a packed vector and return the SHA-256 of its file.
 
         Raises
@@ -63,45 +59,23 @@ class Blobs:
         LetheError
             If the disk is full or does not take the file.
         """
+        path = self.file(server_round, client_id)
         digest = hashlib.sha256(content).hexdigest()
-        self._write(self.file(folder, client_id), content, lasting=True)
-        return digest
-
-    def write_pending(self, client_id: str, content: bytearray) -> None:
-        """Put a packed vector aside until the round ends; nothing is hashed, it may go with the process.
-
-        Raises
-        ------
-        LetheError
-            If the disk is full or does not take the file.
-        """
-        self._write(self.file(PENDING, client_id), content, lasting=False)
-
-    def read_pending(self, client_id: str) -> bytearray:
-        """Return a packed vector that was put aside, and delete its file."""
-        path = self.file(PENDING, client_id)
-        content = read_bytes(path)
-        path.unlink()
-        return content
-
-    def _write(self, path: Path, content: bytearray, *, lasting: bool) -> None:
         try:
             path.parent.mkdir(exist_ok=True)
-            with path.open(
-                "wb", buffering=0
-            ) as file:  # One large write is several times as fast as a split one
-                _write_all(file, content)
-                if lasting:
-                    _advise_unneeded(file.fileno())
+            with path.open("wb", buffering=0) as file:  # One large write is the fastest by far
+                write_all(file, content)
+                _advise_unneeded(file.fileno())
         except OSError as error:
             raise not_written(path, error) from error
+        return digest
 
-    def read(self, folder: int | str, client_id: str, sha256: str | None) -> Tensor:
+    def read(self, server_round: int, client_id: str, sha256: str | None) -> Tensor:
         """Return the vector in a file as it was stored, shape [size].
 
         Parameters
         ----------
-        folder, client_id
+        server_round, client_id
             Which.
         sha256
             What the file must hash to; None: not checked.
@@ -111,7 +85,7 @@ class Blobs:
         RunCorrupt
             If the file is missing or damaged.
         """
-        path = self.file(folder, client_id)
+        path = self.file(server_round, client_id)
         content = read_bytes(path)
         if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
             raise RunCorrupt(f"{path}: damaged, its bytes do not match the SHA-256 in the log's index")
@@ -152,9 +126,9 @@ class Blobs:
         if path.parent.is_dir() and not any(path.parent.iterdir()):
             path.parent.rmdir()
 
-    def remove_folder(self, folder: int | str) -> None:
-        """Delete the blobs of a round, or of `PENDING`."""
-        path = self.file(folder, "").parent
+    def remove_round(self, server_round: int) -> None:
+        """Delete the blobs of a round."""
+        path = self.file(server_round, "").parent
         if path.exists():
             shutil.rmtree(path)
 
@@ -169,7 +143,7 @@ class Blobs:
 
     def _folders(self) -> list[Path]:
         candidates = (p for p in self.path.iterdir() if p.is_dir())
-        return [p for p in candidates if p.name == PENDING or _ROUND_FOLDER.fullmatch(p.name)]
+        return [p for p in candidates if _ROUND_FOLDER.fullmatch(p.name)]
 
     def _files(self) -> Iterator[Path]:
         for folder in self._folders():
@@ -208,12 +182,6 @@ def pack(client_id: str, delta: Tensor, dtype: torch.dtype) -> bytearray:
 def unpack(content: bytearray) -> Tensor:
     """Return the vector in a file's content, as a view of it."""
     return decode(content).tensors[_DELTA]
-
-
-def _write_all(file: FileIO, content: bytearray) -> None:
-    left = memoryview(content)
-    while left:
-        left = left[file.write(left) :]
 
 
 def _sync_file(path: Path, keep_cached: bool) -> None:

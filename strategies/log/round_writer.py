@@ -11,9 +11,10 @@ from torch import Tensor
 
 from strategies.errors import LetheError
 from strategies.log.background import Background
-from strategies.log.blobs import PENDING, Blobs, pack, unpack
+from strategies.log.blobs import Blobs, pack, unpack
 from strategies.log.index import Entry
 from strategies.log.retention import Retention
+from strategies.log.spool import Spool
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class RoundWriter:
         Which round.
     background
         What writes meanwhile.
+    spool
+        Where updates wait for the sum of the round's weights, under retention `sum`.
     """
 
     def __init__(
@@ -48,12 +51,14 @@ class RoundWriter:
         dtype: torch.dtype,
         server_round: int,
         background: Background,
+        spool: Spool,
     ) -> None:
         self.round = server_round
         self._blobs = blobs
         self._retention = retention
         self._dtype = dtype
         self._background = background
+        self._spool = spool
         self._updates: dict[str, _Update] = {}
 
     def add(self, client_id: str, weight_raw: float, num_examples: int, delta: Tensor, norm: float) -> None:
@@ -71,7 +76,7 @@ class RoundWriter:
             sha256 = self._background.submit(self._blobs.write, self.round, client_id, content)
         elif self._retention.kind == "sum":
             content = pack(client_id, delta, self._dtype)
-            self._background.submit(self._blobs.write_pending, client_id, content)
+            self._background.submit(self._spool.write, client_id, content)
         self._updates[client_id] = _Update(weight_raw, num_examples, norm, sha256)
 
     def finish(self, sums: Mapping[str, Entry], trusted_from: int) -> list[Entry]:
@@ -94,7 +99,7 @@ class RoundWriter:
                 trusted = old is not None and old.round >= trusted_from
                 hashes[client_id] = self._background.submit(self._add_to_sum, client_id, weight, old, trusted)
             self._background.finish()
-            self._blobs.remove_folder(PENDING)
+            self._spool.clear()
         on_disk = [client_id for client_id, sha256 in hashes.items() if sha256 is not None]
         self._blobs.sync(self.round, on_disk, keep_cached=self._retention.kind == "sum")
         return [self._entry(client_id, weights[client_id], hashes[client_id]) for client_id in self._updates]
@@ -102,12 +107,12 @@ class RoundWriter:
     def abandon(self) -> None:
         """Delete what was written of the round."""
         self._background.drop()
-        self._blobs.remove_folder(self.round)
-        self._blobs.remove_folder(PENDING)
+        self._blobs.remove_round(self.round)
+        self._spool.clear()
 
     def _add_to_sum(self, client_id: str, weight: float, old: Entry | None, trusted: bool) -> str:
         """Write the client's sum after this round, S + w·δ, to a file of its own; the old sum stays."""
-        content = self._blobs.read_pending(client_id)
+        content = self._spool.read(client_id)
         values = unpack(content).numpy()
         np.multiply(values, np.float32(weight), out=values)
         if old is not None:

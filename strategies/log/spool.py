@@ -1,0 +1,78 @@
+"""A place on the disk for what a round must keep until it ends, and nobody needs afterwards."""
+
+from io import FileIO
+from pathlib import Path
+from tempfile import TemporaryFile
+from threading import Lock
+
+from strategies.files import not_written, read_all, write_all
+
+_ALIGNMENT = 4096  # Of pages: no two entries share one
+
+
+class Spool:
+    """Byte strings by name, in a file without a name: it is gone when the process is, however that ends.
+
+    The file is written over in every round, so its pages stay in the cache; fresh ones cost several times as
+    much. It may be used from several threads.
+
+    Parameters
+    ----------
+    folder
+        On the disk to use.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file: FileIO | None = None
+        self._places: dict[str, tuple[int, int]] = {}
+        self._end = 0
+        self._lock = Lock()
+
+    def write(self, name: str, content: bytes | bytearray) -> None:
+        """Keep a byte string.
+
+        Raises
+        ------
+        LetheError
+            If the disk is full or does not take it.
+        """
+        with self._lock:
+            try:
+                if self._file is None:
+                    self._file = TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115 - until `close`
+                self._file.seek(self._end)
+                write_all(self._file, content)
+            except OSError as error:
+                raise not_written(self._folder / "spool", error) from error
+            self._places[name] = (self._end, len(content))
+            self._end += -(-len(content) // _ALIGNMENT) * _ALIGNMENT
+
+    def read(self, name: str) -> bytearray:
+        """Return what was kept under a name.
+
+        Raises
+        ------
+        KeyError
+            If nothing was.
+        """
+        start, length = self._places[name]
+        content = bytearray(length)
+        with self._lock:
+            if self._file is None:
+                raise RuntimeError("the spool holds entries but no file")
+            self._file.seek(start)
+            read_all(self._file, content)
+        return content
+
+    def clear(self) -> None:
+        """Forget everything; the file stays, to be written over."""
+        self._places.clear()
+        self._end = 0
+
+    def close(self) -> None:
+        """Give the disk its space back; a second close does nothing."""
+        self.clear()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
