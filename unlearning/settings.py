@@ -75,6 +75,9 @@ class ForgetSettings(Settings):
         Influence: λ, above 0, the curvature assumed where no retained example has a gradient.
     fisher_examples
         Influence: retained examples that the curvature is taken from, at least 1.
+    fisher_tolerance
+        Influence: residual, relative to the right-hand side, at which the system with the Fisher matrix
+        counts as solved, in (0, 1); each further product with it is a visit to every client.
     alpha_search
         Influence: lengths of the step that are tried, each above 0, separated by commas.
     max_retain_drop
@@ -120,6 +123,7 @@ class ForgetSettings(Settings):
 
     damping: float = Field(default=1e-3, gt=0)
     fisher_examples: int = Field(default=256, ge=1)
+    fisher_tolerance: float = Field(default=1e-3, gt=0, lt=1)
     alpha_search: str = "0.1, 0.25, 0.5, 1, 2, 5, 10, 20"
     max_retain_drop: float = Field(default=2.0, ge=0)
     fisher_alpha: float = Field(default=1e-6, ge=0)

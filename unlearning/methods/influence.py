@@ -235,9 +235,11 @@ def direction(clients: Clients, sums: Sums, settings: InfluenceSettings) -> tupl
     products = FisherProducts(clients.only(chosen), chosen, settings.damping)
     try:
         vector = influence_vector(*(ExampleSum.join(s[n] for s in sums.values()) for n in (FORGET, RETAIN)))
-        return conjugate_gradient_product(products, vector, max_products=MAX_PRODUCTS), products
+        tolerance = clients.job.settings.fisher_tolerance
+        step = conjugate_gradient_product(products, vector, tolerance=tolerance, max_products=MAX_PRODUCTS)
     except (ValueError, ArithmeticError) as error:
         raise LetheError(f"influence: {error} (forget.damping is {settings.damping})") from error
+    return step, products
 
 
 def try_lengths(clients: Clients, step: Tensor, alphas: Sequence[float]) -> tuple[list[AlphaTrial], Sums]:

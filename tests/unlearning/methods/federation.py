@@ -6,6 +6,7 @@ message at the moment it is pushed.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from strategies.cohort import Cohort
 from strategies.examples import Examples
 from strategies.local_training import ClientJob
 from strategies.logged import LoggedStrategy
+from strategies.mask import hold, masks_in, unpack
 from strategies.registry import lookup
 from strategies.rounds import Start, TrainingPlan, train
 from strategies.seeds import torch_generator
@@ -181,49 +183,52 @@ class Federation(Grid):
         return {wire.NUM_EXAMPLES: len(y), wire.LABEL_COUNTS: counts}, None
 
     def _train(self, client_id: str, message: Message) -> tuple[Mapping[str, Any], ArrayRecord]:
-        config = message.content.config_records[wire.CONFIG]
-        spec = ForgetSpec.from_config(config)
-        number, data = int(str(config[wire.SERVER_ROUND])), self.data[client_id]
+        task = self._task(client_id, message)
         job = ClientJob(
-            self._model(message.content.array_records[wire.ARRAYS]),
-            data.split(spec.mask(data.y))[1],
+            task.build_model(task.arrays[wire.ARRAYS]),
+            task.retain,
             self.settings,
             self.strategy,
             client_id,
-            number,
-            self._generator(client_id, number),
+            task.server_round,
+            task.generator,
         )
         result = lookup(self.strategy.name).client(job)
         metrics = {**result.metrics, wire.NUM_EXAMPLES: result.num_examples}
         return metrics, wire.record_of(result.model.state_dict())
 
     def _act(self, client_id: str, message: Message) -> tuple[Mapping[str, Any], ArrayRecord | None]:
+        answer = ACTIONS[message.metadata.message_type](self._task(client_id, message))
+        return answer.metrics, answer.arrays
+
+    def _task(self, client_id: str, message: Message) -> ClientTask:
         config = message.content.config_records[wire.CONFIG]
-        number, data = int(str(config.get(wire.SERVER_ROUND, 0))), self.data[client_id]
-        forget, retain = data.split(ForgetSpec.from_config(config).mask(data.y))
-        task = ClientTask(
+        number, seed = (
+            int(str(config.get(k, d))) for k, d in ((wire.SERVER_ROUND, 0), (wire.SEED, self.seed))
+        )
+        forget, retain = self.data[client_id].split(
+            ForgetSpec.from_config(config).mask(self.data[client_id].y)
+        )
+        return ClientTask(
             message.content.array_records,
-            self._model,
+            partial(self._model, config.get(wire.MASK)),
             config,
             retain,
             forget,
             self.settings,
             ForgetSettings(),
             client_id,
-            self._generator(client_id, number),
+            torch_generator(seed, "client", client_id, "round", number),
             self.strategy,
             number,
         )
-        answer = ACTIONS[message.metadata.message_type](task)
-        return answer.metrics, answer.arrays
 
-    def _model(self, arrays: ArrayRecord) -> nn.Module:
+    def _model(self, packed: object, arrays: ArrayRecord) -> nn.Module:
         model = self.build_model()
         wire.load_flat(model, wire.flat_of(arrays, self.layout), self.layout)
+        if isinstance(packed, bytes):
+            hold(model, masks_in(unpack(packed, self.layout.size), self.layout))
         return model
-
-    def _generator(self, client_id: str, server_round: int) -> torch.Generator:
-        return torch_generator(self.seed, "client", client_id, "round", server_round)
 
 
 def pooled(federation: Federation, masks: Mapping[str, Tensor]) -> tuple[Examples, Examples]:
