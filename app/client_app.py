@@ -35,7 +35,8 @@ def describe(message: Message, context: Context) -> Message:
             message, node.client_id, {wire.NUM_EXAMPLES: 0}, config=config | {wire.DETAIL: str(error)}
         )
     classes = int(str(node.message_config.get(wire.NUM_CLASSES, 0))) or int(examples.y.max()) + 1
-    metrics = {wire.NUM_EXAMPLES: len(examples), wire.LABEL_COUNTS: label_counts(examples, classes)}
+    counts = label_counts(examples, classes)
+    metrics: dict[str, int | list[int]] = {wire.NUM_EXAMPLES: len(examples), wire.LABEL_COUNTS: counts}
     return wire.reply_to(message, node.client_id, metrics, config=config)
 
 

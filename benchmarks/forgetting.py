@@ -1,8 +1,8 @@
 """What forgetting a poisoned client leaves, and what it takes: subtraction, distillation and retraining.
 
-For each partition and seed, a federation with one backdoored client trains on MNIST; then the client is forgotten by
-each method and the run is trained again without it, all in one process tree, and every model is audited. Seconds are
-those of the methods alone.
+For each partition and seed, a federation with one backdoored client trains on MNIST; then the client is
+forgotten by each method and the run is trained again without it, all in one process tree, and every model is
+audited. Seconds are those of the methods alone.
 """
 
 import statistics
@@ -93,7 +93,8 @@ def _one(keys: Sequence[str]) -> dict[str, dict[str, float]]:
                 for method in METHODS:
                     opened.forget(_REQUEST, method, config.forget, cohort)
                 report = opened.audit(_REQUEST, METHODS, config.audit, cohort).to_json()
-    table = {name: {f: float(figures[f]) for f in FIGURES} for name, figures in report["models"].items()}
+    models = report["models"].items()
+    table = {name: {f: float(figures[f]) for f in FIGURES} for name, figures in models}
     for method in METHODS:
         table[method]["disparity"] = report["comparisons"][method]["disparity"]
         table[method]["times_faster"] = table["retrain"]["seconds"] / table[method]["seconds"]

@@ -71,7 +71,7 @@ def test_the_run_folder_holds_what_a_run_leaves(finished: RunFolder) -> None:
 
 
 def test_the_summary_counts_the_traffic(finished: RunFolder) -> None:
-    """Each round sends the model to four clients and gets four back: P float32 each way, and a little more."""
+    """Each round sends the model to four clients and gets four back: P float32s, and a little more."""
     summary = finished.read_summary()
     parameters = summary["model"]["parameters"]
     models = 4 * 4 * parameters * 4
@@ -183,7 +183,8 @@ def test_forgetting_leaves_the_run_as_it_was(finished: RunFolder) -> None:
     assert name == "client-2-subtract"
     assert flat_model(finished).equal(before)
     result = json.loads((finished.path / "forget" / name / "result.json").read_text())
-    assert result["request"]["clients"] == ["2"] and result["traffic"]["visits"] == 0
+    assert result["request"]["clients"] == ["2"]
+    assert result["traffic"]["visits"] == 0
 
 
 def test_retraining_equals_a_run_that_never_had_the_client(finished: RunFolder, tmp_path: Path) -> None:
