@@ -68,9 +68,10 @@ def run(
     overrides
         Further keys of the run config.
     """
+    settings = {"train_examples": train_examples, "rounds": rounds, "seeds": seeds, "overrides": [*overrides]}
     observer = observer or Quiet()
     observer.phase("forgetting", len(PARTITIONS) * seeds)
-    results: dict[str, Any] = {"machine": machine(), "settings": dict(locals(), observer=None), "partitions": {}}
+    results: dict[str, Any] = {"machine": machine(), "settings": settings, "partitions": {}}
     for partition, keys in PARTITIONS.items():
         tables = []
         for seed in range(seeds):
@@ -78,7 +79,6 @@ def run(
             tables.append(_one([*_RUN, *keys, *size, *overrides, f"run.seed={seed}"]))
             observer.advance(f"{partition}, seed {seed}", tables[-1]["distill"])
         results["partitions"][partition] = _summary(tables)
-    del results["settings"]["observer"]
     return results
 
 

@@ -60,7 +60,7 @@ BAD = [
     (["forget", "study", "--class", "x"], "Invalid value for '--class'"),
     (["forget", "study", "--class", "-1"], "whole numbers from 0"),
     (["forget", "study", "--samples", "missing.json"], "missing.json"),
-    (["forget", "study", "--client", "1", "--method", "magic"], 'given "magic", allowed distill'),
+    (["forget", "study", "--client", "1", "--method", "magic"], 'given "magic", allowed ascent'),
     (["forget", "study", "--client", "1", "--set", "data.name=x"], "allowed here: forget.*"),
     (["forget", "study", "--client", "1", "--set", "forget.epochs=-2"], "forget.epochs: given -2, allowed"),
     (["audit", "study", "--client", "0"], "client-0 was not forgotten yet; use lethe forget first"),
