@@ -20,6 +20,7 @@ Chunk = bytes | bytearray | memoryview
 
 TEMPORARY = ".tmp"
 """What is added to the name of a file while it is being written."""
+_ERASED_AT_ONCE = 1 << 20
 
 
 def write_chunks(path: Path, chunks: Iterable[Chunk]) -> None:
@@ -114,12 +115,58 @@ def to_json(value: Any, indent: int | None = None) -> str:
     return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
+def canonical_json(value: Any) -> bytes:
+    """Return the one form in which a value is hashed or signed: JSON in ASCII, keys sorted, no whitespace.
+
+    A float is written with the fewest digits that read back as the same float, so the bytes are the same on
+    every machine; reading them and writing them again gives the same bytes.
+
+    Examples
+    --------
+    >>> canonical_json({"b": 0.1, "a": [1, None, float("nan")]})
+    b'{"a":[1,null,null],"b":0.1}'
+    """
+    plain = json.loads(json.dumps(_finite(value), allow_nan=False))  # Keys are texts before they are sorted
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {key: _finite(v) for key, v in value.items()}
     return [_finite(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def erase(path: Path) -> None:
+    """Overwrite a file with zeros, force them to the disk, and delete it; a missing file is erased already.
+
+    On a disk that writes in place nothing of the content is left. Flash memory (SSDs, cards) promises less:
+    it writes the zeros elsewhere and collects the old cells when it sees fit. File systems that copy on write
+    (Btrfs, ZFS, APFS), snapshots, journals of data, and backups keep old blocks, too. Where that matters, the
+    disk must have been encrypted, and its key destroyed.
+
+    Raises
+    ------
+    LetheError
+        If the file cannot be overwritten, or is a link, whose target is nobody's to destroy.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise not_written(path, error) from error
+    try:
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            left = os.fstat(descriptor).st_size
+            while left > 0:
+                left -= file.write(bytes(min(left, _ERASED_AT_ONCE)))
+            os.fsync(descriptor)
+        path.unlink()
+        sync_folder(path.parent)
+    except OSError as error:
+        raise not_written(path, error) from error
 
 
 def write_all(file: FileIO, content: bytes | bytearray) -> None:

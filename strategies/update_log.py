@@ -17,7 +17,7 @@ begins a round has the one before it in a checkpoint, so a run can be rewound to
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self, final
@@ -30,6 +30,7 @@ from strategies.log import contents
 from strategies.log.background import Background
 from strategies.log.index import Entry, Index
 from strategies.log.lock import LOCK, WriterLock
+from strategies.log.purge import begin_purge, complete_purge
 from strategies.log.reading import INDEX, LogReader
 from strategies.log.retention import Retention, check_dtype
 from strategies.log.round_writer import RoundWriter
@@ -98,7 +99,7 @@ class UpdateLog(LogReader):
 
     @staticmethod
     def open(path: Path, *, write: bool = False) -> "UpdateLog":
-        """Open an existing log; for writing, what a killed writer left behind is deleted.
+        """Open an existing log; for writing, what a killed writer left is deleted, a killed purge completed.
 
         Parameters
         ----------
@@ -126,6 +127,7 @@ class UpdateLog(LogReader):
             return UpdateLog(path, None)
         with _kept_if_opened(WriterLock(path)) as lock:
             log = UpdateLog(path, lock)
+            complete_purge(log._index, log._blobs)
             contents.remove_orphans(log._index, log._blobs, log.retention)
             return log
 
@@ -204,6 +206,8 @@ class UpdateLog(LogReader):
         writer = self._begun(server_round)
         if delta.shape != (self.layout.size,):
             raise LetheError(f"update log: shape {tuple(delta.shape)}, expected ({self.layout.size},)")
+        if client_id in self._purged:
+            raise LetheError(f"update log: client '{client_id}' was purged; its updates are logged no more")
         writer.add(client_id, weight_raw, num_examples, delta, norm)
 
     def commit_round(self, server_round: int, averaging: bool) -> None:
@@ -264,6 +268,28 @@ class UpdateLog(LogReader):
         self._index.rewind(last_round)
         for number in gone:
             self._blobs.remove_round(number)
+
+    def purge(self, client_ids: Collection[str]) -> None:
+        """Erase clients' updates, so that nothing of them can be read back; see `strategies.log.purge`.
+
+        A client that was purged before, or never took part, is left out.
+
+        Raises
+        ------
+        RunCorrupt
+            If the index is damaged; nothing is erased then.
+        LetheError
+            If the log is open for reading only, a round is unfinished, or a file cannot be overwritten; the
+            purge is completed when the log is next opened for writing.
+        """
+        self._check_writable()
+        if self._writer is not None:
+            raise LetheError(f"update log: cannot purge, round {self._writer.round} is unfinished")
+        purged = self.purged()
+        if gone := [i for i in self.clients() if i in client_ids and i not in purged]:
+            begin_purge(self._index, gone)
+            complete_purge(self._index, self._blobs)
+        self._purged = self.purged()
 
     def _check_writable(self) -> None:
         if self._lock is None:

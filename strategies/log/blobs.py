@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from strategies.errors import LetheError, RunCorrupt
-from strategies.files import not_written, read_bytes, sync_folder, write_all
+from strategies.files import erase, not_written, read_bytes, sync_folder, write_all
 from strategies.tensor_file import decode, encode
 
 _DELTA = "delta"
@@ -125,6 +125,13 @@ class Blobs:
         path.unlink(missing_ok=True)
         if path.parent.is_dir() and not any(path.parent.iterdir()):
             path.parent.rmdir()
+
+    def erase(self, client_id: str) -> None:
+        """Overwrite and delete every blob of a client, whatever round it is of."""
+        for folder in self._folders():
+            erase(folder / (file_stem(client_id) + _SUFFIX))
+            if not any(folder.iterdir()):
+                folder.rmdir()
 
     def remove_round(self, server_round: int) -> None:
         """Delete the blobs of a round."""

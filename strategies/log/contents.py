@@ -1,15 +1,44 @@
 """What an update log's folder must hold, given its index, and what can be computed from that."""
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Collection, Iterable
+from dataclasses import astuple
+from itertools import groupby
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from strategies.errors import BadInput, RunCorrupt
+from strategies.files import canonical_json
 from strategies.log.blobs import Blobs
 from strategies.log.index import Entry, Index
 from strategies.log.retention import Retention
+
+_DESCRIBED = ("format", "version", "layout", "retention", "dtype")
+
+
+def log_sha256(index: Index) -> str:
+    """Return the SHA-256 of all that the index says, and so, by their hashes, of the updates' files.
+
+    A chain over the rounds: h_0 is the hash of the log's description, h_t that of h_{t-1} and round t, as
+
+        {"description": {"dtype": …, "format": …, "layout": …, "retention": …, "version": …}}
+        [h_{t-1}, t, averaging, [[t, client, examples, weight, norm, hash of the file], …]]
+
+    in the form of `strategies.files.canonical_json`, entries in the order of the clients. When clients were
+    purged is no part of it.
+    """
+    meta, entries = index.meta(), groupby(index.entries(), key=lambda entry: entry.round)
+    by_round = {number: [astuple(entry) for entry in group] for number, group in entries}
+    digest = _sha256({"description": {key: meta[key] for key in _DESCRIBED}})
+    for number, averaging in index.rounds().items():
+        digest = _sha256([digest, number, averaging, by_round.get(number, [])])
+    return digest
+
+
+def _sha256(value: object) -> str:
+    return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
 def superseded_sums(index: Index) -> list[Entry]:
@@ -33,12 +62,14 @@ def remove_orphans(index: Index, blobs: Blobs, retention: Retention) -> None:
     blobs.keep_only({blobs.file(entry.round, entry.client_id) for entry in entries})
 
 
-def find_damage(index: Index, blobs: Blobs, retention: Retention) -> dict[str, str]:
-    """Return what is wrong, by file; see `UpdateLog.verify`."""
+def find_damage(
+    index: Index, blobs: Blobs, retention: Retention, purged: Collection[str] = ()
+) -> dict[str, str]:
+    """Return what is wrong, by file; see `UpdateLog.verify`. No file of a purged client is expected."""
     index_file = str(index.path.relative_to(blobs.path.parent))
     try:
         found = {index_file: damage} if (damage := index.damage()) is not None else {}
-        entries = kept_entries(index, retention)
+        entries = [e for e in kept_entries(index, retention) if e.client_id not in purged]
     except RunCorrupt as error:
         return {index_file: str(error)}
     for entry in entries:
@@ -81,7 +112,7 @@ def check_rewindable(index: Index, blobs: Blobs, last_round: int) -> None:
         If it is not.
     """
     for client_id, entry in index.newest(last_round + 1).items():
-        if not blobs.file(entry.round, client_id).exists():
+        if entry.sha256 is not None and not blobs.file(entry.round, client_id).exists():
             raise BadInput(
                 f"update log: cannot go back to round {last_round}, {blobs.label(entry.round, client_id)} is "
                 "gone; log.retention = 'sum' goes back by one round at most, start the run anew"

@@ -10,20 +10,23 @@ opens the file for writing although it never writes: after a crash, the first to
 unfinished transaction back.
 
 SQLite does not notice a flipped byte in a number, so each round's row holds a SHA-256 of the round.
+
+An entry whose update was purged (see `strategies.log.purge`) is reduced to a tombstone: round, client and
+weight stay; the rest is 0 or NULL.
 """
 
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any
 
 from strategies.errors import BadInput, LetheError, RunCorrupt
-from strategies.files import TEMPORARY, sync_folder
+from strategies.files import TEMPORARY, erase, sync_folder
 from strategies.wire import client_sort_key
 
 FORMAT = "lethe-update-log"
@@ -39,6 +42,7 @@ _SCHEMA = """
     ) WITHOUT ROWID;
     CREATE INDEX entries_by_client ON entries (client_id, round);
 """
+_BURY_ENTRY = "UPDATE entries SET num_examples = 0, norm = 0.0, sha256 = NULL WHERE client_id = ?"
 _ENTRY = "round, client_id, num_examples, weight, norm, sha256"
 _NEWEST = f"""
     SELECT {_ENTRY} FROM entries JOIN (SELECT DISTINCT client_id AS client FROM entries) ON client_id = client
@@ -59,14 +63,14 @@ class Entry:
     client_id
         Whose update it was.
     num_examples
-        How many examples the client trained on.
+        How many examples the client trained on; 0 where the update was purged.
     weight
         The weight that its update had in the aggregation, in (0, 1]; over a round the weights sum to 1.
     norm
-        Euclidean norm of the update.
+        Euclidean norm of the update; 0 where it was purged.
     sha256
         Of the file with the update, or under retention `sum` with the running sum; None where the update is
-        not kept.
+        not kept, or was purged.
     """
 
     round: int
@@ -181,6 +185,35 @@ class Index:
             connection.execute("DELETE FROM entries WHERE round > ?", [last_round])
             connection.execute("DELETE FROM rounds WHERE round > ?", [last_round])
 
+    def describe(self, key: str, value: str) -> None:
+        """Add to what the log says about itself, or replace a part of it."""
+        described = self.meta() | {key: value}
+        digest = _digest(sorted(described.items()))
+        with self._connection() as connection, connection:
+            connection.executemany(
+                "INSERT OR REPLACE INTO meta VALUES (?, ?)", [(key, value), ("digest", digest)]
+            )
+
+    def bury(self, client_ids: Collection[str]) -> None:
+        """Reduce the entries of clients to tombstones, all or none, and leave no copy of what they held.
+
+        Raises
+        ------
+        LetheError
+            If the disk is full or does not take it, or a reader does not let go.
+        """
+        rounds, after = self.rounds(), dict[int, list[Entry]]()
+        for entry in self.entries():
+            gone = entry.client_id in client_ids
+            left = replace(entry, num_examples=0, norm=0.0, sha256=None) if gone else entry
+            after.setdefault(entry.round, []).append(left)
+        digests = [(_round_digest(number, rounds[number], left), number) for number, left in after.items()]
+        with self._erasing_connection() as connection, connection:
+            connection.executemany(_BURY_ENTRY, [[client_id] for client_id in client_ids])
+            connection.executemany("UPDATE rounds SET digest = ? WHERE round = ?", digests)
+        with self._erasing_connection() as connection:
+            connection.execute("VACUUM")
+
     def damage(self) -> str | None:
         """Say what is wrong with the index; None if nothing is.
 
@@ -218,6 +251,15 @@ class Index:
             with closing(sqlite3.connect(address, uri=True, timeout=_WAIT_SECONDS)) as connection:
                 connection.execute("PRAGMA synchronous = EXTRA")
                 yield connection
+
+    @contextmanager
+    def _erasing_connection(self) -> Iterator[sqlite3.Connection]:
+        """Yield a connection that overwrites what it deletes, in the file and in its journal."""
+        with self._connection() as connection:
+            for setting in ("secure_delete = ON", "journal_mode = PERSIST", "temp_store = MEMORY"):
+                connection.execute(f"PRAGMA {setting}")
+            yield connection
+        erase(self.path.with_name(self.path.name + "-journal"))
 
 
 def _round_digest(server_round: int, averaging: bool, entries: Sequence[Entry]) -> str:

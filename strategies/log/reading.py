@@ -1,15 +1,17 @@
 """The reading half of an update log."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
 
-from strategies.errors import BadInput
+from strategies.errors import BadInput, RunCorrupt
 from strategies.log import contents
 from strategies.log.blobs import Blobs
 from strategies.log.index import Entry, Index
+from strategies.log.purge import Purge, purges_in
 from strategies.log.retention import Retention
 from strategies.wire import Layout
 
@@ -49,6 +51,7 @@ class LogReader:
         self._index = Index(path / INDEX)
         self.layout, self.retention, self.dtype = _parse(self._index.meta())
         self._blobs = Blobs(path, self.layout.size)
+        self._purged = self.purged()
 
     def rounds(self) -> list[int]:
         """Return the complete rounds, in order."""
@@ -70,13 +73,25 @@ class LogReader:
         """Return what is known of a round's updates, a client's or all, in order of round and client."""
         return self._index.entries(server_round, client_id)
 
+    def purges(self) -> list[Purge]:
+        """Return the purges so far, in order; the last one may be incomplete."""
+        return purges_in(self._index.meta())
+
+    def purged(self) -> dict[str, str]:
+        """Return the clients whose updates were purged, and when."""
+        return {client_id: purge.time for purge in self.purges() for client_id in purge.clients}
+
+    def sha256(self) -> str:
+        """Return the SHA-256 of the log; see `strategies.log.contents.log_sha256`."""
+        return contents.log_sha256(self._index)
+
     def delta(self, server_round: int, client_id: str) -> Tensor:
         """Return one update, shape [layout.size], float32.
 
         Raises
         ------
         BadInput
-            If the client took no part in the round, or the retention does not keep its update.
+            If the client took no part in the round, was purged, or the retention does not keep its update.
         RunCorrupt
             If the file is missing or damaged.
         """
@@ -87,7 +102,8 @@ class LogReader:
             raise BadInput(
                 f"update log: log.retention = '{self.retention}' keeps no update of round {server_round}"
             )
-        return self._blobs.read(server_round, client_id, found[0].sha256).float()
+        with self._unless_purged(client_id):
+            return self._blobs.read(server_round, client_id, found[0].sha256).float()
 
     def weighted_sum(self, client_id: str) -> Tensor:
         """Return Σ_t weight·update of a client over all rounds, shape [layout.size], float32.
@@ -95,7 +111,7 @@ class LogReader:
         Raises
         ------
         BadInput
-            If the client took part in no round, or the retention does not keep all of its updates.
+            If the client took part in no round, was purged, or the retention does not keep all its updates.
         RunCorrupt
             If a file is missing or damaged.
         """
@@ -104,6 +120,10 @@ class LogReader:
             raise BadInput(
                 f"update log: no client '{client_id}'; it has {', '.join(self.clients()) or 'none yet'}"
             )
+        with self._unless_purged(client_id):
+            return self._sum(client_id, entries)
+
+    def _sum(self, client_id: str, entries: list[Entry]) -> Tensor:
         if self.retention.kind == "sum":
             return contents.current_sum(self._index, self._blobs, client_id)
         if lost := [entry.round for entry in entries if not self.retention.keeps(entry.round)]:
@@ -120,9 +140,27 @@ class LogReader:
         -------
         dict
             What is wrong, by file (``log/00003/7.safetensors``); empty if nothing is. What is not named is
-            sound.
+            sound, or was purged.
         """
-        return contents.find_damage(self._index, self._blobs, self.retention)
+        try:
+            purged = self.purged()
+        except RunCorrupt:
+            purged = {}  # The check finds that, too
+        return contents.find_damage(self._index, self._blobs, self.retention, purged)
+
+    @contextmanager
+    def _unless_purged(self, client_id: str) -> Iterator[None]:
+        """Say of what a purge took that it was purged, not that the log is damaged."""
+        try:
+            if client_id in self._purged:
+                raise RunCorrupt(f"{self.path}: client '{client_id}' is purged")
+            yield
+        except RunCorrupt:
+            self._purged = self.purged()  # Perhaps by another process meanwhile
+            if client_id not in self._purged:
+                raise
+            since = self._purged[client_id]
+            raise BadInput(f"update log: the updates of client '{client_id}' were purged, {since}") from None
 
     def stored_bytes(self) -> int:
         """Return the size of all files of the log."""

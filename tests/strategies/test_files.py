@@ -1,6 +1,7 @@
 """Files that are whole or the old ones."""
 
 import errno
+import json
 import math
 import os
 from pathlib import Path
@@ -66,3 +67,32 @@ def test_what_is_no_json_object_is_refused(tmp_path: Path, content: bytes, messa
         files.read_json(tmp_path / "a.json")
     with pytest.raises(RunCorrupt, match=r"b\.json: missing"):
         files.read_json(tmp_path / "b.json")
+
+
+def test_the_canonical_form_is_one_form() -> None:
+    """Order of keys and type of sequences make no difference; read and written again it is the same."""
+    value = {"b": [0.1, 1e300, -0.0, math.nan], "a": {"é": True, "Z": None}, 10: 1, 9: "\ud800"}
+    other = {9: "\ud800", 10: 1, "a": {"Z": None, "é": True}, "b": (0.1, 1e300, -0.0, math.inf)}
+    form = files.canonical_json(value)
+    assert form == files.canonical_json(other) == files.canonical_json(json.loads(form))
+    assert form == (rb'{"10":1,"9":"\ud800","a":{"Z":null,"\u00e9":true},"b":[0.1,1e+300,-0.0,null]}')
+
+
+def test_an_erased_file_is_overwritten_first(tmp_path: Path) -> None:
+    """Longer than what is written at once."""
+    path = tmp_path / "a"
+    path.write_bytes(b"secret" * 400_000)
+    with path.open("rb") as held:
+        files.erase(path)
+        assert held.read() == bytes(2_400_000)
+    assert list(tmp_path.iterdir()) == []
+    files.erase(path)
+
+
+def test_what_cannot_be_overwritten_is_not_called_erased(tmp_path: Path) -> None:
+    (tmp_path / "target").write_text("another's")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    for name in ("link", "."):
+        with pytest.raises(LetheError, match="cannot be written"):
+            files.erase(tmp_path / name)
+    assert (tmp_path / "target").read_text() == "another's"

@@ -1,0 +1,87 @@
+"""Purging a client: nothing of its updates can be read back from the log, and that of the others stays whole.
+
+The client's files are overwritten and deleted, under `sum` its running sum likewise. Its entries become
+tombstones: norm, example count and hash go. Round, client and weight stay: without them a round's weights
+would not sum to 1, and methods could not tell which rounds the client had a part in. The weight is no secret
+that the others' entries do not give away: it is what theirs lack to 1. What SQLite keeps of old rows, in free
+pages and in its journal, is overwritten.
+
+The log says in its description what is being purged before anything is erased, and what it was when it is
+done. A purge that was killed is completed by whoever next opens the log for writing; readers take a client
+for gone as soon as its purge has begun.
+
+See `strategies.files.erase` for what overwriting does not promise. Files that were deleted in the ordinary
+course of things before (sums that a later round replaced, rounds that were given up) were not overwritten.
+"""
+
+import json
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
+
+from strategies.errors import RunCorrupt
+from strategies.log.blobs import Blobs
+from strategies.log.contents import log_sha256
+from strategies.log.index import Index
+
+_KEY = "purges"
+
+
+@dataclass(frozen=True)
+class Purge:
+    """One purge, as the log's description records it.
+
+    Parameters
+    ----------
+    clients
+        Whose updates were erased.
+    time
+        When it began, UTC, ISO 8601.
+    sha256_before, sha256_after
+        Of the log (see `strategies.log.contents.log_sha256`); after: None while it is not complete.
+    """
+
+    clients: tuple[str, ...]
+    time: str
+    sha256_before: str
+    sha256_after: str | None = None
+
+
+def purges_in(meta: Mapping[str, str]) -> list[Purge]:
+    """Return the purges that a log's description records, in order."""
+    return [Purge(**{**each, "clients": tuple(each["clients"])}) for each in json.loads(meta.get(_KEY, "[]"))]
+
+
+def begin_purge(index: Index, client_ids: Collection[str]) -> None:
+    """Record that clients are to be purged; from here on there is no way back.
+
+    Raises
+    ------
+    RunCorrupt
+        If the index is damaged: reducing its entries would hide that.
+    """
+    if (damage := index.damage()) is not None:
+        raise RunCorrupt(f"{index.path}: {damage}; restore it from a copy before anything is purged")
+    began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    _record(index, [*purges_in(index.meta()), Purge(tuple(client_ids), began, log_sha256(index))])
+
+
+def complete_purge(index: Index, blobs: Blobs) -> None:
+    """Erase what the last purge was to erase, if that is not done.
+
+    Raises
+    ------
+    LetheError
+        If a file cannot be overwritten; the next attempt goes on from there.
+    """
+    recorded = purges_in(index.meta())
+    if not recorded or recorded[-1].sha256_after is not None:
+        return
+    for client_id in recorded[-1].clients:
+        blobs.erase(client_id)
+    index.bury(recorded[-1].clients)
+    _record(index, [*recorded[:-1], replace(recorded[-1], sha256_after=log_sha256(index))])
+
+
+def _record(index: Index, purges: Collection[Purge]) -> None:
+    index.describe(_KEY, json.dumps([asdict(purge) for purge in purges]))
