@@ -4,9 +4,12 @@ Nothing here asserts a time. Each benchmark returns what it measured together wi
 ratios are between contenders of one call, as absolute times differ from machine to machine.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from strategies.errors import BadInput
 
 if TYPE_CHECKING:
     from app.workflows.observer import Observer
@@ -18,7 +21,12 @@ def _benchmark(module: str, summary: str) -> Benchmark:
     """Return a function that imports a module when it is called, and calls its `run`."""
 
     def run(observer: "Observer | None" = None, **options: Any) -> dict[str, Any]:
-        result: dict[str, Any] = import_module(f"benchmarks.{module}").run(observer, **options)
+        measure = import_module(f"benchmarks.{module}").run
+        known = [name for name in inspect.signature(measure).parameters if name != "observer"]
+        if unknown := sorted(set(options) - set(known)):
+            allowed = ", ".join(known)
+            raise BadInput(f"benchmark {module}: unknown option '{unknown[0]}'; its options are {allowed}")
+        result: dict[str, Any] = measure(observer, **options)
         return result
 
     run.__doc__ = summary

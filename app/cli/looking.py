@@ -1,7 +1,7 @@
 """``lethe report``, ``lethe runs``, ``lethe methods`` and ``lethe bench``."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,10 +14,9 @@ from app.cli.interrupts import interruptible
 from strategies.errors import BadInput, LetheError
 
 if TYPE_CHECKING:
-    from app.workflows import Observer
     from unlearning.methods import Needs
 
-Benchmark = Callable[["Observer"], Mapping[str, Any]]
+Benchmark = Callable[..., Mapping[str, Any]]
 """An entry of ``benchmarks.BENCHMARKS``: measures, tells how far it is, and returns what `json` can write."""
 
 
@@ -80,6 +79,10 @@ def bench(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="NAME", help="Benchmarks to run; without, they are listed.")
     ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="OPTION=VALUE", help="Set an option of the benchmarks."),
+    ] = None,
     json: options.Json = False,
     verbose: options.Verbose = False,
 ) -> None:
@@ -92,7 +95,7 @@ def bench(
         _list_benchmarks(known, json)
         return
     with interruptible("nothing of it was kept"), output.observed() as observer:
-        results = {name: known[name](observer) for name in dict.fromkeys(names)}
+        results = {name: known[name](observer, **_benchmark_options(set_)) for name in dict.fromkeys(names)}
     if json:
         output.print_json({"benchmarks": results})
         return
@@ -100,6 +103,12 @@ def bench(
         output.print_line(f"{name}:")
         for key, value in result.items():
             output.print_value(key, value)
+
+
+def _benchmark_options(given: Sequence[str] | None) -> Mapping[str, Any]:
+    from app.config import parse_overrides
+
+    return {key.replace("-", "_"): value for key, value in parse_overrides(given or ()).items()}
 
 
 def _list_benchmarks(known: Mapping[str, Benchmark], json: bool) -> None:

@@ -116,3 +116,12 @@ def test_needs_that_are_none() -> None:
         "the remaining clients online",
         "the forgotten client online",
     ]
+
+
+def test_options_of_benchmarks_are_passed_on_and_unknown_ones_refused(lethe: Command) -> None:
+    """The message lists the benchmark's options."""
+    ended = lethe("bench", "forgetting", "--set", "nope=1")
+    assert ended.status == 2
+    assert (
+        "benchmark forgetting: unknown option 'nope'; its options are data_root, train_examples" in ended.err
+    )
