@@ -120,7 +120,7 @@ def test_needs_that_are_none() -> None:
 
 def test_options_of_benchmarks_are_passed_on_and_unknown_ones_refused(lethe: Command) -> None:
     """The message lists the benchmark's options."""
-    ended = lethe("bench", "forgetting", "--set", "nope=1")
+    ended = lethe("bench", "forgetting", "--set", "nope=1", home=False)
     assert ended.status == 2
     assert (
         "benchmark forgetting: unknown option 'nope'; its options are data_root, train_examples" in ended.err
