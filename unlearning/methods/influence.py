@@ -49,7 +49,7 @@ TRIALS = "query.influence_trials"
 VECTOR = "vector"
 """Array of a record of the same name, server to client. x of a product or F⁻¹v of the trials; float64."""
 CHOSEN = "fisher-examples"
-"""list[int], server to client, with a product. Which of its retained examples F is made of; missing: all."""
+"""list[int], server to client, with a product. Which of its retained examples F is made of."""
 ALPHAS = "alphas"
 """list[float], server to client, with the trials. Lengths of the step."""
 FORGET, RETAIN = "forget", "retain"
@@ -71,8 +71,7 @@ def gradients_client(task: ClientTask) -> ClientAnswer:
 
 def product_client(task: ClientTask) -> ClientAnswer:
     """Return Σ g (gᵀx) over the retained examples that F is made of."""
-    chosen = wire.config_list(task.config, CHOSEN) if CHOSEN in task.config else range(len(task.retain))
-    examples = task.retain.subset(chosen)
+    examples = task.retain.subset(wire.config_list(task.config, CHOSEN))
     return answer_with({RETAIN: fisher_product_sum(received_model(task), examples, _received_vector(task))})
 
 
@@ -237,7 +236,9 @@ def direction(clients: Clients, sums: Sums, settings: InfluenceSettings) -> tupl
         vector = influence_vector(*(ExampleSum.join(s[n] for s in sums.values()) for n in (FORGET, RETAIN)))
         tolerance = clients.job.settings.fisher_tolerance
         step = conjugate_gradient_product(products, vector, tolerance=tolerance, max_products=MAX_PRODUCTS)
-    except (ValueError, ArithmeticError) as error:
+    except ValueError as error:
+        raise LetheError(f"influence: {error}") from error
+    except ArithmeticError as error:
         raise LetheError(f"influence: {error} (forget.damping is {settings.damping})") from error
     return step, products
 
