@@ -20,7 +20,13 @@ _BOOT = (
 )
 # One thread per worker: the result of a sum depends on how it is split among threads, and the workers share
 # the cores anyway.
-_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    # An import that asks for a GPU must not initialise CUDA, which a forked worker could not use any more.
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+}
 # A training step asks for the same megabytes and frees them again and again. By default glibc returns them
 # to the system each time, and a third of a small model's step goes into getting zeroed pages back.
 _TUNABLES = {"hugetlb": 1, "mmap_threshold": 2**25, "trim_threshold": 2**30}
