@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
+from torch import Tensor
 
 from app.config import RunConfig
 from app.data import ServerData, load_server_data
@@ -17,8 +18,9 @@ from app.node import pick_device
 from strategies import wire
 from strategies.backdoor import Trigger, default_trigger, triggered_test
 from strategies.cohort import ClientInfo, Cohort
-from strategies.errors import BadInput
+from strategies.errors import BadInput, RunCorrupt
 from strategies.evaluation import evaluate, predict_logits
+from strategies.mask import flat_mask_of
 from strategies.rounds import TrainingPlan
 from strategies.run_folder import CONFIG, RunFolder
 from strategies.settings import split_list
@@ -214,4 +216,20 @@ def open_trained_run(folder: RunFolder, session: Session) -> TrainedRun:
         clients=tuple(summary["clients"]),
         train_seconds=float(summary["seconds"]),
         device=session.device,
+        mask=read_mask(folder, layout),
     )
+
+
+def read_mask(folder: RunFolder, layout: wire.Layout) -> Tensor | None:
+    """Return which parameters of a pruned run are left, shape [layout.size], bool; None for a dense run.
+
+    Raises
+    ------
+    RunCorrupt
+        If the file is damaged, or is of another model.
+    """
+    masks = folder.read_mask()
+    try:
+        return None if masks is None else flat_mask_of(masks, layout)
+    except ValueError as error:
+        raise RunCorrupt(f"{folder.path}: {error}") from None

@@ -1,11 +1,17 @@
 """The folder of one run: everything a run leaves behind, each file whole at any moment, nothing a pickle.
 
-    config.toml            the resolved run config run.json               what this folder is: format,
-    version, time of creation; written last, so that it marks a whole folder initial.safetensors    the model
-    before the first round model.safetensors      the model after the last round checkpoint.safetensors the
-    last complete round (see `strategies.checkpoint`) metrics.jsonl          one JSON object per line, in
-    order of time summary.json           the run in numbers report.html            the run in pictures log/
-    the update log (see `strategies.update_log`) forget/<request>/      what answering a request left behind
+- ``config.toml``: the resolved run config
+- ``run.json``: what this folder is: format, version, time of creation; written last, so that it marks a whole
+  folder
+- ``initial.safetensors``, ``model.safetensors``: the model before the first and after the last round
+- ``mask.safetensors``: which weights are left, where the run is pruned
+- ``checkpoint.safetensors``: the last complete round (see `strategies.checkpoint`)
+- ``metrics.jsonl``: one JSON object per line, in order of time
+- ``summary.json``, ``report.html``: the run in numbers and in pictures
+- ``log/``: the update log (see `strategies.update_log`)
+- ``forget/<request>-<method>/``: what answering a request left behind
+- ``compare/<request>.json``: methods compared
+- ``pruned/<how>/``, ``seeds/<seed>/``: the run pruned, or with another seed: each a run folder itself
 
 Resuming takes four steps: `open`, `read_checkpoint`, `rewind_metrics(checkpoint.round)`, and the log's
 `rewind`.
@@ -168,6 +174,20 @@ class RunFolder:
             )
         return read_sealed(self.path / MODEL).tensors
 
+    def write_mask(self, masks: State) -> str:
+        """Keep the masks of a pruned run, by parameter; returns their SHA-256."""
+        return write_sealed(self._mask, masks)
+
+    def read_mask(self) -> State | None:
+        """Return the masks of a pruned run, by parameter, bool; None for a dense one.
+
+        Raises
+        ------
+        RunCorrupt
+            If the file is damaged.
+        """
+        return read_sealed(self._mask).tensors if self._mask.exists() else None
+
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint, all of it or nothing."""
         write_checkpoint(self._checkpoint, checkpoint)
@@ -253,6 +273,10 @@ class RunFolder:
     def forget_requests(self) -> list[str]:
         """Return the names of the requests that have a folder."""
         return folders_in(self.path / "forget")
+
+    @property
+    def _mask(self) -> Path:
+        return self.path / "mask.safetensors"
 
     @property
     def _checkpoint(self) -> Path:

@@ -10,7 +10,9 @@ from torch import Tensor
 from app import session as sessions
 from app.report.triggered import TriggeredImage, write_triggered
 from app.session import Session
+from app.workflows import other_seeds
 from app.workflows.observer import Observer, Quiet
+from app.workflows.pruning import prune
 from strategies import files
 from strategies.backdoor import triggered_test
 from strategies.cohort import Cohort
@@ -20,6 +22,7 @@ from strategies.run_folder import MODEL, RunFolder
 from strategies.tensor_file import read_sealed, write_sealed
 from unlearning import forgetting
 from unlearning.audit import AuditedModel, AuditReport, audit as audit_models
+from unlearning.methods.base import Progress
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import AuditSettings, ForgetSettings
@@ -47,20 +50,17 @@ class OpenedRun:
         session = sessions.open_session(folder)
         return OpenedRun(folder, session, sessions.open_trained_run(folder, session), observer or Quiet())
 
+    def pruned(self, settings: ForgetSettings, grid: Grid | None) -> "OpenedRun":
+        """Return the run that a method works on: itself, or pruned as the settings say."""
+        folder = prune(self.folder, self.session, self.run, settings, self.observer, grid)
+        return self if folder is self.folder else OpenedRun.of(folder, self.observer)
+
     def forget(
         self, request: ForgetRequest, method: str, settings: ForgetSettings, cohort: Cohort | None
     ) -> str:
         """Serve a request, write its folder and return the folder's name."""
         name = f"{request.name}-{method}"
-        began = False
-
-        def progress(done: int, total: int, values: Mapping[str, float]) -> None:
-            nonlocal began
-            if not began:
-                self.observer.phase(f"{method} {request.name}", total)
-                began = True
-            self.observer.advance(f"{done} of {total}", values)
-
+        progress = told(self.observer, f"{method} {request.name}")
         result = forgetting.forget(self.run, request, method, settings, cohort, progress)
         path = self.folder.forget_folder(name)
         (path / AUDIT).unlink(missing_ok=True)
@@ -79,6 +79,7 @@ class OpenedRun:
             self.forget(request, "retrain", self.session.config.forget, cohort)
         models = {"before": AuditedModel(self.run.final, self.run.train_seconds)}
         models |= {method: self._made(request, method) for method in [*methods, "retrain"]}
+        models |= self._other_seeds(request, settings.seeds, cohort)
         self.observer.phase(f"audit {request.name}", 1)
         report = audit_models(self.run, request, models, cohort, settings)
         for method in methods:
@@ -96,6 +97,16 @@ class OpenedRun:
             self.observer.note(note)
         return report
 
+    def _other_seeds(self, request: ForgetRequest, count: int, cohort: Cohort) -> dict[str, AuditedModel]:
+        models = {}
+        for seed in other_seeds.seeds_of(self.run, count):
+            name = f"{other_seeds.PREFIX}{seed}"
+            progress = told(self.observer, f"{name} {request.name}")
+            models[name] = other_seeds.retrained_with(
+                self.folder, self.session, self.run, request, seed, cohort, progress
+            )
+        return models
+
     def _made(self, request: ForgetRequest, method: str) -> AuditedModel:
         path = self.folder.path / "forget" / f"{request.name}-{method}"
         if not (path / RESULT).exists():
@@ -104,6 +115,20 @@ class OpenedRun:
             )
         flat = self.run.layout.flatten(read_sealed(path / MODEL).tensors)
         return AuditedModel(flat, float(files.read_json(path / RESULT)["seconds"]))
+
+
+def told(observer: Observer, title: str) -> Progress:
+    """Return a method's progress, passed on to an observer as a phase of that title."""
+    began = False
+
+    def progress(done: int, total: int, values: Mapping[str, float]) -> None:
+        nonlocal began
+        if not began:
+            observer.phase(title, total)
+            began = True
+        observer.advance(f"{done} of {total}", values)
+
+    return progress
 
 
 def forget(
@@ -115,7 +140,8 @@ def forget(
 ) -> str:
     """Serve a request to forget on a finished run; return the name of its folder under ``forget/``.
 
-    The run itself is not altered.
+    The run itself is not altered. With ``prune``, the method works on the pruned run, which is made if it is
+    not there (see `app.workflows.pruning`), and the answer lies under ``forget/`` in that run's folder.
 
     Raises
     ------
@@ -124,6 +150,7 @@ def forget(
     """
     opened = OpenedRun.of(folder, observer)
     needed = forgetting.check_request(opened.run, request, settings.method, settings)
+    opened = opened.pruned(settings, grid)
     if not (needed.remaining or needed.forgotten):
         return opened.forget(request, settings.method, settings, None)
     with opened.session.cohort(grid) as cohort:
@@ -167,6 +194,7 @@ def method_audit(report: AuditReport, method: str) -> dict[str, Any]:
         "gaps": comparison["gaps"],
         "disparity": comparison["disparity"],
         "comparison": comparison,
+        "scale": other_seeds.scale(report),
         "notes": document["notes"],
     }
 

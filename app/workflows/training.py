@@ -55,11 +55,31 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
             session.config.to_toml(),
             session.config.strategy.name,
         )
-        state = session.model().state_dict()
-        folder.write_initial(state)
-        with _new_log(session, folder, wire.Layout.of(state)) as log:
-            _Training(session, folder, cohort, log, observer or Quiet()).run(Start(wire.record_of(state)))
+        train_in(folder, session, cohort, session.model().state_dict(), observer or Quiet())
     return folder
+
+
+def train_in(
+    folder: RunFolder, session: Session, cohort: Cohort, initial: wire.State, observer: Observer
+) -> None:
+    """Train from the first round on, into the folder of a new run; where it has a mask, on that mask.
+
+    Parameters
+    ----------
+    folder
+        Of the new run.
+    session
+        With the run's config.
+    cohort
+        Connected clients.
+    initial
+        The model before the first round.
+    observer
+        Told of each round.
+    """
+    folder.write_initial(initial)
+    with _new_log(session, folder, wire.Layout.of(initial)) as log:
+        _Training(session, folder, cohort, log, observer).run(Start(wire.record_of(initial)))
 
 
 def resume(folder: RunFolder, observer: Observer | None = None, grid: Grid | None = None) -> RunFolder:
@@ -146,7 +166,7 @@ class _Training:
         layer = None if self._log is None else self._logged
         arrays = train_rounds(
             plan,
-            self._cohort,
+            self._cohort.masked(sessions.read_mask(self._folder, wire.layout_of(start.arrays))),
             start,
             layer=layer,
             evaluate=self._session.evaluator(),

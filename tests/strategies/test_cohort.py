@@ -1,11 +1,13 @@
 """Clients over a grid: who they are, and what they fail to."""
 
 import pytest
+import torch
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from strategies import wire
 from strategies.cohort import Cohort, Fault
 from strategies.errors import BadInput, LetheError
+from strategies.mask import unpack
 from tests.strategies.fakes import (
     Answer,
     FakeGrid,
@@ -165,6 +167,23 @@ def test_settings_go_with_every_message() -> None:
     content[wire.CONFIG]["x"] = 1
     list(cohort.ask(wire.TRAIN, content))
     assert dict(grid.sent[-1].content.config_records[wire.CONFIG]) == {"x": 1, wire.NUM_CLASSES: 7}
+
+
+def test_a_mask_and_a_seed_go_with_every_message_of_a_view() -> None:
+    """And of the views made of it; the cohort itself says nothing of them."""
+    grid = FakeGrid(two_clients())
+    cohort = connected(grid)
+    mask = torch.tensor([True, False, True])
+    view = cohort.masked(mask).seeded(7).without(["a"])
+    assert view.mask is mask
+    list(view.ask(wire.TRAIN, question()))
+    config = grid.sent[-1].content.config_records[wire.CONFIG]
+    assert isinstance(config[wire.MASK], bytes)
+    assert unpack(config[wire.MASK], 3).equal(mask)
+    assert config[wire.SEED] == 7
+    assert cohort.mask is None
+    assert not {wire.MASK, wire.SEED} & set(cohort.message_config)
+    assert cohort.masked(None) is cohort
 
 
 def test_unknown_client() -> None:

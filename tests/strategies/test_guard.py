@@ -82,6 +82,15 @@ def test_bad_replies_are_rejected(case: str) -> None:
         check_reply(reply(spoil), REFERENCE, max_examples=5)
 
 
+def test_a_change_of_a_pruned_weight_is_rejected() -> None:
+    """The client adds 3 to each entry; where the second is pruned, it has ignored its mask."""
+    arrays = flat_record([1.0, 2.0])
+    everything, first = torch.tensor([True, True]), torch.tensor([True, False])
+    assert check_reply(reply(), Reference.of(arrays, everything)).delta.tolist() == [3.0, 3.0]
+    with pytest.raises(Rejected, match="pruned weights were changed"):
+        check_reply(reply(), Reference.of(arrays, first))
+
+
 def test_an_array_that_is_not_numpy_is_rejected() -> None:
     """Damaged bytes do not reach the average."""
     record = ArrayRecord({"w": Array("float32", (2,), "numpy.ndarray", b"damaged")})

@@ -1,0 +1,85 @@
+"""Retrainings with other seeds: no two coincide, and their distance is the scale for all others."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from app.models import build_model
+from app.session import Session
+from strategies.cohort import Cohort
+from strategies.run_folder import RunFolder
+from strategies.tensor_file import read_sealed, write_sealed
+from unlearning import forgetting
+from unlearning.audit import AuditedModel, AuditReport
+from unlearning.methods.base import Progress
+from unlearning.request import ForgetRequest
+from unlearning.run import TrainedRun
+
+PREFIX = "retrain-seed-"
+"""What the name of such a model in an audit begins with; the seed follows."""
+
+
+def seeds_of(run: TrainedRun, count: int) -> list[int]:
+    """Return the seeds of the retrainings: those that follow the run's own."""
+    return [run.seed + number for number in range(1, count + 1)]
+
+
+def with_seed(run: TrainedRun, session: Session, seed: int) -> TrainedRun:
+    """Return a run that begins with other weights and selects other clients, on the same data.
+
+    A pruned run keeps its initial weights: a mask fits those that it was found with, and others train badly
+    on it (Frankle and Carbin, ICLR 2019, arXiv 1803.03635, section 2).
+    """
+    plan = replace(run.plan, seed=seed)
+    if run.mask is not None:
+        return replace(run, plan=plan)
+    data = session.server_data
+    state = build_model(session.config.model, data.input_shape, data.num_classes, seed).state_dict()
+    return replace(run, plan=plan, initial=run.layout.flatten(state))
+
+
+def retrained_with(
+    folder: RunFolder,
+    session: Session,
+    run: TrainedRun,
+    request: ForgetRequest,
+    seed: int,
+    cohort: Cohort,
+    progress: Progress,
+) -> AuditedModel:
+    """Return the model retrained for a request with another seed; made once and kept beside `retrain`.
+
+    Parameters
+    ----------
+    folder, session, run
+        The run.
+    request
+        What is left out.
+    seed
+        Of the weights, the selection and the clients' batches.
+    cohort
+        All clients.
+    progress
+        Told of every round.
+    """
+    path = folder.forget_folder(f"{request.name}-retrain") / f"{PREFIX}{seed}.safetensors"
+    if path.exists():
+        kept = read_sealed(path)
+        return AuditedModel(run.layout.flatten(kept.tensors), float(kept.metadata["seconds"]))
+    other = with_seed(run, session, seed)
+    settings = session.config.forget
+    result = forgetting.forget(other, request, "retrain", settings, cohort.seeded(seed), progress)
+    write_sealed(path, run.layout.unflatten(result.flat), {"seconds": repr(result.seconds)})
+    return AuditedModel(result.flat, result.seconds)
+
+
+def scale(report: AuditReport) -> dict[str, Mapping[str, float | None]]:
+    """Return how far the retrainings with other seeds are from the one with the run's own, by name."""
+    return {
+        name: {
+            "disparity": comparison.disparity,
+            "parameter_distance": comparison.parameter_distance,
+            "last_layer_angle": comparison.last_layer_angle,
+        }
+        for name, comparison in report.comparisons.items()
+        if name.startswith(PREFIX)
+    }

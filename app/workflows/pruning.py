@@ -1,0 +1,136 @@
+"""Prune a run before something is forgotten: the sparse run lies in the run's folder and is made once.
+
+It is a run folder itself, ``pruned/<how>/``, with a mask, an update log of its own, and the forgettings that
+were made on it. An interrupted training on the mask goes on where it was.
+"""
+
+import time
+from pathlib import Path
+
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from app.config import RunConfig, default_values
+from app.session import Session
+from app.workflows.observer import Observer
+from app.workflows.training import resume, train_in
+from strategies import files
+from strategies.cohort import Traffic
+from strategies.errors import BadInput
+from strategies.mask import masks_in
+from strategies.run_folder import MODEL, RunFolder
+from unlearning.pruning import Pruning
+from unlearning.run import TrainedRun
+from unlearning.settings import ForgetSettings
+
+PRUNING = "pruning.json"
+"""Name of the file that says how a run was pruned."""
+_KEYS = ("prune", "sparsity", "prune-iterations", "prune-round-share")
+
+
+def sparse_name(settings: ForgetSettings) -> str:
+    """Return the name of the folder of a run pruned with these settings.
+
+    Examples
+    --------
+    >>> sparse_name(ForgetSettings(prune="omp"))
+    'omp-0.95'
+    >>> sparse_name(ForgetSettings(prune="imp", sparsity=0.9, prune_round_share=0.5))
+    'imp-0.9-0.5'
+    """
+    defaults = ForgetSettings()
+    parts: list[object] = [settings.prune, settings.sparsity]
+    if settings.prune == "synflow" and settings.prune_iterations != defaults.prune_iterations:
+        parts.append(settings.prune_iterations)
+    if settings.prune == "imp" and settings.prune_round_share != defaults.prune_round_share:
+        parts.append(settings.prune_round_share)
+    return "-".join(map(str, parts))
+
+
+def sparse_path(folder: RunFolder, settings: ForgetSettings) -> Path:
+    """Return where the run that a method works on lies: the folder of the run itself if nothing is pruned."""
+    return folder.path if settings.prune == "none" else folder.path / "pruned" / sparse_name(settings)
+
+
+def prune(
+    folder: RunFolder,
+    session: Session,
+    run: TrainedRun,
+    settings: ForgetSettings,
+    observer: Observer,
+    grid: Grid | None = None,
+) -> RunFolder:
+    """Return the folder of the run pruned as the settings say; made if it is not there.
+
+    Parameters
+    ----------
+    folder, session, run
+        The dense run; it is not altered.
+    settings
+        The section ``forget``.
+    observer
+        Told of every round.
+    grid
+        Flower's; None starts the clients in this process tree.
+
+    Raises
+    ------
+    BadInput
+        If the run is pruned already.
+    LetheError
+        If another process is making the sparse run.
+    """
+    path = sparse_path(folder, settings)
+    if path == folder.path:
+        return folder
+    if run.mask is not None:
+        raise BadInput(f"forget.prune: run '{folder.name}' is pruned already; name the run it came from")
+    if path.exists():
+        found = RunFolder.open(path)
+        return found if (path / MODEL).exists() else resume(found, observer, grid)
+    return _made(folder, session, run, settings, observer, grid)
+
+
+def _made(
+    folder: RunFolder,
+    session: Session,
+    run: TrainedRun,
+    settings: ForgetSettings,
+    observer: Observer,
+    grid: Grid | None,
+) -> RunFolder:
+    pruning = Pruning(run, settings, session.server_data.input_shape)
+    name = sparse_name(settings)
+    observer.phase(f"prune {name}", pruning.num_rounds)
+    config = _config(session.config, folder.path / "pruned", name)
+    with session.cohort(grid) as cohort:
+        began, traffic = time.perf_counter(), cohort.traffic.copy()
+        mask = pruning.mask(
+            cohort, lambda done, total, values: observer.advance(f"{done} of {total}", values)
+        )
+        spent = cohort.traffic.since(traffic)
+        made = RunFolder.create(config.run.home, name, config.to_toml())
+        made.write_mask(masks_in(mask, run.layout))
+        files.write_json(made.path / PRUNING, _described(settings, time.perf_counter() - began, spent, mask))
+        initial = run.layout.unflatten(run.initial * mask)
+        train_in(made, Session(config, session.server_data), cohort, initial, observer)
+    return made
+
+
+def _config(config: RunConfig, home: Path, name: str) -> RunConfig:
+    defaults = {f"forget.{key}": default_values()[f"forget.{key}"] for key in _KEYS}
+    placed = {"run.home": str(home.absolute()), "run.name": name}
+    return RunConfig.from_flat({**config.to_flat(), **defaults, **placed})
+
+
+def _described(settings: ForgetSettings, seconds: float, traffic: Traffic, mask: Tensor) -> dict[str, object]:
+    return {
+        "prune": settings.prune,
+        "sparsity": settings.sparsity,
+        "parameters": len(mask),
+        "kept": int(mask.sum()),
+        "seconds": seconds,
+        "bytes-up": traffic.bytes_up,
+        "bytes-down": traffic.bytes_down,
+        "visits": traffic.visits,
+    }

@@ -1,0 +1,151 @@
+"""app/workflows/pruning.py: a sparse run is made once, is a run of its own, and goes on where it was cut."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from app.config import RunConfig
+from app.session import Session, open_session, open_trained_run
+from app.workflows import audit, forget, train
+from app.workflows.pruning import PRUNING, sparse_path
+from strategies.errors import BadInput
+from strategies.files import read_json
+from strategies.run_folder import RunFolder
+from strategies.tensor_file import read_sealed
+from unlearning.request import ForgetRequest
+from unlearning.run import TrainedRun
+from unlearning.settings import AuditSettings, ForgetSettings
+
+SMALL = (
+    "run.name=dense",
+    "run.rounds=3",
+    "run.workers=1",
+    "data.clients=3",
+    "data.train-limit=240",
+    "data.test-limit=80",
+    "model.name=mlp",
+    "model.hidden=16",
+)
+CLIENT_2 = ForgetRequest(clients=("2",))
+OMP = ForgetSettings(method="subtract", prune="omp", sparsity=0.5)
+
+
+class Phases:
+    """Notes what is done; ends the work after some steps, as a crash would."""
+
+    def __init__(self, steps: int = 0) -> None:
+        self.titles: list[str] = []
+        self.steps = steps
+
+    def phase(self, title: str, total: int) -> None:
+        self.titles.append(title)
+
+    def advance(self, message: str = "", values: Mapping[str, float] | None = None) -> None:
+        self.steps -= 1
+        if self.steps == 0:
+            raise KeyboardInterrupt
+
+    def note(self, text: str) -> None:
+        pass
+
+
+def opened(folder: RunFolder) -> TrainedRun:
+    return open_trained_run(folder, open_session(folder))
+
+
+def weights(run: TrainedRun) -> Tensor:
+    """Return which scalars can be pruned: matrices, not biases and scales."""
+    shapes = run.layout.shapes
+    return torch.cat([torch.full(shape, len(shape) > 1).reshape(-1) for shape in shapes])
+
+
+@pytest.fixture(scope="module")
+def grid() -> Iterator[Grid]:
+    with Session.of(RunConfig().with_overrides(SMALL)).local_grid() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory, grid: Grid) -> RunFolder:
+    home = tmp_path_factory.mktemp("runs")
+    folder = train(RunConfig().with_overrides([f"run.home={home}", *SMALL]), grid=grid)
+    forget(folder, CLIENT_2, OMP, grid=grid)
+    return folder
+
+
+def test_the_sparse_run_is_trained_on_its_mask(dense: RunFolder) -> None:
+    """Half of the weights are zero in every model of it, and its log holds no update of them."""
+    run = opened(RunFolder.open(sparse_path(dense, OMP)))
+    prunable, parent = weights(run), opened(dense)
+    assert run.mask is not None
+    assert int((~run.mask).sum()) == round(0.5 * int(prunable.sum()))
+    assert run.initial.equal(parent.initial * run.mask)
+    assert not run.final[~run.mask].any()
+    assert run.log is not None
+    assert run.log.rounds() == [1, 2, 3]
+    assert not any(run.log.delta(e.round, e.client_id)[~run.mask].any() for e in run.log.entries())
+    assert parent.mask is None
+
+
+def test_it_says_how_it_was_pruned(dense: RunFolder) -> None:
+    described = read_json(sparse_path(dense, OMP) / PRUNING)
+    assert (described["prune"], described["sparsity"], described["visits"]) == ("omp", 0.5, 0)
+    assert described["kept"] < described["parameters"]
+
+
+def test_the_answer_lies_in_the_sparse_run(dense: RunFolder) -> None:
+    sparse = RunFolder.open(sparse_path(dense, OMP))
+    assert sparse.forget_requests() == ["client-2-subtract"]
+    assert dense.forget_requests() == []
+
+
+def test_it_is_made_once(dense: RunFolder) -> None:
+    phases = Phases()
+    forget(dense, CLIENT_2, OMP.model_copy(update={"method": "fast-fedul"}), phases)
+    assert phases.titles == []
+
+
+def test_retraining_is_on_the_same_mask(dense: RunFolder, grid: Grid) -> None:
+    sparse = RunFolder.open(sparse_path(dense, OMP))
+    report = audit(sparse, CLIENT_2, ["subtract"], AuditSettings(seeds=1), grid=grid)
+    run = opened(sparse)
+    for name in ("client-2-retrain/model", "client-2-retrain/retrain-seed-1"):
+        flat = run.layout.flatten(read_sealed(sparse.path / "forget" / f"{name}.safetensors").tensors)
+        assert run.mask is not None
+        assert flat[run.mask].any()
+        assert not flat[~run.mask].any()
+    assert report.comparisons["retrain"].disparity == 0.0
+
+
+def test_an_interrupted_training_on_the_mask_goes_on(dense: RunFolder, grid: Grid, tmp_path: Path) -> None:
+    """To the bit what it would have been."""
+    settings = OMP.model_copy(update={"sparsity": 0.4})
+    whole = RunConfig().with_overrides([f"run.home={tmp_path}", *SMALL])
+    other = train(whole, grid=grid)
+    forget(other, CLIENT_2, settings, grid=grid)
+    with pytest.raises(KeyboardInterrupt):
+        forget(dense, CLIENT_2, settings, Phases(steps=2), grid)
+    cut = RunFolder.open(sparse_path(dense, settings))
+    assert not (cut.path / "model.safetensors").exists()
+    phases = Phases()
+    forget(dense, CLIENT_2, settings, phases, grid)
+    assert phases.titles == ["train omp-0.4"]
+    ends = [opened(RunFolder.open(sparse_path(folder, settings))).final for folder in (other, dense)]
+    assert ends[0].equal(ends[1])
+
+
+def test_what_cannot_be_served_is_refused_before_pruning(dense: RunFolder) -> None:
+    settings = ForgetSettings(method="subtract", prune="omp", sparsity=0.9)
+    with pytest.raises(BadInput, match="subtract does not serve a class request"):
+        forget(dense, ForgetRequest(classes=(3,)), settings)
+    assert not sparse_path(dense, settings).exists()
+
+
+def test_a_pruned_run_is_not_pruned_again(dense: RunFolder) -> None:
+    sparse = RunFolder.open(sparse_path(dense, OMP))
+    with pytest.raises(BadInput, match=r"forget\.prune: run 'omp-0\.5' is pruned already"):
+        forget(sparse, CLIENT_2, OMP)

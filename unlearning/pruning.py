@@ -1,0 +1,112 @@
+"""Prune before forgetting, over a federation: which weights of a run's model are left, and where they start.
+
+Jia, Liu, Ram, Yao, Liu, Liu, Sharma, Liu, "Model Sparsity Can Simplify Machine Unlearning", NeurIPS 2023,
+arXiv 2304.04934, section 4: the error of approximate forgetting on a mask m is O(η²t ‖m ⊙ (θ_t − θ_0)‖₂
+σ(m)), so prune first. The scores are those of `unlearning.central.prune`; training is that of the run, in
+federated rounds, with the pruned weights of every client held at zero:
+
+    omp      the run's final weights give the mask
+    imp      the same in rounds of 20 %: train on the mask, prune, rewind to the initial weights
+    synflow  the initial weights give the mask; no data, no client
+
+What is trained on the mask, from the run's initial weights on, is a run of its own, and any method works on
+it as on a dense one; `retrain` on the same mask is what the others are compared with.
+
+Cost: no round (omp, synflow), or those of the run for every further pruning step (imp); and the training on
+the mask, which is the caller's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor
+
+from strategies import wire
+from strategies.cohort import Cohort
+from strategies.mask import flat_mask_of
+from strategies.rounds import RoundResult, Start, train
+from unlearning.central.masks import Masks
+from unlearning.central.prune import PruneSettings, imp_schedule, magnitude_masks, synflow_masks
+from unlearning.methods.base import Progress
+from unlearning.run import TrainedRun
+from unlearning.settings import ForgetSettings, method_settings
+
+
+@dataclass(frozen=True, eq=False)
+class Pruning:
+    """How a run is pruned.
+
+    Parameters
+    ----------
+    run
+        A dense run; it is not altered.
+    settings
+        The section ``forget``: ``prune``, ``sparsity`` and what belongs to them.
+    input_shape
+        Of one example.
+    """
+
+    run: TrainedRun
+    settings: ForgetSettings
+    input_shape: tuple[int, ...]
+
+    def mask(self, cohort: Cohort, progress: Progress) -> Tensor:
+        """Return which parameters are left, shape [P], bool.
+
+        Parameters
+        ----------
+        cohort
+            All clients; asked by ``imp`` only.
+        progress
+            Told of every round.
+        """
+        run, settings = self.run, self._prune_settings
+        if self.settings.prune == "synflow":
+            masks = synflow_masks(run.model(run.initial), self.input_shape, settings)
+        else:
+            masks = self._by_magnitude(cohort, progress)
+        return flat_mask_of(masks, run.layout)
+
+    @property
+    def num_rounds(self) -> int:
+        """Federated rounds that `mask` takes."""
+        return max(0, len(self._schedule) - 1) * self.run.plan.rounds
+
+    @property
+    def _prune_settings(self) -> PruneSettings:
+        return method_settings(
+            PruneSettings,
+            self.settings,
+            rate="sparsity",
+            iterations="prune_iterations",
+            round_rate="prune_round_share",
+        )
+
+    @property
+    def _schedule(self) -> Sequence[float]:
+        """The sparsity after each pruning by magnitude; the first follows the run's own training."""
+        settings = self._prune_settings
+        if self.settings.prune == "imp":
+            return imp_schedule(settings.rate, settings.round_rate)
+        return [settings.rate] if self.settings.prune == "omp" else []
+
+    def _by_magnitude(self, cohort: Cohort, progress: Progress) -> Masks:
+        run = self.run
+        masks: Masks = {}
+        for done, sparsity in enumerate(self._schedule):
+            end = run.final if done == 0 else self._trained(masks, cohort, progress, done - 1)
+            masks = magnitude_masks(run.model(end), sparsity, masks)
+        return masks
+
+    def _trained(self, masks: Masks, cohort: Cohort, progress: Progress, trainings_before: int) -> Tensor:
+        """Return the weights after training on masks from the run's initial ones on, shape [P]."""
+        run, mask = self.run, flat_mask_of(masks, self.run.layout)
+        before = trainings_before * run.plan.rounds
+
+        def report(result: RoundResult, _: Strategy) -> None:
+            progress(before + result.round, self.num_rounds, result.metrics)
+
+        start = Start(wire.FlatRecord(run.initial * mask, run.layout))
+        arrays = train(run.plan, cohort.masked(mask), start, on_round=report)
+        return wire.flat_of(arrays, run.layout)
