@@ -77,12 +77,31 @@ class ExactSum:
         """
         if not weight > 0 or self.weight + weight > self._weight_bound:
             raise ValueError(f"weight {weight} is not positive or passes the bound {self._weight_bound}")
-        if len(delta) and not float(torch.linalg.vector_norm(delta, math.inf)) <= MAX_ABS_UPDATE:
+        if len(delta) and not largest_entry(delta) <= MAX_ABS_UPDATE:
             raise ValueError(f"an entry of the update is not within ±{MAX_ABS_UPDATE}")
         factor = weight * self._scale
         for part, total in zip(torch.split(delta, _BLOCK), torch.split(self._total, _BLOCK), strict=True):
             total.add_(part.double().mul_(factor).to(torch.int64))
         self._weights.append(weight)
+
+    def added_to(self, flat: Tensor) -> Tensor:
+        """Return flat + mean, added in float64 and rounded once to float32, shape [size].
+
+        No float64 copy of the whole vector is made.
+
+        Raises
+        ------
+        ValueError
+            If nothing was added.
+        """
+        if not self._weights:
+            raise ValueError("the mean of no updates is undefined")
+        result = torch.empty_like(flat)
+        factor = self._scale * self.weight
+        blocks = (torch.split(vector, _BLOCK) for vector in (result, flat, self._total))
+        for part, start, total in zip(*blocks, strict=True):
+            part.copy_(start.double() + total.double().div_(factor))
+        return result
 
     def mean(self) -> Tensor:
         """Return Σ weight·delta / Σ weight, shape [size], float64.
@@ -95,6 +114,12 @@ class ExactSum:
         if not self._weights:
             raise ValueError("the mean of no updates is undefined")
         return self._total.double().div_(self._scale * self.weight)
+
+
+def largest_entry(flat: Tensor) -> float:
+    """Return the largest absolute entry of a vector that is not empty; NaN if there is one."""
+    low, high = torch.aminmax(flat)  # Eighteen times as fast as the maximum norm.
+    return max(-float(low), float(high)) if not math.isnan(float(low)) else math.nan
 
 
 def apply_mean(flat: Tensor, mean_delta: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from strategies import wire
-from strategies.aggregation import DEFAULT_WEIGHT_BOUND, ExactSum, MetricMeans, apply_mean
+from strategies.aggregation import DEFAULT_WEIGHT_BOUND, ExactSum, MetricMeans
 from strategies.guard import Reference, checked
 from strategies.local_training import ClientJob, LocalResult, local_train
 
@@ -81,7 +81,7 @@ class FedAvg(Strategy):
             metrics.add(update.metrics, update.num_examples)
         if total.count == 0:
             return None, None
-        flat = apply_mean(self._reference.flat, total.mean())
+        flat = total.added_to(self._reference.flat)
         return wire.FlatRecord(flat, self._reference.layout), MetricRecord(dict(metrics.means()))
 
     def configure_evaluate(

@@ -17,7 +17,7 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from strategies import wire
-from strategies.aggregation import MAX_ABS_UPDATE
+from strategies.aggregation import MAX_ABS_UPDATE, largest_entry
 from strategies.wrapper import StrategyWrapper
 
 
@@ -146,7 +146,7 @@ def _checked_norm(delta: Tensor) -> float:
         raise Rejected("NaN in the parameters")
     if norm <= MAX_ABS_UPDATE:
         return norm
-    largest = float(torch.linalg.vector_norm(delta, math.inf))
+    largest = largest_entry(delta)
     if not math.isfinite(largest):
         raise Rejected("Inf in the parameters" if math.isinf(largest) else "NaN in the parameters")
     if largest > MAX_ABS_UPDATE:
