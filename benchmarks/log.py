@@ -1,8 +1,9 @@
 """What the update log costs: seconds of a round, and bytes per client and round.
 
 The project's own training loop runs the same rounds without a log and with each kind of log, in turns, in one
-process tree. Two shares of a round's time are given: the time that the server spends in calls of the log, and
-how much longer the logged rounds took, which adds what the log's threads take from the workers, and noise.
+process tree. The log's share is what the server waits for in calls of the log, by the rest of that round, so
+both see the machine in the same state. The rounds' own seconds are given beside it: they add what the log's
+threads take from the workers, and can be compared on a quiet machine only.
 """
 
 import os
@@ -50,9 +51,9 @@ class TimedLog:
         self.seconds = 0.0
         self.add_seconds: list[float] = []
 
-    def begin_round(self, server_round: int) -> None:
+    def begin_round(self, server_round: int, expected_weight: float | None = None) -> None:
         """Begin a round."""
-        self._timed(self.log.begin_round, server_round)
+        self._timed(self.log.begin_round, server_round, expected_weight)
 
     def add(
         self,
@@ -100,6 +101,7 @@ class Rounds:
         self._plan = TrainingPlan(config.strategy, config.selection, task.job.rounds, config.run.seed)
         self._state = build_model(config.model, (1, 28, 28), 10, config.run.seed).state_dict()
         self.layout = wire.Layout.of(self._state)
+        self.num_examples = {info.node_id: info.num_examples for info in cohort.clients.values()}
 
     def measure(self, layer: Layer | None) -> list[float]:
         """Train; return the seconds of each round."""
@@ -146,15 +148,13 @@ def run(
             for kind in KINDS:
                 measured[kind].append(_measure(loop, *kind, folder or None, num_clients * rounds))
                 observer.advance(" ".join(kind))
-    middle = statistics.median(plain)
-    results = [_result(kind, found, middle, rounds) for kind, found in measured.items()]
     return {
         "machine": machine(),
         "workers": workers,
         "clients": num_clients,
         "model-bytes": loop.layout.size * 4,
-        "round-seconds-without-log": middle,
-        "results": results,
+        "round-seconds-without-log": statistics.median(plain),
+        "results": [_result(kind, found) for kind, found in measured.items()],
     }
 
 
@@ -179,27 +179,18 @@ def _measure(
         UpdateLog.create(Path(path) / "log", loop.layout, retention, dtype) as log,
     ):
         timed = TimedLog(log)
-        rounds = loop.measure(lambda inner: LoggedStrategy(inner, cast(UpdateLog, timed)))
+        rounds = loop.measure(lambda inner: LoggedStrategy(inner, cast(UpdateLog, timed), loop.num_examples))
         log.compact()
         return {
-            "round": statistics.median(rounds),
-            "server": timed.seconds / len(rounds),
-            "add": statistics.median(timed.add_seconds),
-            "bytes": log.stored_bytes() / num_updates,
+            "round-seconds": statistics.median(rounds),
+            "server-seconds": timed.seconds / len(rounds),
+            "share": timed.seconds / (sum(rounds) - timed.seconds),
+            "add-seconds": statistics.median(timed.add_seconds),
+            "bytes-per-client-and-round": log.stored_bytes() / num_updates,
+            "bytes-per-client": log.stored_bytes() / num_updates * len(rounds),
         }
 
 
-def _result(
-    kind: tuple[str, str], found: list[dict[str, float]], plain: float, rounds: int
-) -> dict[str, Any]:
+def _result(kind: tuple[str, str], found: list[dict[str, float]]) -> dict[str, Any]:
     middle = {key: statistics.median(each[key] for each in found) for key in found[0]}
-    return {
-        "retention": kind[0],
-        "dtype": kind[1],
-        "server-seconds-per-round": middle["server"],
-        "server-share": middle["server"] / plain,
-        "longer-share": middle["round"] / plain - 1,
-        "add-seconds": middle["add"],
-        "bytes-per-client-and-round": middle["bytes"],
-        "bytes-per-client": middle["bytes"] * rounds,
-    }
+    return {"retention": kind[0], "dtype": kind[1], **middle}

@@ -17,23 +17,22 @@ begins a round has the one before it in a checkpoint, so a run can be rewound to
 """
 
 import json
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from pathlib import Path
 from typing import Self, final
 
 from torch import Tensor
 
-from strategies.errors import BadInput, LetheError, RunCorrupt
-from strategies.files import TEMPORARY, not_written
+from strategies.errors import LetheError
 from strategies.log import contents
 from strategies.log.background import Background
+from strategies.log.folder import INDEX, check_folder, make_folder
 from strategies.log.index import Entry, Index
-from strategies.log.lock import LOCK, WriterLock
+from strategies.log.lock import WriterLock, kept_if_opened
 from strategies.log.purge import begin_purge, complete_purge
-from strategies.log.reading import INDEX, LogReader
+from strategies.log.reading import LogReader
 from strategies.log.retention import Retention, check_dtype
-from strategies.log.round_writer import RoundWriter
+from strategies.log.round_writer import Plan, RoundWriter
 from strategies.log.spool import Spool
 from strategies.wire import Layout
 
@@ -85,15 +84,9 @@ class UpdateLog(LogReader):
             If the disk does not take the log.
         """
         check_dtype(Retention.parse(retention), dtype)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise not_written(path, error) from error
-        half_written = {name + end for name in (LOCK, INDEX + TEMPORARY) for end in ("", "-journal")}
-        if found := sorted({entry.name for entry in path.iterdir()} - half_written):
-            raise BadInput(f"{path}: holds '{found[0]}' already; a new update log needs a folder of its own")
+        make_folder(path)
         described = json.dumps({"names": layout.names, "shapes": layout.shapes})
-        with _kept_if_opened(WriterLock(path)) as lock:
+        with kept_if_opened(path) as lock:
             Index.create(path / INDEX, {"layout": described, "retention": retention, "dtype": dtype})
             return UpdateLog(path, lock)
 
@@ -117,15 +110,10 @@ class UpdateLog(LogReader):
         LetheError
             If it is to be written and another process does so already.
         """
-        if not path.is_dir() or not any(path.iterdir()):
-            raise BadInput(f"{path}: no update log here; train with log.enabled = true to have one")
-        if not (path / INDEX).exists():
-            raise RunCorrupt(
-                f"{path / INDEX}: missing; the log is half written or lost its index, restore a copy"
-            )
+        check_folder(path)
         if not write:
             return UpdateLog(path, None)
-        with _kept_if_opened(WriterLock(path)) as lock:
+        with kept_if_opened(path) as lock:
             log = UpdateLog(path, lock)
             complete_purge(log._index, log._blobs)
             contents.remove_orphans(log._index, log._blobs, log.retention)
@@ -148,8 +136,16 @@ class UpdateLog(LogReader):
             self._lock.release()
             self._lock = None
 
-    def begin_round(self, server_round: int) -> None:
+    def begin_round(self, server_round: int, expected_weight: float | None = None) -> None:
         """Begin a round; the one before it must be safe in the run's checkpoint.
+
+        Parameters
+        ----------
+        server_round
+            Which round.
+        expected_weight
+            What the raw weights will probably add up to. It changes nothing but the time that `sum` takes:
+            if it is right, sums are ready when the last update has come, otherwise they are made then.
 
         Raises
         ------
@@ -157,19 +153,14 @@ class UpdateLog(LogReader):
             If the log is open for reading only, a round is unfinished, or this round is not after the last.
         """
         self._check_writable()
-        last = max(self.rounds(), default=0)
-        if self._writer is not None or server_round <= last:
-            unfinished = (
-                f"round {self._writer.round} is unfinished" if self._writer else f"round {last} is the last"
-            )
-            raise LetheError(
-                f"update log: cannot begin round {server_round}, {unfinished}; commit, abandon or rewind"
-            )
-        self.compact()
+        self._check_next(server_round)
+        sums = {}
+        if self.retention.kind == "sum":
+            self._background.submit(self._blobs.remove, contents.superseded_sums(self._index))
+            sums = self._index.newest()
+        plan = Plan(server_round, expected_weight, sums, self._trusted_from)
         dtype = check_dtype(self.retention, self.dtype)
-        self._writer = RoundWriter(
-            self._blobs, self.retention, dtype, server_round, self._background, self._spool
-        )
+        self._writer = RoundWriter(self._blobs, self.retention, dtype, plan, self._background, self._spool)
 
     def add(
         self,
@@ -227,8 +218,7 @@ class UpdateLog(LogReader):
         """
         writer = self._begun(server_round)
         try:
-            sums = self._index.newest() if self.retention.kind == "sum" else {}
-            self._index.commit(server_round, averaging, writer.finish(sums, self._trusted_from))
+            self._index.commit(server_round, averaging, writer.finish())
         except BaseException:
             self.abandon()
             raise
@@ -247,8 +237,7 @@ class UpdateLog(LogReader):
         """
         self._check_writable()
         if self.retention.kind == "sum":
-            for entry in contents.superseded_sums(self._index):
-                self._blobs.remove(entry.round, entry.client_id)
+            self._blobs.remove(contents.superseded_sums(self._index))
 
     def rewind(self, last_round: int) -> None:
         """Forget all rounds after `last_round`.
@@ -295,17 +284,17 @@ class UpdateLog(LogReader):
         if self._lock is None:
             raise LetheError(f"{self.path}: the update log was opened for reading, or is closed")
 
+    def _check_next(self, server_round: int) -> None:
+        last = max(self.rounds(), default=0)
+        if self._writer is None and server_round > last:
+            return
+        reason = f"round {self._writer.round} is unfinished" if self._writer else f"round {last} is the last"
+        raise LetheError(
+            f"update log: cannot begin round {server_round}, {reason}; commit, abandon or rewind"
+        )
+
     def _begun(self, server_round: int) -> RoundWriter:
         self._check_writable()
         if self._writer is None or self._writer.round != server_round:
             raise LetheError(f"update log: round {server_round} was not begun")
         return self._writer
-
-
-@contextmanager
-def _kept_if_opened(lock: WriterLock) -> Iterator[WriterLock]:
-    try:
-        yield lock
-    except BaseException:
-        lock.release()
-        raise

@@ -13,9 +13,11 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -23,7 +25,10 @@ from strategies.errors import LetheError, RunCorrupt
 from strategies.files import erase, not_written, read_bytes, sync_folder, write_all
 from strategies.tensor_file import decode, encode
 
+FloatVector = npt.NDArray[np.float32]
+
 _DELTA = "delta"
+_PIECE = 1 << 18  # Entries: a megabyte
 _SUFFIX = ".safetensors"
 _ROUND_FOLDER = re.compile(r"\d{5,}")
 
@@ -94,6 +99,26 @@ class Blobs:
             raise RunCorrupt(f"{path}: holds shape {tuple(values.shape)}, expected ({self._size},)")
         return values
 
+    def add_to(self, values: FloatVector, server_round: int, client_id: str, sha256: str | None) -> None:
+        """Add the vector in a float32 file to `values`, shape [size], in place and piece by piece.
+
+        Raises
+        ------
+        RunCorrupt
+            If the file is missing or damaged; see `read`.
+        """
+        path = self.file(server_round, client_id)
+        if sha256 is not None:
+            self.read(server_round, client_id, sha256)
+        try:
+            with path.open("rb") as file:
+                file.seek(8 + int.from_bytes(file.read(8), "little"))
+                for start in range(0, self._size, _PIECE):
+                    part = values[start : start + _PIECE]
+                    part += np.fromfile(file, np.float32, len(part))
+        except (OSError, ValueError) as error:
+            raise RunCorrupt(f"{path}: cannot be read ({error})") from error
+
     def sync(self, server_round: int, client_ids: list[str], *, keep_cached: bool) -> None:
         """Wait until the blobs of a round are on the disk, names included.
 
@@ -119,12 +144,25 @@ class Blobs:
             sync_folder(self.file(server_round, "").parent)
             sync_folder(self.path)
 
-    def remove(self, server_round: int, client_id: str) -> None:
-        """Delete one blob, and the round's folder when that was the last one."""
-        path = self.file(server_round, client_id)
-        path.unlink(missing_ok=True)
-        if path.parent.is_dir() and not any(path.parent.iterdir()):
-            path.parent.rmdir()
+    def remove(self, blobs: Iterable[tuple[int, str]]) -> None:
+        """Delete the blobs of these rounds and clients, and the rounds' folders where nothing is left.
+
+        Raises
+        ------
+        LetheError
+            If the disk does not let go of one.
+        """
+        paths = [self.file(server_round, client_id) for server_round, client_id in blobs]
+        try:
+            for path in paths:
+                path.unlink(missing_ok=True)
+            for folder in {path.parent for path in paths}:
+                if folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
+        except OSError as error:
+            raise LetheError(
+                f"{self.path}: files that are no longer needed cannot be deleted ({error})"
+            ) from error
 
     def erase(self, client_id: str) -> None:
         """Overwrite and delete every blob of a client, whatever round it is of."""

@@ -41,11 +41,12 @@ def _sha256(value: object) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
-def superseded_sums(index: Index) -> list[Entry]:
-    """Return the entries whose sums the last round replaced: only a rewind by one round needs those files."""
+def superseded_sums(index: Index) -> list[tuple[int, str]]:
+    """Return round and client of the sums that the last round replaced: only a rewind by one needs them."""
     last_round = max(index.rounds(), default=0)
     before = index.newest(last_round)
-    return [before[entry.client_id] for entry in index.entries(last_round) if entry.client_id in before]
+    took_part = (entry.client_id for entry in index.entries(last_round))
+    return [(before[client_id].round, client_id) for client_id in took_part if client_id in before]
 
 
 def kept_entries(index: Index, retention: Retention) -> list[Entry]:
@@ -56,10 +57,10 @@ def kept_entries(index: Index, retention: Retention) -> list[Entry]:
 
 def remove_orphans(index: Index, blobs: Blobs, retention: Retention) -> None:
     """Delete the files that the index does not name: those of a round that was never completed."""
-    entries = kept_entries(index, retention)
+    wanted = [(entry.round, entry.client_id) for entry in kept_entries(index, retention)]
     if retention.kind == "sum":
-        entries += superseded_sums(index)
-    blobs.keep_only({blobs.file(entry.round, entry.client_id) for entry in entries})
+        wanted += superseded_sums(index)
+    blobs.keep_only({blobs.file(server_round, client_id) for server_round, client_id in wanted})
 
 
 def find_damage(

@@ -1,6 +1,8 @@
 """A lock that ends with its holder, so that two processes never write one log."""
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from strategies.errors import LetheError
@@ -40,3 +42,14 @@ class WriterLock:
     def release(self) -> None:
         """Let others write; a second release does nothing."""
         self._connection.close()
+
+
+@contextmanager
+def kept_if_opened(folder: Path) -> Iterator[WriterLock]:
+    """Lock a log, and release it if what is done inside fails."""
+    lock = WriterLock(folder)
+    try:
+        yield lock
+    except BaseException:
+        lock.release()
+        raise

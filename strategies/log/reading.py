@@ -10,13 +10,11 @@ from torch import Tensor
 from strategies.errors import BadInput, RunCorrupt
 from strategies.log import contents
 from strategies.log.blobs import Blobs
+from strategies.log.folder import INDEX
 from strategies.log.index import Entry, Index
 from strategies.log.purge import Purge, purges_in
 from strategies.log.retention import Retention
 from strategies.wire import Layout
-
-INDEX = "index.sqlite"
-"""Name of the index's file."""
 
 
 class LogReader:

@@ -18,17 +18,42 @@ from strategies.log.spool import Spool
 
 
 @dataclass(frozen=True)
+class Plan:
+    """What is known of a round before its first update.
+
+    Parameters
+    ----------
+    round
+        Which.
+    expected_weight
+        What the updates' weights will probably add up to; None: unknown.
+    sums
+        Under retention `sum`, each client's last entry before this round.
+    trusted_from
+        Sums of this round or a later one were written by this process and need no check.
+    """
+
+    round: int
+    expected_weight: float | None
+    sums: Mapping[str, Entry]
+    trusted_from: int
+
+
+@dataclass(frozen=True)
 class _Update:
-    """What is remembered of an update besides its entries; `sha256` is known once it is written."""
+    """What is remembered of an update besides its entry; `sha256` is known once it is written."""
 
     weight_raw: float
     num_examples: int
     norm: float
-    sha256: Future[str] | None
+    sha256: Future[str | None] | None
 
 
 class RoundWriter:
     """Writer of one round.
+
+    Under retention `sum` an update's weight is known only when all have come. The updates wait in the spool,
+    and the sums are made at the end; or at once, with the expected weights, and again if these were wrong.
 
     Parameters
     ----------
@@ -36,12 +61,12 @@ class RoundWriter:
         Where the files go.
     retention, dtype
         What is kept, and how precisely.
-    server_round
-        Which round.
+    plan
+        Which round, and what is known of it.
     background
         What writes meanwhile.
     spool
-        Where updates wait for the sum of the round's weights, under retention `sum`.
+        Where updates wait.
     """
 
     def __init__(
@@ -49,11 +74,12 @@ class RoundWriter:
         blobs: Blobs,
         retention: Retention,
         dtype: torch.dtype,
-        server_round: int,
+        plan: Plan,
         background: Background,
         spool: Spool,
     ) -> None:
-        self.round = server_round
+        self.round = plan.round
+        self._plan = plan
         self._blobs = blobs
         self._retention = retention
         self._dtype = dtype
@@ -69,40 +95,31 @@ class RoundWriter:
             raise LetheError(
                 f"update log: client '{client_id}' has weight {weight_raw}, expected a positive number"
             )
-        sha256 = None
+        sha256: Future[str | None] | None = None
         self._background.make_room()
         if self._retention.keeps(self.round):
             content = pack(client_id, delta, self._dtype)
             sha256 = self._background.submit(self._blobs.write, self.round, client_id, content)
         elif self._retention.kind == "sum":
             content = pack(client_id, delta, self._dtype)
-            self._background.submit(self._spool.write, client_id, content)
+            sha256 = self._background.submit(self._spooled, client_id, content, weight_raw)
         self._updates[client_id] = _Update(weight_raw, num_examples, norm, sha256)
 
-    def finish(self, sums: Mapping[str, Entry], trusted_from: int) -> list[Entry]:
-        """Wait until the round is on the disk and return its entries.
-
-        Parameters
-        ----------
-        sums
-            Under retention `sum`, each client's last entry before this round.
-        trusted_from
-            Sums of this round or a later one were written by this process and need no check.
-        """
+    def finish(self) -> list[Entry]:
+        """Wait until the round is on the disk and return its entries."""
         self._background.finish()
         total = math.fsum(update.weight_raw for update in self._updates.values())
-        weights = {client_id: update.weight_raw / total for client_id, update in self._updates.items()}
         hashes = {client_id: update.sha256 for client_id, update in self._updates.items()}
-        if self._retention.kind == "sum":
-            for client_id, weight in weights.items():
-                old = sums.get(client_id)
-                trusted = old is not None and old.round >= trusted_from
-                hashes[client_id] = self._background.submit(self._add_to_sum, client_id, weight, old, trusted)
+        if self._retention.kind == "sum" and total != self._plan.expected_weight:
+            for client_id, update in self._updates.items():
+                hashes[client_id] = self._background.submit(
+                    self._summed, client_id, update.weight_raw / total
+                )
             self._background.finish()
-            self._spool.clear()
+        self._spool.clear()
         on_disk = [client_id for client_id, sha256 in hashes.items() if sha256 is not None]
         self._blobs.sync(self.round, on_disk, keep_cached=self._retention.kind == "sum")
-        return [self._entry(client_id, weights[client_id], hashes[client_id]) for client_id in self._updates]
+        return [self._entry(client_id, total, hashes[client_id]) for client_id in self._updates]
 
     def abandon(self) -> None:
         """Delete what was written of the round."""
@@ -110,17 +127,23 @@ class RoundWriter:
         self._blobs.remove_round(self.round)
         self._spool.clear()
 
-    def _add_to_sum(self, client_id: str, weight: float, old: Entry | None, trusted: bool) -> str:
+    def _spooled(self, client_id: str, content: bytearray, weight_raw: float) -> str | None:
+        self._spool.write(client_id, content)
+        expected = self._plan.expected_weight
+        return None if expected is None else self._summed(client_id, weight_raw / expected)
+
+    def _summed(self, client_id: str, weight: float) -> str:
         """Write the client's sum after this round, S + w·δ, to a file of its own; the old sum stays."""
         content = self._spool.read(client_id)
         values = unpack(content).numpy()
         np.multiply(values, np.float32(weight), out=values)
-        if old is not None:
-            total = self._blobs.read(old.round, client_id, None if trusted else old.sha256)
-            np.add(values, total.numpy(), out=values)
+        if (old := self._plan.sums.get(client_id)) is not None:
+            known = old.round >= self._plan.trusted_from
+            self._blobs.add_to(values, old.round, client_id, None if known else old.sha256)
         return self._blobs.write(self.round, client_id, content)
 
-    def _entry(self, client_id: str, weight: float, sha256: Future[str] | None) -> Entry:
+    def _entry(self, client_id: str, total: float, sha256: Future[str | None] | None) -> Entry:
         update = self._updates[client_id]
         digest = None if sha256 is None else sha256.result()
+        weight = update.weight_raw / total
         return Entry(self.round, client_id, update.num_examples, weight, update.norm, digest)

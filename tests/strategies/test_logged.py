@@ -137,6 +137,19 @@ def test_updates_are_logged_one_at_a_time(log: UpdateLog) -> None:
     assert added == ["a", "b"]
 
 
+@pytest.mark.parametrize(("described", "expected"), [({1: 1, 2: 3}, 4), ({1: 1}, None), (None, None)])
+def test_the_examples_of_those_who_are_asked_are_expected(
+    log: UpdateLog, monkeypatch: pytest.MonkeyPatch, described: dict[int, int] | None, expected: int | None
+) -> None:
+    begun = []
+    monkeypatch.setattr(log, "begin_round", lambda *args: begun.append(args))
+    sent = wire.record_of({"w": one(10.0)})
+    strategy = LoggedStrategy(FedAvg(), log, described)
+    messages = list(strategy.configure_train(3, sent, ConfigRecord({}), Nodes()))  # type: ignore[arg-type]
+    strategy.aggregate_train(3, [])
+    assert ([m.metadata.dst_node_id for m in messages], begun) == ([1, 2], [(3, expected)])
+
+
 def test_a_round_without_a_model_is_not_in_the_log(log: UpdateLog) -> None:
     assert run_round(guarded(Failing(FedAvg()), log), 1, replies()) is None
     assert run_round(guarded(FedAvg(), log), 2, []) is None

@@ -129,6 +129,19 @@ def test_interval_keeps_the_updates_of_some_rounds_and_the_numbers_of_all(tmp_pa
         log.weighted_sum("b")
 
 
+@pytest.mark.parametrize("factor", [1.0, 0.5, 1000.0])
+def test_an_expected_weight_changes_nothing_but_time(tmp_path: Path, factor: float) -> None:
+    """Right or wrong: every hash is the one without it."""
+    rounds = random_rounds(3, CLIENTS, SIZE)
+    plain = make_log(tmp_path / "plain", rounds, "sum", layout=WIDE)
+    with UpdateLog.create(tmp_path / "log", WIDE, "sum") as log:
+        for number, updates in enumerate(rounds, start=1):
+            total = sum(weight for weight, _ in updates.values())
+            write_round(log, number, updates, expected_weight=factor * total)
+        assert log.entries() == plain.entries()
+        assert (files_of(log), log.verify()) == (files_of(plain), {})
+
+
 def test_sum_is_one_file_per_client_whatever_the_rounds(tmp_path: Path) -> None:
     with UpdateLog.create(tmp_path / "log", WIDE, "sum") as log:
         for number, updates in enumerate(random_rounds(5, CLIENTS, SIZE), start=1):

@@ -35,9 +35,16 @@ HAND_WORKED: Sequence[Round] = (
 """Weights 1/4 and 3/4, then 1/2 and 1/2: a adds up to 2/4 + 1/2 = 1, b to 3·4/4 − 1/2 = 2.5."""
 
 
-def write_round(log: UpdateLog, number: int, updates: Round, *, averaging: bool = True) -> None:
+def write_round(
+    log: UpdateLog,
+    number: int,
+    updates: Round,
+    *,
+    averaging: bool = True,
+    expected_weight: float | None = None,
+) -> None:
     """Add and commit one round, clients in the given order."""
-    log.begin_round(number)
+    log.begin_round(number, expected_weight)
     for client_id, (weight, delta) in updates.items():
         log.add(number, client_id, weight, int(weight), delta, float(delta.norm()))
     log.commit_round(number, averaging)
@@ -91,7 +98,8 @@ def write_for_ever(path: Path, retention: str) -> None:
     number = max(log.rounds(), default=0)
     while True:
         number += 1
-        write_round(log, number, {c: (1, killed_update(number, c)) for c in KILLED_CLIENTS})
+        updates = {c: (1.0, killed_update(number, c)) for c in KILLED_CLIENTS}
+        write_round(log, number, updates, expected_weight=3.0 + number % 2)  # Right in every other round
 
 
 def checkpoint_for_ever(path: Path) -> None:

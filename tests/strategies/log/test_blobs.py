@@ -56,8 +56,7 @@ def test_removing_the_last_file_removes_the_folder(tmp_path: Path) -> None:
     blobs = Blobs(tmp_path, 1)
     for client_id in "ab":
         blobs.write(1, client_id, pack(client_id, torch.ones(1), torch.float32))
-    blobs.remove(1, "a")
+    blobs.remove([(1, "a")])
     assert blobs.file(1, "b").exists()
-    blobs.remove(1, "b")
-    blobs.remove(1, "b")
+    blobs.remove([(1, "a"), (1, "b"), (7, "c")])
     assert not (tmp_path / "00001").exists()
