@@ -18,6 +18,7 @@ the mask, which is the caller's.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
@@ -26,6 +27,7 @@ from strategies import wire
 from strategies.cohort import Cohort
 from strategies.mask import flat_mask_of
 from strategies.rounds import RoundResult, Start, train
+from strategies.run_folder import RunFolder
 from unlearning.central.masks import Masks
 from unlearning.central.prune import PruneSettings, imp_schedule, magnitude_masks, synflow_masks
 from unlearning.methods.base import Progress
@@ -110,3 +112,27 @@ class Pruning:
         start = Start(wire.FlatRecord(run.initial * mask, run.layout))
         arrays = train(run.plan, cohort.masked(mask), start, on_round=report)
         return wire.flat_of(arrays, run.layout)
+
+
+def sparse_name(settings: ForgetSettings) -> str:
+    """Return the name of the folder of a run pruned with these settings.
+
+    Examples
+    --------
+    >>> sparse_name(ForgetSettings(prune="omp"))
+    'omp-0.95'
+    >>> sparse_name(ForgetSettings(prune="imp", sparsity=0.9, prune_round_share=0.5))
+    'imp-0.9-0.5'
+    """
+    defaults = ForgetSettings()
+    parts: list[object] = [settings.prune, settings.sparsity]
+    if settings.prune == "synflow" and settings.prune_iterations != defaults.prune_iterations:
+        parts.append(settings.prune_iterations)
+    if settings.prune == "imp" and settings.prune_round_share != defaults.prune_round_share:
+        parts.append(settings.prune_round_share)
+    return "-".join(map(str, parts))
+
+
+def sparse_path(folder: RunFolder, settings: ForgetSettings) -> Path:
+    """Return where the run that a method works on lies: the folder of the run itself if nothing is pruned."""
+    return folder.path if settings.prune == "none" else folder.path / "pruned" / sparse_name(settings)

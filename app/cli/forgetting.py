@@ -27,6 +27,8 @@ def forget(  # noqa: PLR0913, PLR0917  # a parameter per option
     method: Annotated[
         str, typer.Option("--method", metavar="NAME", help="See lethe methods; default: the run's own.")
     ] = "",
+    prune: options.Prune = "",
+    sparsity: options.Sparsity = None,
     audit: Annotated[
         bool, typer.Option("--audit", help="Measure the result, too; retrains without the data for that.")
     ] = False,
@@ -39,11 +41,15 @@ def forget(  # noqa: PLR0913, PLR0917  # a parameter per option
     folder = options.open_run(run, home)
     request = options.read_request(client, label, samples)
     chosen = [*(overrides or ()), *([f"forget.method={method}"] if method else [])]
-    config = _config(folder, chosen, ("forget", "audit") if audit else ("forget",))
+    chosen += options.pruning(prune, sparsity)
+    config = resolved(folder, chosen, ("forget", "audit") if audit else ("forget",))
     from app import workflows
+    from strategies.run_folder import RunFolder
+    from unlearning.pruning import sparse_path
 
     with interruptible(_AGAIN), output.observed() as observer:
         name = workflows.forget(folder, request, config.forget, observer)
+        folder = RunFolder(sparse_path(folder, config.forget))
         if audit:
             workflows.audit(folder, request, [config.forget.method], config.audit, observer)
     _finish_forgetting(folder, name, json)
@@ -66,7 +72,7 @@ def audit(  # noqa: PLR0913, PLR0917  # a parameter per option
     """Measure how complete a forgetting is, against a model retrained without the data."""
     folder = options.open_run(run, home)
     request = options.read_request(client, label, samples)
-    config = _config(folder, overrides or [], ("audit",))
+    config = resolved(folder, overrides or [], ("audit",))
     methods = list(dict.fromkeys(method or _methods_used(folder, request)))
     from app import workflows
     from app.report import write_report
@@ -86,7 +92,7 @@ def audit(  # noqa: PLR0913, PLR0917  # a parameter per option
     output.print_line(f"report: {report}")
 
 
-def _config(folder: "RunFolder", overrides: Sequence[str], sections: Sequence[str]) -> RunConfig:
+def resolved(folder: "RunFolder", overrides: Sequence[str], sections: Sequence[str]) -> RunConfig:
     """Return the run's config with what the command may set replaced."""
     for override in overrides:
         if override.partition(".")[0].strip() not in sections:

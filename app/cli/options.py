@@ -39,6 +39,14 @@ Samples = Annotated[
         "--samples", metavar="FILE.json", help='Examples to forget: {"client-id": [positions in its data]}.'
     ),
 ]
+Prune = Annotated[
+    str,
+    typer.Option("--prune", metavar="HOW", help="Prune first: omp, synflow or imp; default: the run's own."),
+]
+Sparsity = Annotated[
+    float | None,
+    typer.Option("--sparsity", metavar="SHARE", help="Share of the weights to prune (forget.sparsity)."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object; progress goes to stderr.")]
 
 
@@ -94,3 +102,11 @@ def read_request(
         raise BadInput("what to forget: give --client, --class or --samples, exactly one kind of them")
     read = {} if samples is None else read_samples(samples)
     return ForgetRequest(tuple(clients or ()), tuple(classes or ()), read)
+
+
+def pruning(prune: str, sparsity: float | None) -> list[str]:
+    """Return the overrides of the run config that ``--prune`` and ``--sparsity`` stand for."""
+    return [
+        *([f"forget.prune={prune}"] if prune else []),
+        *([f"forget.sparsity={sparsity}"] if sparsity is not None else []),
+    ]

@@ -19,37 +19,13 @@ from strategies.cohort import Traffic
 from strategies.errors import BadInput
 from strategies.mask import masks_in
 from strategies.run_folder import MODEL, RunFolder
-from unlearning.pruning import Pruning
+from unlearning.pruning import Pruning, sparse_name, sparse_path
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
 
 PRUNING = "pruning.json"
 """Name of the file that says how a run was pruned."""
 _KEYS = ("prune", "sparsity", "prune-iterations", "prune-round-share")
-
-
-def sparse_name(settings: ForgetSettings) -> str:
-    """Return the name of the folder of a run pruned with these settings.
-
-    Examples
-    --------
-    >>> sparse_name(ForgetSettings(prune="omp"))
-    'omp-0.95'
-    >>> sparse_name(ForgetSettings(prune="imp", sparsity=0.9, prune_round_share=0.5))
-    'imp-0.9-0.5'
-    """
-    defaults = ForgetSettings()
-    parts: list[object] = [settings.prune, settings.sparsity]
-    if settings.prune == "synflow" and settings.prune_iterations != defaults.prune_iterations:
-        parts.append(settings.prune_iterations)
-    if settings.prune == "imp" and settings.prune_round_share != defaults.prune_round_share:
-        parts.append(settings.prune_round_share)
-    return "-".join(map(str, parts))
-
-
-def sparse_path(folder: RunFolder, settings: ForgetSettings) -> Path:
-    """Return where the run that a method works on lies: the folder of the run itself if nothing is pruned."""
-    return folder.path if settings.prune == "none" else folder.path / "pruned" / sparse_name(settings)
 
 
 def prune(

@@ -49,6 +49,7 @@ class Workflows:
     home: Path
     calls: list[tuple[Any, ...]] = field(default_factory=list)
     fails: BaseException | None = None
+    answers_in: RunFolder | None = None
 
     def train(self, config: RunConfig, observer: Any) -> RunFolder:
         """Leave a finished run, or one that has only begun if it is to fail."""
@@ -68,7 +69,8 @@ class Workflows:
         observer.phase("forget", 1)
         observer.advance("1 of 1", {})
         self._fail()
-        return add_forgetting(folder, settings.method, request.to_json(), audited=False).name
+        answered = self.answers_in or folder
+        return add_forgetting(answered, settings.method, request.to_json(), audited=False).name
 
     def audit(
         self, folder: RunFolder, request: ForgetRequest, methods: list[str], settings: Any, observer: Any

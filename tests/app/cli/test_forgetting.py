@@ -107,3 +107,24 @@ def test_audit_in_words(lethe: Command, study: RunFolder) -> None:
     assert [line.split()[0] for line in lines[2:5]] == ["before", "after", "retrained"]
     assert lines[5] == "note: the backdoor did not take: no conclusion"
     assert lines[6] == "disparity: 0.6 points (mean distance to the retrained model)"
+
+
+def test_pruning_reaches_the_settings_and_its_answer_is_found(
+    lethe: Command, workflows: Workflows, study: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer lies in the folder of the sparse run, and so do its audit and report."""
+    sparse = new_run(study.path / "pruned", "omp-0.9")
+    add_rounds(sparse)
+    finish(sparse)
+    monkeypatch.setattr(workflows, "answers_in", sparse)
+    arguments = ["--client", "1", "--prune", "omp", "--sparsity", "0.9", "--audit", "--json"]
+    document = json.loads(lethe("forget", "study", *arguments).out)
+    assert (workflows.calls[0][2].prune, workflows.calls[0][2].sparsity) == ("omp", 0.9)
+    assert document["path"] == str(sparse.path)
+    assert document["audit"]["disparity"] == 0.625
+
+
+def test_sparsity_without_pruning_has_no_effect_and_is_refused(lethe: Command, study: RunFolder) -> None:
+    ended = lethe("forget", "study", "--client", "1", "--sparsity", "0.9")
+    assert ended.status == 2
+    assert "forget.sparsity: given 0.9, which has an effect only with forget.prune" in ended.err

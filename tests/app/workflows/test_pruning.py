@@ -11,11 +11,12 @@ from torch import Tensor
 from app.config import RunConfig
 from app.session import Session, open_session, open_trained_run
 from app.workflows import audit, forget, train
-from app.workflows.pruning import PRUNING, sparse_path
+from app.workflows.pruning import PRUNING
 from strategies.errors import BadInput
 from strategies.files import read_json
 from strategies.run_folder import RunFolder
 from strategies.tensor_file import read_sealed
+from unlearning.pruning import sparse_path
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import AuditSettings, ForgetSettings
