@@ -66,7 +66,7 @@ class ForgetRequest:
         >>> ForgetRequest(clients=("7", "3")).name
         'client-3-7'
         >>> ForgetRequest(samples={"3": (5, 9)}).name
-        'sample-3x2-51a3b1'
+        'sample-3x2-fbdb62'
         """
         if self.kind == "sample":
             counts = "-".join(f"{_slug(c)}x{len(s)}" for c, s in self.samples.items())

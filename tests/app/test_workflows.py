@@ -15,7 +15,7 @@ import torch
 from app.config import RunConfig
 from app.workflows import audit, forget, list_runs, resume, train
 from strategies import wire
-from strategies.errors import BadInput, LetheError
+from strategies.errors import BadInput
 from strategies.run_folder import RunFolder
 from strategies.update_log import UpdateLog
 from unlearning.request import ForgetRequest
@@ -259,7 +259,7 @@ def test_an_attacker_must_be_a_client(tmp_path: Path) -> None:
 
 def test_more_clients_asked_for_than_there_are(tmp_path: Path) -> None:
     """The selection cannot be served."""
-    with pytest.raises(LetheError, match="needed 5"):
+    with pytest.raises(BadInput, match=r"selection\.min-clients"):
         train(config(tmp_path, "selection.min-clients=5"))
 
 
