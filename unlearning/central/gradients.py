@@ -84,7 +84,7 @@ def gradient_sum(
     twin = copied(model).eval()
     parameters = list(trainable(twin).values())
     total = torch.zeros(sum(p.numel() for p in parameters), dtype=torch.float64)
-    for x, y in _batches(examples, batch_size, parameters[0].device):
+    for x, y in batches_on(examples, batch_size, parameters[0].device):
         pieces = torch.autograd.grad(loss(twin(x), y).sum(), parameters)
         total += torch.cat([piece.reshape(-1) for piece in pieces]).double().cpu()
     return ExampleSum(total, len(examples))
@@ -123,13 +123,14 @@ def gradient_blocks(
     gradients_of = vmap(grad(loss_of_one), in_dims=(None, 0, 0))
     # What replaces the model's own weights in a functional call does not pass by their hooks.
     free = flat_mask(twin, None).to(next(iter(parameters.values())).device) if held(twin) else None
-    for x, y in _batches(examples, rows, next(iter(parameters.values())).device):
+    for x, y in batches_on(examples, rows, next(iter(parameters.values())).device):
         by_name = gradients_of(parameters, x, y)
         block = torch.cat([by_name[name].reshape(len(y), -1) for name in parameters], dim=1)  # [rows, P]
         yield block if free is None else block * free
 
 
-def _batches(examples: Examples, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+def batches_on(examples: Examples, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield inputs and labels in their order, on a device; nothing where there are no examples."""
     if len(examples):
         for x, y in zip(
             torch.split(examples.x, batch_size), torch.split(examples.y, batch_size), strict=True

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from strategies.examples import Examples
-from unlearning.central.gradients import ExampleSum, Loss, cross_entropy_each, gradient_blocks
+from unlearning.central.gradients import ExampleSum, Loss, batches_on, cross_entropy_each
+from unlearning.central.parameters import copied, split_like, trainable
 
 
 def woodfisher_product(blocks: Iterable[Tensor], vector: Tensor, damping: float, num_examples: int) -> Tensor:
@@ -65,9 +66,17 @@ def woodfisher_product(blocks: Iterable[Tensor], vector: Tensor, damping: float,
 
 
 def fisher_product_sum(
-    model: nn.Module, examples: Examples, vector: Tensor, loss: Loss = cross_entropy_each
+    model: nn.Module,
+    examples: Examples,
+    vector: Tensor,
+    loss: Loss = cross_entropy_each,
+    batch_size: int = 256,
 ) -> ExampleSum:
     """Return Σ g (gᵀx) over examples: what a client adds to one multiplication by N·(F − λI).
+
+    No gradient of a single example is formed. Σ uᵢ gᵢ is linear in u, so its derivative by uᵢ along x is gᵢᵀx
+    (Pearlmutter, "Fast Exact Multiplication by the Hessian", Neural Computation 1994, has the idea); with
+    these slopes for u, Σ uᵢ gᵢ is the result. It takes four passes over a batch, and the memory of a few.
 
     Parameters
     ----------
@@ -79,11 +88,20 @@ def fisher_product_sum(
         x, shape [P].
     loss
         Per-example losses, whose gradients are g.
+    batch_size
+        Examples at a time; it changes the result by rounding only.
     """
+    twin = copied(model).eval()
+    parameters = list(trainable(twin).values())
+    direction = [part.to(p) for part, p in zip(split_like(vector, twin).values(), parameters, strict=True)]
     total = torch.zeros(len(vector), dtype=torch.float64)
-    for block in gradient_blocks(model, examples, loss):
-        gradients = block.double().cpu()
-        total += gradients.T @ (gradients @ vector.double())
+    for x, y in batches_on(examples, batch_size, parameters[0].device):
+        losses = loss(twin(x), y)  # [n]
+        factors = torch.ones_like(losses, requires_grad=True)
+        combined = torch.autograd.grad(losses, parameters, factors, create_graph=True)
+        (slopes,) = torch.autograd.grad(combined, factors, direction, retain_graph=True)  # [n]
+        pieces = torch.autograd.grad(losses, parameters, slopes)
+        total += torch.cat([piece.reshape(-1) for piece in pieces]).double().cpu()
     return ExampleSum(total, len(examples))
 
 

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from strategies.examples import Examples
+from strategies.mask import hold
 from strategies.seeds import torch_generator
 from unlearning.central.gradients import ExampleSum, gradient_blocks
 from unlearning.central.inverse import conjugate_gradient_product, fisher_product_sum, woodfisher_product
+from unlearning.central.parameters import copied
 
 BuildNet = Callable[..., nn.Module]
 MakeBlobs = Callable[..., Examples]
@@ -88,11 +90,37 @@ def test_conjugate_gradients_over_clients_apply_the_inverse(problem: Problem) ->
     assert relative_error(product, problem.solution) < 1e-6
 
 
-def test_the_product_sum_is_that_of_the_gradients(problem: Problem) -> None:
+@pytest.mark.parametrize("batch_size", [256, 40, 7, 1])
+def test_the_product_sum_is_that_of_the_gradients(problem: Problem, batch_size: int) -> None:
     expected = problem.gradients.T @ (problem.gradients @ problem.vector)
-    result = fisher_product_sum(problem.model, problem.examples, problem.vector)
+    result = fisher_product_sum(problem.model, problem.examples, problem.vector, batch_size=batch_size)
     torch.testing.assert_close(result.total, expected, rtol=1e-10, atol=1e-10)
     assert result.count == 40
+
+
+def test_the_product_sum_passes_convolutions_and_norms(build_conv: BuildNet) -> None:
+    generator, model = torch_generator(1), build_conv()
+    examples = Examples(torch.rand((12, 1, 6, 6), generator=generator), torch.arange(12) % 3)
+    gradients = torch.cat(list(gradient_blocks(model, examples))).double()
+    vector = torch.randn(gradients.shape[1], generator=generator, dtype=torch.float64)
+    expected = gradients.T @ (gradients @ vector)
+    assert relative_error(fisher_product_sum(model, examples, vector).total, expected) < 1e-5
+
+
+def test_the_product_sum_over_nothing_is_zero(problem: Problem) -> None:
+    result = fisher_product_sum(problem.model, problem.examples.subset([]), problem.vector)
+    assert not result.total.any()
+    assert result.count == 0
+
+
+def test_pruned_weights_have_no_part_in_the_product_sum(problem: Problem) -> None:
+    """What a model holds as pruned has no gradient: the rows and the result are zero there."""
+    kept = torch.arange(14 * 6).view(14, 6) % 2 == 0
+    model = hold(copied(problem.model), {"0.weight": kept})
+    gradients = torch.cat(list(gradient_blocks(model, problem.examples)))
+    result = fisher_product_sum(model, problem.examples, problem.vector).total
+    assert not result[: 14 * 6][~kept.view(-1)].any()
+    torch.testing.assert_close(result, gradients.T @ (gradients @ problem.vector), rtol=1e-10, atol=1e-10)
 
 
 # errors
