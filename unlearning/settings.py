@@ -6,6 +6,7 @@ they train, so ``epochs``, ``learning-rate`` and the like have a value that stan
 default; `method_settings` turns the section into the settings of one method.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
 from pydantic import Field, field_validator
@@ -13,6 +14,17 @@ from pydantic import Field, field_validator
 from strategies.settings import Settings, TrainSettings, split_list
 
 S = TypeVar("S", bound=Settings)
+
+OWN_DEFAULT: Mapping[str, float] = {
+    "epochs": -1,
+    "learning_rate": 0.0,
+    "batch_size": 0,
+    "gamma": -1.0,
+    "recovery_rounds": -1,
+}
+"""The values of the section ``forget`` that leave a setting at the method's own default."""
+
+_OF_TRAINING = ("momentum", "weight_decay")
 
 
 class ForgetSettings(Settings):
@@ -27,9 +39,9 @@ class ForgetSettings(Settings):
         method's own. For `distill` the public data, for `ascent` the forgotten, else the retained data, one
         federated round per pass.
     learning_rate
-        Step size, above 0; 0: the method's own.
+        Step size, above 0; 0: the method's own, for rounds of fine-tuning the run's.
     batch_size
-        Examples per step, at least 1; 0: the method's own.
+        Examples per step, at least 1; 0: the method's own, for rounds of fine-tuning the run's.
     subtract_form
         Subtraction of the logged updates: ``lazy`` (the client sent nothing) or ``renormalised`` (the others'
         weights are scaled up to 1 in every round).
@@ -58,7 +70,8 @@ class ForgetSettings(Settings):
     interval_factor
         FedEraser: whether each calibrated update is taken Δt times, for the rounds that are left out.
     gamma
-        l1-sparse: weight of the L1 penalty in the first pass, at least 0; neutral 0, which is fine-tuning.
+        l1-sparse: weight of the L1 penalty in the first pass, at least 0; neutral 0, which is fine-tuning;
+        -1: the method's own, by learning rate and amount of data.
     clip_norm
         Projected ascent: largest norm of a batch's gradient, above 0.
     stop_accuracy
@@ -114,7 +127,7 @@ class ForgetSettings(Settings):
     ratio: float = Field(default=0.5, gt=0, le=1)
     interval_factor: bool = False
 
-    gamma: float = Field(default=5e-4, ge=0)
+    gamma: float = Field(default=-1.0, ge=-1)
     clip_norm: float = Field(default=5.0, gt=0)
     stop_accuracy: float = Field(default=12.0, ge=0, le=100)
     recovery_rounds: int = Field(default=-1, ge=-1)
@@ -155,6 +168,13 @@ class ForgetSettings(Settings):
         _parse_alphas(value)
         return value
 
+    @field_validator("gamma")
+    @classmethod
+    def _gamma_is_a_weight(cls, value: float) -> float:
+        if value < 0 and value != OWN_DEFAULT["gamma"]:
+            raise ValueError("a number >= 0, or -1 for the method's own")
+        return value
+
     @field_validator("negate_layers")
     @classmethod
     def _layers_parse(cls, value: str) -> str:
@@ -170,12 +190,6 @@ def _parse_alphas(text: str) -> tuple[float, ...]:
     if not alphas or not all(0 < alpha < float("inf") for alpha in alphas):
         raise ValueError("numbers above 0 separated by commas, such as '0.5, 1, 2'")
     return alphas
-
-
-OWN_DEFAULT = {"epochs": -1, "learning_rate": 0.0, "batch_size": 0, "recovery_rounds": -1}
-"""The values of the section ``forget`` that leave a setting at the method's own default."""
-
-_OF_TRAINING = ("momentum", "weight_decay")
 
 
 def method_settings(

@@ -23,7 +23,7 @@ SHIPPED_CONFIGS = sorted(
     for path in (ROOT / folder).rglob("*.toml")
 )
 
-TEXTS = {
+CHOICES: dict[str, st.SearchStrategy[Any]] = {
     "run.name": st.from_regex(r"([A-Za-z0-9][A-Za-z0-9._-]{0,20})?", fullmatch=True),
     "data.public": st.sampled_from(["0", "0.25", "fashion-mnist"]),
     "strategy.name": st.sampled_from(["fedavg", "fedprox", "flwr:FedAdam"]),
@@ -32,6 +32,7 @@ TEXTS = {
     "log.retention": st.sampled_from(["full", "sum", "interval:3"]),
     "attack.clients": st.sampled_from(["", "0", "0, hospital-a"]),
     "forget.method": st.just("distill"),
+    "forget.gamma": st.sampled_from([-1.0, 0.0, 0.01]),
     "forget.negate-layers": st.sampled_from(["", "0", "conv1, head"]),
     "forget.alpha-search": st.sampled_from(["1", "0.5, 1, 20"]),
 }
@@ -46,6 +47,11 @@ def shipped(manifest: str) -> dict[str, Scalar]:
 
 def values_of(key: str) -> st.SearchStrategy[Any]:
     """Return generated values that a key accepts by itself."""
+    return CHOICES[key] if key in CHOICES else values_in_bounds(key)
+
+
+def values_in_bounds(key: str) -> st.SearchStrategy[Any]:
+    """Return generated values of a key's type within its bounds."""
     field = known_fields()[key]
     bounds = {
         name: getattr(limit, name)
@@ -62,7 +68,7 @@ def values_of(key: str) -> st.SearchStrategy[Any]:
         return st.integers(low, high or 10**6)
     if field.annotation is float:
         return st.floats(low, high or 1e6, exclude_min="gt" in bounds, exclude_max="lt" in bounds)
-    return TEXTS.get(key, ANY_TEXT)
+    return ANY_TEXT
 
 
 @st.composite

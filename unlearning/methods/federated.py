@@ -22,6 +22,7 @@ from strategies.rounds import Build, RoundResult, Start, train
 from strategies.settings import Scalar, SelectionSettings, Settings
 from strategies.wrapper import StrategyWrapper
 from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Outcome
+from unlearning.settings import ForgetSettings
 
 S = TypeVar("S", bound=Settings)
 
@@ -32,6 +33,18 @@ S = TypeVar("S", bound=Settings)
 def told(settings: Settings) -> dict[str, Scalar]:
     """Return settings as entries of the record ``config``, under the keys of the run config."""
     return dict(settings.model_dump(by_alias=True))
+
+
+def as_trained(job: ForgetJob) -> ForgetSettings:
+    """Return the section ``forget`` with the run's own step size and batch size where it names none.
+
+    The step size is that of the run's last round.
+    """
+    train = job.run.train
+    last_rate = train.learning_rate * train.lr_decay ** (job.run.plan.rounds - 1)
+    own = {"learning_rate": last_rate, "batch_size": train.batch_size}
+    unnamed = {name: value for name, value in own.items() if not getattr(job.settings, name)}
+    return job.settings.model_copy(update=unnamed)
 
 
 def settings_in(kind: type[S], config: Mapping[str, Any]) -> S:

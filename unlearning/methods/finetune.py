@@ -5,8 +5,9 @@ arXiv 2304.04934, section 3, as federated rounds; the central form is `unlearnin
 
     θ_{e+1} = Σ_k (n_k / n) SGD(θ_e; D_r,k), one pass over each client's retained data, for e = 0, …, E − 1.
 
-Differs from the paper: the mean over clients after each pass, with which momentum starts anew. With one
-client and without momentum, it is the central form.
+Differs from the paper: the mean over clients after each pass, with which momentum starts anew; one pass of
+one client is the central form. Step size and batch size are the run's own unless told otherwise (paper: a
+tenth of it, at which a backdoor hardly fades), momentum and weight decay always.
 
 Guarantee: none; what was learned from D_f fades only as far as D_r overwrites it. Needs: the remaining
 clients online. At 0 epochs the model comes back unchanged. Cost: a round per epoch.
@@ -20,6 +21,7 @@ from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Method,
 from unlearning.methods.federated import (
     FederatedWork,
     absence_notes,
+    as_trained,
     keeping,
     never_took_part,
     received_model,
@@ -63,7 +65,7 @@ def finetuned(job: ForgetJob) -> Outcome:
     """Return the model after fine-tuning rounds of the clients that have retained data."""
     if (unchanged := never_took_part(job)) is not None:
         return unchanged
-    settings = method_settings(FinetuneSettings, job.settings, job.run.train)
+    settings = method_settings(FinetuneSettings, as_trained(job), job.run.train)
     work = FederatedWork(job, settings.epochs)
     flat = finetuning_rounds(work, job.run.final, settings, keeping(job))
     return Outcome(flat, [*absence_notes(job), *work.notes], {"rounds": settings.epochs})

@@ -5,29 +5,19 @@ arXiv 2503.05657; the central form is `unlearning.central.negate`:
 
     θ_l ← −θ_l  for the chosen layers l, by default the first;    then federated training on D_r.
 
-The rounds are those of `finetune`, one local pass each, at the run's own learning rate unless told otherwise:
-the negated model is far from any minimum.
+The rounds are those of `finetune`, one local pass each.
 
 Guarantee: none; negating again undoes it, so what is forgotten is what the rounds do not restore. Needs: the
 remaining clients online; nothing stored, and nothing of the forgotten data. Cost: a round per epoch.
 """
 
-from pydantic import Field
-
 from strategies.errors import BadInput
 from unlearning.central.finetune import FinetuneSettings
 from unlearning.central.negate import negate
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
-from unlearning.methods.federated import FederatedWork, absence_notes, keeping, never_took_part
+from unlearning.methods.federated import FederatedWork, absence_notes, as_trained, keeping, never_took_part
 from unlearning.methods.finetune import finetuning_rounds
 from unlearning.settings import method_settings
-
-
-class NegateSettings(FinetuneSettings):
-    """Training after the negation; fields and their meaning as in `FinetuneSettings`."""
-
-    epochs: int = Field(default=5, ge=0)
-    learning_rate: float = Field(default=0.1, gt=0)
 
 
 def negated(job: ForgetJob) -> Outcome:
@@ -41,7 +31,7 @@ def negated(job: ForgetJob) -> Outcome:
     if (unchanged := never_took_part(job)) is not None:
         return unchanged
     run, layers = job.run, job.settings.layers
-    settings = method_settings(NegateSettings, job.settings, run.train)
+    settings = method_settings(FinetuneSettings, as_trained(job), run.train)
     try:
         model = negate(run.model(run.final), layers)
     except ValueError as error:
