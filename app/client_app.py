@@ -79,7 +79,7 @@ def _method_handler(action: ClientAction) -> Callable[[Message, Context], Messag
     def handle(message: Message, context: Context) -> Message:
         node = Node.of(message, context)
         examples = node.examples()
-        forget, retain = examples.split(ForgetSpec.from_config(node.message_config).mask(examples.y))
+        forget, retain = ForgetSpec.from_config(node.message_config).split(examples)
         task = ClientTask(
             message.content.array_records,
             node.model,

@@ -5,8 +5,8 @@ with: a high unlearning accuracy or a low membership score says nothing by itsel
 (an attack that did not take, an attacker that guesses, clients that did not answer) is said in the notes.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -27,6 +27,7 @@ __all__ = [
     "AuditReport",
     "AuditedModel",
     "Comparison",
+    "EarlierRequest",
     "Measurement",
     "answer_audit",
     "answer_question",
@@ -66,6 +67,33 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class EarlierRequest:
+    """Whether what was forgotten before stayed forgotten: all models, measured on that.
+
+    Attributes
+    ----------
+    request : ForgetRequest
+        The earlier request.
+    measurements : mapping of str to Measurement
+        By model; what the other requests named counts neither as forgotten nor as retained.
+    gaps : mapping of str to mapping of str to float or None
+        By model, as in `Comparison`.
+    """
+
+    request: ForgetRequest
+    measurements: Mapping[str, Measurement]
+    gaps: Mapping[str, Mapping[str, float | None]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the measurements as a mapping that `json` can write."""
+        return {
+            "request": self.request.to_json(),
+            "models": {name: measured.to_json() for name, measured in self.measurements.items()},
+            "gaps": {name: dict(gaps) for name, gaps in self.gaps.items()},
+        }
+
+
+@dataclass(frozen=True)
 class AuditReport:
     """All models of one request, measured alike.
 
@@ -83,6 +111,8 @@ class AuditReport:
         Wall-clock that made each model; None where it is unknown.
     notes : tuple of str
         What cannot be concluded, and why.
+    earlier : tuple of EarlierRequest
+        What was forgotten before, in order.
     """
 
     request: ForgetRequest
@@ -91,6 +121,7 @@ class AuditReport:
     comparisons: Mapping[str, Comparison]
     seconds: Mapping[str, float | None]
     notes: tuple[str, ...]
+    earlier: tuple[EarlierRequest, ...] = ()
 
     def seconds_ratio(self, name: str) -> float | None:
         """Return a model's wall-clock over the retraining's (run-time efficiency); None if unknown."""
@@ -107,6 +138,7 @@ class AuditReport:
                 n: {**asdict(c), "seconds_ratio": self.seconds_ratio(n)} for n, c in self.comparisons.items()
             },
             "notes": list(self.notes),
+            "earlier": [each.to_json() for each in self.earlier],
         }
 
 
@@ -139,7 +171,8 @@ def audit(
     Parameters
     ----------
     run
-        The finished run.
+        The finished run. Where something was forgotten before, the original is the model without that, and
+        all models are measured on those requests as well.
     request
         What was to be forgotten.
     models
@@ -164,17 +197,47 @@ def audit(
             raise BadInput(f"no model '{name}' to audit; the models are {', '.join(models)}")
     flats = {name: model.flat for name, model in models.items()}
     retrained = flats[reference]
-    measurements = {
-        name: measure(run, flat, request, cohort, settings, None if name == reference else retrained, name)
-        for name, flat in flats.items()
-    }
+
+    def measured(of: TrainedRun, on: ForgetRequest) -> dict[str, Measurement]:
+        return {
+            name: measure(of, flat, on, cohort, settings, None if name == reference else retrained, name)
+            for name, flat in flats.items()
+        }
+
+    measurements = measured(run, request)
+    earlier = [
+        _earlier(each, measured(without(run, each, request), each), reference) for each in run.forgotten
+    ]
     comparisons = {
-        name: compare(measured, measurements[reference], flats[name], retrained, flats[ORIGINAL], run.layout)
-        for name, measured in measurements.items()
+        name: compare(each, measurements[reference], flats[name], retrained, flats[ORIGINAL], run.layout)
+        for name, each in measurements.items()
     }
     seconds = {name: model.seconds for name, model in models.items()}
-    notes = tuple(caveats(measurements, ORIGINAL))
-    return AuditReport(request, reference, measurements, comparisons, seconds, notes)
+    notes = [*caveats(measurements, ORIGINAL), *_notes_on(earlier)]
+    return AuditReport(
+        request, reference, measurements, comparisons, seconds, tuple(notes), earlier=tuple(earlier)
+    )
+
+
+def without(run: TrainedRun, earlier: ForgetRequest, request: ForgetRequest) -> TrainedRun:
+    """Return the run as if `request` had been served before `earlier`, on which the models are measured."""
+    others = tuple(each for each in run.forgotten if each is not earlier)
+    return replace(run, forgotten=(*others, request))
+
+
+def _earlier(
+    request: ForgetRequest, measurements: Mapping[str, Measurement], reference: str
+) -> EarlierRequest:
+    gaps = {name: _gaps(each, measurements[reference]) for name, each in measurements.items()}
+    return EarlierRequest(request, measurements, gaps)
+
+
+def _notes_on(earlier: Sequence[EarlierRequest]) -> Iterator[str]:
+    """Yield for whom it could not be measured whether they stayed forgotten."""
+    for each in earlier:
+        for name, measured in each.measurements.items():
+            if measured.num_forget == 0:
+                yield f"{name}: no client answered for {each.request.name}, which was forgotten before"
 
 
 def compare(
@@ -196,13 +259,17 @@ def compare(
     layout
         Names and shapes of their entries.
     """
-    gaps = {name: metrics.gap(getattr(measured, name), getattr(reference, name)) for name in GAP_OF}
+    gaps = _gaps(measured, reference)
     return Comparison(
         gaps=gaps,
         disparity=metrics.disparity([gaps[name] for name in DISPARITY_OF]),
         parameter_distance=metrics.parameter_distance(flat, retrained, original),
         last_layer_angle=metrics.angle(last_layer(flat, layout), last_layer(retrained, layout)),
     )
+
+
+def _gaps(measured: Measurement, reference: Measurement) -> dict[str, float | None]:
+    return {name: metrics.gap(getattr(measured, name), getattr(reference, name)) for name in GAP_OF}
 
 
 def last_layer(flat: Tensor, layout: Layout) -> Tensor:

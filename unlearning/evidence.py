@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor, nn
 
 from strategies import wire
@@ -49,21 +49,25 @@ class ForgetSpec:
         Those with these labels.
     indices : tuple of int
         Those at these positions in the client's own data.
+    gone_classes, gone_indices : tuple of int
+        Those that were forgotten before: they are neither to be forgotten nor retained.
     """
 
     everything: bool = False
     classes: tuple[int, ...] = ()
     indices: tuple[int, ...] = ()
+    gone_classes: tuple[int, ...] = ()
+    gone_indices: tuple[int, ...] = ()
 
     def mask(self, y: Tensor) -> Tensor:
-        """Return which of the examples with labels `y` are to be forgotten, shape [n], bool.
+        """Return which of the examples with labels `y` the request names, shape [n], bool.
 
         Raises
         ------
         BadInput
             If an index lies outside the data.
         """
-        outside = [i for i in self.indices if not 0 <= i < len(y)]
+        outside = [i for i in (*self.indices, *self.gone_indices) if not 0 <= i < len(y)]
         if outside:
             raise BadInput(
                 f"the request names example {outside[0]}; this client has examples 0 to {len(y) - 1}"
@@ -72,19 +76,41 @@ class ForgetSpec:
             return torch.ones(len(y), dtype=torch.bool)
         return selection_mask(y, self.classes, self.indices)
 
-    def expected_count(self, num_examples: int) -> int | None:
-        """Return how many of a client's examples this names; None if that depends on its labels."""
+    def left(self, y: Tensor) -> Tensor:
+        """Return which of the examples were not forgotten before, shape [n], bool."""
+        return ~selection_mask(y, self.gone_classes, self.gone_indices)
+
+    def split(self, examples: Examples) -> tuple[Examples, Examples]:
+        """Return (to be forgotten, retained); what was forgotten before is in neither.
+
+        Raises
+        ------
+        BadInput
+            If an index lies outside the data.
+        """
+        forget, left = self.mask(examples.y), self.left(examples.y)
+        return examples.split(forget & left)[0], examples.split(~forget & left)[0]
+
+    def expected_size(self, num_examples: int) -> int | None:
+        """Return how many of a client's examples are left; None if that depends on its labels."""
+        return None if self.gone_classes else num_examples - len(set(self.gone_indices))
+
+    def expected_count(self, num_left: int) -> int | None:
+        """Return how many of the examples that are left this names; None if that depends on their labels."""
         if self.everything:
-            return num_examples
-        return None if self.classes else len(set(self.indices))
+            return num_left
+        named = set(self.indices) - set(self.gone_indices)
+        return None if self.classes or (named and self.gone_classes) else len(named)
 
     def to_config(self) -> ConfigRecord:
         """Return the record that carries the specification to the client."""
+        gone = {wire.GONE_CLASSES: list(self.gone_classes), wire.GONE_INDICES: list(self.gone_indices)}
         return ConfigRecord(
             {
                 wire.FORGET_ALL: self.everything,
                 wire.DROP_CLASSES: list(self.classes),
                 wire.DROP_INDICES: list(self.indices),
+                **{key: values for key, values in gone.items() if values},
             }
         )
 
@@ -95,6 +121,8 @@ class ForgetSpec:
             everything=bool(config.get(wire.FORGET_ALL, False)),
             classes=tuple(wire.config_list(config, wire.DROP_CLASSES)),
             indices=tuple(wire.config_list(config, wire.DROP_INDICES)),
+            gone_classes=tuple(wire.config_list(config, wire.GONE_CLASSES)),
+            gone_indices=tuple(wire.config_list(config, wire.GONE_INDICES)),
         )
 
 
@@ -133,7 +161,7 @@ def answer_audit(
     reference_model: nn.Module | None = None,
     batch_size: int = 512,
 ) -> AuditAnswer:
-    """Run the audited model, and the reference if there is one, on a client's own data.
+    """Run the audited model, and the reference if there is one, on what is left of a client's own data.
 
     Parameters
     ----------
@@ -142,7 +170,7 @@ def answer_audit(
     examples
         All of the client's data, as it trained on it (poisoned, if it was), un-augmented, on the CPU.
     spec
-        Which of them are to be forgotten.
+        Which of them are to be forgotten, and which were before.
     reference_model
         The retrained model.
     batch_size
@@ -153,7 +181,8 @@ def answer_audit(
     BadInput
         If the request names an example that the client does not have.
     """
-    forget = spec.mask(examples.y)
+    left = spec.left(examples.y)
+    forget, examples = spec.mask(examples.y)[left], examples.split(left)[0]
     logits = predict_logits(model, examples.x, batch_size)
     divergence = None
     if reference_model is not None:
@@ -226,21 +255,33 @@ def decode_answer(
         If the answer is incomplete, or could not have come from any model.
     """
     record = content.array_records.get(wire.ARRAYS, ArrayRecord())
-    probability, correct, forget = (_vector(record, name, num_examples) for name in _DTYPES)
+    numbers = content.metric_records.get(wire.METRICS, MetricRecord())
+    size = _size(numbers, spec, num_examples)
+    probability, correct, forget = (_vector(record, name, size) for name in _DTYPES)
     if not bool(((probability >= 0) & (probability <= 1)).all()):
         raise ValueError(
             f"'{TRUE_PROBABILITY}' holds values that are not probabilities; is the model finite?"
         )
     for name, flags in ((CORRECT, correct), (FORGET, forget)):
-        if int(flags.max()) > 1:
+        if bool((flags > 1).any()):
             raise ValueError(f"'{name}' holds {int(flags.max())}, expected only 0 and 1")
     if bool((probability[correct == 0] > 0.5001).any()):
         raise ValueError(f"'{CORRECT}' calls a label wrong whose '{TRUE_PROBABILITY}' is above one half")
-    expected = spec.expected_count(num_examples)
+    expected = spec.expected_count(size)
     if expected is not None and int(forget.sum()) != expected:
         raise ValueError(f"'{FORGET}' marks {int(forget.sum())} examples, the request names {expected}")
-    divergence = _divergence(content.metric_records.get(wire.METRICS, {})) if with_reference else None
+    divergence = _divergence(numbers) if with_reference else None
     return AuditAnswer(probability, correct.bool(), forget.bool(), divergence)
+
+
+def _size(numbers: Mapping[str, Any], spec: ForgetSpec, num_examples: int) -> int:
+    """Return over how many examples an answer must be; the client's word counts where only it can know."""
+    if (expected := spec.expected_size(num_examples)) is not None:
+        return expected
+    claimed, most = numbers.get(wire.NUM_EXAMPLES), num_examples
+    if not isinstance(claimed, int) or not 0 <= claimed <= most:
+        raise ValueError(f"'{wire.NUM_EXAMPLES}' is {claimed}, expected a number from 0 to {most}")
+    return claimed
 
 
 def _vector(record: ArrayRecord, name: str, size: int) -> Tensor:

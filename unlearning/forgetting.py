@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from strategies.cohort import Cohort, Traffic
+from strategies.dropping import Drop
 from strategies.errors import BadInput, LetheError
 from strategies.threads import one_thread
 from unlearning.methods import METHODS
@@ -85,8 +86,8 @@ def check_request(run: TrainedRun, request: ForgetRequest, method: str, settings
     Raises
     ------
     BadInput
-        If the method does not serve the kind of request, a client or class is unknown, or the log or the
-        public data that it needs is missing.
+        If the method does not serve the kind of request, a client or class is unknown or forgotten already,
+        or the log or the public data that it needs is missing.
     """
     chosen = find_method(method)
     if request.kind not in chosen.serves:
@@ -97,15 +98,57 @@ def check_request(run: TrainedRun, request: ForgetRequest, method: str, settings
     for label in request.classes:
         if label >= run.num_classes:
             raise BadInput(f"unknown class {label}; the run has classes 0 to {run.num_classes - 1}")
-    if set(run.clients) <= set(request.clients):
+    _check_not_forgotten(run, request)
+    if set(run.clients) <= {*request.clients, *run.forgotten_clients}:
         raise BadInput("the request names every client: nobody would remain")
     needed = chosen.needs(settings)
+    _check_follows(run, method, needed)
     _check_log(run, method, needed)
+    _check_purged(run, request, method, needed)
     if needed.public and run.public is None:
         raise BadInput(
             f"{method} needs public data on the server: set data.public to a share or the name of a data set"
         )
     return needed
+
+
+def _check_not_forgotten(run: TrainedRun, request: ForgetRequest) -> None:
+    earlier = Drop.joined(each.drop for each in run.forgotten)
+    clients = [f"client {i}" for i in request.named_clients if i in run.forgotten_clients]
+    classes = [f"class {label}" for label in request.classes if label in earlier.classes]
+    samples = [
+        f"example {position} of client {i}"
+        for i, positions in request.samples.items()
+        for position in positions
+        if position in earlier.indices.get(i, ())
+    ]
+    if found := [*clients, *classes, *samples]:
+        raise BadInput(f"{found[0]} was forgotten before: the model to start from was made without it")
+
+
+def _check_follows(run: TrainedRun, method: str, needed: Needs) -> None:
+    held = [each.name for each in run.forgotten if each.kind != "client"]
+    if needed.rebuilds and held:
+        raise BadInput(
+            f"{method} cannot follow {held[0]}: it starts over from logged updates, which hold that"
+        )
+
+
+def _check_purged(run: TrainedRun, request: ForgetRequest, method: str, needed: Needs) -> None:
+    if needed.log == "none" or run.log is None or not (purged := run.log.purged()):
+        return
+    for client_id in request.clients:
+        if client_id in purged:
+            raise BadInput(
+                f"client {client_id} was forgotten and purged from the update log, {purged[client_id]}: "
+                f"{method} needs its updates, which are erased; retrain needs none"
+            )
+    lost = [i for i in purged if i not in run.forgotten_clients]
+    if needed.log != "sum" and lost:
+        raise BadInput(
+            f"{method} needs the others' updates, but those of client {lost[0]} were purged; start from a "
+            f"model that was made without client {lost[0]}"
+        )
 
 
 def _check_log(run: TrainedRun, method: str, needed: Needs) -> None:

@@ -1,6 +1,6 @@
 """Ask every client about a model, and pool what they answer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from strategies import wire
 from strategies.cohort import Cohort
+from strategies.dropping import Drop
 from unlearning import metrics
 from unlearning.evidence import AuditAnswer, ForgetSpec, decode_answer
 from unlearning.request import ForgetRequest
@@ -64,12 +65,15 @@ class Evidence:
         return pooled[forget], pooled[~forget]
 
 
-def spec_for(request: ForgetRequest, client_id: str) -> ForgetSpec:
-    """Return which of a client's examples a request names."""
+def spec_for(request: ForgetRequest, client_id: str, earlier: Sequence[ForgetRequest] = ()) -> ForgetSpec:
+    """Return which of a client's examples a request names, and which earlier ones did."""
+    gone = Drop.joined(each.drop for each in earlier)
     return ForgetSpec(
         everything=client_id in request.clients,
         classes=request.classes,
         indices=tuple(request.samples.get(client_id, ())),
+        gone_classes=gone.classes,
+        gone_indices=tuple(gone.indices.get(client_id, ())),
     )
 
 
@@ -81,12 +85,15 @@ def gather(cohort: Cohort, questions: "Questions", scope: str = "audit") -> Evid
     Parameters
     ----------
     cohort
-        All clients, the forgotten ones included: only they hold D_f.
+        All clients, the forgotten ones included: only they hold D_f. Clients that were forgotten before are
+        not asked.
     questions
         What to ask.
     scope
         Names the exchange in the list of faults.
     """
+    gone = {client_id for each in questions.earlier for client_id in each.clients}
+    cohort = cohort.without(gone) if gone else cohort
     clients = cohort.clients
     known_faults = len(cohort.faults)
     answers: dict[str, AuditAnswer] = {}
@@ -117,12 +124,20 @@ class Questions:
         The model's parameters, shape [layout.size].
     reference
         The retrained model's, or None.
+    earlier
+        What was forgotten before, and counts neither way.
     """
 
     def __init__(
-        self, request: ForgetRequest, layout: wire.Layout, flat: Tensor, reference: Tensor | None = None
+        self,
+        request: ForgetRequest,
+        layout: wire.Layout,
+        flat: Tensor,
+        reference: Tensor | None = None,
+        earlier: Sequence[ForgetRequest] = (),
     ) -> None:
         self.request = request
+        self.earlier = earlier
         self._records = {wire.ARRAYS: wire.FlatRecord(flat, layout)}
         if reference is not None:
             self._records[wire.REFERENCE] = wire.FlatRecord(reference, layout)
@@ -130,12 +145,12 @@ class Questions:
 
     def __call__(self, client_id: str) -> RecordDict:
         """Return the content of a client's message."""
-        spec = spec_for(self.request, client_id)
+        spec = spec_for(self.request, client_id, self.earlier)
         if spec not in self._made:
             self._made[spec] = RecordDict({**self._records, wire.CONFIG: spec.to_config()})
         return self._made[spec]
 
     def read(self, client_id: str, content: RecordDict, num_examples: int) -> AuditAnswer:
         """Decode a client's answer; see `decode_answer`."""
-        spec = spec_for(self.request, client_id)
+        spec = spec_for(self.request, client_id, self.earlier)
         return decode_answer(content, spec, num_examples, wire.REFERENCE in self._records)

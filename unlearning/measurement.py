@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from strategies.backdoor import Trigger, triggered_test
 from strategies.cohort import Cohort
+from strategies.dropping import Drop
 from strategies.errors import LetheError
 from strategies.evaluation import predict_logits
 from strategies.examples import Examples, selection_mask
@@ -130,7 +131,8 @@ def measure(
     Parameters
     ----------
     run
-        Gives the architecture, the test data and the trigger.
+        Gives the architecture, the test data, the trigger, and what was forgotten before, which counts
+        neither as forgotten nor as retained.
     flat
         The model's parameters, shape [run.layout.size].
     request
@@ -154,10 +156,12 @@ def measure(
         raise LetheError(
             f"the model '{name}' has parameters that are not finite: there is nothing to measure"
         )
-    evidence = gather(cohort, Questions(request, run.layout, flat, reference), f"audit of {name}")
+    questions = Questions(request, run.layout, flat, reference, run.forgotten)
+    evidence = gather(cohort, questions, f"audit of {name}")
     on_server = _test(run, flat, reference)
     forget_correct, retain_correct = evidence.correct
-    test_correct = on_server.correct[~selection_mask(on_server.y, request.classes, ())]
+    classes = Drop.joined(each.drop for each in (request, *run.forgotten)).classes
+    test_correct = on_server.correct[~selection_mask(on_server.y, classes, ())]
     return Measurement(
         test_accuracy=_if_any(metrics.accuracy, test_correct),
         retain_accuracy=_if_any(metrics.accuracy, retain_correct),

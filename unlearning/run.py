@@ -13,6 +13,7 @@ from strategies.mask import hold, masks_in
 from strategies.rounds import TrainingPlan
 from strategies.settings import TrainSettings
 from strategies.update_log import UpdateLog
+from unlearning.request import ForgetRequest
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class TrainedRun:
     layout
         Names and shapes of the model's floating entries.
     initial, final
-        Flat parameters before the first and after the last round, shape [layout.size].
+        Flat parameters before the first and after the last round, shape [layout.size]; `final` those after
+        the last request of `forgotten`, if there is one.
     log
         The update log, or None where none was kept.
     num_classes
@@ -42,11 +44,14 @@ class TrainedRun:
     clients
         The ids of the clients that the run knew.
     train_seconds
-        How long the training took.
+        How long it took to make `final`: the training, or the forgetting before.
     device
         Where models are computed.
     mask
         Which parameters may differ from zero, shape [layout.size], bool; None for a dense model.
+    forgotten
+        What was forgotten before: `final` is the result of the last of these requests, and whatever is made
+        from here on leaves all of them out.
     """
 
     plan: TrainingPlan
@@ -64,11 +69,17 @@ class TrainedRun:
     train_seconds: float = 0.0
     device: torch.device = torch.device("cpu")
     mask: Tensor | None = None
+    forgotten: tuple[ForgetRequest, ...] = ()
 
     @property
     def seed(self) -> int:
         """The run's seed."""
         return self.plan.seed
+
+    @property
+    def forgotten_clients(self) -> tuple[str, ...]:
+        """The clients that were forgotten before, as a whole."""
+        return tuple(client_id for request in self.forgotten for client_id in request.clients)
 
     def model(self, flat: Tensor) -> nn.Module:
         """Return a model with the given flat parameters, on the run's device; it holds the run's mask."""

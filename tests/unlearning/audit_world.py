@@ -5,8 +5,8 @@ An image has two pixels: an input x, and a corner, black but for the trigger. Th
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import cast
 
@@ -91,6 +91,9 @@ class CohortStandIn:
     def clients(self) -> dict[str, ClientInfo]:
         ordered = sorted(self.data, key=wire.client_sort_key)
         return {i: ClientInfo(i, node, len(self.data[i])) for node, i in enumerate(ordered)}
+
+    def without(self, client_ids: Collection[str]) -> "CohortStandIn":
+        return replace(self, data={i: data for i, data in self.data.items() if i not in client_ids})
 
     def add_fault(self, client_id: str, scope: str, reason: str) -> None:
         self.faults.append(Fault(client_id, scope, reason))

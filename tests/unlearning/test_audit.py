@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import AuditSettings
 
-FORGET_1 = ForgetRequest(clients=("1",))
+FORGET_1, FORGET_10 = ForgetRequest(clients=("1",)), ForgetRequest(clients=("10",))
 BEFORE, AFTER, RETRAIN = weights(SURE, 10.0), weights(SURE, 0.0), weights(-SURE, 0.0)
 
 
@@ -76,6 +77,37 @@ def test_run_time_by_hand() -> None:
     report = audited({**three_models(), "untimed": AFTER})
     assert report.seconds == {"before": 8.0, "after": 1.0, "retrain": 4.0, "untimed": None}
     assert [report.seconds_ratio(name) for name in report.seconds] == [2.0, 0.25, 1.0, None]
+
+
+def test_what_was_forgotten_before_is_measured_on_its_own_by_hand() -> None:
+    """Client 10 was forgotten, then client 1. w = ln 3 is wrong on client 1 and right on client 0's two.
+
+    Of client 10 it has 1 of 3 right, UA = 200/3; w = −ln 3 has the other two right, UA = 100/3. In both D_r
+    is client 0 alone: RA is 100, and 0 with w = −ln 3.
+    """
+    run = replace(trained_run(), forgotten=(FORGET_10,))
+    models = {name: AuditedModel(flat) for name, flat in three_models().items()}
+    report = audit(run, FORGET_1, models, CohortStandIn().cohort, AuditSettings())
+    after = report.measurements["after"]
+    assert (after.unlearning_accuracy, after.retain_accuracy) == (100.0, 100.0)
+    (earlier,) = report.earlier
+    assert earlier.request == FORGET_10
+    assert earlier.measurements["after"].unlearning_accuracy == pytest.approx(200 / 3)
+    assert earlier.measurements["after"].retain_accuracy == 100.0
+    assert earlier.gaps["after"]["unlearning_accuracy"] == pytest.approx(100 / 3)
+    assert earlier.gaps["after"]["retain_accuracy"] == 100.0
+    assert set(earlier.gaps["retrain"].values()) == {0.0}
+    assert report.to_json()["earlier"][0]["request"]["clients"] == ["10"]
+    assert audited(three_models()).earlier == ()
+
+
+def test_an_earlier_client_that_cannot_be_asked_is_noted() -> None:
+    run = replace(trained_run(), forgotten=(FORGET_10,))
+    models = {name: AuditedModel(flat) for name, flat in three_models().items()}
+    silent = CohortStandIn(silent={"10": "gone"})
+    report = audit(run, FORGET_1, models, silent.cohort, AuditSettings())
+    expected = "after: no client answered for client-10, which was forgotten before"
+    assert [note for note in report.notes if note.startswith("after")] == [expected]
 
 
 # identities

@@ -59,6 +59,26 @@ def test_a_sample_request_splits_the_clients_it_names() -> None:
     assert {i: int(a.forget.sum()) for i, a in evidence.answers.items()} == {"0": 0, "1": 0, "10": 2}
 
 
+def test_what_was_forgotten_before_counts_neither_way() -> None:
+    """Class 1 of everyone, or client 10; D_f is client 1's (1, 0), the rest of client 0 is (−1, 0)."""
+
+    def counts(*earlier: ForgetRequest) -> tuple[dict[str, tuple[int, int]], list[str]]:
+        stand_in = CohortStandIn(DATA)
+        questions = Questions(FORGET_1, LAYOUT, weights(SURE), weights(0.0), earlier)
+        answers = gather(stand_in.cohort, questions).answers
+        found = {i: (int(a.forget.sum()), int((~a.forget).sum())) for i, a in answers.items()}
+        return found, sorted(stand_in.questions)
+
+    everyone = ["0", "1", "10"]
+    assert counts() == ({"0": (0, 2), "1": (1, 0), "10": (0, 3)}, everyone)
+    assert counts(ForgetRequest(classes=(1,))) == ({"0": (0, 1), "1": (1, 0), "10": (0, 1)}, everyone)
+    assert counts(ForgetRequest(samples={"0": (0, 1)})) == (
+        {"0": (0, 0), "1": (1, 0), "10": (0, 3)},
+        everyone,
+    )
+    assert counts(ForgetRequest(clients=("10",))) == ({"0": (0, 2), "1": (1, 0)}, ["0", "1"])
+
+
 # properties
 
 

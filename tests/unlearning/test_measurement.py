@@ -52,6 +52,18 @@ def test_accuracies_by_hand() -> None:
     assert (result.num_test, result.num_forget, result.num_retain) == (4, 1, 5)
 
 
+def test_what_was_forgotten_before_counts_neither_way_by_hand() -> None:
+    """Class 0 was forgotten: D_t keeps (1, 1), (1, 1), (−1, 1), of which two are right.
+
+    D_f is client 10's examples of class 1: (1, 1) right, (−1, 1) wrong, UA = 50. D_r is client 0's (1, 1).
+    """
+    run = replace(trained_run(), forgotten=(ForgetRequest(classes=(0,)),))
+    result = measured(weights(SURE), ForgetRequest(clients=("10",)), run)
+    assert result.test_accuracy == pytest.approx(200 / 3)
+    assert (result.unlearning_accuracy, result.retain_accuracy) == (50.0, 100.0)
+    assert (result.num_test, result.num_forget, result.num_retain) == (3, 2, 1)
+
+
 def test_attack_success_by_hand() -> None:
     """One test image is not of the target class 1: (−1, 0), with logit −ln 3 + t once stamped.
 

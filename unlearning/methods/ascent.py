@@ -100,10 +100,15 @@ def radius_around(job: ForgetJob, reference: Tensor) -> float:
 
 
 def reference_from_log(job: ForgetJob, leaving: Cohort) -> Tensor | None:
-    """Return w_ref, shape [P], from the updates of the run's last round; None where the log has them not."""
+    """Return w_ref, shape [P], from the updates of the run's last round; None where the log has them not.
+
+    Nor does it help where something was forgotten before: the model is not that of the last round then.
+    """
     run, log = job.run, job.run.log
     last = run.plan.rounds
     if log is None or last not in log.kept_rounds() or last not in log.averaging_rounds():
+        return None
+    if run.forgotten or log.purged():
         return None
     everyone = torch.zeros(run.layout.size, dtype=torch.float64)
     theirs, weight = torch.zeros_like(everyone), 0.0
@@ -137,7 +142,7 @@ def leave(job: ForgetJob) -> Outcome:
         reference = reference_from_round(job, leaving, work)
     radius = radius_around(job, reference)
     entry = {**told(settings), RADIUS: radius, wire.FORGET_ALL: True}
-    flat = work.act(reference, PROJECTED, [entry], leaving, selection=EVERYONE)
+    flat = work.act(reference, PROJECTED, [entry], leaving, drop=job.named, selection=EVERYONE)
     moved = float(torch.linalg.vector_norm(flat.double() - reference.double()))
     flat = work.train(flat, recovery, keeping(job))
     details = {"radius": radius, "distance": moved, "recovery_rounds": recovery}
@@ -150,7 +155,7 @@ def ascend_on_dropped(job: ForgetJob) -> Outcome:
     settings = method_settings(AscentSettings, job.settings, job.run.train)
     one_pass = told(settings.model_copy(update={"epochs": 1}))
     work = FederatedWork(job, settings.epochs + recovery)
-    entries, drop = [one_pass] * settings.epochs, job.request.drop
+    entries, drop = [one_pass] * settings.epochs, job.named
     flat = work.act(job.run.final, ASCENT, entries, holding(job), drop=drop, selection=EVERYONE)
     flat = work.train(flat, recovery, keeping(job))
     details = {"rounds": settings.epochs, "recovery_rounds": recovery}

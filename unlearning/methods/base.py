@@ -1,19 +1,22 @@
 """What a forgetting method is: its needs, what it serves, its guarantee, and a function that does it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import torch
 from flwr.app import ArrayRecord
 from torch import Tensor, nn
 
+from strategies import wire
 from strategies.cohort import Cohort
 from strategies.dropping import Drop
 from strategies.errors import BadInput
 from strategies.examples import Examples
 from strategies.seeds import torch_generator
 from strategies.settings import StrategySettings, TrainSettings
+from unlearning.evidence import ForgetSpec
+from unlearning.gathering import spec_for
 from unlearning.request import ForgetRequest, Kind
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
@@ -43,12 +46,16 @@ class Needs:
         Whether the clients that remain must be online.
     forgotten
         Whether the forgotten client must be online.
+    rebuilds
+        Whether the model is made anew from the initial one and what was logged, which holds all classes and
+        examples: such a method cannot follow a request that named some.
     """
 
     log: LogNeed = "none"
     public: bool = False
     remaining: bool = False
     forgotten: bool = False
+    rebuilds: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ class ForgetJob:
         return self.connected().without(self.request.clients)
 
     def connected(self) -> Cohort:
-        """Return all connected clients, the forgotten ones included.
+        """Return all connected clients, those of the request included, those forgotten before left out.
 
         Raises
         ------
@@ -99,12 +106,28 @@ class ForgetJob:
         """
         if self.cohort is None:
             raise BadInput("this needs the remaining clients online, but no client is connected")
-        return self.cohort
+        earlier = self.run.forgotten_clients
+        return self.cohort.without(earlier) if earlier else self.cohort
 
     @property
     def drop(self) -> Drop:
-        """What the clients that remain must leave out of their training."""
-        return self.request.drop
+        """What the clients that remain must leave out of their training, earlier requests included."""
+        return Drop.joined(request.drop for request in (self.request, *self.run.forgotten))
+
+    @property
+    def named(self) -> Drop:
+        """What the request names, for methods that train on it; less what was forgotten before."""
+        earlier = Drop.joined(request.drop for request in self.run.forgotten)
+        return replace(self.request.drop, gone=earlier)
+
+    @property
+    def gone(self) -> tuple[str, ...]:
+        """Clients that shall have no part in the result: those of the request and those forgotten before."""
+        return tuple(sorted({*self.request.clients, *self.run.forgotten_clients}, key=wire.client_sort_key))
+
+    def spec(self, client_id: str) -> ForgetSpec:
+        """Return which of a client's examples are to be forgotten, and which were before."""
+        return spec_for(self.request, client_id, self.run.forgotten)
 
     @property
     def absent(self) -> tuple[str, ...]:

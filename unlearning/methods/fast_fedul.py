@@ -23,7 +23,9 @@ from unlearning.methods.logged import logged_targets
 from unlearning.settings import method_settings
 
 
-def round_shares(log: UpdateLog, targets: Collection[str]) -> Iterator[RoundShare]:
+def round_shares(
+    log: UpdateLog, targets: Collection[str], gone: Collection[str] = ()
+) -> Iterator[RoundShare]:
     """Yield what each round holds of the targets and of the others, rounds without a target included.
 
     Parameters
@@ -32,10 +34,13 @@ def round_shares(log: UpdateLog, targets: Collection[str]) -> Iterator[RoundShar
         With every update.
     targets
         Client-ids to forget.
+    gone
+        Client-ids that were forgotten before: their later updates, and so what those undid, are not in the
+        model any more.
     """
     for server_round in log.rounds():
         entries = log.entries(server_round)
-        others = sum(entry.weight for entry in entries if entry.client_id not in targets)
+        others = sum(entry.weight for entry in entries if entry.client_id not in {*targets, *gone})
         named = [entry for entry in entries if entry.client_id in targets]
         yield RoundShare(others, [(e.weight, log.delta(server_round, e.client_id)) for e in named])
 
@@ -49,7 +54,7 @@ def subtracted(job: ForgetJob) -> Outcome:
     if not found.clients:
         return Outcome(job.run.final.clone(), found.notes)
     settings = method_settings(SkewSettings, job.settings, alpha="skew_alpha", theta="skew_theta")
-    flat = subtract_with_skew(job.run.final, round_shares(found.log, found.clients), settings)
+    flat = subtract_with_skew(job.run.final, round_shares(found.log, found.clients, job.gone), settings)
     return Outcome(flat, found.notes, settings.model_dump())
 
 

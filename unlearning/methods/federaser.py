@@ -44,7 +44,7 @@ from strategies.update_log import Entry, UpdateLog
 from unlearning.central.federaser import with_norm
 from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Method, Needs, Outcome
 from unlearning.methods.federated import received_model, settings_in, told
-from unlearning.methods.logged import LoggedTargets, logged_targets
+from unlearning.methods.logged import logged_targets
 from unlearning.settings import method_settings
 
 ACTION = "train.federaser"
@@ -241,8 +241,8 @@ def erased(job: ForgetJob) -> Outcome:
     if not found.clients:
         return Outcome(job.run.final.clone(), found.notes)
     settings = method_settings(FedEraserSettings, job.settings)
-    replay = Replay(job, found.log, found.clients, settings)
-    rounds = rounds_to_replay(found.log, _first_round(found), settings.interval)
+    replay = Replay(job, found.log, job.gone, settings)
+    rounds = rounds_to_replay(found.log, _first_round(found.log, job.gone), settings.interval)
     flat = replay.run(rounds)
     details = {
         "rounds": len(rounds),
@@ -253,8 +253,8 @@ def erased(job: ForgetJob) -> Outcome:
     return Outcome(flat, [*found.notes, *replay.notes], details)
 
 
-def _first_round(found: LoggedTargets) -> int:
-    return min(entry.round for i in found.clients for entry in found.log.entries(client_id=i))
+def _first_round(log: UpdateLog, client_ids: Collection[str]) -> int:
+    return min(entry.round for i in client_ids for entry in log.entries(client_id=i))
 
 
 METHOD = Method(
@@ -264,7 +264,7 @@ METHOD = Method(
     cost="a visit to every remaining client per `forget.interval` rounds, with `forget.ratio` of its work",
     serves=frozenset({"client"}),
     refusal="the log holds one update per client and round, whose length is that of all its data",
-    needs=lambda settings: Needs(log="norms", remaining=True),
+    needs=lambda settings: Needs(log="norms", remaining=True, rebuilds=True),
     run=erased,
     actions={ACTION: federaser_client},
 )

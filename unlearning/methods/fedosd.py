@@ -147,7 +147,7 @@ def unlearning_rounds(job: ForgetJob, work: FederatedWork, settings: FedOsdSetti
     for _ in range(settings.unlearning_rounds):
         records = {wire.ARRAYS: wire.FlatRecord(flat, layout)}
         num_faults = len(cohort.faults)
-        sums = ask_for_sums(cohort, ACTION, job.request, records, (FORGET, RETAIN), layout.size)
+        sums = ask_for_sums(cohort, ACTION, job.spec, records, (FORGET, RETAIN), layout.size)
         flat = unlearned(flat, sums, settings.learning_rate)
         work.advance(faults=cohort.faults[num_faults:])
     return flat

@@ -68,7 +68,7 @@ def retained_diagonal(job: ForgetJob, work: FederatedWork) -> ExampleSum:
     run, cohort = job.run, keeping(job)
     known_faults = len(cohort.faults)
     records = {wire.ARRAYS: wire.FlatRecord(run.final, run.layout)}
-    sums = ask_for_sums(cohort, ACTION, job.request, records, (DIAGONAL,), run.layout.size)
+    sums = ask_for_sums(cohort, ACTION, job.spec, records, (DIAGONAL,), run.layout.size)
     work.advance({"clients": len(sums)}, cohort.faults[known_faults:])
     if not sums:
         raise LetheError("fisher: no client that keeps data answered usefully")

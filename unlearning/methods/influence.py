@@ -134,7 +134,7 @@ class Clients:
         records: dict[str, ArrayRecord] = {wire.ARRAYS: self._model}
         if vector is not None:
             records[VECTOR] = ArrayRecord({VECTOR: Array(vector.numpy())})
-        return ask_for_sums(self.cohort, message_type, self.job.request, records, names, size, told)
+        return ask_for_sums(self.cohort, message_type, self.job.spec, records, names, size, told)
 
     def require(self, answers: Sums, wanted: Iterable[str]) -> None:
         """Raise `LetheError` if one of the clients that are needed did not answer."""

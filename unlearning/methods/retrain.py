@@ -1,7 +1,8 @@
 """Retraining without the forgotten data: the reference for every other method.
 
 Same seed, rounds and settings, same initial model, without D_f: a forgotten client takes no part; for class
-and sample requests each client leaves the named examples out. Guarantee: exact. Needs: the remaining clients
+and sample requests each client leaves the named examples out. What was forgotten before is left out as well.
+Guarantee: exact. Needs: the remaining clients
 online. Cost: every round of the run again.
 """
 
@@ -17,7 +18,7 @@ from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
 def retrained(job: ForgetJob) -> Outcome:
     """Return the model that the run would have given without the forgotten data."""
     run = job.run
-    plan = replace(run.plan, drop=job.request.drop)
+    plan = replace(run.plan, drop=job.drop)
 
     def report(result: RoundResult, _: Strategy) -> None:
         job.progress(result.round, plan.rounds, result.metrics)

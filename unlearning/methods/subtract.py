@@ -65,22 +65,20 @@ def renormalised(initial: Tensor, log: UpdateLog, targets: tuple[str, ...]) -> T
     initial
         M_1, shape [P].
     log
-        With every update.
+        With every update of the others.
     targets
-        Client-ids to forget.
+        Client-ids to forget, those forgotten before included.
     """
     total = initial.double()
     for server_round in log.rounds():
-        global_step = torch.zeros_like(total)
-        target_step = torch.zeros_like(total)
+        step_of_others = torch.zeros_like(total)
         target_weight = 0.0
         for entry in log.entries(server_round):
-            step = entry.weight * log.delta(server_round, entry.client_id).double()
-            global_step += step
             if entry.client_id in targets:
-                target_step += step
                 target_weight += entry.weight
-        total += renormalised_step(global_step, target_step, target_weight)
+            else:
+                step_of_others += entry.weight * log.delta(server_round, entry.client_id).double()
+        total += renormalised_step(step_of_others, torch.zeros_like(total), target_weight)
     return total.float()
 
 
@@ -93,13 +91,14 @@ def subtracted(job: ForgetJob) -> Outcome:
     if not found.clients:
         return Outcome(job.run.final.clone(), found.notes)
     if job.settings.subtract_form == "renormalised":
-        return Outcome(renormalised(job.run.initial, found.log, found.clients), found.notes)
+        return Outcome(renormalised(job.run.initial, found.log, job.gone), found.notes)
     return Outcome(lazy(job.run.final, [found.log.weighted_sum(i) for i in found.clients]), found.notes)
 
 
 def needs(settings: ForgetSettings) -> Needs:
     """Return what the chosen form reads of the log."""
-    return Needs(log="full" if settings.subtract_form == "renormalised" else "sum")
+    renormalises = settings.subtract_form == "renormalised"
+    return Needs(log="full" if renormalises else "sum", rebuilds=renormalises)
 
 
 METHOD = Method(

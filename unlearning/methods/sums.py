@@ -13,9 +13,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from strategies import wire
 from strategies.cohort import Cohort
 from unlearning.central.gradients import ExampleSum
-from unlearning.gathering import spec_for
+from unlearning.evidence import ForgetSpec
 from unlearning.methods.base import ClientAnswer
-from unlearning.request import ForgetRequest
 
 Sums = Mapping[str, ExampleSum]
 """Sums of one client by name, such as ``retain`` and ``forget``; each travels as an array of that name, shape
@@ -67,7 +66,7 @@ def _read_sum(arrays: ArrayRecord, numbers: Mapping[str, object], name: str, siz
 def ask_for_sums(
     cohort: Cohort,
     message_type: str,
-    request: ForgetRequest,
+    spec: Callable[[str], ForgetSpec],
     arrays: Mapping[str, ArrayRecord],
     names: Sequence[str],
     size: int,
@@ -83,8 +82,8 @@ def ask_for_sums(
         Whom to ask.
     message_type
         The action's.
-    request
-        Which of its examples each client takes for forgotten.
+    spec
+        Which of its examples each client takes for forgotten, by client-id.
     arrays
         What is sent, by the record's name.
     names
@@ -102,7 +101,7 @@ def ask_for_sums(
     made: dict[str, RecordDict] = {}
 
     def content(client_id: str) -> RecordDict:
-        config = {**spec_for(request, client_id).to_config(), **told(client_id)}
+        config = {**spec(client_id).to_config(), **told(client_id)}
         return made.setdefault(repr(config), RecordDict({**arrays, wire.CONFIG: ConfigRecord(config)}))
 
     answers: dict[str, dict[str, ExampleSum]] = {}

@@ -206,9 +206,7 @@ class Federation(Grid):
         number, seed = (
             int(str(config.get(k, d))) for k, d in ((wire.SERVER_ROUND, 0), (wire.SEED, self.seed))
         )
-        forget, retain = self.data[client_id].split(
-            ForgetSpec.from_config(config).mask(self.data[client_id].y)
-        )
+        forget, retain = ForgetSpec.from_config(config).split(self.data[client_id])
         return ClientTask(
             message.content.array_records,
             partial(self._model, config.get(wire.MASK)),

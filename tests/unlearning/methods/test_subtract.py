@@ -1,5 +1,6 @@
 """Subtraction of logged updates."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,20 @@ def test_forgetting_all_but_one_leaves_that_ones_path(two_rounds: TrainedRun) ->
 def test_forgetting_twice_equals_once(two_rounds: TrainedRun) -> None:
     """The run is not altered, so the same request gives the same answer."""
     assert subtract(two_rounds, "b").equal(subtract(two_rounds, "b"))
+
+
+@pytest.mark.parametrize("form", [LAZY, RENORMALISED])
+def test_one_after_the_other_equals_both_by_hand(tmp_path: Path, form: ForgetSettings) -> None:
+    """Weights 1/4, 1/4, 1/2 with ΔM = 4, 8, 1 from 10: M_F = 13.5.
+
+    Without a: 12.5, then without b: 10.5; renormalised, c alone remains: 11.
+    """
+    rounds: Rounds = [{"a": (1, one(4.0)), "b": (1, one(8.0)), "c": (2, one(1.0))}]
+    run = logged_run(tmp_path / "log", rounds, initial=one(10.0), clients=("a", "b", "c"))
+    first = subtract(run, "a", form=form)
+    after = replace(run, final=first, forgotten=(ForgetRequest(clients=("a",)),))
+    assert subtract(after, "b", form=form).tolist() == [10.5 if form is LAZY else 11.0]
+    assert subtract(run, "a", "b", form=form).equal(subtract(after, "b", form=form))
 
 
 def test_order_of_clients_in_the_request_is_irrelevant(tmp_path: Path) -> None:
