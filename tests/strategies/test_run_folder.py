@@ -10,7 +10,7 @@ from strategies.errors import BadInput, LetheError, RunCorrupt
 from strategies.files import read_json, write_json
 from strategies.run_folder import RunFolder
 from strategies.seeds import numpy_generator
-from tests.strategies.update_logs import checkpoint_for_ever, flip_byte, kill_after
+from tests.strategies.update_logs import checkpoint_until_killed, flip_byte, kill_after
 
 CONFIG = '[run]\nname = "ä"\n'
 STATE = {"b": torch.ones(2), "a": torch.zeros(1, dtype=torch.int64)}
@@ -69,7 +69,7 @@ def test_a_killed_run_leaves_its_last_checkpoint(folder: RunFolder) -> None:
     """The checkpoint of round n holds a vector of n, and the metrics end with round n or n + 1."""
     seen, generator = 0, numpy_generator(0, "kill")
     while seen < 10:
-        kill_after(float(generator.uniform(0.05, 0.3)), checkpoint_for_ever, folder.path)
+        kill_after(float(generator.uniform(0.05, 0.3)), checkpoint_until_killed, folder.path)
         checkpoint = folder.read_checkpoint()
         if checkpoint is None:
             continue

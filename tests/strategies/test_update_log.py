@@ -25,8 +25,8 @@ from tests.strategies.update_logs import (
     make_log,
     one,
     random_rounds,
-    write_for_ever,
     write_round,
+    write_until_killed,
 )
 
 SIZE = 300
@@ -271,7 +271,7 @@ def test_a_killed_writer_leaves_the_last_complete_round(tmp_path: Path, retentio
     path, seen = tmp_path / "log", 0
     generator = numpy_generator(0, "kill", retention)
     while seen < 10:
-        kill_after(float(generator.uniform(0.05, 0.5)), write_for_ever, path, retention)
+        kill_after(float(generator.uniform(0.05, 0.5)), write_until_killed, path, retention)
         if not (path / "index.sqlite").exists():
             continue
         reader = UpdateLog.open(path)  # Before anybody cleans up

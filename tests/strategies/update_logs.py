@@ -3,7 +3,8 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count, takewhile
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -90,28 +91,31 @@ def killed_update(server_round: int, client_id: str) -> Tensor:
     return torch.full((KILLED_SIZE,), server_round + int(client_id) / 8)
 
 
-def write_for_ever(path: Path, retention: str) -> None:
-    """Add rounds to a log until killed, each client with weight 1/3."""
+def write_until_killed(path: Path, retention: str) -> None:
+    """Add rounds to a log, each client with weight 1/3."""
     layout = Layout(("w",), ((KILLED_SIZE,),))
     exists = (path / "index.sqlite").exists()
     log = UpdateLog.open(path, write=True) if exists else UpdateLog.create(path, layout, retention)
-    number = max(log.rounds(), default=0)
-    while True:
-        number += 1
+    for number in _until_killed(max(log.rounds(), default=0)):
         updates = {c: (1.0, killed_update(number, c)) for c in KILLED_CLIENTS}
         write_round(log, number, updates, expected_weight=3.0 + number % 2)  # Right in every other round
 
 
-def checkpoint_for_ever(path: Path) -> None:
-    """Write checkpoints and metrics to a run folder until killed."""
+def checkpoint_until_killed(path: Path) -> None:
+    """Write checkpoints and metrics to a run folder."""
     folder = RunFolder(path)
     last = folder.read_checkpoint()
     number = last.round if last else 0
     folder.rewind_metrics(number)
-    while True:
-        number += 1
+    for number in _until_killed(number):
         folder.append_metrics({"round": number})
         folder.write_checkpoint(Checkpoint(number, {"w": torch.full((KILLED_SIZE,), float(number))}))
+
+
+def _until_killed(last: int) -> Iterator[int]:
+    """Count on from a number, for a minute at most, should whoever was to kill this be killed before."""
+    end = time.monotonic() + 60
+    return takewhile(lambda _: time.monotonic() < end, count(last + 1))
 
 
 def kill_after(seconds: float, work: Callable[..., None], *args: object) -> None:
