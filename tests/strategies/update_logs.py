@@ -105,9 +105,9 @@ def checkpoint_until_killed(path: Path) -> None:
     """Write checkpoints and metrics to a run folder."""
     folder = RunFolder(path)
     last = folder.read_checkpoint()
-    number = last.round if last else 0
-    folder.rewind_metrics(number)
-    for number in _until_killed(number):
+    completed = last.round if last else 0
+    folder.rewind_metrics(completed)
+    for number in _until_killed(completed):
         folder.append_metrics({"round": number})
         folder.write_checkpoint(Checkpoint(number, {"w": torch.full((KILLED_SIZE,), float(number))}))
 
