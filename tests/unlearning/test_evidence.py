@@ -93,6 +93,11 @@ def test_an_answer_is_silent_on_what_was_forgotten_before() -> None:
     assert answer.divergence.retain == pytest.approx(0.5 * math.log(4 / 3))
 
 
+def test_a_position_that_was_forgotten_before_must_exist() -> None:
+    with pytest.raises(BadInput, match="the request names example 9; this client has examples 0 to 0"):
+        ForgetSpec(gone_indices=(9,)).split(images((1, 1)))
+
+
 def test_a_client_of_which_nothing_is_left_answers_all_the_same() -> None:
     spec = ForgetSpec(classes=(0,), gone_classes=(1,))
     numbers, arrays = encode_answer(answer_with(SURE, images((1, 1)), spec, reference=0.0))

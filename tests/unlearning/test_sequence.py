@@ -13,6 +13,7 @@ from strategies.update_log import UpdateLog
 from tests.unlearning.methods.federation import Federation, blobs
 from unlearning.forgetting import check_request, forget
 from unlearning.methods import METHODS
+from unlearning.methods.fast_fedul import round_shares
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
@@ -128,6 +129,26 @@ def test_values_that_were_forgotten_before_make_no_difference(
     assert results[0].equal(results[1])
     asked = {client_id for kind, client_id in changed.asked if kind != "query.describe"}
     assert asked.isdisjoint(earlier.clients)
+
+
+def test_training_on_after_distillation_leaves_out_what_was_forgotten_before(run: TrainedRun) -> None:
+    settings = SETTINGS.model_copy(update={"post_training_rounds": 1})
+    honest, changed = Federation(DATA), Federation(without_values(DATA, CLASS))
+    results = [
+        forget(after(run, CLASS), CLIENT_1, "distill", settings, each.cohort()).flat
+        for each in (honest, changed)
+    ]
+    assert results[0].equal(results[1])
+
+
+def test_what_a_forgotten_client_undid_is_not_counted(run: TrainedRun) -> None:
+    """In a round the others of 1 are 0, 2 and 10, and once 2 was forgotten, 0 and 10."""
+    assert run.log is not None
+    for gone, others in (((), ("0", "2", "10")), (("2",), ("0", "10"))):
+        shares = list(round_shares(run.log, ("1",), gone))
+        for server_round, share in enumerate(shares, start=1):
+            weights = {e.client_id: e.weight for e in run.log.entries(server_round)}
+            assert share.remaining_weight == pytest.approx(sum(weights[i] for i in others))
 
 
 def test_the_change_of_values_would_be_noticed(run: TrainedRun) -> None:
