@@ -10,6 +10,8 @@ from strategies import wire
 from strategies.dropping import Drop
 from strategies.errors import BadInput
 
+_LONGEST_NAME = 48
+
 Kind = Literal["client", "class", "sample"]
 
 
@@ -67,11 +69,14 @@ class ForgetRequest:
         'client-3-7'
         >>> ForgetRequest(samples={"3": (5, 9)}).name
         'sample-3x2-fbdb62'
+        >>> ForgetRequest(clients=tuple(map(str, range(40)))).name
+        'client-0-1-2-3-4-5-6-7-8-9-10-11-12-13-14-15-16-=07a29d'
         """
         if self.kind == "sample":
             counts = "-".join(f"{_slug(c)}x{len(s)}" for c, s in self.samples.items())
-            return f"sample-{counts}-{wire.short_hash(json.dumps(self.to_json()))}"
-        return "-".join([self.kind, *map(_slug, map(str, self.clients or self.classes))])
+            return _shortened(f"sample-{counts}", json.dumps(self.to_json()), always=True)
+        name = "-".join([self.kind, *map(_slug, map(str, self.clients or self.classes))])
+        return _shortened(name, name)
 
     @property
     def drop(self) -> Drop:
@@ -122,9 +127,16 @@ def _is_index_list(value: object) -> bool:
     return isinstance(value, Sequence) and all(type(i) is int and i >= 0 for i in value)
 
 
+def _shortened(name: str, whole: str, *, always: bool = False) -> str:
+    """Return a name that leaves room for a method's in that of a folder; a hash stands for what is cut off."""
+    if len(name) > _LONGEST_NAME:
+        return f"{name[:_LONGEST_NAME]}={wire.short_hash(whole)}"
+    return f"{name}-{wire.short_hash(whole)}" if always else name
+
+
 def _slug(text: str) -> str:
     """Return a file-safe form of an id; ids that it changes stay distinct by a hash."""
     safe = "".join(c if (c.isalnum() and c.isascii()) or c in "._" else "_" for c in text)
     return (
-        text if safe == text and not text.startswith(".") else f"{safe.lstrip('.')}~{wire.short_hash(text)}"
+        text if safe == text and not text.startswith(".") else f"{safe.lstrip('.')}={wire.short_hash(text)}"
     )

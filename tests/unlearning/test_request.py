@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from strategies.errors import BadInput
+from strategies.run_home import place
 from unlearning.request import ForgetRequest, read_samples
 
 
@@ -33,11 +34,17 @@ ids = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1,
 def test_names_are_safe_as_file_names_and_distinct(first: str, second: str) -> None:
     """No separator, no leading dot, and two clients never share a name."""
     name = ForgetRequest(clients=(first,)).name
-    assert "/" not in name
-    assert "\\" not in name
-    assert not name.startswith(".")
-    assert name.isascii()
+    assert place(Path("forget"), f"{name}-distill").name == f"{name}-distill"
     assert (first == second) == (name == ForgetRequest(clients=(second,)).name)
+
+
+def test_a_request_for_many_has_a_name_that_the_disk_takes() -> None:
+    """Told apart by what is cut off."""
+    clients = tuple(f"hospital-{number}" for number in range(100))
+    samples = ForgetRequest(samples=dict.fromkeys(clients, (0,)))
+    names = [ForgetRequest(clients=clients).name, ForgetRequest(clients=clients[:-1]).name, samples.name]
+    assert len(set(names)) == 3
+    assert max(map(len, names)) < 60
 
 
 @given(st.dictionaries(ids, st.lists(st.integers(0, 99), min_size=1).map(tuple), min_size=1, max_size=3))
