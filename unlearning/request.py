@@ -128,7 +128,7 @@ def _is_index_list(value: object) -> bool:
 
 
 def _shortened(name: str, whole: str, *, always: bool = False) -> str:
-    """Return a name that leaves room for a method's in that of a folder; a hash stands for what is cut off."""
+    """Return a name with room for a method's in that of a folder; a hash stands for what is cut off."""
     if len(name) > _LONGEST_NAME:
         return f"{name[:_LONGEST_NAME]}={wire.short_hash(whole)}"
     return f"{name}-{wire.short_hash(whole)}" if always else name
