@@ -124,6 +124,18 @@ def seconds(value: float | None) -> str:
     return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
+def spread(values: Mapping[str, float | None] | None, digits: int = 1) -> str:
+    """Return a mean with its standard deviation, where there is one.
+
+    Examples
+    --------
+    >>> spread({"mean": 96.25, "std": 0.5}), spread({"mean": -1.0, "std": None}), spread(None)
+    ('96.2 ± 0.5', '−1.0', '–')
+    """
+    mean, std = (values or {}).get("mean"), (values or {}).get("std")
+    return number(mean, digits) + ("" if mean is None or std is None else f" ± {number(std, digits)}")
+
+
 def cell(column: Column, value: float | None) -> str:
     """Return the text of a table's cell."""
     return seconds(value) if column.unit == "s" else number(value)
@@ -179,6 +191,44 @@ def listed(words: Iterable[str]) -> str:
     """
     *head, last = list(words) or [""]
     return f"{', '.join(head)} and {last}" if head else last
+
+
+def capital(text: str) -> str:
+    """Return a text as the beginning of a sentence.
+
+    Examples
+    --------
+    >>> capital("client 3")
+    'Client 3'
+    """
+    return text[:1].upper() + text[1:]
+
+
+def scale(audit: Mapping[str, Any]) -> str:
+    """Return in words how far retrainings with other seeds lie from retraining; empty if there are none.
+
+    Parameters
+    ----------
+    audit
+        As in ``audit.json``.
+
+    Examples
+    --------
+    >>> scale({"scale": {"retrain-seed-1": {"disparity": 0.4, "parameter_distance": 10.5}}})
+    'the scale, 1 retraining with another seed: disparity 0.4, parameter distance 10.50'
+    """
+    found = list((audit.get("scale") or {}).values())
+    if not found:
+        return ""
+    texts = [
+        f"{name} {listed(number(each.get(key), digits) for each in found)}"
+        for key, name, digits in (
+            ("disparity", "disparity", 1),
+            ("parameter_distance", "parameter distance", 2),
+        )
+    ]
+    what = f"{count(len(found), 'retraining')} with {'another seed' if len(found) == 1 else 'other seeds'}"
+    return f"the scale, {what}: {', '.join(texts)}"
 
 
 def subject(request: Mapping[str, Any]) -> str:

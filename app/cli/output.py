@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.cli.progress import TerminalObserver
-from app.wording import COLUMNS, MISSING, cell, number, printable, seconds
+from app.wording import COLUMNS, MISSING, cell, number, printable, scale, seconds
 from strategies.files import to_json
 
 _LABELS = {"retrain": "retrained"}
@@ -64,6 +64,8 @@ def print_audit(audit: Mapping[str, Any]) -> None:
     """Print what the audit of one method, as in ``audit.json``, found."""
     print_comparison({key: audit[key] for key in ("before", "after", "retrain")}, audit["notes"])
     print_line(f"disparity: {number(audit['disparity'])} points (mean distance to the retrained model)")
+    if found := scale(audit):
+        print_line(found)
 
 
 def print_value(name: str, value: Any) -> None:

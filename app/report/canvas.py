@@ -24,10 +24,11 @@ from app.wording import printable
 
 INK, MUTED, GRID, PAPER = "#010101", "#010102", "#010103", "#010104"
 BLUE, ORANGE, RED = "#010105", "#010106", "#010107"
+GREEN, PURPLE = "#010108", "#010109"
 
 _VARIABLES = {
     INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--paper",
-    BLUE: "--blue", ORANGE: "--orange", RED: "--red",
+    BLUE: "--blue", ORANGE: "--orange", RED: "--red", GREEN: "--green", PURPLE: "--purple",
 }  # fmt: skip
 _WIDTH = 10.4  # inches; at 72 points to the inch and the page's width, a point is about 1.4 px
 _LABEL_LENGTH = 18

@@ -100,6 +100,8 @@ class RunRecord:
         ``summary.json``; empty while the run is not finished.
     forgettings
         Requests that were answered.
+    comparisons
+        Documents of ``compare/``, in order of their names.
     contributions
         From the update log; None without one.
     problems
@@ -113,6 +115,7 @@ class RunRecord:
     rounds: tuple[Mapping[str, Any], ...]
     summary: Mapping[str, Any]
     forgettings: tuple[Forgetting, ...]
+    comparisons: tuple[Mapping[str, Any], ...]
     contributions: Contributions | None
     problems: tuple[str, ...]
 
@@ -163,6 +166,7 @@ def read_run(folder: RunFolder) -> RunRecord:
         rounds=tuple(line for line in folder.read_metrics() if "round" in line),
         summary=folder.read_summary() if (folder.path / "summary.json").exists() else {},
         forgettings=_read_forgettings(folder, problems),
+        comparisons=tuple(map(read_json, sorted((folder.path / "compare").glob("*.json")))),
         contributions=_read_contributions(folder, problems),
         problems=tuple(problems),
     )

@@ -14,7 +14,7 @@ from app.report.canvas import Picture
 from app.report.contents import RETRAIN, Forgetting, RunRecord
 from app.report.figures import comparison
 from app.report.triggered import TriggeredImage
-from app.wording import COLUMNS, MISSING
+from app.wording import COLUMNS, MISSING, capital
 from unlearning.methods import METHODS
 
 MOST_IMAGES = 12
@@ -134,11 +134,6 @@ def _attack_left(audit: Mapping[str, Any]) -> str:
     return f", and the backdoor works on {after:.1f} % of the images (retrained: {retrain:.1f} %)"
 
 
-def capital(text: str) -> str:
-    """Return a text as the beginning of a sentence."""
-    return text[:1].upper() + text[1:]
-
-
 def _headline(audit: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if (disparity := audit.get("disparity")) is not None:
         yield f"{disparity:.1f} points", "disparity: mean distance to retrained"
@@ -204,6 +199,8 @@ def _notes(forgetting: Forgetting, record: RunRecord) -> Iterator[str]:
     audit = forgetting.audit or {}
     notes = [str(note) for note in (*forgetting.result.get("notes", ()), *audit.get("notes", ()))]
     yield from (capital(note).rstrip(".") + "." for note in dict.fromkeys(notes))
+    if found := wording.scale(audit):
+        yield f"{capital(found)}."
     if audit:
         seed = record.settings.get("run.seed", 0)
         yield f"One run with one seed ({seed}): differences of a point or so may be chance."

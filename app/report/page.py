@@ -8,8 +8,9 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from app import wording
-from app.report import facts, figures
+from app import compared, wording
+from app.report import contest, facts, figures
+from app.report.canvas import Picture
 from app.report.contents import RETRAIN, Forgetting, RunRecord, read_run
 from app.report.forgetting_view import Row, class_names, view
 from app.report.template import PAGE, STYLE_SHEET
@@ -38,6 +39,17 @@ class OverviewRow:
     method: str
     seconds: str
     disparity: str
+
+
+@dataclass(frozen=True)
+class ContestView:
+    """One comparison of methods on the page."""
+
+    title: str
+    over: str
+    picture: Picture
+    tables: tuple[compared.Table, ...]
+    notes: tuple[str, ...]
 
 
 def write_report(folder: RunFolder) -> Path:
@@ -87,6 +99,7 @@ def _context(record: RunRecord) -> dict[str, Any]:
         "forgettings": [view(f, record, position) for position, f in enumerate(_in_detail(record))],
         "overview": [_overview(f) for f in record.forgettings] if len(record.forgettings) > 1 else [],
         "columns": COLUMNS,
+        "contests": [_contest(document, place) for place, document in enumerate(record.comparisons)],
         "explained": any(f.audit is not None for f in record.forgettings),
         "disparity_meaning": DISPARITY,
         "learning": figures.learning_curve(record.rounds),
@@ -114,6 +127,16 @@ def _overview(forgetting: Forgetting) -> OverviewRow:
         method,
         wording.seconds(forgetting.result.get("seconds")),
         "reference" if method == RETRAIN else disparity,
+    )
+
+
+def _contest(document: Mapping[str, Any], position: int) -> ContestView:
+    return ContestView(
+        compared.title(document),
+        compared.over(document),
+        contest.picture(document, f"contest-{position}"),
+        compared.tables(document),
+        tuple(wording.capital(note) for note in document["notes"]),
     )
 
 

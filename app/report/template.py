@@ -8,12 +8,14 @@ STYLE_SHEET = """
   color-scheme: light dark;
   --paper: #ffffff; --ink: #1a1f24; --muted: #56616b; --grid: #d5dbe0; --tint: #f4f6f8;
   --blue: #0072b2; --orange: #e69f00; --red: #c44e00; --green: #00795a;
+  --purple: #9c4a80;
   --font: "Segoe UI", Roboto, "Helvetica Neue", Helvetica, Arial, "Liberation Sans", sans-serif;
 }
 @media screen and (prefers-color-scheme: dark) {
   :root {
     --paper: #14181c; --ink: #e6eaed; --muted: #a3aeb8; --grid: #3a434b; --tint: #1d2328;
     --blue: #56b4e9; --orange: #e69f00; --red: #ff8f4a; --green: #3ccb9f;
+    --purple: #d98fbd;
   }
 }
 * { box-sizing: border-box; }
@@ -217,6 +219,38 @@ without the forgotten data. It is what perfect forgetting gives.</p>
 </dl>
 {% endif %}
 </section>
+
+{% if contests %}
+<section id="compared">
+<h2>Methods compared</h2>
+{% for contest in contests %}
+<article>
+<h3>{{ contest.title }}</h3>
+<p class="muted">{{ contest.over }}.</p>
+{{ picture(contest.picture) }}
+{% for table in contest.tables %}
+<div class="scroll"><table>
+<caption>{{ table.caption }}</caption>
+<thead><tr><th scope="col">model</th>
+{% for column in table.columns %}<th scope="col" class="num">{{ column }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for row in table.rows %}
+<tr><th scope="row">{{ row[0] }}</th>
+{% for text in row[1:] %}<td class="num">{{ text }}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody>
+</table></div>
+{% endfor %}
+{% if contest.notes %}
+<details>
+<summary>Remarks on the runs</summary>
+{{ notes(contest.notes) }}
+</details>
+{% endif %}
+</article>
+{% endfor %}
+</section>
+{% endif %}
 
 <section id="learning">
 <h2>Learning</h2>

@@ -1,13 +1,26 @@
-"""What a user can ask for, from end to end: train, resume, forget, audit, demo.
+"""What a user can ask for, from end to end: train, resume, forget, audit, compare, demo.
 
 Each takes a grid or, without one, starts the clients in this process tree; each writes into the run's folder
 and tells an observer how far it is.
 """
 
+from app.workflows.comparing import Contest, compare
 from app.workflows.demo import DemoResult, demo
 from app.workflows.forgetting import audit, forget
 from app.workflows.listing import list_runs
 from app.workflows.observer import Observer, Quiet
 from app.workflows.training import resume, train
 
-__all__ = ["DemoResult", "Observer", "Quiet", "audit", "demo", "forget", "list_runs", "resume", "train"]
+__all__ = [
+    "Contest",
+    "DemoResult",
+    "Observer",
+    "Quiet",
+    "audit",
+    "compare",
+    "demo",
+    "forget",
+    "list_runs",
+    "resume",
+    "train",
+]

@@ -79,7 +79,7 @@ class OpenedRun:
             self.forget(request, "retrain", self.session.config.forget, cohort)
         models = {"before": AuditedModel(self.run.final, self.run.train_seconds)}
         models |= {method: self._made(request, method) for method in [*methods, "retrain"]}
-        models |= self._other_seeds(request, settings.seeds, cohort)
+        models |= self.other_seeds(request, settings.seeds, cohort)
         self.observer.phase(f"audit {request.name}", 1)
         report = audit_models(self.run, request, models, cohort, settings)
         for method in methods:
@@ -97,7 +97,8 @@ class OpenedRun:
             self.observer.note(note)
         return report
 
-    def _other_seeds(self, request: ForgetRequest, count: int, cohort: Cohort) -> dict[str, AuditedModel]:
+    def other_seeds(self, request: ForgetRequest, count: int, cohort: Cohort) -> dict[str, AuditedModel]:
+        """Return retrainings for a request with other seeds, by their name in an audit."""
         models = {}
         for seed in other_seeds.seeds_of(self.run, count):
             name = f"{other_seeds.PREFIX}{seed}"

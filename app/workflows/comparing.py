@@ -1,0 +1,233 @@
+"""Compare methods on one request, over several seeds, with retraining as the reference.
+
+For each seed there is a run like the one given, made once under ``seeds/``; the first is the run itself.
+Every method forgets, the run is retrained, all models are audited alike, and each may relearn. Nothing is
+written under ``forget/``: a comparison measures.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from app.compared import OTHER_SEED
+from app.config import RunConfig
+from app.workflows import other_seeds
+from app.workflows.forgetting import OpenedRun, told
+from app.workflows.observer import Observer, Quiet
+from app.workflows.training import resume, train
+from strategies import files
+from strategies.cohort import Cohort
+from strategies.errors import BadInput, LetheError
+from strategies.run_folder import MODEL, RunFolder
+from strategies.settings import Scalar
+from unlearning import forgetting
+from unlearning.audit import ORIGINAL, AuditedModel, AuditReport, audit as audit_models
+from unlearning.comparison import Cost, Figures, figures_of, log_bytes, summarised
+from unlearning.methods import METHODS
+from unlearning.pruning import sparse_name
+from unlearning.relearning import Relearning
+from unlearning.request import ForgetRequest
+from unlearning.run import TrainedRun
+from unlearning.settings import AuditSettings, ForgetSettings
+
+RETRAIN = "retrain"
+FOLDER = "compare"
+"""Name of the folder with the comparisons of a run."""
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What is compared.
+
+    Parameters
+    ----------
+    request
+        What shall be forgotten.
+    methods
+        Their names; none: all that can serve the request on the run.
+    settings, audit
+        The sections ``forget`` and ``audit``; with ``prune``, every run is pruned first.
+    relearn
+        Whether the rounds to relearn are counted, which takes rounds for every model.
+    """
+
+    request: ForgetRequest
+    methods: tuple[str, ...] = ()
+    settings: ForgetSettings = field(default_factory=ForgetSettings)
+    audit: AuditSettings = field(default_factory=AuditSettings)
+    relearn: bool = True
+
+    @property
+    def name(self) -> str:
+        """Name of the comparison's file, without its ending."""
+        pruned = [] if self.settings.prune == "none" else [sparse_name(self.settings)]
+        return "-".join([self.request.name, *pruned])
+
+
+def _checked(contest: Contest, run: TrainedRun) -> Contest:
+    """Return the contest with its methods named, without retraining and repetitions."""
+    request, settings = contest.request, contest.settings
+    for name in (RETRAIN, *contest.methods):
+        forgetting.check_request(run, request, name, settings)
+    methods = contest.methods or (name for name in METHODS if _serves(run, request, name, settings))
+    return replace(contest, methods=tuple(dict.fromkeys(name for name in methods if name != RETRAIN)))
+
+
+def _serves(run: TrainedRun, request: ForgetRequest, method: str, settings: ForgetSettings) -> bool:
+    try:
+        forgetting.check_request(run, request, method, settings)
+    except BadInput:
+        return False
+    return True
+
+
+def compare(
+    folder: RunFolder, contest: Contest, seeds: int = 1, observer: Observer | None = None
+) -> dict[str, Any]:
+    """Compare methods; write ``compare/<request>.json`` and return what it holds.
+
+    Parameters
+    ----------
+    folder
+        Of a finished dense run.
+    contest
+        What is compared.
+    seeds
+        Runs, at least 1; the first is the run itself.
+    observer
+        Told of everything that is done.
+
+    Raises
+    ------
+    BadInput
+        If a method cannot serve the request, before any work.
+    """
+    opened = OpenedRun.of(folder, observer)
+    if opened.run.mask is not None:
+        raise BadInput(f"run '{folder.name}' is pruned; compare the run it came from, with --prune")
+    work = _Work(_checked(contest, opened.run), observer or Quiet())
+    _warm_up()
+    for number in range(seeds):
+        work.run_seed(
+            opened if number == 0 else OpenedRun.of(_like(folder, opened, number, observer), observer)
+        )
+    path = folder.path / FOLDER
+    path.mkdir(exist_ok=True)
+    document = work.document()
+    files.write_json(path / f"{contest.name}.json", document)
+    return document
+
+
+def _like(folder: RunFolder, opened: OpenedRun, number: int, observer: Observer | None) -> RunFolder:
+    """Return a run like this one but for its seed; trained, or trained to its end, if it is not there."""
+    config = opened.session.config
+    seed, home = config.run.seed + number, (folder.path / "seeds").absolute()
+    path = home / f"seed-{seed}"
+    if path.exists():
+        found = RunFolder.open(path)
+        return found if (path / MODEL).exists() else resume(found, observer)
+    placed: dict[str, Scalar] = {"run.seed": seed, "run.home": str(home), "run.name": path.name}
+    return train(RunConfig.from_flat({**config.to_flat(), **placed}), observer)
+
+
+def _warm_up() -> None:
+    """Let torch import its compiler, which it does with the first optimiser, before anything is timed."""
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.0)
+
+
+@dataclass
+class _Work:
+    """A comparison at work: what was measured so far."""
+
+    contest: Contest
+    observer: Observer
+    seeds: list[int] = field(default_factory=list)
+    samples: dict[str, list[Figures]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def run_seed(self, dense: OpenedRun) -> None:
+        """Measure every method on one run."""
+        contest = self.contest
+        seed = dense.run.seed
+        self.seeds.append(seed)
+        with dense.session.local_grid() as grid:
+            opened = dense.pruned(contest.settings, grid)
+            with opened.session.cohort(grid) as cohort:
+                models, costs = self._forgotten(opened, cohort)
+                models |= self._other_seeds(opened, cohort, costs)
+                self.observer.phase(f"audit {contest.request.name}, seed {seed}", 1)
+                report = audit_models(opened.run, contest.request, models, cohort, contest.audit)
+                self.observer.advance("measured")
+                relearned = self._relearned(opened, report, models, cohort) if contest.relearn else {}
+        self._note(seed, report.notes)
+        for name, figures in figures_of(report, costs, relearned).items():
+            pooled = OTHER_SEED if name.startswith(other_seeds.PREFIX) else name
+            self.samples.setdefault(pooled, []).append(figures)
+
+    def document(self) -> dict[str, Any]:
+        """Return what was compared and measured; where a method never succeeded, it has no figures."""
+        contest = self.contest
+        others = [OTHER_SEED] if OTHER_SEED in self.samples else []
+        return {
+            "request": contest.request.to_json(),
+            "settings": contest.settings.model_dump(by_alias=True),
+            "seeds": self.seeds,
+            "notes": self.notes,
+            "before": summarised(self.samples[ORIGINAL]),
+            "retrain": summarised(self.samples[RETRAIN]),
+            "methods": {m: summarised(self.samples.get(m, [])) for m in (*contest.methods, *others)},
+        }
+
+    def _forgotten(
+        self, opened: OpenedRun, cohort: Cohort
+    ) -> tuple[dict[str, AuditedModel], dict[str, Cost]]:
+        run, contest = opened.run, self.contest
+        traffic = opened.folder.read_summary()["traffic"]
+        stored = run.log.stored_bytes() if run.log is not None else 0
+        models = {ORIGINAL: AuditedModel(run.final, run.train_seconds)}
+        sent = (traffic["bytes-up"], traffic["bytes-down"], traffic["visits"])
+        costs = {ORIGINAL: Cost(run.train_seconds, *sent, stored)}
+        for method in (*contest.methods, RETRAIN):
+            progress = told(self.observer, f"{method} {contest.request.name}, seed {run.seed}")
+            try:
+                made = forgetting.forget(run, contest.request, method, contest.settings, cohort, progress)
+            except LetheError as error:
+                if method == RETRAIN:
+                    raise
+                self._note(run.seed, [f"{method} failed: {error}"])
+                continue
+            self._note(run.seed, (f"{method}: {note}" for note in made.notes))
+            models[method] = AuditedModel(made.flat, made.seconds)
+            sent = (made.traffic.bytes_up, made.traffic.bytes_down, made.traffic.visits)
+            needed = log_bytes(run.log, METHODS[method].needs(contest.settings))
+            costs[method] = Cost(made.seconds, *sent, needed)
+        return models, costs
+
+    def _other_seeds(
+        self, opened: OpenedRun, cohort: Cohort, costs: dict[str, Cost]
+    ) -> dict[str, AuditedModel]:
+        models = opened.other_seeds(self.contest.request, self.contest.audit.seeds, cohort)
+        costs |= {name: Cost(model.seconds) for name, model in models.items()}
+        return models
+
+    def _relearned(
+        self, opened: OpenedRun, report: AuditReport, models: dict[str, AuditedModel], cohort: Cohort
+    ) -> dict[str, int | None]:
+        original = report.measurements[ORIGINAL].unlearning_accuracy
+        if original is None:
+            return {}
+        run, found = opened.run, {}
+        for name, model in models.items():
+            progress = told(self.observer, f"relearn after {name}, seed {run.seed}")
+            relearning = Relearning(
+                run, self.contest.request, original, cohort, run.plan.rounds, progress=progress
+            )
+            found[name] = relearning.rounds(model.flat)
+        return found
+
+    def _note(self, seed: int, notes: Iterable[str]) -> None:
+        for note in notes:
+            self.notes.append(f"seed {seed}: {note}")
+            self.observer.note(self.notes[-1])

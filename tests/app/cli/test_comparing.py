@@ -1,0 +1,74 @@
+"""app/cli/comparing.py: what is compared reaches the workflow, and its document reaches the user."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from strategies.run_folder import RunFolder
+from tests.app.cli.conftest import Command, Workflows
+from tests.app.report.run_folders import add_rounds, finish, new_run
+from tests.app.test_compared import comparison
+from unlearning.request import ForgetRequest
+
+
+@pytest.fixture
+def study(tmp_path: Path, workflows: Workflows, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+    """Return a finished run whose comparison takes no time."""
+
+    class Contest(tuple[Any, ...]):
+        """What was asked for."""
+
+        def __new__(cls, *parts: object) -> "Contest":
+            return super().__new__(cls, parts)
+
+    def compare(folder: RunFolder, contest: Contest, seeds: int, observer: Any) -> dict[str, Any]:
+        workflows.calls.append(("compare", contest, seeds))
+        return comparison(notes=["seed 0: the backdoor did not take"])
+
+    monkeypatch.setattr(workflows, "Contest", Contest, raising=False)
+    monkeypatch.setattr(workflows, "compare", compare, raising=False)
+    folder = new_run(tmp_path)
+    add_rounds(folder)
+    finish(folder)
+    return folder
+
+
+def test_what_is_compared(lethe: Command, workflows: Workflows, study: RunFolder) -> None:
+    arguments = ["--methods", "distill, finetune", "--seeds", "3", "--prune", "imp", "--no-relearn"]
+    settings = ["--set", "audit.seeds=2", "--set", "forget.epochs=4"]
+    assert lethe("compare", "study", "--client", "3", *arguments, *settings).status == 0
+    ((_, contest, seeds),) = workflows.calls
+    request, methods, forget, audit, relearn = contest
+    assert (request, methods, seeds) == (ForgetRequest(clients=("3",)), ("distill", "finetune"), 3)
+    assert (forget.prune, forget.epochs, audit.seeds, relearn) == ("imp", 4, 2, False)
+
+
+def test_without_options(lethe: Command, workflows: Workflows, study: RunFolder) -> None:
+    lethe("compare", "study", "--class", "7")
+    ((_, contest, seeds),) = workflows.calls
+    assert (contest[0], contest[1], seeds) == (ForgetRequest(classes=(7,)), (), 1)
+    assert (contest[2].prune, contest[4]) == ("none", True)
+
+
+def test_as_json(lethe: Command, study: RunFolder) -> None:
+    """Nothing but what was measured."""
+    document = json.loads(lethe("compare", "study", "--client", "3", "--json").out)
+    assert list(document) == ["before", "retrain", "methods"]
+    assert document["methods"]["quick"]["disparity"] == {"mean": 1.0, "std": 0.25}
+
+
+def test_in_words(lethe: Command, study: RunFolder) -> None:
+    lines = lethe("compare", "study", "--client", "3").out.splitlines()
+    assert lines[0].startswith("Client 3: 3 methods compared in run study. Mean ± standard deviation over 3")
+    assert lines[2].split() == ["model", "disparity", "UA", "MIA", "RA", "TA", "ASR"]
+    assert [line.split()[0] for line in lines[3:8]] == ["before", "retrained", "quick", "slow", "failed"]
+    assert lines[-2] == "note: seed 0: the backdoor did not take"
+    assert lines[-1] == f"report: {study.path / 'report.html'}"
+
+
+def test_no_seed_at_all_is_refused(lethe: Command, study: RunFolder) -> None:
+    ended = lethe("compare", "study", "--client", "3", "--seeds", "0")
+    assert ended.status == 2
+    assert "--seeds" in ended.err

@@ -1,0 +1,88 @@
+"""Relearning: how many rounds with the forgotten data back until a model knows them as well as before.
+
+A model that only hides what it learned relearns it faster than one that never had it. The effort of a
+retrained model is the scale (see `unlearning.metrics.relearn_effort`).
+"""
+
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor
+
+from strategies import wire
+from strategies.cohort import Cohort
+from strategies.rounds import RoundResult, Start, train
+from unlearning import metrics
+from unlearning.gathering import Questions, gather
+from unlearning.methods.base import Progress
+from unlearning.request import ForgetRequest
+from unlearning.run import TrainedRun
+
+
+class _Relearned(Exception):
+    """Ends the rounds."""
+
+
+@dataclass(frozen=True, eq=False)
+class Relearning:
+    """What relearning is measured with.
+
+    Parameters
+    ----------
+    run
+        The run whose rounds go on; it is not altered.
+    request
+        What was forgotten, and is back.
+    original
+        UA of the model before forgetting, in percent.
+    cohort
+        All clients, the forgotten ones included.
+    max_rounds
+        Rounds after which to give up.
+    tolerance
+        Points above `original` that count as relearned.
+    progress
+        Told of every round.
+    """
+
+    run: TrainedRun
+    request: ForgetRequest
+    original: float
+    cohort: Cohort
+    max_rounds: int
+    tolerance: float = 1.0
+    progress: Progress = field(default=lambda done, total, values: None)
+
+    def rounds(self, flat: Tensor) -> int | None:
+        """Return after how many rounds a model has relearned; None if it has not after the most allowed.
+
+        Parameters
+        ----------
+        flat
+            The model, shape [P].
+        """
+        run, first = self.run, self.run.plan.rounds
+        seen: list[float] = []
+
+        def look(result: RoundResult, _: Strategy) -> None:
+            seen.append(self._unlearning_accuracy(wire.flat_of(result.arrays, run.layout)))
+            self.progress(result.round - first, self.max_rounds, {"unlearning-accuracy": seen[-1]})
+            if self._relearned(seen) is not None:
+                raise _Relearned
+
+        seen.append(self._unlearning_accuracy(flat))
+        if self._relearned(seen) is None:
+            # Numbered on from the run's last round, so that clients draw fresh batches
+            plan = replace(run.plan, rounds=first + self.max_rounds, federated_evaluation=False)
+            start = Start(wire.FlatRecord(flat, run.layout), completed_rounds=first)
+            with suppress(_Relearned):
+                train(plan, self.cohort.masked(run.mask), start, on_round=look)
+        return self._relearned(seen)
+
+    def _relearned(self, seen: list[float]) -> int | None:
+        return metrics.rounds_to_relearn(seen, self.original, self.tolerance)
+
+    def _unlearning_accuracy(self, flat: Tensor) -> float:
+        questions = Questions(self.request, self.run.layout, flat)
+        return metrics.unlearning_accuracy(gather(self.cohort, questions, "relearning").correct[0])
