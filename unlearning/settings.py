@@ -75,8 +75,8 @@ class ForgetSettings(Settings):
     clip_norm
         Projected ascent: largest norm of a batch's gradient, above 0.
     stop_accuracy
-        Projected ascent: it ends after a pass with an accuracy on the forgotten data below this, in percent;
-        neutral 0, which never stops.
+        Ascent: it ends once the accuracy on the forgotten data is below this, in percent; neutral 0, which
+        never stops.
     recovery_rounds
         Ascent, FedOSD: rounds of the remaining clients afterwards, at least 0; neutral 0; -1: the method's
         own.

@@ -6,19 +6,22 @@ Efficiently Erase a Client in FL?", arXiv 2207.05521:
     w_ref = (N·w − w_i) / (N − 1),    max_w L(w; D_i)  subject to  ‖w − w_ref‖₂ ≤ δ,
 
 δ a third of the mean distance from w_ref to random models; then rounds of the remaining clients. Classes and
-examples: ascent after Jia et al., arXiv 2304.04934, one local pass over D_f per round by the clients that
-hold some of it, averaged by their examples; then rounds without D_f, if asked for. Both central forms are in
+examples: ascent after Jia, Liu, Ram, Yao, Liu, Liu, Sharma, Liu, "Model Sparsity Can Simplify Machine
+Unlearning", NeurIPS 2023, arXiv 2304.04934, section 3, one local pass over D_f per round by the clients that
+hold some of it, averaged by their examples; then, if asked for, rounds without D_f. Both central forms are in
 `unlearning.central.ascent`.
 
 Differs from Halimi et al.: w_ref is formed with the weights of the run's last round, w_ref = (w − p·w_i) / (1
 − p), which is theirs at p = 1/N and w itself where the client took no part in that round; random models are
 the run's initial one with the entries of each tensor shuffled. w_i comes from the log, or, where that does
 not hold the last round, from a round of the leaving client alone. Several clients leave at once, each from
-the same w_ref without any of them; their models are averaged.
+the same w_ref without any of them; their models are averaged. Differs from Jia et al.: ascent on classes and
+examples ends early as Halimi's does, once the accuracy on D_f is below ``stop-accuracy``.
 
-Guarantee: none; ascent destroys what the model says about D_f, which retraining would not. Needs: the clients
-that hold D_f online, and the remaining ones for recovery. Cost: one or two visits to the leaving client, or a
-round per epoch of those that hold D_f; and the recovery rounds.
+Guarantee: none; ascent destroys what the model says about D_f, which retraining would not, and a step size at
+which it does so without destroying the rest is narrow. Needs: the clients that hold D_f online, and the
+remaining ones for recovery. Cost: one or two visits to the leaving client, or a round per epoch of those that
+hold D_f; and the recovery rounds.
 """
 
 import torch
@@ -27,7 +30,8 @@ from torch import Generator, Tensor
 
 from strategies import wire
 from strategies.cohort import Cohort
-from strategies.settings import SelectionSettings, Settings
+from strategies.evaluation import evaluate
+from strategies.settings import SelectionSettings
 from unlearning.central.ascent import (
     AscentSettings,
     ProjectedAscentSettings,
@@ -59,23 +63,36 @@ RANDOM_MODELS = 10
 EVERYONE = SelectionSettings()
 
 
-class LeavingSettings(Settings):
-    """After a client has left; fields and their meaning as in `ForgetSettings`."""
+class LeavingSettings(ProjectedAscentSettings):
+    """Projected ascent of a leaving client; fields and their meaning as in `ForgetSettings`."""
 
-    recovery_rounds: int = Field(default=2, ge=0)
+    learning_rate: float = Field(default=0.003, gt=0)
+    recovery_rounds: int = Field(default=3, ge=0)
 
 
-class DroppingSettings(Settings):
-    """After ascent on classes or examples; fields and their meaning as in `ForgetSettings`."""
+class ClassSettings(AscentSettings):
+    """Ascent on classes; fields and their meaning as in `ForgetSettings`."""
 
+    epochs: int = Field(default=20, ge=0)
+    learning_rate: float = Field(default=0.02, gt=0)
+    stop_accuracy: float = Field(default=12.0, ge=0, le=100)
     recovery_rounds: int = Field(default=0, ge=0)
 
 
+class SampleSettings(ClassSettings):
+    """Ascent on examples, most of which a model without them would still get right."""
+
+    epochs: int = Field(default=5, ge=0)
+
+
 def ascent_client(task: ClientTask) -> ClientAnswer:
-    """Run the client half for classes and examples: one pass up the loss on the forgotten data."""
-    settings = settings_in(AscentSettings, task.config)
-    model = ascend(received_model(task), task.forget, settings, task.generator)
-    return trained_answer(model, len(task.forget))
+    """Run the client half for classes and examples: one pass up the loss on the forgotten data.
+
+    It also says how accurate the model was that came.
+    """
+    settings, model = settings_in(AscentSettings, task.config), received_model(task)
+    metrics = {wire.ACCURACY: evaluate(model, task.forget).accuracy}
+    return trained_answer(ascend(model, task.forget, settings, task.generator), len(task.forget), metrics)
 
 
 def projected_client(task: ClientTask) -> ClientAnswer:
@@ -93,10 +110,12 @@ def shuffled(flat: Tensor, layout: wire.Layout, generator: Generator) -> Tensor:
 
 
 def radius_around(job: ForgetJob, reference: Tensor) -> float:
-    """Return δ for w_ref, shape [P]."""
-    generator = job.generator("radius")
-    initial, layout = job.run.initial, job.run.layout
-    return ball_radius(reference, [shuffled(initial, layout, generator) for _ in range(RANDOM_MODELS)])
+    """Return δ for w_ref, shape [P]; of a pruned run, the random models are pruned alike."""
+    run, generator = job.run, job.generator("radius")
+    kept = torch.ones_like(run.initial) if run.mask is None else run.mask
+    return ball_radius(
+        reference, [kept * shuffled(run.initial, run.layout, generator) for _ in range(RANDOM_MODELS)]
+    )
 
 
 def reference_from_log(job: ForgetJob, leaving: Cohort) -> Tensor | None:
@@ -133,32 +152,36 @@ def reference_from_round(job: ForgetJob, leaving: Cohort, work: FederatedWork) -
 
 def leave(job: ForgetJob) -> Outcome:
     """Return the model after projected ascent at the leaving clients and recovery by the others."""
-    recovery = method_settings(LeavingSettings, job.settings).recovery_rounds
-    settings = method_settings(ProjectedAscentSettings, job.settings, job.run.train)
+    settings = method_settings(LeavingSettings, job.settings, job.run.train)
     leaving = holding(job)
-    work = FederatedWork(job, recovery + 1)
+    work = FederatedWork(job, 1 + settings.recovery_rounds)
     if (reference := reference_from_log(job, leaving)) is None:
         work.total_rounds += 1
         reference = reference_from_round(job, leaving, work)
     radius = radius_around(job, reference)
     entry = {**told(settings), RADIUS: radius, wire.FORGET_ALL: True}
-    flat = work.act(reference, PROJECTED, [entry], leaving, drop=job.named, selection=EVERYONE)
+    flat = work.act(reference, PROJECTED, [entry], leaving, selection=EVERYONE)
     moved = float(torch.linalg.vector_norm(flat.double() - reference.double()))
-    flat = work.train(flat, recovery, keeping(job))
-    details = {"radius": radius, "distance": moved, "recovery_rounds": recovery}
+    flat = work.train(flat, settings.recovery_rounds, keeping(job))
+    details = {"radius": radius, "distance": moved, "recovery_rounds": settings.recovery_rounds}
     return Outcome(flat, [*absence_notes(job), *work.notes], details)
 
 
 def ascend_on_dropped(job: ForgetJob) -> Outcome:
     """Return the model after ascent on classes or examples by those that hold them, and recovery."""
-    recovery = method_settings(DroppingSettings, job.settings).recovery_rounds
-    settings = method_settings(AscentSettings, job.settings, job.run.train)
-    one_pass = told(settings.model_copy(update={"epochs": 1}))
-    work = FederatedWork(job, settings.epochs + recovery)
-    entries, drop = [one_pass] * settings.epochs, job.named
-    flat = work.act(job.run.final, ASCENT, entries, holding(job), drop=drop, selection=EVERYONE)
-    flat = work.train(flat, recovery, keeping(job))
-    details = {"rounds": settings.epochs, "recovery_rounds": recovery}
+    kind = ClassSettings if job.request.kind == "class" else SampleSettings
+    settings = method_settings(kind, job.settings, job.run.train)
+    entry, holders = told(settings.model_copy(update={"epochs": 1})), holding(job)
+    work = FederatedWork(job, settings.epochs + settings.recovery_rounds)
+    flat, rounds = job.run.final, 0
+    for _ in range(settings.epochs):
+        higher = work.act(flat, ASCENT, [entry], holders, drop=job.request.drop, selection=EVERYONE)
+        if work.metrics[wire.ACCURACY] < settings.stop_accuracy:
+            break  # The model that came was low enough, so what was made of it is not needed
+        flat, rounds = higher, rounds + 1
+    work.total_rounds += rounds - settings.epochs
+    flat = work.train(flat, settings.recovery_rounds, keeping(job))
+    details = {"rounds": rounds, "recovery_rounds": settings.recovery_rounds}
     return Outcome(flat, [*absence_notes(job), *work.notes], details)
 
 

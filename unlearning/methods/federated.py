@@ -86,9 +86,12 @@ class TellingStrategy(StrategyWrapper):
         return self.inner.configure_train(server_round, arrays, ConfigRecord({**config, **extra}), grid)
 
 
-def trained_answer(model: nn.Module, num_examples: int) -> ClientAnswer:
-    """Return a client's answer to a train message: its new parameters, and on how many examples."""
-    return ClientAnswer({wire.NUM_EXAMPLES: num_examples}, wire.record_of(model.state_dict()))
+def trained_answer(
+    model: nn.Module, num_examples: int, metrics: Mapping[str, float] | None = None
+) -> ClientAnswer:
+    """Return a client's answer to a train message: its new parameters, on how many examples, and metrics."""
+    numbers = {**(metrics or {}), wire.NUM_EXAMPLES: num_examples}
+    return ClientAnswer(numbers, wire.record_of(model.state_dict()))
 
 
 def received_model(task: ClientTask) -> nn.Module:
@@ -160,11 +163,17 @@ class FederatedWork:
         What is done.
     total_rounds
         Of all phases, for the progress.
+
+    Attributes
+    ----------
+    metrics
+        Means over the clients' answers in the last round, by name.
     """
 
     job: ForgetJob
     total_rounds: int
     faults: list[Fault] = field(default_factory=list)
+    metrics: Mapping[str, float] = field(default_factory=dict)
     _done: int = 0
 
     def act(
@@ -178,6 +187,8 @@ class FederatedWork:
         selection: SelectionSettings | None = None,
     ) -> Tensor:
         """Average what clients make of the model with an action of a method, round after round.
+
+        What they say of the last round is in `metrics` afterwards.
 
         Parameters
         ----------
@@ -272,6 +283,7 @@ class FederatedWork:
         if not result.accepted:
             reasons = "; ".join(f"client {fault.client_id}: {fault.reason}" for fault in result.faults[:3])
             raise LetheError(f"forgetting {self.job.request.name}: no client took part ({reasons})")
+        self.metrics = result.metrics
         self.advance(result.metrics, result.faults)
 
 

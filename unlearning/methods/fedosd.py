@@ -57,7 +57,7 @@ class FedOsdSettings(Settings):
     """FedOSD; fields and their meaning as in `ForgetSettings`."""
 
     unlearning_rounds: int = Field(default=10, ge=0)
-    learning_rate: float = Field(default=0.1, gt=0)
+    learning_rate: float = Field(default=0.3, gt=0)
     recovery_rounds: int = Field(default=3, ge=0)
 
 
