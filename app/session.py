@@ -200,6 +200,7 @@ def open_trained_run(folder: RunFolder, session: Session) -> TrainedRun:
     final = folder.read_model()
     layout = wire.Layout.of(final)
     log = UpdateLog.open(folder.log_path) if session.config.log.enabled else None
+    masks = folder.read_mask()
     data = session.server_data
     return TrainedRun(
         plan=session.plan,
@@ -217,6 +218,7 @@ def open_trained_run(folder: RunFolder, session: Session) -> TrainedRun:
         train_seconds=float(summary["seconds"]),
         device=session.device,
         mask=read_mask(folder, layout),
+        mask_origin="" if masks is None else masks.metadata["origin"],
     )
 
 
@@ -228,8 +230,8 @@ def read_mask(folder: RunFolder, layout: wire.Layout) -> Tensor | None:
     RunCorrupt
         If the file is damaged, or is of another model.
     """
-    masks = folder.read_mask()
+    kept = folder.read_mask()
     try:
-        return None if masks is None else flat_mask_of(masks, layout)
+        return None if kept is None else flat_mask_of(kept.tensors, layout)
     except ValueError as error:
         raise RunCorrupt(f"{folder.path}: {error}") from None

@@ -28,7 +28,7 @@ from strategies.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from strategies.errors import BadInput, RunCorrupt
 from strategies.json_lines import append_line, read_lines, rewind_lines
 from strategies.run_home import MARKER, expand, find, folders_in, make, make_free, place
-from strategies.tensor_file import read_sealed, write_sealed
+from strategies.tensor_file import TensorFile, read_sealed, write_sealed
 from strategies.wire import State
 
 FORMAT = "lethe-run"
@@ -174,19 +174,19 @@ class RunFolder:
             )
         return read_sealed(self.path / MODEL).tensors
 
-    def write_mask(self, masks: State) -> str:
-        """Keep the masks of a pruned run, by parameter; returns their SHA-256."""
-        return write_sealed(self._mask, masks)
+    def write_mask(self, masks: State, origin: str) -> str:
+        """Keep the masks of a pruned run, by parameter, and how they were chosen; returns their SHA-256."""
+        return write_sealed(self._mask, masks, {"origin": origin})
 
-    def read_mask(self) -> State | None:
-        """Return the masks of a pruned run, by parameter, bool; None for a dense one.
+    def read_mask(self) -> TensorFile | None:
+        """Return the masks of a pruned run, by parameter, with their ``origin``; None for a dense one.
 
         Raises
         ------
         RunCorrupt
             If the file is damaged.
         """
-        return read_sealed(self._mask).tensors if self._mask.exists() else None
+        return read_sealed(self._mask) if self._mask.exists() else None
 
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint, all of it or nothing."""
@@ -203,6 +203,17 @@ class RunFolder:
             If it is of another version.
         """
         return read_checkpoint(self._checkpoint) if self._checkpoint.exists() else None
+
+    def erase_checkpoint(self) -> None:
+        """Overwrite and delete the checkpoint, which holds what clients keep between rounds.
+
+        Raises
+        ------
+        LetheError
+            If it cannot be overwritten.
+        """
+        files.erase(self._checkpoint)
+        files.erase(self._checkpoint.with_name(self._checkpoint.name + files.TEMPORARY))
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Add one line to the metrics; numbers that are not finite become null.

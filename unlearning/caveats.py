@@ -25,6 +25,21 @@ def caveats(measurements: Mapping[str, Measurement], original: str) -> Iterator[
     yield from _about_clients(measurements)
 
 
+def mask_caveats(origin: str) -> Iterator[str]:
+    """Yield what the mask of a pruned run keeps of the forgotten data.
+
+    Parameters
+    ----------
+    origin
+        How the mask was chosen; empty for a dense run.
+    """
+    if origin in {"omp", "imp"}:
+        yield (
+            f"the mask ({origin}) was chosen by weights that had seen the forgotten data, so that not even "
+            "retraining on it is free of them; synflow chooses without data"
+        )
+
+
 def _about_data(before: Measurement) -> Iterator[str]:
     if before.num_test == 0:
         yield "the server holds no test data: test accuracy, MIA and attack success were not measured"

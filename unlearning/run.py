@@ -49,6 +49,8 @@ class TrainedRun:
         Where models are computed.
     mask
         Which parameters may differ from zero, shape [layout.size], bool; None for a dense model.
+    mask_origin
+        How the mask was chosen, as ``forget.prune`` names it; empty for a dense model.
     forgotten
         What was forgotten before: `final` is the result of the last of these requests, and whatever is made
         from here on leaves all of them out.
@@ -69,6 +71,7 @@ class TrainedRun:
     train_seconds: float = 0.0
     device: torch.device = torch.device("cpu")
     mask: Tensor | None = None
+    mask_origin: str = ""
     forgotten: tuple[ForgetRequest, ...] = ()
 
     @property

@@ -86,7 +86,7 @@ def _made(
         )
         spent = cohort.traffic.since(traffic)
         made = RunFolder.create(config.run.home, name, config.to_toml())
-        made.write_mask(masks_in(mask, run.layout))
+        made.write_mask(masks_in(mask, run.layout), settings.prune)
         files.write_json(made.path / PRUNING, _described(settings, time.perf_counter() - began, spent, mask))
         initial = run.layout.unflatten(run.initial * mask)
         train_in(made, Session(config, session.server_data), cohort, initial, observer)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from unlearning.caveats import caveats
+from unlearning.caveats import caveats, mask_caveats
 from unlearning.measurement import Measurement, OutputDistance
 from unlearning.membership import MembershipResult
 
@@ -88,3 +88,9 @@ def test_clients_that_did_not_answer() -> None:
 
 def test_the_same_clients_missing_everywhere_do_not_disturb_the_gaps() -> None:
     assert len(said_of(measurement(missing={"3": "late"}), measurement(missing={"3": "no answer"}))) == 2
+
+
+def test_a_mask_chosen_by_trained_weights_has_seen_the_data() -> None:
+    for origin in ("omp", "imp"):
+        assert [note.partition(" was ")[0] for note in mask_caveats(origin)] == [f"the mask ({origin})"]
+    assert list(mask_caveats("synflow")) == list(mask_caveats("")) == []

@@ -120,6 +120,7 @@ def test_retraining_is_on_the_same_mask(dense: RunFolder, grid: Grid) -> None:
         assert flat[run.mask].any()
         assert not flat[~run.mask].any()
     assert report.comparisons["retrain"].disparity == 0.0
+    assert any("the mask (omp) was chosen by weights that had seen" in note for note in report.notes)
 
 
 def test_an_interrupted_training_on_the_mask_goes_on(dense: RunFolder, grid: Grid, tmp_path: Path) -> None:
