@@ -12,6 +12,7 @@ from torch import Tensor
 
 from strategies import wire
 from strategies.cohort import Cohort
+from strategies.dropping import Drop
 from strategies.rounds import RoundResult, Start, train
 from unlearning import metrics
 from unlearning.gathering import Questions, gather
@@ -37,7 +38,7 @@ class Relearning:
     original
         UA of the model before forgetting, in percent.
     cohort
-        All clients, the forgotten ones included.
+        All clients, the forgotten ones included; whom the run had forgotten before stays out.
     max_rounds
         Rounds after which to give up.
     tolerance
@@ -74,15 +75,21 @@ class Relearning:
         seen.append(self._unlearning_accuracy(flat))
         if self._relearned(seen) is None:
             # Numbered on from the run's last round, so that clients draw fresh batches
-            plan = replace(run.plan, rounds=first + self.max_rounds, federated_evaluation=False)
+            plan = replace(
+                run.plan,
+                rounds=first + self.max_rounds,
+                federated_evaluation=False,
+                drop=Drop.joined(request.drop for request in run.forgotten),
+            )
             start = Start(wire.FlatRecord(flat, run.layout), completed_rounds=first)
+            cohort = self.cohort.masked(run.mask).without(run.forgotten_clients)
             with suppress(_Relearned):
-                train(plan, self.cohort.masked(run.mask), start, on_round=look)
+                train(plan, cohort, start, on_round=look)
         return self._relearned(seen)
 
     def _relearned(self, seen: list[float]) -> int | None:
         return metrics.rounds_to_relearn(seen, self.original, self.tolerance)
 
     def _unlearning_accuracy(self, flat: Tensor) -> float:
-        questions = Questions(self.request, self.run.layout, flat)
+        questions = Questions(self.request, self.run.layout, flat, earlier=self.run.forgotten)
         return metrics.unlearning_accuracy(gather(self.cohort, questions, "relearning").correct[0])

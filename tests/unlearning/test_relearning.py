@@ -101,3 +101,10 @@ def test_the_run_and_the_rounds_of_others_stay_as_they_were(
     work = relearning(run, clients, 50)
     assert work.rounds(run.initial) == work.rounds(run.initial)
     assert run.final.equal(before)
+
+
+def test_what_was_forgotten_before_stays_out(clients: AuditedFederation, tmp_path: Path) -> None:
+    run = clients.trained(tmp_path, rounds=8)
+    earlier = replace(run, forgotten=(ForgetRequest(clients=("a",)),))
+    relearning(earlier, clients, 2).rounds(run.initial)
+    assert {client for kind, client in clients.asked if kind == wire.TRAIN} == {"b", "c"}
