@@ -180,7 +180,8 @@ class _Training:
     def _logged(self, inner: Strategy) -> Strategy:
         if self._log is None:
             raise RuntimeError("there is no log")
-        return LoggedStrategy(inner, self._log)
+        examples = {info.node_id: info.num_examples for info in self._cohort.clients.values()}
+        return LoggedStrategy(inner, self._log, examples)
 
     def _on_round(self, result: RoundResult, strategy: Strategy) -> None:
         self._seconds += result.seconds
