@@ -124,8 +124,6 @@ def test_values_that_were_forgotten_before_make_no_difference(
     run: TrainedRun, method: str, request_: ForgetRequest, earlier: ForgetRequest
 ) -> None:
     """Other inputs in their place give the same bits, and a client that was forgotten is not even asked."""
-    if method == "ascent" and request_.clients and earlier.classes:
-        pytest.xfail("ascent at a leaving client still depends on a class that was forgotten before")
     honest, changed = Federation(DATA), Federation(without_values(DATA, earlier))
     results = [served(after(run, earlier), request_, method, each) for each in (honest, changed)]
     assert results[0].equal(results[1])

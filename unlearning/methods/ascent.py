@@ -160,7 +160,7 @@ def leave(job: ForgetJob) -> Outcome:
         reference = reference_from_round(job, leaving, work)
     radius = radius_around(job, reference)
     entry = {**told(settings), RADIUS: radius, wire.FORGET_ALL: True}
-    flat = work.act(reference, PROJECTED, [entry], leaving, selection=EVERYONE)
+    flat = work.act(reference, PROJECTED, [entry], leaving, drop=job.named, selection=EVERYONE)
     moved = float(torch.linalg.vector_norm(flat.double() - reference.double()))
     flat = work.train(flat, settings.recovery_rounds, keeping(job))
     details = {"radius": radius, "distance": moved, "recovery_rounds": settings.recovery_rounds}
@@ -175,11 +175,11 @@ def ascend_on_dropped(job: ForgetJob) -> Outcome:
     work = FederatedWork(job, settings.epochs + settings.recovery_rounds)
     flat, rounds = job.run.final, 0
     for _ in range(settings.epochs):
-        higher = work.act(flat, ASCENT, [entry], holders, drop=job.request.drop, selection=EVERYONE)
+        higher = work.act(flat, ASCENT, [entry], holders, drop=job.named, selection=EVERYONE)
         if work.metrics[wire.ACCURACY] < settings.stop_accuracy:
             break  # The model that came was low enough, so what was made of it is not needed
         flat, rounds = higher, rounds + 1
-    work.total_rounds += rounds - settings.epochs
+    work.total_rounds = work.done + settings.recovery_rounds
     flat = work.train(flat, settings.recovery_rounds, keeping(job))
     details = {"rounds": rounds, "recovery_rounds": settings.recovery_rounds}
     return Outcome(flat, [*absence_notes(job), *work.notes], details)

@@ -168,13 +168,15 @@ class FederatedWork:
     ----------
     metrics
         Means over the clients' answers in the last round, by name.
+    done
+        Rounds so far.
     """
 
     job: ForgetJob
     total_rounds: int
     faults: list[Fault] = field(default_factory=list)
     metrics: Mapping[str, float] = field(default_factory=dict)
-    _done: int = 0
+    done: int = 0
 
     def act(
         self,
@@ -239,8 +241,8 @@ class FederatedWork:
     def advance(self, values: Mapping[str, float] | None = None, faults: Iterable[Fault] = ()) -> None:
         """Take note that a round is done, and what went wrong in it."""
         self.faults += faults
-        self._done += 1
-        self.job.progress(self._done, self.total_rounds, values or {})
+        self.done += 1
+        self.job.progress(self.done, self.total_rounds, values or {})
 
     @property
     def notes(self) -> list[str]:
@@ -254,7 +256,7 @@ class FederatedWork:
 
     @property
     def _next_round(self) -> int:
-        return self.job.run.plan.rounds + self._done + 1
+        return self.job.run.plan.rounds + self.done + 1
 
     def _rounds(
         self,
@@ -281,7 +283,8 @@ class FederatedWork:
 
     def _on_round(self, result: RoundResult, _: Strategy) -> None:
         if not result.accepted:
-            reasons = "; ".join(f"client {fault.client_id}: {fault.reason}" for fault in result.faults[:3])
+            failed = [fault for fault in result.faults if fault.client_id in self.job.run.clients]
+            reasons = "; ".join(f"client {fault.client_id}: {fault.reason}" for fault in failed[:3])
             raise LetheError(f"forgetting {self.job.request.name}: no client took part ({reasons})")
         self.metrics = result.metrics
         self.advance(result.metrics, result.faults)
