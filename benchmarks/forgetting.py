@@ -36,6 +36,7 @@ _RUN = (
     "data.name=mnist",
     "data.clients=10",
     "data.public=0.05",
+    "train.learning-rate=0.05",
     "attack.kind=backdoor",
     "attack.clients=3",
     "run.evaluate-every=1000000",
@@ -49,7 +50,7 @@ def run(
     train_examples: int = 12_000,
     rounds: int = 15,
     seeds: int = 3,
-    overrides: Sequence[str] = (),
+    overrides: str = "",
 ) -> dict[str, Any]:
     """Return mean and standard deviation of each figure, by partition and model.
 
@@ -66,9 +67,9 @@ def run(
     seeds
         Number of seeds, from 0.
     overrides
-        Further keys of the run config.
+        Further keys of the run config, as ``section.key=value`` with blanks between them.
     """
-    settings = {"train_examples": train_examples, "rounds": rounds, "seeds": seeds, "overrides": [*overrides]}
+    settings = {"train_examples": train_examples, "rounds": rounds, "seeds": seeds, "overrides": overrides}
     observer = observer or Quiet()
     observer.phase("forgetting", len(PARTITIONS) * seeds)
     results: dict[str, Any] = {"machine": machine(), "settings": settings, "partitions": {}}
@@ -76,7 +77,7 @@ def run(
         tables = []
         for seed in range(seeds):
             size = [f"data.root={data_root}", f"data.train-limit={train_examples}", f"run.rounds={rounds}"]
-            tables.append(_one([*_RUN, *keys, *size, *overrides, f"run.seed={seed}"]))
+            tables.append(_one([*_RUN, *keys, *size, *overrides.split(), f"run.seed={seed}"]))
             observer.advance(f"{partition}, seed {seed}", tables[-1]["distill"])
         results["partitions"][partition] = _summary(tables)
     return results

@@ -217,7 +217,16 @@ def machine() -> dict[str, Any]:
     """Return what a measurement depends on besides the code."""
     return {
         "cores": num_cores(),
-        "processor": platform.machine(),
+        "processor": _processor(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+
+
+def _processor() -> str:
+    """Return the processor's model where Linux names it, else its architecture."""
+    listed = Path("/proc/cpuinfo")
+    lines = listed.read_text().splitlines() if listed.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
