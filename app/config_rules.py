@@ -74,6 +74,12 @@ CONDITIONS = (
     _only("data.classes-per-client", "data.partition", "pathological"),
     _only("attack.clients attack.share attack.target", "attack.kind", "backdoor"),
     _only("log.retention log.dtype", "log.enabled", True),
+    Condition(
+        ("log.dtype",),
+        "log.retention",
+        lambda given: given != "sum",
+        'log.retention = "full" or "interval:<k>"',
+    ),
     _only("forget.sparsity", "forget.prune", "omp", "synflow", "imp"),
     _only("forget.prune-iterations", "forget.prune", "synflow"),
     _only("forget.prune-round-share", "forget.prune", "imp"),

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -113,6 +114,12 @@ class Task:
                 f"run.workers={self.workers}",
             ]
         )
+
+
+@cache
+def client_examples(task: Task) -> list[Examples]:
+    """Return each client's examples, which a process reads once."""
+    return task.clients()
 
 
 def write_data(job: Job, folder: Path) -> Path:

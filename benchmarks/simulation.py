@@ -15,7 +15,7 @@ from typing import Any
 from app.simulation.launch import num_cores
 from app.workflows.observer import Observer, Quiet
 from benchmarks.jobs import JOBS, Task, contend, machine, write_data
-from strategies.errors import LetheError
+from strategies.errors import BadInput, LetheError
 
 BASELINE = "plain"
 
@@ -41,6 +41,8 @@ class Contender:
         return replace(task, workers=self.workers or num_cores(), threads=self.threads)
 
 
+ON_RAY = ("lethe-on-ray", "flower")
+
 CONTENDERS: Mapping[str, Contender] = {
     "plain": Contender("plain"),
     "plain-one-thread": Contender("plain", threads=1),
@@ -48,7 +50,8 @@ CONTENDERS: Mapping[str, Contender] = {
     "pfl-one-thread": Contender("pfl_simulation", threads=1),
     "lethe": Contender("lethe", workers=0),
     "lethe-one-worker": Contender("lethe"),
-    "ray": Contender("ray", workers=0),
+    "lethe-on-ray": Contender("lethe_on_ray", workers=0),
+    "flower": Contender("flower", workers=0),
 }
 
 
@@ -59,6 +62,8 @@ def run(
     repeats: int = 3,
     ray: bool = False,
     pfl_path: str = "",
+    jobs: str = "",
+    contenders: str = "",
 ) -> dict[str, Any]:
     """Measure all contenders on both jobs.
 
@@ -75,30 +80,47 @@ def run(
     pfl_path
         Folder in which pfl is found, if it is not installed (``pip install --target``). Without pfl, it is
         left out and the result says so.
+    jobs, contenders
+        Names of those to run, with commas between them; empty: all. The plain loop always runs.
 
     Returns
     -------
     dict
         ``machine``, ``notes``, and for each job ``job``, each contender's measurements and the ``ratios`` of
         the median seconds to those of the plain loop.
+
+    Raises
+    ------
+    BadInput
+        If there is no job or contender of a name.
     """
     watcher = observer or Quiet()
-    names = [name for name in CONTENDERS if ray or name != "ray"]
+    wanted = _chosen("jobs", jobs, JOBS)
+    among = {BASELINE, *_chosen("contenders", contenders, CONTENDERS)}
+    names = [name for name in CONTENDERS if name in among and (ray or name not in ON_RAY)]
     notes = []
     if not pfl_path and find_spec("pfl") is None:
         names = [name for name in names if not name.startswith("pfl")]
         notes.append(
             "pfl is not installed and was left out; pip install --target <folder> pfl, and give the folder"
         )
-    watcher.phase("simulation", len(JOBS) * len(names) * repeats)
+    watcher.phase("simulation", len(wanted) * len(names) * repeats)
     results: dict[str, Any] = {"machine": machine(), "notes": notes}
     with tempfile.TemporaryDirectory() as folder:
-        for title, full in JOBS.items():
-            job = full.scaled(scale)
+        for title in wanted:
+            job = JOBS[title].scaled(scale)
             task = Task(job, str(write_data(job, Path(folder))))
             measured = _measure(names, task, repeats, [pfl_path] if pfl_path else [], watcher.advance)
             results[title] = {"job": vars(job), **measured, "ratios": ratios(measured)}
     return results
+
+
+def _chosen(option: str, given: str, known: Mapping[str, object]) -> list[str]:
+    """Return the known names that an option gives, in their own order; all if it is empty."""
+    names = {name.strip() for name in given.split(",") if name.strip()}
+    if unknown := sorted(names - set(known)):
+        raise BadInput(f"{option}: got '{unknown[0]}', allowed some of {', '.join(known)}")
+    return [name for name in known if not names or name in names]
 
 
 def ratios(measured: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

@@ -29,8 +29,9 @@ _BLOCK = 32_768  # Entries converted at a time: the float64 and int64 copies sta
 class ExactSum:
     """Running Σ weight·delta and its mean, independent of the order of the terms.
 
-    Each product is rounded to a multiple of 2^-b, where b = 52 − ⌈log2 weight_bound⌉, so that the sum of all
-    products stays below 2^62. The mean of m updates is off by at most m·2^-b / Σ weight per entry: with 1,000
+    Each product is taken in float64 and cut towards zero to a multiple of 2^-b, where b = 52 − ⌈log2
+    weight_bound⌉, so that the sum of all products stays below 2^62. The mean of m updates is off by at most
+    m·2^-b / Σ weight per entry, besides one float64 rounding of each product (2^-53 of its size): with 1,000
     clients of 60 examples and a bound of 60,000, 3·10^-13.
 
     Parameters

@@ -63,7 +63,8 @@ def build(settings: StrategySettings) -> Strategy:
         )
     sampling_defaults = {key: value for key, value in _SAMPLING.items() if key in accepted}
     try:
-        return SortedReplies(chosen(**sampling_defaults, **options), name in _AVERAGING)
+        by_examples = options.get("weighted_by_key", wire.NUM_EXAMPLES) == wire.NUM_EXAMPLES
+        return SortedReplies(chosen(**sampling_defaults, **options), name in _AVERAGING and by_examples)
     except (TypeError, ValueError) as error:
         raise BadInput(f"strategy.options: {name} refused {settings.options!r}: {error}") from None
 

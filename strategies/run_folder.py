@@ -140,9 +140,14 @@ class RunFolder:
         """Return the resolved config, as TOML."""
         return files.read_text(self.path / CONFIG)
 
+    @property
+    def has_initial(self) -> bool:
+        """Whether the model before the first round is there."""
+        return self._initial.exists()
+
     def write_initial(self, state: State) -> str:
         """Keep the model before the first round; returns its SHA-256."""
-        return write_sealed(self.path / "initial.safetensors", state)
+        return write_sealed(self._initial, state)
 
     def read_initial(self) -> State:
         """Return the model before the first round.
@@ -152,7 +157,7 @@ class RunFolder:
         RunCorrupt
             If it is missing or damaged.
         """
-        return read_sealed(self.path / "initial.safetensors").tensors
+        return read_sealed(self._initial).tensors
 
     def write_model(self, state: State) -> str:
         """Keep the model after the last round; returns its SHA-256."""
@@ -284,6 +289,10 @@ class RunFolder:
     def forget_requests(self) -> list[str]:
         """Return the names of the requests that have a folder."""
         return folders_in(self.path / "forget")
+
+    @property
+    def _initial(self) -> Path:
+        return self.path / "initial.safetensors"
 
     @property
     def _mask(self) -> Path:

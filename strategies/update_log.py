@@ -91,6 +91,11 @@ class UpdateLog(LogReader):
             return UpdateLog(path, lock)
 
     @staticmethod
+    def exists(path: Path) -> bool:
+        """Whether a folder holds a log, whole or damaged; a killed `create` leaves none."""
+        return (path / INDEX).exists()
+
+    @staticmethod
     def open(path: Path, *, write: bool = False) -> "UpdateLog":
         """Open an existing log; for writing, what a killed writer left is deleted, a killed purge completed.
 

@@ -205,9 +205,9 @@ class FlatRecord(ArrayRecord):
 
     @property
     def layout(self) -> Layout:
-        """Names and shapes of the entries of `flat`."""
-        layout: Layout = self.__dict__["_layout"]
-        return layout
+        """Names and shapes of the entries."""
+        layout: Layout | None = self.__dict__.get("_layout")  # A copy made by Flower has none.
+        return layout or Layout(tuple(self), tuple(tuple(array.shape) for array in self.values()))
 
 
 def record_of(state: Mapping[str, Tensor]) -> ArrayRecord:

@@ -215,6 +215,8 @@ def forget(
     _check_online(method, request, needed, cohort)
     cohort = None if cohort is None else cohort.masked(run.mask)
     before = cohort.traffic.copy() if cohort is not None else Traffic()
+    # A process's first optimiser imports torch's compiler, for a second: no part of any method's time.
+    torch.optim.SGD([torch.zeros(1)])
     began = time.perf_counter()
     with one_thread():
         outcome = METHODS[method].run(ForgetJob(run, request, settings, cohort, progress))

@@ -36,7 +36,9 @@ Classes = Annotated[
 Samples = Annotated[
     Path | None,
     typer.Option(
-        "--samples", metavar="FILE.json", help='Examples to forget: {"client-id": [positions in its data]}.'
+        "--samples",
+        metavar="FILE.json",
+        help="Examples to forget: for each client-id a list of positions in its data.",
     ),
 ]
 Prune = Annotated[

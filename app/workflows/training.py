@@ -98,8 +98,8 @@ def resume(folder: RunFolder, observer: Observer | None = None, grid: Grid | Non
     checkpoint = folder.read_checkpoint()
     last = checkpoint.round if checkpoint else 0
     folder.rewind_metrics(last)
-    state = checkpoint.state if checkpoint else folder.read_initial()
-    with _old_log(session, folder, last) as log, session.cohort(grid) as cohort:
+    state = checkpoint.state if checkpoint else _initial(folder, session)
+    with _old_log(session, folder, wire.Layout.of(state), last) as log, session.cohort(grid) as cohort:
         training = _Training(session, folder, cohort, log, observer or Quiet())
         if checkpoint:
             training.take_up(checkpoint)
@@ -116,11 +116,20 @@ def _new_log(
     return UpdateLog.create(folder.log_path, layout, settings.retention, settings.dtype)
 
 
+def _initial(folder: RunFolder, session: Session) -> wire.State:
+    """Return the model before the first round; a run killed before it was written makes it anew."""
+    if not folder.has_initial and folder.read_mask() is None:
+        folder.write_initial(session.model().state_dict())
+    return folder.read_initial()
+
+
 def _old_log(
-    session: Session, folder: RunFolder, last_round: int
+    session: Session, folder: RunFolder, layout: wire.Layout, last_round: int
 ) -> AbstractContextManager[UpdateLog | None]:
     if not session.config.log.enabled:
         return nullcontext()
+    if last_round == 0 and not UpdateLog.exists(folder.log_path):
+        return _new_log(session, folder, layout)
     log = UpdateLog.open(folder.log_path, write=True)
     log.rewind(last_round)
     return log

@@ -26,6 +26,11 @@ IDLE = [
     ({"attack.target": 1}, "attack.target", 'attack.kind = "backdoor"'),
     ({"log.enabled": False, "log.retention": "sum"}, "log.retention", "log.enabled = true"),
     ({"log.enabled": False, "log.dtype": "float16"}, "log.dtype", "log.enabled = true"),
+    (
+        {"log.retention": "sum", "log.dtype": "float16"},
+        "log.dtype",
+        'log.retention = "full" or "interval:<k>"',
+    ),
     ({"forget.sparsity": 0.5}, "forget.sparsity", 'forget.prune = "omp" or "synflow" or "imp"'),
     (
         {"forget.prune": "omp", "forget.prune-iterations": 5},

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,6 +100,17 @@ def test_one_worker_or_two_give_the_same_bits(finished: RunFolder, tmp_path: Pat
     assert flat_model(train(config(tmp_path, *attacked))).equal(flat_model(finished))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_trains_and_forgets_as_a_cpu_does(finished: RunFolder, tmp_path: Path) -> None:
+    """Up to the order of floating-point sums; what it leaves is read on any machine."""
+    attacked = ("attack.kind=backdoor", "attack.clients=2", "data.public=0.2", "run.device=cuda")
+    folder = train(config(tmp_path, *attacked))
+    assert flat_model(folder).allclose(flat_model(finished), atol=1e-3)
+    for method in ("distill", "ascent", "retrain"):
+        name = forget(folder, CLIENT_2, ForgetSettings(method=method))
+        assert (folder.forget_folder(name) / "model.safetensors").exists()
+
+
 def test_another_seed_gives_another_model(finished: RunFolder, tmp_path: Path) -> None:
     """The seed is used."""
     attacked = ("attack.kind=backdoor", "attack.clients=2", "data.public=0.2", "run.seed=1")
@@ -168,6 +180,23 @@ def test_a_killed_process_can_be_resumed(tmp_path: Path) -> None:
     resumed = resume(folder)
     whole = train(config(tmp_path, "run.name=whole", "run.rounds=12"))
     assert flat_model(resumed).equal(flat_model(whole))
+
+
+@pytest.mark.parametrize("made", ["nothing", "initial model", "empty log"])
+def test_a_run_killed_before_its_first_round_can_be_resumed(tmp_path: Path, made: str) -> None:
+    """Whatever of its folder was there: the model is the uninterrupted one's."""
+    whole = train(config(tmp_path / "a"))
+    with pytest.raises(KeyboardInterrupt):
+        train(config(tmp_path / "b", "run.name=cut"), StopAfter(1))
+    cut = RunFolder.open("cut", tmp_path / "b")
+    for name in ("checkpoint.safetensors", "metrics.jsonl"):
+        (cut.path / name).unlink()
+    if made != "empty log":
+        shutil.rmtree(cut.log_path)
+    if made == "nothing":
+        (cut.path / "initial.safetensors").unlink()
+    assert flat_model(resume(cut)).equal(flat_model(whole))
+    assert UpdateLog.open(cut.log_path).entries() == UpdateLog.open(whole.log_path).entries()
 
 
 def test_a_finished_run_is_not_resumed(finished: RunFolder) -> None:

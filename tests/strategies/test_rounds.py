@@ -9,7 +9,7 @@ from flwr.app import ArrayRecord, Message
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from strategies import strategy_state, wire
+from strategies import builtin, strategy_state, wire
 from strategies.cohort import Cohort
 from strategies.dropping import Drop
 from strategies.errors import BadInput, LetheError
@@ -144,6 +144,17 @@ def test_flowers_own_strategies_run_and_resume(name: str) -> None:
     assert not whole.equal(torch.zeros(2))
     resumed, _, _, _ = run(drifting(), plan, Start(rounds[1].arrays, 2, memory[1]))
     assert resumed.equal(whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "averages"),
+    [("FedAvg", "", True), ("FedAvg", "weighted_by_key='train-loss'", False), ("FedAdam", "", False)],
+)
+def test_only_an_average_by_examples_counts_as_one(name: str, options: str, averages: bool) -> None:
+    """What was logged can be subtracted only where a round added its weighted mean."""
+    built = builtin.build(StrategySettings(name=f"flwr:{name}", options=options))
+    assert isinstance(built, builtin.SortedReplies)
+    assert built.is_weighted_average is averages
 
 
 @pytest.mark.parametrize("name", ["FedAdam", "FedAvgM"])

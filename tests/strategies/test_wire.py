@@ -173,6 +173,13 @@ def test_to_flowers_own_forms() -> None:
     assert list(record) == ["w", "b"]
 
 
+def test_a_copy_made_by_flower_is_an_ordinary_record_of_the_same_arrays() -> None:
+    """It has no flat vector, but a layout."""
+    copied = flat_record().copy()
+    assert copied.layout == LAYOUT
+    assert wire.flat_of(copied, LAYOUT).tolist() == FLAT
+
+
 # flat or not
 
 

@@ -1,4 +1,4 @@
-"""The same ServerApp and ClientApp in Flower's own simulation, which runs clients as Ray actors."""
+"""The project's ServerApp and ClientApp in Flower's own simulation, which runs clients as Ray actors."""
 
 import os
 from typing import Any
@@ -15,7 +15,6 @@ from benchmarks.jobs import Stopwatch, Task
 
 def main() -> None:
     """Run the task on standard input."""
-    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     watch = Stopwatch()
     task = Task.read()
     run_config = task.run_config().to_flat()
@@ -34,11 +33,16 @@ def main() -> None:
         assert arrays.flat is not None
         watch.report(arrays.flat, workers=task.workers)
 
-    backend: dict[str, dict[str, Any]] = {
+    run_simulation(server_app, client_app, task.job.clients, backend_config=backend_config(task))
+
+
+def backend_config(task: Task) -> dict[str, dict[str, Any]]:
+    """Return Flower's settings for as many actors as the task has workers."""
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    return {
         "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
         "init_args": {"num_cpus": task.workers, "log_to_driver": False},
     }
-    run_simulation(server_app, client_app, task.job.clients, backend_config=backend)
 
 
 if __name__ == "__main__":
