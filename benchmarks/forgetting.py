@@ -15,7 +15,7 @@ from app.session import Session
 from app.workflows.forgetting import OpenedRun
 from app.workflows.observer import Observer, Quiet
 from app.workflows.training import train
-from benchmarks.jobs import machine
+from benchmarks.jobs import chosen, machine
 from unlearning.request import ForgetRequest
 
 FIGURES = (
@@ -50,6 +50,7 @@ def run(
     train_examples: int = 12_000,
     rounds: int = 15,
     seeds: int = 3,
+    partitions: str = "",
     overrides: str = "",
 ) -> dict[str, Any]:
     """Return mean and standard deviation of each figure, by partition and model.
@@ -66,18 +67,23 @@ def run(
         Of training.
     seeds
         Number of seeds, from 0.
+    partitions
+        Names of those to measure, with commas between them; empty: all.
     overrides
         Further keys of the run config, as ``section.key=value`` with blanks between them.
     """
+    wanted = chosen("partitions", partitions, PARTITIONS)
     settings = {"train_examples": train_examples, "rounds": rounds, "seeds": seeds, "overrides": overrides}
     observer = observer or Quiet()
-    observer.phase("forgetting", len(PARTITIONS) * seeds)
+    observer.phase("forgetting", len(wanted) * seeds)
     results: dict[str, Any] = {"machine": machine(), "settings": settings, "partitions": {}}
-    for partition, keys in PARTITIONS.items():
+    for partition in wanted:
         tables = []
         for seed in range(seeds):
             size = [f"data.root={data_root}", f"data.train-limit={train_examples}", f"run.rounds={rounds}"]
-            tables.append(_one([*_RUN, *keys, *size, *overrides.split(), f"run.seed={seed}"]))
+            tables.append(
+                _one([*_RUN, *PARTITIONS[partition], *size, *overrides.split(), f"run.seed={seed}"])
+            )
             observer.advance(f"{partition}, seed {seed}", tables[-1]["distill"])
         results["partitions"][partition] = _summary(tables)
     return results

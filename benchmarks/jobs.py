@@ -21,7 +21,7 @@ from app.config import RunConfig
 from app.data import load_client_data
 from app.settings import ModelSettings
 from app.simulation.launch import num_cores, partition_configs
-from strategies.errors import LetheError
+from strategies.errors import BadInput, LetheError
 from strategies.examples import Examples
 from strategies.seeds import numpy_generator
 
@@ -218,6 +218,20 @@ def contend(name: str, task: Task, path: Sequence[str] = (), timeout: float = 36
         raise LetheError(f"contender '{name}' failed: {lines[-1]}")
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return result
+
+
+def chosen(option: str, given: str, known: Mapping[str, object]) -> list[str]:
+    """Return the known names that an option gives, in their own order; all if it is empty.
+
+    Raises
+    ------
+    BadInput
+        If there is no such name.
+    """
+    names = {name.strip() for name in given.split(",") if name.strip()}
+    if unknown := sorted(names - set(known)):
+        raise BadInput(f"{option}: got '{unknown[0]}', allowed some of {', '.join(known)}")
+    return [name for name in known if not names or name in names]
 
 
 def machine() -> dict[str, Any]:

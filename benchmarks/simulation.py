@@ -14,8 +14,8 @@ from typing import Any
 
 from app.simulation.launch import num_cores
 from app.workflows.observer import Observer, Quiet
-from benchmarks.jobs import JOBS, Task, contend, machine, write_data
-from strategies.errors import BadInput, LetheError
+from benchmarks.jobs import JOBS, Task, chosen, contend, machine, write_data
+from strategies.errors import LetheError
 
 BASELINE = "plain"
 
@@ -95,8 +95,8 @@ def run(
         If there is no job or contender of a name.
     """
     watcher = observer or Quiet()
-    wanted = _chosen("jobs", jobs, JOBS)
-    among = {BASELINE, *_chosen("contenders", contenders, CONTENDERS)}
+    wanted = chosen("jobs", jobs, JOBS)
+    among = {BASELINE, *chosen("contenders", contenders, CONTENDERS)}
     names = [name for name in CONTENDERS if name in among and (ray or name not in ON_RAY)]
     notes = []
     if not pfl_path and find_spec("pfl") is None:
@@ -113,14 +113,6 @@ def run(
             measured = _measure(names, task, repeats, [pfl_path] if pfl_path else [], watcher.advance)
             results[title] = {"job": vars(job), **measured, "ratios": ratios(measured)}
     return results
-
-
-def _chosen(option: str, given: str, known: Mapping[str, object]) -> list[str]:
-    """Return the known names that an option gives, in their own order; all if it is empty."""
-    names = {name.strip() for name in given.split(",") if name.strip()}
-    if unknown := sorted(names - set(known)):
-        raise BadInput(f"{option}: got '{unknown[0]}', allowed some of {', '.join(known)}")
-    return [name for name in known if not names or name in names]
 
 
 def ratios(measured: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
