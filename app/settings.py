@@ -36,6 +36,8 @@ class RunSettings(Settings):
         What the ServerApp does.
     federated_evaluation
         Whether the clients evaluate as well, on their own data.
+    certificate_key
+        File with the private key that signs certificates of forgetting; made on first use.
     """
 
     name: str = ""
@@ -48,11 +50,17 @@ class RunSettings(Settings):
     evaluate_every: int = Field(default=1, ge=1)
     workflow: Literal["train"] = "train"
     federated_evaluation: bool = False
+    certificate_key: str = Field(default="~/.lethe/keys/certificate.pem", min_length=1)
 
     @property
     def home_path(self) -> Path:
         """``home`` as an absolute path."""
         return Path(self.home).expanduser().absolute()
+
+    @property
+    def certificate_key_path(self) -> Path:
+        """``certificate_key`` as an absolute path."""
+        return Path(self.certificate_key).expanduser().absolute()
 
     @field_validator("name")
     @classmethod

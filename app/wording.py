@@ -248,5 +248,16 @@ def subject(request: Mapping[str, Any]) -> str:
     return f"{noun if len(names) == 1 else count(2, noun)[2:]} {listed(names)}"
 
 
+def purged(log: Mapping[str, Any]) -> str:
+    """Return what was purged from a log, as a certificate names it.
+
+    Examples
+    --------
+    >>> purged({"log": "log", "clients": ["3", "5"], "time": "2026-01-01T00:00:00Z"})
+    'clients 3 and 5 purged from log, 2026-01-01T00:00:00Z'
+    """
+    return f"{subject(log)} purged from {log['log']}, {log['time']}"
+
+
 def _minus(text: str) -> str:
     return text.replace("-", "−")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli import comparing, forgetting, looking, training
+from app.cli import comparing, forgetting, looking, training, verifying
 from app.version import version
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ for _command in (
     training.train,
     forgetting.forget,
     forgetting.audit,
+    verifying.verify,
     comparing.compare,
     looking.report,
     looking.runs,

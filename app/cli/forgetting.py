@@ -32,6 +32,10 @@ def forget(  # noqa: PLR0913, PLR0917  # a parameter per option
     audit: Annotated[
         bool, typer.Option("--audit", help="Measure the result, too; retrains without the data for that.")
     ] = False,
+    after: options.After = "",
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Erase the clients' updates from the log, too; for good.")
+    ] = False,
     overrides: options.Overrides = None,
     home: options.Home = None,
     json: options.Json = False,
@@ -47,12 +51,15 @@ def forget(  # noqa: PLR0913, PLR0917  # a parameter per option
     from strategies.run_folder import RunFolder
     from unlearning.pruning import sparse_path
 
+    method = config.forget.method
     with interruptible(_AGAIN), output.observed() as observer:
-        name = workflows.forget(folder, request, config.forget, observer)
-        folder = RunFolder(sparse_path(folder, config.forget))
-        if audit:
-            workflows.audit(folder, request, [config.forget.method], config.audit, observer)
-    _finish_forgetting(folder, name, json)
+        sparse = RunFolder(sparse_path(folder, config.forget))
+        served = workflows.check_purge(sparse, request, method, after) if purge else None
+        name = served or workflows.forget(folder, request, config.forget, observer, after=after)
+        if audit and not served:
+            workflows.audit(sparse, request, [method], config.audit, observer, after=after)
+        purged = workflows.purge(sparse, name, observer) if purge else []
+    _finish_forgetting(sparse, name, purged, json)
 
 
 def audit(  # noqa: PLR0913, PLR0917  # a parameter per option
@@ -64,6 +71,7 @@ def audit(  # noqa: PLR0913, PLR0917  # a parameter per option
         list[str] | None,
         typer.Option("--method", metavar="NAME", help="A method that was used; repeatable; default: all."),
     ] = None,
+    after: options.After = "",
     overrides: options.Overrides = None,
     home: options.Home = None,
     json: options.Json = False,
@@ -73,15 +81,15 @@ def audit(  # noqa: PLR0913, PLR0917  # a parameter per option
     folder = options.open_run(run, home)
     request = options.read_request(client, label, samples)
     config = resolved(folder, overrides or [], ("audit",))
-    methods = list(dict.fromkeys(method or _methods_used(folder, request)))
+    methods = list(dict.fromkeys(method or _methods_used(folder, request, after)))
     from app import workflows
+    from app.answers import answer_name
     from app.report import write_report
 
     with interruptible(_AGAIN), output.observed() as observer:
-        workflows.audit(folder, request, methods, config.audit, observer)
-    audits = {
-        name: read_json(folder.forget_folder(f"{request.name}-{name}") / "audit.json") for name in methods
-    }
+        workflows.audit(folder, request, methods, config.audit, observer, after=after)
+    answers = {name: folder.forget_folder(answer_name(request, name, after)) for name in methods}
+    audits = {name: read_json(path / "audit.json") for name, path in answers.items()}
     report = write_report(folder)
     if json:
         output.print_json({**_paths(folder, report), "request": request.to_json(), "audits": audits})
@@ -101,29 +109,41 @@ def resolved(folder: "RunFolder", overrides: Sequence[str], sections: Sequence[s
     return RunConfig.resolve(folder.path / "config.toml", overrides)
 
 
-def _methods_used(folder: "RunFolder", request: "ForgetRequest") -> list[str]:
+def _methods_used(folder: "RunFolder", request: "ForgetRequest", after: str) -> list[str]:
     """Return the methods, other than retraining, by which a request was served."""
     prefix = f"{request.name}-"
     found = [read_json(path) for path in sorted((folder.path / "forget").glob("*/result.json"))]
-    used = [str(result["method"]) for result in found if result.get("request") == request.to_json()]
+    used = [
+        str(result["method"])
+        for result in found
+        if result.get("request") == request.to_json() and result.get("after", "") == after
+    ]
     if not (methods := [name for name in used if name != "retrain"]):
         raise BadInput(f"run '{folder.name}': {prefix[:-1]} was not forgotten yet; use lethe forget first")
     return methods
 
 
-def _finish_forgetting(folder: "RunFolder", name: str, json: bool) -> None:
+def _finish_forgetting(
+    folder: "RunFolder", name: str, purged: Sequence[Mapping[str, Any]], json: bool
+) -> None:
     from app.report import write_report
 
     report, path = write_report(folder), folder.forget_folder(name)
     result, audited = read_json(path / "result.json"), path / "audit.json"
     found = read_json(audited) if audited.exists() else None
     if json:
-        output.print_json({**_paths(folder, report), "forgetting": name, "result": result, "audit": found})
+        certificate = str(path / "certificate.json")
+        answered = {"forgetting": name, "result": result, "audit": found, "certificate": certificate}
+        answered["purged"] = list(purged)
+        output.print_json({**_paths(folder, report), **answered})
         return
     _print_result(folder.name, result)
     if found is not None:
         output.print_audit(found)
+    for log in purged:
+        output.print_line(wording.purged(log))
     output.print_line(f"model: {path / 'model.safetensors'}")
+    output.print_line(f"certificate: {path / 'certificate.json'}")
     output.print_line(f"report: {report}")
 
 

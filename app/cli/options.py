@@ -41,6 +41,12 @@ Samples = Annotated[
         help="Examples to forget: for each client-id a list of positions in its data.",
     ),
 ]
+After = Annotated[
+    str,
+    typer.Option(
+        "--after", metavar="NAME", help="An earlier forgetting, such as client-3-distill, to go on from."
+    ),
+]
 Prune = Annotated[
     str,
     typer.Option("--prune", metavar="HOW", help="Prune first: omp, synflow or imp; default: the run's own."),

@@ -51,6 +51,11 @@ class Forgetting:
         return request
 
     @property
+    def after(self) -> str:
+        """Name of the forgetting that it went on from; empty where it was the run's own model."""
+        return str(self.result.get("after") or "")
+
+    @property
     def clients(self) -> tuple[str, ...]:
         """Clients that the request names, as a whole or for some of their examples."""
         return tuple(self.request.get("clients") or self.request.get("samples") or ())
@@ -195,14 +200,22 @@ def _read_contributions(folder: RunFolder, problems: list[str]) -> Contributions
         return None
     try:
         log = UpdateLog.open(folder.log_path)
-        entries, averaging = log.entries(), set(log.averaging_rounds())
+        entries, averaging, purged = log.entries(), set(log.averaging_rounds()), log.purged()
     except (RunCorrupt, BadInput) as error:
         problems.append(f"The update log could not be read: {error}.")
         return None
     rounds = log.rounds()
-    lengths = {(e.client_id, e.round): e.weight * e.norm for e in entries}
+    problems += [
+        f"The updates of client {i} were purged from the log, {since}." for i, since in purged.items()
+    ]
+    lengths = {(e.client_id, e.round): e.weight * e.norm for e in entries if e.client_id not in purged}
     return (
-        Contributions(tuple(log.clients()), tuple(rounds), lengths, averaging >= set(rounds))
+        Contributions(
+            tuple(i for i in log.clients() if i not in purged),
+            tuple(rounds),
+            lengths,
+            averaging >= set(rounds),
+        )
         if lengths
         else None
     )

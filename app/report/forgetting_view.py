@@ -95,7 +95,9 @@ def view(forgetting: Forgetting, record: RunRecord, position: int) -> Forgetting
     method, audit = METHODS.get(forgetting.method), forgetting.audit
     images = forgetting.triggered[:MOST_IMAGES]
     return ForgettingView(
-        title=capital(f"{wording.subject(forgetting.request)}, forgotten by {forgetting.method}"),
+        title=capital(
+            f"{wording.subject(forgetting.request)}, forgotten by {forgetting.method}{_after(forgetting)}"
+        ),
         guarantee="" if method is None else method.guarantee.rstrip(".") + ".",
         headline=() if audit is None else tuple(_headline(audit)),
         rows=() if audit is None else _rows(audit, forgetting.method),
@@ -116,6 +118,7 @@ def class_names(record: RunRecord) -> list[str]:
 def sentence(forgetting: Forgetting) -> str:
     """Return what came of a forgetting, for somebody who reads nothing else."""
     head = capital(f"{wording.subject(forgetting.request)} was forgotten by the method '{forgetting.method}'")
+    head += _after(forgetting)
     if forgetting.method == RETRAIN:
         return f"{head}, which trains anew without the data: the reference for all other methods."
     if forgetting.audit is None:
@@ -125,6 +128,10 @@ def sentence(forgetting: Forgetting) -> str:
         return f"{head}; the audit could not measure its distance to a model retrained without the data."
     distance = f"on average it is {disparity:.1f} points from a model retrained without the data"
     return f"{head}; {distance}{_attack_left(forgetting.audit)}."
+
+
+def _after(forgetting: Forgetting) -> str:
+    return f" after {forgetting.after}" if forgetting.after else ""
 
 
 def _attack_left(audit: Mapping[str, Any]) -> str:

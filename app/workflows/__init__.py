@@ -1,4 +1,4 @@
-"""What a user can ask for, from end to end: train, resume, forget, audit, compare, demo.
+"""What a user can ask for, from end to end: train, resume, forget, purge, audit, compare, demo.
 
 Each takes a grid or, without one, starts the clients in this process tree; each writes into the run's folder
 and tells an observer how far it is.
@@ -9,6 +9,7 @@ from app.workflows.demo import DemoResult, demo
 from app.workflows.forgetting import audit, forget
 from app.workflows.listing import list_runs
 from app.workflows.observer import Observer, Quiet
+from app.workflows.purging import check_purge, purge
 from app.workflows.training import resume, train
 
 __all__ = [
@@ -17,10 +18,12 @@ __all__ = [
     "Observer",
     "Quiet",
     "audit",
+    "check_purge",
     "compare",
     "demo",
     "forget",
     "list_runs",
+    "purge",
     "resume",
     "train",
 ]

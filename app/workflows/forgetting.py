@@ -1,13 +1,17 @@
 """Serve requests to forget on a finished run, and measure what the methods left of the forgotten data."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.serverapp import Grid
 from torch import Tensor
 
 from app import session as sessions
+from app.answers import AUDIT, CERTIFICATE, RESULT, answer_name, read_answer
+from app.certificates import certify
+from app.keys import signing_key
 from app.report.triggered import TriggeredImage, write_triggered
 from app.session import Session
 from app.workflows import other_seeds
@@ -27,22 +31,29 @@ from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import AuditSettings, ForgetSettings
 
-RESULT = "result.json"
-"""Name of the file with what a forgetting took."""
-AUDIT = "audit.json"
-"""Name of the file with what an audit measured."""
 IMAGES_SHOWN = 10
 """Triggered test images that an audit keeps for the report."""
 
 
 @dataclass
 class OpenedRun:
-    """A finished run, opened for forgetting and audits."""
+    """A finished run, opened for forgetting and audits.
+
+    Parameters
+    ----------
+    folder, session, run
+        The run.
+    observer
+        Told of everything that is done.
+    after
+        Name of the forgetting whose model it starts from; empty: the run's own model.
+    """
 
     folder: RunFolder
     session: Session
     run: TrainedRun
     observer: Observer
+    after: str = ""
 
     @staticmethod
     def of(folder: RunFolder, observer: Observer | None) -> "OpenedRun":
@@ -55,17 +66,44 @@ class OpenedRun:
         folder = prune(self.folder, self.session, self.run, settings, self.observer, grid)
         return self if folder is self.folder else OpenedRun.of(folder, self.observer)
 
+    def following(self, after: str) -> "OpenedRun":
+        """Return the run as an earlier forgetting left it; with an empty name as it is.
+
+        Raises
+        ------
+        BadInput
+            If there is no forgetting of that name.
+        """
+        run = self.run
+        if after:
+            answer = read_answer(self.folder, after)
+            final = run.layout.flatten(read_sealed(answer.model_path).tensors)
+            forgotten = (*answer.forgotten, answer.request)
+            run = replace(run, final=final, train_seconds=answer.seconds, forgotten=forgotten)
+        return replace(self, run=run, after=after)
+
+    def name_of(self, request: ForgetRequest, method: str) -> str:
+        """Return the name of the folder under ``forget/`` with the answer to a request."""
+        return answer_name(request, method, self.after)
+
+    def key(self) -> Ed25519PrivateKey:
+        """Return the key that signs certificates; made on first use."""
+        return signing_key(self.session.config.run.certificate_key_path)
+
     def forget(
         self, request: ForgetRequest, method: str, settings: ForgetSettings, cohort: Cohort | None
     ) -> str:
         """Serve a request, write its folder and return the folder's name."""
-        name = f"{request.name}-{method}"
+        name, key = self.name_of(request, method), self.key()
         progress = told(self.observer, f"{method} {request.name}")
         result = forgetting.forget(self.run, request, method, settings, cohort, progress)
         path = self.folder.forget_folder(name)
-        (path / AUDIT).unlink(missing_ok=True)
+        for stale in (CERTIFICATE, AUDIT):
+            (path / stale).unlink(missing_ok=True)
         write_sealed(path / MODEL, self.run.layout.unflatten(result.flat))
-        files.write_json(path / RESULT, result.to_json())
+        before = {"after": self.after, "forgotten": [each.to_json() for each in self.run.forgotten]}
+        files.write_json(path / RESULT, {**result.to_json(), **before})
+        certify(self.folder, name, key)
         for note in result.notes:
             self.observer.note(note)
         return name
@@ -74,7 +112,7 @@ class OpenedRun:
         self, request: ForgetRequest, methods: Sequence[str], settings: AuditSettings, cohort: Cohort
     ) -> AuditReport:
         """Measure models that were made for a request; retrains first if that was not done."""
-        retrained = f"{request.name}-retrain"
+        retrained, key = self.name_of(request, "retrain"), self.key()
         if not (self.folder.forget_folder(retrained) / RESULT).exists():
             self.forget(request, "retrain", self.session.config.forget, cohort)
         models = {"before": AuditedModel(self.run.final, self.run.train_seconds)}
@@ -83,8 +121,9 @@ class OpenedRun:
         self.observer.phase(f"audit {request.name}", 1)
         report = audit_models(self.run, request, models, cohort, settings)
         for method in methods:
-            path = self.folder.forget_folder(f"{request.name}-{method}")
+            path = self.folder.forget_folder(self.name_of(request, method))
             files.write_json(path / AUDIT, method_audit(report, method))
+            certify(self.folder, path.name, key)
             shown = {
                 "before": models["before"].flat,
                 "after": models[method].flat,
@@ -103,13 +142,14 @@ class OpenedRun:
         for seed in other_seeds.seeds_of(self.run, count):
             name = f"{other_seeds.PREFIX}{seed}"
             progress = told(self.observer, f"{name} {request.name}")
+            path = self.folder.forget_folder(self.name_of(request, "retrain"))
             models[name] = other_seeds.retrained_with(
-                self.folder, self.session, self.run, request, seed, cohort, progress
+                path, self.session, self.run, request, seed, cohort, progress
             )
         return models
 
     def _made(self, request: ForgetRequest, method: str) -> AuditedModel:
-        path = self.folder.path / "forget" / f"{request.name}-{method}"
+        path = self.folder.path / "forget" / self.name_of(request, method)
         if not (path / RESULT).exists():
             raise BadInput(
                 f"run '{self.folder.name}': {request.name} was not forgotten by {method}; do that first"
@@ -138,11 +178,29 @@ def forget(
     settings: ForgetSettings,
     observer: Observer | None = None,
     grid: Grid | None = None,
+    after: str = "",
 ) -> str:
     """Serve a request to forget on a finished run; return the name of its folder under ``forget/``.
 
     The run itself is not altered. With ``prune``, the method works on the pruned run, which is made if it is
-    not there (see `app.workflows.pruning`), and the answer lies under ``forget/`` in that run's folder.
+    not there (see `app.workflows.pruning`), and the answer lies under ``forget/`` in that run's folder. A
+    signed certificate of what was done lies beside the model.
+
+    Parameters
+    ----------
+    folder
+        The run.
+    request
+        What shall be forgotten.
+    settings
+        The method and its settings.
+    observer
+        Told how far it is.
+    grid
+        Flower's; None starts the clients in this process tree.
+    after
+        Name of an earlier forgetting, whose model is started from and whose requests stay served; empty: the
+        run's own model.
 
     Raises
     ------
@@ -150,8 +208,11 @@ def forget(
         If the request cannot be served, before any work.
     """
     opened = OpenedRun.of(folder, observer)
+    opened.key()  # A key that cannot be used is said before any work
+    if settings.prune != "none":
+        forgetting.check_request(opened.run, request, settings.method, settings)
+    opened = opened.pruned(settings, grid).following(after)
     needed = forgetting.check_request(opened.run, request, settings.method, settings)
-    opened = opened.pruned(settings, grid)
     if not (needed.remaining or needed.forgotten):
         return opened.forget(request, settings.method, settings, None)
     with opened.session.cohort(grid) as cohort:
@@ -165,17 +226,19 @@ def audit(
     settings: AuditSettings,
     observer: Observer | None = None,
     grid: Grid | None = None,
+    after: str = "",
 ) -> AuditReport:
     """Measure what methods left of the forgotten data, against retraining without it.
 
-    Retrains first if that was not done for this request; writes ``audit.json`` into each method's folder.
+    Retrains first if that was not done for this request; writes ``audit.json`` into each method's folder, and
+    the certificate anew. After an earlier forgetting, all models are also measured on what that forgot.
 
     Raises
     ------
     BadInput
         If a method has not been run for the request, or the request is not one of this run.
     """
-    opened = OpenedRun.of(folder, observer)
+    opened = OpenedRun.of(folder, observer).following(after)
     forgetting.check_request(opened.run, request, "retrain", opened.session.config.forget)
     for method in methods:
         forgetting.find_method(method)
@@ -197,7 +260,14 @@ def method_audit(report: AuditReport, method: str) -> dict[str, Any]:
         "comparison": comparison,
         "scale": other_seeds.scale(report),
         "notes": document["notes"],
+        "earlier": [_earlier(each, columns) for each in document["earlier"]],
     }
+
+
+def _earlier(document: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    """Return the part of a method in how well an earlier request stayed served."""
+    models = {column: document["models"][name] for column, name in columns.items()}
+    return {"request": document["request"], **models, "gaps": document["gaps"][columns["after"]]}
 
 
 def triggered_images(run: TrainedRun, models: Mapping[str, Tensor]) -> list[TriggeredImage]:

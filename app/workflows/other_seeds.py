@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from app.models import build_model
 from app.session import Session
 from strategies.cohort import Cohort
-from strategies.run_folder import RunFolder
 from strategies.tensor_file import read_sealed, write_sealed
 from unlearning import forgetting
 from unlearning.audit import AuditedModel, AuditReport
@@ -38,7 +38,7 @@ def with_seed(run: TrainedRun, session: Session, seed: int) -> TrainedRun:
 
 
 def retrained_with(
-    folder: RunFolder,
+    folder: Path,
     session: Session,
     run: TrainedRun,
     request: ForgetRequest,
@@ -50,7 +50,9 @@ def retrained_with(
 
     Parameters
     ----------
-    folder, session, run
+    folder
+        Of the model retrained with the run's own seed.
+    session, run
         The run.
     request
         What is left out.
@@ -61,7 +63,7 @@ def retrained_with(
     progress
         Told of every round.
     """
-    path = folder.forget_folder(f"{request.name}-retrain") / f"{PREFIX}{seed}.safetensors"
+    path = folder / f"{PREFIX}{seed}.safetensors"
     if path.exists():
         kept = read_sealed(path)
         return AuditedModel(run.layout.flatten(kept.tensors), float(kept.metadata["seconds"]))

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 from flwr.common.config import flatten_dict, fuse_dicts
-from hypothesis import given, strategies as st
+from hypothesis import assume, given, strategies as st
 from pydantic import ValidationError
 
 from app.config import RunConfig, default_values, known_fields
@@ -192,6 +192,7 @@ def test_keys_that_are_not_given_keep_their_defaults(flat: dict[str, Scalar]) ->
 
 @given(ANY_TEXT, st.one_of(st.text(), st.integers(), st.floats(), st.booleans(), st.lists(st.integers())))
 def test_an_unknown_key_is_refused_in_one_line(key: str, value: Any) -> None:
+    assume(key not in known_fields())
     with pytest.raises(BadInput) as refused:
         RunConfig.from_flat({key: value})
     assert "unknown key" in str(refused.value)

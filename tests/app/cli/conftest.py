@@ -50,6 +50,7 @@ class Workflows:
     calls: list[tuple[Any, ...]] = field(default_factory=list)
     fails: BaseException | None = None
     answers_in: RunFolder | None = None
+    served: str | None = None
 
     def train(self, config: RunConfig, observer: Any) -> RunFolder:
         """Leave a finished run, or one that has only begun if it is to fail."""
@@ -62,9 +63,11 @@ class Workflows:
         self.calls.append(("resume", folder.name))
         return self._finished(folder, observer)
 
-    def forget(self, folder: RunFolder, request: ForgetRequest, settings: Any, observer: Any) -> str:
+    def forget(
+        self, folder: RunFolder, request: ForgetRequest, settings: Any, observer: Any, *, after: str = ""
+    ) -> str:
         """Leave the answer to a request."""
-        self.calls.append(("forget", request, settings))
+        self.calls.append(("forget", request, settings, *filter(None, [after])))
         print("a library that prints")  # noqa: T201
         observer.phase("forget", 1)
         observer.advance("1 of 1", {})
@@ -73,12 +76,29 @@ class Workflows:
         return add_forgetting(answered, settings.method, request.to_json(), audited=False).name
 
     def audit(
-        self, folder: RunFolder, request: ForgetRequest, methods: list[str], settings: Any, observer: Any
+        self,
+        folder: RunFolder,
+        request: ForgetRequest,
+        methods: list[str],
+        settings: Any,
+        observer: Any,
+        *,
+        after: str = "",
     ) -> None:
         """Leave audits."""
-        self.calls.append(("audit", request, methods, settings))
+        self.calls.append(("audit", request, methods, settings, *filter(None, [after])))
         for method in methods:
             add_forgetting(folder, method, request.to_json())
+
+    def check_purge(self, folder: RunFolder, request: ForgetRequest, method: str, after: str) -> str | None:
+        """Say what was served before, if anything was."""
+        self.calls.append(("check_purge", folder.path, request, method, after))
+        return self.served
+
+    def purge(self, folder: RunFolder, name: str, observer: Any) -> list[dict[str, Any]]:
+        """Say that one log was purged."""
+        self.calls.append(("purge", folder.path, name))
+        return [{"log": "log", "clients": ["1"], "time": "2026-01-01T00:00:00Z"}]
 
     def demo(self, observer: Any, overrides: list[str]) -> SimpleNamespace:
         """Leave nothing but figures."""

@@ -12,7 +12,7 @@ from tests.app.cli.conftest import Command, Workflows
 from tests.app.report.run_folders import add_forgetting, add_rounds, finish, new_run
 
 ROOT = Path(__file__).parents[3]
-COMMANDS = ["train", "forget", "audit", "report", "runs", "methods", "demo", "bench"]
+COMMANDS = ["train", "forget", "audit", "verify", "compare", "report", "runs", "methods", "demo", "bench"]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], []])
@@ -65,6 +65,10 @@ BAD = [
     (["forget", "study", "--client", "1", "--set", "forget.epochs=-2"], "forget.epochs: given -2, allowed"),
     (["audit", "study", "--client", "0"], "client-0 was not forgotten yet; use lethe forget first"),
     (["audit", "study", "--client", "1", "--set", "forget.epochs=1"], "allowed here: audit.*"),
+    (["verify"], "Missing argument 'CERTIFICATE'"),
+    (["verify", "missing.json"], "missing.json: cannot be read (No such file or directory)"),
+    (["verify", "pyproject.toml"], "pyproject.toml: this is no certificate: expected JSON"),
+    (["verify", "missing.json", "--public-key", "no.pem"], "no.pem: cannot be read"),
     (["report", "nothing\nat\x1b[31mall"], "run 'nothing at·[31mall': no such run"),
 ]
 

@@ -55,6 +55,7 @@ def test_forgetting_in_words(lethe: Command, study: RunFolder) -> None:
         "client 1 of run study, forgotten by distill in 0.50 s with 0 client visits",
         "note: a note of the method",
         f"model: {folder / 'model.safetensors'}",
+        f"certificate: {folder / 'certificate.json'}",
         f"report: {study.path / 'report.html'}",
     ]
 
@@ -128,3 +129,36 @@ def test_sparsity_without_pruning_has_no_effect_and_is_refused(lethe: Command, s
     ended = lethe("forget", "study", "--client", "1", "--sparsity", "0.9")
     assert ended.status == 2
     assert "forget.sparsity: given 0.9, which has an effect only with forget.prune" in ended.err
+
+
+def test_what_was_forgotten_before_reaches_the_workflow(
+    lethe: Command, workflows: Workflows, study: RunFolder
+) -> None:
+    """With an audit, too; that of an answer that is not there is refused."""
+    earlier = ["--after", "client-0-distill", "--method", "subtract"]
+    ended = lethe("forget", "study", "--client", "1", *earlier)
+    assert workflows.calls[0][3] == "client-0-distill"
+    assert ended.status == 0
+    ended = lethe("audit", "study", "--client", "1", "--after", "client-0-distill")
+    assert ended.status == 2
+    assert "client-1 was not forgotten yet" in ended.err
+
+
+def test_a_purge_is_checked_before_and_made_after(
+    lethe: Command, workflows: Workflows, study: RunFolder
+) -> None:
+    ended = lethe("forget", "study", "--client", "1", "--audit", "--purge")
+    assert [call[0] for call in workflows.calls] == ["check_purge", "forget", "audit", "purge"]
+    assert workflows.calls[-1] == ("purge", study.path, "client-1-distill")
+    assert "client 1 purged from log, 2026-01-01T00:00:00Z" in ended.out.splitlines()
+    document = json.loads(lethe("forget", "study", "--client", "1", "--purge", "--json").out)
+    assert [each["log"] for each in document["purged"]] == ["log"]
+
+
+def test_an_interrupted_purge_is_all_that_is_left_to_do(
+    lethe: Command, workflows: Workflows, study: RunFolder
+) -> None:
+    """The updates may be gone, so the forgetting is not repeated."""
+    workflows.served = add_forgetting(study).name
+    assert lethe("forget", "study", "--client", "1", "--audit", "--purge").status == 0
+    assert [call[0] for call in workflows.calls] == ["check_purge", "purge"]

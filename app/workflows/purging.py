@@ -1,0 +1,115 @@
+"""Purge the clients of a served request from a run's update logs, and certify that it was done.
+
+Logs are purged in the run itself and in all runs that lie in it: pruned ones, and those with other seeds.
+What else holds something of the client's own goes as well: the checkpoints, with what clients keep between
+rounds; example counts in the summaries; and the report, which shows lengths of updates and can be made anew.
+Every step can be taken again, so an interrupted purge is completed by the same command.
+"""
+
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from app.answers import CERTIFICATE, RESULT, answer_name, outermost, read_answer, runs_in
+from app.certificates import certify, purged_section
+from app.config import RunConfig
+from app.keys import signing_key
+from app.workflows.observer import Observer, Quiet
+from strategies import files
+from strategies.errors import BadInput
+from strategies.run_folder import CONFIG, MODEL, REPORT, RunFolder
+from strategies.update_log import UpdateLog
+from unlearning import certificate
+from unlearning.request import ForgetRequest
+
+
+def check_purge(folder: RunFolder, request: ForgetRequest, method: str, after: str = "") -> str | None:
+    """Check, before any work, that the clients of a request can be purged once it is served.
+
+    Returns
+    -------
+    str or None
+        The name of the answer, where this very forgetting was served before and only its purge was
+        interrupted: then `purge` is all that is left to do.
+
+    Raises
+    ------
+    BadInput
+        If the request is for classes or examples, there is no log, a run is not finished, or a client is
+        purged already.
+    """
+    if request.kind != "client":
+        raise BadInput(f"cannot purge {request.name}: the log holds a client's updates as a whole")
+    if _is_interrupted(folder, request, method, after):
+        return answer_name(request, method, after)
+    runs = runs_in(outermost(folder))
+    for run in runs:
+        if not (run.path / MODEL).exists():
+            raise BadInput(f"cannot purge: {run.path} is not finished; resume it, or delete that folder")
+    logs = [UpdateLog.open(run.log_path) for run in runs if run.log_path.is_dir()]
+    if not logs:
+        raise BadInput(f"cannot purge: run '{folder.name}' kept no update log (log.enabled=false)")
+    for client_id in request.clients:
+        if all(client_id in log.purged() for log in logs):
+            since = logs[0].purged()[client_id]
+            raise BadInput(f"client {client_id} is purged already, {since}; nothing of it is left to erase")
+    return None
+
+
+def _is_interrupted(folder: RunFolder, request: ForgetRequest, method: str, after: str) -> bool:
+    """Say whether a purge after this very forgetting was begun, and no answer to the request certifies it."""
+    answers = folder.path / "forget"
+    if not (answers / answer_name(request, method, after) / RESULT).exists() or not folder.log_path.is_dir():
+        return False
+    begun = set(request.clients) <= UpdateLog.open(folder.log_path).purged().keys()
+    return begun and not any(_certifies(path, request) for path in answers.glob(f"*/{CERTIFICATE}"))
+
+
+def _certifies(path: Path, request: ForgetRequest) -> bool:
+    with suppress(BadInput, KeyError):
+        statement = certificate.read(path.read_bytes()).statement
+        return statement["purged"] is not None and statement["request"] == request.to_json()
+    return False
+
+
+def purge(folder: RunFolder, name: str, observer: Observer | None = None) -> list[dict[str, Any]]:
+    """Erase the clients of a served request from the logs, and certify that; return which logs it names.
+
+    Parameters
+    ----------
+    folder
+        Of the run.
+    name
+        Of the folder with the answer to the request.
+    observer
+        Told of every log.
+
+    Raises
+    ------
+    BadInput
+        If there is no such answer.
+    LetheError
+        If a file cannot be overwritten; give the same command again.
+    """
+    answer, told = read_answer(folder, name), observer or Quiet()
+    key = signing_key(RunConfig.from_toml(folder.path / CONFIG).run.certificate_key_path)
+    clients, runs = answer.request.clients, runs_in(outermost(folder))
+    told.phase(f"purge client {', '.join(clients)}", len(runs))
+    for run in runs:
+        if run.log_path.is_dir():
+            with UpdateLog.open(run.log_path, write=True) as log:
+                log.purge(clients)
+        _erase_beside_the_log(run, clients)
+        told.advance(run.name)
+    certify(folder, name, key)
+    logs: list[dict[str, Any]] = (purged_section(folder, answer) or {}).get("logs", [])
+    return logs
+
+
+def _erase_beside_the_log(run: RunFolder, clients: Collection[str]) -> None:
+    run.erase_checkpoint()
+    files.erase(run.path / REPORT)
+    summary = run.read_summary()
+    known = summary.get("clients", {})
+    run.write_summary({**summary, "clients": {i: {} if i in clients else known[i] for i in known}})

@@ -1,0 +1,40 @@
+"""A small finished run of which a client was forgotten, made once; each test works on a copy."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from app.config import RunConfig
+from app.workflows import forget, train
+from strategies.run_folder import RunFolder
+from unlearning.request import ForgetRequest
+from unlearning.settings import ForgetSettings
+
+SMALL = (
+    "run.name=small",
+    "run.rounds=3",
+    "run.workers=1",
+    "data.clients=3",
+    "data.train-limit=240",
+    "data.test-limit=80",
+    "model.name=mlp",
+    "model.hidden=16",
+)
+CLIENT_2 = ForgetRequest(clients=("2",))
+SUBTRACT = ForgetSettings(method="subtract")
+
+
+@pytest.fixture(scope="session")
+def _small_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    home = tmp_path_factory.mktemp("small")
+    key = f"run.certificate-key={home / 'keys' / 'certificate.pem'}"
+    folder = train(RunConfig().with_overrides([f"run.home={home}", key, *SMALL]))
+    forget(folder, CLIENT_2, SUBTRACT)
+    return folder
+
+
+@pytest.fixture
+def small(_small_run: RunFolder, tmp_path: Path) -> RunFolder:
+    """Return a run of the clients 0 to 2 over three rounds; client 2 was forgotten by subtraction."""
+    return RunFolder(Path(shutil.copytree(_small_run.path, tmp_path / "small")))

@@ -1,0 +1,177 @@
+"""A certificate of forgetting: what a server states that it did, signed, in bytes of which none can change.
+
+    {"certificate":{…},"signature":"<128 hexadecimal digits>"}
+
+and a newline. The value of ``certificate`` is JSON in the form of `strategies.files.canonical_json`; the
+signature is Ed25519 (RFC 8032) over its bytes as they stand in the file, so whoever checks it needs no writer
+of JSON and no opinion on how floats are printed. The public key stands inside the certificate: it shows that
+nothing was changed since it was signed. *Who* signed is another question, answered by comparing that key, or
+its fingerprint, with one that came from the signer by another way.
+
+A signature does not make a statement true. What the figures do not show, and what the method does not
+promise, stands under ``limits``, inside what is signed.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from strategies.errors import BadInput
+from strategies.files import canonical_json
+
+FORMAT = "lethe-certificate"
+VERSION = 1
+"""Of the certificate's layout; another version is refused."""
+
+PUBLIC_KEY = "public-key"
+"""In a certificate: the signer's public key, 64 hexadecimal digits."""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A certificate as it was read; whether it holds, `is_signed` says.
+
+    Parameters
+    ----------
+    statement
+        What it states.
+    document
+        The bytes that it was read from.
+    """
+
+    statement: Mapping[str, Any]
+    document: bytes
+
+    @property
+    def public_key(self) -> bytes:
+        """The key that it names as its signer's, 32 bytes; empty where it names none."""
+        return _from_hex(self.statement.get(PUBLIC_KEY), 32)
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of that key."""
+        return fingerprint(self.public_key)
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether these are, byte for byte, the bytes that the holder of the key signed."""
+        signature = _from_hex(json.loads(self.document)["signature"], 64)
+        try:
+            if not signature or self.document != _document(self.statement, signature):
+                return False
+            public_key = Ed25519PublicKey.from_public_bytes(self.public_key)
+            public_key.verify(signature, canonical_json(self.statement))
+        except (InvalidSignature, ValueError, RecursionError):
+            return False
+        return True
+
+
+def make(statement: Mapping[str, Any], key: Ed25519PrivateKey) -> bytes:
+    """Return the certificate of a statement.
+
+    Parameters
+    ----------
+    statement
+        What `strategies.files.canonical_json` takes; format, version and public key are added.
+    key
+        The signer's.
+    """
+    public_key = key.public_key().public_bytes_raw().hex()
+    whole = {**statement, "format": FORMAT, "version": VERSION, PUBLIC_KEY: public_key}
+    return _document(whole, key.sign(canonical_json(whole)))
+
+
+def read(document: bytes) -> Certificate:
+    """Read a certificate, without judging it.
+
+    Raises
+    ------
+    BadInput
+        If it is none, or of another version.
+    """
+    try:
+        found = json.loads(document)
+    except (ValueError, RecursionError):
+        raise BadInput("this is no certificate: expected JSON") from None
+    statement = found.get("certificate") if isinstance(found, dict) else None
+    if not isinstance(statement, dict) or statement.get("format") != FORMAT or "signature" not in found:
+        raise BadInput(f"this is no certificate: expected an object of the format '{FORMAT}', signed")
+    if statement.get("version") != VERSION:
+        raise BadInput(f"certificate of version {statement.get('version')}, this Lethe reads {VERSION}")
+    return Certificate(statement, document)
+
+
+def fingerprint(public_key: bytes) -> str:
+    """Return what people compare in the place of a public key of 32 bytes.
+
+    Examples
+    --------
+    >>> fingerprint(bytes(32))
+    'SHA256:66687aadf862bd776c8fc18b8e9f8e20089714856ee233b3902a591d0d5f2925'
+    """
+    return f"SHA256:{hashlib.sha256(public_key).hexdigest()}"
+
+
+def limits(
+    method: str, guarantee: str, audit: Mapping[str, Any] | None, epsilon: float | None = None
+) -> list[str]:
+    """Return what must not be concluded from a certificate.
+
+    Parameters
+    ----------
+    method, guarantee
+        Of forgetting, and what it promises.
+    audit
+        ``audit.json``, or None where nothing was measured.
+    epsilon
+        Of a guarantee that holds for the model after forgetting; None: there is none.
+    """
+    measured: Sequence[str] = (
+        ("nothing was audited: what the model still shows of the forgotten data is unknown",)
+        if audit is None
+        else [
+            "the audit bounds nothing: it compares figures with those of one retrained model",
+            *audit.get("notes", ()),
+        ]
+    )
+    private = () if epsilon is not None else ("no differential privacy: no ε bounds what the model shows",)
+    return [
+        f"{method}, {guarantee}",
+        *measured,
+        *private,
+        "the model from before, which holds the forgotten data, is kept in the run's folder",
+        "copies of models or updates outside of the run's folder are not accounted for",
+        "the time is that of the signer's clock",
+    ]
+
+
+def limits_of_purge(clients: Sequence[str]) -> list[str]:
+    """Return what must not be concluded from a certificate that says that clients were purged."""
+    named = ", ".join(clients)
+    return [
+        f"the log still says in which rounds client {named} took part and with which weight, from which its "
+        "number of examples follows",
+        f"the sum of the weighted updates of client {named} follows from the models before and after the run "
+        "and the others' updates, while all of these are kept; so it does from the models before and after "
+        "a subtraction",
+        "files were overwritten before they were deleted; flash memory, file systems that copy on write, "
+        "snapshots and backups may keep old blocks, and what was deleted before was not overwritten",
+    ]
+
+
+def _document(statement: Mapping[str, Any], signature: bytes) -> bytes:
+    return b'{"certificate":%s,"signature":"%s"}\n' % (canonical_json(statement), signature.hex().encode())
+
+
+def _from_hex(text: object, length: int) -> bytes:
+    """Return the bytes that hexadecimal digits stand for; empty where they are none of that length."""
+    try:
+        found = bytes.fromhex(text) if isinstance(text, str) else b""
+    except ValueError:
+        return b""
+    return found if len(found) == length else b""
