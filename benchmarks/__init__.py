@@ -37,6 +37,16 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "forgetting": _benchmark(
         "forgetting", "Forget a poisoned client of ten on MNIST, and compare with retraining, over seeds."
     ),
+    "methods": _benchmark(
+        "methods", "Compare all methods on forgetting a poisoned client, dense and sparse, and in sequence."
+    ),
+    "classwise": _benchmark(
+        "classwise", "Forget a class or a random tenth on one data holder, dense and sparse."
+    ),
+    "trojan": _benchmark("trojan", "Forget poisoned examples: what is left of the backdoor, by sparsity."),
+    "transfer": _benchmark(
+        "transfer", "Forget source classes that hurt, then transfer to another task, and compare."
+    ),
     "simulation": _benchmark(
         "simulation", "Time two training jobs: the local simulation, a plain torch loop, pfl, Flower on Ray."
     ),

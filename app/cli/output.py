@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.cli.progress import TerminalObserver
-from app.wording import COLUMNS, MISSING, cell, number, printable, scale, seconds
+from app.wording import COLUMNS, MISSING, cell, number, printable, scale, seconds, spread
 from strategies.files import to_json
 
 _LABELS = {"retrain": "retrained"}
@@ -97,6 +97,8 @@ def _figure(value: Any) -> str:
         return MISSING
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, Mapping) and value.keys() == {"mean", "std"}:
+        return spread(value)
     return to_json(value) if isinstance(value, Mapping | list) else str(value)
 
 

@@ -1,0 +1,167 @@
+"""Benchmarks on one data holder: their parts are what they say, and each runs at a tiny size."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import classwise, transfer, trojan
+from benchmarks.central import (
+    Holder,
+    Split,
+    config_keys,
+    disparity,
+    fitted,
+    phases,
+    pooled,
+    rates,
+    sparse_start,
+)
+from strategies.errors import BadInput
+from strategies.examples import Examples
+from unlearning.central.masks import sparsity
+from unlearning.central.training import SgdSettings
+
+TINY = "model.name=mlp model.hidden=16"
+SMALL = {"train_examples": 200, "test_examples": 100, "epochs": 2, "seeds": 1, "overrides": TINY}
+
+
+@pytest.fixture(scope="module")
+def holder() -> Holder:
+    return Holder.of(config_keys("", "", "", (200, 100), "cnn", TINY), seed=0)
+
+
+class Known(nn.Module):
+    """Says class 0 with a confidence that is the first pixel's value, for two classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([x[:, 0], torch.zeros(len(x))], dim=1) * self.scale
+
+
+def examples(values: list[float], labels: list[int]) -> Examples:
+    return Examples(torch.tensor(values).unsqueeze(1), torch.tensor(labels))
+
+
+def test_rates_of_a_model_whose_answers_are_known() -> None:
+    """One of two forgotten, three of four retained, and two of four test examples are named rightly.
+
+    Members are known for sure and non-members are not, so that the attacker tells them apart: of the
+    forgotten ones, that with confidence 1 is a member and that with confidence 0 is not.
+    """
+    split = Split(
+        forget=examples([9.0, 9.0], [0, 1]),
+        retain=examples([9.0] * 3 + [-9.0], [0] * 4),
+        test=examples([1.0, -1.0, 1.0, -1.0], [0] * 4),
+        unseen=examples([1.0, -1.0, 1.0, -1.0], [0] * 4),
+    )
+    found = rates(Known(), split, seed=0)
+    assert {name: found[name] for name in ("UA", "RA", "TA")} == {"UA": 50.0, "RA": 75.0, "TA": 50.0}
+    assert 0.0 <= found["MIA"] <= 100.0
+
+
+def test_disparity_is_the_mean_gap_over_four_rates() -> None:
+    first = {"UA": 10.0, "MIA": 20.0, "RA": 90.0, "TA": 80.0}
+    assert disparity(first, first) == 0.0
+    assert disparity(first, {"UA": 12.0, "MIA": 16.0, "RA": 91.0, "TA": 79.0}) == (2 + 4 + 1 + 1) / 4
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 7, 182])
+def test_phases_add_up(epochs: int) -> None:
+    assert sum(phases(epochs)) == epochs
+    assert min(phases(epochs)) >= 0
+
+
+def test_a_sparse_model_stays_sparse_while_it_is_trained(holder: Holder) -> None:
+    start = holder.model()
+    first = sparse_start(start, start, 0.9)
+    model = fitted(first.model, holder.train, SgdSettings(epochs=1), holder.generator("t"), first.masks)
+    assert sparsity(first.masks) == pytest.approx(0.9, abs=0.001)
+    parameters = dict(model.named_parameters())
+    assert all(bool((parameters[name][~mask] == 0).all()) for name, mask in first.masks.items())
+    assert sparse_start(start, start, 0.0).masks == {}
+
+
+def test_requests_split_the_training_data(holder: Holder) -> None:
+    splits = classwise.requests(holder)
+    for split in splits.values():
+        assert len(split.forget) + len(split.retain) == len(holder.train)
+    assert set(splits["class-wise"].forget.y.tolist()) == {classwise.FORGOTTEN_CLASS}
+    assert classwise.FORGOTTEN_CLASS not in splits["class-wise"].test.y.tolist()
+    assert len(splits["class-wise"].unseen) == len(splits["random"].test) == len(holder.test)
+    assert len(splits["random"].forget) == round(0.1 * len(holder.train))
+
+
+def test_the_target_task_has_its_own_examples_and_harmful_labels_say_nothing(holder: Holder) -> None:
+    """Of ten classes five are helpful; ten examples of each other class make the target task."""
+    tasks = transfer.tasks(holder, harmful_classes=3, per_class=10)
+    assert set(tasks.helpful.y.tolist()) == set(range(5))
+    assert set(tasks.harmful.y.tolist()) <= {5, 6, 7}
+    assert torch.bincount(tasks.target.y).tolist() == [10] * 5
+    assert len(tasks.helpful) + len(tasks.harmful) + len(tasks.target) == len(holder.train)
+    assert (tasks.num_source, tasks.num_target) == (8, 5)
+
+
+def test_a_probe_leaves_the_source_model_as_it_is(holder: Holder) -> None:
+    tasks = transfer.tasks(holder, harmful_classes=3, per_class=10)
+    source = holder.model(tasks.num_source)
+    before = [p.detach().clone() for p in source.parameters()]
+    probe = transfer.probed(source, tasks, holder.generator("probe"))
+    assert all(torch.equal(a, b) for a, b in zip(before, source.parameters(), strict=True))
+    assert probe(tasks.target.x).shape == (50, tasks.num_target)
+    kept = dict(probe.named_parameters())
+    assert all(torch.equal(kept[name], p) for name, p in source.named_parameters() if "fc3" not in name)
+
+
+def test_a_cleanse_poisons_a_share(holder: Holder) -> None:
+    cleanse = trojan.Cleanse.of(holder, 0.25, SgdSettings(), trojan.L1SparseSettings())
+    assert len(cleanse.poisoned) == 50
+    assert set(cleanse.poisoned.y.tolist()) == {trojan.TARGET}
+    assert len(cleanse.clean) == 150
+
+
+def test_tables_of_several_seeds_become_rows() -> None:
+    """Of 1 and 3 the mean is 2 and the sample variance 2; a single value has no spread."""
+    rows = pooled([{"a": {"UA": 1.0}}, {"a": {"UA": 3.0}}], "model")
+    assert rows == [{"model": "a", "UA": {"mean": 2.0, "std": math.sqrt(2.0)}}]
+    assert pooled([{"a": {"UA": 1.0}}], "model")[0]["UA"] == {"mean": 1.0, "std": 0.0}
+
+
+def test_data_without_a_test_set_are_refused() -> None:
+    with pytest.raises(BadInput, match=r"no test data; set data\.test-share"):
+        Holder.of(config_keys("", "", "", (200, 0), "mlp", "data.test-share=0"), seed=0)
+
+
+def numbers(rows: list[dict[str, Any]]) -> list[float]:
+    return [cell["mean"] for row in rows for cell in row.values() if isinstance(cell, dict)]
+
+
+def test_classwise_end_to_end() -> None:
+    options = {**SMALL, "finetune_epochs": 1, "curvature_examples": 16}
+    found = classwise.run(**options)
+    tables = ["class-wise, dense", "random, dense", "class-wise, 95 % sparse", "random, 95 % sparse"]
+    assert list(found) == ["machine", "settings", *tables]
+    for title in tables:
+        rows = {row["model"]: row for row in found[title]}
+        assert list(rows) == ["before", "retrain", "FT", "l1-sparse", "GA", "IU", "FF"]
+        assert rows["retrain"]["disparity"]["mean"] == 0.0
+        assert rows["retrain"]["times faster"]["mean"] == 1.0
+
+
+def test_trojan_end_to_end() -> None:
+    found = trojan.run(**SMALL, sparsities="0,0.9", forget_epochs=1)
+    rows = found["by sparsity"]
+    assert [row["sparsity"] for row in rows] == ["0 %", "90 %"]
+    assert all(value >= 0.0 for value in numbers(rows))
+
+
+def test_transfer_end_to_end() -> None:
+    rows = transfer.run(**SMALL, per_class=5)["by source model"]
+    assert [row["source"] for row in rows[:2]] == ["untouched, dense", "FT, dense"]
+    assert len(rows) == 8
+    assert rows[0]["seconds"]["mean"] == 0.0
