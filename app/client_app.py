@@ -9,11 +9,13 @@ from collections.abc import Callable
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from app import fedmd_node
 from app.data import label_counts
 from app.node import Node
 from strategies import wire
 from strategies.errors import LetheError
 from strategies.evaluation import evaluate
+from strategies.fedmd.client import ClientReply, ClientWork, answer_digest, answer_query
 from strategies.local_training import ClientJob
 from strategies.registry import lookup
 from unlearning.evidence import ForgetSpec, answer_question
@@ -30,6 +32,8 @@ def describe(message: Message, context: Context) -> Message:
     config: dict[str, bool | int | float | str] = {wire.NUM_PARTITIONS: partitions}
     try:
         examples = node.examples()
+        if node.config.strategy.name == fedmd_node.NAME:
+            fedmd_node.check(node)
     except LetheError as error:
         return wire.reply_to(
             message, node.client_id, {wire.NUM_EXAMPLES: 0}, config=config | {wire.DETAIL: str(error)}
@@ -56,6 +60,24 @@ def train(message: Message, context: Context) -> Message:
     result = lookup(node.config.strategy.name).client(job)
     metrics = {**result.metrics, wire.NUM_EXAMPLES: result.num_examples}
     return wire.reply_to(message, node.client_id, metrics, wire.record_of(result.model.state_dict()))
+
+
+@app.query("fedmd")
+def fedmd_query(message: Message, context: Context) -> Message:
+    """Answer with logits on public data; the model stays here."""
+    return _fedmd_reply(message, context, answer_query)
+
+
+@app.train("fedmd")
+def fedmd_digest(message: Message, context: Context) -> Message:
+    """Digest the consensus and revisit the client's own data; the model stays here."""
+    return _fedmd_reply(message, context, answer_digest)
+
+
+def _fedmd_reply(message: Message, context: Context, answer: Callable[[ClientWork], ClientReply]) -> Message:
+    work = fedmd_node.work_of(message, context)
+    reply = answer(work)
+    return wire.reply_to(message, work.client_id, reply.metrics, reply.arrays)
 
 
 @app.evaluate()

@@ -57,7 +57,44 @@ def _only(keys: str, on: str, *values: Scalar) -> Condition:
     return Condition(tuple(keys.split()), on, lambda given: given in values, words)
 
 
+_FEDMD = (
+    "strategy.models strategy.alignment strategy.consensus strategy.weights strategy.public-epochs "
+    "strategy.public-batch-size strategy.private-epochs strategy.private-batch-size strategy.digest-loss "
+    "strategy.digest-temperature strategy.digest-epochs strategy.digest-batch-size strategy.revisit-epochs "
+    "strategy.revisit-batch-size strategy.step-size strategy.logit-clip strategy.logit-noise "
+    "strategy.logit-delta strategy.upper-bound strategy.keep-transferred"
+)
+_NOT_FEDMD = (
+    "model.name model.width model.hidden train.optimizer train.learning-rate train.momentum "
+    "train.weight-decay train.batch-size train.local-epochs train.local-steps train.lr-decay "
+    "run.federated-evaluation forget.prune"
+)
+
 CONDITIONS = (
+    _only(_FEDMD, "strategy.name", "fedmd"),
+    Condition(
+        tuple(_NOT_FEDMD.split()),
+        "strategy.name",
+        lambda name: name != "fedmd",
+        "a strategy that trains one model for all",
+    ),
+    _only("strategy.weights", "strategy.consensus", "weighted"),
+    _only("strategy.digest-temperature", "strategy.digest-loss", "kl"),
+    Condition(
+        ("strategy.logit-noise",),
+        "strategy.logit-clip",
+        lambda clip: float(clip) > 0,
+        "strategy.logit-clip above 0, which bounds what the noise must hide",
+    ),
+    Condition(
+        ("strategy.logit-delta",), "strategy.logit-noise", lambda noise: float(noise) > 0, "noise above 0"
+    ),
+    Condition(
+        ("data.public-classes", "data.public-labels", "data.public-limit"),
+        "data.public",
+        lambda public: not _is_number(str(public)),
+        "data.public = <the name of a data set>",
+    ),
     _only("model.width", "model.name", "cnn"),
     _only("model.hidden", "model.name", "mlp", "cnn"),
     _only("train.local-epochs", "train.local-steps", 0),
@@ -86,6 +123,14 @@ CONDITIONS = (
 )
 
 
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def check_contradictions(flat: Mapping[str, Scalar], defaults: Mapping[str, Scalar]) -> None:
     """Refuse keys that contradict each other.
 
@@ -106,6 +151,8 @@ def check_contradictions(flat: Mapping[str, Scalar], defaults: Mapping[str, Scal
             _check_left_alone(condition, flat, defaults)
     if flat["attack.kind"] == "backdoor" and not flat["attack.clients"]:
         raise BadInput('attack.clients: given "", must name at least one with attack.kind = "backdoor"')
+    if flat["strategy.name"] == "fedmd":
+        _check_fedmd(flat)
     _check_cohort(int(flat["selection.min-clients"]), int(flat["data.clients"]))
 
 
@@ -118,6 +165,26 @@ def _check_left_alone(
                 f"{key}: given {shown(flat[key])}, which has an effect only with {condition.words}, "
                 f"but {condition.on} is {shown(flat[condition.on])}"
             )
+
+
+def _check_fedmd(flat: Mapping[str, Scalar]) -> None:
+    public = str(flat["data.public"])
+    if _is_number(public) and float(public) == 0:
+        raise BadInput("data.public: given 0, but fedmd needs public data: a share or the name of a data set")
+    if (
+        not _is_number(public)
+        and flat["data.public-labels"] == "none"
+        and int(flat["strategy.public-epochs"]) > 0
+    ):
+        raise BadInput(
+            'data.public-labels: given "none", but fedmd trains on the public labels first; allowed "own", '
+            '"shared", or strategy.public-epochs = 0'
+        )
+    if flat["log.retention"] == "sum":
+        raise BadInput(
+            'log.retention: given "sum", but with fedmd every round is about other examples, whose answers '
+            'have no meaningful sum; allowed "full" or "interval:<k>"'
+        )
 
 
 def _check_cohort(min_clients: int, clients: int) -> None:

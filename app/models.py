@@ -102,11 +102,11 @@ def _cnn(settings: ModelSettings, input_shape: tuple[int, ...], num_classes: int
             conv1=nn.Conv2d(channels, first, 3, padding=1),
             layout=ChannelsLast(),
             pool1=nn.MaxPool2d(2),
-            norm1=_group_norm(first),
+            norm1=group_norm(first),
             relu1=nn.ReLU(),
             conv2=nn.Conv2d(first, second, 3, padding=1),
             pool2=nn.MaxPool2d(2),
-            norm2=_group_norm(second),
+            norm2=group_norm(second),
             relu2=nn.ReLU(),
             flatten=nn.Flatten(),
             fc1=nn.Linear(second * (height // 4) * (width // 4), settings.hidden),
@@ -122,7 +122,7 @@ def _resnet18(settings: ModelSettings, input_shape: tuple[int, ...], num_classes
     from app.resnet import small_resnet18
 
     channels, _, _ = _image_shape(settings.name, input_shape)
-    return small_resnet18(channels, num_classes, _group_norm)
+    return small_resnet18(channels, num_classes, group_norm)
 
 
 _BUILDERS: dict[str, Callable[[ModelSettings, tuple[int, ...], int], nn.Module]] = {
@@ -151,7 +151,8 @@ class ChannelsLast(nn.Module):
         return x.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
-def _group_norm(channels: int) -> nn.GroupNorm:
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Return a GroupNorm of eight groups, or as many as divide the channels."""
     return nn.GroupNorm(math.gcd(_GROUPS, channels), channels)
 
 

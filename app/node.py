@@ -14,7 +14,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message
 from torch import Tensor, nn
 
 from app.config import RunConfig
-from app.data import client_id_of, load_client_data
+from app.data import client_id_of, load_client_data, load_public
 from app.models import build_model
 from strategies import wire
 from strategies.backdoor import default_trigger, poison
@@ -63,10 +63,14 @@ class Node:
         """The round of the message; 0 outside of rounds."""
         return int(str(self.message_config.get(wire.SERVER_ROUND, 0)))
 
+    @property
+    def seed(self) -> int:
+        """The run's seed, or that of a repetition."""
+        return int(str(self.message_config.get(wire.SEED, self.config.run.seed)))
+
     def generator(self) -> torch.Generator:
         """Return the generator of this client in this round."""
-        seed = int(str(self.message_config.get(wire.SEED, self.config.run.seed)))
-        return torch_generator(seed, "client", self.client_id, "round", self.server_round)
+        return torch_generator(self.seed, "client", self.client_id, "round", self.server_round)
 
     def examples(self) -> Examples:
         """Return all of the client's examples, poisoned if it is an attacker.
@@ -143,6 +147,8 @@ def prepare(run_config: Mapping[str, Scalar]) -> None:
         load_client_data(
             config.data, config.run.seed, {"partition-id": 0, wire.NUM_PARTITIONS: config.data.clients}
         )
+    if config.strategy.name == "fedmd":
+        load_public(config.data, config.run.seed)
 
 
 @lru_cache(maxsize=_CLIENTS_KEPT)

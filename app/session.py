@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from app.config import RunConfig
-from app.data import ServerData, load_server_data
+from app.data import ServerData, load_public, load_server_data
 from app.models import build_model
 from app.node import pick_device
 from strategies import wire
@@ -20,6 +21,7 @@ from strategies.backdoor import Trigger, default_trigger, triggered_test
 from strategies.cohort import ClientInfo, Cohort
 from strategies.errors import BadInput, RunCorrupt
 from strategies.evaluation import evaluate, predict_logits
+from strategies.fedmd.server import FedMD, ServerSide, initial_state
 from strategies.mask import flat_mask_of
 from strategies.rounds import TrainingPlan
 from strategies.run_folder import CONFIG, RunFolder
@@ -83,7 +85,20 @@ class Session:
             run.seed,
             run.evaluate_every,
             run.federated_evaluation,
+            build=self._build_fedmd if self.has_client_models else None,
         )
+
+    @property
+    def has_client_models(self) -> bool:
+        """Whether every client has a model of its own, and the server none."""
+        return self.config.strategy.name == "fedmd"
+
+    def _build_fedmd(self, plan: TrainingPlan, weight_bound: float) -> Strategy:
+        data = self.server_data
+        if data.public is None:
+            raise BadInput("data.public: given 0, but fedmd needs public data")
+        side = ServerSide(data.public.y, data.num_classes, plan.seed, plan.rounds, plan.evaluate_every)
+        return FedMD(plan.strategy, side)
 
     @property
     def trigger(self) -> Trigger | None:
@@ -97,14 +112,34 @@ class Session:
         """Client-ids that poison their data."""
         return () if self.config.attack.kind == "none" else split_list(self.config.attack.clients)
 
+    def initial_state(self) -> wire.State:
+        """Return what the server holds before the first round: the initial model, or an empty consensus."""
+        if not self.has_client_models:
+            return dict(self.model().state_dict())
+        num_public = len(self.server_data.public) if self.server_data.public is not None else 0
+        return initial_state(self.config.strategy, num_public, self.server_data.num_classes)
+
+    def model_facts(self) -> dict[str, Any]:
+        """Return the model's name and size as plain data; where clients have their own, the list of names."""
+        if self.has_client_models:
+            return {
+                "name": "one per client",
+                "parameters": 0,
+                "names": list(self.config.strategy.model_names),
+            }
+        parameters = sum(p.numel() for p in self.model().parameters())
+        return {"name": self.config.model.name, "parameters": parameters}
+
     def model(self) -> torch.nn.Module:
         """Return the run's model with its initial weights."""
         data = self.server_data
         return build_model(self.config.model, data.input_shape, data.num_classes, self.config.run.seed)
 
     def evaluator(self) -> "Evaluator | None":
-        """Return the server's evaluation of a model, or None where the server has no test data."""
-        return None if self.server_data.test is None else Evaluator(self)
+        """Return the server's evaluation of a model; None where it has no test data or no model."""
+        if self.server_data.test is None or self.has_client_models:
+            return None
+        return Evaluator(self)
 
     @contextmanager
     def cohort(self, grid: Grid | None, min_clients: int | None = None) -> Iterator[Cohort]:
@@ -123,6 +158,8 @@ class Session:
             cohort.client_config.update(
                 {wire.NUM_CLASSES: data.num_classes, wire.INPUT_SHAPE: list(data.input_shape)}
             )
+            if self.has_client_models and (public := load_public(self.config.data, self.config.run.seed)):
+                cohort.client_config[wire.PUBLIC_HASH] = public.hash
             cohort.connect(self.config.selection.min_clients if min_clients is None else min_clients)
             yield cohort
 

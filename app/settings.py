@@ -83,17 +83,32 @@ class DataSettings(Settings):
         Whether missing files may be fetched.
     clients
         Clients among which the data are partitioned, at least 0; 0 takes the number of nodes.
+    classes
+        Classes that are used, by label, separated by commas, numbered anew in this order; ``4+30`` makes one
+        class of two kinds; neutral empty: all as they are.
+    size
+        Side in pixels that images are scaled to, public and test data as well; neutral 0: as they are.
     partition
-        ``iid``, ``dirichlet``, ``shards`` or ``pathological``.
+        ``iid``, ``dirichlet``, ``shards``, ``pathological``, or ``kinds``: one kind of each class of
+        ``classes`` for a client.
     alpha
         ``dirichlet``: concentration, above 0; the larger, the closer to ``iid``.
     shards_per_client
         ``shards``: shards of label-sorted data per client, at least 1.
     classes_per_client
         ``pathological``: classes per client, at least 1.
+    per_class
+        Training examples of each class that a client keeps of its partition, at least 0; neutral 0: all.
     public
         The server's own data: a share in [0, 1) of the training data, held out before partitioning, or the
         name of a data set; neutral ``0``: none.
+    public_classes
+        As ``classes``, of the data set that ``public`` names.
+    public_labels
+        What the labels of that data set are: ``none``, of no use; ``own``, further classes of the model,
+        after those of the clients' data; ``shared``, the same classes as theirs.
+    public_limit
+        Examples of it that are used, at least 0; neutral 0: all.
     test_share
         Share in [0, 1) held out for testing where a data set has no test data of its own; neutral 0.
     train_limit
@@ -108,15 +123,31 @@ class DataSettings(Settings):
     root: str = ""
     download: bool = False
     clients: int = Field(default=0, ge=0)
-    partition: Literal["iid", "dirichlet", "shards", "pathological"] = "iid"
+    classes: str = ""
+    size: int = Field(default=0, ge=0)
+    partition: Literal["iid", "dirichlet", "shards", "pathological", "kinds"] = "iid"
     alpha: float = Field(default=0.5, gt=0)
     shards_per_client: int = Field(default=2, ge=1)
     classes_per_client: int = Field(default=2, ge=1)
+    per_class: int = Field(default=0, ge=0)
     public: str = "0.1"
+    public_classes: str = ""
+    public_labels: Literal["none", "own", "shared"] = "none"
+    public_limit: int = Field(default=0, ge=0)
     test_share: float = Field(default=0.2, ge=0, lt=1)
     train_limit: int = Field(default=0, ge=0)
     test_limit: int = Field(default=0, ge=0)
     path: str = ""
+
+    @property
+    def class_groups(self) -> tuple[tuple[int, ...], ...]:
+        """``classes``, parsed: the original labels of each class; empty: all as they are."""
+        return parse_classes(self.classes)
+
+    @property
+    def public_class_groups(self) -> tuple[tuple[int, ...], ...]:
+        """``public-classes``, parsed."""
+        return parse_classes(self.public_classes)
 
     @property
     def public_share(self) -> float:
@@ -128,6 +159,17 @@ class DataSettings(Settings):
     def public_name(self) -> str | None:
         """Data set that ``public`` names, or None when it is a share."""
         return self.public if _number(self.public) is None else None
+
+    @field_validator("classes", "public_classes", mode="before")
+    @classmethod
+    def _classes_may_be_one_number(cls, value: object) -> object:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("classes", "public_classes")
+    @classmethod
+    def _classes_parse(cls, value: str) -> str:
+        parse_classes(value)
+        return value
 
     @field_validator("public", mode="before")
     @classmethod
@@ -141,6 +183,26 @@ class DataSettings(Settings):
         if not value.strip() or (share is not None and not 0 <= share < 1):
             raise ValueError("a share in [0, 1) or the name of a data set")
         return value
+
+
+def parse_classes(text: str) -> tuple[tuple[int, ...], ...]:
+    """Return the labels of each class of a text such as ``3, 4+30``.
+
+    Raises
+    ------
+    ValueError
+        If an entry is no label, or a label occurs twice.
+
+    Examples
+    --------
+    >>> parse_classes("3, 4+30")
+    ((3,), (4, 30))
+    """
+    groups = [[label.strip() for label in entry.split("+")] for entry in split_list(text)]
+    labels = [label for group in groups for label in group]
+    if not all(label.isdecimal() for label in labels) or len({int(label) for label in labels}) < len(labels):
+        raise ValueError("labels separated by commas, each once, those of one class joined by '+'")
+    return tuple(tuple(int(label) for label in group) for group in groups)
 
 
 def _number(text: str) -> float | None:

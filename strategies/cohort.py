@@ -93,7 +93,7 @@ class _Shared:
     refused: set[int] = field(default_factory=set)
     faults: list[Fault] = field(default_factory=list)
     traffic: Traffic = field(default_factory=Traffic)
-    client_config: dict[str, int | list[int]] = field(default_factory=dict)
+    client_config: dict[str, int | list[int] | str] = field(default_factory=dict)
 
 
 class Cohort:
@@ -121,16 +121,16 @@ class Cohort:
         self.mask: Tensor | None = None
         self._shared = _Shared()
         self._excluded: frozenset[str] = frozenset()
-        self._told: Mapping[str, int | bytes] = {}
+        self._told: Mapping[str, int | bytes | str] = {}
 
     @property
-    def client_config(self) -> dict[str, int | list[int]]:
+    def client_config(self) -> dict[str, int | list[int] | str]:
         """Settings that go with every message; what clients must know of the model besides the run config."""
         return self._shared.client_config
 
     @property
-    def message_config(self) -> dict[str, int | list[int] | bytes]:
-        """What every message of this view says: `client_config`, the mask, the seed."""
+    def message_config(self) -> dict[str, int | list[int] | bytes | str]:
+        """What every message of this view says: `client_config`, the mask, the seed, the course."""
         return {**self.client_config, **self._told}
 
     @property
@@ -174,6 +174,12 @@ class Cohort:
         """Return a view whose clients draw from another seed than the run's; their data stay the same."""
         view = self._view()
         view._told = {**self._told, wire.SEED: seed}
+        return view
+
+    def on_course(self, name: str) -> "Cohort":
+        """Return a view whose clients work on the models that they keep for another course of training."""
+        view = self._view()
+        view._told = {**self._told, wire.COURSE: name}
         return view
 
     def _view(self) -> "Cohort":

@@ -79,7 +79,16 @@ class DroppingStrategy(StrategyWrapper):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Add the instruction to the messages."""
-        for message in self.inner.configure_train(server_round, arrays, config, grid):
+        return self._told(self.inner.configure_train(server_round, arrays, config, grid))
+
+    def configure_return(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Add the instruction to the messages."""
+        return self._told(super().configure_return(server_round, arrays, config, grid))
+
+    def _told(self, messages: Iterable[Message]) -> Iterable[Message]:
+        for message in messages:
             extra = self._drop.config(self._names[message.metadata.dst_node_id])
             if extra:
                 records = dict(message.content)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from strategies import wire
 from strategies.aggregation import MAX_ABS_UPDATE, largest_entry
-from strategies.wrapper import StrategyWrapper
+from strategies.wrapper import StrategyWrapper, replies_are_updates
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,8 +222,15 @@ class GuardedStrategy(StrategyWrapper):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Remember what is sent, so that updates can be told from it."""
-        self._reference = Reference.of(arrays, self._mask)
+        """Remember what is sent, so that updates can be told from it.
+
+        Of a strategy whose replies are no updates, what a reply carries is told from zero: it is taken as it
+        is, and only its layout must be that of `arrays`.
+        """
+        reference = Reference.of(arrays, self._mask)
+        if not replies_are_updates(self.inner):
+            reference = Reference(torch.zeros_like(reference.flat), reference.layout, self._mask)
+        self._reference = reference
         return self.inner.configure_train(server_round, arrays, config, grid)
 
     def aggregate_train(

@@ -11,7 +11,7 @@ from strategies import wire
 from strategies.errors import LetheError
 from strategies.guard import CheckedReply
 from strategies.update_log import UpdateLog
-from strategies.wrapper import StrategyWrapper, is_weighted_average
+from strategies.wrapper import StrategyWrapper, innermost, is_weighted_average
 
 
 @final
@@ -29,6 +29,7 @@ class LoggedStrategy(StrategyWrapper):
         the rounds are marked as such: subtraction needs that.
     log
         Open for writing; closing it is the caller's.
+        Updates weigh their number of examples, unless the strategy has a method `aggregation_weight`.
     num_examples
         Node id -> number of examples that the node described itself with; saves time under retention `sum`
         (see `UpdateLog.begin_round`).
@@ -84,8 +85,13 @@ class LoggedStrategy(StrategyWrapper):
                 )
             update = reply.update
             examples = update.num_examples
-            self._log.add(server_round, update.client_id, examples, examples, update.delta, update.norm)
+            weight = self._weight(update.client_id, examples)
+            self._log.add(server_round, update.client_id, weight, examples, update.delta, update.norm)
             yield reply
+
+    def _weight(self, client_id: str, num_examples: int) -> float:
+        weigh = getattr(innermost(self.inner), "aggregation_weight", None)
+        return num_examples if weigh is None else float(weigh(client_id))
 
 
 def _is_flower_average(strategy: Strategy) -> bool:

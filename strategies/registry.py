@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 from flwr.serverapp.strategy import Strategy
 
 from strategies import builtin, fedavg, fedprox
-from strategies.errors import BadInput
+from strategies.errors import BadInput, LetheError
 from strategies.local_training import ClientHalf, ClientJob, LocalResult
 from strategies.settings import StrategySettings
 
@@ -30,11 +31,21 @@ class StrategySpec:
     summary: str
 
 
+def _needs_public_data(what: str) -> NoReturn:
+    """Refuse to stand in for FedMD's own messages, and for a plan that knows the public data."""
+    raise LetheError(f"fedmd has no such thing as {what} without public data")
+
+
 STRATEGIES: dict[str, StrategySpec] = {
     "fedavg": StrategySpec(
         lambda settings, bound: fedavg.FedAvg(bound),
         fedavg.train_client,
         "weighted average of the clients' models",
+    ),
+    "fedmd": StrategySpec(
+        lambda settings, bound: _needs_public_data("a server half"),
+        lambda job: _needs_public_data("an answer to 'train'"),
+        "clients with different models learn from each other's logits on public data",
     ),
     "fedprox": StrategySpec(
         lambda settings, bound: fedavg.FedAvg(bound),

@@ -20,6 +20,7 @@ from strategies.guard import GuardedStrategy
 from strategies.registry import lookup
 from strategies.selection import select_clients
 from strategies.settings import SelectionSettings, StrategySettings
+from strategies.wrapper import ReturnResult, StrategyWrapper
 
 _WEIGHT_HEADROOM = 16.0
 """Clients that join later may bring this many times the examples of those that were there at the start."""
@@ -43,6 +44,9 @@ class TrainingPlan:
         Whether clients evaluate, too, on their own data.
     drop
         Examples that are left out.
+    build
+        Makes the strategy, from the plan and an upper bound on the examples in a round, where it needs what
+        only the server holds; None: as the registry does.
     """
 
     strategy: StrategySettings
@@ -52,6 +56,7 @@ class TrainingPlan:
     evaluate_every: int = 1
     federated_evaluation: bool = False
     drop: Drop = Drop()
+    build: "Callable[[TrainingPlan, float], Strategy] | None" = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,8 @@ class RoundResult:
         Bytes and visits of this round.
     seconds
         Wall-clock time of the round with its evaluation.
+    clients
+        What each client reported after the round, by client-id; empty for strategies with a global model.
     """
 
     round: int
@@ -84,6 +91,7 @@ class RoundResult:
     faults: tuple[Fault, ...]
     traffic: Traffic
     seconds: float
+    clients: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -163,6 +171,8 @@ def train(
 
 
 def _planned(plan: TrainingPlan) -> Build:
+    if (build := plan.build) is not None:
+        return lambda weight_bound: build(plan, weight_bound)
     return lambda weight_bound: lookup(plan.strategy.name).build(plan.strategy, weight_bound)
 
 
@@ -181,12 +191,14 @@ class _Loop:
         inner = build(weight_bound)
         inner = inner if layer is None else layer(inner)
         guarded = GuardedStrategy(inner, self._reject, self._max_examples, self._accepted.append, cohort.mask)
-        self.strategy: Strategy = DroppingStrategy(guarded, plan.drop, self._names)
+        self.strategy: StrategyWrapper = DroppingStrategy(guarded, plan.drop, self._names)
 
     def run_round(self, server_round: int, arrays: ArrayRecord, evaluate: Evaluate | None) -> RoundResult:
         """Train one round, and evaluate where the plan says so."""
         began, traffic, num_faults = time.monotonic(), self._cohort.traffic.copy(), len(self._cohort.faults)
         arrays, metrics, selected = self._train_round(server_round, arrays)
+        returned = self._return_round(server_round, arrays, selected)
+        metrics |= returned.metrics
         if server_round % self._plan.evaluate_every == 0 or server_round == self._plan.rounds:
             metrics |= self._evaluate(server_round, arrays, selected, evaluate)
         return RoundResult(
@@ -198,6 +210,7 @@ class _Loop:
             tuple(self._cohort.faults[num_faults:]),
             self._cohort.traffic.since(traffic),
             time.monotonic() - began,
+            returned.clients,
         )
 
     def _train_round(
@@ -217,6 +230,19 @@ class _Loop:
             self._cohort.add_fault("all", self._scope, "no usable reply: the model is kept as it was")
         metrics = dict(wire.iter_numbers(means or {}))
         return arrays if new_arrays is None else new_arrays, metrics, selected
+
+    def _return_round(self, server_round: int, arrays: ArrayRecord, selected: Sequence[str]) -> ReturnResult:
+        """Run the second exchange of strategies that have one, if the first gave something to send back."""
+        if not self._accepted:
+            return ReturnResult()
+        clients = self._cohort.clients
+        grid = CohortGrid(self._cohort.grid, {i: clients[i] for i in selected})
+        messages = list(self.strategy.configure_return(server_round, arrays, self._message_config(), grid))
+        replies = (reply.message for reply in self._cohort.exchange(messages, f"{self._scope}, return"))
+        result = self.strategy.aggregate_return(server_round, replies)
+        for client_id, reason in result.rejected.items():
+            self._cohort.add_fault(client_id, f"{self._scope}, return", reason)
+        return result
 
     def _evaluate(
         self, server_round: int, arrays: ArrayRecord, selected: Sequence[str], evaluate: Evaluate | None

@@ -5,6 +5,8 @@ whatever ran before it, in whichever process, and in whichever order.
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -46,3 +48,26 @@ def torch_generator(seed: int, *scope: int | str, device: str | torch.device = "
 def numpy_generator(seed: int, *scope: int | str) -> np.random.Generator:
     """Return a numpy generator for the scope (see `derive_seed`)."""
     return np.random.default_rng(derive_seed(seed, *scope))
+
+
+@contextmanager
+def seeded_layers(generator: torch.Generator, device: str | torch.device = "cpu") -> Iterator[None]:
+    """Let layers that draw from torch's global generator, such as dropout, draw from another one meanwhile.
+
+    The global generator's state is put back afterwards, so it has no effect and is not changed.
+
+    Parameters
+    ----------
+    generator
+        On the CPU; one number is drawn from it.
+    device
+        Where the layers compute, with its index, as a parameter's device has it.
+    """
+    seed = int(torch.randint(2**62, (1,), generator=generator))
+    place = torch.device(device)
+    gpus = [place.index] if place.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
+        torch.random.set_rng_state(torch.Generator().manual_seed(seed).get_state())
+        for gpu in gpus:
+            torch.cuda.set_rng_state(torch.Generator(f"cuda:{gpu}").manual_seed(seed).get_state(), gpu)
+        yield

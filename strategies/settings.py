@@ -9,59 +9,25 @@ import re
 import tomllib
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
-Scalar = int | float | bool | str
-"""What a Flower run config may hold."""
+from strategies.base_settings import Scalar, Settings, hyphenated, split_list
+from strategies.fedmd.settings import FedMDSettings
+
+__all__ = [
+    "FLWR_PREFIX",
+    "LogSettings",
+    "Scalar",
+    "SelectionSettings",
+    "Settings",
+    "StrategySettings",
+    "TrainSettings",
+    "hyphenated",
+    "split_list",
+]
 
 FLWR_PREFIX = "flwr:"
 """What the name of one of Flower's own strategies begins with in ``strategy.name``."""
-
-
-def hyphenated(name: str) -> str:
-    """Return the config key of a Python field name.
-
-    >>> hyphenated("local_epochs")
-    'local-epochs'
-    """
-    return name.replace("_", "-")
-
-
-def split_list(text: str) -> tuple[str, ...]:
-    """Split a comma-separated list, without surrounding blanks; the empty text is the empty list.
-
-    Raises
-    ------
-    ValueError
-        If an entry is empty or occurs twice.
-
-    Examples
-    --------
-    >>> split_list("0, hospital-a")
-    ('0', 'hospital-a')
-    """
-    if not text.strip():
-        return ()
-    entries = tuple(entry.strip() for entry in text.split(","))
-    if not all(entries):
-        raise ValueError("a comma-separated list without empty entries")
-    if len(set(entries)) < len(entries):
-        raise ValueError("a comma-separated list without repetitions")
-    return entries
-
-
-class Settings(BaseModel):
-    """Base of every section: frozen, strict about types, closed to unknown keys, hyphens in its keys."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        allow_inf_nan=False,
-        alias_generator=hyphenated,
-        validate_by_name=True,
-        validate_by_alias=True,
-    )
 
 
 class TrainSettings(Settings):
@@ -97,7 +63,7 @@ class TrainSettings(Settings):
     lr_decay: float = Field(default=1.0, gt=0, le=1)
 
 
-class StrategySettings(Settings):
+class _NamedStrategy(Settings):
     """The federated algorithm and its own parameters.
 
     Attributes
@@ -145,6 +111,13 @@ class StrategySettings(Settings):
     def _options_parse(cls, value: str) -> str:
         _parse_options(value)
         return value
+
+
+class StrategySettings(FedMDSettings, _NamedStrategy):
+    """The federated algorithm and the parameters of each: a class per algorithm that has many.
+
+    The fields of the last base come first.
+    """
 
 
 def _parse_work(text: str) -> dict[str, float]:

@@ -3,8 +3,9 @@
 ``iid`` deals them out at random. The others are flwr-datasets' partitioners over the labels: ``dirichlet``
 spreads each class by a Dirichlet draw of concentration alpha (Yurochkin et al., arXiv 1905.12022),
 ``shards`` deals out label-sorted shards of one size (McMahan et al., arXiv 1602.05629), ``pathological``
-gives each client a few classes. Every example goes to one client and every client gets at least one, or the
-partition is refused.
+gives each client a few classes, ``kinds`` one of the kinds that each class was made of (the non-IID case of
+Li, Wang, arXiv 1910.03581: every client knows another sort of the same superclasses). Every example goes to
+one client and every client gets at least one, or the partition is refused.
 """
 
 import warnings
@@ -23,13 +24,18 @@ _SMALLEST_PARTITION = 1
 _HINTS = {
     "dirichlet": "raise data.alpha (it is {0.alpha}) or lower data.clients",
     "shards": "lower data.shards-per-client (it is {0.shards_per_client}) or data.clients",
+    "kinds": "make classes of several kinds by data.classes = 'a+b, c+d', and lower data.clients",
     "pathological": "change data.classes-per-client (it is {0.classes_per_client}) or data.clients; fewer "
     "clients than classes reach clients + classes-per-client − 1 classes",
 }
 
 
 def partition_indices(
-    labels: np.ndarray, settings: DataSettings, num_clients: int, seed: int
+    labels: np.ndarray,
+    settings: DataSettings,
+    num_clients: int,
+    seed: int,
+    kinds: np.ndarray | None = None,
 ) -> list[np.ndarray]:
     """Return each client's positions in the labels.
 
@@ -43,6 +49,8 @@ def partition_indices(
         Number of clients, at least 1.
     seed
         The run's seed.
+    kinds
+        Labels before several classes were made one, shape [n]; needed by the scheme of that name.
 
     Returns
     -------
@@ -64,9 +72,33 @@ def partition_indices(
     order = numpy_generator(seed, "data", "order").permutation(len(labels))
     if settings.partition == "iid":
         parts = np.array_split(order, num_clients)
+    elif settings.partition == "kinds":
+        parts = [order[part] for part in _by_kind(labels[order], kinds, order, num_clients)]
+        if min(len(part) for part in parts) < _SMALLEST_PARTITION:
+            raise _refusal(labels, settings, num_clients)
     else:
         parts = [order[part] for part in _split_by_label(labels[order], settings, num_clients, seed)]
     return [np.sort(part) for part in parts]
+
+
+def _by_kind(
+    labels: np.ndarray, kinds: np.ndarray | None, order: np.ndarray, num_clients: int
+) -> list[np.ndarray]:
+    """Return each client's positions: of each class, the kind whose number the client's is, in turn.
+
+    Clients of the same kind share its examples evenly; with fewer clients than kinds, a client has several.
+    """
+    parts: list[list[np.ndarray]] = [[] for _ in range(num_clients)]
+    kind = labels if kinds is None else kinds[order]
+    for label in np.unique(labels):
+        of_class = np.unique(kind[labels == label])
+        turns = max(num_clients, len(of_class))
+        for number, one in enumerate(of_class):
+            holders = sorted({t % num_clients for t in range(number, turns, len(of_class))})
+            positions = np.flatnonzero((labels == label) & (kind == one))
+            for client, part in zip(holders, np.array_split(positions, len(holders)), strict=True):
+                parts[client].append(part)
+    return [np.concatenate(part) if part else np.zeros(0, dtype=np.int64) for part in parts]
 
 
 def _split_by_label(

@@ -27,13 +27,21 @@ class Pool:
         Pixels, shape [n, channels, height, width], uint8; or any inputs, shape [n, ...], float32.
     y
         Class labels, shape [n], int64.
+    kind
+        The label that each example had before several were made one class, shape [n], int64; None where that
+        was not done.
     """
 
     x: Tensor
     y: Tensor
+    kind: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def all(self) -> Examples:
+        """Return a copy of all examples, with pixels scaled to [0, 1]."""
+        return self.take(np.arange(len(self)))
 
     def take(self, indices: np.ndarray) -> Examples:
         """Return a copy of the examples at the given positions, in that order, with pixels scaled to [0, 1].

@@ -55,7 +55,7 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
             session.config.to_toml(),
             session.config.strategy.name,
         )
-        train_in(folder, session, cohort, session.model().state_dict(), observer or Quiet())
+        train_in(folder, session, cohort, session.initial_state(), observer or Quiet())
     return folder
 
 
@@ -235,10 +235,7 @@ class _Training:
                 "public-examples": len(data.public) if data.public is not None else 0,
                 "test-examples": len(data.test) if data.test is not None else 0,
             },
-            "model": {
-                "name": config.model.name,
-                "parameters": sum(p.numel() for p in self._session.model().parameters()),
-            },
+            "model": self._session.model_facts(),
             "clients": sessions.clients_json(self._cohort.clients),
             "attack": None
             if trigger is None
@@ -280,6 +277,9 @@ def _round_json(result: RoundResult) -> dict[str, Any]:
         **result.metrics,
         "seconds": result.seconds,
         **traffic,
+        **(
+            {"clients": {i: dict(figures) for i, figures in result.clients.items()}} if result.clients else {}
+        ),
         "selected": list(result.selected),
         "accepted": sorted(result.accepted, key=wire.client_sort_key),
         "faults": [_fault_json(f) for f in result.faults],

@@ -64,7 +64,8 @@ def test_work_shares_undo_their_text(shares: dict[str, float]) -> None:
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_field_has_its_line_in_the_docstring(section: type[Settings]) -> None:
-    described = re.findall(r"^    (\w+)\n        \S", section.__doc__ or "", flags=re.MULTILINE)
+    documented = [base.__doc__ or "" for base in reversed(section.__mro__) if issubclass(base, Settings)]
+    described = re.findall(r"^    (\w+)\n        \S", "\n".join(documented), flags=re.MULTILINE)
     assert described == list(section.model_fields)
 
 

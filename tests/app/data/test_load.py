@@ -326,7 +326,7 @@ def test_a_part_that_cannot_be_had_is_refused(
 
 def test_the_clients_data_are_not_public() -> None:
     with pytest.raises(
-        BadInput, match=r"^data\.public: 'digits' is the clients' data; give a share of it or"
+        BadInput, match=r"^data\.public: 'digits' is the clients' data; give a share of it, another"
     ):
         load_server_data(DataSettings(public="Digits"), 0)
 

@@ -1,0 +1,136 @@
+"""The public data, which the server holds, and with some strategies every client as well.
+
+It is a share of the training data or a data set of its own. Whoever holds it holds the same examples in the
+same order, so that a position in it means the same on all sides; a hash tells whether that is so.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from app.data.pool import DataSet, Pool
+from app.data.shaping import disjoint, shaped
+from app.data.sources import open_data_set
+from app.data.split import drawn, private_data, split_of
+from app.settings import DataSettings
+from strategies.errors import BadInput
+from strategies.examples import Examples
+
+UNLABELLED = -1
+"""Label of public examples that come from another data set, whose classes are not the run's."""
+
+
+@dataclass(frozen=True, eq=False)
+class PublicData:
+    """Public examples as they were stored.
+
+    Parameters
+    ----------
+    pool
+        Their labels are those of their own data set, from 0.
+    class_names
+        One name per class that the public data add to those of the clients' data; empty: none.
+    labelled
+        Whether the labels are of any use.
+    first_label
+        What label 0 is among the model's classes.
+    """
+
+    pool: Pool
+    class_names: tuple[str, ...] = ()
+    labelled: bool = True
+    first_label: int = 0
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        return len(self.pool)
+
+    @property
+    def labels(self) -> Tensor:
+        """Labels among the model's classes, shape [n]; `UNLABELLED` where they are of no use."""
+        return self.pool.y + self.first_label if self.labelled else torch.full((len(self),), UNLABELLED)
+
+    def take(self, indices: Tensor) -> Examples:
+        """Return a copy of the examples at the given positions."""
+        return Examples(self.pool.take(indices.numpy()).x, self.labels[indices])
+
+    def examples(self) -> Examples:
+        """Return a copy of all examples."""
+        return self.take(torch.arange(len(self)))
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of shape, pixels and labels, in hexadecimal."""
+        digest = hashlib.sha256(repr((tuple(self.pool.x.shape), str(self.pool.x.dtype))).encode())
+        for batch in torch.split(self.pool.x, 4096):
+            digest.update(batch.contiguous().numpy().tobytes())
+        digest.update(self.pool.y.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+@lru_cache(maxsize=4)
+def load_public(data: DataSettings, seed: int) -> PublicData | None:
+    """Load the public data; a process does so once.
+
+    Parameters
+    ----------
+    data
+        ``public`` and what belongs to it.
+    seed
+        The run's seed, which decides what a share is.
+
+    Returns
+    -------
+    PublicData or None
+        None where ``data.public`` is 0.
+
+    Raises
+    ------
+    BadInput
+        If the data set is unknown, missing or malformed, is that of the clients, has inputs of another shape,
+        or has labels that are no classes of theirs where these are shared.
+    """
+    data_set = private_data(data)
+    if data.public_name is None:
+        positions = split_of(data, seed).public
+        return PublicData(_part(data_set.train, positions)) if len(positions) else None
+    opened = open_data_set(data.public_name, data.root, data.download, key="data.public")
+    public = shaped(opened, data.public_class_groups, data.size, key="data.public-classes")
+    _check(data, data_set, public)
+    pool = public.train
+    if 0 < data.public_limit < len(pool):
+        everything = np.arange(len(pool))
+        pool = _part(pool, drawn(everything, pool.y.numpy(), data.public_limit, seed, "public-limit"))
+    return PublicData(
+        pool,
+        public.class_names if data.public_labels == "own" else (),
+        data.public_labels != "none",
+        len(data_set.class_names) if data.public_labels == "own" else 0,
+    )
+
+
+def _part(pool: Pool, positions: np.ndarray) -> Pool:
+    index = torch.from_numpy(positions)
+    return Pool(pool.x[index], pool.y[index])
+
+
+def _check(data: DataSettings, data_set: DataSet, public: DataSet) -> None:
+    if public.name == data_set.name and not disjoint(data.class_groups, data.public_class_groups):
+        raise BadInput(
+            f"data.public: {public.name!r} is the clients' data; give a share of it, another data set, or "
+            "other classes of it by data.classes and data.public-classes"
+        )
+    if public.input_shape != data_set.input_shape:
+        raise BadInput(
+            f"data.public: {public.name!r} has inputs of shape {public.input_shape}, "
+            f"{data_set.name!r} of {data_set.input_shape}; they must be the same, see data.size"
+        )
+    if data.public_labels == "shared" and len(public.class_names) > len(data_set.class_names):
+        raise BadInput(
+            f"data.public-labels: 'shared', but {public.name!r} has {len(public.class_names)} classes and "
+            f"{data_set.name!r} {len(data_set.class_names)}"
+        )

@@ -1,0 +1,93 @@
+"""Which training examples are the clients', which are public, and which are for testing.
+
+The training data are limited, then the public share is taken out; every draw is seeded and keeps the
+proportions of the classes.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from app.data.pool import DataSet
+from app.data.shaping import Groups, shaped
+from app.data.sources import open_data_set
+from app.settings import DataSettings
+from strategies.errors import BadInput
+from strategies.seeds import numpy_generator
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Positions in the data set's training examples; `test` are in its test examples if it has any."""
+
+    clients: np.ndarray
+    public: np.ndarray
+    test: np.ndarray | None
+
+
+def private_data(data: DataSettings) -> DataSet:
+    """Return the data set of the clients, with the classes and the size that the settings ask for.
+
+    Raises
+    ------
+    BadInput
+        If it cannot be had.
+    """
+    return _shaped(data.name, data.root, data.download, data.class_groups, data.size)
+
+
+@lru_cache(maxsize=4)
+def _shaped(name: str, root: str, download: bool, groups: Groups, size: int) -> DataSet:
+    return shaped(open_data_set(name, root, download), groups, size)
+
+
+@lru_cache(maxsize=4)
+def split_of(data: DataSettings, seed: int) -> Split:
+    """Return which examples are whose; a process draws them once.
+
+    Raises
+    ------
+    BadInput
+        If the data cannot be had, or a share is too small for one example.
+    """
+    data_set = private_data(data)
+    labels = data_set.train.y.numpy()
+    train, test = np.arange(len(labels)), None
+    if data_set.test is not None:
+        test_labels = data_set.test.y.numpy()
+        test = _limited(np.arange(len(test_labels)), test_labels, data.test_limit, seed, "test-limit")
+    elif data.test_share:
+        test, train = _held_out(train, labels, data.test_share, seed, "test-share")
+        test = _limited(test, labels, data.test_limit, seed, "test-limit")
+    train = _limited(train, labels, data.train_limit, seed, "train-limit")
+    public, clients = _held_out(train, labels, data.public_share, seed, "public")
+    return Split(clients, public, test)
+
+
+def _held_out(
+    positions: np.ndarray, labels: np.ndarray, share: float, seed: int, key: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (a share of the positions, the others)."""
+    count = round(share * len(positions))
+    if share and not 0 < count < len(positions):
+        raise BadInput(
+            f"data.{key}: given {share}, which is {count} of {len(positions)} training examples; "
+            f"allowed 0, or a share that is 1 to {len(positions) - 1}"
+        )
+    held = drawn(positions, labels, count, seed, key)
+    return held, np.setdiff1d(positions, held, assume_unique=True)
+
+
+def _limited(positions: np.ndarray, labels: np.ndarray, limit: int, seed: int, key: str) -> np.ndarray:
+    return drawn(positions, labels, limit, seed, key) if 0 < limit < len(positions) else positions
+
+
+def drawn(positions: np.ndarray, labels: np.ndarray, count: int, seed: int, key: str) -> np.ndarray:
+    """Draw some of the positions, ascending, of each class its share to within one.
+
+    Every (n / count)-th of the positions is drawn, after these were shuffled and then sorted by class.
+    """
+    shuffled = numpy_generator(seed, "data", key).permutation(positions)
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    return np.sort(by_class[((np.arange(count) + 0.5) * len(positions) / max(count, 1)).astype(np.int64)])

@@ -1,0 +1,134 @@
+"""A FedMD client's side of a run: its own model, the public data, and what it is measured on."""
+
+from collections.abc import Mapping
+from functools import lru_cache, partial
+from pathlib import Path
+
+from flwr.app import Context, Message
+from torch import nn
+
+from app.client_models import build_client_model, model_name_of
+from app.config import RunConfig
+from app.data import PublicData, load_public, load_server_data, read_npz
+from app.node import Node
+from app.settings import DataSettings
+from strategies import wire
+from strategies.errors import BadInput
+from strategies.examples import Examples
+from strategies.fedmd.client import ClientWork
+from strategies.settings import Scalar
+
+NAME = "fedmd"
+"""As ``strategy.name`` has it."""
+
+
+def work_of(message: Message, context: Context) -> ClientWork:
+    """Return all that FedMD's client half needs to answer a message.
+
+    Raises
+    ------
+    BadInput
+        If the client's data, model or public data do not fit the run's.
+    """
+    node = Node.of(message, context)
+    return ClientWork(
+        build_model=partial(client_model, node),
+        examples=node.training_examples(),
+        public=public_data(node),
+        test=partial(test_data, node),
+        pooled=partial(_pooled, node),
+        settings=node.config.strategy,
+        seed=node.seed,
+        client_id=node.client_id,
+        state=context.state,
+        config=node.message_config,
+        arrays=message.content.array_records,
+    )
+
+
+def check(node: Node) -> None:
+    """Refuse, before the first round, a model or public data that do not fit the run's.
+
+    Raises
+    ------
+    BadInput
+        Naming the key, what was given and what is wanted.
+    """
+    client_model(node)
+    public_data(node)
+    if node.config.strategy.upper_bound and own_path(node):
+        raise BadInput(
+            "strategy.upper-bound: needs all clients' data in one place, but this node has its own"
+        )
+
+
+def client_model(node: Node) -> nn.Module:
+    """Return the client's own model with its initial weights, on the run's device."""
+    shape = tuple(wire.config_list(node.message_config, wire.INPUT_SHAPE))
+    num_classes = int(str(node.message_config[wire.NUM_CLASSES]))
+    name = model_name_of(node.config.strategy, node.node_config, node.client_id)
+    return build_client_model(name, shape, num_classes, node.seed, node.client_id).to(node.device)
+
+
+def public_data(node: Node) -> PublicData:
+    """Return the public data, from where the node has them if it says so.
+
+    Raises
+    ------
+    BadInput
+        If there are none, or they are not those of the server.
+    """
+    settings = _placed(node.config.data, tuple(sorted(node.node_config.items())))
+    public = load_public(settings, node.config.run.seed)
+    if public is None:
+        raise BadInput("data.public: given 0, but fedmd needs public data")
+    expected = node.message_config.get(wire.PUBLIC_HASH)
+    if expected is not None and public.hash != expected:
+        raise BadInput(
+            f"data.public: this node's {len(public)} public examples are not those of the server "
+            f"(SHA-256 {public.hash[:12]}…, expected {str(expected)[:12]}…)"
+        )
+    return public
+
+
+def test_data(node: Node) -> Examples | None:
+    """Return what the client is measured on: its own file's test data, else those of the data set.
+
+    None for a node with data of its own that has no test data among them.
+    """
+    path = own_path(node)
+    if path is None:
+        return _federation_test(node.config)
+    return None if Path(path).is_dir() else _own_test(path)
+
+
+def own_path(node: Node) -> str | None:
+    """Return where a node has data of its own; None for a partition."""
+    config = node.node_config
+    path = config.get("data.path") or config.get("data-path") or node.config.data.path
+    return str(Path(str(path)).expanduser()) if path else None
+
+
+def _placed(data: DataSettings, node_items: tuple[tuple[str, Scalar], ...]) -> DataSettings:
+    """Return the data settings with the node's own places of the public data."""
+    own: Mapping[str, Scalar] = dict(node_items)
+    given = {name: str(own[f"data.{name}"]) for name in ("public", "root") if f"data.{name}" in own}
+    return data.model_copy(update=given)
+
+
+@lru_cache(maxsize=2)
+def _federation_test(config: RunConfig) -> Examples | None:
+    return load_server_data(config.data, config.run.seed).test
+
+
+@lru_cache(maxsize=2)
+def _own_test(path: str) -> Examples | None:
+    test = read_npz(Path(path)).test
+    return None if test is None else test.all()
+
+
+def _pooled(node: Node) -> Examples:
+    """Return the examples of all clients, as they have them."""
+    clients = node.config.data.clients
+    partitions = ({"partition-id": i, wire.NUM_PARTITIONS: clients} for i in range(clients))
+    return Examples.concat(Node(node.config, own, {}).examples() for own in partitions)

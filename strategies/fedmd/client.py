@@ -1,0 +1,284 @@
+"""FedMD's client half: transfer learning, logits on public data, digest and revisit.
+
+The client's model lies in its state and in no message. A client without a model, in its first round or after
+its state was lost, makes one by transfer learning.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+from flwr.app import ArrayRecord, RecordDict
+from torch import Tensor, nn
+from torch.nn import functional
+
+from strategies import wire
+from strategies.evaluation import evaluate, predict_logits
+from strategies.examples import Examples
+from strategies.fedmd.privacy import add_noise, clip_rows
+from strategies.fedmd.state import ClientState
+from strategies.local_training import batches, local_train, make_optimizer
+from strategies.seeds import seeded_layers, torch_generator
+from strategies.settings import StrategySettings, TrainSettings
+
+QUERY = "query.fedmd"
+"""Message type. Asks for logits on the alignment subset."""
+DIGEST = "train.fedmd"
+"""Message type. Brings the consensus, which the client digests before it revisits its own data."""
+
+LOGITS = "logits"
+"""Array, both ways. Answers to the alignment subset or their consensus, shape [n, classes], float32."""
+ALIGNMENT = "alignment"
+"""list[int], server to client. Positions in the public data."""
+MEASURE = "measure"
+"""bool, server to client. Whether the client shall report its accuracy on the test data."""
+BASELINE = "baseline-accuracy"
+"""float in [0, 100], client to server. Accuracy after transfer learning, before the first round."""
+UPPER_BOUND = "upper-bound"
+"""float in [0, 100], client to server. Accuracy of the client's model, trained on all clients' data."""
+ANEW = "made-anew"
+"""1, client to server. The client had no state in a later round than the first and made a new model."""
+
+
+class Public(Protocol):
+    """The public data, which every side holds."""
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+
+    def take(self, indices: Tensor) -> Examples:
+        """Return the examples at the given positions."""
+
+
+@dataclass(frozen=True, eq=False)
+class ClientWork:
+    """All that the client half is given.
+
+    Parameters
+    ----------
+    build_model
+        Makes the client's model with its initial weights, on the device to use.
+    examples
+        The client's own data, without what it was told to leave out.
+    public
+        The public data.
+    test
+        Returns the test data, or None where the client has none; only ever measured on.
+    pooled
+        Returns all clients' data, for the upper bound.
+    settings
+        The section ``strategy``.
+    seed
+        The run's seed, or another one for a repetition.
+    client_id
+        The client's stable name.
+    state
+        The client's own records, changed in place.
+    config
+        The record ``config`` of the message.
+    arrays
+        The records of arrays of the message.
+    """
+
+    build_model: Callable[[], nn.Module]
+    examples: Examples
+    public: Public
+    test: Callable[[], Examples | None]
+    pooled: Callable[[], Examples]
+    settings: StrategySettings
+    seed: int
+    client_id: str
+    state: RecordDict
+    config: Mapping[str, Any]
+    arrays: Mapping[str, ArrayRecord]
+
+    @property
+    def server_round(self) -> int:
+        """The message's round; 0 outside of rounds."""
+        return int(self.config.get(wire.SERVER_ROUND, 0))
+
+    @property
+    def aligned(self) -> Examples:
+        """The public examples that the message is about.
+
+        Raises
+        ------
+        ValueError
+            If a position lies outside the public data.
+        """
+        index = torch.tensor(wire.config_list(self.config, ALIGNMENT), dtype=torch.int64)
+        if len(index) == 0 or int(index.min()) < 0 or int(index.max()) >= len(self.public):
+            raise ValueError(f"alignment: positions outside the {len(self.public)} public examples")
+        return self.public.take(index)
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """Return the generator of this client for a purpose in this round."""
+        return torch_generator(self.seed, "fedmd", self.client_id, purpose, self.server_round)
+
+    @cached_property
+    def client_state(self) -> ClientState:
+        """What the client keeps, of the course of training that the message belongs to."""
+        return ClientState(self.state, str(self.config.get(wire.COURSE, "")))
+
+
+@dataclass(frozen=True)
+class ClientReply:
+    """What a client answers: numbers under the keys of `strategies.wire`, and arrays."""
+
+    metrics: Mapping[str, float | int]
+    arrays: ArrayRecord | None = None
+
+
+def answer_query(work: ClientWork) -> ClientReply:
+    """Return the logits of the client's model on the alignment subset, clipped and noised if asked to."""
+    model, metrics = present_model(work)
+    settings = work.settings
+    logits = clip_rows(predict_logits(model, work.aligned.x), settings.logit_clip)
+    deviation = settings.logit_noise * settings.logit_clip
+    logits = add_noise(logits, deviation, work.generator("noise"))
+    return ClientReply({**metrics, wire.NUM_EXAMPLES: len(work.examples)}, wire.record_of({LOGITS: logits}))
+
+
+def answer_digest(work: ClientWork) -> ClientReply:
+    """Let the model digest the consensus, revisit the client's own data, and report its accuracy."""
+    model, metrics = present_model(work)
+    consensus = wire.state_of(work.arrays[wire.ARRAYS])[LOGITS]
+    loss = learn_round(work, model, consensus)
+    work.client_state.write_model(model)
+    numbers = {**metrics, wire.TRAIN_LOSS: loss, wire.NUM_EXAMPLES: len(work.examples)}
+    if work.config.get(MEASURE, False):
+        numbers |= {**_accuracy(work, model, wire.ACCURACY), **work.client_state.figures}
+    return ClientReply(numbers)
+
+
+def learn_round(work: ClientWork, model: nn.Module, consensus: Tensor) -> float:
+    """Digest and revisit, in place; return the mean digest loss."""
+    settings = work.settings
+    with seeded_layers(work.generator("layers"), _device(model)):
+        loss = digest(model, work.aligned.x, consensus, settings, work.generator("digest"))
+        epochs, size = settings.revisit_epochs, settings.revisit_batch_size
+        _fit(model, work.examples, settings.step_size, epochs, size, work.generator("revisit"))
+    return loss
+
+
+def digest(
+    model: nn.Module, x: Tensor, consensus: Tensor, settings: StrategySettings, generator: torch.Generator
+) -> float:
+    """Train a model in place towards the consensus; return the mean loss over the steps, 0 without any.
+
+    Parameters
+    ----------
+    model
+        On the device to use.
+    x
+        The alignment examples, shape [n, ...].
+    consensus
+        Logits, shape [n, classes].
+    settings
+        Loss, temperature, epochs, batch size, step size.
+    generator
+        Draws the batches.
+    """
+    steps = settings.digest_epochs * -(-len(x) // settings.digest_batch_size)
+    if steps == 0:
+        return 0.0
+    device = _device(model)
+    inputs, targets = x.to(device), consensus.to(device)
+    optimizer = make_optimizer(list(model.parameters()), TrainSettings(optimizer="adam"), settings.step_size)
+    model.train()
+    total = torch.zeros((), device=device)
+    for batch in batches(len(x), settings.digest_batch_size, steps, generator):
+        index = batch.to(device)
+        loss = digest_loss(model(inputs[index]), targets[index], settings)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        total += loss.detach()
+    return float(total) / steps
+
+
+def digest_loss(logits: Tensor, consensus: Tensor, settings: StrategySettings) -> Tensor:
+    """Return how far logits are from the consensus, a scalar.
+
+    Parameters
+    ----------
+    logits, consensus
+        Shape [n, classes].
+    settings
+        ``mae``: mean |f − f̃| over all entries. ``kl``: T²·KL(softmax(f̃/T) ‖ softmax(f/T)), the mean over the
+        rows; T² keeps the gradient's size independent of T (Hinton, Vinyals, Dean, arXiv 1503.02531).
+    """
+    if settings.digest_loss == "mae":
+        return functional.l1_loss(logits, consensus)
+    t = settings.digest_temperature
+    log_model, log_target = torch.log_softmax(logits / t, dim=1), torch.log_softmax(consensus / t, dim=1)
+    return t**2 * functional.kl_div(log_model, log_target, reduction="batchmean", log_target=True)
+
+
+def present_model(work: ClientWork) -> tuple[nn.Module, dict[str, float | int]]:
+    """Return the client's model, made by transfer learning where it has none, and what is to be reported."""
+    model = work.build_model()
+    if work.client_state.read_model(model):
+        return model, {}
+    transfer(work, model)
+    return model, ({ANEW: 1} if work.server_round > 1 else {})
+
+
+def transfer(work: ClientWork, model: nn.Module) -> None:
+    """Train the initial model on the public and then on the client's own data; measure, and keep it.
+
+    Where the upper bound is wanted, a copy of the model goes on from the public data with all clients' data.
+    """
+    settings, state = work.settings, work.client_state
+    _transfer_step(work, model, work.public.take(torch.arange(len(work.public))), "public")
+    bound: dict[str, float] = {}
+    if settings.upper_bound and not work.config.get(wire.COURSE):
+        before = wire.Layout.of(model.state_dict()).flatten(model.state_dict())
+        _transfer_step(work, model, work.pooled(), "pooled")
+        bound = _accuracy(work, model, UPPER_BOUND)
+        wire.load_flat(model, before, wire.Layout.of(model.state_dict()))
+    _transfer_step(work, model, work.examples, "private")
+    state.write_model(model)
+    if settings.keep_transferred:
+        state.keep_transferred()
+    state.write_figures(_accuracy(work, model, BASELINE) | bound)
+
+
+def _transfer_step(work: ClientWork, model: nn.Module, examples: Examples, purpose: str) -> None:
+    settings = work.settings
+    public = purpose == "public"
+    epochs = settings.public_epochs if public else settings.private_epochs
+    size = settings.public_batch_size if public else settings.private_batch_size
+    # The same in whichever round it happens: a client that lost its state makes the model it once had.
+    batch_generator = torch_generator(work.seed, "fedmd", work.client_id, purpose)
+    with seeded_layers(
+        torch_generator(work.seed, "fedmd", work.client_id, purpose, "layers"), _device(model)
+    ):
+        _fit(model, examples, settings.step_size, epochs, size, batch_generator)
+
+
+def _fit(
+    model: nn.Module,
+    examples: Examples,
+    step_size: float,
+    epochs: int,
+    batch_size: int,
+    generator: torch.Generator,
+) -> None:
+    if epochs == 0:
+        return
+    train = TrainSettings(
+        optimizer="adam", learning_rate=step_size, batch_size=batch_size, local_epochs=epochs
+    )
+    local_train(model, examples, train, generator)
+
+
+def _accuracy(work: ClientWork, model: nn.Module, key: str) -> dict[str, float]:
+    test = work.test()
+    return {} if test is None else {key: evaluate(model, test).accuracy}
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device

@@ -1,0 +1,96 @@
+"""Which public examples a round is about, and what the clients' answers to them come to."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from strategies.seeds import numpy_generator
+from strategies.wire import client_sort_key
+
+
+def draw_alignment(labels: Tensor, count: int, seed: int, server_round: int) -> Tensor:
+    """Draw a round's public examples, of each class its share to within one.
+
+    Every (n / count)-th example is drawn, after these were shuffled and then sorted by class.
+
+    Parameters
+    ----------
+    labels
+        Of the public data, shape [n].
+    count
+        How many to draw, 1 to n.
+    seed, server_round
+        Decide the draw.
+
+    Returns
+    -------
+    Tensor
+        Ascending positions, shape [count], int64.
+    """
+    shuffled = torch.from_numpy(numpy_generator(seed, "alignment", server_round).permutation(len(labels)))
+    by_class = shuffled[torch.argsort(labels[shuffled], stable=True)]
+    every = ((torch.arange(count, dtype=torch.float64) + 0.5) * (len(labels) / count)).long()
+    return by_class[every].sort().values
+
+
+def mean_consensus(logits: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """Return Σ_k c_k f_k with c_k proportional to the weights, shape [n, classes].
+
+    The sum is made in the order of the client-ids, so the order of arrival does not change a bit.
+
+    Parameters
+    ----------
+    logits
+        By client-id, shape [n, classes] each; at least one.
+    weights
+        By client-id, above 0; 1 for a client that is not named.
+    """
+    ids = sorted(logits, key=client_sort_key)
+    raw = [weights.get(i, 1.0) for i in ids]
+    total = torch.zeros_like(logits[ids[0]], dtype=torch.float64)
+    for client_id, weight in zip(ids, raw, strict=True):
+        total.add_(logits[client_id].double(), alpha=weight)
+    return (total / sum(raw)).float()
+
+
+def confidence_consensus(logits: Mapping[str, Tensor]) -> Tensor:
+    """Return the mean of the clients' rows, each weighted by its certainty, shape [n, classes].
+
+    A client that never saw a class is unsure of its examples, and so has little say about them. Where nobody
+    is sure of anything, all rows count alike.
+
+    Parameters
+    ----------
+    logits
+        By client-id, shape [n, classes] each; at least one.
+    """
+    ids = sorted(logits, key=client_sort_key)
+    first = logits[ids[0]]
+    total, weight = torch.zeros_like(first, dtype=torch.float64), torch.zeros(len(first), dtype=torch.float64)
+    for client_id in ids:
+        sure = certainty(logits[client_id])  # [n]
+        total += sure[:, None] * logits[client_id].double()
+        weight += sure
+    unsure = weight <= 0
+    mean = mean_consensus(logits, {})
+    return torch.where(unsure[:, None], mean.double(), total / weight.clamp_min(1e-300)[:, None]).float()
+
+
+def certainty(logits: Tensor) -> Tensor:
+    """Return 1 − H(softmax(row)) / log(classes) of each row, in [0, 1], shape [n], float64.
+
+    Parameters
+    ----------
+    logits
+        Shape [n, classes] with at least two classes.
+
+    Examples
+    --------
+    >>> certainty(torch.tensor([[0.0, 0.0], [100.0, 0.0]]))
+    tensor([0., 1.], dtype=torch.float64)
+    """
+    log_p = torch.log_softmax(logits.double(), dim=1)
+    entropy = -(log_p.exp() * log_p).sum(dim=1)
+    return (1 - entropy / math.log(logits.shape[1])).clamp(0, 1)

@@ -1,0 +1,81 @@
+"""What noised logits give away.
+
+A row of logits is scaled to a Euclidean norm of at most C, then Gaussian noise of standard deviation z·C is
+added to each logit. A client's answer to n public examples is one vector. Whatever its private data, each row
+lies in a ball of radius C, so two possible answers differ by at most 2C√n: the mechanism is μ-Gaussian
+differentially private with μ = 2√n / z, T answers together with μ√T, and
+
+    δ(ε) = Φ(−ε/μ + μ/2) − e^ε Φ(−ε/μ − μ/2)
+
+Balle, Wang, "Improving the Gaussian Mechanism for Differential Privacy", ICML 2018, theorem 8; Dong, Roth,
+Su, "Gaussian Differential Privacy", JRSS-B 2022, corollary 3.3. The unit is a whole client, towards the
+server (local privacy): ε bounds what an exchange of all of its private data would change. It covers the
+logits, and not the accuracies and losses that a client reports for the sake of measuring.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+_MOST_BITS = 200
+
+
+def clip_rows(logits: Tensor, clip: float) -> Tensor:
+    """Return rows scaled down to a Euclidean norm of at most `clip`, shape [n, classes].
+
+    Parameters
+    ----------
+    logits
+        Shape [n, classes].
+    clip
+        Above 0; neutral 0, which leaves the rows as they are.
+    """
+    if clip == 0:
+        return logits
+    norms = torch.linalg.vector_norm(logits, dim=1, keepdim=True)  # [n, 1]
+    scale: Tensor = clip / norms.clamp_min(clip)
+    return logits * scale
+
+
+def add_noise(logits: Tensor, deviation: float, generator: torch.Generator) -> Tensor:
+    """Return logits with Gaussian noise of a standard deviation; neutral 0."""
+    if deviation == 0:
+        return logits
+    return logits + deviation * torch.randn(logits.shape, generator=generator)
+
+
+def epsilon(noise: float, num_examples: int, answers: int, delta: float) -> float:
+    """Return the ε of a client's answers, at δ; see the module's head.
+
+    Parameters
+    ----------
+    noise
+        z, in units of the clip norm; 0 gives ∞.
+    num_examples
+        Public examples per answer, at least 1.
+    answers
+        How many answers, at least 1.
+    delta
+        In (0, 1).
+    """
+    if noise == 0:
+        return math.inf
+    mu = 2 * math.sqrt(num_examples * answers) / noise
+    low, high = 0.0, 1.0
+    while _delta(mu, high) > delta:
+        high *= 2
+    for _ in range(_MOST_BITS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _delta(mu, middle) > delta else (low, middle)
+    return high
+
+
+def _delta(mu: float, eps: float) -> float:
+    """Return δ(ε), its second term as a product of two small numbers in logarithms."""
+    first = 0.5 * math.erfc((eps / mu - mu / 2) / math.sqrt(2))
+    return first - math.exp(eps + _log_cdf(-eps / mu - mu / 2))
+
+
+def _log_cdf(x: float) -> float:
+    return float(torch.special.log_ndtr(torch.tensor(x, dtype=torch.float64)))

@@ -1,0 +1,212 @@
+"""FedMD's server half: draw the alignment subset, ask for logits, form the consensus, send it back.
+
+What the training loop calls the model is here the last round's consensus, shape [n, classes]: all that the
+server has. A round has two exchanges. The clients' logits come as replies to the first, pass the guard, and
+are logged as they are; the consensus goes back with the second.
+"""
+
+import logging
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor
+
+from strategies import wire
+from strategies.fedmd import client
+from strategies.fedmd.consensus import confidence_consensus, draw_alignment, mean_consensus
+from strategies.fedmd.privacy import epsilon
+from strategies.guard import CheckedReply
+from strategies.settings import StrategySettings
+from strategies.wrapper import ReturnResult
+
+_logger = logging.getLogger(__name__)
+
+GAIN = "collaboration-gain"
+"""Mean over the clients of accuracy minus baseline, in points."""
+MEAN_ACCURACY = "test-accuracy"
+"""Mean of the clients' accuracies on the test data, in percent."""
+
+
+@dataclass(frozen=True, eq=False)
+class ServerSide:
+    """What the server knows besides the settings.
+
+    Parameters
+    ----------
+    labels
+        Of the public data, shape [n].
+    num_classes
+        Of the clients' answers.
+    seed
+        The run's seed; decides the alignment subsets.
+    rounds, evaluate_every
+        When the clients report their accuracy: every so many rounds, and after the last.
+    """
+
+    labels: Tensor
+    num_classes: int
+    seed: int
+    rounds: int
+    evaluate_every: int = 1
+
+
+def initial_state(settings: StrategySettings, num_public: int, num_classes: int) -> wire.State:
+    """Return what stands for a consensus before the first round: zeros, shape [n, classes]."""
+    return {client.LOGITS: torch.zeros(settings.alignment_size(num_public), num_classes)}
+
+
+@final
+class FedMD(Strategy):
+    """The server half, a Flower strategy with a second exchange per round.
+
+    Parameters
+    ----------
+    settings
+        The section ``strategy``.
+    side
+        Public labels, and when to measure.
+    """
+
+    is_weighted_average = False
+    replies_are_updates = False
+
+    def __init__(self, settings: StrategySettings, side: ServerSide) -> None:
+        self._settings = settings
+        self._side = side
+
+    def aggregation_weight(self, client_id: str) -> float:
+        """Return what a client's whole answer counts, before division by the sum over the clients."""
+        weighted = self._settings.consensus == "weighted"
+        return self._settings.consensus_weights.get(client_id, 1.0) if weighted else 1.0
+
+    def alignment(self, server_round: int) -> Tensor:
+        """Return the positions of the round's public examples."""
+        count = self._settings.alignment_size(len(self._side.labels))
+        return draw_alignment(self._side.labels, count, self._side.seed, server_round)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask every node of the grid for its logits on the round's alignment subset; send indices only."""
+        told = ConfigRecord({**config, **self._told(server_round)})
+        content = RecordDict({wire.CONFIG: told})
+        return [
+            Message(content, node_id, client.QUERY, group_id=str(server_round))
+            for node_id in grid.get_node_ids()
+        ]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Return the consensus of the usable answers, or (None, None) when there is none.
+
+        Answers are small, so all of a round are held until the last has come.
+        """
+        logits: dict[str, Tensor] = {}
+        anew = 0
+        for reply in replies:
+            if not isinstance(reply, CheckedReply):
+                raise RuntimeError("a reply was not checked; put FedMD inside GuardedStrategy")
+            update = reply.update
+            logits[update.client_id] = update.delta.view(-1, self._side.num_classes)
+            anew += client.ANEW in update.metrics
+        if not logits:
+            return None, None
+        metrics: dict[str, float] = {"clients-made-anew": float(anew)} if anew else {}
+        return wire.record_of({client.LOGITS: self.consensus(logits)}), MetricRecord(
+            dict(metrics | self._privacy(server_round))
+        )
+
+    def consensus(self, logits: dict[str, Tensor]) -> Tensor:
+        """Return what the answers come to, shape [n, classes]; by client-id, of that shape each."""
+        if self._settings.consensus == "confidence":
+            return confidence_consensus(logits)
+        return mean_consensus(logits, {i: self.aggregation_weight(i) for i in logits})
+
+    def configure_return(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send the consensus to every node of the grid."""
+        last = server_round == self._side.rounds
+        measure = last or server_round % self._side.evaluate_every == 0
+        told = {**config, **self._told(server_round), client.MEASURE: measure}
+        content = RecordDict({wire.ARRAYS: arrays, wire.CONFIG: ConfigRecord(told)})
+        return [
+            Message(content, node_id, client.DIGEST, group_id=str(server_round))
+            for node_id in grid.get_node_ids()
+        ]
+
+    def aggregate_return(self, server_round: int, replies: Iterable[Message]) -> ReturnResult:
+        """Return what the clients measured, and the means over those that did."""
+        clients, rejected = {}, {}
+        for reply in replies:
+            client_id = wire.client_id_in(reply.content) or str(reply.metadata.src_node_id)
+            numbers = dict(wire.iter_numbers(reply.content.metric_records.get(wire.METRICS, {})))
+            numbers.pop(wire.NUM_EXAMPLES, None)
+            if all(math.isfinite(value) for value in numbers.values()):
+                clients[client_id] = numbers
+            else:
+                rejected[client_id] = "reports figures that are not finite: its model diverged"
+        ordered = {i: clients[i] for i in sorted(clients, key=wire.client_sort_key)}
+        return ReturnResult(means(list(ordered.values())), ordered, rejected)
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Return nothing: there is no global model to evaluate."""
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Return nothing: there is no global model to evaluate."""
+        return None
+
+    def summary(self) -> None:
+        """Log what the strategy does."""
+        _logger.info("FedMD: %s consensus of logits", self._settings.consensus)
+
+    def _told(self, server_round: int) -> dict[str, int | list[int]]:
+        return {wire.SERVER_ROUND: server_round, client.ALIGNMENT: self.alignment(server_round).tolist()}
+
+    def _privacy(self, server_round: int) -> dict[str, float]:
+        """Return ε of one answer, and of one in each round so far."""
+        noise, delta = self._settings.logit_noise, self._settings.logit_delta
+        if noise == 0:
+            return {}
+        count = self._settings.alignment_size(len(self._side.labels))
+        return {
+            "epsilon-round": epsilon(noise, count, 1, delta),
+            "epsilon": epsilon(noise, count, server_round, delta),
+        }
+
+
+def means(clients: list[dict[str, float]]) -> dict[str, float]:
+    """Return the figures of a round: means over the clients that measured them.
+
+    Parameters
+    ----------
+    clients
+        What each client reported.
+
+    Examples
+    --------
+    >>> means([{"accuracy": 70.0, "baseline-accuracy": 50.0}, {"accuracy": 60.0, "baseline-accuracy": 58.0}])
+    {'test-accuracy': 65.0, 'baseline-accuracy': 54.0, 'collaboration-gain': 11.0}
+    """
+    named = {
+        wire.TRAIN_LOSS: [c[wire.TRAIN_LOSS] for c in clients if wire.TRAIN_LOSS in c],
+        MEAN_ACCURACY: [c[wire.ACCURACY] for c in clients if wire.ACCURACY in c],
+        client.BASELINE: [c[client.BASELINE] for c in clients if client.BASELINE in c],
+        client.UPPER_BOUND: [c[client.UPPER_BOUND] for c in clients if client.UPPER_BOUND in c],
+        GAIN: [
+            c[wire.ACCURACY] - c[client.BASELINE]
+            for c in clients
+            if wire.ACCURACY in c and client.BASELINE in c
+        ],
+    }
+    return {name: sum(values) / len(values) for name, values in named.items() if values}

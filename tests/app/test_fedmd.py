@@ -1,0 +1,163 @@
+"""FedMD from end to end in one process tree: train, resume, a node's own model, and what is refused."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from app.config import RunConfig
+from app.session import CLIENT_APP, PREPARE, Session
+from app.simulation import LocalGrid
+from app.workflows import resume, train
+from app.workflows.observer import Quiet
+from strategies.cohort import Cohort
+from strategies.errors import BadInput
+from strategies.run_folder import RunFolder
+
+SMALL = (
+    "strategy.name=fedmd",
+    "strategy.models=cnn-4-8@0.2, mlp-16",
+    "strategy.public-epochs=3",
+    "strategy.private-epochs=3",
+    "strategy.revisit-epochs=1",
+    "strategy.revisit-batch-size=16",
+    "run.rounds=3",
+    "run.workers=1",
+    "data.clients=3",
+    "data.per-class=4",
+    "data.test-limit=100",
+    "data.public=0.4",
+    "strategy.alignment=500",
+)
+
+
+def config(home: Path, *overrides: str) -> RunConfig:
+    return RunConfig().with_overrides([f"run.home={home}", *SMALL, *overrides])
+
+
+def wide(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(torch.Size(input_shape).numel(), num_classes))
+
+
+def narrow(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    return wide(input_shape, 3)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    home = tmp_path_factory.mktemp("runs")
+    return train(config(home, "run.name=finished", "strategy.upper-bound=true"))
+
+
+def test_every_round_says_what_each_client_reached(finished: RunFolder) -> None:
+    lines = finished.read_metrics()
+    assert [line["round"] for line in lines] == [1, 2, 3]
+    for line in lines:
+        assert set(line["clients"]) == {"0", "1", "2"}
+        gains = [c["accuracy"] - c["baseline-accuracy"] for c in line["clients"].values()]
+        assert line["collaboration-gain"] == pytest.approx(sum(gains) / 3)
+        assert line["upper-bound"] == lines[0]["upper-bound"]
+    assert lines[-1]["upper-bound"] > lines[-1]["baseline-accuracy"]
+
+
+def test_upload_is_the_logits_and_at_most_two_percent(finished: RunFolder) -> None:
+    """500 examples, 10 classes, 4 bytes, 3 clients."""
+    sent = [line["bytes-up"] for line in finished.read_metrics()]
+    assert all(3 * 500 * 10 * 4 < n <= 1.02 * 3 * 500 * 10 * 4 for n in sent)
+
+
+class Stopped(Exception):
+    """Ends a run as a kill would: nothing is written afterwards."""
+
+
+class StopsAfter(Quiet):
+    def __init__(self, rounds: int) -> None:
+        self._left = rounds
+
+    def advance(self, message: str = "", values: Any = None) -> None:
+        self._left -= 1
+        if not self._left:
+            raise Stopped
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(finished: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        train(config(tmp_path, "run.name=cut", "strategy.upper-bound=true"), StopsAfter(2))
+    cut = resume(RunFolder.open("cut", tmp_path))
+    assert torch.equal(cut.read_model()["logits"], finished.read_model()["logits"])
+    assert cut.read_metrics()[-1]["clients"] == finished.read_metrics()[-1]["clients"]
+
+
+def test_the_number_of_workers_changes_nothing(finished: RunFolder, tmp_path: Path) -> None:
+    other = train(config(tmp_path, "run.name=other", "run.workers=2"))
+    assert torch.equal(other.read_model()["logits"], finished.read_model()["logits"])
+
+
+def connected(run: RunConfig, *nodes: dict[str, str]) -> Cohort:
+    """Return who can be used of one plain client and nodes that say more of themselves."""
+    session = Session.of(run)
+    plain = {"partition-id": 0, "num-partitions": 3}
+    configs: list[dict[str, Any]] = [plain, *({**plain, "partition-id": 1, **more} for more in nodes)]
+    grid = LocalGrid(
+        CLIENT_APP, run.to_flat(), len(configs), workers=1, prepare=PREPARE, node_configs=configs
+    )
+    with grid, session.cohort(grid) as cohort:
+        return cohort
+
+
+def test_a_node_brings_its_own_model(tmp_path: Path) -> None:
+    cohort = connected(config(tmp_path), {"model.name": f"{__name__}:wide"})
+    assert list(cohort.clients) == ["0", "1"]
+
+
+def test_a_model_that_does_not_fit_is_refused_before_the_first_round(tmp_path: Path) -> None:
+    cohort = connected(config(tmp_path), {"model.name": f"{__name__}:narrow"})
+    assert list(cohort.clients) == ["0"]
+    assert "wanted logits of shape (2, 10)" in cohort.faults[0].reason
+
+
+def test_other_public_data_are_refused_before_the_first_round(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("right", "wrong"):
+        x = rng.integers(0, 256, (20, 8, 8), dtype=np.uint8)
+        np.savez(tmp_path / f"{name}.npz", x=x, y=np.arange(20) % 10)
+    given = (f"data.public=npz:{tmp_path}/right.npz", "data.public-labels=shared")
+    cohort = connected(config(tmp_path, *given), {"data.public": f"npz:{tmp_path}/wrong.npz"})
+    assert list(cohort.clients) == ["0"]
+    assert "are not those of the server" in cohort.faults[0].reason
+
+
+def test_the_upper_bound_needs_all_data_in_one_place(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "own.npz", x=rng.integers(0, 256, (20, 8, 8), dtype=np.uint8), y=np.arange(20) % 10)
+    own = {"data.path": str(tmp_path / "own.npz")}
+    assert list(connected(config(tmp_path), own).clients) == ["0", "1"]
+    cohort = connected(config(tmp_path, "strategy.upper-bound=true"), own)
+    assert "strategy.upper-bound" in cohort.faults[0].reason
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.public=0", "fedmd needs public data"),
+        ("log.retention=sum", 'allowed "full" or "interval:<k>"'),
+        ("data.public=mnist", "fedmd trains on the public labels first"),
+        ("model.name=mlp", "has an effect only with a strategy that trains one model for all"),
+        ("strategy.logit-noise=1", "strategy.logit-clip above 0"),
+        ("strategy.weights=0=2", 'strategy.consensus = "weighted"'),
+    ],
+)
+def test_keys_that_contradict_each_other_are_refused(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(BadInput, match=re.escape(message)):
+        config(tmp_path, override)
+
+
+def test_the_summary_names_the_clients_models(finished: RunFolder) -> None:
+    summary = json.loads((finished.path / "summary.json").read_text())
+    assert summary["model"]["names"] == ["cnn-4-8@0.2", "mlp-16"]
+    assert summary["final"]["collaboration-gain"] == finished.read_metrics()[-1]["collaboration-gain"]
