@@ -26,7 +26,7 @@ from app.simulation.jobs import Job, Outcome
 from app.simulation.launch import Setup, describe_status, launch
 from app.simulation.memory import SharedMemory
 from app.simulation.worker import read_reply
-from strategies.errors import LetheError
+from strategies.errors import BadInput, LetheError
 
 _SLOTS = 2
 _LARGE_BYTES = 2**24
@@ -227,6 +227,8 @@ class WorkerPool:
             answer, _ = channel.receive(self._control)
         except channel.Closed:
             raise self._starter_is_gone() from None
+        if "refused" in answer:
+            raise BadInput(answer["refused"])
         if "error" in answer:
             raise LetheError(f"the ClientApp cannot be loaded: {answer['error']}")
         self._loaded = True

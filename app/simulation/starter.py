@@ -26,6 +26,7 @@ from app.simulation.client import Clients, config_of, load_client_app, load_obje
 from app.simulation.launch import describe_status
 from app.simulation.memory import SharedMemory
 from app.simulation.worker import Worker
+from strategies.errors import BadInput
 
 _PARENT_DEATH_SIGNAL = 1  # prctl(2): PR_SET_PDEATHSIG
 
@@ -55,6 +56,9 @@ def _load_or_report(control: socket.socket) -> Clients | None:
     setup, _ = channel.receive(control)
     try:
         clients = load(setup)
+    except BadInput as error:
+        channel.send(control, {"refused": str(error)})
+        return None
     except (Exception, SystemExit) as error:  # noqa: BLE001 (the parent reports whatever an import raises)
         traceback.print_exception(error)
         channel.send(control, {"error": f"{type(error).__name__}: {error}"})

@@ -11,6 +11,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, 
 from flwr.clientapp import ClientApp
 
 from strategies import wire
+from strategies.errors import BadInput
 
 app = ClientApp()
 prepared: list[str] = []
@@ -19,6 +20,10 @@ _seen_by_this_process: list[int] = []
 
 def prepare(run_config: dict[str, object]) -> None:
     prepared.append(str(run_config.get("name", "")))
+
+
+def refuse_config(run_config: dict[str, object]) -> None:
+    raise BadInput("data.clients: 5000 clients cannot share 10 examples")
 
 
 def prepare_for_long(run_config: dict[str, object]) -> None:

@@ -166,3 +166,14 @@ def test_bad_numbers(arguments: dict[str, int], message: str) -> None:
 def test_a_client_app_that_cannot_be_loaded(path: str, message: str) -> None:
     with LocalGrid(path, {}, 2, 1) as grid, pytest.raises(LetheError, match=message):
         ask(grid, "train", model())
+
+
+def test_a_run_config_that_the_clients_refuse_is_bad_input(capfd: pytest.CaptureFixture[str]) -> None:
+    """As the clients said it, in one line and without a traceback."""
+    path = "tests.app.simulation.apps:refuse_config"
+    with (
+        LocalGrid(APP, {}, 2, 1, prepare=path) as grid,
+        pytest.raises(BadInput, match=r"^data\.clients: 5000"),
+    ):
+        ask(grid, "train", model())
+    assert "Traceback" not in capfd.readouterr().err
