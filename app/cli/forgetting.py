@@ -133,8 +133,8 @@ def _finish_forgetting(
     found = read_json(audited) if audited.exists() else None
     if json:
         certificate = str(path / "certificate.json")
-        answered = {"forgetting": name, "result": result, "audit": found, "certificate": certificate}
-        answered["purged"] = list(purged)
+        answered: dict[str, Any] = {"forgetting": name, "result": result, "audit": found}
+        answered |= {"certificate": certificate, "purged": list(purged)}
         output.print_json({**_paths(folder, report), **answered})
         return
     _print_result(folder.name, result)
