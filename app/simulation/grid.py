@@ -160,7 +160,7 @@ class LocalGrid(Grid):
         Raises
         ------
         LetheError
-            If the grid is closed or the ClientApp cannot be loaded; `BadInput` where it refuses the run config.
+            If the grid is closed or the ClientApp cannot be loaded; BadInput if it refuses the run config.
         """
         ids: list[str] = []
         for message in messages:
