@@ -247,7 +247,7 @@ def test_an_unknown_key_is_refused_in_one_line(key: str, value: Any) -> None:
             "strategy.name",
             "fedprx",
             'strategy.name: given "fedprx", '
-            "allowed fedavg, fedprox, flwr:<ClassName>; did you mean 'fedprox'?",
+            "allowed fedavg, fedmd, fedprox, flwr:<ClassName>; did you mean 'fedprox'?",
         ),
     ],
 )
