@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from app.config_rules import check_contradictions, check_names, nearest_key, shown
-from app.settings import AttackSettings, DataSettings, ModelSettings, RunSettings
+from app.settings import AttackSettings, DataSettings, ModelSettings, RequestSettings, RunSettings
 from strategies.errors import BadInput
 from strategies.settings import (
     LogSettings,
@@ -49,6 +49,7 @@ class RunConfig(BaseModel):
     attack: AttackSettings = AttackSettings()
     forget: ForgetSettings = ForgetSettings()
     audit: AuditSettings = AuditSettings()
+    request: RequestSettings = RequestSettings()
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:

@@ -117,6 +117,12 @@ CONDITIONS = (
         lambda given: given != "sum",
         'log.retention = "full" or "interval:<k>"',
     ),
+    _only(
+        "request.run request.clients request.classes request.samples request.after",
+        "run.workflow",
+        "forget",
+        "audit",
+    ),
     _only("forget.sparsity", "forget.prune", "omp", "synflow", "imp"),
     _only("forget.prune-iterations", "forget.prune", "synflow"),
     _only("forget.prune-round-share", "forget.prune", "imp"),
@@ -153,6 +159,10 @@ def check_contradictions(flat: Mapping[str, Scalar], defaults: Mapping[str, Scal
         raise BadInput('attack.clients: given "", must name at least one with attack.kind = "backdoor"')
     if flat["strategy.name"] == "fedmd":
         _check_fedmd(flat)
+    if flat["run.workflow"] != "train" and not flat["request.run"]:
+        raise BadInput(
+            f'request.run: given "", must name a run with run.workflow = {shown(flat["run.workflow"])}'
+        )
     _check_cohort(int(flat["selection.min-clients"]), int(flat["data.clients"]))
 
 

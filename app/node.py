@@ -5,6 +5,7 @@ it depends on: the parsed run config, each client's examples, one model per arch
 job overwrites.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -48,9 +49,14 @@ class Node:
 
     @staticmethod
     def of(message: Message, context: Context) -> "Node":
-        """Return the client that a message is for."""
-        config = parsed_config(tuple(sorted(context.run_config.items())))
+        """Return the client that a message is for.
+
+        Where a message brings a run's config, that stands above the one that the app was started with: a
+        finished run is asked about under another run of Flower's.
+        """
         record = message.content.config_records.get(wire.CONFIG, ConfigRecord())
+        told = json.loads(str(record.get(wire.RUN_CONFIG, "{}")))
+        config = parsed_config(tuple(sorted({**context.run_config, **told}.items())))
         return Node(config, context.node_config, record)
 
     @property

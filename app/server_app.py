@@ -1,4 +1,4 @@
-"""The ServerApp: the training job of the run config, over whatever grid Flower hands in."""
+"""The ServerApp: the job that the run config names, over whatever grid Flower hands in."""
 
 import logging
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from app.config import RunConfig
 from app.report import write_report
-from app.workflows import train
+from app.workflows import serve, train
 
 _logger = logging.getLogger("flwr")
 
@@ -26,7 +26,7 @@ class LogObserver:
     def advance(self, message: str = "", values: Mapping[str, float] | None = None) -> None:
         """Log the numbers of a step."""
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in (values or {}).items())
-        _logger.info("%s: %s", message, numbers)
+        _logger.info("%s", ": ".join(filter(None, (message, numbers))))
 
     def note(self, text: str) -> None:
         """Log a remark."""
@@ -37,6 +37,8 @@ class LogObserver:
 def main(grid: Grid, context: Context) -> None:
     """Run the workflow that ``run.workflow`` names and print where the results lie."""
     values: dict[str, Any] = dict(context.run_config)
-    folder = train(RunConfig.from_flat(values), LogObserver(), grid)
+    config = RunConfig.from_flat(values)
+    work = train if config.run.workflow == "train" else serve
+    folder = work(config, LogObserver(), grid)
     write_report(folder)
     _logger.info("run folder: %s", folder.path)

@@ -1,5 +1,6 @@
 """A run at work: config, server data, model, grid and cohort, from a config or from a run folder."""
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from strategies.fedmd.server import FedMD, ServerSide, initial_state
 from strategies.mask import flat_mask_of
 from strategies.rounds import TrainingPlan
 from strategies.run_folder import CONFIG, RunFolder
-from strategies.settings import split_list
+from strategies.settings import Scalar, split_list
 from strategies.update_log import UpdateLog
 from unlearning.run import TrainedRun
 
@@ -33,6 +34,8 @@ DEFAULT_CLIENTS = 10
 """Clients of a run in one process whose config does not say how many."""
 CLIENT_APP = "app.client_app:app"
 PREPARE = "app.node:prepare"
+_OF_THE_JOB = ("run", "request")
+_PLACES = ("data.root", "data.download", "data.path")
 
 
 @dataclass
@@ -45,10 +48,13 @@ class Session:
         The resolved run config.
     server_data
         Public and test data, and what the model must know of the data.
+    finished
+        Whether the run was begun before, so that the clients behind a grid were started with another config.
     """
 
     config: RunConfig
     server_data: ServerData
+    finished: bool = False
     began: float = field(default_factory=time.monotonic)
 
     @staticmethod
@@ -160,6 +166,8 @@ class Session:
             )
             if self.has_client_models and (public := load_public(self.config.data, self.config.run.seed)):
                 cohort.client_config[wire.PUBLIC_HASH] = public.hash
+            if self.finished and grid is not None:
+                cohort.client_config[wire.RUN_CONFIG] = json.dumps(told_to_clients(self.config))
             cohort.connect(self.config.selection.min_clients if min_clients is None else min_clients)
             yield cohort
 
@@ -220,7 +228,21 @@ def open_session(folder: RunFolder, overrides: Sequence[str] = ()) -> Session:
     BadInput
         If a key or its value is refused.
     """
-    return Session.of(RunConfig.resolve(folder.path / CONFIG, overrides))
+    session = Session.of(RunConfig.resolve(folder.path / CONFIG, overrides))
+    session.finished = True
+    return session
+
+
+def told_to_clients(config: RunConfig) -> dict[str, Scalar]:
+    """Return the keys of a run without those of the job, and those that say where things lie with a client.
+
+    All of the others, as keys that a client has no use for may still contradict those that it has.
+    """
+    return {
+        key: value
+        for key, value in config.to_flat().items()
+        if key == "run.seed" or (key.partition(".")[0] not in _OF_THE_JOB and key not in _PLACES)
+    }
 
 
 def open_trained_run(folder: RunFolder, session: Session) -> TrainedRun:

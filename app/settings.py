@@ -1,4 +1,4 @@
-"""Settings of a run's surroundings: the sections ``run``, ``data``, ``model`` and ``attack``."""
+"""Settings of a run's surroundings: the sections ``run``, ``data``, ``model``, ``attack`` and ``request``."""
 
 import re
 from pathlib import Path
@@ -33,7 +33,7 @@ class RunSettings(Settings):
     evaluate_every
         Rounds from one evaluation to the next, at least 1; the last round is always evaluated.
     workflow
-        What the ServerApp does.
+        What the ServerApp does: ``train``, or what the section ``request`` names on a finished run.
     federated_evaluation
         Whether the clients evaluate as well, on their own data.
     certificate_key
@@ -48,7 +48,7 @@ class RunSettings(Settings):
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     round_timeout: float = Field(default=600.0, gt=0)
     evaluate_every: int = Field(default=1, ge=1)
-    workflow: Literal["train"] = "train"
+    workflow: Literal["train", "forget", "audit"] = "train"
     federated_evaluation: bool = False
     certificate_key: str = Field(default="~/.lethe/keys/certificate.pem", min_length=1)
 
@@ -264,4 +264,46 @@ class AttackSettings(Settings):
     @classmethod
     def _clients_parse(cls, value: str) -> str:
         split_list(value)
+        return value
+
+
+class RequestSettings(Settings):
+    """What the ServerApp shall forget, or audit, on a finished run; exactly one kind of it.
+
+    Attributes
+    ----------
+    run
+        The run: its name under ``run.home``, or the path of its folder.
+    clients
+        Client-ids, separated by commas.
+    classes
+        Labels, separated by commas.
+    samples
+        JSON file on the server, ``{"client-id": [positions in its data]}``.
+    after
+        Name of an earlier forgetting to go on from; neutral empty: the run's own model.
+    """
+
+    run: str = ""
+    clients: str = ""
+    classes: str = ""
+    samples: str = ""
+    after: str = ""
+
+    @field_validator("run", "clients", "classes", mode="before")
+    @classmethod
+    def _a_number_is_text(cls, value: object) -> object:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("clients")
+    @classmethod
+    def _clients_parse(cls, value: str) -> str:
+        split_list(value)
+        return value
+
+    @field_validator("classes")
+    @classmethod
+    def _classes_are_numbers(cls, value: str) -> str:
+        if not all(label.isdecimal() for label in split_list(value)):
+            raise ValueError("whole numbers from 0, separated by commas")
         return value

@@ -78,6 +78,8 @@ INPUT_SHAPE = "input-shape"
 """list[int], server to client, in every message once known: shape of one input."""
 NUM_PARTITIONS = "num-partitions"
 """int, client to server: how many partitions the simulation has; 0 on a node with data of its own."""
+RUN_CONFIG = "run-config"
+"""str, server to client, where the grid was not started for the run: the run's own config, a JSON object."""
 DETAIL = "detail"
 """str, client to server: what the client wants to be shown in the run's summary."""
 

@@ -179,6 +179,14 @@ def _check_online(method: str, request: ForgetRequest, needed: Needs, cohort: Co
                 )
 
 
+def _absent(run: TrainedRun, request: ForgetRequest, needed: Needs, cohort: Cohort | None) -> list[str]:
+    if not needed.remaining or cohort is None:
+        return []
+    gone = {*request.clients, *run.forgotten_clients, *cohort.clients}
+    absent = [client_id for client_id in run.clients if client_id not in gone]
+    return [f"client {', '.join(absent)} of the run did not take part: not connected"] if absent else []
+
+
 def forget(
     run: TrainedRun,
     request: ForgetRequest,
@@ -221,10 +229,9 @@ def forget(
     with one_thread():
         outcome = METHODS[method].run(ForgetJob(run, request, settings, cohort, progress))
     seconds = time.perf_counter() - began
+    notes = [*outcome.notes, *_absent(run, request, needed, cohort)]
     if not bool(torch.isfinite(outcome.flat).all()):
         raise LetheError(f"{method} gave parameters that are not finite; lower forget.learning-rate")
     traffic = cohort.traffic.since(before) if cohort is not None else Traffic()
     flat = outcome.flat if run.mask is None else outcome.flat * run.mask
-    return ForgetResult(
-        flat, request, method, settings, seconds, traffic, tuple(outcome.notes), outcome.details
-    )
+    return ForgetResult(flat, request, method, settings, seconds, traffic, tuple(notes), outcome.details)

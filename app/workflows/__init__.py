@@ -10,6 +10,7 @@ from app.workflows.forgetting import audit, forget
 from app.workflows.listing import list_runs
 from app.workflows.observer import Observer, Quiet
 from app.workflows.purging import check_purge, purge
+from app.workflows.requested import serve
 from app.workflows.training import resume, train
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "list_runs",
     "purge",
     "resume",
+    "serve",
     "train",
 ]

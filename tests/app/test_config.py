@@ -24,6 +24,8 @@ SHIPPED_CONFIGS = sorted(
 )
 
 CHOICES: dict[str, st.SearchStrategy[Any]] = {
+    "request.clients": st.sampled_from(["", "0", "3, hospital-a"]),
+    "request.classes": st.sampled_from(["", "0", "7, 3"]),
     "run.name": st.from_regex(r"([A-Za-z0-9][A-Za-z0-9._-]{0,20})?", fullmatch=True),
     "data.public": st.sampled_from(["0", "0.25", "fashion-mnist"]),
     "data.classes": st.sampled_from(["", "0, 2", "4+30, 1+32"]),
@@ -81,6 +83,8 @@ def flat_configs(draw: st.DrawFn) -> dict[str, Scalar]:
     flat = {key: draw(values_of(key), label=key) for key in known_fields()}
     if flat["attack.kind"] == "backdoor" and not flat["attack.clients"]:
         flat["attack.kind"] = "none"
+    if not flat["request.run"]:
+        flat["run.workflow"] = "train"
     for condition in CONDITIONS:
         if not condition.holds(flat[condition.on]):
             flat |= {key: default_values()[key] for key in condition.keys}

@@ -92,6 +92,11 @@ IDLE = [
         "log.dtype",
         'log.retention = "full" or "interval:<k>"',
     ),
+    ({"request.run": "first"}, "request.run", 'run.workflow = "forget" or "audit"'),
+    ({"request.clients": "3"}, "request.clients", 'run.workflow = "forget" or "audit"'),
+    ({"request.classes": "7"}, "request.classes", 'run.workflow = "forget" or "audit"'),
+    ({"request.samples": "s.json"}, "request.samples", 'run.workflow = "forget" or "audit"'),
+    ({"request.after": "client-3-distill"}, "request.after", 'run.workflow = "forget" or "audit"'),
     ({"forget.sparsity": 0.5}, "forget.sparsity", 'forget.prune = "omp" or "synflow" or "imp"'),
     (
         {"forget.prune": "omp", "forget.prune-iterations": 5},
@@ -194,6 +199,10 @@ def test_every_condition_has_a_case_above() -> None:
         (
             {"attack.kind": "backdoor"},
             'attack.clients: given "", must name at least one with attack.kind = "backdoor"',
+        ),
+        (
+            {"run.workflow": "audit"},
+            'request.run: given "", must name a run with run.workflow = "audit"',
         ),
         (
             {"data.clients": 3, "selection.min-clients": 5},

@@ -6,11 +6,19 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from app.settings import AttackSettings, DataSettings, ModelSettings, RunSettings
+from app.settings import AttackSettings, DataSettings, ModelSettings, RequestSettings, RunSettings
 from strategies.settings import Settings
 from unlearning.settings import AuditSettings, ForgetSettings
 
-SECTIONS = [RunSettings, DataSettings, ModelSettings, AttackSettings, ForgetSettings, AuditSettings]
+SECTIONS = [
+    RunSettings,
+    DataSettings,
+    ModelSettings,
+    AttackSettings,
+    ForgetSettings,
+    AuditSettings,
+    RequestSettings,
+]
 
 
 # by hand
