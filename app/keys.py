@@ -38,11 +38,11 @@ def signing_key(path: Path) -> Ed25519PrivateKey:
         If the disk does not take it.
     """
     if not path.exists():
-        _put(path, _new_key())
+        put(path, _new_key())
     key = _read(path)
     public = public_key_path(path)
     if not public.exists():
-        _put(public, _public_pem(key.public_key()))
+        put(public, _public_pem(key.public_key()))
         public.chmod(_PUBLIC_MODE)
     if read_public_key(public).public_bytes_raw() != key.public_key().public_bytes_raw():
         raise BadInput(f"{public}: not the public half of {path}; whoever has it would refuse what you sign")
@@ -73,13 +73,25 @@ def read_public_key(path: Path) -> Ed25519PublicKey:
     return key
 
 
-def _read(path: Path) -> Ed25519PrivateKey:
+def read_private(path: Path) -> bytes:
+    """Return what a file holds that its owner alone may read.
+
+    Raises
+    ------
+    BadInput
+        If it cannot be read, or others may read it.
+    """
     try:
         mode, content = stat.S_IMODE(path.stat().st_mode), path.read_bytes()
     except OSError as error:
         raise BadInput(f"{path}: the key cannot be read ({error.strerror})") from None
     if os.name == "posix" and mode & 0o077:
         raise BadInput(f"{path}: others may read the key (mode {mode:o}); chmod 600, or use another")
+    return content
+
+
+def _read(path: Path) -> Ed25519PrivateKey:
+    content = read_private(path)
     try:
         key = load_pem_private_key(content, password=None)
     except (TypeError, ValueError, UnsupportedAlgorithm):  # TypeError: it wants a password
@@ -89,8 +101,14 @@ def _read(path: Path) -> Ed25519PrivateKey:
     return key
 
 
-def _put(path: Path, content: bytes) -> None:
-    """Write a file that its owner alone may read, whole, and only where there is none."""
+def put(path: Path, content: bytes) -> None:
+    """Write a file that its owner alone may read, whole, and only where there is none.
+
+    Raises
+    ------
+    LetheError
+        If the disk does not take it.
+    """
     try:
         path.parent.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-") as file:  # Made with mode 600

@@ -157,6 +157,8 @@ class Layout:
 class FlatArray(Array):
     """An `Array` that is a view of a float32 tensor and serialises itself only when asked to."""
 
+    __qualname__ = Array.__qualname__  # What Flower writes into a message, and knows at the other end.
+
     def __init__(self, tensor: Tensor) -> None:
         view = tensor.detach().numpy()
         view.flags.writeable = False
@@ -186,6 +188,8 @@ class FlatRecord(ArrayRecord):
     layout
         Names and shapes of the entries.
     """
+
+    __qualname__ = ArrayRecord.__qualname__  # As above.
 
     def __init__(self, flat: Tensor, layout: Layout) -> None:
         super().__init__()

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli import comparing, forgetting, looking, training, verifying
+from app.cli import comparing, forgetting, keying, looking, training, verifying
 from app.version import version
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ for _command in (
     forgetting.forget,
     forgetting.audit,
     verifying.verify,
+    keying.keys,
     comparing.compare,
     looking.report,
     looking.runs,

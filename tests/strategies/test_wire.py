@@ -7,6 +7,8 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.task_identity import TaskIdentity
 from hypothesis import given, settings, strategies as st
 from torch import nn
@@ -171,6 +173,15 @@ def test_to_flowers_own_forms() -> None:
         np.testing.assert_array_equal(got, expected)
     assert record.count_bytes() == plain_record().count_bytes()
     assert list(record) == ["w", "b"]
+
+
+def test_a_flat_record_crosses_a_deployed_federation() -> None:
+    """A SuperLink stores objects by the names of Flower's own types, and refuses any other."""
+    content = RecordDict({wire.ARRAYS: flat_record()})
+    stored = {i: each.deflate() for i, each in get_all_nested_objects(content).items()}
+    received = inflate_object_from_contents(content.object_id, stored)
+    assert isinstance(received, RecordDict)
+    assert wire.flat_of(received.array_records[wire.ARRAYS], LAYOUT).tolist() == FLAT
 
 
 def test_a_copy_made_by_flower_is_an_ordinary_record_of_the_same_arrays() -> None:
