@@ -17,6 +17,7 @@ from strategies.errors import LetheError
 from strategies.evaluation import evaluate
 from strategies.fedmd.client import ClientReply, ClientWork, answer_digest, answer_query
 from strategies.local_training import ClientJob
+from strategies.privacy.client import BudgetSpent, train_privately
 from strategies.registry import lookup
 from unlearning.evidence import ForgetSpec, answer_question
 from unlearning.methods import METHODS, ClientAction, ClientTask
@@ -57,7 +58,11 @@ def train(message: Message, context: Context) -> Message:
         node.server_round,
         node.generator(),
     )
-    result = lookup(node.config.strategy.name).client(job)
+    half, privacy = lookup(node.config.strategy.name).client, node.privacy(context.state)
+    try:
+        result = half(job) if privacy is None else train_privately(half, job, privacy)
+    except BudgetSpent as reason:
+        return wire.reply_to(message, node.client_id, {}, config={wire.REFUSED: str(reason)})
     metrics = {**result.metrics, wire.NUM_EXAMPLES: result.num_examples}
     return wire.reply_to(message, node.client_id, metrics, wire.record_of(result.model.state_dict()))
 

@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 from app.config_rules import check_contradictions, check_names, nearest_key, shown
 from app.settings import AttackSettings, DataSettings, ModelSettings, RequestSettings, RunSettings
 from strategies.errors import BadInput
+from strategies.privacy.settings import PrivacySettings
 from strategies.settings import (
     LogSettings,
     Scalar,
@@ -44,6 +45,7 @@ class RunConfig(BaseModel):
     model: ModelSettings = ModelSettings()
     train: TrainSettings = TrainSettings()
     strategy: StrategySettings = StrategySettings()
+    privacy: PrivacySettings = PrivacySettings()
     selection: SelectionSettings = SelectionSettings()
     log: LogSettings = LogSettings()
     attack: AttackSettings = AttackSettings()

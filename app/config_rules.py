@@ -67,7 +67,11 @@ _FEDMD = (
 _NOT_FEDMD = (
     "model.name model.width model.hidden train.optimizer train.learning-rate train.momentum "
     "train.weight-decay train.batch-size train.local-epochs train.local-steps train.lr-decay "
-    "run.federated-evaluation forget.prune"
+    "run.federated-evaluation forget.prune privacy.unit"
+)
+_PRIVATE_KEYS = (
+    "privacy.epsilon privacy.delta privacy.noise-multiplier privacy.clip-norm privacy.accountant "
+    "privacy.budgets privacy.client-sampling privacy.randomness privacy.ledger"
 )
 
 CONDITIONS = (
@@ -106,6 +110,9 @@ CONDITIONS = (
         lambda name: str(name).startswith(FLWR_PREFIX),
         f'strategy.name = "{FLWR_PREFIX}<ClassName>"',
     ),
+    _only(_PRIVATE_KEYS, "privacy.unit", "example", "client-local", "client-central"),
+    _only("privacy.client-sampling", "privacy.unit", "client-central"),
+    _only("privacy.ledger", "privacy.unit", "example", "client-local"),
     _only("data.alpha", "data.partition", "dirichlet"),
     _only("data.shards-per-client", "data.partition", "shards"),
     _only("data.classes-per-client", "data.partition", "pathological"),
@@ -163,6 +170,8 @@ def check_contradictions(flat: Mapping[str, Scalar], defaults: Mapping[str, Scal
         raise BadInput(
             f'request.run: given "", must name a run with run.workflow = {shown(flat["run.workflow"])}'
         )
+    if flat["privacy.unit"] != "none":
+        _check_privacy(flat)
     _check_cohort(int(flat["selection.min-clients"]), int(flat["data.clients"]))
 
 
@@ -194,6 +203,30 @@ def _check_fedmd(flat: Mapping[str, Scalar]) -> None:
         raise BadInput(
             'log.retention: given "sum", but with fedmd every round is about other examples, whose answers '
             'have no meaningful sum; allowed "full" or "interval:<k>"'
+        )
+
+
+def _check_privacy(flat: Mapping[str, Scalar]) -> None:
+    unit, noise = flat["privacy.unit"], float(flat["privacy.noise-multiplier"])
+    if noise < 0 and not flat["privacy.epsilon"]:
+        raise BadInput(
+            "privacy.epsilon: given 0, must be above 0, or privacy.noise-multiplier must be given: "
+            "the noise is solved from the budget"
+        )
+    if noise == 0 and flat["privacy.epsilon"]:
+        raise BadInput(
+            f"privacy.noise-multiplier: given 0, which keeps no budget, but privacy.epsilon is "
+            f"{flat['privacy.epsilon']}"
+        )
+    if flat["run.federated-evaluation"]:
+        raise BadInput(
+            "run.federated-evaluation: given true, which tells the clients' accuracy without noise, but "
+            f"privacy.unit is {shown(unit)}"
+        )
+    if unit == "client-central" and str(flat["strategy.name"]).startswith(FLWR_PREFIX):
+        raise BadInput(
+            f'strategy.name: given {shown(flat["strategy.name"])}, but privacy.unit = "client-central" needs '
+            "a strategy of this project, which adds the mean of the updates"
         )
 
 

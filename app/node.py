@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from torch import Tensor, nn
 
 from app.config import RunConfig
@@ -22,6 +22,8 @@ from strategies.backdoor import default_trigger, poison
 from strategies.errors import BadInput
 from strategies.examples import Examples, selection_mask
 from strategies.mask import hold, masks_in, unpack
+from strategies.privacy.checks import planned_rounds
+from strategies.privacy.client import ClientPrivacy
 from strategies.seeds import torch_generator
 from strategies.settings import Scalar, split_list
 
@@ -118,6 +120,31 @@ class Node:
         flat = wire.flat_of(arrays, shared.layout)
         wire.load_flat(shared.model, flat if shared.mask is None else flat * shared.mask, shared.layout)
         return shared.model
+
+    def privacy(self, state: RecordDict) -> ClientPrivacy | None:
+        """Return what the client knows of its privacy; None where the run is not private.
+
+        Parameters
+        ----------
+        state
+            The client's ``context.state``.
+        """
+        settings = self.config.privacy
+        if not settings.on:
+            return None
+        own = self._own("privacy.epsilon")
+        folder = self._own("privacy.ledger")
+        return ClientPrivacy(
+            settings if folder is None else settings.model_copy(update={"ledger": str(folder)}),
+            settings.budget_of(self.client_id, None if own is None else float(own)),
+            planned_rounds(self.config.run.rounds, self.config.selection),
+            int(str(self.message_config.get(wire.PRIOR_ATTEMPTS, 0))),
+            state,
+        )
+
+    def _own(self, key: str) -> Scalar | None:
+        """Return what the node itself was configured with; Flower's own config has no dots in its keys."""
+        return self.node_config.get(key, self.node_config.get(key.replace(".", "-")))
 
     @property
     def device(self) -> torch.device:

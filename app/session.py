@@ -92,6 +92,7 @@ class Session:
             run.evaluate_every,
             run.federated_evaluation,
             build=self._build_fedmd if self.has_client_models else None,
+            privacy=self.config.privacy,
         )
 
     @property

@@ -21,14 +21,14 @@ from flwr.serverapp.strategy import Strategy
 from strategies import wire
 from strategies.aggregation import DEFAULT_WEIGHT_BOUND, ExactSum, MetricMeans
 from strategies.guard import Reference, checked
-from strategies.local_training import ClientJob, LocalResult, local_train
+from strategies.local_training import ClientJob, LocalResult
 
 _logger = logging.getLogger(__name__)
 
 
 def train_client(job: ClientJob) -> LocalResult:
     """Run the client half: plain local training."""
-    stats = local_train(job.model, job.examples, job.train, job.generator, learning_rate=job.learning_rate)
+    stats = job.train_model(job.model)
     metrics = {wire.TRAIN_LOSS: stats.mean_loss, wire.NUM_STEPS: stats.num_steps}
     return LocalResult(job.model, len(job.examples), metrics)
 

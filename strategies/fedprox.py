@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from strategies import wire
-from strategies.local_training import ClientJob, GradientAdjustment, LocalResult, local_train, planned_steps
+from strategies.local_training import ClientJob, GradientAdjustment, LocalResult, planned_steps
 
 
 def proximal_adjustment(anchor: Sequence[Tensor], mu: float) -> GradientAdjustment:
@@ -52,12 +52,8 @@ def train_client(job: ClientJob) -> LocalResult:
     mu = job.strategy.mu
     anchor = [p.detach().clone() for p in job.model.parameters() if p.requires_grad]
     full = planned_steps(len(job.examples), job.train)
-    stats = local_train(
+    stats = job.train_model(
         job.model,
-        job.examples,
-        job.train,
-        job.generator,
-        learning_rate=job.learning_rate,
         num_steps=steps_for(job.client_id, full, job.strategy.work_shares),
         adjust=proximal_adjustment(anchor, mu) if mu > 0 else None,
     )

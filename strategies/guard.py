@@ -101,6 +101,8 @@ def check_reply(message: Message, reference: Reference, max_examples: int | None
     if message.has_error():
         raise Rejected(f"error: {first_line(message.error.reason)}")
     content = message.content
+    if (reason := content.config_records.get(wire.CONFIG, ConfigRecord()).get(wire.REFUSED)) is not None:
+        raise Rejected(f"refused: {first_line(str(reason))}")
     num_examples = _num_examples(content.metric_records, max_examples)
     arrays = content.array_records
     if list(arrays) != [wire.ARRAYS]:

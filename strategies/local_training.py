@@ -7,6 +7,7 @@ with a gradient adjustment of their own.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,31 @@ from strategies.settings import StrategySettings, TrainSettings
 
 GradientAdjustment = Callable[[Sequence[nn.Parameter]], None]
 """Called between backward pass and optimiser step with the trainable parameters; changes their `.grad`."""
+
+
+@dataclass(frozen=True)
+class TrainStats:
+    """Optimiser steps taken and the mean loss over them (0.0 when there were none)."""
+
+    num_steps: int
+    mean_loss: float
+
+
+class Trainer(Protocol):
+    """What trains a model in place on a client, as `local_train` does."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        examples: Examples,
+        settings: TrainSettings,
+        generator: torch.Generator,
+        *,
+        learning_rate: float | None = None,
+        num_steps: int | None = None,
+        adjust: GradientAdjustment | None = None,
+    ) -> TrainStats:
+        """Train; see `local_train`."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +63,9 @@ class ClientJob:
         From 1.
     generator
         Seeded by run, client and round.
+    trainer
+        Trains the model on the examples; None: `local_train`. A client half must train with nothing else,
+        so that what trains privately can take its place.
     """
 
     model: nn.Module
@@ -46,31 +75,56 @@ class ClientJob:
     client_id: str
     server_round: int
     generator: torch.Generator
+    trainer: Trainer | None = None
 
     @property
     def learning_rate(self) -> float:
         """The round's learning rate."""
         return self.train.learning_rate * self.train.lr_decay ** (self.server_round - 1)
 
+    def train_model(
+        self,
+        model: nn.Module,
+        *,
+        num_steps: int | None = None,
+        adjust: GradientAdjustment | None = None,
+    ) -> TrainStats:
+        """Train a model on the job's examples with the job's trainer; see `local_train`."""
+        trainer = self.trainer or local_train
+        return trainer(
+            model,
+            self.examples,
+            self.train,
+            self.generator,
+            learning_rate=self.learning_rate,
+            num_steps=num_steps,
+            adjust=adjust,
+        )
+
 
 @dataclass(frozen=True)
 class LocalResult:
-    """What a client half returns: the trained model, the weight of its update, and numbers about the work."""
+    """What a client half returns: the trained model, the weight of its update, and numbers about the work.
+
+    Parameters
+    ----------
+    model
+        As trained; where a part of the job's model was trained, that part.
+    num_examples
+        The weight of the update.
+    metrics
+        Numbers about the work.
+    start
+        What the model was before training, as one vector; None: what the job's model was.
+    """
 
     model: nn.Module
     num_examples: int
     metrics: Mapping[str, float] = field(default_factory=dict)
+    start: Tensor | None = None
 
 
 ClientHalf = Callable[[ClientJob], LocalResult]
-
-
-@dataclass(frozen=True)
-class TrainStats:
-    """Optimiser steps taken and the mean loss over them (0.0 when there were none)."""
-
-    num_steps: int
-    mean_loss: float
 
 
 def planned_steps(num_examples: int, settings: TrainSettings) -> int:

@@ -6,8 +6,9 @@ then goes on exactly as the loop that was never interrupted.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp.strategy import Strategy
@@ -17,6 +18,8 @@ from strategies import strategy_state, wire
 from strategies.cohort import Cohort, CohortGrid, Fault, Traffic
 from strategies.dropping import Drop, DroppingStrategy
 from strategies.guard import GuardedStrategy
+from strategies.privacy.server import ServerPrivacy
+from strategies.privacy.settings import PrivacySettings
 from strategies.registry import lookup
 from strategies.selection import select_clients
 from strategies.settings import SelectionSettings, StrategySettings
@@ -47,6 +50,8 @@ class TrainingPlan:
     build
         Makes the strategy, from the plan and an upper bound on the examples in a round, where it needs what
         only the server holds; None: as the registry does.
+    privacy
+        What is protected; clients read it from their own copy of the run config, too.
     """
 
     strategy: StrategySettings
@@ -57,6 +62,7 @@ class TrainingPlan:
     federated_evaluation: bool = False
     drop: Drop = Drop()
     build: "Callable[[TrainingPlan, float], Strategy] | None" = None
+    privacy: PrivacySettings = PrivacySettings()
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,9 @@ class RoundResult:
         Wall-clock time of the round with its evaluation.
     clients
         What each client reported after the round, by client-id; empty for strategies with a global model.
+    privacy
+        What every client has spent after the round (see `ServerPrivacy.to_json`); None where nothing is
+        private.
     """
 
     round: int
@@ -92,6 +101,7 @@ class RoundResult:
     traffic: Traffic
     seconds: float
     clients: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    privacy: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -106,11 +116,14 @@ class Start:
         0 for a fresh run.
     strategy_tensors
         The strategy's own memory after those rounds (see `strategy_state`).
+    privacy
+        What every client had spent after them, as in `RoundResult`.
     """
 
     arrays: ArrayRecord
     completed_rounds: int = 0
     strategy_tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    privacy: Mapping[str, Any] | None = None
 
 
 Evaluate = Callable[[ArrayRecord], Mapping[str, float]]
@@ -161,6 +174,8 @@ def train(
     """
     loop = _Loop(plan, cohort, build or _planned(plan), layer)
     strategy_state.restore(loop.strategy, dict(start.strategy_tensors))
+    if loop.privacy is not None and start.privacy is not None:
+        loop.privacy.restore(start.privacy)
     arrays = start.arrays
     for server_round in range(start.completed_rounds + 1, plan.rounds + 1):
         result = loop.run_round(server_round, arrays, evaluate)
@@ -190,6 +205,8 @@ class _Loop:
         weight_bound = _WEIGHT_HEADROOM * max(1, sum(self._max_examples.values()))
         inner = build(weight_bound)
         inner = inner if layer is None else layer(inner)
+        self.privacy = ServerPrivacy.of(plan.privacy, plan.selection, plan.rounds, plan.seed)
+        inner = inner if self.privacy is None else self.privacy.around(inner, self._names)
         guarded = GuardedStrategy(inner, self._reject, self._max_examples, self._accepted.append, cohort.mask)
         self.strategy: StrategyWrapper = DroppingStrategy(guarded, plan.drop, self._names)
 
@@ -201,16 +218,18 @@ class _Loop:
         metrics |= returned.metrics
         if server_round % self._plan.evaluate_every == 0 or server_round == self._plan.rounds:
             metrics |= self._evaluate(server_round, arrays, selected, evaluate)
+        faults = tuple(self._cohort.faults[num_faults:])
         return RoundResult(
             server_round,
             arrays,
             metrics,
             tuple(selected),
             tuple(self._accepted),
-            tuple(self._cohort.faults[num_faults:]),
+            faults,
             self._cohort.traffic.since(traffic),
             time.monotonic() - began,
             returned.clients,
+            None if self.privacy is None else self.privacy.after_round(faults),
         )
 
     def _train_round(
@@ -221,7 +240,7 @@ class _Loop:
         self._cohort.refresh(self._scope)
         self._update_clients()
         clients = self._cohort.clients
-        selected = select_clients(clients, self._plan.selection, self._plan.seed, server_round)
+        selected = self._select(clients, server_round)
         grid = CohortGrid(self._cohort.grid, {i: clients[i] for i in selected})
         messages = list(self.strategy.configure_train(server_round, arrays, self._message_config(), grid))
         replies = (reply.message for reply in self._cohort.exchange(messages, self._scope))
@@ -258,6 +277,14 @@ class _Loop:
             means = self.strategy.aggregate_evaluate(server_round, (r.message for r in replies))
             metrics |= {f"client-{name}": value for name, value in wire.iter_numbers(means or {})}
         return metrics
+
+    def _select(self, clients: Iterable[str], server_round: int) -> list[str]:
+        if self.privacy is None or self.privacy.central is None:
+            return select_clients(clients, self._plan.selection, self._plan.seed, server_round)
+        selected, refused = self.privacy.central.select(clients, server_round)
+        for client_id, reason in refused.items():
+            self._cohort.add_fault(client_id, self._scope, f"refused: {reason}")
+        return selected
 
     def _message_config(self) -> ConfigRecord:
         return ConfigRecord(dict(self._cohort.message_config))

@@ -48,6 +48,11 @@ LABEL_COUNTS = "label-counts"
 NUM_STEPS = "num-steps"
 """int, client to server: optimiser steps taken."""
 
+EPSILON = "epsilon"
+"""float, client to server, in private runs: what the client has spent with this round, at the run's δ."""
+NOISE_MULTIPLIER = "noise-multiplier"
+"""float, client to server, in private runs: the noise of the round in clip norms."""
+
 # Keys of `config`
 CLIENT_ID = "client-id"
 """str, client to server, in every reply: the client's stable name."""
@@ -80,6 +85,10 @@ NUM_PARTITIONS = "num-partitions"
 """int, client to server: how many partitions the simulation has; 0 on a node with data of its own."""
 RUN_CONFIG = "run-config"
 """str, server to client, where the grid was not started for the run: the run's own config, a JSON object."""
+PRIOR_ATTEMPTS = "prior-attempts"
+"""int, server to client, in private runs that were interrupted: rounds in which it was asked before."""
+REFUSED = "refused"
+"""str, client to server, in place of a model: why the client does not train."""
 DETAIL = "detail"
 """str, client to server: what the client wants to be shown in the run's summary."""
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from flwr.serverapp import Grid
@@ -16,10 +17,16 @@ from strategies import strategy_state, wire
 from strategies.checkpoint import Checkpoint
 from strategies.cohort import Cohort, Fault, Traffic
 from strategies.errors import BadInput
+from strategies.json_lines import append_line, read_lines
 from strategies.logged import LoggedStrategy
+from strategies.privacy.checks import check_feasible, planned_rounds
+from strategies.privacy.server import RememberedAttempts, prior_attempts, privacy_summary
 from strategies.rounds import RoundResult, Start, train as train_rounds
 from strategies.run_folder import MODEL, RunFolder
 from strategies.update_log import UpdateLog
+
+ATTEMPTS = "privacy-attempts.jsonl"
+"""Name of the file that says, in a private run, whom each round has asked, interrupted rounds included."""
 
 
 def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None = None) -> RunFolder:
@@ -49,6 +56,7 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
             partitions = max((c.num_partitions for c in cohort.clients.values()), default=0)
             session.config = config.with_overrides([f"data.clients={partitions}"])
         _check_attackers(session, cohort)
+        _check_privacy(session, cohort)
         folder = RunFolder.create(
             session.config.run.home,
             session.config.run.name,
@@ -103,7 +111,9 @@ def resume(folder: RunFolder, observer: Observer | None = None, grid: Grid | Non
         training = _Training(session, folder, cohort, log, observer or Quiet())
         if checkpoint:
             training.take_up(checkpoint)
-        training.run(Start(wire.record_of(state), last, checkpoint.tensors if checkpoint else {}))
+        tensors = checkpoint.tensors if checkpoint else {}
+        privacy = checkpoint.extra.get("privacy") if checkpoint else None
+        training.run(Start(wire.record_of(state), last, tensors, privacy))
     return folder
 
 
@@ -141,6 +151,12 @@ def _check_attackers(session: Session, cohort: Cohort) -> None:
         raise BadInput(f"attack.clients: no client '{absent[0]}'; known clients: {', '.join(cohort.clients)}")
 
 
+def _check_privacy(session: Session, cohort: Cohort) -> None:
+    config, examples = session.config, {i: c.num_examples for i, c in cohort.clients.items()}
+    rounds = planned_rounds(config.run.rounds, config.selection)
+    check_feasible(config.privacy, config.train, rounds, examples)
+
+
 class _Training:
     """A run in progress: writes each round down, so that it can be resumed and reported."""
 
@@ -156,6 +172,7 @@ class _Training:
         self._traffic = Traffic()
         self._faults: list[dict[str, str]] = [_fault_json(f) for f in cohort.faults]
         self._last: Mapping[str, float] = {}
+        self._privacy: Mapping[str, Any] | None = None
 
     def take_up(self, checkpoint: Checkpoint) -> None:
         """Continue the counts of an interrupted run."""
@@ -164,6 +181,7 @@ class _Training:
         self._traffic = Traffic(*extra["traffic"])
         self._faults = list(extra["faults"])
         self._last = dict(extra["last"])
+        self._privacy = extra.get("privacy")
         restore = getattr(self._cohort.grid, "restore_client_states", None)
         if restore is not None and checkpoint.client_states:
             restore({int(node): state for node, state in checkpoint.client_states.items()})
@@ -172,12 +190,14 @@ class _Training:
         """Train to the last round and write the results."""
         plan = self._session.plan
         self._observer.phase(f"train {self._folder.name}", plan.rounds - start.completed_rounds)
-        layer = None if self._log is None else self._logged
+        prior = prior_attempts(
+            read_lines(self._attempts_path), self._session.config.privacy, start.completed_rounds
+        )
         arrays = train_rounds(
             plan,
             self._cohort.masked(sessions.read_mask(self._folder, wire.layout_of(start.arrays))),
             start,
-            layer=layer,
+            layer=lambda inner: self._layer(inner, prior),
             evaluate=self._session.evaluator(),
             on_round=self._on_round,
         )
@@ -186,17 +206,33 @@ class _Training:
         self._folder.write_summary(self._summary())
         self._folder.write_model(wire.state_of(arrays))
 
-    def _logged(self, inner: Strategy) -> Strategy:
-        if self._log is None:
-            raise RuntimeError("there is no log")
+    @property
+    def _attempts_path(self) -> Path:
+        return self._folder.path / ATTEMPTS
+
+    def _layer(self, inner: Strategy, prior: Mapping[str, int]) -> Strategy:
+        logged = inner if self._log is None else self._logged(inner, self._log)
+        unit = self._session.config.privacy.unit
+        if unit in {"none", "client-central"}:
+            return logged  # A central release is paid for in the checkpoint that holds it
+        return RememberedAttempts(logged, self._names, self._note_attempt, prior)
+
+    def _names(self) -> Mapping[int, str]:
+        return {info.node_id: info.client_id for info in self._cohort.clients.values()}
+
+    def _note_attempt(self, server_round: int, client_ids: list[str]) -> None:
+        append_line(self._attempts_path, {"round": server_round, "clients": client_ids})
+
+    def _logged(self, inner: Strategy, log: UpdateLog) -> Strategy:
         examples = {info.node_id: info.num_examples for info in self._cohort.clients.values()}
-        return LoggedStrategy(inner, self._log, examples)
+        return LoggedStrategy(inner, log, examples)
 
     def _on_round(self, result: RoundResult, strategy: Strategy) -> None:
         self._seconds += result.seconds
         self._traffic.add(result.traffic)
         self._faults += [_fault_json(f) for f in result.faults]
         self._last = dict(result.metrics)
+        self._privacy = result.privacy
         self._folder.append_metrics(_round_json(result))
         states = getattr(self._cohort.grid, "client_states", None)
         extra = {
@@ -204,6 +240,7 @@ class _Training:
             "traffic": [self._traffic.bytes_down, self._traffic.bytes_up, self._traffic.visits],
             "faults": self._faults,
             "last": self._last,
+            "privacy": self._privacy,
         }
         self._folder.write_checkpoint(
             Checkpoint(
@@ -246,6 +283,9 @@ class _Training:
                 "size": trigger.size,
             },
             "final": self._last,
+            "privacy": None
+            if self._privacy is None
+            else privacy_summary(config.privacy, self._privacy, list(self._cohort.clients)),
             "seconds": self._seconds,
             "traffic": _traffic_json(self._traffic),
             "faults": self._faults,
@@ -283,4 +323,5 @@ def _round_json(result: RoundResult) -> dict[str, Any]:
         "selected": list(result.selected),
         "accepted": sorted(result.accepted, key=wire.client_sort_key),
         "faults": [_fault_json(f) for f in result.faults],
+        **({} if result.privacy is None else {"epsilons": dict(result.privacy["epsilons"])}),
     }

@@ -35,6 +35,8 @@ CHOICES: dict[str, st.SearchStrategy[Any]] = {
     "strategy.weights": st.sampled_from(["", "0=0.5, hospital-a=2"]),
     "strategy.work": st.sampled_from(["", "0=0.5", "0=0.5, hospital-a=1"]),
     "strategy.options": st.sampled_from(["", "eta = 0.1", "eta = 0.1, note = 'a\\b'"]),
+    "privacy.noise-multiplier": st.sampled_from([-1.0, 0.0, 1.5]),
+    "privacy.budgets": st.sampled_from(["", "3=0.5, hospital-a=0"]),
     "log.retention": st.sampled_from(["full", "sum", "interval:3"]),
     "attack.clients": st.sampled_from(["", "0", "0, hospital-a"]),
     "forget.method": st.just("distill"),
@@ -77,6 +79,12 @@ def values_in_bounds(key: str) -> st.SearchStrategy[Any]:
     return ANY_TEXT
 
 
+def _settle_privacy(flat: dict[str, Any]) -> None:
+    if str(flat["strategy.name"]).startswith(("flwr:", "fedmd")) or flat["run.federated-evaluation"]:
+        flat["privacy.unit"] = "none"
+    flat["privacy.epsilon"] = flat["privacy.epsilon"] + 0.1 if flat["privacy.noise-multiplier"] else 0.0
+
+
 @st.composite
 def flat_configs(draw: st.DrawFn) -> dict[str, Scalar]:
     """Draw every key, then give back their defaults to the keys that would have no effect."""
@@ -85,6 +93,7 @@ def flat_configs(draw: st.DrawFn) -> dict[str, Scalar]:
         flat["attack.kind"] = "none"
     if not flat["request.run"]:
         flat["run.workflow"] = "train"
+    _settle_privacy(flat)
     for condition in CONDITIONS:
         if not condition.holds(flat[condition.on]):
             flat |= {key: default_values()[key] for key in condition.keys}

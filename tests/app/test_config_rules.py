@@ -46,7 +46,9 @@ FOR_ONE_MODEL: dict[str, Scalar] = {
     "train.lr-decay": 0.5,
     "run.federated-evaluation": True,
     "forget.prune": "omp",
+    "privacy.unit": "example",
 }
+PRIVATE = 'privacy.unit = "example" or "client-local" or "client-central"'
 IDLE = [
     *(({f"strategy.{key}": v}, f"strategy.{key}", 'strategy.name = "fedmd"') for key, v in FEDMD.items()),
     *(
@@ -79,6 +81,30 @@ IDLE = [
     ({"strategy.mu": 0.5}, "strategy.mu", 'strategy.name = "fedprox"'),
     ({"strategy.work": "0=0.5"}, "strategy.work", 'strategy.name = "fedprox"'),
     ({"strategy.options": "eta = 1"}, "strategy.options", 'strategy.name = "flwr:<ClassName>"'),
+    *(
+        ({f"privacy.{name}": value}, f"privacy.{name}", PRIVATE)
+        for name, value in {
+            "epsilon": 2.0,
+            "delta": 1e-6,
+            "noise-multiplier": 1.0,
+            "clip-norm": 2.0,
+            "accountant": "rdp",
+            "budgets": "3=1",
+            "client-sampling": "poisson",
+            "randomness": "seeded",
+            "ledger": "spent",
+        }.items()
+    ),
+    (
+        {"privacy.unit": "example", "privacy.epsilon": 2.0, "privacy.client-sampling": "poisson"},
+        "privacy.client-sampling",
+        'privacy.unit = "client-central"',
+    ),
+    (
+        {"privacy.unit": "client-central", "privacy.epsilon": 2.0, "privacy.ledger": "spent"},
+        "privacy.ledger",
+        'privacy.unit = "example" or "client-local"',
+    ),
     ({"data.alpha": 0.1}, "data.alpha", 'data.partition = "dirichlet"'),
     ({"data.shards-per-client": 3}, "data.shards-per-client", 'data.partition = "shards"'),
     ({"data.classes-per-client": 3}, "data.classes-per-client", 'data.partition = "pathological"'),
@@ -214,3 +240,35 @@ def test_other_contradictions(flat: dict[str, Scalar], message: str) -> None:
     with pytest.raises(BadInput) as refused:
         RunConfig.from_flat(flat)
     assert str(refused.value) == message
+
+
+# privacy
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"privacy.unit": "example"}, r"privacy\.epsilon: given 0, must be above 0, or"),
+        (
+            {"privacy.unit": "example", "privacy.epsilon": 2.0, "privacy.noise-multiplier": 0.0},
+            r"privacy\.noise-multiplier: given 0, which keeps no budget",
+        ),
+        (
+            {"privacy.unit": "example", "privacy.epsilon": 2.0, "run.federated-evaluation": True},
+            r"run\.federated-evaluation: given true, which tells the clients' accuracy",
+        ),
+        (
+            {"privacy.unit": "client-central", "privacy.epsilon": 2.0, "strategy.name": "flwr:FedAdam"},
+            r'strategy\.name: given "flwr:FedAdam", but privacy\.unit = "client-central"',
+        ),
+        ({"privacy.unit": "example", "privacy.delta": 1.0}, r"privacy\.delta: given 1\.0, allowed .*< 1"),
+        ({"privacy.unit": "examples"}, r"privacy\.unit: given \"examples\", allowed one of none, example"),
+        (
+            {"privacy.unit": "example", "privacy.epsilon": 2.0, "privacy.budgets": "3:2"},
+            r"privacy\.budgets: given \"3:2\", allowed 'client-id=epsilon' pairs",
+        ),
+    ],
+)
+def test_privacy_that_cannot_be_had(given: dict[str, Scalar], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        RunConfig.from_flat(given)

@@ -1,0 +1,227 @@
+"""Client-level privacy with noise on the server, which is trusted.
+
+McMahan, Ramage, Talwar, Zhang, "Learning Differentially Private Recurrent Language Models", ICLR 2018, arXiv
+1710.06963, Algorithm 1, with the estimator that divides by the expected number of clients:
+
+    w ← w + (1 / m) ( Σ_k δ_k · min(1, C / ‖δ_k‖) + N(0, σ²C² I) )
+
+m is fixed before a round: the number of clients asked (`fixed`), or qN (`poisson`). It is never the number of
+those who answered, so a client that is lost adds nothing and changes nothing else.
+
+Neighbouring runs differ in one client, whose updates are zero in the other, so the sum changes by at most C.
+With ``poisson`` each client takes part by itself with probability q, and every client pays for every round
+with sample rate q, drawn or not. With ``fixed`` a client pays, without amplification, for the rounds in which
+it is asked; a draw of a fixed number is no Poisson sampling and must not be counted as one.
+
+Differs from the paper: every client weighs the same. With σ = 0 and a clip norm that nothing reaches, it is
+federated averaging of clients with equally many examples.
+"""
+
+import math
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, final
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor
+
+from strategies import wire
+from strategies.errors import LetheError
+from strategies.guard import CheckedReply
+from strategies.privacy.accounting import History, Spend, epsilon_of, extended
+from strategies.privacy.accounts import Accounts
+from strategies.privacy.client import BudgetSpent, noise_for
+from strategies.privacy.noise import clipped
+from strategies.privacy.settings import PrivacySettings
+from strategies.seeds import derive_seed, torch_generator
+from strategies.selection import select_clients
+from strategies.settings import SelectionSettings
+from strategies.wrapper import StrategyWrapper, is_weighted_average
+
+
+@final
+@dataclass
+class CentralPrivacy:
+    """Draws the clients of a round, and pays for them.
+
+    Parameters
+    ----------
+    settings, selection
+        Of the run.
+    rounds
+        Rounds that a budget is to last.
+    seed
+        The run's.
+    accounts
+        Where what was spent is written down for people.
+    histories
+        Client-id -> what was spent.
+    expected
+        m of the present round; 0: nobody can take part, and nothing is released.
+    """
+
+    settings: PrivacySettings
+    selection: SelectionSettings
+    rounds: int
+    seed: int
+    accounts: Accounts
+    histories: dict[str, History] = field(default_factory=dict)
+    expected: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Solve the noise from the smallest budget: one noise serves all clients."""
+        given = [budget for budget in self.settings.client_budgets.values() if budget > 0]
+        budget = min([self.settings.epsilon or math.inf, *given])
+        try:
+            self.noise_multiplier = noise_for(self.settings, budget, self.rounds, self._rate, 1)
+        except BudgetSpent as error:
+            raise LetheError(f"privacy.epsilon: {error}") from None
+
+    @property
+    def _rate(self) -> float:
+        return self.selection.fraction if self.settings.client_sampling == "poisson" else 1.0
+
+    def select(self, clients: Iterable[str], server_round: int) -> tuple[list[str], dict[str, str]]:
+        """Return the clients of a round, which are paid for with that, and who refuses and why.
+
+        Parameters
+        ----------
+        clients
+            Who is connected.
+        server_round
+            From 1.
+        """
+        spend = Spend(self.noise_multiplier, self._rate, 1)
+        refused: dict[str, str] = {}
+        able = []
+        for client_id in clients:
+            if (reason := self._refusal(client_id, spend)) is None:
+                able.append(client_id)
+            else:
+                refused[client_id] = reason
+        chosen = self._drawn(able, server_round)
+        poisson = self.settings.client_sampling == "poisson"
+        self.expected = self._rate * len(able) if poisson else float(len(chosen))
+        for client_id in able if poisson else chosen:
+            self._pay(client_id, spend)
+        return chosen, refused
+
+    def _drawn(self, able: Sequence[str], server_round: int) -> list[str]:
+        seed = self.seed if self.settings.randomness == "seeded" else secrets.randbits(62)
+        if self.settings.client_sampling == "fixed":
+            return select_clients(able, self.selection, seed, server_round) if able else []
+        generator = torch_generator(seed, "poisson", server_round)
+        taken = torch.rand(len(able), generator=generator) < self._rate
+        return [client_id for client_id, taking in zip(able, taken.tolist(), strict=True) if taking]
+
+    def _refusal(self, client_id: str, spend: Spend) -> str | None:
+        budget = self.settings.budget_of(client_id)
+        if budget == 0:
+            return "its privacy budget is 0: it takes no part"
+        epsilon = self._epsilon(extended(self.histories.get(client_id, ()), spend))
+        if epsilon <= budget:
+            return None
+        return f"its privacy budget is spent: another round would bring ε to {epsilon:.4g} of {budget:g}"
+
+    def _pay(self, client_id: str, spend: Spend) -> None:
+        history = extended(self.histories.get(client_id, ()), spend)
+        self.histories[client_id] = history
+        self.accounts.reported(client_id, self._epsilon(history), self.noise_multiplier)
+
+    def _epsilon(self, history: History) -> float:
+        return epsilon_of(history, self.settings.delta, self.settings.accountant)
+
+    def noise(self, server_round: int, size: int) -> Tensor:
+        """Return N(0, σ²C² I), shape [size], float32."""
+        if self.noise_multiplier == 0:
+            return torch.zeros(size)
+        seeded = self.settings.randomness == "seeded"
+        seed = derive_seed(self.seed, "central-noise") if seeded else secrets.randbits(62)
+        draw = torch.randn(size, generator=torch_generator(seed, "round", server_round))
+        return draw * (self.noise_multiplier * self.settings.clip_norm)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what was spent as plain data."""
+        return {
+            client_id: [[s.noise_multiplier, s.sample_rate, s.steps] for s in history]
+            for client_id, history in self.histories.items()
+        }
+
+    def restore(self, document: dict[str, Any]) -> None:
+        """Take up what `to_json` returned."""
+        self.histories = {
+            client_id: tuple(Spend(float(n), float(q), int(steps)) for n, q, steps in rows)
+            for client_id, rows in document.items()
+        }
+
+
+@final
+class CentralStrategy(StrategyWrapper):
+    """Clip the updates, divide by the expected number of clients, and add noise.
+
+    It belongs inside the guard and outside the log, which then holds each client's share as it was added. The
+    updates of a round wait in memory until all are there, because the share depends on how many there are.
+
+    Parameters
+    ----------
+    inner
+        A strategy that adds the weighted mean of the updates.
+    privacy
+        What was drawn, and the noise.
+
+    Raises
+    ------
+    LetheError
+        If the inner strategy does something else with the updates: C would not bound a client's part then.
+    """
+
+    def __init__(self, inner: Strategy, privacy: CentralPrivacy) -> None:
+        super().__init__(inner)
+        if not is_weighted_average(inner):
+            raise LetheError("central privacy needs a strategy that averages updates: fedavg or fedprox")
+        self._privacy = privacy
+        self._start: tuple[Tensor, wire.Layout] | None = None
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Remember the model, to which a round without an answer adds its noise."""
+        layout = wire.layout_of(arrays)
+        self._start = wire.flat_of(arrays, layout), layout
+        return self.inner.configure_train(server_round, arrays, config, grid)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Return the noised model; (None, None) only where nobody could take part."""
+        if self._start is None:
+            raise RuntimeError("aggregate_train was called before configure_train")
+        expected = self._privacy.expected
+        arrays, metrics = self.inner.aggregate_train(server_round, self._shares(replies, expected))
+        if expected == 0:
+            return arrays, metrics
+        start, layout = self._start
+        flat = start if arrays is None else wire.flat_of(arrays, layout)
+        noise = self._privacy.noise(server_round, layout.size)
+        released = flat if self._privacy.noise_multiplier == 0 else flat + noise / expected
+        epsilons = self._privacy.accounts.epsilons.values()
+        told = {**(metrics or {}), wire.EPSILON: max(epsilons, default=0.0)}
+        return wire.FlatRecord(released, layout), MetricRecord(told)
+
+    def _shares(self, replies: Iterable[Message], expected: float) -> Iterator[Message]:
+        """Yield clipped updates whose mean over those who answered is their sum over those expected."""
+        good: list[CheckedReply] = []
+        for reply in replies:
+            if not isinstance(reply, CheckedReply):
+                raise LetheError("privacy: a reply was not checked; put CentralStrategy inside the guard")
+            delta = clipped(reply.update.delta, self._privacy.settings.clip_norm)
+            good.append(CheckedReply.of(reply, replace(reply.update, delta=delta, num_examples=1)))
+        factor = len(good) / expected if expected else 1.0
+        for reply in good:
+            delta = reply.update.delta if factor == 1.0 else reply.update.delta * factor
+            norm = float(torch.linalg.vector_norm(delta))
+            yield CheckedReply.of(reply, replace(reply.update, delta=delta, norm=norm))

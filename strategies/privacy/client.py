@@ -1,0 +1,200 @@
+"""The client's side: check the budget, pay, train privately, and let nothing else out.
+
+What leaves a client in a private run is its update with noise, and numbers that do not depend on its data:
+steps, ε, noise multiplier. Its loss does not. Whatever cannot be done privately raises, and a client that
+raises sends no model.
+
+At the client level every client weighs the same, as a weight by examples would tell how many there are and
+would make the largest contribution unbounded; its reply says 1 example.
+
+Client-level local noise: Gaussian mechanism on the clipped update, as in Geyer, Klein, Nabi, arXiv
+1712.07557, with the noise on the client. The server sees each update by itself, so drawing clients amplifies
+nothing: the sample rate is 1.
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import final
+
+import torch
+from flwr.app import RecordDict
+from torch import Tensor
+
+from strategies import wire
+from strategies.errors import LetheError
+from strategies.local_training import ClientHalf, ClientJob, LocalResult, planned_steps
+from strategies.privacy.accounting import (
+    History,
+    Spend,
+    epsilon_of,
+    extended,
+    sample_rate,
+    solve_noise,
+)
+from strategies.privacy.ledger import LedgerFile, read_account, write_account
+from strategies.privacy.noise import Randomness, clipped, noised
+from strategies.privacy.settings import PrivacySettings
+
+_HARMLESS = (wire.NUM_STEPS,)
+"""Metrics of a client half that tell nothing about its data."""
+
+
+class BudgetSpent(Exception):
+    """The next round would cost more than the client has left, or the client takes no part at all."""
+
+
+@dataclass(frozen=True)
+class ClientPrivacy:
+    """What a client knows about its privacy in a run.
+
+    Parameters
+    ----------
+    settings
+        Of the run.
+    budget
+        The client's own; infinite if there is none.
+    rounds
+        How many rounds the budget is to last.
+    prior_attempts
+        Rounds of this run in which the server has asked the client before, if it was interrupted since;
+        those that the client's own state does not know are paid for once more.
+    state
+        The client's ``context.state``, in which the account is kept.
+    """
+
+    settings: PrivacySettings
+    budget: float
+    rounds: int
+    prior_attempts: int = 0
+    state: RecordDict = field(default_factory=RecordDict)
+
+
+@final
+@dataclass(frozen=True)
+class Payment:
+    """A round that is paid for: the noise, and what ε has come to with it."""
+
+    spend: Spend
+    epsilon: float
+
+
+def round_cost(job: ClientJob, settings: PrivacySettings) -> tuple[float, int]:
+    """Return the sample rate and the number of steps of one of a client's rounds."""
+    if settings.unit == "example":
+        return sample_rate(len(job.examples), job.train), planned_steps(len(job.examples), job.train)
+    return 1.0, 1
+
+
+def pay(job: ClientJob, privacy: ClientPrivacy) -> Payment:
+    """Write down what the round will cost, before anything is done.
+
+    Raises
+    ------
+    BudgetSpent
+        If it would be more than the client has left; nothing is written then.
+    """
+    settings = privacy.settings
+    if privacy.budget == 0:
+        raise BudgetSpent("its privacy budget is 0: it takes no part")
+    rate, steps = round_cost(job, settings)
+    account, ledger = read_account(privacy.state), LedgerFile.of(settings.ledger, job.client_id)
+    noise = account.noise_multiplier or noise_for(settings, privacy.budget, privacy.rounds, rate, steps)
+    spend = Spend(noise, rate, steps)
+    account = account.after(spend, privacy.prior_attempts - account.attempts)
+    paid = account.after(spend)
+    new_rounds = paid.attempts - read_account(privacy.state).attempts
+    history = paid.history if ledger is None else _over_runs(ledger, spend, new_rounds)
+    epsilon = epsilon_of(history, settings.delta, settings.accountant)
+    if epsilon > privacy.budget:
+        raise BudgetSpent(
+            f"its privacy budget is spent: another round would bring ε from "
+            f"{epsilon_of(account.history, settings.delta, settings.accountant):.4g} to {epsilon:.4g}, "
+            f"allowed {privacy.budget:g} at δ = {settings.delta:g}"
+        )
+    if ledger is not None:
+        ledger.write(history)
+    write_account(privacy.state, paid)
+    return Payment(spend, epsilon)
+
+
+def _over_runs(ledger: LedgerFile, spend: Spend, rounds: int) -> History:
+    """Return all that was spent over runs, with some rounds more."""
+    return extended(ledger.read(), replace(spend, steps=spend.steps * rounds))
+
+
+def noise_for(settings: PrivacySettings, budget: float, rounds: int, rate: float, steps: int) -> float:
+    """Return the noise multiplier: the one given, or the least with which the budget lasts all rounds.
+
+    Raises
+    ------
+    BudgetSpent
+        If no noise makes the budget last.
+    """
+    if settings.noise_multiplier >= 0:
+        return settings.noise_multiplier
+    if not math.isfinite(budget):
+        raise LetheError("privacy.epsilon: a noise multiplier is to be solved, but there is no budget")
+    try:
+        return solve_noise(budget, settings.delta, rate, steps * rounds, settings.accountant)
+    except ValueError as error:
+        raise BudgetSpent(f"its privacy budget is too small: {error}") from None
+
+
+def train_privately(half: ClientHalf, job: ClientJob, privacy: ClientPrivacy) -> LocalResult:
+    """Run a client half so that its result is private in the run's unit.
+
+    Raises
+    ------
+    BudgetSpent
+        If the round cannot be paid for; no example was looked at then.
+    LetheError
+        If the half did not train as it was paid for; there is no result then.
+    """
+    settings = privacy.settings
+    if settings.unit == "client-central":
+        result = half(job)
+        return replace(result, num_examples=1, metrics=_harmless(result))
+    payment = pay(job, privacy)
+    metrics = {wire.EPSILON: payment.epsilon, wire.NOISE_MULTIPLIER: payment.spend.noise_multiplier}
+    if settings.unit == "example":
+        result = _example_level(half, job, settings, payment.spend)
+        return replace(result, metrics=_harmless(result) | metrics)
+    result = _client_level(half, job, settings, payment.spend)
+    return replace(result, num_examples=1, metrics=_harmless(result) | metrics)
+
+
+def _harmless(result: LocalResult) -> dict[str, float]:
+    return {name: result.metrics[name] for name in _HARMLESS if name in result.metrics}
+
+
+def _example_level(half: ClientHalf, job: ClientJob, settings: PrivacySettings, spend: Spend) -> LocalResult:
+    from strategies.privacy.training import PrivateTrainer  # Opacus takes a second
+
+    randomness = Randomness(settings.randomness == "secret")
+    trainer = PrivateTrainer(spend.noise_multiplier, settings.clip_norm, randomness)
+    result = half(replace(job, trainer=trainer))
+    if not 0 < trainer.steps <= spend.steps:
+        raise LetheError(
+            f"strategy '{job.strategy.name}' trained {trainer.steps} private steps of {spend.steps}: "
+            "nothing is sent"
+        )
+    return result
+
+
+def _client_level(half: ClientHalf, job: ClientJob, settings: PrivacySettings, spend: Spend) -> LocalResult:
+    before = flat_parameters(job.model)
+    result = half(job)
+    start = before if result.start is None else result.start
+    noise = Randomness(settings.randomness == "secret").generator(job.generator, torch.device("cpu"))
+    delta = flat_parameters(result.model) - start
+    private = start + noised(
+        clipped(delta, settings.clip_norm), spend.noise_multiplier, settings.clip_norm, noise
+    )
+    wire.load_flat(result.model, private, wire.Layout.of(result.model.state_dict()))
+    return result
+
+
+def flat_parameters(model: torch.nn.Module) -> Tensor:
+    """Return a model's floating entries, as one vector on the CPU."""
+    state = model.state_dict()
+    return wire.Layout.of(state).flatten(state)

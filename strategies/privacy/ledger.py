@@ -1,0 +1,128 @@
+"""What a client has spent: kept in its own state from round to round, and in a file of its own if it wants.
+
+A client writes down what a round will cost before it trains, so that the cost counts whatever happens to its
+answer. What is written down is all it needs: noise multipliers, sample rates and steps.
+"""
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import final
+
+from flwr.app import ConfigRecord, RecordDict
+
+from strategies import files
+from strategies.errors import BadInput, RunCorrupt
+from strategies.privacy.accounting import History, Spend, extended
+
+STATE = "privacy"
+"""Name of the record in ``context.state``."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """A client's past.
+
+    Parameters
+    ----------
+    history
+        What was spent.
+    attempts
+        How many rounds of this run it was spent in.
+    noise_multiplier
+        What was solved from the budget in the first of them; 0 before.
+    """
+
+    history: History = ()
+    attempts: int = 0
+    noise_multiplier: float = 0.0
+
+    def after(self, spend: Spend, attempts: int = 1) -> "Account":
+        """Return the account after the same spending in some rounds."""
+        if attempts < 1:
+            return self
+        cost = replace(spend, steps=spend.steps * attempts)
+        return Account(extended(self.history, cost), self.attempts + attempts, spend.noise_multiplier)
+
+
+def read_account(state: RecordDict) -> Account:
+    """Return the account in a client's state; an empty one where there is none."""
+    if STATE not in state.config_records:
+        return Account()
+    record = state.config_records[STATE]
+    noise, rates, steps = (_numbers(record[key]) for key in ("noise-multipliers", "sample-rates", "steps"))
+    history = tuple(Spend(n, rate, int(count)) for n, rate, count in zip(noise, rates, steps, strict=True))
+    return Account(history, int(str(record["attempts"])), float(str(record["noise-multiplier"])))
+
+
+def _numbers(value: object) -> list[float]:
+    return [float(number) for number in value] if isinstance(value, list) else []
+
+
+def write_account(state: RecordDict, account: Account) -> None:
+    """Replace the account in a client's state."""
+    state[STATE] = ConfigRecord(
+        {
+            "noise-multipliers": [spend.noise_multiplier for spend in account.history],
+            "sample-rates": [spend.sample_rate for spend in account.history],
+            "steps": [spend.steps for spend in account.history],
+            "attempts": account.attempts,
+            "noise-multiplier": account.noise_multiplier,
+        }
+    )
+
+
+@final
+@dataclass(frozen=True)
+class LedgerFile:
+    """A client's own file, in which what was spent adds up over runs.
+
+    Parameters
+    ----------
+    path
+        Of the file; it need not exist.
+    """
+
+    path: Path
+    _format: str = field(default="lethe-privacy-ledger", init=False)
+
+    @staticmethod
+    def of(folder: str, client_id: str) -> "LedgerFile | None":
+        """Return a client's file in a folder; None where there is no folder."""
+        if not folder:
+            return None
+        plain = "".join(c if c.isalnum() or c in "-_" else f"%{ord(c):x}" for c in client_id)
+        return LedgerFile(Path(folder).expanduser() / f"{plain}.json")
+
+    def read(self) -> History:
+        """Return what was spent; nothing where there is no file.
+
+        Raises
+        ------
+        RunCorrupt
+            If the file is damaged: nothing may be spent then.
+        """
+        if not self.path.exists():
+            return ()
+        try:
+            document = json.loads(self.path.read_text(encoding="utf-8"))
+            if document["format"] != self._format:
+                raise ValueError("another format")
+            return tuple(
+                Spend(float(noise), float(rate), int(steps)) for noise, rate, steps in document["history"]
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunCorrupt(f"{self.path}: the privacy ledger cannot be read: {error}") from None
+
+    def write(self, history: History) -> None:
+        """Replace what was spent, on the disk before this returns.
+
+        Raises
+        ------
+        LetheError
+            If the disk does not take it; nothing may be spent then.
+        """
+        if not self.path.parent.is_dir():
+            raise BadInput(f"privacy.ledger: {self.path.parent} is no folder")
+        rows = [[s.noise_multiplier, s.sample_rate, s.steps] for s in history]
+        files.write_json(self.path, {"format": self._format, "history": rows})

@@ -1,0 +1,265 @@
+"""The server's side of a private run: what clients report, and central noise where the server adds it."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from strategies import wire
+from strategies.cohort import Fault
+from strategies.errors import LetheError
+from strategies.guard import CheckedReply
+from strategies.privacy.accounts import Accounts
+from strategies.privacy.central import CentralPrivacy, CentralStrategy
+from strategies.privacy.checks import planned_rounds
+from strategies.privacy.settings import PrivacySettings
+from strategies.settings import SelectionSettings
+from strategies.wrapper import StrategyWrapper
+
+
+@final
+@dataclass(frozen=True)
+class ServerPrivacy:
+    """What the server does and knows for the privacy of a run.
+
+    Parameters
+    ----------
+    settings
+        Of the run.
+    accounts
+        What each client has spent.
+    central
+        Draws clients and adds noise; None where clients add it themselves.
+    """
+
+    settings: PrivacySettings
+    accounts: Accounts
+    central: CentralPrivacy | None
+
+    @staticmethod
+    def of(
+        settings: PrivacySettings, selection: SelectionSettings, rounds: int, seed: int
+    ) -> "ServerPrivacy | None":
+        """Return the server's side of a run; None where nothing is private."""
+        if not settings.on:
+            return None
+        accounts = Accounts()
+        if settings.unit != "client-central":
+            return ServerPrivacy(settings, accounts, None)
+        lasting = rounds if settings.client_sampling == "poisson" else planned_rounds(rounds, selection)
+        return ServerPrivacy(settings, accounts, CentralPrivacy(settings, selection, lasting, seed, accounts))
+
+    def around(self, inner: Strategy, names: Mapping[int, str]) -> Strategy:
+        """Return a strategy that keeps the accounts, and adds the noise where that is the server's part.
+
+        Parameters
+        ----------
+        inner
+            The strategy with its log.
+        names
+            Node id -> client-id, kept up to date by its owner.
+        """
+        if self.central is not None:
+            return CentralStrategy(inner, self.central)
+        return AccountedStrategy(inner, self.accounts, names)
+
+    def after_round(self, faults: Iterable[Fault]) -> dict[str, Any]:
+        """Note a round's faults and return what was spent, as plain data."""
+        for fault in faults:
+            self.accounts.failed(fault.client_id, fault.reason)
+        document = self.accounts.to_json()
+        return document if self.central is None else document | {"histories": self.central.to_json()}
+
+    def restore(self, document: Mapping[str, Any]) -> None:
+        """Take up what `after_round` returned."""
+        self.accounts.take(Accounts.from_json(document))
+        if self.central is not None:
+            self.central.restore(document["histories"])
+
+
+@final
+class AccountedStrategy(StrategyWrapper):
+    """Write down what the clients report of their privacy.
+
+    It belongs inside the guard, so that only replies that count are read.
+
+    Parameters
+    ----------
+    inner
+        Any Flower strategy.
+    accounts
+        What is written.
+    names
+        Node id -> client-id.
+    """
+
+    def __init__(self, inner: Strategy, accounts: Accounts, names: Mapping[int, str]) -> None:
+        super().__init__(inner)
+        self._accounts = accounts
+        self._names = names
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Note who is asked."""
+        messages = list(self.inner.configure_train(server_round, arrays, config, grid))
+        self._accounts.asked(self._names[message.metadata.dst_node_id] for message in messages)
+        return messages
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Read the reports; the round's metrics get the largest ε."""
+        arrays, metrics = self.inner.aggregate_train(server_round, self._read(replies))
+        if metrics is not None and self._accounts.epsilons:
+            metrics[wire.EPSILON] = max(self._accounts.epsilons.values())
+            metrics.pop(wire.NOISE_MULTIPLIER, None)
+        return arrays, metrics
+
+    def _read(self, replies: Iterable[Message]) -> Iterator[Message]:
+        for reply in replies:
+            if not isinstance(reply, CheckedReply):
+                raise LetheError("privacy: a reply was not checked; put AccountedStrategy inside the guard")
+            metrics = dict(reply.update.metrics)
+            if wire.EPSILON not in metrics:
+                raise LetheError(
+                    f"client {reply.update.client_id} reports no ε: it runs another version or another config"
+                )
+            epsilon, noise = metrics.pop(wire.EPSILON), metrics.pop(wire.NOISE_MULTIPLIER, 0.0)
+            self._accounts.reported(reply.update.client_id, epsilon, noise)
+            yield CheckedReply.of(reply, replace(reply.update, metrics=metrics))
+
+
+@final
+class RememberedAttempts(StrategyWrapper):
+    """Write down whom a round asks before anything is sent, and tell clients of what an interruption undid.
+
+    A client's own account may be older than what it spent: a killed simulation takes it back to the last
+    checkpoint, and a restarted federation begins with empty ones. What was asked is therefore written to the
+    disk, and a client that knows of fewer rounds pays for the others once more.
+
+    Parameters
+    ----------
+    inner
+        Any Flower strategy.
+    names
+        Node id -> client-id, kept up to date by its owner.
+    before
+        Told the round and the clients that are asked.
+    prior
+        Client-id -> rounds in which it was asked before the run was interrupted.
+    """
+
+    def __init__(
+        self,
+        inner: Strategy,
+        names: Callable[[], Mapping[int, str]],
+        before: Callable[[int, list[str]], None],
+        prior: Mapping[str, int],
+    ) -> None:
+        super().__init__(inner)
+        self._names = names
+        self._before = before
+        self._prior = prior
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Add what the clients are told to their messages."""
+        messages = list(self.inner.configure_train(server_round, arrays, config, grid))
+        names = self._names()
+        asked = [names[message.metadata.dst_node_id] for message in messages]
+        self._before(server_round, asked)
+        for client_id, message in zip(asked, messages, strict=True):
+            if prior := self._prior.get(client_id, 0):
+                told = {**message.content.config_records[wire.CONFIG], wire.PRIOR_ATTEMPTS: prior}
+                message.content = RecordDict({**message.content, wire.CONFIG: ConfigRecord(told)})
+        return messages
+
+
+def prior_attempts(
+    lines: Iterable[Mapping[str, Any]], settings: PrivacySettings, last_round: int
+) -> dict[str, int]:
+    """Return how many rounds each client may have spent in before a run goes on after `last_round`.
+
+    Seeded noise is the same when a round is repeated, so that a repetition releases nothing new; secret noise
+    is not, and every attempt counts.
+
+    Parameters
+    ----------
+    lines
+        ``{"round": …, "clients": […]}``, one per attempt.
+    settings
+        Of the run.
+    last_round
+        The last complete round.
+    """
+    seen: dict[str, list[int]] = {}
+    for line in lines:
+        for client_id in line["clients"]:
+            seen.setdefault(client_id, []).append(int(line["round"]))
+    if settings.randomness == "secret":
+        return {client_id: len(rounds) for client_id, rounds in seen.items()}
+    return {client_id: len({r for r in rounds if r <= last_round}) for client_id, rounds in seen.items()}
+
+
+def privacy_summary(
+    settings: PrivacySettings, document: Mapping[str, Any], client_ids: Sequence[str]
+) -> dict[str, Any]:
+    """Return what a run promises and to whom, for its summary and its report.
+
+    Parameters
+    ----------
+    settings
+        Of the run.
+    document
+        As `ServerPrivacy.after_round` returns it.
+    client_ids
+        All clients that are known.
+    """
+    accounts = Accounts.from_json(document)
+    unit = "client" if settings.unit.startswith("client") else "example"
+    sampling = {
+        "example": "Poisson sampling of examples in every step",
+        "client-local": "none: every update is seen by itself",
+        "client-central": "Poisson sampling of clients in every round"
+        if settings.client_sampling == "poisson"
+        else "none: a fixed number of clients, counted without amplification",
+    }[settings.unit]
+    known = dict.fromkeys([*client_ids, *accounts.epsilons])
+    return {
+        "unit": unit,
+        "noise-by": "server" if settings.unit == "client-central" else "client",
+        "neighbours": _NEIGHBOURS[settings.unit],
+        "delta": settings.delta,
+        "clip-norm": settings.clip_norm,
+        "sampling": sampling,
+        "accountant": settings.accountant,
+        "randomness": settings.randomness,
+        "epsilon": max(accounts.epsilons.values(), default=0.0),
+        "clients": {client_id: _client_row(settings, accounts, client_id) for client_id in known},
+    }
+
+
+_NEIGHBOURS = {
+    "example": "differ in one example, added or removed",
+    "client-local": "differ in one client's whole data, whose update is zero without them",
+    "client-central": "differ in one client, whose updates are zero without it",
+}
+
+
+def _client_row(settings: PrivacySettings, accounts: Accounts, client_id: str) -> dict[str, Any]:
+    budget = settings.budget_of(client_id)
+    refused, reason = accounts.refusals.get(client_id, (0, ""))
+    return {
+        "budget": budget if math.isfinite(budget) else None,
+        "epsilon": accounts.epsilons.get(client_id, 0.0),
+        "noise-multiplier": accounts.noise.get(client_id),
+        "refused-rounds": refused,
+        "reason": reason,
+        "unreported-rounds": accounts.unreported.get(client_id, 0),
+    }
