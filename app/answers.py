@@ -60,6 +60,12 @@ class Answer:
         return float(self.result["seconds"])
 
 
+def answer_paths(folder: RunFolder) -> list[Path]:
+    """Return the folders of a run's answers, by name."""
+    home = folder.path / "forget"
+    return sorted(path for path in home.iterdir() if path.is_dir()) if home.is_dir() else []
+
+
 def answer_name(request: ForgetRequest, method: str, after: str = "") -> str:
     """Return the name of an answer's folder.
 

@@ -98,7 +98,10 @@ def evaluate_model(message: Message, context: Context) -> Message:
 def audit(message: Message, context: Context) -> Message:
     """Answer the audit's questions about a model on the client's forgotten and retained examples."""
     node = Node.of(message, context)
-    metrics, arrays = answer_question(message.content, node.examples(), node.model)
+    if node.config.strategy.name == fedmd_node.NAME:
+        metrics, arrays = fedmd_node.answer_audit(node, message, context)
+    else:
+        metrics, arrays = answer_question(message.content, node.examples(), node.model)
     return wire.reply_to(message, node.client_id, metrics, arrays)
 
 

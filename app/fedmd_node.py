@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 
-from flwr.app import Context, Message
+from flwr.app import ArrayRecord, Context, Message
 from torch import nn
 
 from app.client_models import build_client_model, model_name_of
@@ -16,7 +16,9 @@ from strategies import wire
 from strategies.errors import BadInput
 from strategies.examples import Examples
 from strategies.fedmd.client import ClientWork
-from strategies.settings import Scalar
+from strategies.fedmd.state import ClientState
+from strategies.settings import Scalar, split_list
+from unlearning.own_models import FOREIGN, answer_about_own_model
 
 NAME = "fedmd"
 """As ``strategy.name`` has it."""
@@ -102,6 +104,39 @@ def test_data(node: Node) -> Examples | None:
     return None if Path(path).is_dir() else _own_test(path)
 
 
+def answer_audit(
+    node: Node, message: Message, context: Context
+) -> tuple[dict[str, float | int], ArrayRecord]:
+    """Answer the audit's questions about the client's own model.
+
+    Raises
+    ------
+    BadInput
+        If the node has no model of the course, or would need data that lie elsewhere.
+    """
+
+    def model_of(course: str) -> nn.Module:
+        model = client_model(node)
+        if not ClientState(context.state, course).read_model(model):
+            raise BadInput(f"client {node.client_id} has no model of '{course or 'the run'}' to be measured")
+        return model
+
+    foreign = split_list(str(node.message_config.get(FOREIGN, "")))
+    examples = Examples.concat([node.examples(), *(_of_client(node, i) for i in foreign)])
+    return answer_about_own_model(message.content, examples, test_data(node), model_of)
+
+
+def _of_client(node: Node, client_id: str) -> Examples:
+    """Return another client's examples, which only a simulation has in one place."""
+    if own_path(node) or not client_id.isdecimal():
+        raise BadInput(
+            f"the data of client {client_id} are not on this node: what the others' models say about them "
+            "can be measured in a simulation only"
+        )
+    own = {"partition-id": int(client_id), wire.NUM_PARTITIONS: node.config.data.clients}
+    return Node(node.config, own, {}).examples()
+
+
 def own_path(node: Node) -> str | None:
     """Return where a node has data of its own; None for a partition."""
     config = node.node_config
@@ -129,6 +164,4 @@ def _own_test(path: str) -> Examples | None:
 
 def _pooled(node: Node) -> Examples:
     """Return the examples of all clients, as they have them."""
-    clients = node.config.data.clients
-    partitions = ({"partition-id": i, wire.NUM_PARTITIONS: clients} for i in range(clients))
-    return Examples.concat(Node(node.config, own, {}).examples() for own in partitions)
+    return Examples.concat(_of_client(node, str(i)) for i in range(node.config.data.clients))

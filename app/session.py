@@ -274,6 +274,7 @@ def open_trained_run(folder: RunFolder, session: Session) -> TrainedRun:
         public=data.public,
         test=data.test,
         trigger=session.trigger,
+        client_models=session.has_client_models,
         clients=tuple(summary["clients"]),
         train_seconds=float(summary["seconds"]),
         device=session.device,

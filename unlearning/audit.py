@@ -17,7 +17,7 @@ from strategies.wire import Layout
 from unlearning import metrics
 from unlearning.caveats import caveats, mask_caveats
 from unlearning.evidence import answer_audit, answer_question
-from unlearning.measurement import Measurement, measure
+from unlearning.measurement import Measurement, measure, measure_own_models
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import AuditSettings
@@ -152,10 +152,13 @@ class AuditedModel:
         Its parameters, shape [run.layout.size].
     seconds : float or None
         Wall-clock that made it; None if unknown.
+    course : str
+        Where clients keep models of their own: the course of training of those that are measured.
     """
 
     flat: Tensor
     seconds: float | None = None
+    course: str = ""
 
 
 def audit(
@@ -199,6 +202,14 @@ def audit(
     retrained = flats[reference]
 
     def measured(of: TrainedRun, on: ForgetRequest) -> dict[str, Measurement]:
+        if run.client_models:
+            against = models[reference].course
+            return {
+                name: measure_own_models(
+                    of, each.course, on, cohort, settings, None if name == reference else against, name
+                )
+                for name, each in models.items()
+            }
         return {
             name: measure(of, flat, on, cohort, settings, None if name == reference else retrained, name)
             for name, flat in flats.items()
@@ -212,6 +223,11 @@ def audit(
         name: compare(each, measurements[reference], flats[name], retrained, flats[ORIGINAL], run.layout)
         for name, each in measurements.items()
     }
+    if run.client_models:
+        comparisons = {
+            name: replace(each, parameter_distance=None, last_layer_angle=None)
+            for name, each in comparisons.items()
+        }
     seconds = {name: model.seconds for name, model in models.items()}
     notes = [*caveats(measurements, ORIGINAL), *mask_caveats(run.mask_origin), *_notes_on(earlier)]
     return AuditReport(

@@ -18,7 +18,12 @@ from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
 
-_SERVED_BY = {"norms": ("full", "interval", "sum"), "sum": ("full", "sum"), "full": ("full",)}
+_SERVED_BY = {
+    "norms": ("full", "interval", "sum"),
+    "sum": ("full", "sum"),
+    "kept": ("full", "interval"),
+    "full": ("full",),
+}
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,7 @@ def check_request(run: TrainedRun, request: ForgetRequest, method: str, settings
     if set(run.clients) <= {*request.clients, *run.forgotten_clients}:
         raise BadInput("the request names every client: nobody would remain")
     needed = chosen.needs(settings)
+    _check_models(run, method, needed)
     _check_follows(run, method, needed)
     _check_log(run, method, needed)
     _check_purged(run, request, method, needed)
@@ -110,6 +116,20 @@ def check_request(run: TrainedRun, request: ForgetRequest, method: str, settings
             f"{method} needs public data on the server: set data.public to a share or the name of a data set"
         )
     return needed
+
+
+def _check_models(run: TrainedRun, method: str, needed: Needs) -> None:
+    if run.client_models and needed.models == "global":
+        able = [name for name, each in METHODS.items() if each.needs(ForgetSettings()).models != "global"]
+        raise BadInput(
+            f"{method} works on one model that all clients share, but with {run.plan.strategy.name} each has "
+            f"its own; use {' or '.join(able)}"
+        )
+    if needed.models == "client" and not run.client_models:
+        raise BadInput(
+            f"{method} works on models that clients keep to themselves; {run.plan.strategy.name} has one "
+            "for all"
+        )
 
 
 def _check_not_forgotten(run: TrainedRun, request: ForgetRequest) -> None:
@@ -156,12 +176,14 @@ def _check_log(run: TrainedRun, method: str, needed: Needs) -> None:
         return
     if run.log is None:
         raise BadInput(f"{method} needs the update log, but the run was trained with log.enabled=false")
-    if run.log.averaging_rounds() != run.log.rounds():
+    if needed.log != "kept" and run.log.averaging_rounds() != run.log.rounds():
         raise BadInput(
             f"{method} needs rounds that averaged the clients' updates; "
             f"strategy {run.plan.strategy.name} did something else with them"
         )
     retention = run.log.retention
+    if needed.log == "kept" and retention.kind in _SERVED_BY["kept"] and not run.log.kept_rounds():
+        raise BadInput(f"{method} needs a logged round, but of {retention} none was kept yet")
     enough = retention.kind in _SERVED_BY[needed.log]
     if not enough and not all(retention.keeps(server_round) for server_round in run.log.rounds()):
         wanted = " or ".join(_SERVED_BY[needed.log])

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from flwr.app import RecordDict
@@ -77,7 +78,20 @@ def spec_for(request: ForgetRequest, client_id: str, earlier: Sequence[ForgetReq
     )
 
 
-def gather(cohort: Cohort, questions: "Questions", scope: str = "audit") -> Evidence:
+class Asks(Protocol):
+    """Makes each client's question, and reads the answer."""
+
+    request: ForgetRequest
+    earlier: Sequence[ForgetRequest]
+
+    def __call__(self, client_id: str) -> RecordDict:
+        """Return the content of a client's message."""
+
+    def read(self, client_id: str, content: RecordDict, num_examples: int) -> AuditAnswer:
+        """Decode a client's answer; ValueError if it could not have come from any model."""
+
+
+def gather(cohort: Cohort, questions: Asks, scope: str = "audit") -> Evidence:
     """Ask every client about a model.
 
     An answer that could not have come from any model is recorded as a fault of its client, as no answer is.

@@ -23,6 +23,7 @@ from strategies.seeds import numpy_generator
 from unlearning import metrics
 from unlearning.gathering import Evidence, Questions, gather
 from unlearning.membership import MembershipResult, membership_attack
+from unlearning.own_models import OwnModelQuestions
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import AuditSettings
@@ -159,6 +160,48 @@ def measure(
     questions = Questions(request, run.layout, flat, reference, run.forgotten)
     evidence = gather(cohort, questions, f"audit of {name}")
     on_server = _test(run, flat, reference)
+    return _measurement(run, request, settings, evidence, on_server, began)
+
+
+def measure_own_models(
+    run: TrainedRun,
+    course: str,
+    request: ForgetRequest,
+    cohort: Cohort,
+    settings: AuditSettings,
+    reference_course: str | None = None,
+    name: str = "model",
+) -> Measurement:
+    """Measure the models that the remaining clients keep; figures are means over these.
+
+    Parameters
+    ----------
+    run, request, cohort, settings, name
+        As for `measure`; the clients that were forgotten are not asked.
+    course
+        The course of training whose models are measured.
+    reference_course
+        That of the retrained models; None where it is the same, or there is none.
+    """
+    began = time.perf_counter()
+    questions = OwnModelQuestions(request, cohort, reference_course, run.forgotten, run.test)
+    asked = cohort.without([*request.clients, *run.forgotten_clients]).on_course(course)
+    evidence = gather(asked, questions, f"audit of {name}")
+    missing = {i: reason for i, reason in evidence.missing.items() if i not in request.clients}
+    evidence = Evidence(evidence.answers, missing)
+    tested = questions.tested()
+    on_test = _OnServer(tested.y, tested.probability, tested.correct)
+    return _measurement(run, request, settings, evidence, on_test, began)
+
+
+def _measurement(
+    run: TrainedRun,
+    request: ForgetRequest,
+    settings: AuditSettings,
+    evidence: Evidence,
+    on_server: "_OnServer",
+    began: float,
+) -> Measurement:
     forget_correct, retain_correct = evidence.correct
     classes = Drop.joined(each.drop for each in (request, *run.forgotten)).classes
     test_correct = on_server.correct[~selection_mask(on_server.y, classes, ())]

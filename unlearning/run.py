@@ -51,6 +51,11 @@ class TrainedRun:
         Which parameters may differ from zero, shape [layout.size], bool; None for a dense model.
     mask_origin
         How the mask was chosen, as ``forget.prune`` names it; empty for a dense model.
+    client_models
+        Whether each client keeps a model of its own; `initial` and `final` are then what the server has of
+        the strategy, and no model.
+    course
+        The clients' course of training that `final` belongs to; empty: the run's own.
     forgotten
         What was forgotten before: `final` is the result of the last of these requests, and whatever is made
         from here on leaves all of them out.
@@ -72,6 +77,8 @@ class TrainedRun:
     device: torch.device = torch.device("cpu")
     mask: Tensor | None = None
     mask_origin: str = ""
+    client_models: bool = False
+    course: str = ""
     forgotten: tuple[ForgetRequest, ...] = ()
 
     @property

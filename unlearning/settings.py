@@ -55,6 +55,10 @@ class ForgetSettings(Settings):
     teacher_filter
         Distillation: share of the public data left out, in [0, 1), where teacher and student disagree most;
         neutral 0.
+    redistill_start
+        `redistill`: ``transferred``, the models of before the first round, or ``now``, the present ones.
+    redistill_rounds
+        `redistill`: how many of the last kept rounds are replayed, at least 0; 0: all.
     post_training_rounds
         Distillation: federated rounds of the remaining clients afterwards, at least 0; neutral 0.
     skew_alpha
@@ -120,6 +124,8 @@ class ForgetSettings(Settings):
     temperature: float = Field(default=3.0, gt=0)
     hard_label_weight: float = Field(default=0.1, ge=0)
     teacher_filter: float = Field(default=0.0, ge=0, lt=1)
+    redistill_start: Literal["transferred", "now"] = "transferred"
+    redistill_rounds: int = Field(default=0, ge=0)
     post_training_rounds: int = Field(default=0, ge=0)
     skew_alpha: float = Field(default=0.07, ge=0, le=1)
     skew_theta: float = Field(default=1.0, ge=0)

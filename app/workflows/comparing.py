@@ -105,6 +105,10 @@ def compare(
         If a method cannot serve the request, before any work.
     """
     opened = OpenedRun.of(folder, observer)
+    if opened.run.client_models:
+        raise BadInput(
+            f"run '{folder.name}': compare needs one model that all clients share; use lethe forget --audit"
+        )
     if opened.run.mask is not None:
         raise BadInput(f"run '{folder.name}' is pruned; compare the run it came from, with --prune")
     work = _Work(_checked(contest, opened.run), observer or Quiet())

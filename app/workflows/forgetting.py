@@ -11,6 +11,7 @@ from torch import Tensor
 from app import session as sessions
 from app.answers import AUDIT, CERTIFICATE, RESULT, answer_name, read_answer
 from app.certificates import certify
+from app.course_states import keep_states, restore_states
 from app.keys import signing_key
 from app.report.triggered import TriggeredImage, write_triggered
 from app.session import Session
@@ -79,7 +80,7 @@ class OpenedRun:
             answer = read_answer(self.folder, after)
             final = run.layout.flatten(read_sealed(answer.model_path).tensors)
             forgotten = (*answer.forgotten, answer.request)
-            run = replace(run, final=final, train_seconds=answer.seconds, forgotten=forgotten)
+            run = replace(run, final=final, train_seconds=answer.seconds, forgotten=forgotten, course=after)
         return replace(self, run=run, after=after)
 
     def name_of(self, request: ForgetRequest, method: str) -> str:
@@ -96,11 +97,16 @@ class OpenedRun:
         """Serve a request, write its folder and return the folder's name."""
         name, key = self.name_of(request, method), self.key()
         progress = told(self.observer, f"{method} {request.name}")
+        if self.run.client_models and cohort is not None:
+            restore_states(self.folder, cohort.grid, besides=name)
+            cohort = cohort.on_course(name)
         result = forgetting.forget(self.run, request, method, settings, cohort, progress)
         path = self.folder.forget_folder(name)
         for stale in (CERTIFICATE, AUDIT):
             (path / stale).unlink(missing_ok=True)
         write_sealed(path / MODEL, self.run.layout.unflatten(result.flat))
+        if self.run.client_models and cohort is not None:
+            keep_states(path, cohort.grid, name)
         before = {"after": self.after, "forgotten": [each.to_json() for each in self.run.forgotten]}
         files.write_json(path / RESULT, {**result.to_json(), **before})
         certify(self.folder, name, key)
@@ -115,7 +121,9 @@ class OpenedRun:
         retrained, key = self.name_of(request, "retrain"), self.key()
         if not (self.folder.forget_folder(retrained) / RESULT).exists():
             self.forget(request, "retrain", self.session.config.forget, cohort)
-        models = {"before": AuditedModel(self.run.final, self.run.train_seconds)}
+        if self.run.client_models:
+            restore_states(self.folder, cohort.grid)
+        models = {"before": AuditedModel(self.run.final, self.run.train_seconds, self.after)}
         models |= {method: self._made(request, method) for method in [*methods, "retrain"]}
         models |= self.other_seeds(request, settings.seeds, cohort)
         self.observer.phase(f"audit {request.name}", 1)
@@ -138,6 +146,10 @@ class OpenedRun:
 
     def other_seeds(self, request: ForgetRequest, count: int, cohort: Cohort) -> dict[str, AuditedModel]:
         """Return retrainings for a request with other seeds, by their name in an audit."""
+        if count and self.run.client_models:
+            raise BadInput(
+                f"audit.seeds: given {count}, but other seeds need one model that all clients share"
+            )
         models = {}
         for seed in other_seeds.seeds_of(self.run, count):
             name = f"{other_seeds.PREFIX}{seed}"
@@ -155,7 +167,7 @@ class OpenedRun:
                 f"run '{self.folder.name}': {request.name} was not forgotten by {method}; do that first"
             )
         flat = self.run.layout.flatten(read_sealed(path / MODEL).tensors)
-        return AuditedModel(flat, float(files.read_json(path / RESULT)["seconds"]))
+        return AuditedModel(flat, float(files.read_json(path / RESULT)["seconds"]), path.name)
 
 
 def told(observer: Observer, title: str) -> Progress:
@@ -272,7 +284,7 @@ def _earlier(document: Mapping[str, Any], columns: Mapping[str, str]) -> dict[st
 
 def triggered_images(run: TrainedRun, models: Mapping[str, Tensor]) -> list[TriggeredImage]:
     """Return a few triggered test images with what each model calls them; none where there was no attack."""
-    if run.trigger is None or run.test is None:
+    if run.trigger is None or run.test is None or run.client_models:
         return []
     triggered = triggered_test(run.test, run.trigger)
     triggered = triggered.subset(

@@ -32,6 +32,10 @@ LOGITS = "logits"
 """Array, both ways. Answers to the alignment subset or their consensus, shape [n, classes], float32."""
 ALIGNMENT = "alignment"
 """list[int], server to client. Positions in the public data."""
+ORIGIN = "origin-course"
+"""str, server to client, where a course of training starts from another: its name; empty: the run's own."""
+FROM_START = "from-start"
+"""bool, server to client, beside `ORIGIN`. Whether it starts from what that was before its first round."""
 MEASURE = "measure"
 """bool, server to client. Whether the client shall report its accuracy on the test data."""
 BASELINE = "baseline-accuracy"
@@ -220,10 +224,23 @@ def digest_loss(logits: Tensor, consensus: Tensor, settings: StrategySettings) -
 def present_model(work: ClientWork) -> tuple[nn.Module, dict[str, float | int]]:
     """Return the client's model, made by transfer learning where it has none, and what is to be reported."""
     model = work.build_model()
-    if work.client_state.read_model(model):
+    if work.client_state.read_model(model) or _started_from_another_course(work, model):
         return model, {}
     transfer(work, model)
-    return model, ({ANEW: 1} if work.server_round > 1 else {})
+    expected = work.server_round == 1 or work.config.get(FROM_START, False)
+    return model, ({} if expected else {ANEW: 1})
+
+
+def _started_from_another_course(work: ClientWork, model: nn.Module) -> bool:
+    """Begin a course with the model that another one has or began with; False where there is none."""
+    if ORIGIN not in work.config:
+        return False
+    origin = ClientState(work.state, str(work.config[ORIGIN]))
+    if not origin.read_model(model, transferred=bool(work.config.get(FROM_START, False))):
+        return False
+    work.client_state.write_model(model)
+    work.client_state.write_figures(origin.figures)
+    return True
 
 
 def transfer(work: ClientWork, model: nn.Module) -> None:

@@ -22,6 +22,12 @@ _MODEL = "model"
 _TRANSFERRED = "transferred"
 
 
+def records_of(state: RecordDict, course: str) -> RecordDict:
+    """Return those records of a client's state that belong to a course of training."""
+    names = {PREFIX + course, _FIGURES + course}
+    return RecordDict({name: record for name, record in state.items() if name in names})
+
+
 class ClientState:
     """The records of one course of training in a client's state.
 

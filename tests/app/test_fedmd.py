@@ -13,11 +13,13 @@ from torch import nn
 from app.config import RunConfig
 from app.session import CLIENT_APP, PREPARE, Session
 from app.simulation import LocalGrid
-from app.workflows import resume, train
+from app.workflows import Contest, audit, compare, forget, resume, train
 from app.workflows.observer import Quiet
 from strategies.cohort import Cohort
 from strategies.errors import BadInput
 from strategies.run_folder import RunFolder
+from unlearning.request import ForgetRequest
+from unlearning.settings import AuditSettings, ForgetSettings
 
 SMALL = (
     "strategy.name=fedmd",
@@ -161,3 +163,29 @@ def test_the_summary_names_the_clients_models(finished: RunFolder) -> None:
     summary = json.loads((finished.path / "summary.json").read_text())
     assert summary["model"]["names"] == ["cnn-4-8@0.2", "mlp-16"]
     assert summary["final"]["collaboration-gain"] == finished.read_metrics()[-1]["collaboration-gain"]
+
+
+def test_a_client_is_forgotten_and_the_others_models_are_measured(finished: RunFolder) -> None:
+    """Against retraining without it; the run's own models stay as they are."""
+    request = ForgetRequest(clients=("1",))
+    before = (finished.path / "checkpoint.safetensors").read_bytes()
+    name = forget(finished, request, ForgetSettings(method="redistill"))
+    report = audit(finished, request, ["redistill"], AuditSettings())
+    assert (finished.path / "checkpoint.safetensors").read_bytes() == before
+    assert (finished.path / "forget" / name / "clients.safetensors").exists()
+    measured = report.measurements
+    for model in ("before", "redistill", "retrain"):
+        assert (measured[model].num_forget, measured[model].num_retain) == (2 * 40, 2 * 40)
+        assert measured[model].num_test == 2 * 100
+        assert list(measured[model].client_accuracy) == ["0", "2"]
+        assert not measured[model].missing
+    comparison = report.comparisons["redistill"]
+    assert comparison.disparity is not None
+    assert comparison.parameter_distance is None
+    final = finished.read_metrics()[-1]["clients"]
+    mean = (final["0"]["accuracy"] + final["2"]["accuracy"]) / 2
+    assert measured["before"].test_accuracy == pytest.approx(mean)
+    with pytest.raises(BadInput, match="other seeds need one model"):
+        audit(finished, request, ["redistill"], AuditSettings(seeds=1))
+    with pytest.raises(BadInput, match="compare needs one model"):
+        compare(finished, Contest(request))

@@ -11,6 +11,7 @@ from unlearning.methods import (
     influence,
     l1_sparse,
     negate,
+    redistill,
     retrain,
     subtract,
 )
@@ -28,6 +29,7 @@ _MODULES = (
     fisher,
     fedosd,
     negate,
+    redistill,
     retrain,
 )
 

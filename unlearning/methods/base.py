@@ -21,7 +21,7 @@ from unlearning.request import ForgetRequest, Kind
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
 
-LogNeed = Literal["none", "norms", "sum", "full"]
+LogNeed = Literal["none", "norms", "sum", "kept", "full"]
 
 
 class Progress(Protocol):
@@ -39,7 +39,8 @@ class Needs:
     ----------
     log
         ``none``; ``norms``: the weight and norm of each update are enough, which every log keeps; ``sum``: so
-        is the running Σ weight·update of each client; ``full``: the updates of every round are read.
+        is the running Σ weight·update of each client; ``kept``: what clients sent in some rounds, whatever
+        the strategy made of it; ``full``: the updates of every round are read.
     public
         Whether the server needs data of its own.
     remaining
@@ -49,6 +50,9 @@ class Needs:
     rebuilds
         Whether the model is made anew from the initial one and what was logged, which holds all classes and
         examples: such a method cannot follow a request that named some.
+    models
+        Whose models it works on: ``global``, the one that all clients share; ``client``, those that clients
+        keep to themselves; or ``any``.
     """
 
     log: LogNeed = "none"
@@ -56,6 +60,7 @@ class Needs:
     remaining: bool = False
     forgotten: bool = False
     rebuilds: bool = False
+    models: Literal["global", "client", "any"] = "global"
 
 
 @dataclass(frozen=True)

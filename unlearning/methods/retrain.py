@@ -35,6 +35,6 @@ METHOD = Method(
     cost="all rounds of the run, every remaining client in each",
     serves=frozenset({"client", "class", "sample"}),
     refusal="",
-    needs=lambda settings: Needs(remaining=True),
+    needs=lambda settings: Needs(remaining=True, models="any"),
     run=retrained,
 )

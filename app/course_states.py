@@ -1,0 +1,76 @@
+"""What simulated clients keep of their own models after a run, and after each forgetting.
+
+A deployed client's state lies with its SuperNode. In a simulation somebody must keep it between two commands:
+the run's checkpoint holds the clients' states as the run left them, and each forgetting adds a file of its
+own with the models that the clients made for it. The run's own are never changed.
+"""
+
+from pathlib import Path
+
+import torch
+from flwr.app import RecordDict
+from flwr.serverapp import Grid
+
+from app.answers import answer_paths
+from app.simulation import LocalGrid, codec
+from strategies.errors import BadInput
+from strategies.fedmd.state import records_of
+from strategies.run_folder import RunFolder
+from strategies.tensor_file import read_sealed, write_sealed
+
+CLIENTS = "clients.safetensors"
+"""Name of the file in a forgetting's folder."""
+
+
+def restore_states(folder: RunFolder, grid: Grid, besides: str = "") -> None:
+    """Give simulated clients the models back that they had after the run and after each forgetting.
+
+    Parameters
+    ----------
+    folder
+        Of the finished run.
+    grid
+        Where the clients are; nothing is done on a grid whose clients keep their states themselves.
+    besides
+        Name of a forgetting that is about to be made anew, whose models are left out.
+
+    Raises
+    ------
+    BadInput
+        If the clients' models were erased.
+    """
+    if not isinstance(grid, LocalGrid):
+        return
+    checkpoint = folder.read_checkpoint()
+    if checkpoint is None or not checkpoint.client_states:
+        raise BadInput(
+            f"run '{folder.name}': the clients' models lie in its checkpoint, which is gone; train it again"
+        )
+    states = {int(node): codec.load(state) for node, state in checkpoint.client_states.items()}
+    for path in answer_paths(folder):
+        if path.name != besides and (path / CLIENTS).exists():
+            for node, tensor in read_sealed(path / CLIENTS).tensors.items():
+                states.setdefault(int(node), RecordDict()).update(codec.load(tensor.numpy().tobytes()))
+    grid.restore_client_states({node: codec.dump(state) for node, state in states.items()})
+
+
+def keep_states(path: Path, grid: Grid, course: str) -> None:
+    """Write down the models that simulated clients made in a course of training.
+
+    Parameters
+    ----------
+    path
+        The forgetting's folder.
+    grid
+        Where the clients are.
+    course
+        Name of the course.
+    """
+    if not isinstance(grid, LocalGrid):
+        return
+    made = {node: records_of(codec.load(state), course) for node, state in grid.client_states().items()}
+    contents = {str(node): codec.dump(records) for node, records in made.items() if records}
+    write_sealed(
+        path / CLIENTS,
+        {node: torch.frombuffer(bytearray(data), dtype=torch.uint8) for node, data in contents.items()},
+    )

@@ -1,0 +1,117 @@
+"""Forgetting a client in FedMD: the others digest the logged consensus again, recomputed without it.
+
+Not in a paper. In FedMD (Li, Wang, arXiv 1910.03581; see `strategies.fedmd`) a client reaches the others only
+through the consensus on public data. The log holds every client's answers, so for each kept round t
+
+    f̃'_t(x) = Σ_{k ≠ target} c_k f_k,t(x),   Σ_{k ≠ target} c_k = 1
+
+is known without asking anybody; the remaining clients digest f̃'_t on the same public examples and revisit
+their own data, with the settings of the run. They start from the model that they had before the first round
+(``redistill-start = "transferred"``), which never heard of the target, or from the one they have now.
+
+Differs from retraining: no questions are asked, and the answers that the others gave after the first round
+came from models that had digested the target's. Guarantee: approximate; what the target taught the others
+may come back through their later answers, or, from ``now``, stay. Needs: the log of every round or some of
+them, and the remaining clients online. Cost: one visit to every remaining client per replayed round, half of
+a round's messages; from ``transferred`` also the transfer learning, where clients did not keep that model
+(``strategy.keep-transferred``).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from flwr.app import ConfigRecord, RecordDict
+from torch import Tensor
+
+from strategies import wire
+from strategies.errors import LetheError
+from strategies.fedmd import client
+from strategies.fedmd.server import FedMD, means
+from strategies.update_log import UpdateLog
+from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
+from unlearning.methods.federated import absence_notes
+
+
+def kept_answers(
+    log: UpdateLog, server_round: int, gone: frozenset[str], num_classes: int
+) -> dict[str, Tensor]:
+    """Return the logged answers of a round by client-id, shape [n, classes] each, without some clients'."""
+    ids = [e.client_id for e in log.entries(server_round) if e.client_id not in gone]
+    return {i: log.delta(server_round, i).view(-1, num_classes) for i in ids}
+
+
+@dataclass
+class _Replay:
+    """The replay of a job: what each round's messages say, and what came of them."""
+
+    job: ForgetJob
+    strategy: FedMD
+    rounds: list[int]
+
+    def round(self, server_round: int, consensus: Tensor) -> dict[str, dict[str, float]]:
+        """Let the remaining clients digest a round's consensus; return what they report."""
+        job = self.job
+        config = ConfigRecord(
+            {
+                wire.SERVER_ROUND: server_round,
+                client.ALIGNMENT: self.strategy.alignment(server_round).tolist(),
+                client.ORIGIN: job.run.course,
+                client.FROM_START: job.settings.redistill_start == "transferred",
+                client.MEASURE: server_round == self.rounds[-1],
+            }
+        )
+        arrays = wire.record_of({client.LOGITS: consensus})
+        content = RecordDict({wire.ARRAYS: arrays, wire.CONFIG: config})
+        scope = f"redistill round {server_round}"
+        replies = job.remaining().ask(client.DIGEST, content, scope=scope)
+        found = {
+            r.client_id: dict(wire.iter_numbers(r.message.content.metric_records[wire.METRICS]))
+            for r in replies
+        }
+        if not found:
+            raise LetheError(f"forgetting {job.request.name}: no client took part in {scope}")
+        return found
+
+
+def redistilled(job: ForgetJob) -> Outcome:
+    """Recompute the consensus of the kept rounds and have the remaining clients digest it."""
+    run, log = job.run, job.run.log
+    if log is None or run.plan.build is None:
+        raise RuntimeError("needs were not checked")
+    if job.absent and job.absent == job.request.named_clients:
+        return Outcome(run.final.clone(), absence_notes(job), {"unchanged": 1})
+    strategy = run.plan.build(run.plan, 1.0)
+    if not isinstance(strategy, FedMD):
+        raise RuntimeError("needs were not checked")
+    rounds = log.kept_rounds()[-job.settings.redistill_rounds :]
+    replay = _Replay(job, strategy, rounds)
+    consensus, reports = torch.zeros(0), dict[str, dict[str, float]]()
+    for number, server_round in enumerate(rounds, start=1):
+        answers = kept_answers(log, server_round, frozenset(job.gone), run.num_classes)
+        if answers:
+            consensus = strategy.consensus(answers)
+            reports = replay.round(server_round, consensus)
+        job.progress(number, len(rounds), means(list(reports.values())))
+    if not reports:
+        raise LetheError(f"forgetting {job.request.name}: nobody else answered in the last kept round")
+    return Outcome(consensus.flatten(), absence_notes(job), _details(job, rounds, reports))
+
+
+def _details(
+    job: ForgetJob, rounds: list[int], reports: Mapping[str, Mapping[str, float]]
+) -> dict[str, object]:
+    figures = means([dict(report) for report in reports.values()])
+    return {"rounds": len(rounds), "start": job.settings.redistill_start, **figures}
+
+
+METHOD = Method(
+    name="redistill",
+    summary="FedMD: the others digest the logged consensus again, recomputed without the client",
+    guarantee="approximate: later answers of the others came from models that had digested the client's",
+    cost="one visit to every remaining client per replayed round, half of the round's messages",
+    serves=frozenset({"client"}),
+    refusal="the log holds a client's answers, not what each class or example of its data did to them",
+    needs=lambda settings: Needs(log="kept", remaining=True, rebuilds=True, models="client"),
+    run=redistilled,
+)
