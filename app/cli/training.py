@@ -60,7 +60,7 @@ def demo(
         result = workflows.demo(observer, placed)
     if json:
         paths = {"run": result.folder.name, "path": str(result.folder.path), "report": str(result.report)}
-        output.print_json({**paths, "table": result.table})
+        output.print_json({**result.table, **paths})
     else:
         output.print_comparison(result.table)
         output.print_line("one run with one seed: differences of a point or so may be chance")

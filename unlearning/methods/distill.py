@@ -44,7 +44,7 @@ STARTS = {method.name: method for method in (subtract.METHOD, fast_fedul.METHOD)
 class DistillSettings(Settings):
     """Distillation on the server; fields and their meaning as in `ForgetSettings`."""
 
-    epochs: int = Field(default=20, ge=0)
+    epochs: int = Field(default=10, ge=0)
     learning_rate: float = Field(default=0.01, gt=0)
     batch_size: int = Field(default=32, ge=1)
     temperature: float = Field(default=3.0, gt=0)
