@@ -89,8 +89,8 @@ class DataSettings(Settings):
     size
         Side in pixels that images are scaled to, public and test data as well; neutral 0: as they are.
     partition
-        ``iid``, ``dirichlet``, ``shards``, ``pathological``, or ``kinds``: one kind of each class of
-        ``classes`` for a client.
+        ``iid``, ``dirichlet``, ``shards``, ``pathological``; ``kinds``: one kind of each class of ``classes``
+        for a client; or ``half-blind``: every second client has no example of the second half of the classes.
     alpha
         ``dirichlet``: concentration, above 0; the larger, the closer to ``iid``.
     shards_per_client
@@ -125,7 +125,7 @@ class DataSettings(Settings):
     clients: int = Field(default=0, ge=0)
     classes: str = ""
     size: int = Field(default=0, ge=0)
-    partition: Literal["iid", "dirichlet", "shards", "pathological", "kinds"] = "iid"
+    partition: Literal["iid", "dirichlet", "shards", "pathological", "kinds", "half-blind"] = "iid"
     alpha: float = Field(default=0.5, gt=0)
     shards_per_client: int = Field(default=2, ge=1)
     classes_per_client: int = Field(default=2, ge=1)

@@ -47,6 +47,9 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "transfer": _benchmark(
         "transfer", "Forget source classes that hurt, then transfer to another task, and compare."
     ),
+    "fedmd": _benchmark(
+        "fedmd", "FedMD with ten different models: gain, gap to pooled data, upload, consensus, forgetting."
+    ),
     "simulation": _benchmark(
         "simulation", "Time two training jobs: the local simulation, a plain torch loop, pfl, Flower on Ray."
     ),

@@ -4,8 +4,9 @@
 spreads each class by a Dirichlet draw of concentration alpha (Yurochkin et al., arXiv 1905.12022),
 ``shards`` deals out label-sorted shards of one size (McMahan et al., arXiv 1602.05629), ``pathological``
 gives each client a few classes, ``kinds`` one of the kinds that each class was made of (the non-IID case of
-Li, Wang, arXiv 1910.03581: every client knows another sort of the same superclasses). Every example goes to
-one client and every client gets at least one, or the partition is refused.
+Li, Wang, arXiv 1910.03581: every client knows another sort of the same superclasses); with ``half-blind``
+every second client lacks the second half of the classes. Every example goes to one client and every client
+gets at least one, or the partition is refused.
 """
 
 import warnings
@@ -24,6 +25,7 @@ _SMALLEST_PARTITION = 1
 _HINTS = {
     "dirichlet": "raise data.alpha (it is {0.alpha}) or lower data.clients",
     "shards": "lower data.shards-per-client (it is {0.shards_per_client}) or data.clients",
+    "half-blind": "lower data.clients",
     "kinds": "make classes of several kinds by data.classes = 'a+b, c+d', and lower data.clients",
     "pathological": "change data.classes-per-client (it is {0.classes_per_client}) or data.clients; fewer "
     "clients than classes reach clients + classes-per-client − 1 classes",
@@ -72,13 +74,30 @@ def partition_indices(
     order = numpy_generator(seed, "data", "order").permutation(len(labels))
     if settings.partition == "iid":
         parts = np.array_split(order, num_clients)
-    elif settings.partition == "kinds":
-        parts = [order[part] for part in _by_kind(labels[order], kinds, order, num_clients)]
+    elif settings.partition in ("kinds", "half-blind"):
+        by_kind = settings.partition == "kinds"
+        split = (
+            _by_kind(labels[order], kinds, order, num_clients)
+            if by_kind
+            else _half_blind(labels[order], num_clients)
+        )
+        parts = [order[part] for part in split]
         if min(len(part) for part in parts) < _SMALLEST_PARTITION:
             raise _refusal(labels, settings, num_clients)
     else:
         parts = [order[part] for part in _split_by_label(labels[order], settings, num_clients, seed)]
     return [np.sort(part) for part in parts]
+
+
+def _half_blind(labels: np.ndarray, num_clients: int) -> list[np.ndarray]:
+    """Return each client's positions: of the second half of the classes, clients 1, 3, … have none."""
+    late = labels >= (int(labels.max()) + 2) // 2
+    shared = np.array_split(np.flatnonzero(~late), num_clients)
+    seeing = np.array_split(np.flatnonzero(late), (num_clients + 1) // 2)
+    return [
+        np.concatenate([part, seeing[client // 2]]) if client % 2 == 0 else part
+        for client, part in enumerate(shared)
+    ]
 
 
 def _by_kind(

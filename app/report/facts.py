@@ -47,7 +47,12 @@ def in_short(record: RunRecord) -> Iterator[str]:
     model, data = (record.settings.get(key, MISSING) for key in ("model.name", "data.name"))
     clients = record.summary.get("clients")
     who = f"{count(len(clients), 'client')} trained" if clients else "Clients are training"
-    yield f"{who} the model '{model}' together on the data set '{data}'{_rate(record, 'test-accuracy')}."
+    if record.settings.get("strategy.name") == "fedmd":
+        gain = _last(record, "collaboration-gain")
+        gained = "" if gain is None else f", {number(gain)} points above what each had alone"
+        yield f"{who} models of their own on the data set '{data}'{_rate(record, 'test-accuracy')}{gained}."
+    else:
+        yield f"{who} the model '{model}' together on the data set '{data}'{_rate(record, 'test-accuracy')}."
     if record.poisoned:
         attackers = wording.listed(sorted(record.poisoned, key=client_sort_key))
         rate = _rate(record, "attack-success-rate")
@@ -73,8 +78,7 @@ def facts(record: RunRecord) -> Iterator[tuple[str, str]]:
     yield "Rounds", f"{_completed(record)} of {settings.get('run.rounds', MISSING)}"
     yield from _data_facts(summary, settings)
     model = summary.get("model") or {}
-    parameters = f", {model['parameters']:,} parameters" if "parameters" in model else ""
-    yield "Model", f"{settings.get('model.name', MISSING)}{parameters}"
+    yield "Model", _model_fact(model, settings)
     for name, key in (("Test accuracy", "test-accuracy"), ("Attack success rate", "attack-success-rate")):
         if (value := _last(record, key)) is not None:
             yield f"{name}, last evaluated", f"{number(value)} %"
@@ -82,6 +86,13 @@ def facts(record: RunRecord) -> Iterator[tuple[str, str]]:
     yield "Attack", _attack_fact(record)
     yield "Seed", str(settings.get("run.seed", MISSING))
     yield "Device", str(settings.get("run.device", MISSING))
+
+
+def _model_fact(model: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    if settings.get("strategy.name") == "fedmd":
+        return f"one per client: {settings.get('strategy.models', MISSING)}"
+    parameters = f", {model['parameters']:,} parameters" if "parameters" in model else ""
+    return f"{settings.get('model.name', MISSING)}{parameters}"
 
 
 def _data_facts(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

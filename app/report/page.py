@@ -11,6 +11,7 @@ from markupsafe import Markup
 from app import compared, wording
 from app.report import contest, facts, figures
 from app.report.canvas import Picture
+from app.report.client_models import client_models
 from app.report.contents import RETRAIN, Forgetting, RunRecord, read_run
 from app.report.forgetting_view import Row, class_names, view
 from app.report.template import PAGE, STYLE_SHEET
@@ -103,6 +104,7 @@ def _context(record: RunRecord) -> dict[str, Any]:
         "explained": any(f.audit is not None for f in record.forgettings),
         "disparity_meaning": DISPARITY,
         "learning": figures.learning_curve(record.rounds),
+        "client_models": client_models(record.rounds),
         "contributions": contributions and figures.contribution_map(record, contributions),
         "averaging": contributions is None or contributions.averaging,
         "labels": figures.label_map(record, class_names(record)),

@@ -257,6 +257,26 @@ without the forgotten data. It is what perfect forgetting gives.</p>
 {% if learning %}{{ picture(learning) }}{% else %}<p>No round was evaluated.</p>{% endif %}
 </section>
 
+{% if client_models %}
+<section id="client-models">
+<h2>Clients' own models</h2>
+{{ picture(client_models.picture) }}
+<div class="scroll"><table>
+<caption>Test accuracy before the first round, after the last, and with all clients' data.</caption>
+<thead><tr><th scope="col">client</th>
+{% for column in client_models.columns %}
+<th scope="col" class="num">{{ column }}</th>
+{% endfor %}</tr></thead>
+<tbody>
+{% for row in client_models.rows %}
+<tr><th scope="row">{{ row.label }}</th>
+{% for text in row.cells %}<td class="num">{{ text }}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody>
+</table></div>
+</section>
+{% endif %}
+
 <section id="contributions">
 <h2>What each client contributed</h2>
 {% if contributions %}

@@ -255,6 +255,12 @@ class _Training:
         for fault in result.faults:
             self._observer.note(f"client {fault.client_id}, {fault.scope}: {fault.reason}")
 
+    def _client_figures(self) -> dict[str, Any]:
+        """Return what each client last reported of a model of its own."""
+        lines = self._folder.read_metrics()
+        latest = {i: figures for line in lines for i, figures in (line.get("clients") or {}).items()}
+        return {"client-models": latest} if latest else {}
+
     def _summary(self) -> dict[str, Any]:
         config, data = self._session.config, self._session.server_data
         trigger = self._session.trigger
@@ -283,6 +289,7 @@ class _Training:
                 "size": trigger.size,
             },
             "final": self._last,
+            **self._client_figures(),
             "privacy": None
             if self._privacy is None
             else privacy_summary(config.privacy, self._privacy, list(self._cohort.clients)),

@@ -180,7 +180,7 @@ def test_flower_overrides_a_manifest(manifest: str) -> None:
 
 
 def test_every_shipped_config_parses() -> None:
-    assert len(SHIPPED_CONFIGS) == 0
+    assert len(SHIPPED_CONFIGS) == 3
     for path in SHIPPED_CONFIGS:
         RunConfig.from_toml(path)
 

@@ -162,6 +162,7 @@ def test_keys_that_contradict_each_other_are_refused(tmp_path: Path, override: s
 def test_the_summary_names_the_clients_models(finished: RunFolder) -> None:
     summary = json.loads((finished.path / "summary.json").read_text())
     assert summary["model"]["names"] == ["cnn-4-8@0.2", "mlp-16"]
+    assert summary["client-models"] == finished.read_metrics()[-1]["clients"]
     assert summary["final"]["collaboration-gain"] == finished.read_metrics()[-1]["collaboration-gain"]
 
 

@@ -69,3 +69,11 @@ def test_classes_and_sizes_that_are_not_there_are_refused() -> None:
     table = DataSet("table", Pool(torch.rand(4, 3), torch.arange(4)), None, numbered(4))
     with pytest.raises(BadInput, match=re.escape("data.size: given 8")):
         shaped(table, (), 8)
+
+
+def test_every_second_client_is_blind_to_the_second_half() -> None:
+    labels = np.arange(100) % 5
+    parts = partition_indices(labels, DataSettings(partition="half-blind"), 4, 0)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(100))
+    seen = [set(labels[part].tolist()) for part in parts]
+    assert seen == [{0, 1, 2, 3, 4}, {0, 1, 2}, {0, 1, 2, 3, 4}, {0, 1, 2}]
