@@ -31,6 +31,8 @@ def describe(message: Message, context: Context) -> Message:
     node = Node.of(message, context)
     partitions = int(str(context.node_config.get(wire.NUM_PARTITIONS, 0)))
     config: dict[str, bool | int | float | str] = {wire.NUM_PARTITIONS: partitions}
+    if (keep := node.own("strategy.keep")) is not None:
+        config[wire.KEEP] = keep
     try:
         examples = node.examples()
         if node.config.strategy.name == fedmd_node.NAME:

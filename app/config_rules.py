@@ -110,6 +110,8 @@ CONDITIONS = (
         lambda name: str(name).startswith(FLWR_PREFIX),
         f'strategy.name = "{FLWR_PREFIX}<ClassName>"',
     ),
+    _only("strategy.keep strategy.keeps strategy.score strategy.refresh", "strategy.name", "pruned-dp"),
+    _only("strategy.score-source", "strategy.score", "fisher"),
     _only(_PRIVATE_KEYS, "privacy.unit", "example", "client-local", "client-central"),
     _only("privacy.client-sampling", "privacy.unit", "client-central"),
     _only("privacy.ledger", "privacy.unit", "example", "client-local"),
@@ -172,6 +174,8 @@ def check_contradictions(flat: Mapping[str, Scalar], defaults: Mapping[str, Scal
         )
     if flat["privacy.unit"] != "none":
         _check_privacy(flat)
+    if flat["strategy.name"] == "pruned-dp":
+        _check_pruned(flat)
     _check_cohort(int(flat["selection.min-clients"]), int(flat["data.clients"]))
 
 
@@ -203,6 +207,24 @@ def _check_fedmd(flat: Mapping[str, Scalar]) -> None:
         raise BadInput(
             'log.retention: given "sum", but with fedmd every round is about other examples, whose answers '
             'have no meaningful sum; allowed "full" or "interval:<k>"'
+        )
+
+
+def _check_pruned(flat: Mapping[str, Scalar]) -> None:
+    by_public = flat["strategy.score"] == "fisher" and flat["strategy.score-source"] == "public"
+    if by_public and _is_number(str(flat["data.public"])) and float(flat["data.public"]) == 0:
+        raise BadInput(
+            "data.public: given 0, but pruned-dp scores neurons on public data; give some, or "
+            'strategy.score-source = "global-model"'
+        )
+    if flat["privacy.unit"] == "client-central" and flat["privacy.client-sampling"] == "poisson":
+        raise BadInput(
+            'privacy.client-sampling: given "poisson", but pruned-dp divides each entry by the number of '
+            'clients asked for it, which Poisson sampling makes random; allowed "fixed"'
+        )
+    if flat["forget.prune"] != "none":
+        raise BadInput(
+            f"forget.prune: given {shown(flat['forget.prune'])}, but pruned-dp trains parts of a dense model"
         )
 
 

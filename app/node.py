@@ -26,6 +26,7 @@ from strategies.privacy.checks import planned_rounds
 from strategies.privacy.client import ClientPrivacy
 from strategies.seeds import torch_generator
 from strategies.settings import Scalar, split_list
+from strategies.subnetwork import hidden_groups, subnetwork, unpack_kept
 
 _CLIENTS_KEPT = 256
 """Clients whose poisoned examples a process keeps; the data sets themselves are cached by app.data."""
@@ -109,7 +110,8 @@ class Node:
         """Return the run's model on the run's device, with the given weights.
 
         One model per process serves all clients without weights given; it must not be kept beyond the
-        message. Where the message has a mask, the model holds it.
+        message. Where the message has a mask, the model holds it; where it names neurons, it is a model of
+        those alone.
         """
         shape = tuple(wire.config_list(self.message_config, wire.INPUT_SHAPE))
         num_classes = int(str(self.message_config[wire.NUM_CLASSES]))
@@ -117,6 +119,9 @@ class Node:
             return build_model(self.config.model, shape, num_classes, self.config.run.seed).to(self.device)
         packed = self.message_config.get(wire.MASK, b"")
         shared = _shared_model(self.config, shape, num_classes, packed if isinstance(packed, bytes) else b"")
+        positions = self.message_config.get(wire.POSITIONS)
+        if isinstance(positions, bytes):
+            return _part(shared.model, positions, arrays)
         flat = wire.flat_of(arrays, shared.layout)
         wire.load_flat(shared.model, flat if shared.mask is None else flat * shared.mask, shared.layout)
         return shared.model
@@ -132,8 +137,8 @@ class Node:
         settings = self.config.privacy
         if not settings.on:
             return None
-        own = self._own("privacy.epsilon")
-        folder = self._own("privacy.ledger")
+        own = self.own("privacy.epsilon")
+        folder = self.own("privacy.ledger")
         return ClientPrivacy(
             settings if folder is None else settings.model_copy(update={"ledger": str(folder)}),
             settings.budget_of(self.client_id, None if own is None else float(own)),
@@ -142,7 +147,7 @@ class Node:
             state,
         )
 
-    def _own(self, key: str) -> Scalar | None:
+    def own(self, key: str) -> Scalar | None:
         """Return what the node itself was configured with; Flower's own config has no dots in its keys."""
         return self.node_config.get(key, self.node_config.get(key.replace(".", "-")))
 
@@ -203,6 +208,15 @@ class _SharedModel:
     model: nn.Module
     layout: wire.Layout
     mask: Tensor | None
+
+
+def _part(model: nn.Module, positions: bytes, arrays: ArrayRecord) -> nn.Module:
+    """Return the smaller model of some neurons, with the given weights."""
+    groups = hidden_groups(model)
+    small = subnetwork(model, groups, unpack_kept(groups, positions))
+    layout = wire.Layout.of(small.state_dict())
+    wire.load_flat(small, wire.flat_of(arrays, layout), layout)
+    return small
 
 
 @lru_cache(maxsize=4)

@@ -17,16 +17,18 @@ from app.config import RunConfig
 from app.data import ServerData, load_public, load_server_data
 from app.models import build_model
 from app.node import pick_device
-from strategies import wire
+from strategies import pruned_dp, wire
 from strategies.backdoor import Trigger, default_trigger, triggered_test
 from strategies.cohort import ClientInfo, Cohort
 from strategies.errors import BadInput, RunCorrupt
 from strategies.evaluation import evaluate, predict_logits
 from strategies.fedmd.server import FedMD, ServerSide, initial_state
 from strategies.mask import flat_mask_of
+from strategies.pruned_dp import Pruning
 from strategies.rounds import TrainingPlan
 from strategies.run_folder import CONFIG, RunFolder
 from strategies.settings import Scalar, split_list
+from strategies.subnetwork import hidden_groups
 from strategies.update_log import UpdateLog
 from unlearning.run import TrainedRun
 
@@ -93,7 +95,16 @@ class Session:
             run.federated_evaluation,
             build=self._build_fedmd if self.has_client_models else None,
             privacy=self.config.privacy,
+            pruning=self._pruning(),
         )
+
+    def _pruning(self) -> Pruning | None:
+        settings = self.config.strategy
+        if settings.name != pruned_dp.NAME:
+            return None
+        model, public = self.model(), self.server_data.public
+        hidden_groups(model)
+        return Pruning(settings, model, self.config.run.seed, public)
 
     @property
     def has_client_models(self) -> bool:

@@ -38,6 +38,7 @@ class ClientInfo:
     num_examples: int
     label_counts: tuple[int, ...] = ()
     num_partitions: int = 0
+    keep: float | None = None
 
 
 @dataclass(frozen=True)
@@ -262,7 +263,9 @@ class Cohort:
             counts = tuple(int(n) for n in labels) if isinstance(labels, list) else ()
             partitions = int(str(config.get(wire.NUM_PARTITIONS, 0)))
             self._shared.nodes[node_id] = client_id
-            self._shared.clients[client_id] = ClientInfo(client_id, node_id, num_examples, counts, partitions)
+            self._shared.clients[client_id] = ClientInfo(
+                client_id, node_id, num_examples, counts, partitions, _share(config.get(wire.KEEP))
+            )
 
     def _refuse(self, node_id: int, client_id: str, scope: str, reason: str) -> None:
         self._shared.refused.add(node_id)
@@ -358,6 +361,11 @@ class Cohort:
 
     def _name(self, node_id: int) -> str:
         return self._shared.nodes.get(node_id, f"node {node_id}")
+
+
+def _share(value: object) -> float | None:
+    """Return a share in (0, 1] that a client told; None if it told none that can be used."""
+    return float(value) if isinstance(value, int | float) and 0 < value <= 1 else None
 
 
 def _total_bytes(messages: Sequence[Message]) -> int:

@@ -164,6 +164,8 @@ def first_line(text: str | None, limit: int = 200) -> str:
     return lines[0][:limit] if lines else "no reason given"
 
 
+ReferenceOf = Callable[[int], Reference | None]
+"""From a node to what it was sent."""
 Reject = Callable[[Message, str], None]
 """Told of each rejected reply and the reason."""
 
@@ -173,6 +175,7 @@ def checked(
     reference: Reference,
     reject: Reject,
     max_examples: Mapping[int, int] | None = None,
+    reference_of: ReferenceOf | None = None,
 ) -> Iterator[CheckedReply]:
     """Yield the usable replies one at a time, in the order they come; the others go to `reject`."""
     for message in replies:
@@ -181,7 +184,8 @@ def checked(
             continue
         try:
             limit = (max_examples or {}).get(message.metadata.src_node_id)
-            update = check_reply(message, reference, limit)
+            own = None if reference_of is None else reference_of(message.metadata.src_node_id)
+            update = check_reply(message, own or reference, limit)
         except Rejected as reason:
             reject(message, str(reason))
             continue
@@ -204,6 +208,8 @@ class GuardedStrategy(StrategyWrapper):
         Told the client-id of each reply that passes.
     mask
         Which parameters may change, shape [P], bool; None: all.
+    reference_of
+        From a node to what it was sent, where nodes are sent parts of the model; None: all get the same.
     """
 
     def __init__(
@@ -213,8 +219,10 @@ class GuardedStrategy(StrategyWrapper):
         max_examples: Mapping[int, int] | None = None,
         accept: Callable[[str], None] | None = None,
         mask: Tensor | None = None,
+        reference_of: ReferenceOf | None = None,
     ) -> None:
         super().__init__(inner)
+        self._reference_of = reference_of
         self._accept = accept
         self._mask = mask
         self._reject = reject
@@ -241,7 +249,7 @@ class GuardedStrategy(StrategyWrapper):
         """Pass on the replies that can be used."""
         if self._reference is None:
             raise RuntimeError("aggregate_train was called before configure_train")
-        good = checked(replies, self._reference, self._reject, self._max_examples)
+        good = checked(replies, self._reference, self._reject, self._max_examples, self._reference_of)
         return self.inner.aggregate_train(server_round, self._noted(good))
 
     def _noted(self, replies: Iterator[CheckedReply]) -> Iterator[CheckedReply]:

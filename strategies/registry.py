@@ -52,6 +52,11 @@ STRATEGIES: dict[str, StrategySpec] = {
         fedprox.train_client,
         "FedAvg with a proximal term, accepts partial local work",
     ),
+    "pruned-dp": StrategySpec(
+        lambda settings, bound: fedavg.FedAvg(bound),
+        fedavg.train_client,
+        "each client trains a smaller network of the most important neurons, and only that travels",
+    ),
 }
 
 

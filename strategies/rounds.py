@@ -17,9 +17,11 @@ from torch import Tensor
 from strategies import strategy_state, wire
 from strategies.cohort import Cohort, CohortGrid, Fault, Traffic
 from strategies.dropping import Drop, DroppingStrategy
+from strategies.errors import LetheError
 from strategies.guard import GuardedStrategy
 from strategies.privacy.server import ServerPrivacy
 from strategies.privacy.settings import PrivacySettings
+from strategies.pruned_dp import PrunedStrategy, Pruning, restored
 from strategies.registry import lookup
 from strategies.selection import select_clients
 from strategies.settings import SelectionSettings, StrategySettings
@@ -52,6 +54,8 @@ class TrainingPlan:
         only the server holds; None: as the registry does.
     privacy
         What is protected; clients read it from their own copy of the run config, too.
+    pruning
+        How the neurons are selected that each client trains; None: every client trains the whole model.
     """
 
     strategy: StrategySettings
@@ -63,6 +67,7 @@ class TrainingPlan:
     drop: Drop = Drop()
     build: "Callable[[TrainingPlan, float], Strategy] | None" = None
     privacy: PrivacySettings = PrivacySettings()
+    pruning: Pruning | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,8 @@ class RoundResult:
     privacy
         What every client has spent after the round (see `ServerPrivacy.to_json`); None where nothing is
         private.
+    neurons
+        Client-id -> which neurons it trains, as hexadecimal text; empty where all train the whole model.
     """
 
     round: int
@@ -102,6 +109,7 @@ class RoundResult:
     seconds: float
     clients: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     privacy: Mapping[str, Any] | None = None
+    neurons: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -118,12 +126,15 @@ class Start:
         The strategy's own memory after those rounds (see `strategy_state`).
     privacy
         What every client had spent after them, as in `RoundResult`.
+    neurons
+        Which neurons each client trained last, as in `RoundResult`.
     """
 
     arrays: ArrayRecord
     completed_rounds: int = 0
     strategy_tensors: Mapping[str, Tensor] = field(default_factory=dict)
     privacy: Mapping[str, Any] | None = None
+    neurons: Mapping[str, str] = field(default_factory=dict)
 
 
 Evaluate = Callable[[ArrayRecord], Mapping[str, float]]
@@ -174,6 +185,8 @@ def train(
     """
     loop = _Loop(plan, cohort, build or _planned(plan), layer)
     strategy_state.restore(loop.strategy, dict(start.strategy_tensors))
+    if loop.pruned is not None:
+        loop.pruned.selected.update(restored(start.neurons))
     if loop.privacy is not None and start.privacy is not None:
         loop.privacy.restore(start.privacy)
     arrays = start.arrays
@@ -201,14 +214,32 @@ class _Loop:
         self._accepted: list[str] = []
         self._max_examples: dict[int, int] = {}
         self._names: dict[int, str] = {}
+        self._keeps: dict[str, float] = {}
         self._update_clients()
         weight_bound = _WEIGHT_HEADROOM * max(1, sum(self._max_examples.values()))
         inner = build(weight_bound)
         inner = inner if layer is None else layer(inner)
+        self.pruned = self._pruned(inner)
+        inner = self.pruned or inner
         self.privacy = ServerPrivacy.of(plan.privacy, plan.selection, plan.rounds, plan.seed)
         inner = inner if self.privacy is None else self.privacy.around(inner, self._names)
-        guarded = GuardedStrategy(inner, self._reject, self._max_examples, self._accepted.append, cohort.mask)
+        guarded = GuardedStrategy(
+            inner,
+            self._reject,
+            self._max_examples,
+            self._accepted.append,
+            cohort.mask,
+            None if self.pruned is None else self.pruned.reference_of,
+        )
         self.strategy: StrategyWrapper = DroppingStrategy(guarded, plan.drop, self._names)
+
+    def _pruned(self, inner: Strategy) -> PrunedStrategy | None:
+        if self._plan.pruning is None:
+            return None
+        if self._cohort.mask is not None:
+            raise LetheError("pruned-dp: clients cannot train parts of a model that is pruned itself")
+        central = self._plan.privacy.unit == "client-central"
+        return PrunedStrategy(inner, self._plan.pruning, self._names, self._keeps, by_asked=central)
 
     def run_round(self, server_round: int, arrays: ArrayRecord, evaluate: Evaluate | None) -> RoundResult:
         """Train one round, and evaluate where the plan says so."""
@@ -230,6 +261,7 @@ class _Loop:
             time.monotonic() - began,
             returned.clients,
             None if self.privacy is None else self.privacy.after_round(faults),
+            {} if self.pruned is None else {i: p.hex() for i, p in self.pruned.selected.items()},
         )
 
     def _train_round(
@@ -293,6 +325,7 @@ class _Loop:
         clients = self._cohort.clients.values()
         self._max_examples.update({info.node_id: info.num_examples for info in clients})
         self._names.update({info.node_id: info.client_id for info in clients})
+        self._keeps.update({info.client_id: info.keep for info in clients if info.keep is not None})
 
     def _reject(self, message: Message, reason: str) -> None:
         node_id = message.metadata.src_node_id

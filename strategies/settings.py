@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 
 from strategies.base_settings import Scalar, Settings, hyphenated, split_list
 from strategies.fedmd.settings import FedMDSettings
+from strategies.pruned_settings import PrunedSettings
 
 __all__ = [
     "FLWR_PREFIX",
@@ -113,7 +114,7 @@ class _NamedStrategy(Settings):
         return value
 
 
-class StrategySettings(FedMDSettings, _NamedStrategy):
+class StrategySettings(PrunedSettings, FedMDSettings, _NamedStrategy):
     """The federated algorithm and the parameters of each: a class per algorithm that has many.
 
     The fields of the last base come first.

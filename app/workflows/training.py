@@ -113,7 +113,8 @@ def resume(folder: RunFolder, observer: Observer | None = None, grid: Grid | Non
             training.take_up(checkpoint)
         tensors = checkpoint.tensors if checkpoint else {}
         privacy = checkpoint.extra.get("privacy") if checkpoint else None
-        training.run(Start(wire.record_of(state), last, tensors, privacy))
+        neurons = checkpoint.extra.get("neurons", {}) if checkpoint else {}
+        training.run(Start(wire.record_of(state), last, tensors, privacy, neurons))
     return folder
 
 
@@ -241,6 +242,7 @@ class _Training:
             "faults": self._faults,
             "last": self._last,
             "privacy": self._privacy,
+            "neurons": dict(result.neurons),
         }
         self._folder.write_checkpoint(
             Checkpoint(

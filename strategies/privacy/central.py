@@ -206,11 +206,22 @@ class CentralStrategy(StrategyWrapper):
             return arrays, metrics
         start, layout = self._start
         flat = start if arrays is None else wire.flat_of(arrays, layout)
-        noise = self._privacy.noise(server_round, layout.size)
-        released = flat if self._privacy.noise_multiplier == 0 else flat + noise / expected
+        released = flat
+        if self._privacy.noise_multiplier > 0:
+            released = flat + self._privacy.noise(server_round, layout.size) * self._per_entry(expected)
         epsilons = self._privacy.accounts.epsilons.values()
         told = {**(metrics or {}), wire.EPSILON: max(epsilons, default=0.0)}
         return wire.FlatRecord(released, layout), MetricRecord(told)
+
+    def _per_entry(self, expected: float) -> Tensor:
+        """Return 1/m, per entry where clients train parts of the model; 0 where nobody was asked for it."""
+        if (counts := self._entry_counts()) is None:
+            return torch.tensor(1.0 / expected)
+        return torch.where(counts > 0, 1.0 / counts.clamp(min=1), 0.0)
+
+    def _entry_counts(self) -> Tensor | None:
+        counts = getattr(self.inner, "entry_counts", None)
+        return counts if isinstance(counts, Tensor) else None
 
     def _shares(self, replies: Iterable[Message], expected: float) -> Iterator[Message]:
         """Yield clipped updates whose mean over those who answered is their sum over those expected."""
@@ -220,7 +231,7 @@ class CentralStrategy(StrategyWrapper):
                 raise LetheError("privacy: a reply was not checked; put CentralStrategy inside the guard")
             delta = clipped(reply.update.delta, self._privacy.settings.clip_norm)
             good.append(CheckedReply.of(reply, replace(reply.update, delta=delta, num_examples=1)))
-        factor = len(good) / expected if expected else 1.0
+        factor = len(good) / expected if expected and self._entry_counts() is None else 1.0
         for reply in good:
             delta = reply.update.delta if factor == 1.0 else reply.update.delta * factor
             norm = float(torch.linalg.vector_norm(delta))

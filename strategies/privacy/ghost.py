@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from strategies.errors import BadInput
+from strategies.subnetwork import PartialGroupNorm
 
 NormSampler = Callable[..., dict[Tensor, Tensor]]
 """From a layer, its inputs and what comes back to the norms of each parameter's gradients, shape [n]."""
@@ -61,13 +62,18 @@ def conv2d_norms(layer: nn.Conv2d, inputs: Sequence[Tensor], returned: Tensor) -
     return norms
 
 
-def group_norm_norms(layer: nn.GroupNorm, inputs: Sequence[Tensor], returned: Tensor) -> dict[Tensor, Tensor]:
+def group_norm_norms(
+    layer: nn.GroupNorm | PartialGroupNorm, inputs: Sequence[Tensor], returned: Tensor
+) -> dict[Tensor, Tensor]:
     """Return the norms of a group norm's gradients; inputs and what comes back have shape [n, c, …]."""
-    back = returned.reshape(len(returned), layer.num_channels, -1)  # [n, c, l]
+    back = returned.reshape(*returned.shape[:2], -1)  # [n, c, l]
     norms: dict[Tensor, Tensor] = {}
     if layer.weight.requires_grad:
-        normal = functional.group_norm(inputs[0], layer.num_groups, eps=layer.eps).reshape(back.shape)
-        norms[layer.weight] = _norms((normal * back).sum(dim=2))
+        if isinstance(layer, PartialGroupNorm):
+            normal = layer.normal(inputs[0])
+        else:
+            normal = functional.group_norm(inputs[0], layer.num_groups, eps=layer.eps)
+        norms[layer.weight] = _norms((normal.reshape(back.shape) * back).sum(dim=2))
     if layer.bias.requires_grad:
         norms[layer.bias] = _norms(back.sum(dim=2))
     return norms
@@ -83,4 +89,5 @@ GhostModule.NORM_SAMPLERS = {
     **GradSampleModuleFastGradientClipping.NORM_SAMPLERS,
     nn.Conv2d: conv2d_norms,
     nn.GroupNorm: group_norm_norms,
+    PartialGroupNorm: group_norm_norms,
 }

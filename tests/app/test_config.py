@@ -35,6 +35,8 @@ CHOICES: dict[str, st.SearchStrategy[Any]] = {
     "strategy.weights": st.sampled_from(["", "0=0.5, hospital-a=2"]),
     "strategy.work": st.sampled_from(["", "0=0.5", "0=0.5, hospital-a=1"]),
     "strategy.options": st.sampled_from(["", "eta = 0.1", "eta = 0.1, note = 'a\\b'"]),
+    "strategy.keeps": st.sampled_from(["", "3=0.5"]),
+    "strategy.score-source": st.sampled_from(["public", "global-model"]),
     "privacy.noise-multiplier": st.sampled_from([-1.0, 0.0, 1.5]),
     "privacy.budgets": st.sampled_from(["", "3=0.5, hospital-a=0"]),
     "log.retention": st.sampled_from(["full", "sum", "interval:3"]),
@@ -260,7 +262,7 @@ def test_an_unknown_key_is_refused_in_one_line(key: str, value: Any) -> None:
             "strategy.name",
             "fedprx",
             'strategy.name: given "fedprx", '
-            "allowed fedavg, fedmd, fedprox, flwr:<ClassName>; did you mean 'fedprox'?",
+            "allowed fedavg, fedmd, fedprox, flwr:<ClassName>, pruned-dp; did you mean 'fedprox'?",
         ),
     ],
 )

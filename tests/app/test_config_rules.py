@@ -81,6 +81,15 @@ IDLE = [
     ({"strategy.mu": 0.5}, "strategy.mu", 'strategy.name = "fedprox"'),
     ({"strategy.work": "0=0.5"}, "strategy.work", 'strategy.name = "fedprox"'),
     ({"strategy.options": "eta = 1"}, "strategy.options", 'strategy.name = "flwr:<ClassName>"'),
+    ({"strategy.keep": 0.25}, "strategy.keep", 'strategy.name = "pruned-dp"'),
+    ({"strategy.keeps": "3=0.2"}, "strategy.keeps", 'strategy.name = "pruned-dp"'),
+    ({"strategy.score": "random"}, "strategy.score", 'strategy.name = "pruned-dp"'),
+    ({"strategy.refresh": 2}, "strategy.refresh", 'strategy.name = "pruned-dp"'),
+    (
+        {"strategy.name": "pruned-dp", "strategy.score": "random", "strategy.score-source": "global-model"},
+        "strategy.score-source",
+        'strategy.score = "fisher"',
+    ),
     *(
         ({f"privacy.{name}": value}, f"privacy.{name}", PRIVATE)
         for name, value in {
@@ -262,6 +271,29 @@ def test_other_contradictions(flat: dict[str, Scalar], message: str) -> None:
             r'strategy\.name: given "flwr:FedAdam", but privacy\.unit = "client-central"',
         ),
         ({"privacy.unit": "example", "privacy.delta": 1.0}, r"privacy\.delta: given 1\.0, allowed .*< 1"),
+        (
+            {"strategy.name": "pruned-dp", "data.public": "0"},
+            r"data\.public: given 0, but pruned-dp scores neurons on public data",
+        ),
+        (
+            {"strategy.name": "pruned-dp", "strategy.score-source": "private"},
+            r"strategy\.score-source: given \"private\", allowed public or global-model: scores of private",
+        ),
+        ({"strategy.name": "pruned-dp", "strategy.keep": 0.0}, r"strategy\.keep: given 0\.0, allowed .*> 0"),
+        ({"strategy.name": "pruned-dp", "strategy.keep": 1.5}, r"strategy\.keep: given 1\.5, allowed .*<= 1"),
+        (
+            {"strategy.name": "pruned-dp", "forget.prune": "omp"},
+            r"forget\.prune: given \"omp\", but pruned-dp trains parts of a dense model",
+        ),
+        (
+            {
+                "strategy.name": "pruned-dp",
+                "privacy.unit": "client-central",
+                "privacy.epsilon": 2.0,
+                "privacy.client-sampling": "poisson",
+            },
+            r"privacy\.client-sampling: given \"poisson\", but pruned-dp divides",
+        ),
         ({"privacy.unit": "examples"}, r"privacy\.unit: given \"examples\", allowed one of none, example"),
         (
             {"privacy.unit": "example", "privacy.epsilon": 2.0, "privacy.budgets": "3:2"},

@@ -17,6 +17,7 @@ from strategies.privacy.noise import Randomness, clipped, noised
 from strategies.privacy.training import PrivateTrainer, poisson_batches
 from strategies.seeds import torch_generator
 from strategies.settings import TrainSettings
+from strategies.subnetwork import hidden_groups, subnetwork
 from strategies.wire import Layout
 
 ONE_STEP = TrainSettings(local_steps=1, batch_size=64, momentum=0.0, learning_rate=1.0)
@@ -58,6 +59,17 @@ def test_clipping_equals_a_loop_over_examples(name: Name, clip_norm: float) -> N
     PrivateTrainer(0.0, clip_norm, SEEDED)(model, examples, ONE_STEP, torch_generator(0))
     torch.testing.assert_close((flat(model) - before).double(), expected, rtol=1e-4, atol=2e-5)
     assert float(expected.norm()) <= clip_norm
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_a_part_of_a_network_is_clipped_like_any_other(name: Name) -> None:
+    """Its norms count the missing channels as zeros, and have norms of their own."""
+    whole, examples = model_of(name), examples_of()
+    groups = hidden_groups(whole)
+    model = subnetwork(whole, groups, tuple(tuple(range(1, group.size)) for group in groups))
+    before, expected = flat(model), slow_step(model, examples, 0.3)
+    PrivateTrainer(0.0, 0.3, SEEDED)(model, examples, ONE_STEP, torch_generator(0))
+    torch.testing.assert_close((flat(model) - before).double(), expected, rtol=1e-4, atol=2e-5)
 
 
 def test_activations_in_any_layout_are_clipped_right() -> None:
