@@ -290,6 +290,7 @@ def open_trained_run(folder: RunFolder, session: Session) -> TrainedRun:
         train_seconds=float(summary["seconds"]),
         device=session.device,
         mask=read_mask(folder, layout),
+        privacy=summary.get("privacy"),
         mask_origin="" if masks is None else masks.metadata["origin"],
     )
 

@@ -56,6 +56,9 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "memory": _benchmark(
         "memory", "Measure the server's peak memory with 10, 100 and 1000 clients and a model of 10 MB."
     ),
+    "privacy": _benchmark(
+        "privacy", "Time private steps, count the bytes of parts, compare accuracy at equal ε, check ε."
+    ),
     "log": _benchmark(
         "log", "Measure what each kind of update log adds to a round, in seconds and bytes per client."
     ),

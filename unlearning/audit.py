@@ -15,7 +15,7 @@ from strategies.cohort import Cohort
 from strategies.errors import BadInput
 from strategies.wire import Layout
 from unlearning import metrics
-from unlearning.caveats import caveats, mask_caveats
+from unlearning.caveats import caveats, mask_caveats, privacy_caveats
 from unlearning.evidence import answer_audit, answer_question
 from unlearning.measurement import Measurement, measure, measure_own_models
 from unlearning.request import ForgetRequest
@@ -229,7 +229,12 @@ def audit(
             for name, each in comparisons.items()
         }
     seconds = {name: model.seconds for name, model in models.items()}
-    notes = [*caveats(measurements, ORIGINAL), *mask_caveats(run.mask_origin), *_notes_on(earlier)]
+    notes = [
+        *caveats(measurements, ORIGINAL),
+        *mask_caveats(run.mask_origin),
+        *privacy_caveats(run, request),
+        *_notes_on(earlier),
+    ]
     return AuditReport(
         request, reference, measurements, comparisons, seconds, tuple(notes), earlier=tuple(earlier)
     )

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 
 from unlearning.measurement import Measurement
+from unlearning.request import ForgetRequest
+from unlearning.run import TrainedRun
 
 ATTACK_TOOK_PERCENT = 50.0
 """Attack success before forgetting below which its disappearance shows nothing."""
@@ -38,6 +40,37 @@ def mask_caveats(origin: str) -> Iterator[str]:
             f"the mask ({origin}) was chosen by weights that had seen the forgotten data, so that not even "
             "retraining on it is free of them; synflow chooses without data"
         )
+
+
+def privacy_caveats(run: TrainedRun, request: ForgetRequest) -> Iterator[str]:
+    """Yield what differential privacy guaranteed about the forgotten data before anything was forgotten.
+
+    Parameters
+    ----------
+    run, request
+        What was asked of which run.
+    """
+    told = run.privacy
+    if told is None:
+        return
+    where = f"δ = {told['delta']:g}, sampling: {told['sampling']}, accountant {told['accountant']}"
+    for client_id in request.named_clients:
+        epsilon = told["clients"].get(client_id, {}).get("epsilon")
+        spent = "without a bound, as there was no noise" if epsilon is None else f"with ε = {epsilon:.3g}"
+        if told["unit"] == "client":
+            yield (
+                f"privacy: the model before forgetting was private {spent} for client {client_id} as a whole "
+                f"({where}): that bounds what it tells about the client, before and without any forgetting"
+            )
+        else:
+            yield (
+                f"privacy: the model before forgetting was private {spent} for each single example of client "
+                f"{client_id} ({where}); of the client as a whole it bounds nothing useful"
+            )
+    yield (
+        "privacy: what was logged, and is subtracted, are the noised updates that were aggregated; a "
+        "retrained model and the answers of this audit are releases of their own, not counted in ε"
+    )
 
 
 def _about_data(before: Measurement) -> Iterator[str]:

@@ -26,6 +26,10 @@ _SERVED_BY = {
 }
 
 
+_TRAINS_AS_THE_RUN = frozenset({"retrain", "distill"})
+"""Methods whose clients train by the run's own strategy, and so with its privacy."""
+
+
 @dataclass(frozen=True)
 class ForgetResult:
     """The model after forgetting, and what it took.
@@ -108,6 +112,7 @@ def check_request(run: TrainedRun, request: ForgetRequest, method: str, settings
         raise BadInput("the request names every client: nobody would remain")
     needed = chosen.needs(settings)
     _check_models(run, method, needed)
+    _check_private(run, method, needed)
     _check_follows(run, method, needed)
     _check_log(run, method, needed)
     _check_purged(run, request, method, needed)
@@ -129,6 +134,17 @@ def _check_models(run: TrainedRun, method: str, needed: Needs) -> None:
         raise BadInput(
             f"{method} works on models that clients keep to themselves; {run.plan.strategy.name} has one "
             "for all"
+        )
+
+
+def _check_private(run: TrainedRun, method: str, needed: Needs) -> None:
+    """Refuse what would have clients work on their data without the noise that the run promised them."""
+    visits = needed.remaining or needed.forgotten
+    if run.plan.privacy.on and visits and method not in _TRAINS_AS_THE_RUN:
+        raise BadInput(
+            f"{method} has clients answer without noise, but the run is private (privacy.unit = "
+            f'"{run.plan.privacy.unit}"); use subtract, fast-fedul or distill, which visit '
+            "nobody, or retrain, which spends each client's budget again"
         )
 
 

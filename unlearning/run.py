@@ -1,7 +1,8 @@
 """A finished training run as the forgetting methods see it: models, log, plan, and what the server holds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +57,8 @@ class TrainedRun:
         the strategy, and no model.
     course
         The clients' course of training that `final` belongs to; empty: the run's own.
+    privacy
+        What the run's summary says of its privacy; None where nothing is private.
     forgotten
         What was forgotten before: `final` is the result of the last of these requests, and whatever is made
         from here on leaves all of them out.
@@ -77,6 +80,7 @@ class TrainedRun:
     device: torch.device = torch.device("cpu")
     mask: Tensor | None = None
     mask_origin: str = ""
+    privacy: Mapping[str, Any] | None = None
     client_models: bool = False
     course: str = ""
     forgotten: tuple[ForgetRequest, ...] = ()
