@@ -93,7 +93,9 @@ def test_with_flwr_run(user: Mapping[str, str]) -> None:
     printed = run(lines[0], user)
     assert f"run folder: {user['HOME']}/.lethe/runs/virtual" in printed
     run(lines[1], user)
-    assert (Path(user["HOME"]) / ".lethe/runs/virtual/forget/client-3-distill/model.safetensors").exists()
+    assert (
+        Path(user["HOME"]) / ".lethe/runs/virtual/forget/client-3-fast-distill/model.safetensors"
+    ).exists()
 
 
 def test_with_your_own_data(user: Mapping[str, str], tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ OWN_DEFAULT: Mapping[str, float] = {
     "batch_size": 0,
     "gamma": -1.0,
     "recovery_rounds": -1,
+    "skew_alpha": -1.0,
 }
 """The values of the section ``forget`` that leave a setting at the method's own default."""
 
@@ -63,7 +64,7 @@ class ForgetSettings(Settings):
         Distillation: federated rounds of the remaining clients afterwards, at least 0; neutral 0.
     skew_alpha
         Fast-FedUL: share of a client's past influence that the others undo in a round, in [0, 1]; neutral 0,
-        which is subtraction.
+        which is subtraction; -1: the method's own.
     skew_theta
         Fast-FedUL: share of the estimated influence that is subtracted, at least 0; neutral 1, all of it.
     interval
@@ -114,7 +115,7 @@ class ForgetSettings(Settings):
         Iterative magnitude pruning: share of the remaining weights pruned in a round, in (0, 1).
     """
 
-    method: str = Field(default="distill", min_length=1)
+    method: str = Field(default="fast-distill", min_length=1)
     epochs: int = Field(default=-1, ge=-1)
     learning_rate: float = Field(default=0.0, ge=0)
     batch_size: int = Field(default=0, ge=0)
@@ -127,7 +128,7 @@ class ForgetSettings(Settings):
     redistill_start: Literal["transferred", "now"] = "transferred"
     redistill_rounds: int = Field(default=0, ge=0)
     post_training_rounds: int = Field(default=0, ge=0)
-    skew_alpha: float = Field(default=0.07, ge=0, le=1)
+    skew_alpha: float = Field(default=-1.0, ge=-1, le=1)
     skew_theta: float = Field(default=1.0, ge=0)
     interval: int = Field(default=2, ge=1)
     ratio: float = Field(default=0.5, gt=0, le=1)
@@ -174,10 +175,10 @@ class ForgetSettings(Settings):
         _parse_alphas(value)
         return value
 
-    @field_validator("gamma")
+    @field_validator("gamma", "skew_alpha")
     @classmethod
-    def _gamma_is_a_weight(cls, value: float) -> float:
-        if value < 0 and value != OWN_DEFAULT["gamma"]:
+    def _not_below_zero(cls, value: float) -> float:
+        if value < 0 and value != -1.0:
             raise ValueError("a number >= 0, or -1 for the method's own")
         return value
 

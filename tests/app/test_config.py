@@ -41,8 +41,9 @@ CHOICES: dict[str, st.SearchStrategy[Any]] = {
     "privacy.budgets": st.sampled_from(["", "3=0.5, hospital-a=0"]),
     "log.retention": st.sampled_from(["full", "sum", "interval:3"]),
     "attack.clients": st.sampled_from(["", "0", "0, hospital-a"]),
-    "forget.method": st.just("distill"),
+    "forget.method": st.just("fast-distill"),
     "forget.gamma": st.sampled_from([-1.0, 0.0, 0.01]),
+    "forget.skew-alpha": st.sampled_from([-1.0, 0.0, 0.07]),
     "forget.negate-layers": st.sampled_from(["", "0", "conv1, head"]),
     "forget.alpha-search": st.sampled_from(["1", "0.5, 1, 20"]),
 }

@@ -3,6 +3,7 @@
 from unlearning.methods import (
     ascent,
     distill,
+    fast_distill,
     fast_fedul,
     federaser,
     fedosd,
@@ -21,6 +22,7 @@ _MODULES = (
     subtract,
     fast_fedul,
     distill,
+    fast_distill,
     federaser,
     finetune,
     l1_sparse,

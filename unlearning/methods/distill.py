@@ -20,6 +20,7 @@ no round, or the post-training ones.
 """
 
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from flwr.serverapp.strategy import Strategy
@@ -51,6 +52,9 @@ class DistillSettings(Settings):
     hard_label_weight: float = Field(default=0.1, ge=0)
     teacher_filter: float = Field(default=0.0, ge=0, lt=1)
     post_training_rounds: int = Field(default=0, ge=0)
+
+
+D = TypeVar("D", bound=DistillSettings)
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -94,6 +98,8 @@ def distil(
     settings: DistillSettings,
     momentum: float,
     generator: torch.Generator,
+    *,
+    fading: bool = False,
 ) -> None:
     """Train the student in place to answer as the teacher does.
 
@@ -111,6 +117,8 @@ def distil(
         Of the SGD steps.
     generator
         Draws the batches.
+    fading
+        Whether the step size falls linearly, to 0 after the last step.
     """
     device = next(student.parameters()).device
     optimizer = make_optimizer(
@@ -118,7 +126,9 @@ def distil(
     )
     steps = settings.epochs * -(-len(data) // settings.batch_size)
     student.train()
-    for batch in batches(len(data), settings.batch_size, steps, generator):
+    for step, batch in enumerate(batches(len(data), settings.batch_size, steps, generator)):
+        if fading:
+            optimizer.param_groups[0]["lr"] = settings.learning_rate * (1 - step / steps)
         logits = student(data.x[batch].to(device))
         loss = distillation_loss(logits, teacher_logits[batch].to(device), settings.temperature)
         if settings.hard_label_weight > 0:
@@ -130,6 +140,14 @@ def distil(
         optimizer.step()
 
 
+def labelled(settings: D, public: Examples) -> tuple[D, list[str]]:
+    """Return the settings without the hard-label term, and a note, where the public data have no labels."""
+    if settings.hard_label_weight == 0 or not bool((public.y < 0).any()):
+        return settings, []
+    note = "the public data have no labels of this run's classes: distilled without the hard-label term"
+    return settings.model_copy(update={"hard_label_weight": 0.0}), [note]
+
+
 def distilled(job: ForgetJob) -> Outcome:
     """Subtract, distil the old model into the result, and train on with the remaining clients if asked to."""
     run, public = job.run, job.run.public
@@ -139,12 +157,8 @@ def distilled(job: ForgetJob) -> Outcome:
     start = STARTS[job.settings.start].run(job)
     if torch.equal(start.flat, run.final):
         return start
-    notes = list(start.notes)
-    if settings.hard_label_weight > 0 and bool((public.y < 0).any()):
-        notes.append(
-            "the public data have no labels of this run's classes: distilled without the hard-label term"
-        )
-        settings = settings.model_copy(update={"hard_label_weight": 0.0})
+    settings, unlabelled = labelled(settings, public)
+    notes = [*start.notes, *unlabelled]
     student, teacher = run.model(start.flat), run.model(run.final)
     teacher_logits = predict_logits(teacher, public.x)
     if settings.teacher_filter > 0:

@@ -20,7 +20,7 @@ from strategies.update_log import UpdateLog
 from unlearning.central.skew import RoundShare, SkewSettings, subtract_with_skew
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
 from unlearning.methods.logged import logged_targets
-from unlearning.settings import method_settings
+from unlearning.settings import OWN_DEFAULT, method_settings
 
 
 def round_shares(
@@ -45,15 +45,24 @@ def round_shares(
         yield RoundShare(others, [(e.weight, log.delta(server_round, e.client_id)) for e in named])
 
 
-def subtracted(job: ForgetJob) -> Outcome:
+def subtracted(job: ForgetJob, own_alpha: float = SkewSettings().alpha) -> Outcome:
     """Return the model without the estimated influence of the targets.
 
     A client that never took part leaves the model as it is, with a note.
+
+    Parameters
+    ----------
+    job
+        What is done.
+    own_alpha
+        α, where the section ``forget`` names none.
     """
     found = logged_targets(job)
     if not found.clients:
         return Outcome(job.run.final.clone(), found.notes)
     settings = method_settings(SkewSettings, job.settings, alpha="skew_alpha", theta="skew_theta")
+    if job.settings.skew_alpha == OWN_DEFAULT["skew_alpha"]:
+        settings = settings.model_copy(update={"alpha": own_alpha})
     flat = subtract_with_skew(job.run.final, round_shares(found.log, found.clients, job.gone), settings)
     return Outcome(flat, found.notes, settings.model_dump())
 

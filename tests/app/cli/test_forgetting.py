@@ -23,7 +23,7 @@ def test_clients(lethe: Command, workflows: Workflows, study: RunFolder) -> None
     assert lethe("forget", "study", "--client", "1", "--client", "hospital-a").status == 0
     ((_, request, settings),) = workflows.calls
     assert request == ForgetRequest(clients=("1", "hospital-a"))
-    assert settings.method == "distill"
+    assert settings.method == "fast-distill"
 
 
 def test_classes(lethe: Command, workflows: Workflows, study: RunFolder) -> None:
@@ -50,9 +50,9 @@ def test_a_run_is_found_by_path_as_well(lethe: Command, workflows: Workflows, st
 
 def test_forgetting_in_words(lethe: Command, study: RunFolder) -> None:
     lines = lethe("forget", "study", "--client", "1").out.splitlines()
-    folder = study.path / "forget" / "client-1-distill"
+    folder = study.path / "forget" / "client-1-fast-distill"
     assert lines == [
-        "client 1 of run study, forgotten by distill in 0.50 s with 0 client visits",
+        "client 1 of run study, forgotten by fast-distill in 0.50 s with 0 client visits",
         "note: a note of the method",
         f"model: {folder / 'model.safetensors'}",
         f"certificate: {folder / 'certificate.json'}",
@@ -64,8 +64,8 @@ def test_forgetting_as_json(lethe: Command, workflows: Workflows, study: RunFold
     """The workflow prints and reports progress; none of it reaches stdout."""
     ended = lethe("forget", "study", "--client", "1", "--json")
     document = json.loads(ended.out)
-    assert document["forgetting"] == "client-1-distill"
-    assert document["result"]["method"] == "distill"
+    assert document["forgetting"] == "client-1-fast-distill"
+    assert document["result"]["method"] == "fast-distill"
     assert document["audit"] is None
     assert "a library that prints" in ended.err
 
@@ -75,7 +75,7 @@ def test_forgetting_with_audit(lethe: Command, workflows: Workflows, study: RunF
     ended = lethe("forget", "study", "--client", "1", "--audit", *arguments, "--json")
     assert [call[0] for call in workflows.calls] == ["forget", "audit"]
     assert workflows.calls[0][2].epochs == 2
-    assert workflows.calls[1][2] == ["distill"]
+    assert workflows.calls[1][2] == ["fast-distill"]
     assert workflows.calls[1][3].mia_c == 1.5
     assert json.loads(ended.out)["audit"]["disparity"] == 0.625
 
@@ -149,7 +149,7 @@ def test_a_purge_is_checked_before_and_made_after(
 ) -> None:
     ended = lethe("forget", "study", "--client", "1", "--audit", "--purge")
     assert [call[0] for call in workflows.calls] == ["check_purge", "forget", "audit", "purge"]
-    assert workflows.calls[-1] == ("purge", study.path, "client-1-distill")
+    assert workflows.calls[-1] == ("purge", study.path, "client-1-fast-distill")
     assert "client 1 purged from log, 2026-01-01T00:00:00Z" in ended.out.splitlines()
     document = json.loads(lethe("forget", "study", "--client", "1", "--purge", "--json").out)
     assert [each["log"] for each in document["purged"]] == ["log"]

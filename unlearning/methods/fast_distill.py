@@ -1,0 +1,135 @@
+"""Subtraction with a cautious estimate of the skew, repaired by distilling mostly into the last layers.
+
+A combination of two published methods, made for this project:
+
+1. M' as in `fast_fedul` (Huynh et al., arXiv 2405.18040), but with a smaller α than that method's own: what
+   is left of the client after the subtraction grows with α, and accuracy need not be saved here, as it comes
+   back in the second step.
+2. Distillation as in `distill` (Wu, Zhu, Mitra, arXiv 2201.09441) on the server's own inputs X: one pass of
+   the whole model at half the step size, then passes of the head alone, the layers from the first linear one
+   on, with the features z of the body computed once:
+
+       minimise T² · KL( softmax(teacher(X) / T) ‖ softmax(head(z) / T) ),  z = body(X).
+
+   In both the step size falls linearly to 0.
+
+Why it is fast: a pass of the head takes a small part of the convolutions' work, and the log is read once. Why
+it hardly brings the client back: the convolutions, in which a trigger is recognised, stay near where the
+subtraction left them. A model without convolutions is distilled as a whole.
+
+Guarantee: approximate, and the teacher still remembers the client, as for `distill`. Needs: the log of every
+round and public data on the server; no client. At 0 epochs it is `fast_fedul` with the smaller α; at α = 0 it
+starts from `subtract`. Cost: no round.
+"""
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from strategies.evaluation import predict_logits
+from strategies.examples import Examples
+from unlearning.central.parameters import copied, layers_with_weights
+from unlearning.methods import fast_fedul
+from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
+from unlearning.methods.distill import DistillSettings, distil, labelled
+from unlearning.settings import method_settings
+
+CAUTIOUS_ALPHA = 0.04
+"""α of the start, where the section ``forget`` names none."""
+
+
+class FastDistillSettings(DistillSettings):
+    """Distillation into the last layers; the other fields and their meaning as in `ForgetSettings`.
+
+    Attributes
+    ----------
+    epochs : int
+        Passes of the head; neutral 0, which leaves out the pass of the whole model as well.
+    """
+
+    epochs: int = Field(default=10, ge=0)
+    learning_rate: float = Field(default=0.02, gt=0)
+
+    @property
+    def whole(self) -> "FastDistillSettings":
+        """The same for the pass of the whole model."""
+        changed = {"epochs": min(1, self.epochs), "learning_rate": self.learning_rate / 2}
+        return self.model_copy(update=changed)
+
+
+def head_of(model: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """Return (body, head): what makes features of inputs, and the layers that follow.
+
+    Parameters
+    ----------
+    model
+        Of a chain of layers, the head begins with the first linear one; of any other model it is the last
+        layer with weights.
+
+    Returns
+    -------
+    tuple of nn.Module
+        The head is part of the model, so that training it trains the model; the body is for inference.
+    """
+    if isinstance(model, nn.Sequential):
+        layers = list(model)
+        first = next((i for i, layer in enumerate(layers) if isinstance(layer, nn.Linear)), 0)
+        return model[:first], model[first:]
+    last = layers_with_weights(model)[-1]
+    body = copied(model)
+    body.set_submodule(last, nn.Identity())
+    return body, model.get_submodule(last)
+
+
+def features_of(body: nn.Module, like: nn.Module, x: Tensor) -> Tensor:
+    """Return what the body makes of inputs, shape [n, ...], on the CPU.
+
+    Parameters
+    ----------
+    body
+        As `head_of` returns it; without layers the features are the inputs.
+    like
+        The model, which says where to compute.
+    x
+        Inputs, shape [n, ...].
+    """
+    if not any(True for _ in body.parameters()):
+        device = next(like.parameters()).device
+        with torch.no_grad():
+            return torch.as_tensor(body(x.to(device))).cpu()
+    return predict_logits(body, x)
+
+
+def distilled_fast(job: ForgetJob) -> Outcome:
+    """Subtract with a small α, then distil the old model's answers into the last layers.
+
+    A client that never took part leaves the model as it is, with a note.
+    """
+    run, public = job.run, job.run.public
+    if public is None:
+        raise RuntimeError("needs were not checked")
+    start = fast_fedul.subtracted(job, own_alpha=CAUTIOUS_ALPHA)
+    if torch.equal(start.flat, run.final):
+        return start
+    settings, notes = labelled(method_settings(FastDistillSettings, job.settings), public)
+    student = run.model(start.flat)
+    answers = predict_logits(run.model(run.final), public.x)
+    momentum, draw = run.train.momentum, job.generator("distill")
+    distil(student, answers, public, settings.whole, momentum, draw, fading=True)
+    body, head = head_of(student)
+    data = Examples(features_of(body, student, public.x), public.y)
+    distil(head, answers, data, settings, momentum, draw, fading=True)
+    flat = run.layout.flatten(student.state_dict())
+    return Outcome(flat, [*start.notes, *notes], {**start.details, "public_examples": len(public)})
+
+
+METHOD = Method(
+    name="fast-distill",
+    summary="subtract with a cautious skew estimate, then distil the old model, mostly into the last layers",
+    guarantee="approximate: the teacher has seen the client, and its answers may carry the client over",
+    cost="no round, no client visit",
+    serves=frozenset({"client"}),
+    refusal="it starts from a subtraction, and the log holds one update per client, not per class or example",
+    needs=lambda settings: Needs(log="full", public=True),
+    run=distilled_fast,
+)
