@@ -14,6 +14,7 @@ from app.report.canvas import Picture
 from app.report.client_models import client_models
 from app.report.contents import RETRAIN, Forgetting, RunRecord, read_run
 from app.report.forgetting_view import Row, class_names, view
+from app.report.privacy_view import privacy_view
 from app.report.template import PAGE, STYLE_SHEET
 from app.version import version
 from app.wording import COLUMNS, DISPARITY, MISSING, count, number
@@ -105,6 +106,7 @@ def _context(record: RunRecord) -> dict[str, Any]:
         "disparity_meaning": DISPARITY,
         "learning": figures.learning_curve(record.rounds),
         "client_models": client_models(record.rounds),
+        "privacy": privacy_view(record),
         "contributions": contributions and figures.contribution_map(record, contributions),
         "averaging": contributions is None or contributions.averaging,
         "labels": figures.label_map(record, class_names(record)),

@@ -257,6 +257,25 @@ without the forgotten data. It is what perfect forgetting gives.</p>
 {% if learning %}{{ picture(learning) }}{% else %}<p>No round was evaluated.</p>{% endif %}
 </section>
 
+{% if privacy %}
+<section id="privacy">
+<h2>Privacy</h2>
+<p>{{ privacy.words }}</p>
+{% if privacy.picture %}{{ picture(privacy.picture) }}{% endif %}
+<div class="scroll"><table>
+<caption>What every client has spent of its budget.</caption>
+<thead><tr><th scope="col">client</th><th scope="col" class="num">budget ε</th>
+<th scope="col" class="num">spent ε</th><th scope="col" class="num">noise</th>
+<th scope="col">remark</th></tr></thead>
+<tbody>
+{% for row in privacy.rows %}
+<tr><th scope="row">{{ row.client }}</th><td class="num">{{ row.budget }}</td>
+<td class="num">{{ row.epsilon }}</td><td class="num">{{ row.noise }}</td><td>{{ row.remark }}</td></tr>
+{% endfor %}
+</tbody></table></div>
+</section>
+{% endif %}
+
 {% if client_models %}
 <section id="client-models">
 <h2>Clients' own models</h2>

@@ -1,0 +1,98 @@
+"""The report's section on privacy: who has spent how much of which budget, over the rounds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.ticker import MaxNLocator
+
+from app.report.canvas import BLUE, MUTED, Picture, legend_above, new_figure, style_axes, to_svg
+from app.report.contents import RunRecord
+from app.wording import MISSING, count, number
+from strategies.wire import client_sort_key
+
+_MOST_CURVES = 30
+
+
+@dataclass(frozen=True)
+class BudgetRow:
+    """One client's privacy in a run."""
+
+    client: str
+    budget: str
+    epsilon: str
+    noise: str
+    remark: str
+
+
+@dataclass(frozen=True)
+class PrivacyView:
+    """What the section shows."""
+
+    words: str
+    picture: Picture | None
+    rows: tuple[BudgetRow, ...]
+
+
+def privacy_view(record: RunRecord) -> PrivacyView | None:
+    """Return the section; None where the run is not private or not finished."""
+    told = record.summary.get("privacy")
+    if not told:
+        return None
+    clients = sorted(told["clients"].items(), key=lambda item: client_sort_key(item[0]))
+    return PrivacyView(_words(told), _curve(record.rounds, told), tuple(_row(i, row) for i, row in clients))
+
+
+def _words(told: Mapping[str, Any]) -> str:
+    seeded = (
+        " Noise was derived from the run's seed: it protects only against those who do not know the seed."
+        if told["randomness"] == "seeded"
+        else ""
+    )
+    return (
+        f"Unit: {told['unit']}; two data sets {told['neighbours']}. Noise by the {told['noise-by']}, clip "
+        f"norm {told['clip-norm']:g}, δ = {told['delta']:g}, sampling: {told['sampling']}, accountant "
+        f"{told['accountant']}.{seeded}"
+    )
+
+
+def _row(client_id: str, row: Mapping[str, Any]) -> BudgetRow:
+    remarks = []
+    if refused := int(row["refused-rounds"]):
+        remarks.append(f"refused {count(refused, 'round')}: {row['reason']}")
+    if unreported := int(row["unreported-rounds"]):
+        remarks.append(f"asked {count(unreported, 'time')} without an answer since: may have spent more")
+    epsilon = row["epsilon"]
+    return BudgetRow(
+        client_id,
+        "none" if row["budget"] is None else number(row["budget"], 2),
+        "no bound" if epsilon is None else number(epsilon, 3),
+        MISSING if row["noise-multiplier"] is None else number(row["noise-multiplier"], 3),
+        "; ".join(remarks),
+    )
+
+
+def _curve(rounds: Sequence[Mapping[str, Any]], told: Mapping[str, Any]) -> Picture | None:
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for line in rounds:
+        for client_id, epsilon in (line.get("epsilons") or {}).items():
+            if epsilon is not None:
+                curves.setdefault(client_id, []).append((int(line["round"]), float(epsilon)))
+    if not curves:
+        return None
+    figure = new_figure(2.6)
+    axes = figure.subplots()
+    style_axes(axes, "Privacy spent", "round", f"ε at δ = {told['delta']:g}")
+    highest = max(curves, key=lambda client_id: curves[client_id][-1][1])
+    for client_id in [i for i in sorted(curves, key=client_sort_key) if i != highest][:_MOST_CURVES]:
+        axes.plot(*zip(*curves[client_id], strict=True), color=MUTED, linewidth=0.9)
+    axes.plot(*zip(*curves[highest], strict=True), color=BLUE, linewidth=1.8, label=f"client {highest}, most")
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    legend_above(axes)
+    last = curves[highest][-1]
+    caption = (
+        f"Privacy spent by {count(len(curves), 'client')}; at most ε = {number(last[1], 3)}, by client "
+        f"{highest}, after round {last[0]}."
+    )
+    return Picture(to_svg(figure, "privacy", caption), caption)
