@@ -42,7 +42,8 @@ def _statement(folder: RunFolder, answer: Answer) -> dict[str, Any]:
     purged = purged_section(folder, answer)
     method = METHODS[answer.method]
     epsilon = result.get("details", {}).get("epsilon")
-    limits = certificate.limits(method.name, method.guarantee, audited, epsilon)
+    warnings = result.get("warnings", ())
+    limits = [*warnings, *certificate.limits(method.name, method.guarantee, audited, epsilon)]
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "run": _run_name(folder),
@@ -51,6 +52,8 @@ def _statement(folder: RunFolder, answer: Answer) -> dict[str, Any]:
         "forgotten": [request.to_json() for request in answer.forgotten],
         "method": {"name": method.name, "guarantee": method.guarantee, "epsilon": epsilon},
         "settings": result["settings"],
+        "warnings": warnings,
+        "notes": result["notes"],
         "files": {name: sha256_of(folder.path / file) for name, file in files_of(folder, answer).items()},
         "log": _log_section(folder),
         "audit": audited,

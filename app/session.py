@@ -287,6 +287,11 @@ def open_trained_run(folder: RunFolder, session: Session) -> TrainedRun:
         trigger=session.trigger,
         client_models=session.has_client_models,
         clients=tuple(summary["clients"]),
+        num_examples={
+            i: int(known["num-examples"])
+            for i, known in summary["clients"].items()
+            if "num-examples" in known
+        },
         train_seconds=float(summary["seconds"]),
         device=session.device,
         mask=read_mask(folder, layout),

@@ -6,6 +6,7 @@ Flower's simulation and a deployed federation.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -94,6 +95,7 @@ class _Shared:
     refused: set[int] = field(default_factory=set)
     faults: list[Fault] = field(default_factory=list)
     traffic: Traffic = field(default_factory=Traffic)
+    turns: Counter[str] = field(default_factory=Counter)
     client_config: dict[str, int | list[int] | str] = field(default_factory=dict)
 
 
@@ -149,6 +151,11 @@ class Cohort:
     def traffic(self) -> Traffic:
         """Bytes and visits so far."""
         return self._shared.traffic
+
+    @property
+    def turns(self) -> Counter[str]:
+        """How often each client had to answer so far, whether it did or not."""
+        return self._shared.turns
 
     def without(self, client_ids: Iterable[str]) -> "Cohort":
         """Return a view of the same federation without some clients."""
@@ -339,6 +346,7 @@ class Cohort:
         waiting: dict[str, int] = {}
         for message, message_id in zip(sent, self.grid.push_messages(sent), strict=True):
             node_id = message.metadata.dst_node_id
+            self.turns[self._name(node_id)] += 1
             if not message_id:
                 self.add_fault(self._name(node_id), scope, "the message was not accepted: the node is gone")
                 continue

@@ -316,6 +316,7 @@ class _Loop:
         selected, refused = self.privacy.central.select(clients, server_round)
         for client_id, reason in refused.items():
             self._cohort.add_fault(client_id, self._scope, f"refused: {reason}")
+            self._cohort.turns[client_id] += 1
         return selected
 
     def _message_config(self) -> ConfigRecord:

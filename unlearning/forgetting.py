@@ -12,6 +12,7 @@ from strategies.cohort import Cohort, Traffic
 from strategies.dropping import Drop
 from strategies.errors import BadInput, LetheError
 from strategies.threads import one_thread
+from unlearning.attendance import Attendance
 from unlearning.methods import METHODS
 from unlearning.methods.base import ForgetJob, Method, Needs, Progress
 from unlearning.request import ForgetRequest
@@ -44,6 +45,8 @@ class ForgetResult:
         Wall-clock time of the method alone.
     traffic
         Bytes and client visits.
+    warnings
+        Which clients that were needed failed, so that the request is perhaps not served as the method would.
     notes
         Remarks for people.
     details
@@ -56,6 +59,7 @@ class ForgetResult:
     settings: ForgetSettings
     seconds: float
     traffic: Traffic
+    warnings: Sequence[str] = ()
     notes: Sequence[str] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
 
@@ -71,6 +75,7 @@ class ForgetResult:
                 "bytes-down": self.traffic.bytes_down,
                 "visits": self.traffic.visits,
             },
+            "warnings": list(self.warnings),
             "notes": list(self.notes),
             "details": dict(self.details),
         }
@@ -95,8 +100,8 @@ def check_request(run: TrainedRun, request: ForgetRequest, method: str, settings
     Raises
     ------
     BadInput
-        If the method does not serve the kind of request, a client or class is unknown or forgotten already,
-        or the log or the public data that it needs is missing.
+        If the method does not serve the kind of request, a client, class or position is unknown or forgotten
+        already, or the log or the public data that it needs is missing.
     """
     chosen = find_method(method)
     if request.kind not in chosen.serves:
@@ -107,6 +112,7 @@ def check_request(run: TrainedRun, request: ForgetRequest, method: str, settings
     for label in request.classes:
         if label >= run.num_classes:
             raise BadInput(f"unknown class {label}; the run has classes 0 to {run.num_classes - 1}")
+    _check_positions(request, run.num_examples)
     _check_not_forgotten(run, request)
     if set(run.clients) <= {*request.clients, *run.forgotten_clients}:
         raise BadInput("the request names every client: nobody would remain")
@@ -121,6 +127,16 @@ def check_request(run: TrainedRun, request: ForgetRequest, method: str, settings
             f"{method} needs public data on the server: set data.public to a share or the name of a data set"
         )
     return needed
+
+
+def _check_positions(request: ForgetRequest, num_examples: Mapping[str, int]) -> None:
+    """Refuse positions that a client does not have, where it is known how many it has."""
+    for client_id, positions in request.samples.items():
+        count = num_examples.get(client_id)
+        if count is not None and positions[-1] >= count:
+            raise BadInput(
+                f"client {client_id} has {count} examples, at positions 0 to {count - 1}: got {positions[-1]}"
+            )
 
 
 def _check_models(run: TrainedRun, method: str, needed: Needs) -> None:
@@ -207,6 +223,8 @@ def _check_log(run: TrainedRun, method: str, needed: Needs) -> None:
 
 
 def _check_online(method: str, request: ForgetRequest, needed: Needs, cohort: Cohort | None) -> None:
+    if cohort is not None:
+        _check_positions(request, {i: info.num_examples for i, info in cohort.clients.items()})
     if needed.remaining and cohort is None:
         raise BadInput(f"{method} needs the remaining clients online, but no client is connected")
     if needed.forgotten:
@@ -261,6 +279,7 @@ def forget(
     _check_online(method, request, needed, cohort)
     cohort = None if cohort is None else cohort.masked(run.mask)
     before = cohort.traffic.copy() if cohort is not None else Traffic()
+    attendance = None if cohort is None else Attendance(cohort)
     # A process's first optimiser imports torch's compiler, for a second: no part of any method's time.
     torch.optim.SGD([torch.zeros(1)])
     began = time.perf_counter()
@@ -272,4 +291,8 @@ def forget(
         raise LetheError(f"{method} gave parameters that are not finite; lower forget.learning-rate")
     traffic = cohort.traffic.since(before) if cohort is not None else Traffic()
     flat = outcome.flat if run.mask is None else outcome.flat * run.mask
-    return ForgetResult(flat, request, method, settings, seconds, traffic, tuple(notes), outcome.details)
+    warnings = [] if attendance is None else attendance.warnings(request.named_clients)
+    notes += [] if attendance is None else attendance.notes(request.named_clients, notes)
+    return ForgetResult(
+        flat, request, method, settings, seconds, traffic, tuple(warnings), tuple(notes), outcome.details
+    )

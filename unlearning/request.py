@@ -118,7 +118,7 @@ def read_samples(path: Path) -> dict[str, tuple[int, ...]]:
         raise BadInput(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:
         raise BadInput(f"{path} is not JSON: {error}") from None
-    if not isinstance(data, dict) or not all(_is_index_list(v) for v in data.values()):
+    if not isinstance(data, dict) or not data or not all(_is_index_list(v) for v in data.values()):
         raise BadInput(f'{path}: expected {{"client-id": [positions, …]}} with whole numbers from 0')
     return {str(client_id): tuple(positions) for client_id, positions in data.items()}
 

@@ -1,7 +1,7 @@
 """A finished training run as the forgetting methods see it: models, log, plan, and what the server holds."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -44,6 +44,8 @@ class TrainedRun:
         The backdoor's trigger, when the run was attacked for the purpose of an audit.
     clients
         The ids of the clients that the run knew.
+    num_examples
+        How many examples each of them had, by client-id; a client that was purged is not in it.
     train_seconds
         How long it took to make `final`: the training, or the forgetting before.
     device
@@ -76,6 +78,7 @@ class TrainedRun:
     test: Examples | None = None
     trigger: Trigger | None = None
     clients: tuple[str, ...] = ()
+    num_examples: Mapping[str, int] = field(default_factory=dict)
     train_seconds: float = 0.0
     device: torch.device = torch.device("cpu")
     mask: Tensor | None = None

@@ -153,6 +153,8 @@ def _print_result(run: str, result: Mapping[str, Any]) -> None:
         f"{wording.subject(result['request'])} of run {run}, forgotten by {result['method']} "
         f"in {wording.seconds(result['seconds'])} s with {wording.count(traffic['visits'], 'client visit')}"
     )
+    for warning in result.get("warnings", ()):
+        output.print_line(f"WARNING: {warning}")
     for note in result["notes"]:
         output.print_line(f"note: {note}")
 

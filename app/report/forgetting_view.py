@@ -204,7 +204,8 @@ def _extra_cell(key: str, value: bool | float | None) -> str:
 
 def _notes(forgetting: Forgetting, record: RunRecord) -> Iterator[str]:
     audit = forgetting.audit or {}
-    notes = [str(note) for note in (*forgetting.result.get("notes", ()), *audit.get("notes", ()))]
+    warnings = [f"Warning: {warning}" for warning in forgetting.result.get("warnings", ())]
+    notes = [*warnings, *map(str, (*forgetting.result.get("notes", ()), *audit.get("notes", ())))]
     yield from (capital(note).rstrip(".") + "." for note in dict.fromkeys(notes))
     if found := wording.scale(audit):
         yield f"{capital(found)}."

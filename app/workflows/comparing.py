@@ -202,7 +202,7 @@ class _Work:
                     raise
                 self._note(run.seed, [f"{method} failed: {error}"])
                 continue
-            self._note(run.seed, (f"{method}: {note}" for note in made.notes))
+            self._note(run.seed, (f"{method}: {note}" for note in (*made.warnings, *made.notes)))
             models[method] = AuditedModel(made.flat, made.seconds)
             sent = (made.traffic.bytes_up, made.traffic.bytes_down, made.traffic.visits)
             needed = log_bytes(run.log, METHODS[method].needs(contest.settings))

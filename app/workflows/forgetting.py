@@ -110,7 +110,7 @@ class OpenedRun:
         before = {"after": self.after, "forgotten": [each.to_json() for each in self.run.forgotten]}
         files.write_json(path / RESULT, {**result.to_json(), **before})
         certify(self.folder, name, key)
-        for note in result.notes:
+        for note in (*(f"WARNING: {warning}" for warning in result.warnings), *result.notes):
             self.observer.note(note)
         return name
 

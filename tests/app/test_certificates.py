@@ -10,7 +10,7 @@ from app.keys import signing_key
 from app.session import open_session
 from app.workflows import audit, forget
 from strategies.errors import RunCorrupt
-from strategies.files import read_json
+from strategies.files import read_json, write_json
 from strategies.run_folder import RunFolder
 from strategies.update_log import UpdateLog
 from tests.app.conftest import CLIENT_2, SUBTRACT
@@ -76,6 +76,21 @@ def test_a_sequence_names_what_was_forgotten_before(small: RunFolder) -> None:
     assert statement["forgotten"] == [CLIENT_2.to_json()]
     first = small.path / "forget" / "client-2-subtract" / "model.safetensors"
     assert statement["files"]["model before"] == hashlib.sha256(first.read_bytes()).hexdigest()
+
+
+def test_what_went_wrong_is_certified_first_among_the_limits(small: RunFolder) -> None:
+    """With all notes; an answer that was written without warnings had none."""
+    assert (certified(small).statement["warnings"], certified(small).statement["notes"]) == ([], [])
+    path = small.path / "forget" / "client-2-subtract" / "result.json"
+    spoilt = {
+        "warnings": ["client 2, of the request, failed"],
+        "notes": ["client 1 failed in 1 of 2 visits: late"],
+    }
+    write_json(path, {**read_json(path), **spoilt})
+    certify(small, "client-2-subtract", signing_key(small.path / "key.pem"))
+    statement = certified(small).statement
+    assert {key: statement[key] for key in spoilt} == spoilt
+    assert statement["limits"][0] == "client 2, of the request, failed"
 
 
 def test_nothing_is_certified_without_the_files(small: RunFolder) -> None:

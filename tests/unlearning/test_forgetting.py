@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from strategies.errors import BadInput
+from tests.unlearning.methods.slow import federation_of, finished, forgotten
 from tests.unlearning.runs import logged_run
 from unlearning.forgetting import check_request, forget
 from unlearning.methods import METHODS
@@ -54,6 +55,30 @@ def test_unknown_class(run: TrainedRun) -> None:
     """The run has two classes."""
     with pytest.raises(BadInput, match="unknown class 2; the run has classes 0 to 1"):
         check_request(run, ForgetRequest(classes=(2,)), "retrain", SETTINGS)
+
+
+SAMPLED = [name for name, method in METHODS.items() if "sample" in method.serves]
+
+
+@pytest.mark.parametrize("method", SAMPLED)
+def test_positions_that_a_client_does_not_have(run: TrainedRun, method: str) -> None:
+    """By what the run's summary says of its clients; b was purged, so nothing is known of it."""
+    counted = replace(run, num_examples={"a": 123})
+    with pytest.raises(BadInput, match="client a has 123 examples, at positions 0 to 122: got 9999"):
+        check_request(counted, ForgetRequest(samples={"a": (2, 9999)}), method, SETTINGS)
+    with pytest.raises(BadInput, match="got 123"):
+        check_request(counted, ForgetRequest(samples={"a": (123,)}), method, SETTINGS)
+    check_request(counted, ForgetRequest(samples={"a": (0, 122), "b": (9999,)}), method, SETTINGS)
+
+
+@pytest.mark.parametrize("method", SAMPLED)
+def test_positions_that_a_connected_client_does_not_have(tmp_path: Path, method: str) -> None:
+    """By what it says of itself; nobody is asked to work."""
+    federation = federation_of()
+    run = replace(finished(federation, tmp_path), num_examples={})
+    with pytest.raises(BadInput, match="client 2 has 28 examples, at positions 0 to 27: got 28"):
+        forgotten(method, run, federation, ForgetRequest(samples={"2": (28,)}))
+    assert {kind for kind, _ in federation.asked} == {"query.describe"}
 
 
 @pytest.mark.parametrize("method", ["subtract", "distill"])

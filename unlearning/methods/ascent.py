@@ -164,7 +164,7 @@ def leave(job: ForgetJob) -> Outcome:
     moved = float(torch.linalg.vector_norm(flat.double() - reference.double()))
     flat = work.train(flat, settings.recovery_rounds, keeping(job))
     details = {"radius": radius, "distance": moved, "recovery_rounds": settings.recovery_rounds}
-    return Outcome(flat, [*absence_notes(job), *work.notes], details)
+    return Outcome(flat, absence_notes(job), details)
 
 
 def ascend_on_dropped(job: ForgetJob) -> Outcome:
@@ -182,7 +182,7 @@ def ascend_on_dropped(job: ForgetJob) -> Outcome:
     work.total_rounds = work.done + settings.recovery_rounds
     flat = work.train(flat, settings.recovery_rounds, keeping(job))
     details = {"rounds": rounds, "recovery_rounds": settings.recovery_rounds}
-    return Outcome(flat, [*absence_notes(job), *work.notes], details)
+    return Outcome(flat, absence_notes(job), details)
 
 
 def ascended(job: ForgetJob) -> Outcome:

@@ -14,7 +14,7 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor, nn
 
 from strategies import wire
-from strategies.cohort import ClientInfo, Cohort, Fault
+from strategies.cohort import ClientInfo, Cohort
 from strategies.dropping import Drop
 from strategies.errors import LetheError
 from strategies.fedavg import FedAvg
@@ -174,7 +174,6 @@ class FederatedWork:
 
     job: ForgetJob
     total_rounds: int
-    faults: list[Fault] = field(default_factory=list)
     metrics: Mapping[str, float] = field(default_factory=dict)
     done: int = 0
 
@@ -238,21 +237,10 @@ class FederatedWork:
         """
         return self._rounds(flat, rounds, cohort, None, None, build)
 
-    def advance(self, values: Mapping[str, float] | None = None, faults: Iterable[Fault] = ()) -> None:
-        """Take note that a round is done, and what went wrong in it."""
-        self.faults += faults
+    def advance(self, values: Mapping[str, float] | None = None) -> None:
+        """Take note that a round is done."""
         self.done += 1
         self.job.progress(self.done, self.total_rounds, values or {})
-
-    @property
-    def notes(self) -> list[str]:
-        """A note for each client that failed to take part in a round, with the reason."""
-        reasons = {fault.client_id: fault.reason for fault in reversed(self.faults)}
-        counts = {i: sum(fault.client_id == i for fault in self.faults) for i in reasons}
-        return [
-            f"client {i} failed in {counts[i]} of {self.total_rounds} rounds: {reason}"
-            for i, reason in sorted(reasons.items(), key=lambda item: wire.client_sort_key(item[0]))
-        ]
 
     @property
     def _next_round(self) -> int:
@@ -287,7 +275,7 @@ class FederatedWork:
             reasons = "; ".join(f"client {fault.client_id}: {fault.reason}" for fault in failed[:3])
             raise LetheError(f"forgetting {self.job.request.name}: no client took part ({reasons})")
         self.metrics = result.metrics
-        self.advance(result.metrics, result.faults)
+        self.advance(result.metrics)
 
 
 def _feasible(selection: SelectionSettings, cohort: Cohort) -> SelectionSettings:

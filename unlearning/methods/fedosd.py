@@ -146,10 +146,9 @@ def unlearning_rounds(job: ForgetJob, work: FederatedWork, settings: FedOsdSetti
     flat, layout, cohort = job.run.final, job.run.layout, asked(job)
     for _ in range(settings.unlearning_rounds):
         records = {wire.ARRAYS: wire.FlatRecord(flat, layout)}
-        num_faults = len(cohort.faults)
         sums = ask_for_sums(cohort, ACTION, job.spec, records, (FORGET, RETAIN), layout.size)
         flat = unlearned(flat, sums, settings.learning_rate)
-        work.advance(faults=cohort.faults[num_faults:])
+        work.advance()
     return flat
 
 
@@ -165,7 +164,7 @@ def unlearned_and_recovered(job: ForgetJob) -> Outcome:
     flat = work.train(
         flat, settings.recovery_rounds, keeping(job), lambda bound: OneWayRecovery(FedAvg(bound), original)
     )
-    return Outcome(flat, [*absence_notes(job), *work.notes], {**settings.model_dump(), "distance": moved})
+    return Outcome(flat, absence_notes(job), {**settings.model_dump(), "distance": moved})
 
 
 def needs(settings: ForgetSettings) -> Needs:

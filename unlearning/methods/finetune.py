@@ -68,7 +68,7 @@ def finetuned(job: ForgetJob) -> Outcome:
     settings = method_settings(FinetuneSettings, as_trained(job), job.run.train)
     work = FederatedWork(job, settings.epochs)
     flat = finetuning_rounds(work, job.run.final, settings, keeping(job))
-    return Outcome(flat, [*absence_notes(job), *work.notes], {"rounds": settings.epochs})
+    return Outcome(flat, absence_notes(job), {"rounds": settings.epochs})
 
 
 METHOD = Method(

@@ -60,16 +60,15 @@ def blurred(job: ForgetJob) -> Outcome:
     start = without_class_rows(model, job.request.classes) if job.request.classes else model
     noisy = add_noise(start, diagonal.mean, settings, job.generator("fisher"))
     details = {**settings.model_dump(), "examples": diagonal.count}
-    return Outcome(run.layout.flatten(noisy.state_dict()), [*absence_notes(job), *work.notes], details)
+    return Outcome(run.layout.flatten(noisy.state_dict()), absence_notes(job), details)
 
 
 def retained_diagonal(job: ForgetJob, work: FederatedWork) -> ExampleSum:
     """Return the sum over the retained examples of all clients; its mean is H."""
     run, cohort = job.run, keeping(job)
-    known_faults = len(cohort.faults)
     records = {wire.ARRAYS: wire.FlatRecord(run.final, run.layout)}
     sums = ask_for_sums(cohort, ACTION, job.spec, records, (DIAGONAL,), run.layout.size)
-    work.advance({"clients": len(sums)}, cohort.faults[known_faults:])
+    work.advance({"clients": len(sums)})
     if not sums:
         raise LetheError("fisher: no client that keeps data answered usefully")
     return ExampleSum.join(each[DIAGONAL] for each in sums.values())

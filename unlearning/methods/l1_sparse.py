@@ -96,7 +96,7 @@ def l1_sparsed(job: ForgetJob) -> Outcome:
     work = FederatedWork(job, settings.epochs)
     flat = work.act(job.run.final, ACTION, [told(each) for each in passes(settings)], cohort)
     details = {"rounds": settings.epochs, "gamma": settings.gamma}
-    return Outcome(flat, [*absence_notes(job), *work.notes], details)
+    return Outcome(flat, absence_notes(job), details)
 
 
 METHOD = Method(

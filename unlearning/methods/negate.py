@@ -38,7 +38,7 @@ def negated(job: ForgetJob) -> Outcome:
         raise BadInput(f"forget.negate-layers: {error}") from None
     work = FederatedWork(job, settings.epochs)
     flat = finetuning_rounds(work, run.layout.flatten(model.state_dict()), settings, keeping(job))
-    return Outcome(flat, [*absence_notes(job), *work.notes], {"rounds": settings.epochs})
+    return Outcome(flat, absence_notes(job), {"rounds": settings.epochs})
 
 
 METHOD = Method(
