@@ -11,7 +11,9 @@ from strategies.examples import Examples
 from strategies.rounds import TrainingPlan
 from strategies.settings import SelectionSettings, StrategySettings, TrainSettings
 from strategies.update_log import UpdateLog
+from unlearning.methods import METHODS
 from unlearning.run import TrainedRun
+from unlearning.settings import ForgetSettings
 
 
 class OneParameter(nn.Module):
@@ -35,6 +37,8 @@ def linear_model() -> nn.Module:
     return model
 
 
+GLOBAL_METHODS = [name for name, each in METHODS.items() if each.needs(ForgetSettings()).models != "client"]
+"""Methods that work on the one model that all clients share."""
 Rounds = Sequence[Mapping[str, tuple[float, Tensor]]]
 """Per round: client-id -> (number of examples, update)."""
 

@@ -16,6 +16,7 @@ from strategies.rounds import Start, train
 from strategies.seeds import torch_generator
 from strategies.update_log import UpdateLog
 from tests.unlearning.methods.federation import Federation, blobs
+from tests.unlearning.runs import GLOBAL_METHODS
 from unlearning.central.prune import PruneSettings, synflow_masks
 from unlearning.forgetting import forget
 from unlearning.methods import METHODS
@@ -132,7 +133,7 @@ def test_neutral_sparsity_prunes_nothing(tmp_path: Path) -> None:
 # every method keeps to the mask
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", GLOBAL_METHODS)
 def test_pruned_weights_stay_zero(method: str, tmp_path: Path) -> None:
     """In the method's own result, before it is projected, and without a client that was rejected."""
     clients = Federation(DATA)
@@ -146,7 +147,7 @@ def test_pruned_weights_stay_zero(method: str, tmp_path: Path) -> None:
     assert cohort.faults == []
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", GLOBAL_METHODS)
 def test_a_mask_that_keeps_all_changes_nothing(method: str, tmp_path: Path) -> None:
     clients = Federation(DATA)
     dense = replace(clients.trained(tmp_path), public=blobs(12, 9))

@@ -301,7 +301,7 @@ def test_batches_come_from_the_runs_seed_alone(federation: Federation, run: Trai
 def test_a_client_that_is_offline_is_left_out(federation: Federation, run: TrainedRun) -> None:
     """Its update of round 1 is used, as that was made without the target; later ones were not."""
     result = erased(run, federation.but(offline=frozenset("1")), EVERY_ROUND)
-    assert result.notes == ("client 1 was left out of 4 replayed rounds: not connected",)
+    assert "client 1 was left out of 4 replayed rounds: not connected" in result.notes
     assert result.details["left_out"] == {"1": 4}
     assert run.log is not None
     weights = {e.client_id: e.weight for e in run.log.entries(1) if e.client_id != "2"}
