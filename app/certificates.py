@@ -58,13 +58,18 @@ def _statement(folder: RunFolder, answer: Answer) -> dict[str, Any]:
         "log": _log_section(folder),
         "audit": audited,
         "purged": purged,
-        "limits": [*limits, *(certificate.limits_of_purge(purged["clients"]) if purged else ())],
+        "limits": [*limits, *(_limits_of_purge(purged) if purged else ())],
         "software": {
             "lethe": version(),
             "python": python_version(),
             **{package: installed_version(package) for package in _SOFTWARE},
         },
     }
+
+
+def _limits_of_purge(purged: dict[str, Any]) -> list[str]:
+    destroyed = all(log["keys-destroyed"] for log in purged["logs"])
+    return certificate.limits_of_purge(purged["clients"], keys_destroyed=destroyed)
 
 
 def _run_name(folder: RunFolder) -> str:
@@ -96,15 +101,16 @@ def sha256_of(path: Path) -> str:
 def _log_section(folder: RunFolder) -> dict[str, Any] | None:
     if not folder.log_path.is_dir():
         return None
-    log = UpdateLog.open(folder.log_path)
-    return {"sha256": log.sha256(), "retention": str(log.retention), "rounds": len(log.rounds())}
+    return UpdateLog.open(folder.log_path).facts()
 
 
 def purged_section(folder: RunFolder, answer: Answer) -> dict[str, Any] | None:
     """Return what was purged of the clients of a request, in which logs; None where nothing was."""
     top, clients, logs = outermost(folder), set(answer.request.clients), []
     for run in runs_in(top):
-        purges = UpdateLog.open(run.log_path).purges() if run.log_path.is_dir() else []
+        if not run.log_path.is_dir():
+            continue
+        log = UpdateLog.open(run.log_path)
         logs += [
             {
                 "log": run.log_path.relative_to(top.path).as_posix(),
@@ -112,8 +118,9 @@ def purged_section(folder: RunFolder, answer: Answer) -> dict[str, Any] | None:
                 "clients": list(purge.clients),
                 "sha256-before": purge.sha256_before,
                 "sha256-after": purge.sha256_after,
+                "keys-destroyed": log.is_encrypted,
             }
-            for purge in purges
+            for purge in log.purges()
             if clients.intersection(purge.clients) and purge.sha256_after is not None
         ]
     return {"clients": list(answer.request.clients), "logs": logs} if logs else None

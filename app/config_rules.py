@@ -119,7 +119,8 @@ CONDITIONS = (
     _only("data.shards-per-client", "data.partition", "shards"),
     _only("data.classes-per-client", "data.partition", "pathological"),
     _only("attack.clients attack.share attack.target", "attack.kind", "backdoor"),
-    _only("log.retention log.dtype", "log.enabled", True),
+    _only("log.retention log.dtype log.encrypted", "log.enabled", True),
+    _only("log.keys", "log.encrypted", True),
     Condition(
         ("log.dtype",),
         "log.retention",

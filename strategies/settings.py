@@ -7,6 +7,7 @@ the value at which the setting changes nothing.
 
 import re
 import tomllib
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -172,11 +173,22 @@ class LogSettings(Settings):
         ``interval:<k>`` (every k-th round, k at least 1; ``interval:1`` keeps what ``full`` keeps).
     dtype
         Precision of the stored updates; neutral ``float32``, the precision of the updates themselves.
+    encrypted
+        Whether each client's updates are encrypted with a key of their own, which a purge destroys first.
+    keys
+        Folder for the keys of encrypted logs, a folder in it for each log; ``~`` is the user's home.
     """
 
     enabled: bool = True
     retention: str = "full"
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    encrypted: bool = False
+    keys: str = Field(default="~/.lethe/keys/logs", min_length=1)
+
+    @property
+    def keys_path(self) -> Path | None:
+        """``keys`` as an absolute path; None where the log is not encrypted."""
+        return Path(self.keys).expanduser().absolute() if self.encrypted else None
 
     @property
     def interval(self) -> int:

@@ -17,6 +17,7 @@ begins a round has the one before it in a checkpoint, so a run can be rewound to
 """
 
 import json
+import secrets
 from collections.abc import Collection
 from pathlib import Path
 from typing import Self, final
@@ -28,6 +29,7 @@ from strategies.log import contents
 from strategies.log.background import Background
 from strategies.log.folder import INDEX, check_folder, make_folder
 from strategies.log.index import Entry, Index
+from strategies.log.keys import KEYS, LogKeys
 from strategies.log.lock import WriterLock, kept_if_opened
 from strategies.log.purge import begin_purge, complete_purge
 from strategies.log.reading import LogReader
@@ -57,12 +59,18 @@ class UpdateLog(LogReader):
         super().__init__(path)
         self._lock = lock
         self._background = Background()
-        self._spool = Spool(path)
+        self._spool = Spool(path, secrets.token_bytes(32) if self.is_encrypted else None)
         self._writer: RoundWriter | None = None
         self._trusted_from = max(self.rounds(), default=0) + 1
 
     @staticmethod
-    def create(path: Path, layout: Layout, retention: str = "full", dtype: str = "float32") -> "UpdateLog":
+    def create(
+        path: Path,
+        layout: Layout,
+        retention: str = "full",
+        dtype: str = "float32",
+        keys: Path | None = None,
+    ) -> "UpdateLog":
         """Make an empty log and open it for writing.
 
         Parameters
@@ -75,6 +83,8 @@ class UpdateLog(LogReader):
             ``full``, ``interval:<k>`` or ``sum``.
         dtype
             Precision of the stored updates; ``sum`` takes ``float32`` only.
+        keys
+            Folder for the keys with which the updates are encrypted, not the log's own; None: they are not.
 
         Raises
         ------
@@ -85,9 +95,12 @@ class UpdateLog(LogReader):
         """
         check_dtype(Retention.parse(retention), dtype)
         make_folder(path)
-        described = json.dumps({"names": layout.names, "shapes": layout.shapes})
+        shapes = json.dumps({"names": layout.names, "shapes": layout.shapes})
+        described = {"layout": shapes, "retention": retention, "dtype": dtype}
+        if keys is not None:
+            described[KEYS] = str(LogKeys.create(keys).folder)
         with kept_if_opened(path) as lock:
-            Index.create(path / INDEX, {"layout": described, "retention": retention, "dtype": dtype})
+            Index.create(path / INDEX, described)
             return UpdateLog(path, lock)
 
     @staticmethod
@@ -270,6 +283,8 @@ class UpdateLog(LogReader):
 
         Raises
         ------
+        BadInput
+            If the log is encrypted and its keys are not on this machine.
         RunCorrupt
             If the index is damaged; nothing is erased then.
         LetheError
@@ -281,6 +296,8 @@ class UpdateLog(LogReader):
             raise LetheError(f"update log: cannot purge, round {self._writer.round} is unfinished")
         purged = self.purged()
         if gone := [i for i in self.clients() if i in client_ids and i not in purged]:
+            if self._blobs.keys is not None:
+                self._blobs.keys.check_here()
             begin_purge(self._index, gone)
             complete_purge(self._index, self._blobs)
         self._purged = self.purged()

@@ -150,8 +150,16 @@ def limits(
     ]
 
 
-def limits_of_purge(clients: Sequence[str]) -> list[str]:
-    """Return what must not be concluded from a certificate that says that clients were purged."""
+def limits_of_purge(clients: Sequence[str], *, keys_destroyed: bool = False) -> list[str]:
+    """Return what must not be concluded from a certificate that says that clients were purged.
+
+    Parameters
+    ----------
+    clients
+        Purged.
+    keys_destroyed
+        Whether the updates were encrypted, with keys that were destroyed.
+    """
     named = ", ".join(clients)
     return [
         f"the log still says in which rounds client {named} took part and with which weight, from which its "
@@ -159,8 +167,12 @@ def limits_of_purge(clients: Sequence[str]) -> list[str]:
         f"the sum of the weighted updates of client {named} follows from the models before and after the run "
         "and the others' updates, while all of these are kept; so it does from the models before and after "
         "a subtraction",
-        "files were overwritten before they were deleted; flash memory, file systems that copy on write, "
-        "snapshots and backups may keep old blocks, and what was deleted before was not overwritten",
+        "the updates were encrypted and their keys destroyed: copies of the log are unreadable unless the "
+        "key was copied too; the keys were overwritten, but flash memory, file systems that copy on write, "
+        "snapshots and backups may keep old blocks of them"
+        if keys_destroyed
+        else "files were overwritten before they were deleted; flash memory, file systems that copy on "
+        "write, snapshots and backups may keep old blocks, and what was deleted before was not overwritten",
     ]
 
 

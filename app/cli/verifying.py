@@ -1,8 +1,8 @@
 """``lethe verify``."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,10 +10,17 @@ from app import wording
 from app.cli import options, output
 from strategies.errors import LetheError
 
+if TYPE_CHECKING:
+    from app.verification import Check
+
 
 def verify(
     certificate: Annotated[
-        Path, typer.Argument(metavar="CERTIFICATE", help="A certificate.json, or the folder that holds it.")
+        Path,
+        typer.Argument(
+            metavar="CERTIFICATE|RUN",
+            help="A certificate.json, the folder that holds it, or a run, of which everything is checked.",
+        ),
     ],
     public_key: Annotated[
         Path | None,
@@ -26,10 +33,23 @@ def verify(
     run: Annotated[
         str, typer.Option("--run", metavar="RUN", help="The run; default: that around the certificate.")
     ] = "",
+    head: Annotated[
+        str,
+        typer.Option(
+            "--head", metavar="SHA256", help="Of a run: what its update log must hash to, as noted elsewhere."
+        ),
+    ] = "",
     home: options.Home = None,
     json: options.Json = False,
 ) -> None:
-    """Check a certificate of forgetting: its signature, its signer, and that the run's files are the same."""
+    """Check a certificate of forgetting, or a whole run.
+
+    Of a certificate: its signature, its signer, and that the run's files are the same. Of a run: its files,
+    the hash chain of its update log, and all its certificates.
+    """
+    if not certificate.is_file() and not (certificate / "certificate.json").exists():
+        _verify_run(str(certificate), head, home, as_json=json)
+        return
     from app.keys import read_public_key
     from app.verification import verify as checked
 
@@ -37,16 +57,38 @@ def verify(
     found = checked(certificate, signer, options.open_run(run, home) if run else None)
     statement = found.certificate.statement
     if json:
-        checks = {check.name: {"status": check.status, "detail": check.detail} for check in found.checks}
-        output.print_json({"valid": not found.failed, "checks": checks, "certificate": statement})
+        document = {"valid": not found.failed, "checks": _as_json(found.checks), "certificate": statement}
+        output.print_json(document)
     else:
-        for check in found.checks:
-            said = ": ".join(filter(None, (check.status, check.detail)))
-            output.print_line(f"{check.name + ':':<18}{said}")
+        _print_checks(found.checks)
     if found.failed:
         raise LetheError(f"{certificate}: not verified: {wording.listed(found.failed)}")
     if not json:
         _print_statement(statement)
+
+
+def _verify_run(run: str, head: str, home: Path | None, *, as_json: bool) -> None:
+    from app.run_verification import verify_run
+
+    folder = options.open_run(run, home)
+    checks = verify_run(folder, head)
+    failed = [check.name for check in checks if check.status == "failed"]
+    if as_json:
+        output.print_json({"valid": not failed, "run": folder.name, "checks": _as_json(checks)})
+    else:
+        _print_checks(checks)
+    if failed:
+        raise LetheError(f"run '{folder.name}': not verified: {wording.listed(failed)}")
+
+
+def _as_json(checks: "Sequence[Check]") -> dict[str, dict[str, str]]:
+    return {check.name: {"status": check.status, "detail": check.detail} for check in checks}
+
+
+def _print_checks(checks: "Sequence[Check]") -> None:
+    for check in checks:
+        said = ": ".join(filter(None, (check.status, check.detail)))
+        output.print_line(f"{check.name + ':':<18}{said}")
 
 
 def _print_statement(statement: Mapping[str, Any]) -> None:

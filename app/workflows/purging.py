@@ -112,4 +112,7 @@ def _erase_beside_the_log(run: RunFolder, clients: Collection[str]) -> None:
     files.erase(run.path / REPORT)
     summary = run.read_summary()
     known = summary.get("clients", {})
-    run.write_summary({**summary, "clients": {i: {} if i in clients else known[i] for i in known}})
+    summary["clients"] = {i: {} if i in clients else known[i] for i in known}
+    if run.log_path.is_dir():
+        summary["log"] = {**(summary.get("log") or {}), **UpdateLog.open(run.log_path).facts()}
+    run.write_summary(summary)

@@ -124,7 +124,7 @@ def _new_log(
     settings = session.config.log
     if not settings.enabled:
         return nullcontext()
-    return UpdateLog.create(folder.log_path, layout, settings.retention, settings.dtype)
+    return UpdateLog.create(folder.log_path, layout, settings.retention, settings.dtype, settings.keys_path)
 
 
 def _initial(folder: RunFolder, session: Session) -> wire.State:
@@ -302,7 +302,7 @@ class _Training:
             "log": None
             if self._log is None
             else {
-                "retention": config.log.retention,
+                **self._log.facts(),
                 "dtype": config.log.dtype,
                 "bytes": self._log.stored_bytes(),
             },

@@ -1,6 +1,7 @@
 """The files of an update log: one safetensors file with one tensor, `delta`, per client and round.
 
     00003/7.safetensors      client 7's update of round 3, or under `sum` its running sum after round 3
+    00003/7.enc              the same, encrypted with client 7's key
 
 A file is written once, straight to its final name: it counts only when the index names it, so a process that
 is killed leaves files that nobody reads. The hash is taken while the bytes are still in the cache. Writing
@@ -22,14 +23,17 @@ import torch
 from torch import Tensor
 
 from strategies.errors import LetheError, RunCorrupt
-from strategies.files import erase, not_written, read_bytes, sync_folder, write_all
+from strategies.files import canonical_json, erase, not_written, read_bytes, sync_folder, write_all
+from strategies.log.keys import LogKeys
+from strategies.log.names import file_stem
+from strategies.log.sealing import seal, unseal
 from strategies.tensor_file import decode, encode
 
 FloatVector = npt.NDArray[np.float32]
 
 _DELTA = "delta"
 _PIECE = 1 << 18  # Entries: a megabyte
-_SUFFIX = ".safetensors"
+_PLAIN, _ENCRYPTED = ".safetensors", ".enc"
 _ROUND_FOLDER = re.compile(r"\d{5,}")
 
 
@@ -42,22 +46,26 @@ class Blobs:
         The log's folder.
     size
         Number of entries of an update.
+    keys
+        With which the files are encrypted; None: they are not.
     """
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path, size: int, keys: LogKeys | None = None) -> None:
         self.path = path
+        self.keys = keys
         self._size = size
+        self._suffix = _PLAIN if keys is None else _ENCRYPTED
 
     def file(self, server_round: int, client_id: str) -> Path:
         """Return where the blob of a round and client lies."""
-        return self.path / f"{server_round:05d}" / (file_stem(client_id) + _SUFFIX)
+        return self.path / f"{server_round:05d}" / (file_stem(client_id) + self._suffix)
 
     def label(self, server_round: int, client_id: str) -> str:
         """Return the name by which a message calls a blob, from the run's folder on."""
         return str(self.file(server_round, client_id).relative_to(self.path.parent))
 
     def write(self, server_round: int, client_id: str, content: bytearray) -> str:
-        """Write a packed vector and return the SHA-256 of its file.
+        """Write a packed vector, encrypted if the log is, and return the SHA-256 of its file.
 
         Raises
         ------
@@ -65,6 +73,9 @@ class Blobs:
             If the disk is full or does not take the file.
         """
         path = self.file(server_round, client_id)
+        if self.keys is not None:
+            key = self.keys.read_or_make(client_id)
+            content = seal(key, content, _context(self.keys, server_round, client_id))
         digest = hashlib.sha256(content).hexdigest()
         try:
             path.parent.mkdir(exist_ok=True)
@@ -88,16 +99,44 @@ class Blobs:
         Raises
         ------
         RunCorrupt
-            If the file is missing or damaged.
+            If the file, or the key that it needs, is missing or damaged.
         """
-        path = self.file(server_round, client_id)
-        content = read_bytes(path)
-        if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
-            raise RunCorrupt(f"{path}: damaged, its bytes do not match the SHA-256 in the log's index")
+        path, content = self.file(server_round, client_id), self._content(server_round, client_id, sha256)
+        if self.keys is not None:
+            content = self._opened(self.keys, server_round, client_id, content)
         values = unpack(content)
         if values.shape != (self._size,):
             raise RunCorrupt(f"{path}: holds shape {tuple(values.shape)}, expected ({self._size},)")
         return values
+
+    def check(self, server_round: int, client_id: str, sha256: str | None) -> None:
+        """Make sure that a file is as it was written, as far as that can be told without a key that is gone.
+
+        Raises
+        ------
+        RunCorrupt
+            If it is missing or damaged.
+        """
+        if self.keys is None or self.keys.has(client_id):
+            self.read(server_round, client_id, sha256)
+        else:
+            self._content(server_round, client_id, sha256)
+
+    def _content(self, server_round: int, client_id: str, sha256: str | None) -> bytearray:
+        path = self.file(server_round, client_id)
+        content = read_bytes(path)
+        if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+            raise RunCorrupt(f"{path}: damaged, its bytes do not match the SHA-256 in the log's index")
+        return content
+
+    def _opened(self, keys: LogKeys, server_round: int, client_id: str, content: bytearray) -> bytearray:
+        try:
+            return unseal(keys.read(client_id), content, _context(keys, server_round, client_id))
+        except ValueError as error:
+            path = self.file(server_round, client_id)
+            raise RunCorrupt(
+                f"{path}: cannot be decrypted, {error}: the file or its key was exchanged"
+            ) from error
 
     def add_to(self, values: FloatVector, server_round: int, client_id: str, sha256: str | None) -> None:
         """Add the vector in a float32 file to `values`, shape [size], in place and piece by piece.
@@ -107,6 +146,9 @@ class Blobs:
         RunCorrupt
             If the file is missing or damaged; see `read`.
         """
+        if self.keys is not None:  # Authenticated anyway
+            values += self.read(server_round, client_id, sha256).numpy()
+            return
         path = self.file(server_round, client_id)
         if sha256 is not None:
             self.read(server_round, client_id, sha256)
@@ -165,9 +207,11 @@ class Blobs:
             ) from error
 
     def erase(self, client_id: str) -> None:
-        """Overwrite and delete every blob of a client, whatever round it is of."""
+        """Destroy a client's key, if there is one; then overwrite and delete its blobs, of whatever round."""
+        if self.keys is not None:
+            self.keys.destroy(client_id)
         for folder in self._folders():
-            erase(folder / (file_stem(client_id) + _SUFFIX))
+            erase(folder / (file_stem(client_id) + self._suffix))
             if not any(folder.iterdir()):
                 folder.rmdir()
 
@@ -192,22 +236,7 @@ class Blobs:
 
     def _files(self) -> Iterator[Path]:
         for folder in self._folders():
-            yield from folder.glob("*" + _SUFFIX)
-
-
-def file_stem(client_id: str) -> str:
-    """Return a file name for a client-id: different for different ids even where names ignore case.
-
-    Lower-case letters, digits, ``_`` and ``-`` stand for themselves, every other byte for ``%`` and its code;
-    an id too long for a file name becomes ``%%`` and its SHA-256.
-
-    Examples
-    --------
-    >>> file_stem("hospital-a"), file_stem("../A")
-    ('hospital-a', '%2e%2e%2f%41')
-    """
-    stem = re.sub(r"[^a-z0-9_-]", lambda m: "".join(f"%{byte:02x}" for byte in m[0].encode()), client_id)
-    return stem if len(stem) <= 200 else "%%" + hashlib.sha256(client_id.encode()).hexdigest()
+            yield from folder.glob("*" + self._suffix)
 
 
 def pack(client_id: str, delta: Tensor, dtype: torch.dtype) -> bytearray:
@@ -227,6 +256,10 @@ def pack(client_id: str, delta: Tensor, dtype: torch.dtype) -> bytearray:
 def unpack(content: bytearray) -> Tensor:
     """Return the vector in a file's content, as a view of it."""
     return decode(content).tensors[_DELTA]
+
+
+def _context(keys: LogKeys, server_round: int, client_id: str) -> bytes:
+    return canonical_json([keys.log_id, server_round, client_id])
 
 
 def _sync_file(path: Path, keep_cached: bool) -> None:

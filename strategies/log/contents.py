@@ -1,44 +1,15 @@
 """What an update log's folder must hold, given its index, and what can be computed from that."""
 
-import hashlib
 from collections.abc import Collection, Iterable
-from dataclasses import astuple
-from itertools import groupby
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from strategies.errors import BadInput, RunCorrupt
-from strategies.files import canonical_json
 from strategies.log.blobs import Blobs
 from strategies.log.index import Entry, Index
 from strategies.log.retention import Retention
-
-_DESCRIBED = ("format", "version", "layout", "retention", "dtype")
-
-
-def log_sha256(index: Index) -> str:
-    """Return the SHA-256 of all that the index says, and so, by their hashes, of the updates' files.
-
-    A chain over the rounds: h_0 is the hash of the log's description, h_t that of h_{t-1} and round t, as
-
-        {"description": {"dtype": …, "format": …, "layout": …, "retention": …, "version": …}}
-        [h_{t-1}, t, averaging, [[t, client, examples, weight, norm, hash of the file], …]]
-
-    in the form of `strategies.files.canonical_json`, entries in the order of the clients. When clients were
-    purged is no part of it.
-    """
-    meta, entries = index.meta(), groupby(index.entries(), key=lambda entry: entry.round)
-    by_round = {number: [astuple(entry) for entry in group] for number, group in entries}
-    digest = _sha256({"description": {key: meta[key] for key in _DESCRIBED}})
-    for number, averaging in index.rounds().items():
-        digest = _sha256([digest, number, averaging, by_round.get(number, [])])
-    return digest
-
-
-def _sha256(value: object) -> str:
-    return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
 def superseded_sums(index: Index) -> list[tuple[int, str]]:
@@ -75,7 +46,7 @@ def find_damage(
         return {index_file: str(error)}
     for entry in entries:
         try:
-            blobs.read(entry.round, entry.client_id, entry.sha256)
+            blobs.check(entry.round, entry.client_id, entry.sha256)
         except RunCorrupt as error:
             found[blobs.label(entry.round, entry.client_id)] = str(error)
     return found

@@ -9,7 +9,8 @@ shared memory beside it. `synchronous = EXTRA` makes a finished transaction surv
 opens the file for writing although it never writes: after a crash, the first to come must roll the
 unfinished transaction back.
 
-SQLite does not notice a flipped byte in a number, so each round's row holds a SHA-256 of the round.
+SQLite does not notice a flipped byte in a number, so each round's row holds a link of a hash chain over the
+rounds (see `strategies.log.chain`), and the description the last link.
 
 An entry whose update was purged (see `strategies.log.purge`) is reduced to a tombstone: round, client and
 weight stay; the rest is 0 or NULL.
@@ -18,7 +19,7 @@ weight stay; the rest is 0 or NULL.
 import hashlib
 import json
 import sqlite3
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -27,10 +28,11 @@ from typing import Any
 
 from strategies.errors import BadInput, LetheError, RunCorrupt
 from strategies.files import TEMPORARY, erase, sync_folder
+from strategies.log import chain
 from strategies.wire import client_sort_key
 
 FORMAT = "lethe-update-log"
-VERSION = "1"
+VERSION = "2"
 """Of the log's layout; another version is refused."""
 
 _SCHEMA = """
@@ -105,6 +107,7 @@ class Index:
         temporary = path.with_name(path.name + TEMPORARY)
         temporary.unlink(missing_ok=True)
         described = {"format": FORMAT, "version": VERSION, **meta}
+        described["head"] = chain.start(described)
         with _translated(path), closing(sqlite3.connect(temporary)) as connection:
             connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
             with connection:
@@ -172,27 +175,49 @@ class Index:
         LetheError
             If the disk is full or does not take it.
         """
-        digest = _round_digest(server_round, averaging, entries)
+        digest = _link(self.meta()["head"], server_round, averaging, entries)
         with self._connection() as connection, connection:
             connection.execute("INSERT INTO rounds VALUES (?, ?, ?)", (server_round, averaging, digest))
             connection.executemany(
                 "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", [astuple(e) for e in entries]
             )
+            self._describe(connection, "head", digest)
 
     def rewind(self, last_round: int) -> None:
         """Forget the rounds after `last_round`, all of them or none."""
         with self._connection() as connection, connection:
             connection.execute("DELETE FROM entries WHERE round > ?", [last_round])
             connection.execute("DELETE FROM rounds WHERE round > ?", [last_round])
+            left = connection.execute("SELECT digest FROM rounds ORDER BY round DESC LIMIT 1").fetchone()
+            self._describe(connection, "head", left[0] if left else chain.start(self.meta()))
 
     def describe(self, key: str, value: str) -> None:
         """Add to what the log says about itself, or replace a part of it."""
-        described = self.meta() | {key: value}
-        digest = _digest(sorted(described.items()))
         with self._connection() as connection, connection:
-            connection.executemany(
-                "INSERT OR REPLACE INTO meta VALUES (?, ?)", [(key, value), ("digest", digest)]
-            )
+            self._describe(connection, key, value)
+
+    def _describe(self, connection: sqlite3.Connection, key: str, value: str) -> None:
+        """Do the same as a part of the connection's transaction, so that all of it or nothing is written."""
+        digest = _digest(sorted((self.meta() | {key: value}).items()))
+        connection.executemany(
+            "INSERT OR REPLACE INTO meta VALUES (?, ?)", [(key, value), ("digest", digest)]
+        )
+
+    def links(self) -> dict[int, str]:
+        """Return the chain over the rounds as it follows from their entries now."""
+        return self._links(self.entries())
+
+    def head(self) -> str:
+        """Return the chain's last link as it follows from the entries now: the SHA-256 of the whole log."""
+        return [chain.start(self.meta()), *self.links().values()][-1]
+
+    def _links(self, entries: Sequence[Entry]) -> dict[int, str]:
+        before, by_round, found = chain.start(self.meta()), dict[int, list[Entry]](), dict[int, str]()
+        for entry in entries:
+            by_round.setdefault(entry.round, []).append(entry)
+        for number, averaging in self.rounds().items():
+            before = found[number] = _link(before, number, averaging, by_round.get(number, []))
+        return found
 
     def bury(self, client_ids: Collection[str]) -> None:
         """Reduce the entries of clients to tombstones, all or none, and leave no copy of what they held.
@@ -202,15 +227,14 @@ class Index:
         LetheError
             If the disk is full or does not take it, or a reader does not let go.
         """
-        rounds, after = self.rounds(), dict[int, list[Entry]]()
-        for entry in self.entries():
-            gone = entry.client_id in client_ids
-            left = replace(entry, num_examples=0, norm=0.0, sha256=None) if gone else entry
-            after.setdefault(entry.round, []).append(left)
-        digests = [(_round_digest(number, rounds[number], left), number) for number, left in after.items()]
+        after = [_buried(entry) if entry.client_id in client_ids else entry for entry in self.entries()]
+        links = self._links(after)
         with self._erasing_connection() as connection, connection:
             connection.executemany(_BURY_ENTRY, [[client_id] for client_id in client_ids])
-            connection.executemany("UPDATE rounds SET digest = ? WHERE round = ?", digests)
+            connection.executemany(
+                "UPDATE rounds SET digest = ? WHERE round = ?", [(digest, t) for t, digest in links.items()]
+            )
+            self._describe(connection, "head", [chain.start(self.meta()), *links.values()][-1])
         with self._erasing_connection() as connection:
             connection.execute("VACUUM")
 
@@ -222,14 +246,18 @@ class Index:
         RunCorrupt
             If it cannot even be read.
         """
-        self.meta()
+        meta = self.meta()
         found = self._select("PRAGMA integrity_check(1)", (str,))[0][0]
         if found != "ok":
             return f"damaged ({found})"
-        rounds = self._select("SELECT round, averaging, digest FROM rounds", (int, int, str))
+        rounds = self._select("SELECT round, averaging, digest FROM rounds ORDER BY round", (int, int, str))
+        before = chain.start(meta)
         for number, averaging, digest in rounds:
-            if _round_digest(number, bool(averaging), self.entries(number)) != digest:
-                return f"the rows of round {number} do not match their SHA-256"
+            if _link(before, number, bool(averaging), self.entries(number)) != digest:
+                return f"round {number} does not match its link of the hash chain"
+            before = digest
+        if before != meta["head"]:
+            return "rounds were removed from its end, or added to it"
         listed = {row[0] for row in self._select("SELECT DISTINCT round FROM entries", (int,))}
         lost = sorted(listed - {row[0] for row in rounds})
         return f"round {lost[0]} has entries but no row" if lost else None
@@ -262,8 +290,13 @@ class Index:
         erase(self.path.with_name(self.path.name + "-journal"))
 
 
-def _round_digest(server_round: int, averaging: bool, entries: Sequence[Entry]) -> str:
-    return _digest([server_round, bool(averaging), sorted(astuple(entry) for entry in entries)])
+def _link(before: str, server_round: int, averaging: bool, entries: Iterable[Entry]) -> str:
+    rows = (astuple(entry) for entry in sorted(entries, key=_entry_order))
+    return chain.link(before, server_round, averaging, rows)
+
+
+def _buried(entry: Entry) -> Entry:
+    return replace(entry, num_examples=0, norm=0.0, sha256=None)
 
 
 def _digest(value: object) -> str:

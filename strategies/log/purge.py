@@ -1,6 +1,8 @@
 """Purging a client: nothing of its updates can be read back from the log, and that of the others stays whole.
 
-The client's files are overwritten and deleted, under `sum` its running sum likewise. Its entries become
+Where the log is encrypted the client's key is destroyed before anything else: from then on every copy of its
+updates is noise, those in backups included. The client's files are overwritten and deleted, under `sum` its
+running sum likewise. Its entries become
 tombstones: norm, example count and hash go. Round, client and weight stay: without them a round's weights
 would not sum to 1, and methods could not tell which rounds the client had a part in. The weight is no secret
 that the others' entries do not give away: it is what theirs lack to 1. What SQLite keeps of old rows, in free
@@ -21,7 +23,6 @@ from dataclasses import asdict, dataclass, replace
 
 from strategies.errors import RunCorrupt
 from strategies.log.blobs import Blobs
-from strategies.log.contents import log_sha256
 from strategies.log.index import Index
 
 _KEY = "purges"
@@ -38,7 +39,7 @@ class Purge:
     time
         When it began, UTC, ISO 8601.
     sha256_before, sha256_after
-        Of the log (see `strategies.log.contents.log_sha256`); after: None while it is not complete.
+        Of the log (see `strategies.log.chain`); after: None while it is not complete.
     """
 
     clients: tuple[str, ...]
@@ -63,7 +64,7 @@ def begin_purge(index: Index, client_ids: Collection[str]) -> None:
     if (damage := index.damage()) is not None:
         raise RunCorrupt(f"{index.path}: {damage}; restore it from a copy before anything is purged")
     began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    _record(index, [*purges_in(index.meta()), Purge(tuple(client_ids), began, log_sha256(index))])
+    _record(index, [*purges_in(index.meta()), Purge(tuple(client_ids), began, index.head())])
 
 
 def complete_purge(index: Index, blobs: Blobs) -> None:
@@ -80,7 +81,7 @@ def complete_purge(index: Index, blobs: Blobs) -> None:
     for client_id in recorded[-1].clients:
         blobs.erase(client_id)
     index.bury(recorded[-1].clients)
-    _record(index, [*recorded[:-1], replace(recorded[-1], sha256_after=log_sha256(index))])
+    _record(index, [*recorded[:-1], replace(recorded[-1], sha256_after=index.head())])
 
 
 def _record(index: Index, purges: Collection[Purge]) -> None:

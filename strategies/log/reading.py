@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from strategies.log import contents
 from strategies.log.blobs import Blobs
 from strategies.log.folder import INDEX
 from strategies.log.index import Entry, Index
+from strategies.log.keys import KEYS, LogKeys
 from strategies.log.purge import Purge, purges_in
 from strategies.log.retention import Retention
 from strategies.wire import Layout
@@ -47,8 +49,9 @@ class LogReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._index = Index(path / INDEX)
-        self.layout, self.retention, self.dtype = _parse(self._index.meta())
-        self._blobs = Blobs(path, self.layout.size)
+        meta = self._index.meta()
+        self.layout, self.retention, self.dtype = _parse(meta)
+        self._blobs = Blobs(path, self.layout.size, LogKeys(Path(meta[KEYS])) if KEYS in meta else None)
         self._purged = self.purged()
 
     def rounds(self) -> list[int]:
@@ -80,8 +83,29 @@ class LogReader:
         return {client_id: purge.time for purge in self.purges() for client_id in purge.clients}
 
     def sha256(self) -> str:
-        """Return the SHA-256 of the log; see `strategies.log.contents.log_sha256`."""
-        return contents.log_sha256(self._index)
+        """Return the SHA-256 of the log, the last link of its chain; see `strategies.log.chain`."""
+        return self._index.head()
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a summary and a certificate state of the log: hash, retention, rounds, encryption."""
+        return {
+            "sha256": self.sha256(),
+            "retention": str(self.retention),
+            "rounds": len(self.rounds()),
+            "encrypted": self.is_encrypted,
+        }
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether the updates' files are encrypted."""
+        return self._blobs.keys is not None
+
+    def unreadable(self) -> list[str]:
+        """Return the clients that were not purged and whose keys are not on this machine, sorted."""
+        keys = self._blobs.keys
+        return (
+            [] if keys is None else [i for i in self.clients() if i not in self._purged and not keys.has(i)]
+        )
 
     def delta(self, server_round: int, client_id: str) -> Tensor:
         """Return one update, shape [layout.size], float32.
@@ -138,7 +162,7 @@ class LogReader:
         -------
         dict
             What is wrong, by file (``log/00003/7.safetensors``); empty if nothing is. What is not named is
-            sound, or was purged.
+            sound, or was purged. Without a client's key its files' bytes are checked all the same.
         """
         try:
             purged = self.purged()

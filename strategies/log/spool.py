@@ -6,6 +6,7 @@ from tempfile import TemporaryFile
 from threading import Lock
 
 from strategies.files import not_written, read_all, write_all
+from strategies.log.sealing import seal, unseal
 
 _ALIGNMENT = 4096  # Of pages: no two entries share one
 
@@ -20,10 +21,13 @@ class Spool:
     ----------
     folder
         On the disk to use.
+    key
+        With which what lies on the disk is encrypted, 32 bytes of this process alone; None: it is not.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, key: bytes | None = None) -> None:
         self._folder = folder
+        self._key = key
         self._file: FileIO | None = None
         self._places: dict[str, tuple[int, int]] = {}
         self._end = 0
@@ -37,6 +41,7 @@ class Spool:
         LetheError
             If the disk is full or does not take it.
         """
+        content = content if self._key is None else seal(self._key, content, name.encode())
         with self._lock:
             try:
                 if self._file is None:
@@ -63,7 +68,7 @@ class Spool:
                 raise RuntimeError("the spool holds entries but no file")
             self._file.seek(start)
             read_all(self._file, content)
-        return content
+        return content if self._key is None else unseal(self._key, content, name.encode())
 
     def clear(self) -> None:
         """Forget everything; the file stays, to be written over."""

@@ -43,7 +43,8 @@ def test_what_it_states(small: RunFolder) -> None:
         name: hashlib.sha256((small.path / file).read_bytes()).hexdigest() for name, file in files.items()
     }
     log = UpdateLog.open(small.log_path)
-    assert statement["log"] == {"sha256": log.sha256(), "retention": "full", "rounds": 3}
+    facts = {"retention": "full", "rounds": 3, "encrypted": False}
+    assert statement["log"] == {"sha256": log.sha256(), **facts}
     assert statement["audit"] is None
     assert any("nothing was audited" in limit for limit in statement["limits"])
     assert {"lethe", "python", "torch"} <= statement["software"].keys()

@@ -122,6 +122,8 @@ IDLE = [
     ({"attack.target": 1}, "attack.target", 'attack.kind = "backdoor"'),
     ({"log.enabled": False, "log.retention": "sum"}, "log.retention", "log.enabled = true"),
     ({"log.enabled": False, "log.dtype": "float16"}, "log.dtype", "log.enabled = true"),
+    ({"log.enabled": False, "log.encrypted": True}, "log.encrypted", "log.enabled = true"),
+    ({"log.keys": "/keys"}, "log.keys", "log.encrypted = true"),
     (
         {"log.retention": "sum", "log.dtype": "float16"},
         "log.dtype",

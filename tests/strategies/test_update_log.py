@@ -347,7 +347,7 @@ def test_a_number_changed_in_the_index_is_noticed(tmp_path: Path) -> None:
     with sqlite3.connect(log.path / "index.sqlite") as connection:
         connection.execute("UPDATE entries SET weight = 0.5 WHERE round = 1 AND client_id = 'a'")
     connection.close()
-    assert log.verify() == {"log/index.sqlite": "the rows of round 1 do not match their SHA-256"}
+    assert log.verify() == {"log/index.sqlite": "round 1 does not match its link of the hash chain"}
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
@@ -469,7 +469,7 @@ def test_a_log_that_was_half_created_can_be_created(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("version", "2", r"index\.sqlite: update log of version 2, this Lethe reads 1"),
+        ("version", "1", r"index\.sqlite: update log of version 1, this Lethe reads 2"),
         ("format", "other", "damaged, or not the index of an update log"),
         (
             "layout",

@@ -61,3 +61,12 @@ def test_a_certificate_that_lies_elsewhere_needs_the_run_named(
     ended = lethe("verify", str(sent), *(["--run", "small"] if named else []))
     assert ended.status == 0
     assert ("the run's folder is not there" in ended.out) != named
+
+
+def test_a_whole_run(lethe: Command, small: RunFolder) -> None:
+    ended = lethe("verify", "small", "--home", str(small.path.parent))
+    assert ended.status == 0
+    assert "update log:       ok: 3 rounds, SHA-256 " in ended.out
+    ended = lethe("verify", str(small.path), "--head", "0" * 64, "--json")
+    assert (ended.status, json.loads(ended.out)["valid"]) == (1, False)
+    assert ended.err == "lethe: run 'small': not verified: log as noted\n"

@@ -7,15 +7,17 @@ import torch
 
 from app.answers import CERTIFICATE, runs_in
 from app.certificates import certify
+from app.config import RunConfig
 from app.keys import signing_key
+from app.run_verification import verify_run
 from app.session import open_session, open_trained_run
 from app.verification import verify
-from app.workflows import audit, check_purge, forget, purge, purging
+from app.workflows import audit, check_purge, forget, purge, purging, train
 from strategies.errors import BadInput
 from strategies.files import read_json
 from strategies.run_folder import RunFolder
 from strategies.update_log import UpdateLog
-from tests.app.conftest import CLIENT_2, SUBTRACT
+from tests.app.conftest import CLIENT_2, SMALL, SUBTRACT
 from unlearning import certificate
 from unlearning.request import ForgetRequest
 from unlearning.settings import AuditSettings, ForgetSettings
@@ -197,3 +199,16 @@ def test_a_certificate_made_later_still_says_so(small: RunFolder) -> None:
     purge(small, NAME)
     certify(small, NAME, signing_key(small.path.parent / "other.pem"))
     assert statement_of(small)["purged"] is not None
+
+
+def test_an_encrypted_log_is_purged_by_destroying_its_key(tmp_path: Path) -> None:
+    small = [f"run.home={tmp_path}", *SMALL, "run.rounds=1", "log.encrypted=true"]
+    keys = [f"log.keys={tmp_path / 'keys'}", f"run.certificate-key={tmp_path / 'certificate.pem'}"]
+    folder = train(RunConfig().with_overrides([*small, *keys]))
+    forget(folder, CLIENT_2, SUBTRACT)
+    assert len(list(tmp_path.glob("keys/*/2.key"))) == 1
+    (log,) = purge(folder, NAME)
+    assert log["keys-destroyed"]
+    assert sorted(path.name for path in tmp_path.glob("keys/*/*")) == ["0.key", "1.key"]
+    assert "their keys destroyed" in str(statement_of(folder)["limits"])
+    assert [check.name for check in verify_run(folder) if check.status != "ok"] == []

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, strategies as st
 
 from strategies.errors import RunCorrupt
-from strategies.log.blobs import Blobs, file_stem, pack, unpack
+from strategies.log.blobs import Blobs, pack, unpack
+from strategies.log.names import file_stem
 
 
 @given(ids=st.lists(st.text(max_size=300), min_size=2, max_size=2, unique=True))

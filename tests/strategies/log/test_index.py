@@ -35,7 +35,9 @@ def test_rows_come_back_exactly_in_order(index: Index) -> None:
     assert index.entries(client_id="a") == [expected[1], expected[2], expected[4]]
     assert index.entries(3, "9") == [expected[3]]
     assert index.entries(4) == []
-    assert index.meta() == {"format": "lethe-update-log", "version": "1", "layout": "x"}
+    meta = index.meta()
+    assert meta.pop("head") == index.head() == index.links()[3]
+    assert meta == {"format": "lethe-update-log", "version": "2", "layout": "x"}
     assert index.damage() is None
 
 

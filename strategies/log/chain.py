@@ -1,0 +1,35 @@
+"""The hash chain over a log's rounds: each link is the SHA-256 of the one before it and of a round.
+
+    h_0 = {"description": {"dtype": …, "format": …, "layout": …, "retention": …, "version": …, …}}
+    h_t = [h_{t-1}, t, averaging, [[t, client, examples, weight, norm, hash of the file], …]]
+
+each in the form of `strategies.files.canonical_json`, entries in the order of the clients. By the files'
+hashes the last link stands for every byte of the log. An entry or a round that is changed, removed or moved
+breaks the chain from there on. When clients were purged is no part of it, but what a purge leaves of their
+entries is, so the links after that are others.
+
+A chain has no key: whoever can write the log can make another whole one. That is noticed only by comparing
+its last link with one that was kept elsewhere: in the run's summary, in a signed certificate, on paper.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+
+from strategies.files import canonical_json
+
+LATER = frozenset({"purges", "head"})
+"""What a log's description says that changes in its life."""
+
+
+def start(description: Mapping[str, str]) -> str:
+    """Return h_0, from all that the log said about itself when it was made."""
+    return _sha256({"description": {key: description[key] for key in description if key not in LATER}})
+
+
+def link(before: str, server_round: int, averaging: bool, rows: Iterable[Sequence[object]]) -> str:
+    """Return h_t, from the link before it and the round's entries in order, as rows of the index."""
+    return _sha256([before, server_round, averaging, [list(row) for row in rows]])
+
+
+def _sha256(value: object) -> str:
+    return hashlib.sha256(canonical_json(value)).hexdigest()
