@@ -13,12 +13,14 @@ from app import fedmd_node
 from app.data import label_counts
 from app.node import Node
 from strategies import wire
+from strategies.compression.client import LostVersion
 from strategies.errors import LetheError
 from strategies.evaluation import evaluate
 from strategies.fedmd.client import ClientReply, ClientWork, answer_digest, answer_query
 from strategies.local_training import ClientJob
 from strategies.privacy.client import BudgetSpent, train_privately
 from strategies.registry import lookup
+from strategies.seeds import derive_seed
 from unlearning.evidence import ForgetSpec, answer_question
 from unlearning.methods import METHODS, ClientAction, ClientTask
 
@@ -51,22 +53,33 @@ def describe(message: Message, context: Context) -> Message:
 def train(message: Message, context: Context) -> Message:
     """Train the model as the run's strategy says, and send the new parameters."""
     node = Node.of(message, context)
-    job = ClientJob(
-        node.model(message.content.array_records[wire.ARRAYS]),
-        node.training_examples(),
-        node.config.train,
-        node.config.strategy,
-        node.client_id,
-        node.server_round,
-        node.generator(),
-    )
+    link = node.link(message.content, context.state)
     half, privacy = lookup(node.config.strategy.name).client, node.privacy(context.state)
     try:
+        arrays = message.content.array_records[wire.ARRAYS] if link is None else link.receive()
+        job = ClientJob(
+            node.model(arrays),
+            node.training_examples(),
+            node.config.train,
+            node.config.strategy,
+            node.client_id,
+            node.server_round,
+            node.generator(),
+        )
         result = half(job) if privacy is None else train_privately(half, job, privacy)
-    except BudgetSpent as reason:
+    except (BudgetSpent, LostVersion) as reason:
         return wire.reply_to(message, node.client_id, {}, config={wire.REFUSED: str(reason)})
     metrics = {**result.metrics, wire.NUM_EXAMPLES: result.num_examples}
-    return wire.reply_to(message, node.client_id, metrics, wire.record_of(result.model.state_dict()))
+    if link is None:
+        return wire.reply_to(message, node.client_id, metrics, wire.record_of(result.model.state_dict()))
+    return link.reply(
+        message,
+        node.client_id,
+        metrics,
+        result.model,
+        derive_seed(node.seed, "up", node.client_id, node.server_round),
+        lambda: evaluate(result.model, job.examples).accuracy,
+    )
 
 
 @app.query("fedmd")

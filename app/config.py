@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 
 from app.config_rules import check_contradictions, check_names, nearest_key, shown
 from app.settings import AttackSettings, DataSettings, ModelSettings, RequestSettings, RunSettings
+from strategies.compression.settings import CompressionSettings
 from strategies.errors import BadInput
 from strategies.privacy.settings import PrivacySettings
 from strategies.settings import (
@@ -46,6 +47,7 @@ class RunConfig(BaseModel):
     train: TrainSettings = TrainSettings()
     strategy: StrategySettings = StrategySettings()
     privacy: PrivacySettings = PrivacySettings()
+    compression: CompressionSettings = CompressionSettings()
     selection: SelectionSettings = SelectionSettings()
     log: LogSettings = LogSettings()
     attack: AttackSettings = AttackSettings()

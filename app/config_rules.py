@@ -67,12 +67,25 @@ _FEDMD = (
 _NOT_FEDMD = (
     "model.name model.width model.hidden train.optimizer train.learning-rate train.momentum "
     "train.weight-decay train.batch-size train.local-epochs train.local-steps train.lr-decay "
-    "run.federated-evaluation forget.prune privacy.unit"
+    "run.federated-evaluation forget.prune privacy.unit compression.codec"
 )
 _PRIVATE_KEYS = (
     "privacy.epsilon privacy.delta privacy.noise-multiplier privacy.clip-norm privacy.accountant "
     "privacy.budgets privacy.client-sampling privacy.randomness privacy.ledger"
 )
+
+_COMPRESSED_KEYS = (
+    "compression.down-codec compression.keep compression.down-keep compression.rank "
+    "compression.error-feedback compression.upload-threshold compression.upload-accuracy"
+)
+
+
+def _needs_stage(keys: str, on: str, *stages: str) -> Condition:
+    words = f"{on} = {' or '.join(shown(stage) for stage in stages)}, alone or in a chain"
+    return Condition(
+        tuple(keys.split()), on, lambda codec: not set(stages).isdisjoint(str(codec).split("+")), words
+    )
+
 
 CONDITIONS = (
     _only(_FEDMD, "strategy.name", "fedmd"),
@@ -115,6 +128,20 @@ CONDITIONS = (
     _only(_PRIVATE_KEYS, "privacy.unit", "example", "client-local", "client-central"),
     _only("privacy.client-sampling", "privacy.unit", "client-central"),
     _only("privacy.ledger", "privacy.unit", "example", "client-local"),
+    Condition(
+        tuple(_COMPRESSED_KEYS.split()),
+        "compression.codec",
+        lambda codec: codec != "none",
+        'compression.codec other than "none" ("identity" to leave updates as they are)',
+    ),
+    _needs_stage("compression.keep", "compression.codec", "top-k", "random-k"),
+    _needs_stage("compression.down-keep", "compression.down-codec", "top-k", "random-k"),
+    Condition(
+        ("compression.upload-accuracy",),
+        "compression.upload-threshold",
+        lambda threshold: float(threshold) > 0,
+        "compression.upload-threshold above 0",
+    ),
     _only("data.alpha", "data.partition", "dirichlet"),
     _only("data.shards-per-client", "data.partition", "shards"),
     _only("data.classes-per-client", "data.partition", "pathological"),
@@ -173,11 +200,16 @@ def check_contradictions(flat: Mapping[str, Scalar], defaults: Mapping[str, Scal
         raise BadInput(
             f'request.run: given "", must name a run with run.workflow = {shown(flat["run.workflow"])}'
         )
-    if flat["privacy.unit"] != "none":
-        _check_privacy(flat)
+    _check_sections(flat)
     if flat["strategy.name"] == "pruned-dp":
         _check_pruned(flat)
     _check_cohort(int(flat["selection.min-clients"]), int(flat["data.clients"]))
+
+
+def _check_sections(flat: Mapping[str, Scalar]) -> None:
+    for key, check in (("privacy.unit", _check_privacy), ("compression.codec", _check_compression)):
+        if flat[key] != "none":
+            check(flat)
 
 
 def _check_left_alone(
@@ -250,6 +282,31 @@ def _check_privacy(flat: Mapping[str, Scalar]) -> None:
         raise BadInput(
             f'strategy.name: given {shown(flat["strategy.name"])}, but privacy.unit = "client-central" needs '
             "a strategy of this project, which adds the mean of the updates"
+        )
+
+
+def _check_compression(flat: Mapping[str, Scalar]) -> None:
+    unit, codecs = flat["privacy.unit"], f"{flat['compression.codec']}+{flat['compression.down-codec']}"
+    if flat["strategy.name"] == "pruned-dp":
+        raise BadInput(
+            f"compression.codec: given {shown(flat['compression.codec'])}, but with pruned-dp every client "
+            'has another part of the model, of which there are no differences; allowed "none"'
+        )
+    if flat["compression.rank"] != 4 and "low-rank" not in codecs.split("+"):
+        raise BadInput(
+            f"compression.rank: given {flat['compression.rank']}, which has an effect only with low-rank in "
+            "compression.codec or compression.down-codec"
+        )
+    if unit != "none" and flat["compression.upload-threshold"]:
+        raise BadInput(
+            f"compression.upload-threshold: given {flat['compression.upload-threshold']}, but whether a "
+            f"client withholds its update tells of its data, and privacy.unit is {shown(unit)}; allowed 0"
+        )
+    if unit == "client-central" and flat["compression.error-feedback"]:
+        raise BadInput(
+            "compression.error-feedback: given true, which carries what a client held back into later rounds "
+            'that may not draw it, but privacy.unit is "client-central", whose ε counts on the draw; allowed '
+            "false"
         )
 
 

@@ -19,6 +19,7 @@ from app.data import client_id_of, load_client_data, load_public
 from app.models import build_model
 from strategies import wire
 from strategies.backdoor import default_trigger, poison
+from strategies.compression.client import ClientLink
 from strategies.errors import BadInput
 from strategies.examples import Examples, selection_mask
 from strategies.mask import hold, masks_in, unpack
@@ -113,18 +114,42 @@ class Node:
         message. Where the message has a mask, the model holds it; where it names neurons, it is a model of
         those alone.
         """
-        shape = tuple(wire.config_list(self.message_config, wire.INPUT_SHAPE))
-        num_classes = int(str(self.message_config[wire.NUM_CLASSES]))
         if arrays is None:
+            shape, num_classes = self._sizes
             return build_model(self.config.model, shape, num_classes, self.config.run.seed).to(self.device)
-        packed = self.message_config.get(wire.MASK, b"")
-        shared = _shared_model(self.config, shape, num_classes, packed if isinstance(packed, bytes) else b"")
+        shared = self._shared
         positions = self.message_config.get(wire.POSITIONS)
         if isinstance(positions, bytes):
             return _part(shared.model, positions, arrays)
         flat = wire.flat_of(arrays, shared.layout)
         wire.load_flat(shared.model, flat if shared.mask is None else flat * shared.mask, shared.layout)
         return shared.model
+
+    @property
+    def _sizes(self) -> tuple[tuple[int, ...], int]:
+        """Shape of one input, and number of classes."""
+        shape = tuple(wire.config_list(self.message_config, wire.INPUT_SHAPE))
+        return shape, int(str(self.message_config[wire.NUM_CLASSES]))
+
+    @property
+    def _shared(self) -> "_SharedModel":
+        packed = self.message_config.get(wire.MASK, b"")
+        return _shared_model(self.config, *self._sizes, packed if isinstance(packed, bytes) else b"")
+
+    def link(self, content: RecordDict, state: RecordDict) -> ClientLink | None:
+        """Return how the message's model is taken in and answered; None where models travel as they are.
+
+        Parameters
+        ----------
+        content
+            The message.
+        state
+            The client's ``context.state``.
+        """
+        if not ClientLink.wanted(content):
+            return None
+        shared = self._shared
+        return ClientLink(self.config.compression, content, state, shared.layout, shared.mask)
 
     def privacy(self, state: RecordDict) -> ClientPrivacy | None:
         """Return what the client knows of its privacy; None where the run is not private.

@@ -96,6 +96,7 @@ class Session:
             build=self._build_fedmd if self.has_client_models else None,
             privacy=self.config.privacy,
             pruning=self._pruning(),
+            compression=self.config.compression,
         )
 
     def _pruning(self) -> Pruning | None:

@@ -5,6 +5,7 @@ from the plan's seed, the round and the client-id, so a loop that starts after r
 then goes on exactly as the loop that was never interrupted.
 """
 
+import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from strategies import strategy_state, wire
 from strategies.cohort import Cohort, CohortGrid, Fault, Traffic
+from strategies.compression.server import CompressedStrategy, Copies
+from strategies.compression.settings import CompressionSettings
 from strategies.dropping import Drop, DroppingStrategy
 from strategies.errors import LetheError
 from strategies.guard import GuardedStrategy
@@ -56,6 +59,8 @@ class TrainingPlan:
         What is protected; clients read it from their own copy of the run config, too.
     pruning
         How the neurons are selected that each client trains; None: every client trains the whole model.
+    compression
+        What travels instead of whole models; clients read it from their own copy of the run config, too.
     """
 
     strategy: StrategySettings
@@ -68,6 +73,7 @@ class TrainingPlan:
     build: "Callable[[TrainingPlan, float], Strategy] | None" = None
     privacy: PrivacySettings = PrivacySettings()
     pruning: Pruning | None = None
+    compression: CompressionSettings = CompressionSettings()
 
 
 @dataclass(frozen=True)
@@ -231,7 +237,13 @@ class _Loop:
             cohort.mask,
             None if self.pruned is None else self.pruned.reference_of,
         )
-        self.strategy: StrategyWrapper = DroppingStrategy(guarded, plan.drop, self._names)
+        self.strategy = self._compressed(DroppingStrategy(guarded, plan.drop, self._names))
+
+    def _compressed(self, inner: StrategyWrapper) -> StrategyWrapper:
+        if not self._plan.compression.on:
+            return inner
+        copies = Copies(self._plan.compression, self._plan.seed, secrets.token_hex(8))
+        return CompressedStrategy(inner, copies, self._names, self._reject, self._cohort.mask)
 
     def _pruned(self, inner: Strategy) -> PrunedStrategy | None:
         if self._plan.pruning is None:

@@ -1,11 +1,12 @@
 """A strategy's own memory, in and out, so that a run can be resumed.
 
-The project's strategies keep nothing between rounds. Flower's optimiser strategies keep moments as
-attributes: arrays, dicts or lists of arrays, records. Those are read and written here by attribute, so that a
-resumed run continues with the same moments.
+The project's strategies keep nothing between rounds; a wrapper that does says so (see `Remembers`). Flower's
+optimiser strategies keep moments as attributes: arrays, dicts or lists of arrays, records. Those are read and
+written here by attribute, so that a resumed run continues with the same moments.
 """
 
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,18 +14,45 @@ from flwr.app import Array, ArrayRecord
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from strategies.wrapper import innermost
+from strategies.wrapper import StrategyWrapper, innermost
 
 _SEPARATOR = "|"
+_WRAPPER = "@"
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """A wrapper that keeps something between rounds."""
+
+    memory_name: str
+
+    def memory(self) -> dict[str, Tensor]:
+        """Return what it keeps, by name."""
+
+    def recall(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up what `memory` returned."""
 
 
 def capture(strategy: Strategy) -> dict[str, Tensor]:
-    """Return the arrays that the innermost strategy holds, keyed ``attribute|kind|entry``."""
+    """Return what the wrappers keep, and the arrays that the innermost strategy holds.
+
+    The keys are ``@wrapper|entry`` and ``attribute|kind|entry``.
+    """
     tensors: dict[str, Tensor] = {}
+    for wrapper in _remembering(strategy):
+        prefix = f"{_WRAPPER}{wrapper.memory_name}{_SEPARATOR}"
+        tensors |= {prefix + name: tensor for name, tensor in wrapper.memory().items()}
     for attribute, value in vars(innermost(strategy)).items():
         if not attribute.startswith("_"):
             tensors |= {f"{attribute}{_SEPARATOR}{key}": tensor for key, tensor in _entries(value).items()}
     return tensors
+
+
+def _remembering(strategy: Strategy) -> Iterator[Remembers]:
+    while isinstance(strategy, StrategyWrapper):
+        if isinstance(strategy, Remembers):
+            yield strategy
+        strategy = strategy.inner
 
 
 def _entries(value: Any) -> dict[str, Tensor]:
@@ -44,10 +72,17 @@ def _tensor(array: np.ndarray) -> Tensor:
 
 
 def restore(strategy: Strategy, tensors: dict[str, Tensor]) -> None:
-    """Give the innermost strategy back what `capture` read."""
+    """Give the wrappers and the innermost strategy back what `capture` read."""
+    for wrapper in _remembering(strategy):
+        prefix = f"{_WRAPPER}{wrapper.memory_name}{_SEPARATOR}"
+        kept = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
+        if kept:
+            wrapper.recall(kept)
     inner = innermost(strategy)
     grouped: dict[str, tuple[str, dict[str, np.ndarray]]] = {}
     for key, tensor in tensors.items():
+        if key.startswith(_WRAPPER):
+            continue
         attribute, kind, entry = key.split(_SEPARATOR, 2)
         grouped.setdefault(attribute, (kind, {}))[1][entry] = tensor.numpy().copy()
     for attribute, (kind, arrays) in grouped.items():

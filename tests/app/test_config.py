@@ -39,6 +39,8 @@ CHOICES: dict[str, st.SearchStrategy[Any]] = {
     "strategy.score-source": st.sampled_from(["public", "global-model"]),
     "privacy.noise-multiplier": st.sampled_from([-1.0, 0.0, 1.5]),
     "privacy.budgets": st.sampled_from(["", "3=0.5, hospital-a=0"]),
+    "compression.codec": st.sampled_from(["none", "identity", "top-k+int8", "low-rank", "random-k", "sign"]),
+    "compression.down-codec": st.sampled_from(["identity", "top-k+int4", "low-rank+int8"]),
     "log.retention": st.sampled_from(["full", "sum", "interval:3"]),
     "attack.clients": st.sampled_from(["", "0", "0, hospital-a"]),
     "forget.method": st.just("fast-distill"),
@@ -88,6 +90,16 @@ def _settle_privacy(flat: dict[str, Any]) -> None:
     flat["privacy.epsilon"] = flat["privacy.epsilon"] + 0.1 if flat["privacy.noise-multiplier"] else 0.0
 
 
+def _settle_compression(flat: dict[str, Any]) -> None:
+    if flat["strategy.name"] in {"fedmd", "pruned-dp"}:
+        flat["compression.codec"] = "none"
+    if not any("low-rank" in str(flat[f"compression.{key}"]) for key in ("codec", "down-codec")):
+        flat["compression.rank"] = 4
+    if flat["privacy.unit"] != "none":
+        flat["compression.upload-threshold"] = 0.0
+        flat["compression.error-feedback"] = flat["privacy.unit"] != "client-central"
+
+
 @st.composite
 def flat_configs(draw: st.DrawFn) -> dict[str, Scalar]:
     """Draw every key, then give back their defaults to the keys that would have no effect."""
@@ -97,6 +109,7 @@ def flat_configs(draw: st.DrawFn) -> dict[str, Scalar]:
     if not flat["request.run"]:
         flat["run.workflow"] = "train"
     _settle_privacy(flat)
+    _settle_compression(flat)
     for condition in CONDITIONS:
         if not condition.holds(flat[condition.on]):
             flat |= {key: default_values()[key] for key in condition.keys}

@@ -47,6 +47,16 @@ FOR_ONE_MODEL: dict[str, Scalar] = {
     "run.federated-evaluation": True,
     "forget.prune": "omp",
     "privacy.unit": "example",
+    "compression.codec": "sign",
+}
+COMPRESSED: dict[str, Scalar] = {
+    "down-codec": "sign",
+    "keep": 0.5,
+    "down-keep": 0.5,
+    "rank": 2,
+    "error-feedback": False,
+    "upload-threshold": 0.1,
+    "upload-accuracy": 50.0,
 }
 PRIVATE = 'privacy.unit = "example" or "client-local" or "client-central"'
 IDLE = [
@@ -113,6 +123,25 @@ IDLE = [
         {"privacy.unit": "client-central", "privacy.epsilon": 2.0, "privacy.ledger": "spent"},
         "privacy.ledger",
         'privacy.unit = "example" or "client-local"',
+    ),
+    *(
+        ({f"compression.{name}": value}, f"compression.{name}", 'compression.codec other than "none"')
+        for name, value in COMPRESSED.items()
+    ),
+    (
+        {"compression.codec": "int8", "compression.keep": 0.5},
+        "compression.keep",
+        'compression.codec = "top-k" or "random-k", alone or in a chain',
+    ),
+    (
+        {"compression.codec": "top-k", "compression.down-keep": 0.5},
+        "compression.down-keep",
+        'compression.down-codec = "top-k" or "random-k", alone or in a chain',
+    ),
+    (
+        {"compression.codec": "top-k", "compression.upload-accuracy": 50.0},
+        "compression.upload-accuracy",
+        "compression.upload-threshold above 0",
     ),
     ({"data.alpha": 0.1}, "data.alpha", 'data.partition = "dirichlet"'),
     ({"data.shards-per-client": 3}, "data.shards-per-client", 'data.partition = "shards"'),
@@ -306,3 +335,36 @@ def test_other_contradictions(flat: dict[str, Scalar], message: str) -> None:
 def test_privacy_that_cannot_be_had(given: dict[str, Scalar], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         RunConfig.from_flat(given)
+
+
+@pytest.mark.parametrize(
+    ("flat", "message"),
+    [
+        ({"strategy.name": "pruned-dp", "strategy.score": "random"}, "another part of the model"),
+        ({"compression.rank": 2}, "only with low-rank"),
+        (
+            {"privacy.unit": "example", "privacy.epsilon": 2.0, "compression.upload-threshold": 0.1},
+            "tells of its data",
+        ),
+        ({"privacy.unit": "client-central", "privacy.epsilon": 2.0}, "which carries what a client held back"),
+    ],
+)
+def test_what_compression_does_not_go_with(flat: dict[str, Scalar], message: str) -> None:
+    with pytest.raises(BadInput, match=re.escape(message)):
+        RunConfig.from_flat({"compression.codec": "top-k+int8", **flat})
+
+
+def test_compression_goes_with_privacy_where_it_works_on_what_is_private_already() -> None:
+    local = {"privacy.unit": "client-local", "privacy.epsilon": 2.0, "compression.codec": "top-k"}
+    assert RunConfig.from_flat(local).compression.on
+    central: dict[str, Scalar] = {
+        **local,
+        "privacy.unit": "client-central",
+        "compression.error-feedback": False,
+    }
+    assert RunConfig.from_flat(central).compression.on
+
+
+def test_a_codec_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(BadInput, match=re.escape("compression.codec")):
+        RunConfig.from_flat({"compression.codec": "top-k+gzip"})

@@ -1,0 +1,1 @@
+"""Compressed updates: codecs, error feedback, and the layer that wraps a strategy in them."""

@@ -1,0 +1,217 @@
+"""The layer: neutral is nothing, versions, lost and restarted clients, withheld updates, log and bytes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from flwr.app import ConfigRecord, Message
+from hypothesis import given, settings as examples, strategies as st
+
+from strategies import strategy_state, wire
+from strategies.compression.settings import CompressionSettings
+from strategies.logged import LoggedStrategy
+from strategies.rounds import RoundResult, Start
+from strategies.update_log import UpdateLog
+from strategies.wrapper import StrategyWrapper
+from tests.strategies.compression.nodes import LAYOUT, SIZE, Client, Step, model, run
+from tests.strategies.fakes import raises
+
+OFF = CompressionSettings()
+CHAIN = CompressionSettings(codec="top-k+int8", down_codec="top-k+int8", keep=0.1, down_keep=0.3)
+
+
+def pull(target: float, rate: float = 0.3) -> Step:
+    """Return a training that moves towards a constant."""
+    return lambda flat: rate * (target - flat)
+
+
+def clients(settings: CompressionSettings, number: int = 3) -> list[Client]:
+    return [Client(str(i), 10 * i, pull(float(i)), settings) for i in range(1, number + 1)]
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "fedprox", "flwr:FedAvg", "flwr:FedAdam"])
+@pytest.mark.parametrize(
+    "neutral",
+    [
+        CompressionSettings(codec="identity"),
+        CompressionSettings(codec="top-k", keep=1.0, down_codec="random-k", down_keep=1.0),
+        CompressionSettings(codec="low-rank", rank=5, down_codec="low-rank"),
+    ],
+)
+def test_neutral_codecs_are_no_codec_to_the_bit(strategy: str, neutral: CompressionSettings) -> None:
+    plain, _ = run(clients(OFF), OFF, 3, strategy=strategy)
+    same, _ = run(clients(neutral), neutral, 3, strategy=strategy)
+    other, _ = run(clients(CHAIN), CHAIN, 3, strategy=strategy)
+    assert same.equal(plain)
+    assert not other.equal(plain)
+
+
+def test_top_k_by_hand() -> None:
+    """One client with update (10, 1, …, 1) and 2 % of 60 entries: 2 of them go, the others are left over.
+
+    In the second round the rest, now 2 each besides the update's 10, follows.
+    """
+    settings = CompressionSettings(codec="top-k", keep=0.02)
+    update = torch.ones(SIZE)
+    update[0] = 10.0
+    client = Client("1", 5, lambda flat: update, settings)
+    before = LAYOUT.flatten(model().state_dict())
+    after, results = run([client], settings)
+    moved = after - before
+    assert int((moved.abs() > 1e-6).sum()) == 2
+    assert float(moved[0]) == pytest.approx(10.0)
+    residual = torch.from_numpy(client.state.array_records["compression"]["residual"].numpy().copy())
+    torch.testing.assert_close(residual + moved, update)
+    assert results[0].traffic.bytes_up < 4 * SIZE
+
+
+@pytest.mark.parametrize("chain", ["top-k+int8", "random-k", "sign", "low-rank+int8"])
+@pytest.mark.parametrize("down", ["identity", "top-k+int4"])
+def test_every_chain_reaches_what_plain_averaging_reaches(chain: str, down: str) -> None:
+    settings = CompressionSettings(codec=chain, down_codec=down, keep=0.2, rank=1, down_keep=0.4)
+    near, results = run([Client(str(i), 5, pull(2.0, 0.05 * i), settings) for i in (1, 2, 3)], settings, 100)
+    assert float((near - 2.0).abs().max()) < 0.1
+    assert not any(result.faults for result in results)
+
+
+def test_without_feedback_top_k_forgets_what_it_left_out() -> None:
+    settings = CompressionSettings(codec="top-k", keep=0.02, error_feedback=False)
+    clients_without = [Client("1", 5, lambda flat: torch.arange(1.0, SIZE + 1), settings)]
+    after, _ = run(clients_without, settings, 5)
+    moved = (after - LAYOUT.flatten(model().state_dict())).abs() > 1e-6
+    assert moved.nonzero().flatten().tolist() == [SIZE - 2, SIZE - 1]
+
+
+def test_a_client_that_is_up_to_date_gets_a_difference_and_starts_from_the_servers_copy() -> None:
+    listed = clients(CHAIN)
+    _, results = run(listed, CHAIN, 4)
+    assert results[0].traffic.bytes_down > 3 * 4 * SIZE
+    assert all(result.traffic.bytes_down < 3 * 3 * SIZE for result in results[1:])
+    for starts in zip(*(client.starts for client in listed), strict=True):
+        assert starts[0].equal(starts[1])
+        assert starts[0].equal(starts[2])
+
+
+def test_a_restarted_client_misses_a_round_and_then_gets_the_model() -> None:
+    listed = clients(CHAIN)
+
+    def wipe(result: RoundResult, loop: object) -> None:
+        if result.round == 2:
+            listed[0].state.clear()
+
+    _, results = run(listed, CHAIN, 5, on_round=wipe)
+    reasons = [fault.reason for result in results for fault in result.faults]
+    assert reasons == ["refused: version 2 of the model is not here"]
+    assert [len(result.accepted) for result in results] == [3, 3, 2, 3, 3]
+    assert listed[0].starts[-1].equal(listed[1].starts[-1])
+    assert results[3].traffic.bytes_down > results[4].traffic.bytes_down + SIZE
+
+
+class Failing(Client):
+    """A client that fails in round 2."""
+
+    def __call__(self, message: Message) -> Message:
+        config = message.content.config_records.get(wire.CONFIG, ConfigRecord())
+        return raises(message) if config.get(wire.SERVER_ROUND) == 2 else super().__call__(message)
+
+
+def test_a_client_that_drops_out_keeps_its_residual() -> None:
+    """Of 60 ones 2 go, 58 stay; nothing changes while it fails; of 58 + 60 the 2 twos go, 114 stay."""
+    settings = CompressionSettings(codec="top-k", keep=0.02)
+    client = Failing("1", 5, lambda flat: torch.ones(SIZE), settings)
+    residuals: list[float] = []
+
+    def note(result: RoundResult, loop: object) -> None:
+        residuals.append(float(client.state.array_records["compression"]["residual"].numpy().sum()))
+
+    run([client], settings, 3, on_round=note)
+    assert residuals == pytest.approx([58.0, 58.0, 114.0], abs=1e-3)
+
+
+def test_small_updates_are_withheld_counted_and_not_lost() -> None:
+    """Updates of 0.9 % of the model: one, and two together, are below 2 %; three together go."""
+    settings = CompressionSettings(codec="identity", upload_threshold=0.02)
+    start = LAYOUT.flatten(model().state_dict())
+    step = 0.009 * start.norm() * torch.nn.functional.normalize(torch.ones(SIZE), dim=0)
+    after, results = run([Client("1", 5, lambda flat: step, settings)], settings, 3)
+    assert [result.metrics.get(wire.WITHHELD, 0) for result in results] == [1, 1, 0]
+    assert results[0].traffic.bytes_up < 100 < results[2].traffic.bytes_up
+    torch.testing.assert_close(after, start + 3 * step)
+
+
+def test_a_good_model_is_sent_all_the_same() -> None:
+    settings = CompressionSettings(codec="identity", upload_threshold=100.0, upload_accuracy=90.0)
+    good = Client("1", 5, pull(1.0), settings, accuracy=95.0)
+    poor = Client("2", 5, pull(1.0), settings, accuracy=80.0)
+    _, results = run([good, poor], settings)
+    assert results[0].metrics[wire.WITHHELD] == 1
+
+
+def test_the_log_holds_what_was_aggregated(tmp_path: Path) -> None:
+    with UpdateLog.create(tmp_path / "log", LAYOUT) as log:
+        after, results = run(clients(CHAIN), CHAIN, 3, layer=lambda inner: LoggedStrategy(inner, log))
+        model_again = LAYOUT.flatten(model().state_dict()).double()
+        for result in results:
+            entries = log.entries(result.round)
+            total = sum(entry.weight for entry in entries)
+            for entry in entries:
+                delta = log.delta(result.round, entry.client_id).double()
+                model_again += entry.weight * delta / total
+    torch.testing.assert_close(model_again.float(), after)
+
+
+def test_a_resumed_training_goes_on_to_the_bit() -> None:
+    whole, _ = run(clients(CHAIN), CHAIN, 6)
+    listed, kept = clients(CHAIN), {}
+
+    def keep(result: RoundResult, loop: object) -> None:
+        assert isinstance(loop, StrategyWrapper)
+        kept["start"] = Start(result.arrays, result.round, strategy_state.capture(loop))
+
+    run(listed, CHAIN, 3, on_round=keep)
+    resumed, results = run(listed, CHAIN, 6, start=kept["start"])
+    assert resumed.equal(whole)
+    assert not any(result.faults for result in results)
+
+
+def test_another_training_starts_without_the_residuals_of_the_first() -> None:
+    used = clients(CHAIN)
+    first, _ = run(used, CHAIN, 3)
+    again, _ = run(used, CHAIN, 3)
+    assert again.equal(first)
+
+
+def damaging(client: Client, payload: bytes) -> Client:
+    original = client.__call__
+
+    class Damaged(Client):
+        def __call__(self, message: Message) -> Message:
+            reply = original(message)
+            if wire.CODED in reply.content:
+                reply.content[wire.CODED] = ConfigRecord({wire.PAYLOAD: [payload]})
+            return reply
+
+    return Damaged(client.client_id, client.num_examples, client.step, client.settings)
+
+
+@examples(max_examples=20, deadline=None)
+@given(st.binary(max_size=40))
+def test_a_damaged_payload_is_rejected_and_the_round_goes_on(payload: bytes) -> None:
+    listed = clients(CHAIN, 2)
+    listed[0] = damaging(listed[0], payload)
+    _, results = run(listed, CHAIN)
+    assert results[0].accepted == ("2",)
+    assert results[0].faults[0].client_id == "1"
+    assert "encoded" in results[0].faults[0].reason
+
+
+@pytest.mark.parametrize("chain", ["sign", "low-rank+int8"])
+def test_pruned_weights_stay_zero_whatever_the_codec_makes_of_them(chain: str) -> None:
+    settings = CompressionSettings(codec=chain, down_codec="int4", rank=1)
+    mask = torch.arange(SIZE) % 3 > 0
+    start = Start(wire.FlatRecord(LAYOUT.flatten(model().state_dict()) * mask, LAYOUT))
+    listed = [Client(str(i), 5, lambda flat: mask * (1 - flat), settings) for i in (1, 2)]
+    after, results = run(listed, settings, 3, start=start, mask=mask)
+    assert not any(result.faults for result in results)
+    assert not bool(after[~mask].any())
+    assert bool(after[mask].all())
