@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from unlearning.central.influence import InfluenceSettings
+
 METHODS = Path(__file__).parents[1] / "docs" / "methods.md"
 
 
 def test_the_central_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    """It prints how many parameters the mlp has; the weights of its first layer alone are 64·128."""
+    """It prints the length of the step, one of those to try or 0, and that of 64·10 weights and 10 biases."""
     (example,) = re.findall(r"```python\n(.*?)```", METHODS.read_text(encoding="utf-8"), re.DOTALL)
     exec(compile(example, str(METHODS), "exec"), {})
-    assert int(capsys.readouterr().out) > 64 * 128
+    alpha, size = capsys.readouterr().out.split()
+    assert float(alpha) in {0.0, *InfluenceSettings().alphas}
+    assert int(size) == 650

@@ -34,6 +34,7 @@ from torch.nn import functional
 from strategies.evaluation import evaluate
 from strategies.examples import Examples
 from strategies.local_training import batches, make_optimizer
+from unlearning.central.data import Data, gathered
 from unlearning.central.masks import Masks
 from unlearning.central.parameters import copied, flat_parameters, load_parameters, trainable
 from unlearning.central.training import SgdSettings, trained
@@ -72,7 +73,7 @@ def negate_gradients(parameters: Sequence[nn.Parameter]) -> None:
 
 def ascend(
     model: nn.Module,
-    forget: Examples,
+    forget: Data,
     settings: AscentSettings,
     generator: Generator,
     *,
@@ -155,7 +156,7 @@ def project(point: Tensor, center: Tensor, radius: float) -> Tensor:
 
 def projected_ascent(
     model: nn.Module,
-    forget: Examples,
+    forget: Data,
     reference: Tensor,
     radius: float,
     settings: ProjectedAscentSettings,
@@ -183,13 +184,13 @@ def projected_ascent(
     center = flat_parameters(twin)
     parameters = list(trainable(twin).values())
     optimizer = make_optimizer(parameters, settings.train, settings.learning_rate)
-    data = forget.to(parameters[0].device)
+    data = gathered(forget).to(parameters[0].device)
     for _ in range(settings.epochs):
         twin.train()
         for batch in batches(len(data), settings.batch_size, settings.steps_per_epoch(len(data)), generator):
             _ascent_step(twin, data.subset(batch), optimizer, settings.clip_norm)
             load_parameters(twin, project(flat_parameters(twin), center, radius))
-        if evaluate(twin, forget).accuracy < settings.stop_accuracy:
+        if evaluate(twin, data).accuracy < settings.stop_accuracy:
             break
     twin.zero_grad(set_to_none=True)
     return twin.train(model.training)

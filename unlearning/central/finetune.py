@@ -12,7 +12,7 @@ Cost: the epochs over the retained data.
 
 from torch import Generator, nn
 
-from strategies.examples import Examples
+from unlearning.central.data import Data
 from unlearning.central.masks import Masks
 from unlearning.central.training import SgdSettings, trained
 
@@ -23,7 +23,7 @@ class FinetuneSettings(SgdSettings):
 
 def finetune(
     model: nn.Module,
-    retain: Examples,
+    retain: Data,
     settings: FinetuneSettings,
     generator: Generator,
     *,

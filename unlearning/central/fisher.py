@@ -26,6 +26,7 @@ from torch import Generator, Tensor, nn
 from strategies.evaluation import predict_logits
 from strategies.examples import Examples
 from strategies.settings import Settings
+from unlearning.central.data import Data, gathered
 from unlearning.central.gradients import ExampleSum, gradient_blocks
 from unlearning.central.masks import Masks, flat_mask
 from unlearning.central.parameters import copied, moved, trainable
@@ -143,7 +144,7 @@ def without_class_rows(model: nn.Module, classes: Sequence[int]) -> nn.Module:
 
 def fisher_forget(
     model: nn.Module,
-    retain: Examples,
+    retain: Data,
     settings: FisherSettings,
     generator: Generator,
     *,
@@ -172,6 +173,6 @@ def fisher_forget(
     ValueError
         If there is no example, or a class has no row in the head.
     """
-    diagonal = fisher_sum(model, retain).mean
+    diagonal = fisher_sum(model, gathered(retain)).mean
     start = without_class_rows(model, classes) if classes else model
     return add_noise(start, diagonal, settings, generator, masks=masks)

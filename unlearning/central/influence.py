@@ -30,6 +30,7 @@ from torch import Generator, Tensor, nn
 from strategies.evaluation import evaluate
 from strategies.examples import Examples
 from strategies.settings import Settings
+from unlearning.central.data import Data, gathered
 from unlearning.central.gradients import ExampleSum, Loss, cross_entropy_each, gradient_blocks, gradient_sum
 from unlearning.central.inverse import woodfisher_product
 from unlearning.central.masks import Masks, flat_mask
@@ -81,8 +82,8 @@ def influence_vector(forget: ExampleSum, retain: ExampleSum) -> Tensor:
 
 def influence_direction(
     model: nn.Module,
-    retain: Examples,
-    forget: Examples,
+    retain: Data,
+    forget: Data,
     settings: InfluenceSettings,
     generator: Generator,
     *,
@@ -111,7 +112,7 @@ def influence_direction(
     ValueError
         If either set is empty.
     """
-    free = flat_mask(model, masks)
+    retain, forget, free = gathered(retain), gathered(forget), flat_mask(model, masks)
     vector = influence_vector(gradient_sum(model, forget, loss), gradient_sum(model, retain, loss)) * free
     drawn = retain.subset(torch.randperm(len(retain), generator=generator)[: settings.fisher_examples])
     blocks = (block.cpu() * free for block in gradient_blocks(model, drawn, loss, settings.block_size))
@@ -195,13 +196,14 @@ def search_alpha(
 
 def influence(
     model: nn.Module,
-    retain: Examples,
-    forget: Examples,
+    retain: Data,
+    forget: Data,
     settings: InfluenceSettings,
     generator: Generator,
     *,
     masks: Masks | None = None,
 ) -> InfluenceResult:
     """Return the model after the influence step; parameters and errors as in `influence_direction`."""
+    retain, forget = gathered(retain), gathered(forget)
     direction = influence_direction(model, retain, forget, settings, generator, masks=masks)
     return search_alpha(model, direction, retain, forget, settings)

@@ -21,7 +21,7 @@ import torch
 from pydantic import Field
 from torch import Generator, nn
 
-from strategies.examples import Examples
+from unlearning.central.data import Data, gathered
 from unlearning.central.masks import Masks
 from unlearning.central.training import SgdSettings, trained
 
@@ -77,7 +77,7 @@ class FadingL1:
 
 def l1_sparse(
     model: nn.Module,
-    retain: Examples,
+    retain: Data,
     settings: L1SparseSettings,
     generator: Generator,
     *,
@@ -103,6 +103,7 @@ def l1_sparse(
     ValueError
         If there is no example, or a mask fits no parameter.
     """
+    retain = gathered(retain)
     weights = penalty_weights(settings.gamma, settings.epochs)
     penalty = FadingL1(weights, settings.steps_per_epoch(len(retain)))
     return trained(model, retain, settings, generator, adjustments=[penalty], masks=masks)

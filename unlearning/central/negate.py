@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, nn
 
-from strategies.examples import Examples
+from unlearning.central.data import Data
 from unlearning.central.finetune import FinetuneSettings, finetune
 from unlearning.central.masks import Masks
 from unlearning.central.parameters import copied, layers_with_weights
@@ -52,7 +52,7 @@ def negate(model: nn.Module, layers: Sequence[str] = ()) -> nn.Module:
 
 def negate_and_finetune(
     model: nn.Module,
-    retain: Examples,
+    retain: Data,
     settings: FinetuneSettings,
     generator: Generator,
     *,

@@ -27,8 +27,8 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn.utils import prune
 
-from strategies.examples import Examples
 from strategies.settings import Settings
+from unlearning.central.data import Data, gathered
 from unlearning.central.masks import Masks, apply_masks, masked
 from unlearning.central.parameters import copied, layers_with_weights
 from unlearning.central.training import SgdSettings, trained
@@ -147,7 +147,7 @@ def imp_schedule(rate: float, round_rate: float) -> list[float]:
 
 
 def imp(
-    early: nn.Module, examples: Examples, sgd: SgdSettings, settings: PruneSettings, generator: Generator
+    early: nn.Module, examples: Data, sgd: SgdSettings, settings: PruneSettings, generator: Generator
 ) -> SparseModel:
     """Prune in rounds of training, magnitude pruning and rewinding; retrain the result on its masks.
 
@@ -165,6 +165,7 @@ def imp(
         Draws the batches; on the CPU.
     """
     masks: Masks = {}
+    examples = gathered(examples)
     for sparsity in imp_schedule(settings.rate, settings.round_rate):
         end = trained(early, examples, sgd, generator, masks=masks)
         masks = magnitude_masks(end, sparsity, masks)

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pydantic import Field
 from torch import Generator, nn
 
-from strategies.examples import Examples
 from strategies.local_training import GradientAdjustment, local_train
 from strategies.settings import Settings, TrainSettings
+from unlearning.central.data import Data, gathered
 from unlearning.central.masks import Masks, apply_masks, mask_adjustment
 from unlearning.central.parameters import copied
 
@@ -66,7 +66,7 @@ def combined(adjustments: Sequence[GradientAdjustment]) -> GradientAdjustment:
 
 def trained(
     model: nn.Module,
-    examples: Examples,
+    examples: Data,
     settings: SgdSettings,
     generator: Generator,
     *,
@@ -95,7 +95,7 @@ def trained(
     ValueError
         If there is no example, or a mask fits no parameter.
     """
-    twin = copied(model)
+    twin, examples = copied(model), gathered(examples)
     if masks:
         apply_masks(twin, masks)
         adjustments = [*adjustments, mask_adjustment(twin, masks)]

@@ -1,0 +1,46 @@
+"""What the central functions take for a set of examples: `Examples`, or batches as of a `DataLoader`."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from strategies.examples import Examples
+
+Data = Examples | Iterable[tuple[Tensor, Tensor]]
+"""Examples, or batches (x of shape [n, ...], y of shape [n]), such as those of a `DataLoader`."""
+
+
+def gathered(data: Data) -> Examples:
+    """Return all examples of a set, in order.
+
+    Batches are gone through once and kept in memory, with whatever order or augmentation this one pass draws;
+    the methods make batches of their own.
+
+    Parameters
+    ----------
+    data
+        `Examples`, which come back as they are, or batches; of none, a set without examples is made.
+
+    Raises
+    ------
+    ValueError
+        If a batch is not a pair of inputs and labels, one label to an input.
+
+    Examples
+    --------
+    >>> gathered([(torch.zeros(2, 3), torch.tensor([0, 1])), (torch.ones(1, 3), torch.tensor([2]))]).y
+    tensor([0, 1, 2])
+    """
+    if isinstance(data, Examples):
+        return data
+    parts = []
+    for batch in data:
+        try:
+            x, y = batch
+        except ValueError:
+            raise ValueError(f"a batch is a pair (inputs, labels); got {len(batch)} parts") from None
+        if y.dim() != 1:
+            raise ValueError(f"the labels of a batch have shape [n]; got {list(y.shape)}")
+        parts.append(Examples(x.detach(), y.detach().long()))
+    return Examples.concat(parts) if parts else Examples(torch.zeros(0), torch.zeros(0, dtype=torch.int64))
