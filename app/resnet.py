@@ -2,8 +2,9 @@
 
 He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", arXiv 1512.03385. It is torchvision's,
 with three differences: the stem is that of the paper's CIFAR-10 models, a 3×3 convolution of stride 1 without
-pooling; the norm is the caller's; and nothing is computed in place, because Opacus reads the activations that
-would be overwritten. It stands apart from `app.models` because it imports torchvision, which takes seconds.
+pooling; the norm is the caller's; and nothing is computed in place, because private training reads
+activations that would be overwritten. It stands apart from `app.models` because it imports
+torchvision, which takes seconds.
 """
 
 from collections.abc import Callable

@@ -169,7 +169,7 @@ class PartialGroupNorm(nn.Module):
         self.bias = nn.Parameter(full.bias.detach()[index].clone())
         self.eps = full.eps
         self.group_size = full.num_channels // full.num_groups
-        self._groups = index // self.group_size  # no buffer: Opacus takes none
+        self._groups = index // self.group_size  # no buffer: it is no part of the state
         self._num_groups = full.num_groups
 
     def normal(self, x: Tensor) -> Tensor:
@@ -220,7 +220,7 @@ def _shrink(model: nn.Module, slot: Slot, neurons: Sequence[int]) -> None:
 
 
 def _rename_sizes(layer: nn.Module) -> None:
-    """Make a layer's sizes say what its weight is; Opacus reads them."""
+    """Make a layer's sizes say what its weight is."""
     if isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = layer.weight.shape
     elif isinstance(layer, nn.Conv2d):

@@ -1,34 +1,35 @@
-"""Example-level private local training: DP-SGD with ghost clipping.
+"""Example-level private local training: DP-SGD.
 
-Abadi et al., "Deep Learning with Differential Privacy", CCS 2016, arXiv 1607.00133, Algorithm 1, with the
-norms of the examples' gradients computed without the gradients (Li, Tramèr, Liang, Hashimoto, arXiv
-2110.05679), as Opacus implements it; each example i is in the batch with probability q:
+Abadi et al., "Deep Learning with Differential Privacy", CCS 2016, arXiv 1607.00133, Algorithm 1; each example
+i is in the batch with probability q:
 
     g ← (1 / qn) ( Σ_i g_i · min(1, C / ‖g_i‖) + N(0, σ²C² I) )
+
+The clipped sum comes from one backward pass (`strategies.privacy.clipping`), in place of the two of Opacus'
+ghost clipping (Li, Tramèr, Liang, Hashimoto, arXiv 2110.05679): the second one only forms the sum, for which
+the first has all that is needed. Noise, scaling and the check of the model are Opacus'.
 
 Differs from the paper: the sum is divided by the *expected* batch size qn, which says nothing about the batch
 drawn, and a batch may be empty: then the step is noise alone.
 """
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import final
 
 import torch
-from opacus.grad_sample import AbstractGradSampleModule
 from opacus.optimizers import DPOptimizer, get_optimizer_class
-from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
 from opacus.validators import ModuleValidator
 from opacus.validators.errors import UnsupportedModuleError
 from torch import Tensor, nn
+from torch.nn import functional
 
 from strategies.errors import BadInput
 from strategies.examples import Examples
 from strategies.local_training import GradientAdjustment, TrainStats, make_optimizer, planned_steps
 from strategies.privacy.accounting import sample_rate
-from strategies.privacy.ghost import GhostModule
+from strategies.privacy.clipping import ClippedSum
 from strategies.privacy.noise import Randomness
 from strategies.settings import TrainSettings
 
@@ -96,12 +97,14 @@ class PrivateTrainer:
         plain = make_optimizer(parameters, settings, step_size)
         model.train()
         data = examples.to(device)
-        with private_parts(model, plain, self, rate * len(examples), noise) as (module, optimizer, criterion):
+        with private_parts(model, plain, self, rate * len(examples), noise) as (clipped, optimizer):
             for batch in poisson_batches(len(data), rate, steps, sampling):
                 optimizer.zero_grad(set_to_none=True)
                 if len(batch):
                     index = batch.to(device)
-                    criterion(module(data.x[index]), data.y[index]).backward()  # type: ignore[no-untyped-call]
+                    clipped.backward(
+                        functional.cross_entropy(model(data.x[index]), data.y[index], reduction="none")
+                    )
                 else:
                     _zero_gradients(parameters)
                 _step(optimizer, plain, parameters, adjust)
@@ -116,31 +119,27 @@ def private_parts(
     how: PrivateTrainer,
     expected_batch_size: float,
     noise: torch.Generator,
-) -> Iterator[tuple[AbstractGradSampleModule, DPOptimizer, DPLossFastGradientClipping]]:
-    """Make a model, an optimiser and a loss private, and leave the model as it was before.
+) -> Iterator[tuple[ClippedSum, DPOptimizer]]:
+    """Yield what clips and Opacus' optimiser, which adds the noise; leave the model as it was before.
 
-    A model that serves many clients is made private again and again; Opacus would refuse one that still has
-    its hooks.
+    A model that serves many clients is made private again and again. Opacus' optimiser for ghost clipping is
+    the one that takes a sum that was clipped already.
     """
-    module = GhostModule(model, max_grad_norm=how.clip_norm, loss_reduction="mean")
     try:
-        with warnings.catch_warnings():
-            # The first layer's input needs no gradient, which torch warns of where a backward hook is.
-            warnings.filterwarnings("ignore", message="Full backward hook is firing")
-            optimizer = get_optimizer_class(clipping="flat", distributed=False, grad_sample_mode="ghost")(
-                plain,
-                noise_multiplier=how.noise_multiplier,
-                max_grad_norm=how.clip_norm,
-                expected_batch_size=expected_batch_size,
-                generator=noise,
-            )
-            yield module, optimizer, DPLossFastGradientClipping(module, optimizer, nn.CrossEntropyLoss())
+        optimizer = get_optimizer_class(clipping="flat", distributed=False, grad_sample_mode="ghost")(
+            plain,
+            noise_multiplier=how.noise_multiplier,
+            max_grad_norm=how.clip_norm,
+            expected_batch_size=expected_batch_size,
+            generator=noise,
+        )
+        with ClippedSum(model, how.clip_norm) as clipped:
+            yield clipped, optimizer
     finally:
         for parameter in model.parameters():
             parameter.grad = None
             if hasattr(parameter, "summed_grad"):
                 del parameter.summed_grad
-        module.to_standard_module()
 
 
 def require_private(model: nn.Module) -> None:

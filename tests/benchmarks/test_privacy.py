@@ -12,7 +12,13 @@ def test_every_part_measures() -> None:
     assert result["bytes"]["cnn"]["saved-percent"] > 76.8
     assert abs(result["epsilon"]["difference-percent"]) < 1
     assert result["epsilon"]["prv"] <= result["epsilon"]["rdp"]
-    assert set(result["steps"]["milliseconds"]) >= {"plain", "hooks", "ghost", "ghost, keep 0.5"}
+    assert set(result["steps"]["milliseconds"]) >= {
+        "plain",
+        "hooks",
+        "two-pass ghost",
+        "private",
+        "private, keep 0.5",
+    }
 
 
 def test_an_unknown_part_is_refused() -> None:

@@ -12,7 +12,6 @@ from app.settings import ModelSettings
 from strategies.errors import BadInput
 from strategies.examples import Examples
 from strategies.local_training import local_train
-from strategies.privacy.ghost import conv2d_norms
 from strategies.privacy.noise import Randomness, clipped, noised
 from strategies.privacy.training import PrivateTrainer, poisson_batches
 from strategies.seeds import torch_generator
@@ -79,11 +78,6 @@ def test_activations_in_any_layout_are_clipped_right() -> None:
     before, expected = flat(model), slow_step(model, examples, 0.05)
     PrivateTrainer(0.0, 0.05, SEEDED)(model, examples, ONE_STEP, torch_generator(0))
     torch.testing.assert_close((flat(model) - before).double(), expected, rtol=1e-3, atol=1e-6)
-
-
-def test_a_convolution_without_a_norm_is_refused() -> None:
-    with pytest.raises(BadInput, match="no norms of single examples for grouped"):
-        conv2d_norms(nn.Conv2d(4, 4, 3, groups=2), [torch.zeros(1, 4, 3, 3)], torch.zeros(1, 4, 1, 1))
 
 
 def test_without_noise_and_clipping_it_is_plain_training() -> None:
