@@ -65,10 +65,10 @@ BAD = [
     (["forget", "study", "--client", "1", "--set", "forget.epochs=-2"], "forget.epochs: given -2, allowed"),
     (["audit", "study", "--client", "0"], "client-0 was not forgotten yet; use lethe forget first"),
     (["audit", "study", "--client", "1", "--set", "forget.epochs=1"], "allowed here: audit.*"),
-    (["verify"], "Missing argument 'CERTIFICATE'"),
-    (["verify", "missing.json"], "missing.json: cannot be read (No such file or directory)"),
+    (["verify"], "Missing argument 'CERTIFICATE|RUN'"),
+    (["verify", "missing.json"], "run 'missing.json': no such run or folder"),
     (["verify", "pyproject.toml"], "pyproject.toml: this is no certificate: expected JSON"),
-    (["verify", "missing.json", "--public-key", "no.pem"], "no.pem: cannot be read"),
+    (["verify", __file__, "--public-key", "no.pem"], "no.pem: cannot be read"),
     (["report", "nothing\nat\x1b[31mall"], "run 'nothing at·[31mall': no such run"),
 ]
 
