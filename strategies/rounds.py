@@ -7,7 +7,7 @@ then goes on exactly as the loop that was never interrupted.
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,8 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from strategies import strategy_state, wire
-from strategies.cohort import Cohort, CohortGrid, Fault, Traffic
+from strategies.choosing import HeardStrategy
+from strategies.cohort import ClientInfo, Cohort, CohortGrid, Fault, Reply, Traffic
 from strategies.compression.server import CompressedStrategy, Copies
 from strategies.compression.settings import CompressionSettings
 from strategies.dropping import Drop, DroppingStrategy
@@ -26,7 +27,7 @@ from strategies.privacy.server import ServerPrivacy
 from strategies.privacy.settings import PrivacySettings
 from strategies.pruned_dp import PrunedStrategy, Pruning, restored
 from strategies.registry import lookup
-from strategies.selection import select_clients
+from strategies.selection import Asked, ask_clients
 from strategies.settings import SelectionSettings, StrategySettings
 from strategies.wrapper import ReturnResult, StrategyWrapper
 
@@ -229,8 +230,9 @@ class _Loop:
         inner = self.pruned or inner
         self.privacy = ServerPrivacy.of(plan.privacy, plan.selection, plan.rounds, plan.seed)
         inner = inner if self.privacy is None else self.privacy.around(inner, self._names)
+        self._heard = HeardStrategy(inner)
         guarded = GuardedStrategy(
-            inner,
+            self._heard,
             self._reject,
             self._max_examples,
             self._accepted.append,
@@ -284,15 +286,36 @@ class _Loop:
         self._cohort.refresh(self._scope)
         self._update_clients()
         clients = self._cohort.clients
-        selected = self._select(clients, server_round)
+        asked = self._select(clients, server_round)
+        selected = asked.clients
+        self._heard.asked(selected)
         grid = CohortGrid(self._cohort.grid, {i: clients[i] for i in selected})
         messages = list(self.strategy.configure_train(server_round, arrays, self._message_config(), grid))
-        replies = (reply.message for reply in self._cohort.exchange(messages, self._scope))
+        replies = (reply.message for reply in self._in_time(messages, asked))
         new_arrays, means = self.strategy.aggregate_train(server_round, replies)
         if new_arrays is None:
             self._cohort.add_fault("all", self._scope, "no usable reply: the model is kept as it was")
         metrics = dict(wire.iter_numbers(means or {}))
+        if asked.seconds is not None:
+            metrics["simulated-seconds"] = asked.seconds
         return arrays if new_arrays is None else new_arrays, metrics, selected
+
+    def _in_time(self, messages: Sequence[Message], asked: Asked) -> Iterator[Reply]:
+        """Yield the replies that count; the others are counted as faults."""
+        missing, count = set(asked.clients), 0
+        for reply in self._cohort.exchange(messages, self._scope):
+            missing.discard(reply.client_id)
+            if reply.client_id in asked.late:
+                seconds = asked.late[reply.client_id]
+                self._cohort.add_fault(reply.client_id, self._scope, f"late: {seconds:.3g} simulated seconds")
+                continue
+            count += 1
+            yield reply
+            if not asked.late and count == asked.awaited < len(asked.clients):
+                break
+        if not asked.late and count == asked.awaited:
+            for client_id in sorted(missing, key=wire.client_sort_key):
+                self._cohort.add_fault(client_id, self._scope, "late: enough others had answered")
 
     def _return_round(self, server_round: int, arrays: ArrayRecord, selected: Sequence[str]) -> ReturnResult:
         """Run the second exchange of strategies that have one, if the first gave something to send back."""
@@ -322,14 +345,16 @@ class _Loop:
             metrics |= {f"client-{name}": value for name, value in wire.iter_numbers(means or {})}
         return metrics
 
-    def _select(self, clients: Iterable[str], server_round: int) -> list[str]:
+    def _select(self, clients: Mapping[str, ClientInfo], server_round: int) -> Asked:
         if self.privacy is None or self.privacy.central is None:
-            return select_clients(clients, self._plan.selection, self._plan.seed, server_round)
+            sizes = {i: info.num_examples for i, info in clients.items()}
+            plan = self._plan
+            return ask_clients(sizes, self._heard.known, plan.selection, plan.seed, server_round)
         selected, refused = self.privacy.central.select(clients, server_round)
         for client_id, reason in refused.items():
             self._cohort.add_fault(client_id, self._scope, f"refused: {reason}")
             self._cohort.turns[client_id] += 1
-        return selected
+        return Asked(selected, len(selected))
 
     def _message_config(self) -> ConfigRecord:
         return ConfigRecord(dict(self._cohort.message_config))

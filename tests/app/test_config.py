@@ -41,6 +41,7 @@ CHOICES: dict[str, st.SearchStrategy[Any]] = {
     "privacy.budgets": st.sampled_from(["", "3=0.5, hospital-a=0"]),
     "compression.codec": st.sampled_from(["none", "identity", "top-k+int8", "low-rank", "random-k", "sign"]),
     "compression.down-codec": st.sampled_from(["identity", "top-k+int4", "low-rank+int8"]),
+    "selection.speeds": st.sampled_from(["none", "equal", "lognormal:1.5", "pareto:1"]),
     "log.retention": st.sampled_from(["full", "sum", "interval:3"]),
     "attack.clients": st.sampled_from(["", "0", "0, hospital-a"]),
     "forget.method": st.just("fast-distill"),

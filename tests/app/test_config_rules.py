@@ -143,6 +143,23 @@ IDLE = [
         "compression.upload-accuracy",
         "compression.upload-threshold above 0",
     ),
+    *(
+        (
+            {"privacy.unit": "example", "privacy.epsilon": 2.0, f"selection.{key}": value},
+            f"selection.{key}",
+            'privacy.unit = "none"',
+        )
+        for key, value in {"method": "oort", "over-selection": 2.0, "speeds": "equal"}.items()
+    ),
+    (
+        {"strategy.name": "fedmd", "selection.method": "oort"},
+        "selection.method",
+        "a strategy that trains one model for all",
+    ),
+    ({"selection.candidates": 3}, "selection.candidates", 'selection.method = "power-of-choice"'),
+    ({"selection.explore": 0.5}, "selection.explore", 'selection.method = "oort"'),
+    ({"selection.budget": 2}, "selection.budget", 'selection.method = "budgeted"'),
+    ({"selection.deadline": 2.0}, "selection.deadline", 'selection.speeds other than "none"'),
     ({"data.alpha": 0.1}, "data.alpha", 'data.partition = "dirichlet"'),
     ({"data.shards-per-client": 3}, "data.shards-per-client", 'data.partition = "shards"'),
     ({"data.classes-per-client": 3}, "data.classes-per-client", 'data.partition = "pathological"'),
