@@ -55,7 +55,7 @@ class TerminalObserver:
         self._title = printable(title)
         self._task = self._bar.add_task(self._title, total=total, shown="")
         if not self._console.is_terminal:
-            self._say(f"{self._title} ({count(total, 'step')})")
+            self._say(f"{self._title} ({count(total, 'step')})" if total else self._title)
 
     def advance(self, message: str = "", values: Mapping[str, float] | None = None) -> None:
         """Move the bar by a step, and show the step's numbers."""

@@ -127,7 +127,7 @@ def _overview(forgetting: Forgetting) -> OverviewRow:
     audit, method = forgetting.audit, forgetting.method
     disparity = "not audited" if audit is None else number(audit.get("disparity"))
     return OverviewRow(
-        wording.subject(forgetting.request),
+        wording.subject(forgetting.request) + (f", after {forgetting.after}" if forgetting.after else ""),
         method,
         wording.seconds(forgetting.result.get("seconds")),
         "reference" if method == RETRAIN else disparity,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from app.report import TriggeredImage, write_report, write_triggered
-from strategies.files import write_json
+from strategies.files import read_json, write_json
 from strategies.run_folder import RunFolder
 from tests.app.report.run_folders import (
     ATTACK,
@@ -233,6 +233,17 @@ def test_methods_of_one_request_are_listed_and_retraining_is_not_repeated(tmp_pa
     assert [row[1] for row in page.rows if row and row[0] == "client 1"] == ["distill", "subtract", "retrain"]
     assert sum(row[0] == "retrained" for row in page.rows if row) == 2
     assert sum(tag == "article" for tag, _ in page.tags) == 2
+
+
+def test_a_forgetting_that_went_on_from_another_says_so_and_what_failed(tmp_path: Path) -> None:
+    folder = new_run(tmp_path)
+    add_forgetting(folder, "subtract")
+    path = add_forgetting(folder)
+    more = {"after": "client-0-subtract", "warnings": ["client 1 failed"]}
+    write_json(path / "result.json", {**read_json(path / "result.json"), **more})
+    page = read(folder)
+    assert "client 1, after client-0-subtract" in [row[0] for row in page.rows if row]
+    assert "Warning: client 1 failed." in page.text
 
 
 def test_a_lone_retraining_is_shown(tmp_path: Path) -> None:
