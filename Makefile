@@ -29,8 +29,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup ## train on digits with a poisoned client, forget it, and audit what is left
 	$(BIN)/lethe demo
 
-test: lint ## lint, then run every test and doctest
-	$(BIN)/pytest
+test: lint ## lint, then run every test and doctest, in as many processes as there are cores
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 lint: setup ## style, docstrings, types and the layers of the packages
 	$(BIN)/ruff check .
