@@ -65,13 +65,16 @@ def train(message: Message, context: Context) -> Message:
             node.client_id,
             node.server_round,
             node.generator(),
+            keep=float(str(node.message_config.get(wire.KEEP, 0.0))),
         )
         result = half(job) if privacy is None else train_privately(half, job, privacy)
     except (BudgetSpent, LostVersion) as reason:
         return wire.reply_to(message, node.client_id, {}, config={wire.REFUSED: str(reason)})
     metrics = {**result.metrics, wire.NUM_EXAMPLES: result.num_examples}
     if link is None:
-        return wire.reply_to(message, node.client_id, metrics, wire.record_of(result.model.state_dict()))
+        chosen = {wire.POSITIONS: result.positions} if result.positions else {}
+        record = wire.record_of(result.model.state_dict())
+        return wire.reply_to(message, node.client_id, metrics, record, config=chosen)
     return link.reply(
         message,
         node.client_id,

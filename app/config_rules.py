@@ -123,8 +123,13 @@ CONDITIONS = (
         lambda name: str(name).startswith(FLWR_PREFIX),
         f'strategy.name = "{FLWR_PREFIX}<ClassName>"',
     ),
-    _only("strategy.keep strategy.keeps strategy.score strategy.refresh", "strategy.name", "pruned-dp"),
+    _only(
+        "strategy.keep strategy.keeps strategy.score strategy.score-source strategy.refresh",
+        "strategy.name",
+        "pruned-dp",
+    ),
     _only("strategy.score-source", "strategy.score", "fisher"),
+    _only("strategy.score-noise strategy.score-clip", "strategy.score-source", "private"),
     _only(_PRIVATE_KEYS, "privacy.unit", "example", "client-local", "client-central"),
     _only("privacy.client-sampling", "privacy.unit", "client-central"),
     _only("privacy.ledger", "privacy.unit", "example", "client-local"),
@@ -266,6 +271,8 @@ def _check_pruned(flat: Mapping[str, Scalar]) -> None:
             "data.public: given 0, but pruned-dp scores neurons on public data; give some, or "
             'strategy.score-source = "global-model"'
         )
+    if flat["strategy.score-source"] == "private":
+        _check_private_scores(flat)
     if flat["privacy.unit"] == "client-central" and flat["privacy.client-sampling"] == "poisson":
         raise BadInput(
             'privacy.client-sampling: given "poisson", but pruned-dp divides each entry by the number of '
@@ -274,6 +281,20 @@ def _check_pruned(flat: Mapping[str, Scalar]) -> None:
     if flat["forget.prune"] != "none":
         raise BadInput(
             f"forget.prune: given {shown(flat['forget.prune'])}, but pruned-dp trains parts of a dense model"
+        )
+
+
+def _check_private_scores(flat: Mapping[str, Scalar]) -> None:
+    if not flat["strategy.score-noise"]:
+        raise BadInput(
+            'strategy.score-noise: given 0, but strategy.score-source is "private": a private mask without '
+            "its cost is refused; allowed a noise multiplier above 0, whose cost becomes part of ε"
+        )
+    if flat["privacy.unit"] not in {"example", "client-local"}:
+        raise BadInput(
+            'strategy.score-source: given "private", whose cost the clients\' accountants count, but '
+            f'privacy.unit is {shown(flat["privacy.unit"])}; allowed "public" or "global-model", or '
+            'privacy.unit = "example" or "client-local"'
         )
 
 

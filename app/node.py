@@ -23,8 +23,9 @@ from strategies.compression.client import ClientLink
 from strategies.errors import BadInput
 from strategies.examples import Examples, selection_mask
 from strategies.mask import hold, masks_in, unpack
-from strategies.privacy.checks import planned_rounds
+from strategies.privacy.checks import planned_rounds, planned_selections
 from strategies.privacy.client import ClientPrivacy
+from strategies.privacy.scoring import Scoring
 from strategies.seeds import torch_generator
 from strategies.settings import Scalar, split_list
 from strategies.subnetwork import hidden_groups, subnetwork, unpack_kept
@@ -170,6 +171,7 @@ class Node:
             planned_rounds(self.config.run.rounds, self.config.selection),
             int(str(self.message_config.get(wire.PRIOR_ATTEMPTS, 0))),
             state,
+            scoring_of(self.config),
         )
 
     def own(self, key: str) -> Scalar | None:
@@ -180,6 +182,12 @@ class Node:
     def device(self) -> torch.device:
         """Where the client computes."""
         return pick_device(self.config.run.device)
+
+
+def scoring_of(config: RunConfig) -> Scoring | None:
+    """Return how the clients of a run choose neurons by their own data; None where they do not."""
+    selections = planned_selections(config.run.rounds, config.selection, config.strategy.refresh)
+    return Scoring.of(config.strategy, selections)
 
 
 def pick_device(wanted: str) -> torch.device:

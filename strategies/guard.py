@@ -164,8 +164,8 @@ def first_line(text: str | None, limit: int = 200) -> str:
     return lines[0][:limit] if lines else "no reason given"
 
 
-ReferenceOf = Callable[[int], Reference | None]
-"""From a node to what it was sent."""
+ReferenceOf = Callable[[Message], Reference | None]
+"""From a reply to what it is to be told from; raises `Rejected` if it does not say."""
 Reject = Callable[[Message, str], None]
 """Told of each rejected reply and the reason."""
 
@@ -184,7 +184,7 @@ def checked(
             continue
         try:
             limit = (max_examples or {}).get(message.metadata.src_node_id)
-            own = None if reference_of is None else reference_of(message.metadata.src_node_id)
+            own = None if reference_of is None else reference_of(message)
             update = check_reply(message, own or reference, limit)
         except Rejected as reason:
             reject(message, str(reason))
@@ -209,7 +209,8 @@ class GuardedStrategy(StrategyWrapper):
     mask
         Which parameters may change, shape [P], bool; None: all.
     reference_of
-        From a node to what it was sent, where nodes are sent parts of the model; None: all get the same.
+        From a reply to what it is to be told from, where nodes train parts of the model; None: all train the
+        whole.
     """
 
     def __init__(

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from strategies.examples import Examples
 from strategies.settings import StrategySettings, TrainSettings
+from strategies.subnetwork import Group
 
 GradientAdjustment = Callable[[Sequence[nn.Parameter]], None]
 """Called between backward pass and optimiser step with the trainable parameters; changes their `.grad`."""
@@ -45,6 +46,15 @@ class Trainer(Protocol):
         """Train; see `local_train`."""
 
 
+class Scorer(Protocol):
+    """What scores hidden neurons by a client's own examples, so that the scores may be acted upon openly."""
+
+    def __call__(
+        self, model: nn.Module, groups: Sequence[Group], examples: Examples, generator: torch.Generator
+    ) -> Sequence[Tensor]:
+        """Return a score for each neuron of each group, shape [size] each."""
+
+
 @dataclass(frozen=True)
 class ClientJob:
     """All that a client half is given.
@@ -66,6 +76,11 @@ class ClientJob:
     trainer
         Trains the model on the examples; None: `local_train`. A client half must train with nothing else,
         so that what trains privately can take its place.
+    keep
+        Share of the neurons of every hidden layer that the client is to choose by its own data; neutral 0:
+        none, the model is trained as it is.
+    scorer
+        Scores them; None: nothing may be chosen by the examples.
     """
 
     model: nn.Module
@@ -76,6 +91,8 @@ class ClientJob:
     server_round: int
     generator: torch.Generator
     trainer: Trainer | None = None
+    keep: float = 0.0
+    scorer: Scorer | None = None
 
     @property
     def learning_rate(self) -> float:
@@ -116,12 +133,15 @@ class LocalResult:
         Numbers about the work.
     start
         What the model was before training, as one vector; None: what the job's model was.
+    positions
+        Which neurons the client chose (see `strategies.subnetwork.pack_kept`); empty where it chose none.
     """
 
     model: nn.Module
     num_examples: int
     metrics: Mapping[str, float] = field(default_factory=dict)
     start: Tensor | None = None
+    positions: bytes = b""
 
 
 ClientHalf = Callable[[ClientJob], LocalResult]

@@ -12,15 +12,17 @@ and an entry that nobody had keeps its value. With p_k = 1 for all it is FedAvg,
 
 Differs from the paper: the server selects, from what it may know anyway, so that no client's data say which
 neurons it trains, and the full model need not travel. Scores are `fisher` (mean squared gradients of log p on
-public data, or how far the released model has moved from its start), `magnitude`, `random` and `ordered`. A
-selection by private scores would be a release of its own; it is refused.
+public data, or how far the released model has moved from its start), `magnitude`, `random` and `ordered`.
+Scores of a client's own data are the paper's, and a release of their own: then the full model travels down
+whenever neurons are chosen, the client chooses by scores with noise, pays for them in its ε
+(`strategies.privacy.scoring`), and sends its block and the positions. Without that noise it sends nothing.
 
 With noise of a given multiplier, ε is that of the full network: what pruning lowers is the noise's length, as
 σC√k is shorter than σC√d, and the bytes and the work.
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -29,13 +31,13 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor, nn
-from torch.nn import functional
 
-from strategies import wire
+from strategies import fedavg, wire
 from strategies.errors import LetheError
 from strategies.examples import Examples
-from strategies.fedavg import train_client
-from strategies.guard import CheckedReply, Reference
+from strategies.fisher import fisher_scores
+from strategies.guard import CheckedReply, Reference, Rejected
+from strategies.local_training import ClientJob, LocalResult
 from strategies.seeds import torch_generator
 from strategies.settings import StrategySettings
 from strategies.subnetwork import (
@@ -45,16 +47,42 @@ from strategies.subnetwork import (
     keep_count,
     neuron_scores,
     pack_kept,
+    subnetwork,
     top_neurons,
     unpack_kept,
 )
 from strategies.wrapper import StrategyWrapper
 
-__all__ = ["PrunedStrategy", "Pruning", "fisher_scores", "train_client"]
-
 NAME = "pruned-dp"
 _MOST_PUBLIC = 256
 """Public examples that the Fisher information is estimated on."""
+
+
+def train_client(job: ClientJob) -> LocalResult:
+    """Run the client half: train the network that was sent, or the part of it that the client chooses.
+
+    Raises
+    ------
+    LetheError
+        If the client is to choose and has no private way to.
+    """
+    if not job.keep:
+        return fedavg.train_client(job)
+    if job.scorer is None:
+        raise LetheError(
+            "strategy.score-source: asked to choose neurons by private data, which this client's own config "
+            "does not pay for: nothing is sent"
+        )
+    groups = hidden_groups(job.model)
+    scores = job.scorer(job.model, groups, job.examples, job.generator)
+    kept = tuple(
+        top_neurons(score, keep_count(job.keep, group.size))
+        for group, score in zip(groups, scores, strict=True)
+    )
+    small = subnetwork(job.model, groups, kept)
+    start = wire.Layout.of(small.state_dict()).flatten(small.state_dict())
+    result = fedavg.train_client(replace(job, model=small))
+    return replace(result, start=start, positions=pack_kept(groups, kept))
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,29 +137,20 @@ class Pruning:
         return fisher_scores(model, self.public.subset(range(min(_MOST_PUBLIC, len(self.public)))))
 
 
-def fisher_scores(model: nn.Module, examples: Examples) -> dict[str, Tensor]:
-    """Return mean_x (∂ log p(y|x) / ∂θ)² for every parameter, by name.
-
-    Where a label is unknown (negative), y is the class that the model finds likeliest.
-    """
-    parameters = dict(model.named_parameters())
-    totals = {name: torch.zeros_like(p, device="cpu") for name, p in parameters.items()}
-    device = next(iter(parameters.values())).device
-    for x, label in zip(examples.x, examples.y.tolist(), strict=True):
-        logits = model(x[None].to(device))
-        target = logits.argmax(dim=1) if label < 0 else torch.tensor([label], device=device)
-        gradients = torch.autograd.grad(functional.cross_entropy(logits, target), list(parameters.values()))
-        for total, gradient in zip(totals.values(), gradients, strict=True):
-            total.add_(gradient.cpu().square())
-    return {name: total / max(1, len(examples)) for name, total in totals.items()}
-
-
 @dataclass(frozen=True, eq=False)
 class _Block:
     """What one client has of the model in a round."""
 
     index: Tensor
     reference: Reference
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """A client that chooses its neurons itself, and what share of them."""
+
+    client_id: str
+    keep: float
 
 
 @final
@@ -172,20 +191,50 @@ class PrunedStrategy(StrategyWrapper):
         self._by_asked = by_asked
         self._groups = hidden_groups(pruning.model)
         self._blocks: dict[int, _Block] = {}
-        self._size = 0
+        self._choosing: dict[int, _Choice] = {}
+        self._model = Reference(torch.zeros(0), wire.Layout((), ()))
         self.selected: dict[str, bytes] = {}
 
-    def reference_of(self, node_id: int) -> Reference | None:
-        """Return what a node was sent in this round."""
+    def reference_of(self, reply: Message) -> Reference | None:
+        """Return the block that a reply is about; None where it has none to tell.
+
+        Raises
+        ------
+        Rejected
+            If the client was to choose its neurons and does not say which, or chose others than it should.
+        """
+        node_id = reply.metadata.src_node_id
+        choice = self._choosing.get(node_id)
+        if choice is not None and not reply.has_error():
+            told = reply.content.config_records.get(wire.CONFIG, ConfigRecord())
+            if wire.REFUSED not in told:
+                self.selected[choice.client_id] = packed = self._chosen(told.get(wire.POSITIONS), choice.keep)
+                self._blocks[node_id] = self._block(packed)
         block = self._blocks.get(node_id)
         return None if block is None else block.reference
+
+    def _chosen(self, packed: object, keep: float) -> bytes:
+        """Return the positions of a reply if they are of as many neurons as they should be."""
+        if not isinstance(packed, bytes):
+            raise Rejected(f"{wire.POSITIONS} of the neurons that it chose are missing")
+        try:
+            counts = [len(neurons) for neurons in unpack_kept(self._groups, packed)]
+        except ValueError as error:
+            raise Rejected(str(error)) from None
+        if counts != (expected := [keep_count(keep, group.size) for group in self._groups]):
+            raise Rejected(f"it chose {counts} neurons, expected {expected}")
+        return packed
+
+    def _block(self, packed: bytes) -> _Block:
+        index, small = block_index(self._model.layout, self._groups, unpack_kept(self._groups, packed))
+        return _Block(index, Reference(self._model.flat[index], small))
 
     @property
     def entry_counts(self) -> Tensor | None:
         """How many clients were asked for each entry, shape [P]; None where nothing is divided by that."""
         if not self._by_asked:
             return None
-        counts = torch.zeros(self._size, dtype=torch.int64)
+        counts = torch.zeros_like(self._model.flat, dtype=torch.int64)
         for block in self._blocks.values():
             counts[block.index] += 1
         return counts
@@ -198,25 +247,39 @@ class PrunedStrategy(StrategyWrapper):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Send every client its block, after selecting anew where it is time to."""
-        layout = wire.layout_of(arrays)
-        flat, self._size, self._blocks = wire.flat_of(arrays, layout), layout.size, {}
+        self._model, self._blocks, self._choosing = Reference.of(arrays), {}, {}
         if (server_round - 1) % self._pruning.settings.refresh == 0:
             self.selected.clear()
         messages = list(self.inner.configure_train(server_round, arrays, config, grid))
         names = [self._names[message.metadata.dst_node_id] for message in messages]
-        scores = {} if set(names) <= set(self.selected) else self._pruning.scores(layout.unflatten(flat))
+        if not self._by_private_data:
+            self._select([name for name in names if name not in self.selected], server_round)
         for client_id, message in zip(names, messages, strict=True):
-            if client_id not in self.selected:
-                kept = self._pruning.kept(client_id, self._keep_of(client_id), server_round, scores)
-                self.selected[client_id] = pack_kept(self._groups, kept)
-            packed = self.selected[client_id]
-            index, small = block_index(layout, self._groups, unpack_kept(self._groups, packed))
-            block = flat[index]
-            self._blocks[message.metadata.dst_node_id] = _Block(index, Reference(block, small))
-            told = {**message.content.config_records[wire.CONFIG], wire.POSITIONS: packed}
-            record = wire.FlatRecord(block, small)
+            told = {**message.content.config_records[wire.CONFIG]}
+            node_id, sent = message.metadata.dst_node_id, self._model
+            if client_id in self.selected:
+                told[wire.POSITIONS] = self.selected[client_id]
+                self._blocks[node_id] = self._block(self.selected[client_id])
+                sent = self._blocks[node_id].reference
+            else:
+                told[wire.KEEP] = self._keep_of(client_id)
+                self._choosing[node_id] = _Choice(client_id, self._keep_of(client_id))
+            record = wire.FlatRecord(sent.flat, sent.layout)
             message.content = RecordDict({wire.ARRAYS: record, wire.CONFIG: ConfigRecord(told)})
         return messages
+
+    @property
+    def _by_private_data(self) -> bool:
+        settings = self._pruning.settings
+        return settings.score == "fisher" and settings.score_source == "private"
+
+    def _select(self, client_ids: Sequence[str], server_round: int) -> None:
+        if not client_ids:
+            return
+        scores = self._pruning.scores(self._model.layout.unflatten(self._model.flat))
+        for client_id in client_ids:
+            kept = self._pruning.kept(client_id, self._keep_of(client_id), server_round, scores)
+            self.selected[client_id] = pack_kept(self._groups, kept)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -232,13 +295,13 @@ class PrunedStrategy(StrategyWrapper):
             good.append(reply)
         weights = self.entry_counts
         if weights is None:
-            weights = torch.zeros(self._size, dtype=torch.int64)
+            weights = torch.zeros_like(self._model.flat, dtype=torch.int64)
             for reply in good:
                 weights[self._blocks[reply.update.node_id].index] += reply.update.num_examples
         total = sum(reply.update.num_examples for reply in good)
         for reply in good:
             index = self._blocks[reply.update.node_id].index
-            delta = torch.zeros(self._size)
+            delta = torch.zeros_like(self._model.flat)
             delta[index] = (reply.update.delta.double() * (total / weights[index].double())).float()
             norm = float(torch.linalg.vector_norm(delta.double()))
             yield CheckedReply.of(reply, replace(reply.update, delta=delta, norm=norm))

@@ -21,8 +21,14 @@ class PrunedSettings(Settings):
         Which neurons are kept: those with the highest ``fisher`` information or ``magnitude``, the first
         (``ordered``), or others for every client (``random``).
     score_source
-        ``fisher``: ``public`` data of the server's, or ``global-model``, how far each parameter of the
-        released model has moved from its start.
+        ``fisher``: ``public`` data of the server's; ``global-model``, how far each parameter of the
+        released model has moved from its start; or ``private``, the client's own data, with noise, whose cost
+        is part of ε (see `strategies.privacy.scoring`).
+    score_noise
+        ``private``: standard deviation of the noise on the scores in `score_clip`, above 0.
+    score_clip
+        ``private``: largest Euclidean norm of what one unit contributes to the scores of all neurons, above
+        0. Only their order counts, so a small norm, which gives every example the same say, loses little.
     refresh
         Rounds from one selection to the next, at least 1.
     """
@@ -30,7 +36,9 @@ class PrunedSettings(Settings):
     keep: float = Field(default=0.5, gt=0, le=1)
     keeps: str = ""
     score: Literal["fisher", "random", "ordered", "magnitude"] = "fisher"
-    score_source: str = "public"
+    score_source: Literal["public", "global-model", "private"] = "public"
+    score_noise: float = Field(default=0.0, ge=0)
+    score_clip: float = Field(default=0.01, gt=0)
     refresh: int = Field(default=5, ge=1)
 
     @property
@@ -42,18 +50,6 @@ class PrunedSettings(Settings):
     @classmethod
     def _keeps_parse(cls, value: str) -> str:
         _parse_keeps(value)
-        return value
-
-    @field_validator("score_source")
-    @classmethod
-    def _no_private_scores(cls, value: str) -> str:
-        if value == "private":
-            raise ValueError(
-                "public or global-model: scores of private data are a release of their own, whose cost would "
-                "have to be part of ε"
-            )
-        if value not in {"public", "global-model"}:
-            raise ValueError("public or global-model")
         return value
 
 

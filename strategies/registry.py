@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from flwr.serverapp.strategy import Strategy
 
-from strategies import builtin, fedavg, fedprox
+from strategies import builtin, fedavg, fedprox, pruned_dp
 from strategies.errors import BadInput, LetheError
 from strategies.local_training import ClientHalf, ClientJob, LocalResult
 from strategies.settings import StrategySettings
@@ -54,7 +54,7 @@ STRATEGIES: dict[str, StrategySpec] = {
     ),
     "pruned-dp": StrategySpec(
         lambda settings, bound: fedavg.FedAvg(bound),
-        fedavg.train_client,
+        pruned_dp.train_client,
         "each client trains a smaller network of the most important neurons, and only that travels",
     ),
 }

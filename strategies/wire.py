@@ -88,9 +88,11 @@ NUM_PARTITIONS = "num-partitions"
 RUN_CONFIG = "run-config"
 """str, server to client, where the grid was not started for the run: the run's own config, a JSON object."""
 POSITIONS = "positions"
-"""bytes, server to client, where a client trains a part of the model: which neurons (see `pack_kept`)."""
+"""bytes, server to client, where a client trains a part of the model: which neurons (see `pack_kept`). Client
+to server, where the client chose them."""
 KEEP = "keep"
-"""float, client to server: the share of the neurons that the client can train, if its node says."""
+"""float, client to server: the share of the neurons that the client can train, if its node says. Server to
+client, where the client chooses by its own data: the share of them that it is to choose now."""
 PRIOR_ATTEMPTS = "prior-attempts"
 """int, server to client, in private runs that were interrupted: rounds in which it was asked before."""
 LINK = "link"
@@ -296,7 +298,7 @@ def reply_to(
     client_id: str,
     metrics: Mapping[str, float | int | Sequence[float] | Sequence[int]],
     arrays: ArrayRecord | None = None,
-    config: Mapping[str, bool | int | float | str] | None = None,
+    config: Mapping[str, bool | int | float | str | bytes] | None = None,
 ) -> Message:
     """Answer a message as this client.
 

@@ -11,6 +11,7 @@ from flwr.serverapp.strategy import Strategy
 
 from app import session as sessions
 from app.config import RunConfig
+from app.node import scoring_of
 from app.session import Session
 from app.workflows.observer import Observer, Quiet
 from strategies import strategy_state, wire
@@ -155,7 +156,7 @@ def _check_attackers(session: Session, cohort: Cohort) -> None:
 def _check_privacy(session: Session, cohort: Cohort) -> None:
     config, examples = session.config, {i: c.num_examples for i, c in cohort.clients.items()}
     rounds = planned_rounds(config.run.rounds, config.selection)
-    check_feasible(config.privacy, config.train, rounds, examples)
+    check_feasible(config.privacy, config.train, rounds, examples, scoring_of(config))
 
 
 class _Training:
@@ -294,7 +295,9 @@ class _Training:
             **self._client_figures(),
             "privacy": None
             if self._privacy is None
-            else privacy_summary(config.privacy, self._privacy, list(self._cohort.clients)),
+            else privacy_summary(
+                config.privacy, self._privacy, list(self._cohort.clients), scoring_of(config)
+            ),
             "seconds": self._seconds,
             "traffic": _traffic_json(self._traffic),
             "faults": self._faults,

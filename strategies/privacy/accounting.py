@@ -90,6 +90,8 @@ def epsilon_of(history: History, delta: float, accountant: str) -> float:
         return 0.0
     if any(spend.noise_multiplier <= 0 for spend in history):
         return math.inf
+    # In one order, as sums of floats depend on it: what was planned is to be what is spent, to the bit.
+    history = tuple(sorted(history, key=lambda spend: (spend.noise_multiplier, spend.sample_rate)))
     bound = _rdp_epsilon(history, delta)
     return bound if accountant == "rdp" else min(bound, _prv_epsilon(history, delta, bound))
 
@@ -130,8 +132,12 @@ def _prv_epsilon(history: History, delta: float, bound: float) -> float:
 
 
 @lru_cache(maxsize=1024)
-def solve_noise(epsilon: float, delta: float, sample_rate: float, steps: int, accountant: str) -> float:
+def solve_noise(
+    epsilon: float, delta: float, sample_rate: float, steps: int, accountant: str, besides: History = ()
+) -> float:
     """Return the least noise multiplier, to 0.2 %, with which so many steps stay within ε at δ.
+
+    What is spent besides them, with noise of its own, counts towards ε.
 
     Raises
     ------
@@ -146,7 +152,7 @@ def solve_noise(epsilon: float, delta: float, sample_rate: float, steps: int, ac
     """
 
     def fits(noise: float, name: str) -> bool:
-        return epsilon_of((Spend(noise, sample_rate, steps),), delta, name) <= epsilon
+        return epsilon_of(extended(besides, Spend(noise, sample_rate, steps)), delta, name) <= epsilon
 
     if not fits(MAX_NOISE, "rdp"):
         raise ValueError(f"epsilon {epsilon:g} is too small for {steps} steps, whatever the noise")

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 from strategies.errors import BadInput
 from strategies.local_training import planned_steps
-from strategies.privacy.accounting import MAX_NOISE, Spend, epsilon_of, sample_rate
+from strategies.privacy.accounting import MAX_NOISE, History, Spend, epsilon_of, extended, sample_rate
+from strategies.privacy.scoring import Scoring
 from strategies.privacy.settings import PrivacySettings
 from strategies.settings import SelectionSettings, TrainSettings
 
@@ -21,11 +22,25 @@ def planned_rounds(rounds: int, selection: SelectionSettings) -> int:
     return max(1, math.ceil(rounds * selection.fraction - 1e-9))
 
 
+def planned_selections(rounds: int, selection: SelectionSettings, refresh: int) -> int:
+    """Return how often a client is expected to choose its neurons: not more than once in `refresh` rounds.
+
+    Examples
+    --------
+    >>> planned_selections(20, SelectionSettings(), refresh=5)
+    4
+    >>> planned_selections(20, SelectionSettings(fraction=0.1), refresh=5)
+    2
+    """
+    return min(planned_rounds(rounds, selection), math.ceil(rounds / refresh))
+
+
 def check_feasible(
     settings: PrivacySettings,
     train: TrainSettings,
     rounds: int,
     num_examples: Mapping[str, int],
+    scoring: Scoring | None = None,
 ) -> None:
     """Refuse a budget that no client can train with, before any work.
 
@@ -37,6 +52,8 @@ def check_feasible(
         Rounds that a budget is to last.
     num_examples
         Client-id -> number of examples.
+    scoring
+        How clients choose neurons by their data; None: they do not.
 
     Raises
     ------
@@ -52,7 +69,8 @@ def check_feasible(
     problems = {
         client_id: problem
         for client_id, n in num_examples.items()
-        if budgets[client_id] and (problem := _too_small(settings, train, rounds, budgets[client_id], n))
+        if budgets[client_id]
+        and (problem := _too_small(settings, train, rounds, budgets[client_id], n, scoring))
     }
     if len(problems) == sum(budget > 0 for budget in budgets.values()):
         raise BadInput(f"privacy.epsilon: {next(iter(problems.values()))}")
@@ -69,7 +87,12 @@ def _check_delta(settings: PrivacySettings, num_examples: Mapping[str, int]) -> 
 
 
 def _too_small(
-    settings: PrivacySettings, train: TrainSettings, rounds: int, budget: float, num_examples: int
+    settings: PrivacySettings,
+    train: TrainSettings,
+    rounds: int,
+    budget: float,
+    num_examples: int,
+    scoring: Scoring | None,
 ) -> str | None:
     rate, steps = 1.0, 1
     if settings.unit == "example":
@@ -77,14 +100,23 @@ def _too_small(
     solved = settings.noise_multiplier < 0
     noise = MAX_NOISE if solved else settings.noise_multiplier
     least = Spend(noise, rate, steps * rounds if solved else 1)
-    if (cost := epsilon_of((least,), settings.delta, "rdp" if solved else settings.accountant)) <= budget:
+    besides: History = () if scoring is None else scoring.planned if solved else (scoring.spend,)
+    accountant = "rdp" if solved else settings.accountant
+    cost = epsilon_of(extended(besides, least), settings.delta, accountant)
+    if cost <= budget:
         return None
+    what = ("one step" if least.steps == 1 else f"{least.steps} steps") + _choices(besides)
     if solved:
-        return (
-            f"given {budget:g}, too small for {least.steps} steps whatever the noise; "
-            f"allowed {cost:.3g} or more"
-        )
+        return f"given {budget:g}, too small for {what} whatever their noise; allowed {cost:.3g} or more"
     return (
-        f"given {budget:g}, too small for one step: with privacy.noise-multiplier {noise:g} and sample rate "
+        f"given {budget:g}, too small for {what}: with privacy.noise-multiplier {noise:g} and sample rate "
         f"{rate:.3g} it costs {cost:.4g} at δ = {settings.delta:g}"
+    )
+
+
+def _choices(besides: History) -> str:
+    """Return words for the choices of neurons that are paid for besides the steps."""
+    return "".join(
+        f", besides {spend.steps} choice(s) of neurons with strategy.score-noise {spend.noise_multiplier:g},"
+        for spend in besides
     )

@@ -27,12 +27,12 @@ from strategies.privacy.accounting import (
     History,
     Spend,
     epsilon_of,
-    extended,
     sample_rate,
     solve_noise,
 )
-from strategies.privacy.ledger import LedgerFile, read_account, write_account
+from strategies.privacy.ledger import LedgerFile, read_account, with_rounds, write_account
 from strategies.privacy.noise import Randomness, clipped, noised
+from strategies.privacy.scoring import PrivateScorer, Scoring
 from strategies.privacy.settings import PrivacySettings
 
 _HARMLESS = (wire.NUM_STEPS,)
@@ -60,6 +60,8 @@ class ClientPrivacy:
         those that the client's own state does not know are paid for once more.
     state
         The client's ``context.state``, in which the account is kept.
+    scoring
+        How it may choose neurons by its own data; None: not at all.
     """
 
     settings: PrivacySettings
@@ -67,6 +69,7 @@ class ClientPrivacy:
     rounds: int
     prior_attempts: int = 0
     state: RecordDict = field(default_factory=RecordDict)
+    scoring: Scoring | None = None
 
 
 @final
@@ -97,13 +100,20 @@ def pay(job: ClientJob, privacy: ClientPrivacy) -> Payment:
     if privacy.budget == 0:
         raise BudgetSpent("its privacy budget is 0: it takes no part")
     rate, steps = round_cost(job, settings)
-    account, ledger = read_account(privacy.state), LedgerFile.of(settings.ledger, job.client_id)
-    noise = account.noise_multiplier or noise_for(settings, privacy.budget, privacy.rounds, rate, steps)
+    known, ledger = read_account(privacy.state), LedgerFile.of(settings.ledger, job.client_id)
+    planned = () if privacy.scoring is None else privacy.scoring.planned
+    noise = known.noise_multiplier or noise_for(
+        settings, privacy.budget, privacy.rounds, rate, steps, planned
+    )
     spend = Spend(noise, rate, steps)
-    account = account.after(spend, privacy.prior_attempts - account.attempts)
-    paid = account.after(spend)
-    new_rounds = paid.attempts - read_account(privacy.state).attempts
-    history = paid.history if ledger is None else _over_runs(ledger, spend, new_rounds)
+    choice = () if privacy.scoring is None else (privacy.scoring.spend,)
+    missed = privacy.prior_attempts - known.attempts  # each may have had a choice
+    cost = (spend, *choice) if job.keep else (spend,)
+    account = known.after((spend, *choice), noise, missed)
+    paid = account.after(cost, noise)
+    history = paid.history
+    if ledger is not None:  # adds up over runs
+        history = with_rounds(with_rounds(ledger.read(), (spend, *choice), missed), cost, 1)
     epsilon = epsilon_of(history, settings.delta, settings.accountant)
     if epsilon > privacy.budget:
         raise BudgetSpent(
@@ -117,13 +127,12 @@ def pay(job: ClientJob, privacy: ClientPrivacy) -> Payment:
     return Payment(spend, epsilon)
 
 
-def _over_runs(ledger: LedgerFile, spend: Spend, rounds: int) -> History:
-    """Return all that was spent over runs, with some rounds more."""
-    return extended(ledger.read(), replace(spend, steps=spend.steps * rounds))
-
-
-def noise_for(settings: PrivacySettings, budget: float, rounds: int, rate: float, steps: int) -> float:
+def noise_for(
+    settings: PrivacySettings, budget: float, rounds: int, rate: float, steps: int, besides: History = ()
+) -> float:
     """Return the noise multiplier: the one given, or the least with which the budget lasts all rounds.
+
+    What is spent besides the steps, with noise of its own, counts towards the budget.
 
     Raises
     ------
@@ -135,7 +144,7 @@ def noise_for(settings: PrivacySettings, budget: float, rounds: int, rate: float
     if not math.isfinite(budget):
         raise LetheError("privacy.epsilon: a noise multiplier is to be solved, but there is no budget")
     try:
-        return solve_noise(budget, settings.delta, rate, steps * rounds, settings.accountant)
+        return solve_noise(budget, settings.delta, rate, steps * rounds, settings.accountant, besides)
     except ValueError as error:
         raise BudgetSpent(f"its privacy budget is too small: {error}") from None
 
@@ -154,13 +163,19 @@ def train_privately(half: ClientHalf, job: ClientJob, privacy: ClientPrivacy) ->
     if settings.unit == "client-central":
         result = half(job)
         return replace(result, num_examples=1, metrics=_harmless(result))
-    payment = pay(job, privacy)
+    payment, scorer = pay(job, privacy), None
+    if privacy.scoring is not None:
+        randomness = Randomness(settings.randomness == "secret")
+        scorer = PrivateScorer(privacy.scoring, settings.unit == "example", randomness)
+        job = replace(job, scorer=scorer)
     metrics = {wire.EPSILON: payment.epsilon, wire.NOISE_MULTIPLIER: payment.spend.noise_multiplier}
     if settings.unit == "example":
         result = _example_level(half, job, settings, payment.spend)
-        return replace(result, metrics=_harmless(result) | metrics)
-    result = _client_level(half, job, settings, payment.spend)
-    return replace(result, num_examples=1, metrics=_harmless(result) | metrics)
+    else:
+        result = replace(_client_level(half, job, settings, payment.spend), num_examples=1)
+    if scorer is not None and scorer.uses > bool(job.keep):
+        raise LetheError(f"strategy '{job.strategy.name}' scored neurons unasked: nothing is sent")
+    return replace(result, metrics=_harmless(result) | metrics)
 
 
 def _harmless(result: LocalResult) -> dict[str, float]:

@@ -37,12 +37,19 @@ class Account:
     attempts: int = 0
     noise_multiplier: float = 0.0
 
-    def after(self, spend: Spend, attempts: int = 1) -> "Account":
-        """Return the account after the same spending in some rounds."""
+    def after(self, cost: History, noise_multiplier: float, attempts: int = 1) -> "Account":
+        """Return the account after the same cost in some rounds."""
         if attempts < 1:
             return self
-        cost = replace(spend, steps=spend.steps * attempts)
-        return Account(extended(self.history, cost), self.attempts + attempts, spend.noise_multiplier)
+        history = with_rounds(self.history, cost, attempts)
+        return Account(history, self.attempts + attempts, noise_multiplier)
+
+
+def with_rounds(history: History, cost: History, rounds: int) -> History:
+    """Return a history with the same cost some rounds more."""
+    for spend in cost if rounds > 0 else ():
+        history = extended(history, replace(spend, steps=spend.steps * rounds))
+    return history
 
 
 def read_account(state: RecordDict) -> Account:

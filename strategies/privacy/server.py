@@ -16,6 +16,7 @@ from strategies.guard import CheckedReply
 from strategies.privacy.accounts import Accounts
 from strategies.privacy.central import CentralPrivacy, CentralStrategy
 from strategies.privacy.checks import planned_rounds
+from strategies.privacy.scoring import Scoring
 from strategies.privacy.settings import PrivacySettings
 from strategies.settings import SelectionSettings
 from strategies.wrapper import StrategyWrapper
@@ -208,7 +209,10 @@ def prior_attempts(
 
 
 def privacy_summary(
-    settings: PrivacySettings, document: Mapping[str, Any], client_ids: Sequence[str]
+    settings: PrivacySettings,
+    document: Mapping[str, Any],
+    client_ids: Sequence[str],
+    scoring: Scoring | None = None,
 ) -> dict[str, Any]:
     """Return what a run promises and to whom, for its summary and its report.
 
@@ -220,6 +224,8 @@ def privacy_summary(
         As `ServerPrivacy.after_round` returns it.
     client_ids
         All clients that are known.
+    scoring
+        How they chose neurons by their own data; None: they did not.
     """
     accounts = Accounts.from_json(document)
     unit = "client" if settings.unit.startswith("client") else "example"
@@ -230,6 +236,11 @@ def privacy_summary(
         if settings.client_sampling == "poisson"
         else "none: a fixed number of clients, counted without amplification",
     }[settings.unit]
+    if scoring is not None:
+        sampling += (
+            f"; besides, all examples at once for every choice of neurons, with noise multiplier "
+            f"{scoring.noise_multiplier:g}"
+        )
     known = dict.fromkeys([*client_ids, *accounts.epsilons])
     return {
         "unit": unit,

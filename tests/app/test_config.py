@@ -36,7 +36,6 @@ CHOICES: dict[str, st.SearchStrategy[Any]] = {
     "strategy.work": st.sampled_from(["", "0=0.5", "0=0.5, hospital-a=1"]),
     "strategy.options": st.sampled_from(["", "eta = 0.1", "eta = 0.1, note = 'a\\b'"]),
     "strategy.keeps": st.sampled_from(["", "3=0.5"]),
-    "strategy.score-source": st.sampled_from(["public", "global-model"]),
     "privacy.noise-multiplier": st.sampled_from([-1.0, 0.0, 1.5]),
     "privacy.budgets": st.sampled_from(["", "3=0.5, hospital-a=0"]),
     "compression.codec": st.sampled_from(["none", "identity", "top-k+int8", "low-rank", "random-k", "sign"]),

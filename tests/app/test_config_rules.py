@@ -94,11 +94,20 @@ IDLE = [
     ({"strategy.keep": 0.25}, "strategy.keep", 'strategy.name = "pruned-dp"'),
     ({"strategy.keeps": "3=0.2"}, "strategy.keeps", 'strategy.name = "pruned-dp"'),
     ({"strategy.score": "random"}, "strategy.score", 'strategy.name = "pruned-dp"'),
+    ({"strategy.score-source": "private"}, "strategy.score-source", 'strategy.name = "pruned-dp"'),
     ({"strategy.refresh": 2}, "strategy.refresh", 'strategy.name = "pruned-dp"'),
     (
         {"strategy.name": "pruned-dp", "strategy.score": "random", "strategy.score-source": "global-model"},
         "strategy.score-source",
         'strategy.score = "fisher"',
+    ),
+    *(
+        (
+            {"strategy.name": "pruned-dp", f"strategy.{key}": 2.0},
+            f"strategy.{key}",
+            'strategy.score-source = "private"',
+        )
+        for key in ("score-noise", "score-clip")
     ),
     *(
         ({f"privacy.{name}": value}, f"privacy.{name}", PRIVATE)
@@ -325,7 +334,21 @@ def test_other_contradictions(flat: dict[str, Scalar], message: str) -> None:
         ),
         (
             {"strategy.name": "pruned-dp", "strategy.score-source": "private"},
-            r"strategy\.score-source: given \"private\", allowed public or global-model: scores of private",
+            r"strategy\.score-noise: given 0, .* a private mask without its cost is refused",
+        ),
+        (
+            {
+                "strategy.name": "pruned-dp",
+                "strategy.score-source": "private",
+                "strategy.score-noise": 5.0,
+                "privacy.unit": "client-central",
+                "privacy.epsilon": 2.0,
+            },
+            r'strategy\.score-source: given "private", .* privacy\.unit is "client-central"; allowed',
+        ),
+        (
+            {"strategy.name": "pruned-dp", "strategy.score-source": "nowhere"},
+            r'strategy\.score-source: given "nowhere", allowed one of public, global-model, private',
         ),
         ({"strategy.name": "pruned-dp", "strategy.keep": 0.0}, r"strategy\.keep: given 0\.0, allowed .*> 0"),
         ({"strategy.name": "pruned-dp", "strategy.keep": 1.5}, r"strategy\.keep: given 1\.5, allowed .*<= 1"),

@@ -1,5 +1,6 @@
 """Gradient-pruned aggregation: blocks down and up, and the mean over those who had an entry."""
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -12,12 +13,13 @@ from strategies import wire
 from strategies.cohort import Cohort
 from strategies.errors import LetheError
 from strategies.examples import Examples
+from strategies.fisher import fisher_scores
 from strategies.privacy.settings import PrivacySettings
-from strategies.pruned_dp import Pruning, fisher_scores
+from strategies.pruned_dp import Pruning
 from strategies.rounds import RoundResult, Start, TrainingPlan, train
 from strategies.seeds import torch_generator
 from strategies.settings import SelectionSettings, StrategySettings
-from strategies.subnetwork import block_index, hidden_groups, subnetwork, unpack_kept
+from strategies.subnetwork import block_index, hidden_groups, pack_kept, subnetwork, unpack_kept
 from tests.strategies.fakes import Answer, FakeGrid, raises
 
 PRUNED = StrategySettings(name="pruned-dp", score="random", refresh=2)
@@ -246,3 +248,100 @@ def test_a_subnetwork_is_what_the_client_builds_from_the_message() -> None:
     record = message.content.array_records[wire.ARRAYS]
     assert wire.Layout.of(small.state_dict()) == wire.layout_of(record)
     assert packed.hex() == results[0].neurons["1"]
+
+
+PRIVATE = PRUNED.model_copy(update={"score": "fisher", "score_source": "private", "score_noise": 5.0})
+
+
+def choosing(
+    client_id: str,
+    kept: tuple[int, ...],
+    value: float,
+    change: Callable[[Message], None] = lambda reply: None,
+) -> Answer:
+    """Return a client that keeps these neurons when it is to choose, and adds a constant to its block."""
+    plain = client(client_id, 5, adding(value))
+
+    def answer(message: Message) -> Message | None:
+        told = message.content.config_records[wire.CONFIG]
+        if message.metadata.message_type != wire.TRAIN or wire.KEEP not in told:
+            return plain(message)
+        flat = wire.flat_of(message.content.array_records[wire.ARRAYS], LAYOUT)
+        index, small = block_index(LAYOUT, GROUPS, (kept,))
+        record = wire.FlatRecord(flat[index] + value, small)
+        positions = {wire.POSITIONS: pack_kept(GROUPS, (kept,))}
+        reply = wire.reply_to(message, client_id, {wire.NUM_EXAMPLES: 5}, record, config=positions)
+        change(reply)
+        return reply
+
+    return answer
+
+
+def test_clients_choose_once_in_a_refresh_and_only_then_the_whole_model_travels() -> None:
+    """Clients keep (0, 1, 2) and (2, 3, 4) and add 1 and 3: where both are 2, by the mean; twice."""
+    nodes = {1: choosing("1", (0, 1, 2), 1.0), 2: choosing("2", (2, 3, 4), 3.0)}
+    flat, results, grid = run(nodes, PRIVATE, rounds=3)
+    parts = [
+        (block_index(LAYOUT, GROUPS, (kept,))[0].tolist(), [value] * (3 * 5 + 2), 5)
+        for kept, value in (((0, 1, 2), 1.0), ((2, 3, 4), 3.0))
+    ]
+    expected = start_flat()
+    for _ in range(3):
+        expected = torch.tensor(slow_mean(parts, expected))
+    torch.testing.assert_close(flat, expected, rtol=1e-5, atol=1e-5)
+    sent = [m.content for m in grid.sent if m.metadata.message_type == wire.TRAIN]
+    sizes = [wire.layout_of(content.array_records[wire.ARRAYS]).size for content in sent]
+    assert sizes == [LAYOUT.size] * 2 + [17] * 2 + [LAYOUT.size] * 2  # refresh is 2
+    told = [content.config_records[wire.CONFIG] for content in sent]
+    assert [record.get(wire.KEEP) for record in told] == [0.5, 0.5, None, None, 0.5, 0.5]
+    assert [wire.POSITIONS in record for record in told] == [False, False, True, True, False, False]
+    assert [unpack_kept(GROUPS, bytes.fromhex(results[1].neurons[i])) for i in "12"] == [
+        ((0, 1, 2),),
+        ((2, 3, 4),),
+    ]
+
+
+def _without_positions(reply: Message) -> None:
+    del reply.content.config_records[wire.CONFIG][wire.POSITIONS]
+
+
+def _with_the_whole_model(reply: Message) -> None:
+    reply.content[wire.ARRAYS] = wire.FlatRecord(start_flat(), LAYOUT)
+
+
+def _with_noise(reply: Message) -> None:
+    reply.content.config_records[wire.CONFIG][wire.POSITIONS] = b"\x07nonsense"
+
+
+@pytest.mark.parametrize(
+    ("kept", "change", "reason"),
+    [
+        ((0, 1), lambda reply: None, r"it chose \[2\] neurons, expected \[3\]"),
+        ((0, 1, 2), _without_positions, "positions of the neurons that it chose are missing"),
+        ((0, 1, 2), _with_the_whole_model, "wrong shape|shape"),
+        ((0, 1, 2), _with_noise, "positions of neurons: malformed"),
+    ],
+)
+def test_a_choice_that_is_none_is_rejected_and_named(
+    kept: tuple[int, ...], change: Callable[[Message], None], reason: str
+) -> None:
+    nodes = {1: choosing("1", kept, 9.0, change), 2: choosing("2", (0, 1, 2), 0.0)}
+    flat, results, _ = run(nodes, PRIVATE)
+    assert [fault.client_id for fault in results[0].faults] == ["1"]
+    assert re.search(reason, results[0].faults[0].reason)
+    assert flat.equal(start_flat())
+
+
+def test_a_client_whose_choice_was_lost_is_asked_to_choose_again() -> None:
+    lost = choosing("1", (0, 1, 2), 1.0)
+    rounds: list[object] = []
+
+    def failing(message: Message) -> Message | None:
+        if message.metadata.message_type == wire.TRAIN:
+            rounds.append(message.content.config_records[wire.CONFIG].get(wire.KEEP))
+            if len(rounds) == 1:
+                return raises(message)
+        return lost(message)
+
+    run({1: failing}, PRIVATE, rounds=2)
+    assert rounds == [0.5, 0.5]
