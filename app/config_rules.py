@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from strategies.errors import BadInput
-from strategies.settings import FLWR_PREFIX, Scalar
+from strategies.settings import ASYNCHRONOUS, FLWR_PREFIX, Scalar
 
 _ALIKE = 0.6  # what difflib takes for a close match
 
@@ -87,7 +87,20 @@ def _needs_stage(keys: str, on: str, *stages: str) -> Condition:
     )
 
 
+_IN_ROUNDS = "selection.fraction selection.over-selection selection.deadline privacy.unit"
+
 CONDITIONS = (
+    _only("strategy.concurrency strategy.max-staleness strategy.staleness", "strategy.name", *ASYNCHRONOUS),
+    _only("strategy.staleness-exponent", "strategy.staleness", "polynomial"),
+    _only("strategy.hinge-slope strategy.hinge-start", "strategy.staleness", "hinge"),
+    _only("strategy.mixing", "strategy.name", "fedasync"),
+    _only("strategy.buffer-size strategy.server-learning-rate", "strategy.name", "fedbuff"),
+    Condition(
+        tuple(_IN_ROUNDS.split()),
+        "strategy.name",
+        lambda name: name not in ASYNCHRONOUS,
+        "a strategy that works in rounds",
+    ),
     _only(_FEDMD, "strategy.name", "fedmd"),
     Condition(
         tuple(_NOT_FEDMD.split()),
@@ -224,6 +237,8 @@ def check_contradictions(flat: Mapping[str, Scalar], defaults: Mapping[str, Scal
     _check_sections(flat)
     if flat["strategy.name"] == "pruned-dp":
         _check_pruned(flat)
+    if flat["strategy.name"] == "fedbuff":
+        _check_buffer(int(flat["strategy.buffer-size"]), int(flat["data.clients"]))
     _check_cohort(int(flat["selection.min-clients"]), int(flat["data.clients"]))
 
 
@@ -344,6 +359,14 @@ def _check_compression(flat: Mapping[str, Scalar]) -> None:
             "compression.error-feedback: given true, which carries what a client held back into later rounds "
             'that may not draw it, but privacy.unit is "client-central", whose ε counts on the draw; allowed '
             "false"
+        )
+
+
+def _check_buffer(size: int, clients: int) -> None:
+    if 0 < clients < size:
+        raise BadInput(
+            f"strategy.buffer-size: given {size}, allowed at most data.clients, which is {clients}: a buffer "
+            "holds one update per client"
         )
 
 

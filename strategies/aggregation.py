@@ -85,10 +85,17 @@ class ExactSum:
             total.add_(part.double().mul_(factor).to(torch.int64))
         self._weights.append(weight)
 
-    def added_to(self, flat: Tensor) -> Tensor:
-        """Return flat + mean, added in float64 and rounded once to float32, shape [size].
+    def added_to(self, flat: Tensor, divisor: float | None = None) -> Tensor:
+        """Return flat + Σ weight·delta / divisor, added in float64 and rounded once to float32, shape [size].
 
         No float64 copy of the whole vector is made.
+
+        Parameters
+        ----------
+        flat
+            Shape [size].
+        divisor
+            Above 0; None: Σ weight, which makes it the mean.
 
         Raises
         ------
@@ -98,7 +105,7 @@ class ExactSum:
         if not self._weights:
             raise ValueError("the mean of no updates is undefined")
         result = torch.empty_like(flat)
-        factor = self._scale * self.weight
+        factor = self._scale * (self.weight if divisor is None else divisor)
         blocks = (torch.split(vector, _BLOCK) for vector in (result, flat, self._total))
         for part, start, total in zip(*blocks, strict=True):
             part.copy_(start.double() + total.double().div_(factor))

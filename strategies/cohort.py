@@ -113,14 +113,16 @@ class Cohort:
 
     Attributes
     ----------
+    timeout, poll_seconds : float
+        As given.
     mask : Tensor or None
         Which parameters may differ from zero, see `masked`.
     """
 
     def __init__(self, grid: Grid, timeout: float = 600.0, poll_seconds: float = 0.02) -> None:
         self.grid = grid
-        self._timeout = timeout
-        self._poll_seconds = poll_seconds
+        self.timeout = timeout
+        self.poll_seconds = poll_seconds
         self.mask: Tensor | None = None
         self._shared = _Shared()
         self._excluded: frozenset[str] = frozenset()
@@ -191,7 +193,7 @@ class Cohort:
         return view
 
     def _view(self) -> "Cohort":
-        view = Cohort(self.grid, self._timeout, self._poll_seconds)
+        view = Cohort(self.grid, self.timeout, self.poll_seconds)
         view.mask, view._shared = self.mask, self._shared
         view._excluded, view._told = self._excluded, self._told
         return view
@@ -224,7 +226,7 @@ class Cohort:
         """
         deadline = time.monotonic() + wait_seconds
         while len(list(self.grid.get_node_ids())) < min_clients and time.monotonic() < deadline:
-            time.sleep(self._poll_seconds)
+            time.sleep(self.poll_seconds)
         self.refresh("connect")
         if len(self.clients) < min_clients:
             reasons = "; ".join(f"client {f.client_id}: {f.reason}" for f in self.faults[:3])
@@ -323,25 +325,26 @@ class Cohort:
 
         A reply is usable if it carries content and the client-id that its node is bound to.
         """
-        waiting = self._push(messages, scope)
-        deadline = time.monotonic() + self._timeout
+        waiting = self.push(messages, scope)
+        deadline = time.monotonic() + self.timeout
         try:
             while waiting and time.monotonic() < deadline:
                 arrived = 0
                 for message in self.grid.pull_messages(list(waiting)):
                     arrived += 1
                     node_id = waiting.pop(message.metadata.reply_to_message_id, None)
-                    if node_id is not None and (reply := self._usable(message, node_id, scope)) is not None:
+                    if node_id is not None and (reply := self.usable(message, node_id, scope)) is not None:
                         yield reply
                 if not arrived:
-                    time.sleep(self._poll_seconds)
+                    time.sleep(self.poll_seconds)
             for node_id in waiting.values():
-                self.add_fault(self._name(node_id), scope, f"no answer in {self._timeout:g} s")
+                self.add_fault(self._name(node_id), scope, f"no answer in {self.timeout:g} s")
         finally:
             if waiting and isinstance(self.grid, CancellingGrid):
                 self.grid.cancel(list(waiting))
 
-    def _push(self, messages: Iterable[Message], scope: str) -> dict[str, int]:
+    def push(self, messages: Iterable[Message], scope: str) -> dict[str, int]:
+        """Send messages; return the node of each that was accepted, by message id. The others are faults."""
         sent = list(messages)
         waiting: dict[str, int] = {}
         for message, message_id in zip(sent, self.grid.push_messages(sent), strict=True):
@@ -354,7 +357,8 @@ class Cohort:
         self._shared.traffic.bytes_down += _total_bytes(sent)
         return waiting
 
-    def _usable(self, message: Message, node_id: int, scope: str) -> Reply | None:
+    def usable(self, message: Message, node_id: int, scope: str) -> Reply | None:
+        """Return a reply with content and the client-id that its node is bound to; else note a fault."""
         self._shared.traffic.visits += 1
         if message.has_error():
             self.add_fault(self._name(node_id), scope, f"error: {first_line(message.error.reason)}")

@@ -9,7 +9,7 @@ from flwr.serverapp.strategy import FedAvg, FedProx, Strategy
 
 from strategies import wire
 from strategies.errors import LetheError
-from strategies.guard import CheckedReply
+from strategies.guard import CheckedReply, ClientUpdate
 from strategies.update_log import UpdateLog
 from strategies.wrapper import StrategyWrapper, innermost, is_weighted_average
 
@@ -29,7 +29,8 @@ class LoggedStrategy(StrategyWrapper):
         the rounds are marked as such: subtraction needs that.
     log
         Open for writing; closing it is the caller's.
-        Updates weigh their number of examples, unless the strategy has a method `aggregation_weight`.
+        Updates weigh their number of examples, unless the strategy has a method `aggregation_weight`, and
+        their weights are divided by their sum, unless it has an attribute `weight_divisor`.
     num_examples
         Node id -> number of examples that the node described itself with; saves time under retention `sum`
         (see `UpdateLog.begin_round`).
@@ -55,7 +56,7 @@ class LoggedStrategy(StrategyWrapper):
         messages = list(self.inner.configure_train(server_round, arrays, config, grid))
         described = [self._num_examples.get(message.metadata.dst_node_id) for message in messages]
         known = [examples for examples in described if examples is not None]
-        self._expected_weight = sum(known) if len(known) == len(described) else None
+        self._expected_weight = sum(known) if known and len(known) == len(described) else None
         return messages
 
     def aggregate_train(
@@ -72,7 +73,8 @@ class LoggedStrategy(StrategyWrapper):
         try:
             arrays, metrics = self.inner.aggregate_train(server_round, self._logged(server_round, replies))
             if arrays is not None:
-                self._log.commit_round(server_round, self.is_weighted_average)
+                divisor = getattr(innermost(self.inner), "weight_divisor", None)
+                self._log.commit_round(server_round, self.is_weighted_average, divisor)
         finally:
             self._log.abandon()  # Nothing is left to abandon after a commit
         return arrays, metrics
@@ -85,13 +87,13 @@ class LoggedStrategy(StrategyWrapper):
                 )
             update = reply.update
             examples = update.num_examples
-            weight = self._weight(update.client_id, examples)
+            weight = self._weight(update)
             self._log.add(server_round, update.client_id, weight, examples, update.delta, update.norm)
             yield reply
 
-    def _weight(self, client_id: str, num_examples: int) -> float:
+    def _weight(self, update: ClientUpdate) -> float:
         weigh = getattr(innermost(self.inner), "aggregation_weight", None)
-        return num_examples if weigh is None else float(weigh(client_id))
+        return update.num_examples if weigh is None else float(weigh(update))
 
 
 def _is_flower_average(strategy: Strategy) -> bool:

@@ -7,6 +7,7 @@ from typing import NoReturn
 from flwr.serverapp.strategy import Strategy
 
 from strategies import builtin, fedavg, fedprox, pruned_dp
+from strategies.asynchronous import fedasync, fedbuff
 from strategies.errors import BadInput, LetheError
 from strategies.local_training import ClientHalf, ClientJob, LocalResult
 from strategies.settings import StrategySettings
@@ -41,6 +42,16 @@ STRATEGIES: dict[str, StrategySpec] = {
         lambda settings, bound: fedavg.FedAvg(bound),
         fedavg.train_client,
         "weighted average of the clients' models",
+    ),
+    fedasync.NAME: StrategySpec(
+        fedasync.build,
+        fedavg.train_client,
+        "each client's model is mixed into the global one as soon as it arrives",
+    ),
+    fedbuff.NAME: StrategySpec(
+        fedbuff.build,
+        fedavg.train_client,
+        "a step for every K updates that arrive, in which late ones count less",
     ),
     "fedmd": StrategySpec(
         lambda settings, bound: _needs_public_data("a server half"),

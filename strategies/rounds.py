@@ -8,7 +8,7 @@ then goes on exactly as the loop that was never interrupted.
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
@@ -16,13 +16,14 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from strategies import strategy_state, wire
+from strategies.asynchronous.flights import Flights
 from strategies.choosing import HeardStrategy
 from strategies.cohort import ClientInfo, Cohort, CohortGrid, Fault, Reply, Traffic
 from strategies.compression.server import CompressedStrategy, Copies
 from strategies.compression.settings import CompressionSettings
 from strategies.dropping import Drop, DroppingStrategy
 from strategies.errors import LetheError
-from strategies.guard import GuardedStrategy
+from strategies.guard import GuardedStrategy, Reference
 from strategies.privacy.server import ServerPrivacy
 from strategies.privacy.settings import PrivacySettings
 from strategies.pruned_dp import PrunedStrategy, Pruning, restored
@@ -76,10 +77,17 @@ class TrainingPlan:
     pruning: Pruning | None = None
     compression: CompressionSettings = CompressionSettings()
 
+    @property
+    def in_rounds(self) -> "TrainingPlan":
+        """The plan, with rounds that wait for all who are asked in place of asynchronous steps."""
+        if not self.strategy.is_asynchronous:
+            return self
+        return replace(self, strategy=self.strategy.model_copy(update={"name": "fedavg"}))
+
 
 @dataclass(frozen=True)
 class RoundResult:
-    """One round as it went.
+    """One round as it went; of an asynchronous strategy, one step of the server.
 
     Parameters
     ----------
@@ -104,6 +112,9 @@ class RoundResult:
         private.
     neurons
         Client-id -> which neurons it trains, as hexadecimal text; empty where all train the whole model.
+    pending_states
+        What clients that are still at work kept when they were asked, by node id: a checkpoint holds that, as
+        a resumed run asks them again.
     """
 
     round: int
@@ -117,6 +128,7 @@ class RoundResult:
     clients: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     privacy: Mapping[str, Any] | None = None
     neurons: Mapping[str, str] = field(default_factory=dict)
+    pending_states: Mapping[int, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -190,18 +202,19 @@ def train(
     LetheError
         If fewer clients are connected than must take part.
     """
-    loop = _Loop(plan, cohort, build or _planned(plan), layer)
+    loop = _Loop(plan, cohort, build, layer)
     strategy_state.restore(loop.strategy, dict(start.strategy_tensors))
     if loop.pruned is not None:
         loop.pruned.selected.update(restored(start.neurons))
     if loop.privacy is not None and start.privacy is not None:
         loop.privacy.restore(start.privacy)
     arrays = start.arrays
-    for server_round in range(start.completed_rounds + 1, plan.rounds + 1):
-        result = loop.run_round(server_round, arrays, evaluate)
-        arrays = result.arrays
-        if on_round is not None:
-            on_round(result, loop.strategy)
+    with loop:
+        for server_round in range(start.completed_rounds + 1, plan.rounds + 1):
+            result = loop.run_round(server_round, arrays, evaluate)
+            arrays = result.arrays
+            if on_round is not None:
+                on_round(result, loop.strategy)
     return arrays
 
 
@@ -214,7 +227,9 @@ def _planned(plan: TrainingPlan) -> Build:
 class _Loop:
     """The strategy in its wrappers, and the rounds it runs."""
 
-    def __init__(self, plan: TrainingPlan, cohort: Cohort, build: Build, layer: Layer | None) -> None:
+    def __init__(self, plan: TrainingPlan, cohort: Cohort, build: Build | None, layer: Layer | None) -> None:
+        asynchronous = build is None and plan.strategy.is_asynchronous
+        build = build or _planned(plan)
         self._plan = plan
         self._cohort = cohort
         self._scope = ""
@@ -222,6 +237,8 @@ class _Loop:
         self._max_examples: dict[int, int] = {}
         self._names: dict[int, str] = {}
         self._keeps: dict[str, float] = {}
+        self._flights: Flights | None = None
+        self._is_asynchronous = asynchronous
         self._update_clients()
         weight_bound = _WEIGHT_HEADROOM * max(1, sum(self._max_examples.values()))
         inner = build(weight_bound)
@@ -237,15 +254,38 @@ class _Loop:
             self._max_examples,
             self._accepted.append,
             cohort.mask,
-            None if self.pruned is None else self.pruned.reference_of,
+            self._reference_of if self.pruned is None else self.pruned.reference_of,
         )
         self.strategy = self._compressed(DroppingStrategy(guarded, plan.drop, self._names))
+        self._flights = self._asynchronous(self.strategy) if asynchronous else None
+        self.strategy = self._flights or self.strategy
+
+    def __enter__(self) -> None:
+        """Do nothing."""
+
+    def __exit__(self, *_: object) -> None:
+        """Wait for no client any more."""
+        if self._flights is not None:
+            self._flights.cancel()
+
+    def _asynchronous(self, inner: StrategyWrapper) -> Flights:
+        plan = self._plan
+        return Flights(
+            inner, plan.strategy, plan.selection, plan.seed, self._cohort, self._heard, self._accepted
+        )
+
+    def _reference_of(self, message: Message) -> Reference | None:
+        """Return the model that a node's update is told from; None: the present one."""
+        if self._flights is None or not self._plan.strategy.updates_from_sent:
+            return None
+        return self._flights.reference_of(message.metadata.src_node_id)
 
     def _compressed(self, inner: StrategyWrapper) -> StrategyWrapper:
         if not self._plan.compression.on:
             return inner
         copies = Copies(self._plan.compression, self._plan.seed, secrets.token_hex(8))
-        return CompressedStrategy(inner, copies, self._names, self._reject, self._cohort.mask)
+        mask, late = self._cohort.mask, self._is_asynchronous
+        return CompressedStrategy(inner, copies, self._names, self._reject, mask, asynchronous=late)
 
     def _pruned(self, inner: Strategy) -> PrunedStrategy | None:
         if self._plan.pruning is None:
@@ -262,7 +302,8 @@ class _Loop:
         returned = self._return_round(server_round, arrays, selected)
         metrics |= returned.metrics
         if server_round % self._plan.evaluate_every == 0 or server_round == self._plan.rounds:
-            metrics |= self._evaluate(server_round, arrays, selected, evaluate)
+            idle = selected if self._flights is None else self._accepted
+            metrics |= self._evaluate(server_round, arrays, idle, evaluate)
         faults = tuple(self._cohort.faults[num_faults:])
         return RoundResult(
             server_round,
@@ -276,6 +317,7 @@ class _Loop:
             returned.clients,
             None if self.privacy is None else self.privacy.after_round(faults),
             {} if self.pruned is None else {i: p.hex() for i, p in self.pruned.selected.items()},
+            {} if self._flights is None else self._flights.pending_states,
         )
 
     def _train_round(
@@ -285,20 +327,28 @@ class _Loop:
         self._accepted.clear()
         self._cohort.refresh(self._scope)
         self._update_clients()
-        clients = self._cohort.clients
-        asked = self._select(clients, server_round)
-        selected = asked.clients
-        self._heard.asked(selected)
-        grid = CohortGrid(self._cohort.grid, {i: clients[i] for i in selected})
-        messages = list(self.strategy.configure_train(server_round, arrays, self._message_config(), grid))
-        replies = (reply.message for reply in self._in_time(messages, asked))
+        if self._flights is None:
+            asked = self._select(self._cohort.clients, server_round)
+            selected, replies = asked.clients, self._exchanged(server_round, arrays, asked)
+        else:
+            self._flights.begin(server_round, arrays)
+            selected, replies = self._flights.selected, self._flights.replies()
         new_arrays, means = self.strategy.aggregate_train(server_round, replies)
-        if new_arrays is None:
-            self._cohort.add_fault("all", self._scope, "no usable reply: the model is kept as it was")
         metrics = dict(wire.iter_numbers(means or {}))
-        if asked.seconds is not None:
-            metrics["simulated-seconds"] = asked.seconds
+        if new_arrays is None and wire.WITHHELD not in metrics:
+            self._cohort.add_fault("all", self._scope, "no usable reply: the model is kept as it was")
+        seconds = asked.seconds if self._flights is None else self._flights.seconds
+        if seconds is not None:
+            metrics["simulated-seconds"] = seconds
         return arrays if new_arrays is None else new_arrays, metrics, selected
+
+    def _exchanged(self, server_round: int, arrays: ArrayRecord, asked: Asked) -> Iterator[Message]:
+        """Send the model to those who are asked; return their replies as they come."""
+        clients = self._cohort.clients
+        self._heard.asked(asked.clients)
+        grid = CohortGrid(self._cohort.grid, {i: clients[i] for i in asked.clients})
+        messages = list(self.strategy.configure_train(server_round, arrays, self._message_config(), grid))
+        return (reply.message for reply in self._in_time(messages, asked))
 
     def _in_time(self, messages: Sequence[Message], asked: Asked) -> Iterator[Reply]:
         """Yield the replies that count; the others are counted as faults."""

@@ -32,15 +32,20 @@ def select_clients(
         If fewer clients are connected than must take part.
     """
     known = sorted(clients, key=wire.client_sort_key)
-    if len(known) < selection.min_clients:
-        raise LetheError(
-            f"{len(known)} clients are connected, selection.min-clients is {selection.min_clients}"
-        )
+    require_enough(len(known), selection)
     count = cohort_size(len(known), selection)
     if count == len(known):
         return known
     drawn = numpy_generator(seed, "selection", server_round).choice(len(known), size=count, replace=False)
     return [known[i] for i in sorted(drawn)]
+
+
+def require_enough(connected: int, selection: SelectionSettings) -> None:
+    """Raise `LetheError` if fewer clients are connected than must take part."""
+    if connected < selection.min_clients:
+        raise LetheError(
+            f"{connected} clients are connected, selection.min-clients is {selection.min_clients}"
+        )
 
 
 def cohort_size(connected: int, selection: SelectionSettings) -> int:

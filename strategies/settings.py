@@ -12,12 +12,14 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from strategies.asynchronous.settings import NAMES as ASYNCHRONOUS, AsyncSettings
 from strategies.base_settings import Scalar, Settings, hyphenated, split_list
 from strategies.clock_settings import check_speeds
 from strategies.fedmd.settings import FedMDSettings
 from strategies.pruned_settings import PrunedSettings
 
 __all__ = [
+    "ASYNCHRONOUS",
     "FLWR_PREFIX",
     "LogSettings",
     "Scalar",
@@ -116,11 +118,26 @@ class _NamedStrategy(Settings):
         return value
 
 
-class StrategySettings(PrunedSettings, FedMDSettings, _NamedStrategy):
+class StrategySettings(AsyncSettings, PrunedSettings, FedMDSettings, _NamedStrategy):
     """The federated algorithm and the parameters of each: a class per algorithm that has many.
 
     The fields of the last base come first.
     """
+
+    @property
+    def is_asynchronous(self) -> bool:
+        """Whether the server takes a step without waiting for all that it has asked."""
+        return self.name in ASYNCHRONOUS
+
+    @property
+    def updates_per_step(self) -> int:
+        """How many updates make a step of an asynchronous strategy."""
+        return self.buffer_size if self.name == "fedbuff" else 1
+
+    @property
+    def updates_from_sent(self) -> bool:
+        """Whether an update is what a client changed in the model it was sent; else told from the present."""
+        return self.name != "fedasync"
 
 
 def _parse_work(text: str) -> dict[str, float]:

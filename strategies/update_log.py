@@ -198,7 +198,8 @@ class UpdateLog(LogReader):
         client_id
             Whose update; once per round.
         weight_raw
-            Its aggregation weight before division by the sum of the round's weights, above 0.
+            Its aggregation weight before division by the sum of the round's weights, or by what
+            `commit_round` is told; above 0.
         num_examples
             How many examples the client trained on.
         delta
@@ -219,7 +220,7 @@ class UpdateLog(LogReader):
             raise LetheError(f"update log: client '{client_id}' was purged; its updates are logged no more")
         writer.add(client_id, weight_raw, num_examples, delta, norm)
 
-    def commit_round(self, server_round: int, averaging: bool) -> None:
+    def commit_round(self, server_round: int, averaging: bool, divisor: float | None = None) -> None:
         """Make the round count.
 
         Parameters
@@ -228,6 +229,8 @@ class UpdateLog(LogReader):
             The round that was begun.
         averaging
             Whether the model moved by exactly Σ weight·delta; only then does subtraction take a client out.
+        divisor
+            What the raw weights were divided by; None: their sum, so that they add up to 1.
 
         Raises
         ------
@@ -236,7 +239,7 @@ class UpdateLog(LogReader):
         """
         writer = self._begun(server_round)
         try:
-            self._index.commit(server_round, averaging, writer.finish())
+            self._index.commit(server_round, averaging, writer.finish(divisor))
         except BaseException:
             self.abandon()
             raise

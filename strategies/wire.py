@@ -50,6 +50,8 @@ LABEL_COUNTS = "label-counts"
 NUM_STEPS = "num-steps"
 """int, client to server: optimiser steps taken."""
 
+STALENESS = "staleness"
+"""float, written by the server into a reply to an asynchronous strategy: server steps that it is behind."""
 EPSILON = "epsilon"
 """float, client to server, in private runs: what the client has spent with this round, at the run's δ."""
 NOISE_MULTIPLIER = "noise-multiplier"

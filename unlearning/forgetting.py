@@ -119,6 +119,7 @@ def check_request(run: TrainedRun, request: ForgetRequest, method: str, settings
     needed = chosen.needs(settings)
     _check_models(run, method, needed)
     _check_private(run, method, needed)
+    _check_fresh(run, method, needed)
     _check_follows(run, method, needed)
     _check_log(run, method, needed)
     _check_purged(run, request, method, needed)
@@ -161,6 +162,16 @@ def _check_private(run: TrainedRun, method: str, needed: Needs) -> None:
             f"{method} has clients answer without noise, but the run is private (privacy.unit = "
             f'"{run.plan.privacy.unit}"); use subtract, fast-fedul or distill, which visit '
             "nobody, or retrain, which spends each client's budget again"
+        )
+
+
+def _check_fresh(run: TrainedRun, method: str, needed: Needs) -> None:
+    """Refuse what reads the log as rounds that waited for everybody, where they did not."""
+    if needed.fresh and run.plan.strategy.is_asynchronous:
+        form = ' with forget.subtract-form = "renormalised"' if method == "subtract" else ""
+        raise BadInput(
+            f"{method}{form} takes every update as made from the model of its round, but with "
+            f"{run.plan.strategy.name} they may be late; use subtract (lazy), distill from it, or retrain"
         )
 
 

@@ -76,7 +76,7 @@ class Relearning:
         if self._relearned(seen) is None:
             # Numbered on from the run's last round, so that clients draw fresh batches
             plan = replace(
-                run.plan,
+                run.plan.in_rounds,
                 rounds=first + self.max_rounds,
                 federated_evaluation=False,
                 drop=Drop.joined(request.drop for request in run.forgotten),

@@ -251,7 +251,9 @@ class _Training:
                 wire.state_of(result.arrays),
                 extra,
                 strategy_state.capture(strategy),
-                states() if states is not None else {},
+                {}
+                if states is None
+                else {n: s for n, s in {**states(), **result.pending_states}.items() if s},
             )
         )
         self._observer.advance(f"round {result.round}", result.metrics)

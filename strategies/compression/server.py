@@ -13,6 +13,7 @@ What the wrapped strategy, its guard and its log see is a dense reply that stand
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import final
 
 import numpy as np
@@ -30,6 +31,24 @@ from strategies.seeds import derive_seed
 from strategies.wrapper import StrategyWrapper
 
 _HELD = "held/"
+_VERSION, _FLAT, _START = "version/", "flat/", "start/"
+
+
+@dataclass(frozen=True, eq=False)
+class _Sent:
+    """What the clients that were asked in a round were sent.
+
+    Parameters
+    ----------
+    version
+        Of the copy.
+    flat, start
+        The model, and the copy of it that they train from; the same where models travel as they are.
+    """
+
+    version: int
+    flat: Tensor
+    start: Tensor
 
 
 @final
@@ -113,6 +132,9 @@ class CompressedStrategy(StrategyWrapper):
         Told of each reply that cannot be decoded.
     mask
         Which parameters may differ from zero, shape [P], bool; None: all.
+    asynchronous
+        Whether replies may be to messages of earlier rounds, and those that say that their update is withheld
+        are no updates; otherwise they stand for an update of zero.
     """
 
     memory_name = "compression"
@@ -124,42 +146,66 @@ class CompressedStrategy(StrategyWrapper):
         names: Mapping[int, str],
         reject: Callable[[Message, str], None],
         mask: Tensor | None = None,
+        *,
+        asynchronous: bool = False,
     ) -> None:
         super().__init__(inner)
         self._copies = copies
         self._names = names
         self._reject = reject
         self._mask = mask
-        self._flat = self._start = torch.zeros(0)
+        self._asynchronous = asynchronous
+        self._sent: dict[int, _Sent] = {}
+        self._asked: dict[str, int] = {}
         self._layout = wire.Layout((), ())
         self._withheld = 0
 
     def memory(self) -> dict[str, Tensor]:
-        """Return what must be in a checkpoint."""
-        return self._copies.memory()
+        """Return what must be in a checkpoint: of earlier rounds, what clients that are still at work got."""
+        tensors = self._copies.memory()
+        for server_round in sorted(set(self._asked.values()) & set(self._sent)) if self._asynchronous else ():
+            sent = self._sent[server_round]
+            tensors[f"{_VERSION}{server_round}"] = torch.tensor(sent.version)
+            tensors[f"{_FLAT}{server_round}"] = sent.flat
+            tensors[f"{_START}{server_round}"] = sent.start
+        return tensors
 
     def recall(self, tensors: Mapping[str, Tensor]) -> None:
         """Take up what `memory` returned."""
         self._copies.recall(tensors)
+        for name in (name for name in tensors if name.startswith(_VERSION)):
+            number = name.removeprefix(_VERSION)
+            flat, start = tensors[_FLAT + number], tensors[_START + number]
+            start = flat if start.equal(flat) else start
+            self._sent[int(number)] = _Sent(int(tensors[name]), flat, start)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Send differences to those who hold an earlier copy, and the copy itself to the others."""
         self._layout = wire.layout_of(arrays)
-        self._flat = wire.flat_of(arrays, self._layout)
-        self._start = self._copies.advance(self._flat, self._layout)
-        whole = arrays if self._start is self._flat else wire.FlatRecord(self._start, self._layout)
+        sent = self._sent.get(server_round) or self._advanced(server_round, arrays)
+        whole = arrays if sent.start is sent.flat else wire.FlatRecord(sent.start, self._layout)
         messages = list(self.inner.configure_train(server_round, arrays, config, grid))
         for message in messages:
+            self._asked[self._names[message.metadata.dst_node_id]] = server_round
             if message.metadata.message_type == wire.TRAIN:
-                message.content = self._coded(message, whole)
+                message.content = self._coded(message, whole, sent)
         return messages
 
-    def _coded(self, message: Message, whole: ArrayRecord) -> RecordDict:
+    def _advanced(self, server_round: int, arrays: ArrayRecord) -> _Sent:
+        """Bring the copy nearer to the round's model; forget the rounds that no reply is awaited of."""
+        awaited = set(self._asked.values()) if self._asynchronous else set()
+        self._sent = {number: sent for number, sent in self._sent.items() if number in awaited}
+        flat = wire.flat_of(arrays, self._layout)
+        start = self._copies.advance(flat, self._layout)
+        self._sent[server_round] = _Sent(self._copies.version, flat, start)
+        return self._sent[server_round]
+
+    def _coded(self, message: Message, whole: ArrayRecord, sent: _Sent) -> RecordDict:
         client_id = self._names[message.metadata.dst_node_id]
         told = ConfigRecord(dict(message.content.config_records[wire.CONFIG]))
-        told[wire.LINK], told[wire.VERSION] = self._copies.link, self._copies.version
+        told[wire.LINK], told[wire.VERSION] = self._copies.link, sent.version
         payloads = self._copies.since(client_id)
         held = self._copies.held.pop(client_id, 0)  # Until it answers, nobody knows what it has
         if payloads is None or sum(map(len, payloads)) >= 4 * self._layout.size:
@@ -174,37 +220,42 @@ class CompressedStrategy(StrategyWrapper):
         """Decode the replies one at a time; say how many updates were withheld."""
         self._withheld = 0
         arrays, metrics = self.inner.aggregate_train(server_round, self._decoded(replies))
-        if metrics is not None and self._withheld:
-            metrics[wire.WITHHELD] = self._withheld
+        if self._withheld:
+            metrics = MetricRecord({**(metrics or {}), wire.WITHHELD: self._withheld})
         return arrays, metrics
 
     def _decoded(self, replies: Iterable[Message]) -> Iterator[Message]:
         for reply in replies:
             if reply.has_content():
+                client_id = self._names[reply.metadata.src_node_id]
+                sent = self._sent[self._asked.pop(client_id)]
                 config = reply.content.config_records.get(wire.CONFIG, ConfigRecord())
-                if config.get(wire.VERSION) == self._copies.version:
-                    self._copies.held[self._names[reply.metadata.src_node_id]] = self._copies.version
+                if config.get(wire.VERSION) == sent.version:
+                    self._copies.held[client_id] = sent.version
+                withheld = bool(config.get(wire.WITHHELD, False))
+                self._withheld += withheld
+                if withheld and self._asynchronous:
+                    continue
                 try:
-                    self._make_dense(reply, withheld=bool(config.get(wire.WITHHELD, False)))
+                    self._make_dense(reply, sent, withheld)
                 except (ValueError, TypeError, OSError, EOFError) as error:
                     self._reject(reply, str(error))
                     continue
             yield reply
 
-    def _make_dense(self, reply: Message, withheld: bool) -> None:
+    def _make_dense(self, reply: Message, sent: _Sent, withheld: bool) -> None:
         """Put the model that the update stands for into a reply."""
         content = reply.content
         if withheld:
-            self._withheld += 1
-            flat = self._flat
+            flat = sent.flat
         elif wire.CODED in content:
             update = sum(
                 (decode(payload, self._layout.shapes) for payload in payloads_in(content)),
                 start=torch.zeros(self._layout.size),
             )
-            flat = self._flat + (update if self._mask is None else update * self._mask)
-        elif wire.ARRAYS in content and self._start is not self._flat:
-            flat = self._flat + (wire.flat_of(content.array_records[wire.ARRAYS], self._layout) - self._start)
+            flat = sent.flat + (update if self._mask is None else update * self._mask)
+        elif wire.ARRAYS in content and sent.start is not sent.flat:
+            flat = sent.flat + (wire.flat_of(content.array_records[wire.ARRAYS], self._layout) - sent.start)
         else:
             return
         others = {n: r for n, r in content.items() if n not in {wire.ARRAYS, wire.CODED}}

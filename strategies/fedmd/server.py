@@ -21,7 +21,7 @@ from strategies import wire
 from strategies.fedmd import client
 from strategies.fedmd.consensus import confidence_consensus, draw_alignment, mean_consensus
 from strategies.fedmd.privacy import epsilon
-from strategies.guard import CheckedReply
+from strategies.guard import CheckedReply, ClientUpdate
 from strategies.settings import StrategySettings
 from strategies.wrapper import ReturnResult
 
@@ -80,8 +80,11 @@ class FedMD(Strategy):
         self._settings = settings
         self._side = side
 
-    def aggregation_weight(self, client_id: str) -> float:
+    def aggregation_weight(self, update: ClientUpdate) -> float:
         """Return what a client's whole answer counts, before division by the sum over the clients."""
+        return self._weight(update.client_id)
+
+    def _weight(self, client_id: str) -> float:
         weighted = self._settings.consensus == "weighted"
         return self._settings.consensus_weights.get(client_id, 1.0) if weighted else 1.0
 
@@ -127,7 +130,7 @@ class FedMD(Strategy):
         """Return what the answers come to, shape [n, classes]; by client-id, of that shape each."""
         if self._settings.consensus == "confidence":
             return confidence_consensus(logits)
-        return mean_consensus(logits, {i: self.aggregation_weight(i) for i in logits})
+        return mean_consensus(logits, {i: self._weight(i) for i in logits})
 
     def configure_return(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

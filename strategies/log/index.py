@@ -67,7 +67,8 @@ class Entry:
     num_examples
         How many examples the client trained on; 0 where the update was purged.
     weight
-        The weight that its update had in the aggregation, in (0, 1]; over a round the weights sum to 1.
+        The weight that its update had in the aggregation, above 0; over a round the weights sum to 1, or with
+        an asynchronous strategy to less where updates were late, times its server learning rate.
     norm
         Euclidean norm of the update; 0 where it was purged.
     sha256

@@ -105,10 +105,10 @@ class RoundWriter:
             sha256 = self._background.submit(self._spooled, client_id, content, weight_raw)
         self._updates[client_id] = _Update(weight_raw, num_examples, norm, sha256)
 
-    def finish(self) -> list[Entry]:
-        """Wait until the round is on the disk and return its entries."""
+    def finish(self, divisor: float | None = None) -> list[Entry]:
+        """Wait until the round is on the disk and return its entries; see `UpdateLog.commit_round`."""
         self._background.finish()
-        total = math.fsum(update.weight_raw for update in self._updates.values())
+        total = divisor or math.fsum(update.weight_raw for update in self._updates.values())
         hashes = {client_id: update.sha256 for client_id, update in self._updates.items()}
         if self._retention.kind == "sum" and total != self._plan.expected_weight:
             for client_id, update in self._updates.items():

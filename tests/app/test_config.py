@@ -276,7 +276,8 @@ def test_an_unknown_key_is_refused_in_one_line(key: str, value: Any) -> None:
             "strategy.name",
             "fedprx",
             'strategy.name: given "fedprx", '
-            "allowed fedavg, fedmd, fedprox, flwr:<ClassName>, pruned-dp; did you mean 'fedprox'?",
+            "allowed fedasync, fedavg, fedbuff, fedmd, fedprox, flwr:<ClassName>, pruned-dp; "
+            "did you mean 'fedprox'?",
         ),
     ],
 )

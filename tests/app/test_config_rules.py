@@ -59,7 +59,51 @@ COMPRESSED: dict[str, Scalar] = {
     "upload-accuracy": 50.0,
 }
 PRIVATE = 'privacy.unit = "example" or "client-local" or "client-central"'
+ASYNC = 'strategy.name = "fedasync" or "fedbuff"'
+HINGE = {"strategy.name": "fedbuff", "strategy.staleness": "hinge"}
 IDLE = [
+    ({"strategy.concurrency": 2}, "strategy.concurrency", ASYNC),
+    ({"strategy.max-staleness": 2}, "strategy.max-staleness", ASYNC),
+    ({"strategy.staleness": "hinge"}, "strategy.staleness", ASYNC),
+    (
+        HINGE | {"strategy.staleness-exponent": 1.0},
+        "strategy.staleness-exponent",
+        'strategy.staleness = "polynomial"',
+    ),
+    (
+        {"strategy.name": "fedbuff", "strategy.hinge-slope": 1.0},
+        "strategy.hinge-slope",
+        'strategy.staleness = "hinge"',
+    ),
+    (
+        {"strategy.name": "fedbuff", "strategy.hinge-start": 1},
+        "strategy.hinge-start",
+        'strategy.staleness = "hinge"',
+    ),
+    (
+        {"strategy.name": "fedbuff", "strategy.mixing": 1.0},
+        "strategy.mixing",
+        'strategy.name = "fedasync"',
+    ),
+    (
+        {"strategy.name": "fedasync", "strategy.buffer-size": 2},
+        "strategy.buffer-size",
+        'strategy.name = "fedbuff"',
+    ),
+    (
+        {"strategy.name": "fedasync", "strategy.server-learning-rate": 0.5},
+        "strategy.server-learning-rate",
+        'strategy.name = "fedbuff"',
+    ),
+    *(
+        ({"strategy.name": "fedbuff", **flat}, key, "a strategy that works in rounds")
+        for key, flat in {
+            "selection.fraction": {"selection.fraction": 0.5},
+            "selection.over-selection": {"selection.over-selection": 2.0},
+            "selection.deadline": {"selection.speeds": "equal", "selection.deadline": 2.0},
+            "privacy.unit": {"privacy.unit": "example"},
+        }.items()
+    ),
     *(({f"strategy.{key}": v}, f"strategy.{key}", 'strategy.name = "fedmd"') for key, v in FEDMD.items()),
     *(
         ({"strategy.name": "fedmd", key: v}, key, "a strategy that trains one model for all")
@@ -299,6 +343,11 @@ def test_every_condition_has_a_case_above() -> None:
         (
             {"data.clients": 3, "selection.min-clients": 5},
             "selection.min-clients: given 5, allowed at most data.clients, which is 3",
+        ),
+        (
+            {"data.clients": 3, "strategy.name": "fedbuff", "strategy.buffer-size": 4},
+            "strategy.buffer-size: given 4, allowed at most data.clients, which is 3: a buffer holds one "
+            "update per client",
         ),
     ],
 )

@@ -121,13 +121,14 @@ def radius_around(job: ForgetJob, reference: Tensor) -> float:
 def reference_from_log(job: ForgetJob, leaving: Cohort) -> Tensor | None:
     """Return w_ref, shape [P], from the updates of the run's last round; None where the log has them not.
 
-    Nor does it help where something was forgotten before: the model is not that of the last round then.
+    Nor does it help where something was forgotten before, as the model is not that of the last round then, or
+    where training was asynchronous, as the last step is then of a few clients.
     """
     run, log = job.run, job.run.log
     last = run.plan.rounds
     if log is None or last not in log.kept_rounds() or last not in log.averaging_rounds():
         return None
-    if run.forgotten or log.purged():
+    if run.forgotten or log.purged() or run.plan.strategy.is_asynchronous:
         return None
     everyone = torch.zeros(run.layout.size, dtype=torch.float64)
     theirs, weight = torch.zeros_like(everyone), 0.0

@@ -50,6 +50,9 @@ class Needs:
     rebuilds
         Whether the model is made anew from the initial one and what was logged, which holds all classes and
         examples: such a method cannot follow a request that named some.
+    fresh
+        Whether every update of a logged round is taken as made from that round's model; with an asynchronous
+        strategy it may be late.
     models
         Whose models it works on: ``global``, the one that all clients share; ``client``, those that clients
         keep to themselves; or ``any``.
@@ -60,6 +63,7 @@ class Needs:
     remaining: bool = False
     forgotten: bool = False
     rebuilds: bool = False
+    fresh: bool = False
     models: Literal["global", "client", "any"] = "global"
 
 

@@ -176,7 +176,7 @@ def _post_trained(job: ForgetJob, flat: Tensor) -> Tensor:
     run, rounds = job.run, job.settings.post_training_rounds
     # Numbered on from the run's last round, so that clients draw fresh batches and the decayed learning rate.
     first = run.plan.rounds
-    plan = replace(run.plan, rounds=first + rounds, drop=job.drop)
+    plan = replace(run.plan.in_rounds, rounds=first + rounds, drop=job.drop)
 
     def report(result: RoundResult, _: Strategy) -> None:
         job.progress(result.round - first, rounds, result.metrics)

@@ -130,6 +130,6 @@ METHOD = Method(
     cost="no round, no client visit",
     serves=frozenset({"client"}),
     refusal="it starts from a subtraction, and the log holds one update per client, not per class or example",
-    needs=lambda settings: Needs(log="full", public=True),
+    needs=lambda settings: Needs(log="full", public=True, fresh=True),
     run=distilled_fast,
 )

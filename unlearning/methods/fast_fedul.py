@@ -74,6 +74,6 @@ METHOD = Method(
     cost="no round, no client visit",
     serves=frozenset({"client"}),
     refusal="the log holds one update per client, not per class or example",
-    needs=lambda settings: Needs(log="full"),
+    needs=lambda settings: Needs(log="full", fresh=True),
     run=subtracted,
 )

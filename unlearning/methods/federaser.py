@@ -264,7 +264,7 @@ METHOD = Method(
     cost="a visit to every remaining client per `forget.interval` rounds, with `forget.ratio` of its work",
     serves=frozenset({"client"}),
     refusal="the log holds one update per client and round, whose length is that of all its data",
-    needs=lambda settings: Needs(log="norms", remaining=True, rebuilds=True),
+    needs=lambda settings: Needs(log="norms", remaining=True, rebuilds=True, fresh=True),
     run=erased,
     actions={ACTION: federaser_client},
 )

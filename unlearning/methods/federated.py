@@ -259,7 +259,7 @@ class FederatedWork:
             return flat
         run, before = self.job.run, self._next_round - 1
         plan = replace(
-            run.plan,
+            run.plan.in_rounds,
             rounds=before + count,
             selection=selection or _feasible(run.plan.selection, cohort),
             federated_evaluation=False,

@@ -98,7 +98,7 @@ def subtracted(job: ForgetJob) -> Outcome:
 def needs(settings: ForgetSettings) -> Needs:
     """Return what the chosen form reads of the log."""
     renormalises = settings.subtract_form == "renormalised"
-    return Needs(log="full" if renormalises else "sum", rebuilds=renormalises)
+    return Needs(log="full" if renormalises else "sum", rebuilds=renormalises, fresh=renormalises)
 
 
 METHOD = Method(

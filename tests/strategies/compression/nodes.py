@@ -75,7 +75,8 @@ def run(
     settings: CompressionSettings,
     rounds: int = 1,
     *,
-    strategy: str = "fedavg",
+    strategy: str | StrategySettings = "fedavg",
+    selection: SelectionSettings = SelectionSettings(),  # noqa: B008 (frozen)
     layer: Layer | None = None,
     start: Start | None = None,
     on_round: Callable[[RoundResult, object], None] | None = None,
@@ -84,7 +85,8 @@ def run(
     """Train and return the model and the rounds."""
     cohort = Cohort(FakeGrid(dict(enumerate(clients, start=1))), 0.2, 0.001)
     cohort.connect(len(clients))
-    plan = TrainingPlan(StrategySettings(name=strategy), SelectionSettings(), rounds, 0, compression=settings)
+    named = StrategySettings(name=strategy) if isinstance(strategy, str) else strategy
+    plan = TrainingPlan(named, selection, rounds, 0, compression=settings)
     results: list[RoundResult] = []
 
     def note(result: RoundResult, loop: object) -> None:

@@ -1,0 +1,1 @@
+"""Asynchronous training: nobody waits for the slowest client, and late updates are used with less weight."""

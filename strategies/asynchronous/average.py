@@ -1,0 +1,106 @@
+"""The server step that `fedasync` and `fedbuff` share: a weighted mean in which late updates count less.
+
+    x ← x + η Σ_k (n_k / n) s(t − τ_k) δ_k,    n = Σ_k n_k over the K updates of the step
+
+With s ≡ 1 and η = 1 it is the step of `strategies.fedavg`, to the bit.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Iterable
+from typing import final
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from strategies import wire
+from strategies.aggregation import ExactSum, MetricMeans
+from strategies.fedavg import FedAvg
+from strategies.guard import ClientUpdate, Reference, checked
+
+_logger = logging.getLogger(__name__)
+
+
+@final
+class StaleAverage(Strategy):
+    """The server half of both, a Flower strategy that streams.
+
+    Each reply says under ``staleness``, which the server writes there, how many steps it is behind.
+
+    Parameters
+    ----------
+    weight_bound
+        Upper bound on the number of examples in one step (see `ExactSum`).
+    discount
+        s: from a staleness to a factor in (0, 1].
+    rate
+        η, above 0.
+
+    Attributes
+    ----------
+    weight_divisor : float or None
+        What the weights n_k s(t − τ_k) were divided by in the last step, n / η; None before the first.
+    """
+
+    is_weighted_average = True
+
+    def __init__(self, weight_bound: float, discount: Callable[[int], float], rate: float) -> None:
+        self._weight_bound = weight_bound
+        self._discount = discount
+        self._rate = rate
+        self._plain = FedAvg(weight_bound)
+        self._reference: Reference | None = None
+        self.weight_divisor: float | None = None
+
+    def aggregation_weight(self, update: ClientUpdate) -> float:
+        """Return n_k s(t − τ_k)."""
+        return update.num_examples * self._discount(int(update.metrics.get(wire.STALENESS, 0.0)))
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send the model to every node of the grid."""
+        self._reference = Reference.of(arrays)
+        return self._plain.configure_train(server_round, arrays, config, grid)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Return the model after the step, or (None, None) where no reply can be used."""
+        if self._reference is None:
+            raise RuntimeError("aggregate_train was called before configure_train")
+        total = ExactSum(self._reference.layout.size, self._weight_bound)
+        metrics, examples = MetricMeans(), list[int]()
+        for reply in checked(replies, self._reference, _log_rejected):
+            update = reply.update
+            try:
+                total.add(update.delta, self.aggregation_weight(update))
+            except ValueError as error:
+                _log_rejected(reply, str(error))
+                continue
+            examples.append(update.num_examples)
+            metrics.add(update.metrics, update.num_examples)
+        if not examples:
+            return None, None
+        self.weight_divisor = math.fsum(examples) / self._rate
+        flat = total.added_to(self._reference.flat, self.weight_divisor)
+        return wire.FlatRecord(flat, self._reference.layout), MetricRecord(dict(metrics.means()))
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send the model to every node of the grid."""
+        return self._plain.configure_evaluate(server_round, arrays, config, grid)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Return the metrics averaged over examples, or None when nobody answered."""
+        return self._plain.aggregate_evaluate(server_round, replies)
+
+    def summary(self) -> None:
+        """Log what the strategy does."""
+        _logger.info("streaming average with less weight for late updates, rate %g", self._rate)
+
+
+def _log_rejected(message: Message, reason: str) -> None:
+    _logger.warning("reply of node %d rejected: %s", message.metadata.src_node_id, reason)

@@ -1,0 +1,48 @@
+"""Settings of asynchronous training, all of them keys of the section ``strategy``."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from strategies.base_settings import Settings
+
+NAMES = ("fedasync", "fedbuff")
+"""The strategies that read them."""
+
+
+class AsyncSettings(Settings):
+    """What ``fedasync`` and ``fedbuff`` read.
+
+    Attributes
+    ----------
+    concurrency
+        How many clients train at once, at least 0; 0: all that are connected.
+    max_staleness
+        Server steps that an update may be behind; a later one is dropped and counted. At least 0.
+    staleness
+        How the weight of an update falls with its staleness: ``constant``, ``polynomial`` or ``hinge`` (see
+        `strategies.asynchronous.staleness`); neutral ``constant``.
+    staleness_exponent
+        ``polynomial``: a of (1 + s)^−a, at least 0; neutral 0.
+    hinge_slope
+        ``hinge``: a of 1 / (a (s − b) + 1), where s is above b; above 0.
+    hinge_start
+        ``hinge``: b, the largest staleness that costs no weight, at least 0.
+    mixing
+        ``fedasync``: α, the share of a fresh client's model in the new one, in (0, 1].
+    buffer_size
+        ``fedbuff``: K, how many updates make a server step, at least 1; neutral: as many as there are
+        clients.
+    server_learning_rate
+        ``fedbuff``: factor on the mean update, above 0; neutral 1.
+    """
+
+    concurrency: int = Field(default=0, ge=0)
+    max_staleness: int = Field(default=20, ge=0)
+    staleness: Literal["constant", "polynomial", "hinge"] = "polynomial"
+    staleness_exponent: float = Field(default=0.5, ge=0)
+    hinge_slope: float = Field(default=10.0, gt=0)
+    hinge_start: int = Field(default=4, ge=0)
+    mixing: float = Field(default=0.6, gt=0, le=1)
+    buffer_size: int = Field(default=3, ge=1)
+    server_learning_rate: float = Field(default=1.0, gt=0)
