@@ -69,6 +69,8 @@ def train(message: Message, context: Context) -> Message:
         )
         result = half(job) if privacy is None else train_privately(half, job, privacy)
     except (BudgetSpent, LostVersion) as reason:
+        if privacy is not None:
+            privacy.note_refusal()
         return wire.reply_to(message, node.client_id, {}, config={wire.REFUSED: str(reason)})
     metrics = {**result.metrics, wire.NUM_EXAMPLES: result.num_examples}
     if link is None:

@@ -147,6 +147,8 @@ class Start:
         What every client had spent after them, as in `RoundResult`.
     neurons
         Which neurons each client trained last, as in `RoundResult`.
+    attempts
+        Client-id -> rounds in which it was asked, those that an interruption undid included.
     """
 
     arrays: ArrayRecord
@@ -154,6 +156,7 @@ class Start:
     strategy_tensors: Mapping[str, Tensor] = field(default_factory=dict)
     privacy: Mapping[str, Any] | None = None
     neurons: Mapping[str, str] = field(default_factory=dict)
+    attempts: Mapping[str, int] = field(default_factory=dict)
 
 
 Evaluate = Callable[[ArrayRecord], Mapping[str, float]]
@@ -208,6 +211,8 @@ def train(
         loop.pruned.selected.update(restored(start.neurons))
     if loop.privacy is not None and start.privacy is not None:
         loop.privacy.restore(start.privacy)
+    if loop.privacy is not None:
+        loop.privacy.accounts.attempts.update(start.attempts)
     arrays = start.arrays
     with loop:
         for server_round in range(start.completed_rounds + 1, plan.rounds + 1):

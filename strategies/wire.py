@@ -96,7 +96,7 @@ KEEP = "keep"
 """float, client to server: the share of the neurons that the client can train, if its node says. Server to
 client, where the client chooses by its own data: the share of them that it is to choose now."""
 PRIOR_ATTEMPTS = "prior-attempts"
-"""int, server to client, in private runs that were interrupted: rounds in which it was asked before."""
+"""int, server to client, in private runs: rounds in which the client was asked before, answered or not."""
 LINK = "link"
 """str, server to client, where updates are compressed: the training that versions of the model belong to."""
 VERSION = "version"

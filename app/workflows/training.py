@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -192,14 +193,14 @@ class _Training:
         """Train to the last round and write the results."""
         plan = self._session.plan
         self._observer.phase(f"train {self._folder.name}", plan.rounds - start.completed_rounds)
-        prior = prior_attempts(
+        attempts = prior_attempts(
             read_lines(self._attempts_path), self._session.config.privacy, start.completed_rounds
         )
         arrays = train_rounds(
             plan,
             self._cohort.masked(sessions.read_mask(self._folder, wire.layout_of(start.arrays))),
-            start,
-            layer=lambda inner: self._layer(inner, prior),
+            replace(start, attempts=attempts),
+            layer=self._layer,
             evaluate=self._session.evaluator(),
             on_round=self._on_round,
         )
@@ -212,12 +213,12 @@ class _Training:
     def _attempts_path(self) -> Path:
         return self._folder.path / ATTEMPTS
 
-    def _layer(self, inner: Strategy, prior: Mapping[str, int]) -> Strategy:
+    def _layer(self, inner: Strategy) -> Strategy:
         logged = inner if self._log is None else self._logged(inner, self._log)
         unit = self._session.config.privacy.unit
         if unit in {"none", "client-central"}:
             return logged  # A central release is paid for in the checkpoint that holds it
-        return RememberedAttempts(logged, self._names, self._note_attempt, prior)
+        return RememberedAttempts(logged, self._names, self._note_attempt)
 
     def _names(self) -> Mapping[int, str]:
         return {info.node_id: info.client_id for info in self._cohort.clients.values()}

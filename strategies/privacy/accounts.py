@@ -21,17 +21,21 @@ class Accounts:
     unreported
         Client-id -> rounds since its last report in which it was asked and did not answer; it may have spent
         more than `epsilons` says.
+    attempts
+        Client-id -> rounds in which it was asked, those of interruptions included.
     """
 
     epsilons: dict[str, float] = field(default_factory=dict)
     noise: dict[str, float] = field(default_factory=dict)
     refusals: dict[str, tuple[int, str]] = field(default_factory=dict)
     unreported: dict[str, int] = field(default_factory=dict)
+    attempts: dict[str, int] = field(default_factory=dict)
 
     def asked(self, client_ids: Iterable[str]) -> None:
         """Note whom a round asks."""
         for client_id in client_ids:
             self.unreported[client_id] = self.unreported.get(client_id, 0) + 1
+            self.attempts[client_id] = self.attempts.get(client_id, 0) + 1
 
     def reported(self, client_id: str, epsilon: float, noise_multiplier: float) -> None:
         """Note what a client reports."""
@@ -46,7 +50,7 @@ class Accounts:
             self.unreported.pop(client_id, None)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the accounts as plain data."""
+        """Return the accounts as plain data, but for the attempts, of which a checkpoint knows too few."""
         refusals = {client_id: list(entry) for client_id, entry in self.refusals.items()}
         return {
             "epsilons": self.epsilons,

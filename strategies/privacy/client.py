@@ -56,8 +56,8 @@ class ClientPrivacy:
     rounds
         How many rounds the budget is to last.
     prior_attempts
-        Rounds of this run in which the server has asked the client before, if it was interrupted since;
-        those that the client's own state does not know are paid for once more.
+        Rounds of this run in which the server has asked the client before. Those that the client's own state
+        does not know, because it was killed or the run interrupted, are paid for, unless a ledger has them.
     state
         The client's ``context.state``, in which the account is kept.
     scoring
@@ -70,6 +70,11 @@ class ClientPrivacy:
     prior_attempts: int = 0
     state: RecordDict = field(default_factory=RecordDict)
     scoring: Scoring | None = None
+
+    def note_refusal(self) -> None:
+        """Note that a round reached the client and cost it nothing."""
+        account = read_account(self.state)
+        write_account(self.state, replace(account, attempts=account.attempts + 1))
 
 
 @final
@@ -110,20 +115,19 @@ def pay(job: ClientJob, privacy: ClientPrivacy) -> Payment:
     missed = privacy.prior_attempts - known.attempts  # each may have had a choice
     cost = (spend, *choice) if job.keep else (spend,)
     account = known.after((spend, *choice), noise, missed)
-    paid = account.after(cost, noise)
-    history = paid.history
-    if ledger is not None:  # adds up over runs
-        history = with_rounds(with_rounds(ledger.read(), (spend, *choice), missed), cost, 1)
+    # A ledger knows all that was paid for, in this run and others, whatever became of the state
+    before = account.history if ledger is None else ledger.read()
+    history = with_rounds(before, cost, 1)
     epsilon = epsilon_of(history, settings.delta, settings.accountant)
     if epsilon > privacy.budget:
         raise BudgetSpent(
             f"its privacy budget is spent: another round would bring ε from "
-            f"{epsilon_of(account.history, settings.delta, settings.accountant):.4g} to {epsilon:.4g}, "
+            f"{epsilon_of(before, settings.delta, settings.accountant):.4g} to {epsilon:.4g}, "
             f"allowed {privacy.budget:g} at δ = {settings.delta:g}"
         )
     if ledger is not None:
         ledger.write(history)
-    write_account(privacy.state, paid)
+    write_account(privacy.state, account.after(cost, noise))
     return Payment(spend, epsilon)
 
 

@@ -28,7 +28,7 @@ class Account:
     history
         What was spent.
     attempts
-        How many rounds of this run it was spent in.
+        How many rounds of this run have reached the client, those that it refused included.
     noise_multiplier
         What was solved from the budget in the first of them; 0 before.
     """

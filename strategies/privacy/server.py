@@ -84,9 +84,13 @@ class ServerPrivacy:
 
 @final
 class AccountedStrategy(StrategyWrapper):
-    """Write down what the clients report of their privacy.
+    """Write down what the clients report of their privacy, and tell them how often they were asked.
 
-    It belongs inside the guard, so that only replies that count are read.
+    A client's own account may know of fewer rounds than it spent in: one that is killed while it trains keeps
+    the state it had before, a killed simulation takes all clients back to the last checkpoint, and a
+    restarted federation begins with empty ones. A client pays for the rounds that it does not know.
+
+    It belongs inside the guard, so that only replies that count are read, and outside what changes messages.
 
     Parameters
     ----------
@@ -106,9 +110,14 @@ class AccountedStrategy(StrategyWrapper):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Note who is asked."""
+        """Note who is asked, and add to each message how often the client was asked before."""
         messages = list(self.inner.configure_train(server_round, arrays, config, grid))
-        self._accounts.asked(self._names[message.metadata.dst_node_id] for message in messages)
+        for message in messages:
+            client_id = self._names[message.metadata.dst_node_id]
+            if prior := self._accounts.attempts.get(client_id, 0):
+                told = {**message.content.config_records[wire.CONFIG], wire.PRIOR_ATTEMPTS: prior}
+                message.content = RecordDict({**message.content, wire.CONFIG: ConfigRecord(told)})
+            self._accounts.asked([client_id])
         return messages
 
     def aggregate_train(
@@ -137,11 +146,7 @@ class AccountedStrategy(StrategyWrapper):
 
 @final
 class RememberedAttempts(StrategyWrapper):
-    """Write down whom a round asks before anything is sent, and tell clients of what an interruption undid.
-
-    A client's own account may be older than what it spent: a killed simulation takes it back to the last
-    checkpoint, and a restarted federation begins with empty ones. What was asked is therefore written to the
-    disk, and a client that knows of fewer rounds pays for the others once more.
+    """Write down whom a round asks before anything is sent, so that it is known after an interruption.
 
     Parameters
     ----------
@@ -151,8 +156,6 @@ class RememberedAttempts(StrategyWrapper):
         Node id -> client-id, kept up to date by its owner.
     before
         Told the round and the clients that are asked.
-    prior
-        Client-id -> rounds in which it was asked before the run was interrupted.
     """
 
     def __init__(
@@ -160,25 +163,18 @@ class RememberedAttempts(StrategyWrapper):
         inner: Strategy,
         names: Callable[[], Mapping[int, str]],
         before: Callable[[int, list[str]], None],
-        prior: Mapping[str, int],
     ) -> None:
         super().__init__(inner)
         self._names = names
         self._before = before
-        self._prior = prior
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Add what the clients are told to their messages."""
+        """Return the wrapped strategy's messages once it is written down whom they are for."""
         messages = list(self.inner.configure_train(server_round, arrays, config, grid))
         names = self._names()
-        asked = [names[message.metadata.dst_node_id] for message in messages]
-        self._before(server_round, asked)
-        for client_id, message in zip(asked, messages, strict=True):
-            if prior := self._prior.get(client_id, 0):
-                told = {**message.content.config_records[wire.CONFIG], wire.PRIOR_ATTEMPTS: prior}
-                message.content = RecordDict({**message.content, wire.CONFIG: ConfigRecord(told)})
+        self._before(server_round, [names[message.metadata.dst_node_id] for message in messages])
         return messages
 
 

@@ -82,6 +82,28 @@ def test_rounds_that_an_interruption_undid_are_paid_for() -> None:
         train_privately(fedavg.train_client, job(), client)
 
 
+def test_a_refusal_costs_nothing_and_is_not_taken_for_a_round_that_was_lost() -> None:
+    """Two rounds reached the client, one was refused: asked twice before, it has nothing to make up for."""
+    client = privacy()
+    train_privately(fedavg.train_client, job(), client)
+    client.note_refusal()
+    train_privately(fedavg.train_client, job(), replace(client, prior_attempts=2))
+    account = read_account(client.state)
+    assert account.attempts == 3
+    assert [spend.steps for spend in account.history] == [2 * 4]
+
+
+def test_a_ledger_knows_what_an_interruption_undid(tmp_path: Path) -> None:
+    """It is written before a round, so it has both rounds of which the client's state knows nothing."""
+    kept = SETTINGS.model_copy(update={"ledger": str(tmp_path)})
+    for _ in range(2):
+        train_privately(fedavg.train_client, job(), privacy(kept))  # What the state knows is lost
+    last = train_privately(fedavg.train_client, job(), privacy(kept, prior_attempts=2))
+    noise = last.metrics[wire.NOISE_MULTIPLIER]
+    assert LedgerFile(tmp_path / "7.json").read() == (Spend(noise, 0.25, ROUNDS * 4),)
+    assert last.metrics[wire.EPSILON] == epsilon_of((Spend(noise, 0.25, ROUNDS * 4),), 1e-3, "rdp")
+
+
 def test_a_ledger_adds_up_over_runs(tmp_path: Path) -> None:
     """A second run with a state of its own finds what the first has spent."""
     kept = SETTINGS.model_copy(update={"ledger": str(tmp_path)})

@@ -14,7 +14,7 @@ from strategies.privacy.accounting import Spend, epsilon_of
 from strategies.privacy.accounts import Accounts
 from strategies.privacy.central import CentralPrivacy, CentralStrategy
 from strategies.privacy.checks import check_feasible
-from strategies.privacy.server import RememberedAttempts, prior_attempts, privacy_summary
+from strategies.privacy.server import AccountedStrategy, RememberedAttempts, prior_attempts, privacy_summary
 from strategies.privacy.settings import PrivacySettings
 from strategies.rounds import RoundResult, Start, TrainingPlan, train
 from strategies.settings import SelectionSettings, StrategySettings, TrainSettings
@@ -183,18 +183,21 @@ def test_accounts_survive_a_checkpoint() -> None:
     assert Accounts.from_json(document) == accounts
 
 
-def test_attempts_are_written_before_anything_is_sent_and_told_after_an_interruption() -> None:
+def test_attempts_are_written_before_anything_is_sent_and_told_with_every_message() -> None:
+    """Client a was asked three times before an interruption; then both are asked twice."""
     noted: list[tuple[int, list[str]]] = []
-    strategy = RememberedAttempts(
-        FedAvg(), lambda: {1: "a", 2: "b"}, lambda r, ids: noted.append((r, ids)), {"a": 3}
-    )
+    names, accounts = {1: "a", 2: "b"}, Accounts(attempts={"a": 3})
+    writing = RememberedAttempts(FedAvg(), lambda: names, lambda r, ids: noted.append((r, ids)))
+    strategy = AccountedStrategy(writing, accounts, names)
     grid = FakeGrid(three_nodes())
     del grid.answers[3]
     arrays: ArrayRecord = flat_record([0.0])
-    messages = list(strategy.configure_train(4, arrays, ConfigRecord(), grid))
-    told = [message.content.config_records[wire.CONFIG].get(wire.PRIOR_ATTEMPTS) for message in messages]
-    assert noted == [(4, ["a", "b"])]
-    assert told == [3, None]
+    told = [
+        [message.content.config_records[wire.CONFIG].get(wire.PRIOR_ATTEMPTS) for message in messages]
+        for messages in (strategy.configure_train(r, arrays, ConfigRecord(), grid) for r in (4, 5))
+    ]
+    assert noted == [(4, ["a", "b"]), (5, ["a", "b"])]
+    assert told == [[3, None], [4, 1]]
 
 
 def test_attempts_that_count() -> None:

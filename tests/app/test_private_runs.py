@@ -1,0 +1,141 @@
+"""A private run in real processes that are killed: what is spent is counted, and no more is spent.
+
+Every private step is written down by a hook that stands outside of the code under test, in each process that
+trains; so the steps that the accounts know can be held against those that were taken.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from strategies.privacy.accounting import Spend, epsilon_of
+from strategies.privacy.ledger import LedgerFile
+
+DELTA, BUDGET, ROUNDS, STEPS = 1e-3, 3.0, 4, 3
+COUNTING = '''
+import importlib.util, os, signal, sys, time
+
+FOLDER = os.environ["COUNTED"]
+
+class Finder:
+    """Has the modules of private training count what they do, as soon as they are imported."""
+
+    def find_spec(self, name, path, target=None):
+        if name not in CHANGES:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        sys.meta_path.insert(0, self)
+        load = spec.loader.exec_module
+        def exec_module(module):
+            load(module)
+            CHANGES[name](module)
+        spec.loader.exec_module = exec_module
+        return spec
+
+present = {}
+
+def count_steps(module):
+    step = module._step
+    def counted(*given):
+        with open(os.path.join(FOLDER, "steps"), "a") as lines:
+            lines.write(present["client"] + "\\n")
+        step(*given)
+        if present["client"] == "2" and present["round"] == 3 and not os.path.exists(FOLDER + "/killed"):
+            open(FOLDER + "/waiting", "w").close()
+            while not os.path.exists(FOLDER + "/killed"):
+                time.sleep(0.01)
+            os._exit(1)
+    module._step = counted
+
+def die_before_the_answer(module):
+    train = module._example_level
+    def trained(half, job, *given):
+        present.update(client=job.client_id, round=job.server_round)
+        result = train(half, job, *given)
+        if (job.client_id, job.server_round) == ("1", 2):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+    module._example_level = trained
+
+CHANGES = {
+    "strategies.privacy.training": count_steps,
+    "strategies.privacy.client": die_before_the_answer,
+}
+sys.meta_path.insert(0, Finder())
+'''
+
+
+@pytest.fixture(scope="module", params=["state", "ledger"])
+def killed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a run killed in round 3 and resumed; client 1's answer of round 2 was lost.
+
+    With ``ledger`` the clients have files of their own, with ``state`` only what the run keeps for them.
+    """
+    folder = tmp_path_factory.mktemp(request.param)
+    (folder / "sitecustomize.py").write_text(COUNTING)
+    paths = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": paths, "COUNTED": str(folder)}
+    keys = [
+        *(f"run.home={folder}", "run.name=cut", f"run.rounds={ROUNDS}", "run.workers=1", "data.clients=3"),
+        *("data.train-limit=240", "data.test-limit=40", "model.name=mlp", "model.hidden=4"),
+        *(f"train.local-steps={STEPS}", "privacy.unit=example", f"privacy.epsilon={BUDGET}"),
+        *(f"privacy.delta={DELTA}", "privacy.accountant=rdp", "log.enabled=false"),
+        *(["privacy.ledger=" + str(folder)] if request.param == "ledger" else []),
+    ]
+    lethe = str(Path(sys.executable).with_name("lethe"))
+    sets = [word for key in keys for word in ("--set", key)]
+    process = subprocess.Popen([lethe, "train", *sets], env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (folder / "waiting").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (folder / "killed").touch()
+    command = [lethe, "train", "--resume", str(folder / "cut")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def taken(folder: Path) -> Counter[str]:
+    """Return the private steps of each client that were really taken."""
+    return Counter((folder / "steps").read_text().split())
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    """Return the run's summary."""
+    told: dict[str, Any] = json.loads((folder / "cut" / "summary.json").read_text())
+    return told
+
+
+def test_the_run_was_killed_where_it_hurts(killed: Path) -> None:
+    """Client 1's second answer was lost; client 0, 1 and 2 had 3, 3 and 1 steps of round 3 for nothing."""
+    metrics = [json.loads(line) for line in (killed / "cut" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["round"] for line in metrics] == [1, 2, 3, 4]
+    assert metrics[1]["accepted"] == ["0", "2"]
+    assert "SIGKILL" in metrics[1]["faults"][0]["reason"]
+    assert taken(killed)["2"] % STEPS == 1
+
+
+def test_no_step_is_missing_from_the_accounts_and_none_is_beyond_the_budget(killed: Path) -> None:
+    """The run's noise is solved for four rounds, and with the one that was undone there would be five."""
+    counts, summary = taken(killed), summary_of(killed)
+    for client_id, row in summary["privacy"]["clients"].items():
+        noise, rate = row["noise-multiplier"], 32 / summary["clients"][client_id]["num-examples"]
+        least = epsilon_of((Spend(noise, rate, counts[client_id]),), DELTA, "rdp")
+        assert 0 < least <= row["epsilon"] <= BUDGET
+        assert row["refused-rounds"] == 1
+        assert "budget is spent" in row["reason"]
+        assert STEPS * 3 < counts[client_id] <= STEPS * ROUNDS
+        file = killed / f"{client_id}.json"
+        assert LedgerFile(file).read() == ((Spend(noise, rate, STEPS * ROUNDS),) if file.exists() else ())
+    assert (killed / "0.json").exists() == killed.name.startswith("ledger")
