@@ -4,10 +4,11 @@ import json
 import os
 import platform
 import resource
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,9 @@ LEARNING_RATE = 0.05
 NUM_PARAMETERS = 582_026
 NUM_CLASSES = 10
 INPUT_SHAPE = (1, 28, 28)
+
+Spread = Mapping[str, float | None]
+"""``mean`` and ``std``: None where there are too few values."""
 
 
 @dataclass(frozen=True)
@@ -232,6 +236,19 @@ def chosen(option: str, given: str, known: Mapping[str, object]) -> list[str]:
     if unknown := sorted(names - set(known)):
         raise BadInput(f"{option}: got '{unknown[0]}', allowed some of {', '.join(known)}")
     return [name for name in known if not names or name in names]
+
+
+def spread(values: Iterable[float]) -> Spread:
+    """Return mean and sample standard deviation.
+
+    Examples
+    --------
+    >>> spread([1.0, 3.0]), spread([])
+    ({'mean': 2.0, 'std': 1.4142135623730951}, {'mean': None, 'std': None})
+    """
+    found = list(values)
+    mean = statistics.fmean(found) if found else None
+    return {"mean": mean, "std": statistics.stdev(found) if len(found) > 1 else None}
 
 
 def machine() -> dict[str, Any]:

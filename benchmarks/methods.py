@@ -1,35 +1,31 @@
 """All forgetting methods on one table: a poisoned client of ten is forgotten, dense and after pruning.
 
-For each partition a federation with one backdoored client trains; `app.workflows.compare` lets every method
-forget the client and retrains, over several seeds, first on the dense runs and then on runs that were pruned
-by magnitude (OMP). Then, on the same dense runs, several clients are forgotten one after another by the
-default method, and each step's disparity stands beside that of the same request alone.
+For each partition and seed a federation with one backdoored client trains; `app.workflows.compare` lets every
+method forget the client and retrains, first on the dense run and then on one that was pruned by magnitude
+(OMP). Then, on the same dense run, several clients are forgotten one after another by the default method, and
+each step's disparity stands beside that of the same request alone. Each of these pieces is measured in one
+go, and its times are compared with one another only.
 """
 
-import statistics
-import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from app.config import RunConfig
-from app.workflows import Contest, compare, train
+from app.workflows import Contest, compare, resume, train
 from app.workflows.forgetting import OpenedRun
 from app.workflows.observer import Observer, Quiet
 from benchmarks.forgetting import PARTITIONS
-from benchmarks.jobs import machine
-from strategies.cohort import Cohort
-from strategies.errors import BadInput, LetheError
-from strategies.run_folder import RunFolder
+from benchmarks.jobs import Spread, machine, spread
+from benchmarks.kept import Kept
+from benchmarks.sequence import disparities, sequence_rows
+from strategies.errors import BadInput
+from strategies.run_folder import MODEL, RunFolder
 from strategies.settings import split_list
-from unlearning import forgetting
-from unlearning.audit import ORIGINAL, AuditedModel, audit
 from unlearning.request import ForgetRequest
-from unlearning.run import TrainedRun
-from unlearning.settings import AuditSettings, ForgetSettings
 
 ATTACKER = "3"
-RETRAIN = "retrain"
 COLUMNS: Mapping[str, str] = {
     "disparity": "disparity",
     "UA": "unlearning_accuracy",
@@ -48,7 +44,6 @@ _RUN = (
     "train.learning-rate=0.05",
     "attack.kind=backdoor",
     f"attack.clients={ATTACKER}",
-    "run.name=study",
     "run.evaluate-every=1000000",
 )
 
@@ -61,10 +56,12 @@ def run(  # noqa: PLR0913  # a parameter per option
     train_examples: int = 6_000,
     rounds: int = 15,
     seeds: int = 3,
+    first_seed: int = 0,
     methods: str = "",
     partitions: str = "iid,dirichlet-0.5",
-    sparsity: float = 0.95,
+    sparsities: str = "0,0.95",
     sequence: str = "3,5,7",
+    keep: str = "",
     overrides: str = "",
 ) -> dict[str, Any]:
     """Return a table per partition, dense and sparse, and one of the sequence of requests.
@@ -79,33 +76,48 @@ def run(  # noqa: PLR0913  # a parameter per option
         Size of the training data before the public share is held out; 0 for all.
     rounds
         Of training.
-    seeds
-        Number of seeds, from 0.
+    seeds, first_seed
+        Number of seeds, and the first of them.
     methods
         Names separated by commas; empty: all that serve the request.
     partitions
         Names separated by commas.
-    sparsity
-        Of the pruned runs; 0: none are made.
+    sparsities
+        Of the runs, separated by commas, each in [0, 1); 0: dense.
     sequence
         Clients that are forgotten one after another, separated by commas; empty: none.
+    keep
+        Folder in which runs and results are kept: a call makes what is missing there and reads the rest, so
+        that calls for single seeds, partitions and sparsities add up. Empty: nothing is kept.
     overrides
         Further keys of the run config, as ``section.key=value`` with blanks between them.
     """
     options = {name: value for name, value in locals().items() if name != "observer"}
-    observer = observer or Quiet()
+    clients, titles = split_list(str(sequence)), {float(s): _title(float(s)) for s in _listed(sparsities)}
+    size = [f"data.name={data_name}", f"data.root={data_root}", f"data.train-limit={train_examples}"]
+    keys = [*_RUN, *size, f"run.rounds={rounds}", *str(overrides).split()]
+    same = {"keys": keys, "methods": methods, "sequence": str(sequence)}
     results: dict[str, Any] = {"machine": machine(), "settings": options}
     steps: list[dict[str, Any]] = []
-    for partition in split_list(str(partitions)):
-        size = [f"data.name={data_name}", f"data.root={data_root}", f"data.train-limit={train_examples}"]
-        with tempfile.TemporaryDirectory() as home:
-            keys = [*_RUN, *size, *_keys_of(partition), f"run.rounds={rounds}", *str(overrides).split()]
-            study = Study.trained([*keys, f"run.home={home}"], seeds, split_list(str(methods)), observer)
-            results[f"{partition}, dense"] = rows(study.compared(0.0))
-            if sparsity > 0:
-                results[f"{partition}, {100 * sparsity:g} % sparse"] = rows(study.compared(sparsity))
-            steps += [{"partition": partition, **row} for row in study.sequence(split_list(str(sequence)))]
+    numbers = range(first_seed, first_seed + seeds)
+    with Kept.under(str(keep), same) as kept:
+        for partition in _listed(partitions):
+            its_keys = [*keys, *_keys_of(partition)]
+            studies = [Study(its_keys, partition, n, kept, observer or Quiet()) for n in numbers]
+            for sparsity, title in titles.items():
+                made = [study.compared(sparsity, split_list(str(methods))) for study in studies]
+                results[f"{partition}, {title}"] = rows(made)
+            sequences = [study.sequence(clients) for study in studies if clients]
+            steps += [{"partition": partition, **row} for row in sequence_rows(sequences)]
     return {**results, "one after another": steps} if steps else results
+
+
+def _listed(option: object) -> tuple[str, ...]:
+    return split_list(str(option))
+
+
+def _title(sparsity: float) -> str:
+    return f"{100 * sparsity:g} % sparse" if sparsity > 0 else "dense"
 
 
 def _keys_of(partition: str) -> Sequence[str]:
@@ -114,136 +126,91 @@ def _keys_of(partition: str) -> Sequence[str]:
     return PARTITIONS[partition]
 
 
-def rows(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return a comparison as one row per model: each figure, its gap to retraining, and the speed.
+def rows(documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return comparisons, one per seed, as one row per model: each figure, its gap, and the speed.
 
     Parameters
     ----------
-    document
-        As `app.workflows.compare` returns it.
+    documents
+        As `app.workflows.compare` returns them, of one seed each.
     """
-    models = {"before": document["before"], RETRAIN: document["retrain"], **document["methods"]}
-    return [{"model": name, **_row(figures)} for name, figures in models.items()]
+    tables = [{"before": d["before"], "retrain": d["retrain"], **d["methods"]} for d in documents]
+    return [{"model": name, **_row([table[name] for table in tables])} for name in tables[0]]
 
 
-def _row(figures: Mapping[str, Any]) -> dict[str, Any]:
+def _row(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def over_seeds(figure: str, of: Callable[[float], float] = lambda value: value) -> Spread:
+        values = (each.get(figure, {}).get("mean") for each in seeds)
+        return spread(of(value) for value in values if value is not None)
+
     row: dict[str, Any] = {}
     for column, figure in COLUMNS.items():
-        row[column] = figures.get(figure)
+        row[column] = over_seeds(figure)
         if column in GAPS:
-            row[f"{column} gap"] = figures.get(f"{figure}_gap")
-    ratio = figures.get("seconds_ratio", {}).get("mean")
-    return {**row, "times faster": 1.0 / ratio if ratio else None}
+            row[f"{column} gap"] = over_seeds(f"{figure}_gap")
+    return {**row, "times faster": over_seeds("seconds_ratio", lambda ratio: 1.0 / ratio)}
 
 
 @dataclass(frozen=True)
 class Study:
-    """A trained run in a folder of its own, and what is done with it.
+    """A run of one partition and seed, and what is done with it, piece by piece.
 
     Parameters
     ----------
-    folder
-        Of the run with the first seed.
-    seeds
-        Number of seeds.
-    methods
-        Names of those compared.
+    keys
+        Of the run config, but for the seed.
+    partition
+        Its name.
+    seed
+        Of the run.
+    kept
+        Where runs and pieces lie.
     observer
         Told of everything that is done.
     """
 
-    folder: RunFolder
-    seeds: int
-    methods: tuple[str, ...]
+    keys: Sequence[str]
+    partition: str
+    seed: int
+    kept: Kept
     observer: Observer
 
-    @staticmethod
-    def trained(keys: Sequence[str], seeds: int, methods: tuple[str, ...], observer: Observer) -> "Study":
-        """Train the first run."""
-        folder = train(RunConfig().with_overrides(list(keys)), observer)
-        return Study(folder, seeds, methods, observer)
-
-    def compared(self, sparsity: float) -> dict[str, Any]:
-        """Return the comparison of the methods, on runs pruned to a sparsity; 0 leaves them dense."""
-        settings = OpenedRun.of(self.folder, None).session.config.forget
-        if sparsity > 0:
-            settings = settings.model_copy(update={"prune": "omp", "sparsity": sparsity})
-        contest = Contest(ForgetRequest(clients=(ATTACKER,)), self.methods, settings=settings, relearn=False)
-        return compare(self.folder, contest, self.seeds, self.observer)
+    def compared(self, sparsity: float, methods: tuple[str, ...]) -> dict[str, Any]:
+        """Return the comparison of the methods, on the run pruned to a sparsity; 0 leaves it dense."""
+        made: dict[str, Any] = self.kept.piece(
+            self._name(_title(sparsity)), partial(self._compare, sparsity, methods)
+        )
+        return made
 
     def sequence(self, clients: Sequence[str]) -> list[dict[str, Any]]:
-        """Forget clients one after another by the default method, on the run of every seed."""
-        folders = [self.folder]
-        if clients and self.seeds > 1:
-            folders += [RunFolder.open(path) for path in sorted((self.folder.path / "seeds").iterdir())]
-        found = [disparities(OpenedRun.of(f, self.observer), clients) for f in folders if clients]
-        return [
-            {
-                "step": number + 1,
-                "client": client,
-                "after others": statistics.fmean(each[number].after_others for each in found),
-                "alone": statistics.fmean(each[number].alone for each in found),
-            }
-            for number, client in enumerate(clients)
-        ]
+        """Forget clients one after another by the default method; return each one's `Step` as a mapping."""
+        found: list[dict[str, Any]] = self.kept.piece(
+            self._name("sequence"),
+            lambda: [
+                {"client": client, **asdict(step)}
+                for client, step in zip(clients, disparities(self._opened(), clients), strict=True)
+            ],
+        )
+        return found
 
+    def _name(self, what: str) -> str:
+        return f"{self.partition}, {what}, seed {self.seed}"
 
-@dataclass(frozen=True)
-class Step:
-    """Disparity to retraining of one request, in points: after those before it, and by itself."""
+    def _compare(self, sparsity: float, methods: tuple[str, ...]) -> dict[str, Any]:
+        opened = self._opened()
+        settings = opened.session.config.forget
+        if sparsity > 0:
+            settings = settings.model_copy(update={"prune": "omp", "sparsity": sparsity})
+        contest = Contest(ForgetRequest(clients=(ATTACKER,)), methods, settings=settings, relearn=False)
+        return compare(opened.folder, contest, 1, self.observer)
 
-    after_others: float
-    alone: float
-
-
-def disparities(opened: OpenedRun, clients: Sequence[str]) -> list[Step]:
-    """Forget clients one after another, and each alone, by the run's default method.
-
-    Parameters
-    ----------
-    opened
-        A finished run.
-    clients
-        Client-ids, in the order of the requests.
-
-    Raises
-    ------
-    LetheError
-        If a disparity cannot be had because a figure was not measured.
-    """
-    settings = opened.session.config.forget
-    steps = []
-    with opened.session.cohort(None) as cohort:
-        run = opened.run
-        for client in clients:
-            request = ForgetRequest(clients=(client,))
-            opened.observer.phase(f"forget client {client} after {len(run.forgotten)} others", 2)
-            disparity, following = _served(run, request, settings, cohort)
-            opened.observer.advance("after others")
-            alone = _served(opened.run, request, settings, cohort)[0] if run.forgotten else disparity
-            opened.observer.advance("alone")
-            steps.append(Step(disparity, alone))
-            run = following
-    return steps
-
-
-def _served(
-    run: TrainedRun, request: ForgetRequest, settings: ForgetSettings, cohort: Cohort
-) -> tuple[float, TrainedRun]:
-    """Return a request's disparity, and the run as the next request finds it."""
-    made = {
-        name: forgetting.forget(run, request, name, settings, cohort) for name in (settings.method, RETRAIN)
-    }
-    models = {name: AuditedModel(result.flat, result.seconds) for name, result in made.items()}
-    report = audit(
-        run,
-        request,
-        {ORIGINAL: AuditedModel(run.final, run.train_seconds), **models},
-        cohort,
-        AuditSettings(),
-    )
-    disparity = report.comparisons[settings.method].disparity
-    if disparity is None:
-        raise LetheError(f"{request.name}: a rate could not be measured, so there is no disparity")
-    following = replace(run, final=made[settings.method].flat, forgotten=(*run.forgotten, request))
-    return disparity, following
+    def _opened(self) -> OpenedRun:
+        home, name = self.kept.path / "runs", f"{self.partition}-{self.seed}"
+        if (home / name / MODEL).exists():
+            folder = RunFolder.open(home / name)
+        elif (home / name).exists():
+            folder = resume(RunFolder.open(home / name), self.observer)
+        else:
+            named = [f"run.seed={self.seed}", f"run.home={home.absolute()}", f"run.name={name}"]
+            folder = train(RunConfig().with_overrides([*self.keys, *named]), self.observer)
+        return OpenedRun.of(folder, self.observer)

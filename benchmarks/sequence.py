@@ -1,0 +1,97 @@
+"""Several clients forgotten one after another by the default method, each step against retraining."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from app.workflows.forgetting import OpenedRun
+from benchmarks.jobs import spread
+from strategies.cohort import Cohort
+from strategies.errors import LetheError
+from unlearning import forgetting
+from unlearning.audit import ORIGINAL, AuditedModel, audit
+from unlearning.request import ForgetRequest
+from unlearning.run import TrainedRun
+from unlearning.settings import AuditSettings, ForgetSettings
+
+RETRAIN = "retrain"
+
+
+def sequence_rows(seeds: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Return a row per request of a sequence: its disparity after the others and alone, over the seeds.
+
+    Parameters
+    ----------
+    seeds
+        Per seed what `Study.sequence` returns; none: no row.
+    """
+    return [
+        {
+            "step": number + 1,
+            "client": steps[0]["client"],
+            "after others": spread(step["after_others"] for step in steps),
+            "alone": spread(step["alone"] for step in steps),
+        }
+        for number, steps in enumerate(zip(*seeds, strict=True))
+    ]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Disparity to retraining of one request, in points: after those before it, and by itself."""
+
+    after_others: float
+    alone: float
+
+
+def disparities(opened: OpenedRun, clients: Sequence[str]) -> list[Step]:
+    """Forget clients one after another, and each alone, by the run's default method.
+
+    Parameters
+    ----------
+    opened
+        A finished run.
+    clients
+        Client-ids, in the order of the requests.
+
+    Raises
+    ------
+    LetheError
+        If a disparity cannot be had because a figure was not measured.
+    """
+    settings = opened.session.config.forget
+    steps = []
+    with opened.session.cohort(None) as cohort:
+        run = opened.run
+        for client in clients:
+            request = ForgetRequest(clients=(client,))
+            opened.observer.phase(f"forget client {client} after {len(run.forgotten)} others", 2)
+            disparity, following = _served(run, request, settings, cohort)
+            opened.observer.advance("after others")
+            alone = _served(opened.run, request, settings, cohort)[0] if run.forgotten else disparity
+            opened.observer.advance("alone")
+            steps.append(Step(disparity, alone))
+            run = following
+    return steps
+
+
+def _served(
+    run: TrainedRun, request: ForgetRequest, settings: ForgetSettings, cohort: Cohort
+) -> tuple[float, TrainedRun]:
+    """Return a request's disparity, and the run as the next request finds it."""
+    made = {
+        name: forgetting.forget(run, request, name, settings, cohort) for name in (settings.method, RETRAIN)
+    }
+    models = {name: AuditedModel(result.flat, result.seconds) for name, result in made.items()}
+    report = audit(
+        run,
+        request,
+        {ORIGINAL: AuditedModel(run.final, run.train_seconds), **models},
+        cohort,
+        AuditSettings(),
+    )
+    disparity = report.comparisons[settings.method].disparity
+    if disparity is None:
+        raise LetheError(f"{request.name}: a rate could not be measured, so there is no disparity")
+    following = replace(run, final=made[settings.method].flat, forgotten=(*run.forgotten, request))
+    return disparity, following
