@@ -144,7 +144,7 @@ class ForgetSettings(Settings):
     damping: float = Field(default=1e-3, gt=0)
     fisher_examples: int = Field(default=256, ge=1)
     fisher_tolerance: float = Field(default=1e-3, gt=0, lt=1)
-    alpha_search: str = "0.1, 0.25, 0.5, 1, 2, 5, 10, 20"
+    alpha_search: str = "0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20"
     max_retain_drop: float = Field(default=2.0, ge=0)
     fisher_alpha: float = Field(default=1e-6, ge=0)
     fisher_max_inverse: float = Field(default=1e3, gt=0)

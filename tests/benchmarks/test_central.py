@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from app.workflows.observer import Quiet
 from benchmarks import classwise, transfer, trojan
 from benchmarks.central import (
     Holder,
     Split,
+    Timed,
     config_keys,
     disparity,
     fitted,
@@ -142,15 +144,70 @@ def numbers(rows: list[dict[str, Any]]) -> list[float]:
 
 
 def test_classwise_end_to_end() -> None:
-    options = {**SMALL, "finetune_epochs": 1, "curvature_examples": 16}
+    one = {"finetune_rates": "0.03", "gammas": "1e-3", "influence_alphas": "0.1", "fisher_alphas": "1e-7"}
+    options = {**SMALL, **one, "finetune_epochs": 1, "curvature_examples": 16, "ascent_rates": "1e-4,1.0"}
     found = classwise.run(**options)
     tables = ["class-wise, dense", "random, dense", "class-wise, 95 % sparse", "random, 95 % sparse"]
-    assert list(found) == ["machine", "settings", *tables]
+    assert list(found) == ["machine", "settings", "chosen", *tables]
     for title in tables:
         rows = {row["model"]: row for row in found[title]}
+        assert found["chosen"][title] == {
+            "FT": 0.03,
+            "l1-sparse": 1e-3,
+            "GA": found["chosen"][title]["GA"],
+            "IU": 0.1,
+            "FF": 1e-7,
+        }
         assert list(rows) == ["before", "retrain", "FT", "l1-sparse", "GA", "IU", "FF"]
         assert rows["retrain"]["disparity"]["mean"] == 0.0
         assert rows["retrain"]["times faster"]["mean"] == 1.0
+
+
+def test_the_search_takes_the_value_that_comes_closest_to_retraining(holder: Holder) -> None:
+    """Ascent with a huge step ends at a model that knows nothing; next to none leaves a model that is θr."""
+    split = classwise.requests(holder)["random"]
+    model = fitted(holder.model(), holder.train, SgdSettings(epochs=3), holder.generator("t"))
+    contest = classwise.Contest("random", holder, split, model, Timed(model, 1.0), {})
+    work = classwise.Work(
+        SgdSettings(),
+        classwise.FinetuneSettings(),
+        classwise.L1SparseSettings(),
+        classwise.AscentSettings(epochs=1),
+        classwise.InfluenceSettings(),
+        classwise.FisherSettings(),
+    )
+    assert contest.searched(work, {"GA": [100.0, 1e-9, 10.0]}, Quiet()) == {"GA": 1e-9}
+
+
+def test_l1_sparse_is_searched_at_the_step_size_of_fine_tuning() -> None:
+    work = classwise.Work(
+        SgdSettings(),
+        classwise.FinetuneSettings(),
+        classwise.L1SparseSettings(),
+        classwise.AscentSettings(),
+        classwise.InfluenceSettings(),
+        classwise.FisherSettings(),
+    )
+    tuned = work.having("FT", 0.5).having("l1-sparse", 0.25)
+    assert (tuned.finetune.learning_rate, tuned.l1_sparse.learning_rate, tuned.l1_sparse.gamma) == (
+        0.5,
+        0.5,
+        0.25,
+    )
+    assert work.having("IU", 3.0).influence.alphas == (3.0,)
+    assert work.finetune.learning_rate != 0.5
+
+
+def test_a_search_on_a_reported_seed_is_refused() -> None:
+    with pytest.raises(BadInput, match="search_seed: got 2, allowed a seed that is not reported, from 3 on"):
+        classwise.run(search_seed=2)
+
+
+@pytest.mark.parametrize("text", ["", "a", "1,b"])
+def test_what_is_no_list_of_numbers_is_refused(text: str) -> None:
+    with pytest.raises(BadInput, match="expected numbers separated by commas, got"):
+        classwise.numbers(text)
+    assert classwise.numbers("1e-3, 2") == [1e-3, 2.0]
 
 
 def test_trojan_end_to_end() -> None:

@@ -59,7 +59,7 @@ class InfluenceSettings(Settings):
     fisher_examples: int = Field(default=256, ge=1)
     block_size: int = Field(default=32, ge=1)
     alphas: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        default=(0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0), min_length=1
+        default=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0), min_length=1
     )
     max_retain_drop: float = Field(default=2.0, ge=0)
 
