@@ -82,7 +82,7 @@ def run(  # noqa: PLR0913  # a parameter per option
     sizes = (train_examples, test_examples)
     keys = config_keys(data_file, data_name, data_root, sizes, model, overrides)
     chosen = [float(each) for each in str(sparsities).split(",")]
-    decay = {"weight_decay": weight_decay}
+    decay: dict[str, Any] = {"weight_decay": weight_decay}
     tuned = L1SparseSettings(epochs=forget_epochs, learning_rate=forget_rate, gamma=gamma, **decay)
     train = SgdSettings(epochs=epochs, learning_rate=learning_rate, **decay)
     observer.phase("trojan", seeds * len(chosen))
