@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
+from torch import nn
 
 from app import fedmd_node
 from app.data import label_counts
 from app.node import Node
-from strategies import wire
+from strategies import personal, wire
 from strategies.compression.client import LostVersion
 from strategies.errors import LetheError
 from strategies.evaluation import evaluate
@@ -57,16 +58,7 @@ def train(message: Message, context: Context) -> Message:
     half, privacy = lookup(node.config.strategy.name).client, node.privacy(context.state)
     try:
         arrays = message.content.array_records[wire.ARRAYS] if link is None else link.receive()
-        job = ClientJob(
-            node.model(arrays),
-            node.training_examples(),
-            node.config.train,
-            node.config.strategy,
-            node.client_id,
-            node.server_round,
-            node.generator(),
-            keep=float(str(node.message_config.get(wire.KEEP, 0.0))),
-        )
+        job = _job(node, node.model(arrays), message, context)
         result = half(job) if privacy is None else train_privately(half, job, privacy)
     except (BudgetSpent, LostVersion) as reason:
         if privacy is not None:
@@ -85,6 +77,36 @@ def train(message: Message, context: Context) -> Message:
         derive_seed(node.seed, "up", node.client_id, node.server_round),
         lambda: evaluate(result.model, job.examples).accuracy,
     )
+
+
+def _job(node: Node, model: nn.Module, message: Message, context: Context) -> ClientJob:
+    return ClientJob(
+        model,
+        node.training_examples(),
+        node.config.train,
+        node.config.strategy,
+        node.client_id,
+        node.server_round,
+        node.generator(),
+        keep=float(str(node.message_config.get(wire.KEEP, 0.0))),
+        state=context.state,
+        received=message.content,
+        course=str(node.message_config.get(wire.COURSE, "")),
+    )
+
+
+@app.evaluate("personal")
+def evaluate_personal(message: Message, context: Context) -> Message:
+    """Measure the model on data as the client's own, before and after personalisation."""
+    node = Node.of(message, context)
+    own = lookup(node.config.strategy.name).personalise
+    if own is None:
+        raise LetheError(f"{node.config.strategy.name} personalises nothing")
+    job = _job(node, node.model(message.content.array_records[wire.ARRAYS]), message, context)
+    has_own = fedmd_node.own_path(node) is not None
+    classes = int(str(node.message_config[wire.NUM_CLASSES]))
+    numbers = personal.measure(job, own, fedmd_node.test_data(node), classes, own_test=has_own)
+    return wire.reply_to(message, node.client_id, numbers)
 
 
 @app.query("fedmd")

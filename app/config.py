@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from app.config_rules import check_contradictions, check_names, nearest_key, shown
+from app.conditions import shown
+from app.config_rules import check_contradictions, check_names, nearest_key
 from app.settings import AttackSettings, DataSettings, ModelSettings, RequestSettings, RunSettings
 from strategies.compression.settings import CompressionSettings
 from strategies.errors import BadInput

@@ -6,20 +6,14 @@ names them all.
 """
 
 import difflib
-import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 
+from app.conditions import Condition, only, shown
+from app.strategy_rules import STRATEGY_CONDITIONS, check_strategy
 from strategies.errors import BadInput
 from strategies.settings import ASYNCHRONOUS, FLWR_PREFIX, Scalar
 
 _ALIKE = 0.6  # what difflib takes for a close match
-
-
-def shown(value: object) -> str:
-    """Return a value as a TOML file would spell it, on one line."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if text.isprintable() else json.dumps(value, default=str)
 
 
 def _likeness(first: str, second: str) -> float:
@@ -40,21 +34,6 @@ def nearest_key(given: str, known: Iterable[str]) -> str | None:
         if alike >= _ALIKE:
             scores[key] = alike + _likeness(known_section, section)
     return max(scores, key=lambda key: scores[key], default=None)
-
-
-@dataclass(frozen=True)
-class Condition:
-    """Keys that have an effect only where another key holds a certain value."""
-
-    keys: tuple[str, ...]
-    on: str
-    holds: Callable[[Scalar], bool]
-    words: str
-
-
-def _only(keys: str, on: str, *values: Scalar) -> Condition:
-    words = f"{on} = {' or '.join(shown(value) for value in values)}"
-    return Condition(tuple(keys.split()), on, lambda given: given in values, words)
 
 
 _FEDMD = (
@@ -90,26 +69,26 @@ def _needs_stage(keys: str, on: str, *stages: str) -> Condition:
 _IN_ROUNDS = "selection.fraction selection.over-selection selection.deadline privacy.unit"
 
 CONDITIONS = (
-    _only("strategy.concurrency strategy.max-staleness strategy.staleness", "strategy.name", *ASYNCHRONOUS),
-    _only("strategy.staleness-exponent", "strategy.staleness", "polynomial"),
-    _only("strategy.hinge-slope strategy.hinge-start", "strategy.staleness", "hinge"),
-    _only("strategy.mixing", "strategy.name", "fedasync"),
-    _only("strategy.buffer-size strategy.server-learning-rate", "strategy.name", "fedbuff"),
+    only("strategy.concurrency strategy.max-staleness strategy.staleness", "strategy.name", *ASYNCHRONOUS),
+    only("strategy.staleness-exponent", "strategy.staleness", "polynomial"),
+    only("strategy.hinge-slope strategy.hinge-start", "strategy.staleness", "hinge"),
+    only("strategy.mixing", "strategy.name", "fedasync"),
+    only("strategy.buffer-size strategy.server-learning-rate", "strategy.name", "fedbuff"),
     Condition(
         tuple(_IN_ROUNDS.split()),
         "strategy.name",
         lambda name: name not in ASYNCHRONOUS,
         "a strategy that works in rounds",
     ),
-    _only(_FEDMD, "strategy.name", "fedmd"),
+    only(_FEDMD, "strategy.name", "fedmd"),
     Condition(
         tuple(_NOT_FEDMD.split()),
         "strategy.name",
         lambda name: name != "fedmd",
         "a strategy that trains one model for all",
     ),
-    _only("strategy.weights", "strategy.consensus", "weighted"),
-    _only("strategy.digest-temperature", "strategy.digest-loss", "kl"),
+    only("strategy.weights", "strategy.consensus", "weighted"),
+    only("strategy.digest-temperature", "strategy.digest-loss", "kl"),
     Condition(
         ("strategy.logit-noise",),
         "strategy.logit-clip",
@@ -125,27 +104,27 @@ CONDITIONS = (
         lambda public: not _is_number(str(public)),
         "data.public = <the name of a data set>",
     ),
-    _only("model.width", "model.name", "cnn"),
-    _only("model.hidden", "model.name", "mlp", "cnn"),
-    _only("train.local-epochs", "train.local-steps", 0),
-    _only("train.momentum", "train.optimizer", "sgd"),
-    _only("strategy.mu strategy.work", "strategy.name", "fedprox"),
+    only("model.width", "model.name", "cnn"),
+    only("model.hidden", "model.name", "mlp", "cnn"),
+    only("train.local-epochs", "train.local-steps", 0),
+    only("train.momentum", "train.optimizer", "sgd"),
+    only("strategy.mu strategy.work", "strategy.name", "fedprox"),
     Condition(
         ("strategy.options",),
         "strategy.name",
         lambda name: str(name).startswith(FLWR_PREFIX),
         f'strategy.name = "{FLWR_PREFIX}<ClassName>"',
     ),
-    _only(
+    only(
         "strategy.keep strategy.keeps strategy.score strategy.score-source strategy.refresh",
         "strategy.name",
         "pruned-dp",
     ),
-    _only("strategy.score-source", "strategy.score", "fisher"),
-    _only("strategy.score-noise strategy.score-clip", "strategy.score-source", "private"),
-    _only(_PRIVATE_KEYS, "privacy.unit", "example", "client-local", "client-central"),
-    _only("privacy.client-sampling", "privacy.unit", "client-central"),
-    _only("privacy.ledger", "privacy.unit", "example", "client-local"),
+    only("strategy.score-source", "strategy.score", "fisher"),
+    only("strategy.score-noise strategy.score-clip", "strategy.score-source", "private"),
+    only(_PRIVATE_KEYS, "privacy.unit", "example", "client-local", "client-central"),
+    only("privacy.client-sampling", "privacy.unit", "client-central"),
+    only("privacy.ledger", "privacy.unit", "example", "client-local"),
     Condition(
         tuple(_COMPRESSED_KEYS.split()),
         "compression.codec",
@@ -160,43 +139,43 @@ CONDITIONS = (
         lambda threshold: float(threshold) > 0,
         "compression.upload-threshold above 0",
     ),
-    _only("selection.method selection.over-selection selection.speeds", "privacy.unit", "none"),
+    only("selection.method selection.over-selection selection.speeds", "privacy.unit", "none"),
     Condition(
         ("selection.method",),
         "strategy.name",
         lambda name: name != "fedmd",
         "a strategy that trains one model for all",
     ),
-    _only("selection.candidates", "selection.method", "power-of-choice"),
-    _only("selection.explore", "selection.method", "oort"),
-    _only("selection.budget", "selection.method", "budgeted"),
+    only("selection.candidates", "selection.method", "power-of-choice"),
+    only("selection.explore", "selection.method", "oort"),
+    only("selection.budget", "selection.method", "budgeted"),
     Condition(
         ("selection.deadline",),
         "selection.speeds",
         lambda speeds: speeds != "none",
         'selection.speeds other than "none"',
     ),
-    _only("data.alpha", "data.partition", "dirichlet"),
-    _only("data.shards-per-client", "data.partition", "shards"),
-    _only("data.classes-per-client", "data.partition", "pathological"),
-    _only("attack.clients attack.share attack.target", "attack.kind", "backdoor"),
-    _only("log.retention log.dtype log.encrypted", "log.enabled", True),
-    _only("log.keys", "log.encrypted", True),
+    only("data.alpha", "data.partition", "dirichlet"),
+    only("data.shards-per-client", "data.partition", "shards"),
+    only("data.classes-per-client", "data.partition", "pathological"),
+    only("attack.clients attack.share attack.target", "attack.kind", "backdoor"),
+    only("log.retention log.dtype log.encrypted", "log.enabled", True),
+    only("log.keys", "log.encrypted", True),
     Condition(
         ("log.dtype",),
         "log.retention",
         lambda given: given != "sum",
         'log.retention = "full" or "interval:<k>"',
     ),
-    _only(
+    only(
         "request.run request.clients request.classes request.samples request.after",
         "run.workflow",
         "forget",
         "audit",
     ),
-    _only("forget.sparsity", "forget.prune", "omp", "synflow", "imp"),
-    _only("forget.prune-iterations", "forget.prune", "synflow"),
-    _only("forget.prune-round-share", "forget.prune", "imp"),
+    only("forget.sparsity", "forget.prune", "omp", "synflow", "imp"),
+    only("forget.prune-iterations", "forget.prune", "synflow"),
+    only("forget.prune-round-share", "forget.prune", "imp"),
 )
 
 
@@ -223,13 +202,14 @@ def check_contradictions(flat: Mapping[str, Scalar], defaults: Mapping[str, Scal
     BadInput
         Naming the key, what was given and what it contradicts.
     """
-    for condition in CONDITIONS:
+    for condition in (*CONDITIONS, *STRATEGY_CONDITIONS):
         if not condition.holds(flat[condition.on]):
             _check_left_alone(condition, flat, defaults)
     if flat["attack.kind"] == "backdoor" and not flat["attack.clients"]:
         raise BadInput('attack.clients: given "", must name at least one with attack.kind = "backdoor"')
     if flat["strategy.name"] == "fedmd":
         _check_fedmd(flat)
+    check_strategy(flat)
     if flat["run.workflow"] != "train" and not flat["request.run"]:
         raise BadInput(
             f'request.run: given "", must name a run with run.workflow = {shown(flat["run.workflow"])}'

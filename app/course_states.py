@@ -13,8 +13,8 @@ from flwr.serverapp import Grid
 
 from app.answers import answer_paths
 from app.simulation import LocalGrid, codec
+from strategies.client_state import records_of
 from strategies.errors import BadInput
-from strategies.fedmd.state import records_of
 from strategies.run_folder import RunFolder
 from strategies.tensor_file import read_sealed, write_sealed
 

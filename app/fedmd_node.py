@@ -13,10 +13,10 @@ from app.data import PublicData, load_public, load_server_data, read_npz
 from app.node import Node
 from app.settings import DataSettings
 from strategies import wire
+from strategies.client_state import ClientState
 from strategies.errors import BadInput
 from strategies.examples import Examples
 from strategies.fedmd.client import ClientWork
-from strategies.fedmd.state import ClientState
 from strategies.settings import Scalar, split_list
 from unlearning.own_models import FOREIGN, answer_about_own_model
 

@@ -112,6 +112,11 @@ class Session:
         """Whether every client has a model of its own, and the server none."""
         return self.config.strategy.name == "fedmd"
 
+    @property
+    def has_personal_models(self) -> bool:
+        """Whether every client keeps a personal model besides the one that all share."""
+        return self.config.strategy.name == "ditto"
+
     def _build_fedmd(self, plan: TrainingPlan, weight_bound: float) -> Strategy:
         data = self.server_data
         if data.public is None:
@@ -287,6 +292,7 @@ def open_trained_run(folder: RunFolder, session: Session) -> TrainedRun:
         test=data.test,
         trigger=session.trigger,
         client_models=session.has_client_models,
+        personal_models=session.has_personal_models,
         clients=tuple(summary["clients"]),
         num_examples={
             i: int(known["num-examples"])

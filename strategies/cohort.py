@@ -389,6 +389,13 @@ def _total_bytes(messages: Sequence[Message]) -> int:
     return sum(sizes[id(m.content)] for m in messages)
 
 
+def client_ids_of(grid: Grid) -> dict[int, str]:
+    """Return the client-ids by node that a grid lists, in its order; the nodes' numbers where it has none."""
+    if isinstance(grid, CohortGrid):
+        return dict(grid.names)
+    return {node_id: str(node_id) for node_id in grid.get_node_ids()}
+
+
 class CohortGrid(Grid):
     """A grid that lists only the chosen clients' nodes: how selection reaches any strategy.
 
@@ -398,15 +405,20 @@ class CohortGrid(Grid):
         The grid behind it.
     clients
         The chosen clients.
+
+    Attributes
+    ----------
+    names
+        Node id -> client-id, in the clients' order.
     """
 
     def __init__(self, grid: Grid, clients: Mapping[str, ClientInfo]) -> None:
         self._grid = grid
-        self._node_ids = [info.node_id for info in clients.values()]
+        self.names = {info.node_id: info.client_id for info in clients.values()}
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the nodes of the chosen clients, in the clients' order."""
-        return list(self._node_ids)
+        return list(self.names)
 
     @property
     def run(self) -> Run:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
+from flwr.app import RecordDict
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -81,6 +82,12 @@ class ClientJob:
         none, the model is trained as it is.
     scorer
         Scores them; None: nothing may be chosen by the examples.
+    state
+        What the client keeps between messages, changed in place; empty where nothing is kept.
+    received
+        The message itself, for client halves that are sent more than a model.
+    course
+        Name of the course of training that the message belongs to; empty: the run's own.
     """
 
     model: nn.Module
@@ -93,6 +100,9 @@ class ClientJob:
     trainer: Trainer | None = None
     keep: float = 0.0
     scorer: Scorer | None = None
+    state: RecordDict = field(default_factory=RecordDict)
+    received: RecordDict = field(default_factory=RecordDict)
+    course: str = ""
 
     @property
     def learning_rate(self) -> float:

@@ -6,10 +6,11 @@ from typing import NoReturn
 
 from flwr.serverapp.strategy import Strategy
 
-from strategies import builtin, fedavg, fedprox, pruned_dp
+from strategies import builtin, ditto, fedavg, fedprox, gossip, per_fedavg, pruned_dp
 from strategies.asynchronous import fedasync, fedbuff
 from strategies.errors import BadInput, LetheError
 from strategies.local_training import ClientHalf, ClientJob, LocalResult
+from strategies.personal import MeasuredStrategy, Personalise
 from strategies.settings import StrategySettings
 
 
@@ -20,16 +21,19 @@ class StrategySpec:
     Parameters
     ----------
     build
-        Makes the server half from its settings and an upper bound on the examples in a round.
+        Makes the server half from its settings, an upper bound on the examples in a round, and the seed.
     client
         The client half.
     summary
         One line for people.
+    personalise
+        Makes a client's own model of the one that all share; None where clients have none.
     """
 
-    build: Callable[[StrategySettings, float], Strategy]
+    build: Callable[[StrategySettings, float, int], Strategy]
     client: ClientHalf
     summary: str
+    personalise: Personalise | None = None
 
 
 def _needs_public_data(what: str) -> NoReturn:
@@ -38,33 +42,50 @@ def _needs_public_data(what: str) -> NoReturn:
 
 
 STRATEGIES: dict[str, StrategySpec] = {
+    "ditto": StrategySpec(
+        lambda settings, bound, seed: MeasuredStrategy(fedavg.FedAvg(bound)),
+        ditto.train_client,
+        "FedAvg, and a personal model for every client that is held near the global one",
+        ditto.personalise,
+    ),
     "fedavg": StrategySpec(
-        lambda settings, bound: fedavg.FedAvg(bound),
+        lambda settings, bound, seed: fedavg.FedAvg(bound),
         fedavg.train_client,
         "weighted average of the clients' models",
     ),
     fedasync.NAME: StrategySpec(
-        fedasync.build,
+        lambda settings, bound, seed: fedasync.build(settings, bound),
         fedavg.train_client,
         "each client's model is mixed into the global one as soon as it arrives",
     ),
     fedbuff.NAME: StrategySpec(
-        fedbuff.build,
+        lambda settings, bound, seed: fedbuff.build(settings, bound),
         fedavg.train_client,
         "a step for every K updates that arrive, in which late ones count less",
     ),
     "fedmd": StrategySpec(
-        lambda settings, bound: _needs_public_data("a server half"),
+        lambda settings, bound, seed: _needs_public_data("a server half"),
         lambda job: _needs_public_data("an answer to 'train'"),
         "clients with different models learn from each other's logits on public data",
     ),
     "fedprox": StrategySpec(
-        lambda settings, bound: fedavg.FedAvg(bound),
+        lambda settings, bound, seed: fedavg.FedAvg(bound),
         fedprox.train_client,
         "FedAvg with a proximal term, accepts partial local work",
     ),
+    "gossip": StrategySpec(
+        lambda settings, bound, seed: gossip.Gossip(settings, seed),
+        gossip.train_client,
+        "no global model: every client mixes its own with those of its neighbours in a topology",
+    ),
+    "per-fedavg": StrategySpec(
+        lambda settings, bound, seed: MeasuredStrategy(fedavg.FedAvg(bound)),
+        per_fedavg.train_client,
+        "a model from which one gradient step on a client's own data leads to a good one for it",
+        per_fedavg.personalise,
+    ),
     "pruned-dp": StrategySpec(
-        lambda settings, bound: fedavg.FedAvg(bound),
+        lambda settings, bound, seed: fedavg.FedAvg(bound),
         pruned_dp.train_client,
         "each client trains a smaller network of the most important neurons, and only that travels",
     ),
@@ -81,7 +102,9 @@ def lookup(name: str) -> StrategySpec:
     """
     if name.startswith(builtin.PREFIX):
         client = _flower_fedprox if name == "flwr:FedProx" else fedavg.train_client
-        return StrategySpec(lambda settings, bound: builtin.build(settings), client, f"Flower's own {name}")
+        return StrategySpec(
+            lambda settings, bound, seed: builtin.build(settings), client, f"Flower's own {name}"
+        )
     if name not in STRATEGIES:
         raise BadInput(f"strategy.name: got '{name}', known are {', '.join(STRATEGIES)} and flwr:<ClassName>")
     return STRATEGIES[name]

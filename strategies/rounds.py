@@ -226,7 +226,7 @@ def train(
 def _planned(plan: TrainingPlan) -> Build:
     if (build := plan.build) is not None:
         return lambda weight_bound: build(plan, weight_bound)
-    return lambda weight_bound: lookup(plan.strategy.name).build(plan.strategy, weight_bound)
+    return lambda weight_bound: lookup(plan.strategy.name).build(plan.strategy, weight_bound, plan.seed)
 
 
 class _Loop:
@@ -306,7 +306,7 @@ class _Loop:
         arrays, metrics, selected = self._train_round(server_round, arrays)
         returned = self._return_round(server_round, arrays, selected)
         metrics |= returned.metrics
-        if server_round % self._plan.evaluate_every == 0 or server_round == self._plan.rounds:
+        if self._evaluates(server_round):
             idle = selected if self._flights is None else self._accepted
             metrics |= self._evaluate(server_round, arrays, idle, evaluate)
         faults = tuple(self._cohort.faults[num_faults:])
@@ -324,6 +324,9 @@ class _Loop:
             {} if self.pruned is None else {i: p.hex() for i, p in self.pruned.selected.items()},
             {} if self._flights is None else self._flights.pending_states,
         )
+
+    def _evaluates(self, server_round: int) -> bool:
+        return server_round % self._plan.evaluate_every == 0 or server_round == self._plan.rounds
 
     def _train_round(
         self, server_round: int, arrays: ArrayRecord
@@ -378,7 +381,8 @@ class _Loop:
             return ReturnResult()
         clients = self._cohort.clients
         grid = CohortGrid(self._cohort.grid, {i: clients[i] for i in selected})
-        messages = list(self.strategy.configure_return(server_round, arrays, self._message_config(), grid))
+        config = ConfigRecord({**self._message_config(), wire.MEASURE: self._evaluates(server_round)})
+        messages = list(self.strategy.configure_return(server_round, arrays, config, grid))
         replies = (reply.message for reply in self._cohort.exchange(messages, f"{self._scope}, return"))
         result = self.strategy.aggregate_return(server_round, replies)
         for client_id, reason in result.rejected.items():

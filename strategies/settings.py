@@ -16,6 +16,8 @@ from strategies.asynchronous.settings import NAMES as ASYNCHRONOUS, AsyncSetting
 from strategies.base_settings import Scalar, Settings, hyphenated, split_list
 from strategies.clock_settings import check_speeds
 from strategies.fedmd.settings import FedMDSettings
+from strategies.gossip_settings import GossipSettings
+from strategies.personal_settings import PersonalSettings
 from strategies.pruned_settings import PrunedSettings
 
 __all__ = [
@@ -118,7 +120,9 @@ class _NamedStrategy(Settings):
         return value
 
 
-class StrategySettings(AsyncSettings, PrunedSettings, FedMDSettings, _NamedStrategy):
+class StrategySettings(
+    GossipSettings, PersonalSettings, AsyncSettings, PrunedSettings, FedMDSettings, _NamedStrategy
+):
     """The federated algorithm and the parameters of each: a class per algorithm that has many.
 
     The fields of the last base come first.

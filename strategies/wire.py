@@ -79,6 +79,8 @@ SEED = "seed"
 COURSE = "course"
 """str, server to client, where clients keep models: the course of training that the message belongs to, such
 as a retraining; missing or empty: the run's own."""
+MEASURE = "measure"
+"""bool, server to client, in a round's second exchange: whether the client shall report its accuracy."""
 PUBLIC_HASH = "public-hash"
 """str, server to client, where clients hold public data: the SHA-256 that theirs must have."""
 NUM_CLASSES = "num-classes"

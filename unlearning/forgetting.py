@@ -13,6 +13,7 @@ from strategies.dropping import Drop
 from strategies.errors import BadInput, LetheError
 from strategies.threads import one_thread
 from unlearning.attendance import Attendance
+from unlearning.limits import check_strategy
 from unlearning.methods import METHODS
 from unlearning.methods.base import ForgetJob, Method, Needs, Progress
 from unlearning.request import ForgetRequest
@@ -118,6 +119,8 @@ def check_request(run: TrainedRun, request: ForgetRequest, method: str, settings
         raise BadInput("the request names every client: nobody would remain")
     needed = chosen.needs(settings)
     _check_models(run, method, needed)
+    check_strategy(run.plan.strategy.name, method)
+    _check_personal(run, method, needed)
     _check_private(run, method, needed)
     _check_fresh(run, method, needed)
     _check_follows(run, method, needed)
@@ -151,6 +154,14 @@ def _check_models(run: TrainedRun, method: str, needed: Needs) -> None:
         raise BadInput(
             f"{method} works on models that clients keep to themselves; {run.plan.strategy.name} has one "
             "for all"
+        )
+
+
+def _check_personal(run: TrainedRun, method: str, needed: Needs) -> None:
+    if run.personal_models and needed.models != "any":
+        raise BadInput(
+            f"{method} changes the model that all clients share alone; with {run.plan.strategy.name} each "
+            "also keeps a personal one, which was held near it; use retrain"
         )
 
 

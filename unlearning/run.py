@@ -57,6 +57,8 @@ class TrainedRun:
     client_models
         Whether each client keeps a model of its own; `initial` and `final` are then what the server has of
         the strategy, and no model.
+    personal_models
+        Whether each client keeps a model of its own besides the one that all share.
     course
         The clients' course of training that `final` belongs to; empty: the run's own.
     privacy
@@ -85,6 +87,7 @@ class TrainedRun:
     mask_origin: str = ""
     privacy: Mapping[str, Any] | None = None
     client_models: bool = False
+    personal_models: bool = False
     course: str = ""
     forgotten: tuple[ForgetRequest, ...] = ()
 

@@ -14,7 +14,16 @@ from strategies.errors import BadInput
 if TYPE_CHECKING:
     from strategies.run_folder import RunFolder
 
-_SHOWN = ("test-accuracy", "attack-success-rate", "test-loss")
+_SHOWN = (
+    "test-accuracy",
+    "attack-success-rate",
+    "test-loss",
+    "global-accuracy",
+    "global-worst",
+    "personal-accuracy",
+    "personal-worst",
+    "consensus-distance",
+)
 
 
 def train(

@@ -1,4 +1,7 @@
-"""The report on clients with models of their own: a figure and a table, from the lines of the rounds."""
+"""The report on clients with models of their own: a figure and a table, from the lines of the rounds.
+
+Either each has nothing but its own (FedMD), or all share one that each personalises.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +13,18 @@ from matplotlib.ticker import MaxNLocator
 from app.report.canvas import BLUE, MUTED, ORANGE, Picture, legend_above, new_figure, style_axes, to_svg
 from app.report.forgetting_view import Row
 from app.wording import MISSING, count, gap, number
+from strategies import personal
 from strategies.wire import client_sort_key
 
 _BEFORE, _BOUND, _AFTER = "baseline-accuracy", "upper-bound", "accuracy"
+_SHARED = {personal.GLOBAL: _BEFORE, personal.PERSONAL: _AFTER}
+"""Where clients personalise: their figures, and which of those of FedMD they stand for."""
+
+
+_COLUMNS = ("before, %", "after, %", "gain", "all data, %", "gap to all data")
+
+_ALONE = "Test accuracy before the first round, after the last, and with all clients' data."
+_PERSONALISED = "Accuracy before and after personalisation, each client on test data as its own are."
 
 
 @dataclass(frozen=True)
@@ -23,6 +35,8 @@ class ClientModels:
     ----------
     picture
         Accuracy of each client before, after, and with all data.
+    table_caption
+        What the table shows.
     columns
         Headings of the table behind the client's name.
     rows
@@ -30,24 +44,37 @@ class ClientModels:
     """
 
     picture: Picture
+    table_caption: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
 
 
 def client_models(rounds: Sequence[Mapping[str, Any]]) -> ClientModels | None:
     """Return the last figures of every client; None where no client was measured with a model of its own."""
-    latest: dict[str, dict[str, float]] = {}
-    for line in rounds:
-        for client_id, figures in (line.get("clients") or {}).items():
-            if _AFTER in figures:
-                latest[client_id] = dict(figures)
+    lines = [(int(line["round"]), _renamed(line.get("clients") or {})) for line in rounds]
+    latest = {i: figures for _, told in lines for i, figures in told.items() if _AFTER in figures}
     if not latest:
         return None
     clients = {i: latest[i] for i in sorted(latest, key=client_sort_key)}
-    rows = [Row(f"client {i}", _cells(figures)) for i, figures in clients.items()]
-    rows.append(Row("mean", _cells(_mean(list(clients.values())))))
-    columns = ("before, %", "after, %", "gain", "all data, %", "gap to all data")
-    return ClientModels(_picture(rounds, clients), columns, tuple(rows))
+    shares = any(
+        personal.PERSONAL in told for line in rounds for told in (line.get("clients") or {}).values()
+    )
+    columns = _COLUMNS[:3] if shares else _COLUMNS
+    rows = [Row(f"client {i}", _cells(figures)[: len(columns)]) for i, figures in clients.items()]
+    rows.append(Row("mean", _cells(_mean(list(clients.values())))[: len(columns)]))
+    if shares:
+        rows.append(Row("worst tenth", _cells(_worst(list(clients.values())))[: len(columns)]))
+    picture = _picture(lines, clients, _words(clients, shares))
+    return ClientModels(picture, _PERSONALISED if shares else _ALONE, columns, tuple(rows))
+
+
+def _renamed(clients: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    return {i: {_SHARED.get(key, key): v for key, v in figures.items()} for i, figures in clients.items()}
+
+
+def _worst(clients: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of the lowest tenth of each figure, whichever clients these are."""
+    return {key: personal.worst([figures[key] for figures in clients]) for key in (_BEFORE, _AFTER)}
 
 
 def _mean(clients: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -65,15 +92,19 @@ def _cells(figures: Mapping[str, float]) -> tuple[str, ...]:
     return (shown[0], shown[1], gaps[0], shown[2], gaps[1])
 
 
-def _picture(rounds: Sequence[Mapping[str, Any]], clients: Mapping[str, Mapping[str, float]]) -> Picture:
+def _picture(
+    lines: Sequence[tuple[int, Mapping[str, Mapping[str, float]]]],
+    clients: Mapping[str, Mapping[str, float]],
+    caption: str,
+) -> Picture:
     figure = new_figure(3.0)
     left, right = figure.subplots(1, 2, width_ratios=[3, 4])
     style_axes(left, "Each client's test accuracy", "round", "%")
     for client_id in clients:
         points = [
-            (line["round"], line["clients"][client_id][_AFTER])
-            for line in rounds
-            if _AFTER in (line.get("clients") or {}).get(client_id, {})
+            (server_round, told[client_id][_AFTER])
+            for server_round, told in lines
+            if _AFTER in told.get(client_id, {})
         ]
         left.plot(
             *zip(*points, strict=True), color=BLUE, alpha=0.5, linewidth=1.2, marker="o", markersize=2.5
@@ -90,12 +121,17 @@ def _picture(rounds: Sequence[Mapping[str, Any]], clients: Mapping[str, Mapping[
     legend_above(right)
     for axes in (left, right):
         axes.set_ylim(-3, 103)
-    caption = _words(clients)
     return Picture(to_svg(figure, "clients-models", caption), caption)
 
 
-def _words(clients: Mapping[str, Mapping[str, float]]) -> str:
+def _words(clients: Mapping[str, Mapping[str, float]], shares: bool) -> str:
     mean = _mean(list(clients.values()))
+    if shares:
+        return (
+            f"{count(len(clients), 'client')}, each on test data as its own are: mean accuracy "
+            f"{number(mean[_BEFORE])} % with the model that all share, {number(mean[_AFTER])} % after "
+            "personalisation."
+        )
     parts = [f"{count(len(clients), 'client')}, each with a model of its own"]
     if _BEFORE in mean:
         parts.append(f"mean accuracy {number(mean[_BEFORE])} % before the first round")

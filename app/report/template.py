@@ -281,7 +281,7 @@ without the forgotten data. It is what perfect forgetting gives.</p>
 <h2>Clients' own models</h2>
 {{ picture(client_models.picture) }}
 <div class="scroll"><table>
-<caption>Test accuracy before the first round, after the last, and with all clients' data.</caption>
+<caption>{{ client_models.table_caption }}</caption>
 <thead><tr><th scope="col">client</th>
 {% for column in client_models.columns %}
 <th scope="col" class="num">{{ column }}</th>

@@ -97,7 +97,8 @@ class OpenedRun:
         """Serve a request, write its folder and return the folder's name."""
         name, key = self.name_of(request, method), self.key()
         progress = told(self.observer, f"{method} {request.name}")
-        if self.run.client_models and cohort is not None:
+        keeps_states = self.run.client_models or self.run.personal_models
+        if keeps_states and cohort is not None:
             restore_states(self.folder, cohort.grid, besides=name)
             cohort = cohort.on_course(name)
         result = forgetting.forget(self.run, request, method, settings, cohort, progress)
@@ -105,7 +106,7 @@ class OpenedRun:
         for stale in (CERTIFICATE, AUDIT):
             (path / stale).unlink(missing_ok=True)
         write_sealed(path / MODEL, self.run.layout.unflatten(result.flat))
-        if self.run.client_models and cohort is not None:
+        if keeps_states and cohort is not None:
             keep_states(path, cohort.grid, name)
         before = {"after": self.after, "forgotten": [each.to_json() for each in self.run.forgotten]}
         files.write_json(path / RESULT, {**result.to_json(), **before})

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from strategies import wire
+from strategies.client_state import ClientState
 from strategies.evaluation import evaluate, predict_logits
 from strategies.examples import Examples
 from strategies.fedmd.privacy import add_noise, clip_rows
-from strategies.fedmd.state import ClientState
 from strategies.local_training import batches, local_train, make_optimizer
 from strategies.seeds import seeded_layers, torch_generator
 from strategies.settings import StrategySettings, TrainSettings
@@ -36,8 +36,6 @@ ORIGIN = "origin-course"
 """str, server to client, where a course of training starts from another: its name; empty: the run's own."""
 FROM_START = "from-start"
 """bool, server to client, beside `ORIGIN`. Whether it starts from what that was before its first round."""
-MEASURE = "measure"
-"""bool, server to client. Whether the client shall report its accuracy on the test data."""
 BASELINE = "baseline-accuracy"
 """float in [0, 100], client to server. Accuracy after transfer learning, before the first round."""
 UPPER_BOUND = "upper-bound"
@@ -152,7 +150,7 @@ def answer_digest(work: ClientWork) -> ClientReply:
     loss = learn_round(work, model, consensus)
     work.client_state.write_model(model)
     numbers = {**metrics, wire.TRAIN_LOSS: loss, wire.NUM_EXAMPLES: len(work.examples)}
-    if work.config.get(MEASURE, False):
+    if work.config.get(wire.MEASURE, False):
         numbers |= {**_accuracy(work, model, wire.ACCURACY), **work.client_state.figures}
     return ClientReply(numbers)
 

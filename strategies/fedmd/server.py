@@ -138,7 +138,7 @@ class FedMD(Strategy):
         """Send the consensus to every node of the grid."""
         last = server_round == self._side.rounds
         measure = last or server_round % self._side.evaluate_every == 0
-        told = {**config, **self._told(server_round), client.MEASURE: measure}
+        told = {**config, **self._told(server_round), wire.MEASURE: measure}
         content = RecordDict({wire.ARRAYS: arrays, wire.CONFIG: ConfigRecord(told)})
         return [
             Message(content, node_id, client.DIGEST, group_id=str(server_round))

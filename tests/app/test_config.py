@@ -12,7 +12,9 @@ from pydantic import ValidationError
 
 from app.config import RunConfig, default_values, known_fields
 from app.config_rules import CONDITIONS
+from app.strategy_rules import STRATEGY_CONDITIONS
 from strategies.errors import BadInput
+from strategies.registry import STRATEGIES
 from strategies.settings import Scalar
 
 ROOT = Path(__file__).parents[2]
@@ -110,7 +112,7 @@ def flat_configs(draw: st.DrawFn) -> dict[str, Scalar]:
         flat["run.workflow"] = "train"
     _settle_privacy(flat)
     _settle_compression(flat)
-    for condition in CONDITIONS:
+    for condition in (*CONDITIONS, *STRATEGY_CONDITIONS):
         if not condition.holds(flat[condition.on]):
             flat |= {key: default_values()[key] for key in condition.keys}
     if flat["strategy.name"] == "fedmd":
@@ -276,8 +278,7 @@ def test_an_unknown_key_is_refused_in_one_line(key: str, value: Any) -> None:
             "strategy.name",
             "fedprx",
             'strategy.name: given "fedprx", '
-            "allowed fedasync, fedavg, fedbuff, fedmd, fedprox, flwr:<ClassName>, pruned-dp; "
-            "did you mean 'fedprox'?",
+            f"allowed {', '.join(sorted([*STRATEGIES, 'flwr:<ClassName>']))}; did you mean 'fedprox'?",
         ),
     ],
 )

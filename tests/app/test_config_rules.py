@@ -4,8 +4,9 @@ import re
 
 import pytest
 
+from app.conditions import shown
 from app.config import RunConfig, default_values
-from app.config_rules import CONDITIONS, check_names, nearest_key, shown
+from app.config_rules import CONDITIONS, check_names, nearest_key
 from strategies.errors import BadInput
 from strategies.settings import Scalar
 

@@ -58,7 +58,7 @@ class _Replay:
                 client.ALIGNMENT: self.strategy.alignment(server_round).tolist(),
                 client.ORIGIN: job.run.course,
                 client.FROM_START: job.settings.redistill_start == "transferred",
-                client.MEASURE: server_round == self.rounds[-1],
+                wire.MEASURE: server_round == self.rounds[-1],
             }
         )
         arrays = wire.record_of({client.LOGITS: consensus})

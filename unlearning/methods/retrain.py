@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from flwr.serverapp.strategy import Strategy
 
-from strategies import wire
+from strategies import personal, wire
 from strategies.rounds import RoundResult, Start, train
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
 
@@ -19,13 +19,15 @@ def retrained(job: ForgetJob) -> Outcome:
     """Return the model that the run would have given without the forgotten data."""
     run = job.run
     plan = replace(run.plan, drop=job.drop)
+    figures: dict[str, float] = {}
 
     def report(result: RoundResult, _: Strategy) -> None:
         job.progress(result.round, plan.rounds, result.metrics)
+        figures.update({key: result.metrics[key] for key in personal.FIGURES if key in result.metrics})
 
     start = Start(wire.FlatRecord(run.initial, run.layout))
     arrays = train(plan, job.remaining(), start, on_round=report)
-    return Outcome(wire.flat_of(arrays, run.layout).clone(), details={"rounds": plan.rounds})
+    return Outcome(wire.flat_of(arrays, run.layout).clone(), details={"rounds": plan.rounds, **figures})
 
 
 METHOD = Method(

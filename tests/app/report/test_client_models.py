@@ -39,3 +39,19 @@ def test_without_a_bound_its_cells_are_empty() -> None:
 def test_runs_with_one_model_have_no_such_part() -> None:
     assert client_models([{"round": 1, "test-accuracy": 50.0}]) is None
     assert client_models([{"round": 1, "clients": {"0": {"train-loss": 1.0}}}]) is None
+
+
+def test_clients_that_personalise_one_model_by_hand() -> None:
+    """Means (40 + 60)/2 and (90 + 80)/2; the worst tenth of two clients is one: 40 before, 80 after."""
+    told = {
+        "0": {"global-accuracy": 40.0, "personal-accuracy": 90.0},
+        "1": {"global-accuracy": 60.0, "personal-accuracy": 80.0},
+    }
+    view = client_models([{"round": 1, "clients": told}])
+    assert view is not None
+    assert view.columns == ("before, %", "after, %", "gain")
+    rows = {row.label: row.cells for row in view.rows}
+    assert rows["client 0"] == ("40.0", "90.0", "+50.0")
+    assert rows["mean"] == ("50.0", "85.0", "+35.0")
+    assert rows["worst tenth"] == ("40.0", "80.0", "+40.0")
+    assert "50.0 % with the model that all share, 85.0 % after personalisation" in view.picture.caption

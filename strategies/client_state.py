@@ -1,4 +1,4 @@
-"""What a FedMD client keeps between messages: its model as one vector, and a few figures.
+"""What a client with a model of its own keeps between messages: that model as one vector, and a few figures.
 
 Flower ships a client's state with every message in simulation, so no optimiser's moments are kept. A client
 may hold the models of several courses of training: that of the run, under no name, and those of retrainings
@@ -15,16 +15,17 @@ from torch import Tensor, nn
 from strategies import wire
 from strategies.errors import LetheError
 
-PREFIX = "fedmd/"
-"""What the names of the records in the state begin with; the course's name follows."""
-_FIGURES = "fedmd-figures/"
+FEDMD = "fedmd"
+"""FedMD's models: what the names of their records in the state begin with; the course's name follows."""
+DITTO = "ditto"
+"""Ditto's personal models, likewise."""
 _MODEL = "model"
 _TRANSFERRED = "transferred"
 
 
 def records_of(state: RecordDict, course: str) -> RecordDict:
     """Return those records of a client's state that belong to a course of training."""
-    names = {PREFIX + course, _FIGURES + course}
+    names = {f"{kind}{part}/{course}" for kind in (FEDMD, DITTO) for part in ("", "-figures")}
     return RecordDict({name: record for name, record in state.items() if name in names})
 
 
@@ -37,12 +38,14 @@ class ClientState:
         ``context.state``, changed in place.
     course
         Name of the course; empty: the run's own.
+    kind
+        Of which strategy.
     """
 
-    def __init__(self, records: RecordDict, course: str = "") -> None:
+    def __init__(self, records: RecordDict, course: str = "", kind: str = FEDMD) -> None:
         self._records = records
-        self._name = PREFIX + course
-        self._figures_name = _FIGURES + course
+        self._name = f"{kind}/{course}"
+        self._figures_name = f"{kind}-figures/{course}"
 
     @property
     def figures(self) -> dict[str, float]:

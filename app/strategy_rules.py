@@ -1,0 +1,49 @@
+"""Rules of the run config for strategies that do more, or less, than average what clients train."""
+
+from collections.abc import Mapping
+
+from app.conditions import Condition, only
+from strategies.settings import Scalar
+
+_PERSONAL = ("per-fedavg", "ditto")
+_EVERYBODY = ("gossip",)
+"""Strategies in whose rounds every connected client has a place."""
+_NOT_AVERAGING = ("gossip",)
+
+
+def _other_than(keys: str, names: tuple[str, ...], words: str) -> Condition:
+    return Condition(tuple(keys.split()), "strategy.name", lambda name: name not in names, words)
+
+
+STRATEGY_CONDITIONS = (
+    only("strategy.meta-gradient strategy.inner-rate strategy.personal-steps", "strategy.name", "per-fedavg"),
+    only("strategy.ditto-lambda", "strategy.name", "ditto"),
+    only("strategy.topology", "strategy.name", "gossip"),
+    only("strategy.edge-probability", "strategy.topology", "random"),
+    _other_than(
+        "selection.fraction selection.method selection.over-selection selection.speeds",
+        _EVERYBODY,
+        "a strategy that can leave clients out of a round",
+    ),
+    _other_than("compression.codec forget.prune", _NOT_AVERAGING, "a strategy that averages updates"),
+    _other_than(
+        "privacy.unit",
+        (*_PERSONAL, *_NOT_AVERAGING),
+        "a strategy of which nothing leaves a client but noised updates",
+    ),
+)
+
+
+def check_strategy(flat: Mapping[str, Scalar]) -> None:
+    """Refuse what contradicts the strategy.
+
+    Parameters
+    ----------
+    flat
+        Every key of the run config.
+
+    Raises
+    ------
+    BadInput
+        Naming the key, what was given and what is allowed.
+    """

@@ -1,0 +1,62 @@
+"""app/strategy_rules.py: keys that have no effect with a strategy, or contradict it."""
+
+import re
+
+import pytest
+
+from app.config import RunConfig
+from app.strategy_rules import STRATEGY_CONDITIONS
+from strategies.errors import BadInput
+from strategies.settings import Scalar
+
+WITHOUT_NOISE = "a strategy of which nothing leaves a client but noised updates"
+PARTIAL: dict[str, Scalar] = {
+    "selection.fraction": 0.5,
+    "selection.method": "oort",
+    "selection.over-selection": 2.0,
+    "selection.speeds": "equal",
+}
+AVERAGED: dict[str, Scalar] = {"compression.codec": "sign", "forget.prune": "omp"}
+IDLE: list[tuple[dict[str, Scalar], str, str]] = [
+    ({"strategy.meta-gradient": "first-order"}, "strategy.meta-gradient", 'strategy.name = "per-fedavg"'),
+    ({"strategy.inner-rate": 0.5}, "strategy.inner-rate", 'strategy.name = "per-fedavg"'),
+    ({"strategy.personal-steps": 2}, "strategy.personal-steps", 'strategy.name = "per-fedavg"'),
+    ({"strategy.ditto-lambda": 2.0}, "strategy.ditto-lambda", 'strategy.name = "ditto"'),
+    ({"strategy.topology": "torus"}, "strategy.topology", 'strategy.name = "gossip"'),
+    (
+        {"strategy.name": "gossip", "strategy.edge-probability": 0.2},
+        "strategy.edge-probability",
+        'strategy.topology = "random"',
+    ),
+    *(
+        ({"strategy.name": "gossip", key: value}, key, "a strategy that can leave clients out of a round")
+        for key, value in PARTIAL.items()
+    ),
+    *(
+        ({"strategy.name": "gossip", key: value}, key, "a strategy that averages updates")
+        for key, value in AVERAGED.items()
+    ),
+    ({"strategy.name": "ditto", "privacy.unit": "example"}, "privacy.unit", WITHOUT_NOISE),
+]
+
+
+@pytest.mark.parametrize(("given", "key", "words"), IDLE)
+def test_a_key_without_effect_is_refused(given: dict[str, Scalar], key: str, words: str) -> None:
+    with pytest.raises(BadInput, match=f"^{re.escape(key)}: given .* only with {re.escape(words)}"):
+        RunConfig.from_flat(given)
+
+
+def test_every_condition_has_a_case_above() -> None:
+    assert [key for _, key, _ in IDLE] == [key for c in STRATEGY_CONDITIONS for key in c.keys]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"strategy.name": "per-fedavg", "strategy.inner-rate": 0.5, "strategy.meta-gradient": "first-order"},
+        {"strategy.name": "ditto", "strategy.ditto-lambda": 2.0},
+        {"strategy.name": "gossip", "strategy.topology": "random", "strategy.edge-probability": 0.2},
+    ],
+)
+def test_with_their_strategy_they_are_taken(given: dict[str, Scalar]) -> None:
+    assert RunConfig.from_flat(given).to_flat().items() >= given.items()
