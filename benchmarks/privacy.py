@@ -7,7 +7,7 @@ the noise is spread over, how large the network is, and how much of it each clie
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -48,13 +48,18 @@ def run(  # noqa: PLR0913 (each is an option of the command line)
     batch_size: int = 32,
     keep: float = 0.4,
     epsilons: str = "2,4,8",
-    keeps: str = "0.25,0.5,0.75",
-    rounds: int = 20,
+    keeps: str = "0.5,0.75",
+    scores: str = ",".join(SCORES),
+    unit: str = "example",
+    rounds: int = 10,
     seeds: int = 3,
-    train_examples: int = 0,
+    first_seed: int = 0,
+    train_examples: int = 6000,
     learning_rate: float = 0.5,
     clip_norm: float = 1.0,
     model: str = "cnn",
+    width: int = 8,
+    hidden: int = 64,
     workers: int = 0,
     parts: str = "steps,bytes,epsilon,accuracy",
 ) -> dict[str, Any]:
@@ -74,9 +79,9 @@ def run(  # noqa: PLR0913 (each is an option of the command line)
         Steps that are timed, and examples of each.
     keep
         For the bytes.
-    epsilons, keeps
+    epsilons, keeps, scores
         Of the runs that are compared, separated by commas.
-    rounds, seeds, train_examples, learning_rate, clip_norm, model, workers
+    unit, rounds, seeds, first_seed, train_examples, learning_rate, clip_norm, model, width, hidden, workers
         Of these runs; 0 examples are all, 0 workers all cores.
     parts
         What is measured: ``steps``, ``bytes``, ``epsilon``, ``accuracy``, separated by commas.
@@ -91,12 +96,15 @@ def run(  # noqa: PLR0913 (each is an option of the command line)
             [
                 *(f"data.root={data_root}", "data.name=mnist", "data.clients=10", "data.public=0.05"),
                 *(f"data.train-limit={train_examples}", f"run.rounds={rounds}", f"run.device={device}"),
-                *(f"run.workers={workers}", f"model.name={model}", "train.momentum=0.0"),
-                *(f"train.learning-rate={learning_rate}", f"privacy.clip-norm={clip_norm}"),
+                *(f"run.workers={workers}", f"model.name={model}", f"model.hidden={hidden}"),
+                *([f"model.width={width}"] if model == "cnn" else []),
+                *(f"train.learning-rate={learning_rate}", "train.momentum=0.0"),
+                *(f"privacy.unit={unit}", f"privacy.clip-norm={clip_norm}", "privacy.delta=1e-5"),
+                *("privacy.accountant=rdp", "privacy.randomness=seeded"),
             ],
             [float(e) for e in str(epsilons).split(",")],
-            [float(k) for k in str(keeps).split(",")],
-            seeds,
+            _contenders(scores.split(","), [float(k) for k in str(keeps).split(",")]),
+            range(first_seed, first_seed + seeds),
             watcher,
         ),
     }
@@ -259,28 +267,48 @@ def _epsilon() -> dict[str, float]:
     return {"rdp": ours, "dp-accounting": theirs, "prv": prv, "difference-percent": 100 * (ours / theirs - 1)}
 
 
-def _accuracy(
-    keys: list[str], epsilons: list[float], keeps: list[float], seeds: int, watcher: Observer
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Return the test accuracy by ε and contender, over seeds."""
+def _contenders(scores: Sequence[str], keeps: Sequence[float]) -> dict[str, list[str]]:
+    """Return the keys of each contender by its name: the dense network, and every selection and share."""
     contenders: dict[str, list[str]] = {"dense": []}
-    for score in SCORES:
+    for score in scores:
         for keep in keeps:
             contenders[f"{score}, keep {keep:g}"] = [
                 *("strategy.name=pruned-dp", f"strategy.score={score}", f"strategy.keep={keep}"),
             ]
-    watcher.phase("accuracy", len(epsilons) * len(contenders) * seeds)
+    return contenders
+
+
+def _accuracy(
+    keys: Sequence[str],
+    epsilons: Sequence[float],
+    contenders: Mapping[str, Sequence[str]],
+    seeds: Sequence[int],
+    watcher: Observer,
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the test accuracy by ε and contender over the seeds, and how far it is from the dense network's.
+
+    The difference is taken seed by seed, as both have the same data, initial model and noise to begin with.
+    """
+    watcher.phase("accuracy", len(epsilons) * len(contenders) * len(seeds))
     found: dict[str, dict[str, dict[str, float]]] = {}
     for epsilon in epsilons:
-        private = ["privacy.unit=example", f"privacy.epsilon={epsilon}", "privacy.delta=1e-5"]
+        results: dict[str, list[float]] = {}
         for name, own in contenders.items():
-            results = []
-            for seed in range(seeds):
-                results.append(_one([*keys, *private, *own, "privacy.randomness=seeded", f"run.seed={seed}"]))
-                watcher.advance(f"ε {epsilon:g}, {name}, seed {seed}", {"accuracy": results[-1]})
-            spread = statistics.stdev(results) if len(results) > 1 else 0.0
-            found.setdefault(f"{epsilon:g}", {})[name] = {"mean": statistics.fmean(results), "std": spread}
+            for seed in seeds:
+                accuracy = _one([*keys, f"privacy.epsilon={epsilon}", *own, f"run.seed={seed}"])
+                results.setdefault(name, []).append(accuracy)
+                watcher.advance(f"ε {epsilon:g}, {name}, seed {seed}", {"accuracy": accuracy})
+        found[f"{epsilon:g}"] = {
+            name: _spread("", values)
+            | _spread("over-dense-", [v - d for v, d in zip(values, results["dense"], strict=True)])
+            for name, values in results.items()
+        }
     return found
+
+
+def _spread(prefix: str, values: Sequence[float]) -> dict[str, float]:
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {f"{prefix}mean": statistics.fmean(values), f"{prefix}std": deviation}
 
 
 def _one(keys: list[str]) -> float:
