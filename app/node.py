@@ -23,12 +23,13 @@ from strategies.compression.client import ClientLink
 from strategies.errors import BadInput
 from strategies.examples import Examples, selection_mask
 from strategies.mask import hold, masks_in, unpack
+from strategies.neurons import hidden_groups
 from strategies.privacy.checks import planned_rounds, planned_selections
 from strategies.privacy.client import ClientPrivacy
 from strategies.privacy.scoring import Scoring
 from strategies.seeds import torch_generator
 from strategies.settings import Scalar, split_list
-from strategies.subnetwork import hidden_groups, subnetwork, unpack_kept
+from strategies.subnetwork import subnetwork, unpack_kept
 
 _CLIENTS_KEPT = 256
 """Clients whose poisoned examples a process keeps; the data sets themselves are cached by app.data."""

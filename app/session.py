@@ -24,11 +24,11 @@ from strategies.errors import BadInput, RunCorrupt
 from strategies.evaluation import evaluate, predict_logits
 from strategies.fedmd.server import FedMD, ServerSide, initial_state
 from strategies.mask import flat_mask_of
+from strategies.neurons import hidden_groups
 from strategies.pruned_dp import Pruning
 from strategies.rounds import TrainingPlan
 from strategies.run_folder import CONFIG, RunFolder
 from strategies.settings import Scalar, split_list
-from strategies.subnetwork import hidden_groups
 from strategies.update_log import UpdateLog
 from unlearning.run import TrainedRun
 

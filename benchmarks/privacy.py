@@ -27,12 +27,13 @@ from app.workflows.training import train
 from benchmarks.jobs import INPUT_SHAPE, NUM_CLASSES, machine
 from strategies import wire
 from strategies.errors import BadInput
+from strategies.neurons import hidden_groups
 from strategies.privacy.accounting import Spend, epsilon_of
 from strategies.privacy.noise import Randomness
 from strategies.privacy.training import PrivateTrainer, private_parts
 from strategies.pruned_dp import Pruning
 from strategies.settings import StrategySettings
-from strategies.subnetwork import block_index, hidden_groups, subnetwork
+from strategies.subnetwork import block_index, subnetwork
 
 SCORES = ("fisher", "random", "ordered", "magnitude")
 Step = Callable[[], None]

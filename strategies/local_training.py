@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from strategies.examples import Examples
+from strategies.neurons import Group
 from strategies.settings import StrategySettings, TrainSettings
-from strategies.subnetwork import Group
 
 GradientAdjustment = Callable[[Sequence[nn.Parameter]], None]
 """Called between backward pass and optimiser step with the trainable parameters; changes their `.grad`."""

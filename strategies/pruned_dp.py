@@ -38,14 +38,13 @@ from strategies.examples import Examples
 from strategies.fisher import fisher_scores
 from strategies.guard import CheckedReply, Reference, Rejected
 from strategies.local_training import ClientJob, LocalResult
+from strategies.neurons import hidden_groups, neuron_scores
 from strategies.seeds import torch_generator
 from strategies.settings import StrategySettings
 from strategies.subnetwork import (
     Kept,
     block_index,
-    hidden_groups,
     keep_count,
-    neuron_scores,
     pack_kept,
     subnetwork,
     top_neurons,

@@ -1,8 +1,4 @@
-"""Sub-networks: the hidden neurons of a model, and the smaller network that some of them make.
-
-A hidden neuron is a unit of a linear layer or a channel of a convolution, with its weights from the layer
-before, its bias, its norm, and its weights into the layer after. Inputs and outputs stay whole. In a residual
-network, what flows past the blocks stays whole as well, so the neurons are the inner channels of each block.
+"""Sub-networks: the smaller network that some hidden neurons of a model make (see `strategies.neurons`).
 
 The smaller network computes what the full one computes with all other neurons at zero: group norms count them
 as zeros (`PartialGroupNorm`). Federated Dropout (Caldas et al., arXiv 1812.07210) and HeteroFL (Diao et al.,
@@ -11,100 +7,18 @@ arXiv 2010.01264) extract networks in the same way.
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from strategies.errors import BadInput
+from strategies.neurons import Group, Slot
 from strategies.wire import Layout
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A dimension of a tensor along which a group's neurons lie, each over `repeat` entries in a row."""
-
-    name: str
-    dim: int
-    repeat: int = 1
-
-
-@dataclass(frozen=True)
-class Group:
-    """The neurons of one hidden layer.
-
-    Parameters
-    ----------
-    name
-        Of the layer that computes them.
-    size
-        How many there are.
-    slots
-        Where they lie. The first is the weights from the layer before; those of dimension 0 are the neuron's
-        own, the others lead into the layer after.
-    """
-
-    name: str
-    size: int
-    slots: tuple[Slot, ...]
-
 
 Kept = tuple[tuple[int, ...], ...]
 """For each group the neurons that are kept, in ascending order, at least one."""
-
-
-def hidden_groups(model: nn.Module) -> tuple[Group, ...]:
-    """Return the hidden layers of a model, in the order of the computation.
-
-    Raises
-    ------
-    BadInput
-        If the model is neither a chain of layers nor made of residual blocks.
-    """
-    groups = _of_chain(model) if isinstance(model, nn.Sequential) else _of_blocks(model)
-    if not groups:
-        raise BadInput(
-            f"model.name: {type(model).__name__} has no hidden layer that can be pruned; "
-            "mlp, cnn and resnet18 have"
-        )
-    return groups
-
-
-def _of_chain(model: nn.Sequential) -> tuple[Group, ...]:
-    groups: list[Group] = []
-    for name, layer in model.named_children():
-        if isinstance(layer, nn.Linear | nn.Conv2d):
-            if groups:
-                inputs = layer.weight.shape[1]
-                groups[-1] = _with(groups[-1], Slot(f"{name}.weight", 1, inputs // groups[-1].size))
-            groups.append(Group(name, layer.weight.shape[0], _own(name, layer)))
-        elif isinstance(layer, nn.GroupNorm) and groups:
-            groups[-1] = _with(groups[-1], *_own(name, layer))
-        elif list(layer.parameters()):
-            raise BadInput(f"model.name: layer '{name}' ({type(layer).__name__}) cannot be pruned")
-    return tuple(groups[:-1])
-
-
-def _of_blocks(model: nn.Module) -> tuple[Group, ...]:
-    groups = []
-    for name, block in model.named_modules():
-        inner, norm, outer = (getattr(block, part, None) for part in ("conv1", "bn1", "conv2"))
-        if isinstance(inner, nn.Conv2d) and isinstance(norm, nn.GroupNorm) and isinstance(outer, nn.Conv2d):
-            after = Slot(f"{name}.conv2.weight", 1)
-            slots = (*_own(f"{name}.conv1", inner), *_own(f"{name}.bn1", norm), after)
-            groups.append(Group(f"{name}.conv1", inner.out_channels, slots))
-    return tuple(groups)
-
-
-def _own(name: str, layer: nn.Module) -> tuple[Slot, ...]:
-    return tuple(Slot(f"{name}.{key}", 0) for key, _ in layer.named_parameters())
-
-
-def _with(group: Group, *slots: Slot) -> Group:
-    return Group(group.name, group.size, (*group.slots, *slots))
 
 
 def keep_count(keep: float, size: int) -> int:
@@ -225,13 +139,6 @@ def _rename_sizes(layer: nn.Module) -> None:
         layer.out_features, layer.in_features = layer.weight.shape
     elif isinstance(layer, nn.Conv2d):
         layer.out_channels, layer.in_channels = layer.weight.shape[:2]
-
-
-def neuron_scores(scores: Mapping[str, Tensor], group: Group) -> Tensor:
-    """Return Σ of an entry's scores over each neuron's weights from the layer before and its bias, [size]."""
-    layer = group.name + "."
-    own = [slot.name for slot in group.slots if slot.dim == 0 and slot.name.startswith(layer)]
-    return torch.stack([scores[name].reshape(group.size, -1).double().sum(dim=1) for name in own]).sum(dim=0)
 
 
 def top_neurons(scores: Tensor, count: int) -> tuple[int, ...]:

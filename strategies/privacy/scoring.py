@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from strategies.errors import LetheError
 from strategies.examples import Examples
 from strategies.fisher import squared_gradients
+from strategies.neurons import Group, neuron_scores
 from strategies.privacy.accounting import Spend
 from strategies.privacy.noise import Randomness, clipped, noised
 from strategies.pruned_settings import PrunedSettings
-from strategies.subnetwork import Group, neuron_scores
 
 
 @dataclass(frozen=True)

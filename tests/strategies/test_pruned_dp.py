@@ -14,12 +14,13 @@ from strategies.cohort import Cohort
 from strategies.errors import LetheError
 from strategies.examples import Examples
 from strategies.fisher import fisher_scores
+from strategies.neurons import hidden_groups
 from strategies.privacy.settings import PrivacySettings
 from strategies.pruned_dp import Pruning
 from strategies.rounds import RoundResult, Start, TrainingPlan, train
 from strategies.seeds import torch_generator
 from strategies.settings import SelectionSettings, StrategySettings
-from strategies.subnetwork import block_index, hidden_groups, pack_kept, subnetwork, unpack_kept
+from strategies.subnetwork import block_index, pack_kept, subnetwork, unpack_kept
 from tests.strategies.fakes import Answer, FakeGrid, raises
 
 PRUNED = StrategySettings(name="pruned-dp", score="random", refresh=2)

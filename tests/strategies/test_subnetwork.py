@@ -11,14 +11,12 @@ from torch import Tensor, nn
 from app.models import build_model
 from app.settings import ModelSettings
 from strategies.errors import BadInput
+from strategies.neurons import Group, hidden_groups, neuron_scores
 from strategies.seeds import torch_generator
 from strategies.subnetwork import (
-    Group,
     Kept,
     block_index,
-    hidden_groups,
     keep_count,
-    neuron_scores,
     pack_kept,
     subnetwork,
     top_neurons,
@@ -115,14 +113,29 @@ def test_with_everything_kept_it_is_the_model(name: Name) -> None:
     assert [type(layer) for layer in whole.modules()] == [type(layer) for layer in model.modules()]
 
 
-def test_inputs_outputs_and_the_residual_stream_stay_whole() -> None:
+def test_inputs_and_outputs_stay_whole_and_a_stream_is_cut_alike_all_along() -> None:
+    """⌈0.4 · 64⌉ = 26, ⌈0.4 · 128⌉ = 52, ⌈0.4 · 512⌉ = 205 channels, inside the blocks and past them."""
     model = model_of("resnet18")
     groups = hidden_groups(model)
-    assert [group.name for group in groups] == [f"layer{i}.{j}.conv1" for i in range(1, 5) for j in range(2)]
+    inner = [f"layer{i}.{j}.conv1" for i in range(1, 5) for j in range(2)]
+    streams = ["conv1", *(f"layer{i}.0.downsample.0" for i in (2, 3, 4))]
+    assert [group.name for group in groups] == inner + streams
     shapes = dict(zip(*_names_and_shapes(model, groups), strict=True))
-    assert shapes["fc.weight"] == (3, 512)
-    assert shapes["layer2.0.downsample.0.weight"] == (128, 64, 1, 1)
-    assert shapes["layer1.0.conv1.weight"] == (keep_count(0.4, 64), 64, 3, 3)
+    assert shapes["conv1.weight"] == (26, 1, 3, 3)
+    assert shapes["layer1.0.conv1.weight"] == shapes["layer1.1.conv2.weight"] == (26, 26, 3, 3)
+    assert shapes["layer2.0.conv1.weight"] == (52, 26, 3, 3)
+    assert shapes["layer2.0.downsample.0.weight"] == (52, 26, 1, 1)
+    assert shapes["layer2.1.bn2.weight"] == shapes["layer2.0.downsample.1.bias"] == (52,)
+    assert shapes["fc.weight"] == (3, 205)
+    assert shapes["fc.bias"] == (3,)
+
+
+def test_a_channel_of_a_stream_scores_by_all_layers_that_write_to_it() -> None:
+    """With every entry's score 1, the second stage's: 3×3 of 128 inner channels twice, and 64 projected."""
+    model = model_of("resnet18")
+    scores = {name: torch.ones_like(p) for name, p in model.named_parameters()}
+    second = next(group for group in hidden_groups(model) if group.name == "layer2.0.downsample.0")
+    assert neuron_scores(scores, second).tolist() == [64 + 2 * 9 * 128] * 128
 
 
 def _names_and_shapes(

@@ -14,6 +14,7 @@ from strategies import pruned_dp, wire
 from strategies.errors import LetheError
 from strategies.examples import Examples
 from strategies.local_training import ClientJob, LocalResult
+from strategies.neurons import hidden_groups
 from strategies.privacy.accounting import ORDERS, Spend, epsilon_of, solve_noise
 from strategies.privacy.client import BudgetSpent, ClientPrivacy, train_privately
 from strategies.privacy.ledger import read_account
@@ -22,7 +23,7 @@ from strategies.privacy.scoring import PrivateScorer, Scoring, clipped_total, ex
 from strategies.privacy.settings import PrivacySettings
 from strategies.seeds import torch_generator
 from strategies.settings import StrategySettings, TrainSettings
-from strategies.subnetwork import block_index, hidden_groups, top_neurons, unpack_kept
+from strategies.subnetwork import block_index, top_neurons, unpack_kept
 
 SEEDED = Randomness(secret=False)
 DELTA = 1e-3

@@ -12,11 +12,12 @@ from app.settings import ModelSettings
 from strategies.errors import BadInput
 from strategies.examples import Examples
 from strategies.local_training import local_train
+from strategies.neurons import hidden_groups
 from strategies.privacy.noise import Randomness, clipped, noised
 from strategies.privacy.training import PrivateTrainer, poisson_batches
 from strategies.seeds import torch_generator
 from strategies.settings import TrainSettings
-from strategies.subnetwork import hidden_groups, subnetwork
+from strategies.subnetwork import subnetwork
 from strategies.wire import Layout
 
 ONE_STEP = TrainSettings(local_steps=1, batch_size=64, momentum=0.0, learning_rate=1.0)
