@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 from flwr.common.config import flatten_dict, fuse_dicts
-from hypothesis import assume, given, strategies as st
+from hypothesis import HealthCheck, assume, given, settings, strategies as st
 from pydantic import ValidationError
 
 from app.config import RunConfig, default_values, known_fields
@@ -205,7 +205,11 @@ def test_every_shipped_config_parses() -> None:
 
 # properties
 
+UNHURRIED = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+"""A config has some 150 keys to draw; on a busy machine that takes long."""
 
+
+@UNHURRIED
 @given(flat_configs())
 def test_to_flat_undoes_from_flat(flat: dict[str, Scalar]) -> None:
     again = RunConfig.from_flat(flat).to_flat()
@@ -213,6 +217,7 @@ def test_to_flat_undoes_from_flat(flat: dict[str, Scalar]) -> None:
     assert all(isinstance(value, int | float | str) for value in again.values())
 
 
+@UNHURRIED
 @given(flat_configs())
 def test_toml_is_read_back(tmp_path_factory: pytest.TempPathFactory, flat: dict[str, Scalar]) -> None:
     config = RunConfig.from_flat(flat)
