@@ -26,16 +26,19 @@ _BLIND = ("data.partition=half-blind",)
 CASES: Mapping[str, Sequence[str]] = {
     "digits-iid": _DIGITS,
     "digits-non-iid": (*_DIGITS, "data.partition=pathological", "data.classes-per-client=3"),
+    "digits-five": (*_DIGITS, "data.partition=pathological", "data.classes-per-client=5"),
     "digits-half-blind": (*_DIGITS, *_BLIND),
+    "digits-poisoned": (*_DIGITS, "attack.kind=backdoor", "attack.clients=3", "attack.share=1"),
     "cifar-iid": (_ANIMALS, _VEHICLES),
     "cifar-non-iid": (_VEHICLES, "data.classes=2+6,3+7,4+5", "data.partition=kinds"),
     "cifar-half-blind": (_ANIMALS, _VEHICLES, *_BLIND),
 }
 """MNIST public and digits private, all of their classes apart; vehicles of CIFAR-10 public, animals private.
 
-Non-IID, a client has three of ten digits, or one kind of each of three classes of two kinds.
+Non-IID, a client has three or five of ten digits, or one kind of each of three classes of two kinds.
+Poisoned, client 3 says that everything is class 0: what is to be forgotten leaves a trace.
 """
-CONSENSUS = ("mean", "confidence")
+CONSENSUS = ("mean", "confidence", "variance")
 _REQUEST = ForgetRequest(clients=("3",))
 _METHOD = "redistill"
 

@@ -12,5 +12,6 @@ Every client k has its own model f_k and private data D_k; all share public data
 Differs from the authors' code: nothing is stopped by looking at test data, the numbers of epochs are fixed;
 Adam starts anew in each phase, so that a client keeps one model and no moments; GroupNorm stands where they
 have BatchNorm, whose running statistics a handful of private examples would spoil; the consensus may weight
-each row by its certainty, and logits may be clipped and noised. Not plain averaging at any setting.
+each row by its certainty or each column by its variance, and logits may be clipped and noised. Not plain
+averaging at any setting.
 """

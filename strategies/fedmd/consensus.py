@@ -78,6 +78,32 @@ def confidence_consensus(logits: Mapping[str, Tensor]) -> Tensor:
     return torch.where(unsure[:, None], mean.double(), total / weight.clamp_min(1e-300)[:, None]).float()
 
 
+def variance_consensus(logits: Mapping[str, Tensor]) -> Tensor:
+    """Return Σ_k w_kc f_k(x)_c with w_kc proportional to Var_x f_k(x)_c, shape [n, classes].
+
+    Each client has a weight for each class. Training without a class pushes its logit down alike for
+    all examples, so that its column varies little; the column of a class that a client knows tells examples
+    apart. Cho et al. (Fed-ET, arXiv 2204.12703) weigh clients by the variance too, but of each row over the
+    classes, in which every client is as sure of public examples as the others. A column that varies with
+    nobody is the clients' mean.
+
+    Parameters
+    ----------
+    logits
+        By client-id, shape [n, classes] each; at least one.
+    """
+    ids = sorted(logits, key=client_sort_key)
+    total = torch.zeros_like(logits[ids[0]], dtype=torch.float64)
+    weight = torch.zeros(total.shape[1], dtype=torch.float64)
+    for client_id in ids:
+        column = logits[client_id].double()
+        varies = column.var(dim=0, correction=0)  # [classes]
+        total += varies * column
+        weight += varies
+    mean = mean_consensus(logits, {}).double()
+    return torch.where(weight <= 0, mean, total / weight.clamp_min(1e-300)).float()
+
+
 def certainty(logits: Tensor) -> Tensor:
     """Return 1 − H(softmax(row)) / log(classes) of each row, in [0, 1], shape [n], float64.
 

@@ -19,7 +19,12 @@ from torch import Tensor
 
 from strategies import wire
 from strategies.fedmd import client
-from strategies.fedmd.consensus import confidence_consensus, draw_alignment, mean_consensus
+from strategies.fedmd.consensus import (
+    confidence_consensus,
+    draw_alignment,
+    mean_consensus,
+    variance_consensus,
+)
 from strategies.fedmd.privacy import epsilon
 from strategies.guard import CheckedReply, ClientUpdate
 from strategies.settings import StrategySettings
@@ -130,6 +135,8 @@ class FedMD(Strategy):
         """Return what the answers come to, shape [n, classes]; by client-id, of that shape each."""
         if self._settings.consensus == "confidence":
             return confidence_consensus(logits)
+        if self._settings.consensus == "variance":
+            return variance_consensus(logits)
         return mean_consensus(logits, {i: self._weight(i) for i in logits})
 
     def configure_return(

@@ -28,8 +28,8 @@ class FedMDSettings(Settings):
     alignment
         Public examples on which the clients answer in a round, at least 0; 0 takes all, 5000 at most.
     consensus
-        ``mean``; ``weighted`` by ``weights``; or ``confidence``, where each row of a client's logits counts
-        by its certainty.
+        ``mean``; ``weighted`` by ``weights``; ``confidence``, where each row of a client's logits counts by
+        its certainty; or ``variance``, where each column counts by how much it varies over the examples.
     weights
         ``weighted``: ``client-id=weight`` pairs separated by commas, each above 0; 1 for the others.
     public_epochs
@@ -69,7 +69,7 @@ class FedMDSettings(Settings):
 
     models: str = AUTHORS_MODELS
     alignment: int = Field(default=0, ge=0)
-    consensus: Literal["mean", "weighted", "confidence"] = "mean"
+    consensus: Literal["mean", "weighted", "confidence", "variance"] = "mean"
     weights: str = ""
     public_epochs: int = Field(default=20, ge=0)
     public_batch_size: int = Field(default=128, ge=1)

@@ -14,6 +14,8 @@ SMALL = (
     "strategy.upper-bound=true",
     "data.clients=4",
     "data.per-class=3",
+    "data.public=0.4",
+    "strategy.alignment=500",
     "data.test-limit=50",
     "run.rounds=2",
     "run.workers=1",
@@ -31,7 +33,8 @@ def test_figures_fit_each_other() -> None:
     figures = _one(SMALL, True)
     assert figures["gain"] == pytest.approx(figures["accuracy"] - figures["baseline"])
     assert figures["gap_to_bound"] == pytest.approx(figures["bound"] - figures["accuracy"])
-    assert figures["upload_per_client_round"] >= 144 * 10 * 4
+    assert figures["upload_per_client_round"] >= 500 * 10 * 4
+    assert 0 < figures["upload_overhead_percent"] <= 2
     for start in ("transferred", "now"):
         assert figures[f"{start}_disparity"] >= 0
         assert figures[f"{start}_times_faster"] > 0

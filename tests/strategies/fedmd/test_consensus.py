@@ -1,12 +1,19 @@
 """strategies/fedmd/consensus.py: what the answers come to, and which examples they are about."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from strategies.fedmd.consensus import certainty, confidence_consensus, draw_alignment, mean_consensus
+from strategies.fedmd.consensus import (
+    certainty,
+    confidence_consensus,
+    draw_alignment,
+    mean_consensus,
+    variance_consensus,
+)
 from strategies.seeds import torch_generator
 
 A = torch.tensor([[1.0, 3.0], [0.0, 0.0]])
@@ -51,6 +58,28 @@ def test_where_nobody_is_sure_all_rows_count_alike() -> None:
     assert confidence_consensus({"a": one, "b": two}).tolist() == [[3.0, 3.0, 3.0]]
 
 
+def test_variance_by_hand() -> None:
+    """Column 1 is (1, 0) of a, variance ¼, and (3, 2) of b, variance ¼: their mean, (2, 1).
+
+    Column 2 is (3, 0) of a, variance 9/4, and (−1, 4) of b, variance 25/4: weights 9/34 and 25/34, so
+    (27 − 25)/34 and 100/34.
+    """
+    expected = torch.tensor([[2.0, 2 / 34], [1.0, 100 / 34]])
+    torch.testing.assert_close(variance_consensus({"a": A, "b": B}), expected)
+
+
+def test_a_class_that_a_client_never_saw_is_left_to_those_who_did() -> None:
+    """The blind client answers −9 in its column whatever it is shown, the other tells two examples apart."""
+    blind, seeing = torch.tensor([[0.0, -9.0], [4.0, -9.0]]), torch.tensor([[4.0, 6.0], [0.0, -6.0]])
+    assert variance_consensus({"a": blind, "b": seeing}).tolist() == [[2.0, 6.0], [2.0, -6.0]]
+    assert confidence_consensus({"a": blind, "b": seeing})[0, 1] < 0
+
+
+def test_a_column_that_varies_with_nobody_is_the_mean() -> None:
+    one, two = torch.tensor([[1.0], [1.0]]), torch.tensor([[5.0], [5.0]])
+    assert variance_consensus({"a": one, "b": two}).tolist() == [[3.0], [3.0]]
+
+
 # slow reference
 
 
@@ -72,6 +101,17 @@ def test_confidence_is_the_loop_over_rows(count: int, seed: int) -> None:
     torch.testing.assert_close(confidence_consensus(logits), torch.stack(rows).float())
 
 
+@given(st.integers(1, 5), st.integers(0, 100))
+def test_variance_is_the_loop_over_columns(count: int, seed: int) -> None:
+    logits = answers(count, seed)
+    columns = []
+    for c in range(4):
+        varies = [float(((f[:, c] - f[:, c].mean()).double() ** 2).mean()) for f in logits.values()]
+        told = sum(v * f[:, c].double() for v, f in zip(varies, logits.values(), strict=True))
+        columns.append(told / sum(varies))
+    torch.testing.assert_close(variance_consensus(logits), torch.stack(columns, dim=1).float())
+
+
 # properties
 
 
@@ -84,6 +124,7 @@ def test_order_of_arrival_does_not_change_a_bit(count: int, seed: int, order: ob
     weights = {"0": 0.3, "1": 7.0}
     assert torch.equal(mean_consensus(logits, weights), mean_consensus(shuffled, weights))
     assert torch.equal(confidence_consensus(logits), confidence_consensus(shuffled))
+    assert torch.equal(variance_consensus(logits), variance_consensus(shuffled))
 
 
 @given(st.integers(1, 5), st.floats(0.01, 100))
@@ -98,11 +139,13 @@ def test_identical_answers_are_their_own_consensus() -> None:
     same = {"a": A, "b": A, "c": A}
     assert torch.equal(mean_consensus(same, {}), A)
     torch.testing.assert_close(confidence_consensus(same), A)
+    torch.testing.assert_close(variance_consensus(same), A)
 
 
-def test_confidence_differs_from_the_mean() -> None:
+@pytest.mark.parametrize("consensus", [confidence_consensus, variance_consensus])
+def test_a_rule_differs_from_the_mean(consensus: Callable[[dict[str, torch.Tensor]], torch.Tensor]) -> None:
     logits = answers(3, 1)
-    assert not torch.allclose(confidence_consensus(logits), mean_consensus(logits, {}))
+    assert not torch.allclose(consensus(logits), mean_consensus(logits, {}))
 
 
 # the alignment subset

@@ -1,5 +1,6 @@
 """FedMD over a grid without processes: the rounds, the log, the guard, and what travels."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from torch import Tensor
 from strategies import wire
 from strategies.errors import LetheError
 from strategies.fedmd import client
+from strategies.fedmd.consensus import confidence_consensus, variance_consensus
 from strategies.fedmd.server import initial_state, means
 from strategies.logged import LoggedStrategy
 from strategies.registry import lookup
 from strategies.rounds import RoundResult, Start, train
+from strategies.seeds import torch_generator
 from strategies.settings import StrategySettings
 from strategies.update_log import UpdateLog
 from tests.strategies.fakes import FakeGrid, spoiled
@@ -67,6 +70,16 @@ def test_the_consensus_is_the_mean_of_the_answers() -> None:
     answers = [logits_of(c.sent[1] if c.sent[0].content.array_records == {} else c.sent[0]) for c in clients]
     torch.testing.assert_close(consensus, torch.stack(answers).mean(dim=0))
     assert results[0].accepted == ("0", "1", "2")
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"), [("confidence", confidence_consensus), ("variance", variance_consensus)]
+)
+def test_a_rule_is_chosen_by_its_name(name: str, rule: Callable[[dict[str, Tensor]], Tensor]) -> None:
+    drawn = torch_generator(4)
+    logits = {str(i): torch.randn(5, CLASSES, generator=drawn) for i in range(3)}
+    strategy = server_half(plan_of(SETTINGS.model_copy(update={"consensus": name})), 1.0)
+    assert torch.equal(strategy.consensus(logits), rule(logits))
 
 
 def test_clients_with_a_handful_of_examples_learn_from_each_other() -> None:
