@@ -31,6 +31,7 @@ from benchmarks.central import (
     timed,
 )
 from benchmarks.jobs import machine
+from benchmarks.kept import Kept
 from strategies.errors import BadInput
 from strategies.examples import Examples
 from strategies.settings import split_list
@@ -84,6 +85,13 @@ class Work:
         }
         return replace(self, **changed[method])
 
+    def tuned(self, chosen: Mapping[str, float]) -> "Work":
+        """Return the same with the values chosen for each method, in their order."""
+        work = self
+        for method, value in chosen.items():
+            work = work.having(method, value)
+        return work
+
 
 def run(  # noqa: PLR0913  # a parameter per option
     observer: Observer | None = None,
@@ -107,6 +115,7 @@ def run(  # noqa: PLR0913  # a parameter per option
     sparsity: float = 0.95,
     seeds: int = 3,
     search_seed: int = 1_000,
+    keep: str = "",
     overrides: str = "model.width=16 model.hidden=128",
 ) -> dict[str, Any]:
     """Return for each kind of request, dense and sparse, the rates of every method and its disparity.
@@ -141,6 +150,9 @@ def run(  # noqa: PLR0913  # a parameter per option
         Number of seeds, from 0.
     search_seed
         Seed on which step sizes, penalties, lengths and variances are chosen from those given.
+    keep
+        Folder in which the choice and each seed's results are kept, so that a call goes on where another
+        stopped. Empty: nothing is kept.
     overrides
         Further keys of the run config, as ``section.key=value`` with blanks between them.
 
@@ -167,18 +179,20 @@ def run(  # noqa: PLR0913  # a parameter per option
     sizes = (train_examples, test_examples)
     keys = config_keys(data_file, data_name, data_root, sizes, model, overrides)
     grid = {method: numbers(options[name]) for method, name in SEARCHED.items()}
-    chosen = {
-        contest.name: contest.searched(work, grid, observer)
-        for contest in contests(Holder.of(keys, search_seed), work, sparsity, curvature_examples, observer)
-    }
-    found: dict[str, list[Table]] = {}
-    for seed in range(seeds):
-        for contest in contests(Holder.of(keys, seed), work, sparsity, curvature_examples, observer):
-            tuned = work
-            for method, value in chosen[contest.name].items():
-                tuned = tuned.having(method, value)
-            found.setdefault(contest.name, []).append(contest.table(tuned, observer))
-    rows = {title: pooled(tables, "model") for title, tables in found.items()}
+
+    def held(seed: int) -> Iterator[Contest]:
+        return contests(Holder.of(keys, seed), work, sparsity, curvature_examples, observer)
+
+    def search() -> dict[str, dict[str, float]]:
+        return {contest.name: contest.searched(work, grid, observer) for contest in held(search_seed)}
+
+    def measure(seed: int) -> dict[str, Table]:
+        return {each.name: each.table(work.tuned(chosen[each.name]), observer) for each in held(seed)}
+
+    with Kept.under(keep, {name: options[name] for name in options if name not in {"seeds", "keep"}}) as kept:
+        chosen = kept.piece("chosen", search)
+        tables = [kept.piece(f"seed {seed}", partial(measure, seed)) for seed in range(seeds)]
+    rows = {title: pooled([table[title] for table in tables], "model") for title in chosen}
     return {"machine": machine(), "settings": options, "chosen": chosen, **rows}
 
 
@@ -320,8 +334,8 @@ class Contest:
     def _row(self, made: Timed) -> dict[str, float]:
         measured = self._rates(made.model)
         row = {**measured, "disparity": self._disparity(measured), "seconds": made.seconds}
-        speed = self.retrained.seconds / made.seconds if made.seconds else float("nan")
-        return {**row, "times faster": speed}
+        speed = {"times faster": self.retrained.seconds / made.seconds} if made.seconds else {}
+        return {**row, **speed}
 
     def _rates(self, model: nn.Module) -> dict[str, float]:
         return rates(model, self.split, self.holder.seed)

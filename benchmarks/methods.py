@@ -96,7 +96,7 @@ def run(  # noqa: PLR0913  # a parameter per option
     clients, titles = split_list(str(sequence)), {float(s): _title(float(s)) for s in _listed(sparsities)}
     size = [f"data.name={data_name}", f"data.root={data_root}", f"data.train-limit={train_examples}"]
     keys = [*_RUN, *size, f"run.rounds={rounds}", *str(overrides).split()]
-    same = {"keys": keys, "methods": methods, "sequence": str(sequence)}
+    same = {"keys": keys, "methods": methods}
     results: dict[str, Any] = {"machine": machine(), "settings": options}
     steps: list[dict[str, Any]] = []
     numbers = range(first_seed, first_seed + seeds)
@@ -185,7 +185,7 @@ class Study:
     def sequence(self, clients: Sequence[str]) -> list[dict[str, Any]]:
         """Forget clients one after another by the default method; return each one's `Step` as a mapping."""
         found: list[dict[str, Any]] = self.kept.piece(
-            self._name("sequence"),
+            self._name(f"clients {' '.join(clients)}"),
             lambda: [
                 {"client": client, **asdict(step)}
                 for client, step in zip(clients, disparities(self._opened(), clients), strict=True)

@@ -36,6 +36,9 @@ from unlearning.central.inverse import woodfisher_product
 from unlearning.central.masks import Masks, flat_mask
 from unlearning.central.parameters import moved
 
+FINER_LENGTHS = 7
+"""Lengths that are tried between two others."""
+
 
 class InfluenceSettings(Settings):
     """The influence step and the search for its length.
@@ -50,7 +53,7 @@ class InfluenceSettings(Settings):
     block_size : int
         Rows of gradients that one update of F⁻¹ takes in; it changes the result by rounding only.
     alphas : tuple of float
-        Lengths to try, each above 0; the paper searches 1 to 20, sparse models need less.
+        Lengths to try first, each above 0; the paper searches 1 to 20, sparse models need less.
     max_retain_drop : float
         Percentage points of accuracy on D_r that a length may cost, at least 0.
     """
@@ -139,7 +142,7 @@ class InfluenceResult:
     alpha
         The length taken; 0.0, with the model unchanged, where every trial cost too much on D_r.
     trials
-        What was tried, α = 0 first.
+        What was tried, in that order, α = 0 first.
     """
 
     model: nn.Module
@@ -167,10 +170,44 @@ def choose_alpha(trials: Sequence[AlphaTrial], max_retain_drop: float) -> float:
     return max(bearable, key=lambda t: (t.forget_loss, -t.alpha)).alpha
 
 
+def finer_alphas(trials: Sequence[AlphaTrial], max_retain_drop: float) -> tuple[float, ...]:
+    """Return lengths between the one that would be chosen and the next longer one that was tried.
+
+    A step that is too long destroys everything, and one a little shorter than D_r can bear may forget only
+    half: what is bearable is bracketed first and then looked at closely.
+
+    Parameters
+    ----------
+    trials, max_retain_drop
+        As in `choose_alpha`.
+
+    Returns
+    -------
+    tuple of float
+        Ascending; below the shortest length, which is halved again and again, where not even that was chosen;
+        empty where the longest was.
+
+    Examples
+    --------
+    >>> finer_alphas([AlphaTrial(0, 99, 0.1), AlphaTrial(1, 98, 1), AlphaTrial(9, 20, 9)], 2)
+    (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
+    >>> finer_alphas([AlphaTrial(0, 99, 0.1), AlphaTrial(1, 20, 9)], 2)[-3:]
+    (0.125, 0.25, 0.5)
+    """
+    chosen = choose_alpha(trials, max_retain_drop)
+    longer = [trial.alpha for trial in trials if trial.alpha > chosen]
+    if not longer:
+        return ()
+    upper, steps = min(longer), range(1, FINER_LENGTHS + 1)
+    if chosen == 0:
+        return tuple(upper / 2**k for k in reversed(steps))
+    return tuple(chosen + (upper - chosen) * k / (FINER_LENGTHS + 1) for k in steps)
+
+
 def search_alpha(
     model: nn.Module, direction: Tensor, retain: Examples, forget: Examples, settings: InfluenceSettings
 ) -> InfluenceResult:
-    """Try each length of the step and take the one that forgets most within the allowed cost on D_r.
+    """Try each length of the step, then some around the best; take the one that forgets most at a fair cost.
 
     Test data play no part: a length chosen on them would flatter every accuracy reported on them.
 
@@ -185,11 +222,14 @@ def search_alpha(
     settings
         Lengths and the allowed cost.
     """
-    trials = []
-    for alpha in (0.0, *settings.alphas):
+
+    def tried(alpha: float) -> AlphaTrial:
         candidate = moved(model, alpha * direction)
         on_retain, on_forget = evaluate(candidate, retain), evaluate(candidate, forget)
-        trials.append(AlphaTrial(alpha, on_retain.accuracy, on_forget.loss))
+        return AlphaTrial(alpha, on_retain.accuracy, on_forget.loss)
+
+    trials = [tried(alpha) for alpha in (0.0, *settings.alphas)]
+    trials += [tried(alpha) for alpha in finer_alphas(trials, settings.max_retain_drop)]
     alpha = choose_alpha(trials, settings.max_retain_drop)
     return InfluenceResult(moved(model, alpha * direction), alpha, tuple(trials))
 

@@ -4,7 +4,8 @@ A combination of two published methods, made for this project:
 
 1. M' as in `fast_fedul` (Huynh et al., arXiv 2405.18040), but with a smaller α than that method's own: what
    is left of the client after the subtraction grows with α, and accuracy need not be saved here, as it comes
-   back in the second step.
+   back in the second step. Of an update in the first of T rounds about (1 − α)^T is subtracted, so a fixed α
+   would leave more of the client the longer the run was; here α = 0.3 / T.
 2. Distillation as in `distill` (Wu, Zhu, Mitra, arXiv 2201.09441) on the server's own inputs X: one pass of
    the whole model at half the step size, then passes of the head alone, the layers from the first linear one
    on, with the features z of the body computed once:
@@ -34,8 +35,8 @@ from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
 from unlearning.methods.distill import DistillSettings, distil, labelled
 from unlearning.settings import method_settings
 
-CAUTIOUS_ALPHA = 0.04
-"""α of the start, where the section ``forget`` names none."""
+CAUTION = 0.3
+"""α of the start times the rounds of the run, where the section ``forget`` names no α."""
 
 
 class FastDistillSettings(DistillSettings):
@@ -55,6 +56,17 @@ class FastDistillSettings(DistillSettings):
         """The same for the pass of the whole model."""
         changed = {"epochs": min(1, self.epochs), "learning_rate": self.learning_rate / 2}
         return self.model_copy(update=changed)
+
+
+def cautious_alpha(rounds: int) -> float:
+    """Return the α of the start for a run of so many rounds, at least 1.
+
+    Examples
+    --------
+    >>> cautious_alpha(30)
+    0.01
+    """
+    return CAUTION / rounds
 
 
 def head_of(model: nn.Module) -> tuple[nn.Module, nn.Module]:
@@ -108,7 +120,7 @@ def distilled_fast(job: ForgetJob) -> Outcome:
     run, public = job.run, job.run.public
     if public is None:
         raise RuntimeError("needs were not checked")
-    start = fast_fedul.subtracted(job, own_alpha=CAUTIOUS_ALPHA)
+    start = fast_fedul.subtracted(job, own_alpha=cautious_alpha(run.plan.rounds))
     if torch.equal(start.flat, run.final):
         return start
     settings, notes = labelled(method_settings(FastDistillSettings, job.settings), public)

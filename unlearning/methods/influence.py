@@ -10,11 +10,11 @@ Every sum over examples is a sum over clients of their sums, so the step is that
 place. F⁻¹v is taken by conjugate gradients, which need F only in products Fx: each is one visit to the
 clients that hold some of the N examples (see `unlearning.central.inverse`). α is the length, of those tried,
 that raises the loss on D_f most without costing too much accuracy on D_r; each client evaluates all lengths
-on its own data in one visit, and test data play no part.
+on its own data in one visit and, in a second one, some around the best. Test data play no part.
 
 Guarantee: none for networks; a first-order estimate of the minimum without D_f. A sum over few examples shows
 the server much of them. Needs: every client online, those that hold D_f included; one that falls silent after
-the first visit ends the work. Cost: two visits to every client and one per product, some dozens.
+the first visit ends the work. Cost: three visits to every client and one per product, some dozens.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -33,7 +33,13 @@ from strategies.errors import LetheError
 from strategies.evaluation import predict_logits
 from strategies.examples import Examples
 from unlearning.central.gradients import ExampleSum, gradient_sum
-from unlearning.central.influence import AlphaTrial, InfluenceSettings, choose_alpha, influence_vector
+from unlearning.central.influence import (
+    AlphaTrial,
+    InfluenceSettings,
+    choose_alpha,
+    finer_alphas,
+    influence_vector,
+)
 from unlearning.central.inverse import conjugate_gradient_product, fisher_product_sum
 from unlearning.central.parameters import moved
 from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Method, Needs, Outcome
@@ -243,6 +249,14 @@ def direction(clients: Clients, sums: Sums, settings: InfluenceSettings) -> tupl
     return step, products
 
 
+def search(clients: Clients, step: Tensor, settings: InfluenceSettings) -> tuple[list[AlphaTrial], Sums]:
+    """Return what each length of the step does, 0 first, and the answers to the first visit."""
+    trials, answers = try_lengths(clients, step, settings.alphas)
+    if finer := finer_alphas(trials, settings.max_retain_drop):
+        trials += try_lengths(clients.only(answers), step, finer)[0][1:]
+    return trials, answers
+
+
 def try_lengths(clients: Clients, step: Tensor, alphas: Sequence[float]) -> tuple[list[AlphaTrial], Sums]:
     """Return what each length of the step does to the accuracy on D_r and the loss on D_f; 0 first."""
     answers = clients.sums(TRIALS, (RETAIN, FORGET), len(alphas) + 1, step, lambda _: {ALPHAS: list(alphas)})
@@ -267,7 +281,7 @@ def influenced(job: ForgetJob) -> Outcome:
     sums = clients.sums(GRADIENTS, (FORGET, RETAIN), job.run.layout.size)
     clients.require(sums, _holders(job))
     step, products = direction(clients, sums, settings)
-    trials, answers = try_lengths(clients, step, settings.alphas)
+    trials, answers = search(clients, step, settings)
     alpha = choose_alpha(trials, settings.max_retain_drop)
     flat = job.run.layout.flatten(moved(job.run.model(job.run.final), alpha * step).state_dict())
     notes = [
@@ -290,7 +304,7 @@ METHOD = Method(
     name="influence",
     summary="take the forgotten data out of the loss by one Newton-like step",
     guarantee="none for networks: a first-order estimate of the minimum without the forgotten data",
-    cost="two visits to every client, and one per product with the Fisher matrix, some dozens",
+    cost="three visits to every client, and one per product with the Fisher matrix, some dozens",
     serves=frozenset({"client", "class", "sample"}),
     refusal="",
     needs=lambda settings: Needs(remaining=True, forgotten=True),

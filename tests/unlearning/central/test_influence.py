@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given, strategies as st
+from hypothesis import given, settings as hypothesis_settings, strategies as st
 from torch import Tensor, nn
 
 from strategies.examples import Examples
@@ -14,6 +14,7 @@ from unlearning.central.influence import (
     AlphaTrial,
     InfluenceSettings,
     choose_alpha,
+    finer_alphas,
     influence,
     influence_direction,
     influence_vector,
@@ -83,6 +84,26 @@ def test_the_length_that_forgets_most_within_the_budget_is_chosen() -> None:
     assert choose_alpha(trials, max_retain_drop=0.5) == 0.0
 
 
+def test_lengths_around_the_best_are_tried_next() -> None:
+    """Chosen is 2, and 10 costs too much: sevenths between them; next to the longest there is nothing."""
+    zero, two = AlphaTrial(0.0, 99.0, 0.1), AlphaTrial(2.0, 98.0, 1.0)
+    ten = AlphaTrial(10.0, 50.0, 9.0)
+    assert finer_alphas([zero, two, ten], 2.0) == (3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0)
+    assert finer_alphas([zero, two], 2.0) == ()
+    assert finer_alphas([zero, ten], 2.0) == tuple(10.0 / 2**k for k in range(7, 0, -1))
+
+
+def test_the_search_finds_a_length_between_those_given(split: tuple[nn.Module, Examples, Examples]) -> None:
+    """Where the given lengths forget too little or destroy D_r, one in between is taken."""
+    model, retain, forget = split
+    direction = influence_direction(model, retain, forget, InfluenceSettings(damping=0.1), torch_generator(0))
+    coarse = InfluenceSettings(alphas=(1e-3, 1e6), max_retain_drop=2.0)
+    result = search_alpha(model, direction, retain, forget, coarse)
+    assert result.alpha == choose_alpha(result.trials, 2.0)
+    assert [t.alpha for t in result.trials[:3]] == [0.0, 1e-3, 1e6]
+    assert len(result.trials) == 10
+
+
 def test_of_equal_lengths_the_shorter_is_chosen() -> None:
     trials = [AlphaTrial(0.0, 99.0, 0.1), AlphaTrial(1.0, 99.0, 0.5), AlphaTrial(2.0, 99.0, 0.5)]
     assert choose_alpha(trials, 1.0) == 1.0
@@ -100,6 +121,7 @@ def test_a_broken_model_is_not_chosen() -> None:
 # against retraining, where the step is exact
 
 
+@hypothesis_settings(deadline=None)  # the first call imports torch.func
 @given(bits=st.lists(st.booleans(), min_size=32, max_size=32), num_forget=st.integers(1, 4))
 def test_the_step_is_retraining_for_ridge_regression(bits: list[bool], num_forget: int) -> None:
     """Unit residuals make the empirical Fisher matrix the Hessian, so one step is exact.
@@ -148,7 +170,7 @@ def test_every_length_is_tried_and_the_chosen_one_taken(split: tuple[nn.Module, 
     model, retain, forget = split
     direction = torch.zeros(len(flat_parameters(model)), dtype=torch.float64)
     result = search_alpha(model, direction, retain, forget, InfluenceSettings(alphas=(1.0, 3.0)))
-    assert [trial.alpha for trial in result.trials] == [0.0, 1.0, 3.0]
+    assert [trial.alpha for trial in result.trials] == [0.0, 1.0, 3.0, *(2.0**-k for k in range(7, 0, -1))]
     assert result.alpha == 0.0
     assert torch.equal(flat_parameters(result.model), flat_parameters(model))
 

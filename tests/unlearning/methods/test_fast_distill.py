@@ -18,7 +18,7 @@ from tests.unlearning.runs import Rounds, logged_run
 from unlearning.central.skew import SkewSettings, subtract_with_skew
 from unlearning.forgetting import forget
 from unlearning.methods.distill import DistillSettings, distil, distillation_loss
-from unlearning.methods.fast_distill import CAUTIOUS_ALPHA, features_of, head_of
+from unlearning.methods.fast_distill import cautious_alpha, features_of, head_of
 from unlearning.methods.fast_fedul import round_shares
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
@@ -27,6 +27,8 @@ from unlearning.settings import ForgetSettings
 REQUEST = ForgetRequest(clients=("b",))
 FIRST = 6 * 2 + 6  # Parameters of the body
 SIZE = FIRST + 3 * 6 + 3
+OWN_ALPHA = 0.15
+"""0.3 over the two rounds of the run."""
 
 
 def chain() -> nn.Module:
@@ -58,7 +60,7 @@ def test_the_body_is_distilled_in_one_pass_only(run: TrainedRun) -> None:
     )
     assert one[:FIRST].equal(five[:FIRST])
     assert not one[FIRST:].allclose(five[FIRST:])
-    assert not one[:FIRST].equal(started(run, CAUTIOUS_ALPHA)[:FIRST])
+    assert not one[:FIRST].equal(started(run, OWN_ALPHA)[:FIRST])
 
 
 def test_the_student_moves_towards_the_teacher(run: TrainedRun) -> None:
@@ -71,7 +73,7 @@ def test_the_student_moves_towards_the_teacher(run: TrainedRun) -> None:
 
     settings = ForgetSettings(epochs=20, hard_label_weight=0.0)
     after = forget(run, REQUEST, "fast-distill", settings).flat
-    assert distance(after) < 0.7 * distance(started(run, CAUTIOUS_ALPHA))
+    assert distance(after) < 0.7 * distance(started(run, OWN_ALPHA))
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3])
@@ -88,7 +90,13 @@ def test_each_method_has_its_own_alpha(run: TrainedRun) -> None:
     """Fast-FedUL keeps the paper's 0.07 where nothing is said."""
     assert forget(run, REQUEST, "fast-fedul", ForgetSettings()).flat.equal(started(run, 0.07))
     cautious = forget(run, REQUEST, "fast-distill", ForgetSettings(epochs=0)).flat
-    assert cautious.equal(started(run, CAUTIOUS_ALPHA))
+    assert cautious.equal(started(run, OWN_ALPHA))
+
+
+def test_the_cautious_alpha_leaves_the_same_of_a_client_however_long_the_run() -> None:
+    """(1 − 0.3/T)^T is 0.74 after many rounds; of two rounds, α is 0.15."""
+    assert cautious_alpha(2) == OWN_ALPHA
+    assert [(1 - cautious_alpha(t)) ** t for t in (15, 60)] == pytest.approx([0.74, 0.74], abs=0.005)
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "resnet18"])

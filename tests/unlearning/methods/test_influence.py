@@ -183,7 +183,7 @@ def test_only_clients_of_drawn_examples_are_asked_for_products(run: TrainedRun) 
     federation = Federation(DATA)
     result = served(run, federation, settings=SETTINGS.model_copy(update={"fisher_examples": 1}))
     counts = [sum(kind == wanted for kind, _ in federation.asked) for wanted in (GRADIENTS, PRODUCT, TRIALS)]
-    assert counts == [4, result.details["products"], 4]
+    assert counts == [4, result.details["products"], 8]
 
 
 def test_a_coarser_solution_takes_fewer_products(federation: Federation, run: TrainedRun) -> None:
