@@ -76,7 +76,8 @@ class DataSettings(Settings):
     Attributes
     ----------
     name
-        ``digits``, a data set of torchvision such as ``mnist``, ``npz:<file>`` or ``folder:<folder>``.
+        ``digits``, a data set of torchvision such as ``mnist``, ``synthetic:<alpha>,<beta>``, ``npz:<file>``
+        or ``folder:<folder>``.
     root
         Folder of torchvision's data sets; empty takes ``~/.lethe/data``.
     download
@@ -90,7 +91,8 @@ class DataSettings(Settings):
         Side in pixels that images are scaled to, public and test data as well; neutral 0: as they are.
     partition
         ``iid``, ``dirichlet``, ``shards``, ``pathological``; ``kinds``: one kind of each class of ``classes``
-        for a client; or ``half-blind``: every second client has no example of the second half of the classes.
+        for a client; ``half-blind``: every second client has no example of the second half of the classes; or
+        ``devices``: as the data came, which have them from devices.
     alpha
         ``dirichlet``: concentration, above 0; the larger, the closer to ``iid``.
     shards_per_client
@@ -125,7 +127,7 @@ class DataSettings(Settings):
     clients: int = Field(default=0, ge=0)
     classes: str = ""
     size: int = Field(default=0, ge=0)
-    partition: Literal["iid", "dirichlet", "shards", "pathological", "kinds", "half-blind"] = "iid"
+    partition: Literal["iid", "dirichlet", "shards", "pathological", "kinds", "half-blind", "devices"] = "iid"
     alpha: float = Field(default=0.5, gt=0)
     shards_per_client: int = Field(default=2, ge=1)
     classes_per_client: int = Field(default=2, ge=1)

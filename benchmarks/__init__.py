@@ -59,6 +59,18 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "privacy": _benchmark(
         "privacy", "Time private steps, count the bytes of parts, compare accuracy at equal ε, check ε."
     ),
+    "compression": _benchmark(
+        "compression", "Count the bytes to 97 % on MNIST, by codec, up and in both directions."
+    ),
+    "async": _benchmark(
+        "waiting", "Compare the simulated time to 97 % on MNIST with slow clients: FedBuff, FedAsync, FedAvg."
+    ),
+    "selection": _benchmark(
+        "selection", "Count the rounds to an accuracy on MNIST, Dirichlet 0.1, by how clients are chosen."
+    ),
+    "stragglers": _benchmark(
+        "stragglers", "FedProx with partial work against FedAvg that drops stragglers, on synthetic(1,1)."
+    ),
     "log": _benchmark(
         "log", "Measure what each kind of update log adds to a round, in seconds and bytes per client."
     ),

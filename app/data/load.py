@@ -157,7 +157,8 @@ def label_counts(examples: Examples, num_classes: int) -> list[int]:
 def _partitions(data: DataSettings, num_clients: int, seed: int) -> list[np.ndarray]:
     clients, train = split_of(data, seed).clients, private_data(data).train
     labels = train.y.numpy()[clients]
-    kinds = None if train.kind is None else train.kind.numpy()[clients]
+    kind = train.device if data.partition == "devices" else train.kind
+    kinds = None if kind is None else kind.numpy()[clients]
     parts = partition_indices(labels, data, num_clients, seed, kinds)
     if data.per_class:
         parts = [_few(part, labels, data.per_class, seed) for part in parts]

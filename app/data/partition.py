@@ -5,7 +5,8 @@ spreads each class by a Dirichlet draw of concentration alpha (Yurochkin et al.,
 ``shards`` deals out label-sorted shards of one size (McMahan et al., arXiv 1602.05629), ``pathological``
 gives each client a few classes, ``kinds`` one of the kinds that each class was made of (the non-IID case of
 Li, Wang, arXiv 1910.03581: every client knows another sort of the same superclasses); with ``half-blind``
-every second client lacks the second half of the classes. Every example goes to one client and every client
+every second client lacks the second half of the classes, and with ``devices`` a client has the data of the
+device with its number, where the data came with devices. Every example goes to one client and every client
 gets at least one, or the partition is refused.
 """
 
@@ -26,6 +27,7 @@ _HINTS = {
     "dirichlet": "raise data.alpha (it is {0.alpha}) or lower data.clients",
     "shards": "lower data.shards-per-client (it is {0.shards_per_client}) or data.clients",
     "half-blind": "lower data.clients",
+    "devices": "set data.clients to the number of devices of a data set that has some, such as synthetic",
     "kinds": "make classes of several kinds by data.classes = 'a+b, c+d', and lower data.clients",
     "pathological": "change data.classes-per-client (it is {0.classes_per_client}) or data.clients; fewer "
     "clients than classes reach clients + classes-per-client − 1 classes",
@@ -52,7 +54,8 @@ def partition_indices(
     seed
         The run's seed.
     kinds
-        Labels before several classes were made one, shape [n]; needed by the scheme of that name.
+        Labels before several classes were made one, shape [n], or for ``devices`` the device of each example;
+        needed by these schemes.
 
     Returns
     -------
@@ -74,15 +77,18 @@ def partition_indices(
     order = numpy_generator(seed, "data", "order").permutation(len(labels))
     if settings.partition == "iid":
         parts = np.array_split(order, num_clients)
-    elif settings.partition in ("kinds", "half-blind"):
-        by_kind = settings.partition == "kinds"
-        split = (
-            _by_kind(labels[order], kinds, order, num_clients)
-            if by_kind
-            else _half_blind(labels[order], num_clients)
-        )
+    elif settings.partition in ("kinds", "half-blind", "devices"):
+        if settings.partition == "kinds":
+            split = _by_kind(labels[order], kinds, order, num_clients)
+        elif settings.partition == "half-blind":
+            split = _half_blind(labels[order], num_clients)
+        else:
+            split = _by_device(None if kinds is None else kinds[order], num_clients)
         parts = [order[part] for part in split]
-        if min(len(part) for part in parts) < _SMALLEST_PARTITION:
+        if (
+            sum(len(part) for part in parts) != len(labels)
+            or min(len(part) for part in parts) < _SMALLEST_PARTITION
+        ):
             raise _refusal(labels, settings, num_clients)
     else:
         parts = [order[part] for part in _split_by_label(labels[order], settings, num_clients, seed)]
@@ -97,6 +103,14 @@ def _half_blind(labels: np.ndarray, num_clients: int) -> list[np.ndarray]:
     return [
         np.concatenate([part, seeing[client // 2]]) if client % 2 == 0 else part
         for client, part in enumerate(shared)
+    ]
+
+
+def _by_device(devices: np.ndarray | None, num_clients: int) -> list[np.ndarray]:
+    """Return each client's positions: those of its device; none where there are no devices."""
+    return [
+        np.zeros(0, dtype=np.int64) if devices is None else np.flatnonzero(devices == client)
+        for client in range(num_clients)
     ]
 
 

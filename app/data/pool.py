@@ -30,11 +30,14 @@ class Pool:
     kind
         The label that each example had before several were made one class, shape [n], int64; None where that
         was not done.
+    device
+        Which device each example belongs to, shape [n], int64, from 0; None where the data came without.
     """
 
     x: Tensor
     y: Tensor
     kind: Tensor | None = None
+    device: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.y)

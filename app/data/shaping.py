@@ -55,13 +55,14 @@ def _regrouped(pool: Pool, groups: Groups) -> Pool:
         new[list(group)] = label
     labels = new[pool.y]
     kept = labels >= 0
-    return Pool(pool.x[kept], labels[kept], pool.y[kept])
+    device = None if pool.device is None else pool.device[kept]
+    return Pool(pool.x[kept], labels[kept], pool.y[kept], device)
 
 
 def _sized(pool: Pool, size: int) -> Pool:
     if not size or tuple(pool.x.shape[2:]) == (size, size):
         return pool
-    return Pool(resized(pool.x, size), pool.y, pool.kind)
+    return Pool(resized(pool.x, size), pool.y, pool.kind, pool.device)
 
 
 def resized(images: Tensor, size: int, batch_size: int = 4096) -> Tensor:

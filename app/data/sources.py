@@ -2,8 +2,8 @@
 
 ``digits`` (8×8) comes with scikit-learn. torchvision's ``mnist``, ``fashion-mnist``, ``kmnist``, ``emnist``
 (its letters, a to z), ``cifar10``, ``cifar100``, ``svhn`` and ``gtsrb`` (scaled to 32×32) are read from
-``data.root`` and fetched only on demand. ``npz:<file>`` and ``folder:<folder>`` are the user's own. Case
-and hyphens in a name do not matter.
+``data.root`` and fetched only on demand. ``npz:<file>`` and ``folder:<folder>`` are the user's own, and
+``synthetic:<alpha>,<beta>`` is drawn (`app.data.synthetic`). Case and hyphens in a name do not matter.
 
 Pixels are scaled to [0, 1] and nothing else: a mean taken over all clients' data would have to be collected
 from them first, and white stays 1.0, whatever the data set.
@@ -25,6 +25,7 @@ from torch import Tensor
 from app.data.folder import read_folder
 from app.data.npz import read_npz
 from app.data.pool import DataSet, Pool, channels_first, numbered
+from app.data.synthetic import read_synthetic
 from strategies.errors import BadInput, LetheError
 
 DEFAULT_ROOT = "~/.lethe/data"
@@ -58,6 +59,8 @@ def open_data_set(name: str, root: str, download: bool, key: str = "data.name") 
     kind, _, place = name.partition(":")
     if place and kind.lower() in _READERS:
         return _load(kind.lower(), place, "", False)
+    if kind.lower() == "synthetic":
+        return _load("synthetic", place, "", False)
     plain = name.lower().replace("-", "").replace("_", "")
     if plain != "digits" and plain not in _VISION:
         raise BadInput(f"{key}: unknown data set {name!r}{_suggestion(plain)}")
@@ -68,13 +71,13 @@ def open_data_set(name: str, root: str, download: bool, key: str = "data.name") 
 def _load(kind: str, place: str, root: str, download: bool) -> DataSet:
     if kind in _READERS:
         return _READERS[kind](Path(place).expanduser())
-    if kind == "digits":
-        return _read_digits()
+    if kind in _MADE:
+        return _MADE[kind](place)
     return _read_vision(kind, Path(root or DEFAULT_ROOT).expanduser(), download)
 
 
 def _suggestion(plain: str) -> str:
-    known = ["digits", *_VISION]
+    known = ["digits", *_VISION, "synthetic"]
     near = difflib.get_close_matches(plain, known, n=1)
     allowed = f"allowed {', '.join(known)}, npz:<file>, folder:<folder>"
     return f"; did you mean {near[0]!r}? {allowed}" if near else f"; {allowed}"
@@ -168,5 +171,9 @@ _VISION = {
     "cifar100": _Vision("CIFAR100", _read_coloured),
     "svhn": _Vision("SVHN", _read_svhn, numbered(10), has_train_flag=False),
     "gtsrb": _Vision("GTSRB", _read_signs, numbered(43), has_train_flag=False),
+}
+_MADE: dict[str, Callable[[str], DataSet]] = {
+    "digits": lambda place: _read_digits(),
+    "synthetic": read_synthetic,
 }
 _READERS = {"npz": read_npz, "folder": read_folder}

@@ -1,0 +1,133 @@
+"""Training until a test accuracy is reached, and what that took: rounds, bytes, simulated seconds."""
+
+import math
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from app.config import RunConfig
+from app.workflows.observer import Quiet
+from app.workflows.training import train
+from benchmarks.inline import InlineGrid
+from strategies.run_folder import RunFolder
+
+
+class _Reached(Exception):
+    """Ends a training that has reached its goal."""
+
+
+class _Watcher(Quiet):
+    """Ends a training once it reaches a test accuracy, in percent."""
+
+    def __init__(self, goal: float) -> None:
+        self._goal = goal
+
+    def advance(self, message: str = "", values: Mapping[str, float] | None = None) -> None:
+        """Look at the accuracy after a round."""
+        if (values or {}).get("test-accuracy", 0.0) >= self._goal:
+            raise _Reached
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What a training took.
+
+    Parameters
+    ----------
+    reached
+        Whether it reached the goal; otherwise the figures are those of all its rounds.
+    rounds
+        Up to the goal, the round that reached it included.
+    bytes_up, bytes_down
+        Of these rounds, over all clients.
+    simulated_seconds
+        Of these rounds; 0 without a clock.
+    accuracy
+        The best up to then, in percent.
+    """
+
+    reached: bool
+    rounds: int
+    bytes_up: int
+    bytes_down: int
+    simulated_seconds: float
+    accuracy: float
+
+
+def reach(keys: Sequence[str], goal: float) -> Reached:
+    """Train until the goal or the last round.
+
+    Parameters
+    ----------
+    keys
+        Of the run config, as ``section.key=value``.
+    goal
+        Test accuracy in percent.
+    """
+    with tempfile.TemporaryDirectory() as home:
+        overrides = [*keys, f"run.home={home}", "run.name=measured", "log.enabled=false"]
+        config = RunConfig().with_overrides(overrides)
+        with suppress(_Reached):
+            train(config, _Watcher(goal), InlineGrid(config))
+        lines = RunFolder.open("measured", config.run.home_path).read_metrics()
+    best = max(float(line.get("test-accuracy", 0.0)) for line in lines)
+    return Reached(
+        best >= goal,
+        len(lines),
+        sum(int(line["bytes-up"]) for line in lines),
+        sum(int(line["bytes-down"]) for line in lines),
+        math.fsum(float(line.get("simulated-seconds", 0.0)) for line in lines),
+        best,
+    )
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Return mean and standard deviation; 0 for one value.
+
+    >>> spread([1.0, 3.0])
+    {'mean': 2.0, 'std': 1.4142135623730951}
+    """
+    return {
+        "mean": statistics.fmean(values),
+        "std": statistics.stdev(values) if len(values) > 1 else 0.0,
+    }
+
+
+def compared(measured: Mapping[str, Sequence[Reached]], base: str) -> dict[str, Any]:
+    """Return each contender's figures over the seeds, and how many times less it took than the base.
+
+    Ratios are taken per seed, of runs that both reached the goal; a contender that did not, in some seed, has
+    no ratio.
+
+    Parameters
+    ----------
+    measured
+        By contender, one for each seed in the same order.
+    base
+        The contender that the others are compared with.
+    """
+    found: dict[str, Any] = {}
+    for name, runs in measured.items():
+        found[name] = {
+            "reached": sum(run.reached for run in runs),
+            "accuracy": spread([run.accuracy for run in runs]),
+            **{key: spread([cost(run) for run in runs]) for key, cost in _COSTS.items()},
+        }
+        if all(run.reached for run in (*runs, *measured[base])):
+            found[name]["times-less"] = {
+                key: spread([cost(b) / cost(r) for b, r in zip(measured[base], runs, strict=True)])
+                for key, cost in _COSTS.items()
+                if all(cost(run) for run in runs)
+            }
+    return found
+
+
+_COSTS: Mapping[str, Callable[[Reached], float]] = {
+    "rounds": lambda run: run.rounds,
+    "bytes-up": lambda run: run.bytes_up,
+    "bytes": lambda run: run.bytes_up + run.bytes_down,
+    "simulated-seconds": lambda run: run.simulated_seconds,
+}

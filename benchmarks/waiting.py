@@ -1,0 +1,73 @@
+"""Simulated time to an accuracy on MNIST with slow clients: rounds that wait for them, steps that do not."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from app.workflows.observer import Observer, Quiet
+from benchmarks.jobs import machine
+from benchmarks.reaching import Reached, compared, reach
+
+PLAIN = "fedavg"
+CONTENDERS: Mapping[str, Sequence[str]] = {
+    PLAIN: (),
+    "fedavg, over-selection": ("selection.fraction=0.7", "selection.over-selection=1.4"),
+    "fedbuff": ("strategy.name=fedbuff", "strategy.buffer-size=5"),
+    "fedasync": ("strategy.name=fedasync",),
+}
+"""What each contender sets: a round of `fedavg` waits for all, or for the first seven of ten."""
+
+
+def run(  # noqa: PLR0913 (each is an option of the command line)
+    observer: Observer | None = None,
+    *,
+    data_root: str = "",
+    contenders: str = "",
+    speeds: str = "pareto:1.2",
+    seeds: int = 3,
+    goal: float = 97.0,
+    rounds: int = 60,
+    overrides: str = "",
+) -> dict[str, Any]:
+    """Return rounds, bytes and simulated seconds to the goal by contender, and how many times less they were.
+
+    Parameters
+    ----------
+    observer
+        Told of each run.
+    data_root
+        Where torchvision's MNIST lies (``data.root``).
+    contenders
+        Names of those to measure beside ``fedavg``, with semicolons between them; empty: all.
+    speeds
+        How the clients' speeds are drawn (``selection.speeds``).
+    seeds
+        Number of seeds, from 0.
+    goal
+        Test accuracy in percent.
+    rounds
+        Of ten updates, after which a run is given up.
+    overrides
+        Further keys of the run config, as ``section.key=value`` with a semicolon between them.
+    """
+    names = [name for name in CONTENDERS if not contenders or name in {PLAIN, *contenders.split(";")}]
+    common = [
+        *("data.name=mnist", f"data.root={data_root}", "data.public=0", "data.clients=10"),
+        *("model.width=4", "model.hidden=32", "train.local-steps=10", f"selection.speeds={speeds}"),
+        *(key for key in overrides.split(";") if key),
+    ]
+    watcher = observer or Quiet()
+    watcher.phase("async", len(names) * seeds)
+    measured: dict[str, list[Reached]] = {}
+    for name in names:
+        steps = rounds * (10 if name == "fedasync" else 2 if name == "fedbuff" else 1)
+        keys, measured[name] = [*common, *CONTENDERS[name], f"run.rounds={steps}"], []
+        for seed in range(seeds):
+            measured[name].append(reach([*keys, f"run.seed={seed}"], goal))
+            watcher.advance(f"{name}, seed {seed}", vars(measured[name][-1]))
+    return {
+        "machine": machine(),
+        "goal": goal,
+        "speeds": speeds,
+        "seeds": seeds,
+        "contenders": compared(measured, PLAIN),
+    }

@@ -1,0 +1,56 @@
+"""benchmarks/reaching.py and benchmarks/stragglers.py on small data."""
+
+import pytest
+
+from app.data import load_client_data
+from app.settings import DataSettings
+from benchmarks.reaching import Reached, compared, reach
+from benchmarks.stragglers import CONTENDERS, DEVICES, Task, losses
+
+KEYS = ("data.clients=2", "data.public=0", "data.train-limit=200", "model.name=mlp", "model.hidden=8")
+
+
+def of(rounds: int, up: int, down: int, reached: bool = True) -> Reached:
+    return Reached(reached, rounds, up, down, 0.0, 97.0)
+
+
+def test_ratios_by_hand() -> None:
+    """Per seed 1000 / 10 and 1000 / 20 up: 75; both ways 2000 / 200 and 2000 / 400: 7.5."""
+    found = compared(
+        {
+            "plain": [of(5, 1000, 1000)] * 2,
+            "coded": [of(10, 10, 190), of(20, 20, 380)],
+            "lost": [of(9, 1, 1, False)] * 2,
+        },
+        "plain",
+    )
+    assert found["coded"]["times-less"]["bytes-up"]["mean"] == pytest.approx(75.0)
+    assert found["coded"]["times-less"]["bytes"]["mean"] == pytest.approx(7.5)
+    assert found["coded"]["times-less"]["rounds"]["mean"] == pytest.approx(0.375)
+    assert "simulated-seconds" not in found["coded"]["times-less"]
+    assert "times-less" not in found["lost"]
+    assert found["lost"]["reached"] == 0
+
+
+def test_a_training_ends_at_its_goal() -> None:
+    """A goal of 1 % is reached in the first round; one of 101 % never."""
+    early = reach([*KEYS, "run.rounds=5"], 1.0)
+    assert (early.reached, early.rounds) == (True, 1)
+    never = reach([*KEYS, "run.rounds=2"], 101.0)
+    assert (never.reached, never.rounds) == (False, 2)
+    assert never.bytes_up == 2 * early.bytes_up
+
+
+def test_stragglers() -> None:
+    """Without any, partial work makes no difference; with some it does, and so does mu."""
+    settings = DataSettings(name=f"synthetic:1,1,{DEVICES}", partition="devices", clients=DEVICES, public="0")
+    devices = [
+        load_client_data(settings, 0, {"partition-id": i, "num-partitions": DEVICES}).subset(range(20))
+        for i in range(DEVICES)
+    ]
+
+    def end(name: str, share: float) -> float:
+        return losses(Task(*CONTENDERS[name], share, 2, 3, 0), devices)[-1]
+
+    assert end("fedavg", 0.0) == end("fedprox, mu 0", 0.0) != end("fedprox, mu 1", 0.0)
+    assert len({end(name, 0.5) for name in CONTENDERS}) == 3
