@@ -12,6 +12,7 @@ from torch import nn
 
 from app import fedmd_node
 from app.data import label_counts
+from app.kept_state import keep_state
 from app.node import Node
 from strategies import personal, wire
 from strategies.compression.client import LostVersion
@@ -25,7 +26,7 @@ from strategies.seeds import derive_seed
 from unlearning.evidence import ForgetSpec, answer_question
 from unlearning.methods import METHODS, ClientAction, ClientTask
 
-app = ClientApp()
+app = ClientApp(mods=[keep_state])
 
 
 @app.query("describe")

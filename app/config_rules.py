@@ -167,8 +167,9 @@ CONDITIONS = (
         lambda given: given != "sum",
         'log.retention = "full" or "interval:<k>"',
     ),
+    only("request.run", "run.workflow", "resume", "forget", "audit"),
     only(
-        "request.run request.clients request.classes request.samples request.after",
+        "request.clients request.classes request.samples request.after",
         "run.workflow",
         "forget",
         "audit",

@@ -9,7 +9,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from app.config import RunConfig
 from app.report import write_report
-from app.workflows import serve, train
+from app.workflows import resume, serve, train
+from strategies.run_folder import RunFolder
 
 _logger = logging.getLogger("flwr")
 
@@ -33,12 +34,18 @@ class LogObserver:
         _logger.warning("%s", text)
 
 
+def _resume(config: RunConfig, observer: LogObserver, grid: Grid) -> RunFolder:
+    return resume(RunFolder.open(config.request.run, config.run.home), observer, grid)
+
+
+_WORK = {"train": train, "resume": _resume}
+
+
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run the workflow that ``run.workflow`` names and print where the results lie."""
     values: dict[str, Any] = dict(context.run_config)
     config = RunConfig.from_flat(values)
-    work = train if config.run.workflow == "train" else serve
-    folder = work(config, LogObserver(), grid)
+    folder = _WORK.get(config.run.workflow, serve)(config, LogObserver(), grid)
     write_report(folder)
     _logger.info("run folder: %s", folder.path)

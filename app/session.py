@@ -37,6 +37,7 @@ DEFAULT_CLIENTS = 10
 CLIENT_APP = "app.client_app:app"
 PREPARE = "app.node:prepare"
 _OF_THE_JOB = ("run", "request")
+_OF_THE_TRAINING = ("run.seed", "run.rounds")
 _PLACES = ("data.root", "data.download", "data.path")
 
 
@@ -52,11 +53,14 @@ class Session:
         Public and test data, and what the model must know of the data.
     finished
         Whether the run was begun before, so that the clients behind a grid were started with another config.
+    run_id
+        Names the run to the clients behind a grid of Flower's; empty before there is one.
     """
 
     config: RunConfig
     server_data: ServerData
     finished: bool = False
+    run_id: str = ""
     began: float = field(default_factory=time.monotonic)
 
     @staticmethod
@@ -184,6 +188,8 @@ class Session:
             )
             if self.has_client_models and (public := load_public(self.config.data, self.config.run.seed)):
                 cohort.client_config[wire.PUBLIC_HASH] = public.hash
+            if self.run_id and grid is not None:
+                cohort.client_config[wire.RUN_ID] = self.run_id
             if self.finished and grid is not None:
                 cohort.client_config[wire.RUN_CONFIG] = json.dumps(told_to_clients(self.config))
             cohort.connect(self.config.selection.min_clients if min_clients is None else min_clients)
@@ -247,7 +253,7 @@ def open_session(folder: RunFolder, overrides: Sequence[str] = ()) -> Session:
         If a key or its value is refused.
     """
     session = Session.of(RunConfig.resolve(folder.path / CONFIG, overrides))
-    session.finished = True
+    session.finished, session.run_id = True, folder.run_id
     return session
 
 
@@ -259,7 +265,7 @@ def told_to_clients(config: RunConfig) -> dict[str, Scalar]:
     return {
         key: value
         for key, value in config.to_flat().items()
-        if key == "run.seed" or (key.partition(".")[0] not in _OF_THE_JOB and key not in _PLACES)
+        if key in _OF_THE_TRAINING or (key.partition(".")[0] not in _OF_THE_JOB and key not in _PLACES)
     }
 
 

@@ -71,6 +71,9 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "stragglers": _benchmark(
         "stragglers", "FedProx with partial work against FedAvg that drops stragglers, on synthetic(1,1)."
     ),
+    "soak": _benchmark(
+        "deployed.soak", "Train 200 rounds on a federation of processes whose clients are killed at random."
+    ),
     "log": _benchmark(
         "log", "Measure what each kind of update log adds to a round, in seconds and bytes per client."
     ),

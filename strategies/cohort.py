@@ -228,6 +228,8 @@ class Cohort:
         while len(list(self.grid.get_node_ids())) < min_clients and time.monotonic() < deadline:
             time.sleep(self.poll_seconds)
         self.refresh("connect")
+        while len(self.clients) < min_clients and self._unknown() and time.monotonic() < deadline:
+            self.refresh("connect")  # Those that did not answer: they may have been starting
         if len(self.clients) < min_clients:
             reasons = "; ".join(f"client {f.client_id}: {f.reason}" for f in self.faults[:3])
             raise LetheError(
@@ -237,11 +239,7 @@ class Cohort:
 
     def refresh(self, scope: str) -> None:
         """Ask nodes that are new who they are."""
-        unknown = [
-            n
-            for n in self.grid.get_node_ids()
-            if n not in self._shared.nodes and n not in self._shared.refused
-        ]
+        unknown = self._unknown()
         if not unknown:
             return
         content = self._addressed(RecordDict())
@@ -249,6 +247,10 @@ class Cohort:
         replies = sorted(self.exchange(messages, scope), key=lambda r: r.message.metadata.src_node_id)
         for reply in replies:
             self._bind(reply, scope)
+
+    def _unknown(self) -> list[int]:
+        known = self._shared.nodes.keys() | self._shared.refused
+        return [node_id for node_id in self.grid.get_node_ids() if node_id not in known]
 
     def _bind(self, reply: Reply, scope: str) -> None:
         node_id, client_id = reply.message.metadata.src_node_id, reply.client_id

@@ -10,6 +10,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping
+from functools import partial
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,17 @@ TEMPORARY = ".tmp"
 _ERASED_AT_ONCE = 1 << 20
 
 
-def write_chunks(path: Path, chunks: Iterable[Chunk]) -> None:
+def write_chunks(path: Path, chunks: Iterable[Chunk], mode: int = 0o666) -> None:
     """Replace a file by the given bytes, all of them or none.
+
+    Parameters
+    ----------
+    path
+        The file.
+    chunks
+        Its new content.
+    mode
+        Who may read and write it, less what the process's umask takes away.
 
     Raises
     ------
@@ -33,7 +43,8 @@ def write_chunks(path: Path, chunks: Iterable[Chunk]) -> None:
     """
     temporary = path.with_name(path.name + TEMPORARY)
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)  # One that was left behind would keep its own mode
+        with open(temporary, "wb", opener=partial(os.open, mode=mode)) as file:
             file.writelines(chunks)
             file.flush()
             os.fsync(file.fileno())

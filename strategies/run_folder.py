@@ -1,8 +1,8 @@
 """The folder of one run: everything a run leaves behind, each file whole at any moment, nothing a pickle.
 
 - ``config.toml``: the resolved run config
-- ``run.json``: what this folder is: format, version, time of creation; written last, so that it marks a whole
-  folder
+- ``run.json``: what this folder is: format, version, time of creation, id; written last, so that it marks a
+  whole folder
 - ``initial.safetensors``, ``model.safetensors``: the model before the first and after the last round
 - ``mask.safetensors``: which weights are left, where the run is pruned
 - ``checkpoint.safetensors``: the last complete round (see `strategies.checkpoint`)
@@ -18,6 +18,7 @@ Resuming takes four steps: `open`, `read_checkpoint`, `rewind_metrics(checkpoint
 """
 
 import hashlib
+import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -87,7 +88,8 @@ class RunFolder:
             raise files.not_written(home, error) from error
         files.write_text(path / CONFIG, config_toml)
         described = {"format": FORMAT, "version": VERSION, "config-sha256": _sha256(config_toml)}
-        files.write_json(path / MARKER, described | {"created": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
+        described |= {"created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "id": secrets.token_hex(16)}
+        files.write_json(path / MARKER, described)
         return RunFolder(path)
 
     @staticmethod
@@ -130,6 +132,12 @@ class RunFolder:
     def name(self) -> str:
         """The run's name."""
         return self.path.name
+
+    @property
+    def run_id(self) -> str:
+        """What tells the run from all others, of its own name, too; hexadecimal digits."""
+        marker = files.read_json(self.path / MARKER)
+        return str(marker.get("id", marker["config-sha256"]))
 
     @property
     def log_path(self) -> Path:

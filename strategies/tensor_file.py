@@ -98,8 +98,20 @@ def _tensor(content: bytearray, start: int, entry: Mapping[str, Any]) -> Tensor:
     return torch.frombuffer(content, dtype=dtype, count=count, offset=start + first).reshape(entry["shape"])
 
 
-def write_sealed(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
+def write_sealed(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str] | None = None,
+    mode: int = 0o666,
+) -> str:
     """Write tensors to a sealed file, all of it or nothing, and return the seal (64 hexadecimal digits).
+
+    Parameters
+    ----------
+    path, mode
+        As `write_chunks` takes them.
+    tensors, metadata
+        What the file shall hold.
 
     Raises
     ------
@@ -112,7 +124,7 @@ def write_sealed(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
         digest.update(chunk)
     sealed = bytearray(head)
     sealed[_SEAL] = digest.hexdigest().encode()
-    write_chunks(path, [sealed, *body])
+    write_chunks(path, [sealed, *body], mode)
     return digest.hexdigest()
 
 

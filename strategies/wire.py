@@ -91,6 +91,8 @@ NUM_PARTITIONS = "num-partitions"
 """int, client to server: how many partitions the simulation has; 0 on a node with data of its own."""
 RUN_CONFIG = "run-config"
 """str, server to client, where the grid was not started for the run: the run's own config, a JSON object."""
+RUN_ID = "run-id"
+"""str, server to client, on a grid of Flower's: names the training run, in all of Flower's runs about it."""
 POSITIONS = "positions"
 """bytes, server to client, where a client trains a part of the model: which neurons (see `pack_kept`). Client
 to server, where the client chose them."""

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli import comparing, forgetting, keying, looking, training, verifying
+from app.cli import comparing, executing, forgetting, keying, looking, training, verifying
 from app.version import version
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ for _command in (
     forgetting.audit,
     verifying.verify,
     keying.keys,
+    executing.executor,
     comparing.compare,
     looking.report,
     looking.runs,

@@ -65,6 +65,8 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
             session.config.to_toml(),
             session.config.strategy.name,
         )
+        if grid is not None:
+            cohort.client_config[wire.RUN_ID] = folder.run_id
         train_in(folder, session, cohort, session.initial_state(), observer or Quiet())
     return folder
 

@@ -79,6 +79,17 @@ def write_account(state: RecordDict, account: Account) -> None:
     )
 
 
+def plain_name(client_id: str) -> str:
+    """Return a client-id as it can stand in a file's name.
+
+    Examples
+    --------
+    >>> plain_name("ward-3/b")
+    'ward-3%2fb'
+    """
+    return "".join(c if c.isalnum() or c in "-_" else f"%{ord(c):x}" for c in client_id)
+
+
 @final
 @dataclass(frozen=True)
 class LedgerFile:
@@ -98,8 +109,7 @@ class LedgerFile:
         """Return a client's file in a folder; None where there is no folder."""
         if not folder:
             return None
-        plain = "".join(c if c.isalnum() or c in "-_" else f"%{ord(c):x}" for c in client_id)
-        return LedgerFile(Path(folder).expanduser() / f"{plain}.json")
+        return LedgerFile(Path(folder).expanduser() / f"{plain_name(client_id)}.json")
 
     def read(self) -> History:
         """Return what was spent; nothing where there is no file.

@@ -49,6 +49,20 @@ def test_clients_are_bound_and_sorted() -> None:
     assert (clients["9"].node_id, clients["9"].num_examples, clients["9"].label_counts) == (5, 6, (6, 0))
 
 
+def test_a_node_that_does_not_answer_at_first_is_asked_again() -> None:
+    """It was still starting when the run began; the run waits for it as long as it waits for nodes."""
+    answer, asked = node_answer("a", 1, adds(0)), []
+
+    def slow(message: Message) -> Message | None:
+        asked.append(message)
+        return answer(message) if len(asked) == 3 else None
+
+    cohort = Cohort(FakeGrid({1: slow}), timeout=0.02, poll_seconds=0.001)
+    cohort.connect(wait_seconds=20)
+    assert list(cohort.clients) == ["a"]
+    assert [fault.reason for fault in cohort.faults] == ["no answer in 0.02 s"] * 2
+
+
 def test_two_nodes_with_one_client_id() -> None:
     """The first node, by number, keeps it; the other is refused and named."""
     grid = FakeGrid({1: node_answer("a", 1, adds(0)), 2: node_answer("a", 2, adds(0))})

@@ -1,0 +1,107 @@
+"""ClientApp processes for a SuperNode, forked from one that has torch and Flower imported already.
+
+A SuperNode starts a fresh Python for every message, and importing torch takes longer than a round of little
+work. Started with ``--isolation process`` it leaves that to a program of the user's, which this is: it asks
+the SuperNode for tasks, and forks a process for each. The process imports this project's code from the bundle
+that the run brought, as a fresh one would, so only other people's code is taken over.
+"""
+
+import contextlib
+import gc
+import importlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+import httpx
+import torch
+from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.supercore.constant import TaskType
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supernode.runtime.run_clientapp import run_clientapp
+
+_OWN = ("app", "strategies", "unlearning")
+_NEEDED = ("app.client_app", "strategies.privacy.training")
+"""What a ClientApp imports, at once or when it is to train privately; their imports are what takes long."""
+_LOOK_SECONDS = 0.05
+_RETRY_SECONDS = 0.5
+
+
+def serve(port: int, stopped: Callable[[], bool]) -> None:
+    """Run the ClientApps of a SuperNode on this machine until told to end.
+
+    A SuperNode that is not there, or not any more, is waited for.
+
+    Parameters
+    ----------
+    port
+        Of the SuperNode's own interface on loopback, as ``flower-supernode --port`` has it.
+    stopped
+        Whether to end.
+    """
+    _warm_up()
+    address = f"127.0.0.1:{port}"
+    children: set[int] = set()
+    with contextlib.closing(_connection(address)) as client:
+        while not stopped():
+            children -= {child for child in children if os.waitpid(child, os.WNOHANG)[0]}
+            try:
+                token = _next_task(client)
+            except httpx.HTTPError:
+                time.sleep(_RETRY_SECONDS)
+                continue
+            if token:
+                children.add(_fork(address, token))
+            else:
+                time.sleep(_LOOK_SECONDS)
+
+
+def _warm_up() -> None:
+    for module in _NEEDED:
+        importlib.import_module(module)
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)])  # The first optimiser imports for a second more
+    gc.collect()
+    gc.freeze()  # What is imported stays, and its pages stay shared with the children
+
+
+def _connection(address: str) -> RuntimeHttpClient:
+    return RuntimeHttpClient.from_server_address(
+        address,
+        insecure=True,
+        root_certificates=None,
+        interceptors=[RuntimeVersionHttpInterceptor(component_name="SuperExec")],
+    )
+
+
+def _next_task(client: RuntimeHttpClient) -> str:
+    """Return the token of a message that waits to be worked on; empty if there is none."""
+    answer = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP]))
+    return answer.token if answer.HasField("task") else ""
+
+
+def _fork(address: str, token: str) -> int:
+    parent = os.getpid()
+    if child := os.fork():
+        return child
+    status: object = 1
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        forget_own_modules()
+        run_clientapp(address, token, insecure=True, parent_pid=parent)
+        status = 0
+    except SystemExit as end:
+        status = end.code
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status if isinstance(status, int) else 1)  # The parent's ends are not to be tied up twice
+
+
+def forget_own_modules() -> None:
+    """Have this project's modules imported anew, from wherever ``sys.path`` leads first then."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in _OWN]:
+        del sys.modules[name]

@@ -1,0 +1,73 @@
+"""app/executor.py: what a forked ClientApp takes over, and what it does not."""
+
+import subprocess
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import ClassVar
+
+import pytest
+
+from app import executor
+
+_TAKEN = """
+import sys
+from app import executor
+import app.client_app
+executor.forget_own_modules()
+sys.path.insert(0, {folder!r})
+import app.client_app
+import torch
+print(app.client_app.BUNDLE)
+"""
+
+
+def test_the_bundle_s_code_is_used_and_not_what_was_imported_before(tmp_path: Path) -> None:
+    """A bundle of another version lies first on the path: its ClientApp is imported."""
+    package = tmp_path / "app"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "client_app.py").write_text('BUNDLE = "the bundle\'s"\n')
+    code = _TAKEN.format(folder=str(tmp_path))
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "the bundle's\n"
+
+
+class _Refusing(BaseHTTPRequestHandler):
+    """A SuperNode that has just begun to start."""
+
+    asked: ClassVar[list[float]] = []
+
+    def do_POST(self) -> None:
+        self.asked.append(time.monotonic())
+        self.send_response(503)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_supernode_that_is_not_ready_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the executor ends when it is told to."""
+    monkeypatch.setattr(executor, "_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(executor, "_warm_up", lambda: None)
+    server = HTTPServer(("127.0.0.1", 0), _Refusing)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        executor.serve(server.server_port, lambda: len(_Refusing.asked) >= 3)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert len(_Refusing.asked) == 3
+
+
+def test_a_supernode_that_is_not_there_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(executor, "_warm_up", lambda: None)
+    asked = iter([False, False, True])
+    executor.serve(1, lambda: next(asked))
+    assert next(asked, None) is None
