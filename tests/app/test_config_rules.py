@@ -229,7 +229,7 @@ IDLE = [
         "log.dtype",
         'log.retention = "full" or "interval:<k>"',
     ),
-    ({"request.run": "first"}, "request.run", 'run.workflow = "forget" or "audit"'),
+    ({"request.run": "first"}, "request.run", 'run.workflow = "resume" or "forget" or "audit"'),
     ({"request.clients": "3"}, "request.clients", 'run.workflow = "forget" or "audit"'),
     ({"request.classes": "7"}, "request.classes", 'run.workflow = "forget" or "audit"'),
     ({"request.samples": "s.json"}, "request.samples", 'run.workflow = "forget" or "audit"'),
