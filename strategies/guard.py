@@ -103,7 +103,7 @@ def check_reply(message: Message, reference: Reference, max_examples: int | None
     content = message.content
     if (reason := content.config_records.get(wire.CONFIG, ConfigRecord()).get(wire.REFUSED)) is not None:
         raise Rejected(f"refused: {first_line(str(reason))}")
-    num_examples = _num_examples(content.metric_records, max_examples)
+    num_examples = example_count(content.metric_records, max_examples)
     arrays = content.array_records
     if list(arrays) != [wire.ARRAYS]:
         raise Rejected(f"wrong keys: expected one array record '{wire.ARRAYS}', got {sorted(arrays)}")
@@ -120,7 +120,8 @@ def check_reply(message: Message, reference: Reference, max_examples: int | None
     )
 
 
-def _num_examples(records: Mapping[str, MetricRecord], max_examples: int | None) -> int:
+def example_count(records: Mapping[str, MetricRecord], max_examples: int | None) -> int:
+    """Return the number of examples that a reply names; `Rejected` if it cannot be one."""
     if len(records) != 1:
         raise Rejected(f"wrong keys: expected one metric record, got {sorted(records)}")
     value = next(iter(records.values())).get(wire.NUM_EXAMPLES)

@@ -253,14 +253,7 @@ class _Loop:
         self.privacy = ServerPrivacy.of(plan.privacy, plan.selection, plan.rounds, plan.seed)
         inner = inner if self.privacy is None else self.privacy.around(inner, self._names)
         self._heard = HeardStrategy(inner)
-        guarded = GuardedStrategy(
-            self._heard,
-            self._reject,
-            self._max_examples,
-            self._accepted.append,
-            cohort.mask,
-            self._reference_of if self.pruned is None else self.pruned.reference_of,
-        )
+        guarded = self._encrypted() if plan.privacy.encryption != "none" else self._guarded()
         self.strategy = self._compressed(DroppingStrategy(guarded, plan.drop, self._names))
         self._flights = self._asynchronous(self.strategy) if asynchronous else None
         self.strategy = self._flights or self.strategy
@@ -272,6 +265,24 @@ class _Loop:
         """Wait for no client any more."""
         if self._flights is not None:
             self._flights.cancel()
+
+    def _guarded(self) -> StrategyWrapper:
+        accept, parts = self._accepted.append, None if self.pruned is None else self.pruned.reference_of
+        return GuardedStrategy(
+            self._heard,
+            self._reject,
+            self._max_examples,
+            accept,
+            self._cohort.mask,
+            parts or self._reference_of,
+        )
+
+    def _encrypted(self) -> StrategyWrapper:
+        from strategies.encryption.server import EncryptedStrategy
+
+        return EncryptedStrategy(
+            self._heard, self._cohort, self._names, self._max_examples, self._reject, self._accepted.append
+        )
 
     def _asynchronous(self, inner: StrategyWrapper) -> Flights:
         plan = self._plan

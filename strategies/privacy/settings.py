@@ -43,6 +43,11 @@ class PrivacySettings(Settings):
     ledger
         A client's folder in which what was spent outlasts the run, so that it adds up over runs on the same
         data; neutral empty.
+    encryption
+        ``ckks``: the server adds encrypted updates and learns their mean alone (see `strategies.encryption`).
+        Neutral ``none``.
+    encryption_key
+        The clients' file with the key that they share and the server must not have.
     """
 
     unit: Unit = "none"
@@ -55,6 +60,8 @@ class PrivacySettings(Settings):
     client_sampling: Literal["fixed", "poisson"] = "fixed"
     randomness: Literal["secret", "seeded"] = "secret"
     ledger: str = ""
+    encryption: Literal["none", "ckks"] = "none"
+    encryption_key: str = "~/.lethe/keys/ckks.key"
 
     @property
     def on(self) -> bool:

@@ -1,0 +1,1 @@
+"""Updates that the server adds up without being able to read them: homomorphic encryption."""
