@@ -16,6 +16,7 @@ from app.kept_state import keep_state
 from app.node import Node
 from strategies import personal, wire
 from strategies.compression.client import LostVersion
+from strategies.encryption.client import decrypted_reply, encrypted_reply
 from strategies.errors import LetheError
 from strategies.evaluation import evaluate
 from strategies.fedmd.client import ClientReply, ClientWork, answer_digest, answer_query
@@ -55,7 +56,7 @@ def describe(message: Message, context: Context) -> Message:
 def train(message: Message, context: Context) -> Message:
     """Train the model as the run's strategy says, and send the new parameters."""
     node = Node.of(message, context)
-    link = node.link(message.content, context.state)
+    link, secret = node.link(message.content, context.state), node.secret()
     half, privacy = lookup(node.config.strategy.name).client, node.privacy(context.state)
     try:
         arrays = message.content.array_records[wire.ARRAYS] if link is None else link.receive()
@@ -65,6 +66,10 @@ def train(message: Message, context: Context) -> Message:
         if privacy is not None:
             privacy.note_refusal()
         return wire.reply_to(message, node.client_id, {}, config={wire.REFUSED: str(reason)})
+    if secret is not None:
+        layout, start = wire.layout_of(arrays), wire.flat_of(arrays, wire.layout_of(arrays))
+        delta = layout.flatten(result.model.state_dict()) - start
+        return encrypted_reply(message, node.client_id, secret, delta, result.num_examples)
     metrics = {**result.metrics, wire.NUM_EXAMPLES: result.num_examples}
     if link is None:
         chosen = {wire.POSITIONS: result.positions} if result.positions else {}
@@ -108,6 +113,16 @@ def evaluate_personal(message: Message, context: Context) -> Message:
     classes = int(str(node.message_config[wire.NUM_CLASSES]))
     numbers = personal.measure(job, own, fedmd_node.test_data(node), classes, own_test=has_own)
     return wire.reply_to(message, node.client_id, numbers)
+
+
+@app.query("decrypt")
+def decrypt(message: Message, context: Context) -> Message:
+    """Say what the mean of the encrypted updates of a round is."""
+    node = Node.of(message, context)
+    secret = node.secret()
+    if secret is None:
+        raise LetheError("asked to decrypt, but this client's updates are not encrypted")
+    return decrypted_reply(message, node.client_id, secret)
 
 
 @app.query("fedmd")

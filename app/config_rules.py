@@ -125,6 +125,7 @@ CONDITIONS = (
     only(_PRIVATE_KEYS, "privacy.unit", "example", "client-local", "client-central"),
     only("privacy.client-sampling", "privacy.unit", "client-central"),
     only("privacy.ledger", "privacy.unit", "example", "client-local"),
+    only("privacy.encryption-key", "privacy.encryption", "ckks"),
     Condition(
         tuple(_COMPRESSED_KEYS.split()),
         "compression.codec",

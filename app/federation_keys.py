@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from app.encryption_key import make_key
 from app.keys import put, read_private
 from strategies.errors import BadInput
 
@@ -29,6 +30,8 @@ AUTHORITY = "ca"
 """Name of the authority's files."""
 SERVER = "server"
 """Name of the SuperLink's files."""
+ENCRYPTION = "ckks.key"
+"""Name of the key that all clients share and the SuperLink must not have."""
 _SHARED_MODE = 0o644
 _SIGNS = x509.KeyUsage(
     digital_signature=False,
@@ -61,7 +64,9 @@ class FederationKeys:
     made: Sequence[Path]
 
 
-def make_keys(folder: Path, hosts: Sequence[str], clients: Sequence[str], days: int = 825) -> FederationKeys:
+def make_keys(
+    folder: Path, hosts: Sequence[str], clients: Sequence[str], days: int = 825, *, encryption: bool = False
+) -> FederationKeys:
     """Make what is missing of a federation's keys; what is there stays.
 
     Parameters
@@ -74,6 +79,8 @@ def make_keys(folder: Path, hosts: Sequence[str], clients: Sequence[str], days: 
         Client-ids.
     days
         For which the certificates are valid.
+    encryption
+        Whether the clients get a key to encrypt their updates with, ``clients/ckks.key``.
 
     Raises
     ------
@@ -93,6 +100,8 @@ def make_keys(folder: Path, hosts: Sequence[str], clients: Sequence[str], days: 
     _server(folder, hosts, days, authority, authority_key, made)
     for client_id in clients:
         _client(folder / "clients" / client_id, made)
+    if encryption and make_key(path := folder / "clients" / ENCRYPTION):
+        made.append(path)
     return FederationKeys(folder, made)
 
 

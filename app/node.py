@@ -9,6 +9,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
@@ -30,6 +32,9 @@ from strategies.privacy.scoring import Scoring
 from strategies.seeds import torch_generator
 from strategies.settings import Scalar, split_list
 from strategies.subnetwork import subnetwork, unpack_kept
+
+if TYPE_CHECKING:
+    from strategies.encryption.ckks import Secret
 
 _CLIENTS_KEPT = 256
 """Clients whose poisoned examples a process keeps; the data sets themselves are cached by app.data."""
@@ -175,6 +180,21 @@ class Node:
             scoring_of(self.config),
         )
 
+    def secret(self) -> "Secret | None":
+        """Return the key that updates are encrypted with; None where they are not.
+
+        Raises
+        ------
+        BadInput
+            If this client has no such key.
+        """
+        if self.config.privacy.encryption == "none":
+            return None
+        from app.encryption_key import secret_in
+
+        path = self.own("privacy.encryption-key") or self.config.privacy.encryption_key
+        return secret_in(Path(str(path)).expanduser())
+
     def own(self, key: str) -> Scalar | None:
         """Return what the node itself was configured with; Flower's own config has no dots in its keys."""
         return self.node_config.get(key, self.node_config.get(key.replace(".", "-")))
@@ -221,6 +241,10 @@ def prepare(run_config: Mapping[str, Scalar]) -> None:
         )
     if config.strategy.name == "fedmd":
         load_public(config.data, config.run.seed)
+    if config.privacy.encryption != "none":
+        from app.encryption_key import make_key
+
+        make_key(Path(config.privacy.encryption_key).expanduser())
 
 
 @lru_cache(maxsize=_CLIENTS_KEPT)

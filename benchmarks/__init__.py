@@ -70,6 +70,8 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     ),
     "stragglers": _benchmark(
         "stragglers", "FedProx with partial work against FedAvg that drops stragglers, on synthetic(1,1)."
+    "encryption": _benchmark(
+        "encryption", "Measure bytes and seconds of encrypted updates and rounds against the keep rate."
     ),
     "soak": _benchmark(
         "deployed.soak", "Train 200 rounds on a federation of processes whose clients are killed at random."

@@ -17,12 +17,15 @@ def keys(
     client: Annotated[
         list[str] | None, typer.Option("--client", metavar="ID", help="A client-id; repeatable.")
     ] = None,
+    encryption: Annotated[
+        bool, typer.Option("--encryption", help="Also the key with which clients encrypt their updates.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Make the keys of a deployed federation: authority, SuperLink's certificate, clients' keys."""
     from app.federation_keys import make_keys
 
-    found = make_keys(folder, host or (), client or ())
+    found = make_keys(folder, host or (), client or (), encryption=encryption)
     if json:
         output.print_json({"folder": str(found.folder), "made": [str(path) for path in found.made]})
         return
