@@ -225,7 +225,11 @@ def check_contradictions(flat: Mapping[str, Scalar], defaults: Mapping[str, Scal
 
 
 def _check_sections(flat: Mapping[str, Scalar]) -> None:
-    for key, check in (("privacy.unit", _check_privacy), ("compression.codec", _check_compression)):
+    for key, check in (
+        ("privacy.unit", _check_privacy),
+        ("compression.codec", _check_compression),
+        ("privacy.encryption", _check_encrypted),
+    ):
         if flat[key] != "none":
             check(flat)
 
@@ -317,6 +321,42 @@ def _check_privacy(flat: Mapping[str, Scalar]) -> None:
             f'strategy.name: given {shown(flat["strategy.name"])}, but privacy.unit = "client-central" needs '
             "a strategy of this project, which adds the mean of the updates"
         )
+
+
+_NOT_ENCRYPTED: tuple[tuple[str, Callable[[Scalar], bool], str], ...] = (
+    ("log.enabled", bool, "the server cannot read the updates that it would log"),
+    ("run.federated-evaluation", bool, "clients would tell their own accuracy in the clear"),
+    (
+        "strategy.name",
+        lambda name: name not in {"fedavg", "fedprox", "pruned-dp"},
+        'only the mean of the updates is known, with which "fedavg", "fedprox" and "pruned-dp" are content',
+    ),
+    ("strategy.score", lambda score: score == "random", "all clients must train the same neurons"),
+    ("strategy.score-source", lambda source: source == "private", "all clients must train the same neurons"),
+    ("strategy.keeps", bool, "all clients must train the same neurons"),
+    (
+        "privacy.unit",
+        lambda unit: unit != "none",
+        "the server can neither clip nor count what is spent",
+    ),
+    ("compression.codec", lambda codec: codec != "none", "encoded updates cannot be added up"),
+    (
+        "selection.method",
+        lambda method: method in {"power-of-choice", "oort"},
+        "clients would tell their own loss",
+    ),
+)
+"""Keys, what they must not be where updates are encrypted, and why."""
+
+
+def _check_encrypted(flat: Mapping[str, Scalar]) -> None:
+    refused = [(key, reason) for key, contradicts, reason in _NOT_ENCRYPTED if contradicts(flat[key])]
+    pruned = flat["strategy.name"] == "pruned-dp" and flat["strategy.score"] != "ordered"
+    if pruned and flat["strategy.refresh"] != 1:
+        refused.append(("strategy.refresh", "all clients must train the same neurons: allowed 1"))
+    for key, reason in refused:
+        given = f"{key}: given {shown(flat[key])}"
+        raise BadInput(f'{given}, but with privacy.encryption = "ckks" {reason}; drop one of the two')
 
 
 def _check_compression(flat: Mapping[str, Scalar]) -> None:

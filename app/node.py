@@ -242,9 +242,11 @@ def prepare(run_config: Mapping[str, Scalar]) -> None:
     if config.strategy.name == "fedmd":
         load_public(config.data, config.run.seed)
     if config.privacy.encryption != "none":
-        from app.encryption_key import make_key
+        from app.encryption_key import make_key, secret_in
 
-        make_key(Path(config.privacy.encryption_key).expanduser())
+        path = Path(config.privacy.encryption_key).expanduser()
+        make_key(path)
+        secret_in(path)
 
 
 @lru_cache(maxsize=_CLIENTS_KEPT)

@@ -67,7 +67,12 @@ def run(
     for keep in rates:
         found["updates"][f"{keep:g}"] = _update(secret, model, keep, repeats)
         watcher.advance(f"one update, keep {keep:g}")
-    base = [f"model.name={model}", f"data.clients={clients}", f"run.rounds={rounds}", f"run.workers={workers}"]
+    base = [
+        f"model.name={model}",
+        f"data.clients={clients}",
+        f"run.rounds={rounds}",
+        f"run.workers={workers}",
+    ]
     for keep in rates:
         found["rounds"][f"{keep:g}"] = _rounds(base, keep)
         watcher.advance(f"rounds, keep {keep:g}")

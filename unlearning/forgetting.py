@@ -166,8 +166,13 @@ def _check_personal(run: TrainedRun, method: str, needed: Needs) -> None:
 
 
 def _check_private(run: TrainedRun, method: str, needed: Needs) -> None:
-    """Refuse what would have clients work on their data without the noise that the run promised them."""
+    """Refuse what would have clients work on their data less protected than the run promised."""
     visits = needed.remaining or needed.forgotten
+    if run.plan.privacy.encryption != "none" and visits and method not in _TRAINS_AS_THE_RUN:
+        raise BadInput(
+            f"{method} has clients answer for themselves, in the clear, but the run's updates are encrypted; "
+            "use retrain, which encrypts them as well"
+        )
     if run.plan.privacy.on and visits and method not in _TRAINS_AS_THE_RUN:
         raise BadInput(
             f"{method} has clients answer without noise, but the run is private (privacy.unit = "

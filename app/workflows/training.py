@@ -12,6 +12,7 @@ from flwr.serverapp.strategy import Strategy
 
 from app import session as sessions
 from app.config import RunConfig
+from app.encryption_key import require_library
 from app.node import scoring_of
 from app.session import Session
 from app.workflows.observer import Observer, Quiet
@@ -52,6 +53,8 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
     """
     if grid is None and not config.data.clients:
         config = config.with_overrides([f"data.clients={sessions.DEFAULT_CLIENTS}"])
+    if config.privacy.encryption != "none":
+        require_library()
     session = Session.of(config)
     with session.cohort(grid) as cohort:
         if not config.data.clients:

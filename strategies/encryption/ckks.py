@@ -149,7 +149,7 @@ class EncryptedSum:
 
 @lru_cache(maxsize=1)
 def _public_context() -> Any:
-    """Return a context with the parameters alone that matter: whose keys they are does not, to an addition."""
+    """Return a context of the same parameters; whose keys it was made with is nothing to an addition."""
     context = _new_context()
     context.make_context_public()
     return context

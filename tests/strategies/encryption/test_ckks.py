@@ -1,5 +1,7 @@
 """The scheme: sums within its precision, damage refused, noise that hides CKKS' own errors."""
 
+from collections.abc import Callable
+
 import pytest
 import tenseal
 import torch
@@ -110,7 +112,9 @@ def _other_parameters() -> bytes:
         (lambda c: [_other_parameters()], "damaged|scale"),
     ],
 )
-def test_damaged_ciphertexts_are_refused_and_the_sum_stays(secret: Secret, damage, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_damaged_ciphertexts_are_refused_and_the_sum_stays(
+    secret: Secret, damage: Callable[[list[bytes]], list[bytes]], message: str
+) -> None:
     total = EncryptedSum(3)
     total.add(secret.encrypt(torch.ones(3)))
     with pytest.raises(ValueError, match=message):

@@ -64,11 +64,13 @@ class Mute(Client):
         return None
 
 
-def run(*answers: Answer, rounds: int = 1, name: str = "fedavg") -> tuple[Tensor, list[RoundResult], FakeGrid]:
+def run(
+    *answers: Answer, rounds: int = 1, name: str = "fedavg"
+) -> tuple[Tensor, list[RoundResult], FakeGrid]:
     grid = FakeGrid(dict(enumerate(answers, start=1)))
     cohort = Cohort(grid, 0.2, 0.001)
     cohort.connect(1)
-    plan = TrainingPlan(StrategySettings(name=name), SelectionSettings(), rounds, 0, privacy=ENCRYPTED)
+    plan = TrainingPlan(StrategySettings(), SelectionSettings(), rounds, 0, privacy=ENCRYPTED)
     results: list[RoundResult] = []
     arrays = train(plan, cohort, Start(flat_record([0.0, 1.0])), on_round=lambda r, _: results.append(r))
     return wire.state_of(arrays)["w"], results, grid
@@ -194,8 +196,9 @@ def test_one_client_alone_decrypts_its_own_update() -> None:
 )
 def test_a_client_refuses_to_decrypt_nonsense(changed: dict[str, str | int], message: str) -> None:
     FakeGrid({})
-    told = {wire.PAYLOAD: KEY.encrypt(torch.ones(2)), wire.SIZE: 2, wire.WEIGHT: 1, wire.KEY_ID: KEY.key_id}
-    asked = Message(RecordDict({wire.ENCRYPTED: ConfigRecord({**told, **changed})}), 1, wire.DECRYPT)
+    record = ConfigRecord({wire.PAYLOAD: KEY.encrypt(torch.ones(2)), wire.KEY_ID: KEY.key_id})
+    record.update({wire.SIZE: 2, wire.WEIGHT: 1, **changed})
+    asked = Message(RecordDict({wire.ENCRYPTED: record}), 1, wire.DECRYPT)
     asked.metadata.__dict__["_message_id"] = "1"
     reply = decrypted_reply(asked, "a", KEY)
     assert message in str(reply.content.config_records[wire.CONFIG][wire.REFUSED])

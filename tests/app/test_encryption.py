@@ -1,0 +1,150 @@
+"""Encrypted updates from end to end in one process tree: train, retrain, prune, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from app.config import RunConfig
+from app.encryption_key import make_key, secret_in
+from app.workflows import forget, train
+from strategies import wire
+from strategies.errors import BadInput, LetheError
+from strategies.run_folder import RunFolder
+from strategies.tensor_file import read_sealed
+from unlearning.request import ForgetRequest
+from unlearning.settings import ForgetSettings
+
+SMALL = (
+    "run.rounds=1",
+    "run.workers=1",
+    "data.clients=3",
+    "data.train-limit=300",
+    "data.test-limit=200",
+    "model.name=mlp",
+    "model.hidden=128",
+    "log.enabled=false",
+)
+PRUNED = ("strategy.name=pruned-dp", "strategy.score=ordered", "strategy.keep=0.25")
+
+
+def config(home: Path, *overrides: str) -> RunConfig:
+    return RunConfig().with_overrides([f"run.home={home}", *SMALL, *overrides])
+
+
+def encrypted(home: Path, *overrides: str) -> RunConfig:
+    key = f"privacy.encryption-key={home}/keys/ckks.key"
+    return config(home, "privacy.encryption=ckks", key, *overrides)
+
+
+def flat_model(folder: RunFolder) -> torch.Tensor:
+    state = folder.read_model()
+    return wire.Layout.of(state).flatten(state)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def finished(home: Path) -> RunFolder:
+    return train(encrypted(home, "run.name=encrypted"))
+
+
+def test_the_model_is_that_of_a_plain_run_within_the_schemes_precision(
+    home: Path, finished: RunFolder
+) -> None:
+    torch.testing.assert_close(flat_model(finished), flat_model(train(config(home))), rtol=0, atol=1e-4)
+
+
+def test_pruned_clients_encrypt_their_part_alone_and_learn_what_plain_ones_do(
+    home: Path, finished: RunFolder
+) -> None:
+    pruned = train(encrypted(home, *PRUNED))
+    torch.testing.assert_close(
+        flat_model(pruned), flat_model(train(config(home, *PRUNED))), rtol=0, atol=1e-4
+    )
+    whole, part = (folder.read_metrics()[0]["bytes-up"] for folder in (finished, pruned))
+    assert part < 0.75 * whole
+
+
+def test_the_key_is_the_clients_alone_and_nothing_of_it_is_in_the_run(
+    home: Path, finished: RunFolder
+) -> None:
+    path = home / "keys" / "ckks.key"
+    assert path.stat().st_mode & 0o777 == 0o600
+    key = path.read_bytes()
+    assert len(key) > 1000
+    for file in (file for file in finished.path.rglob("*") if file.is_file()):
+        assert key[500:564] not in file.read_bytes()
+
+
+def test_a_client_is_forgotten_by_encrypted_retraining_and_by_nothing_that_answers_in_the_clear(
+    finished: RunFolder,
+) -> None:
+    request = ForgetRequest(clients=("1",))
+    before = flat_model(finished)
+    name = forget(finished, request, ForgetSettings(method="retrain"))
+    state = read_sealed(finished.forget_folder(name) / "model.safetensors").tensors
+    assert not wire.Layout.of(state).flatten(state).equal(before)
+    with pytest.raises(BadInput, match="finetune has clients answer for themselves"):
+        forget(finished, request, ForgetSettings(method="finetune"))
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (("log.enabled=true",), "log.enabled: given true"),
+        (("strategy.name=flwr:FedAdam",), "strategy.name: given"),
+        (("compression.codec=sign",), "compression.codec: given"),
+        (("run.federated-evaluation=true",), "run.federated-evaluation: given true"),
+        (("selection.method=oort",), "selection.method: given"),
+        (("privacy.unit=client-central", "privacy.noise-multiplier=1"), "privacy.unit: given"),
+        ((*PRUNED, "strategy.score=random"), "strategy.score: given"),
+        ((*PRUNED, "strategy.keeps=1=0.5"), "strategy.keeps: given"),
+        ((*PRUNED, "strategy.score=magnitude"), "strategy.refresh: given 5"),
+    ],
+)
+def test_what_the_server_could_not_add_up_is_refused(
+    tmp_path: Path, keys: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        encrypted(tmp_path, *keys)
+
+
+def test_a_key_alone_has_no_effect_and_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"privacy\.encryption-key"):
+        config(tmp_path, "privacy.encryption-key=/elsewhere")
+
+
+def test_without_the_library_it_is_said_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.encryption_key.find_spec", lambda name: None)
+    with pytest.raises(BadInput, match=r'pip install "lethe\[ckks\]"'):
+        train(encrypted(tmp_path))
+
+
+def test_clients_whose_key_is_missing_or_open_to_others_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "ckks.key"
+    with pytest.raises(BadInput, match="the key cannot be read"):
+        secret_in(path)
+    assert make_key(path)
+    assert not make_key(path)
+    path.chmod(0o644)
+    with pytest.raises(BadInput, match="others may read the key"):
+        secret_in(path)
+    path.write_bytes(b"nonsense")
+    path.chmod(0o600)
+    with pytest.raises(BadInput, match="no CKKS key"):
+        secret_in(path)
+
+
+def test_a_run_whose_clients_cannot_encrypt_does_not_begin(tmp_path: Path) -> None:
+    key = tmp_path / "keys" / "ckks.key"
+    key.parent.mkdir()
+    key.write_bytes(b"nonsense")
+    key.chmod(0o600)
+    with pytest.raises(LetheError):
+        train(encrypted(tmp_path))
