@@ -6,7 +6,7 @@ names them all.
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from app.conditions import Condition, only, shown
 from app.strategy_rules import STRATEGY_CONDITIONS, check_strategy

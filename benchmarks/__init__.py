@@ -70,6 +70,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     ),
     "stragglers": _benchmark(
         "stragglers", "FedProx with partial work against FedAvg that drops stragglers, on synthetic(1,1)."
+    ),
     "encryption": _benchmark(
         "encryption", "Measure bytes and seconds of encrypted updates and rounds against the keep rate."
     ),
