@@ -17,10 +17,11 @@ from benchmarks.jobs import INPUT_SHAPE, NUM_CLASSES, machine
 from strategies import wire
 from strategies.encryption.ckks import EncryptedSum, Secret, new_secret
 from strategies.errors import BadInput
+from strategies.neurons import hidden_groups
 from strategies.pruned_dp import Pruning
 from strategies.seeds import torch_generator
 from strategies.settings import StrategySettings
-from strategies.subnetwork import block_index, hidden_groups
+from strategies.subnetwork import block_index
 
 
 def run(
