@@ -92,6 +92,15 @@ def _settle_privacy(flat: dict[str, Any]) -> None:
     flat["privacy.epsilon"] = flat["privacy.epsilon"] + 0.1 if flat["privacy.noise-multiplier"] else 0.0
 
 
+def _settle_encryption(flat: dict[str, Any]) -> None:
+    """Draw mostly configs without it, and those with it for what it can be combined with."""
+    summed = flat["strategy.name"] in {"fedavg", "fedprox"} and flat["privacy.unit"] == "none"
+    if not summed or flat["compression.codec"] != "none" or flat["run.federated-evaluation"]:
+        flat["privacy.encryption"] = "none"
+    elif flat["privacy.encryption"] != "none":
+        flat |= {"log.enabled": False, "selection.method": "uniform"}
+
+
 def _settle_compression(flat: dict[str, Any]) -> None:
     if flat["strategy.name"] in {"fedmd", "pruned-dp"}:
         flat["compression.codec"] = "none"
@@ -112,6 +121,7 @@ def flat_configs(draw: st.DrawFn) -> dict[str, Scalar]:
         flat["run.workflow"] = "train"
     _settle_privacy(flat)
     _settle_compression(flat)
+    _settle_encryption(flat)
     for condition in (*CONDITIONS, *STRATEGY_CONDITIONS):
         if not condition.holds(flat[condition.on]):
             flat |= {key: default_values()[key] for key in condition.keys}
