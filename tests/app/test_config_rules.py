@@ -178,6 +178,7 @@ IDLE = [
         "privacy.ledger",
         'privacy.unit = "example" or "client-local"',
     ),
+    ({"privacy.encryption-key": "k"}, "privacy.encryption-key", 'privacy.encryption = "ckks"'),
     *(
         ({f"compression.{name}": value}, f"compression.{name}", 'compression.codec other than "none"')
         for name, value in COMPRESSED.items()
