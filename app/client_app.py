@@ -5,6 +5,7 @@ config and the message alone, and its randomness by seed, round and client-id.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
@@ -98,6 +99,7 @@ def _job(node: Node, model: nn.Module, message: Message, context: Context) -> Cl
         state=context.state,
         received=message.content,
         course=str(node.message_config.get(wire.COURSE, "")),
+        examples_of=partial(fedmd_node.of_client, node),
     )
 
 

@@ -122,16 +122,16 @@ def answer_audit(
         return model
 
     foreign = split_list(str(node.message_config.get(FOREIGN, "")))
-    examples = Examples.concat([node.examples(), *(_of_client(node, i) for i in foreign)])
+    examples = Examples.concat([node.examples(), *(of_client(node, i) for i in foreign)])
     return answer_about_own_model(message.content, examples, test_data(node), model_of)
 
 
-def _of_client(node: Node, client_id: str) -> Examples:
+def of_client(node: Node, client_id: str) -> Examples:
     """Return another client's examples, which only a simulation has in one place."""
     if own_path(node) or not client_id.isdecimal():
         raise BadInput(
-            f"the data of client {client_id} are not on this node: what the others' models say about them "
-            "can be measured in a simulation only"
+            f"the data of client {client_id} are not on this node: one client reads the data of another in a "
+            "simulation only"
         )
     own = {"partition-id": int(client_id), wire.NUM_PARTITIONS: node.config.data.clients}
     return Node(node.config, own, {}).examples()
@@ -164,4 +164,4 @@ def _own_test(path: str) -> Examples | None:
 
 def _pooled(node: Node) -> Examples:
     """Return the examples of all clients, as they have them."""
-    return Examples.concat(_of_client(node, str(i)) for i in range(node.config.data.clients))
+    return Examples.concat(of_client(node, str(i)) for i in range(node.config.data.clients))

@@ -2,13 +2,18 @@
 
 from collections.abc import Mapping
 
-from app.conditions import Condition, only
+from app.conditions import Condition, only, shown
+from strategies.errors import BadInput
 from strategies.settings import Scalar
 
 _PERSONAL = ("per-fedavg", "ditto")
 _EVERYBODY = ("gossip",)
 """Strategies in whose rounds every connected client has a place."""
-_NOT_AVERAGING = ("gossip",)
+_NOT_AVERAGING = ("gossip", "coded-gd")
+_NO_LOCAL_STEPS = ("coded-gd",)
+_LOCAL_STEPS = (
+    "train.optimizer train.momentum train.weight-decay train.batch-size train.local-epochs train.local-steps"
+)
 
 
 def _other_than(keys: str, names: tuple[str, ...], words: str) -> Condition:
@@ -25,6 +30,8 @@ STRATEGY_CONDITIONS = (
         _EVERYBODY,
         "a strategy that can leave clients out of a round",
     ),
+    only("strategy.stragglers", "strategy.name", "coded-gd"),
+    _other_than(_LOCAL_STEPS, _NO_LOCAL_STEPS, "a strategy whose clients take local steps"),
     _other_than("compression.codec forget.prune", _NOT_AVERAGING, "a strategy that averages updates"),
     _other_than(
         "privacy.unit",
@@ -47,3 +54,19 @@ def check_strategy(flat: Mapping[str, Scalar]) -> None:
     BadInput
         Naming the key, what was given and what is allowed.
     """
+    if flat["strategy.name"] == "coded-gd":
+        _check_coded(flat)
+
+
+def _check_coded(flat: Mapping[str, Scalar]) -> None:
+    if flat["data.path"]:
+        raise BadInput(
+            f"data.path: given {shown(flat['data.path'])}, but with coded-gd every client holds copies of "
+            "others' data, which must lie in one place; allowed a data set that is partitioned"
+        )
+    clients = int(flat["data.clients"])
+    if 0 < clients <= int(flat["strategy.stragglers"]):
+        raise BadInput(
+            f"strategy.stragglers: given {flat['strategy.stragglers']}, allowed fewer than data.clients, "
+            f"which is {clients}"
+        )

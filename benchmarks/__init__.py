@@ -50,6 +50,15 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "fedmd": _benchmark(
         "fedmd", "FedMD with ten different models: gain, gap to pooled data, upload, consensus, forgetting."
     ),
+    "personalisation": _benchmark(
+        "personalisation", "Per-FedAvg and Ditto against FedAvg, fine-tuned or not, on shards of two classes."
+    ),
+    "gossip": _benchmark(
+        "gossip", "Decentralised training by topology: how fast disagreement falls, against theory."
+    ),
+    "coding": _benchmark(
+        "coding", "Gradient descent with slow clients: coded, waiting for all, and ignoring the slowest."
+    ),
     "simulation": _benchmark(
         "simulation", "Time two training jobs: the local simulation, a plain torch loop, pfl, Flower on Ray."
     ),

@@ -88,6 +88,8 @@ class ClientJob:
         The message itself, for client halves that are sent more than a model.
     course
         Name of the course of training that the message belongs to; empty: the run's own.
+    examples_of
+        Returns the examples of any client, by client-id, where they lie in one place; None: they do not.
     """
 
     model: nn.Module
@@ -103,6 +105,7 @@ class ClientJob:
     state: RecordDict = field(default_factory=RecordDict)
     received: RecordDict = field(default_factory=RecordDict)
     course: str = ""
+    examples_of: Callable[[str], Examples] | None = None
 
     @property
     def learning_rate(self) -> float:

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from flwr.serverapp.strategy import Strategy
 
-from strategies import builtin, ditto, fedavg, fedprox, gossip, per_fedavg, pruned_dp
+from strategies import builtin, coded_gd, ditto, fedavg, fedprox, gossip, per_fedavg, pruned_dp
 from strategies.asynchronous import fedasync, fedbuff
 from strategies.errors import BadInput, LetheError
 from strategies.local_training import ClientHalf, ClientJob, LocalResult
@@ -42,6 +42,11 @@ def _needs_public_data(what: str) -> NoReturn:
 
 
 STRATEGIES: dict[str, StrategySpec] = {
+    "coded-gd": StrategySpec(
+        lambda settings, bound, seed: coded_gd.CodedGD(settings, seed),
+        coded_gd.train_client,
+        "exact full-batch gradient descent from any n − s clients, each holding s others' data",
+    ),
     "ditto": StrategySpec(
         lambda settings, bound, seed: MeasuredStrategy(fedavg.FedAvg(bound)),
         ditto.train_client,

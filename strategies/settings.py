@@ -15,6 +15,7 @@ from pydantic import Field, field_validator
 from strategies.asynchronous.settings import NAMES as ASYNCHRONOUS, AsyncSettings
 from strategies.base_settings import Scalar, Settings, hyphenated, split_list
 from strategies.clock_settings import check_speeds
+from strategies.coded_settings import CodedSettings
 from strategies.fedmd.settings import FedMDSettings
 from strategies.gossip_settings import GossipSettings
 from strategies.personal_settings import PersonalSettings
@@ -120,9 +121,11 @@ class _NamedStrategy(Settings):
         return value
 
 
-class StrategySettings(
-    GossipSettings, PersonalSettings, AsyncSettings, PrunedSettings, FedMDSettings, _NamedStrategy
-):
+class _FederatedStrategy(AsyncSettings, PrunedSettings, FedMDSettings, _NamedStrategy):
+    """Strategies whose server averages, and FedMD."""
+
+
+class StrategySettings(CodedSettings, GossipSettings, PersonalSettings, _FederatedStrategy):
     """The federated algorithm and the parameters of each: a class per algorithm that has many.
 
     The fields of the last base come first.

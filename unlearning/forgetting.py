@@ -119,7 +119,7 @@ def check_request(run: TrainedRun, request: ForgetRequest, method: str, settings
         raise BadInput("the request names every client: nobody would remain")
     needed = chosen.needs(settings)
     _check_models(run, method, needed)
-    check_strategy(run.plan.strategy.name, method)
+    check_strategy(run.plan.strategy.name, method, request.kind)
     _check_personal(run, method, needed)
     _check_private(run, method, needed)
     _check_fresh(run, method, needed)

@@ -128,6 +128,8 @@ def flat_configs(draw: st.DrawFn) -> dict[str, Scalar]:
     if flat["strategy.name"] == "fedmd":
         flat |= {"data.public": "0.25", "log.retention": "full", "data.public-classes": ""}
         flat |= {"data.public-labels": "none", "data.public-limit": 0}
+    if flat["strategy.name"] == "coded-gd":
+        flat |= {"data.path": "", "strategy.stragglers": 0}
     if flat["data.clients"]:
         flat["selection.min-clients"] = min(flat["selection.min-clients"], flat["data.clients"])
     return flat

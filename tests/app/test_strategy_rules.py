@@ -16,6 +16,14 @@ PARTIAL: dict[str, Scalar] = {
     "selection.over-selection": 2.0,
     "selection.speeds": "equal",
 }
+LOCAL: dict[str, Scalar] = {
+    "train.optimizer": "adam",
+    "train.momentum": 0.5,
+    "train.weight-decay": 0.5,
+    "train.batch-size": 8,
+    "train.local-epochs": 2,
+    "train.local-steps": 2,
+}
 AVERAGED: dict[str, Scalar] = {"compression.codec": "sign", "forget.prune": "omp"}
 IDLE: list[tuple[dict[str, Scalar], str, str]] = [
     ({"strategy.meta-gradient": "first-order"}, "strategy.meta-gradient", 'strategy.name = "per-fedavg"'),
@@ -31,6 +39,11 @@ IDLE: list[tuple[dict[str, Scalar], str, str]] = [
     *(
         ({"strategy.name": "gossip", key: value}, key, "a strategy that can leave clients out of a round")
         for key, value in PARTIAL.items()
+    ),
+    ({"strategy.stragglers": 2}, "strategy.stragglers", 'strategy.name = "coded-gd"'),
+    *(
+        ({"strategy.name": "coded-gd", key: value}, key, "a strategy whose clients take local steps")
+        for key, value in LOCAL.items()
     ),
     *(
         ({"strategy.name": "gossip", key: value}, key, "a strategy that averages updates")
@@ -48,6 +61,18 @@ def test_a_key_without_effect_is_refused(given: dict[str, Scalar], key: str, wor
 
 def test_every_condition_has_a_case_above() -> None:
     assert [key for _, key, _ in IDLE] == [key for c in STRATEGY_CONDITIONS for key in c.keys]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"data.path": "a.npz"}, 'data.path: given "a.npz", but with coded-gd every client holds copies'),
+        ({"data.clients": 3, "strategy.stragglers": 3}, "strategy.stragglers: given 3, allowed fewer than"),
+    ],
+)
+def test_a_code_needs_copies_and_more_clients_than_stragglers(given: dict[str, Scalar], message: str) -> None:
+    with pytest.raises(BadInput, match=re.escape(message)):
+        RunConfig.from_flat({"strategy.name": "coded-gd", **given})
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,102 @@
+"""Gradient descent on a simulated clock with slow clients: coded, waiting for all, or ignoring the slowest.
+
+Every client has two classes, so whoever is ignored takes classes along. A coded client works on s + 1 parts, and
+its time counts as often. Speeds are drawn once, so the slow clients are the same in every round.
+"""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from app.config import RunConfig
+from app.workflows.observer import Observer, Quiet
+from app.workflows.training import train
+from benchmarks.jobs import chosen, machine, spread
+
+DATA: Mapping[str, Sequence[str]] = {"digits": ("data.name=digits",), "mnist": ("data.name=mnist",)}
+_RUN = (
+    "data.public=0",
+    "data.partition=shards",
+    "data.shards-per-client=2",
+    "model.name=mlp",
+    "run.workers=1",
+    "log.enabled=false",
+    "run.evaluate-every=1000000",
+)
+
+
+def run(
+    observer: Observer | None = None,
+    *,
+    data: str = "",
+    data_root: str = "",
+    rounds: int = 100,
+    seeds: int = 3,
+    speeds: str = "pareto:1.2",
+) -> dict[str, Any]:
+    """Return accuracy in percent and simulated seconds after as many steps, by data set.
+
+    Parameters
+    ----------
+    observer
+        Told of each run.
+    data
+        Names of the data sets, with commas between them; empty: all.
+    data_root
+        Where torchvision's MNIST lies (``data.root``).
+    rounds
+        Steps.
+    seeds
+        Number of seeds, from 0.
+    speeds
+        ``selection.speeds``.
+    """
+    observer = observer or Quiet()
+    wanted = chosen("data", data, DATA)
+    observer.phase("coding", len(wanted) * seeds)
+    settings = {"rounds": rounds, "seeds": seeds, "speeds": speeds, "clients": 10}
+    results: dict[str, Any] = {"machine": machine(), "settings": settings}
+    for name in wanted:
+        size = ["data.train-limit=2000", "data.test-limit=2000"] if name == "mnist" else []
+        keys = [*_RUN, *DATA[name], *size, f"data.root={data_root}", f"run.rounds={rounds}"]
+        tables = []
+        for seed in range(seeds):
+            tables.append(_one([*keys, f"selection.speeds={speeds}", f"run.seed={seed}"]))
+            observer.advance(f"{name}, seed {seed}")
+        results[name] = [
+            {"server": row, **{key: spread(table[row][key] for table in tables) for key in tables[0][row]}}
+            for row in tables[0]
+        ]
+    return results
+
+
+def _one(keys: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return the figures of one seed: ten clients, of which the slowest two are waited for or not."""
+    coded = (*keys, "data.clients=10", "strategy.name=coded-gd", "train.learning-rate=0.5")
+    some = ("selection.fraction=0.8", "selection.over-selection=1.25")
+    return {
+        "waits for all": _figures([*coded, "strategy.stragglers=0"], 1),
+        "ignores the slowest two": _figures([*_ignoring(keys), *some], 1),
+        "coded, s = 2": _figures([*coded, "strategy.stragglers=2", *some], 3),
+    }
+
+
+def _ignoring(keys: Sequence[str]) -> list[str]:
+    """Return full-batch gradient descent by FedAvg: one step with a batch that holds all of a client's data."""
+    whole = (
+        "train.local-steps=1",
+        "train.batch-size=100000",
+        "train.momentum=0.0",
+        "train.learning-rate=0.5",
+    )
+    return [*keys, "data.clients=10", "strategy.name=fedavg", *whole]
+
+
+def _figures(keys: Sequence[str], parts: int) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as home:
+        lines = train(RunConfig().with_overrides([*keys, f"run.home={home}"])).read_metrics()
+    return {
+        "accuracy": float(lines[-1]["test-accuracy"]),
+        "loss": float(lines[-1]["test-loss"]),
+        "simulated seconds": parts * sum(float(line["simulated-seconds"]) for line in lines),
+    }
