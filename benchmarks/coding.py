@@ -1,7 +1,7 @@
 """Gradient descent on a simulated clock with slow clients: coded, waiting for all, or ignoring the slowest.
 
-Every client has two classes, so whoever is ignored takes classes along. A coded client works on s + 1 parts, and
-its time counts as often. Speeds are drawn once, so the slow clients are the same in every round.
+Every client has two classes, so whoever is ignored takes classes along. A coded client works on s + 1 parts,
+and its time counts as often. Speeds are drawn once, so the slow clients are the same in every round.
 """
 
 import tempfile
@@ -82,7 +82,7 @@ def _one(keys: Sequence[str]) -> dict[str, dict[str, float]]:
 
 
 def _ignoring(keys: Sequence[str]) -> list[str]:
-    """Return full-batch gradient descent by FedAvg: one step with a batch that holds all of a client's data."""
+    """Return full-batch gradient descent by FedAvg: one step on all of a client's data."""
     whole = (
         "train.local-steps=1",
         "train.batch-size=100000",

@@ -1,8 +1,8 @@
 """How fast disagreement falls in decentralised training, against theory; and what is learnt, by topology.
 
 Theory: without local steps, the consensus distance falls per round at least by the second largest modulus of
-the eigenvalues of W, and in the long run by just that. The first part trains for one round and then with a
-learning rate that is as good as zero; the second trains throughout.
+the eigenvalues of W, and in the long run by just that. The first part mixes random models as the clients do,
+without learning; the second trains.
 """
 
 import math
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from matplotlib.figure import Figure
 
 from app.config import RunConfig
@@ -18,7 +19,9 @@ from app.session import Session
 from app.workflows.observer import Observer, Quiet
 from app.workflows.training import train
 from benchmarks.jobs import machine, spread
-from strategies.gossip import DISTANCE, EIGENVALUE
+from strategies.gossip import DISTANCE, consensus_distance, mixed
+from strategies.seeds import torch_generator
+from strategies.topology import adjacency, mixing_weights, second_eigenvalue
 
 TOPOLOGIES: Mapping[str, Sequence[str]] = {
     "ring": ("strategy.topology=ring",),
@@ -40,6 +43,7 @@ _RUN = (
 _FLOOR = 1e-4
 """Below this share of the first distance, rounding to float32 is felt."""
 _TAIL = 8
+_SIZE, _MIXTURES = 1000, 60
 
 
 def run(
@@ -65,7 +69,7 @@ def run(
     train_examples
         In all.
     rounds
-        Of each part.
+        Of training; 0 leaves the second part out.
     seeds
         Number of seeds, from 0.
     plot
@@ -77,15 +81,18 @@ def run(
     observer.phase("gossip", seeds)
     curves: dict[str, tuple[list[float], float]] = {}
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in TOPOLOGIES}
-    averaged = []
+    averaged: list[float] = []
     for seed in range(seeds):
         own = [*keys, f"run.seed={seed}"]
-        decay = _lines([*own, "strategy.name=gossip", "train.lr-decay=1e-12"], TOPOLOGIES)
-        trained = _lines([*own, "strategy.name=gossip"], TOPOLOGIES)
-        averaged.append(_lines([*own, "strategy.name=fedavg"], {"": ()})[""][-1]["test-accuracy"])
-        for name, lines in decay.items():
-            runs[name].append(_figures(lines, trained[name][-1]))
-            curves.setdefault(name, ([line[DISTANCE] for line in lines], lines[0][EIGENVALUE]))
+        if rounds:
+            averaged.append(_lines([*own, "strategy.name=fedavg"], {"": ()})[""][-1]["test-accuracy"])
+        trained = _lines([*own, "strategy.name=gossip"], TOPOLOGIES) if rounds else {}
+        for name, topology in TOPOLOGIES.items():
+            distances, eigenvalue = mixing(topology, clients, seed)
+            runs[name].append({"theory": eigenvalue, "measured": factor(distances)})
+            if name in trained:
+                runs[name][-1] |= _reached(trained[name][-1])
+            curves.setdefault(name, (distances, eigenvalue))
         observer.advance(f"seed {seed}")
     rows = [
         {"topology": name, **{key: spread(figures[key] for figures in found) for key in found[0]}}
@@ -113,13 +120,23 @@ def _lines(keys: Sequence[str], variants: Mapping[str, Sequence[str]]) -> dict[s
     return found
 
 
-def _figures(decay: Sequence[Mapping[str, Any]], trained: Mapping[str, Any]) -> dict[str, float]:
-    distances = [float(line[DISTANCE]) for line in decay]
+def mixing(topology: Sequence[str], clients: int, seed: int) -> tuple[list[float], float]:
+    """Return the consensus distance of random models before and after each mixture, and the eigenvalue."""
+    settings = RunConfig().with_overrides(["strategy.name=gossip", *topology]).strategy
+    weights = mixing_weights(adjacency(settings.topology, clients, settings.edge_probability, seed))
+    generator = torch_generator(seed, "gossip benchmark")
+    models = [torch.randn(_SIZE, generator=generator) for _ in range(clients)]
+    distances = [consensus_distance(models)]
+    for _ in range(_MIXTURES):
+        models = [mixed(models, row.tolist()) for row in weights]
+        distances.append(consensus_distance(models))
+    return distances, second_eigenvalue(weights)
+
+
+def _reached(line: Mapping[str, Any]) -> dict[str, float]:
     return {
-        "theory": float(decay[0][EIGENVALUE]),
-        "measured": factor(distances),
-        "distance after training": float(trained[DISTANCE]),
-        "accuracy of the mean": float(trained["test-accuracy"]),
+        "distance after training": float(line[DISTANCE]),
+        "accuracy of the mean": float(line["test-accuracy"]),
     }
 
 
@@ -143,11 +160,11 @@ def picture(curves: Mapping[str, tuple[Sequence[float], float]]) -> Figure:
     figure = Figure(figsize=(7.0, 4.0), layout="constrained")
     axes = figure.subplots()
     for number, (name, (distances, eigenvalue)) in enumerate(curves.items()):
-        rounds = range(1, len(distances) + 1)
+        rounds = range(len(distances))
         relative = [max(d / distances[0], 1e-9) for d in distances]
         bound = [max(eigenvalue**t, 1e-9) for t in range(len(distances))]
         axes.semilogy(rounds, relative, f"C{number}o-", markersize=3, label=f"{name}, measured")
         axes.semilogy(rounds, bound, f"C{number}--", label=f"{name}, {eigenvalue:.3f}^t")
-    axes.set(xlabel="round", ylabel="consensus distance, first round = 1", ylim=(1e-8, 2))
+    axes.set(xlabel="mixtures", ylabel="consensus distance, at the start = 1", ylim=(1e-8, 2))
     axes.legend(fontsize=8, ncols=2)
     return figure

@@ -5,25 +5,23 @@ the one full-batch step that Per-FedAvg is made for, and after an epoch of local
 models that clients keep: Ditto's, and one that only ever trained locally (Ditto with λ = 0).
 """
 
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flwr.app import RecordDict
 from torch import nn
 
 from app.config import RunConfig
 from app.data import load_client_data, load_server_data
 from app.models import build_model
 from app.workflows.observer import Observer, Quiet
-from app.workflows.training import train
 from benchmarks.jobs import chosen, machine, spread
-from strategies import wire
-from strategies.evaluation import predict_logits
-from strategies.examples import Examples
-from strategies.local_training import local_train
+from strategies import ditto, wire
+from strategies.aggregation import ExactSum
+from strategies.local_training import ClientJob, local_train
 from strategies.per_fedavg import descend
-from strategies.personal import PERSONAL, PERSONAL_WORST, accuracy_at, class_shares, worst
-from strategies.run_folder import RunFolder
+from strategies.personal import PERSONAL, Personalise, measure, worst
+from strategies.registry import lookup
 from strategies.seeds import torch_generator
 
 DATA: Mapping[str, Sequence[str]] = {"digits": ("data.name=digits",), "mnist": ("data.name=mnist",)}
@@ -48,11 +46,7 @@ _RUN = (
     "train.batch-size=20",
     "train.learning-rate=0.05",
     "train.momentum=0.0",
-    "run.workers=1",
-    "log.enabled=false",
-    "run.evaluate-every=1000000",
 )
-Change = Callable[[nn.Module, Examples], None]
 
 
 def run(  # noqa: PLR0913  # a parameter per option
@@ -62,7 +56,7 @@ def run(  # noqa: PLR0913  # a parameter per option
     data_root: str = "",
     clients: int = 20,
     train_examples: int = 4000,
-    rounds: int = 40,
+    rounds: int = 20,
     seeds: int = 3,
     inner_rate: float = 0.1,
 ) -> dict[str, Any]:
@@ -112,46 +106,77 @@ def run(  # noqa: PLR0913  # a parameter per option
 def _one(keys: Sequence[str], inner_rate: float) -> dict[str, dict[str, float]]:
     """Return mean and worst by model, of one seed."""
     table: dict[str, dict[str, float]] = {}
-    with tempfile.TemporaryDirectory() as home:
-        for name, own in OWN.items():
-            folder = train(RunConfig().with_overrides([*keys, f"run.home={home}", *own]))
-            final = folder.read_summary()["final"]
-            table[name] = {"mean": final[PERSONAL], "worst": final[PERSONAL_WORST]}
-        for name, strategy in GLOBAL.items():
-            rate = [f"strategy.inner-rate={inner_rate}"] if name != "fedavg" else []
-            config = RunConfig().with_overrides([*keys, f"run.home={home}", *strategy, *rate])
-            folder = train(config)
-            for change_name, change in _changes(config, inner_rate).items():
-                table[f"{name}{change_name}"] = _measured(config, folder, change)
+    for name, own in OWN.items():
+        federation = _Federation(RunConfig().with_overrides([*keys, *own]))
+        federation.train()
+        table[name] = federation.measured(ditto.personalise)
+    for name, strategy in GLOBAL.items():
+        rate = [f"strategy.inner-rate={inner_rate}"] if name != "fedavg" else []
+        federation = _Federation(RunConfig().with_overrides([*keys, *strategy, *rate]))
+        federation.train()
+        for change_name, change in _changes(federation.config, inner_rate).items():
+            table[f"{name}{change_name}"] = federation.measured(change)
     return table
 
 
-def _changes(config: RunConfig, rate: float) -> dict[str, Change]:
-    def fine_tuned(model: nn.Module, examples: Examples) -> None:
-        local_train(model, examples, config.train, torch_generator(config.run.seed, "fine-tuning"))
+class _Federation:
+    """The clients of a run config in one process, one after another, with the strategy's own client half."""
 
-    return {
-        "": lambda model, examples: None,
-        " + one step": lambda model, examples: descend(model, examples, rate, 1),
-        " + fine-tuning": fine_tuned,
-    }
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        server = load_server_data(config.data, config.run.seed)
+        if server.test is None:
+            raise ValueError("the data set has no test data")
+        self._test, self._num_classes = server.test, server.num_classes
+        self._model = build_model(config.model, server.input_shape, server.num_classes, config.run.seed)
+        self._layout = wire.Layout.of(self._model.state_dict())
+        self._flat = self._layout.flatten(self._model.state_dict())
+        count = config.data.clients
+        nodes = [{"partition-id": i, wire.NUM_PARTITIONS: count} for i in range(count)]
+        self._clients = [load_client_data(config.data, config.run.seed, node) for node in nodes]
+        self._states = [RecordDict() for _ in nodes]
+
+    def train(self) -> None:
+        """Run all rounds, every client in each."""
+        half = lookup(self.config.strategy.name).client
+        for server_round in range(1, self.config.run.rounds + 1):
+            total = ExactSum(self._layout.size)
+            for client in range(len(self._clients)):
+                result = half(self._job(client, server_round))
+                new = self._layout.flatten(result.model.state_dict())
+                total.add(new - self._flat, result.num_examples)
+            self._flat = total.added_to(self._flat)
+
+    def _job(self, client: int, server_round: int) -> ClientJob:
+        wire.load_flat(self._model, self._flat, self._layout)
+        return ClientJob(
+            self._model,
+            self._clients[client],
+            self.config.train,
+            self.config.strategy,
+            str(client),
+            server_round,
+            torch_generator(self.config.run.seed, "client", str(client), "round", server_round),
+            state=self._states[client],
+        )
+
+    def measured(self, personalise: Personalise) -> dict[str, float]:
+        """Return mean and worst accuracy of what every client makes of the model."""
+        accuracies = []
+        for client in range(len(self._clients)):
+            job = self._job(client, self.config.run.rounds + 1)
+            told = measure(job, personalise, self._test, self._num_classes, own_test=False)
+            accuracies.append(float(told.get(PERSONAL, 0.0)))
+        return {"mean": sum(accuracies) / len(accuracies), "worst": worst(accuracies)}
 
 
-def _measured(config: RunConfig, folder: RunFolder, change: Change) -> dict[str, float]:
-    """Return mean and worst accuracy of what every client makes of a run's model."""
-    server = load_server_data(config.data, config.run.seed)
-    if server.test is None:
-        raise ValueError("the data set has no test data")
-    model = build_model(config.model, server.input_shape, server.num_classes, config.run.seed)
-    state = folder.read_model()
-    layout = wire.Layout.of(state)
-    accuracies = []
-    for client in range(config.data.clients):
-        node = {"partition-id": client, wire.NUM_PARTITIONS: config.data.clients}
-        examples = load_client_data(config.data, config.run.seed, node)
-        wire.load_flat(model, layout.flatten(state), layout)
-        change(model, examples)
-        shares = class_shares(examples.y, server.num_classes)
-        accuracy = accuracy_at(predict_logits(model, server.test.x), server.test.y, shares)
-        accuracies.append(0.0 if accuracy is None else accuracy)
-    return {"mean": sum(accuracies) / len(accuracies), "worst": worst(accuracies)}
+def _changes(config: RunConfig, rate: float) -> dict[str, Personalise]:
+    def stepped(job: ClientJob) -> nn.Module:
+        descend(job.model, job.examples, rate, 1)
+        return job.model
+
+    def fine_tuned(job: ClientJob) -> nn.Module:
+        local_train(job.model, job.examples, config.train, job.generator)
+        return job.model
+
+    return {"": lambda job: job.model, " + one step": stepped, " + fine-tuning": fine_tuned}
