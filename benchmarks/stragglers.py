@@ -99,7 +99,7 @@ def run(
     )
     nodes = [{"partition-id": i, "num-partitions": DEVICES} for i in range(DEVICES)]
     devices = [load_client_data(data, 0, node) for node in nodes]
-    shares = [float(share) for share in stragglers.split(",")]
+    shares = [float(share) for share in str(stragglers).split(",")]  # One is a number
     watcher = observer or Quiet()
     watcher.phase("stragglers", len(shares) * len(CONTENDERS) * seeds)
     found: dict[str, Any] = {}
