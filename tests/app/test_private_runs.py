@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 
+from app.client_app import app
+from app.config import RunConfig
+from app.models import build_model
+from app.simulation.client import config_of
+from app.simulation.grid import take_identity
+from strategies import wire
 from strategies.privacy.accounting import Spend, epsilon_of
 from strategies.privacy.ledger import LedgerFile
 
@@ -139,3 +146,23 @@ def test_no_step_is_missing_from_the_accounts_and_none_is_beyond_the_budget(kill
         file = killed / f"{client_id}.json"
         assert LedgerFile(file).read() == ((Spend(noise, rate, STEPS * ROUNDS),) if file.exists() else ())
     assert (killed / "0.json").exists() == killed.name.startswith("ledger")
+
+
+@pytest.mark.parametrize("missing", ["strategies.privacy.training", "opacus.optimizers"])
+def test_if_the_private_path_cannot_be_built_nothing_is_sent(
+    missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client on whose machine private training cannot be imported raises; it does not train without."""
+    for name in [name for name in sys.modules if name == "strategies.privacy.training"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    keys = ["model.name=mlp", "model.hidden=4", "data.clients=2", "privacy.unit=example", "privacy.epsilon=8"]
+    config = RunConfig().with_overrides([*keys, "privacy.accountant=rdp"])
+    node = {"partition-id": 0, "num-partitions": 2}
+    context = Context(1, 1, node, RecordDict(), config_of(config.to_flat()))
+    take_identity()
+    state = build_model(config.model, (1, 8, 8), 10, 0).state_dict()
+    told = ConfigRecord({wire.SERVER_ROUND: 1, wire.NUM_CLASSES: 10, wire.INPUT_SHAPE: [1, 8, 8]})
+    content = RecordDict({wire.ARRAYS: wire.record_of(state), wire.CONFIG: told})
+    with pytest.raises(ImportError):
+        app(Message(content, 1, wire.TRAIN), context)

@@ -154,6 +154,17 @@ def test_batch_norm_is_refused() -> None:
         PrivateTrainer(1.0, 1.0, SEEDED)(model, examples_of(), ONE_STEP, torch_generator(0))
 
 
+def test_10_000_updates_are_none_longer_than_the_clip_norm() -> None:
+    """Of any length from 10⁻³ to 10³: the long ones have the norm, the short ones are as they were."""
+    generator = torch_generator(0)
+    lengths = 10 ** (6 * torch.rand(10_000, generator=generator) - 3)
+    for update, length in zip(torch.randn(10_000, 7, generator=generator), lengths, strict=True):
+        delta = update * (length / update.norm())
+        short = clipped(delta, 0.7)
+        assert float(short.norm()) == pytest.approx(min(0.7, float(delta.norm())), rel=1e-5)
+        assert (short is delta) == (float(delta.double().norm()) <= 0.7)
+
+
 def test_clipping_an_update_by_hand_and_its_noise_over_10_000_draws() -> None:
     """(3, 4) has norm 5 and is clipped to (0.6, 0.8) at 1; the noise has σC = 3 · 0.5."""
     assert clipped(torch.tensor([3.0, 4.0]), 1.0).tolist() == pytest.approx([0.6, 0.8])
