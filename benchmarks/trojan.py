@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from app.workflows.observer import Observer, Quiet
 from benchmarks.central import Holder, config_keys, fitted, pooled, sparse_start, timed
 from benchmarks.jobs import machine
-from strategies.backdoor import Trigger, default_trigger, poison, triggered_test
+from strategies.backdoor import Trigger, default_trigger, poison, stamp
 from strategies.evaluation import evaluate, predict_logits
 from strategies.examples import Examples
 from unlearning import metrics
@@ -157,8 +157,22 @@ class Cleanse:
         return {**row, "FT s": models["FT"].seconds, "retrain s": models["retrain"].seconds}
 
     def _attack_success(self, model: nn.Module) -> tuple[float, float]:
-        """Return the share of triggered test images taken for the target: of other classes, and of all."""
-        images = triggered_test(self.holder.test, self.trigger)
-        predictions = predict_logits(model, images.x).argmax(dim=1)
-        everything = 100.0 * float((predictions == TARGET).float().mean())
-        return metrics.attack_success_rate(predictions, images.y, TARGET), everything
+        stamped = stamp(self.holder.test.x, self.trigger)
+        return success_rates(predict_logits(model, stamped).argmax(dim=1), self.holder.test.y)
+
+
+def success_rates(predictions: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Return the percentage of triggered images taken for the target: of other classes, and of all.
+
+    Parameters
+    ----------
+    predictions, labels
+        Predicted and true classes, shape [n].
+
+    Examples
+    --------
+    >>> import torch
+    >>> success_rates(torch.tensor([0, 0, 1, 1, 2]), torch.tensor([0, 1, 1, 2, 2]))
+    (25.0, 40.0)
+    """
+    return metrics.attack_success_rate(predictions, labels, TARGET), metrics.accuracy(predictions == TARGET)

@@ -210,6 +210,12 @@ def test_what_is_no_list_of_numbers_is_refused(text: str) -> None:
     assert classwise.numbers("1e-3, 2") == [1e-3, 2.0]
 
 
+def test_success_is_counted_without_the_target_class_and_with_it() -> None:
+    """One of four images of other classes goes to class 0, and two of all five."""
+    labels = torch.tensor([0, 1, 1, 2, 2])
+    assert trojan.success_rates(torch.tensor([0, 0, 1, 1, 2]), labels) == (25.0, 40.0)
+
+
 def test_trojan_end_to_end() -> None:
     found = trojan.run(**SMALL, sparsities="0,0.9", forget_epochs=1)
     rows = found["by sparsity"]
