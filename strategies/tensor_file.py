@@ -8,10 +8,11 @@ header's metadata.
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -86,16 +87,28 @@ def decode(content: bytearray) -> TensorFile:
     if not 8 < start <= len(content):
         raise ValueError("its header is cut off")
     header = json.loads(content[8:start])
-    metadata = header.pop("__metadata__", {})
+    metadata = header.pop("__metadata__", {}) if isinstance(header, dict) else None
+    if not isinstance(metadata, dict):
+        raise ValueError("its header is no table of tensors")
     return TensorFile({name: _tensor(content, start, entry) for name, entry in header.items()}, metadata)
 
 
-def _tensor(content: bytearray, start: int, entry: Mapping[str, Any]) -> Tensor:
-    dtype, (first, last) = _DTYPES[entry["dtype"]], entry["data_offsets"]
-    count = (last - first) // dtype.itemsize
+def _tensor(content: bytearray, start: int, entry: object) -> Tensor:
+    told = entry if isinstance(entry, dict) else {}
+    dtype, shape = _DTYPES.get(str(told.get("dtype"))), told.get("shape")
+    place = told.get("data_offsets")
+    if dtype is None or not _is_counts(shape) or not _is_counts(place) or len(place) != 2:
+        raise ValueError("its header does not say where a tensor lies")
+    count = math.prod(shape)
+    if place[1] - place[0] != count * dtype.itemsize or place[1] > len(content) - start:
+        raise ValueError("a tensor does not fill the place that its header gives it")
     if count == 0:
-        return torch.empty(entry["shape"], dtype=dtype)
-    return torch.frombuffer(content, dtype=dtype, count=count, offset=start + first).reshape(entry["shape"])
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(content, dtype=dtype, count=count, offset=start + place[0]).reshape(shape)
+
+
+def _is_counts(value: object) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(type(number) is int and 0 <= number < 2**63 for number in value)
 
 
 def write_sealed(
@@ -141,6 +154,9 @@ def read_sealed(path: Path) -> TensorFile:
     content[_SEAL] = _NO_SEAL.encode()
     if hashlib.sha256(content).hexdigest().encode() != seal:
         raise RunCorrupt(f"{path}: damaged, its bytes do not match its SHA-256; restore it from a copy")
-    found = decode(content)
-    found.metadata.pop("sha256")
+    try:
+        found = decode(content)
+        found.metadata.pop("sha256")
+    except (ValueError, KeyError) as error:
+        raise RunCorrupt(f"{path}: sealed, but no file of tensors: {error}") from None
     return found
