@@ -15,13 +15,14 @@ from app import fedmd_node
 from app.data import label_counts
 from app.kept_state import keep_state
 from app.node import Node
+from app.secure_node import refuse_in_the_clear, register, train_securely
 from strategies import personal, wire
 from strategies.compression.client import LostVersion
 from strategies.encryption.client import decrypted_reply, encrypted_reply
 from strategies.errors import LetheError
 from strategies.evaluation import evaluate
 from strategies.fedmd.client import ClientReply, ClientWork, answer_digest, answer_query
-from strategies.local_training import ClientJob
+from strategies.local_training import ClientJob, LocalResult
 from strategies.privacy.client import BudgetSpent, train_privately
 from strategies.registry import lookup
 from strategies.seeds import derive_seed
@@ -36,7 +37,7 @@ def describe(message: Message, context: Context) -> Message:
     """Say who this client is and what it holds; a client without usable data says why."""
     node = Node.of(message, context)
     partitions = int(str(context.node_config.get(wire.NUM_PARTITIONS, 0)))
-    config: dict[str, bool | int | float | str] = {wire.NUM_PARTITIONS: partitions}
+    config: dict[str, wire.ConfigValue] = {wire.NUM_PARTITIONS: partitions}
     if (keep := node.own("strategy.keep")) is not None:
         config[wire.KEEP] = keep
     try:
@@ -49,6 +50,10 @@ def describe(message: Message, context: Context) -> Message:
         )
     classes = int(str(node.message_config.get(wire.NUM_CLASSES, 0))) or int(examples.y.max()) + 1
     counts = label_counts(examples, classes)
+    if node.is_secure:
+        return wire.reply_to(
+            message, node.client_id, {wire.NUM_EXAMPLES: 1}, config=config | {wire.HIDDEN: True}
+        )
     metrics: dict[str, int | list[int]] = {wire.NUM_EXAMPLES: len(examples), wire.LABEL_COUNTS: counts}
     return wire.reply_to(message, node.client_id, metrics, config=config)
 
@@ -57,6 +62,8 @@ def describe(message: Message, context: Context) -> Message:
 def train(message: Message, context: Context) -> Message:
     """Train the model as the run's strategy says, and send the new parameters."""
     node = Node.of(message, context)
+    if node.is_secure:
+        return _train_securely(node, message, context)
     link, secret = node.link(message.content, context.state), node.secret()
     half, privacy = lookup(node.config.strategy.name).client, node.privacy(context.state)
     try:
@@ -107,6 +114,7 @@ def _job(node: Node, model: nn.Module, message: Message, context: Context) -> Cl
 def evaluate_personal(message: Message, context: Context) -> Message:
     """Measure the model on data as the client's own, before and after personalisation."""
     node = Node.of(message, context)
+    refuse_in_the_clear(node)
     own = lookup(node.config.strategy.name).personalise
     if own is None:
         raise LetheError(f"{node.config.strategy.name} personalises nothing")
@@ -125,6 +133,23 @@ def decrypt(message: Message, context: Context) -> Message:
     if secret is None:
         raise LetheError("asked to decrypt, but this client's updates are not encrypted")
     return decrypted_reply(message, node.client_id, secret)
+
+
+def _train_securely(node: Node, message: Message, context: Context) -> Message:
+    half, privacy = lookup(node.config.strategy.name).client, node.privacy(context.state)
+
+    def train() -> LocalResult | None:
+        job = _job(node, node.model(message.content.array_records[wire.ARRAYS]), message, context)
+        if not len(job.examples):
+            return None
+        return half(job) if privacy is None else train_privately(half, job, privacy)
+
+    try:
+        return train_securely(node, message, context, train)
+    except BudgetSpent as reason:
+        if privacy is not None:
+            privacy.note_refusal()
+        return wire.reply_to(message, node.client_id, {}, config={wire.REFUSED: str(reason)})
 
 
 @app.query("fedmd")
@@ -149,6 +174,7 @@ def _fedmd_reply(message: Message, context: Context, answer: Callable[[ClientWor
 def evaluate_model(message: Message, context: Context) -> Message:
     """Evaluate the model on the client's own examples."""
     node = Node.of(message, context)
+    refuse_in_the_clear(node)
     result = evaluate(node.model(message.content.array_records[wire.ARRAYS]), node.examples())
     metrics = {wire.NUM_EXAMPLES: result.num_examples, wire.ACCURACY: result.accuracy, wire.LOSS: result.loss}
     return wire.reply_to(message, node.client_id, metrics)
@@ -168,6 +194,7 @@ def audit(message: Message, context: Context) -> Message:
 def _method_handler(action: ClientAction) -> Callable[[Message, Context], Message]:
     def handle(message: Message, context: Context) -> Message:
         node = Node.of(message, context)
+        refuse_in_the_clear(node)
         examples = node.examples()
         forget, retain = ForgetSpec.from_config(node.message_config).split(examples)
         task = ClientTask(
@@ -197,3 +224,4 @@ def _register_methods() -> None:
 
 
 _register_methods()
+register(app)

@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 
 from app.conditions import Condition, only, shown
+from app.secure_rules import check_secure
 from app.strategy_rules import STRATEGY_CONDITIONS, check_strategy
 from strategies.errors import BadInput
 from strategies.settings import ASYNCHRONOUS, FLWR_PREFIX, Scalar
@@ -126,6 +127,8 @@ CONDITIONS = (
     only("privacy.client-sampling", "privacy.unit", "client-central"),
     only("privacy.ledger", "privacy.unit", "example", "client-local"),
     only("privacy.encryption-key", "privacy.encryption", "ckks"),
+    only("privacy.threshold privacy.max-examples", "privacy.secure-aggregation", True),
+    only("privacy.max-examples", "privacy.unit", "none"),
     Condition(
         tuple(_COMPRESSED_KEYS.split()),
         "compression.codec",
@@ -232,6 +235,8 @@ def _check_sections(flat: Mapping[str, Scalar]) -> None:
     ):
         if flat[key] != "none":
             check(flat)
+    if flat["privacy.secure-aggregation"]:
+        check_secure(flat)
 
 
 def _check_left_alone(

@@ -200,6 +200,14 @@ class Node:
         return self.node_config.get(key, self.node_config.get(key.replace(".", "-")))
 
     @property
+    def is_secure(self) -> bool:
+        """Whether the client answers with masked vectors only: the run says so, or its own node."""
+        return self.config.privacy.secure_aggregation or self.own("privacy.secure-aggregation") in {
+            True,
+            "true",
+        }
+
+    @property
     def device(self) -> torch.device:
         """Where the client computes."""
         return pick_device(self.config.run.device)

@@ -237,9 +237,9 @@ class Evaluator:
 
 
 def clients_json(clients: Mapping[str, ClientInfo]) -> dict[str, Any]:
-    """Return what the clients said of themselves, as plain data."""
+    """Return what the clients said of themselves, as plain data; nothing of those that hide their counts."""
     return {
-        i: {"num-examples": info.num_examples, "label-counts": list(info.label_counts)}
+        i: {} if info.hidden else {"num-examples": info.num_examples, "label-counts": list(info.label_counts)}
         for i, info in clients.items()
     }
 

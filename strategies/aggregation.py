@@ -46,7 +46,7 @@ class ExactSum:
         if not 0 < weight_bound <= 2.0**50:
             raise ValueError(f"weight_bound must be in (0, 2^50], got {weight_bound}")
         self._total = torch.zeros(size, dtype=torch.int64)
-        self._scale = 2.0 ** (52 - math.ceil(math.log2(weight_bound)))
+        self._scale = 2.0 ** fraction_bits(weight_bound)
         self._weight_bound = weight_bound
         self._weights: list[float] = []
 
@@ -82,7 +82,27 @@ class ExactSum:
             raise ValueError(f"an entry of the update is not within ±{MAX_ABS_UPDATE}")
         factor = weight * self._scale
         for part, total in zip(torch.split(delta, _BLOCK), torch.split(self._total, _BLOCK), strict=True):
-            total.add_(part.double().mul_(factor).to(torch.int64))
+            total.add_(fixed_point(part, factor))
+        self._weights.append(weight)
+
+    def add_sum(self, total: Tensor, weight: float) -> None:
+        """Add what clients have added up between them in the same fixed point.
+
+        Parameters
+        ----------
+        total
+            Σ of `fixed_point` of each one's update, shape [size], int64.
+        weight
+            What the sum is divided by, positive.
+
+        Raises
+        ------
+        ValueError
+            If the bound on the sum of weights would be passed.
+        """
+        if not weight > 0 or self.weight + weight > self._weight_bound:
+            raise ValueError(f"weight {weight} is not positive or passes the bound {self._weight_bound}")
+        self._total.add_(total)
         self._weights.append(weight)
 
     def added_to(self, flat: Tensor, divisor: float | None = None) -> Tensor:
@@ -122,6 +142,22 @@ class ExactSum:
         if not self._weights:
             raise ValueError("the mean of no updates is undefined")
         return self._total.double().div_(self._scale * self.weight)
+
+
+def fraction_bits(weight_bound: float) -> int:
+    """Return the b of the fixed point 2^-b in which Σ weight·delta stays below 2^62 (see `ExactSum`)."""
+    return 52 - math.ceil(math.log2(weight_bound))
+
+
+def fixed_point(delta: Tensor, factor: float) -> Tensor:
+    """Return factor·delta, taken in float64 and cut towards zero to whole numbers, int64.
+
+    Examples
+    --------
+    >>> fixed_point(torch.tensor([0.3, -0.3]), 8.0)
+    tensor([ 2, -2])
+    """
+    return delta.double().mul_(factor).to(torch.int64)
 
 
 def largest_entry(flat: Tensor) -> float:

@@ -169,9 +169,10 @@ class HeardStrategy(StrategyWrapper):
     def _noted(self, server_round: int, replies: Iterable[Message]) -> Iterator[Message]:
         for reply in replies:
             if isinstance(reply, CheckedReply):
-                known = self.known.setdefault(reply.update.client_id, Known())
-                known.heard = server_round
-                known.loss = reply.update.metrics.get(wire.TRAIN_LOSS, known.loss)
+                for client_id, metrics in reply.update.reports.items():
+                    known = self.known.setdefault(client_id, Known())
+                    known.heard = server_round
+                    known.loss = metrics.get(wire.TRAIN_LOSS, known.loss)
             yield reply
 
     def memory(self) -> dict[str, Tensor]:

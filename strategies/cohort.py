@@ -32,7 +32,7 @@ class CancellingGrid(Protocol):
 
 @dataclass(frozen=True)
 class ClientInfo:
-    """What a client said about itself."""
+    """What a client said about itself; where it hides its counts, it says 1 example and no labels."""
 
     client_id: str
     node_id: int
@@ -40,6 +40,12 @@ class ClientInfo:
     label_counts: tuple[int, ...] = ()
     num_partitions: int = 0
     keep: float | None = None
+    hidden: bool = False
+
+    @property
+    def known_examples(self) -> int | None:
+        """Number of examples; None where the client does not tell."""
+        return None if self.hidden else self.num_examples
 
 
 @dataclass(frozen=True)
@@ -274,8 +280,9 @@ class Cohort:
             counts = tuple(int(n) for n in labels) if isinstance(labels, list) else ()
             partitions = int(str(config.get(wire.NUM_PARTITIONS, 0)))
             self._shared.nodes[node_id] = client_id
+            keep, hidden = _share(config.get(wire.KEEP)), bool(config.get(wire.HIDDEN, False))
             self._shared.clients[client_id] = ClientInfo(
-                client_id, node_id, num_examples, counts, partitions, _share(config.get(wire.KEEP))
+                client_id, node_id, num_examples, counts, partitions, keep, hidden
             )
 
     def _refuse(self, node_id: int, client_id: str, scope: str, reason: str) -> None:

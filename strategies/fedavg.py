@@ -74,7 +74,7 @@ class FedAvg(Strategy):
         for reply in checked(replies, self._reference, _log_rejected):
             update = reply.update
             try:
-                total.add(update.delta, update.num_examples)
+                update.add_to(total)
             except ValueError as error:
                 _log_rejected(reply, str(error))
                 continue

@@ -17,7 +17,7 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from strategies import wire
-from strategies.aggregation import MAX_ABS_UPDATE, largest_entry
+from strategies.aggregation import MAX_ABS_UPDATE, ExactSum, largest_entry
 from strategies.wrapper import StrategyWrapper, replies_are_updates
 
 
@@ -45,6 +45,45 @@ class ClientUpdate:
     delta: Tensor
     norm: float
     metrics: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def reports(self) -> Mapping[str, Mapping[str, float]]:
+        """What is known of single clients: their metrics by client-id."""
+        return {self.client_id: self.metrics}
+
+    def add_to(self, total: ExactSum) -> None:
+        """Add the update, weighted by its examples; ValueError if it cannot be."""
+        total.add(self.delta, self.num_examples)
+
+
+@dataclass(frozen=True, eq=False)
+class SummedUpdate(ClientUpdate):
+    """What several clients contributed to one round, of which only the sum is known.
+
+    The fields that a `ClientUpdate` has are those of the mean; it stands for no single client.
+
+    Parameters
+    ----------
+    total
+        Σ `fixed_point` of the weighted updates, shape [size], int64.
+    weight
+        What it is divided by.
+    told
+        What clients reported in the clear, by client-id.
+    """
+
+    total: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    weight: float = 0.0
+    told: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def reports(self) -> Mapping[str, Mapping[str, float]]:
+        """What clients reported in the clear, by client-id."""
+        return self.told
+
+    def add_to(self, total: ExactSum) -> None:
+        """Add the sum; ValueError if it cannot be."""
+        total.add_sum(self.total, self.weight)
 
 
 @final

@@ -16,6 +16,7 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from strategies import strategy_state, wire
+from strategies.aggregation import fraction_bits
 from strategies.asynchronous.flights import Flights
 from strategies.choosing import HeardStrategy
 from strategies.cohort import ClientInfo, Cohort, CohortGrid, Fault, Reply, Traffic
@@ -28,12 +29,15 @@ from strategies.privacy.server import ServerPrivacy
 from strategies.privacy.settings import PrivacySettings
 from strategies.pruned_dp import PrunedStrategy, Pruning, restored
 from strategies.registry import lookup
+from strategies.secagg.training import Federation, SecureSettings, SecureStrategy
 from strategies.selection import Asked, ask_clients
 from strategies.settings import SelectionSettings, StrategySettings
 from strategies.wrapper import ReturnResult, StrategyWrapper
 
 _WEIGHT_HEADROOM = 16.0
 """Clients that join later may bring this many times the examples of those that were there at the start."""
+_SECURE_HEADROOM = 4.0
+"""This many times the clients of the start may take part in a secure sum, each with the largest weight."""
 
 
 @dataclass(frozen=True)
@@ -245,7 +249,7 @@ class _Loop:
         self._flights: Flights | None = None
         self._is_asynchronous = asynchronous
         self._update_clients()
-        weight_bound = _WEIGHT_HEADROOM * max(1, sum(self._max_examples.values()))
+        weight_bound = self._weight_bound()
         inner = build(weight_bound)
         inner = inner if layer is None else layer(inner)
         self.pruned = self._pruned(inner)
@@ -253,10 +257,16 @@ class _Loop:
         self.privacy = ServerPrivacy.of(plan.privacy, plan.selection, plan.rounds, plan.seed)
         inner = inner if self.privacy is None else self.privacy.around(inner, self._names)
         self._heard = HeardStrategy(inner)
-        guarded = self._encrypted() if plan.privacy.encryption != "none" else self._guarded()
+        guarded = self._guarding(weight_bound)
         self.strategy = self._compressed(DroppingStrategy(guarded, plan.drop, self._names))
         self._flights = self._asynchronous(self.strategy) if asynchronous else None
         self.strategy = self._flights or self.strategy
+
+    def _weight_bound(self) -> float:
+        """Return an upper bound on the examples in a round; clients of secure sums do not tell theirs."""
+        if self._plan.privacy.secure_aggregation:
+            return _SECURE_HEADROOM * self._plan.privacy.max_weight * max(1, len(self._names))
+        return _WEIGHT_HEADROOM * max(1, sum(self._max_examples.values()))
 
     def __enter__(self) -> None:
         """Do nothing."""
@@ -265,6 +275,18 @@ class _Loop:
         """Wait for no client any more."""
         if self._flights is not None:
             self._flights.cancel()
+
+    def _guarding(self, weight_bound: float) -> StrategyWrapper:
+        """Return the strategy with what checks, decrypts or unmasks what clients send."""
+        if self._plan.privacy.secure_aggregation:
+            return self._secured(weight_bound)
+        return self._encrypted() if self._plan.privacy.encryption != "none" else self._guarded()
+
+    def _secured(self, weight_bound: float) -> StrategyWrapper:
+        privacy, bits = self._plan.privacy, fraction_bits(weight_bound)
+        settings = SecureSettings(privacy.threshold, privacy.max_weight, bits)
+        federation = Federation(self._cohort, self._names, lambda: self._scope, self._accepted.append)
+        return SecureStrategy(self._heard, settings, federation)
 
     def _guarded(self) -> StrategyWrapper:
         accept, parts = self._accepted.append, None if self.pruned is None else self.pruned.reference_of

@@ -24,6 +24,9 @@ from torch import Tensor
 State = dict[str, Tensor]
 """A model's `state_dict` on the CPU."""
 
+ConfigValue = bool | int | float | str | bytes | list[int] | list[bytes]
+"""What the record ``config`` may hold here."""
+
 # Records
 ARRAYS = "arrays"
 """Both ways. A model's state: name -> array."""
@@ -37,6 +40,8 @@ ENCRYPTED = "encrypted"
 """Both ways, where updates are encrypted: ciphertexts of `strategies.encryption`, and what they are of."""
 CONFIG = "config"
 """Both ways. Small settings of this message."""
+MASKED = "masked"
+"""Client to server, under secure aggregation, instead of `arrays`: the masked vector."""
 
 # Keys of `metrics`
 NUM_EXAMPLES = "num-examples"
@@ -113,6 +118,10 @@ WITHHELD = "withheld"
 """bool, client to server, in place of an update: it was too small to be sent."""
 REFUSED = "refused"
 """str, client to server, in place of a model: why the client does not train."""
+HIDDEN = "hidden"
+"""bool, client to server: it tells neither how many examples it has nor their labels; it claims one."""
+SUM_BITS = "sum-bits"
+"""int, server to client, under secure aggregation: b of the fixed point 2^-b of the sum."""
 PAYLOAD = "payload"
 """list[bytes]. Of the record `coded`: one encoded vector after another, to be added up. Of `encrypted`: the
 ciphertexts of one vector after another."""
@@ -137,6 +146,8 @@ DESCRIBE = "query.describe"
 """Asks a client who it is and what it holds."""
 DECRYPT = "query.decrypt"
 """Asks a client for the mean of a sum of encrypted updates."""
+SECAGG_KEYS, SECAGG_SHARES, SECAGG_UNMASK = "query.secagg_keys", "query.secagg_shares", "query.secagg_unmask"
+"""The rounds of secure aggregation before and after the masked vectors (see `strategies.secagg.client`)."""
 AUDIT = "query.audit"
 """Asks a client for its outputs on its forgotten and retained examples."""
 
@@ -320,7 +331,7 @@ def reply_to(
     client_id: str,
     metrics: Mapping[str, float | int | Sequence[float] | Sequence[int]],
     arrays: ArrayRecord | None = None,
-    config: Mapping[str, bool | int | float | str | bytes] | None = None,
+    config: Mapping[str, ConfigValue] | None = None,
 ) -> Message:
     """Answer a message as this client.
 

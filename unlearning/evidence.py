@@ -234,7 +234,7 @@ def encode_answer(answer: AuditAnswer) -> tuple[dict[str, float | int], ArrayRec
 
 
 def decode_answer(
-    content: RecordDict, spec: ForgetSpec, num_examples: int, with_reference: bool
+    content: RecordDict, spec: ForgetSpec, num_examples: int | None, with_reference: bool
 ) -> AuditAnswer:
     """Read a client's answer back, and check it.
 
@@ -245,7 +245,7 @@ def decode_answer(
     spec
         What the client was told to forget.
     num_examples
-        How many examples the client said it holds.
+        How many examples the client said it holds; None if it said nothing, and its word counts now.
     with_reference
         Whether it was sent a reference model.
 
@@ -274,13 +274,14 @@ def decode_answer(
     return AuditAnswer(probability, correct.bool(), forget.bool(), divergence)
 
 
-def _size(numbers: Mapping[str, Any], spec: ForgetSpec, num_examples: int) -> int:
+def _size(numbers: Mapping[str, Any], spec: ForgetSpec, num_examples: int | None) -> int:
     """Return over how many examples an answer must be; the client's word counts where only it can know."""
-    if (expected := spec.expected_size(num_examples)) is not None:
+    if num_examples is not None and (expected := spec.expected_size(num_examples)) is not None:
         return expected
     claimed, most = numbers.get(wire.NUM_EXAMPLES), num_examples
-    if not isinstance(claimed, int) or not 0 <= claimed <= most:
-        raise ValueError(f"'{wire.NUM_EXAMPLES}' is {claimed}, expected a number from 0 to {most}")
+    if not isinstance(claimed, int) or claimed < 0 or (most is not None and claimed > most):
+        limit = "of at least 0" if most is None else f"from 0 to {most}"
+        raise ValueError(f"'{wire.NUM_EXAMPLES}' is {claimed}, expected a number {limit}")
     return claimed
 
 

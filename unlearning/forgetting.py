@@ -173,6 +173,11 @@ def _check_private(run: TrainedRun, method: str, needed: Needs) -> None:
             f"{method} has clients answer for themselves, in the clear, but the run's updates are encrypted; "
             "use retrain, which encrypts them as well"
         )
+    if run.plan.privacy.secure_aggregation and visits and method not in _TRAINS_AS_THE_RUN:
+        raise BadInput(
+            f"{method} has clients answer for themselves alone, but the run was trained under secure "
+            "aggregation, where the server gets sums only; use retrain, whose sums are masked as well"
+        )
     if run.plan.privacy.on and visits and method not in _TRAINS_AS_THE_RUN:
         raise BadInput(
             f"{method} has clients answer without noise, but the run is private (privacy.unit = "
@@ -251,7 +256,8 @@ def _check_log(run: TrainedRun, method: str, needed: Needs) -> None:
 
 def _check_online(method: str, request: ForgetRequest, needed: Needs, cohort: Cohort | None) -> None:
     if cohort is not None:
-        _check_positions(request, {i: info.num_examples for i, info in cohort.clients.items()})
+        known = {i: info.known_examples for i, info in cohort.clients.items()}
+        _check_positions(request, {i: count for i, count in known.items() if count is not None})
     if needed.remaining and cohort is None:
         raise BadInput(f"{method} needs the remaining clients online, but no client is connected")
     if needed.forgotten:

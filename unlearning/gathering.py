@@ -87,7 +87,7 @@ class Asks(Protocol):
     def __call__(self, client_id: str) -> RecordDict:
         """Return the content of a client's message."""
 
-    def read(self, client_id: str, content: RecordDict, num_examples: int) -> AuditAnswer:
+    def read(self, client_id: str, content: RecordDict, num_examples: int | None) -> AuditAnswer:
         """Decode a client's answer; ValueError if it could not have come from any model."""
 
 
@@ -115,7 +115,7 @@ def gather(cohort: Cohort, questions: Asks, scope: str = "audit") -> Evidence:
         client_id = reply.client_id
         try:
             answers[client_id] = questions.read(
-                client_id, reply.message.content, clients[client_id].num_examples
+                client_id, reply.message.content, clients[client_id].known_examples
             )
         except ValueError as error:
             cohort.add_fault(client_id, scope, str(error))
@@ -164,7 +164,7 @@ class Questions:
             self._made[spec] = RecordDict({**self._records, wire.CONFIG: spec.to_config()})
         return self._made[spec]
 
-    def read(self, client_id: str, content: RecordDict, num_examples: int) -> AuditAnswer:
+    def read(self, client_id: str, content: RecordDict, num_examples: int | None) -> AuditAnswer:
         """Decode a client's answer; see `decode_answer`."""
         spec = spec_for(self.request, client_id, self.earlier)
         return decode_answer(content, spec, num_examples, wire.REFERENCE in self._records)

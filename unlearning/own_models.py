@@ -133,10 +133,10 @@ class OwnModelQuestions:
             config[REFERENCE_COURSE] = self._reference_course
         return RecordDict({wire.CONFIG: config})
 
-    def read(self, client_id: str, content: RecordDict, num_examples: int) -> AuditAnswer:
+    def read(self, client_id: str, content: RecordDict, num_examples: int | None) -> AuditAnswer:
         """Decode a client's answer; see `decode_answer`."""
         spec = self._spec(client_id)
-        total = num_examples + sum(self._sizes[i] for i in self._foreign)
+        total = (num_examples or self._sizes[client_id]) + sum(self._sizes[i] for i in self._foreign)
         answer = decode_answer(content, spec, total, self._reference_course is not None)
         if self._test is not None:
             self._tested[client_id] = _test_part(content, len(self._test))

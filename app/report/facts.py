@@ -105,8 +105,9 @@ def _data_facts(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> Iter
         partition += f" ({key} {settings.get(f'data.{key}', MISSING)})"
     yield "Partition", partition
     if clients := summary.get("clients"):
-        examples = sum(int(info.get("num-examples", 0)) for info in clients.values())
-        yield "Clients", f"{len(clients)} with {count(examples, 'example')}"
+        known = [int(info["num-examples"]) for info in clients.values() if "num-examples" in info]
+        told = count(sum(known), "example") if known else "numbers of examples that they do not tell"
+        yield "Clients", f"{len(clients)} with {told}"
     for name, key in (("Public data on the server", "public-examples"), ("Test data", "test-examples")):
         if data.get(key) is not None:
             yield name, count(int(data[key]), "example") if data[key] else "none"

@@ -306,6 +306,9 @@ class _Training:
             else privacy_summary(
                 config.privacy, self._privacy, list(self._cohort.clients), scoring_of(config)
             ),
+            "secure-aggregation": {"threshold": config.privacy.threshold}
+            if config.privacy.secure_aggregation
+            else None,
             "seconds": self._seconds,
             "traffic": _traffic_json(self._traffic),
             "faults": self._faults,

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from strategies import wire
 from strategies.errors import LetheError
-from strategies.guard import CheckedReply
+from strategies.guard import CheckedReply, SummedUpdate
 from strategies.privacy.accounting import History, Spend, epsilon_of, extended
 from strategies.privacy.accounts import Accounts
 from strategies.privacy.client import BudgetSpent, noise_for
@@ -229,6 +229,9 @@ class CentralStrategy(StrategyWrapper):
         for reply in replies:
             if not isinstance(reply, CheckedReply):
                 raise LetheError("privacy: a reply was not checked; put CentralStrategy inside the guard")
+            if isinstance(reply.update, SummedUpdate):  # Clients have clipped what they added up
+                yield CheckedReply.of(reply, replace(reply.update, weight=expected))
+                continue
             delta = clipped(reply.update.delta, self._privacy.settings.clip_norm)
             good.append(CheckedReply.of(reply, replace(reply.update, delta=delta, num_examples=1)))
         factor = len(good) / expected if expected and self._entry_counts() is None else 1.0

@@ -134,13 +134,14 @@ class AccountedStrategy(StrategyWrapper):
         for reply in replies:
             if not isinstance(reply, CheckedReply):
                 raise LetheError("privacy: a reply was not checked; put AccountedStrategy inside the guard")
-            metrics = dict(reply.update.metrics)
-            if wire.EPSILON not in metrics:
-                raise LetheError(
-                    f"client {reply.update.client_id} reports no ε: it runs another version or another config"
-                )
-            epsilon, noise = metrics.pop(wire.EPSILON), metrics.pop(wire.NOISE_MULTIPLIER, 0.0)
-            self._accounts.reported(reply.update.client_id, epsilon, noise)
+            for client_id, told in reply.update.reports.items():
+                if wire.EPSILON not in told:
+                    raise LetheError(
+                        f"client {client_id} reports no ε: it runs another version or another config"
+                    )
+                self._accounts.reported(client_id, told[wire.EPSILON], told.get(wire.NOISE_MULTIPLIER, 0.0))
+            spent = {wire.EPSILON, wire.NOISE_MULTIPLIER}
+            metrics = {name: value for name, value in reply.update.metrics.items() if name not in spent}
             yield CheckedReply.of(reply, replace(reply.update, metrics=metrics))
 
 

@@ -48,6 +48,12 @@ class PrivacySettings(Settings):
         Neutral ``none``.
     encryption_key
         The clients' file with the key that they share and the server must not have.
+    secure_aggregation
+        Whether the server gets only the sum of the clients' updates (see `strategies.secagg`); neutral false.
+    threshold
+        Share of a round's clients that must stay to the end for the sum to be had, above 0.5 and at most 1.
+    max_examples
+        Examples that a client weighs at most under secure aggregation, at least 1; one with more is refused.
     """
 
     unit: Unit = "none"
@@ -62,11 +68,19 @@ class PrivacySettings(Settings):
     ledger: str = ""
     encryption: Literal["none", "ckks"] = "none"
     encryption_key: str = "~/.lethe/keys/ckks.key"
+    secure_aggregation: bool = False
+    threshold: float = Field(default=0.67, gt=0.5, le=1)
+    max_examples: int = Field(default=65536, ge=1)
 
     @property
     def on(self) -> bool:
         """Whether anything is private."""
         return self.unit != "none"
+
+    @property
+    def max_weight(self) -> int:
+        """What a client weighs at most in a sum; at the client level each weighs the same."""
+        return 1 if self.unit.startswith("client") else self.max_examples
 
     @property
     def client_budgets(self) -> dict[str, float]:

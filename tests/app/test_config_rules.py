@@ -179,6 +179,8 @@ IDLE = [
         'privacy.unit = "example" or "client-local"',
     ),
     ({"privacy.encryption-key": "k"}, "privacy.encryption-key", 'privacy.encryption = "ckks"'),
+    ({"privacy.threshold": 0.8}, "privacy.threshold", "privacy.secure-aggregation = true"),
+    ({"privacy.max-examples": 10}, "privacy.max-examples", "privacy.secure-aggregation = true"),
     *(
         ({f"compression.{name}": value}, f"compression.{name}", 'compression.codec other than "none"')
         for name, value in COMPRESSED.items()
@@ -454,6 +456,26 @@ def test_compression_goes_with_privacy_where_it_works_on_what_is_private_already
         "compression.error-feedback": False,
     }
     assert RunConfig.from_flat(central).compression.on
+
+
+@pytest.mark.parametrize(
+    ("flat", "message"),
+    [
+        ({"log.enabled": True}, "the server sees no single update that it could log; drop one of the two"),
+        ({"run.federated-evaluation": True}, "run.federated-evaluation: given true"),
+        ({"strategy.name": "flwr:FedAdam"}, 'strategy.name: given "flwr:FedAdam"'),
+        ({"strategy.name": "pruned-dp"}, 'strategy.name: given "pruned-dp"'),
+        ({"compression.codec": "int8"}, "encoded updates cannot be added up"),
+        ({"privacy.unit": "example", "privacy.epsilon": 2.0}, "the ε of an example tells how many"),
+        ({"selection.method": "oort"}, "their own loss or size"),
+        ({"selection.over-selection": 1.5}, "clients that are left out count as lost"),
+        ({"selection.speeds": "equal"}, "the clock needs each client's number of examples"),
+        ({"privacy.threshold": 0.5}, "privacy.threshold: given 0.5, allowed a number > 0.5 and <= 1"),
+    ],
+)
+def test_what_secure_aggregation_does_not_go_with(flat: dict[str, Scalar], message: str) -> None:
+    with pytest.raises(BadInput, match=re.escape(message)):
+        RunConfig.from_flat({"privacy.secure-aggregation": True, "log.enabled": False, **flat})
 
 
 def test_a_codec_that_does_not_exist_is_refused() -> None:
