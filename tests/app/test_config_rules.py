@@ -181,6 +181,17 @@ IDLE = [
     ({"privacy.encryption-key": "k"}, "privacy.encryption-key", 'privacy.encryption = "ckks"'),
     ({"privacy.threshold": 0.8}, "privacy.threshold", "privacy.secure-aggregation = true"),
     ({"privacy.max-examples": 10}, "privacy.max-examples", "privacy.secure-aggregation = true"),
+    (
+        {
+            "privacy.secure-aggregation": True,
+            "log.enabled": False,
+            "privacy.unit": "client-local",
+            "privacy.epsilon": 2.0,
+            "privacy.max-examples": 10,
+        },
+        "privacy.max-examples",
+        'privacy.unit = "none"',
+    ),
     *(
         ({f"compression.{name}": value}, f"compression.{name}", 'compression.codec other than "none"')
         for name, value in COMPRESSED.items()

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from strategies.secagg.masking import add_mask, add_pair_masks, agreed_key, public_key
 
@@ -22,6 +22,7 @@ def test_a_key_agreement_of_the_standard() -> None:
     assert public_key(private).hex() == "de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f"
 
 
+@settings(deadline=None)
 @given(KEYS, KEYS, st.binary(max_size=20))
 def test_two_clients_agree_and_the_context_counts(one: bytes, other: bytes, context: bytes) -> None:
     key = agreed_key(one, public_key(other), context)
@@ -34,6 +35,7 @@ def test_a_key_that_makes_the_secret_known_is_refused() -> None:
         agreed_key(bytes(range(32)), bytes(32), b"")
 
 
+@settings(deadline=None)
 @given(KEYS, st.integers(0, 100))
 def test_a_mask_taken_away_leaves_what_was_there(seed: bytes, size: int) -> None:
     before = np.arange(size, dtype=np.uint64)

@@ -4,7 +4,7 @@ import secrets
 from itertools import combinations
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from strategies.secagg.shamir import PRIME, SECRET_BYTES, combine, split
 
@@ -28,6 +28,7 @@ def test_the_field_is_one() -> None:
     assert pow(2, PRIME + 1, PRIME + 2) != 1
 
 
+@settings(deadline=None)
 @given(SECRETS, st.integers(1, 5), st.integers(0, 3))
 def test_any_threshold_of_shares_gives_the_secret_back(secret: bytes, threshold: int, more: int) -> None:
     shares = split(secret, threshold, range(1, threshold + more + 1), secrets.randbelow)
@@ -35,6 +36,7 @@ def test_any_threshold_of_shares_gives_the_secret_back(secret: bytes, threshold:
         assert combine({x: shares[x] for x in chosen}) == secret
 
 
+@settings(deadline=None)
 @given(SECRETS, SECRETS)
 def test_fewer_shares_fit_every_secret(secret: bytes, other: bytes) -> None:
     """Of t = 2, one share leaves each secret possible: some slope leads from any secret to that share."""
