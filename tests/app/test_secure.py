@@ -13,6 +13,7 @@ from app.workflows.observer import Quiet
 from strategies import wire
 from strategies.errors import BadInput
 from strategies.run_folder import RunFolder
+from strategies.tensor_file import read_sealed
 from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings
 
@@ -84,9 +85,12 @@ def test_an_interrupted_run_resumes_to_the_same_model(finished: RunFolder, tmp_p
 
 def test_a_class_and_a_client_are_forgotten_by_masked_retraining(finished: RunFolder) -> None:
     for request in (ForgetRequest(clients=("1",)), ForgetRequest(classes=(3,))):
-        result = forget(finished, request, ForgetSettings(method="retrain"))
-        assert result.warnings == ()
-        assert not result.flat.equal(flat_model(finished))
+        path = finished.forget_folder(forget(finished, request, ForgetSettings(method="retrain")))
+        result = json.loads((path / "result.json").read_text(encoding="utf-8"))
+        assert result["warnings"] == []
+        assert result["traffic"]["visits"] >= 3 * 3 * 4
+        state = dict(read_sealed(path / "model.safetensors").tensors)
+        assert not wire.Layout.of(state).flatten(state).equal(flat_model(finished))
 
 
 def test_a_method_that_asks_clients_one_by_one_is_refused(finished: RunFolder) -> None:
