@@ -101,6 +101,15 @@ def _settle_encryption(flat: dict[str, Any]) -> None:
         flat |= {"log.enabled": False, "selection.method": "uniform"}
 
 
+def _settle_secure(flat: dict[str, Any]) -> None:
+    summed = flat["strategy.name"] in {"fedavg", "fedprox"} and flat["privacy.unit"] != "example"
+    if not summed or flat["compression.codec"] != "none" or flat["run.federated-evaluation"]:
+        flat["privacy.secure-aggregation"] = False
+    elif flat["privacy.secure-aggregation"]:
+        flat |= {"log.enabled": False, "privacy.encryption": "none", "selection.method": "uniform"}
+        flat |= {"selection.over-selection": 1.0, "selection.speeds": "none"}
+
+
 def _settle_compression(flat: dict[str, Any]) -> None:
     if flat["strategy.name"] in {"fedmd", "pruned-dp"}:
         flat["compression.codec"] = "none"
@@ -122,6 +131,7 @@ def flat_configs(draw: st.DrawFn) -> dict[str, Scalar]:
     _settle_privacy(flat)
     _settle_compression(flat)
     _settle_encryption(flat)
+    _settle_secure(flat)
     for condition in (*CONDITIONS, *STRATEGY_CONDITIONS):
         if not condition.holds(flat[condition.on]):
             flat |= {key: default_values()[key] for key in condition.keys}
