@@ -344,6 +344,7 @@ _NOT_ENCRYPTED: tuple[tuple[str, Callable[[Scalar], bool], str], ...] = (
         lambda unit: unit != "none",
         "the server can neither clip nor count what is spent",
     ),
+    ("privacy.secure-aggregation", bool, "updates are hidden already"),
     ("compression.codec", lambda codec: codec != "none", "encoded updates cannot be added up"),
     (
         "selection.method",

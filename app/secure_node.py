@@ -30,10 +30,12 @@ def refuse_in_the_clear(node: Node) -> None:
     Raises
     ------
     LetheError
-        If the client takes part in secure aggregation only.
+        If the client takes part in secure aggregation only, or in encrypted sums.
     """
     if node.is_secure:
         raise LetheError("secure aggregation: this client answers for itself alone in no other message")
+    if node.config.privacy.encryption != "none":
+        raise LetheError("encryption: this client answers in the clear for itself alone in no message")
 
 
 def register(app: ClientApp) -> None:

@@ -98,6 +98,7 @@ def test_a_client_is_forgotten_by_encrypted_retraining_and_by_nothing_that_answe
         (("log.enabled=true",), "log.enabled: given true"),
         (("strategy.name=flwr:FedAdam",), "strategy.name: given"),
         (("compression.codec=sign",), "compression.codec: given"),
+        (("privacy.secure-aggregation=true",), "privacy.secure-aggregation: given true"),
         (("run.federated-evaluation=true",), "run.federated-evaluation: given true"),
         (("selection.method=oort",), "selection.method: given"),
         (("privacy.unit=client-central", "privacy.noise-multiplier=1"), "privacy.unit: given"),
