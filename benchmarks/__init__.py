@@ -83,6 +83,9 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "encryption": _benchmark(
         "encryption", "Measure bytes and seconds of encrypted updates and rounds against the keep rate."
     ),
+    "deployed": _benchmark(
+        "deployed.rounds", "Time deployed rounds of hardly any work: Flower's own loop, and Lethe's."
+    ),
     "soak": _benchmark(
         "deployed.soak", "Train 200 rounds on a federation of processes whose clients are killed at random."
     ),

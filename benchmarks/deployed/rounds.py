@@ -1,0 +1,98 @@
+"""How long a deployed round of hardly any work takes: Flower's own loop, and Lethe's, on the same machine.
+
+Three clients on loopback. Both apps train a small perceptron for a step or a few; what is measured is
+polling, the start of processes, imports and transfer.
+"""
+
+import json
+import shutil
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from app.workflows.observer import Observer, Quiet
+from benchmarks.deployed.federation import Federation
+from benchmarks.deployed.soak import rounds_of
+from benchmarks.jobs import machine
+from strategies.errors import LetheError
+from strategies.settings import Scalar
+
+_APP = Path(__file__).parent / "flower_app"
+_CLIENTS = ("0", "1", "2")
+
+
+def run(observer: Observer | None = None, *, rounds: int = 5) -> dict[str, Any]:
+    """Measure Flower's FedAvg as it is installed, and Lethe without and with ``lethe executor``.
+
+    Parameters
+    ----------
+    observer
+        Told how far it is.
+    rounds
+        Of each contender; the first, in which apps are unpacked, is left out of the median.
+
+    Returns
+    -------
+    dict
+        ``machine``, for each contender ``round-seconds`` and their ``median``, and the ``ratios`` of the
+        medians to Flower's.
+
+    Raises
+    ------
+    LetheError
+        If a contender does not come to its end.
+    """
+    contenders: dict[str, Callable[[Path, int], list[float]]] = {
+        "flower": _flower,
+        "lethe-fresh-processes": lambda folder, count: _lethe(folder, count, warm=False),
+        "lethe-executor": lambda folder, count: _lethe(folder, count, warm=True),
+    }
+    watcher = observer or Quiet()
+    watcher.phase("deployed", len(contenders))
+    measured: dict[str, dict[str, Any]] = {}
+    for name, contender in contenders.items():
+        with tempfile.TemporaryDirectory() as folder:
+            seconds = contender(Path(folder), rounds)
+        measured[name] = {"round-seconds": seconds, "median": statistics.median(seconds[1:] or seconds)}
+        watcher.advance(name)
+    base = measured["flower"]["median"]
+    ratios = {name: round(each["median"] / base, 3) for name, each in measured.items()}
+    return {"machine": machine(), **measured, "ratios": ratios}
+
+
+def _nodes() -> dict[str, dict[str, Scalar]]:
+    return {name: {"partition-id": int(name), "num-partitions": len(_CLIENTS)} for name in _CLIENTS}
+
+
+def _flower(folder: Path, rounds: int) -> list[float]:
+    times, app = folder / "times.json", Path(shutil.copytree(_APP, folder / "plain"))
+    (app / "manifest.txt").rename(app / "pyproject.toml")
+    with Federation(folder, _CLIENTS, _nodes(), app=app, short_poll=False) as federation:
+        federation.start()
+        printed = federation.run({"rounds": rounds, "times": str(times)})
+    if not times.exists():
+        raise LetheError(f"Flower's app failed: {printed[-500:]}")
+    found: list[float] = json.loads(times.read_text())
+    return found
+
+
+def _lethe(folder: Path, rounds: int, *, warm: bool) -> list[float]:
+    with Federation(folder, _CLIENTS, _nodes()) as federation:
+        federation.start(warm=warm)
+        config: dict[str, Scalar] = {
+            "run.name": "rounds",
+            "run.home": str(federation.runs),
+            "run.rounds": rounds,
+            "data.clients": len(_CLIENTS),
+            "data.train-limit": 240,
+            "data.test-limit": 80,
+            "model.name": "mlp",
+            "model.hidden": 16,
+        }
+        printed = federation.run(config)
+        lines = rounds_of(federation.runs / "rounds")
+    if len(lines) < rounds:
+        raise LetheError(f"the run failed: {printed[-500:]}")
+    return [float(line["seconds"]) for line in lines]
