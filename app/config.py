@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 from app.conditions import shown
 from app.config_rules import check_contradictions, check_names, nearest_key
 from app.settings import AttackSettings, DataSettings, ModelSettings, RequestSettings, RunSettings
+from strategies.analytics.settings import AnalyticsSettings
 from strategies.compression.settings import CompressionSettings
 from strategies.errors import BadInput
 from strategies.privacy.settings import PrivacySettings
@@ -54,6 +55,7 @@ class RunConfig(BaseModel):
     attack: AttackSettings = AttackSettings()
     forget: ForgetSettings = ForgetSettings()
     audit: AuditSettings = AuditSettings()
+    analytics: AnalyticsSettings = AnalyticsSettings()
     request: RequestSettings = RequestSettings()
 
     @model_validator(mode="after")

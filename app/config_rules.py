@@ -8,6 +8,7 @@ names them all.
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 
+from app.analytics_rules import ANALYTICS_CONDITIONS, check_analytics
 from app.conditions import Condition, only, shown
 from app.secure_rules import check_secure
 from app.strategy_rules import STRATEGY_CONDITIONS, check_strategy
@@ -207,7 +208,7 @@ def check_contradictions(flat: Mapping[str, Scalar], defaults: Mapping[str, Scal
     BadInput
         Naming the key, what was given and what it contradicts.
     """
-    for condition in (*CONDITIONS, *STRATEGY_CONDITIONS):
+    for condition in (*CONDITIONS, *STRATEGY_CONDITIONS, *ANALYTICS_CONDITIONS):
         if not condition.holds(flat[condition.on]):
             _check_left_alone(condition, flat, defaults)
     if flat["attack.kind"] == "backdoor" and not flat["attack.clients"]:
@@ -215,7 +216,8 @@ def check_contradictions(flat: Mapping[str, Scalar], defaults: Mapping[str, Scal
     if flat["strategy.name"] == "fedmd":
         _check_fedmd(flat)
     check_strategy(flat)
-    if flat["run.workflow"] != "train" and not flat["request.run"]:
+    check_analytics(flat, defaults)
+    if flat["run.workflow"] not in {"train", "analytics"} and not flat["request.run"]:
         raise BadInput(
             f'request.run: given "", must name a run with run.workflow = {shown(flat["run.workflow"])}'
         )

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from app.node import Node
 from strategies import wire
+from strategies.analytics.asking import ANALYSE, answer_analytics as masked_answer
 from strategies.errors import LetheError
 from strategies.local_training import LocalResult
 from strategies.privacy.noise import clipped
@@ -46,6 +47,7 @@ def register(app: ClientApp) -> None:
         (wire.SECAGG_UNMASK, SecureClient.unmask),
     ):
         app.query(message_type.removeprefix("query."))(_handler(answer))
+    app.query(ANALYSE.removeprefix("query."))(answer_analytics)
 
 
 def _handler(answer: Callable[[SecureClient], Entries]) -> Callable[[Message, Context], Message]:
@@ -58,6 +60,19 @@ def _handler(answer: Callable[[SecureClient], Entries]) -> Callable[[Message, Co
         return wire.reply_to(message, node.client_id, {}, config=entries)
 
     return handle
+
+
+def answer_analytics(message: Message, context: Context) -> Message:
+    """Answer a question of federated analytics with a masked vector."""
+    node = Node.of(message, context)
+    classes = int(str(node.message_config[wire.NUM_CLASSES]))
+    try:
+        arrays, entries = masked_answer(
+            half_of(node, context), node.config.analytics, classes, node.training_examples
+        )
+    except Refused as reason:
+        return wire.reply_to(message, node.client_id, {}, config={wire.REFUSED: str(reason)})
+    return wire.reply_to(message, node.client_id, {}, arrays, entries)
 
 
 def train_securely(

@@ -34,7 +34,7 @@ class RunSettings(Settings):
         Rounds from one evaluation to the next, at least 1; the last round is always evaluated.
     workflow
         What the ServerApp does: ``train``, ``resume`` the run that ``request.run`` names, or what the section
-        ``request`` names on a finished run.
+        ``request`` names on a finished run, or ``analytics``, which asks what that section says.
     federated_evaluation
         Whether the clients evaluate as well, on their own data.
     certificate_key
@@ -49,7 +49,7 @@ class RunSettings(Settings):
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     round_timeout: float = Field(default=600.0, gt=0)
     evaluate_every: int = Field(default=1, ge=1)
-    workflow: Literal["train", "resume", "forget", "audit"] = "train"
+    workflow: Literal["train", "resume", "forget", "audit", "analytics"] = "train"
     federated_evaluation: bool = False
     certificate_key: str = Field(default="~/.lethe/keys/certificate.pem", min_length=1)
 

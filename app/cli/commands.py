@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli import comparing, executing, forgetting, keying, looking, training, verifying
+from app.cli import analysing, comparing, executing, forgetting, keying, looking, training, verifying
 from app.version import version
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ for _command in (
     training.train,
     forgetting.forget,
     forgetting.audit,
+    analysing.analytics,
     verifying.verify,
     keying.keys,
     executing.executor,

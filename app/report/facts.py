@@ -108,6 +108,12 @@ def _data_facts(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> Iter
         known = [int(info["num-examples"]) for info in clients.values() if "num-examples" in info]
         told = count(sum(known), "example") if known else "numbers of examples that they do not tell"
         yield "Clients", f"{len(clients)} with {told}"
+    if labels := summary.get("analytics"):
+        counts = wording.listed(
+            [f"{int(b)}: {n}" for b, n in zip(labels["bins"], labels["counts"], strict=True)]
+        )
+        noise = f", with noise (ε = {labels['epsilon']:g} per example)" if labels.get("epsilon") else ""
+        yield "Labels over all clients", f"{counts}{noise}; only the sums are known"
     for name, key in (("Public data on the server", "public-examples"), ("Test data", "test-examples")):
         if data.get(key) is not None:
             yield name, count(int(data[key]), "example") if data[key] else "none"

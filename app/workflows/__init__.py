@@ -4,6 +4,7 @@ Each takes a grid or, without one, starts the clients in this process tree; each
 and tells an observer how far it is.
 """
 
+from app.workflows.analytics import analyse
 from app.workflows.comparing import Contest, compare
 from app.workflows.demo import DemoResult, demo
 from app.workflows.forgetting import audit, forget
@@ -18,6 +19,7 @@ __all__ = [
     "DemoResult",
     "Observer",
     "Quiet",
+    "analyse",
     "audit",
     "check_purge",
     "compare",

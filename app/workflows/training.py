@@ -15,11 +15,13 @@ from app.config import RunConfig
 from app.encryption_key import require_library
 from app.node import scoring_of
 from app.session import Session
+from app.workflows.analytics import label_distribution
 from app.workflows.observer import Observer, Quiet
 from strategies import strategy_state, wire
 from strategies.checkpoint import Checkpoint
 from strategies.cohort import Cohort, Fault, Traffic
 from strategies.errors import BadInput
+from strategies.files import read_json, write_json
 from strategies.json_lines import append_line, read_lines
 from strategies.logged import LoggedStrategy
 from strategies.privacy.checks import check_feasible, planned_rounds
@@ -28,6 +30,8 @@ from strategies.rounds import RoundResult, Start, train as train_rounds
 from strategies.run_folder import MODEL, RunFolder
 from strategies.update_log import UpdateLog
 
+ANALYTICS = "analytics.json"
+"""Name of the file with the distribution of labels over all clients, where the run has asked for it."""
 ATTEMPTS = "privacy-attempts.jsonl"
 """Name of the file that says, in a private run, whom each round has asked, interrupted rounds included."""
 
@@ -70,6 +74,8 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
         )
         if grid is not None:
             cohort.client_config[wire.RUN_ID] = folder.run_id
+        if session.config.analytics.enabled:
+            write_json(folder.path / ANALYTICS, label_distribution(session, cohort))
         train_in(folder, session, cohort, session.initial_state(), observer or Quiet())
     return folder
 
@@ -306,6 +312,7 @@ class _Training:
             else privacy_summary(
                 config.privacy, self._privacy, list(self._cohort.clients), scoring_of(config)
             ),
+            "analytics": read_json(labels) if (labels := self._folder.path / ANALYTICS).exists() else None,
             "secure-aggregation": {"threshold": config.privacy.threshold}
             if config.privacy.secure_aggregation
             else None,

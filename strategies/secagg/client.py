@@ -110,6 +110,10 @@ class SecureClient:
         """
         self._memory(_SHARED)
 
+    def sharers(self) -> int:
+        """Return the fewest clients that the sum can be of."""
+        return int(str(self._memory(_SHARED)[protocol.THRESHOLD]))
+
     def masked(self, vector: Vector) -> tuple[ArrayRecord, Entries]:
         """Return the masked form of a vector, and what goes with it.
 

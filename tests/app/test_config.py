@@ -10,6 +10,7 @@ from flwr.common.config import flatten_dict, fuse_dicts
 from hypothesis import HealthCheck, assume, given, settings, strategies as st
 from pydantic import ValidationError
 
+from app.analytics_rules import ANALYTICS_CONDITIONS
 from app.config import RunConfig, default_values, known_fields
 from app.config_rules import CONDITIONS
 from app.strategy_rules import STRATEGY_CONDITIONS
@@ -110,6 +111,14 @@ def _settle_secure(flat: dict[str, Any]) -> None:
         flat |= {"selection.over-selection": 1.0, "selection.speeds": "none"}
 
 
+def _settle_analytics(flat: dict[str, Any]) -> None:
+    flat |= {"analytics.low": -1.0, "analytics.high": 1.0 + abs(flat["analytics.high"])}
+    if flat["run.workflow"] != "analytics" and not flat["analytics.enabled"]:
+        flat |= {key: default_values()[key] for key in ("analytics.min-clients", "analytics.epsilon")}
+    elif flat["data.clients"] < flat["analytics.min-clients"]:
+        flat["data.clients"] = 0
+
+
 def _settle_compression(flat: dict[str, Any]) -> None:
     if flat["strategy.name"] in {"fedmd", "pruned-dp"}:
         flat["compression.codec"] = "none"
@@ -132,7 +141,8 @@ def flat_configs(draw: st.DrawFn) -> dict[str, Scalar]:
     _settle_compression(flat)
     _settle_encryption(flat)
     _settle_secure(flat)
-    for condition in (*CONDITIONS, *STRATEGY_CONDITIONS):
+    _settle_analytics(flat)
+    for condition in (*CONDITIONS, *STRATEGY_CONDITIONS, *ANALYTICS_CONDITIONS):
         if not condition.holds(flat[condition.on]):
             flat |= {key: default_values()[key] for key in condition.keys}
     if flat["strategy.name"] == "fedmd":

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, strategies as st
 from pydantic import ValidationError
 
+from strategies.analytics.settings import AnalyticsSettings
 from strategies.settings import (
     LogSettings,
     SelectionSettings,
@@ -16,7 +17,7 @@ from strategies.settings import (
     split_list,
 )
 
-SECTIONS = [TrainSettings, StrategySettings, SelectionSettings, LogSettings]
+SECTIONS = [AnalyticsSettings, TrainSettings, StrategySettings, SelectionSettings, LogSettings]
 
 client_ids = st.text("abz0129-._", min_size=1, max_size=6)
 

@@ -1,0 +1,57 @@
+"""Rules of the run config for federated analytics."""
+
+from collections.abc import Mapping
+
+from app.conditions import Condition, only, shown
+from strategies.errors import BadInput
+from strategies.settings import Scalar
+
+_ASKED = (
+    "analytics.statistic analytics.column analytics.quantile analytics.low analytics.high analytics.bins "
+    "analytics.top"
+)
+ANALYTICS_CONDITIONS: tuple[Condition, ...] = (
+    only(_ASKED, "run.workflow", "analytics"),
+    only("analytics.enabled", "run.workflow", "train", "resume", "forget", "audit"),
+    only("analytics.quantile", "analytics.statistic", "quantile"),
+    only("analytics.top", "analytics.statistic", "heavy-hitters"),
+    only("analytics.low analytics.high analytics.bins", "analytics.column", "brightness"),
+)
+
+
+def check_analytics(flat: Mapping[str, Scalar], defaults: Mapping[str, Scalar]) -> None:
+    """Refuse what protects an answer where nothing is asked, and a range that holds nothing.
+
+    Parameters
+    ----------
+    flat
+        Every key of the run config.
+    defaults
+        Every key's default.
+
+    Raises
+    ------
+    BadInput
+        Naming the key, what was given and what is allowed.
+    """
+    if flat["run.workflow"] != "analytics" and not flat["analytics.enabled"]:
+        for key in ("analytics.min-clients", "analytics.epsilon"):
+            if flat[key] != defaults[key]:
+                raise BadInput(
+                    f"{key}: given {shown(flat[key])}, which has an effect only with "
+                    'analytics.enabled = true or run.workflow = "analytics"'
+                )
+    asks, clients = (
+        flat["run.workflow"] == "analytics" or flat["analytics.enabled"],
+        int(flat["data.clients"]),
+    )
+    if asks and 0 < clients < int(flat["analytics.min-clients"]):
+        raise BadInput(
+            f"analytics.min-clients: given {flat['analytics.min-clients']}, allowed at most data.clients, "
+            f"which is {clients}"
+        )
+    if float(flat["analytics.low"]) >= float(flat["analytics.high"]):
+        raise BadInput(
+            f"analytics.low: given {shown(flat['analytics.low'])}, allowed below analytics.high, which is "
+            f"{shown(flat['analytics.high'])}"
+        )

@@ -1,0 +1,56 @@
+"""Answer a question about the clients' data; they answer with masked vectors, and no model is trained."""
+
+from typing import Any
+
+from flwr.serverapp import Grid
+
+from app import session as sessions
+from app.config import RunConfig
+from app.session import Session
+from app.workflows.observer import Observer, Quiet
+from strategies.analytics.asking import Sharing, ask
+from strategies.analytics.statistics import Question
+from strategies.cohort import Cohort
+
+
+def analyse(config: RunConfig, observer: Observer | None = None, grid: Grid | None = None) -> dict[str, Any]:
+    """Ask what the section ``analytics`` says, and return the answer as plain data.
+
+    Parameters
+    ----------
+    config
+        The run config, with ``run.workflow = "analytics"``; of 10 clients where it does not say how many.
+    observer
+        Told of clients that did not answer.
+    grid
+        Flower's; None starts the clients in this process tree.
+
+    Raises
+    ------
+    LetheError
+        If too few clients answer.
+    """
+    told = observer or Quiet()
+    if grid is None and not config.data.clients:
+        config = config.with_overrides([f"data.clients={sessions.DEFAULT_CLIENTS}"])
+    session = Session.of(config)
+    told.phase(f"ask for {config.analytics.statistic}", 1)
+    with session.cohort(grid, config.analytics.min_clients) as cohort:
+        answer = ask(cohort, _question(session), Sharing(config.privacy.threshold))
+        faults = [f"client {f.client_id}, {f.scope}: {f.reason}" for f in cohort.faults]
+    for fault in faults:
+        told.note(fault)
+    told.advance("answered")
+    return answer | {"faults": faults}
+
+
+def label_distribution(session: Session, cohort: Cohort) -> dict[str, Any]:
+    """Return how many examples of each label the clients of a training have between them."""
+    labels = {"statistic": "histogram", "column": "label"}
+    settings = session.config.analytics.model_copy(update=labels)
+    question = Question(settings, session.server_data.num_classes)
+    return ask(cohort, question, Sharing(session.config.privacy.threshold))
+
+
+def _question(session: Session) -> Question:
+    return Question(session.config.analytics, session.server_data.num_classes)

@@ -1,0 +1,1 @@
+"""Federated analytics: statistics over the clients' data of which the server gets the sums only."""

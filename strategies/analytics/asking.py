@@ -1,0 +1,122 @@
+"""Both halves of a question: clients mask their vectors, the server reads the sum (`strategies.secagg`)."""
+
+import json
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+
+from strategies import wire
+from strategies.analytics.settings import AnalyticsSettings
+from strategies.analytics.statistics import Question
+from strategies.cohort import Cohort
+from strategies.errors import LetheError
+from strategies.examples import Examples
+from strategies.secagg import protocol
+from strategies.secagg.client import Entries, Refused, SecureClient
+from strategies.secagg.server import SecureSum
+from strategies.seeds import numpy_generator
+
+ANALYSE = "query.analytics"
+"""Asks for the masked vector of a statistic."""
+ASKED = "asked"
+"""str, server to client: statistic and column, a JSON object."""
+
+
+@final
+@dataclass(frozen=True)
+class Sharing:
+    """What protects the answers.
+
+    Parameters
+    ----------
+    threshold
+        Share of the clients that must stay to the end.
+    scope
+        Names the exchange in the list of faults.
+    """
+
+    threshold: float
+    scope: str = "analytics"
+
+
+def ask(cohort: Cohort, question: Question, sharing: Sharing) -> dict[str, Any]:
+    """Ask all clients of a cohort for a statistic, and return the answer as plain data.
+
+    Raises
+    ------
+    LetheError
+        If fewer clients are connected, or answer, than must: nothing is known then.
+    """
+    clients, settings = list(cohort.clients), question.settings
+    if len(clients) < settings.min_clients:
+        raise LetheError(
+            f"analytics: {len(clients)} clients are connected, "
+            f"analytics.min-clients is {settings.min_clients}"
+        )
+    faults = len(cohort.faults)
+    threshold = max(sharing.threshold, settings.min_clients / len(clients))
+    secure = SecureSum(
+        clients,
+        threshold,
+        lambda kind, content, ids: cohort.ask(kind, content, ids, sharing.scope),
+        lambda client_id, reason: cohort.add_fault(client_id, sharing.scope, reason),
+    )
+    asked = json.dumps({"statistic": settings.statistic, "column": settings.column})
+
+    def content(client_id: str) -> RecordDict:
+        told: dict[str, Any] = {**secure.invitation(client_id), ASKED: asked}
+        return RecordDict({wire.CONFIG: ConfigRecord(told)})
+
+    ready = secure.open()
+    for reply in cohort.ask(ANALYSE, content, ready, sharing.scope):
+        try:
+            secure.add(reply.client_id, reply.message.content, question.size)
+        except ValueError as error:
+            cohort.add_fault(reply.client_id, sharing.scope, str(error))
+    if (total := secure.close()) is None:
+        reasons = [f.reason for f in cohort.faults[faults:] if f.client_id == "all"]
+        raise LetheError(f"analytics: no answer ({'; '.join(reasons)})")
+    return {
+        "statistic": settings.statistic,
+        "column": settings.column,
+        "clients": len(secure.survivors),
+        "epsilon": settings.epsilon or None,
+        **question.answer(total.view(np.int64)),
+    }
+
+
+def answer_analytics(
+    half: SecureClient, settings: AnalyticsSettings, num_classes: int, examples: Callable[[], Examples]
+) -> tuple[ArrayRecord, Entries]:
+    """Return a client's masked vector.
+
+    Parameters
+    ----------
+    half
+        The client's half of the secure sum.
+    settings
+        As the client itself knows them; the message chooses statistic and column only.
+    num_classes
+        Of the labels.
+    examples
+        Returns the client's examples.
+
+    Raises
+    ------
+    Refused
+        If fewer clients than ``analytics.min-clients`` take part.
+    """
+    half.check_due()
+    sharers = len(protocol.numbers(half.config, protocol.NUMBERS))
+    if sharers < settings.min_clients:
+        raise Refused(f"{sharers} clients take part, analytics.min-clients is {settings.min_clients}")
+    asked = json.loads(str(half.config[ASKED]))
+    chosen = {**settings.model_dump(), "statistic": asked["statistic"], "column": asked["column"]}
+    question, data = Question(AnalyticsSettings.model_validate(chosen), num_classes), examples()
+    values = data.y if question.is_label else data.x.flatten(1).mean(dim=1)
+    noise = question.noise(half.sharers(), numpy_generator(secrets.randbits(63), "analytics"))
+    return half.masked((question.vector(values) + noise).view(np.uint64))
