@@ -112,7 +112,7 @@ def _settle_secure(flat: dict[str, Any]) -> None:
 
 
 def _settle_analytics(flat: dict[str, Any]) -> None:
-    flat |= {"analytics.low": -1.0, "analytics.high": 1.0 + abs(flat["analytics.high"])}
+    flat |= {"analytics.low": -1.0, "analytics.high": 2.5}
     if flat["run.workflow"] != "analytics" and not flat["analytics.enabled"]:
         flat |= {key: default_values()[key] for key in ("analytics.min-clients", "analytics.epsilon")}
     elif flat["data.clients"] < flat["analytics.min-clients"]:
