@@ -23,8 +23,10 @@ class AnalyticsSettings(Settings):
         ``label``, or ``brightness``: the mean of an example's input.
     quantile
         Which quantile, in [0, 1].
-    low, high
-        Range of ``brightness``; what lies outside counts as its nearest end.
+    low
+        Smallest value of ``brightness``; what lies below counts as it.
+    high
+        Largest value of ``brightness``; what lies above counts as it.
     bins
         Bins of ``brightness`` between them, at least 1; a quantile is exact to one bin.
     top
