@@ -4,6 +4,7 @@ It is the same in one process, under `flwr run` and on a SuperNode. What a clien
 config and the message alone, and its randomness by seed, round and client-id.
 """
 
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -18,6 +19,7 @@ from app.node import Node
 from app.secure_node import refuse_in_the_clear, register, train_securely
 from strategies import personal, wire
 from strategies.compression.client import LostVersion
+from strategies.diagnosis import SECONDS, gradient_answer
 from strategies.encryption.client import decrypted_reply, encrypted_reply
 from strategies.errors import LetheError
 from strategies.evaluation import evaluate
@@ -107,6 +109,24 @@ def _job(node: Node, model: nn.Module, message: Message, context: Context) -> Cl
         received=message.content,
         course=str(node.message_config.get(wire.COURSE, "")),
         examples_of=partial(fedmd_node.of_client, node),
+    )
+
+
+@app.query("gradient")
+def gradient(message: Message, context: Context) -> Message:
+    """Answer with the model plus the gradient of the mean loss, and how long local training takes here."""
+    node = Node.of(message, context)
+    refuse_in_the_clear(node)
+    if node.config.privacy.on:
+        raise LetheError("this client's gradients leave it with noise alone")
+    arrays = message.content.array_records[wire.ARRAYS]
+    job = _job(node, node.model(arrays), message, context)
+    began = time.perf_counter()
+    job.train_model(job.model)
+    seconds = time.perf_counter() - began
+    told = gradient_answer(node.model(arrays), job.examples)
+    return wire.reply_to(
+        message, node.client_id, {wire.NUM_EXAMPLES: len(job.examples), SECONDS: seconds}, told
     )
 
 

@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from app.cli import analysing, comparing, executing, forgetting, keying, looking, training, verifying
+from app.cli import (
+    analysing,
+    comparing,
+    diagnosing,
+    executing,
+    forgetting,
+    keying,
+    looking,
+    training,
+    verifying,
+)
 from app.version import version
 
 app = typer.Typer(
@@ -30,6 +40,7 @@ for _command in (
     looking.runs,
     looking.methods,
     training.demo,
+    diagnosing.diagnose,
     looking.bench,
 ):
     app.command()(_command)

@@ -12,7 +12,19 @@ from tests.app.cli.conftest import Command, Workflows
 from tests.app.report.run_folders import add_forgetting, add_rounds, finish, new_run
 
 ROOT = Path(__file__).parents[3]
-COMMANDS = ["train", "forget", "audit", "verify", "compare", "report", "runs", "methods", "demo", "bench"]
+COMMANDS = [
+    "train",
+    "forget",
+    "audit",
+    "verify",
+    "compare",
+    "report",
+    "runs",
+    "methods",
+    "demo",
+    "diagnose",
+    "bench",
+]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], []])

@@ -1,0 +1,135 @@
+"""Ask the clients of a federation how unlike they are: labels, gradients, drift, sizes and speeds."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from app.config import RunConfig
+from app.session import Session
+from app.workflows.observer import Observer, Quiet
+from strategies import wire
+from strategies.clock import Clock
+from strategies.cohort import Cohort
+from strategies.compression.settings import CompressionSettings
+from strategies.diagnosis import SECONDS, Evidence, Finding, findings
+from strategies.errors import BadInput, LetheError
+from strategies.guard import Reference, Rejected, check_reply
+from strategies.run_folder import RunFolder
+from strategies.settings import StrategySettings
+
+GRADIENT = "query.gradient"
+"""Message type. Brings a model; asks for the gradient of the client's mean loss and the time it trains."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found, and who could not be asked.
+
+    Parameters
+    ----------
+    findings
+        The figures.
+    faults
+        One line for each client that did not answer usefully.
+    """
+
+    findings: list[Finding]
+    faults: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        figures = {
+            f.name: {"value": f.value, "clients": dict(f.clients), "advice": f.advice} for f in self.findings
+        }
+        return {"figures": figures, "faults": self.faults}
+
+
+def diagnose(
+    config: RunConfig,
+    folder: RunFolder | None = None,
+    observer: Observer | None = None,
+    grid: Grid | None = None,
+) -> Diagnosis:
+    """Diagnose a federation before training, at the initial model, or a run at the model it ended with.
+
+    Parameters
+    ----------
+    config
+        Of the run, or of a run to be.
+    folder
+        The finished run; None before training.
+    observer
+        Told of each step.
+    grid
+        Flower's; None starts the clients in this process tree.
+
+    Raises
+    ------
+    BadInput
+        If the clients have no common model, or the run is private.
+    LetheError
+        If no client answers.
+    """
+    if config.strategy.name == "fedmd":
+        raise BadInput('strategy.name: given "fedmd", but diagnose compares clients on one model for all')
+    if config.privacy.on:
+        raise BadInput(
+            f'privacy.unit: given "{config.privacy.unit}", but diagnose has clients send gradients without '
+            'noise; allowed "none"'
+        )
+    if config.privacy.secure_aggregation:
+        raise BadInput(
+            "privacy.secure-aggregation: given true, but diagnose shows the server each client's gradient; "
+            "allowed false"
+        )
+    speeds = config.selection.speeds
+    plain = {"strategy": StrategySettings(), "compression": CompressionSettings()}
+    session = Session.of(config.model_copy(update=plain))
+    observer = observer or Quiet()
+    observer.phase("diagnose", 2)
+    state = dict(session.model().state_dict()) if folder is None else folder.read_model()
+    with session.cohort(grid) as cohort:
+        evidence = _evidence(cohort, wire.record_of(state), observer, Clock(speeds, config.run.seed))
+        faults = [f"client {f.client_id}, {f.scope}: {f.reason}" for f in cohort.faults]
+    return Diagnosis(findings(evidence), faults)
+
+
+def _evidence(cohort: Cohort, arrays: ArrayRecord, observer: Observer, clock: Clock) -> Evidence:
+    deltas, _ = _asked(cohort, wire.TRAIN, arrays)
+    observer.advance("local training")
+    gradients, seconds = _asked(cohort, GRADIENT, arrays)
+    observer.advance("gradients")
+    both = [i for i in deltas if i in gradients]
+    if not both:
+        raise LetheError("diagnose: no client answered both questions")
+    clients = cohort.clients
+    if clock.speeds != "none":
+        seconds = {i: clock.seconds(i, clients[i].num_examples) for i in both}
+    return Evidence(
+        {i: clients[i].label_counts for i in both},
+        {i: gradients[i] for i in both},
+        {i: deltas[i] for i in both},
+        {i: seconds[i] for i in both},
+    )
+
+
+def _asked(
+    cohort: Cohort, message_type: str, arrays: ArrayRecord
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Return what came back less what was sent, and the seconds, by client-id."""
+    content = RecordDict({wire.ARRAYS: arrays, wire.CONFIG: ConfigRecord({wire.SERVER_ROUND: 1})})
+    reference = Reference.of(arrays)
+    changes: dict[str, Tensor] = {}
+    seconds: dict[str, float] = {}
+    for reply in cohort.ask(message_type, content, scope="diagnose"):
+        try:
+            update = check_reply(reply.message, reference)
+        except Rejected as reason:
+            cohort.add_fault(reply.client_id, "diagnose", str(reason))
+            continue
+        changes[reply.client_id] = update.delta
+        seconds[reply.client_id] = update.metrics.get(SECONDS, 0.0)
+    return changes, seconds
