@@ -2,6 +2,7 @@
 
 import json
 import re
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def test_a_run_is_diagnosed_at_the_model_it_ended_with(small: RunFolder) -> None
     assert set(told["figures"]["client drift"]["clients"]) == {"0", "1", "2"}
     page = Path(told["page"])
     assert page == small.path / "diagnosis.html"
-    text = page.read_text()
+    text = unescape(page.read_text())
     assert all(figure["advice"] in text for figure in told["figures"].values())
     assert text.count("<svg") == 4
 
