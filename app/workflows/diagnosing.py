@@ -85,6 +85,11 @@ def diagnose(
             "privacy.secure-aggregation: given true, but diagnose shows the server each client's gradient; "
             "allowed false"
         )
+    if config.privacy.encryption != "none":
+        raise BadInput(
+            f'privacy.encryption: given "{config.privacy.encryption}", but diagnose has clients send '
+            'gradients in the clear; allowed "none"'
+        )
     speeds = config.selection.speeds
     plain = {"strategy": StrategySettings(), "compression": CompressionSettings()}
     session = Session.of(config.model_copy(update=plain))

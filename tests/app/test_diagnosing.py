@@ -67,8 +67,13 @@ def test_a_run_is_diagnosed_at_the_model_it_ended_with(small: RunFolder) -> None
             ["privacy.unit=example", "privacy.epsilon=5"],
             'privacy.unit: given "example", but diagnose has clients send gradients without noise',
         ),
+        (
+            ["privacy.encryption=ckks", "log.enabled=false"],
+            'privacy.encryption: given "ckks", but diagnose has clients send gradients in the clear',
+        ),
     ],
 )
 def test_what_has_no_common_model_or_is_private_is_refused(keys: list[str], message: str) -> None:
+    plain = [key for key in SMALL if not key.startswith("model.")]
     with pytest.raises(BadInput, match=re.escape(message)):
-        diagnose(RunConfig().with_overrides([*SMALL, *keys]))
+        diagnose(RunConfig().with_overrides([*plain, *keys]))
