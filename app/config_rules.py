@@ -6,11 +6,11 @@ names them all.
 """
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from app.analytics_rules import ANALYTICS_CONDITIONS, check_analytics
 from app.conditions import Condition, only, shown
-from app.secure_rules import check_secure
+from app.secure_rules import check_encrypted, check_secure
 from app.strategy_rules import STRATEGY_CONDITIONS, check_strategy
 from strategies.errors import BadInput
 from strategies.settings import ASYNCHRONOUS, FLWR_PREFIX, Scalar
@@ -233,7 +233,7 @@ def _check_sections(flat: Mapping[str, Scalar]) -> None:
     for key, check in (
         ("privacy.unit", _check_privacy),
         ("compression.codec", _check_compression),
-        ("privacy.encryption", _check_encrypted),
+        ("privacy.encryption", check_encrypted),
     ):
         if flat[key] != "none":
             check(flat)
@@ -328,43 +328,6 @@ def _check_privacy(flat: Mapping[str, Scalar]) -> None:
             f'strategy.name: given {shown(flat["strategy.name"])}, but privacy.unit = "client-central" needs '
             "a strategy of this project, which adds the mean of the updates"
         )
-
-
-_NOT_ENCRYPTED: tuple[tuple[str, Callable[[Scalar], bool], str], ...] = (
-    ("log.enabled", bool, "the server cannot read the updates that it would log"),
-    ("run.federated-evaluation", bool, "clients would tell their own accuracy in the clear"),
-    (
-        "strategy.name",
-        lambda name: name not in {"fedavg", "fedprox", "pruned-dp"},
-        'only the mean of the updates is known, with which "fedavg", "fedprox" and "pruned-dp" are content',
-    ),
-    ("strategy.score", lambda score: score == "random", "all clients must train the same neurons"),
-    ("strategy.score-source", lambda source: source == "private", "all clients must train the same neurons"),
-    ("strategy.keeps", bool, "all clients must train the same neurons"),
-    (
-        "privacy.unit",
-        lambda unit: unit != "none",
-        "the server can neither clip nor count what is spent",
-    ),
-    ("privacy.secure-aggregation", bool, "updates are hidden already"),
-    ("compression.codec", lambda codec: codec != "none", "encoded updates cannot be added up"),
-    (
-        "selection.method",
-        lambda method: method in {"power-of-choice", "oort"},
-        "clients would tell their own loss",
-    ),
-)
-"""Keys, what they must not be where updates are encrypted, and why."""
-
-
-def _check_encrypted(flat: Mapping[str, Scalar]) -> None:
-    refused = [(key, reason) for key, contradicts, reason in _NOT_ENCRYPTED if contradicts(flat[key])]
-    pruned = flat["strategy.name"] == "pruned-dp" and flat["strategy.score"] != "ordered"
-    if pruned and flat["strategy.refresh"] != 1:
-        refused.append(("strategy.refresh", "all clients must train the same neurons: allowed 1"))
-    for key, reason in refused:
-        given = f"{key}: given {shown(flat[key])}"
-        raise BadInput(f'{given}, but with privacy.encryption = "ckks" {reason}; drop one of the two')
 
 
 def _check_compression(flat: Mapping[str, Scalar]) -> None:

@@ -1,4 +1,4 @@
-"""What does not go with secure aggregation: whatever needs, or tells, something of single clients."""
+"""What does not go with masked or encrypted sums: whatever needs, or tells, something of single clients."""
 
 from collections.abc import Callable, Mapping
 
@@ -6,7 +6,10 @@ from app.conditions import shown
 from strategies.errors import BadInput
 from strategies.settings import Scalar
 
-_NOT_SECURE: tuple[tuple[str, Callable[[Scalar], bool], str], ...] = (
+_Contradictions = tuple[tuple[str, Callable[[Scalar], bool], str], ...]
+"""Keys, what they must not be, and why."""
+
+_NOT_SECURE: _Contradictions = (
     ("log.enabled", bool, "the server sees no single update that it could log"),
     ("run.federated-evaluation", bool, "clients would tell their own accuracy and number of examples"),
     (
@@ -29,7 +32,33 @@ _NOT_SECURE: tuple[tuple[str, Callable[[Scalar], bool], str], ...] = (
     ("selection.over-selection", lambda times: float(times) > 1, "clients that are left out count as lost"),
     ("selection.speeds", lambda speeds: speeds != "none", "the clock needs each client's number of examples"),
 )
-"""Keys, what they must not be under secure aggregation, and why."""
+
+_SAME = "all clients must train the same neurons"
+
+_NOT_ENCRYPTED: _Contradictions = (
+    ("log.enabled", bool, "the server cannot read the updates that it would log"),
+    ("run.federated-evaluation", bool, "clients would tell their own accuracy in the clear"),
+    (
+        "strategy.name",
+        lambda name: name not in {"fedavg", "fedprox", "pruned-dp"},
+        'only the mean of the updates is known, with which "fedavg", "fedprox" and "pruned-dp" are content',
+    ),
+    ("strategy.score", lambda score: score == "random", _SAME),
+    ("strategy.score-source", lambda source: source == "private", _SAME),
+    ("strategy.keeps", bool, _SAME),
+    (
+        "privacy.unit",
+        lambda unit: unit != "none",
+        "the server can neither clip nor count what is spent",
+    ),
+    ("privacy.secure-aggregation", bool, "updates are hidden already"),
+    ("compression.codec", lambda codec: codec != "none", "encoded updates cannot be added up"),
+    (
+        "selection.method",
+        lambda method: method in {"power-of-choice", "oort"},
+        "clients would tell their own loss",
+    ),
+)
 
 
 def check_secure(flat: Mapping[str, Scalar]) -> None:
@@ -45,9 +74,21 @@ def check_secure(flat: Mapping[str, Scalar]) -> None:
     BadInput
         Naming the key, what was given and why it does not go.
     """
-    for key, contradicts, reason in _NOT_SECURE:
+    _refuse(flat, _NOT_SECURE, "privacy.secure-aggregation = true")
+
+
+def check_encrypted(flat: Mapping[str, Scalar]) -> None:
+    """Refuse what an encrypted sum cannot serve; parameters and errors as in `check_secure`."""
+    setting = f"privacy.encryption = {shown(flat['privacy.encryption'])}"
+    _refuse(flat, _NOT_ENCRYPTED, setting)
+    if flat["strategy.name"] == "pruned-dp" and flat["strategy.score"] != "ordered":
+        changes: _Contradictions = (("strategy.refresh", lambda rounds: rounds != 1, f"{_SAME}: allowed 1"),)
+        _refuse(flat, changes, setting)
+
+
+def _refuse(flat: Mapping[str, Scalar], contradictions: _Contradictions, setting: str) -> None:
+    for key, contradicts, reason in contradictions:
         if contradicts(flat[key]):
             raise BadInput(
-                f"{key}: given {shown(flat[key])}, but with privacy.secure-aggregation = true {reason}; "
-                "drop one of the two"
+                f"{key}: given {shown(flat[key])}, but with {setting} {reason}; drop one of the two"
             )
