@@ -83,6 +83,9 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "encryption": _benchmark(
         "encryption", "Measure bytes and seconds of encrypted updates and rounds against the keep rate."
     ),
+    "secagg": _benchmark(
+        "secagg", "Measure seconds and bytes of masked rounds, with and without lost clients."
+    ),
     "deployed": _benchmark(
         "deployed.rounds", "Time deployed rounds of hardly any work: Flower's own loop, and Lethe's."
     ),

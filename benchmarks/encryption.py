@@ -6,14 +6,12 @@ from typing import Any
 
 import torch
 
-from app.config import RunConfig
 from app.encryption_key import require_library
 from app.models import build_model
-from app.session import Session
 from app.settings import ModelSettings
 from app.workflows.observer import Observer, Quiet
-from app.workflows.training import train
 from benchmarks.jobs import INPUT_SHAPE, NUM_CLASSES, machine
+from benchmarks.rounds import beside_plain
 from strategies import wire
 from strategies.encryption.ckks import EncryptedSum, Secret, new_secret
 from strategies.errors import BadInput
@@ -131,25 +129,6 @@ def _rounds(base: list[str], keep: float) -> dict[str, float]:
     """Return seconds and bytes of a round, plain and encrypted, of clients that train that share."""
     pruned = ["strategy.name=pruned-dp", "strategy.score=ordered", f"strategy.keep={keep}"]
     keys = base if keep == 1 else [*base, *pruned]
-    plain, encrypted = _trained(keys), _trained([*keys, "privacy.encryption=ckks"])
-    return {
-        **{f"plain-{name}": value for name, value in plain.items()},
-        **{f"encrypted-{name}": value for name, value in encrypted.items()},
-        "times-as-long": encrypted["seconds"] / plain["seconds"],
-        "times-the-upload": encrypted["bytes-up"] / plain["bytes-up"],
-    }
-
-
-def _trained(keys: list[str]) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as home:
-        places = [f"run.home={home}", f"privacy.encryption-key={home}/ckks.key"]
-        if "privacy.encryption=ckks" not in keys:
-            places = places[:1]
-        config = RunConfig().with_overrides([*keys, *places, "log.enabled=false", "run.evaluate-every=1000"])
-        with Session.of(config).local_grid() as grid:
-            folder = train(config, None, grid)
-        rounds = folder.read_metrics()
-        accuracy = float(folder.read_summary()["final"]["test-accuracy"])
-    later = rounds[1:] or rounds
-    means = {name: sum(r[name] for r in later) / len(later) for name in ("seconds", "bytes-up", "bytes-down")}
-    return {**means, "test-accuracy": accuracy}
+        encryption = ["privacy.encryption=ckks", f"privacy.encryption-key={home}/ckks.key"]
+        return beside_plain(keys, "encrypted", encryption, home)
