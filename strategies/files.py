@@ -22,9 +22,10 @@ Chunk = bytes | bytearray | memoryview
 TEMPORARY = ".tmp"
 """What is added to the name of a file while it is being written."""
 _ERASED_AT_ONCE = 1 << 20
+_EVERYBODY = 0o666
 
 
-def write_chunks(path: Path, chunks: Iterable[Chunk], mode: int = 0o666) -> None:
+def write_chunks(path: Path, chunks: Iterable[Chunk], mode: int = _EVERYBODY) -> None:
     """Replace a file by the given bytes, all of them or none.
 
     Parameters
@@ -43,7 +44,8 @@ def write_chunks(path: Path, chunks: Iterable[Chunk], mode: int = 0o666) -> None
     """
     temporary = path.with_name(path.name + TEMPORARY)
     try:
-        temporary.unlink(missing_ok=True)  # One that was left behind would keep its own mode
+        if mode != _EVERYBODY:
+            temporary.unlink(missing_ok=True)  # One that was left behind would keep its own mode
         with open(temporary, "wb", opener=partial(os.open, mode=mode)) as file:
             file.writelines(chunks)
             file.flush()

@@ -12,7 +12,7 @@ from app.kept_state import keep_state
 from app.simulation import LocalGrid
 from strategies import wire
 from strategies.errors import BadInput, LetheError
-from strategies.fedmd.state import ClientState
+from strategies.client_state import ClientState
 from strategies.privacy.accounting import Spend
 from strategies.privacy.ledger import Account, read_account, write_account
 
@@ -39,7 +39,7 @@ def message(run_id: str | None = RUN) -> Message:
 
 def pays(message: Message, context: Context) -> Message:
     """Work on a message as a private client does, whose model is its own."""
-    write_account(context.state, read_account(context.state).after(Spend(1.0, 0.1, 5)))
+    write_account(context.state, read_account(context.state).after((Spend(1.0, 0.1, 5),), 1.0))
     model = torch.nn.Linear(2, 1)
     with torch.no_grad():
         model.weight.fill_(read_account(context.state).attempts)
