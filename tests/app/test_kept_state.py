@@ -11,8 +11,8 @@ from app import client_app
 from app.kept_state import keep_state
 from app.simulation import LocalGrid
 from strategies import wire
-from strategies.errors import BadInput, LetheError
 from strategies.client_state import ClientState
+from strategies.errors import BadInput, LetheError
 from strategies.privacy.accounting import Spend
 from strategies.privacy.ledger import Account, read_account, write_account
 
