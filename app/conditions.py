@@ -1,7 +1,7 @@
 """When a key of the run config has an effect: what the rules on contradictory keys are made of."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from strategies.settings import Scalar
@@ -11,6 +11,21 @@ def shown(value: object) -> str:
     """Return a value as a TOML file would spell it, on one line."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if text.isprintable() else json.dumps(value, default=str)
+
+
+def is_number(text: str) -> bool:
+    """Say whether a text is a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def lacks_public_data(flat: Mapping[str, Scalar]) -> bool:
+    """Say whether the server holds no public data: neither a share of the training data, nor a data set."""
+    public = str(flat["data.public"])
+    return is_number(public) and float(public) == 0
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 
 from app.analytics_rules import ANALYTICS_CONDITIONS, check_analytics
-from app.conditions import Condition, only, shown
+from app.conditions import Condition, is_number, lacks_public_data, only, shown
 from app.secure_rules import check_encrypted, check_secure
 from app.strategy_rules import STRATEGY_CONDITIONS, check_strategy
 from strategies.errors import BadInput
@@ -103,7 +103,7 @@ CONDITIONS = (
     Condition(
         ("data.public-classes", "data.public-labels", "data.public-limit"),
         "data.public",
-        lambda public: not _is_number(str(public)),
+        lambda public: not is_number(str(public)),
         "data.public = <the name of a data set>",
     ),
     only("model.width", "model.name", "cnn"),
@@ -185,14 +185,6 @@ CONDITIONS = (
 )
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 def check_contradictions(flat: Mapping[str, Scalar], defaults: Mapping[str, Scalar]) -> None:
     """Refuse keys that contradict each other.
 
@@ -254,10 +246,10 @@ def _check_left_alone(
 
 def _check_fedmd(flat: Mapping[str, Scalar]) -> None:
     public = str(flat["data.public"])
-    if _is_number(public) and float(public) == 0:
+    if lacks_public_data(flat):
         raise BadInput("data.public: given 0, but fedmd needs public data: a share or the name of a data set")
     if (
-        not _is_number(public)
+        not is_number(public)
         and flat["data.public-labels"] == "none"
         and int(flat["strategy.public-epochs"]) > 0
     ):
@@ -274,7 +266,7 @@ def _check_fedmd(flat: Mapping[str, Scalar]) -> None:
 
 def _check_pruned(flat: Mapping[str, Scalar]) -> None:
     by_public = flat["strategy.score"] == "fisher" and flat["strategy.score-source"] == "public"
-    if by_public and _is_number(str(flat["data.public"])) and float(flat["data.public"]) == 0:
+    if by_public and lacks_public_data(flat):
         raise BadInput(
             "data.public: given 0, but pruned-dp scores neurons on public data; give some, or "
             'strategy.score-source = "global-model"'

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,14 +17,15 @@ from app.config import RunConfig
 from app.data import ServerData, load_public, load_server_data
 from app.models import build_model
 from app.node import pick_device
-from strategies import pruned_dp, wire
+from strategies import one_shot, pruned_dp, wire
 from strategies.backdoor import Trigger, default_trigger, triggered_test
 from strategies.cohort import ClientInfo, Cohort
 from strategies.errors import BadInput, RunCorrupt
 from strategies.evaluation import evaluate, predict_logits
-from strategies.fedmd.server import FedMD, ServerSide, initial_state
+from strategies.fedmd.server import FedMD, ServerSide as FedMDSide, initial_state
 from strategies.mask import flat_mask_of
 from strategies.neurons import hidden_groups
+from strategies.one_shot import OneShot, ServerSide
 from strategies.pruned_dp import Pruning
 from strategies.rounds import TrainingPlan
 from strategies.run_folder import CONFIG, RunFolder
@@ -97,7 +98,7 @@ class Session:
             run.seed,
             run.evaluate_every,
             run.federated_evaluation,
-            build=self._build_fedmd if self.has_client_models else None,
+            build=self._build(),
             privacy=self.config.privacy,
             pruning=self._pruning(),
             compression=self.config.compression,
@@ -121,11 +122,25 @@ class Session:
         """Whether every client keeps a personal model besides the one that all share."""
         return self.config.strategy.name == "ditto"
 
+    def _build(self) -> Callable[[TrainingPlan, float], Strategy] | None:
+        """Return what makes a strategy that needs more than its settings; None: the registry does."""
+        if self.config.strategy.name == one_shot.NAME:
+            return self._build_one_shot
+        return self._build_fedmd if self.has_client_models else None
+
+    def _build_one_shot(self, plan: TrainingPlan, weight_bound: float) -> Strategy:
+        data = self.server_data
+        if data.public is None:
+            raise BadInput("data.public: given 0, but one-shot distils on public data")
+        model, momentum = self.model().to(self.device), self.config.train.momentum
+        side = ServerSide(model, data.num_classes, data.public, data.test, plan.seed, momentum)
+        return OneShot(plan.strategy, side, weight_bound)
+
     def _build_fedmd(self, plan: TrainingPlan, weight_bound: float) -> Strategy:
         data = self.server_data
         if data.public is None:
             raise BadInput("data.public: given 0, but fedmd needs public data")
-        side = ServerSide(data.public.y, data.num_classes, plan.seed, plan.rounds, plan.evaluate_every)
+        side = FedMDSide(data.public.y, data.num_classes, plan.seed, plan.rounds, plan.evaluate_every)
         return FedMD(plan.strategy, side)
 
     @property

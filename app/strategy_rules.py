@@ -2,13 +2,17 @@
 
 from collections.abc import Mapping
 
-from app.conditions import Condition, only, shown
+from app.conditions import Condition, lacks_public_data, only, shown
 from strategies.errors import BadInput
 from strategies.settings import Scalar
 
 _PERSONAL = ("per-fedavg", "ditto")
 _EVERYBODY = ("gossip",)
 """Strategies in whose rounds every connected client has a place."""
+_ONE_SHOT = (
+    "strategy.ensemble strategy.student-start strategy.distil-epochs strategy.distil-learning-rate "
+    "strategy.distil-batch-size strategy.distil-temperature"
+)
 _NOT_AVERAGING = ("gossip", "coded-gd")
 _NO_LOCAL_STEPS = ("coded-gd",)
 _LOCAL_STEPS = (
@@ -38,6 +42,8 @@ STRATEGY_CONDITIONS = (
         (*_PERSONAL, *_NOT_AVERAGING),
         "a strategy of which nothing leaves a client but noised updates",
     ),
+    only(_ONE_SHOT, "strategy.name", "one-shot"),
+    _other_than("privacy.unit forget.prune", ("one-shot",), "a strategy that averages updates"),
 )
 
 
@@ -56,6 +62,8 @@ def check_strategy(flat: Mapping[str, Scalar]) -> None:
     """
     if flat["strategy.name"] == "coded-gd":
         _check_coded(flat)
+    if flat["strategy.name"] == "one-shot":
+        _check_one_shot(flat)
 
 
 def _check_coded(flat: Mapping[str, Scalar]) -> None:
@@ -69,4 +77,16 @@ def _check_coded(flat: Mapping[str, Scalar]) -> None:
         raise BadInput(
             f"strategy.stragglers: given {flat['strategy.stragglers']}, allowed fewer than data.clients, "
             f"which is {clients}"
+        )
+
+
+def _check_one_shot(flat: Mapping[str, Scalar]) -> None:
+    if flat["run.rounds"] != 1:
+        raise BadInput(
+            f"run.rounds: given {flat['run.rounds']}, but one-shot has a single round; allowed 1 "
+            "(train.local-epochs says how long clients train in it)"
+        )
+    if lacks_public_data(flat):
+        raise BadInput(
+            "data.public: given 0, but one-shot distils on public data: a share or the name of a data set"
         )

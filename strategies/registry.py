@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from flwr.serverapp.strategy import Strategy
 
-from strategies import builtin, coded_gd, ditto, fedavg, fedprox, gossip, per_fedavg, pruned_dp
+from strategies import builtin, coded_gd, ditto, fedavg, fedprox, gossip, one_shot, per_fedavg, pruned_dp
 from strategies.asynchronous import fedasync, fedbuff
 from strategies.errors import BadInput, LetheError
 from strategies.local_training import ClientHalf, ClientJob, LocalResult
@@ -36,9 +36,9 @@ class StrategySpec:
     personalise: Personalise | None = None
 
 
-def _needs_public_data(what: str) -> NoReturn:
+def _needs_public_data(what: str, name: str = "fedmd") -> NoReturn:
     """Refuse to stand in for FedMD's own messages, and for a plan that knows the public data."""
-    raise LetheError(f"fedmd has no such thing as {what} without public data")
+    raise LetheError(f"{name} has no such thing as {what} without public data")
 
 
 STRATEGIES: dict[str, StrategySpec] = {
@@ -82,6 +82,11 @@ STRATEGIES: dict[str, StrategySpec] = {
         lambda settings, bound, seed: gossip.Gossip(settings, seed),
         gossip.train_client,
         "no global model: every client mixes its own with those of its neighbours in a topology",
+    ),
+    one_shot.NAME: StrategySpec(
+        lambda settings, bound, seed: _needs_public_data("a server half", one_shot.NAME),
+        one_shot.train_client,
+        "one round: the ensemble of the clients' models is distilled into one on public data",
     ),
     "per-fedavg": StrategySpec(
         lambda settings, bound, seed: MeasuredStrategy(fedavg.FedAvg(bound)),

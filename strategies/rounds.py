@@ -15,7 +15,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from strategies import strategy_state, wire
+from strategies import one_shot, strategy_state, wire
 from strategies.aggregation import fraction_bits
 from strategies.asynchronous.flights import Flights
 from strategies.choosing import HeardStrategy
@@ -83,10 +83,10 @@ class TrainingPlan:
 
     @property
     def in_rounds(self) -> "TrainingPlan":
-        """The plan, with rounds that wait for all who are asked in place of asynchronous steps."""
-        if not self.strategy.is_asynchronous:
+        """The plan, with rounds of FedAvg in place of asynchronous steps, and of one-shot's only one."""
+        if not self.strategy.is_asynchronous and self.strategy.name != one_shot.NAME:
             return self
-        return replace(self, strategy=self.strategy.model_copy(update={"name": "fedavg"}))
+        return replace(self, strategy=self.strategy.model_copy(update={"name": "fedavg"}), build=None)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from strategies.clock_settings import check_speeds
 from strategies.coded_settings import CodedSettings
 from strategies.fedmd.settings import FedMDSettings
 from strategies.gossip_settings import GossipSettings
+from strategies.one_shot_settings import OneShotSettings
 from strategies.personal_settings import PersonalSettings
 from strategies.pruned_settings import PrunedSettings
 
@@ -125,7 +126,7 @@ class _FederatedStrategy(AsyncSettings, PrunedSettings, FedMDSettings, _NamedStr
     """Strategies whose server averages, and FedMD."""
 
 
-class StrategySettings(CodedSettings, GossipSettings, PersonalSettings, _FederatedStrategy):
+class StrategySettings(OneShotSettings, CodedSettings, GossipSettings, PersonalSettings, _FederatedStrategy):
     """The federated algorithm and the parameters of each: a class per algorithm that has many.
 
     The fields of the last base come first.

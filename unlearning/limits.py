@@ -6,6 +6,7 @@ _RETRAIN = frozenset({"retrain"})
 
 _LIMITS = {
     "coded-gd": "every message mixes the data of several clients",
+    "one-shot": "the model learned from what all of the ensemble answered, and is no sum of updates",
     "gossip": "every client holds a model of its own, into which its neighbours' were mixed",
 }
 """Strategy -> why only retraining forgets."""

@@ -18,6 +18,8 @@ _SHOWN = (
     "test-accuracy",
     "attack-success-rate",
     "test-loss",
+    "member-accuracy",
+    "ensemble-accuracy",
     "global-accuracy",
     "global-worst",
     "personal-accuracy",

@@ -129,6 +129,12 @@ def _settle_compression(flat: dict[str, Any]) -> None:
         flat["compression.error-feedback"] = flat["privacy.unit"] != "client-central"
 
 
+def _settle_one_shot(flat: dict[str, Any]) -> None:
+    if flat["strategy.name"] == "one-shot":
+        flat |= {"run.rounds": 1, "data.public": "0.25", "data.public-classes": ""}
+        flat |= {"data.public-labels": "none", "data.public-limit": 0}
+
+
 @st.composite
 def flat_configs(draw: st.DrawFn) -> dict[str, Scalar]:
     """Draw every key, then give back their defaults to the keys that would have no effect."""
@@ -148,6 +154,7 @@ def flat_configs(draw: st.DrawFn) -> dict[str, Scalar]:
     if flat["strategy.name"] == "fedmd":
         flat |= {"data.public": "0.25", "log.retention": "full", "data.public-classes": ""}
         flat |= {"data.public-labels": "none", "data.public-limit": 0}
+    _settle_one_shot(flat)
     if flat["strategy.name"] == "coded-gd":
         flat |= {"data.path": "", "strategy.stragglers": 0}
     if flat["data.clients"]:

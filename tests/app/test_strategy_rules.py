@@ -25,6 +25,15 @@ LOCAL: dict[str, Scalar] = {
     "train.local-steps": 2,
 }
 AVERAGED: dict[str, Scalar] = {"compression.codec": "sign", "forget.prune": "omp"}
+DISTILLED: dict[str, Scalar] = {
+    "strategy.ensemble": "logits",
+    "strategy.student-start": "average",
+    "strategy.distil-epochs": 3,
+    "strategy.distil-learning-rate": 0.5,
+    "strategy.distil-batch-size": 8,
+    "strategy.distil-temperature": 2.0,
+}
+ONE_SHOT: dict[str, Scalar] = {"strategy.name": "one-shot", "run.rounds": 1}
 IDLE: list[tuple[dict[str, Scalar], str, str]] = [
     ({"strategy.meta-gradient": "first-order"}, "strategy.meta-gradient", 'strategy.name = "per-fedavg"'),
     ({"strategy.inner-rate": 0.5}, "strategy.inner-rate", 'strategy.name = "per-fedavg"'),
@@ -50,6 +59,9 @@ IDLE: list[tuple[dict[str, Scalar], str, str]] = [
         for key, value in AVERAGED.items()
     ),
     ({"strategy.name": "ditto", "privacy.unit": "example"}, "privacy.unit", WITHOUT_NOISE),
+    *(({key: value}, key, 'strategy.name = "one-shot"') for key, value in DISTILLED.items()),
+    ({**ONE_SHOT, "privacy.unit": "example"}, "privacy.unit", "a strategy that averages updates"),
+    ({**ONE_SHOT, "forget.prune": "omp"}, "forget.prune", "a strategy that averages updates"),
 ]
 
 
@@ -76,8 +88,21 @@ def test_a_code_needs_copies_and_more_clients_than_stragglers(given: dict[str, S
 
 
 @pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"run.rounds": 2}, "run.rounds: given 2, but one-shot has a single round; allowed 1"),
+        ({"data.public": "0.0"}, "data.public: given 0, but one-shot distils on public data"),
+    ],
+)
+def test_one_shot_has_one_round_and_needs_public_data(given: dict[str, Scalar], message: str) -> None:
+    with pytest.raises(BadInput, match=re.escape(message)):
+        RunConfig.from_flat({**ONE_SHOT, **given})
+
+
+@pytest.mark.parametrize(
     "given",
     [
+        {**ONE_SHOT, **DISTILLED, "compression.codec": "int8"},
         {"strategy.name": "per-fedavg", "strategy.inner-rate": 0.5, "strategy.meta-gradient": "first-order"},
         {"strategy.name": "ditto", "strategy.ditto-lambda": 2.0},
         {"strategy.name": "gossip", "strategy.topology": "random", "strategy.edge-probability": 0.2},

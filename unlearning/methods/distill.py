@@ -25,15 +25,14 @@ from typing import TypeVar
 import torch
 from flwr.serverapp.strategy import Strategy
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from strategies import wire
+from strategies.distilling import DistillationSettings, distil
 from strategies.evaluation import predict_logits
 from strategies.examples import Examples
-from strategies.local_training import batches, make_optimizer
 from strategies.rounds import RoundResult, Start, train
-from strategies.settings import Settings, TrainSettings
 from unlearning.methods import fast_fedul, subtract
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
 from unlearning.settings import ForgetSettings, method_settings
@@ -42,37 +41,14 @@ STARTS = {method.name: method for method in (subtract.METHOD, fast_fedul.METHOD)
 """Where the student may begin, by the value of ``forget.start``."""
 
 
-class DistillSettings(Settings):
+class DistillSettings(DistillationSettings):
     """Distillation on the server; fields and their meaning as in `ForgetSettings`."""
 
-    epochs: int = Field(default=10, ge=0)
-    learning_rate: float = Field(default=0.01, gt=0)
-    batch_size: int = Field(default=32, ge=1)
-    temperature: float = Field(default=3.0, gt=0)
-    hard_label_weight: float = Field(default=0.1, ge=0)
     teacher_filter: float = Field(default=0.0, ge=0, lt=1)
     post_training_rounds: int = Field(default=0, ge=0)
 
 
 D = TypeVar("D", bound=DistillSettings)
-
-
-def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Return T²·KL(softmax(teacher/T) ‖ softmax(student/T)), the mean over the batch, a scalar.
-
-    Parameters
-    ----------
-    student, teacher
-        Logits, shape [n, classes].
-    temperature
-        T > 0. The factor T² keeps the gradient's size independent of T (Hinton, Vinyals, Dean, arXiv
-        1503.02531, section 2).
-    """
-    log_student = functional.log_softmax(student / temperature, dim=1)
-    log_teacher = functional.log_softmax(teacher / temperature, dim=1)
-    return temperature**2 * functional.kl_div(
-        log_student, log_teacher, reduction="batchmean", log_target=True
-    )
 
 
 def agreeing(student: Tensor, teacher: Tensor, drop_share: float) -> Tensor:
@@ -89,55 +65,6 @@ def agreeing(student: Tensor, teacher: Tensor, drop_share: float) -> Tensor:
     divergence = functional.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(dim=1)
     keep = len(divergence) - int(drop_share * len(divergence))
     return divergence.argsort(stable=True)[:keep].sort().values
-
-
-def distil(
-    student: nn.Module,
-    teacher_logits: Tensor,
-    data: Examples,
-    settings: DistillSettings,
-    momentum: float,
-    generator: torch.Generator,
-    *,
-    fading: bool = False,
-) -> None:
-    """Train the student in place to answer as the teacher does.
-
-    Parameters
-    ----------
-    student
-        On the device to use.
-    teacher_logits
-        The teacher's answers to the data, shape [n, classes], on the CPU.
-    data
-        The server's inputs; the labels count only where ``hard-label-weight`` is above 0.
-    settings
-        Temperature, epochs, learning rate, batch size, label weight.
-    momentum
-        Of the SGD steps.
-    generator
-        Draws the batches.
-    fading
-        Whether the step size falls linearly, to 0 after the last step.
-    """
-    device = next(student.parameters()).device
-    optimizer = make_optimizer(
-        list(student.parameters()), TrainSettings(momentum=momentum), settings.learning_rate
-    )
-    steps = settings.epochs * -(-len(data) // settings.batch_size)
-    student.train()
-    for step, batch in enumerate(batches(len(data), settings.batch_size, steps, generator)):
-        if fading:
-            optimizer.param_groups[0]["lr"] = settings.learning_rate * (1 - step / steps)
-        logits = student(data.x[batch].to(device))
-        loss = distillation_loss(logits, teacher_logits[batch].to(device), settings.temperature)
-        if settings.hard_label_weight > 0:
-            loss = loss + settings.hard_label_weight * functional.cross_entropy(
-                logits, data.y[batch].to(device)
-            )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
 
 
 def labelled(settings: D, public: Examples) -> tuple[D, list[str]]:

@@ -27,12 +27,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from strategies.distilling import distil
 from strategies.evaluation import predict_logits
 from strategies.examples import Examples
 from unlearning.central.parameters import copied, layers_with_weights
 from unlearning.methods import fast_fedul
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
-from unlearning.methods.distill import DistillSettings, distil, labelled
+from unlearning.methods.distill import DistillSettings, labelled
 from unlearning.settings import method_settings
 
 CAUTION = 0.3

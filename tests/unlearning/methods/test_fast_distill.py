@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from app.models import build_model
 from app.settings import ModelSettings
+from strategies.distilling import distil, distillation_loss
 from strategies.errors import BadInput
 from strategies.evaluation import predict_logits
 from strategies.examples import Examples
@@ -17,7 +18,7 @@ from strategies.seeds import torch_generator
 from tests.unlearning.runs import Rounds, logged_run
 from unlearning.central.skew import SkewSettings, subtract_with_skew
 from unlearning.forgetting import forget
-from unlearning.methods.distill import DistillSettings, distil, distillation_loss
+from unlearning.methods.distill import DistillSettings
 from unlearning.methods.fast_distill import cautious_alpha, features_of, head_of
 from unlearning.methods.fast_fedul import round_shares
 from unlearning.request import ForgetRequest
