@@ -110,17 +110,16 @@ def resolved(folder: "RunFolder", overrides: Sequence[str], sections: Sequence[s
 
 
 def _methods_used(folder: "RunFolder", request: "ForgetRequest", after: str) -> list[str]:
-    """Return the methods, other than retraining, by which a request was served."""
-    prefix = f"{request.name}-"
+    """Return the methods by which a request was served; retraining only where there is no other."""
     found = [read_json(path) for path in sorted((folder.path / "forget").glob("*/result.json"))]
     used = [
         str(result["method"])
         for result in found
         if result.get("request") == request.to_json() and result.get("after", "") == after
     ]
-    if not (methods := [name for name in used if name != "retrain"]):
-        raise BadInput(f"run '{folder.name}': {prefix[:-1]} was not forgotten yet; use lethe forget first")
-    return methods
+    if not used:
+        raise BadInput(f"run '{folder.name}': {request.name} was not forgotten yet; use lethe forget first")
+    return [name for name in used if name != "retrain"] or used
 
 
 def _finish_forgetting(

@@ -161,12 +161,15 @@ class OpenedRun:
             )
         return models
 
-    def _made(self, request: ForgetRequest, method: str) -> AuditedModel:
-        path = self.folder.path / "forget" / self.name_of(request, method)
-        if not (path / RESULT).exists():
+    def check_made(self, request: ForgetRequest, method: str) -> None:
+        """Raise `BadInput` if a request was not served by a method."""
+        if not (self.folder.path / "forget" / self.name_of(request, method) / RESULT).exists():
             raise BadInput(
                 f"run '{self.folder.name}': {request.name} was not forgotten by {method}; do that first"
             )
+
+    def _made(self, request: ForgetRequest, method: str) -> AuditedModel:
+        path = self.folder.forget_folder(self.name_of(request, method))
         flat = self.run.layout.flatten(read_sealed(path / MODEL).tensors)
         return AuditedModel(flat, float(files.read_json(path / RESULT)["seconds"]), path.name)
 
@@ -255,6 +258,8 @@ def audit(
     forgetting.check_request(opened.run, request, "retrain", opened.session.config.forget)
     for method in methods:
         forgetting.find_method(method)
+        if method != "retrain":
+            opened.check_made(request, method)
     with opened.session.cohort(grid) as cohort:
         return opened.audit(request, methods, settings, cohort)
 

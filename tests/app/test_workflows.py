@@ -267,9 +267,20 @@ def test_audit_reports_every_figure_with_its_gap(finished: RunFolder) -> None:
 
 
 def test_audit_of_a_method_that_was_not_run(finished: RunFolder) -> None:
-    """It says what to do first."""
+    """It says what to do first, and retrains for nothing."""
     with pytest.raises(BadInput, match="client-0 was not forgotten by distill; do that first"):
         audit(finished, ForgetRequest(clients=("0",)), ["distill"], AuditSettings())
+    assert not (finished.path / "forget" / "client-0-retrain").exists()
+
+
+def test_audit_of_a_retraining_alone(finished: RunFolder) -> None:
+    """It says how far the model before was from it; its own gaps are zero."""
+    forget(finished, CLIENT_2, ForgetSettings(method="retrain"))
+    report = audit(finished, CLIENT_2, ["retrain"], AuditSettings())
+    assert report.to_json()["comparisons"]["before"]["disparity"] > 0
+    document = json.loads((finished.path / "forget" / "client-2-retrain" / "audit.json").read_text())
+    assert document["after"] == document["retrain"] != document["before"]
+    assert document["disparity"] == 0
 
 
 def test_runs_are_listed(finished: RunFolder) -> None:

@@ -91,6 +91,13 @@ def test_audit_takes_the_methods_that_were_used(
     assert workflows.calls[0][2] == ["distill", "subtract"]
 
 
+def test_audit_of_a_retraining_alone(lethe: Command, workflows: Workflows, study: RunFolder) -> None:
+    """The model before is compared with it, although nothing else was made."""
+    add_forgetting(study, "retrain")
+    assert lethe("audit", "study", "--client", "1").status == 0
+    assert workflows.calls[0][2] == ["retrain"]
+
+
 def test_audit_of_some_methods_as_json(lethe: Command, workflows: Workflows, study: RunFolder) -> None:
     methods = ["--method", "subtract", "--method", "distill", "--method", "subtract"]
     document = json.loads(lethe("audit", "study", "--client", "1", *methods, "--json").out)
