@@ -5,8 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.setup-done
 PACKAGES := app strategies unlearning
 BUNDLE := build/bundle/lethe
-# mypy refuses a folder without Python files
-CHECKED := $(PACKAGES) $(if $(wildcard benchmarks/*.py),benchmarks)
+CHECKED := app strategies unlearning benchmarks
 
 # Flower would otherwise build a fresh environment of several GB for every run, and call home at every start.
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
