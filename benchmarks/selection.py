@@ -12,7 +12,7 @@ METHODS: Mapping[str, Sequence[str]] = {
     PLAIN: (),
     "power-of-choice": ("selection.method=power-of-choice", "selection.candidates=5"),
     "oort": ("selection.method=oort",),
-    "budgeted": ("selection.method=budgeted", "selection.budget=40"),
+    "budgeted": ("selection.method=budgeted", "selection.budget=20"),
 }
 """What each contender sets; three of ten clients take part in a round."""
 

@@ -137,13 +137,18 @@ def comparison(audit: Mapping[str, Any], name: str) -> Picture | None:
 
 
 def contribution_map(record: RunRecord, contributions: Contributions) -> Picture:
-    """Draw how far each client's update moved the model in each round, and its sum over the rounds."""
+    """Draw the length of each client's weighted update in each round, and its sum over the rounds."""
     values = np.full((len(contributions.clients), len(contributions.rounds)), np.nan)
     for row, client in enumerate(contributions.clients):
         for column, server_round in enumerate(contributions.rounds):
             values[row, column] = contributions.lengths.get((client, server_round), np.nan)
     figure, axes, totals_axes = _map_with_totals(len(values))
-    style_axes(axes, "Length of the client's weighted update", "round", "client")
+    title = (
+        "Length of the client's weighted update"
+        if contributions.averaging
+        else "Length of what the client sent"
+    )
+    style_axes(axes, title, "round", "client")
     image = _draw_map(axes, values)
     _write_cells(axes, values, numbers=False)
     _name_rows(axes, record, contributions.clients)
@@ -162,9 +167,10 @@ def contribution_map(record: RunRecord, contributions: Contributions) -> Picture
 def _contribution_words(record: RunRecord, contributions: Contributions, totals: Matrix) -> str:
     order = np.argsort(-totals, kind="stable")
     most, least = (contributions.clients[int(i)] for i in (order[0], order[-1]))
+    did = ("moved the model most", "least") if contributions.averaging else ("sent most by length", "least")
     parts = [
         f"{count(len(totals), 'client')} in {count(len(contributions.rounds), 'round')}: "
-        f"over all rounds client {most} moved the model most and client {least} least"
+        f"over all rounds client {most} {did[0]} and client {least} {did[1]}"
     ]
     everything = totals.sum()
     for rank, row in enumerate(order, start=1):

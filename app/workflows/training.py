@@ -64,7 +64,7 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
         if not config.data.clients:
             partitions = max((c.num_partitions for c in cohort.clients.values()), default=0)
             session.config = config.with_overrides([f"data.clients={partitions}"])
-        _check_attackers(session, cohort)
+        _check_named_clients(session, cohort)
         _check_privacy(session, cohort)
         folder = RunFolder.create(
             session.config.run.home,
@@ -159,10 +159,17 @@ def _old_log(
     return log
 
 
-def _check_attackers(session: Session, cohort: Cohort) -> None:
-    absent = [i for i in session.attackers if i not in cohort.clients]
-    if absent:
-        raise BadInput(f"attack.clients: no client '{absent[0]}'; known clients: {', '.join(cohort.clients)}")
+def _check_named_clients(session: Session, cohort: Cohort) -> None:
+    """Refuse a config that names a client that is not there, for whom it would do nothing."""
+    strategy = session.config.strategy
+    named = {
+        "attack.clients": session.attackers,
+        "strategy.weights": strategy.consensus_weights,
+        "strategy.work": strategy.work_shares,
+    }
+    for key, clients in named.items():
+        if absent := [i for i in clients if i not in cohort.clients]:
+            raise BadInput(f"{key}: no client '{absent[0]}'; known clients: {', '.join(cohort.clients)}")
 
 
 def _check_privacy(session: Session, cohort: Cohort) -> None:

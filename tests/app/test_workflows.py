@@ -290,10 +290,19 @@ def test_runs_are_listed(finished: RunFolder) -> None:
     assert row["test-accuracy"] == finished.read_summary()["final"]["test-accuracy"]
 
 
-def test_an_attacker_must_be_a_client(tmp_path: Path) -> None:
-    """Otherwise nothing would be poisoned, and no folder is left behind."""
-    with pytest.raises(BadInput, match=r"attack\.clients: no client '9'; known clients: 0, 1, 2, 3"):
-        train(config(tmp_path, "attack.kind=backdoor", "attack.clients=9"))
+@pytest.mark.parametrize(
+    ("key", "settings"),
+    [
+        ("attack.clients", ("attack.kind=backdoor", "attack.clients=9")),
+        ("strategy.work", ("strategy.name=fedprox", "strategy.work=9=0.5")),
+    ],
+)
+def test_a_client_that_the_config_names_must_be_there(
+    tmp_path: Path, key: str, settings: tuple[str, ...]
+) -> None:
+    """Otherwise nothing would come of the setting; no folder is left behind."""
+    with pytest.raises(BadInput, match=rf"{key}: no client '9'; known clients: 0, 1, 2, 3"):
+        train(config(tmp_path, *settings))
     assert list_runs(tmp_path) == []
 
 

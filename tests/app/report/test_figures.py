@@ -1,5 +1,6 @@
 """app/report/figures.py: what the captions, which are the text alternatives too, say of the numbers."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,10 @@ def test_contributions_in_words(tmp_path: Path) -> None:
         "3 clients in 2 rounds: over all rounds client c moved the model most and"
     )
     assert "client a least" in picture.caption
+    sent = dataclasses.replace(run.contributions, averaging=False)
+    caption = figures.contribution_map(run, sent).caption
+    assert "client c sent most by length and client a least" in caption
+    assert "moved the model" not in caption
 
 
 def test_labels_in_words(tmp_path: Path) -> None:
