@@ -1,10 +1,12 @@
-"""No test touches the home of whoever runs it: keys, runs and data sets are looked for in a test's own."""
+"""No test touches the home of whoever runs it, and simulations start at once (see `tests.warm_starts`)."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.warm_starts import WarmStarts
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -15,3 +17,12 @@ def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("MPLCONFIGDIR", fonts)
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _warm_starts(_home: None) -> Iterator[None]:
+    starts = WarmStarts()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("app.simulation.pool.launch", starts.launch)
+        yield
+    starts.close()

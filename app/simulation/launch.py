@@ -95,22 +95,33 @@ def num_cores() -> int:
 def launch(setup: Setup) -> tuple["subprocess.Popen[bytes]", socket.socket]:
     """Start the starter; return it and the socket to it while it still loads the ClientApp."""
     ours, theirs = socket.socketpair()
-    command = [sys.executable, "-c", _BOOT, str(theirs.fileno()), json.dumps([str(p) for p in sys.path])]
     with theirs:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
-            env={
-                **os.environ,
-                **_ENVIRONMENT,
-                "GLIBC_TUNABLES": tunables(os.environ.get("GLIBC_TUNABLES", "")),
-            },
-            # An interrupt from the keyboard is for the parent alone, which then ends the workers.
-            start_new_session=True,
-        )
-    channel.send(ours, {**vars(setup), "node_configs": [dict(c) for c in setup.node_configs]})
+        process = start(_BOOT, theirs.fileno())
+    tell(ours, setup)
     return process, ours
+
+
+def start(boot: str, descriptor: int) -> "subprocess.Popen[bytes]":
+    """Start a new interpreter on some code, which finds a socket's descriptor and the import path in argv."""
+    return subprocess.Popen(
+        [sys.executable, "-c", boot, str(descriptor), json.dumps([str(p) for p in sys.path])],
+        stdin=subprocess.DEVNULL,
+        pass_fds=[descriptor],
+        env=environment(),
+        # An interrupt from the keyboard is for the parent alone, which then ends the workers.
+        start_new_session=True,
+    )
+
+
+def tell(starter: socket.socket, setup: Setup) -> None:
+    """Tell the starter what to load."""
+    channel.send(starter, {**vars(setup), "node_configs": [dict(c) for c in setup.node_configs]})
+
+
+def environment() -> dict[str, str]:
+    """Return the starter's environment."""
+    settings = tunables(os.environ.get("GLIBC_TUNABLES", ""))
+    return {**os.environ, **_ENVIRONMENT, "GLIBC_TUNABLES": settings}
 
 
 def tunables(present: str) -> str:

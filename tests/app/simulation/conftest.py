@@ -1,11 +1,19 @@
-"""Grids that the tests of a file share."""
+"""Grids that the tests of a file share; they start as they do outside of tests."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from app.simulation import LocalGrid
+from app.simulation.launch import launch
 from tests.app.simulation.helpers import APP, CLIENTS
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _real_start() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("app.simulation.pool.launch", launch)
+        yield
 
 
 @pytest.fixture(scope="module")
