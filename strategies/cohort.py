@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -277,8 +277,9 @@ class Cohort:
             if holder is not None:
                 self._shared.nodes.pop(holder.node_id, None)
             labels = metrics.get(wire.LABEL_COUNTS, [])
-            counts = tuple(int(n) for n in labels) if isinstance(labels, list) else ()
-            partitions = int(str(config.get(wire.NUM_PARTITIONS, 0)))
+            counts = tuple(n for n in labels if _is_count(n)) if isinstance(labels, list) else ()
+            told = config.get(wire.NUM_PARTITIONS, 0)
+            partitions = told if _is_count(told) else 0
             self._shared.nodes[node_id] = client_id
             keep, hidden = _share(config.get(wire.KEEP)), bool(config.get(wire.HIDDEN, False))
             self._shared.clients[client_id] = ClientInfo(
@@ -382,6 +383,10 @@ class Cohort:
 
     def _name(self, node_id: int) -> str:
         return self._shared.nodes.get(node_id, f"node {node_id}")
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and value >= 0
 
 
 def _share(value: object) -> float | None:

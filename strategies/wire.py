@@ -373,8 +373,15 @@ def _record_bytes(record: Any) -> int:
     if isinstance(record, FlatRecord) and record.flat is not None:
         return record.flat.numel() * record.flat.element_size()
     if isinstance(record, ArrayRecord):
-        return sum(math.prod(a.shape) * np.dtype(a.dtype).itemsize for a in record.values())
+        return sum(_array_bytes(array) for array in record.values())
     return sum(len(key) + _value_bytes(value) for key, value in record.items())
+
+
+def _array_bytes(array: Array) -> int:
+    try:
+        return math.prod(array.shape) * np.dtype(array.dtype).itemsize
+    except TypeError:  # The sender may have written anything there
+        return len(array.data)
 
 
 def _value_bytes(value: Any) -> int:

@@ -92,15 +92,18 @@ class ClientLink:
         ValueError
             If the message is damaged.
         """
-        version, base = int(str(self._config[wire.VERSION])), self._config.get(wire.BASE_VERSION)
+        version, base = self._config.get(wire.VERSION), self._config.get(wire.BASE_VERSION)
+        if not isinstance(version, int):
+            raise ValueError(f"the message does not say which '{wire.VERSION}' of the model it brings")
         if base is None:
-            record = self._content.array_records[wire.ARRAYS]
-            flat = wire.flat_of(record, self._layout)
+            if wire.ARRAYS not in self._content.array_records:
+                raise ValueError("the message brings neither a model nor differences")
+            flat = wire.flat_of(self._content.array_records[wire.ARRAYS], self._layout)
         else:
             kept = self._get(_MODEL)
             if kept is None or self.version != base:
                 self._facts[wire.VERSION] = 0
-                raise LostVersion(f"version {int(str(base))} of the model is not here")
+                raise LostVersion(f"version {base!s} of the model is not here")
             flat = kept.clone()
             for payload in payloads_in(self._content):
                 flat += decode(payload, self._layout.shapes)
