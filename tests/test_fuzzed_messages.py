@@ -87,7 +87,7 @@ def trained(
     clients: dict[int, Answer], first: ArrayRecord, compression: CompressionSettings | None = None
 ) -> list[RoundResult]:
     """Train two rounds and return them."""
-    cohort = Cohort(FakeGrid(clients), 0.1, 0.001)
+    cohort = Cohort(FakeGrid(clients), 60.0, 0.001)
     cohort.connect(1, 0.0)
     more = {} if compression is None else {"compression": compression}
     plan = TrainingPlan(StrategySettings(), SelectionSettings(), rounds=2, seed=0, **more)

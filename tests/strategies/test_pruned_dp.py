@@ -74,7 +74,7 @@ def run(
     start: Start | None = None,
 ) -> tuple[Tensor, list[RoundResult], FakeGrid]:
     grid = FakeGrid(nodes, shuffle)
-    cohort = Cohort(grid, 0.2, 0.001)
+    cohort = Cohort(grid, 2.0, 0.001)
     cohort.connect(len(nodes))
     pruning = Pruning(strategy, small_model(), 0) if strategy.name == "pruned-dp" else None
     plan = TrainingPlan(

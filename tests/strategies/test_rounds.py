@@ -59,7 +59,7 @@ def run(
     grid: FakeGrid, plan: TrainingPlan = PLAN, start: Start | None = None, first: Sequence[float] = (0.0, 0.0)
 ) -> tuple[Tensor, list[RoundResult], list[Mapping[str, Tensor]], Cohort]:
     """Train, and return the model, the rounds, the strategy's memory after each, and the cohort."""
-    cohort = Cohort(grid, 0.1, poll_seconds=0.001)
+    cohort = Cohort(grid, 1.0, poll_seconds=0.001)
     cohort.connect(wait_seconds=0.05)
     rounds: list[RoundResult] = []
     memory: list[Mapping[str, Tensor]] = []
@@ -178,7 +178,7 @@ def test_a_run_resumes_bit_for_bit() -> None:
 def test_clients_join_and_leave_between_rounds() -> None:
     """A new client takes part from the next round on; one that is gone is a fault, not the end."""
     grid = FakeGrid(two_clients())
-    cohort = Cohort(grid, 0.1, poll_seconds=0.001)
+    cohort = Cohort(grid, 1.0, poll_seconds=0.001)
     cohort.connect(wait_seconds=0.05)
     seen: list[tuple[str, ...]] = []
 
@@ -196,7 +196,7 @@ def test_clients_join_and_leave_between_rounds() -> None:
 def test_a_view_without_a_client_never_asks_it() -> None:
     """How a client is left out of retraining."""
     grid = FakeGrid(two_clients())
-    cohort = Cohort(grid, 0.1, poll_seconds=0.001)
+    cohort = Cohort(grid, 1.0, poll_seconds=0.001)
     cohort.connect(wait_seconds=0.05)
     arrays = train(PLAN, cohort.without(["b"]), Start(flat_record([10.0])))
     assert wire.state_of(arrays)["w"].tolist() == [16.0]

@@ -83,7 +83,7 @@ def run(
     mask: Tensor | None = None,
 ) -> tuple[Tensor, list[RoundResult]]:
     """Train and return the model and the rounds."""
-    cohort = Cohort(FakeGrid(dict(enumerate(clients, start=1))), 0.2, 0.001)
+    cohort = Cohort(FakeGrid(dict(enumerate(clients, start=1))), 60.0, 0.001)
     cohort.connect(len(clients))
     named = StrategySettings(name=strategy) if isinstance(strategy, str) else strategy
     plan = TrainingPlan(named, selection, rounds, 0, compression=settings)

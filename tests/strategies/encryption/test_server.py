@@ -68,7 +68,7 @@ def run(
     *answers: Answer, rounds: int = 1, name: str = "fedavg"
 ) -> tuple[Tensor, list[RoundResult], FakeGrid]:
     grid = FakeGrid(dict(enumerate(answers, start=1)))
-    cohort = Cohort(grid, 0.2, 0.001)
+    cohort = Cohort(grid, 2.0, 0.001)
     cohort.connect(1)
     plan = TrainingPlan(StrategySettings(), SelectionSettings(), rounds, 0, privacy=ENCRYPTED)
     results: list[RoundResult] = []
