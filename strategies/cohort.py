@@ -338,13 +338,16 @@ class Cohort:
         waiting = self.push(messages, scope)
         deadline = time.monotonic() + self.timeout
         try:
-            while waiting and time.monotonic() < deadline:
+            while waiting:
+                in_time = time.monotonic() < deadline  # A look may take longer: who answered meanwhile counts
                 arrived = 0
                 for message in self.grid.pull_messages(list(waiting)):
                     arrived += 1
                     node_id = waiting.pop(message.metadata.reply_to_message_id, None)
                     if node_id is not None and (reply := self.usable(message, node_id, scope)) is not None:
                         yield reply
+                if not arrived and not in_time:
+                    break
                 if not arrived:
                     time.sleep(self.poll_seconds)
             for node_id in waiting.values():

@@ -55,9 +55,31 @@ def test_there_is_a_unit_and_a_service_for_each() -> None:
     ]
 
 
-def test_only_the_superlink_gets_the_server_s_key() -> None:
-    """A client's container sees its own key and the public certificate, and the executor none of them."""
-    mounts = {name: " ".join(service["volumes"]) for name, service in services().items()}
-    assert "keys" not in mounts["executor"]
-    assert "server" not in mounts["supernode"]
-    assert "./srv:/srv" not in mounts["supernode"]
+def mounts() -> dict[str, dict[str, str]]:
+    """Return what each container sees of the host: place on the host -> place inside."""
+    found = {}
+    for name, service in services().items():
+        parts = [volume.removesuffix(":ro").split(":") for volume in service["volumes"]]
+        found[name] = {host.removeprefix("./"): inside for host, inside in parts}
+    return found
+
+
+def test_no_container_sees_a_key_that_is_not_its_own() -> None:
+    keys = {name: {host for host in seen if host.startswith("srv")} for name, seen in mounts().items()}
+    public = "srv/keys/ca.pem"
+    assert keys["superlink"] == {public, "srv/keys/server.pem", "srv/keys/server.key"}
+    assert keys["supernode"] == {public, "srv/keys/clients/hospital-a"}
+    assert keys["executor"] == set()
+
+
+def test_the_executor_alone_sees_data_and_state() -> None:
+    """They lie where the node's config says, and no other container shares a folder with it."""
+    seen = mounts()
+    words = documented()["flower-supernode"]
+    config = dict(
+        pair.split("=") for pair in words[words.index("--node-config") + 1].replace('"', "").split()
+    )
+    assert seen["executor"] == {"data": str(Path(config["data.path"]).parent), "state": config["state"]}
+    for other in ("superlink", "supernode"):
+        shared = {part for host in seen[other] for part in Path(host).parts[:1]} & set(seen["executor"])
+        assert not shared

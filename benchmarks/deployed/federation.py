@@ -33,6 +33,12 @@ _QUIET = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "OMP_NUM_THREADS": "1",
 }
+_IMPATIENT = """\
+from flwr.common import constant
+constant.HEARTBEAT_DEFAULT_INTERVAL = {seconds}
+from flwr.supernode.cli import flower_supernode
+flower_supernode()
+"""
 _SHORT_POLL = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05"}
 
 
@@ -60,6 +66,9 @@ class Federation:
         Names of further keys, of nodes that are no clients.
     short_poll
         Whether SuperExec looks for work every 0.05 s, instead of Flower's every second.
+    heartbeat_seconds
+        Between two signs of life of a node; the SuperLink takes a node back that was killed when it has
+        missed two. Flower's 30 s are a constant; None leaves them.
 
     Attributes
     ----------
@@ -78,11 +87,15 @@ class Federation:
         app: Path = ROOT,
         spare: Sequence[str] = (),
         short_poll: bool = True,
+        heartbeat_seconds: int | None = None,
     ) -> None:
         self.folder, self.keys, self.runs = folder, folder / "keys", folder / "runs"
         self.clients = tuple(clients)
         self._node_config = node_config or {}
         self._app = app
+        self._supernode: tuple[str, ...] = ("flower-supernode",)
+        if heartbeat_seconds is not None:
+            self._supernode = (sys.executable, "-c", _IMPATIENT.format(seconds=heartbeat_seconds))
         self.port = free_port()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._node_ports: dict[str, int] = {}
@@ -176,7 +189,7 @@ class Federation:
         config = {"client-id": client_id or name, **self._node_config.get(name, {})}
         self._start(
             name,
-            *("flower-supernode", "--superlink", f"127.0.0.1:{self.port}", "--port", str(port)),
+            *(*self._supernode, "--superlink", f"127.0.0.1:{self.port}", "--port", str(port)),
             *("--root-certificates", str(root or self.keys / "ca.pem")),
             *("--auth-supernode-private-key", str(self.keys / "clients" / (key or name))),
             *("--node-config", " ".join(f"{k}={_toml(v)}" for k, v in config.items())),
@@ -213,7 +226,7 @@ class Federation:
 
     def resident_mb(self, program: str) -> float:
         """Return the resident memory of one of the SuperLink's processes; 0 where there is none (Linux)."""
-        for pid in _group_of(self.processes["superlink"].pid):
+        for pid in _tree_of(self.processes["superlink"].pid):
             if program.encode() in _read(Path(f"/proc/{pid}/cmdline")):
                 pages = _read(Path(f"/proc/{pid}/statm")).split()
                 return int(pages[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6 if pages else 0.0
@@ -253,9 +266,15 @@ class Federation:
 
     def kill_server_app(self) -> None:
         """End the ServerApp's process at once, as a machine that runs out of memory would."""
-        for pid in _group_of(self.processes["superlink"].pid):
-            if b"flwr-serverapp" in _read(Path(f"/proc/{pid}/cmdline")):
-                os.kill(pid, signal.SIGKILL)
+        found = [
+            pid
+            for pid in _tree_of(self.processes["superlink"].pid)
+            if b"flwr-serverapp" in _read(Path(f"/proc/{pid}/cmdline"))
+        ]
+        if not found:
+            raise LetheError("no ServerApp runs")
+        for pid in found:
+            os.kill(pid, signal.SIGKILL)
 
     def _output_path(self, name: str) -> Path:
         return self.folder / "output" / f"{name}.txt"
@@ -301,13 +320,19 @@ class Federation:
             time.sleep(_LOOK_SECONDS)
 
 
-def _group_of(leader: int) -> list[int]:
-    """Return the processes of a group (Linux)."""
-    found = []
+def _tree_of(root: int) -> list[int]:
+    """Return a process and all that descend from it (Linux).
+
+    SuperExec leads a session of its own, so that the group of the SuperLink does not hold the ServerApp.
+    """
+    children: dict[int, list[int]] = {}
     for entry in Path("/proc").glob("[0-9]*"):
         fields = _read(entry / "stat").rpartition(b") ")[2].split()
-        if len(fields) > 2 and int(fields[2]) == leader:
-            found.append(int(entry.name))
+        if len(fields) > 1:
+            children.setdefault(int(fields[1]), []).append(int(entry.name))
+    found = [root]
+    for pid in found:
+        found.extend(children.get(pid, ()))
     return found
 
 

@@ -35,7 +35,7 @@ def run(
     observer: Observer | None = None,
     *,
     rounds: int = 200,
-    clients: int = 3,
+    clients: int = 5,
     seconds_between_kills: float = 40.0,
     round_timeout: float = 30.0,
     seed: int = 0,

@@ -1,5 +1,8 @@
 """Clients over a grid: who they are, and what they fail to."""
 
+import time
+from collections.abc import Iterable
+
 import pytest
 import torch
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -211,3 +214,26 @@ def test_too_few_clients() -> None:
     cohort = Cohort(FakeGrid(two_clients() | {2: raises}), 0.1, poll_seconds=0.001)
     with pytest.raises(LetheError, match=r"1 usable clients after 0\.05 s, needed 2 \(client node 2: error"):
         cohort.connect(min_clients=2, wait_seconds=0.05)
+
+
+class BlockingGrid(FakeGrid):
+    """Has a first look for replies to a question take longer than anybody waits, as Flower's may."""
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Hand on nothing at first: one client's answer is incomplete, and the others are not there yet."""
+        self.looks += 1
+        if self.looks == 1:
+            time.sleep(0.05)
+            return []
+        return super().pull_messages(message_ids)
+
+    looks: int = 1
+
+
+def test_who_answered_while_a_look_took_too_long_is_heard() -> None:
+    """Flower waits minutes for the rest of a reply whose sender died; the other replies are there by then."""
+    grid = BlockingGrid(two_clients())
+    cohort = connected(grid)
+    cohort.timeout, grid.looks = 0.02, 0
+    assert [r.client_id for r in cohort.ask(wire.TRAIN, question())] == ["a", "b"]
+    assert cohort.faults == []
