@@ -77,8 +77,7 @@ def train(message: Message, context: Context) -> Message:
             privacy.note_refusal()
         return wire.reply_to(message, node.client_id, {}, config={wire.REFUSED: str(reason)})
     if secret is not None:
-        layout, start = wire.layout_of(arrays), wire.flat_of(arrays, wire.layout_of(arrays))
-        delta = layout.flatten(result.model.state_dict()) - start
+        delta = wire.update_since(arrays, result.model.state_dict())
         return encrypted_reply(message, node.client_id, secret, delta, result.num_examples)
     metrics = {**result.metrics, wire.NUM_EXAMPLES: result.num_examples}
     if link is None:

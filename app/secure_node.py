@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from torch import Tensor
@@ -93,24 +94,18 @@ def train_securely(
             raise Refused("the message belongs to no secure sum, and this client takes part in no other")
         half = half_of(node, context)
         half.check_due()
-        start = _flat(message)
+        arrays = message.content.array_records[wire.ARRAYS]
         result = train()
         if result is None:
-            vector, told = client_vector(start.new_zeros(len(start)), 0, 0.0, bits), {}
+            vector, told = client_vector(torch.zeros(wire.layout_of(arrays).size), 0, 0.0, bits), {}
         else:
-            state = result.model.state_dict()
-            delta = wire.Layout.of(state).flatten(state) - start
+            delta = wire.update_since(arrays, result.model.state_dict())
             vector = client_vector(_bounded(node, delta), _weight(node, result), _loss(node, result), bits)
             told = {name: result.metrics[name] for name in _TOLD if name in result.metrics}
         arrays, entries = half.masked(vector)
     except Refused as reason:
         return wire.reply_to(message, node.client_id, {}, config={wire.REFUSED: str(reason)})
     return wire.reply_to(message, node.client_id, told, arrays, entries)
-
-
-def _flat(message: Message) -> Tensor:
-    record = message.content.array_records[wire.ARRAYS]
-    return wire.flat_of(record, wire.layout_of(record))
 
 
 def _bounded(node: Node, delta: Tensor) -> Tensor:

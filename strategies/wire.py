@@ -318,6 +318,12 @@ def state_of(record: ArrayRecord) -> State:
     return layout.unflatten(flat_of(record, layout))
 
 
+def update_since(received: ArrayRecord, trained: Mapping[str, Tensor]) -> Tensor:
+    """Return a trained model's state minus the record that its training started from, shape [size]."""
+    layout = layout_of(received)
+    return layout.flatten(trained) - flat_of(received, layout)
+
+
 def load_flat(model: torch.nn.Module, flat: Tensor, layout: Layout) -> None:
     """Copy a flat vector into a model's parameters and floating buffers, in place."""
     state = model.state_dict()
