@@ -44,10 +44,11 @@ def restore_states(folder: RunFolder, grid: Grid, besides: str = "") -> None:
     checkpoint = folder.read_checkpoint()
     if checkpoint is None or not checkpoint.client_states:
         raise BadInput(
-            f"run '{folder.name}': the clients' own models are not in its folder: they were with the clients, "
-            "or its checkpoint was deleted. Ask the federation that trained it (run.workflow='forget', nodes "
-            'with state="<folder>"), or train with `lethe train`; Flower\'s virtual clients keep no model after '
-            "a run"
+            f"run '{folder.name}': the clients' own models are not in its folder: they were with the "
+            "clients, or its checkpoint was deleted. Ask the federation that trained it "
+            "(run.workflow='forget', nodes "
+            'with state="<folder>"), or train with `lethe train`; Flower\'s virtual clients keep no model '
+            "after a run"
         )
     states = {int(node): codec.load(state) for node, state in checkpoint.client_states.items()}
     for path in answer_paths(folder):
