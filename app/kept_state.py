@@ -77,7 +77,8 @@ def write_state(path: Path, content: bytes) -> None:
     LetheError
         If the disk does not take it.
     """
-    tensor = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+    kind = torch.uint8
+    tensor = torch.frombuffer(bytearray(content), dtype=kind) if content else torch.empty(0, dtype=kind)
     write_sealed(path, {_CONTENT: tensor}, mode=_OWNER_ALONE)
 
 

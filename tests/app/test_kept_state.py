@@ -87,6 +87,21 @@ def test_what_flower_has_kept_is_not_replaced(tmp_path: Path) -> None:
     assert read_account(present.state).attempts == 7
 
 
+def test_a_state_that_was_emptied_is_kept_empty(tmp_path: Path) -> None:
+    """A client of a masked sum forgets its keys and shares when it has opened some."""
+
+    def forgets(message: Message, context: Context) -> Message:
+        context.state.clear()
+        return message
+
+    present = context(tmp_path)
+    keep_state(message(), present, pays)
+    keep_state(message(), present, forgets)
+    restored = context(tmp_path)
+    keep_state(message(), restored, only_looks)
+    assert not restored.state
+
+
 def test_nothing_is_written_where_nothing_is_asked_or_changed(tmp_path: Path) -> None:
     keep_state(message(), context(None), pays)
     keep_state(message(None), context(tmp_path), pays)

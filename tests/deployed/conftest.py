@@ -1,10 +1,15 @@
-"""One federation of real processes for all tests of a file: starting it takes seconds."""
+"""One federation of real processes for all tests of this folder: starting it takes seconds."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from app.config import RunConfig
+from app.workflows import train
 from benchmarks.deployed.federation import Federation
+from strategies.run_folder import RunFolder
 from strategies.settings import Scalar
 
 CLIENTS = ("0", "1", "2")
@@ -18,7 +23,27 @@ SMALL: dict[str, Scalar] = {
 }
 
 
-@pytest.fixture(scope="module")
+def home(federation: Federation) -> dict[str, Scalar]:
+    """Return the keys that put runs and their key into the federation's folder."""
+    key = federation.folder / "certificate" / "certificate.pem"
+    return {"run.home": str(federation.runs), "run.certificate-key": str(key)}
+
+
+def until(reached: Callable[[], bool], federation: Federation, name: str, seconds: float = 400.0) -> None:
+    """Wait for something that a run is to do; show its log if it does not."""
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, federation.output(name)[-3000:]
+        time.sleep(0.05)
+
+
+def in_one_process(folder: Path, config: dict[str, Scalar]) -> RunFolder:
+    """Return a run of the same config, trained in this process tree."""
+    places = [f"run.home={folder}", f"run.certificate-key={folder / 'certificate.pem'}", "run.workers=1"]
+    return train(RunConfig().with_overrides([*places, *(f"{k}={v}" for k, v in config.items())]))
+
+
+@pytest.fixture(scope="package")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     """Return a SuperLink with three SuperNodes, of which the last starts its ClientApps itself.
 
@@ -30,7 +55,7 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
         name: {"partition-id": i, "num-partitions": len(CLIENTS)} for i, name in enumerate(CLIENTS)
     }
     nodes["0"]["state"] = str(folder / "state")
-    with Federation(folder, CLIENTS, nodes, spare=("stranger", "twin")) as started:
+    with Federation(folder, CLIENTS, nodes, spare=("stranger", "twin"), heartbeat_seconds=10) as started:
         started.start_superlink()
         started.register([*CLIENTS, "twin"])
         for name in CLIENTS:
@@ -38,3 +63,17 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
         for name in CLIENTS:
             started.wait_for(name)
         yield started
+
+
+@pytest.fixture(scope="package")
+def trained(federation: Federation) -> RunFolder:
+    """Return a run that the federation trained."""
+    printed = federation.run({**SMALL, **home(federation), "run.name": "first"}, "train")
+    assert f"run folder: {federation.runs / 'first'}" in printed, printed
+    return RunFolder.open("first", federation.runs)
+
+
+@pytest.fixture(scope="package")
+def local(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """Return the same run, trained in one process tree."""
+    return in_one_process(tmp_path_factory.mktemp("local"), {**SMALL, "run.name": "first"})

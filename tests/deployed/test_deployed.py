@@ -1,8 +1,7 @@
 """A deployed federation: what it computes is what one process computes, and nothing that fails ends a run."""
 
 import json
-import time
-from collections.abc import Callable
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from app.config import RunConfig
+from app.federation_keys import make_keys
 from app.run_verification import verify_run
-from app.workflows import audit, forget, train
+from app.workflows import audit, forget
 from benchmarks.deployed.federation import Federation
 from strategies.run_folder import RunFolder
 from strategies.settings import Scalar
 from strategies.tensor_file import read_sealed
-from tests.deployed.conftest import CLIENTS, SMALL
+from tests.deployed.conftest import CLIENTS, SMALL, home, until
 from unlearning.request import ForgetRequest
 from unlearning.settings import AuditSettings, ForgetSettings
 
@@ -28,38 +27,6 @@ FORGET: dict[str, Scalar] = {
     "forget.epochs": 1,
 }
 REQUEST = ForgetRequest(clients=("2",))
-
-
-def home(federation: Federation) -> dict[str, Scalar]:
-    """Return the keys that put runs and their key into the federation's folder."""
-    key = federation.folder / "certificate" / "certificate.pem"
-    return {"run.home": str(federation.runs), "run.certificate-key": str(key)}
-
-
-def until(reached: Callable[[], bool], federation: Federation, name: str, seconds: float = 400.0) -> None:
-    """Wait for something that a run is to do; show its log if it does not."""
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline, federation.output(name)[-3000:]
-        time.sleep(0.05)
-
-
-@pytest.fixture(scope="module")
-def trained(federation: Federation) -> RunFolder:
-    """Return a run that the federation trained."""
-    printed = federation.run({**SMALL, **home(federation), "run.name": "first"}, "train")
-    assert f"run folder: {federation.runs / 'first'}" in printed, printed
-    return RunFolder.open("first", federation.runs)
-
-
-@pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """Return the same run, trained in one process tree."""
-    folder = tmp_path_factory.mktemp("local")
-    places = [f"run.home={folder}", f"run.certificate-key={folder / 'certificate.pem'}", "run.name=first"]
-    return train(
-        RunConfig().with_overrides([*places, "run.workers=1", *(f"{k}={v}" for k, v in SMALL.items())])
-    )
 
 
 def test_it_trains_the_model_of_one_process(trained: RunFolder, local: RunFolder) -> None:
@@ -102,8 +69,6 @@ def test_a_node_without_a_registered_key_or_with_a_foreign_authority_is_refused(
     federation: Federation, tmp_path: Path
 ) -> None:
     """The SuperLink turns the first away; the second turns the SuperLink away."""
-    from app.federation_keys import make_keys
-
     foreign = make_keys(tmp_path / "keys", ["127.0.0.1"], ()).folder / "ca.pem"
     federation.start_node("stranger")
     federation.start_node("mistaken", key="twin", root=foreign)
@@ -117,3 +82,36 @@ def test_a_node_without_a_registered_key_or_with_a_foreign_authority_is_refused(
 
 def _has_ended(federation: Federation, name: str) -> bool:
     return not federation.is_running(name)
+
+
+def test_no_key_and_no_place_of_one_is_logged(federation: Federation, trained: RunFolder) -> None:
+    """What SuperLink, SuperNodes and runs print, and what a run leaves, says nothing of private keys."""
+    private = [
+        path for path in federation.keys.rglob("*") if path.is_file() and path.stat().st_mode & 0o077 == 0
+    ]
+    assert {path.name for path in private} >= {"ca.key", "server.key", *CLIENTS}
+    secrets = {
+        line for path in private for line in path.read_text().splitlines() if not line.startswith("-----")
+    }
+    secrets |= {str(path) for path in private}
+    written = [
+        *(federation.folder / "output").iterdir(),
+        *trained.path.rglob("*.json*"),
+        *trained.path.rglob("*.toml"),
+    ]
+    assert len(written) > 10
+    for path in written:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        assert not [secret for secret in secrets if secret in text], path
+
+
+@pytest.mark.parametrize("what", ["model.safetensors", "log"])
+def test_a_tampered_file_of_a_deployed_run_is_detected(trained: RunFolder, tmp_path: Path, what: str) -> None:
+    copied = RunFolder(Path(shutil.copytree(trained.path, tmp_path / "first")))
+    path = copied.path / what
+    if path.is_dir():
+        path = max((p for p in path.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert any(check.status == "failed" for check in verify_run(copied))
