@@ -108,15 +108,23 @@ def answer_analytics(
     Raises
     ------
     Refused
-        If fewer clients than ``analytics.min-clients`` take part.
+        If fewer clients than ``analytics.min-clients`` take part, or the message asks for no statistic.
     """
     half.check_due()
     sharers = len(protocol.numbers(half.config, protocol.NUMBERS))
     if sharers < settings.min_clients:
         raise Refused(f"{sharers} clients take part, analytics.min-clients is {settings.min_clients}")
-    asked = json.loads(str(half.config[ASKED]))
-    chosen = {**settings.model_dump(), "statistic": asked["statistic"], "column": asked["column"]}
-    question, data = Question(AnalyticsSettings.model_validate(chosen), num_classes), examples()
+    question, data = Question(_asked(half, settings), num_classes), examples()
     values = data.y if question.is_label else data.x.flatten(1).mean(dim=1)
     noise = question.noise(half.sharers(), numpy_generator(secrets.randbits(63), "analytics"))
     return half.masked((question.vector(values) + noise).view(np.uint64))
+
+
+def _asked(half: SecureClient, settings: AnalyticsSettings) -> AnalyticsSettings:
+    """Return the client's settings with the message's statistic and column."""
+    try:
+        asked = json.loads(str(half.config[ASKED]))
+        chosen = {**settings.model_dump(), "statistic": asked["statistic"], "column": asked["column"]}
+        return AnalyticsSettings.model_validate(chosen)
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise Refused("the message asks for no statistic that this client knows") from None

@@ -1,17 +1,30 @@
 """strategies/gossip.py: what a client makes of its neighbours' models, and the server that relays them."""
 
+import numpy as np
 import pytest
 import torch
-from flwr.app import ConfigRecord, Message
-from torch import Tensor
+from flwr.app import ConfigRecord, Message, RecordDict
+from torch import Tensor, nn
 
 from strategies import strategy_state, wire
 from strategies.aggregation import ExactSum
 from strategies.cohort import Cohort
-from strategies.gossip import DISTANCE, EIGENVALUE, NEIGHBOUR, WEIGHTS, Gossip, consensus_distance, mixed
+from strategies.examples import Examples
+from strategies.gossip import (
+    DISTANCE,
+    EIGENVALUE,
+    NEIGHBOUR,
+    WEIGHTS,
+    Gossip,
+    consensus_distance,
+    mixed,
+    train_client,
+)
+from strategies.local_training import ClientJob, TrainStats
 from strategies.rounds import RoundResult, Start, TrainingPlan, train
 from strategies.seeds import torch_generator
-from strategies.settings import SelectionSettings, StrategySettings
+from strategies.settings import SelectionSettings, StrategySettings, TrainSettings
+from strategies.topology import adjacency
 from tests.strategies.fakes import Answer, FakeGrid, adds, flat_record, node_answer, raises
 
 # by hand
@@ -36,7 +49,59 @@ def test_uniform_weights_give_fedavgs_average_of_equal_weights() -> None:
     torch.testing.assert_close(mixed(models, [0.2] * 5), average.mean().float())
 
 
+# the client
+
+
+def line(value: float) -> nn.Module:
+    """Return a model of two parameters, both of that value."""
+    model = nn.Linear(1, 1)
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, value)
+    return model
+
+
+def climb(model: nn.Module, *_: object, **__: object) -> TrainStats:
+    """Train as if the gradient were −3 at a learning rate of 1: every parameter grows by 3."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(3.0)
+    return TrainStats(1, 0.5)
+
+
+def test_a_client_adds_its_change_to_the_mixture_by_hand() -> None:
+    """x₁ = 1 and x₂ = 5, weights ¾ and ¼, step +3: ¾ · 1 + ¼ · 5 + 3 = 5."""
+    received = RecordDict({wire.CONFIG: ConfigRecord({WEIGHTS: [0.75, 0.25]})})
+    received[wire.ARRAYS] = wire.record_of(line(1.0).state_dict())
+    received[f"{NEIGHBOUR}1"] = wire.record_of(line(5.0).state_dict())
+    data = Examples(torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64))
+    settings, generator = StrategySettings(name="gossip"), torch_generator(0)
+    job = ClientJob(
+        line(1.0), data, TrainSettings(), settings, "1", 1, generator, trainer=climb, received=received
+    )
+    result = train_client(job)
+    assert [parameter.item() for parameter in result.model.parameters()] == [5.0, 5.0]
+    assert result.num_examples == 2
+
+
 # the server, with clients that follow the box
+
+
+def test_each_weight_goes_with_its_model_by_hand() -> None:
+    """On a path, an end counts itself ⅔ and the middle ⅓; the middle counts all three ⅓."""
+    seed = next(s for s in range(99) if adjacency("random", 3, 0.5, s).sum() == 4)
+    degrees = adjacency("random", 3, 0.5, seed).sum(axis=1).tolist()
+    middle = degrees.index(2)
+    strategy = Gossip(StrategySettings(name="gossip", topology="random"), seed)
+    grid = FakeGrid({i + 1: gossiping(str(i), 0.0) for i in range(3)})
+    strategy.models = {str(i + 1): np.array([float(i)], dtype=np.float32) for i in range(3)}
+    for place, message in enumerate(strategy.configure_train(1, flat_record([0.0]), ConfigRecord(), grid)):
+        weights = list(message.content.config_records[wire.CONFIG][WEIGHTS])  # type: ignore[arg-type]
+        names = [wire.ARRAYS, *(f"{NEIGHBOUR}{i}" for i in range(1, len(weights)))]
+        sent = [int(wire.state_of(message.content.array_records[name])["w"]) for name in names]
+        third = {middle: 1 / 3}
+        ends = {0: 1 / 3, 1: 1 / 3, 2: 1 / 3} if place == middle else {place: 2 / 3, **third}
+        assert dict(zip(sent, weights, strict=True)) == pytest.approx(ends)
+        assert sent[0] == place
 
 
 def gossiping(client_id: str, step: float) -> Answer:
