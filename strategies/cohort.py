@@ -18,7 +18,7 @@ from torch import Tensor
 
 from strategies import wire
 from strategies.errors import BadInput, LetheError
-from strategies.guard import first_line
+from strategies.guard import error_line
 from strategies.mask import pack
 
 
@@ -374,7 +374,7 @@ class Cohort:
         """Return a reply with content and the client-id that its node is bound to; else note a fault."""
         self._shared.traffic.visits += 1
         if message.has_error():
-            self.add_fault(self._name(node_id), scope, f"error: {first_line(message.error.reason)}")
+            self.add_fault(self._name(node_id), scope, error_line(message.error.reason))
             return None
         self._shared.traffic.bytes_up += wire.records_bytes(message.content)
         claimed = wire.client_id_in(message.content)

@@ -20,6 +20,11 @@ from strategies import wire
 from strategies.aggregation import MAX_ABS_UPDATE, ExactSum, largest_entry
 from strategies.wrapper import StrategyWrapper, replies_are_updates
 
+_SIMULATION_SAYS = "Exception ClientAppException occurred. Message: "
+"""What stands before an exception's own words, after Ray's traceback (flwr.clientapp.client_app)."""
+_SIMULATION_ENDS = "'>"
+"""What stands behind them (flwr.server.superlink.fleet.vce.vce_api)."""
+
 
 @dataclass(frozen=True, eq=False)
 class ClientUpdate:
@@ -138,7 +143,7 @@ def check_reply(message: Message, reference: Reference, max_examples: int | None
         If the reply is an error or malformed.
     """
     if message.has_error():
-        raise Rejected(f"error: {first_line(message.error.reason)}")
+        raise Rejected(error_line(message.error.reason))
     content = message.content
     if (reason := content.config_records.get(wire.CONFIG, ConfigRecord()).get(wire.REFUSED)) is not None:
         raise Rejected(f"refused: {first_line(str(reason))}")
@@ -202,6 +207,12 @@ def first_line(text: str | None, limit: int = 200) -> str:
     """Return the first line of a text that says something, shortened."""
     lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
     return lines[0][:limit] if lines else "no reason given"
+
+
+def error_line(reason: str | None) -> str:
+    """Return in one line what a client failed of; of a traceback of Flower's simulation what it ends with."""
+    _, mark, said = (reason or "").rpartition(_SIMULATION_SAYS)
+    return f"error: {first_line(said.rstrip().removesuffix(_SIMULATION_ENDS) if mark else reason)}"
 
 
 ReferenceOf = Callable[[Message], Reference | None]

@@ -26,7 +26,7 @@ from strategies.cohort import Cohort
 from strategies.encryption.ckks import FLOODING_STD, EncryptedSum
 from strategies.encryption.client import MAX_WEIGHT
 from strategies.errors import LetheError
-from strategies.guard import CheckedReply, ClientUpdate, Rejected, example_count, first_line
+from strategies.guard import CheckedReply, ClientUpdate, Rejected, error_line, example_count, first_line
 from strategies.wrapper import StrategyWrapper
 
 _APART = 16 * FLOODING_STD
@@ -136,7 +136,7 @@ class EncryptedStrategy(StrategyWrapper):
 
     def _add(self, found: _Sum, reply: Message) -> None:
         if reply.has_error():
-            raise Rejected(f"error: {first_line(reply.error.reason)}")
+            raise Rejected(error_line(reply.error.reason))
         content, node_id = reply.content, reply.metadata.src_node_id
         told = content.config_records.get(wire.CONFIG, ConfigRecord())
         if (reason := told.get(wire.REFUSED)) is not None:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 import pytest
 import torch
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.clientapp.client_app import ClientAppException
 
 from strategies import wire
-from strategies.guard import CheckedReply, Reference, Rejected, check_reply, checked, first_line
+from strategies.guard import CheckedReply, Reference, Rejected, check_reply, checked, error_line, first_line
 from tests.strategies.fakes import FakeGrid, adds, flat_record, node_answer, raises
 
 REFERENCE = Reference.of(flat_record([1.0, 2.0]))
@@ -134,3 +135,14 @@ def test_first_line() -> None:
     assert first_line("\n  out of memory\nTraceback") == "out of memory"
     assert first_line(None) == "no reason given"
     assert len(first_line("x" * 900)) == 200
+
+
+def test_an_error_of_flowers_simulation_is_told_in_the_clients_words() -> None:
+    """Ray's traceback stands before them; the reason is put together by flwr's own exception."""
+    said = ClientAppException("/keys/ckks.key: there is no such key\nhint")
+    traceback = f'ray::ClientAppActor.run() (pid=1)\n  File "ray_actor.py", line 65\nflwr.X: {said}\n'
+    assert error_line(f"<class 'ray.X'>:<'{traceback}'>") == "error: /keys/ckks.key: there is no such key"
+    single = ClientAppException("no data")
+    assert error_line(f"<class 'ray.X'>:<'Traceback\n{single}'>") == "error: no data"
+    assert error_line("ValueError: no data") == "error: ValueError: no data"
+    assert error_line(None) == "error: no reason given"
