@@ -10,6 +10,7 @@ from strategies.errors import BadInput
 
 EXTRA = "ckks"
 """The extra that brings the library."""
+_MAKE_ONE = "make one with lethe keys FOLDER --encryption"
 
 
 def is_available() -> bool:
@@ -56,11 +57,13 @@ def secret_in(path: Path) -> Secret:
         If it cannot be read, others may read it, or it holds no such key.
     """
     require_library()
+    if not path.exists():
+        raise BadInput(f"{path}: there is no such key; {_MAKE_ONE}, the same for all clients")
     content = read_private(path)
     try:
         return _secret(content)
     except ValueError as error:
-        raise BadInput(f"{path}: {error}; make one with lethe keys FOLDER --encryption") from None
+        raise BadInput(f"{path}: {error}; {_MAKE_ONE}") from None
 
 
 @lru_cache(maxsize=4)

@@ -129,7 +129,7 @@ def test_without_the_library_it_is_said_what_to_install(
 
 def test_clients_whose_key_is_missing_or_open_to_others_are_named(tmp_path: Path) -> None:
     path = tmp_path / "ckks.key"
-    with pytest.raises(BadInput, match="the key cannot be read"):
+    with pytest.raises(BadInput, match=r"there is no such key; make one with lethe keys FOLDER --encryption"):
         secret_in(path)
     assert make_key(path)
     assert not make_key(path)
