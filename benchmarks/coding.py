@@ -11,6 +11,7 @@ from typing import Any
 from app.config import RunConfig
 from app.workflows.observer import Observer, Quiet
 from app.workflows.training import train
+from benchmarks.inline import InlineGrid
 from benchmarks.jobs import chosen, machine, spread
 
 DATA: Mapping[str, Sequence[str]] = {"digits": ("data.name=digits",), "mnist": ("data.name=mnist",)}
@@ -98,7 +99,8 @@ def _ignoring(keys: Sequence[str]) -> list[str]:
 
 def _figures(keys: Sequence[str], parts: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as home:
-        lines = train(RunConfig().with_overrides([*keys, f"run.home={home}"])).read_metrics()
+        config = RunConfig().with_overrides([*keys, f"run.home={home}"])
+        lines = train(config, None, InlineGrid(config)).read_metrics()
     return {
         "accuracy": float(lines[-1]["test-accuracy"]),
         "loss": float(lines[-1]["test-loss"]),
