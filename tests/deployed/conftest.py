@@ -45,21 +45,18 @@ def in_one_process(folder: Path, config: dict[str, Scalar]) -> RunFolder:
 
 @pytest.fixture(scope="package")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
-    """Return a SuperLink with three SuperNodes, of which the last starts its ClientApps itself.
-
-    The first keeps its state on its own disk.
-    """
+    """Return a SuperLink with three SuperNodes with executors, which keep their state on disk."""
     folder = tmp_path_factory.mktemp("federation")
     (folder / "state").mkdir(mode=0o700)
     nodes: dict[str, dict[str, Scalar]] = {
-        name: {"partition-id": i, "num-partitions": len(CLIENTS)} for i, name in enumerate(CLIENTS)
+        name: {"partition-id": i, "num-partitions": len(CLIENTS), "state": str(folder / "state")}
+        for i, name in enumerate(CLIENTS)
     }
-    nodes["0"]["state"] = str(folder / "state")
     with Federation(folder, CLIENTS, nodes, spare=("stranger", "twin"), heartbeat_seconds=10) as started:
         started.start_superlink()
         started.register([*CLIENTS, "twin"])
         for name in CLIENTS:
-            started.start_node(name, warm=name != "2")
+            started.start_node(name, warm=True)
         for name in CLIENTS:
             started.wait_for(name)
         yield started
@@ -67,10 +64,18 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
 
 @pytest.fixture(scope="package")
 def trained(federation: Federation) -> RunFolder:
-    """Return a run that the federation trained."""
+    """Return a run that the federation trained, in which the last node started its ClientApps itself."""
+    _restart(federation, CLIENTS[-1], warm=False)
     printed = federation.run({**SMALL, **home(federation), "run.name": "first"}, "train")
+    _restart(federation, CLIENTS[-1], warm=True)
     assert f"run folder: {federation.runs / 'first'}" in printed, printed
     return RunFolder.open("first", federation.runs)
+
+
+def _restart(federation: Federation, name: str, *, warm: bool) -> None:
+    federation.stop(name)
+    federation.start_node(name, warm=warm)
+    federation.wait_for(name)
 
 
 @pytest.fixture(scope="package")
