@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from strategies import wire
-from strategies.errors import BadInput
+from strategies.errors import BadInput, RunCorrupt
 from strategies.files import read_json
 from strategies.run_folder import MODEL, RunFolder
 from strategies.run_home import MARKER, place
@@ -105,14 +105,18 @@ def read_answer(folder: RunFolder, name: str) -> Answer:
             f"run '{folder.name}': no forgetting '{name}'; known: {', '.join(known) or 'none so far'}"
         )
     result = read_json(path / RESULT)
-    return Answer(
-        path,
-        ForgetRequest.from_json(result["request"]),
-        str(result["method"]),
-        str(result.get("after") or ""),
-        tuple(ForgetRequest.from_json(each) for each in result.get("forgotten", ())),
-        result,
-    )
+    try:
+        float(result["seconds"])
+        return Answer(
+            path,
+            ForgetRequest.from_json(result["request"]),
+            str(result["method"]),
+            str(result.get("after") or ""),
+            tuple(ForgetRequest.from_json(each) for each in result.get("forgotten", ())),
+            result,
+        )
+    except (KeyError, TypeError, ValueError, BadInput) as error:
+        raise RunCorrupt(f"{path / RESULT}: damaged, not what a forgetting writes ({error})") from None
 
 
 def outermost(folder: RunFolder) -> RunFolder:

@@ -112,6 +112,8 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise RunCorrupt(f"{path}: damaged, not JSON (line {error.lineno})") from None
+    except (ValueError, RecursionError):  # A number of thousands of digits, thousands of brackets
+        raise RunCorrupt(f"{path}: damaged, no JSON that can be read") from None
     if not isinstance(value, dict):
         raise RunCorrupt(f"{path}: damaged, expected a JSON object, got {type(value).__name__}")
     return value

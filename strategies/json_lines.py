@@ -68,7 +68,7 @@ def _is_after(line: Mapping[str, Any], last_round: int) -> bool:
 def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         parsed = json.loads(line)
-    except ValueError:  # Neither UTF-8 nor JSON
+    except (ValueError, RecursionError):  # Not UTF-8, no JSON, or thousands of brackets
         parsed = None
     if not isinstance(parsed, dict):
         raise RunCorrupt(

@@ -24,6 +24,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from strategies import files
 from strategies.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from strategies.errors import BadInput, RunCorrupt
@@ -270,7 +272,13 @@ class RunFolder:
             raise BadInput(
                 f"run '{self.name}': {self.path / SUMMARY} is missing; the run is not finished, resume it"
             )
-        return files.read_json(self.path / SUMMARY)
+        summary = files.read_json(self.path / SUMMARY)
+        try:
+            _Summary.model_validate(summary)
+        except ValidationError as error:
+            key = ".".join(map(str, error.errors()[0]["loc"]))
+            raise RunCorrupt(f"{self.path / SUMMARY}: damaged at '{key}'; restore it from a copy") from None
+        return summary
 
     def write_report(self, html: str) -> Path:
         """Replace the report, all of it or nothing, and return where it lies."""
@@ -313,6 +321,27 @@ class RunFolder:
     @property
     def _metrics(self) -> Path:
         return self.path / "metrics.jsonl"
+
+
+class _Client(BaseModel):
+    """What a summary says of a client; nothing where it hides it or was purged."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    num_examples: int = Field(default=1, alias="num-examples")
+    label_counts: list[int] = Field(default=[], alias="label-counts")
+
+
+class _Summary(BaseModel):
+    """What every summary holds; numbers that were not finite are null."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    strategy: str
+    rounds: int
+    seconds: float
+    final: dict[str, float | None]
+    clients: dict[str, _Client]
 
 
 def _check_version(path: Path, marker: Mapping[str, Any]) -> None:

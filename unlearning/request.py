@@ -99,9 +99,22 @@ class ForgetRequest:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> "ForgetRequest":
-        """Return the request that `to_json` wrote."""
-        samples = {str(c): tuple(int(i) for i in s) for c, s in data.get("samples", {}).items()}
-        return ForgetRequest(tuple(data.get("clients", ())), tuple(data.get("classes", ())), samples)
+        """Return the request that `to_json` wrote.
+
+        Raises
+        ------
+        BadInput
+            If it is something else.
+        """
+        try:
+            clients, classes = tuple(data.get("clients", ())), tuple(data.get("classes", ()))
+            samples = {str(c): tuple(s) for c, s in data.get("samples", {}).items()}
+        except (AttributeError, TypeError):
+            raise BadInput("a request is an object with the keys clients, classes and samples") from None
+        numbers = [*classes, *(i for s in samples.values() for i in s)]
+        if not all(isinstance(c, str) for c in clients) or not all(type(i) is int for i in numbers):
+            raise BadInput("a request names clients by texts, classes and samples by whole numbers")
+        return ForgetRequest(clients, classes, samples)
 
 
 def read_samples(path: Path) -> dict[str, tuple[int, ...]]:
@@ -116,7 +129,7 @@ def read_samples(path: Path) -> dict[str, tuple[int, ...]]:
         data = json.loads(path.read_text())
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is not JSON: {error}") from None
     if not isinstance(data, dict) or not data or not all(_is_index_list(v) for v in data.values()):
         raise BadInput(f'{path}: expected {{"client-id": [positions, …]}} with whole numbers from 0')

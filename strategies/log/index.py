@@ -186,11 +186,12 @@ class Index:
 
     def rewind(self, last_round: int) -> None:
         """Forget the rounds after `last_round`, all of them or none."""
+        newest = "SELECT digest FROM rounds WHERE round <= ? ORDER BY round DESC LIMIT 1"
+        left = self._select(newest, (str,), last_round)
         with self._connection() as connection, connection:
             connection.execute("DELETE FROM entries WHERE round > ?", [last_round])
             connection.execute("DELETE FROM rounds WHERE round > ?", [last_round])
-            left = connection.execute("SELECT digest FROM rounds ORDER BY round DESC LIMIT 1").fetchone()
-            self._describe(connection, "head", left[0] if left else chain.start(self.meta()))
+            self._describe(connection, "head", left[0][0] if left else chain.start(self.meta()))
 
     def describe(self, key: str, value: str) -> None:
         """Add to what the log says about itself, or replace a part of it."""

@@ -49,8 +49,19 @@ class Purge:
 
 
 def purges_in(meta: Mapping[str, str]) -> list[Purge]:
-    """Return the purges that a log's description records, in order."""
-    return [Purge(**{**each, "clients": tuple(each["clients"])}) for each in json.loads(meta.get(_KEY, "[]"))]
+    """Return the purges that a log's description records, in order.
+
+    Raises
+    ------
+    RunCorrupt
+        If it records something else.
+    """
+    try:
+        recorded = json.loads(meta.get(_KEY, "[]"))
+        found = [Purge(**{**each, "clients": tuple(map(str, each["clients"]))}) for each in recorded]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise RunCorrupt("update log: damaged, what it says of purges is none; restore a copy") from None
+    return found
 
 
 def begin_purge(index: Index, client_ids: Collection[str]) -> None:

@@ -16,7 +16,7 @@ from strategies.log.index import Entry, Index
 from strategies.log.keys import KEYS, LogKeys
 from strategies.log.purge import Purge, purges_in
 from strategies.log.retention import Retention
-from strategies.wire import Layout
+from strategies.wire import MAX_ENTRIES, Layout
 
 
 class LogReader:
@@ -50,7 +50,7 @@ class LogReader:
         self.path = path
         self._index = Index(path / INDEX)
         meta = self._index.meta()
-        self.layout, self.retention, self.dtype = _parse(meta)
+        self.layout, self.retention, self.dtype = _parse(self._index.path, meta)
         self._blobs = Blobs(path, self.layout.size, LogKeys(Path(meta[KEYS])) if KEYS in meta else None)
         self._purged = self.purged()
 
@@ -189,7 +189,16 @@ class LogReader:
         return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
 
 
-def _parse(meta: Mapping[str, str]) -> tuple[Layout, Retention, str]:
-    layout = json.loads(meta["layout"])
-    shapes = tuple(tuple(shape) for shape in layout["shapes"])
-    return Layout(tuple(layout["names"]), shapes), Retention.parse(meta["retention"]), meta["dtype"]
+def _parse(path: Path, meta: Mapping[str, str]) -> tuple[Layout, Retention, str]:
+    try:
+        layout = json.loads(meta["layout"])
+        names, shapes = tuple(layout["names"]), tuple(tuple(shape) for shape in layout["shapes"])
+        sound = all(isinstance(name, str) for name in names) and len(names) == len(shapes)
+        sound = sound and all(type(side) is int and side >= 0 for shape in shapes for side in shape)
+        found = Layout(names, shapes), Retention.parse(meta["retention"]), meta["dtype"]
+        sound = sound and found[0].size <= MAX_ENTRIES
+    except (KeyError, TypeError, ValueError, RecursionError):
+        sound = False
+    if not sound:
+        raise RunCorrupt(f"{path}: damaged, it does not say of which model it is the log; restore a copy")
+    return found

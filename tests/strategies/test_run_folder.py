@@ -13,6 +13,7 @@ from strategies.seeds import numpy_generator
 from tests.strategies.update_logs import checkpoint_until_killed, flip_byte, kill_after
 
 CONFIG = '[run]\nname = "ä"\n'
+DONE = {"strategy": "fedavg", "rounds": 4, "seconds": 1.5, "final": {"loss": None}, "clients": {"a": {}}}
 STATE = {"b": torch.ones(2), "a": torch.zeros(1, dtype=torch.int64)}
 
 
@@ -34,7 +35,7 @@ def test_a_fresh_folder_holds_the_config_and_its_mark(folder: RunFolder) -> None
 def test_what_is_written_is_read(folder: RunFolder) -> None:
     folder.write_initial(STATE)
     folder.write_model({"b": torch.full((2,), 2.0), "a": STATE["a"]})
-    folder.write_summary({"accuracy": 97.5})
+    folder.write_summary(DONE)
     folder.write_checkpoint(Checkpoint(4, STATE))
     folder.append_metrics({"round": 1})
     assert folder.write_report("<html>") == folder.path / "report.html"
@@ -42,7 +43,7 @@ def test_what_is_written_is_read(folder: RunFolder) -> None:
     assert list(again.read_initial()) == ["b", "a"]
     assert again.read_initial()["b"].tolist() == [1.0, 1.0]
     assert again.read_model()["b"].tolist() == [2.0, 2.0]
-    assert again.read_summary() == {"accuracy": 97.5}
+    assert again.read_summary() == DONE
     checkpoint = again.read_checkpoint()
     assert checkpoint is not None
     assert checkpoint.round == 4
