@@ -1,5 +1,6 @@
 """app/executor.py: what a forked ClientApp takes over, and what it does not."""
 
+import os
 import subprocess
 import sys
 import time
@@ -71,3 +72,34 @@ def test_a_supernode_that_is_not_there_is_waited_for(monkeypatch: pytest.MonkeyP
     asked = iter([False, False, True])
     executor.serve(1, lambda: next(asked))
     assert next(asked, None) is None
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize(("end", "status"), [(None, 0), (SystemExit(3), 3), (ValueError("no"), 1)])
+def test_a_task_is_worked_on_in_a_process_of_its_own(
+    end: BaseException | None, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With this project's modules forgotten; how it ends is the child's status, and the parent goes on."""
+
+    def work(address: str, token: str, *, insecure: bool, parent_pid: int) -> None:
+        known = any(name.startswith(("app.", "strategies.")) for name in sys.modules)
+        (tmp_path / "said").write_text(f"{address} {token} {os.getppid() == parent_pid} {known}")
+        if end is not None:
+            raise end
+
+    monkeypatch.setattr(executor, "run_clientapp", work)
+    _, ended = os.waitpid(executor._fork("127.0.0.1:9", "token-7"), 0)
+    assert os.waitstatus_to_exitcode(ended) == status
+    assert (tmp_path / "said").read_text() == "127.0.0.1:9 token-7 True False"
+
+
+def test_each_task_gets_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens, forked = iter(["one", "", "two"]), list[str]()
+    children = iter([os.posix_spawn("/bin/true", ["true"], os.environ) for _ in range(2)])
+    monkeypatch.setattr(executor, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(executor, "_warm_up", lambda: None)
+    monkeypatch.setattr(executor, "_next_task", lambda client: next(tokens))
+    monkeypatch.setattr(executor, "_fork", lambda _, token: (forked.append(token), next(children))[1])
+    stops = iter([False, False, False, True])
+    executor.serve(1, lambda: next(stops))
+    assert forked == ["one", "two"]
