@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.setup-done
 PACKAGES := app strategies unlearning
 BUNDLE := build/bundle/lethe
-CHECKED := app strategies unlearning benchmarks
+CHECKED := $(PACKAGES) benchmarks
 
 # Flower would otherwise build a fresh environment of several GB for every run, and call home at every start.
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from app.conditions import Condition, only, shown
+from app.conditions import Condition, only, refuse_changed, shown
 from strategies.errors import BadInput
 from strategies.settings import Scalar
 
@@ -34,17 +34,15 @@ def check_analytics(flat: Mapping[str, Scalar], defaults: Mapping[str, Scalar]) 
     BadInput
         Naming the key, what was given and what is allowed.
     """
-    if flat["run.workflow"] != "analytics" and not flat["analytics.enabled"]:
-        for key in ("analytics.min-clients", "analytics.epsilon"):
-            if flat[key] != defaults[key]:
-                raise BadInput(
-                    f"{key}: given {shown(flat[key])}, which has an effect only with "
-                    'analytics.enabled = true or run.workflow = "analytics"'
-                )
-    asks, clients = (
-        flat["run.workflow"] == "analytics" or flat["analytics.enabled"],
-        int(flat["data.clients"]),
-    )
+    asks = flat["run.workflow"] == "analytics" or flat["analytics.enabled"]
+    if not asks:
+        refuse_changed(
+            ("analytics.min-clients", "analytics.epsilon"),
+            flat,
+            defaults,
+            'analytics.enabled = true or run.workflow = "analytics"',
+        )
+    clients = int(flat["data.clients"])
     if asks and 0 < clients < int(flat["analytics.min-clients"]):
         raise BadInput(
             f"analytics.min-clients: given {flat['analytics.min-clients']}, allowed at most data.clients, "

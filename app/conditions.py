@@ -1,9 +1,10 @@
 """When a key of the run config has an effect: what the rules on contradictory keys are made of."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from strategies.errors import BadInput
 from strategies.settings import Scalar
 
 
@@ -11,6 +12,30 @@ def shown(value: object) -> str:
     """Return a value as a TOML file would spell it, on one line."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if text.isprintable() else json.dumps(value, default=str)
+
+
+def refuse_changed(
+    keys: Iterable[str], flat: Mapping[str, Scalar], defaults: Mapping[str, Scalar], needed: str
+) -> None:
+    """Refuse keys that were set although they have no effect.
+
+    Parameters
+    ----------
+    keys
+        That have none.
+    flat, defaults
+        Every key of the run config, and its default.
+    needed
+        What they would take, to follow "only with".
+
+    Raises
+    ------
+    BadInput
+        Naming the first key that is not at its default.
+    """
+    for key in keys:
+        if flat[key] != defaults[key]:
+            raise BadInput(f"{key}: given {shown(flat[key])}, which has an effect only with {needed}")
 
 
 def is_number(text: str) -> bool:

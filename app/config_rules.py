@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 
 from app.analytics_rules import ANALYTICS_CONDITIONS, check_analytics
-from app.conditions import Condition, is_number, lacks_public_data, only, shown
+from app.conditions import Condition, is_number, lacks_public_data, only, refuse_changed, shown
 from app.secure_rules import check_encrypted, check_secure
 from app.strategy_rules import STRATEGY_CONDITIONS, check_strategy
 from strategies.errors import BadInput
@@ -202,7 +202,8 @@ def check_contradictions(flat: Mapping[str, Scalar], defaults: Mapping[str, Scal
     """
     for condition in (*CONDITIONS, *STRATEGY_CONDITIONS, *ANALYTICS_CONDITIONS):
         if not condition.holds(flat[condition.on]):
-            _check_left_alone(condition, flat, defaults)
+            needed = f"{condition.words}, but {condition.on} is {shown(flat[condition.on])}"
+            refuse_changed(condition.keys, flat, defaults, needed)
     if flat["attack.kind"] == "backdoor" and not flat["attack.clients"]:
         raise BadInput('attack.clients: given "", must name at least one with attack.kind = "backdoor"')
     if flat["strategy.name"] == "fedmd":
@@ -231,17 +232,6 @@ def _check_sections(flat: Mapping[str, Scalar]) -> None:
             check(flat)
     if flat["privacy.secure-aggregation"]:
         check_secure(flat)
-
-
-def _check_left_alone(
-    condition: Condition, flat: Mapping[str, Scalar], defaults: Mapping[str, Scalar]
-) -> None:
-    for key in condition.keys:
-        if flat[key] != defaults[key]:
-            raise BadInput(
-                f"{key}: given {shown(flat[key])}, which has an effect only with {condition.words}, "
-                f"but {condition.on} is {shown(flat[condition.on])}"
-            )
 
 
 def _check_fedmd(flat: Mapping[str, Scalar]) -> None:
