@@ -11,6 +11,7 @@ from app.config import RunConfig
 from app.report import write_report
 from app.workflows import analyse, resume, serve, train
 from strategies.files import to_json
+from strategies.grids import SteadyGrid
 from strategies.run_folder import RunFolder
 
 _logger = logging.getLogger("flwr")
@@ -47,9 +48,10 @@ def main(grid: Grid, context: Context) -> None:
     """Run the workflow that ``run.workflow`` names and print where the results lie."""
     values: dict[str, Any] = dict(context.run_config)
     config = RunConfig.from_flat(values)
+    steady = SteadyGrid(grid)
     if config.run.workflow == "analytics":
-        _logger.info("answer: %s", to_json(analyse(config, LogObserver(), grid)))
+        _logger.info("answer: %s", to_json(analyse(config, LogObserver(), steady)))
         return
-    folder = _WORK.get(config.run.workflow, serve)(config, LogObserver(), grid)
+    folder = _WORK.get(config.run.workflow, serve)(config, LogObserver(), steady)
     write_report(folder)
     _logger.info("run folder: %s", folder.path)

@@ -56,12 +56,15 @@ class Session:
         Whether the run was begun before, so that the clients behind a grid were started with another config.
     run_id
         Names the run to the clients behind a grid of Flower's; empty before there is one.
+    nodes
+        The node behind each client-id when the run was begun.
     """
 
     config: RunConfig
     server_data: ServerData
     finished: bool = False
     run_id: str = ""
+    nodes: Mapping[str, int] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
 
     @staticmethod
@@ -207,6 +210,7 @@ class Session:
                 cohort.client_config[wire.RUN_ID] = self.run_id
             if self.finished and grid is not None:
                 cohort.client_config[wire.RUN_CONFIG] = json.dumps(told_to_clients(self.config))
+            cohort.recall(self.nodes)
             cohort.connect(self.config.selection.min_clients if min_clients is None else min_clients)
             yield cohort
 
@@ -268,7 +272,7 @@ def open_session(folder: RunFolder, overrides: Sequence[str] = ()) -> Session:
         If a key or its value is refused.
     """
     session = Session.of(RunConfig.resolve(folder.path / CONFIG, overrides))
-    session.finished, session.run_id = True, folder.run_id
+    session.finished, session.run_id, session.nodes = True, folder.run_id, folder.read_nodes()
     return session
 
 

@@ -27,9 +27,9 @@ from torch.nn import functional
 
 from strategies import fedavg, wire
 from strategies.coding import Matrix, decoding, encoding
-from strategies.cohort import client_ids_of
 from strategies.errors import LetheError
 from strategies.examples import Examples
+from strategies.grids import client_ids_of
 from strategies.guard import CheckedReply
 from strategies.local_training import ClientJob, LocalResult
 from strategies.settings import StrategySettings

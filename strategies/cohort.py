@@ -9,25 +9,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeGuard, runtime_checkable
+from typing import TypeGuard
 
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 from torch import Tensor
 
 from strategies import wire
 from strategies.errors import BadInput, LetheError
+from strategies.grids import CancellingGrid
 from strategies.guard import error_line
 from strategies.mask import pack
 
-
-@runtime_checkable
-class CancellingGrid(Protocol):
-    """A grid that can be told that nobody waits for some replies any more."""
-
-    def cancel(self, message_ids: Iterable[str]) -> None:
-        """Give up on the messages."""
+_CLOCK_SECONDS = 10.0
+"""Twice what a node's clock may be ahead: a SuperLink that authenticates nodes refuses it from 5 s on."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +87,14 @@ class Reply:
     message: Message
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A node that has been asked who it is, and until when the question holds."""
+
+    node_id: int
+    until: float
+
+
 @dataclass
 class _Shared:
     """What all views of one federation have in common."""
@@ -99,6 +102,8 @@ class _Shared:
     nodes: dict[int, str] = field(default_factory=dict)
     clients: dict[str, ClientInfo] = field(default_factory=dict)
     refused: set[int] = field(default_factory=set)
+    asked: dict[str, _Asked] = field(default_factory=dict)
+    former: dict[str, int] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     traffic: Traffic = field(default_factory=Traffic)
     turns: Counter[str] = field(default_factory=Counter)
@@ -149,6 +154,18 @@ class Cohort:
         """The clients of this view by client-id, in the order of `client_sort_key`."""
         known = (i for i in self._shared.clients if i not in self._excluded)
         return {i: self._shared.clients[i] for i in sorted(known, key=wire.client_sort_key)}
+
+    @property
+    def nodes(self) -> dict[str, int]:
+        """The node behind each client-id of the whole federation."""
+        return {client_id: info.node_id for client_id, info in self._shared.clients.items()}
+
+    def recall(self, nodes: Mapping[str, int]) -> None:
+        """Keep client-ids for the nodes that had them before this life of the server.
+
+        While such a node is there, no other can have its client-id.
+        """
+        self._shared.former.update(nodes)
 
     @property
     def faults(self) -> list[Fault]:
@@ -235,6 +252,7 @@ class Cohort:
             time.sleep(self.poll_seconds)
         self.refresh("connect")
         while len(self.clients) < min_clients and self._unknown() and time.monotonic() < deadline:
+            time.sleep(self.poll_seconds)
             self.refresh("connect")  # Those that did not answer: they may have been starting
         if len(self.clients) < min_clients:
             reasons = "; ".join(f"client {f.client_id}: {f.reason}" for f in self.faults[:3])
@@ -244,15 +262,62 @@ class Cohort:
             )
 
     def refresh(self, scope: str) -> None:
-        """Ask nodes that are new who they are."""
+        """Ask nodes that are new who they are.
+
+        Whoever is asked the first time is waited for. Whoever did not answer in time is asked again from time
+        to time, but holds up no round: its answer counts when it comes.
+        """
         unknown = self._unknown()
-        if not unknown:
-            return
-        content = self._addressed(RecordDict())
-        messages = [Message(content, node_id, wire.DESCRIBE) for node_id in sorted(unknown)]
-        replies = sorted(self.exchange(messages, scope), key=lambda r: r.message.metadata.src_node_id)
-        for reply in replies:
+        self._give_up(i for i, asked in self._asked.items() if asked.node_id not in unknown)
+        first = self._ask_who(unknown, scope)
+        deadline = time.monotonic() + self.timeout
+        replies: list[Reply] = []
+        while self._asked:
+            in_time = time.monotonic() < deadline
+            arrived = self._who_answered(replies, scope)
+            if not first & {asked.node_id for asked in self._asked.values()} or not (arrived or in_time):
+                break
+            if not arrived:
+                time.sleep(self.poll_seconds)
+        for asked in self._asked.values():
+            if asked.node_id in first:
+                self.add_fault(self._name(asked.node_id), scope, f"no answer in {self.timeout:g} s")
+        for reply in sorted(replies, key=lambda r: r.message.metadata.src_node_id):
             self._bind(reply, scope)
+
+    @property
+    def _asked(self) -> dict[str, _Asked]:
+        return self._shared.asked
+
+    def _ask_who(self, unknown: Sequence[int], scope: str) -> set[int]:
+        """Ask those of whom no answer is awaited any more; return those that had not been asked before."""
+        now = time.monotonic()
+        known = {asked.node_id for asked in self._asked.values()}
+        expired = [i for i, asked in self._asked.items() if asked.until < now]
+        self._give_up(expired)
+        awaited = {asked.node_id for asked in self._asked.values()}
+        content = self._addressed(RecordDict())
+        due = [node_id for node_id in sorted(unknown) if node_id not in awaited]
+        sent = self.push([Message(content, node_id, wire.DESCRIBE) for node_id in due], scope) if due else {}
+        for message_id, node_id in sent.items():
+            self._asked[message_id] = _Asked(node_id, now + self._message_seconds)
+        return set(sent.values()) - known
+
+    def _who_answered(self, replies: list[Reply], scope: str) -> int:
+        """Add what has come in answer; return how many answers that were, useful or not."""
+        arrived = 0
+        for message in self.grid.pull_messages(list(self._asked)):
+            asked = self._asked.pop(message.metadata.reply_to_message_id, None)
+            if asked is not None and (reply := self.usable(message, asked.node_id, scope)) is not None:
+                replies.append(reply)
+            arrived += 1
+        return arrived
+
+    def _give_up(self, message_ids: Iterable[str]) -> None:
+        given_up = list(message_ids)
+        for message_id in given_up:
+            del self._asked[message_id]
+        self.cancel(given_up)
 
     def _unknown(self) -> list[int]:
         known = self._shared.nodes.keys() | self._shared.refused
@@ -264,12 +329,13 @@ class Cohort:
         config = reply.message.content.config_records.get(wire.CONFIG, ConfigRecord())
         num_examples = metrics.get(wire.NUM_EXAMPLES, 0)
         holder = self._shared.clients.get(client_id)
-        if holder is not None and holder.node_id in set(self.grid.get_node_ids()):
+        owner = self._shared.former.get(client_id) if holder is None else holder.node_id
+        if owner is not None and owner != node_id and owner in set(self.grid.get_node_ids()):
             self._refuse(
                 node_id,
                 client_id,
                 scope,
-                f"node {node_id} claims a client-id that node {holder.node_id} uses",
+                f"node {node_id} claims a client-id that node {owner} uses",
             )
         elif not isinstance(num_examples, int) or num_examples <= 0:
             self._refuse(node_id, client_id, scope, str(config.get(wire.DETAIL, "it has no examples")))
@@ -353,12 +419,16 @@ class Cohort:
             for node_id in waiting.values():
                 self.add_fault(self._name(node_id), scope, f"no answer in {self.timeout:g} s")
         finally:
-            if waiting and isinstance(self.grid, CancellingGrid):
-                self.grid.cancel(list(waiting))
+            self.cancel(list(waiting))
 
     def push(self, messages: Iterable[Message], scope: str) -> dict[str, int]:
-        """Send messages; return the node of each that was accepted, by message id. The others are faults."""
+        """Send messages; return the node of each that was accepted, by message id. The others are faults.
+
+        A node that wakes up after nobody waits for its answer any more is not handed the message.
+        """
         sent = list(messages)
+        for message in sent:
+            message.metadata.ttl = self._message_seconds
         waiting: dict[str, int] = {}
         for message, message_id in zip(sent, self.grid.push_messages(sent), strict=True):
             node_id = message.metadata.dst_node_id
@@ -369,6 +439,16 @@ class Cohort:
             waiting[message_id] = node_id
         self._shared.traffic.bytes_down += _total_bytes(sent)
         return waiting
+
+    def cancel(self, message_ids: Sequence[str]) -> None:
+        """Tell the grid, if it can be told, that nobody waits for the answers to some messages any more."""
+        if message_ids and isinstance(self.grid, CancellingGrid):
+            self.grid.cancel(message_ids)
+
+    @property
+    def _message_seconds(self) -> float:
+        """How long a message is handed out to its node: while its answer counts, and what clocks differ."""
+        return self.timeout + _CLOCK_SECONDS
 
     def usable(self, message: Message, node_id: int, scope: str) -> Reply | None:
         """Return a reply with content and the client-id that its node is bound to; else note a fault."""
@@ -404,69 +484,3 @@ def _total_bytes(messages: Sequence[Message]) -> int:
         if key not in sizes:
             sizes[key] = wire.records_bytes(message.content)
     return sum(sizes[id(m.content)] for m in messages)
-
-
-def client_ids_of(grid: Grid) -> dict[int, str]:
-    """Return the client-ids by node that a grid lists, in its order; the nodes' numbers where it has none."""
-    if isinstance(grid, CohortGrid):
-        return dict(grid.names)
-    return {node_id: str(node_id) for node_id in grid.get_node_ids()}
-
-
-class CohortGrid(Grid):
-    """A grid that lists only the chosen clients' nodes: how selection reaches any strategy.
-
-    Parameters
-    ----------
-    grid
-        The grid behind it.
-    clients
-        The chosen clients.
-
-    Attributes
-    ----------
-    names
-        Node id -> client-id, in the clients' order.
-    """
-
-    def __init__(self, grid: Grid, clients: Mapping[str, ClientInfo]) -> None:
-        self._grid = grid
-        self.names = {info.node_id: info.client_id for info in clients.values()}
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Return the nodes of the chosen clients, in the clients' order."""
-        return list(self.names)
-
-    @property
-    def run(self) -> Run:
-        """Run information of the grid behind it."""
-        return self._grid.run
-
-    def set_run(self, run: Run) -> None:
-        """Set the run of the grid behind it."""
-        self._grid.set_run(run)
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Create a message, as the grid behind it does."""
-        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Push through the grid behind it."""
-        return self._grid.push_messages(messages)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Pull through the grid behind it."""
-        return self._grid.pull_messages(message_ids)
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Send and receive through the grid behind it."""
-        return self._grid.send_and_receive(messages, timeout=timeout)

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from strategies import fedavg, wire
 from strategies.aggregation import MetricMeans
-from strategies.cohort import client_ids_of
+from strategies.grids import client_ids_of
 from strategies.guard import CheckedReply
 from strategies.local_training import ClientJob, LocalResult
 from strategies.settings import StrategySettings

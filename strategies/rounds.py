@@ -19,11 +19,12 @@ from strategies import one_shot, strategy_state, wire
 from strategies.aggregation import fraction_bits
 from strategies.asynchronous.flights import Flights
 from strategies.choosing import HeardStrategy
-from strategies.cohort import ClientInfo, Cohort, CohortGrid, Fault, Reply, Traffic
+from strategies.cohort import ClientInfo, Cohort, Fault, Reply, Traffic
 from strategies.compression.server import CompressedStrategy, Copies
 from strategies.compression.settings import CompressionSettings
 from strategies.dropping import Drop, DroppingStrategy
 from strategies.errors import LetheError
+from strategies.grids import CohortGrid
 from strategies.guard import GuardedStrategy, Reference
 from strategies.privacy.server import ServerPrivacy
 from strategies.privacy.settings import PrivacySettings

@@ -8,6 +8,7 @@
 - ``checkpoint.safetensors``: the last complete round (see `strategies.checkpoint`)
 - ``metrics.jsonl``: one JSON object per line, in order of time
 - ``summary.json``, ``report.html``: the run in numbers and in pictures
+- ``nodes.json``: the node behind each client-id
 - ``log/``: the update log (see `strategies.update_log`)
 - ``forget/<request>-<method>/``: what answering a request left behind
 - ``compare/<request>.json``: methods compared
@@ -44,6 +45,8 @@ MODEL = "model.safetensors"
 """Name of the file with a final model, in a run's folder and in that of a request."""
 SUMMARY = "summary.json"
 """Name of the file with the numbers of a run or of a request."""
+NODES = "nodes.json"
+"""Name of the file with the node behind each client-id."""
 REPORT = "report.html"
 """Name of the file with a report."""
 
@@ -279,6 +282,24 @@ class RunFolder:
             key = ".".join(map(str, error.errors()[0]["loc"]))
             raise RunCorrupt(f"{self.path / SUMMARY}: damaged at '{key}'; restore it from a copy") from None
         return summary
+
+    def write_nodes(self, nodes: Mapping[str, int]) -> None:
+        """Keep which node is behind each client-id."""
+        files.write_json(self.path / NODES, nodes)
+
+    def read_nodes(self) -> dict[str, int]:
+        """Return the node behind each client-id; empty where none has been written down.
+
+        Raises
+        ------
+        RunCorrupt
+            If the file is damaged.
+        """
+        path = self.path / NODES
+        nodes = files.read_json(path) if path.exists() else {}
+        if not all(type(node_id) is int for node_id in nodes.values()):
+            raise RunCorrupt(f"{path}: damaged, expected a number of a node for each client-id")
+        return nodes
 
     def write_report(self, html: str) -> Path:
         """Replace the report, all of it or nothing, and return where it lies."""

@@ -194,13 +194,14 @@ class _Training:
         self._faults: list[dict[str, str]] = [_fault_json(f) for f in cohort.faults]
         self._last: Mapping[str, float] = {}
         self._privacy: Mapping[str, Any] | None = None
+        self._nodes: Mapping[str, int] = {}
 
     def take_up(self, checkpoint: Checkpoint) -> None:
         """Continue the counts of an interrupted run."""
         extra = checkpoint.extra
         self._seconds = float(extra["seconds"])
         self._traffic = Traffic(*extra["traffic"])
-        self._faults = list(extra["faults"])
+        self._faults[:0] = extra["faults"]
         self._last = dict(extra["last"])
         self._privacy = extra.get("privacy")
         restore = getattr(self._cohort.grid, "restore_client_states", None)
@@ -210,6 +211,7 @@ class _Training:
     def run(self, start: Start) -> None:
         """Train to the last round and write the results."""
         plan = self._session.plan
+        self._note_nodes()
         self._observer.phase(f"train {self._folder.name}", plan.rounds - start.completed_rounds)
         attempts = prior_attempts(
             read_lines(self._attempts_path), self._session.config.privacy, start.completed_rounds
@@ -238,6 +240,12 @@ class _Training:
             return logged  # A central release is paid for in the checkpoint that holds it
         return RememberedAttempts(logged, self._names, self._note_attempt)
 
+    def _note_nodes(self) -> None:
+        """Write down which node is behind each client-id, for when the server has died."""
+        if self._nodes != (nodes := self._cohort.nodes):
+            self._folder.write_nodes({**self._session.nodes, **nodes})
+            self._nodes = nodes
+
     def _names(self) -> Mapping[int, str]:
         return {info.node_id: info.client_id for info in self._cohort.clients.values()}
 
@@ -255,6 +263,7 @@ class _Training:
         self._last = dict(result.metrics)
         self._privacy = result.privacy
         self._folder.append_metrics(_round_json(result))
+        self._note_nodes()
         states = getattr(self._cohort.grid, "client_states", None)
         extra = {
             "seconds": self._seconds,

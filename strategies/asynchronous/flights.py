@@ -21,7 +21,8 @@ from torch import Tensor
 from strategies import wire
 from strategies.choosing import Candidates, HeardStrategy, choose
 from strategies.clock import Clock
-from strategies.cohort import CancellingGrid, ClientInfo, Cohort, CohortGrid
+from strategies.cohort import ClientInfo, Cohort
+from strategies.grids import CohortGrid
 from strategies.guard import Reference
 from strategies.seeds import derive_seed
 from strategies.selection import require_enough
@@ -166,8 +167,7 @@ class Flights(StrategyWrapper):
         """Wait for nobody any more."""
         waiting = [f.message_id for f in self._flights.values() if f.reply is None]
         self._flights.clear()
-        if waiting and isinstance(self._cohort.grid, CancellingGrid):
-            self._cohort.grid.cancel(waiting)
+        self._cohort.cancel(waiting)
 
     # Whom to ask
 
@@ -265,8 +265,7 @@ class Flights(StrategyWrapper):
         scope, client_id = f"round {self._step}", flight.client_id
         if flight.reply is None:
             self._cohort.add_fault(client_id, scope, f"no answer in {self._cohort.timeout:g} s")
-            if isinstance(self._cohort.grid, CancellingGrid):
-                self._cohort.grid.cancel([flight.message_id])
+            self._cohort.cancel([flight.message_id])
             return None
         if self._cohort.usable(flight.reply, flight.node_id, scope) is None:
             return None

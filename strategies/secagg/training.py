@@ -25,8 +25,9 @@ from torch import Tensor
 
 from strategies import wire
 from strategies.aggregation import MAX_ABS_UPDATE, fixed_point, largest_entry
-from strategies.cohort import ClientInfo, Cohort, CohortGrid, Reply
+from strategies.cohort import ClientInfo, Cohort, Reply
 from strategies.errors import LetheError
+from strategies.grids import CohortGrid
 from strategies.guard import CheckedReply, Reference, SummedUpdate
 from strategies.secagg.masking import Vector
 from strategies.secagg.server import Content, SecureSum

@@ -9,9 +9,10 @@ from hypothesis import given, strategies as st
 from torch import Tensor, nn
 
 from strategies import personal, wire
-from strategies.cohort import Cohort, CohortGrid
+from strategies.cohort import Cohort
 from strategies.examples import Examples
 from strategies.fedavg import FedAvg
+from strategies.grids import CohortGrid
 from strategies.local_training import ClientJob
 from strategies.personal import GLOBAL, PERSONAL, MeasuredStrategy, accuracy_at, class_shares, figures, worst
 from strategies.rounds import RoundResult, Start, TrainingPlan, train

@@ -148,6 +148,16 @@ def test_a_run_that_is_not_finished_says_so(folder: RunFolder) -> None:
         folder.read_summary()
 
 
+def test_the_nodes_of_a_run_are_read_back_or_named_as_damaged(folder: RunFolder) -> None:
+    """Node ids are numbers of 64 bits; anything else in their place is damage."""
+    assert folder.read_nodes() == {}
+    folder.write_nodes({"ward": 2**64 - 1})
+    assert folder.read_nodes() == {"ward": 2**64 - 1}
+    (folder.path / "nodes.json").write_text('{"ward": "7"}', encoding="utf-8")
+    with pytest.raises(RunCorrupt, match="expected a number of a node for each client-id"):
+        folder.read_nodes()
+
+
 def test_flipped_bytes_in_models_are_named(folder: RunFolder) -> None:
     folder.write_initial(STATE)
     folder.write_model(STATE)
