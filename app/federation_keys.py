@@ -32,6 +32,8 @@ SERVER = "server"
 """Name of the SuperLink's files."""
 ENCRYPTION = "ckks.key"
 """Name of the key that all clients share and the SuperLink must not have."""
+_LOOPBACK = ("127.0.0.1", "::1")
+"""Where a SuperLink's ServerApps reach it when it listens on all addresses."""
 _SHARED_MODE = 0o644
 _SIGNS = x509.KeyUsage(
     digital_signature=False,
@@ -74,7 +76,8 @@ def make_keys(
     folder
         Where they go; private keys get mode 600.
     hosts
-        Names and addresses by which the clients reach the SuperLink.
+        Names and addresses by which the clients reach the SuperLink; its certificate holds for loopback, too,
+        by which its own ServerApps do.
     clients
         Client-ids.
     days
@@ -137,9 +140,10 @@ def _server(
     if path.exists():
         _check_hosts(path, hosts)
         return
+    names = [_host(host) for host in dict.fromkeys((*hosts, *_LOOPBACK))]
     builder = (
         _certificate(_name(hosts[0]), authority.subject, key.public_key(), authority_key.public_key(), days)
-        .add_extension(x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
     )

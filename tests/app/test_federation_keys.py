@@ -1,6 +1,7 @@
 """app/federation_keys.py: files that Flower's commands take, with the right modes, made once."""
 
 import stat
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,15 @@ def test_a_client_that_trusts_the_authority_trusts_the_superlink(tmp_path: Path)
         trusted.build_server_verifier(x509.DNSName("elsewhere.org")).verify(
             certificate(tmp_path / "server.pem"), []
         )
+
+
+def test_the_superlink_s_own_server_apps_trust_it(tmp_path: Path) -> None:
+    """They reach it by loopback, whatever its name."""
+    make_keys(tmp_path, ["superlink.example.org"], ())
+    trusted = PolicyBuilder().store(Store([certificate(tmp_path / "ca.pem")]))
+    for address in ("127.0.0.1", "::1"):
+        verifier = trusted.build_server_verifier(x509.IPAddress(ip_address(address)))
+        assert verifier.verify(certificate(tmp_path / "server.pem"), [])
 
 
 def test_clients_keys_are_what_supernodes_read(tmp_path: Path) -> None:
