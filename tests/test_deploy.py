@@ -49,17 +49,31 @@ def test_a_unit_starts_what_the_docs_start(path: Path) -> None:
 
 def test_there_is_a_unit_and_a_service_for_each() -> None:
     assert [path.stem for path in UNITS] == ["lethe-executor", "lethe-superlink", "lethe-supernode"]
-    commands = [shlex.split(service["command"]) for service in services().values()]
-    assert commands == [
-        documented()[name] for name in ("flower-superlink", "flower-supernode", "lethe executor")
-    ]
+    commands = {name: shlex.split(service["command"]) for name, service in services().items()}
+    assert commands == {
+        "superlink": documented()["flower-superlink"],
+        "client": ["sleep", "infinity"],
+        "supernode": documented()["flower-supernode"],
+        "executor": documented()["lethe executor"],
+    }
+
+
+def test_a_container_that_starts_again_finds_the_network_that_it_left() -> None:
+    """A SuperNode starts again until it is registered; a network of its own would then be another."""
+    used = {name: service.get("network_mode") for name, service in services().items()}
+    assert used == {
+        "superlink": None,
+        "client": None,
+        "supernode": "service:client",
+        "executor": "service:client",
+    }
 
 
 def mounts() -> dict[str, dict[str, str]]:
     """Return what each container sees of the host: place on the host -> place inside."""
     found = {}
     for name, service in services().items():
-        parts = [volume.removesuffix(":ro").split(":") for volume in service["volumes"]]
+        parts = [volume.removesuffix(":ro").split(":") for volume in service.get("volumes", ())]
         found[name] = {host.removeprefix("./"): inside for host, inside in parts}
     return found
 
@@ -69,7 +83,13 @@ def test_no_container_sees_a_key_that_is_not_its_own() -> None:
     public = "srv/keys/ca.pem"
     assert keys["superlink"] == {public, "srv/keys/server.pem", "srv/keys/server.key"}
     assert keys["supernode"] == {public, "srv/keys/clients/hospital-a"}
-    assert keys["executor"] == set()
+    assert keys["executor"] == keys["client"] == set()
+
+
+def test_what_the_superlink_keeps_outlives_its_container() -> None:
+    """Its home, with the key that signs certificates, lies in the folder that the host has."""
+    home = services()["superlink"]["environment"]["HOME"]
+    assert mounts()["superlink"]["superlink"] == home == services()["superlink"]["working_dir"]
 
 
 def test_the_executor_alone_sees_data_and_state() -> None:
@@ -80,6 +100,6 @@ def test_the_executor_alone_sees_data_and_state() -> None:
         pair.split("=") for pair in words[words.index("--node-config") + 1].replace('"', "").split()
     )
     assert seen["executor"] == {"data": str(Path(config["data.path"]).parent), "state": config["state"]}
-    for other in ("superlink", "supernode"):
+    for other in set(seen) - {"executor"}:
         shared = {part for host in seen[other] for part in Path(host).parts[:1]} & set(seen["executor"])
         assert not shared
