@@ -339,6 +339,9 @@ class Cohort:
             )
         elif not isinstance(num_examples, int) or num_examples <= 0:
             self._refuse(node_id, client_id, scope, str(config.get(wire.DETAIL, "it has no examples")))
+        elif num_examples > wire.MAX_EXAMPLES:
+            reason = f"it says that it has {num_examples} examples, at most {wire.MAX_EXAMPLES} are possible"
+            self._refuse(node_id, client_id, scope, reason)
         else:
             if holder is not None:
                 self._shared.nodes.pop(holder.node_id, None)

@@ -21,6 +21,8 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from torch import Tensor
 
+from strategies.numpy_files import floats_in
+
 State = dict[str, Tensor]
 """A model's `state_dict` on the CPU."""
 
@@ -138,6 +140,9 @@ DETAIL = "detail"
 
 MAX_ENTRIES = 2**31
 """Entries that a vector has at most."""
+
+MAX_EXAMPLES = 2**31
+"""Examples that a client has at most."""
 
 # Message types
 TRAIN = "train"
@@ -295,13 +300,13 @@ def flat_of(record: ArrayRecord, layout: Layout) -> Tensor:
     Raises
     ------
     ValueError
-        If names or shapes differ from the layout.
+        If names or shapes differ from the layout, or an array is none of real numbers.
     """
     if isinstance(record, FlatRecord) and record.flat is not None and record.layout == layout:
         return record.flat
     if (difference := layout.difference(record)) is not None:
         raise ValueError(difference)
-    parts = [np.asarray(record[name].numpy(), dtype=np.float32).reshape(-1) for name in layout.names]
+    parts = [floats_in(record[name]).reshape(-1) for name in layout.names]
     return torch.from_numpy(np.concatenate(parts)) if parts else torch.zeros(0)
 
 

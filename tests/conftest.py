@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
 
 import pytest
 
@@ -26,3 +27,17 @@ def _warm_starts(_home: None) -> Iterator[None]:
         patch.setattr("app.simulation.pool.launch", starts.launch)
         yield
     starts.close()
+
+
+@pytest.fixture(scope="session")
+def memory_home() -> Iterator[Path]:
+    """Return a folder in memory, where the machine has such; a disk takes ten times as long."""
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None, prefix="lethe-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def memory_path(memory_home: Path) -> Path:
+    """Return a folder of the test's own in memory, for tests that write a file in each of many cases."""
+    return Path(mkdtemp(dir=memory_home))

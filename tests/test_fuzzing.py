@@ -173,9 +173,9 @@ def right(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], bytes]:
 @FUZZED
 @given(change=damage())
 def test_damage_is_read_or_refused(
-    name: str, change: Callable[[bytes], bytes], right: Callable[[str], bytes], tmp_path: Path
+    name: str, change: Callable[[bytes], bytes], right: Callable[[str], bytes], memory_path: Path
 ) -> None:
-    path = tmp_path / "file"
+    path = memory_path / "file"
     path.write_bytes(change(right(name)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

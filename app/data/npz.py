@@ -8,10 +8,8 @@ are integers from 0. Inputs are one of
 - a table of numbers, [n, features], taken as they are.
 """
 
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -19,8 +17,11 @@ from torch import Tensor
 
 from app.data.pool import DataSet, Pool, channels_first, numbered
 from strategies.errors import BadInput
+from strategies.numpy_files import read_arrays
 
 _CHANNELS = (1, 3, 4)
+_MOST_CLASSES = 1 << 20
+"""A model has an output for each: more would not fit, and labels of that size are no class labels."""
 
 
 def read_npz(path: Path) -> DataSet:
@@ -43,16 +44,13 @@ def read_npz(path: Path) -> DataSet:
     return DataSet(f"npz:{path}", train, test, numbered(last_label + 1))
 
 
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+def _read_arrays(path: Path) -> Mapping[str, np.ndarray]:
     if not path.is_file():
         raise BadInput(f"{path}: no such file; give the path of an npz file on this machine")
     try:
         with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if isinstance(archive, np.ndarray):
-                raise ValueError("a single array, as numpy.save writes it")
-            return dict(archive)
-    except (ValueError, OSError, EOFError, BadZipFile, zlib.error) as error:
+            return read_arrays(file)
+    except (ValueError, OSError) as error:
         raise BadInput(
             f"{path}: cannot be read as an npz file of plain arrays; write it with numpy.savez"
         ) from error
@@ -67,10 +65,14 @@ def _pool(path: Path, arrays: Mapping[str, np.ndarray], x_key: str, y_key: str) 
     x, y = arrays[x_key], arrays[y_key]
     if y.ndim != 1 or y.dtype.kind not in "iu" or not y.size or y.min() < 0:
         raise BadInput(f"{path}: {y_key} is {_kind(y)}; wanted one integer label per input, from 0")
+    if y.max() >= _MOST_CLASSES:
+        raise BadInput(f"{path}: {y_key} holds the label {y.max()}; wanted labels below {_MOST_CLASSES}")
     if len(np.atleast_1d(x)) != len(y):
         raise BadInput(
             f"{path}: {x_key} is {_kind(x)} but there are {len(y)} labels in {y_key}; wanted as many"
         )
+    if not x.size:
+        raise BadInput(f"{path}: {x_key} is {_kind(x)}, which holds no number; wanted at least one per input")
     return Pool(_inputs(path, x_key, x), torch.from_numpy(y.astype(np.int64)))
 
 
@@ -83,9 +85,12 @@ def _inputs(path: Path, key: str, x: np.ndarray) -> Tensor:
             f"{path}: {key} is {_kind(x)}; wanted images as uint8 (n×height×width, or with channels last), "
             "floats, or a table of numbers (n×features)"
         )
-    values = torch.from_numpy(x.astype(np.float32))
+    with np.errstate(over="ignore"):
+        values = torch.from_numpy(x.astype(np.float32))
     if not bool(values.isfinite().all()):
-        raise BadInput(f"{path}: {key} holds values that are not finite; replace or remove them")
+        raise BadInput(
+            f"{path}: {key} holds values that are not finite or too large for float32; replace or remove them"
+        )
     return values.unsqueeze(1) if x.ndim == 3 else values
 
 

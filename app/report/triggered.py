@@ -8,7 +8,6 @@ The workflow that has the models at hand writes it, so that the report needs non
 """
 
 import io
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,13 @@ import numpy.typing as npt
 
 from strategies.errors import RunCorrupt
 from strategies.files import read_bytes, write_chunks
+from strategies.numpy_files import read_arrays
 
 TRIGGERED = "triggered.npz"
 """Name of the file."""
 
 _PIXELS, _LABELS, _PREDICTION = "pixels", "true-labels", "prediction/"
+_CHANNELS = (1, 3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,25 +91,38 @@ def read_triggered(folder: Path) -> tuple[TriggeredImage, ...]:
     if not path.exists():
         return ()
     try:
-        with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise RunCorrupt(f"{path}: damaged, not an npz file of plain arrays ({error})") from None
+        arrays = read_arrays(io.BytesIO(read_bytes(path)))
+    except ValueError:
+        raise RunCorrupt(f"{path}: damaged, not an npz file of plain arrays") from None
     return _decoded(arrays, path)
 
 
 def _decoded(arrays: Mapping[str, npt.NDArray[np.generic]], path: Path) -> tuple[TriggeredImage, ...]:
     pixels, labels = arrays.get(_PIXELS), arrays.get(_LABELS)
-    if pixels is None or labels is None or pixels.ndim not in (3, 4):
-        raise RunCorrupt(f"{path}: damaged, expected '{_PIXELS}' of 3 or 4 dimensions and '{_LABELS}'")
-    predictions = {n.removeprefix(_PREDICTION): v for n, v in arrays.items() if n.startswith(_PREDICTION)}
-    if any(values.shape != (len(pixels),) for values in (labels, *predictions.values())):
+    if pixels is None or labels is None or not _are_images(pixels):
         raise RunCorrupt(
-            f"{path}: damaged, expected one label and prediction for each of {len(pixels)} images"
+            f"{path}: damaged, expected '{_PIXELS}' of 3 or 4 dimensions and '{_LABELS}'; pixels are finite "
+            "floats, n×height×width, or with 1 or 3 channels before the height"
+        )
+    predictions = {n.removeprefix(_PREDICTION): v for n, v in arrays.items() if n.startswith(_PREDICTION)}
+    if not all(_are_classes(values, len(pixels)) for values in (labels, *predictions.values())):
+        raise RunCorrupt(
+            f"{path}: damaged, expected one label and prediction for each of {len(pixels)} images, from 0"
         )
     return tuple(
         TriggeredImage(
-            pixels[i], int(labels[i]), {model: int(values[i]) for model, values in predictions.items()}
+            pixels[i].astype(np.float32),
+            int(labels[i]),
+            {model: int(values[i]) for model, values in predictions.items()},
         )
         for i in range(len(pixels))
     )
+
+
+def _are_images(pixels: npt.NDArray[np.generic]) -> bool:
+    known = pixels.ndim == 3 or (pixels.ndim == 4 and pixels.shape[1] in _CHANNELS)
+    return known and pixels.dtype.kind == "f" and pixels.size > 0 and bool(np.isfinite(pixels).all())
+
+
+def _are_classes(values: npt.NDArray[np.generic], count: int) -> bool:
+    return values.shape == (count,) and values.dtype.kind in "iu" and int(values.min()) >= 0

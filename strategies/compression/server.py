@@ -238,7 +238,7 @@ class CompressedStrategy(StrategyWrapper):
                     continue
                 try:
                     self._make_dense(reply, sent, withheld)
-                except (ValueError, TypeError, OSError, EOFError) as error:
+                except ValueError as error:
                     self._reject(reply, str(error))
                     continue
             yield reply

@@ -18,6 +18,7 @@ weight stay; the rest is 0 or NULL.
 
 import hashlib
 import json
+import math
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -51,6 +52,8 @@ _NEWEST = f"""
     WHERE round = (SELECT max(round) FROM entries WHERE client_id = client AND round < ?)
 """
 _ENTRY_TYPES = (int, str, int, float, float, str | None)
+_MOST_WEIGHT = 2.0**64
+"""A weight is at most 1 but for the server's learning rate; with this one, sums of float32 stay finite."""
 _WAIT_SECONDS = 30.0
 
 
@@ -156,12 +159,21 @@ class Index:
         given = {column: value for column, value in wanted.items() if value is not None}
         conditions = " AND ".join(["TRUE", *(f"{column} = ?" for column in given)])
         rows = self._select(f"SELECT {_ENTRY} FROM entries WHERE {conditions}", _ENTRY_TYPES, *given.values())
-        return sorted((Entry(*row) for row in rows), key=_entry_order)
+        return sorted((self._entry(row) for row in rows), key=_entry_order)
 
     def newest(self, before: int | None = None) -> dict[str, Entry]:
         """Return each client's last entry, of the rounds before `before` if that is given."""
         rows = self._select(_NEWEST, _ENTRY_TYPES, 2**62 if before is None else before)
-        return {row[1]: Entry(*row) for row in rows}
+        return {row[1]: self._entry(row) for row in rows}
+
+    def _entry(self, row: Sequence[Any]) -> Entry:
+        entry = Entry(*row)
+        if 0 < entry.weight <= _MOST_WEIGHT and 0 <= entry.norm < math.inf:
+            return entry
+        raise RunCorrupt(
+            f"{self.path}: damaged, client '{entry.client_id}' cannot have weight {entry.weight:g} and norm "
+            f"{entry.norm:g} in round {entry.round}; restore it from a copy"
+        )
 
     def clients(self) -> list[str]:
         """Return the ids of all clients that took part in a round, sorted."""

@@ -15,6 +15,7 @@ from flwr.app import ConfigRecord, RecordDict
 from strategies import wire
 from strategies.cohort import Reply
 from strategies.guard import first_line
+from strategies.numpy_files import array_in
 from strategies.secagg import protocol
 from strategies.secagg.masking import KEY_BYTES, Vector, add_mask, add_pair_masks, agreed_key, public_key
 from strategies.secagg.shamir import SECRET_BYTES, SHARE_BYTES, combine
@@ -278,8 +279,8 @@ def _vector(content: RecordDict, size: int) -> Vector:
     if list(arrays) != [wire.ARRAYS] or list(arrays[wire.ARRAYS]) != [wire.MASKED]:
         raise ValueError("expected one masked vector")
     try:
-        vector = np.asarray(arrays[wire.ARRAYS][wire.MASKED].numpy())
-    except (ValueError, TypeError, OSError, EOFError) as error:
+        vector = array_in(arrays[wire.ARRAYS][wire.MASKED])
+    except ValueError as error:
         raise ValueError(first_line(str(error))) from None
     if vector.shape != (size,) or vector.dtype != np.int64:
         raise ValueError(f"the masked vector is {vector.dtype} {vector.shape}, expected int64 ({size},)")

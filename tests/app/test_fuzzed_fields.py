@@ -123,9 +123,9 @@ READS: Mapping[str, tuple[str, Read]] = {
 
 
 @pytest.fixture(scope="module")
-def run(_small_run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def run(_small_run: RunFolder, memory_home: Path) -> RunFolder:
     """Return a copy of the small run that is the only one in its home."""
-    home = tmp_path_factory.mktemp("fuzzed")
+    home = memory_home / "fuzzed"
     folder = RunFolder(Path(shutil.copytree(_small_run.path, home / "small")))
     (folder.path / "samples.json").write_text('{"2": [0, 5], "ward": [1]}')
     return folder
@@ -160,8 +160,8 @@ def test_a_document_with_another_field_is_read_or_refused(
 
 @FUZZED
 @given(changes=CHANGES)
-def test_a_config_with_another_key_is_read_or_refused(changes: list[Change], tmp_path: Path) -> None:
-    path = tmp_path / "config.toml"
+def test_a_config_with_another_key_is_read_or_refused(changes: list[Change], memory_path: Path) -> None:
+    path = memory_path / "config.toml"
     document = changed(RunConfig().model_dump(by_alias=True), changes)
     try:
         text = tomli_w.dumps(document)
@@ -221,9 +221,9 @@ COLUMNS = {
 
 
 @pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def log(memory_home: Path) -> Path:
     """Return the folder of a log of two rounds."""
-    path = tmp_path_factory.mktemp("log") / "log"
+    path = memory_home / "log"
     make_log(path, HAND_WORKED).close()
     return path
 
@@ -269,9 +269,9 @@ def reseal(path: Path) -> None:
 @FUZZED
 @given(table=st.sampled_from(sorted(COLUMNS)), which=st.integers(0, 5), row=st.integers(0, 3), value=VALUES)
 def test_an_index_with_another_entry_is_read_or_refused(
-    is_sealed: bool, table: str, which: int, row: int, value: Any, log: Path, tmp_path: Path
+    is_sealed: bool, table: str, which: int, row: int, value: Any, log: Path, memory_path: Path
 ) -> None:
-    path = tmp_path / "log"
+    path = memory_path / "log"
     shutil.rmtree(path, ignore_errors=True)
     shutil.copytree(log, path)
     column = COLUMNS[table][which % len(COLUMNS[table])]
@@ -294,9 +294,9 @@ def test_an_index_with_another_entry_is_read_or_refused(
     value=META,
 )
 def test_an_index_with_another_description_is_read_or_refused(
-    is_sealed: bool, key: str, value: str, log: Path, tmp_path: Path
+    is_sealed: bool, key: str, value: str, log: Path, memory_path: Path
 ) -> None:
-    path = tmp_path / "log"
+    path = memory_path / "log"
     shutil.rmtree(path, ignore_errors=True)
     shutil.copytree(log, path)
     with closing(sqlite3.connect(path / INDEX)) as connection, connection:
@@ -313,10 +313,10 @@ def test_an_index_with_another_description_is_read_or_refused(
 @FUZZED
 @given(change=damage(), file=st.sampled_from([INDEX, "00001/a.safetensors"]))
 def test_a_log_with_damaged_bytes_is_read_or_refused(
-    change: Callable[[bytes], bytes], file: str, log: Path, tmp_path: Path
+    change: Callable[[bytes], bytes], file: str, log: Path, memory_path: Path
 ) -> None:
     """And a damage of an update is named."""
-    path = tmp_path / "log"
+    path = memory_path / "log"
     shutil.rmtree(path, ignore_errors=True)
     shutil.copytree(log, path)
     whole = (path / file).read_bytes()

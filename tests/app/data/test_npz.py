@@ -106,6 +106,14 @@ ONE, TWO = np.zeros((1, 2)), np.zeros((2, 2))
         ({"x": np.zeros(2), "y": labels(2)}, r"x is float64 of shape \(2,\); wanted images"),
         ({"x": np.array([["a"], ["b"]]), "y": labels(2)}, r"x is <U1 .*; wanted images"),
         ({"x": np.array([[1.0], [np.nan]]), "y": labels(2)}, "x holds values that are not finite"),
+        ({"x": np.array([[1.0], [1e300]]), "y": labels(2)}, "not finite or too large for float32"),
+        (
+            {"x": TWO, "y": np.array([0, 2**40])},
+            "y holds the label 1099511627776; wanted labels below 1048576",
+        ),
+        ({"x": TWO, "y": np.array([0, 2**64 - 1], np.uint64)}, "y holds the label 18446744073709551615"),
+        ({"x": TWO[:, :0], "y": labels(2)}, r"x is float64 of shape \(2, 0\), which holds no number"),
+        ({"x": np.zeros((2, 0, 4), np.uint8), "y": labels(2)}, "x is uint8 .*, which holds no number"),
         (
             {"x_train": TWO, "y_train": labels(2), "x_test": np.zeros((2, 3)), "y_test": labels(2)},
             r"shape \(2,\) for training and \(3,\) for testing; they must have the same",

@@ -96,6 +96,18 @@ def test_every_flipped_byte_is_noticed_or_harmless(index: Index) -> None:
     assert index.damage() is None
 
 
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("weight", -1e308), ("weight", 0.0), ("weight", 1e308), ("norm", -1.0), ("norm", float("inf"))],
+)
+def test_a_weight_or_norm_that_cannot_be_is_damage(index: Index, column: str, value: float) -> None:
+    with closing(sqlite3.connect(index.path)) as connection, connection:
+        connection.execute(f"UPDATE entries SET {column} = ? WHERE round = 1 AND client_id = 'a'", [value])
+    for read in (index.entries, lambda: index.newest(2)):
+        with pytest.raises(RunCorrupt, match=r"damaged, client 'a' cannot have weight .* in round 1"):
+            read()
+
+
 def test_an_index_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunCorrupt, match=r"absent\.sqlite: missing, or cannot be opened"):
         Index(tmp_path / "absent.sqlite").rounds()
