@@ -25,12 +25,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
 from strategies import files
 from strategies.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from strategies.errors import BadInput, RunCorrupt
 from strategies.json_lines import append_line, read_lines, rewind_lines
+from strategies.run_documents import Round, Summary, check
 from strategies.run_home import MARKER, expand, find, folders_in, make, make_free, place
 from strategies.tensor_file import TensorFile, read_sealed, write_sealed
 from strategies.wire import State
@@ -249,9 +248,13 @@ class RunFolder:
         Raises
         ------
         RunCorrupt
-            If any other line is damaged.
+            If any other line is damaged, or a field of a round's line is wrong.
         """
-        return read_lines(self._metrics)
+        lines = read_lines(self._metrics)
+        for number, line in enumerate(lines, start=1):
+            if "round" in line:
+                check(Round, line, f"{self._metrics}: line {number}")
+        return lines
 
     def rewind_metrics(self, last_round: int) -> None:
         """Drop the lines of rounds after `last_round` and a cut-off line; lines without `round` stay."""
@@ -276,11 +279,7 @@ class RunFolder:
                 f"run '{self.name}': {self.path / SUMMARY} is missing; the run is not finished, resume it"
             )
         summary = files.read_json(self.path / SUMMARY)
-        try:
-            _Summary.model_validate(summary)
-        except ValidationError as error:
-            key = ".".join(map(str, error.errors()[0]["loc"]))
-            raise RunCorrupt(f"{self.path / SUMMARY}: damaged at '{key}'; restore it from a copy") from None
+        check(Summary, summary, str(self.path / SUMMARY))
         return summary
 
     def write_nodes(self, nodes: Mapping[str, int]) -> None:
@@ -342,27 +341,6 @@ class RunFolder:
     @property
     def _metrics(self) -> Path:
         return self.path / "metrics.jsonl"
-
-
-class _Client(BaseModel):
-    """What a summary says of a client; nothing where it hides it or was purged."""
-
-    model_config = ConfigDict(strict=True, extra="allow")
-
-    num_examples: int = Field(default=1, alias="num-examples")
-    label_counts: list[int] = Field(default=[], alias="label-counts")
-
-
-class _Summary(BaseModel):
-    """What every summary holds; numbers that were not finite are null."""
-
-    model_config = ConfigDict(strict=True, extra="allow")
-
-    strategy: str
-    rounds: int
-    seconds: float
-    final: dict[str, float | None]
-    clients: dict[str, _Client]
 
 
 def _check_version(path: Path, marker: Mapping[str, Any]) -> None:

@@ -52,13 +52,14 @@ class ClientModels:
 def client_models(rounds: Sequence[Mapping[str, Any]]) -> ClientModels | None:
     """Return the last figures of every client; None where no client was measured with a model of its own."""
     lines = [(int(line["round"]), _renamed(line.get("clients") or {})) for line in rounds]
-    latest = {i: figures for _, told in lines for i, figures in told.items() if _AFTER in figures}
-    if not latest:
-        return None
-    clients = {i: latest[i] for i in sorted(latest, key=client_sort_key)}
     shares = any(
         personal.PERSONAL in told for line in rounds for told in (line.get("clients") or {}).values()
     )
+    needed = {_BEFORE, _AFTER} if shares else {_AFTER}
+    latest = {i: figures for _, told in lines for i, figures in told.items() if needed <= figures.keys()}
+    if not latest:
+        return None
+    clients = {i: latest[i] for i in sorted(latest, key=client_sort_key)}
     columns = _COLUMNS[:3] if shares else _COLUMNS
     rows = [Row(f"client {i}", _cells(figures)[: len(columns)]) for i, figures in clients.items()]
     rows.append(Row("mean", _cells(_mean(list(clients.values())))[: len(columns)]))
@@ -68,8 +69,12 @@ def client_models(rounds: Sequence[Mapping[str, Any]]) -> ClientModels | None:
     return ClientModels(picture, _PERSONALISED if shares else _ALONE, columns, tuple(rows))
 
 
-def _renamed(clients: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    return {i: {_SHARED.get(key, key): v for key, v in figures.items()} for i, figures in clients.items()}
+def _renamed(clients: Mapping[str, Mapping[str, float | None]]) -> dict[str, dict[str, float]]:
+    """Return the clients' figures under one name each, without those that were not finite."""
+    return {
+        i: {_SHARED.get(key, key): v for key, v in figures.items() if v is not None}
+        for i, figures in clients.items()
+    }
 
 
 def _worst(clients: Sequence[Mapping[str, float]]) -> dict[str, float]:

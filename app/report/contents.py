@@ -190,7 +190,7 @@ def _read_forgettings(folder: RunFolder, problems: list[str]) -> tuple[Forgettin
 
 def _read_forgetting(path: Path) -> Forgetting:
     result, audit = read_json(path / "result.json"), path / "audit.json"
-    if not isinstance(result.get("request"), dict) or "method" not in result:
+    if not isinstance(result.get("request"), dict) or not isinstance(result.get("method"), str):
         raise RunCorrupt(f"{path / 'result.json'}: damaged, expected the keys 'request' and 'method'")
     return Forgetting(path.name, result, read_json(audit) if audit.exists() else None, read_triggered(path))
 

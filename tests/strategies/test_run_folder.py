@@ -1,5 +1,6 @@
 """What a run leaves behind, and what is refused."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -177,3 +178,57 @@ def test_a_full_disk_keeps_the_last_checkpoint(folder: RunFolder) -> None:
     checkpoint = folder.read_checkpoint()
     assert checkpoint is not None
     assert checkpoint.round == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("round", "2", "round"),
+        ("round", True, "round"),
+        ("round", 2**70, "round"),
+        ("test-accuracy", "high", "test-accuracy"),
+        ("seconds", [], "seconds"),
+        ("bytes-up", -1, "bytes-up"),
+        ("clients", {"0": {"accuracy": "high"}}, "clients.0.accuracy"),
+        ("clients", [1], "clients"),
+        ("accepted", [0], "accepted.0"),
+        ("faults", [{"client": "0", "scope": "round 1"}], "faults.0.reason"),
+        ("epsilons", {"0": "1"}, "epsilons.0"),
+    ],
+)
+def test_a_line_of_the_metrics_with_a_wrong_field_is_named(
+    folder: RunFolder, field: str, value: object, named: str
+) -> None:
+    right = {"round": 1, "test-accuracy": None, "seconds": 1.0, "clients": {"0": {"accuracy": None}}}
+    folder.append_metrics(right)
+    folder.append_metrics(right | {field: value})
+    with pytest.raises(RunCorrupt, match=rf"metrics\.jsonl: line 2: damaged at '{re.escape(named)}"):
+        folder.read_metrics()
+
+
+def test_lines_of_the_metrics_that_are_of_no_round_are_anybodys(folder: RunFolder) -> None:
+    folder.append_metrics({"event": "start", "seconds": "none"})
+    assert folder.read_metrics() == [{"event": "start", "seconds": "none"}]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("faults", [{"client": "a"}], "faults.0.scope"),
+        ("notes", [1], "notes.0"),
+        ("traffic", {"bytes-up": 1}, "traffic.bytes-down"),
+        ("data", {"class-names": [0]}, "data.class-names.0"),
+        ("model", {"parameters": "many"}, "model.parameters"),
+        ("log", [1], "log"),
+        ("analytics", {"bins": [0]}, "analytics.counts"),
+        ("privacy", {"unit": "client"}, "privacy.neighbours"),
+        ("final", {"loss": 1e200}, "final.loss"),
+        ("clients", {"a": {"label-counts": [-1]}}, "clients.a.label-counts.0"),
+    ],
+)
+def test_a_summary_with_a_wrong_field_is_named(
+    folder: RunFolder, field: str, value: object, named: str
+) -> None:
+    folder.write_summary(DONE | {field: value})
+    with pytest.raises(RunCorrupt, match=rf"summary\.json: damaged at '{re.escape(named)}'"):
+        folder.read_summary()
