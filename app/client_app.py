@@ -36,7 +36,7 @@ app = ClientApp(mods=[keep_state])
 
 @app.query("describe")
 def describe(message: Message, context: Context) -> Message:
-    """Say who this client is and what it holds; a client without usable data says why."""
+    """Say who this client is and what it holds; a client without usable data, or key, says why."""
     node = Node.of(message, context)
     partitions = int(str(context.node_config.get(wire.NUM_PARTITIONS, 0)))
     config: dict[str, wire.ConfigValue] = {wire.NUM_PARTITIONS: partitions}
@@ -44,6 +44,7 @@ def describe(message: Message, context: Context) -> Message:
         config[wire.KEEP] = keep
     try:
         examples = node.examples()
+        node.secret()  # A client without the key could not answer in any round
         if node.config.strategy.name == fedmd_node.NAME:
             fedmd_node.check(node)
     except LetheError as error:

@@ -20,7 +20,7 @@ from app.workflows.observer import Observer, Quiet
 from strategies import strategy_state, wire
 from strategies.checkpoint import Checkpoint
 from strategies.cohort import Cohort, Fault, Traffic
-from strategies.errors import BadInput
+from strategies.errors import BadInput, LetheError
 from strategies.files import read_json, write_json
 from strategies.json_lines import append_line, read_lines
 from strategies.logged import LoggedStrategy
@@ -257,6 +257,7 @@ class _Training:
         return LoggedStrategy(inner, log, examples)
 
     def _on_round(self, result: RoundResult, strategy: Strategy) -> None:
+        self._check_keys(result)
         self._seconds += result.seconds
         self._traffic.add(result.traffic)
         self._faults += [_fault_json(f) for f in result.faults]
@@ -287,6 +288,16 @@ class _Training:
         self._observer.advance(f"round {result.round}", result.metrics)
         for fault in result.faults:
             self._observer.note(f"client {fault.client_id}, {fault.scope}: {fault.reason}")
+
+    def _check_keys(self, result: RoundResult) -> None:
+        """End a run that would train nothing, as its clients' keys are missing or differ; nothing is kept."""
+        if self._session.config.privacy.encryption == "none" or result.round != 1 or result.accepted:
+            return
+        reasons = "; ".join(f"client {f.client_id}: {f.reason}" for f in result.faults[:3])
+        raise LetheError(
+            f"privacy.encryption: the first round could use no client's update ({reasons}); give all clients "
+            "the same key (lethe keys FOLDER --encryption) and resume"
+        )
 
     def _client_figures(self) -> dict[str, Any]:
         """Return what each client last reported of a model of its own."""

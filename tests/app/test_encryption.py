@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from flwr.app import Message
 
 from app.config import RunConfig
 from app.encryption_key import make_key, secret_in
-from app.workflows import forget, train
+from app.workflows import forget, resume, train
+from benchmarks.inline import InlineGrid
 from strategies import wire
+from strategies.encryption.ckks import Secret
 from strategies.errors import BadInput, LetheError
 from strategies.run_folder import RunFolder
 from strategies.tensor_file import read_sealed
@@ -125,6 +128,35 @@ def test_without_the_library_it_is_said_what_to_install(
     monkeypatch.setattr("app.encryption_key.find_spec", lambda name: None)
     with pytest.raises(BadInput, match=r'pip install "lethe\[ckks\]"'):
         train(encrypted(tmp_path))
+
+
+def test_a_run_of_clients_without_a_key_fails_before_the_first_round(tmp_path: Path) -> None:
+    wanted = encrypted(tmp_path)
+    with pytest.raises(
+        LetheError, match=r"^0 usable clients .*\(client 0: .*ckks\.key: there is no such key"
+    ):
+        train(wanted, None, InlineGrid(wanted))
+
+
+def test_a_run_whose_first_sum_nobody_decrypts_fails_and_is_resumed_once_it_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = encrypted(tmp_path, "run.name=kept")
+    make_key(tmp_path / "keys" / "ckks.key")
+    with monkeypatch.context() as patch:
+        patch.setattr("app.client_app.decrypted_reply", refused)
+        with pytest.raises(
+            LetheError, match=r"the first round could use no client's update \(client 0: refused"
+        ):
+            train(wanted, None, InlineGrid(wanted))
+    folder = RunFolder.open(tmp_path / "kept")
+    assert (folder.read_checkpoint(), folder.read_metrics()) == (None, [])
+    resume(folder, None, InlineGrid(wanted))
+    assert folder.read_metrics()[0]["accepted"] == ["0", "1", "2"]
+
+
+def refused(message: Message, client_id: str, _: Secret) -> Message:
+    return wire.reply_to(message, client_id, {}, config={wire.REFUSED: "the key is gone"})
 
 
 def test_clients_whose_key_is_missing_or_open_to_others_are_named(tmp_path: Path) -> None:
