@@ -9,7 +9,7 @@ from typing import Any
 
 from app.workflows.observer import Observer, Quiet
 from benchmarks.jobs import chosen, machine
-from benchmarks.reaching import Reached, compared, reach
+from benchmarks.reaching import MNIST_CNN, Contenders, named, race
 
 PLAIN = "plain"
 _SPARSE = "compression.keep=0.01"
@@ -24,7 +24,7 @@ def _both(chain: str, keep: float, down_keep: float) -> Sequence[str]:
     )
 
 
-CODECS: Mapping[str, Sequence[str]] = {
+CODECS: Contenders = {
     PLAIN: (),
     "int8": ("compression.codec=int8",),
     "int4": ("compression.codec=int4",),
@@ -74,22 +74,14 @@ def run(  # noqa: PLR0913 (each is an option of the command line)
     overrides
         Further keys of the run config, as ``section.key=value`` with a semicolon between them.
     """
-    names = [name for name in CODECS if not codecs or name in {PLAIN, *codecs.split(";")}]
+    names = named("codecs", codecs, CODECS, PLAIN)
     wanted = chosen("partitions", partitions, PARTITIONS)
-    common = [
-        *("data.name=mnist", f"data.root={data_root}", "data.public=0", "data.clients=10"),
-        *("model.width=4", "model.hidden=32", "train.local-steps=10", "train.learning-rate=0.1"),
-        *(f"run.rounds={rounds}", *(key for key in overrides.split(";") if key)),
-    ]
+    common = (*MNIST_CNN, f"data.root={data_root}", "train.learning-rate=0.1", f"run.rounds={rounds}")
+    told = (*common, *(key for key in overrides.split(";") if key))
     watcher = observer or Quiet()
     watcher.phase("compression", len(wanted) * len(names) * seeds)
     results: dict[str, Any] = {"machine": machine(), "goal": goal, "rounds": rounds, "seeds": seeds}
     for partition in wanted:
-        measured: dict[str, list[Reached]] = {}
-        for name in names:
-            keys, measured[name] = [*common, *PARTITIONS[partition], *CODECS[name]], []
-            for seed in range(seeds):
-                measured[name].append(reach([*keys, f"run.seed={seed}"], goal))
-                watcher.advance(f"{partition}, {name}, seed {seed}", vars(measured[name][-1]))
-        results[partition] = compared(measured, PLAIN)
+        contenders = {name: (*told, *PARTITIONS[partition], *CODECS[name]) for name in names}
+        results[partition] = race(contenders, PLAIN, seeds, goal, watcher, partition)
     return results

@@ -224,7 +224,7 @@ def contend(name: str, task: Task, path: Sequence[str] = (), timeout: float = 36
     return result
 
 
-def chosen(option: str, given: str, known: Mapping[str, object]) -> list[str]:
+def chosen(option: str, given: str, known: Mapping[str, object], separator: str = ",") -> list[str]:
     """Return the known names that an option gives, in their own order; all if it is empty.
 
     Raises
@@ -232,7 +232,7 @@ def chosen(option: str, given: str, known: Mapping[str, object]) -> list[str]:
     BadInput
         If there is no such name.
     """
-    names = {name.strip() for name in given.split(",") if name.strip()}
+    names = {name.strip() for name in given.split(separator) if name.strip()}
     if unknown := sorted(names - set(known)):
         raise BadInput(f"{option}: got '{unknown[0]}', allowed some of {', '.join(known)}")
     return [name for name in known if not names or name in names]

@@ -9,10 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.config import RunConfig
-from app.workflows.observer import Quiet
+from app.workflows.observer import Observer, Quiet
 from app.workflows.training import train
 from benchmarks.inline import InlineGrid
+from benchmarks.jobs import chosen
 from strategies.run_folder import RunFolder
+
+MNIST_CNN = (
+    *("data.name=mnist", "data.public=0", "data.clients=10"),
+    *("model.width=4", "model.hidden=32", "train.local-steps=10"),
+)
+"""All of MNIST over ten clients, and a small CNN, as keys of the run config."""
+Contenders = Mapping[str, Sequence[str]]
+"""What each contender sets, as keys of the run config, by its name."""
 
 
 class _Reached(Exception):
@@ -82,6 +91,47 @@ def reach(keys: Sequence[str], goal: float) -> Reached:
         math.fsum(float(line.get("simulated-seconds", 0.0)) for line in lines),
         best,
     )
+
+
+def named(option: str, given: str, contenders: Contenders, base: str) -> list[str]:
+    """Return the base and the contenders that an option names, with semicolons between them; all if empty.
+
+    Raises
+    ------
+    BadInput
+        If there is no such contender.
+    """
+    names = {base, *chosen(option, given, contenders, separator=";")}
+    return [name for name in contenders if name in names]
+
+
+def race(
+    contenders: Contenders, base: str, seeds: int, goal: float, watcher: Observer, place: str = ""
+) -> dict[str, Any]:
+    """Have each contender train to the goal with each seed; return what `compared` makes of it.
+
+    Parameters
+    ----------
+    contenders
+        All keys of each.
+    base
+        The contender that the others are compared with.
+    seeds
+        Number of seeds, from 0.
+    goal
+        Test accuracy in percent.
+    watcher
+        Told of each run.
+    place
+        What the runs have in common, for the watcher.
+    """
+    measured: dict[str, list[Reached]] = {name: [] for name in contenders}
+    for name, keys in contenders.items():
+        for seed in range(seeds):
+            measured[name].append(reach([*keys, f"run.seed={seed}"], goal))
+            told = ", ".join(filter(None, (place, name, f"seed {seed}")))
+            watcher.advance(told, vars(measured[name][-1]))
+    return compared(measured, base)
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

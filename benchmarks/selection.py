@@ -1,14 +1,13 @@
 """Rounds and simulated time to an accuracy on MNIST, Dirichlet 0.1, by how a round's clients are chosen."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.workflows.observer import Observer, Quiet
 from benchmarks.jobs import machine
-from benchmarks.reaching import Reached, compared, reach
+from benchmarks.reaching import MNIST_CNN, Contenders, named, race
 
 PLAIN = "uniform"
-METHODS: Mapping[str, Sequence[str]] = {
+METHODS: Contenders = {
     PLAIN: (),
     "power-of-choice": ("selection.method=power-of-choice", "selection.candidates=5"),
     "oort": ("selection.method=oort",),
@@ -46,19 +45,13 @@ def run(
     overrides
         Further keys of the run config, as ``section.key=value`` with a semicolon between them.
     """
-    names = [name for name in METHODS if not methods or name in {PLAIN, *methods.split(";")}]
-    common = [
-        *("data.name=mnist", f"data.root={data_root}", "data.public=0", "data.clients=10"),
-        *("data.partition=dirichlet", "data.alpha=0.1", "selection.fraction=0.3"),
-        *("model.width=4", "model.hidden=32", "train.local-steps=10", "selection.speeds=pareto:1.2"),
-        *(f"run.rounds={rounds}", *(key for key in overrides.split(";") if key)),
-    ]
+    common = (
+        *(*MNIST_CNN, f"data.root={data_root}", "data.partition=dirichlet", "data.alpha=0.1"),
+        *("selection.fraction=0.3", "selection.speeds=pareto:1.2", f"run.rounds={rounds}"),
+        *(key for key in overrides.split(";") if key),
+    )
+    contenders = {name: (*common, *METHODS[name]) for name in named("methods", methods, METHODS, PLAIN)}
     watcher = observer or Quiet()
-    watcher.phase("selection", len(names) * seeds)
-    measured: dict[str, list[Reached]] = {}
-    for name in names:
-        measured[name] = []
-        for seed in range(seeds):
-            measured[name].append(reach([*common, *METHODS[name], f"run.seed={seed}"], goal))
-            watcher.advance(f"{name}, seed {seed}", vars(measured[name][-1]))
-    return {"machine": machine(), "goal": goal, "seeds": seeds, "methods": compared(measured, PLAIN)}
+    watcher.phase("selection", len(contenders) * seeds)
+    found = race(contenders, PLAIN, seeds, goal, watcher)
+    return {"machine": machine(), "goal": goal, "seeds": seeds, "methods": found}

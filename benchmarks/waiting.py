@@ -1,20 +1,23 @@
 """Simulated time to an accuracy on MNIST with slow clients: rounds that wait for them, steps that do not."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from app.workflows.observer import Observer, Quiet
 from benchmarks.jobs import machine
-from benchmarks.reaching import Reached, compared, reach
+from benchmarks.reaching import MNIST_CNN, Contenders, named, race
 
 PLAIN = "fedavg"
-CONTENDERS: Mapping[str, Sequence[str]] = {
+CONTENDERS: Contenders = {
     PLAIN: (),
     "fedavg, over-selection": ("selection.fraction=0.7", "selection.over-selection=1.4"),
     "fedbuff": ("strategy.name=fedbuff", "strategy.buffer-size=5"),
     "fedasync": ("strategy.name=fedasync",),
 }
 """What each contender sets: a round of `fedavg` waits for all, or for the first seven of ten."""
+
+_STEPS: Mapping[str, int] = {"fedasync": 10, "fedbuff": 2}
+"""How many steps bring as many updates as a round of ten clients."""
 
 
 def run(  # noqa: PLR0913 (each is an option of the command line)
@@ -49,25 +52,15 @@ def run(  # noqa: PLR0913 (each is an option of the command line)
     overrides
         Further keys of the run config, as ``section.key=value`` with a semicolon between them.
     """
-    names = [name for name in CONTENDERS if not contenders or name in {PLAIN, *contenders.split(";")}]
-    common = [
-        *("data.name=mnist", f"data.root={data_root}", "data.public=0", "data.clients=10"),
-        *("model.width=4", "model.hidden=32", "train.local-steps=10", f"selection.speeds={speeds}"),
+    common = (
+        *(*MNIST_CNN, f"data.root={data_root}", f"selection.speeds={speeds}"),
         *(key for key in overrides.split(";") if key),
-    ]
-    watcher = observer or Quiet()
-    watcher.phase("async", len(names) * seeds)
-    measured: dict[str, list[Reached]] = {}
-    for name in names:
-        steps = rounds * (10 if name == "fedasync" else 2 if name == "fedbuff" else 1)
-        keys, measured[name] = [*common, *CONTENDERS[name], f"run.rounds={steps}"], []
-        for seed in range(seeds):
-            measured[name].append(reach([*keys, f"run.seed={seed}"], goal))
-            watcher.advance(f"{name}, seed {seed}", vars(measured[name][-1]))
-    return {
-        "machine": machine(),
-        "goal": goal,
-        "speeds": speeds,
-        "seeds": seeds,
-        "contenders": compared(measured, PLAIN),
+    )
+    racing = {
+        name: (*common, *CONTENDERS[name], f"run.rounds={rounds * _STEPS.get(name, 1)}")
+        for name in named("contenders", contenders, CONTENDERS, PLAIN)
     }
+    watcher = observer or Quiet()
+    watcher.phase("async", len(racing) * seeds)
+    found = race(racing, PLAIN, seeds, goal, watcher)
+    return {"machine": machine(), "goal": goal, "speeds": speeds, "seeds": seeds, "contenders": found}

@@ -21,14 +21,14 @@ import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
 from torch import Tensor, nn
 from torch.nn import functional
 
-from strategies import fedavg, wire
+from strategies import wire
 from strategies.coding import Matrix, decoding, encoding
 from strategies.errors import LetheError
 from strategies.examples import Examples
+from strategies.fedavg import EvaluatingStrategy
 from strategies.grids import client_ids_of
 from strategies.guard import CheckedReply
 from strategies.local_training import ClientJob, LocalResult
@@ -91,7 +91,7 @@ def train_client(job: ClientJob) -> LocalResult:
 
 
 @final
-class CodedGD(Strategy):
+class CodedGD(EvaluatingStrategy):
     """The server half: hands out the code, and decodes.
 
     Parameters
@@ -174,16 +174,6 @@ class CodedGD(Strategy):
             examples += float(weight) * coded_examples
         flat = (self._flat.double() + step / examples).float()
         return wire.FlatRecord(flat, self._layout), MetricRecord({DECODED: float(len(names))})
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Send every node of the grid the model."""
-        return fedavg.broadcast(server_round, arrays, config, grid, MessageType.EVALUATE)
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Return the metrics averaged over examples, or None when nobody answered."""
-        return fedavg.average_metrics(replies)
 
     def summary(self) -> None:
         """Log what the strategy does."""

@@ -21,6 +21,9 @@ from strategies.grids import CancellingGrid
 from strategies.guard import error_line
 from strategies.mask import pack
 
+_PAUSE_SHARE = 0.01
+"""Of the time since the last reply: so long is the pause between two looks."""
+_LONGEST_PAUSE = 0.5
 _CLOCK_SECONDS = 10.0
 """Twice what a node's clock may be ahead: a SuperLink that authenticates nodes refuses it from 5 s on."""
 
@@ -120,7 +123,7 @@ class Cohort:
     timeout
         Seconds to wait for the replies to one set of messages.
     poll_seconds
-        Pause between two looks for replies when there was none.
+        Shortest pause between two looks for replies when there was none.
 
     Attributes
     ----------
@@ -405,10 +408,12 @@ class Cohort:
         A reply is usable if it carries content and the client-id that its node is bound to.
         """
         waiting = self.push(messages, scope)
-        deadline = time.monotonic() + self.timeout
+        quiet_since = time.monotonic()
+        deadline = quiet_since + self.timeout
         try:
             while waiting:
-                in_time = time.monotonic() < deadline  # A look may take longer: who answered meanwhile counts
+                now = time.monotonic()
+                in_time = now < deadline  # A look may take longer: who answered meanwhile counts
                 arrived = 0
                 for message in self.grid.pull_messages(list(waiting)):
                     arrived += 1
@@ -417,12 +422,18 @@ class Cohort:
                         yield reply
                 if not arrived and not in_time:
                     break
-                if not arrived:
-                    time.sleep(self.poll_seconds)
+                if arrived:
+                    quiet_since = now
+                else:
+                    self._pause(now - quiet_since)
             for node_id in waiting.values():
                 self.add_fault(self._name(node_id), scope, f"no answer in {self.timeout:g} s")
         finally:
             self.cancel(list(waiting))
+
+    def _pause(self, waited: float) -> None:
+        """Sleep between two looks: the longer the wait has been, the less a moment matters."""
+        time.sleep(max(self.poll_seconds, min(_PAUSE_SHARE * waited, _LONGEST_PAUSE)))
 
     def push(self, messages: Iterable[Message], scope: str) -> dict[str, int]:
         """Send messages; return the node of each that was accepted, by message id. The others are faults.

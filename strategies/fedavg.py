@@ -11,6 +11,7 @@ the number of clients; the sum is exact, so their order does not change a bit.
 """
 
 import logging
+from abc import ABC
 from collections.abc import Iterable
 from typing import final
 
@@ -33,8 +34,22 @@ def train_client(job: ClientJob) -> LocalResult:
     return LocalResult(job.model, len(job.examples), metrics)
 
 
+class EvaluatingStrategy(Strategy, ABC):
+    """A strategy whose clients evaluate what they are sent; their metrics are averaged over examples."""
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send the model to every node of the grid."""
+        return broadcast(server_round, arrays, config, grid, MessageType.EVALUATE)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Return the metrics averaged over examples, or None when nobody answered."""
+        return average_metrics(replies)
+
+
 @final
-class FedAvg(Strategy):
+class FedAvg(EvaluatingStrategy):
     """The server half, a Flower strategy that streams.
 
     Whom it asks is decided by the grid it is given: every node that the grid lists.
@@ -83,16 +98,6 @@ class FedAvg(Strategy):
             return None, None
         flat = total.added_to(self._reference.flat)
         return wire.FlatRecord(flat, self._reference.layout), MetricRecord(dict(metrics.means()))
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Send the model to every node of the grid."""
-        return broadcast(server_round, arrays, config, grid, MessageType.EVALUATE)
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Return the metrics averaged over examples, or None when nobody answered."""
-        return average_metrics(replies)
 
     def summary(self) -> None:
         """Log what the strategy does."""

@@ -29,11 +29,11 @@ import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from strategies import fedavg, wire
 from strategies.aggregation import MetricMeans
+from strategies.fedavg import EvaluatingStrategy
 from strategies.grids import client_ids_of
 from strategies.guard import CheckedReply
 from strategies.local_training import ClientJob, LocalResult
@@ -87,7 +87,7 @@ def train_client(job: ClientJob) -> LocalResult:
 
 
 @final
-class Gossip(Strategy):
+class Gossip(EvaluatingStrategy):
     """The server half: a relay.
 
     Parameters
@@ -167,16 +167,6 @@ class Gossip(Strategy):
         mean = mixed(models, [1.0 / len(models)] * len(models))
         figures = {DISTANCE: consensus_distance(models), EIGENVALUE: self._eigenvalue}
         return wire.FlatRecord(mean, self._layout), MetricRecord({**metrics.means(), **figures})
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Send every node of the grid the mean of the models."""
-        return fedavg.broadcast(server_round, arrays, config, grid, MessageType.EVALUATE)
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Return the metrics averaged over examples, or None when nobody answered."""
-        return fedavg.average_metrics(replies)
 
     def summary(self) -> None:
         """Log what the strategy does."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _PATIENCE = 5.0
 """Seconds that a reply may take to be fetched before others are fetched beside it."""
-_LOOKS_PER_CYCLE = 32
+_LOOKS_PER_CYCLE = 8
 """After so many calls, whoever is waited for has been looked at."""
 _MOST_UNDER_WAY = 16
 """Replies that are fetched at a time, most of which have broken off."""

@@ -27,7 +27,6 @@ from typing import final
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
 from torch import Tensor, nn
 
 from strategies import fedavg, wire
@@ -35,6 +34,7 @@ from strategies.aggregation import DEFAULT_WEIGHT_BOUND, ExactSum, MetricMeans
 from strategies.distilling import DistillationSettings, distil
 from strategies.evaluation import predict_logits
 from strategies.examples import Examples
+from strategies.fedavg import EvaluatingStrategy
 from strategies.guard import CheckedReply, Reference
 from strategies.seeds import seeded_layers, torch_generator
 from strategies.settings import StrategySettings
@@ -108,7 +108,7 @@ def accuracy(logits: Tensor, y: Tensor) -> float:
 
 
 @final
-class OneShot(Strategy):
+class OneShot(EvaluatingStrategy):
     """The server half: hears the members, and distils.
 
     Parameters
@@ -211,16 +211,6 @@ class OneShot(Strategy):
             ENSEMBLE_ACCURACY: self._test_accuracy(ensemble),
             DISTILLED_ACCURACY: self._test_accuracy(distilled),
         }
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Send every node of the grid the model."""
-        return fedavg.broadcast(server_round, arrays, config, grid, MessageType.EVALUATE)
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Return the metrics averaged over examples, or None when nobody answered."""
-        return fedavg.average_metrics(replies)
 
     def summary(self) -> None:
         """Log what the strategy does."""

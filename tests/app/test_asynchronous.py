@@ -1,18 +1,16 @@
 """Asynchronous training from end to end in one process tree: train, interrupt, resume, forget."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-import torch
 
 from app.config import RunConfig
 from app.workflows import forget, resume, train
-from app.workflows.observer import Quiet
 from strategies import wire
 from strategies.run_folder import RunFolder
 from strategies.tensor_file import read_sealed
+from tests.app.runs import StopAfter, Stopped, flat_model
 from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings
 
@@ -41,37 +39,16 @@ def config(home: Path, *overrides: str) -> RunConfig:
     return RunConfig().with_overrides([f"run.home={home}", *SMALL, *overrides])
 
 
-def flat_model(folder: RunFolder) -> torch.Tensor:
-    state = folder.read_model()
-    return wire.Layout.of(state).flatten(state)
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return train(config(tmp_path_factory.mktemp("runs"), "run.name=finished", CLOCK, *CHAIN))
 
 
-class Stop(Exception):
-    """Ends a run."""
-
-
-class Stopping(Quiet):
-    """Ends a run after a round."""
-
-    def __init__(self, last: int) -> None:
-        self._last = f"round {last}"
-
-    def advance(self, message: str = "", values: Mapping[str, float] | None = None) -> None:
-        """End after the last."""
-        if message == self._last:
-            raise Stop
-
-
 @pytest.mark.parametrize("last", [3, 6])
 def test_an_interrupted_run_resumes_to_the_same_model(finished: RunFolder, tmp_path: Path, last: int) -> None:
     """With another number of workers, and clients at work whose residual is that of when they were asked."""
-    with pytest.raises(Stop):
-        train(config(tmp_path, "run.name=cut", "run.workers=1", CLOCK, *CHAIN), Stopping(last))
+    with pytest.raises(Stopped):
+        train(config(tmp_path, "run.name=cut", "run.workers=1", CLOCK, *CHAIN), StopAfter(last))
     again = resume(RunFolder.open("cut", tmp_path))
     assert flat_model(again).equal(flat_model(finished))
     ours, theirs = (f.read_metrics() for f in (again, finished))

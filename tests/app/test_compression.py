@@ -1,7 +1,6 @@
 """Compression from end to end in one process tree: train, interrupt, resume, forget."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -9,11 +8,11 @@ import torch
 
 from app.config import RunConfig
 from app.workflows import forget, resume, train
-from app.workflows.observer import Quiet
 from strategies import wire
 from strategies.run_folder import RunFolder
 from strategies.tensor_file import read_sealed
 from strategies.update_log import UpdateLog
+from tests.app.runs import StopAfter, Stopped, flat_model
 from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings
 
@@ -39,27 +38,9 @@ def config(home: Path, *overrides: str) -> RunConfig:
     return RunConfig().with_overrides([f"run.home={home}", *SMALL, *overrides])
 
 
-def flat_model(folder: RunFolder) -> torch.Tensor:
-    state = folder.read_model()
-    return wire.Layout.of(state).flatten(state)
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return train(config(tmp_path_factory.mktemp("runs"), "run.name=finished", *CHAIN))
-
-
-class Stop(Exception):
-    """Ends a run."""
-
-
-class Stopping(Quiet):
-    """Ends a run after three rounds."""
-
-    def advance(self, message: str = "", values: Mapping[str, float] | None = None) -> None:
-        """End after round 3."""
-        if message == "round 3":
-            raise Stop
 
 
 def test_little_travels_and_the_model_learns(finished: RunFolder) -> None:
@@ -75,8 +56,8 @@ def test_little_travels_and_the_model_learns(finished: RunFolder) -> None:
 
 def test_an_interrupted_run_resumes_to_the_same_model(finished: RunFolder, tmp_path: Path) -> None:
     settings = config(tmp_path, "run.name=cut", "run.workers=1", *CHAIN)
-    with pytest.raises(Stop):
-        train(settings, Stopping())
+    with pytest.raises(Stopped):
+        train(settings, StopAfter(3))
     again = resume(RunFolder.open("cut", tmp_path))
     assert flat_model(again).equal(flat_model(finished))
 

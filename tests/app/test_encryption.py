@@ -15,6 +15,7 @@ from strategies.encryption.ckks import Secret
 from strategies.errors import BadInput, LetheError
 from strategies.run_folder import RunFolder
 from strategies.tensor_file import read_sealed
+from tests.app.runs import flat_model
 from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings
 
@@ -38,11 +39,6 @@ def config(home: Path, *overrides: str) -> RunConfig:
 def encrypted(home: Path, *overrides: str) -> RunConfig:
     key = f"privacy.encryption-key={home}/keys/ckks.key"
     return config(home, "privacy.encryption=ckks", key, *overrides)
-
-
-def flat_model(folder: RunFolder) -> torch.Tensor:
-    state = folder.read_model()
-    return wire.Layout.of(state).flatten(state)
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ from app.config import RunConfig
 from app.session import CLIENT_APP, PREPARE, Session
 from app.simulation import LocalGrid
 from app.workflows import Contest, audit, compare, forget, resume, train
-from app.workflows.observer import Quiet
 from strategies.cohort import Cohort
 from strategies.errors import BadInput
 from strategies.run_folder import RunFolder
+from tests.app.runs import StopAfter, Stopped
 from unlearning.request import ForgetRequest
 from unlearning.settings import AuditSettings, ForgetSettings
 
@@ -73,23 +73,9 @@ def test_upload_is_the_logits_and_at_most_two_percent(finished: RunFolder) -> No
     assert all(3 * 500 * 10 * 4 < n <= 1.02 * 3 * 500 * 10 * 4 for n in sent)
 
 
-class Stopped(Exception):
-    """Ends a run as a kill would: nothing is written afterwards."""
-
-
-class StopsAfter(Quiet):
-    def __init__(self, rounds: int) -> None:
-        self._left = rounds
-
-    def advance(self, message: str = "", values: Any = None) -> None:
-        self._left -= 1
-        if not self._left:
-            raise Stopped
-
-
 def test_a_resumed_run_equals_an_uninterrupted_one(finished: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
-        train(config(tmp_path, "run.name=cut", "strategy.upper-bound=true"), StopsAfter(2))
+        train(config(tmp_path, "run.name=cut", "strategy.upper-bound=true"), StopAfter(2))
     cut = resume(RunFolder.open("cut", tmp_path))
     assert torch.equal(cut.read_model()["logits"], finished.read_model()["logits"])
     assert cut.read_metrics()[-1]["clients"] == finished.read_metrics()[-1]["clients"]

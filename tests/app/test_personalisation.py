@@ -1,21 +1,19 @@
 """Personalisation from end to end in one process tree: train, resume, forget, and what is refused."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-import torch
 
 from app.config import RunConfig
 from app.course_states import CLIENTS
 from app.workflows import forget, resume, train
-from app.workflows.observer import Quiet
 from strategies import wire
 from strategies.errors import BadInput
 from strategies.files import read_json
 from strategies.personal import FIGURES
 from strategies.run_folder import RunFolder
 from strategies.tensor_file import read_sealed
+from tests.app.runs import StopAfter, Stopped, flat_model
 from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings
 
@@ -40,11 +38,6 @@ def config(home: Path, name: str, *overrides: str) -> RunConfig:
     return RunConfig().with_overrides([*placed, *SMALL, *overrides])
 
 
-def flat_model(folder: RunFolder) -> torch.Tensor:
-    state = folder.read_model()
-    return wire.Layout.of(state).flatten(state)
-
-
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("runs")
@@ -58,21 +51,6 @@ def plain(home: Path) -> RunFolder:
 @pytest.fixture(scope="module")
 def ditto(home: Path) -> RunFolder:
     return train(config(home, "ditto", "strategy.ditto-lambda=0.5"))
-
-
-class Stop(Exception):
-    """Ends a run."""
-
-
-class Stopping(Quiet):
-    """Ends a run after two rounds."""
-
-    rounds = 0
-
-    def advance(self, message: str = "", values: Mapping[str, float] | None = None) -> None:
-        self.rounds += 1
-        if self.rounds == 2:
-            raise Stop
 
 
 def test_dittos_global_model_is_fedavgs_bit_for_bit(plain: RunFolder, ditto: RunFolder) -> None:
@@ -95,8 +73,8 @@ def test_clients_gain_and_every_figure_is_reported(ditto: RunFolder) -> None:
 
 
 def test_a_resumed_run_has_the_same_personal_models(ditto: RunFolder, tmp_path: Path) -> None:
-    with pytest.raises(Stop):
-        train(config(tmp_path, "ditto", "strategy.ditto-lambda=0.5"), Stopping())
+    with pytest.raises(Stopped):
+        train(config(tmp_path, "ditto", "strategy.ditto-lambda=0.5"), StopAfter(2))
     cut = resume(RunFolder.open("ditto", tmp_path))
     assert cut.read_metrics()[-1]["clients"] == ditto.read_metrics()[-1]["clients"]
 

@@ -1,7 +1,6 @@
 """Secure aggregation from end to end in one process tree: train, interrupt, resume, forget, refuse."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -9,11 +8,11 @@ import torch
 
 from app.config import RunConfig
 from app.workflows import forget, resume, train
-from app.workflows.observer import Quiet
 from strategies import wire
 from strategies.errors import BadInput
 from strategies.run_folder import RunFolder
 from strategies.tensor_file import read_sealed
+from tests.app.runs import StopAfter, Stopped, flat_model
 from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings
 
@@ -35,27 +34,9 @@ def config(home: Path, *overrides: str) -> RunConfig:
     return RunConfig().with_overrides([f"run.home={home}", *SMALL, *overrides])
 
 
-def flat_model(folder: RunFolder) -> torch.Tensor:
-    state = folder.read_model()
-    return wire.Layout.of(state).flatten(state)
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return train(config(tmp_path_factory.mktemp("runs"), "run.name=finished", *SECURE))
-
-
-class Stop(Exception):
-    """Ends a run."""
-
-
-class Stopping(Quiet):
-    """Ends a run after two rounds."""
-
-    def advance(self, message: str = "", values: Mapping[str, float] | None = None) -> None:
-        """End after round 2."""
-        if message == "round 2":
-            raise Stop
 
 
 def test_the_model_is_that_of_plain_averaging(finished: RunFolder, tmp_path: Path) -> None:
@@ -77,8 +58,8 @@ def test_nothing_of_a_single_client_is_written_down(finished: RunFolder) -> None
 
 
 def test_an_interrupted_run_resumes_to_the_same_model(finished: RunFolder, tmp_path: Path) -> None:
-    with pytest.raises(Stop):
-        train(config(tmp_path, "run.name=cut", *SECURE), Stopping())
+    with pytest.raises(Stopped):
+        train(config(tmp_path, "run.name=cut", *SECURE), StopAfter(2))
     again = resume(RunFolder.open("cut", tmp_path))
     assert flat_model(again).equal(flat_model(finished))
 

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,10 +14,10 @@ import torch
 
 from app.config import RunConfig
 from app.workflows import audit, forget, list_runs, resume, train
-from strategies import wire
 from strategies.errors import BadInput
 from strategies.run_folder import RunFolder
 from strategies.update_log import UpdateLog
+from tests.app.runs import StopAfter, Stopped, flat_model
 from unlearning.request import ForgetRequest
 from unlearning.settings import AuditSettings, ForgetSettings
 
@@ -37,12 +36,6 @@ CLIENT_2 = ForgetRequest(clients=("2",))
 def config(home: Path, *overrides: str) -> RunConfig:
     """Return a small run's config."""
     return RunConfig().with_overrides([f"run.home={home}", *SMALL, *overrides])
-
-
-def flat_model(folder: RunFolder) -> torch.Tensor:
-    """Return the final parameters."""
-    state = folder.read_model()
-    return wire.Layout.of(state).flatten(state)
 
 
 @pytest.fixture(scope="module")
@@ -117,25 +110,6 @@ def test_another_seed_gives_another_model(finished: RunFolder, tmp_path: Path) -
     assert not flat_model(train(config(tmp_path, *attacked))).equal(flat_model(finished))
 
 
-class StopAfter:
-    """An observer that ends the run after some rounds, as a crash of the server would."""
-
-    def __init__(self, rounds: int) -> None:
-        self.rounds = rounds
-
-    def phase(self, title: str, total: int) -> None:
-        """Do nothing."""
-
-    def advance(self, message: str = "", values: Mapping[str, float] | None = None) -> None:
-        """Count down."""
-        self.rounds -= 1
-        if self.rounds == 0:
-            raise KeyboardInterrupt
-
-    def note(self, text: str) -> None:
-        """Do nothing."""
-
-
 STRATEGIES = {
     "fedavg": (),
     "fedprox": ("strategy.name=fedprox", "strategy.work=1=0.5"),
@@ -148,7 +122,7 @@ STRATEGIES = {
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, variant: str) -> None:
     """Bit for bit, with the same log and the same metrics but for the clock."""
     whole = train(config(tmp_path / "a", *STRATEGIES[variant]))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped):
         train(config(tmp_path / "b", "run.name=cut", *STRATEGIES[variant]), StopAfter(2))
     cut = resume(RunFolder.open("cut", tmp_path / "b"))
     assert flat_model(cut).equal(flat_model(whole))
@@ -186,7 +160,7 @@ def test_a_killed_process_can_be_resumed(tmp_path: Path) -> None:
 def test_a_run_killed_before_its_first_round_can_be_resumed(tmp_path: Path, made: str) -> None:
     """Whatever of its folder was there: the model is the uninterrupted one's."""
     whole = train(config(tmp_path / "a"))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped):
         train(config(tmp_path / "b", "run.name=cut"), StopAfter(1))
     cut = RunFolder.open("cut", tmp_path / "b")
     for name in ("checkpoint.safetensors", "metrics.jsonl"):

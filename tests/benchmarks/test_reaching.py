@@ -1,11 +1,15 @@
 """benchmarks/reaching.py and benchmarks/stragglers.py on small data."""
 
+from collections.abc import Mapping
+
 import pytest
 
 from app.data import load_client_data
 from app.settings import DataSettings
-from benchmarks.reaching import Reached, compared, reach
+from app.workflows.observer import Quiet
+from benchmarks.reaching import Reached, compared, named, race, reach
 from benchmarks.stragglers import CONTENDERS, DEVICES, Task, losses
+from strategies.errors import BadInput
 
 KEYS = ("data.clients=2", "data.public=0", "data.train-limit=200", "model.name=mlp", "model.hidden=8")
 
@@ -39,6 +43,37 @@ def test_a_training_ends_at_its_goal() -> None:
     never = reach([*KEYS, "run.rounds=2"], 101.0)
     assert (never.reached, never.rounds) == (False, 2)
     assert never.bytes_up == 2 * early.bytes_up
+
+
+def test_contenders_are_named_beside_the_base() -> None:
+    """Names may hold commas; one that is not known is refused."""
+    known = {"plain": (), "coded, down too": (), "coded": ()}
+    assert named("codecs", "", known, "plain") == ["plain", "coded, down too", "coded"]
+    assert named("codecs", "coded, down too", known, "plain") == ["plain", "coded, down too"]
+    with pytest.raises(BadInput, match="codecs: got 'zip', allowed some of plain"):
+        named("codecs", "coded;zip", known, "plain")
+
+
+def test_a_race_runs_every_contender_with_every_seed() -> None:
+    """The model that is sent in int8 takes about a quarter of the bytes up, in as many rounds."""
+    common = (*KEYS, "run.rounds=2")
+    told = Notes()
+    contenders = {"plain": common, "int8": (*common, "compression.codec=int8")}
+    found = race(contenders, "plain", 2, 1.0, told, "iid")
+    assert told.messages == [f"iid, {name}, seed {seed}" for name in contenders for seed in (0, 1)]
+    assert found["int8"]["reached"] == 2
+    assert 2.5 < found["int8"]["times-less"]["bytes-up"]["mean"] < 4
+
+
+class Notes(Quiet):
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def advance(self, message: str = "", values: Mapping[str, float] | None = None) -> None:
+        """Remember the message."""
+        self.messages.append(message)
 
 
 def test_stragglers() -> None:

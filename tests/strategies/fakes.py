@@ -77,6 +77,7 @@ class FakeGrid(Grid):
     shuffle: int | None = None
     sent: list[Message] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
+    looks: int = 0
     _replies: dict[str, Message] = field(default_factory=dict)
     _count: int = 0
 
@@ -126,6 +127,7 @@ class FakeGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Return one reply at a time."""
+        self.looks += 1
         ready = [i for i in message_ids if i in self._replies]
         if self.shuffle is not None:
             ready = [ready[i] for i in numpy_generator(self.shuffle, "arrival").permutation(len(ready))]

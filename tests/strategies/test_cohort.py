@@ -246,8 +246,9 @@ def test_a_node_that_never_says_who_it_is_holds_up_one_round(monkeypatch: pytest
     grid = FakeGrid(two_clients() | {3: lambda message: None})
     cohort = Cohort(grid, timeout=0.2, poll_seconds=0.001)
     cohort.connect(wait_seconds=0.05)
-    began = len(grid.sent)
+    began, looks = len(grid.sent), grid.looks
     cohort.refresh("round 2")
+    assert grid.looks == looks + 1  # It does not wait
     assert len(grid.sent) == began  # The first question still holds
     assert [f.reason for f in cohort.faults] == ["no answer in 0.2 s"]
     time.sleep(0.4)
@@ -309,3 +310,25 @@ def test_a_client_id_is_free_when_its_former_node_is_gone() -> None:
     cohort.recall({"b": 2})
     cohort.connect()
     assert cohort.nodes == {"b": 9}
+
+
+def test_looks_become_rarer_the_longer_nothing_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundredth of the wait, from 0.02 s to half a second: 30,000 looks would keep a server busy."""
+    now = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        pauses.append(seconds)
+
+    pauses: list[float] = []
+    cohort = Cohort(grid := FakeGrid(two_clients()), timeout=600.0)
+    cohort.connect()
+    grid.answers = {1: lambda message: None, 2: lambda message: None}
+    monkeypatch.setattr("strategies.cohort.time.sleep", sleep)
+    monkeypatch.setattr("strategies.cohort.time.monotonic", lambda: now)
+    assert list(cohort.ask(wire.TRAIN, question())) == []
+    assert pauses[:100] == [0.02] * 100
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == 0.5
+    assert len(pauses) < 2000
