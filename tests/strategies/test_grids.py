@@ -76,7 +76,7 @@ def test_the_grid_behind_it_would_have_held_them_up() -> None:
 
 
 def test_each_call_fetches_one_reply_and_all_get_their_turn() -> None:
-    """Of 100 nodes of which only the last answers, some are looked at in each call, nobody twice."""
+    """Of 100 nodes of which only the last answers, nobody is looked at twice before all were once."""
     nodes: dict[int, Answer] = {n: (lambda message: None) for n in range(1, 100)}
     behind = Broken(nodes | {100: node_answer("last", 1, adds(1.0))})
     grid = SteadyGrid(behind, PATIENCE)
@@ -85,7 +85,7 @@ def test_each_call_fetches_one_reply_and_all_get_their_turn() -> None:
     assert reply.metadata.src_node_id == 100
     assert all(len(call) == 1 for call in behind.calls)
     looked = [call[0] for call in behind.calls]
-    assert len(looked) == len(set(looked)) == 100
+    assert len(set(looked[:100])) == 100
 
 
 def test_what_nobody_waits_for_is_thrown_away() -> None:
