@@ -169,10 +169,6 @@ class Federation(Processes):
         if warm and executor not in self.processes:
             self.begin(executor, "lethe", "executor", "--port", str(port))
 
-    def wait_for(self, name: str) -> None:
-        """Wait until a SuperNode is connected."""
-        self.until(lambda: "SuperNode ID" in self.output(name), f"node {name} does not connect", name)
-
     def run(self, config: Mapping[str, Scalar], name: str = "run", timeout: float = 300.0) -> str:
         """Run the app to its end; return what it logged.
 

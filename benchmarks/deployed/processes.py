@@ -137,6 +137,10 @@ class Processes:
                 raise LetheError(f"{complaint}: {self.output(name)[-1000:]}")
             time.sleep(_LOOK_SECONDS)
 
+    def wait_for(self, name: str) -> None:
+        """Wait until a SuperNode is connected."""
+        self.until(lambda: "SuperNode ID" in self.output(name), f"node {name} does not connect", name)
+
     def output(self, name: str) -> str:
         """Return what a process has printed so far."""
         path = self._output_path(name)
@@ -147,8 +151,12 @@ class Processes:
         process = self.processes.pop(name, None)
         if process is None:
             return
+        descendants = tree_of(process.pid)  # SuperExec leads a group of its own
         with suppress(ProcessLookupError):  # all of the group has ended by itself
             os.killpg(process.pid, signal.SIGKILL)
+        for pid in descendants:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         process.wait()
 
     def stop(self, name: str) -> None:
