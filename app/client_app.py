@@ -16,6 +16,7 @@ from app import fedmd_node
 from app.data import label_counts
 from app.kept_state import keep_state
 from app.node import Node
+from app.packed import packed
 from app.secure_node import refuse_in_the_clear, register, train_securely
 from strategies import personal, wire
 from strategies.compression.client import LostVersion
@@ -31,7 +32,7 @@ from strategies.seeds import derive_seed
 from unlearning.evidence import ForgetSpec, answer_question
 from unlearning.methods import METHODS, ClientAction, ClientTask
 
-app = ClientApp(mods=[keep_state])
+app = ClientApp(mods=[packed, keep_state])
 
 
 @app.query("describe")

@@ -8,6 +8,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from app.config import RunConfig
+from app.packed import PackingGrid
 from app.report import write_report
 from app.workflows import analyse, resume, serve, train
 from strategies.files import to_json
@@ -48,7 +49,7 @@ def main(grid: Grid, context: Context) -> None:
     """Run the workflow that ``run.workflow`` names and print where the results lie."""
     values: dict[str, Any] = dict(context.run_config)
     config = RunConfig.from_flat(values)
-    steady = SteadyGrid(grid)
+    steady = SteadyGrid(PackingGrid(grid))
     if config.run.workflow == "analytics":
         _logger.info("answer: %s", to_json(analyse(config, LogObserver(), steady)))
         return
