@@ -3,24 +3,29 @@
 A SuperNode starts a fresh Python for every message, and importing torch takes longer than a round of little
 work. Started with ``--isolation process`` it leaves that to a program of the user's, which this is: it asks
 the SuperNode for tasks, and forks a process for each. The process imports this project's code from the bundle
-that the run brought, as a fresh one would, so only other people's code is taken over.
+that the run brought, as a fresh one would, so only other people's code is taken over; this project's is, too,
+where every file of the bundle is, byte for byte, the one that was imported here.
 """
 
 import contextlib
 import gc
+import hashlib
 import importlib
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import torch
+from flwr.common.constant import APP_DIR, FAB_HASH_TRUNCATION
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.constant import TaskType
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supercore.utils import get_flwr_home
 from flwr.supernode.runtime.run_clientapp import run_clientapp
 
 _OWN = ("app", "strategies", "unlearning")
@@ -42,6 +47,7 @@ def serve(port: int, stopped: Callable[[], bool]) -> None:
     stopped
         Whether to end.
     """
+    code = OwnCode(Path(__file__).resolve().parents[1])
     _warm_up()
     address = f"127.0.0.1:{port}"
     children: set[int] = set()
@@ -49,12 +55,12 @@ def serve(port: int, stopped: Callable[[], bool]) -> None:
         while not stopped():
             children -= {child for child in children if os.waitpid(child, os.WNOHANG)[0]}
             try:
-                token = _next_task(client)
+                token, fab_hash = _next_task(client)
             except httpx.HTTPError:
                 time.sleep(_RETRY_SECONDS)
                 continue
             if token:
-                children.add(_fork(address, token))
+                children.add(_fork(address, token, code.bundle(fab_hash)))
             else:
                 time.sleep(_LOOK_SECONDS)
 
@@ -76,13 +82,13 @@ def _connection(address: str) -> RuntimeHttpClient:
     )
 
 
-def _next_task(client: RuntimeHttpClient) -> str:
-    """Return the token of a message that waits to be worked on; empty if there is none."""
+def _next_task(client: RuntimeHttpClient) -> tuple[str, str]:
+    """Return the token of a message that waits, and its bundle's hash; both empty if there is none."""
     answer = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP]))
-    return answer.token if answer.HasField("task") else ""
+    return (answer.token, answer.task.fab_hash) if answer.HasField("task") else ("", "")
 
 
-def _fork(address: str, token: str) -> int:
+def _fork(address: str, token: str, bundle: Path | None) -> int:
     parent = os.getpid()
     if child := os.fork():
         return child
@@ -90,7 +96,7 @@ def _fork(address: str, token: str) -> int:
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        forget_own_modules()
+        forget_own_modules() if bundle is None else take_over(bundle)
         run_clientapp(address, token, insecure=True, parent_pid=parent)
         status = 0
     except SystemExit as end:
@@ -99,6 +105,48 @@ def _fork(address: str, token: str) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status if isinstance(status, int) else 1)  # The parent's ends are not to be tied up twice
+
+
+class OwnCode:
+    """The code of this project's packages as it was when the executor began.
+
+    Parameters
+    ----------
+    root
+        The folder that holds its packages.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._digests = _digests(root)
+        self._same: dict[Path, bool] = {}
+
+    def bundle(self, fab_hash: str) -> Path | None:
+        """Return the folder that Flower has unpacked a bundle to, if all of its code is this one.
+
+        None if it is not, and for a bundle that no process has unpacked yet.
+        """
+        found = (
+            list((get_flwr_home() / APP_DIR).glob(f"*.{fab_hash[:FAB_HASH_TRUNCATION]}")) if fab_hash else []
+        )
+        if len(found) != 1:
+            return None
+        if found[0] not in self._same:
+            digests = _digests(found[0])
+            self._same[found[0]] = bool(digests) and digests.items() <= self._digests.items()
+        return found[0] if self._same[found[0]] else None
+
+
+def _digests(root: Path) -> dict[str, bytes]:
+    """Return the hash of each file of this project's packages, by its path below a folder."""
+    files = [path for name in _OWN for path in (root / name).rglob("*.py")]
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).digest() for path in files}
+
+
+def take_over(bundle: Path) -> None:
+    """Keep this project's modules; those not imported yet will come from the bundle."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in _OWN and hasattr(module, "__path__"):
+            module.__path__ = [str(bundle.joinpath(*name.split(".")))]
 
 
 def forget_own_modules() -> None:

@@ -1,6 +1,7 @@
 """app/executor.py: what a forked ClientApp takes over, and what it does not."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -88,18 +89,76 @@ def test_a_task_is_worked_on_in_a_process_of_its_own(
             raise end
 
     monkeypatch.setattr(executor, "run_clientapp", work)
-    _, ended = os.waitpid(executor._fork("127.0.0.1:9", "token-7"), 0)
+    _, ended = os.waitpid(executor._fork("127.0.0.1:9", "token-7", None), 0)
     assert os.waitstatus_to_exitcode(ended) == status
     assert (tmp_path / "said").read_text() == "127.0.0.1:9 token-7 True False"
 
 
 def test_each_task_gets_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    tokens, forked = iter(["one", "", "two"]), list[str]()
+    tokens, forked = iter([("one", ""), ("", ""), ("two", "")]), list[str]()
     children = iter([os.posix_spawn("/bin/true", ["true"], os.environ) for _ in range(2)])
     monkeypatch.setattr(executor, "_LOOK_SECONDS", 0.01)
     monkeypatch.setattr(executor, "_warm_up", lambda: None)
     monkeypatch.setattr(executor, "_next_task", lambda client: next(tokens))
-    monkeypatch.setattr(executor, "_fork", lambda _, token: (forked.append(token), next(children))[1])
+    monkeypatch.setattr(executor, "_fork", lambda _, token, bundle: (forked.append(token), next(children))[1])
     stops = iter([False, False, False, True])
     executor.serve(1, lambda: next(stops))
     assert forked == ["one", "two"]
+
+
+ROOT = Path(executor.__file__).parents[1]
+HASH = "0123456789abcdef"
+_KEPT = """
+import sys
+from pathlib import Path
+from app import executor
+import app.client_app
+before = app.client_app
+executor.take_over(Path({folder!r}))
+import app.client_app
+import strategies.new
+print(app.client_app is before, strategies.new.BUNDLE)
+"""
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a bundle of this very code, where Flower unpacks it."""
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
+    folder = tmp_path / "apps" / f"lethe.lethe.0.1.0.{HASH[:8]}"
+    for name in ("app", "strategies", "unlearning"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def test_a_bundle_of_the_very_code_that_runs_is_taken_over(bundle: Path) -> None:
+    """One of part of it as well, but not one that is not unpacked."""
+    shutil.rmtree(bundle / "app" / "cli")
+    code = executor.OwnCode(ROOT)
+    assert code.bundle(HASH) == bundle
+    assert code.bundle("f" * 16) is None
+    assert code.bundle("") is None
+
+
+@pytest.mark.parametrize("change", ["changed", "more", "none"])
+def test_a_bundle_of_any_other_code_is_not(bundle: Path, change: str) -> None:
+    code = executor.OwnCode(ROOT)
+    if change == "changed":
+        (bundle / "strategies" / "fedavg.py").write_bytes(b"# another\n")
+    elif change == "more":
+        (bundle / "unlearning" / "another.py").write_bytes(b"")
+    else:
+        shutil.rmtree(bundle)
+        bundle.mkdir()
+    assert code.bundle(HASH) is None
+
+
+def test_what_was_not_imported_yet_comes_from_the_bundle(tmp_path: Path) -> None:
+    package = tmp_path / "strategies"
+    package.mkdir()
+    (package / "new.py").write_text('BUNDLE = "the bundle\'s"\n')
+    code = _KEPT.format(folder=str(tmp_path))
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "True the bundle's\n"
