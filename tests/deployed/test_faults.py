@@ -16,7 +16,7 @@ from strategies.run_folder import RunFolder
 from strategies.settings import Scalar
 from tests.deployed.conftest import CLIENTS, SMALL, home, in_one_process, until
 
-ROUND_TIMEOUT = 8.0
+ROUND_TIMEOUT = 20.0
 TAKEN = "claims a client-id that node"
 
 
