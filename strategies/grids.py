@@ -2,9 +2,11 @@
 
 import heapq
 import threading
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
+import httpx
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
@@ -12,6 +14,10 @@ from flwr.supercore.run import Run
 if TYPE_CHECKING:
     from strategies.cohort import ClientInfo
 
+_Found = TypeVar("_Found")
+_RETRY_SECONDS = 60.0
+"""How long a server that answers with an error of its own is asked again."""
+_RETRY_PAUSE = 0.5
 _PATIENCE = 5.0
 """Seconds that a reply may take to be fetched before others are fetched beside it."""
 _LOOKS_PER_CYCLE = 8
@@ -112,11 +118,12 @@ def client_ids_of(grid: Grid) -> dict[int, str]:
 
 
 class SteadyGrid(GridWrapper):
-    """A grid on which a reply that does not come to its end holds up no other.
+    """A grid on which a reply that does not come to its end holds up no other, and one error ends no run.
 
     Flower's grid fetches all replies that are there before it returns the first, so that all are in memory
     at once; and of a client that died while it sent, it waits minutes for the rest. Here each reply is
-    fetched by itself, in a thread that is waited for only a moment, and is returned when it is whole.
+    fetched by itself, in a thread that is waited for only a moment, and is returned when it is whole. A busy
+    SuperLink answers now and then that its database is locked: it is asked again.
 
     Parameters
     ----------
@@ -136,6 +143,15 @@ class SteadyGrid(GridWrapper):
         self._abandoned: set[str] = set()
         self._arrived: dict[str, list[Message]] = {}
         self._errors: list[Exception] = []
+
+    def get_node_ids(self) -> list[int]:
+        """Return the nodes."""
+        return _retried(lambda: list(self._grid.get_node_ids()))
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Push through the grid behind it."""
+        sent = list(messages)
+        return _retried(lambda: list(self._grid.push_messages(sent)))
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Return the replies that are whole; look for some of the others, the longest neglected first.
@@ -185,7 +201,7 @@ class SteadyGrid(GridWrapper):
         messages: list[Message] = []
         error: Exception | None = None
         try:
-            messages = list(self._grid.pull_messages([message_id]))
+            messages = _retried(lambda: list(self._grid.pull_messages([message_id])))
         except Exception as raised:  # noqa: BLE001 (the caller of the next look is told)
             error = raised
         with self._lock:
@@ -196,3 +212,15 @@ class SteadyGrid(GridWrapper):
                 self._errors.append(error)
             elif messages:
                 self._arrived[message_id] = messages
+
+
+def _retried(call: Callable[[], _Found]) -> _Found:
+    """Return what a call returns; repeat it, a minute at most, while the server has an error of its own."""
+    deadline = time.monotonic() + _RETRY_SECONDS
+    while True:
+        try:
+            return call()
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code < httpx.codes.INTERNAL_SERVER_ERROR or time.monotonic() > deadline:
+                raise
+        time.sleep(_RETRY_PAUSE)

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
+import httpx
 import pytest
 from flwr.app import Message, RecordDict
 
@@ -129,6 +130,58 @@ def test_an_error_of_the_grid_behind_it_is_raised() -> None:
     ids = ask(grid, [1])
     with pytest.raises(ConnectionError, match="the SuperLink is gone"):
         pulled(grid, ids, bool)
+
+
+class Busy(FakeGrid):
+    """Answers every call twice with an error of HTTP before it does what it is asked."""
+
+    status = 500
+    refusals = 0
+
+    def refuse(self) -> None:
+        """Raise, twice of three times."""
+        self.refusals += 1
+        if self.refusals % 3:
+            response = httpx.Response(self.status, request=httpx.Request("POST", "https://superlink"))
+            response.raise_for_status()
+
+    def get_node_ids(self) -> Iterable[int]:
+        self.refuse()
+        return super().get_node_ids()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        self.refuse()
+        return super().push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        self.refuse()
+        return super().pull_messages(message_ids)
+
+
+def test_a_server_that_has_an_error_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its database is locked for a moment: nothing is lost, and no message is sent twice."""
+    monkeypatch.setattr("strategies.grids._RETRY_PAUSE", 0.0)
+    busy = Busy({n: node_answer(f"c{n}", 1, adds(1.0)) for n in (1, 2)})
+    cohort = Cohort(SteadyGrid(busy), timeout=30.0, poll_seconds=0.001)
+    cohort.connect(2)
+    assert list(cohort.clients) == ["c1", "c2"]
+    assert cohort.faults == []
+    assert len(busy.sent) == 2
+
+
+def test_a_call_that_is_refused_or_fails_for_long_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That the run is over (403) or the server stays broken ends the run."""
+    busy = Busy({1: node_answer("c1", 1, adds(1.0))})
+    busy.status = 403
+    with pytest.raises(httpx.HTTPStatusError, match="403"):
+        SteadyGrid(busy).get_node_ids()
+    assert busy.refusals == 1
+    busy.status = 500
+    busy.refusals = 0
+    monkeypatch.setattr("strategies.grids._RETRY_SECONDS", -1.0)
+    with pytest.raises(httpx.HTTPStatusError, match="500"):
+        SteadyGrid(busy).get_node_ids()
+    assert busy.refusals == 1
 
 
 def test_a_round_ends_in_time_whatever_breaks_off() -> None:
