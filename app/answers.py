@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from app.answer_documents import Audit, Result
 from strategies import wire
 from strategies.errors import BadInput, RunCorrupt
-from strategies.files import read_json
+from strategies.run_documents import read_checked
 from strategies.run_folder import MODEL, RunFolder
 from strategies.run_home import MARKER, place
 from unlearning.request import ForgetRequest
@@ -104,19 +105,43 @@ def read_answer(folder: RunFolder, name: str) -> Answer:
         raise BadInput(
             f"run '{folder.name}': no forgetting '{name}'; known: {', '.join(known) or 'none so far'}"
         )
-    result = read_json(path / RESULT)
-    try:
-        float(result["seconds"])
-        return Answer(
-            path,
-            ForgetRequest.from_json(result["request"]),
-            str(result["method"]),
-            str(result.get("after") or ""),
-            tuple(ForgetRequest.from_json(each) for each in result.get("forgotten", ())),
-            result,
-        )
-    except (KeyError, TypeError, ValueError, BadInput) as error:
-        raise RunCorrupt(f"{path / RESULT}: damaged, not what a forgetting writes ({error})") from None
+    result = read_result(path)
+    return Answer(
+        path,
+        ForgetRequest.from_json(result["request"]),
+        result["method"],
+        result.get("after", ""),
+        tuple(ForgetRequest.from_json(each) for each in result.get("forgotten", ())),
+        result,
+    )
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Return what a forgetting took, from ``result.json`` in its folder.
+
+    Raises
+    ------
+    RunCorrupt
+        If it is missing or damaged.
+    """
+    result = read_checked(path / RESULT, Result)
+    if after := result.get("after", ""):
+        try:
+            place(path.parent, after)
+        except BadInput as error:
+            raise RunCorrupt(f"{path / RESULT}: damaged at 'after' ({error})") from None
+    return result
+
+
+def read_audit(path: Path) -> dict[str, Any] | None:
+    """Return what an audit measured, from ``audit.json`` in a forgetting's folder; None where there is none.
+
+    Raises
+    ------
+    RunCorrupt
+        If it is damaged.
+    """
+    return read_checked(path / AUDIT, Audit) if (path / AUDIT).exists() else None
 
 
 def outermost(folder: RunFolder) -> RunFolder:

@@ -9,13 +9,15 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from app.answers import AUDIT, CERTIFICATE, Answer, outermost, read_answer, runs_in
+from app.answers import CERTIFICATE, RESULT, Answer, outermost, read_answer, read_audit, runs_in
 from app.version import version
-from strategies.files import read_bytes, read_json, write_chunks
+from strategies.errors import RunCorrupt
+from strategies.files import read_bytes, write_chunks
 from strategies.run_folder import CONFIG, MODEL, RunFolder
 from strategies.update_log import UpdateLog
 from unlearning import certificate
 from unlearning.methods import METHODS
+from unlearning.methods.base import Method
 
 _SOFTWARE = ("cryptography", "flwr", "numpy", "torch")
 
@@ -37,10 +39,9 @@ def certify(folder: RunFolder, name: str, key: Ed25519PrivateKey) -> Path:
 
 
 def _statement(folder: RunFolder, answer: Answer) -> dict[str, Any]:
-    result, audit = answer.result, answer.path / AUDIT
-    audited = read_json(audit) if audit.exists() else None
+    result, audited = answer.result, read_audit(answer.path)
     purged = purged_section(folder, answer)
-    method = METHODS[answer.method]
+    method = _method_of(answer)
     epsilon = result.get("details", {}).get("epsilon")
     warnings = result.get("warnings", ())
     limits = [*warnings, *certificate.limits(method.name, method.guarantee, audited, epsilon)]
@@ -65,6 +66,14 @@ def _statement(folder: RunFolder, answer: Answer) -> dict[str, Any]:
             **{package: installed_version(package) for package in _SOFTWARE},
         },
     }
+
+
+def _method_of(answer: Answer) -> Method:
+    if answer.method not in METHODS:
+        raise RunCorrupt(
+            f"{answer.path / RESULT}: damaged at 'method' (no method is called so); restore it from a copy"
+        )
+    return METHODS[answer.method]
 
 
 def _limits_of_purge(purged: dict[str, Any]) -> list[str]:

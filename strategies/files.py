@@ -116,7 +116,24 @@ def read_json(path: Path) -> dict[str, Any]:
         raise RunCorrupt(f"{path}: damaged, no JSON that can be read") from None
     if not isinstance(value, dict):
         raise RunCorrupt(f"{path}: damaged, expected a JSON object, got {type(value).__name__}")
+    if _is_deep(value):
+        raise RunCorrupt(f"{path}: damaged, nested more than {_DEEPEST} deep")
     return value
+
+
+_DEEPEST = 50
+"""Of what is read: what can be read must be small enough to be walked and written again."""
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [inner for each in level for inner in _inside(each)]
+    return bool(level)
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

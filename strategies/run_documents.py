@@ -4,11 +4,13 @@ Numbers that were not finite are null. A document may hold more than is named he
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from strategies.errors import RunCorrupt
+from strategies.files import read_json
 
 _MOST = 2**62
 Count = Annotated[int, Field(ge=0, le=_MOST)]
@@ -46,20 +48,35 @@ def check(document: type[BaseModel], found: Mapping[str, Any], where: str) -> No
         ) from None
 
 
+def read_checked(path: Path, document: type[BaseModel]) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises
+    ------
+    RunCorrupt
+        If it is missing or not what it must be.
+    """
+    found = read_json(path)
+    check(document, found, str(path))
+    return found
+
+
 _LONGEST = 100
 
 
-class _Document(BaseModel):
+class Document(BaseModel):
+    """A document, or an object in one: of these types, and never converted to them."""
+
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
 
-class _Fault(_Document):
+class _Fault(Document):
     client: str
     scope: str
     reason: str
 
 
-class Round(_Document):
+class Round(Document):
     """A line of ``metrics.jsonl`` on a round; every other key of it is a number."""
 
     __pydantic_extra__: Figures
@@ -75,14 +92,14 @@ class Round(_Document):
     epsilons: Figures = {}
 
 
-class _Client(_Document):
+class _Client(Document):
     """What a summary says of a client; nothing where it hides it or was purged."""
 
     num_examples: Count = Field(default=1, alias="num-examples")
     label_counts: list[Count] = Field(default=[], alias="label-counts")
 
 
-class Traffic(_Document):
+class Traffic(Document):
     """What an exchange took."""
 
     bytes_up: Count = Field(alias="bytes-up")
@@ -90,28 +107,34 @@ class Traffic(_Document):
     visits: Count | None = None
 
 
-class _Data(_Document):
+class _Data(Document):
     input_shape: list[Count] = Field(default=[], alias="input-shape")
     class_names: list[str] = Field(default=[], alias="class-names")
     public_examples: Count | None = Field(default=None, alias="public-examples")
     test_examples: Count | None = Field(default=None, alias="test-examples")
 
 
-class _Model(_Document):
+class _Model(Document):
     parameters: Count = 0
 
 
-class _Log(_Document):
+class _Log(Document):
     bytes: Count = 0
 
 
-class _Labels(_Document):
+class _Labels(Document):
     bins: list[Number]
     counts: list[int]
     epsilon: Number | None = None
 
+    @model_validator(mode="after")
+    def _is_a_histogram(self) -> Self:
+        if len(self.bins) != len(self.counts):
+            raise ValueError("one count for each bin")
+        return self
 
-class _Budget(_Document):
+
+class _Budget(Document):
     budget: Number | None
     epsilon: Number | None
     noise_multiplier: Number | None = Field(alias="noise-multiplier")
@@ -120,7 +143,7 @@ class _Budget(_Document):
     reason: str
 
 
-class _Privacy(_Document):
+class _Privacy(Document):
     unit: str
     neighbours: str
     noise_by: str = Field(alias="noise-by")
@@ -132,7 +155,7 @@ class _Privacy(_Document):
     clients: dict[str, _Budget]
 
 
-class Summary(_Document):
+class Summary(Document):
     """``summary.json``."""
 
     strategy: str

@@ -29,7 +29,7 @@ from strategies import files
 from strategies.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from strategies.errors import BadInput, RunCorrupt
 from strategies.json_lines import append_line, read_lines, rewind_lines
-from strategies.run_documents import Round, Summary, check
+from strategies.run_documents import Round, Summary, check, read_checked
 from strategies.run_home import MARKER, expand, find, folders_in, make, make_free, place
 from strategies.tensor_file import TensorFile, read_sealed, write_sealed
 from strategies.wire import State
@@ -278,9 +278,7 @@ class RunFolder:
             raise BadInput(
                 f"run '{self.name}': {self.path / SUMMARY} is missing; the run is not finished, resume it"
             )
-        summary = files.read_json(self.path / SUMMARY)
-        check(Summary, summary, str(self.path / SUMMARY))
-        return summary
+        return read_checked(self.path / SUMMARY, Summary)
 
     def write_nodes(self, nodes: Mapping[str, int]) -> None:
         """Keep which node is behind each client-id."""

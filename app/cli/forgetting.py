@@ -10,7 +10,6 @@ from app.cli import options, output
 from app.cli.interrupts import interruptible
 from app.config import RunConfig
 from strategies.errors import BadInput
-from strategies.files import read_json
 
 if TYPE_CHECKING:
     from strategies.run_folder import RunFolder
@@ -83,13 +82,13 @@ def audit(  # noqa: PLR0913, PLR0917  # a parameter per option
     config = resolved(folder, overrides or [], ("audit",))
     methods = list(dict.fromkeys(method or _methods_used(folder, request, after)))
     from app import workflows
-    from app.answers import answer_name
+    from app.answers import answer_name, read_audit
     from app.report import write_report
 
     with interruptible(_AGAIN), output.observed() as observer:
         workflows.audit(folder, request, methods, config.audit, observer, after=after)
     answers = {name: folder.forget_folder(answer_name(request, name, after)) for name in methods}
-    audits = {name: read_json(path / "audit.json") for name, path in answers.items()}
+    audits = {name: found for name, path in answers.items() if (found := read_audit(path)) is not None}
     report = write_report(folder)
     if json:
         output.print_json({**_paths(folder, report), "request": request.to_json(), "audits": audits})
@@ -111,7 +110,9 @@ def resolved(folder: "RunFolder", overrides: Sequence[str], sections: Sequence[s
 
 def _methods_used(folder: "RunFolder", request: "ForgetRequest", after: str) -> list[str]:
     """Return the methods by which a request was served; retraining only where there is no other."""
-    found = [read_json(path) for path in sorted((folder.path / "forget").glob("*/result.json"))]
+    from app.answers import RESULT, read_result
+
+    found = [read_result(path.parent) for path in sorted((folder.path / "forget").glob(f"*/{RESULT}"))]
     used = [
         str(result["method"])
         for result in found
@@ -125,11 +126,11 @@ def _methods_used(folder: "RunFolder", request: "ForgetRequest", after: str) -> 
 def _finish_forgetting(
     folder: "RunFolder", name: str, purged: Sequence[Mapping[str, Any]], json: bool
 ) -> None:
+    from app.answers import read_audit, read_result
     from app.report import write_report
 
     report, path = write_report(folder), folder.forget_folder(name)
-    result, audited = read_json(path / "result.json"), path / "audit.json"
-    found = read_json(audited) if audited.exists() else None
+    result, found = read_result(path), read_audit(path)
     if json:
         certificate = str(path / "certificate.json")
         answered: dict[str, Any] = {"forgetting": name, "result": result, "audit": found}

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from app import compared
+from app.answers import RESULT, read_audit, read_result
 from app.config import read_toml
 from app.report.triggered import TriggeredImage, read_triggered
 from strategies.errors import BadInput, RunCorrupt
@@ -171,7 +173,7 @@ def read_run(folder: RunFolder) -> RunRecord:
         rounds=tuple(line for line in folder.read_metrics() if "round" in line),
         summary=folder.read_summary() if (folder.path / "summary.json").exists() else {},
         forgettings=_read_forgettings(folder, problems),
-        comparisons=tuple(map(read_json, sorted((folder.path / "compare").glob("*.json")))),
+        comparisons=tuple(map(compared.read, sorted((folder.path / "compare").glob("*.json")))),
         contributions=_read_contributions(folder, problems),
         problems=tuple(problems),
     )
@@ -181,7 +183,7 @@ def _read_forgettings(folder: RunFolder, problems: list[str]) -> tuple[Forgettin
     found = []
     for name in folder.forget_requests():
         path = folder.forget_folder(name)
-        if (path / "result.json").exists():
+        if (path / RESULT).exists():
             found.append(_read_forgetting(path))
         else:
             problems.append(f"forget/{name} holds no result: that forgetting was not finished.")
@@ -189,10 +191,7 @@ def _read_forgettings(folder: RunFolder, problems: list[str]) -> tuple[Forgettin
 
 
 def _read_forgetting(path: Path) -> Forgetting:
-    result, audit = read_json(path / "result.json"), path / "audit.json"
-    if not isinstance(result.get("request"), dict) or not isinstance(result.get("method"), str):
-        raise RunCorrupt(f"{path / 'result.json'}: damaged, expected the keys 'request' and 'method'")
-    return Forgetting(path.name, result, read_json(audit) if audit.exists() else None, read_triggered(path))
+    return Forgetting(path.name, read_result(path), read_audit(path), read_triggered(path))
 
 
 def _read_contributions(folder: RunFolder, problems: list[str]) -> Contributions | None:

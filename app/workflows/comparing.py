@@ -188,11 +188,11 @@ class _Work:
         self, opened: OpenedRun, cohort: Cohort
     ) -> tuple[dict[str, AuditedModel], dict[str, Cost]]:
         run, contest = opened.run, self.contest
-        traffic = opened.folder.read_summary()["traffic"]
+        traffic = opened.folder.read_summary().get("traffic") or {}
         stored = run.log.stored_bytes() if run.log is not None else 0
         models = {ORIGINAL: AuditedModel(run.final, run.train_seconds)}
-        sent = (traffic["bytes-up"], traffic["bytes-down"], traffic["visits"])
-        costs = {ORIGINAL: Cost(run.train_seconds, *sent, stored)}
+        up, down, visits = (traffic.get(key) for key in ("bytes-up", "bytes-down", "visits"))
+        costs = {ORIGINAL: Cost(run.train_seconds, up, down, visits, stored)}
         for method in (*contest.methods, RETRAIN):
             progress = told(self.observer, f"{method} {contest.request.name}, seed {run.seed}")
             try:

@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from app import session as sessions
-from app.answers import AUDIT, CERTIFICATE, RESULT, answer_name, read_answer
+from app.answers import AUDIT, CERTIFICATE, RESULT, answer_name, read_answer, read_result
 from app.certificates import certify
 from app.course_states import keep_states, restore_states
 from app.keys import signing_key
@@ -171,7 +171,7 @@ class OpenedRun:
     def _made(self, request: ForgetRequest, method: str) -> AuditedModel:
         path = self.folder.forget_folder(self.name_of(request, method))
         flat = self.run.layout.flatten(read_sealed(path / MODEL).tensors)
-        return AuditedModel(flat, float(files.read_json(path / RESULT)["seconds"]), path.name)
+        return AuditedModel(flat, read_result(path)["seconds"], path.name)
 
 
 def told(observer: Observer, title: str) -> Progress:

@@ -98,3 +98,10 @@ def test_nothing_is_certified_without_the_files(small: RunFolder) -> None:
     (small.path / "forget" / "client-2-subtract" / "model.safetensors").unlink()
     with pytest.raises(RunCorrupt, match=r"client-2-subtract/model\.safetensors: missing"):
         certify(small, "client-2-subtract", signing_key(small.path / "key.pem"))
+
+
+def test_nothing_is_certified_of_a_method_that_is_none(small: RunFolder) -> None:
+    path = small.path / "forget" / "client-2-subtract" / "result.json"
+    write_json(path, {**read_json(path), "method": "magic"})
+    with pytest.raises(RunCorrupt, match=r"result\.json: damaged at 'method'"):
+        certify(small, "client-2-subtract", signing_key(small.path / "key.pem"))

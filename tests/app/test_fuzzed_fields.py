@@ -18,7 +18,10 @@ import tomli_w
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, strategies as st
 
-from app.answers import CERTIFICATE, RESULT, read_answer
+from app.answers import AUDIT, CERTIFICATE, RESULT, read_answer, read_audit, read_result
+from app.certificates import certify
+from app.cli import output
+from app.cli.forgetting import _print_result
 from app.config import RunConfig
 from app.report.contents import read_run
 from app.report.page import render
@@ -27,14 +30,18 @@ from app.session import open_session, open_trained_run
 from app.verification import verify
 from app.workflows import list_runs
 from strategies.errors import LetheError
+from strategies.files import write_json
 from strategies.run_folder import SUMMARY, RunFolder
 from strategies.run_home import MARKER
 from tests.app.conftest import CLIENT_2
+from tests.app.report.run_folders import add_audit
+from tests.app.test_compared import comparison
 from tests.test_fuzzing import FUZZED
 from unlearning import certificate
 from unlearning.request import read_samples
 
 ANSWER = "client-2-subtract"
+COMPARISON = "compare/client-3.json"
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 DEEP, DIGITS, HUGE = "@deep", "@digits", "@huge"
 """Stand for what `json.dumps` does not write."""
@@ -109,6 +116,22 @@ def reported(folder: RunFolder) -> object:
     return render(read_run(folder))
 
 
+def certified(folder: RunFolder) -> object:
+    path = folder.path / "forget" / ANSWER / CERTIFICATE
+    whole = path.read_bytes()
+    certify(folder, ANSWER, KEY)
+    return path.write_bytes(whole)
+
+
+def printed(folder: RunFolder) -> object:
+    path = folder.path / "forget" / ANSWER
+    result, audit = read_result(path), read_audit(path)
+    assert audit is not None
+    output.print_json({"result": result, "audit": audit})
+    output.print_audit(audit)
+    return _print_result(folder.name, result)
+
+
 def opened(folder: RunFolder) -> object:
     return RunFolder.open(folder.path).run_id
 
@@ -120,6 +143,12 @@ READS: Mapping[str, tuple[str, Read]] = {
     "metrics, for the report": ("metrics.jsonl", reported),
     "summary, for the report": (SUMMARY, reported),
     "result, for the report": (f"forget/{ANSWER}/{RESULT}", reported),
+    "audit, for the report": (f"forget/{ANSWER}/{AUDIT}", reported),
+    "comparison, for the report": (COMPARISON, reported),
+    "result, for a certificate": (f"forget/{ANSWER}/{RESULT}", certified),
+    "audit, for a certificate": (f"forget/{ANSWER}/{AUDIT}", certified),
+    "result, for the terminal": (f"forget/{ANSWER}/{RESULT}", printed),
+    "audit, for the terminal": (f"forget/{ANSWER}/{AUDIT}", printed),
     "marker": (MARKER, opened),
     "answer": (f"forget/{ANSWER}/{RESULT}", answered),
     "samples": ("samples.json", lambda folder: read_samples(folder.path / "samples.json")),
@@ -132,6 +161,9 @@ def run(_small_run: RunFolder, memory_home: Path) -> RunFolder:
     home = memory_home / "fuzzed"
     folder = RunFolder(Path(shutil.copytree(_small_run.path, home / "small")))
     (folder.path / "samples.json").write_text('{"2": [0, 5], "ward": [1]}')
+    (folder.path / COMPARISON).parent.mkdir()
+    write_json(folder.path / COMPARISON, comparison())
+    add_audit(folder.path / "forget" / ANSWER, "subtract", CLIENT_2.to_json())
     return folder
 
 

@@ -59,6 +59,7 @@ def test_numbers_that_are_not_finite_become_null(tmp_path: Path) -> None:
         (b"\xff\xfe", "damaged, not text"),
         (b'{"a": 1', r"damaged, not JSON \(line 1\)"),
         (b"[1]", "damaged, expected a JSON object, got list"),
+        (b'{"a": ' + b"[" * 60 + b"]" * 60 + b"}", "damaged, nested more than 50 deep"),
     ],
 )
 def test_what_is_no_json_object_is_refused(tmp_path: Path, content: bytes, message: str) -> None:

@@ -221,6 +221,7 @@ def test_lines_of_the_metrics_that_are_of_no_round_are_anybodys(folder: RunFolde
         ("model", {"parameters": "many"}, "model.parameters"),
         ("log", [1], "log"),
         ("analytics", {"bins": [0]}, "analytics.counts"),
+        ("analytics", {"bins": [0], "counts": []}, "analytics"),
         ("privacy", {"unit": "client"}, "privacy.neighbours"),
         ("final", {"loss": 1e200}, "final.loss"),
         ("clients", {"a": {"label-counts": [-1]}}, "clients.a.label-counts.0"),

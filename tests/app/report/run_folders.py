@@ -103,11 +103,18 @@ def add_forgetting(
     """Add an answered request, by default that of client 1, and its audit."""
     names = request["clients"] or request["classes"] or request["samples"]
     path = folder.forget_folder(f"{request['kind']}-{'-'.join(map(str, names))}-{method}")
-    result = {"request": dict(request), "method": method, "seconds": 0.5, "notes": ["a note of the method"]}
-    write_json(path / "result.json", {**result, "traffic": {"bytes-up": 0, "bytes-down": 0, "visits": 0}})
+    result = {"request": dict(request), "method": method, "settings": {}, "seconds": 0.5}
+    result |= {"notes": ["a note of the method"], "traffic": {"bytes-up": 0, "bytes-down": 0, "visits": 0}}
+    write_json(path / "result.json", result)
     if audited:
-        figures = {"before": BEFORE, "after": AFTER, "retrain": RETRAIN}
-        audit = {"request": dict(request), "method": method, **figures, "gaps": GAPS, "disparity": 0.625}
-        audit["comparison"] = {"gaps": GAPS, "disparity": 0.625, "parameter_distance": 0.75}
-        write_json(path / "audit.json", {**audit, "notes": ["the backdoor did not take: no conclusion"]})
+        add_audit(path, method, request)
     return path
+
+
+def add_audit(path: Path, method: str, request: Mapping[str, Any] = CLIENT_1) -> None:
+    """Add the audit of an answered request to its folder."""
+    figures = {"before": BEFORE, "after": AFTER, "retrain": RETRAIN}
+    audit = {"request": dict(request), "method": method, **figures, "gaps": GAPS, "disparity": 0.625}
+    audit["comparison"] = {"gaps": GAPS, "disparity": 0.625, "parameter_distance": 0.75}
+    audit["scale"] = {"retrain-seed-1": {"disparity": 0.5, "parameter_distance": 0.25}}
+    write_json(path / "audit.json", {**audit, "notes": ["the backdoor did not take: no conclusion"]})

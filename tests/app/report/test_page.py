@@ -181,7 +181,8 @@ def test_a_hostile_name_is_only_text(tmp_path: Path) -> None:
     finish(folder, [HOSTILE, "1"], faults=[fault], notes=[HOSTILE])
     request = {"kind": "client", "clients": [HOSTILE], "classes": [], "samples": {}}
     path = add_forgetting(folder, request={**request, "clients": ["1"]})
-    write_json(path / "result.json", {"request": request, "method": HOSTILE, "notes": [HOSTILE]})
+    hostile = {"request": request, "method": HOSTILE, "notes": [HOSTILE]}
+    write_json(path / "result.json", read_json(path / "result.json") | hostile)
     html = write_report(folder).read_text(encoding="utf-8")
     page = Page(html)
     assert "<script" not in html
