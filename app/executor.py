@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -23,9 +24,11 @@ import torch
 from flwr.common.constant import APP_DIR, FAB_HASH_TRUNCATION
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.constant import TaskType
+from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.utils import get_flwr_home
+from flwr.supernode.runtime import run_clientapp as clientapp
 from flwr.supernode.runtime.run_clientapp import run_clientapp
 
 _OWN = ("app", "strategies", "unlearning")
@@ -33,6 +36,8 @@ _NEEDED = ("app.client_app", "strategies.privacy.training")
 """What a ClientApp imports, at once or when it is to train privately; their imports are what takes long."""
 _LOOK_SECONDS = 0.05
 _RETRY_SECONDS = 0.5
+_FIRST_RETRY = 0.05
+"""Seconds after which a ClientApp that asked before its message was whole asks again; doubled each time."""
 
 
 def serve(port: int, stopped: Callable[[], bool]) -> None:
@@ -97,6 +102,7 @@ def _fork(address: str, token: str, bundle: Path | None) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         forget_own_modules() if bundle is None else take_over(bundle)
+        ask_again_soon()
         run_clientapp(address, token, insecure=True, parent_pid=parent)
         status = 0
     except SystemExit as end:
@@ -105,6 +111,16 @@ def _fork(address: str, token: str, bundle: Path | None) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status if isinstance(status, int) else 1)  # The parent's ends are not to be tied up twice
+
+
+def ask_again_soon() -> None:
+    """Shorten the second that Flower waits before it asks again for what was not there yet.
+
+    A SuperNode hands out a task when it knows of a message, before it has all of it; a process that starts
+    in no time is there first.
+    """
+    pull = pull_and_inflate_object_from_tree
+    setattr(clientapp, pull.__name__, partial(pull, initial_backoff=_FIRST_RETRY))
 
 
 class OwnCode:

@@ -7,10 +7,18 @@ import sys
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import ClassVar
 
 import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
+from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectUnavailableError,
+    pull_and_inflate_object_from_tree,
+)
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.supernode.runtime import run_clientapp as clientapp
 
 from app import executor
 
@@ -162,3 +170,36 @@ def test_what_was_not_imported_yet_comes_from_the_bundle(tmp_path: Path) -> None
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout == "True the bundle's\n"
+
+
+def test_what_is_not_there_yet_is_asked_for_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Missing twice, it is there after waits of 0.05 and 0.1 s, give or take Flower's fifth."""
+    monkeypatch.setattr(TaskIdentity, "_run_id", 1)
+    monkeypatch.setattr(TaskIdentity, "_task_id", 1)
+    monkeypatch.setattr(TaskIdentity, "_node_id", 1)
+    message = Message(RecordDict({"c": ConfigRecord({"n": 1})}), 1, "train")
+    objects = {key: part.deflate() for key, part in get_all_nested_objects(message).items()}
+    misses, waits = dict.fromkeys(objects, 2), list[float]()
+
+    def pull(object_id: str) -> bytes:
+        misses[object_id] -= 1
+        if misses[object_id] >= 0:
+            raise ObjectUnavailableError(object_id)
+        return objects[object_id]
+
+    wait = Event.wait
+
+    def noted(event: Event, timeout: float | None = None) -> bool:
+        if timeout is not None and sys._getframe(1).f_code.co_name == "pull_with_retries":
+            waits.append(timeout)
+            timeout = 0.0
+        return wait(event, timeout)
+
+    monkeypatch.setattr(Event, "wait", noted)
+    monkeypatch.setattr(clientapp, "pull_and_inflate_object_from_tree", pull_and_inflate_object_from_tree)
+    executor.ask_again_soon()
+    tree = get_object_tree(message)
+    found = clientapp.pull_and_inflate_object_from_tree(tree, pull, lambda _: None, return_type=Message)
+    assert found.content == message.content
+    assert len(waits) == 2 * len(objects)
+    assert all(0.04 <= seconds <= 0.12 for seconds in waits)
