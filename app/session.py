@@ -19,7 +19,7 @@ from app.models import build_model
 from app.node import pick_device
 from strategies import one_shot, pruned_dp, wire
 from strategies.backdoor import Trigger, default_trigger, triggered_test
-from strategies.cohort import ClientInfo, Cohort
+from strategies.cohort import Cohort
 from strategies.errors import BadInput, RunCorrupt
 from strategies.evaluation import evaluate, predict_logits
 from strategies.fedmd.server import FedMD, ServerSide as FedMDSide, initial_state
@@ -27,6 +27,7 @@ from strategies.mask import flat_mask_of
 from strategies.neurons import hidden_groups
 from strategies.one_shot import OneShot, ServerSide
 from strategies.pruned_dp import Pruning
+from strategies.roll import ClientInfo
 from strategies.rounds import TrainingPlan
 from strategies.run_folder import CONFIG, RunFolder
 from strategies.settings import Scalar, split_list

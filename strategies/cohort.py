@@ -9,9 +9,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeGuard
 
-from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from torch import Tensor
 
@@ -20,30 +19,13 @@ from strategies.errors import BadInput, LetheError
 from strategies.grids import CancellingGrid
 from strategies.guard import error_line
 from strategies.mask import pack
+from strategies.roll import ClientInfo, Roll
 
 _PAUSE_SHARE = 0.01
 """Of the time since the last reply: so long is the pause between two looks."""
 _LONGEST_PAUSE = 0.5
 _CLOCK_SECONDS = 10.0
 """Twice what a node's clock may be ahead: a SuperLink that authenticates nodes refuses it from 5 s on."""
-
-
-@dataclass(frozen=True)
-class ClientInfo:
-    """What a client said about itself; where it hides its counts, it says 1 example and no labels."""
-
-    client_id: str
-    node_id: int
-    num_examples: int
-    label_counts: tuple[int, ...] = ()
-    num_partitions: int = 0
-    keep: float | None = None
-    hidden: bool = False
-
-    @property
-    def known_examples(self) -> int | None:
-        """Number of examples; None where the client does not tell."""
-        return None if self.hidden else self.num_examples
 
 
 @dataclass(frozen=True)
@@ -102,11 +84,8 @@ class _Asked:
 class _Shared:
     """What all views of one federation have in common."""
 
-    nodes: dict[int, str] = field(default_factory=dict)
-    clients: dict[str, ClientInfo] = field(default_factory=dict)
-    refused: set[int] = field(default_factory=set)
+    roll: Roll = field(default_factory=Roll)
     asked: dict[str, _Asked] = field(default_factory=dict)
-    former: dict[str, int] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     traffic: Traffic = field(default_factory=Traffic)
     turns: Counter[str] = field(default_factory=Counter)
@@ -155,20 +134,21 @@ class Cohort:
     @property
     def clients(self) -> dict[str, ClientInfo]:
         """The clients of this view by client-id, in the order of `client_sort_key`."""
-        known = (i for i in self._shared.clients if i not in self._excluded)
-        return {i: self._shared.clients[i] for i in sorted(known, key=wire.client_sort_key)}
+        everybody = self._shared.roll.clients
+        known = (i for i in everybody if i not in self._excluded)
+        return {i: everybody[i] for i in sorted(known, key=wire.client_sort_key)}
 
     @property
     def nodes(self) -> dict[str, int]:
         """The node behind each client-id of the whole federation."""
-        return {client_id: info.node_id for client_id, info in self._shared.clients.items()}
+        return {client_id: info.node_id for client_id, info in self._shared.roll.clients.items()}
 
     def recall(self, nodes: Mapping[str, int]) -> None:
         """Keep client-ids for the nodes that had them before this life of the server.
 
         While such a node is there, no other can have its client-id.
         """
-        self._shared.former.update(nodes)
+        self._shared.roll.former.update(nodes)
 
     @property
     def faults(self) -> list[Fault]:
@@ -323,44 +303,15 @@ class Cohort:
         self.cancel(given_up)
 
     def _unknown(self) -> list[int]:
-        known = self._shared.nodes.keys() | self._shared.refused
-        return [node_id for node_id in self.grid.get_node_ids() if node_id not in known]
+        return self._shared.roll.unknown(self.grid.get_node_ids())
 
     def _bind(self, reply: Reply, scope: str) -> None:
-        node_id, client_id = reply.message.metadata.src_node_id, reply.client_id
-        metrics = reply.message.content.metric_records.get(wire.METRICS, MetricRecord())
-        config = reply.message.content.config_records.get(wire.CONFIG, ConfigRecord())
-        num_examples = metrics.get(wire.NUM_EXAMPLES, 0)
-        holder = self._shared.clients.get(client_id)
-        owner = self._shared.former.get(client_id) if holder is None else holder.node_id
-        if owner is not None and owner != node_id and owner in set(self.grid.get_node_ids()):
-            self._refuse(
-                node_id,
-                client_id,
-                scope,
-                f"node {node_id} claims a client-id that node {owner} uses",
-            )
-        elif not isinstance(num_examples, int) or num_examples <= 0:
-            self._refuse(node_id, client_id, scope, str(config.get(wire.DETAIL, "it has no examples")))
-        elif num_examples > wire.MAX_EXAMPLES:
-            reason = f"it says that it has {num_examples} examples, at most {wire.MAX_EXAMPLES} are possible"
-            self._refuse(node_id, client_id, scope, reason)
-        else:
-            if holder is not None:
-                self._shared.nodes.pop(holder.node_id, None)
-            labels = metrics.get(wire.LABEL_COUNTS, [])
-            counts = tuple(n for n in labels if _is_count(n)) if isinstance(labels, list) else ()
-            told = config.get(wire.NUM_PARTITIONS, 0)
-            partitions = told if _is_count(told) else 0
-            self._shared.nodes[node_id] = client_id
-            keep, hidden = _share(config.get(wire.KEEP)), bool(config.get(wire.HIDDEN, False))
-            self._shared.clients[client_id] = ClientInfo(
-                client_id, node_id, num_examples, counts, partitions, keep, hidden
-            )
-
-    def _refuse(self, node_id: int, client_id: str, scope: str, reason: str) -> None:
-        self._shared.refused.add(node_id)
-        self.add_fault(client_id, scope, reason)
+        message, present = reply.message, self.grid.get_node_ids()
+        reason = self._shared.roll.enter(
+            message.metadata.src_node_id, reply.client_id, message.content, present
+        )
+        if reason:
+            self.add_fault(reply.client_id, scope, reason)
 
     def ask(
         self,
@@ -472,23 +423,14 @@ class Cohort:
             return None
         self._shared.traffic.bytes_up += wire.records_bytes(message.content)
         claimed = wire.client_id_in(message.content)
-        bound = self._shared.nodes.get(node_id)
+        bound = self._shared.roll.nodes.get(node_id)
         if claimed is None or (bound is not None and claimed != bound):
             self.add_fault(self._name(node_id), scope, f"claims client-id '{claimed}', which is not its own")
             return None
         return Reply(claimed, message)
 
     def _name(self, node_id: int) -> str:
-        return self._shared.nodes.get(node_id, f"node {node_id}")
-
-
-def _is_count(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and value >= 0
-
-
-def _share(value: object) -> float | None:
-    """Return a share in (0, 1] that a client told; None if it told none that can be used."""
-    return float(value) if isinstance(value, int | float) and 0 < value <= 1 else None
+        return self._shared.roll.nodes.get(node_id, f"node {node_id}")
 
 
 def _total_bytes(messages: Sequence[Message]) -> int:

@@ -4,15 +4,14 @@ import heapq
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import httpx
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-if TYPE_CHECKING:
-    from strategies.cohort import ClientInfo
+from strategies.roll import ClientInfo
 
 _Found = TypeVar("_Found")
 _RETRY_SECONDS = 60.0
@@ -101,7 +100,7 @@ class CohortGrid(GridWrapper):
         Node id -> client-id, in the clients' order.
     """
 
-    def __init__(self, grid: Grid, clients: Mapping[str, "ClientInfo"]) -> None:
+    def __init__(self, grid: Grid, clients: Mapping[str, ClientInfo]) -> None:
         super().__init__(grid)
         self.names = {info.node_id: info.client_id for info in clients.values()}
 

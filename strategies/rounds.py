@@ -19,7 +19,7 @@ from strategies import one_shot, strategy_state, wire
 from strategies.aggregation import fraction_bits
 from strategies.asynchronous.flights import Flights
 from strategies.choosing import HeardStrategy
-from strategies.cohort import ClientInfo, Cohort, Fault, Reply, Traffic
+from strategies.cohort import Cohort, Fault, Reply, Traffic
 from strategies.compression.server import CompressedStrategy, Copies
 from strategies.compression.settings import CompressionSettings
 from strategies.dropping import Drop, DroppingStrategy
@@ -30,6 +30,7 @@ from strategies.privacy.server import ServerPrivacy
 from strategies.privacy.settings import PrivacySettings
 from strategies.pruned_dp import PrunedStrategy, Pruning, restored
 from strategies.registry import lookup
+from strategies.roll import ClientInfo
 from strategies.secagg.training import Federation, SecureSettings, SecureStrategy
 from strategies.selection import Asked, ask_clients
 from strategies.settings import SelectionSettings, StrategySettings

@@ -21,9 +21,10 @@ from torch import Tensor
 from strategies import wire
 from strategies.choosing import Candidates, HeardStrategy, choose
 from strategies.clock import Clock
-from strategies.cohort import ClientInfo, Cohort
+from strategies.cohort import Cohort
 from strategies.grids import CohortGrid
 from strategies.guard import Reference
+from strategies.roll import ClientInfo
 from strategies.seeds import derive_seed
 from strategies.selection import require_enough
 from strategies.settings import SelectionSettings, StrategySettings

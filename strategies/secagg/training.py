@@ -25,10 +25,11 @@ from torch import Tensor
 
 from strategies import wire
 from strategies.aggregation import MAX_ABS_UPDATE, fixed_point, largest_entry
-from strategies.cohort import ClientInfo, Cohort, Reply
+from strategies.cohort import Cohort, Reply
 from strategies.errors import LetheError
 from strategies.grids import CohortGrid
 from strategies.guard import CheckedReply, Reference, SummedUpdate
+from strategies.roll import ClientInfo
 from strategies.secagg.masking import Vector
 from strategies.secagg.server import Content, SecureSum
 from strategies.wrapper import StrategyWrapper

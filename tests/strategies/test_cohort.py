@@ -124,6 +124,16 @@ def test_a_node_without_examples_is_refused_with_its_reason() -> None:
     assert cohort.faults == [Fault("b", "connect", "no such file: scans.npz")]
 
 
+def test_a_node_that_is_refused_always_has_a_reason() -> None:
+    """Also where it says that there is none."""
+
+    def empty(message: Message) -> Message:
+        return wire.reply_to(message, "b", {wire.NUM_EXAMPLES: 0}, config={wire.DETAIL: ""})
+
+    cohort = connected(FakeGrid(two_clients() | {2: empty}))
+    assert cohort.faults == [Fault("b", "connect", "it has no examples")]
+
+
 def test_a_node_that_joins_later_is_asked() -> None:
     """`refresh` asks only the new one."""
     grid = FakeGrid(two_clients())

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from strategies import wire
 from strategies.backdoor import Trigger
-from strategies.cohort import ClientInfo, Cohort, Fault, Reply
+from strategies.cohort import Cohort, Fault, Reply
 from strategies.examples import Examples
+from strategies.roll import ClientInfo
 from strategies.rounds import TrainingPlan
 from strategies.settings import SelectionSettings, StrategySettings, TrainSettings
 from unlearning.evidence import answer_question

@@ -14,10 +14,11 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor, nn
 
 from strategies import wire
-from strategies.cohort import ClientInfo, Cohort
+from strategies.cohort import Cohort
 from strategies.dropping import Drop
 from strategies.errors import LetheError
 from strategies.fedavg import FedAvg
+from strategies.roll import ClientInfo
 from strategies.rounds import Build, RoundResult, Start, train
 from strategies.settings import Scalar, SelectionSettings, Settings
 from strategies.wrapper import StrategyWrapper
