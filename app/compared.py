@@ -2,13 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from app import wording
-from app.answer_documents import Comparison
 from app.wording import COLUMNS, MISSING, capital, subject
-from strategies.run_documents import read_checked
 
 Figures = Mapping[str, Mapping[str, float | None]]
 """Mean and standard deviation of every figure of a model."""
@@ -39,17 +36,6 @@ class Table:
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Return a comparison, from its file.
-
-    Raises
-    ------
-    RunCorrupt
-        If it is damaged.
-    """
-    return read_checked(path, Comparison)
 
 
 def mean_of(figures: Figures, key: str) -> float | None:

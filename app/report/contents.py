@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app import compared
+from app.answer_documents import Comparison
 from app.answers import RESULT, read_audit, read_result
 from app.config import read_toml
 from app.report.triggered import TriggeredImage, read_triggered
 from strategies.errors import BadInput, RunCorrupt
 from strategies.files import read_json
+from strategies.run_documents import read_checked
 from strategies.run_folder import RunFolder
 from strategies.settings import Scalar, split_list
 from strategies.update_log import UpdateLog
@@ -173,7 +174,9 @@ def read_run(folder: RunFolder) -> RunRecord:
         rounds=tuple(line for line in folder.read_metrics() if "round" in line),
         summary=folder.read_summary() if (folder.path / "summary.json").exists() else {},
         forgettings=_read_forgettings(folder, problems),
-        comparisons=tuple(map(compared.read, sorted((folder.path / "compare").glob("*.json")))),
+        comparisons=tuple(
+            read_checked(path, Comparison) for path in sorted((folder.path / "compare").glob("*.json"))
+        ),
         contributions=_read_contributions(folder, problems),
         problems=tuple(problems),
     )

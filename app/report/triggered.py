@@ -101,9 +101,13 @@ def _decoded(arrays: Mapping[str, npt.NDArray[np.generic]], path: Path) -> tuple
     pixels, labels = arrays.get(_PIXELS), arrays.get(_LABELS)
     if pixels is None or labels is None or not _are_images(pixels):
         raise RunCorrupt(
-            f"{path}: damaged, expected '{_PIXELS}' of 3 or 4 dimensions and '{_LABELS}'; pixels are finite "
+            f"{path}: damaged, expected '{_PIXELS}' of 3 or 4 dimensions and '{_LABELS}'; pixels are "
             "floats, n×height×width, or with 1 or 3 channels before the height"
         )
+    with np.errstate(over="ignore"):
+        floats = pixels.astype(np.float32)
+    if not np.isfinite(floats).all():
+        raise RunCorrupt(f"{path}: damaged, '{_PIXELS}' are not finite or too large for float32")
     predictions = {n.removeprefix(_PREDICTION): v for n, v in arrays.items() if n.startswith(_PREDICTION)}
     if not all(_are_classes(values, len(pixels)) for values in (labels, *predictions.values())):
         raise RunCorrupt(
@@ -111,7 +115,7 @@ def _decoded(arrays: Mapping[str, npt.NDArray[np.generic]], path: Path) -> tuple
         )
     return tuple(
         TriggeredImage(
-            pixels[i].astype(np.float32),
+            floats[i],
             int(labels[i]),
             {model: int(values[i]) for model, values in predictions.items()},
         )
@@ -121,7 +125,7 @@ def _decoded(arrays: Mapping[str, npt.NDArray[np.generic]], path: Path) -> tuple
 
 def _are_images(pixels: npt.NDArray[np.generic]) -> bool:
     known = pixels.ndim == 3 or (pixels.ndim == 4 and pixels.shape[1] in _CHANNELS)
-    return known and pixels.dtype.kind == "f" and pixels.size > 0 and bool(np.isfinite(pixels).all())
+    return known and pixels.dtype.kind == "f" and pixels.size > 0
 
 
 def _are_classes(values: npt.NDArray[np.generic], count: int) -> bool:

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from app import compared
+from app.answer_documents import Comparison
 from app.answers import read_audit, read_result
 from strategies.errors import RunCorrupt
 from strategies.files import read_json, write_json
+from strategies.run_documents import read_checked
 from tests.app.report.run_folders import add_forgetting, new_run
 from tests.app.test_compared import comparison
 
@@ -93,6 +94,6 @@ def test_what_is_wrong_in_an_audit_is_named(tmp_path: Path, key: str, value: Any
 def test_what_is_wrong_in_a_comparison_is_named(tmp_path: Path, key: str, value: Any) -> None:
     path = tmp_path / "client-3.json"
     write_json(path, comparison())
-    assert compared.read(path) == comparison()
+    assert read_checked(path, Comparison) == comparison()
     with_value(path, key, value)
-    refused(lambda: compared.read(path), path, key)
+    refused(lambda: read_checked(path, Comparison), path, key)

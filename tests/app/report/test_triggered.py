@@ -64,3 +64,11 @@ def test_a_missing_array_is_damage(tmp_path: Path) -> None:
     np.savez(tmp_path / TRIGGERED, pixels=np.zeros((2, 4, 4)))
     with pytest.raises(RunCorrupt, match="expected 'pixels' of 3 or 4 dimensions and 'true-labels'"):
         read_triggered(tmp_path)
+
+
+@pytest.mark.parametrize("value", [1e300, np.inf, np.nan])
+def test_pixels_that_no_float32_holds_are_damage(tmp_path: Path, value: float) -> None:
+    arrays = {"pixels": np.full((2, 4, 4), value), "true-labels": np.zeros(2, np.int64)}
+    np.savez(tmp_path / TRIGGERED, **arrays)
+    with pytest.raises(RunCorrupt, match="'pixels' are not finite or too large for float32"):
+        read_triggered(tmp_path)
