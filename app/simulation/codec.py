@@ -33,6 +33,8 @@ def load(data: bytes) -> RecordDict:
         return recorddict_from_proto(ProtoRecordDict.FromString(data))
     except DecodeError as error:
         raise ValueError(str(error)) from error
+    except AttributeError as error:  # Of Flower, which asks what type a value is that has none
+        raise ValueError("a record holds a value that has no type") from error
 
 
 def as_flat(record: RecordType) -> FlatRecord | None:
