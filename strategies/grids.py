@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, TypeVar, runtime_checkable
 
 import httpx
-from flwr.app import Message, RecordDict
+from flwr.app import Error, Message, Metadata, RecordDict
+from flwr.app.message import make_message
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
 
 from strategies.roll import ClientInfo
 
@@ -201,8 +204,12 @@ class SteadyGrid(GridWrapper):
         error: Exception | None = None
         try:
             messages = _retried(lambda: list(self._grid.pull_messages([message_id])))
-        except Exception as raised:  # noqa: BLE001 (the caller of the next look is told)
+        except (RecursionError, NotImplementedError) as raised:
+            messages = [_unreadable(message_id, raised)]
+        except (httpx.HTTPError, OSError, RuntimeError) as raised:
             error = raised
+        except Exception as raised:  # noqa: BLE001 (what a client sends must not end a run, whatever it is)
+            messages = [_unreadable(message_id, raised)]
         with self._lock:
             self._under_way.discard(message_id)
             if message_id in self._abandoned:
@@ -211,6 +218,23 @@ class SteadyGrid(GridWrapper):
                 self._errors.append(error)
             elif messages:
                 self._arrived[message_id] = messages
+
+
+def _unreadable(message_id: str, error: Exception) -> Message:
+    """Return an error in place of a reply of which Flower can make no records."""
+    told = Metadata(
+        run_id=TaskIdentity.run_id,
+        message_id="",
+        src_node_id=TaskIdentity.node_id,
+        dst_node_id=TaskIdentity.node_id,
+        message_type="system",
+        group_id="",
+        ttl=0.0,
+        reply_to_message_id=message_id,
+        created_at=time.time(),
+    )
+    reason = f"the reply cannot be read: {type(error).__name__}: {error}"
+    return make_message(metadata=told, error=Error(code=ErrorCode.UNKNOWN, reason=reason))
 
 
 def _retried(call: Callable[[], _Found]) -> _Found:

@@ -132,6 +132,30 @@ def test_an_error_of_the_grid_behind_it_is_raised() -> None:
         pulled(grid, ids, bool)
 
 
+@pytest.mark.parametrize("error", [ValueError("no JSON"), AttributeError("'NoneType'"), RecursionError()])
+def test_a_reply_that_flower_cannot_read_is_its_sender_s_fault(error: Exception) -> None:
+    """Flower decodes a reply before anybody can look at it; what it stumbles over must not end the run."""
+
+    class Stumbling(Broken):
+        def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+            found = super().pull_messages(message_ids)
+            if any(message.metadata.src_node_id == 2 for message in found) and self.stumbles:
+                raise error
+            return found
+
+        stumbles = False
+
+    behind = Stumbling(federation(3).answers)
+    cohort = Cohort(SteadyGrid(behind, PATIENCE), timeout=30.0, poll_seconds=0.001)
+    cohort.connect(3)
+    behind.stumbles = True
+    heard = sorted(reply.client_id for reply in cohort.ask(wire.EVALUATE, RecordDict(), scope="round 1"))
+    assert heard == ["c1", "c3"]
+    (fault,) = cohort.faults
+    assert fault.client_id == "c2"
+    assert f"the reply cannot be read: {type(error).__name__}" in fault.reason
+
+
 class Busy(FakeGrid):
     """Answers every call twice with an error of HTTP before it does what it is asked."""
 
