@@ -163,6 +163,9 @@ class CodedGD(EvaluatingStrategy):
                 _logger.warning("client %s did not send a coded gradient", update.client_id)
                 continue
             counts = update.metrics[CODED_EXAMPLES], update.metrics[PART_EXAMPLES]
+            if not all(abs(count) <= wire.MAX_EXAMPLES for count in counts):  # False for what is no number
+                _logger.warning("client %s claims an impossible number of examples", update.client_id)
+                continue
             coded[update.client_id] = (update.delta.double(), *counts)
         names = sorted(coded, key=wire.client_sort_key)
         found = decoding(np.array([self._rows[i] for i in names])) if names else None
@@ -173,6 +176,9 @@ class CodedGD(EvaluatingStrategy):
             step += gradient * (float(weight) * count)
             examples += float(weight) * coded_examples
         flat = (self._flat.double() + step / examples).float()
+        if not (examples > 0 and flat.isfinite().all()):
+            _logger.warning("the sum of the gradients cannot be decoded to a model")
+            return None, None
         return wire.FlatRecord(flat, self._layout), MetricRecord({DECODED: float(len(names))})
 
     def summary(self) -> None:

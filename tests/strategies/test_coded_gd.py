@@ -1,6 +1,6 @@
 """strategies/coded_gd.py: a step of full-batch gradient descent, whoever does not answer."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import combinations
 
 import pytest
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from strategies import coded_gd, wire
-from strategies.coded_gd import CODED_EXAMPLES, DECODED, CodedGD, coded_gradient
+from strategies.coded_gd import CODED_EXAMPLES, DECODED, PART_EXAMPLES, CodedGD, coded_gradient
 from strategies.cohort import Cohort
 from strategies.errors import LetheError
 from strategies.examples import Examples
@@ -126,22 +126,43 @@ def test_a_client_that_cannot_read_others_data_says_so() -> None:
         coded_gd.train_client(job)
 
 
-def test_an_answer_that_is_not_coded_is_not_used() -> None:
-    """Client 1 leaves out what decodes the number of examples: the others make up for it."""
+def with_figures(figures: Mapping[str, float], drop: Iterable[str] = ()) -> Tensor:
+    """Return the model after a step in which client 1 changes or leaves out figures of its answer."""
     good = coding("1", 1)
 
-    def plain(message: Message) -> Message | None:
+    def changed(message: Message) -> Message | None:
         reply = good(message)
         if reply is not None and message.metadata.message_type == wire.TRAIN:
-            del reply.content.metric_records[wire.METRICS][CODED_EXAMPLES]
+            reply.content.metric_records[wire.METRICS].update(figures)
+            for name in drop:
+                del reply.content.metric_records[wire.METRICS][name]
         return reply
 
-    grid = FakeGrid({i + 1: plain if i == 1 else coding(str(i), 1) for i in range(4)})
+    grid = FakeGrid({i + 1: changed if i == 1 else coding(str(i), 1) for i in range(4)})
     cohort = Cohort(grid, timeout=1.0)
     cohort.connect(4)
     plan = TrainingPlan(StrategySettings(name="coded-gd"), SelectionSettings(), 1, 0)
     arrays = train(plan, cohort, Start(wire.record_of(model().state_dict())))
-    torch.testing.assert_close(flat(wire.state_of(arrays)), descended(), atol=1e-6, rtol=1e-5)
+    return flat(wire.state_of(arrays))
+
+
+def test_an_answer_that_is_not_coded_is_not_used() -> None:
+    """Client 1 leaves out what decodes the number of examples: the others make up for it."""
+    torch.testing.assert_close(with_figures({}, [CODED_EXAMPLES]), descended(), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", [CODED_EXAMPLES, PART_EXAMPLES])
+@pytest.mark.parametrize("value", [1e300, -1e300, 2.0**40])
+def test_an_answer_with_impossible_figures_is_not_used(name: str, value: float) -> None:
+    """A sum with them would have no number in it: the others make up for it."""
+    torch.testing.assert_close(with_figures({name: value}), descended(), atol=1e-6, rtol=1e-5)
+
+
+def test_a_sum_that_cannot_be_decoded_leaves_the_model_as_it_is() -> None:
+    """Figures that are possible, but make the number of all examples negative."""
+    assert with_figures({CODED_EXAMPLES: -(2.0**31)}).isfinite().all()
+    found = [with_figures({CODED_EXAMPLES: sign * 2.0**31}) for sign in (-1, 1)]
+    assert any(each.equal(flat(model().state_dict())) for each in found)
 
 
 def test_unchecked_replies_are_refused() -> None:
