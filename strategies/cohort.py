@@ -253,15 +253,16 @@ class Cohort:
         unknown = self._unknown()
         self._give_up(i for i, asked in self._asked.items() if asked.node_id not in unknown)
         first = self._ask_who(unknown, scope)
-        deadline = time.monotonic() + self.timeout
+        began = time.monotonic()
         replies: list[Reply] = []
         while self._asked:
-            in_time = time.monotonic() < deadline
+            waited = time.monotonic() - began
+            in_time = waited < self.timeout
             arrived = self._who_answered(replies, scope)
             if not first & {asked.node_id for asked in self._asked.values()} or not (arrived or in_time):
                 break
             if not arrived:
-                time.sleep(self.poll_seconds)
+                self._pause(waited)
         for asked in self._asked.values():
             if asked.node_id in first:
                 self.add_fault(self._name(asked.node_id), scope, f"no answer in {self.timeout:g} s")

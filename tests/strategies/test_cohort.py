@@ -342,3 +342,7 @@ def test_looks_become_rarer_the_longer_nothing_comes(monkeypatch: pytest.MonkeyP
     assert pauses == sorted(pauses)
     assert pauses[-1] == 0.5
     assert len(pauses) < 2000
+    pauses.clear()
+    Cohort(FakeGrid({1: lambda message: None}), timeout=600.0).refresh("round 1")
+    assert pauses[-1] == 0.5
+    assert len(pauses) < 2000
