@@ -21,6 +21,7 @@ from app.settings import AttackSettings, DataSettings, ModelSettings, RequestSet
 from strategies.analytics.settings import AnalyticsSettings
 from strategies.compression.settings import CompressionSettings
 from strategies.errors import BadInput
+from strategies.files import text_of
 from strategies.privacy.settings import PrivacySettings
 from strategies.settings import (
     LogSettings,
@@ -178,7 +179,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         If the file cannot be read or is not TOML.
     """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(text_of(path.read_bytes()))
     except OSError as error:
         raise BadInput(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

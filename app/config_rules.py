@@ -23,19 +23,25 @@ def _likeness(first: str, second: str) -> float:
 
 
 def nearest_key(given: str, known: Iterable[str]) -> str | None:
-    """Return the known key that was probably meant, or None when no name after the dot is alike.
+    """Return the known key that was probably meant, or None when no name in its section is alike.
+
+    A section that is misspelt is put right first. Without a section, all of them are looked through.
 
     >>> nearest_key("train.epochs", ["train.local-epochs", "train.momentum", "forget.epochs"])
     'train.local-epochs'
+    >>> nearest_key("model.epochs", ["model.hidden", "forget.epochs"]) is None
+    True
     """
     section, _, name = given.rpartition(".")
-    scores: dict[str, float] = {}
-    for key in known:
-        known_section, _, known_name = key.partition(".")
-        alike = _likeness(known_name, name)
-        if alike >= _ALIKE:
-            scores[key] = alike + _likeness(known_section, section)
-    return max(scores, key=lambda key: scores[key], default=None)
+    parted = [key.partition(".") for key in known]
+    meant = difflib.get_close_matches(section, {part[0] for part in parted}, n=1, cutoff=_ALIKE)
+    scores = {
+        f"{known_section}.{known_name}": _likeness(known_name, name)
+        for known_section, _, known_name in parted
+        if not section or [known_section] == meant
+    }
+    best = max(scores, key=lambda key: scores[key], default=None)
+    return best if best is not None and scores[best] >= _ALIKE else None
 
 
 _FEDMD = (

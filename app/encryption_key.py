@@ -28,8 +28,8 @@ def require_library() -> None:
     """
     if not is_available():
         raise BadInput(
-            f'privacy.encryption: given "ckks", which needs TenSEAL: pip install "lethe[{EXTRA}]"; '
-            'allowed without it "none"'
+            f"privacy.encryption: given \"ckks\", which needs TenSEAL: pip install -e '.[{EXTRA}]' in the "
+            'checkout; allowed without it "none"'
         )
 
 

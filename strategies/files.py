@@ -5,6 +5,7 @@ folder is forced as well, so that the rename survives a power loss. A process ki
 temporary file, which the next write of the same target replaces.
 """
 
+import codecs
 import errno
 import json
 import math
@@ -98,6 +99,23 @@ def read_text(path: Path) -> str:
         return read_bytes(path).decode()
     except UnicodeDecodeError:
         raise RunCorrupt(f"{path}: damaged, not text") from None
+
+
+def text_of(content: bytes) -> str:
+    r"""Return what somebody's editor wrote: UTF-8, or UTF-16 with its mark; a mark at the start is left out.
+
+    Raises
+    ------
+    UnicodeDecodeError
+        If it is neither.
+
+    Examples
+    --------
+    >>> text_of(b"\xef\xbb\xbfrun.seed = 1"), text_of("é".encode("utf-16"))
+    ('run.seed = 1', 'é')
+    """
+    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if utf16 else "utf-8-sig")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -76,6 +76,31 @@ def test_every_requirement_is_pinned_within_its_range() -> None:
         assert pins[canonicalize_name(requirement.name)] in requirement.specifier, requirement
 
 
+_FOREIGN = re.compile(
+    r"\b(pipx?|uvx?|conda|poetry)\b[^|\n#]*[ ][\"']?le[t]he(?![\w./-])|\ble[t]he\[", re.IGNORECASE
+)
+"""A command that would install the package of that name from an index, which is somebody else's."""
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["pip install {0}", "uv pip install -q {0}", 'pip install "{0}[ckks]"', "pipx install {0}==1", "uvx {0}"],
+)
+def test_a_command_that_installs_somebody_elses_package_is_found(text: str) -> None:
+    assert _FOREIGN.search(text.format("le" + "the"))
+
+
+def test_no_text_names_somebody_elses_package() -> None:
+    """Until the project has a name of its own on an index, every text names the checkout."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    found = []
+    for name in filter(None, listed.decode().split("\0")):
+        if (ROOT / name).is_file():
+            text = (ROOT / name).read_bytes().decode("utf-8", errors="ignore")
+            found += [f"{name}: {match[0]}" for match in _FOREIGN.finditer(text)]
+    assert not found
+
+
 # the bundle
 
 

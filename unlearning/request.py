@@ -9,6 +9,7 @@ from typing import Any, Literal
 from strategies import wire
 from strategies.dropping import Drop
 from strategies.errors import BadInput
+from strategies.files import text_of
 
 _LONGEST_NAME = 48
 
@@ -126,7 +127,7 @@ def read_samples(path: Path) -> dict[str, tuple[int, ...]]:
         If the file is missing or of another form.
     """
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(text_of(path.read_bytes()))
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:

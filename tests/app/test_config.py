@@ -292,6 +292,11 @@ def test_an_unknown_key_is_refused_in_one_line(key: str, value: Any) -> None:
     [
         ("train.local-step", 1, "train.local-step: unknown key, given 1; did you mean 'train.local-steps'?"),
         (
+            "model.initial",
+            "a",
+            'model.initial: unknown key, given "a"; known keys: model.name, model.width, model.hidden',
+        ),
+        (
             "train.local_steps",
             1,
             "train.local_steps: unknown key, given 1; did you mean 'train.local-steps'?",
@@ -370,6 +375,14 @@ def test_a_file_that_is_no_run_config(tmp_path: Path, content: bytes, complaint:
     path.write_bytes(content)
     with pytest.raises(BadInput, match=re.escape(complaint)):
         RunConfig.from_toml(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_file_is_read_as_any_editor_saves_it(tmp_path: Path, encoding: str) -> None:
+    """Windows' own editors put a mark before the text and end lines with two characters."""
+    path = tmp_path / "config.toml"
+    path.write_bytes('[run]\r\nseed = 3\r\nname = "a"\r\n'.encode(encoding))
+    assert RunConfig.from_toml(path).run.seed == 3
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

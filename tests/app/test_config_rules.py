@@ -275,6 +275,9 @@ IDLE = [
         ("trian.batch-size", "train.batch-size"),
         ("batch-size", "train.batch-size"),
         ("train.lr", None),
+        ("model.initial", None),
+        ("model.interval", None),
+        ("optim.batch-size", None),
         ("", None),
     ],
 )

@@ -122,7 +122,7 @@ def test_without_the_library_it_is_said_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.encryption_key.find_spec", lambda name: None)
-    with pytest.raises(BadInput, match=r'pip install "lethe\[ckks\]"'):
+    with pytest.raises(BadInput, match=r"pip install -e '\.\[ckks\]' in the checkout"):
         train(encrypted(tmp_path))
 
 

@@ -85,6 +85,14 @@ def test_samples_file(tmp_path: Path) -> None:
     assert read_samples(path) == {"3": (1, 2), "hospital-a": (0,)}
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_samples_file_is_read_as_any_editor_saves_it(tmp_path: Path, encoding: str) -> None:
+    """Windows' own editors put a mark before the text."""
+    path = tmp_path / "samples.json"
+    path.write_bytes('{"klinik-ä": [0]}\r\n'.encode(encoding))
+    assert read_samples(path) == {"klinik-ä": (0,)}
+
+
 @pytest.mark.parametrize(
     "text", ["[1, 2]", '{"3": 1}', '{"3": [1.5]}', '{"3": [-1]}', '{"3": [true]}', '{"3": "12"}', "{"]
 )
