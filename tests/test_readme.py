@@ -62,7 +62,7 @@ def stop_processes_of(home: Path) -> None:
 def run(command: str, user: Mapping[str, str], folder: Path = ROOT) -> str:
     """Run a command as the user and return what it printed."""
     done = subprocess.run(
-        command, shell=True, cwd=folder, env=user, capture_output=True, text=True, timeout=300, check=False
+        command, shell=True, cwd=folder, env=user, capture_output=True, text=True, timeout=1800, check=False
     )
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     return done.stdout + done.stderr

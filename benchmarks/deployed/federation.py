@@ -169,7 +169,7 @@ class Federation(Processes):
         if warm and executor not in self.processes:
             self.begin(executor, "lethe", "executor", "--port", str(port))
 
-    def run(self, config: Mapping[str, Scalar], name: str = "run", timeout: float = 300.0) -> str:
+    def run(self, config: Mapping[str, Scalar], name: str = "run", timeout: float = 1800.0) -> str:
         """Run the app to its end; return what it logged.
 
         Raises

@@ -17,7 +17,7 @@ from typing import IO, Self
 from strategies.errors import LetheError
 
 ROOT = Path(__file__).resolve().parents[2]
-READY_SECONDS = 60.0
+READY_SECONDS = 900.0
 _LOOK_SECONDS = 0.05
 _QUIET = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
@@ -109,7 +109,7 @@ class Processes:
         self.processes[name] = process
         return process
 
-    def finish(self, name: str, timeout: float = 300.0) -> int:
+    def finish(self, name: str, timeout: float = 1800.0) -> int:
         """Wait for a process to end; return its exit status.
 
         Raises

@@ -42,7 +42,7 @@ def test_the_bundle_s_code_is_used_and_not_what_was_imported_before(tmp_path: Pa
     (package / "client_app.py").write_text('BUNDLE = "the bundle\'s"\n')
     code = _TAKEN.format(folder=str(tmp_path))
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=900
     )
     assert done.stdout == "the bundle's\n"
 
@@ -167,7 +167,7 @@ def test_what_was_not_imported_yet_comes_from_the_bundle(tmp_path: Path) -> None
     (package / "new.py").write_text('BUNDLE = "the bundle\'s"\n')
     code = _KEPT.format(folder=str(tmp_path))
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=900
     )
     assert done.stdout == "True the bundle's\n"
 

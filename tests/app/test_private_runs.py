@@ -101,14 +101,14 @@ def killed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     lethe = str(Path(sys.executable).with_name("lethe"))
     sets = [word for key in keys for word in ("--set", key)]
     process = subprocess.Popen([lethe, "train", *sets], env=environment, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 900
     while not (folder / "waiting").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     (folder / "killed").touch()
     command = [lethe, "train", "--resume", str(folder / "cut")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr
     return folder
 

@@ -97,7 +97,7 @@ def test_a_program_ahead_takes_notes_and_is_the_program(tmp_path: Path) -> None:
     environment = put_ahead(tmp_path)
     program = tmp_path / "programs" / "flower-supernode"
     done = subprocess.run(
-        [program, "--help"], env=environment, capture_output=True, text=True, check=True, timeout=60
+        [program, "--help"], env=environment, capture_output=True, text=True, check=True, timeout=900
     )
     assert "--isolation" in done.stdout
 

@@ -23,13 +23,20 @@ SMALL: dict[str, Scalar] = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the tests of this folder to `make check`: their federations are real processes that wait."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.check)
+
+
 def home(federation: Federation) -> dict[str, Scalar]:
     """Return the keys that put runs and their key into the federation's folder."""
     key = federation.folder / "certificate" / "certificate.pem"
     return {"run.home": str(federation.runs), "run.certificate-key": str(key)}
 
 
-def until(reached: Callable[[], bool], federation: Federation, name: str, seconds: float = 400.0) -> None:
+def until(reached: Callable[[], bool], federation: Federation, name: str, seconds: float = 1800.0) -> None:
     """Wait for something that a run is to do; show its log if it does not."""
     deadline = time.monotonic() + seconds
     while not reached():

@@ -114,7 +114,7 @@ def checkpoint_until_killed(path: Path) -> None:
 
 def _until_killed(last: int) -> Iterator[int]:
     """Count on from a number, for a minute at most, should whoever was to kill this be killed before."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 900
     return takewhile(lambda _: time.monotonic() < end, count(last + 1))
 
 

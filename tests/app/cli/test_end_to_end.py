@@ -18,7 +18,7 @@ SMALL = [
 
 def lethe(*arguments: str) -> tuple[dict[str, Any], str]:
     command = [str(Path(sys.executable).parent / "lethe"), *arguments, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1800)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert isinstance(document, dict)

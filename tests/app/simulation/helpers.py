@@ -29,7 +29,7 @@ def messages(
 def ask(
     grid: LocalGrid, kind: str, content: RecordDict | None = None, nodes: Sequence[int] = ()
 ) -> list[Message]:
-    return grid.send_and_receive(messages(grid, kind, content, nodes), timeout=60)
+    return grid.send_and_receive(messages(grid, kind, content, nodes), timeout=900)
 
 
 def received(reply: Message) -> wire.State:

@@ -132,7 +132,7 @@ def test_create_message_is_the_constructor(grid: LocalGrid) -> None:
 def test_flowers_own_strategy_runs_over_it(grid: LocalGrid) -> None:
     """FedAvg weighs client i, which adds i, by 1 + i: one round adds Σ i(1+i) / Σ (1+i) = 70 / 21."""
     strategy = FedAvg(fraction_train=1.0, fraction_evaluate=1.0, min_available_nodes=CLIENTS)
-    result = strategy.start(grid, ArrayRecord(STATE), num_rounds=2, timeout=60)
+    result = strategy.start(grid, ArrayRecord(STATE), num_rounds=2, timeout=900)
     expected = {name: tensor + 2 * 70 / 21 for name, tensor in STATE.items()}
     torch.testing.assert_close(result.arrays.to_torch_state_dict(), expected)
     assert result.evaluate_metrics_clientapp[2]["loss"] == pytest.approx(0.5)

@@ -142,7 +142,7 @@ def test_a_script_that_never_closes_leaves_nothing_and_prints_only_its_own() -> 
         f"grid = LocalGrid({APP!r}, {{}}, 2, 1)\n"
         "print(len(grid.send_and_receive([Message(RecordDict(), n, 'query.print') for n in (1, 2)])))\n"
     )
-    out, err = script(text).communicate(timeout=120)
+    out, err = script(text).communicate(timeout=900)
     assert (out, err) == ("2\n", "printed by a client\n" * 2)
 
 
