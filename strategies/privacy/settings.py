@@ -51,7 +51,8 @@ class PrivacySettings(Settings):
     secure_aggregation
         Whether the server gets only the sum of the clients' updates (see `strategies.secagg`); neutral false.
     threshold
-        Share of a round's clients that must stay to the end for the sum to be had, above 0.5 and at most 1.
+        Share of a round's clients that must stay to the end for the sum to be had, above 2/3 and at most 1;
+        of n never fewer than ⌊2n/3⌋ + 1 (see `strategies.secagg.protocol.needed`).
     max_examples
         Examples that a client weighs at most under secure aggregation, at least 1; one with more is refused.
     """
@@ -69,7 +70,7 @@ class PrivacySettings(Settings):
     encryption: Literal["none", "ckks"] = "none"
     encryption_key: str = "~/.lethe/keys/ckks.key"
     secure_aggregation: bool = False
-    threshold: float = Field(default=0.67, gt=0.5, le=1)
+    threshold: float = 0.67
     max_examples: int = Field(default=65536, ge=1)
 
     @property
@@ -105,6 +106,13 @@ class PrivacySettings(Settings):
     def _noise_in_range(cls, value: float) -> float:
         if value < 0 and value != -1:
             raise ValueError("a number >= 0, or -1 to solve it from the budget")
+        return value
+
+    @field_validator("threshold")
+    @classmethod
+    def _threshold_in_range(cls, value: float) -> float:
+        if not 2 / 3 < value <= 1:
+            raise ValueError("a number > 2/3 and <= 1: of n clients at least ⌊2n/3⌋ + 1 must stay")
         return value
 
     @field_validator("budgets")

@@ -484,7 +484,7 @@ def test_compression_goes_with_privacy_where_it_works_on_what_is_private_already
         ({"selection.method": "oort"}, "their own loss or size"),
         ({"selection.over-selection": 1.5}, "clients that are left out count as lost"),
         ({"selection.speeds": "equal"}, "the clock needs each client's number of examples"),
-        ({"privacy.threshold": 0.5}, "privacy.threshold: given 0.5, allowed a number > 0.5 and <= 1"),
+        ({"privacy.threshold": 0.66}, "privacy.threshold: given 0.66, allowed a number > 2/3 and <= 1"),
     ],
 )
 def test_what_secure_aggregation_does_not_go_with(flat: dict[str, Scalar], message: str) -> None:

@@ -1,5 +1,6 @@
 """Both halves of a secure sum together."""
 
+import re
 from itertools import chain, combinations
 from typing import Any
 
@@ -35,15 +36,15 @@ def test_worked_by_hand() -> None:
 
 @pytest.mark.parametrize("lost_after_sharing", subsets(NAMES), ids=lambda s: "+".join(sorted(s)) or "none")
 def test_every_set_of_losses(lost_after_sharing: set[str]) -> None:
-    """Of five, three must stay: exact for every set lost before, and every set lost after, the vector."""
+    """Of five, four must stay: exact for every set lost before, and every set lost after, the vector."""
     rest = [i for i in NAMES if i not in lost_after_sharing]
     for lost_later in subsets(rest):
         world = World(FIVE, silent={MASKED: lost_after_sharing, wire.SECAGG_UNMASK: lost_later})
         total = world.run()
-        if len(rest) - len(lost_later) < 3:
+        if len(rest) - len(lost_later) < 4:
             assert total is None
             assert world.faults[-1][0] == "all"
-            assert "3 needed" in world.faults[-1][1]
+            assert "4 needed" in world.faults[-1][1]
         else:
             assert total is not None
             assert np.array_equal(total, world.expected())
@@ -55,7 +56,7 @@ def test_losses_before_sharing(kind: str) -> None:
     for lost in subsets(NAMES):
         world = World(FIVE, silent={kind: lost})
         total = world.run()
-        assert (total is None) == (len(lost) > 2)
+        assert (total is None) == (len(lost) > 1)
         assert total is None or np.array_equal(total, world.expected())
 
 
@@ -63,6 +64,35 @@ def test_the_threshold_by_hand() -> None:
     """0.67 · 5 = 3.35 → 4; never fewer than two."""
     assert [needed(0.67, n) for n in (1, 2, 3, 5, 6)] == [2, 2, 3, 4, 5]
     assert needed(1.0, 7) == 7
+
+
+def test_a_server_that_tells_clients_different_stories_has_too_few_shares() -> None:
+    """n clients open at most n(n − t) shares of keys, one client's masks in a sum of t need t(t − 1)."""
+    for count in range(2, 200):
+        least = needed(0.5, count)
+        assert least == count * 2 // 3 + 1
+        assert least * (least - 1) > count * (count - least)
+
+
+def test_two_of_three_would_uncover_a_client_and_are_refused_by_it() -> None:
+    """At t = 2 of n = 3 as at t = 4 of n = 6: t(t − 1) ≤ n(n − t). The client asks for more by itself."""
+
+    def lower(kind: str, client_id: str, told: dict[str, Any]) -> None:
+        if kind == wire.SECAGG_SHARES:
+            told[protocol.THRESHOLD] = 2 * len(told[protocol.NUMBERS]) // 3
+
+    for count, asked in ((3, "2 of 3 clients must stay, but this one asks for 3"), (6, "4 of 6 .* for 5")):
+        world = World(vectors(count), threshold=0.5, tamper=lower)
+        assert world.run() is None
+        refusals = [why for client_id, why in world.faults if client_id != "all"]
+        assert len(refusals) == count
+        assert all(re.search(asked, why) for why in refusals)
+
+
+def test_three_clients_bear_no_loss() -> None:
+    world = World(vectors(3), silent={MASKED: {"c2"}})
+    assert world.run() is None
+    assert world.faults == [("all", "secure sum: 2 of 3 clients sent a vector, 3 needed")]
 
 
 def test_one_client_alone_is_not_summed() -> None:
@@ -102,7 +132,7 @@ def unmask(world: World, client_id: str, survivors: list[int], dropped: list[int
     ("survivors", "dropped", "complaint"),
     [
         ([1, 2, 3, 4, 5], [5], "both shares of client number 5"),
-        ([1, 2], [3, 4, 5], "2 clients are left, but 3 must be"),
+        ([1, 2], [3, 4, 5], "2 clients are left, but 4 must be"),
         ([1, 2, 3, 4], [], "others than those who took part"),
         ([1, 2, 3, 4, 5], [6], "others than those who took part"),
         ([2, 1, 3, 4, 5], [], "twice, or is not in order"),
@@ -138,11 +168,11 @@ def test_a_client_masks_one_vector_per_sum() -> None:
 def test_a_client_refuses_a_threshold_below_its_own() -> None:
     def lower(kind: str, client_id: str, told: dict[str, Any]) -> None:
         if kind == wire.SECAGG_SHARES and client_id == "c1":
-            told[protocol.THRESHOLD] = 2
+            told[protocol.THRESHOLD] = 3
 
     world = World(FIVE, tamper=lower)
     total = world.run()
-    assert ("c1", "refused: 2 of 5 clients must stay, but this one asks for 3") in world.faults
+    assert ("c1", "refused: 3 of 5 clients must stay, but this one asks for 4") in world.faults
     assert total is not None
     assert np.array_equal(total, world.expected())
     assert "c1" not in world.sent
@@ -174,7 +204,7 @@ def test_a_ciphertext_that_was_changed_is_named() -> None:
     assert world.secure.suspects == {"c3"}
 
 
-@pytest.mark.parametrize("lost", [set(), {"c4"}])
+@pytest.mark.parametrize("lost", [set(), {"c6"}])
 def test_a_share_that_was_changed_is_named(lost: set[str]) -> None:
     """Whether it is of a survivor's seed or of a lost one's key."""
 
@@ -182,11 +212,11 @@ def test_a_share_that_was_changed_is_named(lost: set[str]) -> None:
         if kind == wire.SECAGG_UNMASK and client_id == "c2":
             entries[protocol.OPENED][-1] = bytes(33)
 
-    world = World(FIVE, silent={MASKED: lost}, spoil=flip)
+    world = World(vectors(7), silent={MASKED: lost}, spoil=flip)
     total = world.run()
     assert total is not None
     assert np.array_equal(total, world.expected())
-    assert world.faults == [("c2", "its share of client c4 is not the one that was dealt")]
+    assert world.faults == [("c2", "its share of client c6 is not the one that was dealt")]
 
 
 def test_who_deals_shares_of_something_else_is_named_and_there_is_no_sum() -> None:
@@ -246,7 +276,7 @@ def test_a_stolen_key_is_refused() -> None:
 
 
 def test_a_message_of_no_sum() -> None:
-    half = SecureClient(ConfigRecord({}), RecordDict(), 0.6)
+    half = SecureClient(ConfigRecord({}), RecordDict(), 0.67)
     with pytest.raises(Refused, match="belongs to no secure sum"):
         half.keys()
 

@@ -24,7 +24,7 @@ from strategies.secagg.training import client_vector, summed
 from strategies.settings import SelectionSettings, StrategySettings
 from tests.strategies.fakes import Answer, FakeGrid, flat_record, node_answer, raises
 
-SECURE = PrivacySettings(secure_aggregation=True, threshold=0.6, max_examples=100)
+SECURE = PrivacySettings(secure_aggregation=True, threshold=0.67, max_examples=100)
 PLAN = TrainingPlan(StrategySettings(), SelectionSettings(), rounds=3, seed=0, privacy=SECURE)
 BOUND = 4.0 * 100 * 5
 RATES = (0.1, 0.2, 0.3, 0.4, 0.5)
@@ -40,7 +40,7 @@ def secure_answer(client_id: str, weight: int, rate: float, clip: float | None =
 
     def answer(message: Message) -> Message:
         kind, config = message.metadata.message_type, message.content.config_records[wire.CONFIG]
-        half = SecureClient(config, state, 0.6)
+        half = SecureClient(config, state, 0.67)
         if kind == wire.DESCRIBE:
             return wire.reply_to(message, client_id, {wire.NUM_EXAMPLES: 1}, config={wire.HIDDEN: True})
         try:
@@ -132,7 +132,7 @@ def test_central_privacy_adds_the_same_noise_to_the_masked_sum() -> None:
     central = PrivacySettings(
         unit="client-central", noise_multiplier=0.5, clip_norm=0.3, delta=0.01, randomness="seeded"
     )
-    secure = central.model_copy(update={"secure_aggregation": True, "threshold": 0.6})
+    secure = central.model_copy(update={"secure_aggregation": True, "threshold": 0.67})
     bound = 4.0 * 5
     plain, _, _ = run(plain_clients(), replace(plain_plan(central), build=lambda plan, _: FedAvg(bound)))
     masked, rounds, _ = run(secure_clients(0.3, 1), replace(PLAN, privacy=secure))
@@ -167,7 +167,7 @@ def test_below_the_threshold_the_model_stays_and_the_run_goes_on() -> None:
     assert [r.accepted for r in rounds] == [()] * 3
     reasons = [f.reason for f in cohort.faults if f.client_id == "all" and f.scope == "round 1"]
     assert reasons == [
-        "secure sum: 2 of 5 clients shared their keys, 3 needed",
+        "secure sum: 2 of 5 clients shared their keys, 4 needed",
         "no usable reply: the model is kept as it was",
     ]
 

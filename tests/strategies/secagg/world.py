@@ -42,7 +42,7 @@ class World:
     """
 
     plain: dict[str, Vector]
-    threshold: float = 0.6
+    threshold: float = 0.67
     silent: dict[str, set[str]] = field(default_factory=dict)
     spoil: Spoil = lambda kind, client_id, entries: None
     tamper: Spoil = lambda kind, client_id, entries: None
