@@ -13,7 +13,7 @@ from app.conditions import Condition, is_number, lacks_public_data, only, refuse
 from app.secure_rules import check_encrypted, check_secure
 from app.strategy_rules import STRATEGY_CONDITIONS, check_strategy
 from strategies.errors import BadInput
-from strategies.settings import ASYNCHRONOUS, FLWR_PREFIX, Scalar
+from strategies.settings import ASYNCHRONOUS, FLWR_PREFIX, Scalar, split_list
 
 _ALIKE = 0.6  # what difflib takes for a close match
 
@@ -225,7 +225,7 @@ def check_contradictions(flat: Mapping[str, Scalar], defaults: Mapping[str, Scal
         _check_pruned(flat)
     if flat["strategy.name"] == "fedbuff":
         _check_buffer(int(flat["strategy.buffer-size"]), int(flat["data.clients"]))
-    _check_cohort(int(flat["selection.min-clients"]), int(flat["data.clients"]))
+    _check_cohort(flat)
 
 
 def _check_sections(flat: Mapping[str, Scalar]) -> None:
@@ -351,10 +351,20 @@ def _check_buffer(size: int, clients: int) -> None:
         )
 
 
-def _check_cohort(min_clients: int, clients: int) -> None:
-    if 0 < clients < min_clients:
+def _check_cohort(flat: Mapping[str, Scalar]) -> None:
+    """Refuse more clients than there are; how many there are is not known where ``data.clients`` is 0."""
+    min_clients, clients = int(flat["selection.min-clients"]), int(flat["data.clients"])
+    left_out = split_list(str(flat["data.without"]))
+    if not clients:
+        return
+    if len(left_out) >= clients:
+        given = shown(flat["data.without"])
+        raise BadInput(f"data.without: given {given}, which leaves no client of {clients}")
+    if clients - len(left_out) < min_clients:
+        less = f" less {len(left_out)} of data.without" if left_out else ""
         raise BadInput(
-            f"selection.min-clients: given {min_clients}, allowed at most data.clients, which is {clients}"
+            f"selection.min-clients: given {min_clients}, allowed at most data.clients, which is "
+            f"{clients}{less}"
         )
 
 

@@ -163,5 +163,7 @@ def _own_test(path: str) -> Examples | None:
 
 
 def _pooled(node: Node) -> Examples:
-    """Return the examples of all clients, as they have them."""
-    return Examples.concat(of_client(node, str(i)) for i in range(node.config.data.clients))
+    """Return the examples of all clients that take part, as they have them."""
+    left_out = node.config.data.left_out
+    everybody = map(str, range(node.config.data.clients))
+    return Examples.concat(of_client(node, i) for i in everybody if i not in left_out)

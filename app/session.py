@@ -212,8 +212,19 @@ class Session:
             if self.finished and grid is not None:
                 cohort.client_config[wire.RUN_CONFIG] = json.dumps(told_to_clients(self.config))
             cohort.recall(self.nodes)
+            cohort = cohort.without(self.config.data.left_out)
             cohort.connect(self.config.selection.min_clients if min_clients is None else min_clients)
+            self._check_left_out(cohort, everybody_is_there=grid is None)
             yield cohort
+
+    def _check_left_out(self, cohort: Cohort, *, everybody_is_there: bool) -> None:
+        """Refuse to leave out a client that no partition belongs to; over a network it may come later."""
+        unknown = [i for i in self.config.data.left_out if i not in cohort.nodes]
+        if unknown and everybody_is_there:
+            raise BadInput(
+                f"data.without: no client '{unknown[0]}'; known clients: "
+                f"{', '.join(sorted(cohort.nodes, key=wire.client_sort_key))}"
+            )
 
     @contextmanager
     def _grid(self, grid: Grid | None) -> Iterator[Grid]:

@@ -102,6 +102,8 @@ class DataSettings(Settings):
         ``pathological``: classes per client, at least 1.
     per_class
         Training examples of each class that a client keeps of its partition, at least 0; neutral 0: all.
+    without
+        Client-ids, separated by commas, that take no part in the partition of all; neutral empty: none.
     public
         The server's own data: a share in [0, 1) of the training data, held out before partitioning, or the
         name of a data set; neutral ``0``: none.
@@ -133,6 +135,7 @@ class DataSettings(Settings):
     shards_per_client: int = Field(default=2, ge=1)
     classes_per_client: int = Field(default=2, ge=1)
     per_class: int = Field(default=0, ge=0)
+    without: str = ""
     public: str = "0.1"
     public_classes: str = ""
     public_labels: Literal["none", "own", "shared"] = "none"
@@ -163,9 +166,20 @@ class DataSettings(Settings):
         """Data set that ``public`` names, or None when it is a share."""
         return self.public if _number(self.public) is None else None
 
-    @field_validator("classes", "public_classes", mode="before")
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """``without``, parsed."""
+        return split_list(self.without)
+
+    @field_validator("without")
     @classmethod
-    def _classes_may_be_one_number(cls, value: object) -> object:
+    def _without_parses(cls, value: str) -> str:
+        split_list(value)
+        return value
+
+    @field_validator("classes", "public_classes", "without", mode="before")
+    @classmethod
+    def _may_be_one_number(cls, value: object) -> object:
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
     @field_validator("classes", "public_classes")

@@ -262,7 +262,7 @@ class FederatedWork:
         plan = replace(
             run.plan.in_rounds,
             rounds=before + count,
-            selection=selection or _feasible(run.plan.selection, cohort),
+            selection=selection or feasible(run.plan.selection, cohort),
             federated_evaluation=False,
             drop=self.job.drop if drop is None else drop,
         )
@@ -279,7 +279,7 @@ class FederatedWork:
         self.advance(result.metrics)
 
 
-def _feasible(selection: SelectionSettings, cohort: Cohort) -> SelectionSettings:
+def feasible(selection: SelectionSettings, cohort: Cohort) -> SelectionSettings:
     """Return the selection with no more clients than can be there without the forgotten ones."""
     fewest = max(1, min(selection.min_clients, len(cohort.clients)))
     return selection.model_copy(update={"min_clients": fewest})

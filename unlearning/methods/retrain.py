@@ -13,12 +13,14 @@ from flwr.serverapp.strategy import Strategy
 from strategies import personal, wire
 from strategies.rounds import RoundResult, Start, train
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
+from unlearning.methods.federated import feasible
 
 
 def retrained(job: ForgetJob) -> Outcome:
     """Return the model that the run would have given without the forgotten data."""
     run = job.run
-    plan = replace(run.plan, drop=job.drop)
+    remaining = job.remaining()
+    plan = replace(run.plan, drop=job.drop, selection=feasible(run.plan.selection, remaining))
     figures: dict[str, float] = {}
 
     def report(result: RoundResult, _: Strategy) -> None:
@@ -26,7 +28,7 @@ def retrained(job: ForgetJob) -> Outcome:
         figures.update({key: result.metrics[key] for key in personal.FIGURES if key in result.metrics})
 
     start = Start(wire.FlatRecord(run.initial, run.layout))
-    arrays = train(plan, job.remaining(), start, on_round=report)
+    arrays = train(plan, remaining, start, on_round=report)
     return Outcome(wire.flat_of(arrays, run.layout).clone(), details={"rounds": plan.rounds, **figures})
 
 
