@@ -35,7 +35,7 @@ from strategies.update_log import UpdateLog
 from unlearning.run import TrainedRun
 
 DEFAULT_CLIENTS = 10
-"""Clients of a run in one process whose config does not say how many."""
+"""Clients of a run in one process whose config does not say how many; `Session.of` puts it in."""
 CLIENT_APP = "app.client_app:app"
 PREPARE = "app.node:prepare"
 _OF_THE_JOB = ("run", "request")
@@ -69,8 +69,29 @@ class Session:
     began: float = field(default_factory=time.monotonic)
 
     @staticmethod
-    def of(config: RunConfig) -> "Session":
-        """Load what the server holds.
+    def of(config: RunConfig, grid: Grid | None = None) -> "Session":
+        """Load what the server holds for a run to be.
+
+        Parameters
+        ----------
+        config
+            The run config. Where the clients start in this process tree and it does not say how many, there
+            are `DEFAULT_CLIENTS`.
+        grid
+            Flower's; None: the clients start in this process tree.
+
+        Raises
+        ------
+        BadInput
+            If the data, the device or the attack cannot be had.
+        """
+        if grid is None and not config.data.clients:
+            config = config.with_overrides([f"data.clients={DEFAULT_CLIENTS}"])
+        return Session.load(config)
+
+    @staticmethod
+    def load(config: RunConfig) -> "Session":
+        """Load what the server holds, for a config that is complete.
 
         Raises
         ------
@@ -235,11 +256,21 @@ class Session:
             yield local
 
     def local_grid(self) -> Any:
-        """Return a grid of this run's clients in this process tree; a context manager."""
+        """Return a grid of this run's clients in this process tree; a context manager.
+
+        Raises
+        ------
+        BadInput
+            If the config has no number of clients: those of the run are elsewhere, in a deployment.
+        """
         from app.simulation import LocalGrid
 
-        run_config = self.config.to_flat()
-        clients = self.config.data.clients or DEFAULT_CLIENTS
+        run_config, clients = self.config.to_flat(), self.config.data.clients
+        if not clients:
+            raise BadInput(
+                "data.clients: 0, so the run's clients are those of a deployment, and only there can they be "
+                "asked (flwr run, with run.workflow)"
+            )
         return LocalGrid(CLIENT_APP, run_config, clients, workers=self.config.run.workers, prepare=PREPARE)
 
 
@@ -283,7 +314,7 @@ def open_session(folder: RunFolder, overrides: Sequence[str] = ()) -> Session:
     BadInput
         If a key or its value is refused.
     """
-    session = Session.of(RunConfig.resolve(folder.path / CONFIG, overrides))
+    session = Session.load(RunConfig.resolve(folder.path / CONFIG, overrides))
     session.finished, session.run_id, session.nodes = True, folder.run_id, folder.read_nodes()
     return session
 

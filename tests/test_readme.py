@@ -1,36 +1,85 @@
-"""The README's commands, run as they stand there, by a user with a fresh home."""
+"""The README's commands, each in a process of its own, in the README's order, by a user with a fresh home.
+
+A test is a command. Later ones work on what earlier ones left, as they do for a reader.
+"""
 
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from app.cli.looking import METHOD_COLUMNS
 from benchmarks.deployed.processes import free_port
 from strategies.seeds import numpy_generator
 from unlearning.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-MNIST = ROOT.parent / "shared" / "data"
+DATA = ROOT.parent / "shared" / "data"
+_LONGEST = 1800
+"""Seconds after which a command hangs, however busy the machine is."""
 
 
-def commands(section: str) -> list[str]:
-    """Return the shell commands below a heading, continuation lines joined, without comments."""
-    text = README.split(f"### {section}\n", 1)[1].split("\n### ", 1)[0].split("\n## ", 1)[0]
-    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ")
+def commands() -> list[str]:
+    """Return the README's shell commands in order, continuation lines joined, without comments."""
+    blocks = "\n".join(re.findall(r"^```sh\n(.*?)^```", README, re.DOTALL | re.MULTILINE)).replace(
+        "\\\n", " "
+    )
     lines = [re.sub(r"\s+#.*", "", line).strip() for line in blocks.splitlines()]
-    return [line for line in lines if line]
+    return [re.sub(r"\s+", " ", line) for line in lines if line]
+
+
+COMMANDS = commands()
+LEFT_OUT = {
+    "make test": "runs all the other tests",
+    ". .venv/bin/activate": "changes a shell, and so puts first on the PATH what is first there already",
+    "export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1": "changes a shell; here it is set anyway",
+    "flower-supernode": "needs other machines; tests/deployed/test_documented_steps.py walks docs/deploy.md",
+}
+"""Beginnings of commands that are not run here, and why."""
+REPLACED = {
+    "make demo": ("make demo", "lethe demo"),  # The environment is there
+    "lethe train --set data.name=mnist": (  # The data as well: nothing is downloaded here
+        "--set data.root=/data --set data.download=true",
+        f"--set data.root={DATA} --set run.rounds=1 --set data.train-limit=400 --set data.test-limit=100",
+    ),
+}
+"""Beginnings of commands of which a part is replaced: the part, and what stands in its place."""
+PRINTED = {
+    "make demo": "report: {home}/.lethe/runs/",
+    "lethe forget first --client 3 --audit": "retrained",
+    "lethe report first": "{home}/.lethe/runs/first/report.html",
+    "lethe runs": "first",
+    "lethe forget first --client 3 --purge": "client 3 purged from log",
+    "lethe verify": "client 3 of run first was forgotten by fast-distill",
+    "flwr run . --stream --run-config \"run.name='virtual'": "run folder: {home}/.lethe/runs/virtual",
+    "lethe forget virtual": "client 3 of run virtual, forgotten by fast-distill",
+    "flwr run . --stream --run-config \"run.workflow='forget'": "run folder: {home}/.lethe/runs/virtual",
+    "lethe analytics": "histogram of label over 10 clients",
+    "lethe diagnose": "label divergence",
+}
+"""Beginnings of commands, and what is then printed."""
+
+
+@dataclass(frozen=True)
+class User:
+    """Somebody who follows the README: where their home and their own data are, and what their shell sets."""
+
+    home: Path
+    folder: Path
+    environment: dict[str, str]
 
 
 @pytest.fixture(scope="module")
-def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
-    """Return the environment of a user with an empty home, and stop the SuperLink that `flwr run` leaves."""
-    home = tmp_path_factory.mktemp("home")
+def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
+    """Return a user with an empty home and data of their own; stop the SuperLink that `flwr run` leaves."""
+    home, folder = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("work")
     path = f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
     environment = {
         **os.environ,
@@ -44,8 +93,30 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "RAY_DISABLE_IMPORT_WARNING": "1",
     }
-    yield environment
+    write_table(folder / "patients.npz")
+    write_images(folder / "scans")
+    yield User(home, folder, environment)
     stop_processes_of(home)
+
+
+def write_table(path: Path) -> None:
+    """Write a table with labels, as the README's example reads it."""
+    rng = numpy_generator(0, "readme")
+    table = {"x": rng.normal(size=(300, 6)).astype(np.float32), "y": rng.integers(0, 3, 300)}
+    train = {f"{key}_train": values[:240] for key, values in table.items()}
+    test = {f"{key}_test": values[240:] for key, values in table.items()}
+    np.savez(path, allow_pickle=False, **train, **test)
+
+
+def write_images(folder: Path) -> None:
+    """Write images in a folder for each class, as the README's example reads them."""
+    rng = numpy_generator(0, "readme", "images")
+    for part, count in (("train", 30), ("test", 6)):
+        for label in ("healthy", "ill"):
+            place = folder / part / label
+            place.mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(rng.integers(0, 255, (16, 16), dtype=np.uint8)).save(place / f"{i}.png")
 
 
 def stop_processes_of(home: Path) -> None:
@@ -59,70 +130,59 @@ def stop_processes_of(home: Path) -> None:
             os.kill(int(entry.name), 9)
 
 
-def run(command: str, user: Mapping[str, str], folder: Path = ROOT) -> str:
-    """Run a command as the user and return what it printed."""
+def beginning(command: str, known: dict[str, object]) -> str | None:
+    """Return the longest of the known beginnings that a command has."""
+    return max((key for key in known if command.startswith(key)), key=len, default=None)
+
+
+@pytest.mark.check
+@pytest.mark.parametrize("command", [c for c in COMMANDS if beginning(c, {**LEFT_OUT}) is None])
+def test_the_command_does_what_the_readme_says(user: User, command: str) -> None:
+    line = command
+    if (key := beginning(command, {**REPLACED})) is not None:
+        old, new = REPLACED[key]
+        assert old in line
+        line = line.replace(old, new)
+        if str(DATA) in line and not DATA.is_dir():
+            pytest.skip("the shared copy of MNIST is not here")
+    folder = ROOT if line.startswith("flwr run .") else user.folder
     done = subprocess.run(
-        command, shell=True, cwd=folder, env=user, capture_output=True, text=True, timeout=1800, check=False
+        line,
+        shell=True,
+        cwd=folder,
+        env=user.environment,
+        capture_output=True,
+        text=True,
+        timeout=_LONGEST,
+        check=False,
     )
-    assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-    return done.stdout + done.stderr
+    assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    if (key := beginning(command, {**PRINTED})) is not None:
+        assert PRINTED[key].format(home=user.home) in done.stdout + done.stderr
 
 
-def test_in_one_process(user: Mapping[str, str]) -> None:
-    """Train, forget with an audit, report, list."""
-    lines = commands("In one process")
-    assert lines[0] == ". .venv/bin/activate"
-    printed = [run(line, user) for line in lines[1:]]
-    assert len(printed) == 4
-    assert "retrained" in printed[1]
-    assert (Path(user["HOME"]) / ".lethe/runs/first/report.html").exists()
-    assert "first" in printed[3]
+def test_what_is_said_of_single_commands_is_said_of_commands_that_are_there() -> None:
+    named = {*LEFT_OUT, *REPLACED, *PRINTED}
+    assert {key for key in named if any(command.startswith(key) for command in COMMANDS)} == named
 
 
-def test_with_flwr_run(user: Mapping[str, str]) -> None:
-    """Flower's own simulation leaves a run folder that `lethe forget` works on; its path is printed."""
-    lines = [line for line in commands("With `flwr run`") if not line.startswith("export")]
-    assert [line.split()[0] for line in lines] == ["flwr", "lethe"]
-    printed = run(lines[0], user)
-    assert f"run folder: {user['HOME']}/.lethe/runs/virtual" in printed
-    run(lines[1], user)
-    assert (
-        Path(user["HOME"]) / ".lethe/runs/virtual/forget/client-3-fast-distill/model.safetensors"
-    ).exists()
+def test_every_command_of_the_readme_is_found() -> None:
+    """A command in a block of another kind would be missed: none begins a line elsewhere."""
+    shell = r"^ *(lethe|flwr|make|flower-supernode) [a-z.-]"
+    everywhere = re.findall(shell, README, re.MULTILINE)
+    blocks = re.findall(shell, "\n".join(COMMANDS), re.MULTILINE)
+    assert sorted(everywhere) == sorted(blocks)
 
 
-def test_with_your_own_data(user: Mapping[str, str], tmp_path: Path) -> None:
-    """A table in an npz file, and folders of images."""
-    rng = numpy_generator(0, "readme")
-    table = {"x": rng.normal(size=(300, 6)).astype(np.float32), "y": rng.integers(0, 3, 300)}
-    arrays = {f"{k}_train": v[:240] for k, v in table.items()} | {
-        f"{k}_test": v[240:] for k, v in table.items()
-    }
-    np.savez(tmp_path / "patients.npz", allow_pickle=False, **arrays)
-    for part, count in (("train", 30), ("test", 6)):
-        for label in ("healthy", "ill"):
-            folder = tmp_path / "scans" / part / label
-            folder.mkdir(parents=True)
-            for i in range(count):
-                Image.fromarray(rng.integers(0, 255, (16, 16), dtype=np.uint8)).save(folder / f"{i}.png")
-    lines = commands("With your own data")
-    assert len(lines) == 3
-    for line in lines[:2]:
-        run(f"{line} --set run.rounds=2", user, tmp_path)
-
-
-@pytest.mark.skipif(not MNIST.is_dir(), reason="the shared copy of MNIST is not here")
-def test_a_named_data_set(user: Mapping[str, str]) -> None:
-    """The third line, with the data at hand instead of a download."""
-    line = commands("With your own data")[2]
-    assert line == "lethe train --set data.name=mnist --set data.root=/data --set data.download=true"
-    line = line.replace("/data", str(MNIST), 1).replace("data.download=true", "data.download=false")
-    run(f"{line} --set run.rounds=1 --set data.train-limit=400 --set data.test-limit=100", user)
-
-
-def test_the_table_of_methods_is_complete() -> None:
-    """One row for each method, with the requests that it serves."""
-    rows = dict(re.findall(r"^\| `([a-z0-9-]+)` \| ([^|]*) \|", README, re.MULTILINE))
-    assert {name: rows.get(name) for name in METHODS} == {
-        name: ", ".join(sorted(method.serves)) for name, method in METHODS.items()
-    }
+def test_the_table_of_methods_is_the_one_that_lethe_prints() -> None:
+    table = README.partition("\n## Methods\n")[2].partition("\n\n`")[0]
+    head, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in table.strip().splitlines()
+        if line[:1] == "|"
+    ]
+    assert tuple(head) == METHOD_COLUMNS
+    assert rows == [
+        [f"`{m.name}`", ", ".join(sorted(m.serves)), m.summary, m.guarantee, m.source]
+        for m in METHODS.values()
+    ]

@@ -23,7 +23,7 @@ from app.version import version
 
 app = typer.Typer(
     help="Federated learning that can forget: train, forget, audit, report.",
-    add_completion=False,
+    suggest_commands=False,  # click suggests them already
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -32,9 +32,10 @@ def compare(  # noqa: PLR0913, PLR0917  # a parameter per option
     verbose: options.Verbose = False,
 ) -> None:
     """Compare methods on one request, over several seeds, with retraining as the reference."""
+    home, others = options.split_home(overrides, home)
     folder = options.open_run(run, home)
     request = options.read_request(client, label, samples)
-    chosen = [*(overrides or ()), *options.pruning(prune, sparsity)]
+    chosen = [*others, *options.pruning(prune, sparsity)]
     config = resolved(folder, chosen, ("forget", "audit"))
     from app import workflows
     from app.report import write_report

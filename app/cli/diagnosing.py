@@ -28,10 +28,11 @@ def diagnose(
     verbose: options.Verbose = False,
 ) -> None:
     """Say how unlike the clients are, in labels, gradients, drift, sizes and speeds, and what helps."""
-    if run and (config is not None or overrides):
+    home, others = options.split_home(overrides, home)
+    if run and (config is not None or others):
         raise BadInput("diagnose: a run has its config; leave out --config and --set, or the run")
     folder = options.open_run(run, home) if run else None
-    resolved = RunConfig.resolve(config if folder is None else folder.path / "config.toml", overrides or [])
+    resolved = RunConfig.resolve(config if folder is None else folder.path / "config.toml", others)
     from app.report.diagnosis import figure, render_diagnosis
     from app.workflows import diagnosing
     from strategies.files import write_text

@@ -41,9 +41,10 @@ def forget(  # noqa: PLR0913, PLR0917  # a parameter per option
     verbose: options.Verbose = False,
 ) -> None:
     """Remove clients, classes or examples from a run's model; the run itself is not altered."""
+    home, others = options.split_home(overrides, home)
     folder = options.open_run(run, home)
     request = options.read_request(client, label, samples)
-    chosen = [*(overrides or ()), *([f"forget.method={method}"] if method else [])]
+    chosen = [*others, *([f"forget.method={method}"] if method else [])]
     chosen += options.pruning(prune, sparsity)
     config = resolved(folder, chosen, ("forget", "audit") if audit else ("forget",))
     from app import workflows
@@ -77,9 +78,10 @@ def audit(  # noqa: PLR0913, PLR0917  # a parameter per option
     verbose: options.Verbose = False,
 ) -> None:
     """Measure how complete a forgetting is, against a model retrained without the data."""
+    home, others = options.split_home(overrides, home)
     folder = options.open_run(run, home)
     request = options.read_request(client, label, samples)
-    config = resolved(folder, overrides or [], ("audit",))
+    config = resolved(folder, others, ("audit",))
     methods = list(dict.fromkeys(method or _methods_used(folder, request, after)))
     from app import workflows
     from app.answers import answer_name, read_audit

@@ -18,11 +18,18 @@ if TYPE_CHECKING:
 
 Benchmark = Callable[..., Mapping[str, Any]]
 """An entry of ``benchmarks.BENCHMARKS``: measures, tells how far it is, and returns what `json` can write."""
+METHOD_COLUMNS = ("method", "requests", "what it does", "guarantee", "source")
+"""Headings of the table of methods, here and in the README."""
 
 
-def report(run: options.Run, home: options.Home = None, json: options.Json = False) -> None:
+def report(
+    run: options.Run,
+    overrides: options.HomeOverride = None,
+    home: options.Home = None,
+    json: options.Json = False,
+) -> None:
     """Write a run's report anew and print where it lies."""
-    folder = options.open_run(run, home)
+    folder = options.open_run(run, options.only_home("report", overrides, home))
     from app.report import write_report
 
     path = write_report(folder)
@@ -32,9 +39,11 @@ def report(run: options.Run, home: options.Home = None, json: options.Json = Fal
         output.print_line(str(path))
 
 
-def runs(home: options.Home = None, json: options.Json = False) -> None:
+def runs(
+    overrides: options.HomeOverride = None, home: options.Home = None, json: options.Json = False
+) -> None:
     """List the runs under a home."""
-    place = options.home_path(home)
+    place = options.home_path(options.only_home("runs", overrides, home))
     from app import workflows
 
     found = workflows.list_runs(place)
@@ -48,11 +57,16 @@ def runs(home: options.Home = None, json: options.Json = False) -> None:
         output.print_table(columns, rows, right=("rounds", "accuracy", "seconds"))
 
 
-def methods(json: options.Json = False) -> None:
-    """List the forgetting methods: what each serves, needs, costs and promises."""
+def methods(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A method, to be told all of it.")] = "",
+    json: options.Json = False,
+) -> None:
+    """List the forgetting methods: what each serves, does and promises, and where it comes from."""
     from unlearning.methods import METHODS
     from unlearning.settings import ForgetSettings
 
+    if name and name not in METHODS:
+        raise BadInput(f"unknown method '{name}'; known methods: {', '.join(METHODS)}")
     found = [
         {
             "name": method.name,
@@ -61,18 +75,30 @@ def methods(json: options.Json = False) -> None:
             "needs": _needs(method.needs(ForgetSettings())),
             "cost": method.cost,
             "guarantee": method.guarantee,
+            "source": method.source,
         }
         for method in METHODS.values()
+        if name in {"", method.name}
     ]
     if json:
         output.print_json({"methods": found})
-        return
-    for method in found:
-        output.print_line(f"{method['name']}: {method['summary']}")
-        for key in ("serves", "needs", "cost", "guarantee"):
-            value = method[key]
-            words = value if isinstance(value, str) else wording.listed(value) or "nothing"
-            output.print_line(f"    {key + ':':<11}{words}")
+    elif name:
+        _print_method(found[0])
+    else:
+        output.print_table(METHOD_COLUMNS, [_method_row(method) for method in found])
+
+
+def _method_row(method: Mapping[str, Any]) -> list[str]:
+    served = ", ".join(method["serves"])
+    return [method["name"], served, method["summary"], method["guarantee"], method["source"]]
+
+
+def _print_method(method: Mapping[str, Any]) -> None:
+    output.print_line(f"{method['name']}: {method['summary']}")
+    for key in ("serves", "needs", "cost", "guarantee", "source"):
+        value = method[key]
+        words = value if isinstance(value, str) else wording.listed(value) or "nothing"
+        output.print_line(f"    {key + ':':<11}{words}")
 
 
 def bench(

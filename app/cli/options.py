@@ -7,22 +7,49 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.config import RunConfig, known_fields
 from app.settings import RunSettings
 from strategies.errors import BadInput
+from strategies.run_home import list_runs
+
+_HOME = "run.home"
 
 if TYPE_CHECKING:
     from strategies.run_folder import RunFolder
     from unlearning.request import ForgetRequest
 
+
+def _runs_beginning(incomplete: str) -> list[str]:
+    return [name for name in list_runs(RunSettings().home) if name.startswith(incomplete)]
+
+
+def _keys_beginning(incomplete: str) -> list[str]:
+    return [f"{key}=" for key in known_fields() if key.startswith(incomplete)]
+
+
 Run = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run: its name under the home, or the path of its folder.")
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="A run: its name under the home, or the path of its folder.",
+        autocompletion=_runs_beginning,
+    ),
 ]
 Home = Annotated[
     Path | None, typer.Option("--home", metavar="FOLDER", help="Where the run folders lie (run.home).")
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set a key of the run config; repeatable."),
+    typer.Option(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        help="Set a key of the run config; repeatable.",
+        autocompletion=_keys_beginning,
+    ),
+]
+HomeOverride = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="run.home=FOLDER", help="The same as --home, as other commands take it."),
 ]
 Config = Annotated[
     Path | None, typer.Option("--config", metavar="FILE.toml", help="Run config to start from.")
@@ -77,6 +104,38 @@ Verbose = Annotated[
 def home_path(home: Path | None) -> Path:
     """Return the folder of the runs: the one given, or the default."""
     return (RunSettings() if home is None else RunSettings(home=str(home))).home_path
+
+
+def split_home(overrides: Sequence[str] | None, home: Path | None) -> tuple[Path | None, list[str]]:
+    """Return the folder of the runs as ``--home`` or ``--set run.home`` names it, and the other overrides.
+
+    Raises
+    ------
+    BadInput
+        If both are given and differ.
+    """
+    ours = [text for text in overrides or () if text.partition("=")[0].strip() == _HOME]
+    others = [text for text in overrides or () if text not in ours]
+    if not ours:
+        return home, others
+    told = Path(RunConfig.resolve(None, ours).run.home)
+    if home is not None and home != told:
+        raise BadInput(f"--home {home} and --set {ours[-1]}: give one of them")
+    return told, others
+
+
+def only_home(command: str, overrides: Sequence[str] | None, home: Path | None) -> Path | None:
+    """Return the folder of the runs, for a command that reads no other key of the run config.
+
+    Raises
+    ------
+    BadInput
+        If another key is given.
+    """
+    place, others = split_home(overrides, home)
+    if others:
+        raise BadInput(f"--set {others[0]}: lethe {command} reads {_HOME} only")
+    return place
 
 
 def open_run(run: str, home: Path | None) -> "RunFolder":

@@ -39,9 +39,10 @@ def train(
     verbose: options.Verbose = False,
 ) -> None:
     """Train a model across clients that keep their data; leaves a run folder."""
+    home, others = options.split_home(overrides, home)
     if not resume:
-        folder = _train(config, overrides or [], home)
-    elif config is None and not overrides:
+        folder = _train(config, others, home)
+    elif config is None and not others:
         folder = _resume(resume, home)
     else:
         raise BadInput("--resume: an interrupted run keeps its config; leave out --config and --set")
@@ -63,7 +64,8 @@ def demo(
     verbose: options.Verbose = False,
 ) -> None:
     """Train on digits with one poisoned client of ten, forget it, and compare with retraining."""
-    placed = _placed(overrides or [], home)
+    home, others = options.split_home(overrides, home)
+    placed = _placed(others, home)
     runs = RunConfig().with_overrides(placed).run.home_path
     from app import workflows
 

@@ -39,6 +39,7 @@ def verify(
             "--head", metavar="SHA256", help="Of a run: what its update log must hash to, as noted elsewhere."
         ),
     ] = "",
+    overrides: options.HomeOverride = None,
     home: options.Home = None,
     json: options.Json = False,
 ) -> None:
@@ -47,6 +48,7 @@ def verify(
     Of a certificate: its signature, its signer, and that the run's files are the same. Of a run: its files,
     the hash chain of its update log, and all its certificates.
     """
+    home = options.only_home("verify", overrides, home)
     if not certificate.is_file() and not (certificate / "certificate.json").exists():
         _verify_run(str(certificate), head, home, as_json=json)
         return

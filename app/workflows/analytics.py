@@ -4,7 +4,6 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
-from app import session as sessions
 from app.config import RunConfig
 from app.session import Session
 from app.workflows.observer import Observer, Quiet
@@ -19,7 +18,7 @@ def analyse(config: RunConfig, observer: Observer | None = None, grid: Grid | No
     Parameters
     ----------
     config
-        The run config, with ``run.workflow = "analytics"``; of 10 clients where it does not say how many.
+        The run config, with ``run.workflow = "analytics"``.
     observer
         Told of clients that did not answer.
     grid
@@ -31,9 +30,7 @@ def analyse(config: RunConfig, observer: Observer | None = None, grid: Grid | No
         If too few clients answer.
     """
     told = observer or Quiet()
-    if grid is None and not config.data.clients:
-        config = config.with_overrides([f"data.clients={sessions.DEFAULT_CLIENTS}"])
-    session = Session.of(config)
+    session = Session.of(config, grid)
     told.phase(f"ask for {config.analytics.statistic}", 1)
     with session.cohort(grid, config.analytics.min_clients) as cohort:
         answer = ask(cohort, _question(session), Sharing(config.privacy.threshold))

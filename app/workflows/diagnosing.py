@@ -92,7 +92,8 @@ def diagnose(
         )
     speeds = config.selection.speeds
     plain = {"strategy": StrategySettings(), "compression": CompressionSettings()}
-    session = Session.of(config.model_copy(update=plain))
+    session = Session.of(config, grid) if folder is None else Session.load(config)
+    session.config = session.config.model_copy(update=plain)
     observer = observer or Quiet()
     observer.phase("diagnose", 2)
     state = dict(session.model().state_dict()) if folder is None else folder.read_model()

@@ -55,11 +55,9 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
     LetheError
         If too few clients can be used, or the disk does not take the results.
     """
-    if grid is None and not config.data.clients:
-        config = config.with_overrides([f"data.clients={sessions.DEFAULT_CLIENTS}"])
     if config.privacy.encryption != "none":
         require_library()
-    session = Session.of(config)
+    session = Session.of(config, grid)
     with session.cohort(grid) as cohort:
         if not config.data.clients:
             partitions = max((c.num_partitions for c in cohort.clients.values()), default=0)

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from app.cli.commands import app
 from app.config import RunConfig
+from app.session import DEFAULT_CLIENTS, Session
 from app.workflows.diagnosing import diagnose
 from strategies.errors import BadInput
 from strategies.run_folder import RunFolder
@@ -38,6 +39,14 @@ def test_shards_differ_more_than_iid_clients_in_everything_but_size() -> None:
         assert shards[name] > 1.5 * iid[name]
     assert iid["speed imbalance"] == pytest.approx(1.0, abs=0.05)
     assert iid["gradient dissimilarity"] >= 1
+
+
+def test_without_a_number_of_clients_there_are_as_many_as_in_training() -> None:
+    plain = [key for key in SMALL if not key.startswith("data.clients")]
+    config = RunConfig().with_overrides([*plain, "data.partition=dirichlet", "data.alpha=1"])
+    found = diagnose(config)
+    assert found.faults == []
+    assert set(found.findings[0].clients) == set(map(str, range(DEFAULT_CLIENTS)))
 
 
 def test_a_run_is_diagnosed_at_the_model_it_ended_with(small: RunFolder) -> None:
@@ -77,3 +86,11 @@ def test_what_has_no_common_model_or_is_private_is_refused(keys: list[str], mess
     plain = [key for key in SMALL if not key.startswith("model.")]
     with pytest.raises(BadInput, match=re.escape(message)):
         diagnose(RunConfig().with_overrides([*plain, *keys]))
+
+
+def test_clients_that_are_elsewhere_are_not_made_up() -> None:
+    """The config of a run in a deployment has no number of clients: they have data of their own."""
+    with pytest.raises(
+        BadInput, match=re.escape("data.clients: 0, so the run's clients are those of a depl")
+    ):
+        Session.load(RunConfig()).local_grid()

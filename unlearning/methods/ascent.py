@@ -202,6 +202,7 @@ METHOD = Method(
     name="ascent",
     summary="move up the loss on the forgotten data, near a model without it, then recover",
     guarantee="none: ascent destroys what the model says about the data, which retraining would not",
+    source="Jia et al., NeurIPS 2023; Halimi et al., arXiv 2207.05521",
     cost="one or two visits to a leaving client, or a round per epoch of those that hold the data; recovery",
     serves=frozenset({"client", "class", "sample"}),
     refusal="",

@@ -218,6 +218,8 @@ class Method:
         One line for people.
     guarantee
         Exact, or approximate and what is not promised.
+    source
+        The paper it comes from, in a few words.
     cost
         In rounds and client visits.
     serves
@@ -235,6 +237,7 @@ class Method:
     name: str
     summary: str
     guarantee: str
+    source: str
     cost: str
     serves: frozenset[Kind]
     refusal: str

@@ -123,6 +123,7 @@ METHOD = Method(
     name="distill",
     summary="subtract the client's logged updates, then distil the old model into the result on public data",
     guarantee="approximate: the teacher has seen the client, and its answers may carry the client over",
+    source="Wu, Zhu, Mitra, arXiv 2201.09441",
     cost="no round and no client visit, or `forget.post-training-rounds` rounds",
     serves=frozenset({"client"}),
     refusal="it starts from a subtraction, and the log holds one update per client, not per class or example",

@@ -140,6 +140,7 @@ METHOD = Method(
     name="fast-distill",
     summary="subtract with a cautious skew estimate, then distil the old model, mostly into the last layers",
     guarantee="approximate: the teacher has seen the client, and its answers may carry the client over",
+    source="the papers of distill and fast-fedul, combined here",
     cost="no round, no client visit",
     serves=frozenset({"client"}),
     refusal="it starts from a subtraction, and the log holds one update per client, not per class or example",

@@ -71,6 +71,7 @@ METHOD = Method(
     name="fast-fedul",
     summary="subtract the client's logged updates together with an estimate of what they drew after them",
     guarantee="approximate: the influence on later updates of others is estimated by one number per round",
+    source="Huynh et al., arXiv 2405.18040",
     cost="no round, no client visit",
     serves=frozenset({"client"}),
     refusal="the log holds one update per client, not per class or example",

@@ -261,6 +261,7 @@ METHOD = Method(
     name="federaser",
     summary="replay every few rounds without the client, with logged lengths and fresh directions",
     guarantee="approximate: the lengths of the steps are those of the run that contained the client",
+    source="Liu et al., IWQoS 2021, arXiv 2012.13891",
     cost="a visit to every remaining client per `forget.interval` rounds, with `forget.ratio` of its work",
     serves=frozenset({"client"}),
     refusal="the log holds one update per client and round, whose length is that of all its data",

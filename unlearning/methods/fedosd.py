@@ -176,6 +176,7 @@ METHOD = Method(
     name="fedosd",
     summary="unlearn along a direction that leaves the others' losses alone, then recover without going back",
     guarantee="none: to first order the others' losses stay as they are and recovery does not go back",
+    source="Pan et al., AAAI 2025, arXiv 2412.20200",
     cost="a visit to every client per unlearning round, and the recovery rounds",
     serves=frozenset({"client", "class", "sample"}),
     refusal="",

@@ -75,6 +75,7 @@ METHOD = Method(
     name="finetune",
     summary="train on without the forgotten data and let it fade",
     guarantee="none: what was learned from the forgotten data fades only as far as the rest overwrites it",
+    source="Jia et al., NeurIPS 2023, arXiv 2304.04934",
     cost="a round of the remaining clients per epoch",
     serves=frozenset({"client", "class", "sample"}),
     refusal="",

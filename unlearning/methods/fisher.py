@@ -78,6 +78,7 @@ METHOD = Method(
     name="fisher",
     summary="add noise to the weights, the more the less the retained data depend on them",
     guarantee="none: the noise hides the forgotten data only as far as the loss is quadratic",
+    source="Jia et al., NeurIPS 2023, arXiv 2304.04934",
     cost="one visit to every client that keeps data, of a backward pass per example and class",
     serves=frozenset({"client", "class", "sample"}),
     refusal="",

@@ -304,6 +304,7 @@ METHOD = Method(
     name="influence",
     summary="take the forgotten data out of the loss by one Newton-like step",
     guarantee="none for networks: a first-order estimate of the minimum without the forgotten data",
+    source="Jia et al., NeurIPS 2023, arXiv 2304.04934",
     cost="three visits to every client, and one per product with the Fisher matrix, some dozens",
     serves=frozenset({"client", "class", "sample"}),
     refusal="",

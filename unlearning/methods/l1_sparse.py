@@ -103,6 +103,7 @@ METHOD = Method(
     name="l1-sparse",
     summary="train on without the forgotten data under an L1 penalty that fades out",
     guarantee="none; a sparser model empirically comes closer to retraining than fine-tuning alone",
+    source="Jia et al., NeurIPS 2023, arXiv 2304.04934",
     cost="a round of the remaining clients per epoch",
     serves=frozenset({"client", "class", "sample"}),
     refusal="",

@@ -45,6 +45,7 @@ METHOD = Method(
     name="negate",
     summary="negate the first layer, then train on without the forgotten data",
     guarantee="none: what is forgotten is what training does not restore",
+    source="Khalil et al., CVPR 2025, arXiv 2503.05657",
     cost="a round of the remaining clients per epoch",
     serves=frozenset({"client", "class", "sample"}),
     refusal="",

@@ -109,6 +109,7 @@ METHOD = Method(
     name="redistill",
     summary="FedMD: the others digest the logged consensus again, recomputed without the client",
     guarantee="approximate: later answers of the others came from models that had digested the client's",
+    source="this project, on arXiv 1910.03581",
     cost="one visit to every remaining client per replayed round, half of the round's messages",
     serves=frozenset({"client"}),
     refusal="the log holds a client's answers, not what each class or example of its data did to them",

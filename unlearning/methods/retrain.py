@@ -36,6 +36,7 @@ METHOD = Method(
     name="retrain",
     summary="train again without the forgotten data",
     guarantee="exact",
+    source="the reference",
     cost="all rounds of the run, every remaining client in each",
     serves=frozenset({"client", "class", "sample"}),
     refusal="",

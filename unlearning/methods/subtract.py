@@ -105,6 +105,7 @@ METHOD = Method(
     name="subtract",
     summary="subtract the client's logged updates",
     guarantee="approximate: the client's updates are gone, their influence on later updates of others is not",
+    source="Wu, Zhu, Mitra, arXiv 2201.09441",
     cost="no round, no client visit",
     serves=frozenset({"client"}),
     refusal="the log holds one update per client, not per class or example",

@@ -1,5 +1,6 @@
 """app/cli/entry.py: exit statuses, one line on stderr for what is wrong, and a quick --help."""
 
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -39,6 +40,38 @@ def test_every_command_has_help(lethe: Command, command: str) -> None:
     ended = lethe(command, "--help", home=False)
     assert (ended.status, ended.err) == (0, "")
     assert "--json" in ended.out
+
+
+def test_a_misspelt_command_is_suggested_once(lethe: Command) -> None:
+    assert lethe("trian", home=False).err == (
+        "lethe: No such command 'trian'. Did you mean 'train'? (see lethe --help)\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("tra", ["train"]),
+        ("report stu", ["study"]),
+        ("train --set data.public-l", ["data.public-labels=", "data.public-limit="]),
+    ],
+)
+def test_bash_completes_without_waiting_for_torch(tmp_path: Path, typed: str, offered: list[str]) -> None:
+    """The script is the one that ``--install-completion`` installs; commands, runs and keys are offered."""
+    new_run(tmp_path / ".lethe" / "runs")
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n")  # Import fails
+    script = f"""
+        eval "$(_LETHE_COMPLETE=source_bash lethe)"
+        COMP_WORDS=(lethe {typed}); COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 ))
+        $(complete -p lethe | grep -o -- '-F [^ ]*' | cut -c4-) lethe
+        printf '%s\n' "${{COMPREPLY[@]}}"
+    """
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "HOME": str(tmp_path), "PATH": path, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        ["bash", "-c", script], env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert (done.stdout.split(), done.stderr) == (offered, "")
 
 
 def test_version(lethe: Command) -> None:

@@ -1,6 +1,7 @@
 """app/cli/looking.py: what there is, as JSON and in words."""
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,13 +45,46 @@ def test_no_runs(lethe: Command, workflows: Workflows, tmp_path: Path) -> None:
     assert json.loads(lethe("runs", "--home", place, "--json", home=False).out)["runs"] == []
 
 
-def test_every_method_is_described(lethe: Command) -> None:
+def test_the_home_can_be_set_as_any_key_can(lethe: Command, tmp_path: Path) -> None:
+    place = f"run.home={tmp_path}"
+    new_run(tmp_path)
+    assert "study" in lethe("runs", "--set", place, home=False).out
+    assert lethe("report", "study", "--set", place, home=False).status == 0
+    assert json.loads(lethe("verify", "study", "--set", place, "--json", home=False).out)["valid"]
+    for command in (["forget"], ["audit"], ["compare"]):
+        ended = lethe(*command, "study", "--client", "1", "--set", place, home=False)
+        assert "no such run" not in ended.err
+        assert "keeps its config" not in ended.err
+    ended = lethe("runs", "--set", "run.seed=1", home=False)
+    assert (ended.status, ended.err) == (2, "lethe: --set run.seed=1: lethe runs reads run.home only\n")
+    ended = lethe("runs", "--set", "run.home=/elsewhere")
+    assert ended.status == 2
+    assert f"--home {tmp_path} and --set run.home=/elsewhere: give one of them" in ended.err
+
+
+def test_every_method_is_in_the_table_and_in_the_json(lethe: Command) -> None:
     found = json.loads(lethe("methods", "--json", home=False).out)["methods"]
     assert [method["name"] for method in found] == list(METHODS)
-    assert all(method["guarantee"] and method["cost"] and method["serves"] for method in found)
-    text = lethe("methods", home=False).out
-    assert all(f"{name}: " in text for name in METHODS)
-    assert text.count("    guarantee: ") == len(METHODS)
+    assert all(method["guarantee"] and method["cost"] and method["source"] for method in found)
+    head, *rows = [re.split(r" {2,}", line.strip()) for line in lethe("methods", home=False).out.splitlines()]
+    assert head == ["method", "requests", "what it does", "guarantee", "source"]
+    assert rows == [
+        [m["name"], ", ".join(m["serves"]), m["summary"], m["guarantee"], m["source"]] for m in found
+    ]
+
+
+def test_one_method_is_described_in_full(lethe: Command) -> None:
+    assert lethe("methods", "subtract", home=False).out.splitlines() == [
+        "subtract: subtract the client's logged updates",
+        "    serves:    client",
+        "    needs:     an update log (any retention that keeps sums)",
+        "    cost:      no round, no client visit",
+        f"    guarantee: {METHODS['subtract'].guarantee}",
+        "    source:    Wu, Zhu, Mitra, arXiv 2201.09441",
+    ]
+    ended = lethe("methods", "magic", home=False)
+    assert ended.status == 2
+    assert ended.err.startswith("lethe: unknown method 'magic'; known methods: subtract, fast-fedul")
 
 
 def quick(observer: Any) -> Mapping[str, Any]:
