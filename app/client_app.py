@@ -13,11 +13,13 @@ from flwr.clientapp import ClientApp
 from torch import nn
 
 from app import fedmd_node
+from app.admission import admit
+from app.audit_answers import answers_of, is_protected
 from app.data import label_counts
 from app.kept_state import keep_state
 from app.node import Node
 from app.packed import packed
-from app.secure_node import refuse_in_the_clear, register, train_securely
+from app.secure_node import register, train_securely
 from strategies import personal, wire
 from strategies.compression.client import LostVersion
 from strategies.diagnosis import SECONDS, gradient_answer
@@ -32,12 +34,16 @@ from strategies.seeds import derive_seed
 from unlearning.evidence import ForgetSpec, answer_question
 from unlearning.methods import METHODS, ClientAction, ClientTask
 
-app = ClientApp(mods=[packed, keep_state])
+app = ClientApp(mods=[packed, admit, keep_state])
 
 
 @app.query("describe")
 def describe(message: Message, context: Context) -> Message:
-    """Say who this client is and what it holds; a client without usable data, or key, says why."""
+    """Say who this client is and what it holds; a client without usable data, or key, says why.
+
+    Labels are told by clients that were promised nothing, the number of examples by all but those of secure
+    sums and of privacy at the client level.
+    """
     node = Node.of(message, context)
     partitions = int(str(context.node_config.get(wire.NUM_PARTITIONS, 0)))
     config: dict[str, wire.ConfigValue] = {wire.NUM_PARTITIONS: partitions}
@@ -52,13 +58,14 @@ def describe(message: Message, context: Context) -> Message:
         return wire.reply_to(
             message, node.client_id, {wire.NUM_EXAMPLES: 0}, config=config | {wire.DETAIL: str(error)}
         )
-    classes = int(str(node.message_config.get(wire.NUM_CLASSES, 0))) or int(examples.y.max()) + 1
-    counts = label_counts(examples, classes)
-    if node.is_secure:
+    if node.hides_size:
         return wire.reply_to(
             message, node.client_id, {wire.NUM_EXAMPLES: 1}, config=config | {wire.HIDDEN: True}
         )
-    metrics: dict[str, int | list[int]] = {wire.NUM_EXAMPLES: len(examples), wire.LABEL_COUNTS: counts}
+    metrics: dict[str, int | list[int]] = {wire.NUM_EXAMPLES: len(examples)}
+    if not is_protected(node.config):
+        classes = int(str(node.message_config.get(wire.NUM_CLASSES, 0))) or int(examples.y.max()) + 1
+        metrics[wire.LABEL_COUNTS] = label_counts(examples, classes)
     return wire.reply_to(message, node.client_id, metrics, config=config)
 
 
@@ -117,9 +124,6 @@ def _job(node: Node, model: nn.Module, message: Message, context: Context) -> Cl
 def gradient(message: Message, context: Context) -> Message:
     """Answer with the model plus the gradient of the mean loss, and how long local training takes here."""
     node = Node.of(message, context)
-    refuse_in_the_clear(node)
-    if node.config.privacy.on:
-        raise LetheError("this client's gradients leave it with noise alone")
     arrays = message.content.array_records[wire.ARRAYS]
     job = _job(node, node.model(arrays), message, context)
     began = time.perf_counter()
@@ -135,7 +139,6 @@ def gradient(message: Message, context: Context) -> Message:
 def evaluate_personal(message: Message, context: Context) -> Message:
     """Measure the model on data as the client's own, before and after personalisation."""
     node = Node.of(message, context)
-    refuse_in_the_clear(node)
     own = lookup(node.config.strategy.name).personalise
     if own is None:
         raise LetheError(f"{node.config.strategy.name} personalises nothing")
@@ -195,7 +198,6 @@ def _fedmd_reply(message: Message, context: Context, answer: Callable[[ClientWor
 def evaluate_model(message: Message, context: Context) -> Message:
     """Evaluate the model on the client's own examples."""
     node = Node.of(message, context)
-    refuse_in_the_clear(node)
     result = evaluate(node.model(message.content.array_records[wire.ARRAYS]), node.examples())
     metrics = {wire.NUM_EXAMPLES: result.num_examples, wire.ACCURACY: result.accuracy, wire.LOSS: result.loss}
     return wire.reply_to(message, node.client_id, metrics)
@@ -205,17 +207,19 @@ def evaluate_model(message: Message, context: Context) -> Message:
 def audit(message: Message, context: Context) -> Message:
     """Answer the audit's questions about a model on the client's forgotten and retained examples."""
     node = Node.of(message, context)
+    summed = answers_of(node.config) == "aggregate"
     if node.config.strategy.name == fedmd_node.NAME:
+        if summed:
+            raise LetheError('audit.answers: given "aggregate", but with fedmd only "examples" is made')
         metrics, arrays = fedmd_node.answer_audit(node, message, context)
     else:
-        metrics, arrays = answer_question(message.content, node.examples(), node.model)
+        metrics, arrays = answer_question(message.content, node.examples(), node.model, summed=summed)
     return wire.reply_to(message, node.client_id, metrics, arrays)
 
 
 def _method_handler(action: ClientAction) -> Callable[[Message, Context], Message]:
     def handle(message: Message, context: Context) -> Message:
         node = Node.of(message, context)
-        refuse_in_the_clear(node)
         examples = node.examples()
         forget, retain = ForgetSpec.from_config(node.message_config).split(examples)
         task = ClientTask(

@@ -7,7 +7,7 @@ job overwrites.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from app.config import RunConfig
 from app.data import client_id_of, load_client_data, load_public
 from app.models import build_model
+from app.policy import Policy, agreed, of_node
+from app.server_word import parsed_config, said_by_server
 from strategies import wire
 from strategies.backdoor import default_trigger, poison
 from strategies.compression.client import ClientLink
@@ -52,23 +54,32 @@ class Node:
         What the node itself was started with.
     message_config
         The record ``config`` of the message.
+    policy
+        What the node allows; the config has it already, but for the budget.
     """
 
     config: RunConfig
     node_config: Mapping[str, Scalar]
     message_config: Mapping[str, object]
+    policy: Policy = field(default_factory=Policy)
 
     @staticmethod
     def of(message: Message, context: Context) -> "Node":
-        """Return the client that a message is for.
+        """Return the client that a message is for, with what server and node say joined (see `app.policy`).
 
-        Where a message brings a run's config, that stands above the one that the app was started with: a
-        finished run is asked about under another run of Flower's.
+        Where a message brings a run's config, that stands above the one that the app was started with, which
+        it cannot weaken: a finished run is asked about under another run of Flower's.
+
+        Raises
+        ------
+        BadInput
+            If what was said cannot be joined, or the node's policy cannot be read.
         """
         record = message.content.config_records.get(wire.CONFIG, ConfigRecord())
-        told = json.loads(str(record.get(wire.RUN_CONFIG, "{}")))
-        config = parsed_config(tuple(sorted({**context.run_config, **told}.items())))
-        return Node(config, context.node_config, record)
+        policy = Policy.of(context.node_config)
+        said = said_by_server(context.run_config, _brought(record))
+        config = agreed(policy, said, client_id_of(context.node_config))
+        return Node(config, context.node_config, record, policy)
 
     @property
     def client_id(self) -> str:
@@ -169,11 +180,9 @@ class Node:
         settings = self.config.privacy
         if not settings.on:
             return None
-        own = self.own("privacy.epsilon")
-        folder = self.own("privacy.ledger")
         return ClientPrivacy(
-            settings if folder is None else settings.model_copy(update={"ledger": str(folder)}),
-            settings.budget_of(self.client_id, None if own is None else float(own)),
+            settings,
+            settings.budget_of(self.client_id, self.policy.epsilon),
             planned_rounds(self.config.run.rounds, self.config.selection),
             int(str(self.message_config.get(wire.PRIOR_ATTEMPTS, 0))),
             state,
@@ -196,14 +205,18 @@ class Node:
         return secret_in(Path(str(path)).expanduser())
 
     def own(self, key: str) -> Scalar | None:
-        """Return what the node itself was configured with; Flower's own config has no dots in its keys."""
-        return self.node_config.get(key, self.node_config.get(key.replace(".", "-")))
+        """Return what the node itself was configured with (see `of_node`)."""
+        return of_node(self.node_config, key)
 
     @property
     def is_secure(self) -> bool:
-        """Whether the client answers with masked vectors only: the run says so, or its own node."""
-        told = self.config.privacy.secure_aggregation or self.config.run.workflow == "analytics"
-        return told or self.own("privacy.secure-aggregation") in {True, "true"}
+        """Whether the client answers with masked vectors only."""
+        return self.config.privacy.secure_aggregation or self.config.run.workflow == "analytics"
+
+    @property
+    def hides_size(self) -> bool:
+        """Whether the client tells nobody how many examples it has."""
+        return self.is_secure or self.config.privacy.unit.startswith("client")
 
     @property
     def device(self) -> torch.device:
@@ -232,10 +245,15 @@ def pick_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-@lru_cache(maxsize=16)
-def parsed_config(items: tuple[tuple[str, Scalar], ...]) -> RunConfig:
-    """Return the run config of a set of flat items, parsed once per process."""
-    return RunConfig.from_flat(dict(items))
+def _brought(record: ConfigRecord) -> dict[str, Scalar]:
+    """Return the run config that a message brings; nothing where it brings none."""
+    try:
+        brought = json.loads(str(record.get(wire.RUN_CONFIG, "{}")))
+    except (ValueError, RecursionError):
+        brought = None
+    if not isinstance(brought, dict):
+        raise BadInput(f"{wire.RUN_CONFIG}: expected a JSON object")
+    return brought
 
 
 def prepare(run_config: Mapping[str, Scalar]) -> None:

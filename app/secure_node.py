@@ -1,4 +1,4 @@
-"""A client's side of secure aggregation: its answers, and what it does not answer in the clear."""
+"""A client's side of secure aggregation: its answers to the protocol's messages."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,6 @@ from torch import Tensor
 from app.node import Node
 from strategies import wire
 from strategies.analytics.asking import ANALYSE, answer_analytics as masked_answer
-from strategies.errors import LetheError
 from strategies.local_training import LocalResult
 from strategies.privacy.noise import clipped
 from strategies.secagg.client import Entries, Refused, SecureClient
@@ -24,20 +23,6 @@ _MOST_BITS = 52
 def half_of(node: Node, context: Context) -> SecureClient:
     """Return the client's half of the protocol for one message."""
     return SecureClient(node.message_config, context.state, node.config.privacy.threshold)
-
-
-def refuse_in_the_clear(node: Node) -> None:
-    """Refuse what would tell the server about this client alone.
-
-    Raises
-    ------
-    LetheError
-        If the client takes part in secure aggregation only, or in encrypted sums.
-    """
-    if node.is_secure:
-        raise LetheError("secure aggregation: this client answers for itself alone in no other message")
-    if node.config.privacy.encryption != "none":
-        raise LetheError("encryption: this client answers in the clear for itself alone in no message")
 
 
 def register(app: ClientApp) -> None:

@@ -299,11 +299,13 @@ class Evaluator:
 
 
 def clients_json(clients: Mapping[str, ClientInfo]) -> dict[str, Any]:
-    """Return what the clients said of themselves, as plain data; nothing of those that hide their counts."""
-    return {
-        i: {} if info.hidden else {"num-examples": info.num_examples, "label-counts": list(info.label_counts)}
-        for i, info in clients.items()
-    }
+    """Return what the clients said of themselves, as plain data; nothing of what they hide."""
+    said: dict[str, Any] = {}
+    for client_id, info in clients.items():
+        said[client_id] = {} if info.known_examples is None else {"num-examples": info.num_examples}
+        if info.label_counts:
+            said[client_id]["label-counts"] = list(info.label_counts)
+    return said
 
 
 def open_session(folder: RunFolder, overrides: Sequence[str] = ()) -> Session:

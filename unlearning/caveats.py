@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+from strategies.wire import client_sort_key
 from unlearning.measurement import Measurement
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
@@ -107,6 +108,11 @@ def _about_membership(before: Measurement) -> Iterator[str]:
 
 
 def _about_clients(measurements: Mapping[str, Measurement]) -> Iterator[str]:
+    if told := sorted({i for m in measurements.values() for i in m.sums_only}, key=client_sort_key):
+        yield (
+            f"client {', '.join(told)} told sums in place of numbers per example (audit.answers), and has no "
+            "part in the membership attack"
+        )
     for name, measured in measurements.items():
         if measured.missing:
             reasons = "; ".join(f"client {i}: {reason}" for i, reason in measured.missing.items())

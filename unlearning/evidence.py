@@ -4,12 +4,13 @@ The server never sees an example of a client. Each client runs the audited model
 trained on it and un-augmented, and answers with three numbers per example: the probability of the true label,
 whether the prediction was right, and whether the example is to be forgotten. With a second, retrained model
 it also answers how far the outputs of the two lie apart, summed over its forgotten and over its retained
-examples. This still shows the server how sure the model is of each single example: whoever must not learn
-that must not run an audit.
+examples. This still shows the server how sure the model is of each single example. A client that is not to
+show that answers with sums alone: how many of its forgotten and of its retained examples there are, and how
+many of them are right. No membership attack can be made of these. Both answers are exact, and not private.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,11 @@ DIVERGENCE_FORGET = "divergence-forget"
 """Metric, client to server, if there is a reference: Σ KL(reference ‖ model) over D_f, nats."""
 DIVERGENCE_RETAIN = "divergence-retain"
 """Metric, client to server, if there is a reference: Σ KL(reference ‖ model) over D_r, nats."""
+
+NUM_FORGET = "num-forget"
+"""Metric, client to server, in sums: how many of the examples are to be forgotten."""
+CORRECT_FORGET, CORRECT_RETAIN = "correct-forget", "correct-retain"
+"""Metrics, client to server, in sums: how many of the forgotten, and of the retained, are predicted right."""
 
 _DTYPES = {TRUE_PROBABILITY: "float32", CORRECT: "uint8", FORGET: "uint8"}
 
@@ -140,15 +146,16 @@ class AuditAnswer:
 
     Attributes
     ----------
-    true_probability : Tensor
-        Softmax probability of each example's label, shape [n], float32.
+    true_probability : Tensor or None
+        Softmax probability of each example's label, shape [n], float32; None where only sums were told.
     correct, forget : Tensor
-        Whether the prediction is the label, and whether the example is to be forgotten, shape [n], bool.
+        Whether the prediction is the label, and whether the example is to be forgotten, shape [n], bool;
+        in no particular order where only sums were told.
     divergence : Divergence or None
         None without a reference model.
     """
 
-    true_probability: Tensor
+    true_probability: Tensor | None
     correct: Tensor
     forget: Tensor
     divergence: Divergence | None = None
@@ -197,7 +204,12 @@ def answer_audit(
 
 
 def answer_question(
-    question: RecordDict, examples: Examples, build_model: Callable[[], nn.Module], batch_size: int = 512
+    question: RecordDict,
+    examples: Examples,
+    build_model: Callable[[], nn.Module],
+    batch_size: int = 512,
+    *,
+    summed: bool = False,
 ) -> tuple[dict[str, float | int], ArrayRecord]:
     """Answer a message of type `query.audit`; returns the metrics and arrays of the reply.
 
@@ -211,26 +223,45 @@ def answer_question(
         Makes a model of the run's architecture on the device to use; its weights are overwritten.
     batch_size
         Examples per forward pass.
+    summed
+        Whether to tell sums in place of numbers per example.
     """
     model = _load(build_model(), question.array_records[wire.ARRAYS])
     reference = question.array_records.get(wire.REFERENCE)
     reference_model = None if reference is None else _load(build_model(), reference)
     spec = ForgetSpec.from_config(question.config_records.get(wire.CONFIG, ConfigRecord()))
-    return encode_answer(answer_audit(model, examples, spec, reference_model, batch_size))
+    answer = answer_audit(model, examples, spec, reference_model, batch_size)
+    return (encode_sums(answer), ArrayRecord()) if summed else encode_answer(answer)
+
+
+def encode_sums(answer: AuditAnswer) -> dict[str, float | int]:
+    """Return the metrics under which the sums of an answer travel."""
+    right = answer.correct & answer.forget
+    return {
+        **_totals(answer),
+        NUM_FORGET: int(answer.forget.sum()),
+        CORRECT_FORGET: int(right.sum()),
+        CORRECT_RETAIN: int(answer.correct.sum()) - int(right.sum()),
+    }
+
+
+def _totals(answer: AuditAnswer) -> dict[str, float | int]:
+    numbers: dict[str, float | int] = {wire.NUM_EXAMPLES: len(answer.forget)}
+    if answer.divergence is not None:
+        numbers[DIVERGENCE_FORGET] = answer.divergence.forget
+        numbers[DIVERGENCE_RETAIN] = answer.divergence.retain
+    return numbers
 
 
 def encode_answer(answer: AuditAnswer) -> tuple[dict[str, float | int], ArrayRecord]:
-    """Return the metrics and arrays under which an answer travels."""
+    """Return the metrics and arrays under which an answer with numbers per example travels."""
+    assert answer.true_probability is not None
     vectors = {
         TRUE_PROBABILITY: answer.true_probability,
         CORRECT: answer.correct.to(torch.uint8),
         FORGET: answer.forget.to(torch.uint8),
     }
-    numbers: dict[str, float | int] = {wire.NUM_EXAMPLES: len(answer.forget)}
-    if answer.divergence is not None:
-        numbers[DIVERGENCE_FORGET] = answer.divergence.forget
-        numbers[DIVERGENCE_RETAIN] = answer.divergence.retain
-    return numbers, ArrayRecord({name: Array(vector.numpy()) for name, vector in vectors.items()})
+    return _totals(answer), ArrayRecord({name: Array(vector.numpy()) for name, vector in vectors.items()})
 
 
 def decode_answer(
@@ -257,6 +288,9 @@ def decode_answer(
     record = content.array_records.get(wire.ARRAYS, ArrayRecord())
     numbers = content.metric_records.get(wire.METRICS, MetricRecord())
     size = _size(numbers, spec, num_examples)
+    divergence = _divergence(numbers) if with_reference else None
+    if NUM_FORGET in numbers:
+        return replace(_from_sums(numbers, spec, size), divergence=divergence)
     probability, correct, forget = (_vector(record, name, size) for name in _DTYPES)
     if not bool(((probability >= 0) & (probability <= 1)).all()):
         raise ValueError(
@@ -267,11 +301,32 @@ def decode_answer(
             raise ValueError(f"'{name}' holds {int(flags.max())}, expected only 0 and 1")
     if bool((probability[correct == 0] > 0.5001).any()):
         raise ValueError(f"'{CORRECT}' calls a label wrong whose '{TRUE_PROBABILITY}' is above one half")
-    expected = spec.expected_count(size)
-    if expected is not None and int(forget.sum()) != expected:
-        raise ValueError(f"'{FORGET}' marks {int(forget.sum())} examples, the request names {expected}")
-    divergence = _divergence(numbers) if with_reference else None
+    _check_count(FORGET, int(forget.sum()), spec, size)
     return AuditAnswer(probability, correct.bool(), forget.bool(), divergence)
+
+
+def _check_count(name: str, marked: int, spec: ForgetSpec, size: int) -> None:
+    expected = spec.expected_count(size)
+    if expected is not None and marked != expected:
+        raise ValueError(f"'{name}' marks {marked} examples, the request names {expected}")
+
+
+def _from_sums(numbers: Mapping[str, Any], spec: ForgetSpec, size: int) -> AuditAnswer:
+    """Return the answer of a client that tells sums: examples in some order, with no probability."""
+    forgotten = _count(numbers, NUM_FORGET, size)
+    _check_count(NUM_FORGET, forgotten, spec, size)
+    right_forget = _count(numbers, CORRECT_FORGET, forgotten)
+    right_retain = _count(numbers, CORRECT_RETAIN, size - forgotten)
+    place = torch.arange(size)
+    correct = (place < right_forget) | ((place >= forgotten) & (place < forgotten + right_retain))
+    return AuditAnswer(None, correct, place < forgotten)
+
+
+def _count(numbers: Mapping[str, Any], name: str, most: int) -> int:
+    value = numbers.get(name)
+    if not isinstance(value, int) or not 0 <= value <= most:
+        raise ValueError(f"'{name}' is {value}, expected a whole number from 0 to {most}")
+    return value
 
 
 def _size(numbers: Mapping[str, Any], spec: ForgetSpec, num_examples: int | None) -> int:

@@ -34,13 +34,21 @@ class Evidence:
 
     @cached_property
     def probability(self) -> tuple[Tensor, Tensor]:
-        """Probability of the true label, shapes [|D_f|] and [|D_r|]."""
-        return self._pooled([a.true_probability for a in self.answers.values()])
+        """Probability of the true label, on D_f and on D_r; without the clients that told sums only."""
+        told = [(a.true_probability, a.forget) for a in self.answers.values()]
+        known = [(probability, forget) for probability, forget in told if probability is not None]
+        return self._pooled([p for p, _ in known], [forget for _, forget in known])
+
+    @property
+    def sums_only(self) -> tuple[str, ...]:
+        """Clients that told sums in place of numbers per example."""
+        return tuple(i for i, answer in self.answers.items() if answer.true_probability is None)
 
     @cached_property
     def correct(self) -> tuple[Tensor, Tensor]:
         """Whether the prediction is the label, shapes [|D_f|] and [|D_r|], bool."""
-        return self._pooled([a.correct for a in self.answers.values()])
+        answers = self.answers.values()
+        return self._pooled([a.correct for a in answers], [a.forget for a in answers])
 
     @property
     def client_accuracy(self) -> dict[str, float]:
@@ -58,11 +66,11 @@ class Evidence:
             sum(s.retain for s in sums) / num_retain if sums and num_retain else None,
         )
 
-    def _pooled(self, vectors: list[Tensor]) -> tuple[Tensor, Tensor]:
+    @staticmethod
+    def _pooled(vectors: list[Tensor], marks: list[Tensor]) -> tuple[Tensor, Tensor]:
         if not vectors:
             return torch.zeros(0), torch.zeros(0)
-        forget = torch.cat([a.forget for a in self.answers.values()])
-        pooled = torch.cat(vectors)
+        forget, pooled = torch.cat(marks), torch.cat(vectors)
         return pooled[forget], pooled[~forget]
 
 

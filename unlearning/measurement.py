@@ -60,6 +60,8 @@ class Measurement:
         Clients that did not answer, and why; their examples are in none of the above.
     seconds : float
         Wall-clock of this measurement.
+    sums_only : tuple of str
+        Clients that told sums in place of numbers per example: they have no part in the membership attack.
     """
 
     test_accuracy: float | None
@@ -75,6 +77,7 @@ class Measurement:
     num_triggered: int
     missing: Mapping[str, str]
     seconds: float
+    sums_only: tuple[str, ...] = ()
 
     @property
     def mia_efficacy(self) -> float | None:
@@ -219,6 +222,7 @@ def _measurement(
         num_triggered=on_server.num_triggered,
         missing=evidence.missing,
         seconds=time.perf_counter() - began,
+        sums_only=evidence.sums_only,
     )
 
 

@@ -15,6 +15,8 @@ from strategies.settings import Settings, TrainSettings, split_list
 
 S = TypeVar("S", bound=Settings)
 
+AuditAnswers = Literal["auto", "refuse", "aggregate", "examples"]
+
 OWN_DEFAULT: Mapping[str, float] = {
     "epochs": -1,
     "learning_rate": 0.0,
@@ -248,8 +250,14 @@ class AuditSettings(Settings):
     seeds
         Retrainings with other seeds, at least 0, whose distance to each other gives the scale of the
         parameter distance; neutral 0: the distance is reported without a scale.
+    answers
+        What clients tell of the audited models: ``examples`` (three numbers per example), ``aggregate`` (sums
+        over the forgotten and the retained examples, of which no membership attack can be made) or ``refuse``
+        (nothing). Both of the former are exact. Neutral ``auto``: ``examples``, but ``refuse`` where the
+        clients of the run are promised privacy, masks or encryption.
     """
 
     mia_c: float = Field(default=3.0, gt=0)
     mia_examples: int = Field(default=2500, ge=2)
     seeds: int = Field(default=0, ge=0)
+    answers: AuditAnswers = "auto"

@@ -48,10 +48,13 @@ def forget(  # noqa: PLR0913, PLR0917  # a parameter per option
     chosen += options.pruning(prune, sparsity)
     config = resolved(folder, chosen, ("forget", "audit") if audit else ("forget",))
     from app import workflows
+    from app.audit_answers import check_answers
     from strategies.run_folder import RunFolder
     from unlearning.pruning import sparse_path
 
     method = config.forget.method
+    if audit:
+        check_answers(config)
     with interruptible(_AGAIN), output.observed() as observer:
         sparse = RunFolder(sparse_path(folder, config.forget))
         served = workflows.check_purge(sparse, request, method, after) if purge else None

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from app.audit_answers import check_answers
 from app.compared import OTHER_SEED
 from app.config import RunConfig
 from app.workflows import other_seeds
@@ -105,6 +106,7 @@ def compare(
         If a method cannot serve the request, before any work.
     """
     opened = OpenedRun.of(folder, observer)
+    check_answers(opened.session.config.model_copy(update={"audit": contest.audit}))
     if opened.run.client_models:
         raise BadInput(
             f"run '{folder.name}': compare needs one model that all clients share; use lethe forget --audit"
@@ -155,9 +157,10 @@ class _Work:
         """Measure every method on one run."""
         contest = self.contest
         seed = dense.run.seed
+        dense = dense.auditing(contest.audit)
         self.seeds.append(seed)
         with dense.session.local_grid() as grid:
-            opened = dense.pruned(contest.settings, grid)
+            opened = dense.pruned(contest.settings, grid).auditing(contest.audit)
             with opened.session.cohort(grid) as cohort:
                 models, costs = self._forgotten(opened, cohort)
                 models |= self._other_seeds(opened, cohort, costs)

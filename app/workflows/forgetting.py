@@ -10,6 +10,7 @@ from torch import Tensor
 
 from app import session as sessions
 from app.answers import AUDIT, CERTIFICATE, RESULT, answer_name, read_answer, read_result
+from app.audit_answers import check_answers
 from app.certificates import certify
 from app.course_states import keep_states, restore_states
 from app.keys import signing_key
@@ -66,6 +67,18 @@ class OpenedRun:
         """Return the run that a method works on: itself, or pruned as the settings say."""
         folder = prune(self.folder, self.session, self.run, settings, self.observer, grid)
         return self if folder is self.folder else OpenedRun.of(folder, self.observer)
+
+    def auditing(self, settings: AuditSettings) -> "OpenedRun":
+        """Return the run as its clients are to be asked about it.
+
+        Raises
+        ------
+        BadInput
+            If they are promised that they answer no audits.
+        """
+        config = self.session.config.model_copy(update={"audit": settings})
+        check_answers(config)
+        return replace(self, session=replace(self.session, config=config))
 
     def following(self, after: str) -> "OpenedRun":
         """Return the run as an earlier forgetting left it; with an empty name as it is.
@@ -254,7 +267,7 @@ def audit(
     BadInput
         If a method has not been run for the request, or the request is not one of this run.
     """
-    opened = OpenedRun.of(folder, observer).following(after)
+    opened = OpenedRun.of(folder, observer).following(after).auditing(settings)
     forgetting.check_request(opened.run, request, "retrain", opened.session.config.forget)
     for method in methods:
         forgetting.find_method(method)

@@ -5,7 +5,9 @@ steps, ε, noise multiplier. Its loss does not. Whatever cannot be done privatel
 raises sends no model.
 
 At the client level every client weighs the same, as a weight by examples would tell how many there are and
-would make the largest contribution unbounded; its reply says 1 example.
+would make the largest contribution unbounded; its reply says 1 example, and not how many steps it took, which
+tells the same. At the example level the number of examples is public: two data sets have as many, and one
+example of them is zeroed out.
 
 Client-level local noise: Gaussian mechanism on the clipped update, as in Geyer, Klein, Nabi, arXiv
 1712.07557, with the noise on the client. The server sees each update by itself, so drawing clients amplifies
@@ -35,8 +37,8 @@ from strategies.privacy.noise import Randomness, clipped, noised
 from strategies.privacy.scoring import PrivateScorer, Scoring
 from strategies.privacy.settings import PrivacySettings
 
-_HARMLESS = (wire.NUM_STEPS,)
-"""Metrics of a client half that tell nothing about its data."""
+_HARMLESS = {"example": (wire.NUM_STEPS,)}
+"""Metrics of a client half, by unit, that tell nothing about its data but what is public."""
 
 
 class BudgetSpent(Exception):
@@ -166,7 +168,7 @@ def train_privately(half: ClientHalf, job: ClientJob, privacy: ClientPrivacy) ->
     settings = privacy.settings
     if settings.unit == "client-central":
         result = half(job)
-        return replace(result, num_examples=1, metrics=_harmless(result))
+        return replace(result, num_examples=1, metrics=_harmless(result, settings.unit))
     payment, scorer = pay(job, privacy), None
     if privacy.scoring is not None:
         randomness = Randomness(settings.randomness == "secret")
@@ -179,11 +181,11 @@ def train_privately(half: ClientHalf, job: ClientJob, privacy: ClientPrivacy) ->
         result = replace(_client_level(half, job, settings, payment.spend), num_examples=1)
     if scorer is not None and scorer.uses > bool(job.keep):
         raise LetheError(f"strategy '{job.strategy.name}' scored neurons unasked: nothing is sent")
-    return replace(result, metrics=_harmless(result) | metrics)
+    return replace(result, metrics=_harmless(result, settings.unit) | metrics)
 
 
-def _harmless(result: LocalResult) -> dict[str, float]:
-    return {name: result.metrics[name] for name in _HARMLESS if name in result.metrics}
+def _harmless(result: LocalResult, unit: str) -> dict[str, float]:
+    return {name: result.metrics[name] for name in _HARMLESS.get(unit, ()) if name in result.metrics}
 
 
 def _example_level(half: ClientHalf, job: ClientJob, settings: PrivacySettings, spend: Spend) -> LocalResult:

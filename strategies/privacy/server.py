@@ -254,9 +254,10 @@ def privacy_summary(
 
 
 _NEIGHBOURS = {
-    "example": "differ in one example, added or removed",
-    "client-local": "differ in one client's whole data, whose update is zero without them",
-    "client-central": "differ in one client, whose updates are zero without it",
+    "example": "differ in one example, whose gradients are zero in one of them (zero-out); the number of "
+    "examples is the same in both, and public",
+    "client-local": "differ in one client's whole data, whose update is zero in one of them (zero-out)",
+    "client-central": "differ in one client, whose updates are zero in one of them (zero-out)",
 }
 
 
