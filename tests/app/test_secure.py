@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from app.config import RunConfig
-from app.workflows import forget, resume, train
+from app.workflows import audit, forget, resume, train
 from strategies import wire
 from strategies.errors import BadInput
 from strategies.run_folder import RunFolder
 from strategies.tensor_file import read_sealed
 from tests.app.runs import StopAfter, Stopped, flat_model
 from unlearning.request import ForgetRequest
-from unlearning.settings import ForgetSettings
+from unlearning.settings import AuditSettings, ForgetSettings
 
 SMALL = (
     "run.rounds=3",
@@ -77,6 +77,25 @@ def test_a_class_and_a_client_are_forgotten_by_masked_retraining(finished: RunFo
 def test_a_method_that_asks_clients_one_by_one_is_refused(finished: RunFolder) -> None:
     with pytest.raises(BadInput, match="trained under secure aggregation, where the server gets sums only"):
         forget(finished, ForgetRequest(classes=(3,)), ForgetSettings(method="fisher"))
+
+
+def test_an_audit_of_masked_clients_is_refused_unless_their_answers_are_asked_for(
+    finished: RunFolder,
+) -> None:
+    """Refused before any work; with sums there is no membership attack, and its figure is missing, not 0."""
+    request = ForgetRequest(clients=("2",))
+    with pytest.raises(
+        BadInput, match=r'^audit\.answers: given "auto", but clients of a run with privacy\.sec'
+    ):
+        audit(finished, request, ["retrain"], AuditSettings())
+    assert not list((finished.path / "forget").glob("*2-retrain"))
+    forget(finished, request, ForgetSettings(method="retrain"))
+    report = audit(finished, request, ["retrain"], AuditSettings(answers="aggregate"))
+    before = report.measurements["before"]
+    assert before.missing == {}
+    assert before.sums_only == ("0", "1", "2", "3")
+    assert before.unlearning_accuracy is not None
+    assert before.mia_efficacy is None
 
 
 def test_too_many_examples(tmp_path: Path) -> None:

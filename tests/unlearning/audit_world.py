@@ -78,13 +78,15 @@ Answer = tuple[dict[str, float | int], ArrayRecord]
 class CohortStandIn:
     """Answers for its clients as the ClientApp would, at once, in the order in which `data` holds them.
 
-    `silent` gives no answer, for the reason given; `tampered` changes a client's answer on its way.
+    `silent` gives no answer, for the reason given; `tampered` changes a client's answer on its way; `summing`
+    tells sums alone.
     """
 
     data: Mapping[str, Examples] = field(default_factory=lambda: DATA)
     build_model: Callable[[], nn.Module] = two_weight_model
     silent: Mapping[str, str] = field(default_factory=dict)
     tampered: Mapping[str, Callable[[Answer], Answer]] = field(default_factory=dict)
+    summing: Collection[str] = ()
     faults: list[Fault] = field(default_factory=list)
     questions: dict[str, RecordDict] = field(default_factory=dict)
 
@@ -106,7 +108,9 @@ class CohortStandIn:
             if client_id in self.silent:
                 self.add_fault(client_id, scope, self.silent[client_id])
                 continue
-            answer = answer_question(self.questions[client_id], self.data[client_id], self.build_model)
+            summed = client_id in self.summing
+            question, data = self.questions[client_id], self.data[client_id]
+            answer = answer_question(question, data, self.build_model, summed=summed)
             numbers, arrays = self.tampered.get(client_id, lambda same: same)(answer)
             yield Reply(client_id, cast(Message, SimpleNamespace(content=content_of(numbers, arrays))))
 

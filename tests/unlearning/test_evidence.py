@@ -21,6 +21,7 @@ from unlearning.evidence import (
     answer_question,
     decode_answer,
     encode_answer,
+    encode_sums,
 )
 
 EVERYTHING = ForgetSpec(everything=True)
@@ -182,6 +183,44 @@ def test_only_three_numbers_per_example_leave_the_client() -> None:
         "forget": ("uint8", (2,)),
     }
     assert set(numbers) == {"num-examples", "divergence-forget", "divergence-retain"}
+
+
+def test_sums_by_hand() -> None:
+    """w = ln 3 is right on (1, 1), (−1, 0) and wrong on (1, 0); class 1 is to be forgotten."""
+    answer = answer_with(SURE, images((1, 1), (-1, 0), (1, 0)), ForgetSpec(classes=(1,)))
+    assert encode_sums(answer) == {
+        "num-examples": 3,
+        "num-forget": 1,
+        "correct-forget": 1,
+        "correct-retain": 1,
+    }
+
+
+@given(seed=st.integers(0, 2**32), with_reference=st.booleans())
+def test_sums_travel_unchanged_and_tell_no_probability(seed: int, with_reference: bool) -> None:
+    x = torch.randn(9, 2, generator=torch_generator(seed, "x"))
+    y = torch.randint(2, (9,), generator=torch_generator(seed, "y"))
+    spec = ForgetSpec(classes=(1,))
+    sent = answer_with(SURE, Examples(x, y), spec, -1.0 if with_reference else None)
+    got = decode_answer(content_of(encode_sums(sent), ArrayRecord()), spec, 9, with_reference)
+    assert got.true_probability is None
+    assert encode_sums(got) == encode_sums(sent)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("num-forget", 4, "from 0 to 3"),
+        ("num-forget", 2, "'num-forget' marks 2 examples, the request names 3"),
+        ("correct-forget", -1, "from 0 to 3"),
+        ("correct-forget", 0.5, "from 0 to 3"),
+        ("correct-retain", 1, "from 0 to 0"),
+    ],
+)
+def test_impossible_sums_are_noticed(name: str, value: float, said: str) -> None:
+    numbers = {**encode_sums(answer_with(SURE, images((1, 1), (-1, 0), (1, 0)), EVERYTHING)), name: value}
+    with pytest.raises(ValueError, match=said):
+        decode_answer(content_of(numbers, ArrayRecord()), EVERYTHING, 3, with_reference=False)
 
 
 @pytest.mark.parametrize(

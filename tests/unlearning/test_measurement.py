@@ -14,6 +14,7 @@ from strategies.evaluation import evaluate
 from strategies.examples import Examples
 from strategies.seeds import numpy_generator, torch_generator
 from tests.unlearning.audit_world import DATA, SURE, TEST, CohortStandIn, images, trained_run, weights
+from unlearning.caveats import caveats
 from unlearning.measurement import Measurement, measure
 from unlearning.membership import membership_attack
 from unlearning.request import ForgetRequest
@@ -50,6 +51,17 @@ def test_accuracies_by_hand() -> None:
     assert result.worst_client_accuracy == pytest.approx(100 / 3)
     assert result.mean_client_accuracy == pytest.approx(200 / 3)
     assert (result.num_test, result.num_forget, result.num_retain) == (4, 1, 5)
+
+
+def test_clients_that_tell_sums_count_in_all_but_the_membership_attack() -> None:
+    """As above; but of the retained examples only client 10's three can be members to the attacker."""
+    whole, summed = measured(weights(SURE)), measured(weights(SURE), cohort=CohortStandIn(summing=("0", "1")))
+    for figure in ("unlearning_accuracy", "retain_accuracy", "client_accuracy", "num_forget", "num_retain"):
+        assert getattr(summed, figure) == getattr(whole, figure)
+    assert summed.sums_only == ("0", "1")
+    assert (whole.sums_only, whole.mia_efficacy is None, summed.mia_efficacy) == ((), False, None)
+    notes = list(caveats({"before": summed}, "before"))
+    assert any(note.startswith("client 0, 1 told sums in place of numbers per example") for note in notes)
 
 
 def test_what_was_forgotten_before_counts_neither_way_by_hand() -> None:
