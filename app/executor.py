@@ -31,6 +31,8 @@ from flwr.supercore.utils import get_flwr_home
 from flwr.supernode.runtime import run_clientapp as clientapp
 from flwr.supernode.runtime.run_clientapp import run_clientapp
 
+from app.bundles import ANY, Allowed, warn
+
 _OWN = ("app", "strategies", "unlearning")
 _NEEDED = ("app.client_app", "strategies.privacy.training")
 """What a ClientApp imports, at once or when it is to train privately; their imports are what takes long."""
@@ -40,7 +42,7 @@ _FIRST_RETRY = 0.05
 """Seconds after which a ClientApp that asked before its message was whole asks again; doubled each time."""
 
 
-def serve(port: int, stopped: Callable[[], bool]) -> None:
+def serve(port: int, stopped: Callable[[], bool], allowed: Allowed = ANY) -> None:
     """Run the ClientApps of a SuperNode on this machine until told to end.
 
     A SuperNode that is not there, or not any more, is waited for.
@@ -51,6 +53,8 @@ def serve(port: int, stopped: Callable[[], bool]) -> None:
         Of the SuperNode's own interface on loopback, as ``flower-supernode --port`` has it.
     stopped
         Whether to end.
+    allowed
+        Which bundles are run, and by which policy. The answer to a message of any other is an error.
     """
     code = OwnCode(Path(__file__).resolve().parents[1])
     _warm_up()
@@ -65,7 +69,9 @@ def serve(port: int, stopped: Callable[[], bool]) -> None:
                 time.sleep(_RETRY_SECONDS)
                 continue
             if token:
-                children.add(_fork(address, token, code.bundle(fab_hash)))
+                if refused := allowed.refusal(fab_hash):
+                    warn(refused)
+                children.add(_fork(address, token, None if refused else code.bundle(fab_hash), allowed))
             else:
                 time.sleep(_LOOK_SECONDS)
 
@@ -93,7 +99,7 @@ def _next_task(client: RuntimeHttpClient) -> tuple[str, str]:
     return (answer.token, answer.task.fab_hash) if answer.HasField("task") else ("", "")
 
 
-def _fork(address: str, token: str, bundle: Path | None) -> int:
+def _fork(address: str, token: str, bundle: Path | None, allowed: Allowed) -> int:
     parent = os.getpid()
     if child := os.fork():
         return child
@@ -101,6 +107,7 @@ def _fork(address: str, token: str, bundle: Path | None) -> int:
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        allowed.guard()
         forget_own_modules() if bundle is None else take_over(bundle)
         ask_again_soon()
         run_clientapp(address, token, insecure=True, parent_pid=parent)

@@ -21,6 +21,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.runtime import run_clientapp as clientapp
 
 from app import executor
+from app.bundles import ANY
 
 _TAKEN = """
 import sys
@@ -97,7 +98,7 @@ def test_a_task_is_worked_on_in_a_process_of_its_own(
             raise end
 
     monkeypatch.setattr(executor, "run_clientapp", work)
-    _, ended = os.waitpid(executor._fork("127.0.0.1:9", "token-7", None), 0)
+    _, ended = os.waitpid(executor._fork("127.0.0.1:9", "token-7", None, ANY), 0)
     assert os.waitstatus_to_exitcode(ended) == status
     assert (tmp_path / "said").read_text() == "127.0.0.1:9 token-7 True False"
 
@@ -108,7 +109,9 @@ def test_each_task_gets_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executor, "_LOOK_SECONDS", 0.01)
     monkeypatch.setattr(executor, "_warm_up", lambda: None)
     monkeypatch.setattr(executor, "_next_task", lambda client: next(tokens))
-    monkeypatch.setattr(executor, "_fork", lambda _, token, bundle: (forked.append(token), next(children))[1])
+    monkeypatch.setattr(
+        executor, "_fork", lambda _, token, bundle, allowed: (forked.append(token), next(children))[1]
+    )
     stops = iter([False, False, False, True])
     executor.serve(1, lambda: next(stops))
     assert forked == ["one", "two"]
