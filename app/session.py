@@ -147,21 +147,21 @@ class Session:
         """Whether every client keeps a personal model besides the one that all share."""
         return self.config.strategy.name == "ditto"
 
-    def _build(self) -> Callable[[TrainingPlan, float], Strategy] | None:
+    def _build(self) -> Callable[[TrainingPlan], Strategy] | None:
         """Return what makes a strategy that needs more than its settings; None: the registry does."""
         if self.config.strategy.name == one_shot.NAME:
             return self._build_one_shot
         return self._build_fedmd if self.has_client_models else None
 
-    def _build_one_shot(self, plan: TrainingPlan, weight_bound: float) -> Strategy:
+    def _build_one_shot(self, plan: TrainingPlan) -> Strategy:
         data = self.server_data
         if data.public is None:
             raise BadInput("data.public: given 0, but one-shot distils on public data")
         model, momentum = self.model().to(self.device), self.config.train.momentum
         side = ServerSide(model, data.num_classes, data.public, data.test, plan.seed, momentum)
-        return OneShot(plan.strategy, side, weight_bound)
+        return OneShot(plan.strategy, side)
 
-    def _build_fedmd(self, plan: TrainingPlan, weight_bound: float) -> Strategy:
+    def _build_fedmd(self, plan: TrainingPlan) -> Strategy:
         data = self.server_data
         if data.public is None:
             raise BadInput("data.public: given 0, but fedmd needs public data")

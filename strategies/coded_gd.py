@@ -30,7 +30,7 @@ from strategies.errors import LetheError
 from strategies.examples import Examples
 from strategies.fedavg import EvaluatingStrategy
 from strategies.grids import client_ids_of
-from strategies.guard import CheckedReply
+from strategies.guard import CheckedReply, ClientUpdate
 from strategies.local_training import ClientJob, LocalResult
 from strategies.settings import StrategySettings
 
@@ -147,6 +147,15 @@ class CodedGD(EvaluatingStrategy):
             messages.append(Message(content, node, MessageType.TRAIN, group_id=str(server_round)))
         return messages
 
+    def refusal(self, update: ClientUpdate) -> str:
+        """Return why an answer cannot be decoded: its numbers of examples are missing or impossible."""
+        if not {CODED_EXAMPLES, PART_EXAMPLES} <= set(update.metrics):
+            return "it did not send a coded gradient"
+        counts = update.metrics[CODED_EXAMPLES], update.metrics[PART_EXAMPLES]
+        if not all(abs(count) <= wire.MAX_EXAMPLES for count in counts):  # False for what is no number
+            return "it claims an impossible number of examples"
+        return ""
+
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
@@ -159,13 +168,7 @@ class CodedGD(EvaluatingStrategy):
             if not isinstance(reply, CheckedReply):
                 raise RuntimeError("a reply was not checked; put CodedGD inside GuardedStrategy")
             update = reply.update
-            if not {CODED_EXAMPLES, PART_EXAMPLES} <= set(update.metrics):
-                _logger.warning("client %s did not send a coded gradient", update.client_id)
-                continue
             counts = update.metrics[CODED_EXAMPLES], update.metrics[PART_EXAMPLES]
-            if not all(abs(count) <= wire.MAX_EXAMPLES for count in counts):  # False for what is no number
-                _logger.warning("client %s claims an impossible number of examples", update.client_id)
-                continue
             coded[update.client_id] = (update.delta.double(), *counts)
         names = sorted(coded, key=wire.client_sort_key)
         found = decoding(np.array([self._rows[i] for i in names])) if names else None

@@ -20,7 +20,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from strategies import wire
-from strategies.aggregation import DEFAULT_WEIGHT_BOUND, ExactSum, MetricMeans
+from strategies.aggregation import FRACTION_BITS, ExactSum, MetricMeans
 from strategies.guard import Reference, checked
 from strategies.local_training import ClientJob, LocalResult
 
@@ -56,18 +56,16 @@ class FedAvg(EvaluatingStrategy):
 
     Parameters
     ----------
-    weight_bound
-        Upper bound on the number of examples in one round (see `ExactSum`).
+    fraction_bits
+        b of the fixed point 2^-b in which updates are added up (see `ExactSum`).
     message_type
         What the clients are asked to do; any client half that answers with a model can be averaged.
     """
 
     is_weighted_average = True
 
-    def __init__(
-        self, weight_bound: float = DEFAULT_WEIGHT_BOUND, message_type: str = MessageType.TRAIN
-    ) -> None:
-        self._weight_bound = weight_bound
+    def __init__(self, fraction_bits: int = FRACTION_BITS, message_type: str = MessageType.TRAIN) -> None:
+        self._fraction_bits = fraction_bits
         self._message_type = message_type
         self._reference: Reference | None = None
 
@@ -84,16 +82,11 @@ class FedAvg(EvaluatingStrategy):
         """Return the average of the usable replies, or (None, None) when there is none."""
         if self._reference is None:
             raise RuntimeError("aggregate_train was called before configure_train")
-        total = ExactSum(self._reference.layout.size, self._weight_bound)
+        total = ExactSum(self._reference.layout.size, self._fraction_bits)
         metrics = MetricMeans()
         for reply in checked(replies, self._reference, _log_rejected):
-            update = reply.update
-            try:
-                update.add_to(total)
-            except ValueError as error:
-                _log_rejected(reply, str(error))
-                continue
-            metrics.add(update.metrics, update.num_examples)
+            reply.update.add_to(total)
+            metrics.add(reply.update.metrics, reply.update.num_examples)
         if total.count == 0:
             return None, None
         flat = total.added_to(self._reference.flat)
@@ -101,7 +94,7 @@ class FedAvg(EvaluatingStrategy):
 
     def summary(self) -> None:
         """Log what the strategy does."""
-        _logger.info("FedAvg: streaming weighted average, weight bound %g", self._weight_bound)
+        _logger.info("FedAvg: streaming weighted average")
 
 
 def broadcast(

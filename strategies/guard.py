@@ -1,14 +1,15 @@
 """The guard: a reply is checked before it is used, and a bad one is rejected, counted and named.
 
 Rejected are: NaN or Inf, wrong names or shapes, a missing or non-positive number of examples, more examples
-than the client said it has, an entry so large that the client must have diverged, and a change of a pruned
-weight. A rejected reply never ends a round.
+than the client said it has, an entry so large that the client must have diverged, a change of a pruned
+weight, and what the strategy itself cannot use. A rejected reply never ends a round. Whatever passes is
+counted as accepted, logged, and aggregated: nothing is refused after the guard.
 """
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Self, final
+from typing import Protocol, Self, final, runtime_checkable
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from strategies import wire
 from strategies.aggregation import MAX_ABS_UPDATE, ExactSum, largest_entry
-from strategies.wrapper import StrategyWrapper, replies_are_updates
+from strategies.wrapper import StrategyWrapper, innermost, replies_are_updates
 
 _SIMULATION_SAYS = "Exception ClientAppException occurred. Message: "
 """What stands before an exception's own words, after Ray's traceback (flwr.clientapp.client_app)."""
@@ -57,7 +58,7 @@ class ClientUpdate:
         return {self.client_id: self.metrics}
 
     def add_to(self, total: ExactSum) -> None:
-        """Add the update, weighted by its examples; ValueError if it cannot be."""
+        """Add the update, weighted by its examples."""
         total.add(self.delta, self.num_examples)
 
 
@@ -73,12 +74,15 @@ class SummedUpdate(ClientUpdate):
         Σ `fixed_point` of the weighted updates, shape [size], int64.
     weight
         What it is divided by.
+    bits
+        b of the fixed point.
     told
         What clients reported in the clear, by client-id.
     """
 
     total: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     weight: float = 0.0
+    bits: int = 0
     told: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
@@ -87,8 +91,8 @@ class SummedUpdate(ClientUpdate):
         return self.told
 
     def add_to(self, total: ExactSum) -> None:
-        """Add the sum; ValueError if it cannot be."""
-        total.add_sum(self.total, self.weight)
+        """Add the sum."""
+        total.add_sum(self.total, self.weight, self.bits)
 
 
 @final
@@ -104,6 +108,14 @@ class CheckedReply(Message):
         checked.__dict__.update(message.__dict__)
         checked.__dict__["update"] = update
         return checked
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """A strategy that cannot use every well-formed update; the guard rejects what it refuses."""
+
+    def refusal(self, update: ClientUpdate) -> str:
+        """Return why an update cannot be used; nothing if it can."""
 
 
 class Rejected(Exception):
@@ -175,6 +187,8 @@ def example_count(records: Mapping[str, MetricRecord], max_examples: int | None)
         )
     if not math.isfinite(value) or value <= 0 or value != int(value):
         raise Rejected(f"{wire.NUM_EXAMPLES} is {value}, expected a positive whole number")
+    if value > wire.MAX_EXAMPLES:
+        raise Rejected(f"{wire.NUM_EXAMPLES} is {value:.3g}, at most {wire.MAX_EXAMPLES} are possible")
     if max_examples is not None and value > max_examples:
         raise Rejected(f"{wire.NUM_EXAMPLES} is {int(value)}, but the client described {max_examples}")
     return int(value)
@@ -305,7 +319,11 @@ class GuardedStrategy(StrategyWrapper):
         return self.inner.aggregate_train(server_round, self._noted(good))
 
     def _noted(self, replies: Iterator[CheckedReply]) -> Iterator[CheckedReply]:
+        strategy = innermost(self.inner)
         for reply in replies:
+            if isinstance(strategy, Judge) and (reason := strategy.refusal(reply.update)):
+                self._reject(reply, reason)
+                continue
             if self._accept is not None:
                 self._accept(reply.update.client_id)
             yield reply

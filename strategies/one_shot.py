@@ -30,12 +30,12 @@ from flwr.serverapp import Grid
 from torch import Tensor, nn
 
 from strategies import fedavg, wire
-from strategies.aggregation import DEFAULT_WEIGHT_BOUND, ExactSum, MetricMeans
+from strategies.aggregation import MAX_ABS_UPDATE, ExactSum, MetricMeans
 from strategies.distilling import DistillationSettings, distil
 from strategies.evaluation import predict_logits
 from strategies.examples import Examples
 from strategies.fedavg import EvaluatingStrategy
-from strategies.guard import CheckedReply, Reference
+from strategies.guard import CheckedReply, ClientUpdate, Reference
 from strategies.seeds import seeded_layers, torch_generator
 from strategies.settings import StrategySettings
 
@@ -117,19 +117,15 @@ class OneShot(EvaluatingStrategy):
         The section ``strategy``.
     side
         A model to compute with, public data and test data.
-    weight_bound
-        Upper bound on the number of examples in one round (see `ExactSum`).
     """
 
     is_weighted_average = False
 
-    def __init__(
-        self, settings: StrategySettings, side: ServerSide, weight_bound: float = DEFAULT_WEIGHT_BOUND
-    ) -> None:
+    def __init__(self, settings: StrategySettings, side: ServerSide) -> None:
         self._settings = settings
         self._side = side
-        self._weight_bound = weight_bound
         self._reference: Reference | None = None
+        self._last: tuple[ClientUpdate, Tensor] | None = None
         tested = () if side.test is None else (side.test.x,)
         self._x = torch.cat((side.public.x, *tested))
 
@@ -146,21 +142,17 @@ class OneShot(EvaluatingStrategy):
         """Return the distilled model, or (None, None) when nobody can be heard."""
         if self._reference is None:
             raise RuntimeError("aggregate_train was called before configure_train")
-        start, layout = self._reference.flat, self._reference.layout
-        average = ExactSum(layout.size, self._weight_bound)
-        heard = ExactSum(len(self._x) * self._side.num_classes, self._weight_bound)
+        start, layout, self._last = self._reference.flat, self._reference.layout, None
+        average = ExactSum(layout.size)
+        heard = ExactSum(len(self._x) * self._side.num_classes)
         means, accuracies = MetricMeans(), []
         for reply in replies:
             if not isinstance(reply, CheckedReply):
                 raise RuntimeError("a reply was not checked; put OneShot inside GuardedStrategy")
             update = reply.update
-            try:
-                logits = self._logits(start + update.delta, layout)
-                heard.add(votes(logits, self._settings.ensemble).flatten(), 1.0)
-                update.add_to(average)
-            except ValueError as error:
-                _logger.warning("the model of client %s is not used: %s", update.client_id, error)
-                continue
+            logits = self._logits(update, self._reference)
+            heard.add(votes(logits, self._settings.ensemble).flatten(), 1.0)
+            update.add_to(average)
             means.add(update.metrics, update.num_examples)
             accuracies.append(self._test_accuracy(logits))
         if not accuracies:
@@ -173,10 +165,21 @@ class OneShot(EvaluatingStrategy):
         figures = means.means() | self._figures(ensemble, distilled, accuracies)
         return wire.FlatRecord(flat, layout), MetricRecord(dict(figures))
 
-    def _logits(self, flat: Tensor, layout: wire.Layout) -> Tensor:
-        """Return a model's answers to the public and then the test inputs."""
-        wire.load_flat(self._side.model, flat, layout)
-        return predict_logits(self._side.model, self._x)
+    def refusal(self, update: ClientUpdate) -> str:
+        """Return why a client's model cannot be a member: its answers are not finite, or too large."""
+        if self._reference is None:
+            raise RuntimeError("refusal was called before configure_train")
+        given = votes(self._logits(update, self._reference), self._settings.ensemble)
+        if bool((given.abs() <= MAX_ABS_UPDATE).all()):  # False for NaN
+            return ""
+        return f"its model's answers are not within ±{MAX_ABS_UPDATE:g}: it is no member of the ensemble"
+
+    def _logits(self, update: ClientUpdate, reference: Reference) -> Tensor:
+        """Return a client's model's answers to the public and then the test inputs."""
+        if self._last is None or self._last[0] is not update:
+            wire.load_flat(self._side.model, reference.flat + update.delta, reference.layout)
+            self._last = update, predict_logits(self._side.model, self._x)
+        return self._last[1]
 
     def _distilled(
         self, server_round: int, start: Tensor, layout: wire.Layout, ensemble: Tensor

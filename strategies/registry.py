@@ -21,7 +21,7 @@ class StrategySpec:
     Parameters
     ----------
     build
-        Makes the server half from its settings, an upper bound on the examples in a round, and the seed.
+        Makes the server half from its settings and the seed.
     client
         The client half.
     summary
@@ -30,7 +30,7 @@ class StrategySpec:
         Makes a client's own model of the one that all share; None where clients have none.
     """
 
-    build: Callable[[StrategySettings, float, int], Strategy]
+    build: Callable[[StrategySettings, int], Strategy]
     client: ClientHalf
     summary: str
     personalise: Personalise | None = None
@@ -43,59 +43,59 @@ def _needs_public_data(what: str, name: str = "fedmd") -> NoReturn:
 
 STRATEGIES: dict[str, StrategySpec] = {
     "coded-gd": StrategySpec(
-        lambda settings, bound, seed: coded_gd.CodedGD(settings, seed),
+        coded_gd.CodedGD,
         coded_gd.train_client,
         "exact full-batch gradient descent from any n − s clients, each holding s others' data",
     ),
     "ditto": StrategySpec(
-        lambda settings, bound, seed: MeasuredStrategy(fedavg.FedAvg(bound)),
+        lambda settings, seed: MeasuredStrategy(fedavg.FedAvg()),
         ditto.train_client,
         "FedAvg, and a personal model for every client that is held near the global one",
         ditto.personalise,
     ),
     "fedavg": StrategySpec(
-        lambda settings, bound, seed: fedavg.FedAvg(bound),
+        lambda settings, seed: fedavg.FedAvg(),
         fedavg.train_client,
         "weighted average of the clients' models",
     ),
     fedasync.NAME: StrategySpec(
-        lambda settings, bound, seed: fedasync.build(settings, bound),
+        lambda settings, seed: fedasync.build(settings),
         fedavg.train_client,
         "each client's model is mixed into the global one as soon as it arrives",
     ),
     fedbuff.NAME: StrategySpec(
-        lambda settings, bound, seed: fedbuff.build(settings, bound),
+        lambda settings, seed: fedbuff.build(settings),
         fedavg.train_client,
         "a step for every K updates that arrive, in which late ones count less",
     ),
     "fedmd": StrategySpec(
-        lambda settings, bound, seed: _needs_public_data("a server half"),
+        lambda settings, seed: _needs_public_data("a server half"),
         lambda job: _needs_public_data("an answer to 'train'"),
         "clients with different models learn from each other's logits on public data",
     ),
     "fedprox": StrategySpec(
-        lambda settings, bound, seed: fedavg.FedAvg(bound),
+        lambda settings, seed: fedavg.FedAvg(),
         fedprox.train_client,
         "FedAvg with a proximal term, accepts partial local work",
     ),
     "gossip": StrategySpec(
-        lambda settings, bound, seed: gossip.Gossip(settings, seed),
+        gossip.Gossip,
         gossip.train_client,
         "no global model: every client mixes its own with those of its neighbours in a topology",
     ),
     one_shot.NAME: StrategySpec(
-        lambda settings, bound, seed: _needs_public_data("a server half", one_shot.NAME),
+        lambda settings, seed: _needs_public_data("a server half", one_shot.NAME),
         one_shot.train_client,
         "one round: the ensemble of the clients' models is distilled into one on public data",
     ),
     "per-fedavg": StrategySpec(
-        lambda settings, bound, seed: MeasuredStrategy(fedavg.FedAvg(bound)),
+        lambda settings, seed: MeasuredStrategy(fedavg.FedAvg()),
         per_fedavg.train_client,
         "a model from which one gradient step on a client's own data leads to a good one for it",
         per_fedavg.personalise,
     ),
     "pruned-dp": StrategySpec(
-        lambda settings, bound, seed: fedavg.FedAvg(bound),
+        lambda settings, seed: fedavg.FedAvg(),
         pruned_dp.train_client,
         "each client trains a smaller network of the most important neurons, and only that travels",
     ),
@@ -112,9 +112,7 @@ def lookup(name: str) -> StrategySpec:
     """
     if name.startswith(builtin.PREFIX):
         client = _flower_fedprox if name == "flwr:FedProx" else fedavg.train_client
-        return StrategySpec(
-            lambda settings, bound, seed: builtin.build(settings), client, f"Flower's own {name}"
-        )
+        return StrategySpec(lambda settings, seed: builtin.build(settings), client, f"Flower's own {name}")
     if name not in STRATEGIES:
         raise BadInput(f"strategy.name: got '{name}', known are {', '.join(STRATEGIES)} and flwr:<ClassName>")
     return STRATEGIES[name]

@@ -16,7 +16,6 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from strategies import one_shot, strategy_state, wire
-from strategies.aggregation import fraction_bits
 from strategies.asynchronous.flights import Flights
 from strategies.choosing import HeardStrategy
 from strategies.cohort import Cohort, Fault, Reply, Traffic
@@ -35,11 +34,6 @@ from strategies.secagg.training import Federation, SecureSettings, SecureStrateg
 from strategies.selection import Asked, ask_clients
 from strategies.settings import SelectionSettings, StrategySettings
 from strategies.wrapper import ReturnResult, StrategyWrapper
-
-_WEIGHT_HEADROOM = 16.0
-"""Clients that join later may bring this many times the examples of those that were there at the start."""
-_SECURE_HEADROOM = 4.0
-"""This many times the clients of the start may take part in a secure sum, each with the largest weight."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +55,8 @@ class TrainingPlan:
     drop
         Examples that are left out.
     build
-        Makes the strategy, from the plan and an upper bound on the examples in a round, where it needs what
-        only the server holds; None: as the registry does.
+        Makes the strategy from the plan, where it needs what only the server holds; None: as the registry
+        does.
     privacy
         What is protected; clients read it from their own copy of the run config, too.
     pruning
@@ -78,7 +72,7 @@ class TrainingPlan:
     evaluate_every: int = 1
     federated_evaluation: bool = False
     drop: Drop = Drop()
-    build: "Callable[[TrainingPlan, float], Strategy] | None" = None
+    build: "Callable[[TrainingPlan], Strategy] | None" = None
     privacy: PrivacySettings = PrivacySettings()
     pruning: Pruning | None = None
     compression: CompressionSettings = CompressionSettings()
@@ -173,8 +167,8 @@ Layer = Callable[[Strategy], Strategy]
 """Wraps the strategy in what must see each accepted update, for example the update log."""
 
 
-Build = Callable[[float], Strategy]
-"""Makes a strategy from an upper bound on the examples in a round."""
+Build = Callable[[], Strategy]
+"""Makes a strategy."""
 
 
 def train(
@@ -231,8 +225,8 @@ def train(
 
 def _planned(plan: TrainingPlan) -> Build:
     if (build := plan.build) is not None:
-        return lambda weight_bound: build(plan, weight_bound)
-    return lambda weight_bound: lookup(plan.strategy.name).build(plan.strategy, weight_bound, plan.seed)
+        return lambda: build(plan)
+    return lambda: lookup(plan.strategy.name).build(plan.strategy, plan.seed)
 
 
 class _Loop:
@@ -251,24 +245,16 @@ class _Loop:
         self._flights: Flights | None = None
         self._is_asynchronous = asynchronous
         self._update_clients()
-        weight_bound = self._weight_bound()
-        inner = build(weight_bound)
+        inner = build()
         inner = inner if layer is None else layer(inner)
         self.pruned = self._pruned(inner)
         inner = self.pruned or inner
         self.privacy = ServerPrivacy.of(plan.privacy, plan.selection, plan.rounds, plan.seed)
         inner = inner if self.privacy is None else self.privacy.around(inner, self._names)
         self._heard = HeardStrategy(inner)
-        guarded = self._guarding(weight_bound)
-        self.strategy = self._compressed(DroppingStrategy(guarded, plan.drop, self._names))
+        self.strategy = self._compressed(DroppingStrategy(self._guarding(), plan.drop, self._names))
         self._flights = self._asynchronous(self.strategy) if asynchronous else None
         self.strategy = self._flights or self.strategy
-
-    def _weight_bound(self) -> float:
-        """Return an upper bound on the examples in a round; clients of secure sums do not tell theirs."""
-        if self._plan.privacy.secure_aggregation:
-            return _SECURE_HEADROOM * self._plan.privacy.max_weight * max(1, len(self._names))
-        return _WEIGHT_HEADROOM * max(1, sum(self._max_examples.values()))
 
     def __enter__(self) -> None:
         """Do nothing."""
@@ -278,15 +264,15 @@ class _Loop:
         if self._flights is not None:
             self._flights.cancel()
 
-    def _guarding(self, weight_bound: float) -> StrategyWrapper:
+    def _guarding(self) -> StrategyWrapper:
         """Return the strategy with what checks, decrypts or unmasks what clients send."""
         if self._plan.privacy.secure_aggregation:
-            return self._secured(weight_bound)
+            return self._secured()
         return self._encrypted() if self._plan.privacy.encryption != "none" else self._guarded()
 
-    def _secured(self, weight_bound: float) -> StrategyWrapper:
-        privacy, bits = self._plan.privacy, fraction_bits(weight_bound)
-        settings = SecureSettings(privacy.threshold, privacy.max_weight, bits)
+    def _secured(self) -> StrategyWrapper:
+        privacy = self._plan.privacy
+        settings = SecureSettings(privacy.threshold, privacy.max_weight)
         federation = Federation(self._cohort, self._names, lambda: self._scope, self._accepted.append)
         return SecureStrategy(self._heard, settings, federation)
 

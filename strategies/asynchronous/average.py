@@ -30,8 +30,6 @@ class StaleAverage(Strategy):
 
     Parameters
     ----------
-    weight_bound
-        Upper bound on the number of examples in one step (see `ExactSum`).
     discount
         s: from a staleness to a factor in (0, 1].
     rate
@@ -45,11 +43,10 @@ class StaleAverage(Strategy):
 
     is_weighted_average = True
 
-    def __init__(self, weight_bound: float, discount: Callable[[int], float], rate: float) -> None:
-        self._weight_bound = weight_bound
+    def __init__(self, discount: Callable[[int], float], rate: float) -> None:
         self._discount = discount
         self._rate = rate
-        self._plain = FedAvg(weight_bound)
+        self._plain = FedAvg()
         self._reference: Reference | None = None
         self.weight_divisor: float | None = None
 
@@ -70,15 +67,11 @@ class StaleAverage(Strategy):
         """Return the model after the step, or (None, None) where no reply can be used."""
         if self._reference is None:
             raise RuntimeError("aggregate_train was called before configure_train")
-        total = ExactSum(self._reference.layout.size, self._weight_bound)
+        total = ExactSum(self._reference.layout.size)
         metrics, examples = MetricMeans(), list[int]()
         for reply in checked(replies, self._reference, _log_rejected):
             update = reply.update
-            try:
-                total.add(update.delta, self.aggregation_weight(update))
-            except ValueError as error:
-                _log_rejected(reply, str(error))
-                continue
+            total.add(update.delta, self.aggregation_weight(update))
             examples.append(update.num_examples)
             metrics.add(update.metrics, update.num_examples)
         if not examples:

@@ -20,14 +20,12 @@ from strategies.asynchronous.staleness import staleness_weight
 NAME = "fedasync"
 
 
-def build(settings: AsyncSettings, weight_bound: float) -> StaleAverage:
+def build(settings: AsyncSettings) -> StaleAverage:
     """Return the server half.
 
     Parameters
     ----------
     settings
         ``mixing`` and how staleness counts.
-    weight_bound
-        Upper bound on the number of examples of a client.
     """
-    return StaleAverage(weight_bound, partial(staleness_weight, settings=settings), settings.mixing)
+    return StaleAverage(partial(staleness_weight, settings=settings), settings.mixing)

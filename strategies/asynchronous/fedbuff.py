@@ -21,15 +21,13 @@ from strategies.asynchronous.staleness import staleness_weight
 NAME = "fedbuff"
 
 
-def build(settings: AsyncSettings, weight_bound: float) -> StaleAverage:
+def build(settings: AsyncSettings) -> StaleAverage:
     """Return the server half.
 
     Parameters
     ----------
     settings
         ``server-learning-rate`` and how staleness counts.
-    weight_bound
-        Upper bound on the number of examples in one buffer.
     """
     discount = partial(staleness_weight, settings=settings)
-    return StaleAverage(weight_bound, discount, settings.server_learning_rate)
+    return StaleAverage(discount, settings.server_learning_rate)

@@ -6,7 +6,11 @@ Xie, Koyejo, Gupta, "Asynchronous Federated Optimization", arXiv 1903.03934, sec
     constant:    1
     polynomial:  (1 + s)^−a                             (a = ½ in FedBuff, arXiv 2106.06639)
     hinge:       1 where s ≤ b, else 1 / (a (s − b) + 1)
+
+A weight is never 0: whoever is counted among a step's clients is in its sum.
 """
+
+import sys
 
 from strategies.asynchronous.settings import AsyncSettings
 
@@ -28,6 +32,10 @@ def staleness_weight(staleness: int, settings: AsyncSettings) -> float:
     >>> staleness_weight(5, AsyncSettings(staleness="hinge", hinge_slope=3.0, hinge_start=4))
     0.25
     """
+    return max(_factor(staleness, settings), sys.float_info.min)
+
+
+def _factor(staleness: int, settings: AsyncSettings) -> float:
     if settings.staleness == "polynomial":
         return float((1.0 + staleness) ** -settings.staleness_exponent)
     if settings.staleness == "hinge" and staleness > settings.hinge_start:

@@ -71,7 +71,7 @@ class PrivacySettings(Settings):
     encryption_key: str = "~/.lethe/keys/ckks.key"
     secure_aggregation: bool = False
     threshold: float = 0.67
-    max_examples: int = Field(default=65536, ge=1)
+    max_examples: int = Field(default=65536, ge=1, le=2**31)
 
     @property
     def on(self) -> bool:

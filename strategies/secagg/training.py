@@ -1,6 +1,6 @@
 """Training under secure aggregation: what a client adds to the sum, and the model that the sum gives.
 
-A client's vector is, in the fixed point of `strategies.aggregation.ExactSum`,
+A client's vector is, in the fixed point 2^-b of `strategies.aggregation.ExactSum`, with rounding to nearest,
 
     [ n_k · δ_k · 2^b,  n_k,  n_k · loss_k · 2^b ]
 
@@ -24,7 +24,7 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from strategies import wire
-from strategies.aggregation import MAX_ABS_UPDATE, fixed_point, largest_entry
+from strategies.aggregation import MAX_ABS_UPDATE, fixed_point, fraction_bits, largest_entry
 from strategies.cohort import Cohort, Reply
 from strategies.errors import LetheError
 from strategies.grids import CohortGrid
@@ -71,7 +71,7 @@ def client_vector(delta: Tensor, weight: int, loss: float, bits: int) -> Vector:
     if not (largest <= MAX_ABS_UPDATE and abs(loss) <= MAX_ABS_UPDATE):
         raise LetheError(f"the update is not within ±{MAX_ABS_UPDATE:g}: it diverged, and nothing is sent")
     factor = weight * 2.0**bits
-    besides = torch.tensor([weight, int(loss * factor)], dtype=torch.int64)
+    besides = torch.tensor([weight, round(loss * factor)], dtype=torch.int64)
     parts: Vector = torch.cat([fixed_point(delta, factor), besides]).numpy().view(np.uint64)
     return parts
 
@@ -108,7 +108,7 @@ def summed(total: Vector, bits: int, max_weight: int, mask: Tensor | None = None
     mean = update.double().div_(weight * 2.0**bits).float()
     norm = float(torch.linalg.vector_norm(mean))
     metrics = {wire.TRAIN_LOSS: loss / (weight * 2.0**bits)} if loss else {}
-    return SummedUpdate("all", 0, weight, mean, norm, metrics, update, float(weight))
+    return SummedUpdate("all", 0, weight, mean, norm, metrics, update, float(weight), bits)
 
 
 @final
@@ -122,13 +122,10 @@ class SecureSettings:
         Share of a round's clients that must stay to the end.
     max_weight
         What one client weighs at most.
-    bits
-        b of the fixed point.
     """
 
     threshold: float
     max_weight: int
-    bits: int
 
 
 @final
@@ -184,12 +181,15 @@ class SecureStrategy(StrategyWrapper):
         self._federation = federation
         self._barred: set[str] = set()
         self._sum: SecureSum | None = None
-        self._size = 0
+        self._size = self._bits = 0
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Exchange keys and shares; then send the model to those who are ready."""
+        """Exchange keys and shares; then send the model to those who are ready.
+
+        The fixed point of the sum is as fine as the weights of those clients allow.
+        """
         self._size = Reference.of(arrays).layout.size + _BESIDES
         federation = self._federation
         nodes = {federation.names[node]: node for node in grid.get_node_ids()}
@@ -198,10 +198,11 @@ class SecureStrategy(StrategyWrapper):
         asked = [i for i in nodes if i not in self._barred]
         self._sum = SecureSum(asked, self._settings.threshold, federation.ask, federation.blame)
         ready = {i: ClientInfo(i, nodes[i], 1) for i in self._sum.open()}
+        self._bits = fraction_bits(self._settings.max_weight * max(1, len(ready)))
         messages = list(self.inner.configure_train(server_round, arrays, config, CohortGrid(grid, ready)))
         for message in messages:
             invitation = self._sum.invitation(federation.names[message.metadata.dst_node_id])
-            own = {**message.content.config_records[wire.CONFIG], wire.SUM_BITS: self._settings.bits}
+            own = {**message.content.config_records[wire.CONFIG], wire.SUM_BITS: self._bits}
             told = {**own, **invitation}
             message.content = RecordDict({**message.content, wire.CONFIG: ConfigRecord(told)})
         return messages
@@ -237,7 +238,7 @@ class SecureStrategy(StrategyWrapper):
             return None
         most = self._settings.max_weight * len(secure.survivors)
         try:
-            return summed(total, self._settings.bits, most, self._federation.cohort.mask)
+            return summed(total, self._bits, most, self._federation.cohort.mask)
         except ValueError as error:
             self._federation.blame("all", str(error))
             return None

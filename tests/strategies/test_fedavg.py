@@ -11,7 +11,16 @@ from hypothesis import given, settings, strategies as st
 
 from strategies import wire
 from strategies.fedavg import FedAvg, average_metrics
-from tests.strategies.fakes import Answer, FakeGrid, flat_record, node_answer, raises, spoiled, two_clients
+from tests.strategies.fakes import (
+    Answer,
+    FakeGrid,
+    adds,
+    flat_record,
+    node_answer,
+    raises,
+    spoiled,
+    two_clients,
+)
 
 
 def replies_to(strategy: flower.Strategy, grid: FakeGrid, start: list[float]) -> list[Message]:
@@ -92,14 +101,24 @@ def test_no_usable_reply() -> None:
     assert strategy.aggregate_train(1, replies_to(strategy, grid, [10.0])) == (None, None)
 
 
-def test_a_weight_beyond_the_bound_is_left_out() -> None:
-    """A client that inflates its number of examples does not end the round."""
+def test_an_impossible_number_of_examples_is_left_out() -> None:
+    """A client that claims more than any can have does not end the round."""
     nodes = two_clients()
-    liar = spoiled(nodes[2], lambda content: content[wire.METRICS].__setitem__(wire.NUM_EXAMPLES, 10**9))
-    strategy, grid = FedAvg(weight_bound=100.0), FakeGrid(nodes | {2: liar})
+    liar = spoiled(nodes[2], lambda content: content[wire.METRICS].__setitem__(wire.NUM_EXAMPLES, 2**31 + 1))
+    strategy, grid = FedAvg(), FakeGrid(nodes | {2: liar})
     arrays, _ = strategy.aggregate_train(1, replies_to(strategy, grid, [10.0]))
     assert arrays is not None
     assert wire.state_of(arrays)["w"].tolist() == [12.0]
+
+
+def test_the_largest_claim_costs_the_others_no_digit() -> None:
+    """Beside a client of 2^31 examples that stays at 0, one of 10 moves by 10·1e-5 / (2^31 + 10)."""
+    nodes = {1: node_answer("a", 10, adds(1e-5)), 2: node_answer("b", 2**31, adds(0.0))}
+    strategy, grid = FedAvg(), FakeGrid(nodes)
+    arrays, _ = strategy.aggregate_train(1, replies_to(strategy, grid, [0.0]))
+    assert arrays is not None
+    moved = float(wire.state_of(arrays)["w"])
+    assert moved == pytest.approx(10 * float(np.float32(1e-5)) / (2**31 + 10), rel=1e-7)
 
 
 def test_replies_are_consumed_one_by_one() -> None:

@@ -60,8 +60,8 @@ def run(
     cohort.connect(len(nodes))
     results: list[RoundResult] = []
 
-    def build(plan: TrainingPlan, bound: float) -> OneShot:
-        return OneShot(plan.strategy, ServerSide(Scores(), 2, public, test, plan.seed), bound)
+    def build(plan: TrainingPlan) -> OneShot:
+        return OneShot(plan.strategy, ServerSide(Scores(), 2, public, test, plan.seed))
 
     plan = TrainingPlan(strategy, SelectionSettings(), 1, seed, build=build)
     start = Start(flat_record([0.0, 0.0]))
@@ -188,10 +188,13 @@ def test_who_cannot_be_heard_is_named_and_left_out() -> None:
     assert model.equal(run(five(), settings(), MANY)[0])
 
 
-def test_answers_beyond_all_bounds_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
-    """Weights of 1000 pass the guard; logits of 2000 at x = 2 cannot be added up exactly."""
+def test_answers_beyond_all_bounds_are_refused_before_they_count() -> None:
+    """Weights of 1000 are a possible update; logits of 2000 at x = 2 are no member's answer."""
     model, result = run(five(wild=member("wild", (1000.0, 0.0))), settings(ensemble="logits"), MANY)
-    assert "the model of client wild is not used" in caplog.text
+    assert [(f.client_id, f.reason) for f in result.faults] == [
+        ("wild", "its model's answers are not within ±1024: it is no member of the ensemble")
+    ]
+    assert "wild" not in result.accepted
     assert result.metrics[one_shot.MEMBERS] == 5
     assert model.equal(run(five(), settings(ensemble="logits"), MANY)[0])
 
@@ -214,12 +217,12 @@ def test_unchecked_replies_are_refused() -> None:
 
 def test_it_cannot_be_built_of_its_settings_alone() -> None:
     with pytest.raises(LetheError, match="one-shot has no such thing as a server half without public data"):
-        lookup(NAME).build(settings(), 1.0, 0)
+        lookup(NAME).build(settings(), 0)
 
 
 def test_further_rounds_are_those_of_fedavg() -> None:
     """What a method or the audit trains on after the only round."""
-    plan = TrainingPlan(settings(), SelectionSettings(), 1, 0, build=lambda plan, bound: FedAvg(bound))
+    plan = TrainingPlan(settings(), SelectionSettings(), 1, 0, build=lambda plan: FedAvg())
     assert plan.in_rounds.strategy.name == "fedavg"
     assert plan.in_rounds.build is None
     assert lookup(NAME).client is fedavg.train_client

@@ -118,7 +118,7 @@ def run(*answers: Answer, evaluate_every: int = 1) -> list[RoundResult]:
         plan,
         cohort,
         Start(flat_record([0.0])),
-        build=lambda bound: MeasuredStrategy(FedAvg(bound)),
+        build=lambda: MeasuredStrategy(FedAvg()),
         on_round=lambda result, _: results.append(result),
     )
     assert wire.state_of(arrays)["w"].tolist() == [3.0]

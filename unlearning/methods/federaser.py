@@ -196,7 +196,7 @@ class Replay:
             e.client_id: e for e in self._log.entries(replayed.round) if e.client_id not in self._targets
         }
         make = self._calibrated if replayed.calibrated else self._logged
-        total = ExactSum(len(flat), weight_bound=2.0)
+        total = ExactSum(len(flat))
         for client_id, update in make(replayed.round, flat, entries):
             try:
                 total.add(update, entries[client_id].weight)

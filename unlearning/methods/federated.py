@@ -219,7 +219,7 @@ class FederatedWork:
             cohort,
             drop,
             selection,
-            lambda bound: TellingStrategy(FedAvg(bound, message_type), first, entries),
+            lambda: TellingStrategy(FedAvg(message_type=message_type), first, entries),
         )
 
     def train(self, flat: Tensor, rounds: int, cohort: Cohort, build: Build | None = None) -> Tensor:

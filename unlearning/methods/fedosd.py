@@ -162,7 +162,7 @@ def unlearned_and_recovered(job: ForgetJob) -> Outcome:
     flat = unlearning_rounds(job, work, settings)
     moved = float(torch.linalg.vector_norm(flat.double() - original.double()))
     flat = work.train(
-        flat, settings.recovery_rounds, keeping(job), lambda bound: OneWayRecovery(FedAvg(bound), original)
+        flat, settings.recovery_rounds, keeping(job), lambda: OneWayRecovery(FedAvg(), original)
     )
     return Outcome(flat, absence_notes(job), {**settings.model_dump(), "distance": moved})
 

@@ -81,7 +81,7 @@ def redistilled(job: ForgetJob) -> Outcome:
         raise RuntimeError("needs were not checked")
     if job.absent and job.absent == job.request.named_clients:
         return Outcome(run.final.clone(), absence_notes(job), {"unchanged": 1})
-    strategy = run.plan.build(run.plan, 1.0)
+    strategy = run.plan.build(run.plan)
     if not isinstance(strategy, FedMD):
         raise RuntimeError("needs were not checked")
     rounds = log.kept_rounds()[-job.settings.redistill_rounds :]

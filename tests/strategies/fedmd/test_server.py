@@ -288,4 +288,4 @@ def test_accuracy_is_measured_when_the_plan_says_so() -> None:
 
 def test_without_public_data_there_is_no_server_half() -> None:
     with pytest.raises(LetheError, match="without public data"):
-        lookup("fedmd").build(SETTINGS, 1.0, 0)
+        lookup("fedmd").build(SETTINGS, 0)

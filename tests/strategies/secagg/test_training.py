@@ -26,7 +26,7 @@ from tests.strategies.fakes import Answer, FakeGrid, flat_record, node_answer, r
 
 SECURE = PrivacySettings(secure_aggregation=True, threshold=0.67, max_examples=100)
 PLAN = TrainingPlan(StrategySettings(), SelectionSettings(), rounds=3, seed=0, privacy=SECURE)
-BOUND = 4.0 * 100 * 5
+BITS = fraction_bits(100 * 5)
 RATES = (0.1, 0.2, 0.3, 0.4, 0.5)
 
 
@@ -85,7 +85,7 @@ def run(
 
 def plain_plan(privacy: PrivacySettings) -> TrainingPlan:
     """Return the same training without masks, in the same fixed point."""
-    return replace(PLAN, privacy=privacy, build=lambda plan, _: FedAvg(BOUND))
+    return replace(PLAN, privacy=privacy, build=lambda plan: FedAvg(BITS))
 
 
 def test_worked_by_hand() -> None:
@@ -105,13 +105,13 @@ def test_worked_by_hand() -> None:
     st.lists(st.tuples(st.floats(-1000, 1000, width=32), st.integers(1, 50)), min_size=1, max_size=8),
 )
 def test_the_sum_is_that_of_plain_averaging(updates: list[tuple[float, int]]) -> None:
-    bound = 400.0
-    plain, secure = ExactSum(1, bound), ExactSum(1, bound)
+    bits = fraction_bits(400.0)
+    plain, secure = ExactSum(1, bits), ExactSum(1)
     total: Vector = np.zeros(3, dtype=np.uint64)
     for value, weight in updates:
         plain.add(torch.tensor([value]), weight)
-        total = total + client_vector(torch.tensor([value]), weight, 0.0, fraction_bits(bound))
-    summed(total, fraction_bits(bound), 400).add_to(secure)
+        total = total + client_vector(torch.tensor([value]), weight, 0.0, bits)
+    summed(total, bits, 400).add_to(secure)
     assert secure.mean().equal(plain.mean())
 
 
@@ -133,8 +133,8 @@ def test_central_privacy_adds_the_same_noise_to_the_masked_sum() -> None:
         unit="client-central", noise_multiplier=0.5, clip_norm=0.3, delta=0.01, randomness="seeded"
     )
     secure = central.model_copy(update={"secure_aggregation": True, "threshold": 0.67})
-    bound = 4.0 * 5
-    plain, _, _ = run(plain_clients(), replace(plain_plan(central), build=lambda plan, _: FedAvg(bound)))
+    bits = fraction_bits(1 * 5)
+    plain, _, _ = run(plain_clients(), replace(plain_plan(central), build=lambda plan: FedAvg(bits)))
     masked, rounds, _ = run(secure_clients(0.3, 1), replace(PLAN, privacy=secure))
     assert masked.equal(plain)
     assert rounds[-1].metrics[wire.EPSILON] > 0
