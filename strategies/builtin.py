@@ -69,6 +69,12 @@ def build(settings: StrategySettings) -> Strategy:
         raise BadInput(f"strategy.options: {name} refused {settings.options!r}: {error}") from None
 
 
+def required_metrics(settings: StrategySettings) -> list[str]:
+    """Return the numbers without which Flower's strategy takes no reply of a round."""
+    key = settings.option_values.get("weighted_by_key", wire.NUM_EXAMPLES)
+    return [str(key)] if settings.name.startswith(PREFIX) and key != wire.NUM_EXAMPLES else []
+
+
 @final
 class SortedReplies(StrategyWrapper):
     """Hand replies to a strategy in the clients' order, so that its floating-point sums repeat.
@@ -107,7 +113,14 @@ class SortedReplies(StrategyWrapper):
 
 
 def _sorted(replies: Iterable[Message]) -> list[Message]:
-    return sorted(replies, key=_client_key)
+    """Return the replies in the clients' order, each with the metrics that all have: Flower asks for that."""
+    listed = sorted(replies, key=_client_key)
+    metrics = [r.content.metric_records.get(wire.METRICS, MetricRecord()) for r in listed if r.has_content()]
+    common = set.intersection(*(set(record) for record in metrics)) if metrics else set()
+    for record in metrics:
+        for name in record.keys() - common:
+            del record[name]
+    return listed
 
 
 def _client_key(message: Message) -> tuple[int, int, str]:

@@ -14,6 +14,7 @@ gradient and number of examples with the same a.
 """
 
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from typing import final
 
@@ -32,6 +33,7 @@ from strategies.fedavg import EvaluatingStrategy
 from strategies.grids import client_ids_of
 from strategies.guard import CheckedReply, ClientUpdate
 from strategies.local_training import ClientJob, LocalResult
+from strategies.reports import COUNT, Range
 from strategies.settings import StrategySettings
 
 _logger = logging.getLogger(__name__)
@@ -45,6 +47,8 @@ CODED_EXAMPLES = "coded-examples"
 """float, client to server: Σ_j B_ij n_j."""
 PART_EXAMPLES = "part-examples"
 """int, client to server: m_i, the number of examples in all of its parts."""
+REPORTS = {CODED_EXAMPLES: Range(-math.inf, math.inf), PART_EXAMPLES: COUNT}
+"""What clients report."""
 DECODED = "decoded-from"
 """How many answers the round's gradient was decoded from."""
 _CHUNK = 512

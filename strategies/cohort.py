@@ -17,7 +17,7 @@ from torch import Tensor
 from strategies import wire
 from strategies.errors import BadInput, LetheError
 from strategies.grids import CancellingGrid
-from strategies.guard import error_line
+from strategies.guard import error_line, first_line
 from strategies.mask import pack
 from strategies.roll import ClientInfo, Roll
 
@@ -312,7 +312,9 @@ class Cohort:
             message.metadata.src_node_id, reply.client_id, message.content, present
         )
         if reason:
-            self.add_fault(reply.client_id, scope, reason)
+            possible = not wire.client_id_fault(reply.client_id)
+            node_id = message.metadata.src_node_id
+            self.add_fault(reply.client_id if possible else self._name(node_id), scope, reason)
 
     def ask(
         self,
@@ -426,7 +428,8 @@ class Cohort:
         claimed = wire.client_id_in(message.content)
         bound = self._shared.roll.nodes.get(node_id)
         if claimed is None or (bound is not None and claimed != bound):
-            self.add_fault(self._name(node_id), scope, f"claims client-id '{claimed}', which is not its own")
+            shown = first_line(str(claimed), 64)
+            self.add_fault(self._name(node_id), scope, f"claims client-id '{shown}', which is not its own")
             return None
         return Reply(claimed, message)
 

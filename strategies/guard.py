@@ -8,7 +8,7 @@ counted as accepted, logged, and aggregated: nothing is refused after the guard.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, Self, final, runtime_checkable
 
 import torch
@@ -43,6 +43,8 @@ class ClientUpdate:
         Euclidean norm of `delta`.
     metrics
         The scalar metrics of the reply, without `num-examples`.
+    staleness
+        Server steps that it is behind, as the server counts them.
     """
 
     client_id: str
@@ -51,6 +53,7 @@ class ClientUpdate:
     delta: Tensor
     norm: float
     metrics: Mapping[str, float] = field(default_factory=dict)
+    staleness: int = 0
 
     @property
     def reports(self) -> Mapping[str, Mapping[str, float]]:
@@ -276,6 +279,8 @@ class GuardedStrategy(StrategyWrapper):
     reference_of
         From a reply to what it is to be told from, where nodes train parts of the model; None: all train the
         whole.
+    staleness_of
+        From a node to how many steps its reply is behind.
     """
 
     def __init__(
@@ -286,8 +291,10 @@ class GuardedStrategy(StrategyWrapper):
         accept: Callable[[str], None] | None = None,
         mask: Tensor | None = None,
         reference_of: ReferenceOf | None = None,
+        staleness_of: Callable[[int], int] = lambda node_id: 0,
     ) -> None:
         super().__init__(inner)
+        self._staleness_of = staleness_of
         self._reference_of = reference_of
         self._accept = accept
         self._mask = mask
@@ -321,6 +328,8 @@ class GuardedStrategy(StrategyWrapper):
     def _noted(self, replies: Iterator[CheckedReply]) -> Iterator[CheckedReply]:
         strategy = innermost(self.inner)
         for reply in replies:
+            if (staleness := self._staleness_of(reply.update.node_id)) > 0:
+                reply = CheckedReply.of(reply, replace(reply.update, staleness=staleness))
             if isinstance(strategy, Judge) and (reason := strategy.refusal(reply.update)):
                 self._reject(reply, reason)
                 continue

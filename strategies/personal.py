@@ -25,6 +25,7 @@ from strategies.evaluation import predict_logits
 from strategies.examples import Examples
 from strategies.fedavg import broadcast
 from strategies.local_training import ClientJob
+from strategies.reports import PERCENT
 from strategies.wrapper import ReturnResult, StrategyWrapper
 
 MESSAGE = "evaluate.personal"
@@ -38,6 +39,8 @@ GLOBAL_WORST = "global-worst"
 """Mean of the lowest tenth of the accuracies before."""
 PERSONAL_WORST = "personal-worst"
 """Mean of the lowest tenth of the accuracies after."""
+REPORTS = {GLOBAL: PERCENT, PERSONAL: PERCENT}
+"""What clients report."""
 FIGURES = (GLOBAL, GLOBAL_WORST, PERSONAL, PERSONAL_WORST)
 """The figures of a round."""
 

@@ -1,16 +1,29 @@
 """The federated algorithms by name: what a run config may write as ``strategy.name``."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 from flwr.serverapp.strategy import Strategy
 
-from strategies import builtin, coded_gd, ditto, fedavg, fedprox, gossip, one_shot, per_fedavg, pruned_dp
+from strategies import (
+    builtin,
+    coded_gd,
+    ditto,
+    fedavg,
+    fedprox,
+    gossip,
+    one_shot,
+    per_fedavg,
+    personal,
+    pruned_dp,
+)
 from strategies.asynchronous import fedasync, fedbuff
 from strategies.errors import BadInput, LetheError
+from strategies.fedmd import client as fedmd_client
 from strategies.local_training import ClientHalf, ClientJob, LocalResult
 from strategies.personal import MeasuredStrategy, Personalise
+from strategies.reports import Known
 from strategies.settings import StrategySettings
 
 
@@ -28,12 +41,18 @@ class StrategySpec:
         One line for people.
     personalise
         Makes a client's own model of the one that all share; None where clients have none.
+    reports
+        What clients report with their updates besides what all do (see `strategies.reports`).
+    returns
+        What they report in a round's second exchange.
     """
 
     build: Callable[[StrategySettings, int], Strategy]
     client: ClientHalf
     summary: str
     personalise: Personalise | None = None
+    reports: Known = field(default_factory=dict)
+    returns: Known = field(default_factory=dict)
 
 
 def _needs_public_data(what: str, name: str = "fedmd") -> NoReturn:
@@ -46,12 +65,14 @@ STRATEGIES: dict[str, StrategySpec] = {
         coded_gd.CodedGD,
         coded_gd.train_client,
         "exact full-batch gradient descent from any n − s clients, each holding s others' data",
+        reports=coded_gd.REPORTS,
     ),
     "ditto": StrategySpec(
         lambda settings, seed: MeasuredStrategy(fedavg.FedAvg()),
         ditto.train_client,
         "FedAvg, and a personal model for every client that is held near the global one",
         ditto.personalise,
+        returns=personal.REPORTS,
     ),
     "fedavg": StrategySpec(
         lambda settings, seed: fedavg.FedAvg(),
@@ -72,6 +93,8 @@ STRATEGIES: dict[str, StrategySpec] = {
         lambda settings, seed: _needs_public_data("a server half"),
         lambda job: _needs_public_data("an answer to 'train'"),
         "clients with different models learn from each other's logits on public data",
+        reports=fedmd_client.REPORTS,
+        returns=fedmd_client.RETURNS,
     ),
     "fedprox": StrategySpec(
         lambda settings, seed: fedavg.FedAvg(),
@@ -93,6 +116,7 @@ STRATEGIES: dict[str, StrategySpec] = {
         per_fedavg.train_client,
         "a model from which one gradient step on a client's own data leads to a good one for it",
         per_fedavg.personalise,
+        returns=personal.REPORTS,
     ),
     "pruned-dp": StrategySpec(
         lambda settings, seed: fedavg.FedAvg(),

@@ -69,7 +69,8 @@ class Roll:
         metrics = content.metric_records.get(wire.METRICS, MetricRecord())
         config = content.config_records.get(wire.CONFIG, ConfigRecord())
         num_examples = metrics.get(wire.NUM_EXAMPLES, 0)
-        reason = self._taken(node_id, client_id, present) or _impossible(num_examples, config)
+        reason = f"its client-id {fault}" if (fault := wire.client_id_fault(client_id)) else ""
+        reason = reason or self._taken(node_id, client_id, present) or _impossible(num_examples, config)
         if reason or not isinstance(num_examples, int):
             self.refused.add(node_id)
             return reason

@@ -15,7 +15,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from strategies import one_shot, strategy_state, wire
+from strategies import builtin, one_shot, reports, strategy_state, wire
 from strategies.asynchronous.flights import Flights
 from strategies.choosing import HeardStrategy
 from strategies.cohort import Cohort, Fault, Reply, Traffic
@@ -24,7 +24,7 @@ from strategies.compression.settings import CompressionSettings
 from strategies.dropping import Drop, DroppingStrategy
 from strategies.errors import LetheError
 from strategies.grids import CohortGrid
-from strategies.guard import GuardedStrategy, Reference
+from strategies.guard import GuardedStrategy, Reference, Rejected, example_count
 from strategies.privacy.server import ServerPrivacy
 from strategies.privacy.settings import PrivacySettings
 from strategies.pruned_dp import PrunedStrategy, Pruning, restored
@@ -233,6 +233,8 @@ class _Loop:
     """The strategy in its wrappers, and the rounds it runs."""
 
     def __init__(self, plan: TrainingPlan, cohort: Cohort, build: Build | None, layer: Layer | None) -> None:
+        self._known = _known(plan, of_a_method=build is not None)
+        self._required = _required(plan)
         asynchronous = build is None and plan.strategy.is_asynchronous
         build = build or _planned(plan)
         self._plan = plan
@@ -285,6 +287,7 @@ class _Loop:
             accept,
             self._cohort.mask,
             parts or self._reference_of,
+            self._staleness_of,
         )
 
     def _encrypted(self) -> StrategyWrapper:
@@ -305,6 +308,9 @@ class _Loop:
         if self._flights is None or not self._plan.strategy.updates_from_sent:
             return None
         return self._flights.reference_of(message.metadata.src_node_id)
+
+    def _staleness_of(self, node_id: int) -> int:
+        return 0 if self._flights is None else self._flights.staleness_of(node_id)
 
     def _compressed(self, inner: StrategyWrapper) -> StrategyWrapper:
         if not self._plan.compression.on:
@@ -362,7 +368,8 @@ class _Loop:
         else:
             self._flights.begin(server_round, arrays)
             selected, replies = self._flights.selected, self._flights.replies()
-        new_arrays, means = self.strategy.aggregate_train(server_round, replies)
+        clean = reports.cleaned(replies, self._known, self._reject, required=self._required)
+        new_arrays, means = self.strategy.aggregate_train(server_round, clean)
         metrics = dict(wire.iter_numbers(means or {}))
         if new_arrays is None and wire.WITHHELD not in metrics:
             self._cohort.add_fault("all", self._scope, "no usable reply: the model is kept as it was")
@@ -404,11 +411,28 @@ class _Loop:
         grid = CohortGrid(self._cohort.grid, {i: clients[i] for i in selected})
         config = ConfigRecord({**self._message_config(), wire.MEASURE: self._evaluates(server_round)})
         messages = list(self.strategy.configure_return(server_round, arrays, config, grid))
-        replies = (reply.message for reply in self._cohort.exchange(messages, f"{self._scope}, return"))
-        result = self.strategy.aggregate_return(server_round, replies)
+        scope = f"{self._scope}, return"
+        known = lookup(self._plan.strategy.name).returns
+        result = self.strategy.aggregate_return(server_round, self._reported(messages, scope, known))
         for client_id, reason in result.rejected.items():
-            self._cohort.add_fault(client_id, f"{self._scope}, return", reason)
+            self._cohort.add_fault(client_id, scope, reason)
         return result
+
+    def _reported(self, messages: Sequence[Message], scope: str, known: reports.Known) -> Iterator[Message]:
+        """Send messages to which the answers are numbers; yield those that can be, with known names only."""
+        replies = (reply.message for reply in self._cohort.exchange(messages, scope))
+
+        def complain(message: Message, reason: str) -> None:
+            self._cohort.add_fault(self._name(message), scope, reason)
+
+        for reply in reports.cleaned(replies, known, complain, strict=True):
+            info = self._cohort.clients.get(self._name(reply))
+            try:
+                example_count(reply.content.metric_records, None if info is None else info.known_examples)
+            except Rejected as reason:
+                complain(reply, str(reason))
+                continue
+            yield reply
 
     def _evaluate(
         self, server_round: int, arrays: ArrayRecord, selected: Sequence[str], evaluate: Evaluate | None
@@ -420,8 +444,9 @@ class _Loop:
             messages = list(
                 self.strategy.configure_evaluate(server_round, arrays, self._message_config(), grid)
             )
-            replies = self._cohort.exchange(messages, f"evaluation after round {server_round}")
-            means = self.strategy.aggregate_evaluate(server_round, (r.message for r in replies))
+            scope = f"evaluation after round {server_round}"
+            replies = self._reported(messages, scope, reports.EVALUATION)
+            means = self.strategy.aggregate_evaluate(server_round, replies)
             metrics |= {f"client-{name}": value for name, value in wire.iter_numbers(means or {})}
         return metrics
 
@@ -446,5 +471,24 @@ class _Loop:
         self._keeps.update({info.client_id: info.keep for info in clients if info.keep is not None})
 
     def _reject(self, message: Message, reason: str) -> None:
+        self._cohort.add_fault(self._name(message), self._scope, reason)
+
+    def _name(self, message: Message) -> str:
         node_id = message.metadata.src_node_id
-        self._cohort.add_fault(self._names.get(node_id, f"node {node_id}"), self._scope, reason)
+        return self._names.get(node_id, f"node {node_id}")
+
+
+def _known(plan: TrainingPlan, *, of_a_method: bool) -> reports.Known:
+    """Return what clients may report with their updates: of a forgetting method what they measured, too."""
+    own = reports.EVALUATION if of_a_method else lookup(plan.strategy.name).reports
+    return {**reports.TRAINING, **own, **(reports.PRIVATE if _clients_add_noise(plan) else {})}
+
+
+def _required(plan: TrainingPlan) -> list[str]:
+    """Return what must be in every reply: what a client has spent, where it says so in the clear."""
+    told = _clients_add_noise(plan) and plan.privacy.encryption == "none"
+    return ([wire.EPSILON] if told else []) + builtin.required_metrics(plan.strategy)
+
+
+def _clients_add_noise(plan: TrainingPlan) -> bool:
+    return plan.privacy.on and plan.privacy.unit != "client-central"

@@ -11,6 +11,7 @@ themselves as any other `Array` does.
 
 import hashlib
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -60,7 +61,7 @@ NUM_STEPS = "num-steps"
 """int, client to server: optimiser steps taken."""
 
 STALENESS = "staleness"
-"""float, written by the server into a reply to an asynchronous strategy: server steps that it is behind."""
+"""float, a metric of the server's, of asynchronous strategies: server steps that updates are behind."""
 EPSILON = "epsilon"
 """float, client to server, in private runs: what the client has spent with this round, at the run's δ."""
 NOISE_MULTIPLIER = "noise-multiplier"
@@ -141,6 +142,10 @@ DETAIL = "detail"
 MAX_ENTRIES = 2**31
 """Entries that a vector has at most."""
 
+EVERYBODY = "all"
+"""In place of a client-id, in faults and sums: all clients of the round."""
+_SHOWN = 40
+
 MAX_EXAMPLES = 2**31
 """Examples that a client has at most."""
 
@@ -155,6 +160,27 @@ SECAGG_KEYS, SECAGG_SHARES, SECAGG_UNMASK = "query.secagg_keys", "query.secagg_s
 """The rounds of secure aggregation before and after the masked vectors (see `strategies.secagg.client`)."""
 AUDIT = "query.audit"
 """Asks a client for its outputs on its forgotten and retained examples."""
+
+
+_CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def client_id_fault(client_id: str) -> str:
+    """Return why a text can be no client-id, in a few words; nothing if it can.
+
+    Examples
+    --------
+    >>> client_id_fault("hospital-a")
+    ''
+    >>> client_id_fault("a,b")
+    "is 'a,b': expected 1 to 64 ASCII letters, digits, '.', '_' and '-', no sign first"
+    """
+    if client_id == EVERYBODY:
+        return f"is '{EVERYBODY}', which stands for everybody"
+    if _CLIENT_ID.fullmatch(client_id):
+        return ""
+    shown = client_id if len(client_id) <= _SHOWN else f"{client_id[:_SHOWN]}… ({len(client_id)} characters)"
+    return f"is {shown!r}: expected 1 to 64 ASCII letters, digits, '.', '_' and '-', no sign first"
 
 
 def client_sort_key(client_id: str) -> tuple[int, int, str]:

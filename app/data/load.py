@@ -19,6 +19,7 @@ from app.data.pool import Pool
 from app.data.public import load_public
 from app.data.split import private_data, split_of
 from app.settings import DataSettings
+from strategies import wire
 from strategies.errors import BadInput
 from strategies.examples import Examples
 from strategies.seeds import numpy_generator
@@ -119,7 +120,7 @@ def client_id_of(node_config: Mapping[str, object]) -> str:
     Raises
     ------
     BadInput
-        If the node has neither, or the name is empty or has a blank or a comma in it.
+        If the node has neither, or what it has can be no client-id.
 
     Examples
     --------
@@ -190,6 +191,6 @@ def _whole_number(node_config: Mapping[str, object], key: str) -> int:
 
 
 def _checked_client_id(client_id: str) -> str:
-    if not client_id or "," in client_id or any(character.isspace() for character in client_id):
-        raise BadInput(f"client-id: given {client_id!r}, allowed a name without blanks and commas")
+    if fault := wire.client_id_fault(client_id):
+        raise BadInput(f"client-id: {fault}")
     return client_id

@@ -367,9 +367,8 @@ def _traffic_json(traffic: Traffic) -> dict[str, int]:
 def _round_json(result: RoundResult) -> dict[str, Any]:
     traffic = _traffic_json(result.traffic)
     del traffic["visits"]
-    return {
+    return {"round": result.round, **result.metrics} | {
         "round": result.round,
-        **result.metrics,
         "seconds": result.seconds,
         **traffic,
         **(

@@ -26,7 +26,7 @@ _logger = logging.getLogger(__name__)
 class StaleAverage(Strategy):
     """The server half of both, a Flower strategy that streams.
 
-    Each reply says under ``staleness``, which the server writes there, how many steps it is behind.
+    The guard says of each update how many steps it is behind; the mean of that is the metric ``staleness``.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class StaleAverage(Strategy):
 
     def aggregation_weight(self, update: ClientUpdate) -> float:
         """Return n_k s(t − τ_k)."""
-        return update.num_examples * self._discount(int(update.metrics.get(wire.STALENESS, 0.0)))
+        return update.num_examples * self._discount(update.staleness)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -73,7 +73,7 @@ class StaleAverage(Strategy):
             update = reply.update
             total.add(update.delta, self.aggregation_weight(update))
             examples.append(update.num_examples)
-            metrics.add(update.metrics, update.num_examples)
+            metrics.add({**update.metrics, wire.STALENESS: float(update.staleness)}, update.num_examples)
         if not examples:
             return None, None
         self.weight_divisor = math.fsum(examples) / self._rate

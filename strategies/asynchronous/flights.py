@@ -115,6 +115,7 @@ class Flights(StrategyWrapper):
         self._clock = Clock(selection.speeds, seed) if selection.speeds != "none" else None
         self._flights: dict[str, Flight] = {}
         self._sent: dict[int, Reference] = {}
+        self._behind: dict[int, int] = {}
         self._asked_or_heard: set[str] = set()
         self._now = self._began = 0.0
         self._step = self._times_asked = 0
@@ -135,6 +136,10 @@ class Flights(StrategyWrapper):
     def reference_of(self, node_id: int) -> Reference | None:
         """Return the model that a node trained from."""
         return self._sent.get(node_id)
+
+    def staleness_of(self, node_id: int) -> int:
+        """Return how many steps the last reply of a node was behind."""
+        return self._behind.get(node_id, 0)
 
     # A step
 
@@ -276,8 +281,7 @@ class Flights(StrategyWrapper):
             reason = f"stale: {staleness} steps behind, strategy.max-staleness is {allowed}"
             self._cohort.add_fault(client_id, scope, reason)
             return None
-        for record in flight.reply.content.metric_records.values():
-            record[wire.STALENESS] = float(staleness)
+        self._behind[flight.node_id] = staleness
         return flight.reply
 
     # Checkpoints

@@ -20,6 +20,7 @@ from strategies.evaluation import evaluate, predict_logits
 from strategies.examples import Examples
 from strategies.fedmd.privacy import add_noise, clip_rows
 from strategies.local_training import batches, local_train, make_optimizer
+from strategies.reports import COUNT, LOSS, PERCENT
 from strategies.seeds import seeded_layers, torch_generator
 from strategies.settings import StrategySettings, TrainSettings
 
@@ -42,6 +43,17 @@ UPPER_BOUND = "upper-bound"
 """float in [0, 100], client to server. Accuracy of the client's model, trained on all clients' data."""
 ANEW = "made-anew"
 """1, client to server. The client had no state in a later round than the first and made a new model."""
+
+REPORTS = {ANEW: COUNT}
+"""What clients report with their logits."""
+RETURNS = {
+    wire.TRAIN_LOSS: LOSS,
+    wire.ACCURACY: PERCENT,
+    BASELINE: PERCENT,
+    UPPER_BOUND: PERCENT,
+    **REPORTS,
+}
+"""What they report once they have digested the consensus."""
 
 
 class Public(Protocol):

@@ -108,7 +108,7 @@ def summed(total: Vector, bits: int, max_weight: int, mask: Tensor | None = None
     mean = update.double().div_(weight * 2.0**bits).float()
     norm = float(torch.linalg.vector_norm(mean))
     metrics = {wire.TRAIN_LOSS: loss / (weight * 2.0**bits)} if loss else {}
-    return SummedUpdate("all", 0, weight, mean, norm, metrics, update, float(weight), bits)
+    return SummedUpdate("all", 0, weight, mean, norm, metrics, total=update, weight=float(weight), bits=bits)
 
 
 @final

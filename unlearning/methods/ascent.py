@@ -30,6 +30,7 @@ from torch import Generator, Tensor
 
 from strategies import wire
 from strategies.cohort import Cohort
+from strategies.errors import LetheError
 from strategies.evaluation import evaluate
 from strategies.settings import SelectionSettings
 from unlearning.central.ascent import (
@@ -177,7 +178,9 @@ def ascend_on_dropped(job: ForgetJob) -> Outcome:
     flat, rounds = job.run.final, 0
     for _ in range(settings.epochs):
         higher = work.act(flat, ASCENT, [entry], holders, drop=job.named, selection=EVERYONE)
-        if work.metrics[wire.ACCURACY] < settings.stop_accuracy:
+        if (accuracy := work.metrics.get(wire.ACCURACY)) is None:
+            raise LetheError(f"forgetting {job.request.name}: no client that takes part says its accuracy")
+        if accuracy < settings.stop_accuracy:
             break  # The model that came was low enough, so what was made of it is not needed
         flat, rounds = higher, rounds + 1
     work.total_rounds = work.done + settings.recovery_rounds

@@ -33,7 +33,7 @@ from pydantic import Field
 from torch import Tensor
 
 from strategies import wire
-from strategies.aggregation import ExactSum, apply_mean
+from strategies.aggregation import MAX_ABS_UPDATE, ExactSum, apply_mean, largest_entry
 from strategies.cohort import Fault
 from strategies.errors import LetheError
 from strategies.guard import Reference, checked
@@ -198,10 +198,10 @@ class Replay:
         make = self._calibrated if replayed.calibrated else self._logged
         total = ExactSum(len(flat))
         for client_id, update in make(replayed.round, flat, entries):
-            try:
-                total.add(update, entries[client_id].weight)
-            except ValueError as error:
-                self._leave_out(client_id, str(error))
+            if len(update) and not largest_entry(update) <= MAX_ABS_UPDATE:
+                self._leave_out(client_id, f"an entry of the update is not within ±{MAX_ABS_UPDATE}")
+                continue
+            total.add(update, entries[client_id].weight)
         if total.count == 0:
             self.skipped.append(replayed.round)
             return flat

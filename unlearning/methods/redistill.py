@@ -21,13 +21,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from flwr.app import ConfigRecord, RecordDict
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
 from strategies import wire
 from strategies.errors import LetheError
 from strategies.fedmd import client
 from strategies.fedmd.server import FedMD, means
+from strategies.reports import rebuilt
 from strategies.update_log import UpdateLog
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
 from unlearning.methods.federated import absence_notes
@@ -65,13 +66,16 @@ class _Replay:
         content = RecordDict({wire.ARRAYS: arrays, wire.CONFIG: config})
         scope = f"redistill round {server_round}"
         replies = job.remaining().ask(client.DIGEST, content, scope=scope)
-        found = {
-            r.client_id: dict(wire.iter_numbers(r.message.content.metric_records[wire.METRICS]))
-            for r in replies
-        }
+        found = {r.client_id: _figures(r.message.content) for r in replies}
         if not found:
             raise LetheError(f"forgetting {job.request.name}: no client took part in {scope}")
         return found
+
+
+def _figures(content: RecordDict) -> dict[str, float]:
+    """Return what a client measured, as far as it can be."""
+    told = rebuilt(content.metric_records.get(wire.METRICS, MetricRecord()), client.RETURNS)[0]
+    return {name: float(value) for name, value in told.items()}
 
 
 def redistilled(job: ForgetJob) -> Outcome:

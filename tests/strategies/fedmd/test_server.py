@@ -78,7 +78,7 @@ def test_the_consensus_is_the_mean_of_the_answers() -> None:
 def test_a_rule_is_chosen_by_its_name(name: str, rule: Callable[[dict[str, Tensor]], Tensor]) -> None:
     drawn = torch_generator(4)
     logits = {str(i): torch.randn(5, CLASSES, generator=drawn) for i in range(3)}
-    strategy = server_half(plan_of(SETTINGS.model_copy(update={"consensus": name})), 1.0)
+    strategy = server_half(plan_of(SETTINGS.model_copy(update={"consensus": name})))
     assert torch.equal(strategy.consensus(logits), rule(logits))
 
 
@@ -192,7 +192,7 @@ def test_only_positions_of_public_examples_go_down_with_the_question() -> None:
     questions = [m for m in cohort.grid.sent if m.metadata.message_type == client.QUERY]
     assert all(not m.content.array_records for m in questions)
     positions = [m.content.config_records[wire.CONFIG][client.ALIGNMENT] for m in questions]
-    assert all(p == server_half(plan_of(SETTINGS, 1), 1.0).alignment(1).tolist() for p in positions)
+    assert all(p == server_half(plan_of(SETTINGS, 1)).alignment(1).tolist() for p in positions)
 
 
 # the log and the guard

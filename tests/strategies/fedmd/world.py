@@ -138,7 +138,7 @@ def clients_of(settings: StrategySettings, count: int = 3) -> list[Client]:
     ]
 
 
-def server_half(plan: TrainingPlan, _: float) -> FedMD:
+def server_half(plan: TrainingPlan) -> FedMD:
     """Return the server half of a plan."""
     side = ServerSide(PUBLIC.examples.y, CLASSES, plan.seed, plan.rounds, plan.evaluate_every)
     return FedMD(plan.strategy, side)
