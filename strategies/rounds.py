@@ -317,7 +317,9 @@ class _Loop:
             return inner
         copies = Copies(self._plan.compression, self._plan.seed, secrets.token_hex(8))
         mask, late = self._cohort.mask, self._is_asynchronous
-        return CompressedStrategy(inner, copies, self._names, self._reject, mask, asynchronous=late)
+        return CompressedStrategy(
+            inner, copies, self._names, self._reject, self._accepted, mask=mask, asynchronous=late
+        )
 
     def _pruned(self, inner: Strategy) -> PrunedStrategy | None:
         if self._plan.pruning is None:

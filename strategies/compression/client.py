@@ -3,10 +3,15 @@
 Error feedback (Seide et al., Interspeech 2014; Karimireddy et al., arXiv 1901.09847): with e the residual and
 δ the update,
 
-    sent = C(δ + e),   e ← δ + e − sent.
+    sent = C(δ + e),   e ← δ + e − sent   once the server says that it has used what was sent.
 
-The residual and, where models travel as differences, the last version of the model are kept in the client's
-``context.state``. A client that is not asked, or whose round fails, keeps both; those of another training,
+Whether it has comes with the next message: it names the version of the model that the client's last reply
+which counted was an answer to. Until then both residuals are kept, that from before the reply and that after
+it. A reply that was late, lost, rejected or one too many leaves e as it was, as if the client had not been
+asked.
+
+The residuals and, where models travel as differences, the last version of the model are kept in the client's
+``context.state``. A client that is not asked, or whose round fails, keeps them; those of another training,
 such as a retraining, are not used.
 """
 
@@ -24,7 +29,8 @@ from strategies.compression.settings import CompressionSettings
 
 _STATE = "compression"
 _FACTS = "compression-facts"
-_MODEL, _RESIDUAL = "model", "residual"
+_MODEL, _RESIDUAL, _NEXT = "model", "residual", "next-residual"
+_ANSWERED = "answered"  # The version that the reply after which `_NEXT` is the residual was an answer to
 
 
 class LostVersion(Exception):
@@ -67,6 +73,17 @@ class ClientLink:
         if self._facts.get(wire.LINK) != self._config[wire.LINK]:
             self._state.pop(_STATE, None)
             self._state[_FACTS] = ConfigRecord({wire.LINK: str(self._config[wire.LINK]), wire.VERSION: 0})
+        self._settle()
+
+    def _settle(self) -> None:
+        """Take the residual after the last reply if that was used, and keep the one before it if not."""
+        answered, left = self._facts.pop(_ANSWERED, None), self._get(_NEXT)
+        self._kept.pop(_NEXT, None)
+        if answered is None or answered != self._config.get(wire.USED_VERSION):
+            return
+        self._kept.pop(_RESIDUAL, None)
+        if left is not None:
+            self._put(_RESIDUAL, left)
 
     @staticmethod
     def wanted(content: RecordDict) -> bool:
@@ -157,15 +174,17 @@ class ClientLink:
     def _is_withheld(self, update: Tensor, accuracy: Callable[[], float]) -> bool:
         settings = self._settings
         length = float(torch.linalg.vector_norm(update))
-        if length >= settings.upload_threshold * float(torch.linalg.vector_norm(self._start)):
-            return False
+        if not length < settings.upload_threshold * float(torch.linalg.vector_norm(self._start)):
+            return False  # So that one that is not finite is sent, and the guard says so
         return not (settings.upload_accuracy and accuracy() >= settings.upload_accuracy)
 
     def _keep_residual(self, residual: Tensor) -> None:
-        if self._settings.error_feedback and bool(residual.any()):
-            self._put(_RESIDUAL, residual)
-        else:
-            self._kept.pop(_RESIDUAL, None)
+        """Note what is left if the reply is used; without error feedback nothing ever is."""
+        if not self._settings.error_feedback:
+            return
+        self._facts[_ANSWERED] = self.version
+        if bool(residual.any()):
+            self._put(_NEXT, residual)
 
     @property
     def _kept(self) -> ArrayRecord:

@@ -7,12 +7,14 @@ the same copy y of the model x, and get the encoded rest,
 
 so that what one round leaves out is part of the next. A client that missed rounds gets the differences of all
 of them; one whose version is unknown, or that this would cost more, gets y_t itself. Clients train from y_t,
-and their updates are added to x_t. With a neutral codec y_t is x_t, and the model itself travels.
+and their updates are added to x_t. With a neutral codec y_t is x_t, and the model itself travels. Every
+message says, too, which of the client's replies was the last that counted: what that left out is its
+residual.
 
 What the wrapped strategy, its guard and its log see is a dense reply that stands for the decoded update.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -30,7 +32,7 @@ from strategies.compression.settings import CompressionSettings
 from strategies.seeds import derive_seed
 from strategies.wrapper import StrategyWrapper
 
-_HELD = "held/"
+_HELD, _USED = "held/", "used/"
 _VERSION, _FLAT, _START = "version/", "flat/", "start/"
 
 
@@ -72,6 +74,7 @@ class Copies:
         self.version = 0
         self.model: Tensor | None = None
         self.held: dict[str, int] = {}
+        self.used: dict[str, int] = {}
         self._payloads: dict[int, bytes] = {}
 
     def advance(self, flat: Tensor, layout: wire.Layout) -> Tensor:
@@ -102,6 +105,7 @@ class Copies:
     def memory(self) -> dict[str, Tensor]:
         """Return all that goes into a checkpoint; the payloads of earlier rounds do not."""
         tensors = {_HELD + i: torch.tensor(version) for i, version in self.held.items()}
+        tensors |= {_USED + i: torch.tensor(version) for i, version in self.used.items()}
         tensors["version"] = torch.tensor(self.version)
         tensors["link"] = torch.from_numpy(np.frombuffer(self.link.encode(), dtype=np.uint8).copy())
         return tensors if self.model is None else tensors | {"model": self.model}
@@ -110,8 +114,11 @@ class Copies:
         """Take up what `memory` returned."""
         self.link = bytes(tensors["link"].numpy()).decode()
         self.version, self.model = int(tensors["version"]), tensors.get("model")
-        names = (name for name in tensors if name.startswith(_HELD))
-        self.held = {name.removeprefix(_HELD): int(tensors[name]) for name in names}
+        self.held, self.used = _versions(tensors, _HELD), _versions(tensors, _USED)
+
+
+def _versions(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, int]:
+    return {name.removeprefix(prefix): int(tensors[name]) for name in tensors if name.startswith(prefix)}
 
 
 @final
@@ -130,6 +137,8 @@ class CompressedStrategy(StrategyWrapper):
         Node id -> client-id, kept up to date by its owner.
     reject
         Told of each reply that cannot be decoded.
+    accepted
+        Client-ids of the round's replies that the guard let through, kept up to date by its owner.
     mask
         Which parameters may differ from zero, shape [P], bool; None: all.
     asynchronous
@@ -145,11 +154,14 @@ class CompressedStrategy(StrategyWrapper):
         copies: Copies,
         names: Mapping[int, str],
         reject: Callable[[Message, str], None],
-        mask: Tensor | None = None,
+        accepted: Sequence[str],
         *,
+        mask: Tensor | None = None,
         asynchronous: bool = False,
     ) -> None:
         super().__init__(inner)
+        self._accepted = accepted
+        self._answers: dict[str, int] = {}
         self._copies = copies
         self._names = names
         self._reject = reject
@@ -206,6 +218,8 @@ class CompressedStrategy(StrategyWrapper):
         client_id = self._names[message.metadata.dst_node_id]
         told = ConfigRecord(dict(message.content.config_records[wire.CONFIG]))
         told[wire.LINK], told[wire.VERSION] = self._copies.link, sent.version
+        if used := self._copies.used.get(client_id):
+            told[wire.USED_VERSION] = used
         payloads = self._copies.since(client_id)
         held = self._copies.held.pop(client_id, 0)  # Until it answers, nobody knows what it has
         if payloads is None or sum(map(len, payloads)) >= 4 * self._layout.size:
@@ -219,7 +233,10 @@ class CompressedStrategy(StrategyWrapper):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Decode the replies one at a time; say how many updates were withheld."""
         self._withheld = 0
+        self._answers.clear()
         arrays, metrics = self.inner.aggregate_train(server_round, self._decoded(replies))
+        if arrays is not None:
+            self._copies.used.update({i: self._answers[i] for i in self._accepted if i in self._answers})
         if self._withheld:
             metrics = MetricRecord({**(metrics or {}), wire.WITHHELD: self._withheld})
         return arrays, metrics
@@ -235,7 +252,9 @@ class CompressedStrategy(StrategyWrapper):
                 withheld = bool(config.get(wire.WITHHELD, False))
                 self._withheld += withheld
                 if withheld and self._asynchronous:
+                    self._copies.used[client_id] = sent.version
                     continue
+                self._answers[client_id] = sent.version
                 try:
                     self._make_dense(reply, sent, withheld)
                 except ValueError as error:

@@ -1,16 +1,20 @@
 """The layer: neutral is nothing, versions, lost and restarted clients, withheld updates, log and bytes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from flwr.app import ConfigRecord, Message
 from hypothesis import given, settings as examples, strategies as st
+from torch import Tensor
 
 from strategies import strategy_state, wire
 from strategies.compression.settings import CompressionSettings
 from strategies.logged import LoggedStrategy
 from strategies.rounds import RoundResult, Start
+from strategies.seeds import torch_generator
+from strategies.settings import SelectionSettings
 from strategies.update_log import UpdateLog
 from strategies.wrapper import StrategyWrapper
 from tests.strategies.compression.nodes import LAYOUT, SIZE, Client, Step, model, run
@@ -60,7 +64,7 @@ def test_top_k_by_hand() -> None:
     moved = after - before
     assert int((moved.abs() > 1e-6).sum()) == 2
     assert float(moved[0]) == pytest.approx(10.0)
-    residual = torch.from_numpy(client.state.array_records["compression"]["residual"].numpy().copy())
+    residual = torch.from_numpy(client.state.array_records["compression"]["next-residual"].numpy().copy())
     torch.testing.assert_close(residual + moved, update)
     assert results[0].traffic.bytes_up < 4 * SIZE
 
@@ -122,10 +126,96 @@ def test_a_client_that_drops_out_keeps_its_residual() -> None:
     residuals: list[float] = []
 
     def note(result: RoundResult, loop: object) -> None:
-        residuals.append(float(client.state.array_records["compression"]["residual"].numpy().sum()))
+        residuals.append(float(client.state.array_records["compression"]["next-residual"].numpy().sum()))
 
     run([client], settings, 3, on_round=note)
     assert residuals == pytest.approx([58.0, 58.0, 114.0], abs=1e-3)
+
+
+class Unlucky(Client):
+    """A client some of whose replies do not count: they are lost, rejected or come too late."""
+
+    fates: Sequence[str] = ()
+
+    def __call__(self, message: Message) -> Message:
+        reply = super().__call__(message)
+        config = message.content.config_records.get(wire.CONFIG, ConfigRecord())
+        number = int(str(config.get(wire.SERVER_ROUND, 0)))
+        fate = self.fates[number - 1] if 0 < number <= len(self.fates) else "used"
+        if fate == "rejected":
+            reply.content.metric_records[wire.METRICS][wire.NUM_EXAMPLES] = self.num_examples + 1
+        return raises(message) if fate == "lost" else reply
+
+
+def unlucky(steps: Sequence[Tensor], fates: Sequence[str], settings: CompressionSettings) -> Unlucky:
+    left = iter(steps)
+    client = Unlucky("1", 5, lambda flat: next(left), settings)
+    client.fates = fates
+    return client
+
+
+def residual_of(client: Client, *, last_used: bool) -> Tensor:
+    """Return what the client still owes, once it hears whether its last reply was used."""
+    kept = client.state.array_records["compression"]
+    name = "next-residual" if last_used else "residual"
+    return torch.from_numpy(kept[name].numpy().copy()) if name in kept else torch.zeros(SIZE)
+
+
+@pytest.mark.parametrize("fate", ["lost", "rejected"])
+def test_a_reply_that_does_not_count_takes_no_residual_with_it(fate: str) -> None:
+    """Three rounds leave 1.0 each behind, the fourth sends 4.0 and does not count, the fifth delivers 4.0."""
+    settings = CompressionSettings(codec="top-k", keep=0.02)
+    crowded = torch.zeros(SIZE).index_fill_(0, torch.tensor([0, 1]), 5.0)
+    alone = torch.zeros(SIZE)
+    crowded[2] = alone[2] = 1.0
+    client = unlucky([crowded] * 3 + [alone] * 2, ["used", "used", "used", fate, "used"], settings)
+    before = LAYOUT.flatten(model().state_dict())
+    after, results = run([client], settings, 5)
+    assert [len(r.accepted) for r in results] == [1, 1, 1, 0, 1]
+    assert (after - before)[2].item() == pytest.approx(4.0, abs=1e-5)
+
+
+def test_a_reply_that_is_one_too_many_takes_no_residual_with_it() -> None:
+    """Two are asked, one counts: the other's residual stays what it was before, and its copy of the model."""
+    settings = CompressionSettings(codec="top-k", keep=0.02)
+    both = [Client(str(i), 5, lambda flat: torch.ones(SIZE), settings) for i in (1, 2)]
+    run(both, settings, 2, selection=SelectionSettings(fraction=0.5, over_selection=2.0))
+    heard, unheard = (residual_of(c, last_used=c is both[0]).sum() for c in both)
+    assert float(heard) == pytest.approx(114.0, abs=1e-3)
+    assert float(unheard) == 0.0
+
+
+@examples(deadline=None, max_examples=25)
+@given(
+    fates=st.lists(st.sampled_from(["used", "lost", "rejected"]), min_size=1, max_size=6),
+    codec=st.sampled_from(["top-k", "top-k+int8", "sign", "low-rank"]),
+    seed=st.integers(0, 2**20),
+    downlink=st.sampled_from(["identity", "top-k"]),
+)
+def test_what_was_used_and_what_is_owed_is_what_was_trained(
+    fates: list[str], codec: str, seed: int, downlink: str
+) -> None:
+    """model after − model before + residual = Σ δ over the rounds that counted, whichever did not."""
+    settings = CompressionSettings(codec=codec, keep=0.05, rank=1, down_codec=downlink, down_keep=0.3)
+    generator = torch_generator(seed, "steps")
+    steps = [torch.randn(SIZE, generator=generator) for _ in fates]
+    client = unlucky(steps, fates, settings)
+    after, results = run([client], settings, len(fates))
+    before = LAYOUT.flatten(model().state_dict())
+    used = [step for step, result in zip(steps, results, strict=True) if result.accepted]
+    assert len(used) == fates.count("used")
+    owed = residual_of(client, last_used=fates[-1] == "used")
+    expected = sum(used, start=torch.zeros(SIZE))
+    torch.testing.assert_close(after - before + owed, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_an_update_that_is_not_finite_is_not_withheld() -> None:
+    """It is sent, so that the guard says what is wrong; the next round goes on from what was before."""
+    settings = CompressionSettings(codec="identity", upload_threshold=0.02)
+    client = unlucky([torch.full((SIZE,), torch.nan), torch.ones(SIZE)], [], settings)
+    after, results = run([client], settings, 2)
+    assert results[0].faults[0].reason == "NaN in the parameters"
+    torch.testing.assert_close(after, LAYOUT.flatten(model().state_dict()) + 1)
 
 
 def test_small_updates_are_withheld_counted_and_not_lost() -> None:
