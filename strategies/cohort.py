@@ -230,29 +230,34 @@ class Cohort:
         LetheError
             If fewer clients than that can be used.
         """
-        deadline = time.monotonic() + wait_seconds
+        began = time.monotonic()
+        deadline = began + wait_seconds
         while len(list(self.grid.get_node_ids())) < min_clients and time.monotonic() < deadline:
             time.sleep(self.poll_seconds)
-        self.refresh("connect")
+        self._look("connect")
         while len(self.clients) < min_clients and self._unknown() and time.monotonic() < deadline:
             time.sleep(self.poll_seconds)
-            self.refresh("connect")  # Those that did not answer: they may have been starting
+            self._look("connect")  # Those that did not answer: they may have been starting
         if len(self.clients) < min_clients:
             reasons = "; ".join(f"client {f.client_id}: {f.reason}" for f in self.faults[:3])
             raise LetheError(
-                f"{len(self.clients)} usable clients after {wait_seconds:g} s, needed {min_clients}"
-                + (f" ({reasons})" if reasons else "")
+                f"{len(self.clients)} usable clients after {time.monotonic() - began:.3g} s, "
+                f"needed {min_clients}" + (f" ({reasons})" if reasons else "")
             )
 
     def refresh(self, scope: str) -> None:
-        """Ask nodes that are new who they are.
+        """Ask nodes that are new who they are, and some that were refused.
 
-        Whoever is asked the first time is waited for. Whoever did not answer in time is asked again from time
-        to time, but holds up no round: its answer counts when it comes.
+        Whoever is asked the first time is waited for. Whoever did not answer in time, or was refused (see
+        `Roll`), is asked again from time to time, but holds up no round: its answer counts when it comes.
         """
-        unknown = self._unknown()
-        self._give_up(i for i, asked in self._asked.items() if asked.node_id not in unknown)
-        first = self._ask_who(unknown, scope)
+        self._shared.roll.looks += 1
+        self._look(scope)
+
+    def _look(self, scope: str) -> None:
+        due = self._shared.roll.due(self.grid.get_node_ids())
+        self._give_up(i for i, asked in self._asked.items() if asked.node_id not in due)
+        first = self._ask_who(due, scope)
         began = time.monotonic()
         replies: list[Reply] = []
         while self._asked:
@@ -273,19 +278,19 @@ class Cohort:
     def _asked(self) -> dict[str, _Asked]:
         return self._shared.asked
 
-    def _ask_who(self, unknown: Sequence[int], scope: str) -> set[int]:
-        """Ask those of whom no answer is awaited any more; return those that had not been asked before."""
+    def _ask_who(self, nodes: Sequence[int], scope: str) -> set[int]:
+        """Ask the nodes that have no open question; return those asked for the first time."""
         now = time.monotonic()
         known = {asked.node_id for asked in self._asked.values()}
         expired = [i for i, asked in self._asked.items() if asked.until < now]
         self._give_up(expired)
         awaited = {asked.node_id for asked in self._asked.values()}
         content = self._addressed(RecordDict())
-        due = [node_id for node_id in sorted(unknown) if node_id not in awaited]
+        due = [node_id for node_id in sorted(nodes) if node_id not in awaited]
         sent = self.push([Message(content, node_id, wire.DESCRIBE) for node_id in due], scope) if due else {}
         for message_id, node_id in sent.items():
             self._asked[message_id] = _Asked(node_id, now + self._message_seconds)
-        return set(sent.values()) - known
+        return set(sent.values()) - known - self._shared.roll.refused.keys()
 
     def _who_answered(self, replies: list[Reply], scope: str) -> int:
         """Add what has come in answer; return how many answers that were, useful or not."""
@@ -308,10 +313,11 @@ class Cohort:
 
     def _bind(self, reply: Reply, scope: str) -> None:
         message, present = reply.message, self.grid.get_node_ids()
+        before = self._shared.roll.refused.get(message.metadata.src_node_id)
         reason = self._shared.roll.enter(
             message.metadata.src_node_id, reply.client_id, message.content, present
         )
-        if reason:
+        if reason and (before is None or before.reason != reason):
             possible = not wire.client_id_fault(reply.client_id)
             node_id = message.metadata.src_node_id
             self.add_fault(reply.client_id if possible else self._name(node_id), scope, reason)

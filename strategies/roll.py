@@ -1,6 +1,7 @@
 """Who is who in a federation: the node behind each client-id, and what clients say of themselves."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TypeGuard
 
@@ -27,9 +28,39 @@ class ClientInfo:
         return None if self.hidden else self.num_examples
 
 
+_LONGEST_WAIT = 16
+"""Looks between two questions to a node that was refused: first 1, then twice as many each time."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a node is no client now, and when it is asked again.
+
+    Parameters
+    ----------
+    reason
+        For people.
+    owner
+        The node that uses the client-id; asked again once that is gone. None: it is something else.
+    look
+        The look from which on it is asked again; infinite where nothing can change.
+    tries
+        How often it was refused.
+    """
+
+    reason: str
+    owner: int | None
+    look: float
+    tries: int
+
+
 @dataclass
 class Roll:
     """Binds each client-id to the node that first used it.
+
+    A node that is refused is asked again: as soon as the owner of its client-id is gone, or, where its data
+    or its description were at fault, after 1, 2, 4, … and at most 16 looks. In a simulation a partition stays
+    what it is, and a refusal for its data is final.
 
     Attributes
     ----------
@@ -38,7 +69,9 @@ class Roll:
     clients
         Client-id -> what the client said.
     refused
-        Nodes that are no clients.
+        Nodes that are no clients now.
+    looks
+        How often was looked for clients; its owner counts.
     former
         Client-id -> the node that had it before this life of the server. While that node is there, no other
         can have the client-id.
@@ -46,13 +79,23 @@ class Roll:
 
     nodes: dict[int, str] = field(default_factory=dict)
     clients: dict[str, ClientInfo] = field(default_factory=dict)
-    refused: set[int] = field(default_factory=set)
+    refused: dict[int, Refusal] = field(default_factory=dict)
+    looks: int = 0
     former: dict[str, int] = field(default_factory=dict)
 
     def unknown(self, present: Iterable[int]) -> list[int]:
         """Return those of the nodes that have not been entered or refused."""
-        known = self.nodes.keys() | self.refused
+        known = self.nodes.keys() | self.refused.keys()
         return [node_id for node_id in present if node_id not in known]
+
+    def due(self, present: Iterable[int]) -> list[int]:
+        """Return the nodes that are to be asked who they are: the unknown, and the refused that are due."""
+        there = list(present)
+        again = [i for i in there if (refusal := self.refused.get(i)) and self._is_due(refusal, there)]
+        return self.unknown(there) + again
+
+    def _is_due(self, refusal: Refusal, present: Collection[int]) -> bool:
+        return refusal.owner not in present if refusal.owner is not None else self.looks >= refusal.look
 
     def enter(self, node_id: int, client_id: str, content: RecordDict, present: Iterable[int]) -> str:
         """Enter a client as it describes itself; return why it is refused, or nothing.
@@ -69,14 +112,15 @@ class Roll:
         metrics = content.metric_records.get(wire.METRICS, MetricRecord())
         config = content.config_records.get(wire.CONFIG, ConfigRecord())
         num_examples = metrics.get(wire.NUM_EXAMPLES, 0)
-        reason = f"its client-id {fault}" if (fault := wire.client_id_fault(client_id)) else ""
-        reason = reason or self._taken(node_id, client_id, present) or _impossible(num_examples, config)
+        labels, told = metrics.get(wire.LABEL_COUNTS, []), config.get(wire.NUM_PARTITIONS, 0)
+        owner = self._owner(node_id, client_id, present)
+        reason = _reason(node_id, client_id, owner) or _impossible(num_examples, config)
         if reason or not isinstance(num_examples, int):
-            self.refused.add(node_id)
+            self._refuse(node_id, reason, owner, final=_is_count(told) and told > 0)
             return reason
+        self.refused.pop(node_id, None)
         if (holder := self.clients.get(client_id)) is not None:
             self.nodes.pop(holder.node_id, None)
-        labels, told = metrics.get(wire.LABEL_COUNTS, []), config.get(wire.NUM_PARTITIONS, 0)
         self.nodes[node_id] = client_id
         self.clients[client_id] = ClientInfo(
             client_id,
@@ -89,12 +133,24 @@ class Roll:
         )
         return ""
 
-    def _taken(self, node_id: int, client_id: str, present: Iterable[int]) -> str:
+    def _refuse(self, node_id: int, reason: str, owner: int | None, *, final: bool) -> None:
+        before = self.refused.get(node_id)
+        tries = 0 if before is None else before.tries
+        wait = math.inf if final else min(2**tries, _LONGEST_WAIT)
+        self.refused[node_id] = Refusal(reason, owner, self.looks + wait, tries + 1)
+
+    def _owner(self, node_id: int, client_id: str, present: Iterable[int]) -> int | None:
+        """Return the other node that uses a client-id and is there."""
         holder = self.clients.get(client_id)
         owner = self.former.get(client_id) if holder is None else holder.node_id
-        if owner is None or owner == node_id or owner not in set(present):
-            return ""
-        return f"node {node_id} claims a client-id that node {owner} uses"
+        return None if owner == node_id or owner not in set(present) else owner
+
+
+def _reason(node_id: int, client_id: str, owner: int | None) -> str:
+    """Return why a client-id cannot be a node's; nothing if it can."""
+    if fault := wire.client_id_fault(client_id):
+        return f"its client-id {fault}"
+    return "" if owner is None else f"node {node_id} claims a client-id that node {owner} uses"
 
 
 def _impossible(num_examples: object, config: ConfigRecord) -> str:
