@@ -302,7 +302,9 @@ def test_unknown_client() -> None:
 def test_too_few_clients() -> None:
     """It says how many there are, and why one is missing."""
     cohort = Cohort(FakeGrid(two_clients() | {2: raises}), 0.1, poll_seconds=0.001)
-    with pytest.raises(LetheError, match=r"1 usable clients after [0-9.]+ s, needed 2 \(client node 2: error"):
+    with pytest.raises(
+        LetheError, match=r"1 usable clients after [0-9.]+ s, needed 2 \(client node 2: error"
+    ):
         cohort.connect(min_clients=2, wait_seconds=0.05)
 
 

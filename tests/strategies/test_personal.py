@@ -112,13 +112,12 @@ def run(*answers: Answer, evaluate_every: int = 1) -> list[RoundResult]:
     grid = FakeGrid(dict(enumerate(answers, start=1)))
     cohort = Cohort(grid, timeout=1.0)
     cohort.connect(len(answers))
-    plan = TrainingPlan(StrategySettings(), SelectionSettings(), 3, 0, evaluate_every)
+    plan = TrainingPlan(StrategySettings(name="ditto"), SelectionSettings(), 3, 0, evaluate_every)
     results: list[RoundResult] = []
     arrays = train(
         plan,
         cohort,
         Start(flat_record([0.0])),
-        build=lambda: MeasuredStrategy(FedAvg()),
         on_round=lambda result, _: results.append(result),
     )
     assert wire.state_of(arrays)["w"].tolist() == [3.0]
@@ -143,7 +142,7 @@ def test_accuracies_that_are_none_are_rejected_and_named(told: float) -> None:
     results = run(measuring("a", 50.0, 90.0), measuring("b", told, 80.0))
     assert list(results[0].clients) == ["a"]
     assert [(f.client_id, f.reason) for f in results[0].faults] == [
-        ("b", "reports accuracies that are no percentages")
+        ("b", f"reports {GLOBAL} is {told:.6g}: not used")
     ]
 
 

@@ -170,10 +170,12 @@ def test_reports_are_written_down_and_the_lost_are_counted() -> None:
     assert privacy_summary(settings, spent, ["1", "2", "3"])["clients"]["2"]["unreported-rounds"] == 2
 
 
-def test_a_client_that_reports_no_epsilon_ends_the_run() -> None:
-    """It does not know that the run is private."""
-    with pytest.raises(LetheError, match="client 1 reports no ε"):
-        run(PrivacySettings(unit="example", epsilon=5.0), three_nodes())
+def test_updates_without_an_epsilon_are_not_used() -> None:
+    """Their clients do not know that the run is private: the model stays, and each is named."""
+    model, results = run(PrivacySettings(unit="example", epsilon=5.0), three_nodes(), rounds=1)
+    assert model == [0.0]
+    reasons = [f.reason for f in results[0].faults if f.client_id != "all"]
+    assert reasons == ["reports no epsilon: not used"] * 3
 
 
 def test_accounts_survive_a_checkpoint() -> None:
