@@ -17,3 +17,24 @@ def test_the_central_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     alpha, size = capsys.readouterr().out.split()
     assert 0.0 <= float(alpha) <= max(InfluenceSettings().alphas)
     assert int(size) == 650
+
+
+THREATS = Path(__file__).parents[1] / "docs" / "threats.md"
+
+
+def test_every_test_that_a_threat_is_shown_by_exists() -> None:
+    """Named as file::test; each cell of a last column names one, or says that there is none."""
+    text, tests = THREATS.read_text(encoding="utf-8"), Path(__file__).parent
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", text)
+    assert len(named) > 40
+    missing = [
+        f"{file}::{name}"
+        for file, name in named
+        if not (tests / file).is_file() or f"\ndef {name}(" not in (tests / file).read_text(encoding="utf-8")
+    ]
+    assert missing == []
+    rows = [
+        line.strip("| ").rsplit("|", 1)[-1].strip() for line in text.splitlines() if line.startswith("| ")
+    ]
+    shown = [cell for cell in rows if cell != "shown by"]
+    assert [cell for cell in shown if cell != "none" and "::" not in cell] == []
