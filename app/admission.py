@@ -76,6 +76,7 @@ def _analytics(node: Node) -> str:
 
 _RULES: Mapping[str, Callable[[Node], str]] = {
     wire.DESCRIBE: _never,  # Leaves out what the client may not tell
+    wire.HOLDINGS: _never,  # Likewise
     wire.TRAIN: _never,  # Masks, encrypts or adds noise as the run says
     wire.SECAGG_KEYS: _never,
     wire.SECAGG_SHARES: _never,

@@ -11,6 +11,9 @@ from strategies.errors import BadInput, RunCorrupt
 from strategies.run_documents import read_checked
 from strategies.run_folder import MODEL, RunFolder
 from strategies.run_home import MARKER, place
+from unlearning.guarantees import guarantee_of
+from unlearning.methods import METHODS
+from unlearning.pruning import PRUNED
 from unlearning.request import ForgetRequest
 
 RESULT = "result.json"
@@ -19,6 +22,9 @@ AUDIT = "audit.json"
 """Name of the file with what an audit measured."""
 CERTIFICATE = "certificate.json"
 """Name of the file with the signed certificate."""
+
+UNCHANGED = "unchanged"
+"""Among the details of a result: 1 where nothing was to be forgotten."""
 
 _LONGEST = 100
 
@@ -133,6 +139,33 @@ def read_result(path: Path) -> dict[str, Any]:
     return result
 
 
+def course_of(folder: RunFolder, name: str) -> str:
+    """Return the course of training to which clients' own models belong after a forgetting.
+
+    Where nothing was to be forgotten, that is the course of the model before; of an empty name the run's.
+    """
+    while name:
+        result = read_result(place(folder.path / "forget", name))
+        if not result.get("details", {}).get(UNCHANGED):
+            return name
+        name = result.get("after", "")
+    return ""
+
+
+def guarantee_in(folder: RunFolder, result: Mapping[str, Any]) -> str:
+    """Return what a forgetting guaranteed on a run; empty for a method that there is not.
+
+    Raises
+    ------
+    RunCorrupt
+        If the run's mask is damaged.
+    """
+    method, mask = METHODS.get(result["method"]), folder.read_mask()
+    origin = "" if mask is None else mask.metadata["origin"]
+    unchanged = bool(result.get("details", {}).get(UNCHANGED))
+    return "" if method is None else guarantee_of(method, origin, unchanged=unchanged)
+
+
 def read_audit(path: Path) -> dict[str, Any] | None:
     """Return what an audit measured, from ``audit.json`` in a forgetting's folder; None where there is none.
 
@@ -150,6 +183,12 @@ def outermost(folder: RunFolder) -> RunFolder:
     while (path.parent.parent / MARKER).exists():
         path = path.parent.parent
     return folder if path == folder.path.absolute() else RunFolder(path)
+
+
+def unpruned(folder: RunFolder) -> RunFolder:
+    """Return the run that a pruned one was made from, whose data are the same; else itself."""
+    path = folder.path.absolute()
+    return RunFolder(path.parent.parent) if path.parent.name == PRUNED else folder
 
 
 def runs_in(folder: RunFolder) -> list[RunFolder]:

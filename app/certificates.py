@@ -9,7 +9,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from app.answers import CERTIFICATE, RESULT, Answer, outermost, read_answer, read_audit, runs_in
+from app.answers import CERTIFICATE, RESULT, Answer, guarantee_in, outermost, read_answer, read_audit, runs_in
 from app.version import version
 from strategies.errors import RunCorrupt
 from strategies.files import read_bytes, write_chunks
@@ -44,14 +44,15 @@ def _statement(folder: RunFolder, answer: Answer) -> dict[str, Any]:
     method = _method_of(answer)
     epsilon = result.get("details", {}).get("epsilon")
     warnings = result.get("warnings", ())
-    limits = [*warnings, *certificate.limits(method.name, method.guarantee, audited, epsilon)]
+    guarantee = guarantee_in(folder, result)
+    limits = [*warnings, *certificate.limits(method.name, guarantee, audited, epsilon)]
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "run": _run_name(folder),
         "request": result["request"],
         "after": answer.after or None,
         "forgotten": [request.to_json() for request in answer.forgotten],
-        "method": {"name": method.name, "guarantee": method.guarantee, "epsilon": epsilon},
+        "method": {"name": method.name, "guarantee": guarantee, "epsilon": epsilon},
         "settings": result["settings"],
         "warnings": warnings,
         "notes": result["notes"],

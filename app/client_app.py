@@ -33,6 +33,7 @@ from strategies.registry import lookup
 from strategies.seeds import derive_seed
 from unlearning.evidence import ForgetSpec, answer_question
 from unlearning.methods import METHODS, ClientAction, ClientTask
+from unlearning.standing import holdings_of
 
 app = ClientApp(mods=[packed, admit, keep_state])
 
@@ -73,6 +74,7 @@ def describe(message: Message, context: Context) -> Message:
 def train(message: Message, context: Context) -> Message:
     """Train the model as the run's strategy says, and send the new parameters."""
     node = Node.of(message, context)
+    node.keep_tags(context.state)
     if node.is_secure:
         return _train_securely(node, message, context)
     link, secret = node.link(message.content, context.state), node.secret()
@@ -80,6 +82,8 @@ def train(message: Message, context: Context) -> Message:
     try:
         arrays = message.content.array_records[wire.ARRAYS] if link is None else link.receive()
         job = _job(node, node.model(arrays), message, context)
+        if not len(job.examples) and node.config.privacy.unit != "client-local":
+            raise BudgetSpent(wire.NOTHING_LEFT)
         result = half(job) if privacy is None else train_privately(half, job, privacy)
     except (BudgetSpent, LostVersion) as reason:
         if privacy is not None:
@@ -189,6 +193,7 @@ def fedmd_digest(message: Message, context: Context) -> Message:
 
 
 def _fedmd_reply(message: Message, context: Context, answer: Callable[[ClientWork], ClientReply]) -> Message:
+    Node.of(message, context).keep_tags(context.state)
     work = fedmd_node.work_of(message, context)
     reply = answer(work)
     return wire.reply_to(message, work.client_id, reply.metrics, reply.arrays)
@@ -201,6 +206,16 @@ def evaluate_model(message: Message, context: Context) -> Message:
     result = evaluate(node.model(message.content.array_records[wire.ARRAYS]), node.examples())
     metrics = {wire.NUM_EXAMPLES: result.num_examples, wire.ACCURACY: result.accuracy, wire.LOSS: result.loss}
     return wire.reply_to(message, node.client_id, metrics)
+
+
+@app.query("holdings")
+def holdings(message: Message, context: Context) -> Message:
+    """Say whether the client's data are those of the run, and what of them a request names and leaves."""
+    node = Node.of(message, context)
+    spec = ForgetSpec.from_config(node.message_config)
+    private, data = node.is_secure or is_protected(node.config), node.data_state(context.state)
+    answer = holdings_of(spec, node.examples(), data, private=private)
+    return wire.reply_to(message, node.client_id, {}, config=answer)
 
 
 @app.query("audit")

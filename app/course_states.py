@@ -11,9 +11,10 @@ import torch
 from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
-from app.answers import answer_paths
+from app.answers import answer_paths, unpruned
 from app.simulation import LocalGrid, codec
 from strategies.client_state import records_of
+from strategies.data_tags import tags_in
 from strategies.errors import BadInput
 from strategies.run_folder import RunFolder
 from strategies.tensor_file import read_sealed, write_sealed
@@ -42,7 +43,10 @@ def restore_states(folder: RunFolder, grid: Grid, besides: str = "") -> None:
     if not isinstance(grid, LocalGrid):
         return
     checkpoint = folder.read_checkpoint()
-    if checkpoint is None or not checkpoint.client_states:
+    states = (
+        {} if checkpoint is None else {int(n): codec.load(s) for n, s in checkpoint.client_states.items()}
+    )
+    if not any(records_of(state, "") for state in states.values()):
         raise BadInput(
             f"run '{folder.name}': the clients' own models are not in its folder: they were with the "
             "clients, or its checkpoint was deleted. Ask the federation that trained it "
@@ -50,12 +54,31 @@ def restore_states(folder: RunFolder, grid: Grid, besides: str = "") -> None:
             'with state="<folder>"), or train with `lethe train`; Flower\'s virtual clients keep no model '
             "after a run"
         )
-    states = {int(node): codec.load(state) for node, state in checkpoint.client_states.items()}
     for path in answer_paths(folder):
         if path.name != besides and (path / CLIENTS).exists():
             for node, tensor in read_sealed(path / CLIENTS).tensors.items():
                 states.setdefault(int(node), RecordDict()).update(codec.load(tensor.numpy().tobytes()))
     grid.restore_client_states({node: codec.dump(state) for node, state in states.items()})
+    restore_tags(folder, grid)
+
+
+def restore_tags(folder: RunFolder, grid: Grid) -> None:
+    """Give simulated clients the tags of their data in the run back (see `strategies.data_tags`).
+
+    Parameters
+    ----------
+    folder
+        Of the run; of a pruned one, the run it came from counts, whose data a request is about.
+    grid
+        Where the clients are; nothing is done on a grid whose clients keep their states themselves.
+    """
+    checkpoint = unpruned(folder).read_checkpoint() if isinstance(grid, LocalGrid) else None
+    if checkpoint is None or not isinstance(grid, LocalGrid):
+        return
+    states = {node: codec.load(state) for node, state in grid.client_states().items()}
+    for node, kept in checkpoint.client_states.items():
+        states.setdefault(int(node), RecordDict()).update(tags_in(codec.load(kept)))
+    grid.restore_client_states({node: codec.dump(state) for node, state in states.items() if state})
 
 
 def keep_states(path: Path, grid: Grid, course: str) -> None:

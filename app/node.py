@@ -24,6 +24,7 @@ from app.server_word import parsed_config, said_by_server
 from strategies import wire
 from strategies.backdoor import default_trigger, poison
 from strategies.compression.client import ClientLink
+from strategies.data_tags import DataState, block_tags, compare_tags, keep_tags
 from strategies.errors import BadInput
 from strategies.examples import Examples, selection_mask
 from strategies.mask import hold, masks_in, unpack
@@ -124,6 +125,18 @@ class Node:
         if not classes and not indices:
             return examples
         return examples.split(selection_mask(examples.y, classes, indices))[1]
+
+    def keep_tags(self, state: RecordDict) -> None:
+        """Keep tags of the client's data in its state, where the message belongs to a training."""
+        if self.message_config.get(wire.KEEP_TAGS):
+            keep_tags(state, len(self.examples()), self._tags)
+
+    def data_state(self, state: RecordDict) -> DataState:
+        """Return whether the client's data are those that it trained on."""
+        return compare_tags(state, self._tags)
+
+    def _tags(self, key: bytes, count: int) -> bytes:
+        return _tags(self.config, tuple(sorted(self.node_config.items())), key, count)
 
     def model(self, arrays: ArrayRecord | None = None) -> nn.Module:
         """Return the run's model on the run's device, with the given weights.
@@ -283,6 +296,12 @@ def _examples(config: RunConfig, node_items: tuple[tuple[str, Scalar], ...]) -> 
     trigger = default_trigger(tuple(examples.x.shape[1:]), config.attack.target)
     generator = torch_generator(config.run.seed, "attack", client_id)
     return poison(examples, config.attack.share, trigger, generator)[0]
+
+
+@lru_cache(maxsize=_CLIENTS_KEPT)
+def _tags(config: RunConfig, node_items: tuple[tuple[str, Scalar], ...], key: bytes, count: int) -> bytes:
+    """Return the tags of a client's first examples, made once per process."""
+    return block_tags(_examples(config, node_items), key, count)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
+from app.answers import unpruned
 from app.config import RunConfig
 from app.data import ServerData, load_public, load_server_data
 from app.models import build_model
@@ -32,6 +33,7 @@ from strategies.rounds import TrainingPlan
 from strategies.run_folder import CONFIG, RunFolder
 from strategies.settings import Scalar, split_list
 from strategies.update_log import UpdateLog
+from unlearning.pruning import read_pruning
 from unlearning.run import TrainedRun
 
 DEFAULT_CLIENTS = 10
@@ -59,6 +61,8 @@ class Session:
         Names the run to the clients behind a grid of Flower's; empty before there is one.
     nodes
         The node behind each client-id when the run was begun.
+    folder
+        Of a run that was begun before; None for a new one.
     """
 
     config: RunConfig
@@ -66,6 +70,7 @@ class Session:
     finished: bool = False
     run_id: str = ""
     nodes: Mapping[str, int] = field(default_factory=dict)
+    folder: RunFolder | None = None
     began: float = field(default_factory=time.monotonic)
 
     @staticmethod
@@ -236,7 +241,14 @@ class Session:
             cohort = cohort.without(self.config.data.left_out)
             cohort.connect(self.config.selection.min_clients if min_clients is None else min_clients)
             self._check_left_out(cohort, everybody_is_there=grid is None)
+            self._restore_tags(used)
             yield cohort
+
+    def _restore_tags(self, grid: Grid) -> None:
+        if self.folder is not None:
+            from app.course_states import restore_tags  # As in `local_grid`
+
+            restore_tags(self.folder, grid)
 
     def _check_left_out(self, cohort: Cohort, *, everybody_is_there: bool) -> None:
         """Refuse to leave out a client that no partition belongs to; over a network it may come later."""
@@ -317,7 +329,9 @@ def open_session(folder: RunFolder, overrides: Sequence[str] = ()) -> Session:
         If a key or its value is refused.
     """
     session = Session.load(RunConfig.resolve(folder.path / CONFIG, overrides))
-    session.finished, session.run_id, session.nodes = True, folder.run_id, folder.read_nodes()
+    session.finished, session.folder, session.nodes = True, folder, folder.read_nodes()
+    # The clients of a pruned run keep one state with the run that it came from
+    session.run_id = unpruned(folder).run_id
     return session
 
 
@@ -374,6 +388,7 @@ def open_trained_run(folder: RunFolder, session: Session) -> TrainedRun:
         mask=read_mask(folder, layout),
         privacy=summary.get("privacy"),
         mask_origin="" if masks is None else masks.metadata["origin"],
+        pruned_by=read_pruning(folder),
     )
 
 

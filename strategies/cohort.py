@@ -15,6 +15,7 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from strategies import wire
+from strategies.dropping import Drop
 from strategies.errors import BadInput, LetheError
 from strategies.grids import CancellingGrid
 from strategies.guard import error_line, first_line
@@ -119,6 +120,7 @@ class Cohort:
         self.mask: Tensor | None = None
         self._shared = _Shared()
         self._excluded: frozenset[str] = frozenset()
+        self._drops: tuple[Drop, ...] = ()
         self._told: Mapping[str, int | bytes | str] = {}
 
     @property
@@ -135,7 +137,11 @@ class Cohort:
     def clients(self) -> dict[str, ClientInfo]:
         """The clients of this view by client-id, in the order of `client_sort_key`."""
         everybody = self._shared.roll.clients
-        known = (i for i in everybody if i not in self._excluded)
+        known = (
+            i
+            for i, info in everybody.items()
+            if i not in self._excluded and not any(drop.takes_all(info) for drop in self._drops)
+        )
         return {i: everybody[i] for i in sorted(known, key=wire.client_sort_key)}
 
     @property
@@ -171,6 +177,12 @@ class Cohort:
         view._excluded |= frozenset(client_ids)
         return view
 
+    def keeping(self, drop: Drop) -> "Cohort":
+        """Return a view without the clients that have nothing left, those that come later included."""
+        view = self._view()
+        view._drops = (*self._drops, drop)
+        return view
+
     def masked(self, mask: Tensor | None) -> "Cohort":
         """Return a view whose clients keep the pruned weights of every model at zero.
 
@@ -201,7 +213,7 @@ class Cohort:
     def _view(self) -> "Cohort":
         view = Cohort(self.grid, self.timeout, self.poll_seconds)
         view.mask, view._shared = self.mask, self._shared
-        view._excluded, view._told = self._excluded, self._told
+        view._excluded, view._drops, view._told = self._excluded, self._drops, self._told
         return view
 
     def require(self, client_ids: Iterable[str]) -> None:

@@ -9,6 +9,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from strategies import wire
+from strategies.roll import ClientInfo
 from strategies.wrapper import StrategyWrapper
 
 
@@ -43,6 +44,17 @@ class Drop:
         clients = dict.fromkeys(client_id for drop in listed for client_id in drop.indices)
         indices = {i: tuple(sorted({p for drop in listed for p in drop.indices.get(i, ())})) for i in clients}
         return Drop(tuple(sorted({label for drop in listed for label in drop.classes})), indices)
+
+    def takes_all(self, info: ClientInfo) -> bool:
+        """Say whether a client certainly has nothing left, by what it said of itself.
+
+        Where both labels and positions are left out, that depends on which examples have those labels, and
+        only the client knows.
+        """
+        positions = len(self.indices.get(info.client_id, ()))
+        labelled = sum(info.label_counts[c] for c in self.classes if c < len(info.label_counts))
+        known = info.known_examples
+        return known is not None and max(positions, labelled) >= known
 
     def config(self, client_id: str) -> dict[str, list[int]]:
         """Return what a client's message must say."""

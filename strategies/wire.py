@@ -109,6 +109,14 @@ to server, where the client chose them."""
 KEEP = "keep"
 """float, client to server: the share of the neurons that the client can train, if its node says. Server to
 client, where the client chooses by its own data: the share of them that it is to choose now."""
+KEEP_TAGS = "keep-tags"
+"""int 1, server to client, with every message of a training: the client keeps tags of its data."""
+DATA_STATE = "data-state"
+"""str, client to server: whether its data are those of the run (see `strategies.data_tags.DataState`)."""
+FORGETS = "forgets"
+"""bool, client to server, unless that is private: whether it holds an example that a request names."""
+KEEPS = "keeps"
+"""bool, client to server, unless that is private: whether a request leaves it an example to train on."""
 PRIOR_ATTEMPTS = "prior-attempts"
 """int, server to client, in private runs: rounds in which the client was asked before, answered or not."""
 LINK = "link"
@@ -142,6 +150,9 @@ MEAN = "mean"
 DETAIL = "detail"
 """str, client to server: what the client wants to be shown in the run's summary."""
 
+NOTHING_LEFT = "nothing is left to train on without what is forgotten"
+"""Begins a client's reason, under `REFUSED`, not to train; no failure of the client's."""
+
 MAX_ENTRIES = 2**31
 """Entries that a vector has at most."""
 
@@ -161,6 +172,8 @@ DECRYPT = "query.decrypt"
 """Asks a client for the mean of a sum of encrypted updates."""
 SECAGG_KEYS, SECAGG_SHARES, SECAGG_UNMASK = "query.secagg_keys", "query.secagg_shares", "query.secagg_unmask"
 """The rounds of secure aggregation before and after the masked vectors (see `strategies.secagg.client`)."""
+HOLDINGS = "query.holdings"
+"""Asks a client, before a request is served, what it holds of it, and whether its data are the run's."""
 AUDIT = "query.audit"
 """Asks a client for its outputs on its forgotten and retained examples."""
 

@@ -37,7 +37,7 @@ class Attendance:
             if i in named
             else f"client {i} failed in {share} ({reason}): no answer of it is in the result"
             for i, share, reason, always in self._failures()
-            if always or i in named
+            if (always or i in named) and wire.NOTHING_LEFT not in reason
         ]
 
     def notes(self, named: Collection[str], known: Sequence[str] = ()) -> list[str]:
@@ -51,9 +51,12 @@ class Attendance:
             Lines that there are already; a client that one of them begins with gets no other.
         """
         return [
-            f"client {i} failed in {share}: {reason}"
+            f"client {i} took no part: {wire.NOTHING_LEFT}"
+            if wire.NOTHING_LEFT in reason
+            else f"client {i} failed in {share}: {reason}"
             for i, share, reason, always in self._failures()
-            if not (always or i in named or any(line.startswith(f"client {i} ") for line in known))
+            if wire.NOTHING_LEFT in reason
+            or not (always or i in named or any(line.startswith(f"client {i} ") for line in known))
         ]
 
     def _failures(self) -> Iterator[tuple[str, str, str, bool]]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from strategies.wire import client_sort_key
+from unlearning.guarantees import CHOSEN_BY_DATA
 from unlearning.measurement import Measurement
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
@@ -36,10 +37,10 @@ def mask_caveats(origin: str) -> Iterator[str]:
     origin
         How the mask was chosen; empty for a dense run.
     """
-    if origin in {"omp", "imp"}:
+    if origin in CHOSEN_BY_DATA:
         yield (
             f"the mask ({origin}) was chosen by weights that had seen the forgotten data, so that not even "
-            "retraining on it is free of them; synflow chooses without data"
+            "retraining on it is free of them; reprune chooses it anew without them, synflow without data"
         )
 
 

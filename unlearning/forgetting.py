@@ -13,12 +13,14 @@ from strategies.dropping import Drop
 from strategies.errors import BadInput, LetheError
 from strategies.threads import one_thread
 from unlearning.attendance import Attendance
+from unlearning.guarantees import CHOSEN_BY_DATA
 from unlearning.limits import check_strategy
 from unlearning.methods import METHODS
 from unlearning.methods.base import ForgetJob, Method, Needs, Progress
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
+from unlearning.standing import Standing, offline_standing
 
 _SERVED_BY = {
     "norms": ("full", "interval", "sum"),
@@ -52,6 +54,8 @@ class ForgetResult:
         Remarks for people.
     details
         Numbers about the work, by name.
+    mask
+        Which parameters are left, shape [P], bool, where the method chose that anew; None: those of the run.
     """
 
     flat: Tensor
@@ -63,6 +67,7 @@ class ForgetResult:
     warnings: Sequence[str] = ()
     notes: Sequence[str] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
+    mask: Tensor | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the model as plain data."""
@@ -115,13 +120,13 @@ def check_request(run: TrainedRun, request: ForgetRequest, method: str, settings
             raise BadInput(f"unknown class {label}; the run has classes 0 to {run.num_classes - 1}")
     _check_positions(request, run.num_examples)
     _check_not_forgotten(run, request)
-    if set(run.clients) <= {*request.clients, *run.forgotten_clients}:
-        raise BadInput("the request names every client: nobody would remain")
+    _check_remains(run, request)
     needed = chosen.needs(settings)
     _check_models(run, method, needed)
     check_strategy(run.plan.strategy.name, method, request.kind)
     _check_personal(run, method, needed)
     _check_private(run, method, needed)
+    _check_prunes(run, chosen)
     _check_fresh(run, method, needed)
     _check_follows(run, method, needed)
     _check_log(run, method, needed)
@@ -133,6 +138,18 @@ def check_request(run: TrainedRun, request: ForgetRequest, method: str, settings
     return needed
 
 
+def _check_remains(run: TrainedRun, request: ForgetRequest) -> None:
+    """Refuse what leaves nobody an example, as far as that is known without asking."""
+    if set(run.clients) <= {*request.clients, *run.forgotten_clients}:
+        raise BadInput("the request names every client: nobody would remain")
+    drop = Drop.joined(each.drop for each in (request, *run.forgotten))
+    if len(drop.classes) >= run.num_classes:
+        raise BadInput("the request names every class: nobody would remain")
+    left = {*run.clients} - {*request.clients, *run.forgotten_clients}
+    if all(i in run.num_examples and len(drop.indices.get(i, ())) >= run.num_examples[i] for i in left):
+        raise BadInput("the request names every example of every client: nobody would remain")
+
+
 def _check_positions(request: ForgetRequest, num_examples: Mapping[str, int]) -> None:
     """Refuse positions that a client does not have, where it is known how many it has."""
     for client_id, positions in request.samples.items():
@@ -141,6 +158,20 @@ def _check_positions(request: ForgetRequest, num_examples: Mapping[str, int]) ->
             raise BadInput(
                 f"client {client_id} has {count} examples, at positions 0 to {count - 1}: got {positions[-1]}"
             )
+
+
+def _check_prunes(run: TrainedRun, method: Method) -> None:
+    if not method.prunes_anew:
+        return
+    if run.mask_origin not in CHOSEN_BY_DATA:
+        raise BadInput(
+            f"{method.name} needs a run that was pruned by {' or '.join(sorted(CHOSEN_BY_DATA))} "
+            "(forget.prune); on any other run, retrain is exact"
+        )
+    if run.pruned_by is None:
+        raise BadInput(
+            f"{method.name}: how this run was pruned is not known; prune the run it came from anew"
+        )
 
 
 def _check_models(run: TrainedRun, method: str, needed: Needs) -> None:
@@ -283,6 +314,7 @@ def forget(
     settings: ForgetSettings,
     cohort: Cohort | None = None,
     progress: Progress = lambda done, total, values: None,
+    standing: Standing | None = None,
 ) -> ForgetResult:
     """Serve a request to forget; the run is not altered. What is pruned stays zero, here and on the clients.
 
@@ -300,6 +332,8 @@ def forget(
         Connected clients; None where the method needs none.
     progress
         Told how far the method is.
+    standing
+        What clients said of the request, where they were asked (see `unlearning.standing`).
 
     Raises
     ------
@@ -310,22 +344,55 @@ def forget(
     """
     needed = check_request(run, request, method, settings)
     _check_online(method, request, needed, cohort)
-    cohort = None if cohort is None else cohort.masked(run.mask)
+    known = standing or offline_standing(run, request)
+    if known.nothing:
+        return _unchanged(run, request, method, settings, known)
+    if cohort is not None and not METHODS[method].prunes_anew:
+        cohort = cohort.masked(run.mask)
     before = cohort.traffic.copy() if cohort is not None else Traffic()
     attendance = None if cohort is None else Attendance(cohort)
     # A process's first optimiser imports torch's compiler, for a second: no part of any method's time.
     torch.optim.SGD([torch.zeros(1)])
     began = time.perf_counter()
     with one_thread():
-        outcome = METHODS[method].run(ForgetJob(run, request, settings, cohort, progress))
+        outcome = METHODS[method].run(ForgetJob(run, request, settings, cohort, progress, known))
     seconds = time.perf_counter() - began
     notes = [*outcome.notes, *_absent(run, request, needed, cohort)]
     if not bool(torch.isfinite(outcome.flat).all()):
         raise LetheError(f"{method} gave parameters that are not finite; lower forget.learning-rate")
     traffic = cohort.traffic.since(before) if cohort is not None else Traffic()
-    flat = outcome.flat if run.mask is None else outcome.flat * run.mask
-    warnings = [] if attendance is None else attendance.warnings(request.named_clients)
+    mask = run.mask if outcome.mask is None else outcome.mask
+    flat = outcome.flat if mask is None else outcome.flat * mask
+    warnings = [*known.warnings, *(attendance.warnings(request.named_clients) if attendance else ())]
+    notes += known.notes
     notes += [] if attendance is None else attendance.notes(request.named_clients, notes)
     return ForgetResult(
-        flat, request, method, settings, seconds, traffic, tuple(warnings), tuple(notes), outcome.details
+        flat,
+        request,
+        method,
+        settings,
+        seconds,
+        traffic,
+        tuple(warnings),
+        tuple(notes),
+        outcome.details,
+        outcome.mask,
+    )
+
+
+def _unchanged(
+    run: TrainedRun, request: ForgetRequest, method: str, settings: ForgetSettings, standing: Standing
+) -> ForgetResult:
+    """Return the model as it is, with a note that says why."""
+    notes = (*standing.nothing, "the model is unchanged", *standing.notes)
+    return ForgetResult(
+        run.final.clone(),
+        request,
+        method,
+        settings,
+        0.0,
+        Traffic(),
+        standing.warnings,
+        notes,
+        {"unchanged": 1},
     )

@@ -19,20 +19,31 @@ the mask, which is the caller's.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from strategies import wire
 from strategies.cohort import Cohort
+from strategies.files import read_json
 from strategies.mask import flat_mask_of
 from strategies.rounds import RoundResult, Start, train
 from strategies.run_folder import RunFolder
 from unlearning.central.masks import Masks
 from unlearning.central.prune import PruneSettings, imp_schedule, magnitude_masks, synflow_masks
-from unlearning.methods.base import Progress
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings, method_settings
+
+if TYPE_CHECKING:
+    from unlearning.methods.base import Progress
+
+PRUNED = "pruned"
+"""Name of the folder with a run's pruned runs."""
+PRUNING = "pruning.json"
+"""Name of the file that says how a run was pruned."""
+CHOOSING = ("prune", "sparsity", "prune-iterations", "prune-round-share")
+"""Keys of the section ``forget`` that choose a mask."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +64,7 @@ class Pruning:
     settings: ForgetSettings
     input_shape: tuple[int, ...]
 
-    def mask(self, cohort: Cohort, progress: Progress) -> Tensor:
+    def mask(self, cohort: Cohort, progress: "Progress") -> Tensor:
         """Return which parameters are left, shape [P], bool.
 
         Parameters
@@ -93,7 +104,7 @@ class Pruning:
             return imp_schedule(settings.rate, settings.round_rate)
         return [settings.rate] if self.settings.prune == "omp" else []
 
-    def _by_magnitude(self, cohort: Cohort, progress: Progress) -> Masks:
+    def _by_magnitude(self, cohort: Cohort, progress: "Progress") -> Masks:
         run = self.run
         masks: Masks = {}
         for done, sparsity in enumerate(self._schedule):
@@ -101,7 +112,7 @@ class Pruning:
             masks = magnitude_masks(run.model(end), sparsity, masks)
         return masks
 
-    def _trained(self, masks: Masks, cohort: Cohort, progress: Progress, trainings_before: int) -> Tensor:
+    def _trained(self, masks: Masks, cohort: Cohort, progress: "Progress", trainings_before: int) -> Tensor:
         """Return the weights after training on masks from the run's initial ones on, shape [P]."""
         run, mask = self.run, flat_mask_of(masks, self.run.layout)
         before = trainings_before * run.plan.rounds
@@ -135,4 +146,13 @@ def sparse_name(settings: ForgetSettings) -> str:
 
 def sparse_path(folder: RunFolder, settings: ForgetSettings) -> Path:
     """Return where the run that a method works on lies: the folder of the run itself if nothing is pruned."""
-    return folder.path if settings.prune == "none" else folder.path / "pruned" / sparse_name(settings)
+    return folder.path if settings.prune == "none" else folder.path / PRUNED / sparse_name(settings)
+
+
+def read_pruning(folder: RunFolder) -> ForgetSettings | None:
+    """Return the settings by which a run was pruned; None for a dense run, or where some are not known."""
+    if not (folder.path / PRUNING).exists():
+        return None
+    told = read_json(folder.path / PRUNING)
+    settings = ForgetSettings.model_validate({key: told[key] for key in CHOOSING if key in told})
+    return settings if sparse_name(settings) == folder.path.name else None

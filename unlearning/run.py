@@ -15,6 +15,7 @@ from strategies.rounds import TrainingPlan
 from strategies.settings import TrainSettings
 from strategies.update_log import UpdateLog
 from unlearning.request import ForgetRequest
+from unlearning.settings import ForgetSettings
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class TrainedRun:
         Which parameters may differ from zero, shape [layout.size], bool; None for a dense model.
     mask_origin
         How the mask was chosen, as ``forget.prune`` names it; empty for a dense model.
+    pruned_by
+        The settings by which it was pruned; None for a dense model, or where they are not known.
     client_models
         Whether each client keeps a model of its own; `initial` and `final` are then what the server has of
         the strategy, and no model.
@@ -85,6 +88,7 @@ class TrainedRun:
     device: torch.device = torch.device("cpu")
     mask: Tensor | None = None
     mask_origin: str = ""
+    pruned_by: ForgetSettings | None = None
     privacy: Mapping[str, Any] | None = None
     client_models: bool = False
     personal_models: bool = False

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from app.answer_documents import Comparison
-from app.answers import RESULT, read_audit, read_result
+from app.answers import RESULT, guarantee_in, read_audit, read_result
 from app.config import read_toml
 from app.report.triggered import TriggeredImage, read_triggered
 from strategies.errors import BadInput, RunCorrupt
@@ -35,12 +35,15 @@ class Forgetting:
         ``audit.json``, or None where nothing was audited.
     triggered
         Triggered test images with the models' predictions.
+    guarantee
+        What the method promised on this run.
     """
 
     name: str
     result: Mapping[str, Any]
     audit: Mapping[str, Any] | None
     triggered: tuple[TriggeredImage, ...]
+    guarantee: str = ""
 
     @property
     def method(self) -> str:
@@ -187,14 +190,16 @@ def _read_forgettings(folder: RunFolder, problems: list[str]) -> tuple[Forgettin
     for name in folder.forget_requests():
         path = folder.forget_folder(name)
         if (path / RESULT).exists():
-            found.append(_read_forgetting(path))
+            found.append(_read_forgetting(folder, path))
         else:
             problems.append(f"forget/{name} holds no result: that forgetting was not finished.")
     return tuple(sorted(found, key=lambda forgetting: forgetting.method == RETRAIN))
 
 
-def _read_forgetting(path: Path) -> Forgetting:
-    return Forgetting(path.name, read_result(path), read_audit(path), read_triggered(path))
+def _read_forgetting(folder: RunFolder, path: Path) -> Forgetting:
+    result = read_result(path)
+    guarantee = guarantee_in(folder, result)
+    return Forgetting(path.name, result, read_audit(path), read_triggered(path), guarantee)
 
 
 def _read_contributions(folder: RunFolder, problems: list[str]) -> Contributions | None:

@@ -15,7 +15,6 @@ from app.report.contents import RETRAIN, Forgetting, RunRecord
 from app.report.figures import comparison
 from app.report.triggered import TriggeredImage
 from app.wording import COLUMNS, MISSING, capital
-from unlearning.methods import METHODS
 
 MOST_IMAGES = 12
 """Triggered images that are shown."""
@@ -92,13 +91,13 @@ class ForgettingView:
 
 def view(forgetting: Forgetting, record: RunRecord, position: int) -> ForgettingView:
     """Return what is to be shown of a forgetting, the `position`-th on the page."""
-    method, audit = METHODS.get(forgetting.method), forgetting.audit
+    audit = forgetting.audit
     images = forgetting.triggered[:MOST_IMAGES]
     return ForgettingView(
         title=capital(
             f"{wording.subject(forgetting.request)}, forgotten by {forgetting.method}{_after(forgetting)}"
         ),
-        guarantee="" if method is None else method.guarantee.rstrip(".") + ".",
+        guarantee=forgetting.guarantee and forgetting.guarantee.rstrip(".") + ".",
         headline=() if audit is None else tuple(_headline(audit)),
         rows=() if audit is None else _rows(audit, forgetting.method),
         extras=() if audit is None else tuple(_extras(audit)),

@@ -32,6 +32,7 @@ from unlearning.relearning import Relearning
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import AuditSettings, ForgetSettings
+from unlearning.standing import standing_of
 
 RETRAIN = "retrain"
 FOLDER = "compare"
@@ -196,10 +197,13 @@ class _Work:
         models = {ORIGINAL: AuditedModel(run.final, run.train_seconds)}
         up, down, visits = (traffic.get(key) for key in ("bytes-up", "bytes-down", "visits"))
         costs = {ORIGINAL: Cost(run.train_seconds, up, down, visits, stored)}
+        standing = standing_of(run, contest.request, cohort)
         for method in (*contest.methods, RETRAIN):
             progress = told(self.observer, f"{method} {contest.request.name}, seed {run.seed}")
             try:
-                made = forgetting.forget(run, contest.request, method, contest.settings, cohort, progress)
+                made = forgetting.forget(
+                    run, contest.request, method, contest.settings, cohort, progress, standing
+                )
             except LetheError as error:
                 if method == RETRAIN:
                     raise

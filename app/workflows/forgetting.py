@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -9,7 +10,7 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from app import session as sessions
-from app.answers import AUDIT, CERTIFICATE, RESULT, answer_name, read_answer, read_result
+from app.answers import AUDIT, CERTIFICATE, RESULT, answer_name, course_of, read_answer, read_result
 from app.audit_answers import check_answers
 from app.certificates import certify
 from app.course_states import keep_states, restore_states
@@ -22,17 +23,23 @@ from app.workflows.pruning import prune
 from strategies import files
 from strategies.backdoor import triggered_test
 from strategies.cohort import Cohort
-from strategies.errors import BadInput
+from strategies.errors import BadInput, RunCorrupt
 from strategies.evaluation import predict_logits
+from strategies.mask import flat_mask_of, masks_in
 from strategies.run_folder import MODEL, RunFolder
 from strategies.tensor_file import read_sealed, write_sealed
 from unlearning import forgetting
 from unlearning.audit import AuditedModel, AuditReport, audit as audit_models
+from unlearning.methods import METHODS
 from unlearning.methods.base import Progress
+from unlearning.pruning import sparse_path
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import AuditSettings, ForgetSettings
+from unlearning.standing import standing_of
 
+MASK = "mask.safetensors"
+"""Name of the file in a forgetting's folder with its own mask, where it chose one."""
 IMAGES_SHOWN = 10
 """Triggered test images that an audit keeps for the report."""
 
@@ -80,6 +87,18 @@ class OpenedRun:
         check_answers(config)
         return replace(self, session=replace(self.session, config=config))
 
+    def check_before_pruning(
+        self, request: ForgetRequest, settings: ForgetSettings, grid: Grid | None, after: str
+    ) -> None:
+        """Raise `BadInput` if a request cannot be served on a pruned run that is yet to be made for it."""
+        path = sparse_path(self.folder, settings)
+        if path.exists():
+            return
+        if after:
+            raise BadInput(f"run '{path.name}': no forgetting '{after}'; known: none so far")
+        with self.session.cohort(grid) as cohort:
+            standing_of(self.run, request, cohort)
+
     def following(self, after: str) -> "OpenedRun":
         """Return the run as an earlier forgetting left it; with an empty name as it is.
 
@@ -93,7 +112,12 @@ class OpenedRun:
             answer = read_answer(self.folder, after)
             final = run.layout.flatten(read_sealed(answer.model_path).tensors)
             forgotten = (*answer.forgotten, answer.request)
-            run = replace(run, final=final, train_seconds=answer.seconds, forgotten=forgotten, course=after)
+            own_mask = own_mask_of(answer.path, run)
+            course = course_of(self.folder, after)
+            run = replace(run, final=final, train_seconds=answer.seconds, forgotten=forgotten, course=course)
+            if own_mask is not None:
+                initial = run.layout.flatten(run.build_model().state_dict())
+                run = replace(run, mask=own_mask, initial=initial * own_mask)
         return replace(self, run=run, after=after)
 
     def name_of(self, request: ForgetRequest, method: str) -> str:
@@ -114,11 +138,14 @@ class OpenedRun:
         if keeps_states and cohort is not None:
             restore_states(self.folder, cohort.grid, besides=name)
             cohort = cohort.on_course(name)
-        result = forgetting.forget(self.run, request, method, settings, cohort, progress)
+        standing = None if cohort is None else standing_of(self.run, request, cohort)
+        result = forgetting.forget(self.run, request, method, settings, cohort, progress, standing)
         path = self.folder.forget_folder(name)
         for stale in (CERTIFICATE, AUDIT):
             (path / stale).unlink(missing_ok=True)
         write_sealed(path / MODEL, self.run.layout.unflatten(result.flat))
+        if result.mask is not None:
+            write_sealed(path / MASK, masks_in(result.mask, self.run.layout))
         if keeps_states and cohort is not None:
             keep_states(path, cohort.grid, name)
         before = {"after": self.after, "forgotten": [each.to_json() for each in self.run.forgotten]}
@@ -137,11 +164,16 @@ class OpenedRun:
             self.forget(request, "retrain", self.session.config.forget, cohort)
         if self.run.client_models:
             restore_states(self.folder, cohort.grid)
-        models = {"before": AuditedModel(self.run.final, self.run.train_seconds, self.after)}
+        standing = standing_of(self.run, request, cohort)
+        models = {"before": AuditedModel(self.run.final, self.run.train_seconds, self.run.course)}
         models |= {method: self._made(request, method) for method in [*methods, "retrain"]}
         models |= self.other_seeds(request, settings.seeds, cohort)
         self.observer.phase(f"audit {request.name}", 1)
-        report = audit_models(self.run, request, models, cohort, settings)
+        run = self.run
+        if any(METHODS[method].prunes_anew for method in methods):
+            run = replace(run, mask=None)  # Models of several masks: each has its zeros in itself
+        report = audit_models(run, request, models, cohort, settings)
+        report = replace(report, notes=(*standing.warnings, *report.notes, *standing.notes))
         for method in methods:
             path = self.folder.forget_folder(self.name_of(request, method))
             files.write_json(path / AUDIT, method_audit(report, method))
@@ -151,7 +183,7 @@ class OpenedRun:
                 "after": models[method].flat,
                 "retrain": models["retrain"].flat,
             }
-            if images := triggered_images(self.run, shown):
+            if images := triggered_images(run, shown):
                 write_triggered(path, images)
         self.observer.advance("measured")
         for note in report.notes:
@@ -184,7 +216,23 @@ class OpenedRun:
     def _made(self, request: ForgetRequest, method: str) -> AuditedModel:
         path = self.folder.forget_folder(self.name_of(request, method))
         flat = self.run.layout.flatten(read_sealed(path / MODEL).tensors)
-        return AuditedModel(flat, read_result(path)["seconds"], path.name)
+        return AuditedModel(flat, read_result(path)["seconds"], course_of(self.folder, path.name))
+
+
+def own_mask_of(path: Path, run: TrainedRun) -> Tensor | None:
+    """Return which parameters a forgetting left where it chose that anew, shape [P]; None: those of the run.
+
+    Raises
+    ------
+    RunCorrupt
+        If the file is damaged, or is of another model.
+    """
+    if not (path / MASK).exists():
+        return None
+    try:
+        return flat_mask_of(read_sealed(path / MASK).tensors, run.layout)
+    except ValueError as error:
+        raise RunCorrupt(f"{path / MASK}: {error}") from None
 
 
 def told(observer: Observer, title: str) -> Progress:
@@ -239,7 +287,9 @@ def forget(
     opened = OpenedRun.of(folder, observer)
     opened.key()  # A key that cannot be used is said before any work
     if settings.prune != "none":
-        forgetting.check_request(opened.run, request, settings.method, settings)
+        to_be = replace(opened.run, mask_origin=settings.prune, pruned_by=settings)
+        forgetting.check_request(to_be, request, settings.method, settings)
+        opened.check_before_pruning(request, settings, grid, after)
     opened = opened.pruned(settings, grid).following(after)
     needed = forgetting.check_request(opened.run, request, settings.method, settings)
     if not (needed.remaining or needed.forgotten):

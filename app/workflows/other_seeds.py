@@ -13,6 +13,7 @@ from unlearning.audit import AuditedModel, AuditReport
 from unlearning.methods.base import Progress
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
+from unlearning.standing import standing_of
 
 PREFIX = "retrain-seed-"
 """What the name of such a model in an audit begins with; the seed follows."""
@@ -69,7 +70,8 @@ def retrained_with(
         return AuditedModel(run.layout.flatten(kept.tensors), float(kept.metadata["seconds"]))
     other = with_seed(run, session, seed)
     settings = session.config.forget
-    result = forgetting.forget(other, request, "retrain", settings, cohort.seeded(seed), progress)
+    standing = standing_of(run, request, cohort)
+    result = forgetting.forget(other, request, "retrain", settings, cohort.seeded(seed), progress, standing)
     write_sealed(path, run.layout.unflatten(result.flat), {"seconds": repr(result.seconds)})
     return AuditedModel(result.flat, result.seconds)
 

@@ -19,13 +19,9 @@ from strategies.cohort import Traffic
 from strategies.errors import BadInput
 from strategies.mask import masks_in
 from strategies.run_folder import MODEL, RunFolder
-from unlearning.pruning import Pruning, sparse_name, sparse_path
+from unlearning.pruning import CHOOSING, PRUNED, PRUNING, Pruning, sparse_name, sparse_path
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
-
-PRUNING = "pruning.json"
-"""Name of the file that says how a run was pruned."""
-_KEYS = ("prune", "sparsity", "prune-iterations", "prune-round-share")
 
 
 def prune(
@@ -78,7 +74,7 @@ def _made(
     pruning = Pruning(run, settings, session.server_data.input_shape)
     name = sparse_name(settings)
     observer.phase(f"prune {name}", pruning.num_rounds)
-    config = _config(session.config, folder.path / "pruned", name)
+    config = _config(session.config, folder.path / PRUNED, name)
     with session.cohort(grid) as cohort:
         began, traffic = time.perf_counter(), cohort.traffic.copy()
         mask = pruning.mask(
@@ -94,15 +90,14 @@ def _made(
 
 
 def _config(config: RunConfig, home: Path, name: str) -> RunConfig:
-    defaults = {f"forget.{key}": default_values()[f"forget.{key}"] for key in _KEYS}
+    defaults = {f"forget.{key}": default_values()[f"forget.{key}"] for key in CHOOSING}
     placed = {"run.home": str(home.absolute()), "run.name": name}
     return RunConfig.from_flat({**config.to_flat(), **defaults, **placed})
 
 
 def _described(settings: ForgetSettings, seconds: float, traffic: Traffic, mask: Tensor) -> dict[str, object]:
     return {
-        "prune": settings.prune,
-        "sparsity": settings.sparsity,
+        **{key: value for key, value in settings.model_dump(by_alias=True).items() if key in CHOOSING},
         "parameters": len(mask),
         "kept": int(mask.sum()),
         "seconds": seconds,

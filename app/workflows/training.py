@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from app import session as sessions
+from app.answers import unpruned
 from app.config import RunConfig
 from app.encryption_key import require_library
 from app.node import scoring_of
@@ -64,6 +65,7 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
             session.config = config.with_overrides([f"data.clients={partitions}"])
         _check_named_clients(session, cohort)
         _check_privacy(session, cohort)
+        cohort.client_config[wire.KEEP_TAGS] = 1
         folder = RunFolder.create(
             session.config.run.home,
             session.config.run.name,
@@ -119,6 +121,8 @@ def resume(folder: RunFolder, observer: Observer | None = None, grid: Grid | Non
     folder.rewind_metrics(last)
     state = checkpoint.state if checkpoint else _initial(folder, session)
     with _old_log(session, folder, wire.Layout.of(state), last) as log, session.cohort(grid) as cohort:
+        if unpruned(folder) is folder:  # What is pruned is of the data of the run it came from
+            cohort.client_config[wire.KEEP_TAGS] = 1
         training = _Training(session, folder, cohort, log, observer or Quiet())
         if checkpoint:
             training.take_up(checkpoint)

@@ -204,7 +204,8 @@ def _example_level(half: ClientHalf, job: ClientJob, settings: PrivacySettings, 
 
 def _client_level(half: ClientHalf, job: ClientJob, settings: PrivacySettings, spend: Spend) -> LocalResult:
     before = flat_parameters(job.model)
-    result = half(job)
+    # Nobody may learn that nothing is left to train on: such a client sends noise, as large as everybody's
+    result = half(job) if len(job.examples) else LocalResult(job.model, 1)
     start = before if result.start is None else result.start
     noise = Randomness(settings.randomness == "secret").generator(job.generator, torch.device("cpu"))
     delta = flat_parameters(result.model) - start

@@ -21,7 +21,15 @@ from tests.app.asking import context, handlers, message, run_config
 
 PRIVATE = ("privacy.epsilon=8", "privacy.delta=1e-5", "privacy.accountant=rdp")
 NO_LOG = "log.enabled=false"
-PROTOCOL = {wire.DESCRIBE, wire.TRAIN, wire.SECAGG_KEYS, wire.SECAGG_SHARES, wire.SECAGG_UNMASK, wire.DECRYPT}
+PROTOCOL = {
+    wire.DESCRIBE,
+    wire.HOLDINGS,
+    wire.TRAIN,
+    wire.SECAGG_KEYS,
+    wire.SECAGG_SHARES,
+    wire.SECAGG_UNMASK,
+    wire.DECRYPT,
+}
 """Messages that protect what they carry by themselves."""
 KNOWN = PROTOCOL | {ANALYSE, wire.AUDIT}
 
@@ -200,3 +208,10 @@ def test_a_message_cannot_open_the_audit(tmp_path: Path) -> None:
     given = Promise(brought=(*EXAMPLE, "audit.answers=examples"))
     with pytest.raises(LetheError, match=r'^privacy\.unit = "example": this client answers without noise'):
         given.answer(wire.AUDIT, tmp_path)
+
+
+@pytest.mark.parametrize("promise", [name for name, given in PROMISES.items() if not given.everything])
+def test_what_a_client_says_of_a_request(promise: str, tmp_path: Path) -> None:
+    """Whether its data are those of the run, and nothing about them."""
+    told = PROMISES[promise].answer(wire.HOLDINGS, tmp_path).content.config_records[wire.CONFIG]
+    assert dict(told) == {wire.CLIENT_ID: "0", wire.DATA_STATE: "unknown"}

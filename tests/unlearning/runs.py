@@ -37,8 +37,12 @@ def linear_model() -> nn.Module:
     return model
 
 
-GLOBAL_METHODS = [name for name, each in METHODS.items() if each.needs(ForgetSettings()).models != "client"]
-"""Methods that work on the one model that all clients share."""
+GLOBAL_METHODS = [
+    name
+    for name, each in METHODS.items()
+    if each.needs(ForgetSettings()).models != "client" and not each.prunes_anew
+]
+"""Methods that work on the one model that all clients share, dense or on a mask that they keep."""
 Rounds = Sequence[Mapping[str, tuple[float, Tensor]]]
 """Per round: client-id -> (number of examples, update)."""
 

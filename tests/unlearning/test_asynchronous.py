@@ -23,7 +23,7 @@ SETTINGS = ForgetSettings(
     epochs=2, recovery_rounds=1, unlearning_rounds=2, fisher_examples=20, max_retain_drop=100
 )
 REFUSED = {"fast-fedul", "fast-distill", "federaser"}
-SERVED = [n for n in METHODS if n not in {*REFUSED, "redistill"} and "client" in METHODS[n].serves]
+SERVED = [n for n in METHODS if n not in {*REFUSED, "redistill", "reprune"} and "client" in METHODS[n].serves]
 NAMES = ["fedbuff", "fedasync"]
 
 

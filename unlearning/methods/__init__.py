@@ -13,6 +13,7 @@ from unlearning.methods import (
     l1_sparse,
     negate,
     redistill,
+    reprune,
     retrain,
     subtract,
 )
@@ -32,6 +33,7 @@ _MODULES = (
     fedosd,
     negate,
     redistill,
+    reprune,
     retrain,
 )
 

@@ -20,6 +20,7 @@ from unlearning.gathering import spec_for
 from unlearning.request import ForgetRequest, Kind
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
+from unlearning.standing import Standing, absent_clients
 
 LogNeed = Literal["none", "norms", "sum", "kept", "full"]
 
@@ -83,6 +84,8 @@ class ForgetJob:
         Connected clients, or None.
     progress
         Told how far the method is.
+    standing
+        What clients said that they hold of the request.
     """
 
     run: TrainedRun
@@ -90,6 +93,7 @@ class ForgetJob:
     settings: ForgetSettings
     cohort: Cohort | None
     progress: Progress
+    standing: Standing = field(default_factory=Standing)
 
     def generator(self, *scope: int | str) -> torch.Generator:
         """Return a generator that depends on the run's seed, the request and the scope only."""
@@ -141,10 +145,7 @@ class ForgetJob:
     @property
     def absent(self) -> tuple[str, ...]:
         """Clients of the request that never took part in a round, as far as the update log tells."""
-        if self.run.log is None:
-            return ()
-        known = set(self.run.log.clients())
-        return tuple(i for i in self.request.named_clients if i not in known)
+        return absent_clients(self.run, self.request.named_clients)
 
 
 @dataclass(frozen=True)
@@ -199,11 +200,15 @@ ClientAction = Callable[[ClientTask], ClientAnswer]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a method returns: new flat parameters, remarks for people, and numbers about the work."""
+    """What a method returns: new flat parameters, remarks for people, and numbers about the work.
+
+    `mask` says which parameters are left where the method chose that anew; None: those of the run.
+    """
 
     flat: Tensor
     notes: Sequence[str] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
+    mask: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -232,6 +237,8 @@ class Method:
         Does the work.
     actions
         The client half, by message type, such as ``train.finetune`` or ``query.fisher``.
+    prunes_anew
+        Whether it chooses the mask of a pruned run anew; the others keep it.
     """
 
     name: str
@@ -244,3 +251,4 @@ class Method:
     needs: Callable[[ForgetSettings], Needs]
     run: Callable[[ForgetJob], Outcome]
     actions: Mapping[str, ClientAction] = field(default_factory=dict)
+    prunes_anew: bool = False

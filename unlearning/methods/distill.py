@@ -35,6 +35,7 @@ from strategies.examples import Examples
 from strategies.rounds import RoundResult, Start, train
 from unlearning.methods import fast_fedul, subtract
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
+from unlearning.methods.federated import keeping
 from unlearning.settings import ForgetSettings, method_settings
 
 STARTS = {method.name: method for method in (subtract.METHOD, fast_fedul.METHOD)}
@@ -109,7 +110,7 @@ def _post_trained(job: ForgetJob, flat: Tensor) -> Tensor:
         job.progress(result.round - first, rounds, result.metrics)
 
     start = Start(wire.FlatRecord(flat, run.layout), completed_rounds=first)
-    arrays = train(plan, job.remaining(), start, on_round=report)
+    arrays = train(plan, keeping(job), start, on_round=report)
     return wire.flat_of(arrays, run.layout).clone()
 
 

@@ -110,11 +110,17 @@ def num_dropped(info: ClientInfo, drop: Drop) -> int:
 
 
 def keeping(job: ForgetJob) -> Cohort:
-    """Return the remaining clients that have examples left."""
-    remaining = job.remaining()
-    return remaining.without(
-        i for i, info in remaining.clients.items() if num_dropped(info, job.drop) >= info.num_examples
-    )
+    """Return the remaining clients that have examples left, those that come later included.
+
+    Raises
+    ------
+    LetheError
+        If there is none.
+    """
+    left = job.remaining().without(job.standing.emptied).keeping(job.drop)
+    if not left.clients:
+        raise LetheError(f"{job.request.name} leaves no connected client an example: nobody would remain")
+    return left
 
 
 def holding(job: ForgetJob) -> Cohort:
@@ -130,7 +136,8 @@ def holding(job: ForgetJob) -> Cohort:
     others = [
         i
         for i, info in connected.clients.items()
-        if (i not in named if job.request.named_clients else num_dropped(info, job.request.drop) == 0)
+        if i in job.standing.idle
+        or (i not in named if job.request.named_clients else num_dropped(info, job.request.drop) == 0)
     ]
     if len(others) == len(connected.clients):
         raise LetheError(f"{job.request.name}: no connected client holds an example of it")

@@ -1,7 +1,8 @@
 """Retraining without the forgotten data: the reference for every other method.
 
 Same seed, rounds and settings, same initial model, without D_f: a forgotten client takes no part; for class
-and sample requests each client leaves the named examples out. What was forgotten before is left out as well.
+and sample requests each client leaves the named examples out, and a client that has nothing left takes no
+part. What was forgotten before is left out as well.
 Guarantee: exact. Needs: the remaining clients
 online. Cost: every round of the run again.
 """
@@ -13,13 +14,13 @@ from flwr.serverapp.strategy import Strategy
 from strategies import personal, wire
 from strategies.rounds import RoundResult, Start, train
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
-from unlearning.methods.federated import feasible
+from unlearning.methods.federated import feasible, keeping
 
 
 def retrained(job: ForgetJob) -> Outcome:
     """Return the model that the run would have given without the forgotten data."""
     run = job.run
-    remaining = job.remaining()
+    remaining = keeping(job)
     plan = replace(run.plan, drop=job.drop, selection=feasible(run.plan.selection, remaining))
     figures: dict[str, float] = {}
 

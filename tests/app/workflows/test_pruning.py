@@ -1,6 +1,7 @@
 """app/workflows/pruning.py: a sparse run is made once, is a run of its own, and goes on where it was cut."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,13 @@ from torch import Tensor
 from app.config import RunConfig
 from app.session import Session, open_session, open_trained_run
 from app.workflows import audit, forget, train
-from app.workflows.pruning import PRUNING
 from strategies.errors import BadInput
+from strategies.evaluation import evaluate
 from strategies.files import read_json
+from strategies.mask import flat_mask_of
 from strategies.run_folder import RunFolder
 from strategies.tensor_file import read_sealed
-from unlearning.pruning import sparse_path
+from unlearning.pruning import PRUNING, sparse_path
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import AuditSettings, ForgetSettings
@@ -151,3 +153,68 @@ def test_a_pruned_run_is_not_pruned_again(dense: RunFolder) -> None:
     sparse = RunFolder.open(sparse_path(dense, OMP))
     with pytest.raises(BadInput, match=r"forget\.prune: run 'omp-0\.5' is pruned already"):
         forget(sparse, CLIENT_2, OMP)
+
+
+def guaranteed(sparse: RunFolder, name: str) -> str:
+    """Return the guarantee that a certificate states."""
+    certificate = read_json(sparse.path / "forget" / name / "certificate.json")["certificate"]
+    assert f"{certificate['method']['name']}, {certificate['method']['guarantee']}" in certificate["limits"]
+    return str(certificate["method"]["guarantee"])
+
+
+@pytest.mark.parametrize("prune", ["omp", "imp"])
+def test_pruning_anew_is_what_pruning_without_the_data_gives(
+    dense: RunFolder, grid: Grid, tmp_path: Path, prune: str
+) -> None:
+    """To the bit, mask and weights; retraining on the old mask is something else, and not called exact."""
+    settings = ForgetSettings(method="reprune", prune=prune, sparsity=0.5, prune_round_share=0.4)
+    forget(dense, CLIENT_2, settings, grid=grid)
+    forget(dense, CLIENT_2, settings.model_copy(update={"method": "retrain"}), grid=grid)
+    sparse = RunFolder.open(sparse_path(dense, settings))
+    never = train(RunConfig().with_overrides([f"run.home={tmp_path}", *SMALL, "data.without=2"]), grid=grid)
+    forget(never, ForgetRequest(clients=("1",)), settings.model_copy(update={"method": "retrain"}), grid=grid)
+    expected = RunFolder.open(sparse_path(never, settings))
+    found = sparse.path / "forget" / "client-2-reprune"
+    assert (found / "model.safetensors").read_bytes() == (expected.path / "model.safetensors").read_bytes()
+    masks, wanted = read_sealed(found / "mask.safetensors").tensors, expected.read_mask()
+    assert wanted is not None
+    assert all(masks[name].equal(mask) for name, mask in wanted.tensors.items())
+    assert not opened(sparse).final.equal(opened(expected).final)
+    assert guaranteed(sparse, "client-2-reprune") == "exact"
+    assert guaranteed(sparse, "client-2-retrain").startswith("not exact: ")
+
+
+def test_a_mask_that_was_chosen_without_data_leaves_retraining_exact(dense: RunFolder, grid: Grid) -> None:
+    settings = ForgetSettings(method="retrain", prune="synflow", sparsity=0.5)
+    forget(dense, CLIENT_2, settings, grid=grid)
+    assert guaranteed(RunFolder.open(sparse_path(dense, settings)), "client-2-retrain") == "exact"
+    with pytest.raises(BadInput, match="reprune needs a run that was pruned by imp or omp"):
+        forget(dense, CLIENT_2, settings.model_copy(update={"method": "reprune"}), grid=grid)
+
+
+def test_what_follows_pruning_anew_is_on_the_new_mask(dense: RunFolder, grid: Grid) -> None:
+    """And an audit measures the model with all weights that it kept, outside of the old mask as well."""
+    sparse = RunFolder.open(sparse_path(dense, OMP))
+    reprune, finetune = (
+        OMP.model_copy(update={"method": m, "prune": "none"}) for m in ("reprune", "finetune")
+    )
+    first = forget(sparse, CLIENT_2, reprune, grid=grid)
+    name = forget(sparse, ForgetRequest(classes=(3,)), finetune, grid=grid, after=first)
+    run, folder = opened(sparse), sparse.path / "forget"
+    mask = flat_mask_of(read_sealed(folder / first / "mask.safetensors").tensors, run.layout)
+    flat = run.layout.flatten(read_sealed(folder / name / "model.safetensors").tensors)
+    assert run.mask is not None
+    assert not flat[~mask].any()
+    assert flat[mask & ~run.mask].any()
+    report = audit(sparse, CLIENT_2, ["reprune"], AuditSettings(), grid=grid)
+    model = run.layout.flatten(read_sealed(folder / first / "model.safetensors").tensors)
+    measured = report.measurements["reprune"].test_accuracy
+    assert run.test is not None
+    assert measured == evaluate(replace(run, mask=None).model(model), run.test).accuracy
+
+
+def test_nothing_is_pruned_to_follow_a_forgetting_that_is_not_there(dense: RunFolder) -> None:
+    settings = ForgetSettings(method="retrain", prune="omp", sparsity=0.9)
+    with pytest.raises(BadInput, match="no forgetting 'client-1-retrain'; known: none so far"):
+        forget(dense, CLIENT_2, settings, after="client-1-retrain")
+    assert not sparse_path(dense, settings).exists()

@@ -1,0 +1,28 @@
+"""What a forgetting guarantees, computed from method and run: a mask may hold what a method forgets."""
+
+from unlearning.methods.base import Method
+
+CHOSEN_BY_DATA = frozenset({"imp", "omp"})
+"""Masks that were chosen by weights which had seen all data."""
+
+
+def guarantee_of(method: Method, mask_origin: str, *, unchanged: bool = False) -> str:
+    """Return what a method guaranteed on a run.
+
+    Parameters
+    ----------
+    method
+        Of forgetting.
+    mask_origin
+        How the mask of the run was chosen; empty for a dense run.
+    unchanged
+        Whether there was nothing to forget, so that the model is the one from before.
+    """
+    if unchanged:
+        return "exact: nothing was to be forgotten, and the model is the one from before"
+    if mask_origin not in CHOSEN_BY_DATA or method.prunes_anew:
+        return method.guarantee
+    held = f"the mask ({mask_origin}) was chosen by weights that had seen the forgotten data"
+    if method.guarantee == "exact":
+        return f"not exact: the weights are trained without the forgotten data, but {held}"
+    return f"{method.guarantee}; and {held}"

@@ -1,0 +1,68 @@
+"""Pruning anew: the run, its mask and the training on it again, none of which sees the forgotten data.
+
+`retrain` on a pruned run keeps its mask, and a mask of ``omp`` or ``imp`` was chosen by weights that had seen
+all data. Here the dense run is trained without D_f, its weights give a mask as those of the run did, and what
+is kept goes back to its initial values and is trained on the mask without D_f: what pruning does to a run
+that never had the data (`unlearning.pruning`). The result has a mask of its own.
+
+Guarantee: exact. Needs: the remaining clients online, and a run that was pruned by ``omp`` or ``imp``; on any
+other, `retrain` is exact. Cost: all rounds of the run, as often as it was trained to be pruned, and once
+more.
+"""
+
+from dataclasses import replace
+
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor
+
+from strategies import wire
+from strategies.cohort import Cohort
+from strategies.rounds import RoundResult, Start, train
+from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
+from unlearning.methods.federated import feasible, keeping
+from unlearning.pruning import Pruning
+from unlearning.run import TrainedRun
+
+
+def repruned(job: ForgetJob) -> Outcome:
+    """Return what pruning the run would have given without the forgotten data."""
+    run, cohort = job.run, keeping(job)
+    if run.pruned_by is None:
+        raise RuntimeError("needs were not checked")
+    plan = replace(run.plan, drop=job.drop, selection=feasible(run.plan.selection, cohort))
+    initial = run.layout.flatten(run.build_model().state_dict())
+    dense = replace(run, plan=plan, initial=initial, mask=None, mask_origin="")
+    rounds = Pruning(dense, run.pruned_by, ()).num_rounds + 2 * plan.rounds
+    done = plan.rounds
+    dense = replace(dense, final=_trained(job, dense, cohort, (0, rounds)))
+    mask = Pruning(dense, run.pruned_by, ()).mask(
+        cohort, lambda step, _, values: job.progress(done + step, rounds, values)
+    )
+    sparse = replace(dense, initial=initial * mask)
+    flat = _trained(job, sparse, cohort.masked(mask), (rounds - plan.rounds, rounds))
+    return Outcome(flat, details={"rounds": rounds, "kept": int(mask.sum())}, mask=mask)
+
+
+def _trained(job: ForgetJob, run: TrainedRun, cohort: Cohort, done_of: tuple[int, int]) -> Tensor:
+    """Return the weights after training from a run's initial ones, shape [P]."""
+    done, total = done_of
+
+    def report(result: RoundResult, _: Strategy) -> None:
+        job.progress(done + result.round, total, result.metrics)
+
+    arrays = train(run.plan, cohort, Start(wire.FlatRecord(run.initial, run.layout)), on_round=report)
+    return wire.flat_of(arrays, run.layout).clone()
+
+
+METHOD = Method(
+    name="reprune",
+    summary="prune anew and train again, both without the forgotten data",
+    guarantee="exact",
+    source="the reference for pruned runs",
+    cost="all rounds of the run, as often as it was trained to be pruned, and once more",
+    serves=frozenset({"client", "class", "sample"}),
+    refusal="",
+    needs=lambda settings: Needs(remaining=True),
+    run=repruned,
+    prunes_anew=True,
+)

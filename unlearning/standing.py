@@ -1,0 +1,196 @@
+"""What is known of a request before any work: what clients hold of it, and what it leaves them.
+
+A position names an example only as long as the data are those of the run: clients compare them with the tags
+that they keep (`strategies.data_tags`) and say whether these hold. Where a client has no tags of the run, or
+does not answer, nothing is known, and that is said.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flwr.app import ConfigRecord, RecordDict
+
+from strategies import wire
+from strategies.cohort import Cohort
+from strategies.data_tags import DataState
+from strategies.errors import BadInput
+from strategies.examples import Examples
+from strategies.guard import first_line
+from unlearning.evidence import ForgetSpec
+from unlearning.gathering import spec_for
+from unlearning.request import ForgetRequest
+from unlearning.run import TrainedRun
+
+_SCOPE = "what the request names"
+_NAMED_AT_MOST = 8
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What a client said; None where it does not tell, as that is private, or did not answer."""
+
+    data: DataState = "unknown"
+    forgets: bool | None = None
+    keeps: bool | None = None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is known of a request that can be served.
+
+    Parameters
+    ----------
+    nothing
+        Notes on why there is nothing to forget; none where there is something.
+    emptied
+        Clients that the request leaves nothing to train on.
+    idle
+        Clients that hold nothing that it names.
+    warnings, notes
+        Whose data are no longer those of the run, and whose may be others.
+    """
+
+    nothing: tuple[str, ...] = ()
+    emptied: tuple[str, ...] = ()
+    idle: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def holdings_of(
+    spec: ForgetSpec, examples: Examples, data: DataState, *, private: bool
+) -> dict[str, wire.ConfigValue]:
+    """Return a client's answer to the question what it holds.
+
+    Parameters
+    ----------
+    spec
+        What is, and was, to be forgotten.
+    examples
+        All of the client's.
+    data
+        Whether they are those of the run.
+    private
+        Whether the server must learn nothing but that of them.
+    """
+    told: dict[str, wire.ConfigValue] = {wire.DATA_STATE: data}
+    if private or (data == "changed" and (spec.indices or spec.gone_indices)):
+        return told
+    try:
+        forget, retain = spec.split(examples)
+    except BadInput as error:
+        return {**told, wire.REFUSED: str(error)}
+    return {**told, wire.FORGETS: len(forget) > 0, wire.KEEPS: len(retain) > 0}
+
+
+def standing_of(run: TrainedRun, request: ForgetRequest, cohort: Cohort) -> Standing:
+    """Ask clients what there is of a request, before any work.
+
+    Parameters
+    ----------
+    run, request
+        What was asked of which run.
+    cohort
+        Connected clients.
+
+    Raises
+    ------
+    BadInput
+        If nobody would remain, or positions name other examples than those of the run.
+    """
+    cohort = cohort.without(run.forgotten_clients)
+    holdings = _ask(run, request, cohort)
+    changed = [i for i, each in holdings.items() if each.data == "changed"]
+    _check_positions(run, request, changed)
+    warnings = _warned(changed)
+    notes = _noted([i for i, each in holdings.items() if each.data == "unknown"], len(holdings))
+    if nothing := _nothing(run, request, holdings):
+        return Standing(nothing, warnings=warnings, notes=notes)
+    emptied = tuple(i for i, each in holdings.items() if each.keeps is False and i not in request.clients)
+    remaining = set(holdings) - set(request.clients)
+    if remaining and remaining <= set(emptied):
+        raise BadInput(f"{request.name} leaves no connected client an example: nobody would remain")
+    idle = tuple(i for i, each in holdings.items() if each.forgets is False)
+    return Standing((), emptied, idle, warnings, notes)
+
+
+def offline_standing(run: TrainedRun, request: ForgetRequest) -> Standing:
+    """Return what is known of a request without asking any client."""
+    return Standing(_nothing(run, request, {}))
+
+
+def absent_clients(run: TrainedRun, clients: Iterable[str]) -> tuple[str, ...]:
+    """Return those of some clients that never took part in a round, as far as the update log tells."""
+    if run.log is None:
+        return ()
+    known = set(run.log.clients())
+    return tuple(i for i in clients if i not in known)
+
+
+def _ask(run: TrainedRun, request: ForgetRequest, cohort: Cohort) -> dict[str, Holding]:
+    def content(client_id: str) -> RecordDict:
+        return RecordDict({wire.CONFIG: spec_for(request, client_id, run.forgotten).to_config()})
+
+    found = dict.fromkeys(cohort.clients, Holding())
+    for reply in cohort.ask(wire.HOLDINGS, content, scope=_SCOPE):
+        told = reply.message.content.config_records.get(wire.CONFIG, ConfigRecord())
+        if (reason := told.get(wire.REFUSED)) is not None:
+            raise BadInput(f"client {reply.client_id}: {first_line(str(reason))}")
+        found[reply.client_id] = _read(told)
+    return found
+
+
+def _read(told: Mapping[str, Any]) -> Holding:
+    data, forgets, keeps = (told.get(key) for key in (wire.DATA_STATE, wire.FORGETS, wire.KEEPS))
+    return Holding(
+        data if data in {"same", "changed"} else "unknown",
+        forgets if isinstance(forgets, bool) else None,
+        keeps if isinstance(keeps, bool) else None,
+    )
+
+
+def _check_positions(run: TrainedRun, request: ForgetRequest, changed: Collection[str]) -> None:
+    for each in (request, *run.forgotten):
+        if moved := [i for i in each.samples if i in changed]:
+            raise BadInput(
+                f"{each.name}: the data of client {moved[0]} are not those of the run any more, so the "
+                "positions name other examples; restore them as they were, or forget the client or a class"
+            )
+
+
+def _nothing(run: TrainedRun, request: ForgetRequest, holdings: Mapping[str, Holding]) -> tuple[str, ...]:
+    """Return why nobody holds what the request names; nothing where somebody does, or may."""
+    named = request.named_clients
+    asked = named or sorted({*run.clients, *holdings} - set(run.forgotten_clients), key=wire.client_sort_key)
+    away = absent_clients(run, asked)
+    if any(holdings.get(i, Holding()).forgets is not False for i in asked if i not in away):
+        return ()
+    if named:
+        return tuple(
+            f"client {i} never took part in a round: nothing to forget"
+            if i in away
+            else f"client {i} holds nothing of {request.name}: nothing to forget"
+            for i in named
+        )
+    return (f"no client that took part in the run holds an example of {request.name}: nothing to forget",)
+
+
+def _warned(changed: Collection[str]) -> tuple[str, ...]:
+    return tuple(
+        f"the data of client {i} are not those that it trained on in the run: what is left out now may be "
+        "other examples than the model has seen"
+        for i in changed
+    )
+
+
+def _noted(unknown: Collection[str], of: int) -> tuple[str, ...]:
+    if not unknown:
+        return ()
+    if len(unknown) == of:
+        return ("no client can check whether its data are still those of the run: no tags of them were kept",)
+    ids = list(unknown)
+    listed = ", ".join(ids[:_NAMED_AT_MOST]) + (" and others" if len(ids) > _NAMED_AT_MOST else "")
+    return (
+        f"client {listed} cannot check whether its data are still those of the run: it kept no tags of them",
+    )
