@@ -15,8 +15,8 @@ COMMANDS = ("flower-superlink", "flower-supernode", "lethe executor")
 
 
 def documented() -> dict[str, list[str]]:
-    """Return the words of each command in the docs, by the command."""
-    text = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    """Return the words of each command in the ten steps of the docs, by the command."""
+    text = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8").partition("\n## ")[0]
     blocks = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ")
     lines = [re.sub(r"^(\w+=\S+ +)+|&$", "", line.strip()) for line in blocks.splitlines()]
     return {name: shlex.split(line) for name in COMMANDS for line in lines if line.startswith(name)}
