@@ -58,7 +58,7 @@ _NOT_FEDMD = (
 )
 _PRIVATE_KEYS = (
     "privacy.epsilon privacy.delta privacy.noise-multiplier privacy.clip-norm privacy.accountant "
-    "privacy.budgets privacy.client-sampling privacy.randomness privacy.ledger"
+    "privacy.budgets privacy.client-sampling privacy.ledger"
 )
 
 _COMPRESSED_KEYS = (
@@ -214,6 +214,7 @@ def check_contradictions(flat: Mapping[str, Scalar], defaults: Mapping[str, Scal
         raise BadInput('attack.clients: given "", must name at least one with attack.kind = "backdoor"')
     if flat["strategy.name"] == "fedmd":
         _check_fedmd(flat)
+    _check_randomness(flat, defaults)
     check_strategy(flat)
     check_analytics(flat, defaults)
     if flat["run.workflow"] not in {"train", "analytics"} and not flat["request.run"]:
@@ -238,6 +239,12 @@ def _check_sections(flat: Mapping[str, Scalar]) -> None:
             check(flat)
     if flat["privacy.secure-aggregation"]:
         check_secure(flat)
+
+
+def _check_randomness(flat: Mapping[str, Scalar], defaults: Mapping[str, Scalar]) -> None:
+    if flat["privacy.unit"] == "none" and not flat["strategy.logit-noise"]:
+        needed = "noise: a privacy.unit, or strategy.logit-noise above 0"
+        refuse_changed(("privacy.randomness",), flat, defaults, needed)
 
 
 def _check_fedmd(flat: Mapping[str, Scalar]) -> None:

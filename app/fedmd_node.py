@@ -17,6 +17,7 @@ from strategies.client_state import ClientState
 from strategies.errors import BadInput
 from strategies.examples import Examples
 from strategies.fedmd.client import ClientWork
+from strategies.secret_random import Randomness
 from strategies.settings import Scalar, split_list
 from unlearning.own_models import FOREIGN, answer_about_own_model
 
@@ -45,6 +46,7 @@ def work_of(message: Message, context: Context) -> ClientWork:
         state=context.state,
         config=node.message_config,
         arrays=message.content.array_records,
+        randomness=Randomness(node.config.privacy.randomness == "secret"),
     )
 
 

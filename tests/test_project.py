@@ -15,6 +15,8 @@ from flwr.cli.build import build_fab_from_disk
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.secret_seeds import secret_seeds
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("app", "strategies", "unlearning")
 
@@ -128,6 +130,8 @@ def test_the_bundle_holds_every_source_and_nothing_else(name: str, tmp_path: Pat
         ("import torch\n\ntorch.manual_seed(0)\n", "TID251"),
         ("import numpy as np\n\nnp.random.seed(0)\n", "TID251"),
         ("import numpy as np\n\nx = np.random.rand(3)\n", "NPY002"),
+        ("import secrets\n\nsecrets.randbits(62)\n", "TID251"),
+        ("import secrets\n\nsecrets.SystemRandom()\n", "TID251"),
         ("import pickle\n", "TID251"),
         ("import torch\n\ntorch.save({}, 'x')\n", "TID251"),
         ("from flwr.server import strategy\n", "TID251"),
@@ -138,6 +142,31 @@ def test_the_bundle_holds_every_source_and_nothing_else(name: str, tmp_path: Pat
 )
 def test_lint_finds(code: str, rule: str) -> None:
     assert f" {rule} " in lint(code)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "torch.Generator().manual_seed(secrets.randbits(63))",
+        "generator.manual_seed(secrets.randbits(63) if secret else seed)",
+        "seed = derived if seeded else secrets.randbits(62)\ntorch_generator(seed, 'poisson')",
+        "key = os.urandom(32)\nnumber = int.from_bytes(key)\nx = numpy_generator(seed=number).normal()",
+        "from secrets import token_bytes\nnp.random.default_rng(list(secrets.token_bytes(16)))",
+        "def f():\n    if (n := secrets.randbelow(9)):\n        return derive_seed(n, 'noise')",
+        "drawn: int = os.urandom(8)[0]\nnp.random.SeedSequence([drawn])",
+    ],
+)
+def test_a_secret_that_seeds_a_generator_is_found(code: str) -> None:
+    assert secret_seeds(code)
+
+
+def test_no_secret_seeds_a_generator() -> None:
+    """Keys may be drawn; torch's generator keeps 32 bits of whatever seeds it."""
+    assert not secret_seeds("key = secrets.token_bytes(32)\ntorch_generator(seed)\nRandomStream(key)")
+    files = [path for folder in (*PACKAGES, "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+    found = {str(path): secret_seeds(path.read_text(encoding="utf-8")) for path in files}
+    assert {path: lines for path, lines in found.items() if lines} == {}
+    assert len(files) > 200
 
 
 def test_lint_passes_what_is_right() -> None:

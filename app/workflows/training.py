@@ -22,11 +22,17 @@ from strategies import strategy_state, wire
 from strategies.checkpoint import Checkpoint
 from strategies.cohort import Cohort, Fault, Traffic
 from strategies.errors import BadInput, LetheError
+from strategies.fedmd.server import RepeatedAnswers
 from strategies.files import read_json, write_json
 from strategies.json_lines import append_line, read_lines
 from strategies.logged import LoggedStrategy
 from strategies.privacy.checks import check_feasible, planned_rounds
-from strategies.privacy.server import RememberedAttempts, prior_attempts, privacy_summary
+from strategies.privacy.server import (
+    RememberedAttempts,
+    prior_attempts,
+    privacy_summary,
+    repeated_rounds,
+)
 from strategies.rounds import RoundResult, Start, train as train_rounds
 from strategies.run_folder import MODEL, RunFolder
 from strategies.update_log import UpdateLog
@@ -197,6 +203,7 @@ class _Training:
         self._last: Mapping[str, float] = {}
         self._privacy: Mapping[str, Any] | None = None
         self._nodes: Mapping[str, int] = {}
+        self._repeats = 0
 
     def take_up(self, checkpoint: Checkpoint) -> None:
         """Continue the counts of an interrupted run."""
@@ -215,9 +222,9 @@ class _Training:
         plan = self._session.plan
         self._note_nodes()
         self._observer.phase(f"train {self._folder.name}", plan.rounds - start.completed_rounds)
-        attempts = prior_attempts(
-            read_lines(self._attempts_path), self._session.config.privacy, start.completed_rounds
-        )
+        lines, privacy = list(read_lines(self._attempts_path)), self._session.config.privacy
+        attempts = prior_attempts(lines, privacy, start.completed_rounds)
+        self._repeats = repeated_rounds(lines, privacy, start.completed_rounds)
         arrays = train_rounds(
             plan,
             self._cohort.masked(sessions.read_mask(self._folder, wire.layout_of(start.arrays))),
@@ -237,10 +244,11 @@ class _Training:
 
     def _layer(self, inner: Strategy) -> Strategy:
         logged = inner if self._log is None else self._logged(inner, self._log)
-        unit = self._session.config.privacy.unit
-        if unit in {"none", "client-central"}:
+        noised_logits = self._session.config.strategy.logit_noise > 0
+        if self._session.config.privacy.unit in {"none", "client-central"} and not noised_logits:
             return logged  # A central release is paid for in the checkpoint that holds it
-        return RememberedAttempts(logged, self._names, self._note_attempt)
+        remembered = RememberedAttempts(logged, self._names, self._note_attempt)
+        return RepeatedAnswers(remembered, self._repeats) if noised_logits else remembered
 
     def _note_nodes(self) -> None:
         """Write down which node is behind each client-id, for when the server has died."""

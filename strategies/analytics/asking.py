@@ -1,7 +1,6 @@
 """Both halves of a question: clients mask their vectors, the server reads the sum (`strategies.secagg`)."""
 
 import json
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
@@ -18,7 +17,7 @@ from strategies.examples import Examples
 from strategies.secagg import protocol
 from strategies.secagg.client import Entries, Refused, SecureClient
 from strategies.secagg.server import SecureSum
-from strategies.seeds import numpy_generator
+from strategies.secret_random import RandomStream
 
 ANALYSE = "query.analytics"
 """Asks for the masked vector of a statistic."""
@@ -116,7 +115,7 @@ def answer_analytics(
         raise Refused(f"{sharers} clients take part, analytics.min-clients is {settings.min_clients}")
     question, data = Question(_asked(half, settings), num_classes), examples()
     values = data.y if question.is_label else data.x.flatten(1).mean(dim=1)
-    noise = question.noise(half.sharers(), numpy_generator(secrets.randbits(63), "analytics"))
+    noise = question.noise(half.sharers(), RandomStream.secret())
     return half.masked((question.vector(values) + noise).view(np.uint64))
 
 

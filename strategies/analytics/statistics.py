@@ -12,6 +12,11 @@ clients adds the difference of two draws of the negative binomial distribution w
 probability 1 − exp(−ε/Δ), and the sum of t of them is one discrete Laplace draw (Goryczka, Xiong, "A
 Comprehensive Comparison of Multiparty Secure Additions with Differential Privacy", TDSC 2017). With t the
 fewest clients that a sum can have, no server ever sees less noise than that. Neutral: ε = 0 adds none.
+
+A negative binomial draw with success probability p is the sum of a Poisson number of logarithmic ones. The
+Poisson mean is −r ln p; a logarithmic draw is 1 + ⌊ln V / ln(1 − p^U)⌋ for U and V uniform (Kemp, "Efficient
+Generation of Logarithmically Distributed Pseudo-Random Variables", Applied Statistics 30, 1981, LS). Uniform
+numbers have 53 bits (`strategies.secret_random`), so δ is some 2⁻⁵⁰ per entry in place of 0.
 """
 
 import math
@@ -25,6 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from strategies.analytics.settings import AnalyticsSettings
+from strategies.secret_random import RandomStream
 
 _FRACTION = 16
 """Binary digits after the point of a summed value."""
@@ -91,21 +97,21 @@ class Question:
         place = (cut - low) / (high - low) * self.num_bins
         return place.to(torch.int64).clamp(max=self.num_bins - 1)
 
-    def noise(self, sharers: int, generator: np.random.Generator) -> Integers:
+    def noise(self, sharers: int, stream: RandomStream) -> Integers:
         """Return one client's part of the noise, shape [size]; that of `sharers` clients adds up to all.
 
         Parameters
         ----------
         sharers
             Clients whose noise is enough, at least 1.
-        generator
+        stream
             Unpredictable for the server.
         """
         if self.settings.epsilon == 0:
             return np.zeros(self.size, dtype=np.int64)
-        success = -math.expm1(-self.settings.epsilon / self.sensitivity)
-        draws = generator.negative_binomial(1.0 / sharers, success, size=(2, self.size))
-        difference: Integers = draws[0] - draws[1]
+        failure = -self.settings.epsilon / self.sensitivity  # logarithm
+        draws = negative_binomial(1.0 / sharers, failure, 2 * self.size, stream)
+        difference: Integers = (draws[: self.size] - draws[self.size :]).numpy()
         return difference
 
     def answer(self, total: Integers) -> dict[str, Any]:
@@ -142,3 +148,39 @@ class Question:
         edges = self._edges()
         order: Sequence[int] = np.argsort(-total, kind="stable")[: self.settings.top].tolist()
         return [{"value": edges[i], "count": int(total[i])} for i in order if total[i] > 0]
+
+
+def negative_binomial(successes: float, log_failure: float, count: int, stream: RandomStream) -> Tensor:
+    """Return how many failures come before so many successes, shape [count], int64.
+
+    Parameters
+    ----------
+    successes
+        r, above 0; need not be whole.
+    log_failure
+        Logarithm of the probability of a failure, below 0.
+    count
+        Number of draws.
+    stream
+        Draws them.
+    """
+    log_success = float(_log_of_complement(torch.tensor(log_failure, dtype=torch.float64)))
+    terms = _poisson(-successes * log_success, count, stream)
+    owner = torch.repeat_interleave(torch.arange(count), terms)
+    u, v = stream.uniform(len(owner)), stream.uniform(len(owner))
+    logarithmic = 1 + torch.floor(torch.log(1 - v) / _log_of_complement(u * log_success)).to(torch.int64)
+    return torch.zeros(count, dtype=torch.int64).index_add_(0, owner, logarithmic)
+
+
+def _poisson(mean: float, count: int, stream: RandomStream) -> Tensor:
+    """Return Poisson numbers, shape [count], by the inverse of their distribution; the mean is moderate."""
+    if mean == 0:
+        return torch.zeros(count, dtype=torch.int64)
+    values = torch.arange(100 + math.ceil(4 * mean), dtype=torch.float64)
+    reached = torch.exp(values * math.log(mean) - mean - torch.lgamma(values + 1)).cumsum(0)
+    return torch.searchsorted(reached, stream.uniform(count), right=True)
+
+
+def _log_of_complement(log: Tensor) -> Tensor:
+    """Return ln(1 − e^x) of x at most 0, where either of the two ways is exact."""
+    return torch.where(log > -math.log(2), torch.log(-torch.expm1(log)), torch.log1p(-torch.exp(log)))

@@ -13,7 +13,6 @@ the terms, which leaves some 60 bits of statistical security over a thousand dec
 """
 
 import hashlib
-import os
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, final
@@ -22,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from strategies.secret_random import RandomStream
 
 SLOTS = 4096
 """Numbers per ciphertext."""
@@ -110,7 +111,7 @@ class Secret:
         """
         parts = _loaded(self._context, ciphertexts, size)
         plain = np.concatenate([np.asarray(part.decrypt()) for part in parts]) if parts else np.zeros(0)
-        return torch.from_numpy(plain + FLOODING_STD * _secret_normal(size))
+        return RandomStream.secret().normal(size).mul_(FLOODING_STD).add_(torch.from_numpy(plain))
 
 
 @final
@@ -191,13 +192,3 @@ def _is_fresh_or_sum(part: Any) -> bool:
         return False
     forms = found[0].size(), found[0].coeff_modulus_size(), found[0].scale
     return bool(forms == (2, len(_MODULUS_BITS) - 1, _SCALE))
-
-
-def _secret_normal(size: int) -> Floats:
-    """Return standard normal numbers made of the machine's entropy, shape [size], by Box and Muller."""
-    half = (size + 1) // 2
-    drawn = np.frombuffer(os.urandom(16 * half), dtype=np.uint64)
-    uniform = ((drawn >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53  # in (0, 1)
-    radius, angle = np.sqrt(-2.0 * np.log(uniform[:half])), 2.0 * np.pi * uniform[half:]
-    normal: Floats = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:size]
-    return normal

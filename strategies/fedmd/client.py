@@ -5,7 +5,7 @@ its state was lost, makes one by transfer learning.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -18,9 +18,11 @@ from strategies import wire
 from strategies.client_state import ClientState
 from strategies.evaluation import evaluate, predict_logits
 from strategies.examples import Examples
-from strategies.fedmd.privacy import add_noise, clip_rows
+from strategies.fedmd.privacy import clip_rows, count_answer, epsilon_of
 from strategies.local_training import batches, local_train, make_optimizer
-from strategies.reports import COUNT, LOSS, PERCENT
+from strategies.privacy.noise import noised
+from strategies.reports import COUNT, LOSS, PERCENT, PRIVATE
+from strategies.secret_random import Randomness
 from strategies.seeds import seeded_layers, torch_generator
 from strategies.settings import StrategySettings, TrainSettings
 
@@ -44,14 +46,14 @@ UPPER_BOUND = "upper-bound"
 ANEW = "made-anew"
 """1, client to server. The client had no state in a later round than the first and made a new model."""
 
-REPORTS = {ANEW: COUNT}
+REPORTS = {ANEW: COUNT, wire.EPSILON: PRIVATE[wire.EPSILON]}
 """What clients report with their logits."""
 RETURNS = {
     wire.TRAIN_LOSS: LOSS,
     wire.ACCURACY: PERCENT,
     BASELINE: PERCENT,
     UPPER_BOUND: PERCENT,
-    **REPORTS,
+    ANEW: COUNT,
 }
 """What they report once they have digested the consensus."""
 
@@ -94,6 +96,8 @@ class ClientWork:
         The record ``config`` of the message.
     arrays
         The records of arrays of the message.
+    randomness
+        Of the noise on its logits.
     """
 
     build_model: Callable[[], nn.Module]
@@ -107,6 +111,7 @@ class ClientWork:
     state: RecordDict
     config: Mapping[str, Any]
     arrays: Mapping[str, ArrayRecord]
+    randomness: Randomness = field(default_factory=Randomness)
 
     @property
     def server_round(self) -> int:
@@ -148,11 +153,21 @@ class ClientReply:
 def answer_query(work: ClientWork) -> ClientReply:
     """Return the logits of the client's model on the alignment subset, clipped and noised if asked to."""
     model, metrics = present_model(work)
+    clipped = clip_rows(predict_logits(model, work.aligned.x), work.settings.logit_clip)
+    logits, spent = released_logits(work, clipped)
+    numbers = {**metrics, **spent, wire.NUM_EXAMPLES: len(work.examples)}
+    return ClientReply(numbers, wire.record_of({LOGITS: logits}))
+
+
+def released_logits(work: ClientWork, logits: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """Return clipped logits with their noise, and the ε of all answers; this one is counted first."""
     settings = work.settings
-    logits = clip_rows(predict_logits(model, work.aligned.x), settings.logit_clip)
-    deviation = settings.logit_noise * settings.logit_clip
-    logits = add_noise(logits, deviation, work.generator("noise"))
-    return ClientReply({**metrics, wire.NUM_EXAMPLES: len(work.examples)}, wire.record_of({LOGITS: logits}))
+    if settings.logit_noise == 0:
+        return logits, {}
+    total = count_answer(work.state, settings.logit_noise, len(logits))
+    stream = work.randomness.stream(work.seed, "fedmd", work.client_id, "noise", work.server_round)
+    released = noised(logits, settings.logit_noise, settings.logit_clip, stream)
+    return released, {wire.EPSILON: epsilon_of(total, settings.logit_delta)}
 
 
 def answer_digest(work: ClientWork) -> ClientReply:

@@ -11,13 +11,23 @@ Balle, Wang, "Improving the Gaussian Mechanism for Differential Privacy", ICML 2
 Su, "Gaussian Differential Privacy", JRSS-B 2022, corollary 3.3. The unit is a whole client, towards the
 server (local privacy): ε bounds what an exchange of all of its private data would change. It covers the
 logits, and not the accuracies and losses that a client reports for the sake of measuring.
+
+Noise is drawn anew for each answer, so the mean of many answers to one question is better than each. A
+client therefore counts every answer, whatever round, course of training or examples the question names: μ² of
+several answers is the sum of theirs, and is kept in the client's state.
 """
 
 import math
 
 import torch
+from flwr.app import MetricRecord, RecordDict
 from torch import Tensor
 
+from strategies import wire
+
+ANSWERS = "fedmd-answers"
+"""Name of the record in ``context.state`` that counts a client's noised answers."""
+_SQUARED_MU = "squared-mu"
 _MOST_BITS = 200
 
 
@@ -38,13 +48,6 @@ def clip_rows(logits: Tensor, clip: float) -> Tensor:
     return logits * scale
 
 
-def add_noise(logits: Tensor, deviation: float, generator: torch.Generator) -> Tensor:
-    """Return logits with Gaussian noise of a standard deviation; neutral 0."""
-    if deviation == 0:
-        return logits
-    return logits + deviation * torch.randn(logits.shape, generator=generator)
-
-
 def epsilon(noise: float, num_examples: int, answers: int, delta: float) -> float:
     """Return the ε of a client's answers, at δ; see the module's head.
 
@@ -59,9 +62,17 @@ def epsilon(noise: float, num_examples: int, answers: int, delta: float) -> floa
     delta
         In (0, 1).
     """
-    if noise == 0:
-        return math.inf
-    mu = 2 * math.sqrt(num_examples * answers) / noise
+    return math.inf if noise == 0 else epsilon_of(answers * squared_mu(noise, num_examples), delta)
+
+
+def squared_mu(noise: float, num_examples: int) -> float:
+    """Return μ² of one answer on some public examples, with z above 0; that of several adds up."""
+    return 4.0 * num_examples / noise**2
+
+
+def epsilon_of(squared: float, delta: float) -> float:
+    """Return the ε of a μ-Gaussian mechanism at δ, by μ² above 0."""
+    mu = math.sqrt(squared)
     low, high = 0.0, 1.0
     while _delta(mu, high) > delta:
         high *= 2
@@ -69,6 +80,29 @@ def epsilon(noise: float, num_examples: int, answers: int, delta: float) -> floa
         middle = (low + high) / 2
         low, high = (middle, high) if _delta(mu, middle) > delta else (low, middle)
     return high
+
+
+def answered(state: RecordDict) -> float:
+    """Return μ² of all answers that a client's state knows of."""
+    record = state.metric_records.get(ANSWERS, MetricRecord())
+    return dict(wire.iter_numbers(record)).get(_SQUARED_MU, 0.0)
+
+
+def count_answer(state: RecordDict, noise: float, num_examples: int) -> float:
+    """Count one more answer in a client's state, and return μ² of all.
+
+    Parameters
+    ----------
+    state
+        The client's ``context.state``, changed in place.
+    noise
+        z, above 0.
+    num_examples
+        Public examples of the answer.
+    """
+    total = answered(state) + squared_mu(noise, num_examples)
+    state[ANSWERS] = MetricRecord({_SQUARED_MU: total})
+    return total
 
 
 def _delta(mu: float, eps: float) -> float:

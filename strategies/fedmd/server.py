@@ -18,6 +18,7 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from strategies import wire
+from strategies.errors import LetheError
 from strategies.fedmd import client
 from strategies.fedmd.consensus import (
     confidence_consensus,
@@ -28,7 +29,7 @@ from strategies.fedmd.consensus import (
 from strategies.fedmd.privacy import epsilon
 from strategies.guard import CheckedReply, ClientUpdate
 from strategies.settings import StrategySettings
-from strategies.wrapper import ReturnResult
+from strategies.wrapper import ReturnResult, StrategyWrapper, innermost
 
 _logger = logging.getLogger(__name__)
 
@@ -117,18 +118,19 @@ class FedMD(Strategy):
         Answers are small, so all of a round are held until the last has come.
         """
         logits: dict[str, Tensor] = {}
-        anew = 0
+        anew, spent = 0, 0.0
         for reply in replies:
             if not isinstance(reply, CheckedReply):
                 raise RuntimeError("a reply was not checked; put FedMD inside GuardedStrategy")
             update = reply.update
             logits[update.client_id] = update.delta.view(-1, self._side.num_classes)
             anew += client.ANEW in update.metrics
+            spent = max(spent, update.metrics.get(wire.EPSILON, 0.0))
         if not logits:
             return None, None
         metrics: dict[str, float] = {"clients-made-anew": float(anew)} if anew else {}
         return wire.record_of({client.LOGITS: self.consensus(logits)}), MetricRecord(
-            dict(metrics | self._privacy(server_round))
+            dict(metrics | self._privacy(server_round, spent))
         )
 
     def consensus(self, logits: dict[str, Tensor]) -> Tensor:
@@ -183,16 +185,54 @@ class FedMD(Strategy):
     def _told(self, server_round: int) -> dict[str, int | list[int]]:
         return {wire.SERVER_ROUND: server_round, client.ALIGNMENT: self.alignment(server_round).tolist()}
 
-    def _privacy(self, server_round: int) -> dict[str, float]:
-        """Return ε of one answer, and of one in each round so far."""
-        noise, delta = self._settings.logit_noise, self._settings.logit_delta
-        if noise == 0:
+    def _privacy(self, server_round: int, reported: float) -> dict[str, float]:
+        """Return ε of one answer, and of one in each round so far; a client that reports more is believed."""
+        if self._settings.logit_noise == 0:
             return {}
+        composed = max(reported, self.epsilon_of_answers(server_round))
+        return {"epsilon-round": self.epsilon_of_answers(1), wire.EPSILON: composed}
+
+    def epsilon_of_answers(self, answers: int) -> float:
+        """Return the ε of a client that answered so often; infinite without noise."""
         count = self._settings.alignment_size(len(self._side.labels))
-        return {
-            "epsilon-round": epsilon(noise, count, 1, delta),
-            "epsilon": epsilon(noise, count, server_round, delta),
-        }
+        return epsilon(self._settings.logit_noise, count, answers, self._settings.logit_delta)
+
+
+@final
+class RepeatedAnswers(StrategyWrapper):
+    """Count, in the ε of a round, the answers to rounds that were interrupted and asked again.
+
+    A client counts them itself unless its state went back with the run, as a simulated client's does.
+
+    Parameters
+    ----------
+    inner
+        `FedMD` in any wrappers.
+    repeats
+        How many rounds were interrupted after clients had been asked.
+
+    Raises
+    ------
+    LetheError
+        If the strategy is another one.
+    """
+
+    def __init__(self, inner: Strategy, repeats: int) -> None:
+        super().__init__(inner)
+        strategy = innermost(inner)
+        if not isinstance(strategy, FedMD):
+            raise LetheError("strategy.logit-noise: only fedmd asks for logits")
+        self._fedmd, self._repeats = strategy, repeats
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Return the wrapped strategy's result with the larger ε."""
+        arrays, metrics = self.inner.aggregate_train(server_round, replies)
+        if metrics is not None:
+            composed = self._fedmd.epsilon_of_answers(server_round + self._repeats)
+            metrics[wire.EPSILON] = max(float(str(metrics[wire.EPSILON])), composed)
+        return arrays, metrics
 
 
 def means(clients: list[dict[str, float]]) -> dict[str, float]:

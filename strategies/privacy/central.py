@@ -18,7 +18,6 @@ federated averaging of clients with equally many examples.
 """
 
 import math
-import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, final
@@ -35,10 +34,10 @@ from strategies.guard import CheckedReply, SummedUpdate
 from strategies.privacy.accounting import History, Spend, epsilon_of, extended
 from strategies.privacy.accounts import Accounts
 from strategies.privacy.client import BudgetSpent, noise_for
-from strategies.privacy.noise import clipped
+from strategies.privacy.noise import clipped, noised
 from strategies.privacy.settings import PrivacySettings
-from strategies.seeds import derive_seed, torch_generator
-from strategies.selection import select_clients
+from strategies.secret_random import Randomness
+from strategies.selection import cohort_size, require_enough, select_clients
 from strategies.settings import SelectionSettings
 from strategies.wrapper import StrategyWrapper, is_weighted_average
 
@@ -110,13 +109,24 @@ class CentralPrivacy:
             self._pay(client_id, spend)
         return chosen, refused
 
+    @property
+    def _randomness(self) -> Randomness:
+        return Randomness(self.settings.randomness == "secret")
+
     def _drawn(self, able: Sequence[str], server_round: int) -> list[str]:
-        seed = self.seed if self.settings.randomness == "seeded" else secrets.randbits(62)
         if self.settings.client_sampling == "fixed":
-            return select_clients(able, self.selection, seed, server_round) if able else []
-        generator = torch_generator(seed, "poisson", server_round)
-        taken = torch.rand(len(able), generator=generator) < self._rate
+            return self._drawn_of_fixed_number(able, server_round) if able else []
+        taken = self._randomness.stream(self.seed, "poisson", server_round).uniform(len(able)) < self._rate
         return [client_id for client_id, taking in zip(able, taken.tolist(), strict=True) if taking]
+
+    def _drawn_of_fixed_number(self, able: Sequence[str], server_round: int) -> list[str]:
+        randomness = self._randomness
+        if not randomness.secret:
+            return select_clients(able, self.selection, self.seed, server_round)
+        require_enough(len(able), self.selection)
+        count = cohort_size(len(able), self.selection)
+        ordered = sorted(able, key=wire.client_sort_key)
+        return [ordered[i] for i in randomness.stream(self.seed).subset(len(ordered), count)]
 
     def _refusal(self, client_id: str, spend: Spend) -> str | None:
         budget = self.settings.budget_of(client_id)
@@ -135,14 +145,10 @@ class CentralPrivacy:
     def _epsilon(self, history: History) -> float:
         return epsilon_of(history, self.settings.delta, self.settings.accountant)
 
-    def noise(self, server_round: int, size: int) -> Tensor:
-        """Return N(0, σ²C² I), shape [size], float32."""
-        if self.noise_multiplier == 0:
-            return torch.zeros(size)
-        seeded = self.settings.randomness == "seeded"
-        seed = derive_seed(self.seed, "central-noise") if seeded else secrets.randbits(62)
-        draw = torch.randn(size, generator=torch_generator(seed, "round", server_round))
-        return draw * (self.noise_multiplier * self.settings.clip_norm)
+    def released(self, total: Tensor, server_round: int) -> Tensor:
+        """Return a sum of clipped updates with noise N(0, σ²C² I), shape [size]; as it is where σ = 0."""
+        stream = self._randomness.stream(self.seed, "central-noise", server_round)
+        return noised(total, self.noise_multiplier, self.settings.clip_norm, stream)
 
     def to_json(self) -> dict[str, Any]:
         """Return what was spent as plain data."""
@@ -206,18 +212,20 @@ class CentralStrategy(StrategyWrapper):
             return arrays, metrics
         start, layout = self._start
         flat = start if arrays is None else wire.flat_of(arrays, layout)
-        released = flat
-        if self._privacy.noise_multiplier > 0:
-            released = flat + self._privacy.noise(server_round, layout.size) * self._per_entry(expected)
+        released = self._released(start, flat, expected, server_round)
         epsilons = self._privacy.accounts.epsilons.values()
         told = {**(metrics or {}), wire.EPSILON: max(epsilons, default=0.0)}
         return wire.FlatRecord(released, layout), MetricRecord(told)
 
-    def _per_entry(self, expected: float) -> Tensor:
-        """Return 1/m, per entry where clients train parts of the model; 0 where nobody was asked for it."""
-        if (counts := self._entry_counts()) is None:
-            return torch.tensor(1.0 / expected)
-        return torch.where(counts > 0, 1.0 / counts.clamp(min=1), 0.0)
+    def _released(self, start: Tensor, flat: Tensor, expected: float, server_round: int) -> Tensor:
+        """Return start + (m (flat − start) + noise) / m; where clients train parts, m is per entry."""
+        if self._privacy.noise_multiplier == 0:
+            return flat
+        counts = self._entry_counts()
+        m = torch.tensor(expected, dtype=torch.float64) if counts is None else counts.double()
+        total = self._privacy.released((flat.double() - start.double()) * m, server_round)
+        change = torch.where(m > 0, total / m.clamp(min=1e-300), 0.0)  # Nobody was asked where m is 0
+        return (start.double() + change).float()
 
     def _entry_counts(self) -> Tensor | None:
         counts = getattr(self.inner, "entry_counts", None)

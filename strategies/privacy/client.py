@@ -33,9 +33,10 @@ from strategies.privacy.accounting import (
     solve_noise,
 )
 from strategies.privacy.ledger import LedgerFile, read_account, with_rounds, write_account
-from strategies.privacy.noise import Randomness, clipped, noised
+from strategies.privacy.noise import clipped, noised
 from strategies.privacy.scoring import PrivateScorer, Scoring
 from strategies.privacy.settings import PrivacySettings
+from strategies.secret_random import Randomness
 
 _HARMLESS = {"example": (wire.NUM_STEPS,)}
 """Metrics of a client half, by unit, that tell nothing about its data but what is public."""
@@ -207,11 +208,9 @@ def _client_level(half: ClientHalf, job: ClientJob, settings: PrivacySettings, s
     # Nobody may learn that nothing is left to train on: such a client sends noise, as large as everybody's
     result = half(job) if len(job.examples) else LocalResult(job.model, 1)
     start = before if result.start is None else result.start
-    noise = Randomness(settings.randomness == "secret").generator(job.generator, torch.device("cpu"))
-    delta = flat_parameters(result.model) - start
-    private = start + noised(
-        clipped(delta, settings.clip_norm), spend.noise_multiplier, settings.clip_norm, noise
-    )
+    stream = Randomness(settings.randomness == "secret").after(job.generator)
+    delta = clipped(flat_parameters(result.model) - start, settings.clip_norm)
+    private = start + noised(delta, spend.noise_multiplier, settings.clip_norm, stream)
     wire.load_flat(result.model, private, wire.Layout.of(result.model.state_dict()))
     return result
 

@@ -26,8 +26,9 @@ from strategies.examples import Examples
 from strategies.fisher import squared_gradients
 from strategies.neurons import Group, neuron_scores
 from strategies.privacy.accounting import Spend
-from strategies.privacy.noise import Randomness, clipped, noised
+from strategies.privacy.noise import clipped, noised
 from strategies.pruned_settings import PrunedSettings
+from strategies.secret_random import Randomness
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,6 @@ class PrivateScorer:
         self.uses += 1
         how = self.scoring
         total = clipped_total(example_scores(model, groups, examples), how.clip_norm, self.by_example)
-        noise = self.randomness.generator(generator, torch.device("cpu"))
-        released = noised(total, how.noise_multiplier, how.clip_norm, noise)
+        stream = self.randomness.after(generator)
+        released = noised(total, how.noise_multiplier, how.clip_norm, stream)
         return torch.split(released, [group.size for group in groups])

@@ -205,6 +205,17 @@ def prior_attempts(
     return {client_id: len({r for r in rounds if r <= last_round}) for client_id, rounds in seen.items()}
 
 
+def repeated_rounds(lines: Iterable[Mapping[str, Any]], settings: PrivacySettings, last_round: int) -> int:
+    """Return how many rounds were asked and interrupted, and are counted again, before a run goes on.
+
+    Parameters
+    ----------
+    lines, settings, last_round
+        As `prior_attempts` takes them.
+    """
+    return max(0, len(list(lines)) - last_round) if settings.randomness == "secret" else 0
+
+
 def privacy_summary(
     settings: PrivacySettings,
     document: Mapping[str, Any],

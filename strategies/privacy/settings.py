@@ -38,8 +38,9 @@ class PrivacySettings(Settings):
         ``client-central``: ``fixed`` (as many as ``selection.fraction`` says; counted without amplification)
         or ``poisson`` (each client by itself with probability ``selection.fraction``).
     randomness
-        ``secret`` draws noise and samples from the machine's entropy; ``seeded`` derives them from
-        ``run.seed``, so that runs repeat, and protects only against those who do not know the seed.
+        ``secret`` draws noise and samples from a cryptographic stream under a key of the machine's entropy;
+        ``seeded`` derives the key from ``run.seed``, so that runs repeat, and protects only against those who
+        do not know the seed, which the server does. Also that of FedMD's noise on logits.
     ledger
         A client's folder in which what was spent outlasts the run, so that it adds up over runs on the same
         data; neutral empty.

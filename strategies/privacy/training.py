@@ -13,13 +13,11 @@ Differs from the paper: the sum is divided by the *expected* batch size qn, whic
 drawn, and a batch may be empty: then the step is noise alone.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
 import torch
-from opacus.optimizers import DPOptimizer, get_optimizer_class
 from opacus.validators import ModuleValidator
 from opacus.validators.errors import UnsupportedModuleError
 from torch import Tensor, nn
@@ -30,16 +28,15 @@ from strategies.examples import Examples
 from strategies.local_training import GradientAdjustment, TrainStats, make_optimizer, planned_steps
 from strategies.privacy.accounting import sample_rate
 from strategies.privacy.clipping import ClippedSum
-from strategies.privacy.noise import Randomness
+from strategies.privacy.noise import noised
+from strategies.secret_random import Randomness, RandomStream
 from strategies.settings import TrainSettings
 
 
-def poisson_batches(
-    num_examples: int, rate: float, num_steps: int, generator: torch.Generator
-) -> Iterator[Tensor]:
+def poisson_batches(num_examples: int, rate: float, num_steps: int, stream: RandomStream) -> Iterator[Tensor]:
     """Yield index batches in which each example is by itself with probability `rate`; some may be empty."""
     for _ in range(num_steps):
-        yield torch.nonzero(torch.rand(num_examples, generator=generator) < rate).flatten()
+        yield torch.nonzero(stream.uniform(num_examples) < rate).flatten()
 
 
 @final
@@ -91,55 +88,41 @@ class PrivateTrainer:
         device = parameters[0].device
         steps = planned_steps(len(examples), settings) if num_steps is None else num_steps
         rate = sample_rate(len(examples), settings)
-        sampling = self.randomness.generator(generator, torch.device("cpu"))
-        noise = self.randomness.generator(generator, device)
+        sampling, noise = self.randomness.after(generator), self.randomness.after(generator)
         step_size = settings.learning_rate if learning_rate is None else learning_rate
-        plain = make_optimizer(parameters, settings, step_size)
+        optimizer = make_optimizer(parameters, settings, step_size)
         model.train()
         data = examples.to(device)
-        with private_parts(model, plain, self, rate * len(examples), noise) as (clipped, optimizer):
-            for batch in poisson_batches(len(data), rate, steps, sampling):
-                optimizer.zero_grad(set_to_none=True)
-                if len(batch):
-                    index = batch.to(device)
-                    clipped.backward(
-                        functional.cross_entropy(model(data.x[index]), data.y[index], reduction="none")
-                    )
-                else:
-                    _zero_gradients(parameters)
-                _step(optimizer, plain, parameters, adjust)
-                self.steps += 1
+        try:
+            with ClippedSum(model, self.clip_norm) as clipped:
+                for batch in poisson_batches(len(data), rate, steps, sampling):
+                    _add_up(clipped, model, data, batch.to(device), parameters)
+                    self.add_noise(parameters, rate * len(examples), noise)
+                    _step(optimizer, parameters, adjust)
+                    self.steps += 1
+        finally:
+            model.zero_grad(set_to_none=True)
         return TrainStats(steps, 0.0)
 
+    def add_noise(
+        self, parameters: Sequence[nn.Parameter], expected_batch_size: float, stream: RandomStream
+    ) -> None:
+        """Turn clipped sums of gradients into what is released: with noise, and divided by qn.
 
-@contextmanager
-def private_parts(
-    model: nn.Module,
-    plain: torch.optim.Optimizer,
-    how: PrivateTrainer,
-    expected_batch_size: float,
-    noise: torch.Generator,
-) -> Iterator[tuple[ClippedSum, DPOptimizer]]:
-    """Yield what clips and Opacus' optimiser, which adds the noise; leave the model as it was before.
-
-    A model that serves many clients is made private again and again. Opacus' optimiser for ghost clipping is
-    the one that takes a sum that was clipped already.
-    """
-    try:
-        optimizer = get_optimizer_class(clipping="flat", distributed=False, grad_sample_mode="ghost")(
-            plain,
-            noise_multiplier=how.noise_multiplier,
-            max_grad_norm=how.clip_norm,
-            expected_batch_size=expected_batch_size,
-            generator=noise,
-        )
-        with ClippedSum(model, how.clip_norm) as clipped:
-            yield clipped, optimizer
-    finally:
-        for parameter in model.parameters():
-            parameter.grad = None
-            if hasattr(parameter, "summed_grad"):
-                del parameter.summed_grad
+        Parameters
+        ----------
+        parameters
+            Trainable, each with its sum as gradient, which is replaced.
+        expected_batch_size
+            qn.
+        stream
+            Draws the noise.
+        """
+        sums = torch.cat([_gradient(parameter).flatten() for parameter in parameters])
+        released = noised(sums, self.noise_multiplier, self.clip_norm, stream).div_(expected_batch_size)
+        parts = torch.split(released, [parameter.numel() for parameter in parameters])
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
 
 
 def require_private(model: nn.Module) -> None:
@@ -156,19 +139,27 @@ def require_private(model: nn.Module) -> None:
         raise BadInput(f'model.name: cannot be trained with privacy.unit = "example": {reason}')
 
 
-def _zero_gradients(parameters: list[nn.Parameter]) -> None:
+def _add_up(
+    clipped: ClippedSum, model: nn.Module, data: Examples, batch: Tensor, parameters: Sequence[nn.Parameter]
+) -> None:
+    """Leave the clipped sum of a batch's gradients in `.grad`: zeros where the batch is empty."""
+    if len(batch):
+        clipped.backward(functional.cross_entropy(model(data.x[batch]), data.y[batch], reduction="none"))
+        return
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
 
 
 def _step(
-    optimizer: DPOptimizer,
-    plain: torch.optim.Optimizer,
-    parameters: list[nn.Parameter],
-    adjust: GradientAdjustment | None,
+    optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], adjust: GradientAdjustment | None
 ) -> None:
-    """Add the noise, adjust, and take the step."""
-    optimizer.pre_step()
+    """Adjust gradients that carry their noise, and take the step."""
     if adjust is not None:
         adjust(parameters)
-    plain.step()
+    optimizer.step()
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    if parameter.grad is None:
+        raise RuntimeError("a trainable parameter has no gradient")
+    return parameter.grad

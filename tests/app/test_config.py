@@ -129,6 +129,14 @@ def _settle_compression(flat: dict[str, Any]) -> None:
         flat["compression.error-feedback"] = flat["privacy.unit"] != "client-central"
 
 
+def _settle_fedmd(flat: dict[str, Any]) -> None:
+    if flat["privacy.unit"] == "none" and not flat["strategy.logit-noise"]:
+        flat["privacy.randomness"] = "secret"
+    if flat["strategy.name"] == "fedmd":
+        flat |= {"data.public": "0.25", "log.retention": "full", "data.public-classes": ""}
+        flat |= {"data.public-labels": "none", "data.public-limit": 0}
+
+
 def _settle_one_shot(flat: dict[str, Any]) -> None:
     if flat["strategy.name"] == "one-shot":
         flat |= {"run.rounds": 1, "data.public": "0.25", "data.public-classes": ""}
@@ -151,9 +159,7 @@ def flat_configs(draw: st.DrawFn) -> dict[str, Scalar]:
     for condition in (*CONDITIONS, *STRATEGY_CONDITIONS, *ANALYTICS_CONDITIONS):
         if not condition.holds(flat[condition.on]):
             flat |= {key: default_values()[key] for key in condition.keys}
-    if flat["strategy.name"] == "fedmd":
-        flat |= {"data.public": "0.25", "log.retention": "full", "data.public-classes": ""}
-        flat |= {"data.public-labels": "none", "data.public-limit": 0}
+    _settle_fedmd(flat)
     _settle_one_shot(flat)
     if flat["strategy.name"] == "coded-gd":
         flat |= {"data.path": "", "strategy.stragglers": 0}

@@ -164,7 +164,6 @@ IDLE = [
             "accountant": "rdp",
             "budgets": "3=1",
             "client-sampling": "poisson",
-            "randomness": "seeded",
             "ledger": "spent",
         }.items()
     ),
@@ -341,6 +340,22 @@ def test_a_key_without_effect_is_refused(flat: dict[str, Scalar], key: str, need
     assert str(refused.value).startswith(f"{key}: given ")
     assert f"which has an effect only with {needs}" in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_randomness_has_an_effect_with_any_noise() -> None:
+    """Of updates, or of FedMD's logits."""
+    seeded: dict[str, Scalar] = {"privacy.randomness": "seeded"}
+    words = r"privacy\.randomness: given \"seeded\", which has an effect only with noise: a privacy\.unit, or"
+    for idle in ({}, {"strategy.name": "fedmd", "strategy.logit-clip": 1.0}):
+        with pytest.raises(BadInput, match=words):
+            RunConfig.from_flat({**seeded, **idle})
+    fedmd: dict[str, Scalar] = {
+        "strategy.name": "fedmd",
+        "strategy.logit-clip": 1.0,
+        "strategy.logit-noise": 2.0,
+    }
+    for noisy in ({"privacy.unit": "example", "privacy.epsilon": 1.0}, fedmd):
+        assert RunConfig.from_flat({**seeded, **noisy}).privacy.randomness == "seeded"
 
 
 def test_every_condition_has_a_case_above() -> None:

@@ -14,8 +14,11 @@ from app.config import RunConfig
 from app.session import CLIENT_APP, PREPARE, Session
 from app.simulation import LocalGrid
 from app.workflows import Contest, audit, compare, forget, resume, train
+from app.workflows.training import ATTEMPTS
 from strategies.cohort import Cohort
 from strategies.errors import BadInput
+from strategies.fedmd.privacy import epsilon
+from strategies.json_lines import append_line
 from strategies.run_folder import RunFolder
 from tests.app.runs import StopAfter, Stopped
 from unlearning.request import ForgetRequest
@@ -79,6 +82,24 @@ def test_a_resumed_run_equals_an_uninterrupted_one(finished: RunFolder, tmp_path
     cut = resume(RunFolder.open("cut", tmp_path))
     assert torch.equal(cut.read_model()["logits"], finished.read_model()["logits"])
     assert cut.read_metrics()[-1]["clients"] == finished.read_metrics()[-1]["clients"]
+
+
+def test_noised_logits_are_secret_and_every_question_is_counted(tmp_path: Path) -> None:
+    """Three rounds, one of which was asked twice: the noise differs between two equal runs, ε is of four."""
+    noise = ("strategy.logit-clip=0.01", "strategy.logit-noise=2000.0", "log.enabled=false")
+    with pytest.raises(Stopped):
+        train(config(tmp_path, "run.name=cut", *noise), StopAfter(2))
+    cut = RunFolder.open("cut", tmp_path)
+    append_line(cut.path / ATTEMPTS, {"round": 3, "clients": ["0", "1", "2"]})  # And then the server died
+    lines = resume(cut).read_metrics()
+    assert [line["epsilon"] for line in lines] == pytest.approx(
+        [epsilon(2000.0, 500, n, 1e-5) for n in (1, 2, 4)]
+    )
+    other = train(config(tmp_path, "run.name=other", *noise))
+    assert not torch.equal(other.read_model()["logits"], cut.read_model()["logits"])
+    seeded = [*noise, "privacy.randomness=seeded"]
+    same = [train(config(tmp_path, f"run.name=seeded-{i}", *seeded)).read_model()["logits"] for i in range(2)]
+    assert torch.equal(*same)
 
 
 def test_the_number_of_workers_changes_nothing(finished: RunFolder, tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_no_step_is_missing_from_the_accounts_and_none_is_beyond_the_budget(kill
     assert (killed / "0.json").exists() == killed.name.startswith("ledger")
 
 
-@pytest.mark.parametrize("missing", ["strategies.privacy.training", "opacus.optimizers"])
+@pytest.mark.parametrize("missing", ["strategies.privacy.training", "opacus.validators"])
 def test_if_the_private_path_cannot_be_built_nothing_is_sent(
     missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,9 +11,10 @@ Each client k sends its sum over D_r,k and its count, so H is that of the same e
 server draws the noise. Only where a class is forgotten as a whole are its rows of the head set to zero first;
 for clients and samples, other examples of their classes stay and need those rows.
 
-Guarantee: none for networks; the noise hides D_f only as far as the loss is quadratic around θo. Needs: the
-clients that keep data online. At α = 0 the parameters get no noise. Cost: one visit to every such client, of
-a backward pass per example and class.
+Guarantee: none for networks; the noise hides D_f only as far as the loss is quadratic around θo, and, as it
+repeats with the run's seed, only from those who do not know that. Needs: clients that keep data online. At
+α = 0 the parameters get no noise. Cost: one visit to every such client, of a backward pass per example and
+class.
 """
 
 from strategies import wire

@@ -16,7 +16,7 @@ from strategies.cohort import Cohort
 from strategies.errors import LetheError
 from strategies.examples import Examples
 from strategies.secagg.client import Refused, SecureClient
-from strategies.seeds import numpy_generator
+from strategies.secret_random import RandomStream
 from tests.strategies.fakes import Answer, FakeGrid
 from tests.strategies.secagg.world import MASKED, World, vectors
 
@@ -68,8 +68,8 @@ def test_the_sum_by_hand_and_its_noise() -> None:
 def test_noise_grows_with_the_sensitivity() -> None:
     """A mean of labels 0 to 3 changes by 1 + 3 · 2¹⁶ per example; at ε = 2 the variance is 2p/(1 − p)²."""
     asked = Question(AnalyticsSettings(statistic="mean", epsilon=2.0), 4)
-    generator = numpy_generator(3, "scale")
-    draws = np.array([asked.noise(1, generator) for _ in range(4000)])
+    stream = RandomStream.seeded(3, "scale")
+    draws = np.array([asked.noise(1, stream) for _ in range(4000)])
     p = math.exp(-2.0 / (1 + 3 * 2**16))
     assert draws.std() == pytest.approx(math.sqrt(2 * p) / (1 - p), rel=0.06)
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from strategies.analytics.settings import AnalyticsSettings, Column, Statistic
 from strategies.analytics.statistics import Integers, Question
-from strategies.seeds import numpy_generator
+from strategies.secret_random import RandomStream
 
 STATISTICS: list[Statistic] = ["count", "histogram", "mean", "quantile", "heavy-hitters"]
 
@@ -73,15 +73,15 @@ def test_one_example_changes_the_vector_by_the_sensitivity_at_most() -> None:
 def test_noise_of_all_sharers_is_discrete_laplace() -> None:
     """At ε = 1: variance 2e^-1/(1 − e^-1)² = 1.841, P(0) = (1 − e^-1)/(1 + e^-1) = 0.462."""
     asked = Question(AnalyticsSettings(epsilon=1.0), num_classes=20_000)
-    generator = numpy_generator(1, "noise")
-    total = np.sum([asked.noise(4, generator) for _ in range(4)], axis=0)
+    stream = RandomStream.seeded(1, "noise")
+    total = np.sum([asked.noise(4, stream) for _ in range(4)], axis=0)
     assert total.var() == pytest.approx(1.841, abs=0.12)
     assert (total == 0).mean() == pytest.approx(0.462, abs=0.015)
     assert abs(total.mean()) < 0.05
 
 
 def test_no_noise_without_a_budget() -> None:
-    assert not question("histogram").noise(3, numpy_generator(1, "noise")).any()
+    assert not question("histogram").noise(3, RandomStream.seeded(1, "noise")).any()
 
 
 def test_noise_can_leave_nothing_to_divide_by() -> None:

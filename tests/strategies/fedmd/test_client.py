@@ -13,6 +13,9 @@ from strategies.evaluation import evaluate, predict_logits
 from strategies.examples import Examples
 from strategies.fedmd import client
 from strategies.fedmd.client import answer_digest, answer_query, digest, digest_loss
+from strategies.fedmd.privacy import ANSWERS, epsilon
+from strategies.privacy.noise import grid_step
+from strategies.secret_random import Randomness
 from strategies.seeds import torch_generator
 from strategies.settings import StrategySettings
 from tests.strategies.fedmd.world import CLASSES, PUBLIC, SMALL, TEST, Client, blobs, network
@@ -195,8 +198,58 @@ def test_clipped_and_noised_answers() -> None:
     assert float(torch.linalg.vector_norm(clipped, dim=1).max()) <= 0.5 + 1e-6
     noised = answered(member(logit_clip=0.5, logit_noise=2.0))
     assert float((noised - clipped).std()) == pytest.approx(1.0, abs=0.4)
-    other_round = answered(member(logit_clip=0.5, logit_noise=2.0), server_round=2)
-    assert not torch.equal(noised, other_round)
+    assert not ((noised / grid_step(1.0)) % 1).any()
+
+
+# noise
+
+
+def noisy(seeded: bool = False) -> Client:
+    who = member(logit_clip=0.5, logit_noise=2.0)
+    who.randomness = Randomness(secret=not seeded)
+    return who
+
+
+def test_the_runs_seed_does_not_give_the_noise_away() -> None:
+    """What the server can draw from the seed that it knows, taken away from the answer."""
+    clean, sent = answered(member(logit_clip=0.5)), answered(noisy())
+    streams = [Randomness(secret=False).stream(0, "fedmd", "0", "noise", r) for r in range(3)]
+    guesses = [stream.normal(clean.numel()).view(clean.shape).float() for stream in streams]
+    generator = torch_generator(0, "fedmd", "0", "noise", 1)
+    guesses.append(torch.randn(clean.shape, generator=generator))
+    assert all(float((sent - guess - clean).std()) > 0.9 for guess in guesses)
+    seeded = answered(noisy(seeded=True))
+    assert float((seeded - guesses[1] - clean).abs().max()) < grid_step(1.0)
+
+
+def test_secret_noise_is_drawn_anew_and_seeded_noise_for_each_round() -> None:
+    assert not torch.equal(answered(noisy()), answered(noisy()))
+    assert torch.equal(answered(noisy(seeded=True)), answered(noisy(seeded=True)))
+    assert not torch.equal(answered(noisy(seeded=True)), answered(noisy(seeded=True), server_round=2))
+
+
+def test_a_question_asked_again_is_paid_for_again() -> None:
+    """The same question 20 times, whose mean is better than each answer: ε is that of 20 answers."""
+    who, size, delta = noisy(), len(ALIGNED), SETTINGS.logit_delta
+    replies = [answer_query(who.work(query())) for _ in range(20)]
+    spent = [reply.metrics[wire.EPSILON] for reply in replies]
+    assert spent == pytest.approx([epsilon(2.0, size, n, delta) for n in range(1, 21)])
+
+
+def test_no_other_question_is_free() -> None:
+    """Another round, another course, fewer examples: μ² adds up over 20 + 20 + 5 rows; digesting is free."""
+    who, delta = noisy(), SETTINGS.logit_delta
+    answer_query(who.work(query(2)))
+    answer_query(who.work(query(course="retrained")))
+    answer_digest(who.work(query(), with_consensus(torch.ones(len(ALIGNED), CLASSES))))
+    few = answer_query(who.work({**query(), client.ALIGNMENT: ALIGNED[:5]}))
+    assert few.metrics[wire.EPSILON] == pytest.approx(epsilon(2.0, 2 * len(ALIGNED) + 5, 1, delta))
+
+
+def test_without_noise_there_is_no_epsilon_and_nothing_is_kept() -> None:
+    who = member(logit_clip=0.5)
+    assert wire.EPSILON not in answer_query(who.work(query())).metrics
+    assert ANSWERS not in who.state
 
 
 # errors

@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from flwr.app import RecordDict
 from hypothesis import given, strategies as st
 
-from strategies.fedmd.privacy import add_noise, clip_rows, epsilon
+from strategies.fedmd.privacy import answered, clip_rows, count_answer, epsilon, epsilon_of
 from strategies.seeds import torch_generator
 
 
@@ -40,8 +41,6 @@ def test_answers_compose_like_examples(noise: float, num_examples: int, answers:
 def test_neutral_and_not() -> None:
     logits = torch.randn(4, 3, generator=torch_generator(0))
     assert clip_rows(logits, 0.0) is logits
-    assert add_noise(logits, 0.0, torch_generator(1)) is logits
-    assert not torch.equal(add_noise(logits, 0.1, torch_generator(1)), logits)
     assert epsilon(0.0, 10, 1, 1e-5) == math.inf
 
 
@@ -51,7 +50,11 @@ def test_no_row_is_longer_than_the_bound(clip: float) -> None:
     assert float(torch.linalg.vector_norm(clip_rows(logits, clip), dim=1).max()) <= clip * (1 + 1e-5)
 
 
-def test_the_noise_has_the_deviation_that_was_asked_for() -> None:
-    noise = add_noise(torch.zeros(20_000, 2), 3.0, torch_generator(5))
-    assert float(noise.std()) == pytest.approx(3.0, rel=0.02)
-    assert torch.equal(noise, add_noise(torch.zeros(20_000, 2), 3.0, torch_generator(5)))
+def test_every_answer_is_counted_by_hand() -> None:
+    """Two answers on 9 and one on 16 examples at z = 10: μ² = 4 · (9 + 9 + 16) / 100."""
+    state = RecordDict()
+    assert answered(state) == 0.0
+    totals = [count_answer(state, 10.0, n) for n in (9, 9, 16)]
+    assert totals == pytest.approx([0.36, 0.72, 1.36])
+    assert answered(state) == totals[-1]
+    assert epsilon_of(totals[1], 1e-5) == pytest.approx(epsilon(10.0, 9, 2, 1e-5))

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from strategies import wire
 from strategies.errors import LetheError
+from strategies.fedavg import FedAvg
 from strategies.fedmd import client
 from strategies.fedmd.consensus import confidence_consensus, variance_consensus
-from strategies.fedmd.server import initial_state, means
+from strategies.fedmd.privacy import count_answer, epsilon
+from strategies.fedmd.server import RepeatedAnswers, initial_state, means
 from strategies.logged import LoggedStrategy
 from strategies.registry import lookup
 from strategies.rounds import RoundResult, Start, train
@@ -277,6 +279,36 @@ def test_epsilon_is_stated_per_round_and_composed() -> None:
     first, last = results[0].metrics, results[2].metrics
     assert first["epsilon"] == first["epsilon-round"] == last["epsilon-round"]
     assert last["epsilon"] > last["epsilon-round"]
+
+
+def test_the_largest_reported_epsilon_is_stated() -> None:
+    """Client 1 has answered twice before, of which the server knows nothing."""
+    settings = SETTINGS.model_copy(update={"logit_clip": 1.0, "logit_noise": 50.0})
+    clients = clients_of(settings)
+    for _ in range(2):
+        count_answer(clients[1].state, 50.0, 30)
+    _, results = trained(clients, rounds=2)
+    assert results[1].metrics["epsilon"] == pytest.approx(epsilon(50.0, 30, 4, settings.logit_delta))
+
+
+def test_interrupted_rounds_are_counted_though_no_client_knows_of_them() -> None:
+    """Two rounds were asked and lost with the clients' states; the third and fourth answers are these."""
+    settings = SETTINGS.model_copy(update={"logit_clip": 1.0, "logit_noise": 50.0})
+    results: list[RoundResult] = []
+    train(
+        plan_of(settings, 2),
+        connected(clients_of(settings)),
+        start(),
+        layer=lambda inner: RepeatedAnswers(inner, 2),
+        on_round=lambda r, _: results.append(r),
+    )
+    expected = [epsilon(50.0, 30, answers, settings.logit_delta) for answers in (3, 4)]
+    assert [result.metrics["epsilon"] for result in results] == pytest.approx(expected)
+
+
+def test_only_fedmd_asks_for_logits() -> None:
+    with pytest.raises(LetheError, match="only fedmd asks for logits"):
+        RepeatedAnswers(FedAvg(), 0)
 
 
 def test_accuracy_is_measured_when_the_plan_says_so() -> None:

@@ -15,6 +15,7 @@ from strategies.examples import Examples
 from strategies.fedmd.client import DIGEST, QUERY, ClientWork, answer_digest, answer_query
 from strategies.fedmd.server import FedMD, ServerSide
 from strategies.rounds import TrainingPlan
+from strategies.secret_random import Randomness
 from strategies.seeds import seeded_layers, torch_generator
 from strategies.settings import SelectionSettings, StrategySettings
 from tests.strategies.fakes import Answer, FakeGrid
@@ -87,6 +88,7 @@ class Client:
     settings: StrategySettings
     test: Examples | None = field(default_factory=lambda: TEST)
     dropout: float = 0.2
+    randomness: Randomness = field(default_factory=Randomness)
     state: RecordDict = field(default_factory=RecordDict)
     sent: list[Message] = field(default_factory=list)
 
@@ -104,6 +106,7 @@ class Client:
             state=self.state,
             config=config,
             arrays=(content or RecordDict()).array_records,
+            randomness=self.randomness,
         )
 
     def model(self, course: str = "") -> nn.Module:

@@ -18,9 +18,9 @@ from strategies.neurons import hidden_groups
 from strategies.privacy.accounting import ORDERS, Spend, epsilon_of, solve_noise
 from strategies.privacy.client import BudgetSpent, ClientPrivacy, train_privately
 from strategies.privacy.ledger import read_account
-from strategies.privacy.noise import Randomness
 from strategies.privacy.scoring import PrivateScorer, Scoring, clipped_total, example_scores
 from strategies.privacy.settings import PrivacySettings
+from strategies.secret_random import Randomness
 from strategies.seeds import torch_generator
 from strategies.settings import StrategySettings, TrainSettings
 from strategies.subnetwork import block_index, top_neurons, unpack_kept

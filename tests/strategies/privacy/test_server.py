@@ -14,7 +14,14 @@ from strategies.privacy.accounting import Spend, epsilon_of
 from strategies.privacy.accounts import Accounts
 from strategies.privacy.central import CentralPrivacy, CentralStrategy
 from strategies.privacy.checks import check_feasible
-from strategies.privacy.server import AccountedStrategy, RememberedAttempts, prior_attempts, privacy_summary
+from strategies.privacy.noise import grid_step
+from strategies.privacy.server import (
+    AccountedStrategy,
+    RememberedAttempts,
+    prior_attempts,
+    privacy_summary,
+    repeated_rounds,
+)
 from strategies.privacy.settings import PrivacySettings
 from strategies.rounds import RoundResult, Start, TrainingPlan, train
 from strategies.settings import SelectionSettings, StrategySettings, TrainSettings
@@ -84,6 +91,34 @@ def test_noise_on_the_sum_has_the_std_that_was_paid_for() -> None:
     model = torch.tensor(run(settings, nodes, size=10_000)[0])
     assert float(model.std()) == pytest.approx(3.0 * 0.5 / 3, rel=0.03)
     assert abs(float(model.mean())) < 0.03
+
+
+def test_the_released_sum_lies_on_the_grid_and_the_model_is_made_of_it() -> None:
+    """Of four clients from zero: four times the model is the sum, in steps of 2⁻¹¹ for σC = ½."""
+    settings = EXACT.model_copy(update={"noise_multiplier": 1.0, "clip_norm": 0.5, "randomness": "secret"})
+    nodes = {i: node_answer(str(i), 10, adds(0.001 * i)) for i in (1, 2, 3, 4)}
+    first, second = (torch.tensor(run(settings, nodes, size=500)[0]).double() * 4 for _ in range(2))
+    assert grid_step(0.5) == 2.0**-11
+    assert not (first * 2**11 % 1).any()
+    assert not torch.equal(first, second)
+
+
+def test_seeded_central_noise_repeats_and_differs_between_rounds() -> None:
+    settings = EXACT.model_copy(update={"noise_multiplier": 1.0})
+    privacy = [CentralPrivacy(settings, SelectionSettings(), 2, 0, Accounts()) for _ in range(2)]
+    first, again = (each.released(torch.zeros(5), 1) for each in privacy)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, privacy[0].released(torch.zeros(5), 2))
+
+
+def test_a_secret_draw_of_a_fixed_number_differs_each_time() -> None:
+    """Four of eight, in the clients' order; all 70 draws are possible."""
+    settings = EXACT.model_copy(update={"noise_multiplier": 1.0, "randomness": "secret"})
+    privacy = CentralPrivacy(settings, SelectionSettings(fraction=0.5), 400, 0, Accounts())
+    clients = [str(i) for i in range(8)]
+    draws = {tuple(privacy.select(clients, 1)[0]) for _ in range(40)}
+    assert len(draws) > 10
+    assert all(len(draw) == 4 and list(draw) == sorted(draw) for draw in draws)
 
 
 def test_a_round_without_an_answer_still_releases_noise() -> None:
@@ -208,6 +243,8 @@ def test_attempts_that_count() -> None:
     secret, seeded = (PrivacySettings(randomness=r) for r in ("secret", "seeded"))  # type: ignore[arg-type]
     assert prior_attempts(lines, secret, 1) == {"a": 3, "b": 1}
     assert prior_attempts(lines, seeded, 1) == {"a": 1, "b": 1}
+    assert (repeated_rounds(lines[:3], secret, 1), repeated_rounds(lines[:3], seeded, 1)) == (2, 0)
+    assert repeated_rounds([], secret, 0) == 0
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from strategies.errors import BadInput
 from strategies.examples import Examples
 from strategies.local_training import local_train
 from strategies.neurons import hidden_groups
-from strategies.privacy.noise import Randomness, clipped, noised
+from strategies.privacy.noise import clipped, noised
 from strategies.privacy.training import PrivateTrainer, poisson_batches
+from strategies.secret_random import Randomness, RandomStream
 from strategies.seeds import torch_generator
 from strategies.settings import TrainSettings
 from strategies.subnetwork import subnetwork
@@ -104,7 +105,8 @@ def test_noise_has_the_variance_that_was_paid_for() -> None:
 
 def test_poisson_batches_have_the_expected_size_and_may_be_empty() -> None:
     """10,000 draws with q = 0.02 of 50: binomial with mean 1 and variance 0.98; e^-1 of them are empty."""
-    sizes = torch.tensor([len(b) for b in poisson_batches(50, 0.02, 10_000, torch_generator(0))]).float()
+    drawn = poisson_batches(50, 0.02, 10_000, RandomStream.seeded(0))
+    sizes = torch.tensor([len(batch) for batch in drawn]).float()
     assert float(sizes.mean()) == pytest.approx(1.0, abs=0.05)
     assert float(sizes.var()) == pytest.approx(0.98, abs=0.08)
     assert float((sizes == 0).float().mean()) == pytest.approx(0.98**50, abs=0.03)
@@ -170,6 +172,6 @@ def test_clipping_an_update_by_hand_and_its_noise_over_10_000_draws() -> None:
     assert clipped(torch.tensor([3.0, 4.0]), 1.0).tolist() == pytest.approx([0.6, 0.8])
     zero = torch.zeros(10_000)
     assert clipped(zero, 1.0) is zero
-    noise = noised(zero, 3.0, 0.5, torch_generator(0))
+    noise = noised(zero, 3.0, 0.5, RandomStream.seeded(0))
     assert float(noise.std()) == pytest.approx(1.5, rel=0.03)
-    assert noised(zero, 0.0, 0.5, torch_generator(0)) is zero
+    assert noised(zero, 0.0, 0.5, RandomStream.seeded(0)) is zero
