@@ -29,7 +29,8 @@ class RunSettings(Settings):
     device
         ``cpu``, ``cuda``, or ``auto``, which takes ``cuda`` where there is one.
     round_timeout
-        Seconds the server waits for the replies of a round, above 0.
+        Seconds the server waits for the replies of a round, above 0; in the local simulation, seconds that
+        each client has from the moment a worker takes its message.
     evaluate_every
         Rounds from one evaluation to the next, at least 1; the last round is always evaluated.
     workflow

@@ -17,7 +17,7 @@ from torch import Tensor
 from strategies import wire
 from strategies.dropping import Drop
 from strategies.errors import BadInput, LetheError
-from strategies.grids import CancellingGrid
+from strategies.grids import CancellingGrid, QueueingGrid
 from strategies.guard import error_line, first_line
 from strategies.mask import pack
 from strategies.roll import ClientInfo, Roll
@@ -101,7 +101,8 @@ class Cohort:
     grid
         Where messages go.
     timeout
-        Seconds to wait for the replies to one set of messages.
+        Seconds to wait for the replies to one set of messages; on a grid with a queue, seconds that a client
+        has from the moment a worker takes its message.
     poll_seconds
         Shortest pause between two looks for replies when there was none.
 
@@ -270,21 +271,32 @@ class Cohort:
         due = self._shared.roll.due(self.grid.get_node_ids())
         self._give_up(i for i, asked in self._asked.items() if asked.node_id not in due)
         first = self._ask_who(due, scope)
-        began = time.monotonic()
+        sent = time.monotonic()
         replies: list[Reply] = []
         while self._asked:
-            waited = time.monotonic() - began
-            in_time = waited < self.timeout
+            late = self.overdue(self._asked, sent)
             arrived = self._who_answered(replies, scope)
-            if not first & {asked.node_id for asked in self._asked.values()} or not (arrived or in_time):
+            awaited = {i for i, asked in self._asked.items() if asked.node_id in first}
+            if not awaited:
                 break
-            if not arrived:
-                self._pause(waited)
-        for asked in self._asked.values():
-            if asked.node_id in first:
-                self.add_fault(self._name(asked.node_id), scope, f"no answer in {self.timeout:g} s")
+            if not arrived and late:
+                first -= self._silent(awaited.intersection(late), scope)
+            elif not arrived:
+                self._pause(time.monotonic() - sent)
         for reply in sorted(replies, key=lambda r: r.message.metadata.src_node_id):
             self._bind(reply, scope)
+
+    def _silent(self, message_ids: Iterable[str], scope: str) -> set[int]:
+        """Note that nodes do not say who they are; a worker of a queue is not left with such a message."""
+        listed = list(message_ids)
+        nodes = {self._asked[i].node_id for i in listed}
+        for node_id in nodes:
+            self.add_fault(self._name(node_id), scope, self.silence)
+            if self.has_queue:
+                self._shared.roll.refuse(node_id, self.silence)
+        if self.has_queue:
+            self._give_up(listed)
+        return nodes
 
     @property
     def _asked(self) -> dict[str, _Asked]:
@@ -380,28 +392,53 @@ class Cohort:
         A reply is usable if it carries content and the client-id that its node is bound to.
         """
         waiting = self.push(messages, scope)
-        quiet_since = time.monotonic()
-        deadline = quiet_since + self.timeout
+        quiet_since = sent = time.monotonic()
         try:
             while waiting:
                 now = time.monotonic()
-                in_time = now < deadline  # A look may take longer: who answered meanwhile counts
+                late = self.overdue(waiting, sent)  # A look may take longer: who answered meanwhile counts
                 arrived = 0
                 for message in self.grid.pull_messages(list(waiting)):
                     arrived += 1
                     node_id = waiting.pop(message.metadata.reply_to_message_id, None)
                     if node_id is not None and (reply := self.usable(message, node_id, scope)) is not None:
                         yield reply
-                if not arrived and not in_time:
-                    break
                 if arrived:
                     quiet_since = now
+                elif late:
+                    for message_id in late:
+                        self.add_fault(self._name(waiting.pop(message_id)), scope, self.silence)
+                    self.cancel(late)
                 else:
                     self._pause(now - quiet_since)
-            for node_id in waiting.values():
-                self.add_fault(self._name(node_id), scope, f"no answer in {self.timeout:g} s")
         finally:
             self.cancel(list(waiting))
+
+    def overdue(self, message_ids: Iterable[str], sent: float) -> list[str]:
+        """Return the messages whose time is up.
+
+        Parameters
+        ----------
+        message_ids
+            Of messages that are not answered.
+        sent
+            When they were sent, by the clock `time.monotonic`; on a grid with a queue the time of each begins
+            when a worker takes it.
+        """
+        listed, now = list(message_ids), time.monotonic()
+        if isinstance(self.grid, QueueingGrid):
+            return [i for i, began in self.grid.begun(listed).items() if now - began >= self.timeout]
+        return listed if now - sent >= self.timeout else []
+
+    @property
+    def has_queue(self) -> bool:
+        """Whether messages wait for workers, each of which a client that hangs would keep."""
+        return isinstance(self.grid, QueueingGrid)
+
+    @property
+    def silence(self) -> str:
+        """What is said of a client that did not answer in time."""
+        return f"no answer in {self.timeout:g} s"
 
     def _pause(self, waited: float) -> None:
         """Sleep between two looks: the longer the wait has been, the less a moment matters."""
@@ -413,7 +450,7 @@ class Cohort:
         A node that wakes up after nobody waits for its answer any more is not handed the message.
         """
         sent = list(messages)
-        for message in sent:
+        for message in [] if self.has_queue else sent:
             message.metadata.ttl = self._message_seconds
         waiting: dict[str, int] = {}
         for message, message_id in zip(sent, self.grid.push_messages(sent), strict=True):

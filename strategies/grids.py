@@ -36,6 +36,14 @@ class CancellingGrid(Protocol):
         """Give up on the messages."""
 
 
+@runtime_checkable
+class QueueingGrid(Protocol):
+    """A grid on which messages wait for a worker: a client's time begins when one takes its message."""
+
+    def begun(self, message_ids: Iterable[str]) -> Mapping[str, float]:
+        """Return when work began on those messages that are worked on, by the clock `time.monotonic`."""
+
+
 class GridWrapper(Grid):
     """A grid that hands everything on to another.
 

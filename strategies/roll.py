@@ -116,7 +116,7 @@ class Roll:
         owner = self._owner(node_id, client_id, present)
         reason = _reason(node_id, client_id, owner) or _impossible(num_examples, config)
         if reason or not isinstance(num_examples, int):
-            self._refuse(node_id, reason, owner, final=_is_count(told) and told > 0)
+            self.refuse(node_id, reason, owner, final=_is_count(told) and told > 0)
             return reason
         self.refused.pop(node_id, None)
         if (holder := self.clients.get(client_id)) is not None:
@@ -133,7 +133,8 @@ class Roll:
         )
         return ""
 
-    def _refuse(self, node_id: int, reason: str, owner: int | None, *, final: bool) -> None:
+    def refuse(self, node_id: int, reason: str, owner: int | None = None, *, final: bool = False) -> None:
+        """Refuse a node for now; see `Refusal`."""
         before = self.refused.get(node_id)
         tries = 0 if before is None else before.tries
         wait = math.inf if final else min(2**tries, _LONGEST_WAIT)

@@ -226,6 +226,14 @@ class LocalGrid(Grid):
         self._replace_abandoned(self._pool)
         self._dispatch()
 
+    def begun(self, message_ids: Iterable[str]) -> dict[str, float]:
+        """Return when workers began with those messages that they are at, by the clock `time.monotonic`.
+
+        A worker that is being started, or that is at another message, has not begun.
+        """
+        jobs = {i: self._open[i] for i in message_ids if i in self._open}
+        return {i: job.began for i, job in jobs.items() if job.began is not None}
+
     def client_states(self) -> dict[int, bytes]:
         """Return the clients' states that are not empty, by node id, in Flower's protobuf form."""
         return self._states.all()

@@ -17,10 +17,13 @@ class Job:
         With its id.
     abandoned
         Whether nobody waits for the reply any more.
+    began
+        When a worker began with it, by the clock `time.monotonic`; None while it waits.
     """
 
     message: Message
     abandoned: bool = False
+    began: float | None = None
 
     @property
     def message_id(self) -> str:
@@ -90,5 +93,6 @@ class JobQueue:
     def put_back(self, jobs: Sequence[Job]) -> None:
         """Put jobs that did not start after all back to the front, in their order."""
         for job in reversed(jobs):
+            job.began = None
             self.end(job)
             self._pending.appendleft(job)

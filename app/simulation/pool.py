@@ -9,6 +9,7 @@ message is nothing beside the training, and memory counts: the second slot stays
 import selectors
 import socket
 import subprocess
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -126,6 +127,7 @@ class WorkerPool:
         worker.known.update(b.number for b in new)
         self._largest = max(self._largest, *(b.memory.size for b in new), 0)
         worker.jobs.append((job, worker.free_slots.pop()))
+        _note_beginning(worker)
         return True
 
     def wait(self, seconds: float, limit: int) -> list[Outcome]:
@@ -180,6 +182,7 @@ class WorkerPool:
             return self._mourn(worker)
         job, slot = worker.jobs.popleft()
         worker.free_slots.append(slot)
+        _note_beginning(worker)
         if "error" in header:
             return Outcome(job, Error(*header["error"]))
         outcome = Outcome(job, *read_reply(worker.slots[slot], header))
@@ -236,6 +239,12 @@ class WorkerPool:
     def _starter_is_gone(self) -> LetheError:
         status = self._starter.wait(_CLOSE_SECONDS)
         return LetheError(f"the process that starts the workers is gone: {describe_status(status)}")
+
+
+def _note_beginning(worker: WorkerHandle) -> None:
+    """Note when a worker began with the job that it has to do now; it does one at a time, in order."""
+    if (job := worker.running) is not None and job.began is None:
+        job.began = time.monotonic()
 
 
 def _release(worker: WorkerHandle) -> None:

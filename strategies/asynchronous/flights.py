@@ -45,7 +45,7 @@ class Flight:
     round
         The step for which it was asked.
     due
-        When its reply counts: on the simulated clock; without one, until when it is waited for.
+        When its reply counts, on the simulated clock; without one, when it was sent, by the machine's.
     arrays
         The model that it trains from.
     state
@@ -54,6 +54,8 @@ class Flight:
         Of the message; empty where it was not accepted.
     reply
         Once it is here.
+    lost
+        Whether its time is up.
     """
 
     client_id: str
@@ -64,6 +66,7 @@ class Flight:
     state: bytes = b""
     message_id: str = ""
     reply: Message | None = None
+    lost: bool = False
 
 
 @final
@@ -227,7 +230,7 @@ class Flights(StrategyWrapper):
                 self._flights[flight.client_id] = flight
                 self._sent[flight.node_id] = reference
                 if self._clock is None:
-                    flight.due = time.monotonic() + self._cohort.timeout
+                    flight.due = time.monotonic()
 
     # Whose reply counts next
 
@@ -240,9 +243,10 @@ class Flights(StrategyWrapper):
 
     def _first_due(self) -> Flight:
         first = min(self._flights.values(), key=lambda f: (f.due, wire.client_sort_key(f.client_id)))
-        deadline = time.monotonic() + self._cohort.timeout
-        while first.reply is None and (self._pull() or time.monotonic() < deadline):
-            pass
+        waited_since = time.monotonic()
+        while first.reply is None and not first.lost:
+            if not self._pull():  # On a queue, whoever hangs may keep the worker that the first one needs
+                self._lose(list(self._flights.values()) if self._cohort.has_queue else [first], waited_since)
         self._now = first.due
         return first
 
@@ -252,13 +256,22 @@ class Flights(StrategyWrapper):
             if here:
                 return here[0]
             if not self._pull():  # What is here counts, however busy this machine was
-                late = [f for f in self._flights.values() if time.monotonic() >= f.due]
-                if late:
-                    return late[0]
+                for flight in self._flights.values():
+                    self._lose([flight], flight.due)
+                    if flight.lost:
+                        return flight
+
+    def _lose(self, flights: Sequence[Flight], sent: float) -> None:
+        """Give up those of the flights whose time is up."""
+        waiting = {f.message_id: f for f in flights if f.reply is None and not f.lost}
+        late = self._cohort.overdue(waiting, sent)
+        for message_id in late:
+            waiting[message_id].lost = True
+        self._cohort.cancel(late)
 
     def _pull(self) -> bool:
         """Take in replies that are here; say whether there was one."""
-        waiting = {f.message_id: f for f in self._flights.values() if f.reply is None}
+        waiting = {f.message_id: f for f in self._flights.values() if f.reply is None and not f.lost}
         arrived = list(self._cohort.grid.pull_messages(list(waiting)))
         for message in arrived:
             if (flight := waiting.get(message.metadata.reply_to_message_id)) is not None:
@@ -270,8 +283,7 @@ class Flights(StrategyWrapper):
     def _usable(self, flight: Flight) -> Message | None:
         scope, client_id = f"round {self._step}", flight.client_id
         if flight.reply is None:
-            self._cohort.add_fault(client_id, scope, f"no answer in {self._cohort.timeout:g} s")
-            self._cohort.cancel([flight.message_id])
+            self._cohort.add_fault(client_id, scope, self._cohort.silence)
             return None
         if self._cohort.usable(flight.reply, flight.node_id, scope) is None:
             return None

@@ -1,7 +1,9 @@
 """Clients over a grid: who they are, and what they fail to."""
 
+import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import pytest
 import torch
@@ -352,6 +354,79 @@ def test_a_node_that_never_says_who_it_is_holds_up_one_round(monkeypatch: pytest
     cohort.refresh("round 5")
     assert list(cohort.clients) == ["a", "b", "c"]
     assert len(cohort.faults) == 1
+
+
+@dataclass
+class QueueGrid(FakeGrid):
+    """One worker, which takes a message when the one before it is answered or given up, and a clock."""
+
+    now: float = 0.0
+    seconds: Mapping[int, float] = field(default_factory=dict)
+    queue: list[Message] = field(default_factory=list)
+    took: dict[str, float] = field(default_factory=dict)
+
+    def begun(self, message_ids: Iterable[str]) -> dict[str, float]:
+        """Return when the message at work was taken."""
+        return {i: t for i, t in self._at_work().items() if i in set(message_ids)}
+
+    def _at_work(self) -> dict[str, float]:
+        self.queue = [m for m in self.queue if m.metadata.message_id not in self.cancelled]
+        ids = [message.metadata.message_id for message in self.queue[:1]]
+        return {i: self.took.setdefault(i, self.now) for i in ids}
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Put messages in the queue."""
+        listed = list(messages)
+        self.queue += listed
+        return list(super().push_messages(listed))
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Hand on the reply to the message at work once its node has had its seconds."""
+        for message_id, took in self._at_work().items():
+            if self.now - took >= self.seconds.get(self.queue[0].metadata.dst_node_id, 0.0):
+                del self.queue[0]
+                return super().pull_messages([message_id])
+        return []
+
+
+def queued(seconds: Mapping[int, float], monkeypatch: pytest.MonkeyPatch) -> tuple[Cohort, QueueGrid]:
+    """Return clients that take so many seconds, of which each has 10, by a clock that only sleep moves."""
+    nodes = {number: node_answer(f"c{number}", 1, adds(0)) for number in (1, 2, 3, 4, 5)}
+    grid = QueueGrid(nodes)
+    cohort = Cohort(grid, timeout=10.0, poll_seconds=1.0)
+
+    def sleep(pause: float) -> None:
+        grid.now += pause
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(time, "monotonic", lambda: grid.now)
+    cohort.connect(5)
+    grid.seconds = seconds
+    return cohort, grid
+
+
+def test_on_a_queue_nobody_is_late_for_being_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five times 9 s are 45; each has 10."""
+    cohort, grid = queued(dict.fromkeys(range(1, 6), 9.0), monkeypatch)
+    answered = [reply.client_id for reply in cohort.ask(wire.TRAIN, question())]
+    assert answered == ["c1", "c2", "c3", "c4", "c5"]
+    assert cohort.faults == []
+    assert grid.now >= 45
+
+
+def test_on_a_queue_who_hangs_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second takes for ever: it is given up, and the three behind it are served."""
+    cohort, grid = queued({1: 3.0, 2: math.inf, 3: 9.0, 4: 3.0, 5: 3.0}, monkeypatch)
+    answered = [reply.client_id for reply in cohort.ask(wire.TRAIN, question(), scope="round 1")]
+    assert answered == ["c1", "c3", "c4", "c5"]
+    assert cohort.faults == [Fault("c2", "round 1", "no answer in 10 s")]
+    assert len(grid.cancelled) == 1
+
+
+def test_on_a_queue_messages_do_not_expire(monkeypatch: pytest.MonkeyPatch) -> None:
+    cohort, grid = queued({}, monkeypatch)
+    list(cohort.ask(wire.TRAIN, question()))
+    assert all(message.metadata.ttl > 10_000 for message in grid.sent)
 
 
 def test_an_answer_that_comes_late_counts() -> None:

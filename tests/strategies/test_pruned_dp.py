@@ -112,6 +112,17 @@ def test_it_equals_a_slow_mean_over_those_who_had_an_entry(cohort: list[tuple[in
     torch.testing.assert_close(flat, torch.tensor(slow_mean(parts, start_flat())), rtol=1e-5, atol=1e-5)
 
 
+def test_a_small_client_alone_with_an_entry_moves_it_whole() -> None:
+    """1 example beside 4,000 that lack the entry: 4001/1 times its change of 2 is not too large to count."""
+    nodes = {1: client("1", 1, adding(2.0), 1.0), 2: client("2", 4000, adding(0.5), 0.3)}
+    flat, results, _ = run(nodes)
+    index = block_index(LAYOUT, GROUPS, unpack_kept(GROUPS, bytes.fromhex(results[0].neurons["2"])))[0]
+    expected = start_flat() + 2.0
+    expected[index] = start_flat()[index] + (2.0 + 4000 * 0.5) / 4001
+    assert results[0].accepted == ("1", "2")
+    torch.testing.assert_close(flat, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_with_everything_kept_it_is_federated_averaging_to_the_bit() -> None:
     nodes = {1: client("1", 3, lambda f: 0.3 * f), 2: client("2", 7, torch.sin)}
     whole = PRUNED.model_copy(update={"keep": 1.0})

@@ -175,6 +175,20 @@ def sleep(message: Message, context: Context) -> Message:
     return Message(RecordDict(), reply_to=message)
 
 
+@app.query("describe")
+def describe(message: Message, context: Context) -> Message:
+    """Say who it is."""
+    return wire.reply_to(message, f"c{context.node_config['partition-id']}", {wire.NUM_EXAMPLES: 1})
+
+
+@app.query("nap")
+def nap(message: Message, context: Context) -> Message:
+    """Sleep a second, or for long at client 0 if the message says so; then say who it is."""
+    hangs = message.content.config_records["config"]["hangs"] and not context.node_config["partition-id"]
+    time.sleep(600 if hangs else 1.0)
+    return wire.reply_to(message, f"c{context.node_config['partition-id']}", {})
+
+
 @app.query("print")
 def print_something(message: Message, context: Context) -> Message:
     print("printed by a client")  # noqa: T201

@@ -6,10 +6,12 @@ import time
 
 import pytest
 import torch
+from flwr.app import ConfigRecord, RecordDict
 from flwr.common.constant import ErrorCode
 
 from app.simulation import LocalGrid
 from strategies import wire
+from strategies.cohort import Cohort, Fault
 from strategies.errors import LetheError
 from tests.app.simulation.helpers import APP, CLIENTS, STATE, ask, ended, messages, model, pull_all, received
 
@@ -173,6 +175,18 @@ def test_a_stuck_client_holds_up_nobody(grid: LocalGrid) -> None:
     assert len(ask(grid, "train", model())) == CLIENTS
     assert time.monotonic() - start < 30
     assert grid.pull_messages(ids) == []
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_clients_time_begins_when_a_worker_takes_its_message(lone: LocalGrid, hangs: bool) -> None:
+    """Six naps of a second are longer than the four that each has; who hangs is lost, and nobody else."""
+    cohort = Cohort(lone, timeout=4.0)
+    cohort.connect(CLIENTS)
+    question = RecordDict({"config": ConfigRecord({"hangs": hangs})})
+    answered = [reply.client_id for reply in cohort.ask("query.nap", question)]
+    assert answered == [f"c{i}" for i in range(hangs, CLIENTS)]
+    assert cohort.faults == ([Fault("c0", "query.nap", "no answer in 4 s")] if hangs else [])
+    assert lone.begun([]) == {}
 
 
 def test_send_and_receive_gives_up_after_its_timeout(lone: LocalGrid) -> None:
