@@ -63,6 +63,7 @@ class _Measured(Document):
     retain_accuracy: Percent | None = None
     unlearning_accuracy: Percent | None = None
     mia_efficacy: Percent | None = None
+    mia_efficacy_std: Amount | None = None
     attack_success_rate: Percent | None = None
     seconds: Amount | None = None
 
@@ -70,6 +71,14 @@ class _Measured(Document):
 class _Distance(Document):
     disparity: Percent | None = None
     parameter_distance: Number | None = None
+
+
+class _Verdict(Document):
+    outcome: str
+    text: str
+    disparity: Percent | None = None
+    before: Percent | None = None
+    floor: Percent | None = None
 
 
 class Audit(Document):
@@ -80,6 +89,7 @@ class Audit(Document):
     retrain: _Measured
     gaps: Figures
     disparity: Percent | None
+    verdict: _Verdict | None = None
     comparison: dict[str, Any] = Field(default={})
     scale: dict[str, _Distance] = Field(default={})
     notes: list[str]
@@ -113,6 +123,7 @@ class _Compared(Document):
     test_accuracy: _Percents = _NONE
     attack_success_rate: _Percents = _NONE
     disparity: _Percents = _NONE
+    disparity_without_mia: _Percents = _NONE
     seconds: _Costs = _FREE
 
 

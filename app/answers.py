@@ -122,6 +122,15 @@ def read_answer(folder: RunFolder, name: str) -> Answer:
     )
 
 
+def is_served(folder: RunFolder, name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether an answer is there, complete, and was made with the section ``forget`` as given."""
+    path = folder.path / "forget" / name
+    if not all((path / file).exists() for file in (RESULT, MODEL, CERTIFICATE)):
+        return False
+    made: Mapping[str, Any] = read_answer(folder, name).result["settings"]
+    return made == settings
+
+
 def read_result(path: Path) -> dict[str, Any]:
     """Return what a forgetting took, from ``result.json`` in its folder.
 

@@ -23,6 +23,7 @@ from strategies.compression.settings import CompressionSettings
 from strategies.errors import BadInput
 from strategies.files import text_of
 from strategies.privacy.settings import PrivacySettings
+from strategies.run_home import MARKER
 from strategies.settings import (
     LogSettings,
     Scalar,
@@ -33,6 +34,9 @@ from strategies.settings import (
     hyphenated,
 )
 from unlearning.settings import AuditSettings, ForgetSettings
+
+RETIRED = frozenset({"audit.mia-c"})
+"""Keys that runs made by earlier versions have in their config, and that nothing reads any more."""
 
 
 class RunConfig(BaseModel):
@@ -171,7 +175,7 @@ def _sections() -> dict[str, type[Settings]]:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Return a TOML file's values by dotted key.
+    """Return a TOML file's values by dotted key; of a run's own config without the keys that are retired.
 
     Raises
     ------
@@ -184,7 +188,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise BadInput(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{path}: not a TOML file: {error}") from error
-    return dict(_flattened(document))
+    retired = RETIRED if (path.parent / MARKER).exists() else ()
+    return {key: value for key, value in _flattened(document) if key not in retired}
 
 
 def _flattened(table: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from app.answers import CERTIFICATE, Answer, answer_name, outermost
+from app.answers import AUDIT, CERTIFICATE, Answer, answer_name, outermost
 from app.certificates import files_of, sha256_of
 from app.config import RunConfig
 from app.keys import public_key_path, read_public_key
 from strategies.errors import BadInput, RunCorrupt
+from strategies.files import read_json
 from strategies.run_folder import CONFIG, RunFolder
 from strategies.run_home import MARKER, place
 from strategies.update_log import UpdateLog
@@ -126,11 +127,13 @@ def _of_files(found: Certificate, folder: RunFolder | None) -> Iterator[Check]:
         raise BadInput("this is no certificate of forgetting: what it must state is missing") from None
     if folder is None or answer is None:
         yield from (
-            Check(name, "not made", "the run's folder is not there") for name in (*files, "update log")
+            Check(name, "not made", "the run's folder is not there")
+            for name in (*files, "audit", "update log")
         )
         return
     for name, file in files_of(folder, answer).items():
         yield _of_file(folder.path / file, name, files.get(name))
+    yield _of_audit(answer.path, found.statement.get("audit"))
     yield from _of_log(found, folder, logged)
 
 
@@ -149,6 +152,25 @@ def _of_file(path: Path, name: str, expected: str | None) -> Check:
     except RunCorrupt as error:
         return Check(name, "failed", str(error))
     return Check(name, "ok") if actual == expected else Check(name, "failed", f"{path} is another file now")
+
+
+def _of_audit(path: Path, expected: object) -> Check:
+    """Compare ``audit.json`` with the audit that a certificate states."""
+    audit, missing = path / AUDIT, "nothing was audited"
+    if not audit.exists():
+        return (
+            Check("audit", "not made", missing)
+            if expected is None
+            else Check("audit", "failed", f"{audit} is missing")
+        )
+    try:
+        actual: object = read_json(audit)
+    except RunCorrupt as error:
+        return Check("audit", "failed", str(error))
+    if actual == expected:
+        return Check("audit", "ok")
+    changed = "is not what was certified" if expected is not None else "is there, but none was certified"
+    return Check("audit", "failed", f"{audit} {changed}")
 
 
 def _of_log(found: Certificate, folder: RunFolder, expected: str | None) -> Iterator[Check]:

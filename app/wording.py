@@ -60,8 +60,9 @@ COLUMNS = (
         "MIA",
         "Membership inference",
         "%",
-        "Share of the forgotten examples that a membership attacker takes for never seen. "
-        "Good: equal to the retrained model's. Says nothing when the attacker only guesses.",
+        "Share of the forgotten examples that a membership attacker takes for never seen; ± is its standard "
+        "deviation over the attacker's draws. Good: equal to the retrained model's. Says nothing when the "
+        "attacker only guesses.",
     ),
     Column(
         "attack_success_rate",
@@ -81,8 +82,9 @@ COLUMNS = (
 )
 
 DISPARITY = (
-    "Mean distance to the retrained model over UA, MIA, RA and TA, in percentage points: "
-    "the headline figure of a method. Good: 0."
+    "Mean distance to the retrained model over UA, RA and TA, and MIA where its attacker is better than "
+    "guessing, in percentage points: the headline figure of a method. Good: 0, or no more than the floor, "
+    "which is that of a second retraining with another seed. Read it beside that of the model before."
 )
 
 
@@ -136,9 +138,47 @@ def spread(values: Mapping[str, float | None] | None, digits: int = 1) -> str:
     return number(mean, digits) + ("" if mean is None or std is None else f" ± {number(std, digits)}")
 
 
-def cell(column: Column, value: float | None) -> str:
-    """Return the text of a table's cell."""
-    return seconds(value) if column.unit == "s" else number(value)
+def cell(column: Column, figures: Mapping[str, Any]) -> str:
+    """Return the text of a table's cell: a figure of a model, with its spread where it has one.
+
+    Examples
+    --------
+    >>> cell(COLUMNS[3], {"mia_efficacy": 79.06, "mia_efficacy_std": 1.2}), cell(COLUMNS[0], {})
+    ('79.1 ± 1.2', '–')
+    """
+    value = figures.get(column.key)
+    if column.unit == "s":
+        return seconds(value)
+    return spread({"mean": value, "std": figures.get(f"{column.key}_std")})
+
+
+def headline(audit: Mapping[str, Any]) -> float | None:
+    """Return the disparity that counts: without MIA-efficacy where its attacker only guesses.
+
+    Parameters
+    ----------
+    audit
+        As in ``audit.json``; one from before there were verdicts has a disparity alone.
+
+    Examples
+    --------
+    >>> headline({"disparity": 1.2, "verdict": {"disparity": 0.1}}), headline({"disparity": 1.2})
+    (0.1, 1.2)
+    """
+    told = audit.get("verdict") or {}
+    found: float | None = told.get("disparity")
+    return audit.get("disparity") if found is None else found
+
+
+def verdict(audit: Mapping[str, Any]) -> str:
+    """Return an audit's verdict in words; empty for one from before there were verdicts.
+
+    Examples
+    --------
+    >>> verdict({"verdict": {"text": "the forgetting left the model further"}}), verdict({})
+    ('the forgetting left the model further', '')
+    """
+    return str((audit.get("verdict") or {}).get("text", ""))
 
 
 def size(num_bytes: float) -> str:
@@ -220,10 +260,11 @@ def scale(audit: Mapping[str, Any]) -> str:
     found = list((audit.get("scale") or {}).values())
     if not found:
         return ""
+    counts_mia = (audit.get("verdict") or {}).get("counts_mia", True)
     texts = [
         f"{name} {listed(number(each.get(key), digits) for each in found)}"
         for key, name, digits in (
-            ("disparity", "disparity", 1),
+            ("disparity" if counts_mia else "disparity_without_mia", "disparity", 1),
             ("parameter_distance", "parameter distance", 2),
         )
     ]

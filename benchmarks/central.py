@@ -112,19 +112,18 @@ def config_keys(
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """What is forgotten, what stays, what is tested on, and all that the model has never seen."""
+    """What is forgotten, what stays, and what is tested on, which the model has never seen."""
 
     forget: Examples
     retain: Examples
     test: Examples
-    unseen: Examples
 
 
 def rates(model: nn.Module, split: Split, seed: int) -> dict[str, float]:
     """Return UA, MIA-efficacy, RA and TA of a model, in percent."""
     retained, unseen, forgotten = (
-        metrics.true_probability(predict_logits(model, part.x), part.y)
-        for part in (split.retain, split.unseen, split.forget)
+        metrics.margin(predict_logits(model, part.x), part.y)
+        for part in (split.retain, split.test, split.forget)
     )
     generator = numpy_generator(seed, "benchmark", "membership")
     attack = membership_attack(retained, unseen, forgotten, generator)

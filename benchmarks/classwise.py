@@ -220,8 +220,8 @@ def requests(holder: Holder) -> dict[str, Split]:
     drawn = torch.randperm(len(train), generator=holder.generator("forget"))
     chosen = drawn[: round(FORGOTTEN_SHARE * len(train))]
     return {
-        "class-wise": Split(of_class, others, test.split(test.y == FORGOTTEN_CLASS)[1], test),
-        "random": Split(train.subset(chosen), train.without(chosen), test, test),
+        "class-wise": Split(of_class, others, test.split(test.y == FORGOTTEN_CLASS)[1]),
+        "random": Split(train.subset(chosen), train.without(chosen), test),
     }
 
 

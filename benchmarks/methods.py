@@ -28,6 +28,7 @@ from unlearning.request import ForgetRequest
 ATTACKER = "3"
 COLUMNS: Mapping[str, str] = {
     "disparity": "disparity",
+    "without MIA": "disparity_without_mia",
     "UA": "unlearning_accuracy",
     "MIA": "mia_efficacy",
     "RA": "retain_accuracy",

@@ -10,6 +10,7 @@ from strategies.cohort import Cohort
 from strategies.errors import LetheError
 from unlearning import forgetting
 from unlearning.audit import ORIGINAL, AuditedModel, audit
+from unlearning.default_method import with_method
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import AuditSettings, ForgetSettings
@@ -59,12 +60,12 @@ def disparities(opened: OpenedRun, clients: Sequence[str]) -> list[Step]:
     LetheError
         If a disparity cannot be had because a figure was not measured.
     """
-    settings = opened.session.config.forget
     steps = []
     with opened.session.cohort(None) as cohort:
         run = opened.run
         for client in clients:
             request = ForgetRequest(clients=(client,))
+            settings = with_method(run, request, opened.session.config.forget)
             opened.observer.phase(f"forget client {client} after {len(run.forgotten)} others", 2)
             disparity, following = _served(run, request, settings, cohort)
             opened.observer.advance("after others")

@@ -63,11 +63,11 @@ class TrainSettings(Settings):
     """
 
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    learning_rate: float = Field(default=0.1, gt=0)
+    learning_rate: float = Field(default=0.05, gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
     batch_size: int = Field(default=32, ge=1)
-    local_epochs: int = Field(default=1, ge=1)
+    local_epochs: int = Field(default=2, ge=1)
     local_steps: int = Field(default=0, ge=0)
     lr_decay: float = Field(default=1.0, gt=0, le=1)
 

@@ -57,7 +57,7 @@ PRINTED = {
     "lethe report first": "{home}/.lethe/runs/first/report.html",
     "lethe runs": "first",
     "lethe forget first --client 3 --purge": "client 3 purged from log",
-    "lethe verify": "client 3 of run first was forgotten by fast-distill",
+    "lethe verify": "Verdict of the audit: the forgetting brought the model closer to retraining",
     "flwr run . --stream --run-config \"run.name='virtual'": "run folder: {home}/.lethe/runs/virtual",
     "lethe forget virtual": "client 3 of run virtual, forgotten by fast-distill",
     "flwr run . --stream --run-config \"run.workflow='forget'": "run folder: {home}/.lethe/runs/virtual",

@@ -107,6 +107,7 @@ def _against(report: AuditReport, name: str, own: Figures, reference: Figures) -
     return {
         **{figure + GAP: metrics.gap(value, reference[figure]) for figure, value in own.items()},
         "disparity": comparison.disparity,
+        "disparity_without_mia": comparison.disparity_without_mia,
         "output_distance_forget": distance.forget,
         "output_distance_retain": distance.retain,
         "output_distance_test": distance.test,

@@ -1,7 +1,7 @@
 """What a client tells the audit about a model: its half of the audit, and how the answer travels.
 
 The server never sees an example of a client. Each client runs the audited model on all of its data, as it
-trained on it and un-augmented, and answers with three numbers per example: the probability of the true label,
+trained on it and un-augmented, and answers with three numbers per example: the margin of the true label,
 whether the prediction was right, and whether the example is to be forgotten. With a second, retrained model
 it also answers how far the outputs of the two lie apart, summed over its forgotten and over its retained
 examples. This still shows the server how sure the model is of each single example. A client that is not to
@@ -24,8 +24,8 @@ from strategies.evaluation import predict_logits
 from strategies.examples import Examples, selection_mask
 from unlearning import metrics
 
-TRUE_PROBABILITY = "true-probability"
-"""Array, client to server. Softmax probability of each example's label, shape [n], float32."""
+MARGIN = "margin"
+"""Array, client to server. Margin of each example's label (`metrics.margin`), shape [n], float32."""
 CORRECT = "correct"
 """Array, client to server. 1 where the prediction is the label, shape [n], uint8."""
 FORGET = "forget"
@@ -40,7 +40,7 @@ NUM_FORGET = "num-forget"
 CORRECT_FORGET, CORRECT_RETAIN = "correct-forget", "correct-retain"
 """Metrics, client to server, in sums: how many of the forgotten, and of the retained, are predicted right."""
 
-_DTYPES = {TRUE_PROBABILITY: "float32", CORRECT: "uint8", FORGET: "uint8"}
+_DTYPES = {MARGIN: "float32", CORRECT: "uint8", FORGET: "uint8"}
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,8 @@ class AuditAnswer:
 
     Attributes
     ----------
-    true_probability : Tensor or None
-        Softmax probability of each example's label, shape [n], float32; None where only sums were told.
+    margin : Tensor or None
+        Of each example's label, shape [n], float32; None where only sums were told.
     correct, forget : Tensor
         Whether the prediction is the label, and whether the example is to be forgotten, shape [n], bool;
         in no particular order where only sums were told.
@@ -155,7 +155,7 @@ class AuditAnswer:
         None without a reference model.
     """
 
-    true_probability: Tensor | None
+    margin: Tensor | None
     correct: Tensor
     forget: Tensor
     divergence: Divergence | None = None
@@ -196,7 +196,7 @@ def answer_audit(
         each = metrics.kl_divergence(predict_logits(reference_model, examples.x, batch_size), logits)
         divergence = Divergence(float(each[forget].sum()), float(each[~forget].sum()))
     return AuditAnswer(
-        true_probability=metrics.true_probability(logits, examples.y),
+        margin=metrics.margin(logits, examples.y),
         correct=metrics.is_correct(logits, examples.y),
         forget=forget,
         divergence=divergence,
@@ -255,9 +255,9 @@ def _totals(answer: AuditAnswer) -> dict[str, float | int]:
 
 def encode_answer(answer: AuditAnswer) -> tuple[dict[str, float | int], ArrayRecord]:
     """Return the metrics and arrays under which an answer with numbers per example travels."""
-    assert answer.true_probability is not None
+    assert answer.margin is not None
     vectors = {
-        TRUE_PROBABILITY: answer.true_probability,
+        MARGIN: answer.margin,
         CORRECT: answer.correct.to(torch.uint8),
         FORGET: answer.forget.to(torch.uint8),
     }
@@ -291,18 +291,16 @@ def decode_answer(
     divergence = _divergence(numbers) if with_reference else None
     if NUM_FORGET in numbers:
         return replace(_from_sums(numbers, spec, size), divergence=divergence)
-    probability, correct, forget = (_vector(record, name, size) for name in _DTYPES)
-    if not bool(((probability >= 0) & (probability <= 1)).all()):
-        raise ValueError(
-            f"'{TRUE_PROBABILITY}' holds values that are not probabilities; is the model finite?"
-        )
+    margin, correct, forget = (_vector(record, name, size) for name in _DTYPES)
+    if not bool(margin.isfinite().all()):
+        raise ValueError(f"'{MARGIN}' holds values that are not finite; is the model?")
     for name, flags in ((CORRECT, correct), (FORGET, forget)):
         if bool((flags > 1).any()):
             raise ValueError(f"'{name}' holds {int(flags.max())}, expected only 0 and 1")
-    if bool((probability[correct == 0] > 0.5001).any()):
-        raise ValueError(f"'{CORRECT}' calls a label wrong whose '{TRUE_PROBABILITY}' is above one half")
+    if bool((margin[correct == 0] > 1e-3).any()):  # a label more likely than all others is predicted
+        raise ValueError(f"'{CORRECT}' calls a label wrong whose '{MARGIN}' is above 0")
     _check_count(FORGET, int(forget.sum()), spec, size)
-    return AuditAnswer(probability, correct.bool(), forget.bool(), divergence)
+    return AuditAnswer(margin, correct.bool(), forget.bool(), divergence)
 
 
 def _check_count(name: str, marked: int, spec: ForgetSpec, size: int) -> None:
@@ -312,7 +310,7 @@ def _check_count(name: str, marked: int, spec: ForgetSpec, size: int) -> None:
 
 
 def _from_sums(numbers: Mapping[str, Any], spec: ForgetSpec, size: int) -> AuditAnswer:
-    """Return the answer of a client that tells sums: examples in some order, with no probability."""
+    """Return the answer of a client that tells sums: examples in some order, without margins."""
     forgotten = _count(numbers, NUM_FORGET, size)
     _check_count(NUM_FORGET, forgotten, spec, size)
     right_forget = _count(numbers, CORRECT_FORGET, forgotten)

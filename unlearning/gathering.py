@@ -33,16 +33,16 @@ class Evidence:
     missing: Mapping[str, str]
 
     @cached_property
-    def probability(self) -> tuple[Tensor, Tensor]:
-        """Probability of the true label, on D_f and on D_r; without the clients that told sums only."""
-        told = [(a.true_probability, a.forget) for a in self.answers.values()]
-        known = [(probability, forget) for probability, forget in told if probability is not None]
-        return self._pooled([p for p, _ in known], [forget for _, forget in known])
+    def margin(self) -> tuple[Tensor, Tensor]:
+        """Margin of the true label, on D_f and on D_r; without the clients that told sums only."""
+        told = [(a.margin, a.forget) for a in self.answers.values()]
+        known = [(margin, forget) for margin, forget in told if margin is not None]
+        return self._pooled([m for m, _ in known], [forget for _, forget in known])
 
     @property
     def sums_only(self) -> tuple[str, ...]:
         """Clients that told sums in place of numbers per example."""
-        return tuple(i for i, answer in self.answers.items() if answer.true_probability is None)
+        return tuple(i for i, answer in self.answers.items() if answer.margin is None)
 
     @cached_property
     def correct(self) -> tuple[Tensor, Tensor]:

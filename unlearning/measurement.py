@@ -81,7 +81,7 @@ class Measurement:
 
     @property
     def mia_efficacy(self) -> float | None:
-        """Percentage of D_f that the membership attacker calls non-members."""
+        """Percentage of D_f that the membership attacker calls non-members; mean over its draws."""
         return self.membership.efficacy if self.membership else None
 
     @property
@@ -103,10 +103,13 @@ class Measurement:
             "retain_accuracy": self.retain_accuracy,
             "unlearning_accuracy": self.unlearning_accuracy,
             "mia_efficacy": self.mia_efficacy,
+            "mia_efficacy_std": attack.efficacy_std if attack else None,
             "mia_attacker_accuracy": attack.attacker_accuracy if attack else None,
+            "mia_attacker_accuracy_std": attack.attacker_accuracy_std if attack else None,
             "mia_guessing_bound": attack.guessing_bound if attack else None,
             "mia_meaningful": attack.meaningful if attack else None,
             "mia_examples_per_side": attack.num_per_side if attack else None,
+            "mia_draws": attack.num_draws if attack else None,
             "attack_success_rate": self.attack_success_rate,
             "worst_client_accuracy": self.worst_client_accuracy,
             "mean_client_accuracy": self.mean_client_accuracy,
@@ -192,8 +195,8 @@ def measure_own_models(
     evidence = gather(asked, questions, f"audit of {name}")
     missing = {i: reason for i, reason in evidence.missing.items() if i not in request.clients}
     evidence = Evidence(evidence.answers, missing)
-    tested = questions.tested()
-    on_test = _OnServer(tested.y, tested.probability, tested.correct)
+    on_own = questions.tested()
+    on_test = _OnServer(on_own.y, on_own.margin, on_own.correct)
     return _measurement(run, request, settings, evidence, on_test, began)
 
 
@@ -207,12 +210,13 @@ def _measurement(
 ) -> Measurement:
     forget_correct, retain_correct = evidence.correct
     classes = Drop.joined(each.drop for each in (request, *run.forgotten)).classes
-    test_correct = on_server.correct[~selection_mask(on_server.y, classes, ())]
+    tested = ~selection_mask(on_server.y, classes, ())
+    test_correct = on_server.correct[tested]
     return Measurement(
         test_accuracy=_if_any(metrics.accuracy, test_correct),
         retain_accuracy=_if_any(metrics.accuracy, retain_correct),
         unlearning_accuracy=_if_any(metrics.unlearning_accuracy, forget_correct),
-        membership=_attack(evidence, on_server.probability, settings, run.seed),
+        membership=_attack(evidence, on_server.margin[tested], settings, run.seed),
         attack_success_rate=on_server.attack_success_rate,
         client_accuracy=evidence.client_accuracy,
         output_distance=OutputDistance(*evidence.divergence, on_server.divergence),
@@ -231,7 +235,7 @@ class _OnServer:
     """What the server sees of a model on D_t; vectors of shape [|D_t|], empty without test data."""
 
     y: Tensor
-    probability: Tensor
+    margin: Tensor
     correct: Tensor
     divergence: float | None = None
     attack_success_rate: float | None = None
@@ -249,7 +253,7 @@ def _test(run: TrainedRun, flat: Tensor, reference: Tensor | None) -> _OnServer:
         divergence = float(metrics.kl_divergence(predict_logits(run.model(reference), x), logits).mean())
     rate, num_triggered = _attack_success(model, run.test, run.trigger)
     return _OnServer(
-        y, metrics.true_probability(logits, y), metrics.is_correct(logits, y), divergence, rate, num_triggered
+        y, metrics.margin(logits, y), metrics.is_correct(logits, y), divergence, rate, num_triggered
     )
 
 
@@ -267,11 +271,13 @@ def _attack_success(model: nn.Module, test: Examples, trigger: Trigger | None) -
 def _attack(
     evidence: Evidence, unseen: Tensor, settings: AuditSettings, seed: int
 ) -> MembershipResult | None:
-    forgotten, retained = evidence.probability
+    forgotten, retained = evidence.margin
     if min(len(retained), len(unseen)) < 2:
         return None
     generator = numpy_generator(seed, "audit", "membership")
-    return membership_attack(retained, unseen, forgotten, generator, settings.mia_c, settings.mia_examples)
+    return membership_attack(
+        retained, unseen, forgotten, generator, settings.mia_draws, settings.mia_examples
+    )
 
 
 def _if_any(figure: Callable[[Tensor], float], correct: Tensor) -> float | None:

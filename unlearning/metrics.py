@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+_LARGEST = float(torch.finfo(torch.float32).max)
+
 
 def accuracy(correct: Tensor) -> float:
     """Return the percentage of examples that were classified correctly.
@@ -37,8 +39,11 @@ def unlearning_accuracy(correct: Tensor) -> float:
     return 100.0 - accuracy(correct)
 
 
-def true_probability(logits: Tensor, y: Tensor) -> Tensor:
-    """Return each example's softmax probability of its own label, shape [n], float32.
+def margin(logits: Tensor, y: Tensor) -> Tensor:
+    """Return each example's margin φ = log p − log(1 − p), with p of its label; shape [n], float32.
+
+    It is the logit of the label minus the log-sum-exp of the others, computed in float64: from a float32 p,
+    which is 1 above 1 − 6e-8, all examples that the model is sure of would have the same.
 
     Parameters
     ----------
@@ -47,8 +52,10 @@ def true_probability(logits: Tensor, y: Tensor) -> Tensor:
     y
         Labels, shape [n].
     """
-    chosen = logits.double().log_softmax(dim=1).gather(1, y.unsqueeze(1))  # [n, 1]
-    return chosen.squeeze(1).exp().float()
+    label = y.unsqueeze(1)  # [n, 1]
+    others = logits.double().scatter(1, label, -torch.inf).logsumexp(dim=1)  # [n]
+    found = logits.double().gather(1, label).squeeze(1) - others
+    return found.clamp(-_LARGEST, _LARGEST).float()
 
 
 def is_correct(logits: Tensor, y: Tensor) -> Tensor:
@@ -147,7 +154,7 @@ def disparity(gaps: Iterable[float | None]) -> float | None:
     Parameters
     ----------
     gaps
-        Of UA, MIA-efficacy, RA and TA.
+        Of UA, RA and TA, and of MIA-efficacy where its attacker is better than guessing.
 
     Returns
     -------

@@ -28,8 +28,8 @@ FOREIGN = "foreign-clients"
 """Client-ids joined by commas, server to client, audits only: whose data follow the client's own."""
 REFERENCE_COURSE = "reference-course"
 """str, server to client, audits only: the course whose model is the reference; missing: there is none."""
-TEST_PROBABILITY = "test-true-probability"
-"""Array, client to server. Softmax probability of each test example's label, shape [t], float32."""
+TEST_MARGIN = "test-margin"
+"""Array, client to server. Margin of each test example's label, shape [t], float32."""
 TEST_CORRECT = "test-correct"
 """Array, client to server. 1 where the prediction is the label, shape [t], uint8."""
 
@@ -42,14 +42,14 @@ class OnTest:
     ----------
     y
         Labels, shape [clients · t].
-    probability
+    margin
         Of the true label, the same shape.
     correct
         Whether the prediction is the label, the same shape, bool.
     """
 
     y: Tensor
-    probability: Tensor
+    margin: Tensor
     correct: Tensor
 
 
@@ -79,7 +79,7 @@ def answer_about_own_model(
     numbers, arrays = encode_answer(answer_audit(model, examples, spec, reference))
     if test is not None:
         logits = predict_logits(model, test.x)
-        arrays[TEST_PROBABILITY] = Array(metrics.true_probability(logits, test.y).numpy())
+        arrays[TEST_MARGIN] = Array(metrics.margin(logits, test.y).numpy())
         arrays[TEST_CORRECT] = Array(metrics.is_correct(logits, test.y).to(torch.uint8).numpy())
     return numbers, arrays
 
@@ -147,18 +147,18 @@ class OwnModelQuestions:
         ids = sorted(self._tested, key=wire.client_sort_key)
         if self._test is None or not ids:
             return OnTest(torch.zeros(0, dtype=torch.int64), torch.zeros(0), torch.zeros(0).bool())
-        probability, correct = zip(*(self._tested[i] for i in ids), strict=True)
-        return OnTest(self._test.y.repeat(len(ids)), torch.cat(probability), torch.cat(correct))
+        margin, correct = zip(*(self._tested[i] for i in ids), strict=True)
+        return OnTest(self._test.y.repeat(len(ids)), torch.cat(margin), torch.cat(correct))
 
 
 def _test_part(content: RecordDict, size: int) -> tuple[Tensor, Tensor]:
     arrays: Mapping[str, Array] = content.array_records.get(wire.ARRAYS, ArrayRecord())
-    if TEST_PROBABILITY not in arrays or TEST_CORRECT not in arrays:
+    if TEST_MARGIN not in arrays or TEST_CORRECT not in arrays:
         raise ValueError("the client has no test data to answer about")
-    probability = torch.from_numpy(np.array(arrays[TEST_PROBABILITY].numpy()))
+    margin = torch.from_numpy(np.array(arrays[TEST_MARGIN].numpy()))
     correct = torch.from_numpy(np.array(arrays[TEST_CORRECT].numpy()))
-    if probability.shape != (size,) or correct.shape != (size,):
-        raise ValueError(f"answers to {len(probability)} test examples, expected {size}")
-    if not bool(((probability >= 0) & (probability <= 1)).all()):
-        raise ValueError(f"'{TEST_PROBABILITY}' holds values that are not probabilities")
-    return probability, correct.bool()
+    if margin.shape != (size,) or correct.shape != (size,):
+        raise ValueError(f"answers to {len(margin)} test examples, expected {size}")
+    if not bool(margin.isfinite().all()):
+        raise ValueError(f"'{TEST_MARGIN}' holds values that are not finite")
+    return margin, correct.bool()

@@ -27,6 +27,9 @@ OWN_DEFAULT: Mapping[str, float] = {
 }
 """The values of the section ``forget`` that leave a setting at the method's own default."""
 
+AUTO = "auto"
+"""In place of a method's name: the best that can serve (`unlearning.default_method`)."""
+
 _OF_TRAINING = ("momentum", "weight_decay")
 
 
@@ -36,7 +39,7 @@ class ForgetSettings(Settings):
     Attributes
     ----------
     method
-        A name of ``unlearning.methods``.
+        A name of ``unlearning.methods``; neutral ``auto``: the best that can serve the request on the run.
     epochs
         Passes over the data that the method trains on, at least 0; neutral 0, which trains nothing; -1: the
         method's own. For `distill` the public data, for `ascent` the forgotten, else the retained data, one
@@ -117,7 +120,7 @@ class ForgetSettings(Settings):
         Iterative magnitude pruning: share of the remaining weights pruned in a round, in (0, 1).
     """
 
-    method: str = Field(default="fast-distill", min_length=1)
+    method: str = Field(default=AUTO, min_length=1)
     epochs: int = Field(default=-1, ge=-1)
     learning_rate: float = Field(default=0.0, ge=0)
     batch_size: int = Field(default=0, ge=0)
@@ -242,14 +245,15 @@ class AuditSettings(Settings):
 
     Attributes
     ----------
-    mia_c
-        Penalty C of the membership attacker's support vector machine, above 0.
+    mia_draws
+        How often the membership attacker draws its members and non-members, at least 10; the figures are
+        means over the draws, with their spread.
     mia_examples
-        Most members, and most non-members, that the attacker is trained and checked on, at least 2: its time
-        grows with the square of it (2,500 take about a second per model).
+        Most members, and most non-members, that the attacker is trained and checked on, at least 2.
     seeds
-        Retrainings with other seeds, at least 0, whose distance to each other gives the scale of the
-        parameter distance; neutral 0: the distance is reported without a scale.
+        Retrainings with other seeds, at least 0, whose distance to the one with the run's seed is the floor:
+        no method can be expected to come closer. Neutral 0, which leaves the verdict without a floor; -1: one
+        where all clients share a model, none where each has its own.
     answers
         What clients tell of the audited models: ``examples`` (three numbers per example), ``aggregate`` (sums
         over the forgotten and the retained examples, of which no membership attack can be made) or ``refuse``
@@ -257,7 +261,7 @@ class AuditSettings(Settings):
         clients of the run are promised privacy, masks or encryption.
     """
 
-    mia_c: float = Field(default=3.0, gt=0)
-    mia_examples: int = Field(default=2500, ge=2)
-    seeds: int = Field(default=0, ge=0)
+    mia_draws: int = Field(default=10, ge=10)
+    mia_examples: int = Field(default=10_000, ge=2)
+    seeds: int = Field(default=-1, ge=-1)
     answers: AuditAnswers = "auto"

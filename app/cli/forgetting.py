@@ -24,7 +24,8 @@ def forget(  # noqa: PLR0913, PLR0917  # a parameter per option
     label: options.Classes = None,
     samples: options.Samples = None,
     method: Annotated[
-        str, typer.Option("--method", metavar="NAME", help="See lethe methods; default: the run's own.")
+        str,
+        typer.Option("--method", metavar="NAME", help="See lethe methods; default: the best for this run."),
     ] = "",
     prune: options.Prune = "",
     sparsity: options.Sparsity = None,
@@ -52,15 +53,17 @@ def forget(  # noqa: PLR0913, PLR0917  # a parameter per option
     from strategies.run_folder import RunFolder
     from unlearning.pruning import sparse_path
 
-    method = config.forget.method
     if audit:
         check_answers(config)
     with interruptible(_AGAIN), output.observed() as observer:
-        sparse = RunFolder(sparse_path(folder, config.forget))
-        served = workflows.check_purge(sparse, request, method, after) if purge else None
-        name = served or workflows.forget(folder, request, config.forget, observer, after=after)
-        if audit and not served:
-            workflows.audit(sparse, request, [method], config.audit, observer, after=after)
+        settings = workflows.settled(folder, request, config.forget, after)
+        sparse = RunFolder(sparse_path(folder, settings))
+        served = workflows.check_purge(sparse, request, settings, after) if purge else None
+        if served:
+            observer.note(f"{served} was there, made with these settings; it is kept as it is")
+        name = served or workflows.forget(folder, request, settings, observer, after=after)
+        if audit:
+            workflows.audit(sparse, request, [settings.method], config.audit, observer, after=after)
         purged = workflows.purge(sparse, name, observer) if purge else []
     _finish_forgetting(sparse, name, purged, json)
 
@@ -145,6 +148,8 @@ def _finish_forgetting(
     _print_result(folder.name, result)
     if found is not None:
         output.print_audit(found)
+    elif result["method"] != "retrain":
+        output.print_line("not audited: how close it came to retraining is not known; --audit measures it")
     for log in purged:
         output.print_line(wording.purged(log))
     output.print_line(f"model: {path / 'model.safetensors'}")

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.cli.progress import TerminalObserver
-from app.wording import COLUMNS, MISSING, cell, number, printable, scale, seconds, spread
+from app.wording import COLUMNS, MISSING, cell, headline, number, printable, scale, seconds, spread, verdict
 from strategies.files import to_json
 
 _LABELS = {"retrain": "retrained"}
@@ -52,7 +52,7 @@ def print_comparison(models: Mapping[str, Mapping[str, Any]], notes: Iterable[st
     """Print the figures of models, by name, in the columns TA, RA, UA, MIA, ASR and seconds."""
     names = [column.short for column in COLUMNS]
     rows = [
-        [_LABELS.get(name, name), *(cell(column, figures.get(column.key)) for column in COLUMNS)]
+        [_LABELS.get(name, name), *(cell(column, figures) for column in COLUMNS)]
         for name, figures in models.items()
     ]
     print_table(["model", *names], rows, right=names)
@@ -63,7 +63,9 @@ def print_comparison(models: Mapping[str, Mapping[str, Any]], notes: Iterable[st
 def print_audit(audit: Mapping[str, Any]) -> None:
     """Print what the audit of one method, as in ``audit.json``, found."""
     print_comparison({key: audit[key] for key in ("before", "after", "retrain")}, audit["notes"])
-    print_line(f"disparity: {number(audit['disparity'])} points (mean distance to the retrained model)")
+    print_line(f"disparity: {number(headline(audit))} points (mean distance to the retrained model)")
+    if words := verdict(audit):
+        print_line(f"verdict: {words}")
     if found := scale(audit):
         print_line(found)
 

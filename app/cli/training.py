@@ -73,9 +73,9 @@ def demo(
         result = workflows.demo(observer, placed)
     if json:
         paths = {"run": result.folder.name, "path": str(result.folder.path), "report": str(result.report)}
-        output.print_json({**result.table, **paths})
+        output.print_json({**result.audit, **paths})
     else:
-        output.print_comparison(result.table)
+        output.print_audit(result.audit)
         output.print_line("one run with one seed: differences of a point or so may be chance")
         output.print_line(f"report: {result.report}")
 

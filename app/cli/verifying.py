@@ -100,6 +100,8 @@ def _print_statement(statement: Mapping[str, Any]) -> None:
     )
     for log in (statement["purged"] or {}).get("logs", ()):
         output.print_line(f"{wording.purged(log)}.")
+    if verdict := wording.verdict(statement["audit"] or {}):
+        output.print_line(f"Verdict of the audit: {verdict}.")
     output.print_line("What this does not show:")
     for limit in statement["limits"]:
         output.print_line(f"- {limit}")

@@ -22,10 +22,13 @@ MOST_IMAGES = 12
 _MODELS = ("before", "after", RETRAIN)
 _LABELS = {RETRAIN: "retrained"}
 _EXTRAS = {
+    "mia_efficacy_std": "spread of MIA over the membership attacker's draws, points",
     "mia_attacker_accuracy": "membership attacker's own accuracy, % (50: it only guesses)",
+    "mia_attacker_accuracy_std": "its spread over the draws, points",
     "mia_guessing_bound": "accuracy that guessing would reach by luck, %",
     "mia_meaningful": "membership attack meaningful",
     "mia_examples_per_side": "examples per side of the membership attack",
+    "mia_draws": "draws of the membership attack",
     "worst_client_accuracy": "accuracy of the remaining client served worst, %",
     "mean_client_accuracy": "mean accuracy over the remaining clients, %",
     "output_distance_forget": "output distance to retrained on forgotten data, nats",
@@ -42,6 +45,7 @@ _EXTRAS = {
 _NOT_EXTRA = {
     *(column.key for column in COLUMNS),
     "disparity",
+    "disparity_without_mia",
     "seconds_ratio",
 }
 """Figures that stand elsewhere on the page."""
@@ -80,6 +84,7 @@ class ForgettingView:
     title: str
     guarantee: str
     headline: tuple[tuple[str, str], ...]
+    verdict: str
     rows: tuple[Row, ...]
     extras: tuple[Row, ...]
     picture: Picture | None
@@ -99,6 +104,7 @@ def view(forgetting: Forgetting, record: RunRecord, position: int) -> Forgetting
         ),
         guarantee=forgetting.guarantee and forgetting.guarantee.rstrip(".") + ".",
         headline=() if audit is None else tuple(_headline(audit)),
+        verdict="" if audit is None else capital(wording.verdict(audit)),
         rows=() if audit is None else _rows(audit, forgetting.method),
         extras=() if audit is None else tuple(_extras(audit)),
         picture=None if audit is None else comparison(audit, f"comparison-{position}"),
@@ -122,9 +128,11 @@ def sentence(forgetting: Forgetting) -> str:
         return f"{head}, which trains anew without the data: the reference for all other methods."
     if forgetting.audit is None:
         return f"{head}; not audited, so nothing is known of how complete that is."
-    disparity = forgetting.audit.get("disparity")
+    disparity = wording.headline(forgetting.audit)
     if disparity is None:
         return f"{head}; the audit could not measure its distance to a model retrained without the data."
+    if words := wording.verdict(forgetting.audit):
+        return f"{head}. {capital(words)}."
     distance = f"on average it is {disparity:.1f} points from a model retrained without the data"
     return f"{head}; {distance}{_attack_left(forgetting.audit)}."
 
@@ -141,8 +149,8 @@ def _attack_left(audit: Mapping[str, Any]) -> str:
 
 
 def _headline(audit: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if (disparity := audit.get("disparity")) is not None:
-        yield f"{disparity:.1f} points", "disparity: mean distance to retrained"
+    if (disparity := wording.headline(audit)) is not None:
+        yield f"{disparity:.1f} points", f"disparity: mean distance to retrained{_beside(audit)}"
     rates = [(audit.get(model) or {}).get("attack_success_rate") for model in _MODELS]
     if None not in rates:
         before, after, retrain = rates
@@ -152,12 +160,20 @@ def _headline(audit: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"{wording.seconds(after)} s", f"to forget; retraining took {wording.seconds(retrain)} s"
 
 
+def _beside(audit: Mapping[str, Any]) -> str:
+    """Return what the disparity is to be read against: doing nothing, and a second retraining."""
+    told = audit.get("verdict") or {}
+    known = [("doing nothing", told.get("before")), ("a second retraining", told.get("floor"))]
+    words = [f"{name}: {value:.1f}" for name, value in known if value is not None]
+    return f" ({', '.join(words)})" if words else ""
+
+
 def _rows(audit: Mapping[str, Any], method: str) -> tuple[Row, ...]:
     models = [model for model in _MODELS if not (method == RETRAIN and model == "after")]
     rows = [
         Row(
             _LABELS.get(model, model),
-            tuple(wording.cell(c, (audit.get(model) or {}).get(c.key)) for c in COLUMNS),
+            tuple(wording.cell(c, audit.get(model) or {}) for c in COLUMNS),
             model,
         )
         for model in models

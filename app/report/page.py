@@ -125,7 +125,7 @@ def _in_detail(record: RunRecord) -> list[Forgetting]:
 
 def _overview(forgetting: Forgetting) -> OverviewRow:
     audit, method = forgetting.audit, forgetting.method
-    disparity = "not audited" if audit is None else number(audit.get("disparity"))
+    disparity = "not audited" if audit is None else number(wording.headline(audit))
     return OverviewRow(
         wording.subject(forgetting.request) + (f", after {forgetting.after}" if forgetting.after else ""),
         method,

@@ -168,6 +168,7 @@ PAGE = """
 {% endfor %}
 </tbody>
 </table></div>
+{% if item.verdict %}<p class="verdict"><b>Verdict:</b> {{ item.verdict }}.</p>{% endif %}
 {{ picture(item.picture) }}
 {% else %}
 <p class="notice" role="note">This forgetting was not audited: nothing is known of how complete it is.</p>

@@ -7,7 +7,7 @@ and tells an observer how far it is.
 from app.workflows.analytics import analyse
 from app.workflows.comparing import Contest, compare
 from app.workflows.demo import DemoResult, demo
-from app.workflows.forgetting import audit, forget
+from app.workflows.forgetting import audit, forget, settled
 from app.workflows.listing import list_runs
 from app.workflows.observer import Observer, Quiet
 from app.workflows.purging import check_purge, purge
@@ -29,5 +29,6 @@ __all__ = [
     "purge",
     "resume",
     "serve",
+    "settled",
     "train",
 ]

@@ -17,6 +17,7 @@ from app.config import RunConfig
 from app.workflows import other_seeds
 from app.workflows.forgetting import OpenedRun, told
 from app.workflows.observer import Observer, Quiet
+from app.workflows.pruning import Preparation
 from app.workflows.training import resume, train
 from strategies import files
 from strategies.cohort import Cohort
@@ -162,6 +163,9 @@ class _Work:
         self.seeds.append(seed)
         with dense.session.local_grid() as grid:
             opened = dense.pruned(contest.settings, grid).auditing(contest.audit)
+            if contest.settings.prune != "none":
+                took = Preparation.of(opened.folder).seconds
+                self._note(seed, [f"pruning and training on the mask took {took:.1f} s, not counted here"])
             with opened.session.cohort(grid) as cohort:
                 models, costs = self._forgotten(opened, cohort)
                 models |= self._other_seeds(opened, cohort, costs)

@@ -5,43 +5,51 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.serverapp import Grid
 from torch import Tensor
 
 from app import session as sessions
-from app.answers import AUDIT, CERTIFICATE, RESULT, answer_name, course_of, read_answer, read_result
+from app.answers import (
+    AUDIT,
+    CERTIFICATE,
+    RESULT,
+    answer_name,
+    course_of,
+    is_served,
+    read_answer,
+    read_result,
+)
 from app.audit_answers import check_answers
 from app.certificates import certify
 from app.course_states import keep_states, restore_states
 from app.keys import signing_key
-from app.report.triggered import TriggeredImage, write_triggered
+from app.report.triggered import write_triggered
 from app.session import Session
 from app.workflows import other_seeds
+from app.workflows.measured import method_audit, triggered_images
 from app.workflows.observer import Observer, Quiet
-from app.workflows.pruning import prune
+from app.workflows.pruning import Preparation, prune
 from strategies import files
-from strategies.backdoor import triggered_test
 from strategies.cohort import Cohort
 from strategies.errors import BadInput, RunCorrupt
-from strategies.evaluation import predict_logits
 from strategies.mask import flat_mask_of, masks_in
 from strategies.run_folder import MODEL, RunFolder
 from strategies.tensor_file import read_sealed, write_sealed
 from unlearning import forgetting
 from unlearning.audit import AuditedModel, AuditReport, audit as audit_models
+from unlearning.default_method import PREFERRED, with_method
 from unlearning.methods import METHODS
 from unlearning.methods.base import Progress
-from unlearning.pruning import sparse_path
+from unlearning.pruning import PRUNING, sparse_path
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
-from unlearning.settings import AuditSettings, ForgetSettings
+from unlearning.settings import AUTO, AuditSettings, ForgetSettings
 from unlearning.standing import standing_of
 
 MASK = "mask.safetensors"
 """Name of the file in a forgetting's folder with its own mask, where it chose one."""
-IMAGES_SHOWN = 10
-"""Triggered test images that an audit keeps for the report."""
 
 
 @dataclass
@@ -56,6 +64,8 @@ class OpenedRun:
         Told of everything that is done.
     after
         Name of the forgetting whose model it starts from; empty: the run's own model.
+    preparation
+        What it took to prune the run for this request; None where nothing was pruned for it.
     """
 
     folder: RunFolder
@@ -63,6 +73,7 @@ class OpenedRun:
     run: TrainedRun
     observer: Observer
     after: str = ""
+    preparation: Preparation | None = None
 
     @staticmethod
     def of(folder: RunFolder, observer: Observer | None) -> "OpenedRun":
@@ -72,8 +83,12 @@ class OpenedRun:
 
     def pruned(self, settings: ForgetSettings, grid: Grid | None) -> "OpenedRun":
         """Return the run that a method works on: itself, or pruned as the settings say."""
+        was_there = (sparse_path(self.folder, settings) / MODEL).exists()
         folder = prune(self.folder, self.session, self.run, settings, self.observer, grid)
-        return self if folder is self.folder else OpenedRun.of(folder, self.observer)
+        if folder is self.folder:
+            return self
+        made = OpenedRun.of(folder, self.observer)
+        return made if was_there else replace(made, preparation=Preparation.of(folder))
 
     def auditing(self, settings: AuditSettings) -> "OpenedRun":
         """Return the run as its clients are to be asked about it.
@@ -141,19 +156,35 @@ class OpenedRun:
         standing = None if cohort is None else standing_of(self.run, request, cohort)
         result = forgetting.forget(self.run, request, method, settings, cohort, progress, standing)
         path = self.folder.forget_folder(name)
-        for stale in (CERTIFICATE, AUDIT):
-            (path / stale).unlink(missing_ok=True)
+        (path / CERTIFICATE).unlink(missing_ok=True)
+        if not self._is_again(path, result.flat):
+            (path / AUDIT).unlink(missing_ok=True)
         write_sealed(path / MODEL, self.run.layout.unflatten(result.flat))
         if result.mask is not None:
             write_sealed(path / MASK, masks_in(result.mask, self.run.layout))
         if keeps_states and cohort is not None:
             keep_states(path, cohort.grid, name)
         before = {"after": self.after, "forgotten": [each.to_json() for each in self.run.forgotten]}
-        files.write_json(path / RESULT, {**result.to_json(), **before})
+        document = self._with_preparation(result.to_json())
+        files.write_json(path / RESULT, {**document, **before})
         certify(self.folder, name, key)
-        for note in (*(f"WARNING: {warning}" for warning in result.warnings), *result.notes):
+        for note in (*(f"WARNING: {warning}" for warning in result.warnings), *document["notes"]):
             self.observer.note(note)
         return name
+
+    def _with_preparation(self, result: dict[str, Any]) -> dict[str, Any]:
+        """Return a result with the pruning counted, where it was made for this request; else with a note."""
+        if self.preparation is not None:
+            return self.preparation.added_to(result)
+        if not (self.folder.path / PRUNING).exists():
+            return result
+        return {**result, "notes": [*result["notes"], Preparation.of(self.folder).not_counted]}
+
+    def _is_again(self, path: Path, flat: Tensor) -> bool:
+        """Whether a request was served before with the very same model, of which an audit still holds."""
+        if not (path / MODEL).exists():
+            return False
+        return torch.equal(self.run.layout.flatten(read_sealed(path / MODEL).tensors), flat)
 
     def audit(
         self, request: ForgetRequest, methods: Sequence[str], settings: AuditSettings, cohort: Cohort
@@ -192,7 +223,7 @@ class OpenedRun:
 
     def other_seeds(self, request: ForgetRequest, count: int, cohort: Cohort) -> dict[str, AuditedModel]:
         """Return retrainings for a request with other seeds, by their name in an audit."""
-        if count and self.run.client_models:
+        if count > 0 and self.run.client_models:
             raise BadInput(
                 f"audit.seeds: given {count}, but other seeds need one model that all clients share"
             )
@@ -286,6 +317,7 @@ def forget(
     """
     opened = OpenedRun.of(folder, observer)
     opened.key()  # A key that cannot be used is said before any work
+    settings = settled(folder, request, settings, after)
     if settings.prune != "none":
         to_be = replace(opened.run, mask_origin=settings.prune, pruned_by=settings)
         forgetting.check_request(to_be, request, settings.method, settings)
@@ -296,6 +328,36 @@ def forget(
         return opened.forget(request, settings.method, settings, None)
     with opened.session.cohort(grid) as cohort:
         return opened.forget(request, settings.method, settings, cohort)
+
+
+def settled(
+    folder: RunFolder, request: ForgetRequest, settings: ForgetSettings, after: str = ""
+) -> ForgetSettings:
+    """Return the section ``forget`` with the method named by which a request is, or will be, served on a run.
+
+    A request that was served keeps its method, even where a purge has taken from the run what that needs.
+
+    Parameters
+    ----------
+    folder
+        The run; with ``prune`` that which is, or will be, pruned.
+    request, settings, after
+        As for `forget`.
+
+    Raises
+    ------
+    BadInput
+        If the request cannot be served.
+    """
+    if settings.method != AUTO:
+        return settings
+    sparse = RunFolder(sparse_path(folder, settings))
+    for method in PREFERRED:
+        named = settings.model_copy(update={"method": method})
+        if is_served(sparse, answer_name(request, method, after), named.model_dump(by_alias=True)):
+            return named
+    opened = OpenedRun.of(sparse if after else folder, None).following(after)
+    return with_method(opened.run, request, settings)
 
 
 def audit(
@@ -325,46 +387,3 @@ def audit(
             opened.check_made(request, method)
     with opened.session.cohort(grid) as cohort:
         return opened.audit(request, methods, settings, cohort)
-
-
-def method_audit(report: AuditReport, method: str) -> dict[str, Any]:
-    """Return one method's part of an audit: before, after, retrained, gaps and what cannot be concluded."""
-    document = report.to_json()
-    models, comparison = document["models"], document["comparisons"][method]
-    columns = {"before": "before", "after": method, "retrain": "retrain"}
-    return {
-        "request": document["request"],
-        "method": method,
-        **{column: {**models[name], "seconds": report.seconds[name]} for column, name in columns.items()},
-        "gaps": comparison["gaps"],
-        "disparity": comparison["disparity"],
-        "comparison": comparison,
-        "scale": other_seeds.scale(report),
-        "notes": document["notes"],
-        "earlier": [_earlier(each, columns) for each in document["earlier"]],
-    }
-
-
-def _earlier(document: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
-    """Return the part of a method in how well an earlier request stayed served."""
-    models = {column: document["models"][name] for column, name in columns.items()}
-    return {"request": document["request"], **models, "gaps": document["gaps"][columns["after"]]}
-
-
-def triggered_images(run: TrainedRun, models: Mapping[str, Tensor]) -> list[TriggeredImage]:
-    """Return a few triggered test images with what each model calls them; none where there was no attack."""
-    if run.trigger is None or run.test is None or run.client_models:
-        return []
-    triggered = triggered_test(run.test, run.trigger)
-    triggered = triggered.subset(
-        range(0, len(triggered), max(1, len(triggered) // IMAGES_SHOWN))[:IMAGES_SHOWN]
-    )
-    called = {
-        name: predict_logits(run.model(flat), triggered.x).argmax(dim=1) for name, flat in models.items()
-    }
-    return [
-        TriggeredImage(
-            triggered.x[i].numpy(), int(triggered.y[i]), {name: int(c[i]) for name, c in called.items()}
-        )
-        for i in range(len(triggered))
-    ]

@@ -20,7 +20,18 @@ PREFIX = "retrain-seed-"
 
 
 def seeds_of(run: TrainedRun, count: int) -> list[int]:
-    """Return the seeds of the retrainings: those that follow the run's own."""
+    """Return the seeds of the retrainings: those that follow the run's own.
+
+    Parameters
+    ----------
+    run
+        The run.
+    count
+        How many; -1: one where that costs nothing but time. It cannot be had where clients have models of
+        their own, and where the run is private it would be another release, which ε does not count.
+    """
+    if count < 0:
+        count = 0 if run.client_models or run.personal_models or run.privacy is not None else 1
     return [run.seed + number for number in range(1, count + 1)]
 
 
@@ -81,6 +92,7 @@ def scale(report: AuditReport) -> dict[str, Mapping[str, float | None]]:
     return {
         name: {
             "disparity": comparison.disparity,
+            "disparity_without_mia": comparison.disparity_without_mia,
             "parameter_distance": comparison.parameter_distance,
             "last_layer_angle": comparison.last_layer_angle,
         }

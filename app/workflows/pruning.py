@@ -5,7 +5,10 @@ were made on it. An interrupted training on the mask goes on where it was.
 """
 
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flwr.serverapp import Grid
 from torch import Tensor
@@ -17,6 +20,7 @@ from app.workflows.training import resume, train_in
 from strategies import files
 from strategies.cohort import Traffic
 from strategies.errors import BadInput
+from strategies.files import read_json
 from strategies.mask import masks_in
 from strategies.run_folder import MODEL, RunFolder
 from unlearning.pruning import CHOOSING, PRUNED, PRUNING, Pruning, sparse_name, sparse_path
@@ -87,6 +91,56 @@ def _made(
         initial = run.layout.unflatten(run.initial * mask)
         train_in(made, Session(config, session.server_data), cohort, initial, observer)
     return made
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What it took to make a pruned run: the mask, and the training on it.
+
+    Parameters
+    ----------
+    seconds
+        Wall-clock.
+    traffic
+        Bytes and client visits.
+    """
+
+    seconds: float
+    traffic: Traffic
+
+    @staticmethod
+    def of(folder: RunFolder) -> "Preparation":
+        """Read it from the folder of a pruned run that is finished."""
+        mask, summary = read_json(folder.path / PRUNING), folder.read_summary()
+        training: Mapping[str, Any] = summary.get("traffic") or {}
+        spent = {
+            key: int(mask[key]) + int(training.get(key) or 0) for key in ("bytes-up", "bytes-down", "visits")
+        }
+        return Preparation(
+            float(mask["seconds"]) + float(summary["seconds"]),
+            Traffic(bytes_up=spent["bytes-up"], bytes_down=spent["bytes-down"], visits=spent["visits"]),
+        )
+
+    def added_to(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """Return ``result.json`` with this counted in its seconds and its traffic."""
+        sent, own = self.traffic, result["traffic"]
+        more = {"bytes-up": sent.bytes_up, "bytes-down": sent.bytes_down, "visits": sent.visits}
+        note = (
+            f"{self.seconds:.1f} of the {result['seconds'] + self.seconds:.1f} s went into pruning and into "
+            "training on the mask, on all data, those to be forgotten included"
+        )
+        return {
+            **result,
+            "seconds": result["seconds"] + self.seconds,
+            "traffic": {key: own[key] + more[key] for key in own},
+            "notes": [*result["notes"], note],
+            "details": {**result["details"], "preparation-seconds": self.seconds},
+        }
+
+    @property
+    def not_counted(self) -> str:
+        """A note for a result in which it is not counted."""
+        return f"the pruned run was there; to make it took {self.seconds:.1f} s, which are not counted here"
 
 
 def _config(config: RunConfig, home: Path, name: str) -> RunConfig:

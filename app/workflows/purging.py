@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from app.answers import CERTIFICATE, RESULT, answer_name, outermost, read_answer, runs_in
+from app.answers import CERTIFICATE, RESULT, answer_name, is_served, outermost, read_answer, runs_in
 from app.certificates import certify, purged_section
 from app.config import RunConfig
 from app.keys import signing_key
@@ -22,16 +22,19 @@ from strategies.run_folder import CONFIG, MODEL, REPORT, RunFolder
 from strategies.update_log import UpdateLog
 from unlearning import certificate
 from unlearning.request import ForgetRequest
+from unlearning.settings import ForgetSettings
 
 
-def check_purge(folder: RunFolder, request: ForgetRequest, method: str, after: str = "") -> str | None:
+def check_purge(
+    folder: RunFolder, request: ForgetRequest, settings: ForgetSettings, after: str = ""
+) -> str | None:
     """Check, before any work, that the clients of a request can be purged once it is served.
 
     Returns
     -------
     str or None
-        The name of the answer, where this very forgetting was served before and only its purge was
-        interrupted: then `purge` is all that is left to do.
+        The name of the answer, where this very forgetting was served before: then `purge` is all that is
+        left to do, and an audit of the answer stays.
 
     Raises
     ------
@@ -41,8 +44,9 @@ def check_purge(folder: RunFolder, request: ForgetRequest, method: str, after: s
     """
     if request.kind != "client":
         raise BadInput(f"cannot purge {request.name}: the log holds a client's updates as a whole")
-    if _is_interrupted(folder, request, method, after):
-        return answer_name(request, method, after)
+    name = answer_name(request, settings.method, after)
+    if _is_interrupted(folder, request, name):
+        return name
     runs = runs_in(outermost(folder))
     for run in runs:
         if not (run.path / MODEL).exists():
@@ -54,13 +58,13 @@ def check_purge(folder: RunFolder, request: ForgetRequest, method: str, after: s
         if all(client_id in log.purged() for log in logs):
             since = logs[0].purged()[client_id]
             raise BadInput(f"client {client_id} is purged already, {since}; nothing of it is left to erase")
-    return None
+    return name if is_served(folder, name, settings.model_dump(by_alias=True)) else None
 
 
-def _is_interrupted(folder: RunFolder, request: ForgetRequest, method: str, after: str) -> bool:
+def _is_interrupted(folder: RunFolder, request: ForgetRequest, name: str) -> bool:
     """Say whether a purge after this very forgetting was begun, and no answer to the request certifies it."""
     answers = folder.path / "forget"
-    if not (answers / answer_name(request, method, after) / RESULT).exists() or not folder.log_path.is_dir():
+    if not (answers / name / RESULT).exists() or not folder.log_path.is_dir():
         return False
     begun = set(request.clients) <= UpdateLog.open(folder.log_path).purged().keys()
     return begun and not any(_certifies(path, request) for path in answers.glob(f"*/{CERTIFICATE}"))

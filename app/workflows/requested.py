@@ -5,7 +5,7 @@ from pathlib import Path
 from flwr.serverapp import Grid
 
 from app.config import RunConfig, default_values
-from app.workflows.forgetting import audit, forget
+from app.workflows.forgetting import audit, forget, settled
 from app.workflows.observer import Observer, Quiet
 from strategies.errors import BadInput
 from strategies.run_folder import CONFIG, RunFolder
@@ -32,12 +32,13 @@ def serve(config: RunConfig, observer: Observer | None = None, grid: Grid | None
     folder = RunFolder.open(config.request.run, config.run.home)
     request = request_in(config)
     own = as_the_run_has_it(folder, config, observer or Quiet())
-    sparse = RunFolder(sparse_path(folder, own.forget))
     after = config.request.after
+    forgetting = settled(folder, request, own.forget, after)
+    sparse = RunFolder(sparse_path(folder, forgetting))
     if config.run.workflow == "forget":
-        forget(folder, request, own.forget, observer, grid, after)
+        forget(folder, request, forgetting, observer, grid, after)
     else:
-        audit(sparse, request, [own.forget.method], own.audit, observer, grid, after)
+        audit(sparse, request, [forgetting.method], own.audit, observer, grid, after)
     return sparse
 
 

@@ -301,7 +301,7 @@ def test_a_value_is_shown_on_one_line(value: object, text: str) -> None:
 
 def test_the_default_names_exist() -> None:
     check_names("fedavg", "distill", {"strategy.name": "", "forget.method": ""})
-    assert (RunConfig().strategy.name, RunConfig().forget.method) == ("fedavg", "fast-distill")
+    assert (RunConfig().strategy.name, RunConfig().forget.method) == ("fedavg", "auto")
 
 
 # properties

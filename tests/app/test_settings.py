@@ -99,7 +99,7 @@ def test_attackers_refuse(clients: str) -> None:
         (DataSettings, "alpha", 0.0),
         (DataSettings, "test-share", 1.0),
         (ForgetSettings, "teacher-filter", 1.0),
-        (AuditSettings, "mia-c", 0.0),
+        (AuditSettings, "mia-draws", 9),
     ],
 )
 def test_wrong_type_or_out_of_range(section: type[Settings], field: str, value: object) -> None:

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from app.answers import CERTIFICATE
+from app.answers import AUDIT, CERTIFICATE
 from app.certificates import certify
 from app.keys import public_key_path, read_public_key, signing_key
 from app.session import open_session
 from app.verification import Verification, verify
 from app.workflows import forget
 from strategies.errors import BadInput
+from strategies.files import read_json, write_json
 from strategies.run_folder import RunFolder
 from tests.app.conftest import CLIENT_2, SUBTRACT
 from unlearning import certificate
@@ -40,9 +41,44 @@ def test_an_untouched_run_is_verified(small: RunFolder) -> None:
         ("config", "ok"),
         ("model before", "ok"),
         ("model after", "ok"),
+        ("audit", "not made"),
         ("update log", "ok"),
     ]
     assert found(small).failed == ()
+
+
+def audited(folder: RunFolder) -> Path:
+    """Give the answer an audit, certified; return its file."""
+    path = folder.path / ANSWER / AUDIT
+    measured = {"test_accuracy": 97.1}
+    models = dict.fromkeys(("before", "after", "retrain"), measured)
+    write_json(path, {**models, "gaps": {}, "disparity": 1.25, "notes": []})
+    certify(folder, "client-2-subtract", signing_key(key_path(folder)))
+    return path
+
+
+def test_an_audit_is_part_of_what_is_verified(small: RunFolder) -> None:
+    audited(small)
+    assert status_of(found(small), "audit") == "ok"
+    assert found(small).failed == ()
+
+
+@pytest.mark.parametrize("change", ["a better figure", "gone", "not JSON"])
+def test_an_audit_that_was_changed_is_noticed(small: RunFolder, change: str) -> None:
+    path = audited(small)
+    if change == "gone":
+        path.unlink()
+    elif change == "not JSON":
+        path.write_text("{")
+    else:
+        write_json(path, {**read_json(path), "disparity": 0.25})
+    assert found(small).failed == ("audit",)
+
+
+def test_an_audit_that_was_not_certified_is_noticed(small: RunFolder) -> None:
+    path = small.path / ANSWER / AUDIT
+    write_json(path, {"disparity": 0.0})
+    assert found(small).failed == ("audit",)
 
 
 # everything that a certificate is about

@@ -1,5 +1,7 @@
 """unlearning/caveats.py: each warning where it belongs, and none where there is nothing to warn of."""
 
+from dataclasses import replace
+
 import pytest
 
 from unlearning.caveats import caveats, mask_caveats
@@ -7,7 +9,14 @@ from unlearning.measurement import Measurement, OutputDistance
 from unlearning.membership import MembershipResult
 
 SHARP = MembershipResult(
-    5.0, attacker_accuracy=80.0, guessing_bound=54.0, num_per_side=360, num_available=360
+    efficacy=5.0,
+    efficacy_std=1.0,
+    attacker_accuracy=80.0,
+    attacker_accuracy_std=2.0,
+    guessing_bound=54.0,
+    num_per_side=360,
+    num_available=360,
+    num_draws=10,
 )
 
 
@@ -57,14 +66,14 @@ def test_a_backdoor_that_is_gone_afterwards_is_no_caveat() -> None:
 
 @pytest.mark.parametrize(("accuracy", "warned"), [(54.0, True), (54.1, False)])
 def test_an_attacker_that_guesses(accuracy: float, warned: bool) -> None:
-    attack = MembershipResult(45.0, accuracy, guessing_bound=54.0, num_per_side=360, num_available=360)
+    attack = replace(SHARP, efficacy=45.0, attacker_accuracy=accuracy, guessing_bound=54.0)
     notes = said_of(measurement(membership=attack))
     assert len(notes) == warned
     assert all("54.0 %" in note and "no conclusion on MIA-efficacy" in note for note in notes)
 
 
 def test_a_capped_attacker() -> None:
-    attack = MembershipResult(5.0, 80.0, 52.0, num_per_side=2500, num_available=10000)
+    attack = replace(SHARP, num_per_side=2500, num_available=10000)
     (note,) = said_of(measurement(membership=attack))
     assert "used 2,500 of 10,000 members" in note
 

@@ -45,10 +45,11 @@ def answer_with(
 def test_an_answer_by_hand() -> None:
     """w = ln 3: x = 1 has probability 3/4 of class 1, x = −1 has 1/4.
 
-    So the labels 1, 0 and 1 of x = 1, −1 and −1 have 3/4 (right), 3/4 (right) and 1/4 (wrong).
+    So the labels 1, 0 and 1 of x = 1, −1 and −1 have 3/4 (right), 3/4 (right) and 1/4 (wrong): the
+    margins are ln(3/4 / 1/4) = ln 3, ln 3 and −ln 3.
     """
     answer = answer_with(SURE, images((1, 1), (-1, 0), (-1, 1)), ForgetSpec(indices=(2,)))
-    assert answer.true_probability.tolist() == pytest.approx([0.75, 0.75, 0.25])
+    assert answer.margin.tolist() == pytest.approx([SURE, SURE, -SURE])
     assert answer.correct.tolist() == [True, True, False]
     assert answer.forget.tolist() == [False, False, True]
     assert answer.divergence is None
@@ -88,7 +89,7 @@ def test_an_answer_is_silent_on_what_was_forgotten_before() -> None:
     """As `test_an_answer_by_hand`, the first example gone: no number of it reaches the server."""
     spec = ForgetSpec(indices=(2,), gone_indices=(0,))
     answer = answer_with(SURE, images((1, 1), (-1, 0), (-1, 1)), spec, reference=0.0)
-    assert answer.true_probability.tolist() == pytest.approx([0.75, 0.25])
+    assert answer.margin.tolist() == pytest.approx([SURE, -SURE])
     assert answer.forget.tolist() == [False, True]
     assert answer.divergence is not None
     assert answer.divergence.retain == pytest.approx(0.5 * math.log(4 / 3))
@@ -151,7 +152,7 @@ def test_batches_equal_one_example_at_a_time(seed: int, batch_size: int) -> None
     kl = {True: 0.0, False: 0.0}
     for i, (x, y) in enumerate(zip(examples.x, examples.y.tolist(), strict=True)):
         ours, theirs = (m(x).double().softmax(0).tolist() for m in (net, reference))
-        assert answer.true_probability[i].item() == pytest.approx(ours[y], rel=1e-4)
+        assert answer.margin[i].item() == pytest.approx(math.log(ours[y] / (1 - ours[y])), rel=1e-4, abs=1e-5)
         assert bool(answer.correct[i]) == (max(ours) == ours[y])
         kl[y in (1, 2)] += sum(r * math.log(r / u) for r, u in zip(theirs, ours, strict=True))
     assert answer.divergence is not None
@@ -169,7 +170,7 @@ def test_an_answer_travels_unchanged(seed: int, with_reference: bool) -> None:
     spec = ForgetSpec(classes=(1,))
     sent = answer_with(SURE, Examples(x, y), spec, -1.0 if with_reference else None)
     got = decode_answer(content_of(*encode_answer(sent)), spec, 9, with_reference)
-    assert torch.equal(got.true_probability, sent.true_probability)
+    assert torch.equal(got.margin, sent.margin)
     assert torch.equal(got.correct, sent.correct)
     assert torch.equal(got.forget, sent.forget)
     assert got.divergence == sent.divergence
@@ -178,7 +179,7 @@ def test_an_answer_travels_unchanged(seed: int, with_reference: bool) -> None:
 def test_only_three_numbers_per_example_leave_the_client() -> None:
     numbers, arrays = encode_answer(answer_with(SURE, images((1, 1), (2, 0)), EVERYTHING, reference=0.0))
     assert {name: (array.dtype, tuple(array.shape)) for name, array in arrays.items()} == {
-        "true-probability": ("float32", (2,)),
+        "margin": ("float32", (2,)),
         "correct": ("uint8", (2,)),
         "forget": ("uint8", (2,)),
     }
@@ -203,7 +204,7 @@ def test_sums_travel_unchanged_and_tell_no_probability(seed: int, with_reference
     spec = ForgetSpec(classes=(1,))
     sent = answer_with(SURE, Examples(x, y), spec, -1.0 if with_reference else None)
     got = decode_answer(content_of(encode_sums(sent), ArrayRecord()), spec, 9, with_reference)
-    assert got.true_probability is None
+    assert got.margin is None
     assert encode_sums(got) == encode_sums(sent)
 
 
@@ -240,7 +241,7 @@ def test_a_question_is_answered_with_the_weights_it_brings() -> None:
         }
     )
     numbers, arrays = answer_question(question, images((1, 1)), two_weight_model)
-    assert arrays["true-probability"].numpy().tolist() == pytest.approx([0.75])
+    assert arrays["margin"].numpy().tolist() == pytest.approx([SURE])
     assert numbers["divergence-forget"] == pytest.approx(0.5 * math.log(4 / 3))
     assert numbers["divergence-retain"] == 0.0
 
@@ -249,7 +250,7 @@ def test_a_model_is_judged_in_eval_mode_and_comes_back_in_its_own() -> None:
     net = nn.Sequential(nn.Dropout(0.9), model(SURE))
     net.train()
     answer = answer_audit(net, images(*[(1, 1)] * 50), EVERYTHING)
-    assert answer.true_probability.tolist() == pytest.approx([0.75] * 50)
+    assert answer.margin.tolist() == pytest.approx([SURE] * 50)
     assert net.training
     assert net[0].training
 
@@ -268,10 +269,10 @@ def test_an_index_that_the_client_does_not_have() -> None:
 @pytest.mark.parametrize(
     ("name", "damaged", "message"),
     [
-        ("true-probability", [0.75, math.nan], "not probabilities"),
-        ("true-probability", [0.75, 1.5], "not probabilities"),
-        ("true-probability", [0.75], r"float32 \(1,\), expected float32 \(2,\)"),
-        ("true-probability", None, "no array 'true-probability'"),
+        ("margin", [1.0, math.nan], "not finite"),
+        ("margin", [1.0, math.inf], "not finite"),
+        ("margin", [1.0], r"float32 \(1,\), expected float32 \(2,\)"),
+        ("margin", None, "no array 'margin'"),
         ("correct", [1, 2], "'correct' holds 2, expected only 0 and 1"),
         ("correct", [0, 1], "calls a label wrong"),
         ("correct", [1.0, 0.0], "'correct' is float32"),
@@ -299,7 +300,7 @@ def test_a_damaged_sum_is_noticed(damaged: float | None) -> None:
 
 
 def test_an_empty_answer_is_noticed() -> None:
-    with pytest.raises(ValueError, match="no array 'true-probability' in the answer; it has \\[\\]"):
+    with pytest.raises(ValueError, match="no array 'margin' in the answer; it has \\[\\]"):
         decode_answer(RecordDict({"config": ConfigRecord()}), EVERYTHING, 1, with_reference=False)
     with pytest.raises(ValueError, match="no array"):
         decode_answer(content_of({}, ArrayRecord()), EVERYTHING, 1, with_reference=False)

@@ -3,6 +3,7 @@
 import math
 from itertools import permutations
 
+import numpy as np
 import pytest
 import torch
 from flwr.app import Array, ArrayRecord
@@ -30,9 +31,9 @@ def test_pooling_by_hand() -> None:
     D_f is client 1 (wrong); D_r is client 0 (right, right) and client 10 (right, wrong, wrong).
     """
     evidence = evidence_of(CohortStandIn(DATA))
-    forgotten, retained = evidence.probability
-    assert forgotten.tolist() == pytest.approx([0.25])
-    assert retained.tolist() == pytest.approx([0.75, 0.75, 0.75, 0.25, 0.25])
+    forgotten, retained = evidence.margin
+    assert forgotten.tolist() == pytest.approx([-SURE])
+    assert retained.tolist() == pytest.approx([SURE, SURE, SURE, -SURE, -SURE])
     assert evidence.correct[1].tolist() == [True, True, True, False, False]
     assert evidence.client_accuracy == {"0": 100.0, "10": pytest.approx(100 / 3)}
     assert evidence.missing == {}
@@ -86,7 +87,7 @@ def test_what_was_forgotten_before_counts_neither_way() -> None:
 def test_the_order_of_answers_is_irrelevant(order: tuple[str, ...]) -> None:
     expected, got = (evidence_of(CohortStandIn({i: DATA[i] for i in ids})) for ids in (DATA, order))
     assert list(got.answers) == ["0", "1", "10"]
-    assert torch.equal(got.probability[1], expected.probability[1])
+    assert torch.equal(got.margin[1], expected.margin[1])
 
 
 def test_clients_that_are_asked_the_same_share_one_message() -> None:
@@ -120,7 +121,7 @@ def test_older_faults_of_a_client_are_not_its_reason() -> None:
 
 def test_nobody_answers() -> None:
     evidence = evidence_of(CohortStandIn(DATA, silent=dict.fromkeys(DATA, "gone")))
-    assert [len(part) for part in (*evidence.correct, *evidence.probability)] == [0, 0, 0, 0]
+    assert [len(part) for part in (*evidence.correct, *evidence.margin)] == [0, 0, 0, 0]
     assert evidence.client_accuracy == {}
     assert set(evidence.missing) == set(DATA)
 
@@ -131,13 +132,13 @@ def test_nobody_answers() -> None:
 def test_a_damaged_answer_counts_as_none_and_is_a_fault() -> None:
     def exaggerate(answer: Answer) -> Answer:
         numbers, arrays = answer
-        arrays["true-probability"] = Array(2 * arrays["true-probability"].numpy())
+        arrays["margin"] = Array(np.inf * arrays["margin"].numpy())
         return numbers, arrays
 
     stand_in = CohortStandIn(DATA, tampered={"0": exaggerate})
     evidence = evidence_of(stand_in)
     assert list(evidence.answers) == ["1", "10"]
-    assert "not probabilities" in evidence.missing["0"]
+    assert "not finite" in evidence.missing["0"]
     assert [fault.client_id for fault in stand_in.faults] == ["0"]
 
 

@@ -87,9 +87,9 @@ def test_attack_success_by_hand() -> None:
 
 
 def test_membership_by_hand() -> None:
-    """The attacker gets the probabilities of the true labels: 3/4 where the prediction is right, else 1/4."""
-    retained = torch.tensor([0.75, 0.75, 0.75, 0.25, 0.25])
-    unseen, forgotten = torch.tensor([0.75, 0.75, 0.75, 0.25]), torch.tensor([0.25])
+    """The attacker gets the margins of the true labels: ln 3 where the prediction is right, else −ln 3."""
+    retained = torch.tensor([SURE, SURE, SURE, -SURE, -SURE])
+    unseen, forgotten = torch.tensor([SURE, SURE, SURE, -SURE]), torch.tensor([-SURE])
     expected = membership_attack(retained, unseen, forgotten, numpy_generator(7, "audit", "membership"))
     result = measured(weights(SURE), run=trained_run(seed=7))
     assert result.membership == expected
@@ -103,11 +103,11 @@ def test_output_distance_by_hand() -> None:
     assert (distance.forget, distance.retain, distance.test) == (each, each, each)
 
 
-def test_a_class_request_takes_the_class_out_of_the_test_accuracy_alone() -> None:
-    """Without class 0 D_t is (1, 1), (1, 1), (−1, 1), 2 of 3 right; the attacker keeps all 4 as non-members.
+def test_a_class_request_takes_the_class_out_of_the_test_data() -> None:
+    """Without class 0 D_t is (1, 1), (1, 1), (−1, 1), 2 of 3 right, and the attacker's non-members are these.
 
     D_f are the three examples of class 0, of which only client 0's is right: UA = 2/3; D_r are the other
-    three, of which 2 are right.
+    three, of which 2 are right. With class 0 among the non-members the attacker would find the class.
     """
     result = measured(weights(SURE), ForgetRequest(classes=(0,)), trained_run(seed=1))
     assert (result.test_accuracy, result.num_test) == (pytest.approx(200 / 3), 3)
@@ -163,11 +163,12 @@ def test_only_the_seed_changes_the_attack() -> None:
 def test_the_settings_reach_the_attacker() -> None:
     run, stand_in = trained_run(random_images(0, "test", 200)), CohortStandIn(crowd())
     arguments = run, weights(2.0), FORGET_1, stand_in.cohort
-    default, penalty, capped = (
-        measure(*arguments, AuditSettings(mia_c=c, mia_examples=cap)).membership
-        for c, cap in ((3.0, 2500), (1e4, 2500), (3.0, 20))
+    often, capped = (
+        measure(*arguments, AuditSettings(mia_draws=draws, mia_examples=cap)).membership
+        for draws, cap in ((25, 2500), (10, 20))
     )
-    assert default != penalty
+    assert often is not None
+    assert often.num_draws == 25
     assert capped is not None
     assert (capped.num_per_side, capped.num_available) == (20, 200)
 

@@ -33,10 +33,12 @@ def test_accuracy_and_unlearning_accuracy_by_hand() -> None:
     assert metrics.unlearning_accuracy(correct) == 25.0
 
 
-def test_true_probability_by_hand() -> None:
-    """Logits (ln 3, 0): softmax (3/4, 1/4); the labels 0 and 1 pick one each."""
+def test_the_margin_by_hand() -> None:
+    """Logits (ln 3, 0, 0): softmax (3/5, 1/5, 1/5); φ = ln(3/5 / 2/5) and ln(1/5 / 4/5)."""
+    logits = torch.tensor([[math.log(3.0), 0.0, 0.0]] * 2)
+    expected = [math.log(1.5), -math.log(4.0)]
+    assert metrics.margin(logits, torch.tensor([0, 1])).tolist() == pytest.approx(expected)
     logits = torch.tensor([[math.log(3.0), 0.0], [math.log(3.0), 0.0]])
-    assert metrics.true_probability(logits, torch.tensor([0, 1])).tolist() == pytest.approx([0.75, 0.25])
     assert metrics.is_correct(logits, torch.tensor([0, 1])).tolist() == [True, False]
 
 
@@ -101,13 +103,28 @@ def test_kl_divergence_equals_a_loop_over_classes(seed: int) -> None:
     assert metrics.kl_divergence(reference, model).tolist() == pytest.approx(slow, rel=1e-9, abs=1e-12)
 
 
+def test_margins_tell_apart_what_a_rounded_probability_does_not() -> None:
+    """At logits (20, 0) and (30, 0), p rounds to 1 in float32 in both; φ is 20 and 30."""
+    logits = torch.tensor([[20.0, 0.0], [30.0, 0.0]])
+    assert logits.softmax(dim=1)[:, 0].tolist() == [1.0, 1.0]
+    assert metrics.margin(logits, torch.tensor([0, 0])).tolist() == pytest.approx([20.0, 30.0])
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+def test_a_margin_is_a_number_whatever_the_logits(classes: int) -> None:
+    logits = torch.full((2, classes), -3e38)
+    logits[0, 0] = 3e38
+    assert bool(metrics.margin(logits, torch.tensor([0, 0])).isfinite().all())
+
+
 @given(seed=seeds)
-def test_true_probability_and_correctness_equal_a_loop(seed: int) -> None:
+def test_margin_and_correctness_equal_a_loop(seed: int) -> None:
     logits = random_logits(seed)
     y = torch.randint(5, (len(logits),), generator=torch_generator(seed, "labels"))
     rows = list(zip(logits.tolist(), y.tolist(), strict=True))
     probabilities = [slow_softmax(row)[label] for row, label in rows]
-    assert metrics.true_probability(logits, y).tolist() == pytest.approx(probabilities, rel=1e-5)
+    expected = [math.log(p / (1 - p)) for p in probabilities]
+    assert metrics.margin(logits, y).tolist() == pytest.approx(expected, rel=1e-4, abs=1e-5)
     assert metrics.is_correct(logits, y).tolist() == [row[label] == max(row) for row, label in rows]
 
 

@@ -49,7 +49,7 @@ class FastDistillSettings(DistillSettings):
         Passes of the head; neutral 0, which leaves out the pass of the whole model as well.
     """
 
-    epochs: int = Field(default=10, ge=0)
+    epochs: int = Field(default=30, ge=0)
     learning_rate: float = Field(default=0.02, gt=0)
 
     @property

@@ -90,10 +90,16 @@ class Workflows:
         for method in methods:
             add_forgetting(folder, method, request.to_json())
 
-    def check_purge(self, folder: RunFolder, request: ForgetRequest, method: str, after: str) -> str | None:
+    def check_purge(self, folder: RunFolder, request: ForgetRequest, settings: Any, after: str) -> str | None:
         """Say what was served before, if anything was."""
-        self.calls.append(("check_purge", folder.path, request, method, after))
+        self.calls.append(("check_purge", folder.path, request, settings.method, after))
         return self.served
+
+    def settled(self, folder: RunFolder, request: ForgetRequest, settings: Any, after: str) -> Any:
+        """Name the method."""
+        return (
+            settings.model_copy(update={"method": "fast-distill"}) if settings.method == "auto" else settings
+        )
 
     def purge(self, folder: RunFolder, name: str, observer: Any) -> list[dict[str, Any]]:
         """Say that one log was purged."""
@@ -103,8 +109,9 @@ class Workflows:
     def demo(self, observer: Any, overrides: list[str]) -> SimpleNamespace:
         """Leave nothing but figures."""
         self.calls.append(("demo", overrides))
-        table: Mapping[str, Any] = {"before": BEFORE, "after": AFTER, "retrain": RETRAIN}
-        return SimpleNamespace(folder=RunFolder(self.home / "demo"), table=table, report=self.home / "r.html")
+        models: Mapping[str, Any] = {"before": BEFORE, "after": AFTER, "retrain": RETRAIN}
+        audit = {**models, "notes": [], "disparity": 0.5, "verdict": {"text": "closer", "disparity": 0.25}}
+        return SimpleNamespace(folder=RunFolder(self.home / "demo"), audit=audit, report=self.home / "r.html")
 
     def list_runs(self, home: Path) -> list[dict[str, Any]]:
         """Return two runs."""

@@ -62,7 +62,7 @@ def test_as_json(lethe: Command, study: RunFolder) -> None:
 def test_in_words(lethe: Command, study: RunFolder) -> None:
     lines = lethe("compare", "study", "--client", "3").out.splitlines()
     assert lines[0].startswith("Client 3: 3 methods compared in run study. Mean ± standard deviation over 3")
-    assert lines[2].split() == ["model", "disparity", "UA", "MIA", "RA", "TA", "ASR"]
+    assert lines[2].split() == ["model", "disparity", "without", "MIA", "UA", "MIA", "RA", "TA", "ASR"]
     assert [line.split()[0] for line in lines[3:8]] == ["before", "retrained", "quick", "slow", "failed"]
     assert lines[-2] == "note: seed 0: the backdoor did not take"
     assert lines[-1] == f"report: {study.path / 'report.html'}"

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from app.cli import output
+from strategies.files import read_json
 from strategies.run_folder import RunFolder
 from tests.app.cli.conftest import Command, Workflows
-from tests.app.report.run_folders import add_forgetting, add_rounds, finish, new_run
+from tests.app.report.run_folders import VERDICT, add_forgetting, add_rounds, finish, judged, new_run
 from unlearning.request import ForgetRequest
 
 
@@ -54,6 +56,7 @@ def test_forgetting_in_words(lethe: Command, study: RunFolder) -> None:
     assert lines == [
         "client 1 of run study, forgotten by fast-distill in 0.50 s with 0 client visits",
         "note: a note of the method",
+        "not audited: how close it came to retraining is not known; --audit measures it",
         f"model: {folder / 'model.safetensors'}",
         f"certificate: {folder / 'certificate.json'}",
         f"report: {study.path / 'report.html'}",
@@ -71,12 +74,12 @@ def test_forgetting_as_json(lethe: Command, workflows: Workflows, study: RunFold
 
 
 def test_forgetting_with_audit(lethe: Command, workflows: Workflows, study: RunFolder) -> None:
-    arguments = ["--set", "audit.mia-c=1.5", "--set", "forget.epochs=2"]
+    arguments = ["--set", "audit.mia-draws=15", "--set", "forget.epochs=2"]
     ended = lethe("forget", "study", "--client", "1", "--audit", *arguments, "--json")
     assert [call[0] for call in workflows.calls] == ["forget", "audit"]
     assert workflows.calls[0][2].epochs == 2
     assert workflows.calls[1][2] == ["fast-distill"]
-    assert workflows.calls[1][3].mia_c == 1.5
+    assert workflows.calls[1][3].mia_draws == 15
     assert json.loads(ended.out)["audit"]["disparity"] == 0.625
 
 
@@ -115,6 +118,18 @@ def test_audit_in_words(lethe: Command, study: RunFolder) -> None:
     assert [line.split()[0] for line in lines[2:5]] == ["before", "after", "retrained"]
     assert lines[5] == "note: the backdoor did not take: no conclusion"
     assert lines[6] == "disparity: 0.6 points (mean distance to the retrained model)"
+
+
+def test_the_verdict_is_said_and_counts_without_a_guessing_attacker(
+    study: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = add_forgetting(study)
+    judged(path)
+    output.print_audit(read_json(path / "audit.json"))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[4:7] for line in lines[1:4]] == [["3.0", "±", "1.2"]] * 2 + [["0.0", "±", "1.2"]]
+    assert lines[5] == "disparity: 0.8 points (mean distance to the retrained model)"
+    assert lines[6] == f"verdict: {VERDICT['text']}"
 
 
 def test_pruning_reaches_the_settings_and_its_answer_is_found(
@@ -168,4 +183,4 @@ def test_an_interrupted_purge_is_all_that_is_left_to_do(
     """The updates may be gone, so the forgetting is not repeated."""
     workflows.served = add_forgetting(study).name
     assert lethe("forget", "study", "--client", "1", "--audit", "--purge").status == 0
-    assert [call[0] for call in workflows.calls] == ["check_purge", "purge"]
+    assert [call[0] for call in workflows.calls] == ["check_purge", "audit", "purge"]

@@ -71,6 +71,8 @@ def test_demo_shows_the_three_models(lethe: Command, workflows: Workflows, tmp_p
     assert lines[1] == ["before", "97.0", "99.0", "1.0", "3.0", "61.0", "2.0"]
     assert lines[2] == ["after", "95.0", "99.0", "7.5", "3.0", "1.0", "0.50"]
     assert lines[3] == ["retrained", "96.0", "99.0", "6.0", "3.0", "0.5", "2.0"]
+    assert "disparity: 0.2 points (mean distance to the retrained model)" in ended.out.splitlines()
+    assert "verdict: closer" in ended.out.splitlines()
     assert "one seed" in ended.out
     assert ended.out.splitlines()[-1] == f"report: {tmp_path / 'r.html'}"
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from app.config import RunConfig
-from strategies.files import write_json
+from strategies.files import read_json, write_json
 from strategies.run_folder import RunFolder
 from strategies.update_log import UpdateLog
 from strategies.wire import Layout
@@ -109,6 +109,24 @@ def add_forgetting(
     if audited:
         add_audit(path, method, request)
     return path
+
+
+VERDICT = {
+    "outcome": "worse",
+    "text": "the forgetting left the model further from retraining than doing nothing would have: …",
+    "disparity": 0.75,
+    "before": 0.25,
+    "floor": 0.125,
+    "counts_mia": False,
+}
+
+
+def judged(path: Path) -> None:
+    """Add a verdict, and the spread of MIA-efficacy, to the audit of an answered request."""
+    audit = read_json(path / "audit.json")
+    for model in ("before", "after", "retrain"):
+        audit[model] |= {"mia_efficacy_std": 1.25, "mia_draws": 10}
+    write_json(path / "audit.json", {**audit, "verdict": VERDICT})
 
 
 def add_audit(path: Path, method: str, request: Mapping[str, Any] = CLIENT_1) -> None:

@@ -15,10 +15,12 @@ from tests.app.report.run_folders import (
     ATTACK,
     BEFORE,
     RETRAIN,
+    VERDICT,
     add_forgetting,
     add_log,
     add_rounds,
     finish,
+    judged,
     new_run,
 )
 
@@ -148,6 +150,16 @@ def test_notes_and_explanations(tmp_path: Path) -> None:
     assert "100 − accuracy on the forgotten data." in text
     assert "on average it is 0.6 points from a model retrained without the data" in text
     assert "and the backdoor works on 1.0 % of the images (retrained: 0.5 %)." in text
+
+
+def test_the_verdict_and_what_the_disparity_is_read_against(tmp_path: Path) -> None:
+    folder = full_run(tmp_path)
+    judged(folder.forget_folder("client-1-distill"))
+    page = read(folder)
+    assert f"Verdict: {VERDICT['text'][0].upper()}{VERDICT['text'][1:]}." in page.text
+    assert "mean distance to retrained (doing nothing: 0.2, a second retraining: 0.1)" in page.text
+    assert "on average it is" not in page.text
+    assert any("3.0 ± 1.2" in row for row in page.rows)
 
 
 def test_triggered_images(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from app.config import RunConfig
 from app.workflows import Contest, audit, compare, forget, train
-from app.workflows.forgetting import method_audit
+from app.workflows.measured import method_audit
 from strategies.errors import BadInput, LetheError
 from strategies.files import read_json
 from strategies.run_folder import RunFolder

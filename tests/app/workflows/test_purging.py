@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.answers import CERTIFICATE, runs_in
+from app.answers import AUDIT, CERTIFICATE, runs_in
 from app.certificates import certify
 from app.config import RunConfig
 from app.keys import signing_key
@@ -124,6 +124,39 @@ def test_logs_of_runs_in_the_run_are_purged_too(small: RunFolder) -> None:
     assert verify(small.path / "pruned" / "omp-0.5" / "forget" / NAME).failed == ()
 
 
+def test_what_was_forgotten_and_audited_is_only_purged(small: RunFolder) -> None:
+    """First ``--audit``, then ``--purge``: the audit stays, in its file and in the certificate."""
+    audit(small, CLIENT_2, ["subtract"], AuditSettings(seeds=0))
+    measured = read_json(small.path / "forget" / NAME / AUDIT)
+    assert check_purge(small, CLIENT_2, SUBTRACT) == NAME
+    purge(small, NAME)
+    assert read_json(small.path / "forget" / NAME / AUDIT) == statement_of(small)["audit"] == measured
+    assert verify(small.path / "forget" / NAME).failed == ()
+    assert statement_of(small)["purged"] is not None
+
+
+@pytest.mark.parametrize(
+    "other", [{"method": "fast-fedul"}, {"method": "subtract", "subtract-form": "renormalised"}]
+)
+def test_what_was_forgotten_in_another_way_is_forgotten_first(
+    small: RunFolder, other: dict[str, str]
+) -> None:
+    settings = ForgetSettings.model_validate(other)
+    assert check_purge(small, CLIENT_2, settings) is None
+    assert check_purge(small, CLIENT_1, SUBTRACT) is None
+
+
+def test_an_audit_stays_as_long_as_the_model_is_the_same(small: RunFolder) -> None:
+    """To give the same command again takes nothing away; another model is not the one that was audited."""
+    audit(small, CLIENT_2, ["subtract"], AuditSettings(seeds=0))
+    measured = small.path / "forget" / NAME / AUDIT
+    forget(small, CLIENT_2, SUBTRACT)
+    assert statement_of(small)["audit"] == read_json(measured)
+    forget(small, CLIENT_2, ForgetSettings(method="subtract", subtract_form="renormalised"))
+    assert not measured.exists()
+    assert statement_of(small)["audit"] is None
+
+
 # interrupted
 
 
@@ -132,18 +165,17 @@ def test_an_interrupted_purge_is_completed_without_forgetting_again(
 ) -> None:
     """The updates are gone, so the forgetting could not even be repeated."""
     gone = traces(small, "2")
-    assert check_purge(small, CLIENT_2, "subtract") is None
     monkeypatch.setattr(purging, "certify", _killed)
     with pytest.raises(KeyboardInterrupt):
         purge(small, NAME)
     monkeypatch.undo()
     assert statement_of(small)["purged"] is None
-    assert check_purge(small, CLIENT_2, "subtract") == NAME
+    assert check_purge(small, CLIENT_2, SUBTRACT) == NAME
     purge(small, NAME)
     assert found_in(small.path, gone) == set()
     assert statement_of(small)["purged"] is not None
     with pytest.raises(BadInput, match="client 2 is purged already"):
-        check_purge(small, CLIENT_2, "subtract")
+        check_purge(small, CLIENT_2, SUBTRACT)
 
 
 def _killed(*_: object) -> None:
@@ -155,16 +187,16 @@ def _killed(*_: object) -> None:
 
 def test_what_cannot_be_purged_is_refused(small: RunFolder) -> None:
     with pytest.raises(BadInput, match="cannot purge class-7: the log holds a client's updates as a whole"):
-        check_purge(small, ForgetRequest(classes=(7,)), "finetune")
+        check_purge(small, ForgetRequest(classes=(7,)), ForgetSettings(method="finetune"))
     (small.path / "model.safetensors").rename(small.path / "elsewhere")
     with pytest.raises(BadInput, match="is not finished; resume it, or delete that folder"):
-        check_purge(small, CLIENT_2, "subtract")
+        check_purge(small, CLIENT_2, SUBTRACT)
 
 
 def test_a_run_without_a_log_has_nothing_to_purge(small: RunFolder) -> None:
     small.log_path.rename(small.path.parent / "elsewhere")
     with pytest.raises(BadInput, match=r"run 'small' kept no update log \(log\.enabled=false\)"):
-        check_purge(small, CLIENT_2, "subtract")
+        check_purge(small, CLIENT_2, SUBTRACT)
 
 
 def test_methods_say_what_a_purge_took_from_them(small: RunFolder) -> None:

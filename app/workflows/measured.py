@@ -1,0 +1,68 @@
+"""What an audit leaves for each method: its document, and triggered images with what the models see."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from app.report.triggered import TriggeredImage
+from app.workflows import other_seeds
+from strategies.backdoor import triggered_test
+from strategies.evaluation import predict_logits
+from unlearning.audit import AuditReport
+from unlearning.run import TrainedRun
+from unlearning.verdict import Verdict, verdict
+
+IMAGES_SHOWN = 10
+"""Triggered test images that an audit keeps for the report."""
+
+
+def method_audit(report: AuditReport, method: str) -> dict[str, Any]:
+    """Return one method's part of an audit: before, after, retrained, gaps and what cannot be concluded."""
+    document = report.to_json()
+    models, comparison = document["models"], document["comparisons"][method]
+    columns = {"before": "before", "after": method, "retrain": "retrain"}
+    return {
+        "request": document["request"],
+        "method": method,
+        **{column: {**models[name], "seconds": report.seconds[name]} for column, name in columns.items()},
+        "gaps": comparison["gaps"],
+        "disparity": comparison["disparity"],
+        "disparity_without_mia": comparison["disparity_without_mia"],
+        "verdict": _verdict(report, method).to_json(),
+        "comparison": comparison,
+        "scale": other_seeds.scale(report),
+        "notes": document["notes"],
+        "earlier": [_earlier(each, columns) for each in document["earlier"]],
+    }
+
+
+def _verdict(report: AuditReport, method: str) -> Verdict:
+    found = {n: (c.disparity, c.disparity_without_mia) for n, c in report.comparisons.items()}
+    floors = {name: both for name, both in found.items() if name.startswith(other_seeds.PREFIX)}
+    return verdict(found, floors, report.measurements, ("before", method, report.reference))
+
+
+def _earlier(document: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    """Return the part of a method in how well an earlier request stayed served."""
+    models = {column: document["models"][name] for column, name in columns.items()}
+    return {"request": document["request"], **models, "gaps": document["gaps"][columns["after"]]}
+
+
+def triggered_images(run: TrainedRun, models: Mapping[str, Tensor]) -> list[TriggeredImage]:
+    """Return a few triggered test images with what each model calls them; none where there was no attack."""
+    if run.trigger is None or run.test is None or run.client_models:
+        return []
+    triggered = triggered_test(run.test, run.trigger)
+    triggered = triggered.subset(
+        range(0, len(triggered), max(1, len(triggered) // IMAGES_SHOWN))[:IMAGES_SHOWN]
+    )
+    called = {
+        name: predict_logits(run.model(flat), triggered.x).argmax(dim=1) for name, flat in models.items()
+    }
+    return [
+        TriggeredImage(
+            triggered.x[i].numpy(), int(triggered.y[i]), {name: int(c[i]) for name, c in called.items()}
+        )
+        for i in range(len(triggered))
+    ]

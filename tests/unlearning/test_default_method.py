@@ -1,0 +1,52 @@
+"""unlearning/default_method.py: the best method that a run can serve, and retraining where there is none."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from strategies.errors import BadInput
+from unlearning import default_method
+from unlearning.default_method import PREFERRED, with_method
+from unlearning.methods import METHODS
+from unlearning.request import ForgetRequest
+from unlearning.settings import ForgetSettings
+
+CLIENT, CLASS = ForgetRequest(clients=("3",)), ForgetRequest(classes=(7,))
+
+
+def chosen(monkeypatch: pytest.MonkeyPatch, able: Sequence[str], request: ForgetRequest = CLIENT) -> str:
+    """Return the method where only some can serve."""
+
+    def check(run: Any, asked: ForgetRequest, method: str, settings: ForgetSettings) -> None:
+        if method not in able or asked.kind not in METHODS[method].serves:
+            raise BadInput(f"{method} cannot")
+
+    monkeypatch.setattr(default_method, "check_request", check)
+    return with_method(None, request, ForgetSettings()).method  # type: ignore[arg-type]
+
+
+def test_the_best_of_those_that_can_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chosen(monkeypatch, list(METHODS)) == "fast-distill"
+    assert chosen(monkeypatch, ["retrain", "distill", "subtract"]) == "distill"
+    assert chosen(monkeypatch, ["retrain", "redistill"]) == "redistill"
+    assert chosen(monkeypatch, ["retrain", "subtract", "finetune"]) == "retrain"
+
+
+def test_what_no_good_method_serves_is_retrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chosen(monkeypatch, list(METHODS), CLASS) == "retrain"
+
+
+def test_where_nothing_can_serve_it_is_said_why_retraining_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BadInput, match="retrain cannot"):
+        chosen(monkeypatch, [])
+
+
+def test_a_method_that_is_named_is_kept() -> None:
+    named = ForgetSettings(method="negate")
+    assert with_method(None, CLIENT, named) is named  # type: ignore[arg-type]
+
+
+def test_all_that_are_preferred_exist() -> None:
+    assert set(PREFERRED) <= METHODS.keys()
+    assert all(METHODS["retrain"].serves >= METHODS[name].serves for name in PREFERRED)

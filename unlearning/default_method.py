@@ -1,0 +1,45 @@
+"""The method where none is named: the best of those that can serve a request on a run.
+
+Best is what came closest to retraining in a fraction of its time, on digits with the default settings and on
+MNIST (docs/benchmarks.md). Where none of these can work, it is retraining, which is exact.
+"""
+
+from strategies.errors import BadInput
+from unlearning.forgetting import check_request
+from unlearning.request import ForgetRequest
+from unlearning.run import TrainedRun
+from unlearning.settings import AUTO, ForgetSettings
+
+PREFERRED = ("fast-distill", "distill", "redistill", "retrain")
+"""Methods, the best first."""
+
+
+def with_method(run: TrainedRun, request: ForgetRequest, settings: ForgetSettings) -> ForgetSettings:
+    """Return the section ``forget`` with a method named, as it is where it names one.
+
+    Parameters
+    ----------
+    run, request
+        What shall be forgotten of which run.
+    settings
+        The section ``forget``.
+
+    Raises
+    ------
+    BadInput
+        If the request cannot be served at all, and why retraining cannot.
+    """
+    if settings.method != AUTO:
+        return settings
+    able = (name for name in PREFERRED[:-1] if _serves(run, request, name, settings))
+    chosen = next(able, PREFERRED[-1])
+    check_request(run, request, chosen, settings)
+    return settings.model_copy(update={"method": chosen})
+
+
+def _serves(run: TrainedRun, request: ForgetRequest, method: str, settings: ForgetSettings) -> bool:
+    try:
+        check_request(run, request, method, settings)
+    except BadInput:
+        return False
+    return True
