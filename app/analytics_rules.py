@@ -42,6 +42,8 @@ def check_analytics(flat: Mapping[str, Scalar], defaults: Mapping[str, Scalar]) 
             defaults,
             'analytics.enabled = true or run.workflow = "analytics"',
         )
+    if flat["analytics.enabled"] and flat["privacy.unit"] != "none":
+        _check_beside_privacy(flat)
     clients = int(flat["data.clients"])
     if asks and 0 < clients < int(flat["analytics.min-clients"]):
         raise BadInput(
@@ -52,4 +54,25 @@ def check_analytics(flat: Mapping[str, Scalar], defaults: Mapping[str, Scalar]) 
         raise BadInput(
             f"analytics.low: given {shown(flat['analytics.low'])}, allowed below analytics.high, which is "
             f"{shown(flat['analytics.high'])}"
+        )
+
+
+def _check_beside_privacy(flat: Mapping[str, Scalar]) -> None:
+    """Refuse an answer that the clients' accounts could not count, or that leaves nothing for training."""
+    epsilon, budget = float(flat["analytics.epsilon"]), float(flat["privacy.epsilon"])
+    unit = shown(flat["privacy.unit"])
+    if flat["privacy.unit"] != "example":
+        raise BadInput(
+            "analytics.enabled: given true, whose noise hides one example, but privacy.unit is "
+            f'{unit}; allowed with "example", or false'
+        )
+    if not epsilon:
+        raise BadInput(
+            "analytics.epsilon: given 0, which tells the labels without noise, but privacy.unit is "
+            f"{unit}; allowed above 0, and counted in every client's ε, or analytics.enabled = false"
+        )
+    if budget and epsilon >= budget:
+        raise BadInput(
+            f"analytics.epsilon: given {shown(epsilon)}, allowed below privacy.epsilon, which is "
+            f"{shown(budget)} and of which training needs the rest"
         )

@@ -18,6 +18,7 @@ from strategies.update_log import UpdateLog
 from unlearning import certificate
 from unlearning.methods import METHODS
 from unlearning.methods.base import Method
+from unlearning.methods.retrain import SEED
 
 _SOFTWARE = ("cryptography", "flwr", "numpy", "torch")
 
@@ -46,6 +47,7 @@ def _statement(folder: RunFolder, answer: Answer) -> dict[str, Any]:
     warnings = result.get("warnings", ())
     guarantee = guarantee_in(folder, result)
     limits = [*warnings, *certificate.limits(method.name, guarantee, audited, epsilon)]
+    limits += certificate.limits_of_sums() if SEED in result.get("details", {}) else []
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "run": _run_name(folder),

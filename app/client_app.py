@@ -27,8 +27,8 @@ from strategies.encryption.client import decrypted_reply, encrypted_reply
 from strategies.errors import LetheError
 from strategies.evaluation import evaluate
 from strategies.fedmd.client import ClientReply, ClientWork, answer_digest, answer_query
-from strategies.local_training import ClientJob, LocalResult
-from strategies.privacy.client import BudgetSpent, train_privately
+from strategies.local_training import ClientHalf, ClientJob, LocalResult
+from strategies.privacy.client import BudgetSpent, ClientPrivacy, train_privately
 from strategies.registry import lookup
 from strategies.seeds import derive_seed
 from unlearning.evidence import ForgetSpec, answer_question
@@ -84,7 +84,7 @@ def train(message: Message, context: Context) -> Message:
         job = _job(node, node.model(arrays), message, context)
         if not len(job.examples) and node.config.privacy.unit != "client-local":
             raise BudgetSpent(wire.NOTHING_LEFT)
-        result = half(job) if privacy is None else train_privately(half, job, privacy)
+        result = half(job) if privacy is None else _trained_privately(node, half, job, privacy)
     except (BudgetSpent, LostVersion) as reason:
         if privacy is not None:
             privacy.note_refusal()
@@ -105,6 +105,13 @@ def train(message: Message, context: Context) -> Message:
         derive_seed(node.seed, "up", node.client_id, node.server_round),
         lambda: evaluate(result.model, job.examples).accuracy,
     )
+
+
+def _trained_privately(node: Node, half: ClientHalf, job: ClientJob, privacy: ClientPrivacy) -> LocalResult:
+    result = train_privately(half, job, privacy)
+    if wire.MASK in node.message_config:
+        node.prune(result.model)
+    return result
 
 
 def _job(node: Node, model: nn.Module, message: Message, context: Context) -> ClientJob:
@@ -170,7 +177,7 @@ def _train_securely(node: Node, message: Message, context: Context) -> Message:
         job = _job(node, node.model(message.content.array_records[wire.ARRAYS]), message, context)
         if not len(job.examples):
             return None
-        return half(job) if privacy is None else train_privately(half, job, privacy)
+        return half(job) if privacy is None else _trained_privately(node, half, job, privacy)
 
     try:
         return train_securely(node, message, context, train)

@@ -156,6 +156,12 @@ class Node:
         wire.load_flat(shared.model, flat if shared.mask is None else flat * shared.mask, shared.layout)
         return shared.model
 
+    def prune(self, model: nn.Module) -> None:
+        """Set what the message's mask prunes to zero: private training puts noise on that, too."""
+        if (mask := self._shared.mask) is not None:
+            layout = self._shared.layout
+            wire.load_flat(model, layout.flatten(model.state_dict()) * mask, layout)
+
     @property
     def _sizes(self) -> tuple[tuple[int, ...], int]:
         """Shape of one input, and number of classes."""
@@ -200,6 +206,7 @@ class Node:
             int(str(self.message_config.get(wire.PRIOR_ATTEMPTS, 0))),
             state,
             scoring_of(self.config),
+            asked_epsilon(self.config),
         )
 
     def secret(self) -> "Secret | None":
@@ -235,6 +242,11 @@ class Node:
     def device(self) -> torch.device:
         """Where the client computes."""
         return pick_device(self.config.run.device)
+
+
+def asked_epsilon(config: RunConfig) -> float:
+    """Return the ε of the question that goes before a private training; 0 where there is none."""
+    return config.analytics.epsilon if config.analytics.enabled and config.privacy.on else 0.0
 
 
 def scoring_of(config: RunConfig) -> Scoring | None:

@@ -11,6 +11,7 @@ from app.node import Node
 from strategies import wire
 from strategies.analytics.asking import ANALYSE, answer_analytics as masked_answer
 from strategies.local_training import LocalResult
+from strategies.privacy.client import BudgetSpent, ClientPrivacy, pay_answer
 from strategies.privacy.noise import clipped
 from strategies.secagg.client import Entries, Refused, SecureClient
 from strategies.secagg.training import client_vector
@@ -48,15 +49,25 @@ def _handler(answer: Callable[[SecureClient], Entries]) -> Callable[[Message, Co
     return handle
 
 
+def _pay(node: Node, privacy: ClientPrivacy) -> None:
+    """Pay for an answer of a private client; refuse one whose noise is for less than the client protects."""
+    epsilon = node.config.analytics.epsilon
+    if not epsilon or privacy.settings.unit != "example":
+        raise Refused("it is private, and answers with noise for its own unit alone")
+    pay_answer(node.client_id, privacy, epsilon)
+
+
 def answer_analytics(message: Message, context: Context) -> Message:
     """Answer a question of federated analytics with a masked vector."""
     node = Node.of(message, context)
     classes = int(str(node.message_config[wire.NUM_CLASSES]))
+    half, privacy = half_of(node, context), node.privacy(context.state)
     try:
-        arrays, entries = masked_answer(
-            half_of(node, context), node.config.analytics, classes, node.training_examples
-        )
-    except Refused as reason:
+        half.check_due()
+        if privacy is not None:
+            _pay(node, privacy)
+        arrays, entries = masked_answer(half, node.config.analytics, classes, node.training_examples)
+    except (BudgetSpent, Refused) as reason:
         return wire.reply_to(message, node.client_id, {}, config={wire.REFUSED: str(reason)})
     return wire.reply_to(message, node.client_id, {}, arrays, entries)
 

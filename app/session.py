@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,9 +14,11 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
+from app.accounts import RunAccounts
 from app.answers import unpruned
 from app.config import RunConfig
 from app.data import ServerData, load_public, load_server_data
+from app.fresh_seeds import fresh_seed
 from app.models import build_model
 from app.node import pick_device
 from strategies import one_shot, pruned_dp, wire
@@ -205,8 +208,12 @@ class Session:
 
     def model(self) -> torch.nn.Module:
         """Return the run's model with its initial weights."""
+        return self.model_of(self.config.run.seed)
+
+    def model_of(self, seed: int) -> torch.nn.Module:
+        """Return the run's model with the initial weights of a seed."""
         data = self.server_data
-        return build_model(self.config.model, data.input_shape, data.num_classes, self.config.run.seed)
+        return build_model(self.config.model, data.input_shape, data.num_classes, seed)
 
     def evaluator(self) -> "Evaluator | None":
         """Return the server's evaluation of a model; None where it has no test data or no model."""
@@ -389,6 +396,9 @@ def open_trained_run(folder: RunFolder, session: Session) -> TrainedRun:
         privacy=summary.get("privacy"),
         mask_origin="" if masks is None else masks.metadata["origin"],
         pruned_by=read_pruning(folder),
+        seeded_model=session.model_of,
+        spending=RunAccounts(folder, session.config.privacy),
+        fresh_seed=partial(fresh_seed, folder, session.config.run.seed, "after the run"),
     )
 
 

@@ -150,6 +150,10 @@ class Cohort:
         """The node behind each client-id of the whole federation."""
         return {client_id: info.node_id for client_id, info in self._shared.roll.clients.items()}
 
+    def names(self) -> dict[int, str]:
+        """Return the client-id behind each node of this view."""
+        return {info.node_id: info.client_id for info in self.clients.values()}
+
     def recall(self, nodes: Mapping[str, int]) -> None:
         """Keep client-ids for the nodes that had them before this life of the server.
 

@@ -7,10 +7,12 @@ temporary file, which the next write of the same target replaces.
 
 import codecs
 import errno
+import fcntl
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from io import FileIO
 from pathlib import Path
@@ -22,6 +24,8 @@ Chunk = bytes | bytearray | memoryview
 
 TEMPORARY = ".tmp"
 """What is added to the name of a file while it is being written."""
+LOCK = ".lock"
+"""What is added to the name of a file for the one that is locked in its place."""
 _ERASED_AT_ONCE = 1 << 20
 _EVERYBODY = 0o666
 
@@ -56,6 +60,30 @@ def write_chunks(path: Path, chunks: Iterable[Chunk], mode: int = _EVERYBODY) ->
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise not_written(path, error) from error
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Let no other process that holds a file read or change it meanwhile; wait for one that does.
+
+    The lock is on a file beside it, as every write replaces the file itself. A killed holder loses it.
+
+    Raises
+    ------
+    LetheError
+        If it cannot be locked.
+    """
+    beside = path.with_name(path.name + LOCK)
+    try:
+        file = beside.open("ab")
+    except OSError as error:
+        raise not_written(beside, error) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise LetheError(f"{path}: cannot be locked: {error}") from error
+        yield
 
 
 def write_text(path: Path, text: str) -> None:

@@ -90,6 +90,7 @@ class Round(Document):
     accepted: list[str] = []
     faults: list[_Fault] = []
     epsilons: Figures = {}
+    epsilons_unamplified: Figures = Field(default={}, alias="epsilons-unamplified")
 
 
 class _Client(Document):

@@ -15,7 +15,7 @@ from strategies.cohort import Cohort
 from strategies.errors import BadInput
 from strategies.wire import Layout
 from unlearning import metrics
-from unlearning.caveats import caveats, mask_caveats, privacy_caveats
+from unlearning.caveats import caveats, floor_caveats, mask_caveats, privacy_caveats
 from unlearning.evidence import answer_audit, answer_question
 from unlearning.measurement import Measurement, measure, measure_own_models
 from unlearning.request import ForgetRequest
@@ -236,6 +236,7 @@ def audit(
         *caveats(measurements, ORIGINAL),
         *mask_caveats(run.mask_origin),
         *privacy_caveats(run, request),
+        *floor_caveats(run, any(name.startswith(f"{reference}-") for name in models)),
         *_notes_on(earlier),
     ]
     return AuditReport(

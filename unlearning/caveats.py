@@ -44,6 +44,29 @@ def mask_caveats(origin: str) -> Iterator[str]:
         )
 
 
+def floor_caveats(run: TrainedRun, has_floor: bool) -> Iterator[str]:
+    """Yield what the gaps to a model retrained with another seed are to be held against.
+
+    Parameters
+    ----------
+    run
+        The run.
+    has_floor
+        Whether a second retraining was measured, too.
+    """
+    if not run.plan.privacy.hides_updates:
+        return
+    seen = (
+        "the second retraining beside them is the floor: what two retrainings differ in by chance"
+        if has_floor
+        else "the floor is missing: a second retraining (audit.seeds = 1) would show what differs by chance"
+    )
+    yield (
+        "the run's updates are masked or encrypted, so that it was retrained from other initial weights and "
+        f"with another seed: every gap holds chance as well; {seen}"
+    )
+
+
 def privacy_caveats(run: TrainedRun, request: ForgetRequest) -> Iterator[str]:
     """Yield what differential privacy guaranteed about the forgotten data before anything was forgotten.
 
@@ -71,7 +94,8 @@ def privacy_caveats(run: TrainedRun, request: ForgetRequest) -> Iterator[str]:
             )
     yield (
         "privacy: what was logged, and is subtracted, are the noised updates that were aggregated; a "
-        "retrained model and the answers of this audit are releases of their own, not counted in ε"
+        "retrained model is a release of its own, counted on in the clients' accounts, and the "
+        "answers of this audit are releases that no ε counts"
     )
 
 

@@ -150,6 +150,15 @@ def limits(
     ]
 
 
+def limits_of_sums() -> list[str]:
+    """Return what must not be concluded where a run of masked or encrypted sums was retrained."""
+    return [
+        "the server got the sums of two trainings over nearly the same clients: other initial weights and "
+        "another seed keep their difference from being the forgotten client's update, but it may tell "
+        "something of it; only noise that clients add themselves (privacy.unit = client-local) bounds that",
+    ]
+
+
 def limits_of_purge(clients: Sequence[str], *, keys_destroyed: bool = False) -> list[str]:
     """Return what must not be concluded from a certificate that says that clients were purged.
 

@@ -20,6 +20,7 @@ from unlearning.methods.base import ForgetJob, Method, Needs, Progress
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
+from unlearning.spending import spent_by, spent_notes
 from unlearning.standing import Standing, offline_standing
 
 _SERVED_BY = {
@@ -353,11 +354,14 @@ def forget(
     attendance = None if cohort is None else Attendance(cohort)
     # A process's first optimiser imports torch's compiler, for a second: no part of any method's time.
     torch.optim.SGD([torch.zeros(1)])
+    spent = run.spending.known() if run.plan.privacy.on else None
     began = time.perf_counter()
     with one_thread():
         outcome = METHODS[method].run(ForgetJob(run, request, settings, cohort, progress, known))
     seconds = time.perf_counter() - began
-    notes = [*outcome.notes, *_absent(run, request, needed, cohort)]
+    new = spent_notes(run, spent)
+    notes = [*outcome.notes, *new, *_absent(run, request, needed, cohort)]
+    details = {**outcome.details, **({"spent-epsilons": spent_by(run)} if new else {})}
     if not bool(torch.isfinite(outcome.flat).all()):
         raise LetheError(f"{method} gave parameters that are not finite; lower forget.learning-rate")
     traffic = cohort.traffic.since(before) if cohort is not None else Traffic()
@@ -375,7 +379,7 @@ def forget(
         traffic,
         tuple(warnings),
         tuple(notes),
-        outcome.details,
+        details,
         outcome.mask,
     )
 

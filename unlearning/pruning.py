@@ -28,12 +28,13 @@ from strategies import wire
 from strategies.cohort import Cohort
 from strategies.files import read_json
 from strategies.mask import flat_mask_of
-from strategies.rounds import RoundResult, Start, train
+from strategies.rounds import RoundResult, Start
 from strategies.run_folder import RunFolder
 from unlearning.central.masks import Masks
 from unlearning.central.prune import PruneSettings, imp_schedule, magnitude_masks, synflow_masks
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings, method_settings
+from unlearning.spending import train_after
 
 if TYPE_CHECKING:
     from unlearning.methods.base import Progress
@@ -121,7 +122,9 @@ class Pruning:
             progress(before + result.round, self.num_rounds, result.metrics)
 
         start = Start(wire.FlatRecord(run.initial * mask, run.layout))
-        arrays = train(run.plan, cohort.masked(mask), start, on_round=report)
+        if run.plan.privacy.hides_updates:
+            cohort = cohort.seeded(run.fresh_seed())
+        arrays = train_after(run, run.plan, cohort.masked(mask), start, report)
         return wire.flat_of(arrays, run.layout)
 
 

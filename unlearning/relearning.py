@@ -13,12 +13,13 @@ from torch import Tensor
 from strategies import wire
 from strategies.cohort import Cohort
 from strategies.dropping import Drop
-from strategies.rounds import RoundResult, Start, train
+from strategies.rounds import RoundResult, Start
 from unlearning import metrics
 from unlearning.gathering import Questions, gather
 from unlearning.methods.base import Progress
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
+from unlearning.spending import train_after
 
 
 class _Relearned(Exception):
@@ -83,8 +84,10 @@ class Relearning:
             )
             start = Start(wire.FlatRecord(flat, run.layout), completed_rounds=first)
             cohort = self.cohort.masked(run.mask).without(run.forgotten_clients)
+            if run.plan.privacy.hides_updates:
+                cohort = cohort.seeded(run.fresh_seed())
             with suppress(_Relearned):
-                train(plan, cohort, start, on_round=look)
+                train_after(run, plan, cohort, start, look)
         return self._relearned(seen)
 
     def _relearned(self, seen: list[float]) -> int | None:

@@ -1,7 +1,8 @@
 """A finished training run as the forgetting methods see it: models, log, plan, and what the server holds."""
 
+import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from strategies import wire
 from strategies.backdoor import Trigger
+from strategies.errors import LetheError
 from strategies.examples import Examples
 from strategies.mask import hold, masks_in
 from strategies.rounds import TrainingPlan
@@ -16,6 +18,7 @@ from strategies.settings import TrainSettings
 from strategies.update_log import UpdateLog
 from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings
+from unlearning.spending import MemorySpending, Spending
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,12 @@ class TrainedRun:
     forgotten
         What was forgotten before: `final` is the result of the last of these requests, and whatever is made
         from here on leaves all of them out.
+    seeded_model
+        Makes a model of the run's architecture with the initial weights of a seed; None: it has but one.
+    fresh_seed
+        Returns a seed that no training of the run had; asked where the server gets sums of updates only.
+    spending
+        What the clients of a private run have spent, in it and in what was trained after it.
     """
 
     plan: TrainingPlan
@@ -94,6 +103,11 @@ class TrainedRun:
     personal_models: bool = False
     course: str = ""
     forgotten: tuple[ForgetRequest, ...] = ()
+    seeded_model: Callable[[int], nn.Module] | None = None
+    fresh_seed: Callable[[], int] = lambda: secrets.randbelow(
+        2**62
+    )  # Told to the clients: no noise is made of it
+    spending: Spending = field(default_factory=MemorySpending)
 
     @property
     def seed(self) -> int:
@@ -104,6 +118,21 @@ class TrainedRun:
     def forgotten_clients(self) -> tuple[str, ...]:
         """The clients that were forgotten before, as a whole."""
         return tuple(client_id for request in self.forgotten for client_id in request.clients)
+
+    def renewed(self) -> "TrainedRun":
+        """Return the run with a seed, and initial weights, that no training of it had; a mask stays.
+
+        Raises
+        ------
+        LetheError
+            If no other initial weights can be had.
+        """
+        if self.seeded_model is None:
+            raise LetheError("the run's sums are hidden, and there are no other weights to begin again from")
+        seed = self.fresh_seed()
+        initial = self.layout.flatten(self.seeded_model(seed).state_dict())
+        initial = initial if self.mask is None else initial * self.mask
+        return replace(self, plan=replace(self.plan, seed=seed), initial=initial)
 
     def model(self, flat: Tensor) -> nn.Module:
         """Return a model with the given flat parameters, on the run's device; it holds the run's mask."""

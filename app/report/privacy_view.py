@@ -49,10 +49,19 @@ def _words(told: Mapping[str, Any]) -> str:
         if told["randomness"] == "seeded"
         else ""
     )
+    asked = told.get("analytics-epsilon")
+    answered = f" Of every client's ε, {asked:g} is for the distribution of labels." if asked else ""
+    unamplified = told.get("epsilon-unamplified")
+    without = (
+        f" ε is at most {number(told['epsilon'], 3)} for those who do not see who took part, and "
+        f"{number(unamplified, 3)} for those who do."
+        if unamplified is not None
+        else ""
+    )
     return (
         f"Unit: {told['unit']}; two data sets {told['neighbours']}. Noise by the {told['noise-by']}, clip "
         f"norm {told['clip-norm']:g}, δ = {told['delta']:g}, sampling: {told['sampling']}, accountant "
-        f"{told['accountant']}.{seeded}"
+        f"{told['accountant']}.{without}{answered}{seeded}"
     )
 
 
@@ -62,6 +71,8 @@ def _row(client_id: str, row: Mapping[str, Any]) -> BudgetRow:
         remarks.append(f"refused {count(refused, 'round')}: {row['reason']}")
     if unreported := int(row["unreported-rounds"]):
         remarks.append(f"asked {count(unreported, 'time')} without an answer since: may have spent more")
+    if (unamplified := row.get("epsilon-unamplified")) is not None:
+        remarks.append(f"ε = {number(unamplified, 3)} for those who see in which rounds it took part")
     epsilon = row["epsilon"]
     return BudgetRow(
         client_id,

@@ -4,17 +4,18 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from app import session as sessions
+from app.accounts import RunAccounts
 from app.answers import unpruned
 from app.config import RunConfig
 from app.encryption_key import require_library
-from app.node import scoring_of
+from app.fresh_seeds import fresh_seed
+from app.node import asked_epsilon, scoring_of
 from app.session import Session
 from app.workflows.analytics import label_distribution
 from app.workflows.observer import Observer, Quiet
@@ -24,23 +25,15 @@ from strategies.cohort import Cohort, Fault, Traffic
 from strategies.errors import BadInput, LetheError
 from strategies.fedmd.server import RepeatedAnswers
 from strategies.files import read_json, write_json
-from strategies.json_lines import append_line, read_lines
 from strategies.logged import LoggedStrategy
 from strategies.privacy.checks import check_feasible, planned_rounds
-from strategies.privacy.server import (
-    RememberedAttempts,
-    prior_attempts,
-    privacy_summary,
-    repeated_rounds,
-)
+from strategies.privacy.server import RememberedAttempts, privacy_summary, remembers_attempts
 from strategies.rounds import RoundResult, Start, train as train_rounds
 from strategies.run_folder import MODEL, RunFolder
 from strategies.update_log import UpdateLog
 
 ANALYTICS = "analytics.json"
 """Name of the file with the distribution of labels over all clients, where the run has asked for it."""
-ATTEMPTS = "privacy-attempts.jsonl"
-"""Name of the file that says, in a private run, whom each round has asked, interrupted rounds included."""
 
 
 def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None = None) -> RunFolder:
@@ -183,7 +176,8 @@ def _check_named_clients(session: Session, cohort: Cohort) -> None:
 def _check_privacy(session: Session, cohort: Cohort) -> None:
     config, examples = session.config, {i: c.num_examples for i, c in cohort.clients.items()}
     rounds = planned_rounds(config.run.rounds, config.selection)
-    check_feasible(config.privacy, config.train, rounds, examples, scoring_of(config))
+    asked = asked_epsilon(config)
+    check_feasible(config.privacy, config.train, rounds, examples, scoring_of(config), asked)
 
 
 class _Training:
@@ -222,13 +216,12 @@ class _Training:
         plan = self._session.plan
         self._note_nodes()
         self._observer.phase(f"train {self._folder.name}", plan.rounds - start.completed_rounds)
-        lines, privacy = list(read_lines(self._attempts_path)), self._session.config.privacy
-        attempts = prior_attempts(lines, privacy, start.completed_rounds)
-        self._repeats = repeated_rounds(lines, privacy, start.completed_rounds)
+        accounts = self._accounts(start.completed_rounds)
+        self._repeats = accounts.repeats()
         arrays = train_rounds(
             plan,
-            self._cohort.masked(sessions.read_mask(self._folder, wire.layout_of(start.arrays))),
-            replace(start, attempts=attempts),
+            self._begun_anew().masked(sessions.read_mask(self._folder, wire.layout_of(start.arrays))),
+            replace(start, attempts=accounts.attempts(), privacy=start.privacy or accounts.inherited()),
             layer=self._layer,
             evaluate=self._session.evaluator(),
             on_round=self._on_round,
@@ -238,16 +231,25 @@ class _Training:
         self._folder.write_summary(self._summary())
         self._folder.write_model(wire.state_of(arrays))
 
-    @property
-    def _attempts_path(self) -> Path:
-        return self._folder.path / ATTEMPTS
+    def _begun_anew(self) -> Cohort:
+        """Return the clients; those of hidden sums draw from a new seed where rounds may be repeated."""
+        if not self._session.config.privacy.hides_updates:
+            return self._cohort
+        seed = self._session.config.run.seed
+        taken = fresh_seed(self._folder, seed, "train", first=True)
+        return self._cohort if taken == seed else self._cohort.seeded(taken)
+
+    def _accounts(self, completed_rounds: int = 0) -> RunAccounts:
+        """Return the clients' accounts; a pruned run goes on with those of the run that it comes from."""
+        privacy = self._session.config.privacy
+        return RunAccounts(self._folder, privacy, self._folder.name, completed_rounds)
 
     def _layer(self, inner: Strategy) -> Strategy:
         logged = inner if self._log is None else self._logged(inner, self._log)
         noised_logits = self._session.config.strategy.logit_noise > 0
-        if self._session.config.privacy.unit in {"none", "client-central"} and not noised_logits:
+        if not noised_logits and not remembers_attempts(self._session.config.privacy):
             return logged  # A central release is paid for in the checkpoint that holds it
-        remembered = RememberedAttempts(logged, self._names, self._note_attempt)
+        remembered = RememberedAttempts(logged, self._cohort.names, self._accounts().asked)
         return RepeatedAnswers(remembered, self._repeats) if noised_logits else remembered
 
     def _note_nodes(self) -> None:
@@ -255,12 +257,6 @@ class _Training:
         if self._nodes != (nodes := self._cohort.nodes):
             self._folder.write_nodes({**self._session.nodes, **nodes})
             self._nodes = nodes
-
-    def _names(self) -> Mapping[int, str]:
-        return {info.node_id: info.client_id for info in self._cohort.clients.values()}
-
-    def _note_attempt(self, server_round: int, client_ids: list[str]) -> None:
-        append_line(self._attempts_path, {"round": server_round, "clients": client_ids})
 
     def _logged(self, inner: Strategy, log: UpdateLog) -> Strategy:
         examples = {info.node_id: info.num_examples for info in self._cohort.clients.values()}
@@ -273,6 +269,8 @@ class _Training:
         self._faults += [_fault_json(f) for f in result.faults]
         self._last = dict(result.metrics)
         self._privacy = result.privacy
+        if result.privacy is not None:
+            self._accounts().spent(result.privacy)
         self._folder.append_metrics(_round_json(result))
         self._note_nodes()
         states = getattr(self._cohort.grid, "client_states", None)
@@ -347,7 +345,11 @@ class _Training:
             "privacy": None
             if self._privacy is None
             else privacy_summary(
-                config.privacy, self._privacy, list(self._cohort.clients), scoring_of(config)
+                config.privacy,
+                self._privacy,
+                list(self._cohort.clients),
+                scoring_of(config),
+                asked_epsilon(config),
             ),
             "analytics": read_json(labels) if (labels := self._folder.path / ANALYTICS).exists() else None,
             "secure-aggregation": {"threshold": config.privacy.threshold}
@@ -377,7 +379,7 @@ def _traffic_json(traffic: Traffic) -> dict[str, int]:
 
 
 def _round_json(result: RoundResult) -> dict[str, Any]:
-    traffic = _traffic_json(result.traffic)
+    traffic, spent = _traffic_json(result.traffic), result.privacy or {}
     del traffic["visits"]
     return {"round": result.round, **result.metrics} | {
         "round": result.round,
@@ -389,5 +391,5 @@ def _round_json(result: RoundResult) -> dict[str, Any]:
         "selected": list(result.selected),
         "accepted": sorted(result.accepted, key=wire.client_sort_key),
         "faults": [_fault_json(f) for f in result.faults],
-        **({} if result.privacy is None else {"epsilons": dict(result.privacy["epsilons"])}),
+        **{key: dict(spent[key]) for key in ("epsilons", "epsilons-unamplified") if key in spent},
     }

@@ -13,12 +13,15 @@ With ``poisson`` each client takes part by itself with probability q, and every 
 with sample rate q, drawn or not. With ``fixed`` a client pays, without amplification, for the rounds in which
 it is asked; a draw of a fixed number is no Poisson sampling and must not be counted as one.
 
+Poisson sampling amplifies towards those who see the models and not who took part. The run's folder names the
+clients of every round, in its metrics and its log, so what was spent towards its readers is kept besides.
+
 Differs from the paper: every client weighs the same. With σ = 0 and a clip norm that nothing reaches, it is
 federated averaging of clients with equally many examples.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, final
 
@@ -59,6 +62,9 @@ class CentralPrivacy:
         Where what was spent is written down for people.
     histories
         Client-id -> what was spent.
+    unamplified
+        Client-id -> what was spent towards those who see who takes part: the rounds in which it did, at a
+        sample rate of 1.
     expected
         m of the present round; 0: nobody can take part, and nothing is released.
     """
@@ -69,6 +75,7 @@ class CentralPrivacy:
     seed: int
     accounts: Accounts
     histories: dict[str, History] = field(default_factory=dict)
+    unamplified: dict[str, History] = field(default_factory=dict)
     expected: float = 0.0
 
     def __post_init__(self) -> None:
@@ -107,6 +114,9 @@ class CentralPrivacy:
         self.expected = self._rate * len(able) if poisson else float(len(chosen))
         for client_id in able if poisson else chosen:
             self._pay(client_id, spend)
+        for client_id in chosen if poisson else ():
+            seen = replace(spend, sample_rate=1.0)
+            self.unamplified[client_id] = extended(self.unamplified.get(client_id, ()), seen)
         return chosen, refused
 
     @property
@@ -152,17 +162,27 @@ class CentralPrivacy:
 
     def to_json(self) -> dict[str, Any]:
         """Return what was spent as plain data."""
-        return {
-            client_id: [[s.noise_multiplier, s.sample_rate, s.steps] for s in history]
-            for client_id, history in self.histories.items()
-        }
+        told: dict[str, Any] = {"histories": _rows(self.histories)}
+        if self.settings.client_sampling == "poisson":
+            told["unamplified"] = _rows(self.unamplified)
+            told["epsilons-unamplified"] = {i: self._epsilon(h) for i, h in self.unamplified.items()}
+        return told
 
-    def restore(self, document: dict[str, Any]) -> None:
+    def restore(self, document: Mapping[str, Any]) -> None:
         """Take up what `to_json` returned."""
-        self.histories = {
-            client_id: tuple(Spend(float(n), float(q), int(steps)) for n, q, steps in rows)
-            for client_id, rows in document.items()
-        }
+        self.histories = _histories(document["histories"])
+        self.unamplified = _histories(document.get("unamplified", {}))
+
+
+def _rows(histories: Mapping[str, History]) -> dict[str, list[list[float]]]:
+    return {i: [[s.noise_multiplier, s.sample_rate, s.steps] for s in h] for i, h in histories.items()}
+
+
+def _histories(document: Mapping[str, Any]) -> dict[str, History]:
+    return {
+        client_id: tuple(Spend(float(n), float(q), int(steps)) for n, q, steps in rows)
+        for client_id, rows in document.items()
+    }
 
 
 @final

@@ -41,6 +41,7 @@ def check_feasible(
     rounds: int,
     num_examples: Mapping[str, int],
     scoring: Scoring | None = None,
+    asked: float = 0.0,
 ) -> None:
     """Refuse a budget that no client can train with, before any work.
 
@@ -54,6 +55,8 @@ def check_feasible(
         Client-id -> number of examples.
     scoring
         How clients choose neurons by their data; None: they do not.
+    asked
+        ε that goes before the training, out of every budget.
 
     Raises
     ------
@@ -66,6 +69,9 @@ def check_feasible(
     budgets = {client_id: settings.budget_of(client_id) for client_id in num_examples}
     if not any(budgets.values()):
         raise BadInput("privacy.budgets: every client has 0, at least one must train")
+    budgets = {client_id: max(0.0, budget - asked) for client_id, budget in budgets.items()}
+    if not any(budgets.values()):
+        raise BadInput(f"analytics.epsilon: given {asked:g}, which leaves no client anything to train with")
     problems = {
         client_id: problem
         for client_id, n in num_examples.items()

@@ -15,6 +15,7 @@ nothing: the sample rate is 1.
 """
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import final
 
@@ -65,6 +66,8 @@ class ClientPrivacy:
         The client's ``context.state``, in which the account is kept.
     scoring
         How it may choose neurons by its own data; None: not at all.
+    asked
+        ε of the question of federated analytics that goes before the training; 0: there is none.
     """
 
     settings: PrivacySettings
@@ -73,6 +76,7 @@ class ClientPrivacy:
     prior_attempts: int = 0
     state: RecordDict = field(default_factory=RecordDict)
     scoring: Scoring | None = None
+    asked: float = 0.0
 
     def note_refusal(self) -> None:
         """Note that a round reached the client and cost it nothing."""
@@ -104,40 +108,72 @@ def pay(job: ClientJob, privacy: ClientPrivacy) -> Payment:
     BudgetSpent
         If it would be more than the client has left; nothing is written then.
     """
-    settings = privacy.settings
     if privacy.budget == 0:
         raise BudgetSpent("its privacy budget is 0: it takes no part")
+    ledger = LedgerFile.of(privacy.settings.ledger, job.client_id)
+    with nullcontext() if ledger is None else ledger.held():
+        return _paid(job, privacy, ledger)
+
+
+def _paid(job: ClientJob, privacy: ClientPrivacy, ledger: LedgerFile | None) -> Payment:
+    """Pay for a round; a ledger is held meanwhile."""
+    settings, known = privacy.settings, read_account(privacy.state)
     rate, steps = round_cost(job, settings)
-    known, ledger = read_account(privacy.state), LedgerFile.of(settings.ledger, job.client_id)
     planned = () if privacy.scoring is None else privacy.scoring.planned
-    noise = known.noise_multiplier or noise_for(
-        settings, privacy.budget, privacy.rounds, rate, steps, planned
-    )
+    # A ledger knows all that was paid for, in this run and others, whatever became of the state
+    kept = None if ledger is None else ledger.read_all()
+    asked = max(known.asked, privacy.asked) if kept is None else kept[1]
+    left = privacy.budget - asked
+    noise = known.noise_multiplier or noise_for(settings, left, privacy.rounds, rate, steps, planned)
     spend = Spend(noise, rate, steps)
     choice = () if privacy.scoring is None else (privacy.scoring.spend,)
     missed = privacy.prior_attempts - known.attempts  # each may have had a choice
     cost = (spend, *choice) if job.keep else (spend,)
     account = known.after((spend, *choice), noise, missed)
-    # A ledger knows all that was paid for, in this run and others, whatever became of the state
-    before = account.history if ledger is None else ledger.read()
+    before = account.history if kept is None else kept[0]
     history = with_rounds(before, cost, 1)
     epsilon = epsilon_of(history, settings.delta, settings.accountant)
-    if epsilon > privacy.budget:
+    if epsilon > left:
         raise BudgetSpent(
             f"its privacy budget is spent: another round would bring ε from "
-            f"{epsilon_of(before, settings.delta, settings.accountant):.4g} to {epsilon:.4g}, "
+            f"{epsilon_of(before, settings.delta, settings.accountant) + asked:.4g} to "
+            f"{epsilon + asked:.4g}, "
             f"allowed {privacy.budget:g} at δ = {settings.delta:g}"
         )
     if ledger is not None:
-        ledger.write(history)
+        ledger.write(history, asked)
     write_account(privacy.state, account.after(cost, noise))
-    return Payment(spend, epsilon)
+    return Payment(spend, epsilon + asked)
+
+
+def pay_answer(client_id: str, privacy: ClientPrivacy, epsilon: float) -> None:
+    """Write down what an answer with noise of its own and δ = 0 costs, before it is given.
+
+    Raises
+    ------
+    BudgetSpent
+        If it would be more than the client has left; nothing is written then.
+    """
+    ledger = LedgerFile.of(privacy.settings.ledger, client_id)
+    with nullcontext() if ledger is None else ledger.held():
+        known = read_account(privacy.state)
+        history, asked = (known.history, known.asked) if ledger is None else ledger.read_all()
+        total = asked + epsilon
+        spent = epsilon_of(history, privacy.settings.delta, privacy.settings.accountant)
+        if total + spent > privacy.budget:
+            raise BudgetSpent(
+                f"its privacy budget is spent: an answer would bring ε from {asked + spent:.4g} to "
+                f"{total + spent:.4g}, allowed {privacy.budget:g}"
+            )
+        if ledger is not None:
+            ledger.write(history, total)
+        write_account(privacy.state, replace(known, asked=known.asked + epsilon))
 
 
 def noise_for(
     settings: PrivacySettings, budget: float, rounds: int, rate: float, steps: int, besides: History = ()
 ) -> float:
-    """Return the noise multiplier: the one given, or the least with which the budget lasts all rounds.
+    """Return the noise multiplier: the one given, or the least with which a budget lasts all rounds.
 
     What is spent besides the steps, with noise of its own, counts towards the budget.
 

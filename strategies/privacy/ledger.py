@@ -2,9 +2,15 @@
 
 A client writes down what a round will cost before it trains, so that the cost counts whatever happens to its
 answer. What is written down is all it needs: noise multipliers, sample rates and steps.
+
+Two processes may train on one client's data at once, in two runs: a process that reads the file to pay holds
+it until the payment is in it.
 """
 
 import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import final
@@ -31,18 +37,22 @@ class Account:
         How many rounds of this run have reached the client, those that it refused included.
     noise_multiplier
         What was solved from the budget in the first of them; 0 before.
+    asked
+        ε of answers with noise of their own and δ = 0, such as those of federated analytics; it adds to that
+        of the history.
     """
 
     history: History = ()
     attempts: int = 0
     noise_multiplier: float = 0.0
+    asked: float = 0.0
 
     def after(self, cost: History, noise_multiplier: float, attempts: int = 1) -> "Account":
         """Return the account after the same cost in some rounds."""
         if attempts < 1:
             return self
         history = with_rounds(self.history, cost, attempts)
-        return Account(history, self.attempts + attempts, noise_multiplier)
+        return Account(history, self.attempts + attempts, noise_multiplier, self.asked)
 
 
 def with_rounds(history: History, cost: History, rounds: int) -> History:
@@ -59,7 +69,8 @@ def read_account(state: RecordDict) -> Account:
     record = state.config_records[STATE]
     noise, rates, steps = (_numbers(record[key]) for key in ("noise-multipliers", "sample-rates", "steps"))
     history = tuple(Spend(n, rate, int(count)) for n, rate, count in zip(noise, rates, steps, strict=True))
-    return Account(history, int(str(record["attempts"])), float(str(record["noise-multiplier"])))
+    asked = float(str(record.get("asked-epsilon", 0.0)))
+    return Account(history, int(str(record["attempts"])), float(str(record["noise-multiplier"])), asked)
 
 
 def _numbers(value: object) -> list[float]:
@@ -75,6 +86,7 @@ def write_account(state: RecordDict, account: Account) -> None:
             "steps": [spend.steps for spend in account.history],
             "attempts": account.attempts,
             "noise-multiplier": account.noise_multiplier,
+            "asked-epsilon": account.asked,
         }
     )
 
@@ -111,8 +123,31 @@ class LedgerFile:
             return None
         return LedgerFile(Path(folder).expanduser() / f"{plain_name(client_id)}.json")
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let no other process read or change the file meanwhile; wait for one that does.
+
+        Raises
+        ------
+        BadInput
+            If the folder is not there.
+        LetheError
+            If the file cannot be locked; nothing may be spent then.
+        """
+        self._require_folder()
+        with files.held(self.path):
+            yield
+
+    def _require_folder(self) -> None:
+        if not self.path.parent.is_dir():
+            raise BadInput(f"privacy.ledger: {self.path.parent} is no folder")
+
     def read(self) -> History:
-        """Return what was spent; nothing where there is no file.
+        """Return what was spent in steps; nothing where there is no file. Errors as in `read_all`."""
+        return self.read_all()[0]
+
+    def read_all(self) -> tuple[History, float]:
+        """Return what was spent in steps, and the ε of answers besides; nothing where there is no file.
 
         Raises
         ------
@@ -120,26 +155,30 @@ class LedgerFile:
             If the file is damaged: nothing may be spent then.
         """
         if not self.path.exists():
-            return ()
+            return (), 0.0
         try:
             document = json.loads(self.path.read_text(encoding="utf-8"))
             if document["format"] != self._format:
                 raise ValueError("another format")
-            return tuple(
+            asked = float(document.get("asked-epsilon", 0.0))
+            if not 0 <= asked < math.inf:
+                raise ValueError("'asked-epsilon' is no number >= 0")
+            history = tuple(
                 Spend(float(noise), float(rate), int(steps)) for noise, rate, steps in document["history"]
             )
+            return history, asked
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunCorrupt(f"{self.path}: the privacy ledger cannot be read: {error}") from None
 
-    def write(self, history: History) -> None:
-        """Replace what was spent, on the disk before this returns.
+    def write(self, history: History, asked: float = 0.0) -> None:
+        """Replace what was spent in steps and in answers, on the disk before this returns.
 
         Raises
         ------
         LetheError
             If the disk does not take it; nothing may be spent then.
         """
-        if not self.path.parent.is_dir():
-            raise BadInput(f"privacy.ledger: {self.path.parent} is no folder")
+        self._require_folder()
         rows = [[s.noise_multiplier, s.sample_rate, s.steps] for s in history]
-        files.write_json(self.path, {"format": self._format, "history": rows})
+        document = {"format": self._format, "history": rows}
+        files.write_json(self.path, document | ({"asked-epsilon": asked} if asked else {}))

@@ -73,13 +73,13 @@ class ServerPrivacy:
         for fault in faults:
             self.accounts.failed(fault.client_id, fault.reason)
         document = self.accounts.to_json()
-        return document if self.central is None else document | {"histories": self.central.to_json()}
+        return document if self.central is None else document | self.central.to_json()
 
     def restore(self, document: Mapping[str, Any]) -> None:
         """Take up what `after_round` returned."""
         self.accounts.take(Accounts.from_json(document))
         if self.central is not None:
-            self.central.restore(document["histories"])
+            self.central.restore(document)
 
 
 @final
@@ -179,30 +179,42 @@ class RememberedAttempts(StrategyWrapper):
         return messages
 
 
+def remembers_attempts(settings: PrivacySettings) -> bool:
+    """Whether clients pay by themselves, so that it must be known what an interruption undid."""
+    return settings.on and settings.unit != "client-central"
+
+
 def prior_attempts(
-    lines: Iterable[Mapping[str, Any]], settings: PrivacySettings, last_round: int
+    lines: Iterable[Mapping[str, Any]], settings: PrivacySettings, last_round: int, training: str
 ) -> dict[str, int]:
-    """Return how many rounds each client may have spent in before a run goes on after `last_round`.
+    """Return how many rounds each client may have spent in before a training goes on after `last_round`.
 
     Seeded noise is the same when a round is repeated, so that a repetition releases nothing new; secret noise
-    is not, and every attempt counts.
+    is not, nor is that of clients who draw anew in a repeated masked round, and every attempt counts.
 
     Parameters
     ----------
     lines
-        ``{"round": …, "clients": […]}``, one per attempt.
+        ``{"round": …, "clients": […], "training": …}``, one per attempt.
     settings
         Of the run.
     last_round
-        The last complete round.
+        The last complete round of the training that goes on.
+    training
+        Its name; empty: it is a new one, and none of the lines is its own.
     """
-    seen: dict[str, list[int]] = {}
+    repeats = bool(training) and settings.randomness == "seeded" and not settings.hides_updates
+    seen: dict[str, int] = {}
+    counted = set()
     for line in lines:
         for client_id in line["clients"]:
-            seen.setdefault(client_id, []).append(int(line["round"]))
-    if settings.randomness == "secret":
-        return {client_id: len(rounds) for client_id, rounds in seen.items()}
-    return {client_id: len({r for r in rounds if r <= last_round}) for client_id, rounds in seen.items()}
+            if repeats and line.get("training", training) == training:
+                once = (client_id, line["round"])
+                if line["round"] > last_round or once in counted:
+                    continue
+                counted.add(once)
+            seen[client_id] = seen.get(client_id, 0) + 1
+    return seen
 
 
 def repeated_rounds(lines: Iterable[Mapping[str, Any]], settings: PrivacySettings, last_round: int) -> int:
@@ -221,6 +233,7 @@ def privacy_summary(
     document: Mapping[str, Any],
     client_ids: Sequence[str],
     scoring: Scoring | None = None,
+    asked: float = 0.0,
 ) -> dict[str, Any]:
     """Return what a run promises and to whom, for its summary and its report.
 
@@ -234,13 +247,16 @@ def privacy_summary(
         All clients that are known.
     scoring
         How they chose neurons by their own data; None: they did not.
+    asked
+        ε of what else they answered, part of everybody's.
     """
     accounts = Accounts.from_json(document)
     unit = "client" if settings.unit.startswith("client") else "example"
     sampling = {
         "example": "Poisson sampling of examples in every step",
         "client-local": "none: every update is seen by itself",
-        "client-central": "Poisson sampling of clients in every round"
+        "client-central": "Poisson sampling of clients in every round, for those who do not see who took "
+        "part; for those who do, such as readers of the run's folder, ε stands without it besides"
         if settings.client_sampling == "poisson"
         else "none: a fixed number of clients, counted without amplification",
     }[settings.unit]
@@ -250,6 +266,8 @@ def privacy_summary(
             f"{scoring.noise_multiplier:g}"
         )
     known = dict.fromkeys([*client_ids, *accounts.epsilons])
+    poisson = settings.unit == "client-central" and settings.client_sampling == "poisson"
+    unamplified = document.get("epsilons-unamplified", {})
     return {
         "unit": unit,
         "noise-by": "server" if settings.unit == "client-central" else "client",
@@ -259,8 +277,14 @@ def privacy_summary(
         "sampling": sampling,
         "accountant": settings.accountant,
         "randomness": settings.randomness,
-        "epsilon": max(accounts.epsilons.values(), default=0.0),
-        "clients": {client_id: _client_row(settings, accounts, client_id) for client_id in known},
+        "analytics-epsilon": asked or None,
+        "epsilon": max([asked, *accounts.epsilons.values()]),
+        "epsilon-unamplified": max(unamplified.values(), default=0.0) if poisson else None,
+        "clients": {
+            client_id: _client_row(settings, accounts, client_id, asked)
+            | ({"epsilon-unamplified": unamplified.get(client_id, 0.0)} if poisson else {})
+            for client_id in known
+        },
     }
 
 
@@ -272,12 +296,14 @@ _NEIGHBOURS = {
 }
 
 
-def _client_row(settings: PrivacySettings, accounts: Accounts, client_id: str) -> dict[str, Any]:
+def _client_row(
+    settings: PrivacySettings, accounts: Accounts, client_id: str, asked: float
+) -> dict[str, Any]:
     budget = settings.budget_of(client_id)
     refused, reason = accounts.refusals.get(client_id, (0, ""))
     return {
         "budget": budget if math.isfinite(budget) else None,
-        "epsilon": accounts.epsilons.get(client_id, 0.0),
+        "epsilon": max(asked, accounts.epsilons.get(client_id, 0.0)),
         "noise-multiplier": accounts.noise.get(client_id),
         "refused-rounds": refused,
         "reason": reason,

@@ -80,6 +80,11 @@ class PrivacySettings(Settings):
         return self.unit != "none"
 
     @property
+    def hides_updates(self) -> bool:
+        """Whether the server gets sums of updates only, masked or encrypted."""
+        return self.secure_aggregation or self.encryption != "none"
+
+    @property
     def max_weight(self) -> int:
         """What a client weighs at most in a sum; at the client level each weighs the same."""
         return 1 if self.unit.startswith("client") else self.max_examples

@@ -7,11 +7,15 @@ import pytest
 import torch
 
 from app.config import RunConfig
+from app.fresh_seeds import STARTS, fresh_seed
+from app.session import open_session
 from app.workflows import audit, forget, resume, train
 from strategies import wire
 from strategies.errors import BadInput
+from strategies.json_lines import read_lines
 from strategies.run_folder import RunFolder
 from strategies.tensor_file import read_sealed
+from strategies.update_log import UpdateLog
 from tests.app.runs import StopAfter, Stopped, flat_model
 from unlearning.request import ForgetRequest
 from unlearning.settings import AuditSettings, ForgetSettings
@@ -32,6 +36,10 @@ SECURE = ("privacy.secure-aggregation=true",)
 
 def config(home: Path, *overrides: str) -> RunConfig:
     return RunConfig().with_overrides([f"run.home={home}", *SMALL, *overrides])
+
+
+def flat_of(state: wire.State) -> torch.Tensor:
+    return wire.Layout.of(state).flatten(state)
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +65,31 @@ def test_nothing_of_a_single_client_is_written_down(finished: RunFolder) -> None
     assert not finished.log_path.exists()
 
 
-def test_an_interrupted_run_resumes_to_the_same_model(finished: RunFolder, tmp_path: Path) -> None:
+def test_an_interrupted_run_resumes_with_fresh_randomness_of_its_clients(
+    finished: RunFolder, tmp_path: Path
+) -> None:
+    """Round 3 may have been asked of others before; up to there the run is that which nothing interrupted."""
     with pytest.raises(Stopped):
         train(config(tmp_path, "run.name=cut", *SECURE), StopAfter(2))
+    cut = RunFolder.open("cut", tmp_path)
+    checkpoint = cut.read_checkpoint()
+    assert checkpoint is not None
+    assert checkpoint.round == 2
+    resume(cut)
+    seen = [[line["train-loss"] for line in run.read_metrics()] for run in (cut, finished)]
+    assert seen[0][:2] == seen[1][:2]
+    assert seen[0][2] != seen[1][2]
+    starts = read_lines(cut.path / STARTS)
+    assert [line["number"] for line in starts] == [0, 1]
+    assert starts[0]["seed"] == 0 != starts[1]["seed"]
+
+
+def test_a_plain_run_still_resumes_to_the_same_model(tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        train(config(tmp_path, "run.name=cut"), StopAfter(2))
     again = resume(RunFolder.open("cut", tmp_path))
-    assert flat_model(again).equal(flat_model(finished))
+    assert flat_model(again).equal(flat_model(train(config(tmp_path, "run.name=whole"))))
+    assert not (again.path / STARTS).exists()
 
 
 def test_a_class_and_a_client_are_forgotten_by_masked_retraining(finished: RunFolder) -> None:
@@ -72,6 +100,81 @@ def test_a_class_and_a_client_are_forgotten_by_masked_retraining(finished: RunFo
         assert result["traffic"]["visits"] >= 3 * 3 * 4
         state = dict(read_sealed(path / "model.safetensors").tensors)
         assert not wire.Layout.of(state).flatten(state).equal(flat_model(finished))
+
+
+HIDDEN = {
+    "masked": SECURE,
+    "ckks": ("privacy.encryption=ckks",),
+}
+
+
+@pytest.mark.parametrize("how", HIDDEN)
+def test_two_sums_that_differ_by_a_client_do_not_tell_its_update(how: str, tmp_path: Path) -> None:
+    """The server has both sums of a round, n θ: with the same seed and weights their difference is n_C δ_C.
+
+    What client 1 sent is known from a plain run with a log, whose clients draw the same numbers. Each client
+    has two of ten labels, so that the updates point their own ways; a sum of four has a cosine of about a
+    half with each of them.
+    """
+    skewed = (
+        "run.rounds=1",
+        "data.partition=shards",
+        "data.clients=5",
+        f"privacy.encryption-key={tmp_path}/ckks.key",
+    )
+    ran = skewed if how == "ckks" else skewed[:3]
+    hidden = train(config(tmp_path, f"run.name={how}", *ran, *HIDDEN[how]))
+    plain = train(config(tmp_path, "run.name=plain", *skewed[:3], "log.enabled=true"))
+    sizes = {i: known["num-examples"] for i, known in plain.read_summary()["clients"].items()}
+    sent = UpdateLog.open(plain.log_path).delta(1, "1")
+    for request in (
+        ForgetRequest(clients=("1",)),
+        ForgetRequest(samples={"1": tuple(range(sizes["1"] - 1))}),
+    ):
+        path = hidden.forget_folder(forget(hidden, request, ForgetSettings(method="retrain")))
+        result = json.loads((path / "result.json").read_text(encoding="utf-8"))
+        assert any("another seed" in note for note in result["notes"])
+        began = flat_of(open_session(hidden).model_of(result["details"]["seed"]).state_dict())
+        after = flat_of(dict(read_sealed(path / "model.safetensors").tensors))
+        total = sum(sizes.values())
+        left = total - (sizes["1"] if request.clients else sizes["1"] - 1)
+        first = total * (flat_model(hidden) - flat_of(hidden.read_initial()))
+        difference = first - left * (after - began)
+        cosine = float(torch.cosine_similarity(difference, sent, dim=0))
+        assert abs(cosine) < 0.5
+        assert not began.equal(flat_of(hidden.read_initial()))
+
+
+def test_every_training_of_hidden_sums_has_a_seed_of_its_own(finished: RunFolder) -> None:
+    """However often the same is asked: another survivor would be the difference of two sums."""
+    seeds = []
+    for _ in range(2):
+        name = forget(finished, ForgetRequest(clients=("3",)), ForgetSettings(method="retrain"))
+        result = json.loads((finished.forget_folder(name) / "result.json").read_text(encoding="utf-8"))
+        seeds.append(result["details"]["seed"])
+        certificate = json.loads((finished.forget_folder(name) / "certificate.json").read_text())
+        limits = certificate["certificate"]["limits"]
+        assert any("the sums of two trainings over nearly the same clients" in limit for limit in limits)
+    lines = read_lines(finished.path / STARTS)
+    assert lines[0]["seed"] == 0
+    assert {line["seed"] for line in lines} >= set(seeds)
+    assert len({line["seed"] for line in lines}) == len(lines)
+
+
+def test_seeds_of_trainings_repeat_with_the_history_and_never_within_it(tmp_path: Path) -> None:
+    """A sparse run inside shares the count; a run with another seed has its own; one at a time takes one."""
+    runs = [RunFolder.create(str(tmp_path), name, "", "fedavg") for name in ("one", "two")]
+    inside = RunFolder.create(str(runs[0].path / "pruned"), "omp-0.9", "", "fedavg")
+    given = [
+        fresh_seed(runs[0], 7, "train", first=True),
+        fresh_seed(inside, 7, "train", first=True),
+        fresh_seed(runs[0], 7, "after the run"),
+    ]
+    assert given[0] == 7
+    assert len(set(given)) == 3
+    assert [fresh_seed(runs[1], 7, "train", first=True)] + [fresh_seed(runs[1], 7, "") for _ in "ab"] == given
+    assert fresh_seed(runs[1], 8, "", first=True) == 8
+    assert fresh_seed(RunFolder.create(str(tmp_path), "old", "", "fedavg"), 7, "after the run") == given[1]
 
 
 def test_a_method_that_asks_clients_one_by_one_is_refused(finished: RunFolder) -> None:

@@ -32,11 +32,12 @@ from strategies import wire
 from strategies.distilling import DistillationSettings, distil
 from strategies.evaluation import predict_logits
 from strategies.examples import Examples
-from strategies.rounds import RoundResult, Start, train
+from strategies.rounds import RoundResult, Start
 from unlearning.methods import fast_fedul, subtract
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
 from unlearning.methods.federated import keeping
 from unlearning.settings import ForgetSettings, method_settings
+from unlearning.spending import train_after
 
 STARTS = {method.name: method for method in (subtract.METHOD, fast_fedul.METHOD)}
 """Where the student may begin, by the value of ``forget.start``."""
@@ -110,7 +111,7 @@ def _post_trained(job: ForgetJob, flat: Tensor) -> Tensor:
         job.progress(result.round - first, rounds, result.metrics)
 
     start = Start(wire.FlatRecord(flat, run.layout), completed_rounds=first)
-    arrays = train(plan, keeping(job), start, on_round=report)
+    arrays = train_after(run, plan, keeping(job), start, report)
     return wire.flat_of(arrays, run.layout).clone()
 
 

@@ -19,11 +19,12 @@ from strategies.dropping import Drop
 from strategies.errors import LetheError
 from strategies.fedavg import FedAvg
 from strategies.roll import ClientInfo
-from strategies.rounds import Build, RoundResult, Start, train
+from strategies.rounds import Build, RoundResult, Start
 from strategies.settings import Scalar, SelectionSettings, Settings
 from strategies.wrapper import StrategyWrapper
 from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Outcome
 from unlearning.settings import ForgetSettings
+from unlearning.spending import train_after
 
 S = TypeVar("S", bound=Settings)
 
@@ -274,7 +275,7 @@ class FederatedWork:
             drop=self.job.drop if drop is None else drop,
         )
         start = Start(wire.FlatRecord(flat, run.layout), completed_rounds=before)
-        arrays = train(plan, cohort, start, build=build, on_round=self._on_round)
+        arrays = train_after(run, plan, cohort, start, self._on_round, build)
         return wire.flat_of(arrays, run.layout).clone()
 
     def _on_round(self, result: RoundResult, _: Strategy) -> None:

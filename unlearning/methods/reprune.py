@@ -17,11 +17,13 @@ from torch import Tensor
 
 from strategies import wire
 from strategies.cohort import Cohort
-from strategies.rounds import RoundResult, Start, train
+from strategies.rounds import RoundResult, Start
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
 from unlearning.methods.federated import feasible, keeping
+from unlearning.methods.retrain import RENEWED, SEED
 from unlearning.pruning import Pruning
 from unlearning.run import TrainedRun
+from unlearning.spending import train_after
 
 
 def repruned(job: ForgetJob) -> Outcome:
@@ -29,18 +31,22 @@ def repruned(job: ForgetJob) -> Outcome:
     run, cohort = job.run, keeping(job)
     if run.pruned_by is None:
         raise RuntimeError("needs were not checked")
-    plan = replace(run.plan, drop=job.drop, selection=feasible(run.plan.selection, cohort))
     initial = run.layout.flatten(run.build_model().state_dict())
-    dense = replace(run, plan=plan, initial=initial, mask=None, mask_origin="")
+    dense = replace(run, initial=initial, mask=None, mask_origin="")
+    hidden = run.plan.privacy.hides_updates
+    dense = dense.renewed() if hidden else dense
+    plan = replace(dense.plan, drop=job.drop, selection=feasible(run.plan.selection, cohort))
+    dense = replace(dense, plan=plan)
     rounds = Pruning(dense, run.pruned_by, ()).num_rounds + 2 * plan.rounds
     done = plan.rounds
     dense = replace(dense, final=_trained(job, dense, cohort, (0, rounds)))
     mask = Pruning(dense, run.pruned_by, ()).mask(
         cohort, lambda step, _, values: job.progress(done + step, rounds, values)
     )
-    sparse = replace(dense, initial=initial * mask)
+    sparse = replace(dense, initial=dense.initial * mask)
     flat = _trained(job, sparse, cohort.masked(mask), (rounds - plan.rounds, rounds))
-    return Outcome(flat, details={"rounds": rounds, "kept": int(mask.sum())}, mask=mask)
+    details = {"rounds": rounds, "kept": int(mask.sum()), **({SEED: dense.seed} if hidden else {})}
+    return Outcome(flat, [RENEWED] if hidden else (), details, mask)
 
 
 def _trained(job: ForgetJob, run: TrainedRun, cohort: Cohort, done_of: tuple[int, int]) -> Tensor:
@@ -50,7 +56,10 @@ def _trained(job: ForgetJob, run: TrainedRun, cohort: Cohort, done_of: tuple[int
     def report(result: RoundResult, _: Strategy) -> None:
         job.progress(done + result.round, total, result.metrics)
 
-    arrays = train(run.plan, cohort, Start(wire.FlatRecord(run.initial, run.layout)), on_round=report)
+    if run.plan.privacy.hides_updates:
+        cohort = cohort.seeded(run.fresh_seed())
+    start = Start(wire.FlatRecord(run.initial, run.layout))
+    arrays = train_after(run, run.plan, cohort, start, report)
     return wire.flat_of(arrays, run.layout).clone()
 
 

@@ -5,6 +5,11 @@ and sample requests each client leaves the named examples out, and a client that
 part. What was forgotten before is left out as well.
 Guarantee: exact. Needs: the remaining clients
 online. Cost: every round of the run again.
+
+Where the server gets sums of updates only, masked or encrypted, two trainings that differ by one client alone
+would tell it that client's update: sum₁ − sum₂ = n_C δ_C. Such a run is retrained from other initial weights
+and with another seed. That is as exact, and no longer the same model to the bit: what differs by chance is
+seen beside a second retraining.
 """
 
 from dataclasses import replace
@@ -12,16 +17,27 @@ from dataclasses import replace
 from flwr.serverapp.strategy import Strategy
 
 from strategies import personal, wire
-from strategies.rounds import RoundResult, Start, train
+from strategies.rounds import RoundResult, Start
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
 from unlearning.methods.federated import feasible, keeping
+from unlearning.spending import train_after
+
+SEED = "seed"
+"""Among the details of a result: the seed that was taken in place of the run's own."""
+RENEWED = (
+    "the run's updates are masked or encrypted: retrained from other initial weights and with another seed, "
+    "so that the difference of two sums is not the forgotten client's update"
+)
 
 
 def retrained(job: ForgetJob) -> Outcome:
     """Return the model that the run would have given without the forgotten data."""
-    run = job.run
-    remaining = keeping(job)
-    plan = replace(run.plan, drop=job.drop, selection=feasible(run.plan.selection, remaining))
+    run, cohort = job.run, keeping(job)
+    notes: tuple[str, ...] = ()
+    if run.plan.privacy.hides_updates:
+        run = run.renewed()
+        cohort, notes = cohort.seeded(run.seed), (RENEWED,)
+    plan = replace(run.plan, drop=job.drop, selection=feasible(run.plan.selection, cohort))
     figures: dict[str, float] = {}
 
     def report(result: RoundResult, _: Strategy) -> None:
@@ -29,8 +45,9 @@ def retrained(job: ForgetJob) -> Outcome:
         figures.update({key: result.metrics[key] for key in personal.FIGURES if key in result.metrics})
 
     start = Start(wire.FlatRecord(run.initial, run.layout))
-    arrays = train(plan, remaining, start, on_round=report)
-    return Outcome(wire.flat_of(arrays, run.layout).clone(), details={"rounds": plan.rounds, **figures})
+    arrays = train_after(run, plan, cohort, start, report)
+    details = {"rounds": plan.rounds, **figures, **({SEED: run.seed} if notes else {})}
+    return Outcome(wire.flat_of(arrays, run.layout).clone(), notes, details)
 
 
 METHOD = Method(

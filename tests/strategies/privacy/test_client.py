@@ -1,8 +1,12 @@
 """A private client: pays first, refuses what it cannot pay, and lets nothing else out."""
 
 import math
+import subprocess
+import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 import torch
@@ -10,7 +14,7 @@ from flwr.app import RecordDict
 from torch import nn
 
 from strategies import fedavg, fedprox, wire
-from strategies.errors import LetheError, RunCorrupt
+from strategies.errors import BadInput, LetheError, RunCorrupt
 from strategies.examples import Examples
 from strategies.local_training import ClientJob, LocalResult, local_train
 from strategies.privacy.accounting import Spend, epsilon_of
@@ -113,6 +117,44 @@ def test_a_ledger_adds_up_over_runs(tmp_path: Path) -> None:
         train_privately(fedavg.train_client, job(), privacy(kept))
     (tmp_path / "7.json").write_text("{}")
     with pytest.raises(RunCorrupt, match="privacy ledger cannot be read"):
+        train_privately(fedavg.train_client, job(), privacy(kept))
+
+
+PAYING = """
+import sys
+from flwr.app import RecordDict
+from strategies.privacy.client import ClientPrivacy, pay
+from tests.strategies.privacy.test_client import SETTINGS, job
+settings = SETTINGS.model_copy(update={"epsilon": 0.0, "noise_multiplier": 5.0, "ledger": sys.argv[1]})
+client, work = ClientPrivacy(settings, float("inf"), 100, state=RecordDict()), job()
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(40):
+    pay(work, client)
+"""
+
+
+def test_two_processes_that_pay_at_once_lose_no_payment(tmp_path: Path) -> None:
+    """Each trains on the client's data in a run of its own: 40 rounds of four steps by each of two."""
+    command = [sys.executable, "-c", PAYING, str(tmp_path)]
+    with ExitStack() as ending:
+        both = [
+            ending.enter_context(subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True)) for _ in "ab"
+        ]
+        for process in both:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in both:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        assert [process.wait() for process in both] == [0, 0]
+    assert LedgerFile(tmp_path / "7.json").read() == (Spend(5.0, 0.25, 2 * 40 * 4),)
+
+
+def test_a_ledger_in_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    kept = SETTINGS.model_copy(update={"ledger": str(tmp_path / "none")})
+    with pytest.raises(BadInput, match=r"privacy\.ledger: .*none is no folder"):
         train_privately(fedavg.train_client, job(), privacy(kept))
 
 

@@ -169,6 +169,11 @@ def test_poisson_sampling_divides_by_the_expected_count_and_charges_everyone() -
     assert sum(sizes) / 400 == pytest.approx(10, abs=0.5)
     assert len(set(sizes)) > 5
     assert privacy.histories["7"] == (Spend(1.0, 0.5, 400),)
+    assert sum(spend.steps for (spend,) in privacy.unamplified.values()) == sum(sizes)
+    assert {spend.sample_rate for (spend,) in privacy.unamplified.values()} == {1.0}
+    again = CentralPrivacy(settings, selection, 400, 0, Accounts())
+    again.restore(privacy.to_json())
+    assert (again.histories, again.unamplified) == (privacy.histories, privacy.unamplified)
     nodes = {i + 1: node_answer(str(i), 10, adds(1.0)) for i in range(20)}
     exact = EXACT.model_copy(update={"client_sampling": "poisson"})
     model, results = run(exact, nodes, rounds=3, fraction=0.5)
@@ -241,10 +246,21 @@ def test_attempts_that_count() -> None:
     """Round 2 was tried twice. Secret noise was drawn anew each time; seeded noise was the same."""
     lines = [{"round": r, "clients": ["a"]} for r in (1, 2, 2)] + [{"round": 1, "clients": ["b"]}]
     secret, seeded = (PrivacySettings(randomness=r) for r in ("secret", "seeded"))  # type: ignore[arg-type]
-    assert prior_attempts(lines, secret, 1) == {"a": 3, "b": 1}
-    assert prior_attempts(lines, seeded, 1) == {"a": 1, "b": 1}
+    assert prior_attempts(lines, secret, 1, "run") == {"a": 3, "b": 1}
+    assert prior_attempts(lines, seeded, 1, "run") == {"a": 1, "b": 1}
     assert (repeated_rounds(lines[:3], secret, 1), repeated_rounds(lines[:3], seeded, 1)) == (2, 0)
     assert repeated_rounds([], secret, 0) == 0
+
+
+def test_attempts_of_other_trainings_all_count() -> None:
+    """Their noise is not that of the training that goes on, whatever it is derived from."""
+    own = [{"round": r, "clients": ["a"], "training": "run"} for r in (1, 1, 2)]
+    lines = [*own, {"round": 2, "clients": ["a"], "training": ""}]
+    seeded = PrivacySettings(randomness="seeded")
+    assert prior_attempts(lines, seeded, 1, "run") == {"a": 2}
+    assert prior_attempts(lines, seeded, 0, "") == {"a": 4}
+    masked = seeded.model_copy(update={"secure_aggregation": True})
+    assert prior_attempts(lines, masked, 1, "run") == {"a": 4}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,151 @@
+"""Accounts that go on: what is trained after a private run is paid for by the clients that paid for the run.
+
+A retraining on the same data is another release of them. So it begins with what the run, and everything that
+was trained after it, has spent: a client whose budget does not allow another round is left out of it.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from flwr.app import ArrayRecord
+from flwr.serverapp.strategy import Strategy
+
+from strategies.cohort import Cohort
+from strategies.errors import LetheError
+from strategies.privacy.accounts import Accounts
+from strategies.privacy.server import RememberedAttempts, remembers_attempts
+from strategies.rounds import Build, OnRound, RoundResult, Start, TrainingPlan, train
+
+if TYPE_CHECKING:
+    from unlearning.run import TrainedRun
+
+
+class Spending(Protocol):
+    """What the clients of a run have spent, in the run and in all that was trained after it."""
+
+    def known(self) -> Mapping[str, Any] | None:
+        """Return the accounts as the last round left them; None where there was none."""
+
+    def attempts(self) -> Mapping[str, int]:
+        """Return in how many rounds each client was asked."""
+
+    def asked(self, server_round: int, client_ids: list[str]) -> None:
+        """Write down, before anything is sent, whom a round asks."""
+
+    def spent(self, document: Mapping[str, Any]) -> None:
+        """Write down the accounts after a round."""
+
+
+@dataclass
+class MemorySpending:
+    """Accounts that last as long as this object."""
+
+    document: Mapping[str, Any] | None = None
+    rounds: dict[str, int] = field(default_factory=dict)
+
+    def known(self) -> Mapping[str, Any] | None:
+        """See `Spending`."""
+        return self.document
+
+    def attempts(self) -> Mapping[str, int]:
+        """See `Spending`."""
+        return dict(self.rounds)
+
+    def asked(self, server_round: int, client_ids: list[str]) -> None:
+        """See `Spending`."""
+        for client_id in client_ids:
+            self.rounds[client_id] = self.rounds.get(client_id, 0) + 1
+
+    def spent(self, document: Mapping[str, Any]) -> None:
+        """See `Spending`."""
+        self.document = document
+
+
+def train_after(
+    run: "TrainedRun",
+    plan: TrainingPlan,
+    cohort: Cohort,
+    start: Start,
+    on_round: OnRound,
+    build: Build | None = None,
+) -> ArrayRecord:
+    """Train after a run as `strategies.rounds.train` does; where it is private, its accounts go on.
+
+    Raises
+    ------
+    LetheError
+        If the first round of a private training finds no client that may take part.
+    """
+    if not plan.privacy.on:
+        return train(plan, cohort, start, build=build, on_round=on_round)
+    spending = run.spending
+
+    def layer(inner: Strategy) -> Strategy:
+        if not remembers_attempts(plan.privacy):
+            return inner
+        return RememberedAttempts(inner, cohort.names, spending.asked)
+
+    def after(result: RoundResult, strategy: Strategy) -> None:
+        if result.privacy is not None:
+            spending.spent(result.privacy)
+        if result.round == start.completed_rounds + 1 and not result.accepted:
+            _require_somebody(result)
+        on_round(result, strategy)
+
+    going_on = replace(start, privacy=spending.known(), attempts=spending.attempts())
+    return train(plan, cohort, going_on, build=build, layer=layer, on_round=after)
+
+
+def _require_somebody(result: RoundResult) -> None:
+    """Refuse to go on where everybody refuses; a round without an answer for other reasons is one of many."""
+    refused = [fault for fault in result.faults if fault.reason.startswith("refused: ")]
+    others = [fault for fault in result.faults if fault.client_id != "all" and fault not in refused]
+    if refused and not others:
+        first = refused[0]
+        raise LetheError(
+            f"no client may train after the run: client {first.client_id} {first.reason}. A budget holds for "
+            "the run and all that is trained after it; subtract and fast-fedul train nothing, and with a "
+            "privacy.noise-multiplier that leaves some of privacy.epsilon a run can be retrained"
+        )
+
+
+def spent_notes(run: "TrainedRun", before: Mapping[str, Any] | None) -> list[str]:
+    """Return what the clients have spent in all, after what was trained since; nothing where that is nothing.
+
+    Parameters
+    ----------
+    run
+        The run, or one that is pruned from it.
+    before
+        What `Spending.known` returned before.
+    """
+    after = run.spending.known()
+    if not run.plan.privacy.on or after is None or after == before:
+        return []
+    most, earlier = (max(_epsilons(document).values(), default=0.0) for document in (after, before))
+    unit = "client" if run.plan.privacy.unit.startswith("client") else "example"
+    return [
+        f"privacy: with this the clients have spent at most ε = {most:.4g} in all (per {unit}, "
+        f"δ = {run.plan.privacy.delta:g}), {earlier:.4g} of it before",
+        *_left_out(_refusals(before), _refusals(after)),
+    ]
+
+
+def _left_out(before: Mapping[str, tuple[int, str]], after: Mapping[str, tuple[int, str]]) -> Iterator[str]:
+    for client_id, (count, reason) in after.items():
+        if more := count - before.get(client_id, (0, ""))[0]:
+            yield f"privacy: client {client_id} was left out of {more} of the rounds: {reason}"
+
+
+def spent_by(run: "TrainedRun") -> dict[str, float]:
+    """Return each client's ε in all, as the server knows it."""
+    return _epsilons(run.spending.known())
+
+
+def _refusals(document: Mapping[str, Any] | None) -> dict[str, tuple[int, str]]:
+    return {} if document is None else Accounts.from_json(document).refusals
+
+
+def _epsilons(document: Mapping[str, Any] | None) -> dict[str, float]:
+    return {} if document is None else Accounts.from_json(document).epsilons
