@@ -15,7 +15,7 @@ from torch import nn
 from app import fedmd_node
 from app.admission import admit
 from app.audit_answers import answers_of, is_protected
-from app.data import label_counts
+from app.data import UnknownLabels, label_counts
 from app.kept_state import keep_state
 from app.node import Node
 from app.packed import packed
@@ -55,9 +55,13 @@ def describe(message: Message, context: Context) -> Message:
         node.secret()  # A client without the key could not answer in any round
         if node.config.strategy.name == fedmd_node.NAME:
             fedmd_node.check(node)
+        classes = int(str(node.message_config.get(wire.NUM_CLASSES, 0))) or int(examples.y.max()) + 1
+        counts = label_counts(examples, classes)
     except LetheError as error:
+        hides = is_protected(node.config) or node.is_secure
+        detail = error.unnamed if hides and isinstance(error, UnknownLabels) else str(error)
         return wire.reply_to(
-            message, node.client_id, {wire.NUM_EXAMPLES: 0}, config=config | {wire.DETAIL: str(error)}
+            message, node.client_id, {wire.NUM_EXAMPLES: 0}, config=config | {wire.DETAIL: detail}
         )
     if node.hides_size:
         return wire.reply_to(
@@ -65,8 +69,7 @@ def describe(message: Message, context: Context) -> Message:
         )
     metrics: dict[str, int | list[int]] = {wire.NUM_EXAMPLES: len(examples)}
     if not is_protected(node.config):
-        classes = int(str(node.message_config.get(wire.NUM_CLASSES, 0))) or int(examples.y.max()) + 1
-        metrics[wire.LABEL_COUNTS] = label_counts(examples, classes)
+        metrics[wire.LABEL_COUNTS] = counts
     return wire.reply_to(message, node.client_id, metrics, config=config)
 
 

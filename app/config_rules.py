@@ -313,6 +313,11 @@ def _check_privacy(flat: Mapping[str, Scalar]) -> None:
             f"privacy.noise-multiplier: given 0, which keeps no budget, but privacy.epsilon is "
             f"{flat['privacy.epsilon']}"
         )
+    if flat["data.scale"] != "none":
+        raise BadInput(
+            f"data.scale: given {shown(flat['data.scale'])}, whose means and deviations are taken over the "
+            f'clients\' data without noise, but privacy.unit is {shown(unit)}; allowed "none"'
+        )
     if flat["run.federated-evaluation"]:
         raise BadInput(
             "run.federated-evaluation: given true, which tells the clients' accuracy without noise, but "

@@ -9,7 +9,7 @@ from torch import nn
 
 from app.client_models import build_client_model, model_name_of
 from app.config import RunConfig
-from app.data import PublicData, load_public, load_server_data, read_npz
+from app.data import PublicData, load_public, load_server_data, own_data, own_path_of
 from app.node import Node
 from app.settings import DataSettings
 from strategies import wire
@@ -103,7 +103,8 @@ def test_data(node: Node) -> Examples | None:
     path = own_path(node)
     if path is None:
         return _federation_test(node.config)
-    return None if Path(path).is_dir() else _own_test(path)
+    test = own_data(path, node.config.data, node.class_names).test
+    return None if test is None else test.all()
 
 
 def answer_audit(
@@ -139,11 +140,9 @@ def of_client(node: Node, client_id: str) -> Examples:
     return Node(node.config, own, {}).examples()
 
 
-def own_path(node: Node) -> str | None:
+def own_path(node: Node) -> Path | None:
     """Return where a node has data of its own; None for a partition."""
-    config = node.node_config
-    path = config.get("data.path") or config.get("data-path") or node.config.data.path
-    return str(Path(str(path)).expanduser()) if path else None
+    return own_path_of(node.config.data, node.node_config)
 
 
 def _placed(data: DataSettings, node_items: tuple[tuple[str, Scalar], ...]) -> DataSettings:
@@ -156,12 +155,6 @@ def _placed(data: DataSettings, node_items: tuple[tuple[str, Scalar], ...]) -> D
 @lru_cache(maxsize=2)
 def _federation_test(config: RunConfig) -> Examples | None:
     return load_server_data(config.data, config.run.seed).test
-
-
-@lru_cache(maxsize=2)
-def _own_test(path: str) -> Examples | None:
-    test = read_npz(Path(path)).test
-    return None if test is None else test.all()
 
 
 def _pooled(node: Node) -> Examples:

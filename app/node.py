@@ -17,7 +17,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from torch import Tensor, nn
 
 from app.config import RunConfig
-from app.data import client_id_of, load_client_data, load_public
+from app.data import client_id_of, load_client_data, load_public, numbered
 from app.models import build_model
 from app.policy import Policy, agreed, of_node
 from app.server_word import parsed_config, said_by_server
@@ -109,13 +109,21 @@ class Node:
         BadInput
             If the data do not fit the run's model.
         """
-        examples = _examples(self.config, tuple(sorted(self.node_config.items())))
+        examples = _examples(self.config, tuple(sorted(self.node_config.items())), self.class_names)
         shape, expected = list(examples.x.shape[1:]), self.message_config.get(wire.INPUT_SHAPE)
         if isinstance(expected, Sequence) and shape != list(expected):
             raise BadInput(
                 f"client {self.client_id}: inputs have shape {shape}, the model takes {list(expected)}"
             )
         return examples
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the run's classes are called; empty where the message does not say how many there are."""
+        told = self.message_config.get(wire.CLASS_NAMES)
+        if isinstance(told, Sequence):
+            return tuple(map(str, told))
+        return numbered(int(str(self.message_config.get(wire.NUM_CLASSES, 0))))
 
     def training_examples(self) -> Examples:
         """Return the examples without those that the message says to leave out."""
@@ -136,7 +144,7 @@ class Node:
         return compare_tags(state, self._tags)
 
     def _tags(self, key: bytes, count: int) -> bytes:
-        return _tags(self.config, tuple(sorted(self.node_config.items())), key, count)
+        return _tags(self.config, tuple(sorted(self.node_config.items())), self.class_names, key, count)
 
     def model(self, arrays: ArrayRecord | None = None) -> nn.Module:
         """Return the run's model on the run's device, with the given weights.
@@ -299,9 +307,11 @@ def prepare(run_config: Mapping[str, Scalar]) -> None:
 
 
 @lru_cache(maxsize=_CLIENTS_KEPT)
-def _examples(config: RunConfig, node_items: tuple[tuple[str, Scalar], ...]) -> Examples:
+def _examples(
+    config: RunConfig, node_items: tuple[tuple[str, Scalar], ...], class_names: tuple[str, ...]
+) -> Examples:
     node_config = dict(node_items)
-    examples = load_client_data(config.data, config.run.seed, node_config)
+    examples = load_client_data(config.data, config.run.seed, node_config, class_names)
     client_id = client_id_of(node_config)
     if config.attack.kind == "none" or client_id not in split_list(config.attack.clients):
         return examples
@@ -311,9 +321,15 @@ def _examples(config: RunConfig, node_items: tuple[tuple[str, Scalar], ...]) -> 
 
 
 @lru_cache(maxsize=_CLIENTS_KEPT)
-def _tags(config: RunConfig, node_items: tuple[tuple[str, Scalar], ...], key: bytes, count: int) -> bytes:
+def _tags(
+    config: RunConfig,
+    node_items: tuple[tuple[str, Scalar], ...],
+    class_names: tuple[str, ...],
+    key: bytes,
+    count: int,
+) -> bytes:
     """Return the tags of a client's first examples, made once per process."""
-    return block_tags(_examples(config, node_items), key, count)
+    return block_tags(_examples(config, node_items, class_names), key, count)
 
 
 @dataclass(frozen=True, eq=False)

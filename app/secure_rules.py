@@ -1,5 +1,6 @@
 """What does not go with masked or encrypted sums: whatever needs, or tells, something of single clients."""
 
+import math
 from collections.abc import Callable, Mapping
 
 from app.conditions import shown
@@ -75,15 +76,29 @@ def check_secure(flat: Mapping[str, Scalar]) -> None:
         Naming the key, what was given and why it does not go.
     """
     _refuse(flat, _NOT_SECURE, "privacy.secure-aggregation = true")
+    _require_two(flat, "privacy.secure-aggregation = true", "the sum over one client is its update")
 
 
 def check_encrypted(flat: Mapping[str, Scalar]) -> None:
     """Refuse what an encrypted sum cannot serve; parameters and errors as in `check_secure`."""
     setting = f"privacy.encryption = {shown(flat['privacy.encryption'])}"
     _refuse(flat, _NOT_ENCRYPTED, setting)
+    _require_two(flat, setting, "two clients of a round must agree on what the sum is")
     if flat["strategy.name"] == "pruned-dp" and flat["strategy.score"] != "ordered":
         changes: _Contradictions = (("strategy.refresh", lambda rounds: rounds != 1, f"{_SAME}: allowed 1"),)
         _refuse(flat, changes, setting)
+
+
+def _require_two(flat: Mapping[str, Scalar], setting: str, reason: str) -> None:
+    """Refuse rounds of a single client, none of which could be used."""
+    clients = int(flat["data.clients"])
+    share = math.ceil(float(flat["selection.fraction"]) * clients - 1e-9)
+    if clients and min(clients, max(int(flat["selection.min-clients"]), share)) < 2:
+        key = "data.clients" if clients < 2 else "selection.fraction"
+        raise BadInput(
+            f"{key}: given {shown(flat[key])}, so that one client takes part in a round, but with {setting} "
+            f"{reason}; allowed what gives at least 2"
+        )
 
 
 def _refuse(flat: Mapping[str, Scalar], contradictions: _Contradictions, setting: str) -> None:

@@ -17,7 +17,8 @@ from torch import Tensor
 from app.accounts import RunAccounts
 from app.answers import unpruned
 from app.config import RunConfig
-from app.data import ServerData, load_public, load_server_data
+from app.data import ServerData, load_public, load_server_data, numbered, same_for_all
+from app.data_record import check_record
 from app.fresh_seeds import fresh_seed
 from app.models import build_model
 from app.node import pick_device
@@ -66,6 +67,8 @@ class Session:
         The node behind each client-id when the run was begun.
     folder
         Of a run that was begun before; None for a new one.
+    notes
+        What people should know of the data.
     """
 
     config: RunConfig
@@ -74,6 +77,7 @@ class Session:
     run_id: str = ""
     nodes: Mapping[str, int] = field(default_factory=dict)
     folder: RunFolder | None = None
+    notes: list[str] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
 
     @staticmethod
@@ -113,6 +117,7 @@ class Session:
             raise BadInput(
                 f"attack.target: got {config.attack.target}, the data have classes 0 to {classes - 1}"
             )
+        session.notes += session.server_data.notes
         return session
 
     @property
@@ -235,9 +240,10 @@ class Session:
         with self._grid(grid) as used:
             cohort = Cohort(used, self.config.run.round_timeout)
             data = self.server_data
-            cohort.client_config.update(
-                {wire.NUM_CLASSES: data.num_classes, wire.INPUT_SHAPE: list(data.input_shape)}
-            )
+            cohort.client_config[wire.NUM_CLASSES] = data.num_classes
+            cohort.client_config[wire.INPUT_SHAPE] = list(data.input_shape)
+            if data.class_names != numbered(data.num_classes):
+                cohort.client_config[wire.CLASS_NAMES] = list(data.class_names)
             if self.has_client_models and (public := load_public(self.config.data, self.config.run.seed)):
                 cohort.client_config[wire.PUBLIC_HASH] = public.hash
             if self.run_id and grid is not None:
@@ -280,10 +286,13 @@ class Session:
         Raises
         ------
         BadInput
-            If the config has no number of clients: those of the run are elsewhere, in a deployment.
+            If the config has no number of clients: those of the run are elsewhere, in a deployment; or it
+            gives all clients the same file.
         """
         from app.simulation import LocalGrid
 
+        if self.config.data.path:
+            raise BadInput(same_for_all(self.config.data.path))
         run_config, clients = self.config.to_flat(), self.config.data.clients
         if not clients:
             raise BadInput(
@@ -339,6 +348,7 @@ def open_session(folder: RunFolder, overrides: Sequence[str] = ()) -> Session:
     session.finished, session.folder, session.nodes = True, folder, folder.read_nodes()
     # The clients of a pruned run keep one state with the run that it came from
     session.run_id = unpruned(folder).run_id
+    session.notes[:] = check_record(folder, session.config, session.server_data.class_names)
     return session
 
 

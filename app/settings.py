@@ -87,8 +87,9 @@ class DataSettings(Settings):
     clients
         Clients among which the data are partitioned, at least 0; 0 takes the number of nodes.
     classes
-        Classes that are used, by label, separated by commas, numbered anew in this order; ``4+30`` makes one
-        class of two kinds; neutral empty: all as they are.
+        Classes that are used, by name or label, separated by commas, numbered anew in this order; ``4+30``
+        makes one class of two kinds; a data set of the user's own may lack some that its clients hold;
+        neutral empty: all as they are.
     size
         Side in pixels that images are scaled to, public and test data as well; neutral 0: as they are.
     partition
@@ -121,6 +122,9 @@ class DataSettings(Settings):
         Training examples used, at least 0; neutral 0: all.
     test_limit
         Test examples used, at least 0; neutral 0: all.
+    scale
+        ``standard`` brings each column of a table to mean 0 and deviation 1 over all clients' training data,
+        in a simulation; neutral ``none``.
     path
         A node's own data in place of a partition: an npz file or a folder of images; neutral empty.
     """
@@ -144,15 +148,16 @@ class DataSettings(Settings):
     test_share: float = Field(default=0.2, ge=0, lt=1)
     train_limit: int = Field(default=0, ge=0)
     test_limit: int = Field(default=0, ge=0)
+    scale: Literal["none", "standard"] = "none"
     path: str = ""
 
     @property
-    def class_groups(self) -> tuple[tuple[int, ...], ...]:
+    def class_groups(self) -> tuple[tuple[str, ...], ...]:
         """``classes``, parsed: the original labels of each class; empty: all as they are."""
         return parse_classes(self.classes)
 
     @property
-    def public_class_groups(self) -> tuple[tuple[int, ...], ...]:
+    def public_class_groups(self) -> tuple[tuple[str, ...], ...]:
         """``public-classes``, parsed."""
         return parse_classes(self.public_classes)
 
@@ -203,24 +208,29 @@ class DataSettings(Settings):
         return value
 
 
-def parse_classes(text: str) -> tuple[tuple[int, ...], ...]:
+def parse_classes(text: str) -> tuple[tuple[str, ...], ...]:
     """Return the labels of each class of a text such as ``3, 4+30``.
 
     Raises
     ------
     ValueError
-        If an entry is no label, or a label occurs twice.
+        If a label is empty or occurs twice.
 
     Examples
     --------
-    >>> parse_classes("3, 4+30")
-    ((3,), (4, 30))
+    >>> parse_classes("3, 4+30"), parse_classes("dog, cat")
+    ((('3',), ('4', '30')), (('dog',), ('cat',)))
     """
-    groups = [[label.strip() for label in entry.split("+")] for entry in split_list(text)]
+    groups = tuple(tuple(_plain(label.strip()) for label in entry.split("+")) for entry in split_list(text))
     labels = [label for group in groups for label in group]
-    if not all(label.isdecimal() for label in labels) or len({int(label) for label in labels}) < len(labels):
+    if not all(labels) or len(set(labels)) < len(labels):
         raise ValueError("labels separated by commas, each once, those of one class joined by '+'")
-    return tuple(tuple(int(label) for label in group) for group in groups)
+    return groups
+
+
+def _plain(label: str) -> str:
+    """Return the same text for numbers such as ``3`` and ``03``."""
+    return str(int(label)) if re.fullmatch(r"-?[0-9]{1,30}", label) else label
 
 
 def _number(text: str) -> float | None:
@@ -295,7 +305,7 @@ class RequestSettings(Settings):
     clients
         Client-ids, separated by commas.
     classes
-        Labels, separated by commas.
+        Labels or names, separated by commas.
     samples
         JSON file on the server, ``{"client-id": [positions in its data]}``.
     after
@@ -313,15 +323,8 @@ class RequestSettings(Settings):
     def _a_number_is_text(cls, value: object) -> object:
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
-    @field_validator("clients")
+    @field_validator("clients", "classes")
     @classmethod
-    def _clients_parse(cls, value: str) -> str:
+    def _lists_parse(cls, value: str) -> str:
         split_list(value)
-        return value
-
-    @field_validator("classes")
-    @classmethod
-    def _classes_are_numbers(cls, value: str) -> str:
-        if not all(label.isdecimal() for label in split_list(value)):
-            raise ValueError("whole numbers from 0, separated by commas")
         return value

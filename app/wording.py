@@ -284,7 +284,8 @@ def subject(request: Mapping[str, Any]) -> str:
     """
     if samples := request.get("samples"):
         return listed(f"{count(len(positions), 'example')} of client {c}" for c, positions in samples.items())
-    names = [str(name) for name in request.get("clients") or request.get("classes") or ()]
+    named = request.get("clients") or request.get("class-names") or request.get("classes") or ()
+    names = [str(name) for name in named]
     noun = "client" if request.get("clients") else "class"
     return f"{noun if len(names) == 1 else count(2, noun)[2:]} {listed(names)}"
 

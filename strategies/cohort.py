@@ -90,7 +90,7 @@ class _Shared:
     faults: list[Fault] = field(default_factory=list)
     traffic: Traffic = field(default_factory=Traffic)
     turns: Counter[str] = field(default_factory=Counter)
-    client_config: dict[str, int | list[int] | str] = field(default_factory=dict)
+    client_config: dict[str, int | list[int] | list[str] | str] = field(default_factory=dict)
 
 
 class Cohort:
@@ -125,12 +125,12 @@ class Cohort:
         self._told: Mapping[str, int | bytes | str] = {}
 
     @property
-    def client_config(self) -> dict[str, int | list[int] | str]:
+    def client_config(self) -> dict[str, int | list[int] | list[str] | str]:
         """Settings that go with every message; what clients must know of the model besides the run config."""
         return self._shared.client_config
 
     @property
-    def message_config(self) -> dict[str, int | list[int] | bytes | str]:
+    def message_config(self) -> dict[str, int | list[int] | list[str] | bytes | str]:
         """What every message of this view says: `client_config`, the mask, the seed, the course."""
         return {**self.client_config, **self._told}
 

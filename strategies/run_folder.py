@@ -9,6 +9,7 @@
 - ``metrics.jsonl``: one JSON object per line, in order of time
 - ``summary.json``, ``report.html``: the run in numbers and in pictures
 - ``nodes.json``: the node behind each client-id
+- ``data.json``: the files that the data were read from, and the names of the classes
 - ``log/``: the update log (see `strategies.update_log`)
 - ``forget/<request>-<method>/``: what answering a request left behind
 - ``compare/<request>.json``: methods compared

@@ -12,6 +12,7 @@ from strategies.errors import BadInput
 from strategies.files import text_of
 
 _LONGEST_NAME = 48
+_CLASS_NAMES = "class-names"
 
 Kind = Literal["client", "class", "sample"]
 
@@ -28,16 +29,20 @@ class ForgetRequest:
         Labels.
     samples
         Client-id -> positions in that client's own data.
+    class_names
+        What people call the classes, where that is not their number; the same request without.
 
     Raises
     ------
     BadInput
-        If none or several kinds are given, or a position or label is negative.
+        If none or several kinds are given, a position or label is negative, or there is not a name for each
+        class.
     """
 
     clients: tuple[str, ...] = ()
     classes: tuple[int, ...] = ()
     samples: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    class_names: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         """Check the request and put it into its normal form: sorted, without repetitions."""
@@ -48,6 +53,10 @@ class ForgetRequest:
             raise BadInput("classes and sample positions are whole numbers from 0")
         if any(not s for s in samples.values()):
             raise BadInput("a sample request names at least one position for each of its clients")
+        if self.class_names and len(self.class_names) != len(self.classes):
+            raise BadInput("a request that names its classes has a name for each")
+        names = dict(zip(self.classes, self.class_names, strict=False))
+        object.__setattr__(self, "class_names", tuple(names[c] for c in sorted(names)))
         ordered = dict(sorted(samples.items(), key=lambda item: wire.client_sort_key(item[0])))
         object.__setattr__(self, "clients", tuple(sorted(set(self.clients), key=wire.client_sort_key)))
         object.__setattr__(self, "classes", tuple(sorted(set(self.classes))))
@@ -76,7 +85,8 @@ class ForgetRequest:
         if self.kind == "sample":
             counts = "-".join(f"{_slug(c)}x{len(s)}" for c, s in self.samples.items())
             return _shortened(f"sample-{counts}", json.dumps(self.to_json()), always=True)
-        name = "-".join([self.kind, *map(_slug, map(str, self.clients or self.classes))])
+        called = self.clients or self.class_names or self.classes
+        name = "-".join([self.kind, *map(_slug, map(str, called))])
         return _shortened(name, name)
 
     @property
@@ -96,6 +106,7 @@ class ForgetRequest:
             "clients": list(self.clients),
             "classes": list(self.classes),
             "samples": {c: list(s) for c, s in self.samples.items()},
+            **({_CLASS_NAMES: list(self.class_names)} if self.class_names else {}),
         }
 
     @staticmethod
@@ -110,12 +121,15 @@ class ForgetRequest:
         try:
             clients, classes = tuple(data.get("clients", ())), tuple(data.get("classes", ()))
             samples = {str(c): tuple(s) for c, s in data.get("samples", {}).items()}
+            names = tuple(data.get(_CLASS_NAMES, ()))
         except (AttributeError, TypeError):
             raise BadInput("a request is an object with the keys clients, classes and samples") from None
         numbers = [*classes, *(i for s in samples.values() for i in s)]
-        if not all(isinstance(c, str) for c in clients) or not all(type(i) is int for i in numbers):
+        if not all(isinstance(c, str) for c in (*clients, *names)) or not all(
+            type(i) is int for i in numbers
+        ):
             raise BadInput("a request names clients by texts, classes and samples by whole numbers")
-        return ForgetRequest(clients, classes, samples)
+        return ForgetRequest(clients, classes, samples, names)
 
 
 def read_samples(path: Path) -> dict[str, tuple[int, ...]]:

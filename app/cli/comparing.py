@@ -34,7 +34,7 @@ def compare(  # noqa: PLR0913, PLR0917  # a parameter per option
     """Compare methods on one request, over several seeds, with retraining as the reference."""
     home, others = options.split_home(overrides, home)
     folder = options.open_run(run, home)
-    request = options.read_request(client, label, samples)
+    request = options.read_request(folder, client, label, samples)
     chosen = [*others, *options.pruning(prune, sparsity)]
     config = resolved(folder, chosen, ("forget", "audit"))
     from app import workflows

@@ -44,7 +44,7 @@ def forget(  # noqa: PLR0913, PLR0917  # a parameter per option
     """Remove clients, classes or examples from a run's model; the run itself is not altered."""
     home, others = options.split_home(overrides, home)
     folder = options.open_run(run, home)
-    request = options.read_request(client, label, samples)
+    request = options.read_request(folder, client, label, samples)
     chosen = [*others, *([f"forget.method={method}"] if method else [])]
     chosen += options.pruning(prune, sparsity)
     config = resolved(folder, chosen, ("forget", "audit") if audit else ("forget",))
@@ -86,7 +86,7 @@ def audit(  # noqa: PLR0913, PLR0917  # a parameter per option
     """Measure how complete a forgetting is, against a model retrained without the data."""
     home, others = options.split_home(overrides, home)
     folder = options.open_run(run, home)
-    request = options.read_request(client, label, samples)
+    request = options.read_request(folder, client, label, samples)
     config = resolved(folder, others, ("audit",))
     methods = list(dict.fromkeys(method or _methods_used(folder, request, after)))
     from app import workflows

@@ -58,7 +58,8 @@ Clients = Annotated[
     list[str] | None, typer.Option("--client", metavar="ID", help="A client to forget; repeatable.")
 ]
 Classes = Annotated[
-    list[int] | None, typer.Option("--class", metavar="LABEL", help="A class to forget; repeatable.")
+    list[str] | None,
+    typer.Option("--class", metavar="LABEL", help="A class to forget, by label or name; repeatable."),
 ]
 Samples = Annotated[
     Path | None,
@@ -154,9 +155,9 @@ def open_run(run: str, home: Path | None) -> "RunFolder":
 
 
 def read_request(
-    clients: Sequence[str] | None, classes: Sequence[int] | None, samples: Path | None
+    folder: "RunFolder", clients: Sequence[str] | None, classes: Sequence[str] | None, samples: Path | None
 ) -> "ForgetRequest":
-    """Return the request that the options make up.
+    """Return the request that the options make up for a run.
 
     Raises
     ------
@@ -168,7 +169,12 @@ def read_request(
     if [bool(clients), bool(classes), samples is not None].count(True) != 1:
         raise BadInput("what to forget: give --client, --class or --samples, exactly one kind of them")
     read = {} if samples is None else read_samples(samples)
-    return ForgetRequest(tuple(clients or ()), tuple(classes or ()), read)
+    if not classes:
+        return ForgetRequest(tuple(clients or ()), samples=read)
+    from app.data_record import classes_in
+
+    numbers, names = classes_in(folder, classes)
+    return ForgetRequest(classes=numbers, class_names=names)
 
 
 def pruning(prune: str, sparsity: float | None) -> list[str]:

@@ -1,25 +1,34 @@
 """The data: where they come from, how they are split, and which client holds which."""
 
+from app.data.labels import UnknownLabels, class_of
 from app.data.load import (
     ServerData,
     client_id_of,
     label_counts,
     load_client_data,
     load_server_data,
+    own_data,
+    own_path_of,
+    same_for_all,
 )
-from app.data.npz import read_npz
 from app.data.partition import partition_indices
+from app.data.pool import numbered
 from app.data.public import UNLABELLED, PublicData, load_public
 
 __all__ = [
     "UNLABELLED",
     "PublicData",
     "ServerData",
+    "UnknownLabels",
+    "class_of",
     "client_id_of",
     "label_counts",
     "load_client_data",
     "load_public",
     "load_server_data",
+    "numbered",
+    "own_data",
+    "own_path_of",
     "partition_indices",
-    "read_npz",
+    "same_for_all",
 ]

@@ -1,56 +1,75 @@
 """A user's own data in a folder of images, one folder per class, as torchvision's ImageFolder reads it.
 
-The class folders stand in ``train/`` beside ``test/`` or ``val/``; or in the folder itself, which then has
-no split. Folders named by numbers are their labels. Other names are labelled in alphabetical order; a
-client's own folder, which may lack some classes, is labelled by the names of the federation's classes.
-Images are grey if all of them are, else RGB, and all have one size; they are scaled to [0, 1].
+The class folders stand in ``train/`` beside a test folder, ``test/`` or one of ``val/``, ``valid/`` and
+``validation/``; or in the folder itself, which then has no split. Classes are numbered in alphabetical order,
+or by number where all folders are named by numbers; a client's own folder, which may lack some classes, is
+labelled by the names of the federation's classes. Images are turned upright as their EXIF data say. They are
+grey if all of them are, else RGB, and all have one size; they are scaled to [0, 1]. What is hidden, and what
+systems leave behind, is skipped (`app.data.images`).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from app.data.images import SUFFIXES, Found, find_images, is_litter, read_images
+from app.data.labels import UnknownLabels, classes_by_name, is_integer, notes_on, some, sorted_names
 from app.data.pool import DataSet, Pool, channels_first
 from strategies.errors import BadInput
 
-_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-_GREY_MODES = frozenset({"1", "L"})
-_DEEP_MODES = ("I", "F")
+_TRAIN = ("train", "training")
+_TEST = ("test", "val", "valid", "validation")
+"""The first that is there is the test data; another is named in a note."""
 
 
-def read_folder(path: Path) -> DataSet:
+def read_folder(path: Path, size: int = 0) -> DataSet:
     """Read a data set.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    size
+        Side that images are scaled to where they differ in size; 0: that is refused.
 
     Raises
     ------
     BadInput
-        If there is no such folder, it has no class folders, they are numbered but not from 0 without a gap,
-        the test folder has a class that the training folder has not, or the images cannot be read as
-        described.
+        If there is no such folder, it has no class folders, or the images cannot be read as described.
     """
-    train_folder, test_folder = _split_folders(path)
-    names = _class_folders(train_folder)
-    if _are_labels(names) and [int(name) for name in names] != list(range(len(names))):
-        wanted = f"0 to {len(names) - 1} without a gap, or names"
-        raise BadInput(f"{train_folder}: class folders are numbered {', '.join(names)}; wanted {wanted}")
-    labels = {name: label for label, name in enumerate(names)}
-    folders = [train_folder] if test_folder is None else [train_folder, test_folder]
-    train, *test = _read_pools([_labelled_files(folder, labels) for folder in folders])
-    return DataSet(f"folder:{path}", train, test[0] if test else None, tuple(names))
+    parts = _Parts.of(path)
+    found = {part: _images_of_classes(part) for part in parts.both}
+    names = sorted_names({name for classes in found.values() for name, images in classes.items() if images})
+    known = {name: label for label, name in enumerate(names)}
+    files = [_labelled(classes, known) for classes in found.values()]
+    pools, notes = _read_pools(files, size)
+    seen = Found.joined(images for classes in found.values() for images in classes.values())
+    empty = [str(part / name) for part, classes in found.items() for name in classes if not classes[name]]
+    without = [f"{path}: no image in {some(empty)}"] if empty else []
+    labels = notes_on(str(path), names, pools[0].y.tolist())
+    return DataSet(
+        f"folder:{path}",
+        pools[0],
+        pools[1] if parts.test else None,
+        names,
+        (*parts.notes, *without, *seen.notes(path), *labels, *notes),
+    )
 
 
-def read_client_folder(path: Path, class_names: Callable[[], Sequence[str]]) -> Pool:
+def read_client_folder(path: Path, class_names: Sequence[str], size: int = 0) -> Pool:
     """Read a client's own training images, labelled as the federation labels them.
 
     Parameters
     ----------
     path
-        The folder; ``test/`` and ``val/`` in it are left alone.
+        The folder; a test folder in it is left alone.
     class_names
-        Returns the names of the federation's classes in the order of their labels. It is called only where
-        the class folders are not named by labels.
+        One per class of the federation.
+    size
+        As in `read_folder`.
 
     Raises
     ------
@@ -58,84 +77,77 @@ def read_client_folder(path: Path, class_names: Callable[[], Sequence[str]]) -> 
         If there is no such folder, it has no class folders, a name is no class of the federation, or the
         images cannot be read as described.
     """
-    folder, _ = _split_folders(path)
-    names = _class_folders(folder)
-    if _are_labels(names):
-        labels = {name: int(name) for name in names}
-    else:
-        labels = {name: label for label, name in enumerate(class_names())}
-    return _read_pools([_labelled_files(folder, labels)])[0]
+    train = _Parts.of(path).train
+    found = {name: images for name, images in _images_of_classes(train).items() if images}
+    known = _client_labels(class_names)
+    labels = {name: label for name in found if (label := known.get(_plain(name))) is not None}
+    if unknown := [name for name in found if name not in labels]:
+        raise UnknownLabels(unknown, class_names, train)
+    return _read_pools([_labelled(found, labels)], size)[0][0]
 
 
-def _split_folders(path: Path) -> tuple[Path, Path | None]:
-    if not path.is_dir():
-        raise BadInput(f"{path}: no such folder; give the path of a folder of images on this machine")
-    if not (path / "train").is_dir():
-        return path, None
-    return path / "train", next((path / name for name in ("test", "val") if (path / name).is_dir()), None)
+def _client_labels(class_names: Sequence[str]) -> dict[str, int]:
+    return {_plain(name): label for name, label in classes_by_name(class_names).items()}
 
 
-def _class_folders(folder: Path) -> list[str]:
-    """Return the names of the class folders, by number if they are labels, else alphabetically."""
-    names = [entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+def _plain(name: str) -> str:
+    """Return the same text for folders such as ``3`` and ``03``."""
+    return str(int(name)) if is_integer(name) else name
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The folders that hold class folders, and what is to be said of the others."""
+
+    train: Path
+    test: Path | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def both(self) -> list[Path]:
+        return [self.train] if self.test is None else [self.train, self.test]
+
+    @staticmethod
+    def of(path: Path) -> "_Parts":
+        if not path.is_dir():
+            raise BadInput(f"{path}: no such folder; give the path of a folder of images on this machine")
+        entries = {entry.name: entry for entry in sorted(path.iterdir()) if not is_litter(entry.name)}
+        folders = {name.lower(): entry for name, entry in entries.items() if entry.is_dir()}
+        train = next((folders[name] for name in _TRAIN if name in folders), None)
+        if train is None:
+            _refuse_nested(path, list(folders.values()))
+            return _Parts(path)
+        test = next((folders[name] for name in _TEST if name in folders), None)
+        ignored = [name for name, entry in entries.items() if entry not in (train, test)]
+        beside = f"{train.name}/" if test is None else f"{train.name}/ and {test.name}/"
+        notes = [f"{path}: ignored beside {beside}: {some(ignored)}"] if ignored else []
+        return _Parts(train, test, notes)
+
+
+def _refuse_nested(path: Path, folders: Sequence[Path]) -> None:
+    if len(folders) == 1 and any((folders[0] / name).is_dir() for name in _TRAIN):
+        raise BadInput(f"{path}: holds one folder, which is a data set itself; give {folders[0]}")
+
+
+def _images_of_classes(folder: Path) -> dict[str, Found]:
+    """Return what the class folders hold, by their names."""
+    names = [entry.name for entry in folder.iterdir() if entry.is_dir() and not is_litter(entry.name)]
     if not names:
         raise BadInput(f"{folder}: has no folders in it; wanted one folder of images per class")
-    return sorted(names, key=int) if _are_labels(names) else sorted(names)
+    found = {name: find_images(folder / name) for name in sorted_names(names)}
+    if not any(found.values()):
+        raise BadInput(f"{folder}: has no images in its class folders; wanted {', '.join(sorted(SUFFIXES))}")
+    return found
 
 
-def _are_labels(names: Sequence[str]) -> bool:
-    return all(name.isdecimal() for name in names)
+def _labelled(found: Mapping[str, Found], labels: Mapping[str, int]) -> list[tuple[Path, int]]:
+    return [(file, labels[name]) for name, images in found.items() for file in images.files]
 
 
-def _labelled_files(folder: Path, labels: Mapping[str, int]) -> list[tuple[Path, int]]:
-    files = []
-    for name in _class_folders(folder):
-        if name not in labels:
-            raise BadInput(f"{folder / name}: no such class; the classes are {', '.join(labels)}")
-        files += [
-            (file, labels[name])
-            for file in sorted((folder / name).rglob("*"))
-            if file.suffix.lower() in _SUFFIXES
-        ]
-    if not files:
-        raise BadInput(f"{folder}: has no images in its class folders; wanted {', '.join(sorted(_SUFFIXES))}")
-    return files
-
-
-def _read_pools(parts: Sequence[Sequence[tuple[Path, int]]]) -> list[Pool]:
-    """Read the parts of one data set together, for they are all grey or all RGB."""
-    images = _read_images([file for part in parts for file, _ in part])
+def _read_pools(parts: Sequence[Sequence[tuple[Path, int]]], size: int) -> tuple[list[Pool], list[str]]:
+    """Read the parts of one data set together, for they are all grey or all RGB; return notes as well."""
+    images, notes = read_images([file for part in parts for file, _ in part], size)
     labels = np.array([label for part in parts for _, label in part], dtype=np.int64)
     ends = np.cumsum([len(part) for part in parts])[:-1]
     pairs = zip(np.split(images, ends), np.split(labels, ends), strict=True)
-    return [Pool(channels_first(x), torch.from_numpy(y)) for x, y in pairs]
-
-
-def _read_images(files: Sequence[Path]) -> np.ndarray:
-    """Return [n, height, width] where all images are grey, else [n, height, width, 3], uint8."""
-    images = [_read_image(file) for file in files]
-    shapes = {image.shape[:2]: file for image, file in zip(images, files, strict=True)}
-    if len(shapes) > 1:
-        sizes = "; ".join(
-            f"{width}×{height}, as {file}" for (height, width), file in sorted(shapes.items())[:2]
-        )
-        raise BadInput(f"images differ in size ({sizes}); resize them to one")
-    return np.stack(images if all(image.ndim == 2 for image in images) else list(_all_coloured(images)))
-
-
-def _read_image(file: Path) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(file) as image:
-            if image.mode.startswith(_DEEP_MODES):
-                raise BadInput(
-                    f"{file}: has more than 8 bits a pixel, which would be cut off; convert it first"
-                )
-            return np.asarray(image.convert("L" if image.mode in _GREY_MODES else "RGB"))
-    except (UnidentifiedImageError, OSError) as error:
-        raise BadInput(f"{file}: cannot be read as an image; replace or remove it") from error
-
-
-def _all_coloured(images: Iterable[np.ndarray]) -> Iterable[np.ndarray]:
-    return (np.repeat(image[..., None], 3, axis=-1) if image.ndim == 2 else image for image in images)
+    return [Pool(channels_first(x), torch.from_numpy(y)) for x, y in pairs], notes

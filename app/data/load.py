@@ -13,11 +13,14 @@ import numpy as np
 import torch
 
 from app.data.folder import read_client_folder
+from app.data.labels import some
 from app.data.npz import read_npz
 from app.data.partition import partition_indices
-from app.data.pool import Pool
+from app.data.pool import DataSet, numbered
 from app.data.public import load_public
-from app.data.split import private_data, split_of
+from app.data.scale import Scale, notes_on_columns
+from app.data.shaping import shaped
+from app.data.split import private_data, scale_of, split_of
 from app.settings import DataSettings
 from strategies import wire
 from strategies.errors import BadInput
@@ -44,6 +47,8 @@ class ServerData:
         Name of the data set.
     class_names
         One name per class, in the order of the labels.
+    notes
+        What people should know of how the data were read.
     """
 
     public: Examples | None
@@ -52,6 +57,7 @@ class ServerData:
     input_shape: tuple[int, ...]
     name: str
     class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def load_server_data(data: DataSettings, seed: int) -> ServerData:
@@ -72,17 +78,23 @@ def load_server_data(data: DataSettings, seed: int) -> ServerData:
     """
     data_set, split, public = private_data(data), split_of(data, seed), load_public(data, seed)
     class_names = data_set.class_names + (() if public is None else public.class_names)
+    scale = scale_of(data, seed)
+    test = None if split.test is None else (data_set.test or data_set.train).take(split.test)
+    columns = notes_on_columns(data_set.name, data_set.train.x) if scale is None else ()
     return ServerData(
         public=None if public is None else public.examples(),
-        test=None if split.test is None else (data_set.test or data_set.train).take(split.test),
+        test=None if test is None else _scaled(test, scale),
         num_classes=len(class_names),
         input_shape=data_set.input_shape,
         name=data_set.name,
         class_names=class_names,
+        notes=(*data_set.notes, *columns),
     )
 
 
-def load_client_data(data: DataSettings, seed: int, node_config: Mapping[str, object]) -> Examples:
+def load_client_data(
+    data: DataSettings, seed: int, node_config: Mapping[str, object], class_names: tuple[str, ...] = ()
+) -> Examples:
     """Load a copy of a client's examples: its own file or folder if it has one, else its partition.
 
     Parameters
@@ -93,17 +105,17 @@ def load_client_data(data: DataSettings, seed: int, node_config: Mapping[str, ob
         The run's seed.
     node_config
         Of the client's node: ``data.path`` or ``data-path``, else ``partition-id`` and ``num-partitions``.
+    class_names
+        One per class of the run, as the server has them; empty: those of ``data.name``.
 
     Raises
     ------
     BadInput
-        If the node has neither data of its own nor a partition of those there are, or the data are missing or
-        malformed.
+        If the node has neither data of its own nor a partition of those there are, or the data are missing,
+        malformed, or of other classes than the run's.
     """
-    path = node_config.get("data.path") or node_config.get("data-path") or data.path
-    if path:
-        pool = _own_pool(Path(str(path)).expanduser(), data)
-        return pool.all()
+    if path := own_path_of(data, node_config):
+        return own_data(path, data, class_names or private_data(data).class_names).train.all()
     client = _whole_number(node_config, "partition-id")
     num_clients = data.clients or _whole_number(node_config, "num-partitions")
     if not 0 <= client < num_clients:
@@ -111,7 +123,43 @@ def load_client_data(data: DataSettings, seed: int, node_config: Mapping[str, ob
             f"partition-id: given {client}, allowed 0 to {num_clients - 1}; "
             f"the data are spread over {num_clients} clients (data.clients)"
         )
-    return private_data(data).train.take(_partitions(data, num_clients, seed)[client])
+    data_set = private_data(data)
+    told = class_names[: len(data_set.class_names)]
+    if told not in {data_set.class_names, numbered(len(told))}:
+        raise BadInput(
+            f"data.name: {data_set.name!r} has the classes {some(data_set.class_names)} here, and "
+            f"{some(class_names)} with the server; both must read the same data"
+        )
+    examples = data_set.train.take(_partitions(data, num_clients, seed)[client])
+    return _scaled(examples, scale_of(data, seed))
+
+
+def own_path_of(data: DataSettings, node_config: Mapping[str, object]) -> Path | None:
+    """Return where a node has data of its own; None for a partition.
+
+    Raises
+    ------
+    BadInput
+        If the run gives every virtual client the same file.
+    """
+    if own := node_config.get("data.path") or node_config.get("data-path"):
+        return Path(str(own)).expanduser()
+    if (
+        data.path
+        and {"partition-id", "num-partitions"} <= node_config.keys()
+        and "client-id" not in node_config
+    ):
+        raise BadInput(same_for_all(data.path))
+    return Path(data.path).expanduser() if data.path else None
+
+
+def same_for_all(path: str) -> str:
+    """Return the line that refuses one file for every client of a simulation."""
+    kind = "folder" if Path(path).expanduser().is_dir() else "npz"
+    return (
+        f"data.path: given {path}, which every client of a simulation would hold whole; give "
+        f"data.name={kind}:{path}, which is spread over the clients, or each node a data.path of its own"
+    )
 
 
 def client_id_of(node_config: Mapping[str, object]) -> str:
@@ -174,10 +222,29 @@ def _few(positions: np.ndarray, labels: np.ndarray, per_class: int, seed: int) -
 
 
 @lru_cache(maxsize=2)
-def _own_pool(path: Path, data: DataSettings) -> Pool:
+def own_data(path: Path, data: DataSettings, class_names: tuple[str, ...]) -> DataSet:
+    """Return a node's own data, which count as the run's classes; a folder has no test data here.
+
+    Raises
+    ------
+    BadInput
+        If they are missing, malformed, of other classes, or would have to be brought to a common scale.
+    """
+    if data.scale != "none":
+        raise BadInput(
+            f'data.scale: given "{data.scale}", which takes all data in one place, as a simulation has them; '
+            f"{path} is a node's own: allowed none"
+        )
     if path.is_dir():
-        return read_client_folder(path, lambda: private_data(data).class_names)
-    return read_npz(path).train
+        pool = read_client_folder(path, class_names, data.size)
+        own = DataSet(f"folder:{path}", pool, None, class_names)
+    else:
+        own = read_npz(path, class_names)
+    return shaped(own, (), data.size)
+
+
+def _scaled(examples: Examples, scale: Scale | None) -> Examples:
+    return examples if scale is None else Examples(scale.apply(examples.x), examples.y)
 
 
 def _whole_number(node_config: Mapping[str, object], key: str) -> int:

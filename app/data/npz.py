@@ -1,47 +1,66 @@
 """A user's own data in an npz file.
 
 The file holds ``x_train`` and ``y_train``, or ``x`` and ``y``; ``x_test`` and ``y_test`` may follow. Labels
-are integers from 0. Inputs are one of
+are whole numbers or texts, see `app.data.labels`. Inputs are one of
 
 - images as uint8, [n, height, width] or [n, height, width, channels]; scaled to [0, 1], channels first;
 - floats, taken as they are: [n, channels, height, width], or [n, height, width], which gets a channel axis;
 - a table of numbers, [n, features], taken as they are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from app.data.pool import DataSet, Pool, channels_first, numbered
+from app.data.labels import UnknownLabels, encoded, notes_on, sorted_names, texts_of
+from app.data.pool import DataSet, Pool, channels_first
 from strategies.errors import BadInput
 from strategies.numpy_files import read_arrays
 
 _CHANNELS = (1, 3, 4)
-_MOST_CLASSES = 1 << 20
-"""A model has an output for each: more would not fit, and labels of that size are no class labels."""
+_MOST_CLASSES = 1 << 16
+"""A model has an output for each: more would be no class labels, but numbers to be predicted."""
 
 
-def read_npz(path: Path) -> DataSet:
+def read_npz(path: Path, class_names: Sequence[str] = ()) -> DataSet:
     """Read an npz file of the form described above.
+
+    Parameters
+    ----------
+    path
+        The file.
+    class_names
+        One per class of the run, whose file it is not; empty: the file's own labels are the classes.
 
     Raises
     ------
     BadInput
         If there is no such file, it is no npz file, an array is missing or not as described, inputs and
-        labels differ in number, or training and test inputs differ in shape.
+        labels differ in number, training and test inputs differ in shape, or a label is no class of the run.
     """
     arrays = _read_arrays(path)
-    train = _pool(path, arrays, *(("x", "y") if "x" in arrays else ("x_train", "y_train")))
-    has_test = "x_test" in arrays or "y_test" in arrays
-    test = _pool(path, arrays, "x_test", "y_test") if has_test else None
+    keys = [("x", "y") if "x" in arrays else ("x_train", "y_train")]
+    if "x_test" in arrays or "y_test" in arrays:
+        keys.append(("x_test", "y_test"))
+    inputs, labels = zip(*(_part(path, arrays, *pair) for pair in keys), strict=True)
+    names = tuple(class_names) or sorted_names({text for texts, _ in labels for text in texts})
+    if len(names) > _MOST_CLASSES:
+        raise BadInput(
+            f"{path}: {keys[0][1]} holds {len(names)} different labels; wanted at most {_MOST_CLASSES}"
+        )
+    try:
+        pools = [Pool(x, encoded(y[0], y[1], names)) for x, y in zip(inputs, labels, strict=True)]
+    except UnknownLabels as error:
+        raise UnknownLabels(error.labels, error.names, path) from None
+    train, test = pools[0], pools[1] if len(pools) > 1 else None
     if test is not None and test.x.shape[1:] != train.x.shape[1:]:
         shapes = f"{tuple(train.x.shape[1:])} for training and {tuple(test.x.shape[1:])} for testing"
         raise BadInput(f"{path}: inputs have shape {shapes}; they must have the same")
-    last_label = max(int(pool.y.max()) for pool in (train, test) if pool is not None)
-    return DataSet(f"npz:{path}", train, test, numbered(last_label + 1))
+    notes = [] if class_names else notes_on(str(path), names, train.y.tolist())
+    return DataSet(f"npz:{path}", train, test, names, tuple(notes))
 
 
 def _read_arrays(path: Path) -> Mapping[str, np.ndarray]:
@@ -56,24 +75,25 @@ def _read_arrays(path: Path) -> Mapping[str, np.ndarray]:
         ) from error
 
 
-def _pool(path: Path, arrays: Mapping[str, np.ndarray], x_key: str, y_key: str) -> Pool:
+def _part(
+    path: Path, arrays: Mapping[str, np.ndarray], x_key: str, y_key: str
+) -> tuple[Tensor, tuple[list[str], np.ndarray]]:
+    """Return inputs, and the different labels with which of them each label is."""
     if x_key not in arrays or y_key not in arrays:
         found = ", ".join(sorted(arrays)) or "nothing"
         raise BadInput(
             f"{path}: holds {found}; wanted x_train and y_train, or x and y, and x_test together with y_test"
         )
     x, y = arrays[x_key], arrays[y_key]
-    if y.ndim != 1 or y.dtype.kind not in "iu" or not y.size or y.min() < 0:
-        raise BadInput(f"{path}: {y_key} is {_kind(y)}; wanted one integer label per input, from 0")
-    if y.max() >= _MOST_CLASSES:
-        raise BadInput(f"{path}: {y_key} holds the label {y.max()}; wanted labels below {_MOST_CLASSES}")
+    if isinstance(labels := texts_of(y), str):
+        raise BadInput(f"{path}: {y_key} is {_kind(y)}; {labels}")
     if len(np.atleast_1d(x)) != len(y):
         raise BadInput(
             f"{path}: {x_key} is {_kind(x)} but there are {len(y)} labels in {y_key}; wanted as many"
         )
     if not x.size:
         raise BadInput(f"{path}: {x_key} is {_kind(x)}, which holds no number; wanted at least one per input")
-    return Pool(_inputs(path, x_key, x), torch.from_numpy(y.astype(np.int64)))
+    return _inputs(path, x_key, x), labels
 
 
 def _inputs(path: Path, key: str, x: np.ndarray) -> Tensor:

@@ -73,12 +73,15 @@ class DataSet:
         Test examples; None where the data set has no split of its own.
     class_names
         One name per class, in the order of the labels.
+    notes
+        What people should know of how it was read.
     """
 
     name: str
     train: Pool
     test: Pool | None
     class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from app.data.pool import DataSet, Pool
+from app.data.scale import Scale
 from app.data.shaping import disjoint, shaped
 from app.data.sources import open_data_set
-from app.data.split import drawn, private_data, split_of
+from app.data.split import drawn, private_data, scale_of, split_of
 from app.settings import DataSettings
 from strategies.errors import BadInput
 from strategies.examples import Examples
@@ -97,16 +98,17 @@ def load_public(data: DataSettings, seed: int) -> PublicData | None:
     data_set = private_data(data)
     if data.public_name is None:
         positions = split_of(data, seed).public
-        return PublicData(_part(data_set.train, positions)) if len(positions) else None
-    opened = open_data_set(data.public_name, data.root, data.download, key="data.public")
+        share = _scaled(_part(data_set.train, positions), scale_of(data, seed))
+        return PublicData(share) if len(positions) else None
+    opened = open_data_set(data.public_name, data.root, data.download, "data.public", data.size)
     public = shaped(opened, data.public_class_groups, data.size, key="data.public-classes")
-    _check(data, data_set, public)
+    _check(data, data_set, public, opened.class_names)
     pool = public.train
     if 0 < data.public_limit < len(pool):
         everything = np.arange(len(pool))
         pool = _part(pool, drawn(everything, pool.y.numpy(), data.public_limit, seed, "public-limit"))
     return PublicData(
-        pool,
+        _scaled(pool, scale_of(data, seed)),
         public.class_names if data.public_labels == "own" else (),
         data.public_labels != "none",
         len(data_set.class_names) if data.public_labels == "own" else 0,
@@ -118,8 +120,12 @@ def _part(pool: Pool, positions: np.ndarray) -> Pool:
     return Pool(pool.x[index], pool.y[index])
 
 
-def _check(data: DataSettings, data_set: DataSet, public: DataSet) -> None:
-    if public.name == data_set.name and not disjoint(data.class_groups, data.public_class_groups):
+def _scaled(pool: Pool, scale: Scale | None) -> Pool:
+    return pool if scale is None else Pool(scale.apply(pool.x), pool.y)
+
+
+def _check(data: DataSettings, data_set: DataSet, public: DataSet, names: tuple[str, ...]) -> None:
+    if public.name == data_set.name and not disjoint(data.class_groups, data.public_class_groups, names):
         raise BadInput(
             f"data.public: {public.name!r} is the clients' data; give a share of it, another data set, or "
             "other classes of it by data.classes and data.public-classes"

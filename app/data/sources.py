@@ -35,7 +35,7 @@ _DIGITS_WHITE = 16
 _GTSRB_SIDE = 32
 
 
-def open_data_set(name: str, root: str, download: bool, key: str = "data.name") -> DataSet:
+def open_data_set(name: str, root: str, download: bool, key: str = "data.name", size: int = 0) -> DataSet:
     """Load a data set; a process keeps the two it loaded last.
 
     Parameters
@@ -48,6 +48,8 @@ def open_data_set(name: str, root: str, download: bool, key: str = "data.name") 
         Whether torchvision may fetch what is missing there.
     key
         The setting that holds the name.
+    size
+        Side that images of a folder are scaled to where they differ in size; 0: that is refused.
 
     Raises
     ------
@@ -57,8 +59,10 @@ def open_data_set(name: str, root: str, download: bool, key: str = "data.name") 
         If a download fails.
     """
     kind, _, place = name.partition(":")
-    if place and kind.lower() in _READERS:
-        return _load(kind.lower(), place, "", False)
+    if place and kind.lower() == "folder":
+        return _load_folder(place, size)
+    if place and kind.lower() == "npz":
+        return _load("npz", place, "", False)
     if kind.lower() == "synthetic":
         return _load("synthetic", place, "", False)
     plain = name.lower().replace("-", "").replace("_", "")
@@ -69,11 +73,14 @@ def open_data_set(name: str, root: str, download: bool, key: str = "data.name") 
 
 @lru_cache(maxsize=2)
 def _load(kind: str, place: str, root: str, download: bool) -> DataSet:
-    if kind in _READERS:
-        return _READERS[kind](Path(place).expanduser())
     if kind in _MADE:
         return _MADE[kind](place)
     return _read_vision(kind, Path(root or DEFAULT_ROOT).expanduser(), download)
+
+
+@lru_cache(maxsize=2)
+def _load_folder(place: str, size: int) -> DataSet:
+    return read_folder(Path(place).expanduser(), size)
 
 
 def _suggestion(plain: str) -> str:
@@ -175,5 +182,5 @@ _VISION = {
 _MADE: dict[str, Callable[[str], DataSet]] = {
     "digits": lambda place: _read_digits(),
     "synthetic": read_synthetic,
+    "npz": lambda place: read_npz(Path(place).expanduser()),
 }
-_READERS = {"npz": read_npz, "folder": read_folder}

@@ -10,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from app.data.pool import DataSet
+from app.data.scale import Scale
 from app.data.shaping import Groups, shaped
 from app.data.sources import open_data_set
 from app.settings import DataSettings
@@ -39,7 +40,7 @@ def private_data(data: DataSettings) -> DataSet:
 
 @lru_cache(maxsize=4)
 def _shaped(name: str, root: str, download: bool, groups: Groups, size: int) -> DataSet:
-    return shaped(open_data_set(name, root, download), groups, size)
+    return shaped(open_data_set(name, root, download, size=size), groups, size)
 
 
 @lru_cache(maxsize=4)
@@ -63,6 +64,32 @@ def split_of(data: DataSettings, seed: int) -> Split:
     train = _limited(train, labels, data.train_limit, seed, "train-limit")
     public, clients = _held_out(train, labels, data.public_share, seed, "public")
     return Split(clients, public, test)
+
+
+def scale_of(data: DataSettings, seed: int) -> Scale | None:
+    """Return the scale that inputs are brought to; None where they stay as they are.
+
+    It is measured on the training data, those of the clients and the public share of them together.
+
+    Raises
+    ------
+    BadInput
+        If the inputs are no tables, or the data cannot be had.
+    """
+    if data.scale == "none":
+        return None
+    return _measured(data, seed)
+
+
+@lru_cache(maxsize=4)
+def _measured(data: DataSettings, seed: int) -> Scale:
+    data_set, split = private_data(data), split_of(data, seed)
+    if len(data_set.input_shape) != 1:
+        raise BadInput(
+            f'data.scale: given "{data.scale}", which is for tables; {data_set.name!r} has inputs of shape '
+            f"{data_set.input_shape}"
+        )
+    return Scale.of(data_set.train.x[np.sort(np.concatenate([split.clients, split.public]))])
 
 
 def _held_out(

@@ -68,8 +68,11 @@ class Setup:
         BadInput
             If there are no clients, fewer than 0 workers, no way to fork, or what is no import path.
         """
-        if not hasattr(os, "fork"):
-            raise BadInput(f"platform: got {os.name}, the local simulation needs fork (on Windows: WSL)")
+        if sys.platform != "linux":
+            raise BadInput(
+                f"platform: got {sys.platform}, but the simulation in one process tree forks its workers and "
+                "needs Linux (on Windows: WSL, on macOS: a container); elsewhere use flwr run"
+            )
         for path in filter(None, (client_app, prepare)):
             if not all(path.partition(":")):
                 raise BadInput(f"import path: got '{path}', expected 'package.module:name'")

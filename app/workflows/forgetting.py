@@ -78,8 +78,10 @@ class OpenedRun:
     @staticmethod
     def of(folder: RunFolder, observer: Observer | None) -> "OpenedRun":
         """Open a finished run."""
-        session = sessions.open_session(folder)
-        return OpenedRun(folder, session, sessions.open_trained_run(folder, session), observer or Quiet())
+        session, told = sessions.open_session(folder), observer or Quiet()
+        for note in session.notes:
+            told.note(note)
+        return OpenedRun(folder, session, sessions.open_trained_run(folder, session), told)
 
     def pruned(self, settings: ForgetSettings, grid: Grid | None) -> "OpenedRun":
         """Return the run that a method works on: itself, or pruned as the settings say."""

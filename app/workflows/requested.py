@@ -5,6 +5,7 @@ from pathlib import Path
 from flwr.serverapp import Grid
 
 from app.config import RunConfig, default_values
+from app.data_record import classes_in
 from app.workflows.forgetting import audit, forget, settled
 from app.workflows.observer import Observer, Quiet
 from strategies.errors import BadInput
@@ -30,7 +31,7 @@ def serve(config: RunConfig, observer: Observer | None = None, grid: Grid | None
         If there is no such run, or the request cannot be served, before any work.
     """
     folder = RunFolder.open(config.request.run, config.run.home)
-    request = request_in(config)
+    request = request_in(config, folder)
     own = as_the_run_has_it(folder, config, observer or Quiet())
     after = config.request.after
     forgetting = settled(folder, request, own.forget, after)
@@ -42,8 +43,8 @@ def serve(config: RunConfig, observer: Observer | None = None, grid: Grid | None
     return sparse
 
 
-def request_in(config: RunConfig) -> ForgetRequest:
-    """Return the request that the section ``request`` makes up.
+def request_in(config: RunConfig, folder: RunFolder) -> ForgetRequest:
+    """Return the request that the section ``request`` makes up for a run.
 
     Raises
     ------
@@ -51,10 +52,12 @@ def request_in(config: RunConfig) -> ForgetRequest:
         If none or several kinds are given, or the file cannot be used.
     """
     asked = config.request
-    clients, classes = split_list(asked.clients), tuple(map(int, split_list(asked.classes)))
-    if [bool(clients), bool(classes), bool(asked.samples)].count(True) != 1:
+    clients, labels = split_list(asked.clients), split_list(asked.classes)
+    if [bool(clients), bool(labels), bool(asked.samples)].count(True) != 1:
         raise BadInput("request: give request.clients, request.classes or request.samples, exactly one kind")
-    return ForgetRequest(clients, classes, read_samples(Path(asked.samples)) if asked.samples else {})
+    classes, names = classes_in(folder, labels) if labels else ((), ())
+    samples = read_samples(Path(asked.samples)) if asked.samples else {}
+    return ForgetRequest(clients, classes, samples, names)
 
 
 def as_the_run_has_it(folder: RunFolder, config: RunConfig, observer: Observer) -> RunConfig:

@@ -13,6 +13,7 @@ from app import session as sessions
 from app.accounts import RunAccounts
 from app.answers import unpruned
 from app.config import RunConfig
+from app.data_record import with_absolute_paths, write_record
 from app.encryption_key import require_library
 from app.fresh_seeds import fresh_seed
 from app.node import asked_epsilon, scoring_of
@@ -55,9 +56,13 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
     LetheError
         If too few clients can be used, or the disk does not take the results.
     """
+    config = with_absolute_paths(config)
     if config.privacy.encryption != "none":
         require_library()
     session = Session.of(config, grid)
+    told = observer or Quiet()
+    for note in session.notes:
+        told.note(note)
     with session.cohort(grid) as cohort:
         if not config.data.clients:
             partitions = max((c.num_partitions for c in cohort.clients.values()), default=0)
@@ -71,11 +76,12 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
             session.config.to_toml(),
             session.config.strategy.name,
         )
+        write_record(folder, session.config, session.server_data.class_names)
         if grid is not None:
             cohort.client_config[wire.RUN_ID] = folder.run_id
         if session.config.analytics.enabled:
             write_json(folder.path / ANALYTICS, label_distribution(session, cohort))
-        train_in(folder, session, cohort, session.initial_state(), observer or Quiet())
+        train_in(folder, session, cohort, session.initial_state(), told)
     return folder
 
 
@@ -115,6 +121,8 @@ def resume(folder: RunFolder, observer: Observer | None = None, grid: Grid | Non
     if (folder.path / MODEL).exists():
         raise BadInput(f"run '{folder.name}' is finished: {folder.path / MODEL} is there; nothing to resume")
     session = sessions.open_session(folder)
+    for note in session.notes:
+        (observer or Quiet()).note(note)
     checkpoint = folder.read_checkpoint()
     last = checkpoint.round if checkpoint else 0
     folder.rewind_metrics(last)
@@ -198,6 +206,7 @@ class _Training:
         self._privacy: Mapping[str, Any] | None = None
         self._nodes: Mapping[str, int] = {}
         self._repeats = 0
+        self._learned = False
 
     def take_up(self, checkpoint: Checkpoint) -> None:
         """Continue the counts of an interrupted run."""
@@ -207,6 +216,7 @@ class _Training:
         self._faults[:0] = extra["faults"]
         self._last = dict(extra["last"])
         self._privacy = extra.get("privacy")
+        self._learned = bool(extra.get("learned", True))
         restore = getattr(self._cohort.grid, "restore_client_states", None)
         if restore is not None and checkpoint.client_states:
             restore({int(node): state for node, state in checkpoint.client_states.items()})
@@ -230,6 +240,15 @@ class _Training:
             self._log.compact()
         self._folder.write_summary(self._summary())
         self._folder.write_model(wire.state_of(arrays))
+        if not self._learned:
+            raise LetheError(f"run '{self._folder.name}': {self._nothing_learned()}")
+
+    def _nothing_learned(self) -> str:
+        """Say why the model is the one that the run began with."""
+        reasons = {fault["client"]: fault["reason"] for fault in self._faults if fault["client"] != "all"}
+        given = "; ".join(f"client {client}: {reason}" for client, reason in list(reasons.items())[:3])
+        why = given or "none came"
+        return f"no reply of a client could be used, so the model is as it was at the start ({why})"
 
     def _begun_anew(self) -> Cohort:
         """Return the clients; those of hidden sums draw from a new seed where rounds may be repeated."""
@@ -271,6 +290,7 @@ class _Training:
         self._privacy = result.privacy
         if result.privacy is not None:
             self._accounts().spent(result.privacy)
+        self._learned |= bool(result.accepted) or wire.WITHHELD in result.metrics
         self._folder.append_metrics(_round_json(result))
         self._note_nodes()
         states = getattr(self._cohort.grid, "client_states", None)
@@ -280,6 +300,7 @@ class _Training:
             "faults": self._faults,
             "last": self._last,
             "privacy": self._privacy,
+            "learned": self._learned,
             "neurons": dict(result.neurons),
         }
         self._folder.write_checkpoint(
@@ -366,7 +387,7 @@ class _Training:
                 "dtype": config.log.dtype,
                 "bytes": self._log.stored_bytes(),
             },
-            "notes": [],
+            "notes": [*self._session.notes, *([] if self._learned else [self._nothing_learned()])],
         }
 
 

@@ -90,6 +90,8 @@ def values_in_bounds(key: str) -> st.SearchStrategy[Any]:
 def _settle_privacy(flat: dict[str, Any]) -> None:
     if str(flat["strategy.name"]).startswith(("flwr:", "fedmd")) or flat["run.federated-evaluation"]:
         flat["privacy.unit"] = "none"
+    if flat["privacy.unit"] != "none":
+        flat["data.scale"] = "none"
     flat["privacy.epsilon"] = flat["privacy.epsilon"] + 0.1 if flat["privacy.noise-multiplier"] else 0.0
 
 
@@ -99,7 +101,7 @@ def _settle_encryption(flat: dict[str, Any]) -> None:
     if not summed or flat["compression.codec"] != "none" or flat["run.federated-evaluation"]:
         flat["privacy.encryption"] = "none"
     elif flat["privacy.encryption"] != "none":
-        flat |= {"log.enabled": False, "selection.method": "uniform"}
+        flat |= {"log.enabled": False, "selection.method": "uniform", "data.clients": 0}
 
 
 def _settle_secure(flat: dict[str, Any]) -> None:
@@ -108,7 +110,7 @@ def _settle_secure(flat: dict[str, Any]) -> None:
         flat["privacy.secure-aggregation"] = False
     elif flat["privacy.secure-aggregation"]:
         flat |= {"log.enabled": False, "privacy.encryption": "none", "selection.method": "uniform"}
-        flat |= {"selection.over-selection": 1.0, "selection.speeds": "none"}
+        flat |= {"selection.over-selection": 1.0, "selection.speeds": "none", "data.clients": 0}
 
 
 def _settle_analytics(flat: dict[str, Any]) -> None:

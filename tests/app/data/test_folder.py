@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from app.data.folder import read_client_folder, read_folder
+from app.data.pool import numbered
 from strategies.errors import BadInput
 
 
@@ -14,8 +15,26 @@ def save(path: Path, value: int | tuple[int, ...], mode: str = "L", size: tuple[
     Image.new(mode, size, value).save(path)
 
 
-def no_names() -> tuple[str, ...]:
-    pytest.fail("class names are not wanted here")
+def photo(path: Path, orientation: int, file_type: str = "JPEG") -> None:
+    """Write a photo of which the left half is white, stored as a camera held in another way stores it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    upright = Image.new("L", (16, 8))
+    upright.paste(255, (0, 0, 8, 8))
+    stored = upright if orientation == 1 else upright.transpose(_TURNED[orientation])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(path, file_type, exif=exif, **({"quality": 95} if file_type == "JPEG" else {}))
+
+
+_TURNED = {  # What undoes each orientation of EXIF 2.3, table 4.6.4 A
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
 
 
 def test_folders_with_a_split(tmp_path: Path) -> None:
@@ -65,6 +84,8 @@ def test_numbered_folders_are_labels_in_the_order_of_numbers(tmp_path: Path) -> 
         ([("1", 1)], [255]),
         ([("RGB", (1, 2, 3))], [1, 2, 3]),
         ([("RGBA", (1, 2, 3, 255))], [1, 2, 3]),
+        ([("LA", (7, 255))], [7]),
+        ([("P", 0)], [0, 0, 0]),
         ([("L", 7), ("RGB", (1, 2, 3))], [7, 7, 7]),
     ],
 )
@@ -93,46 +114,146 @@ def test_a_client_labels_its_images_as_the_federation_does(tmp_path: Path) -> No
     """It has only dogs, which are class 1 of cat, dog, eel; by its own alphabet they would be class 0."""
     save(tmp_path / "dog" / "a.png", 0)
 
-    assert read_client_folder(tmp_path, lambda: ("cat", "dog", "eel")).y.tolist() == [1]
+    assert read_client_folder(tmp_path, ("cat", "dog", "eel")).y.tolist() == [1]
 
 
 def test_a_clients_numbered_folders_need_no_names(tmp_path: Path) -> None:
     save(tmp_path / "7" / "a.png", 0)
     save(tmp_path / "03" / "a.png", 0)
 
-    assert sorted(read_client_folder(tmp_path, no_names).y.tolist()) == [3, 7]
+    assert sorted(read_client_folder(tmp_path, numbered(10)).y.tolist()) == [3, 7]
 
 
 def test_a_client_trains_on_its_training_folder(tmp_path: Path) -> None:
     save(tmp_path / "train" / "1" / "a.png", 0)
     save(tmp_path / "test" / "2" / "a.png", 0)
 
-    assert read_client_folder(tmp_path, no_names).y.tolist() == [1]
+    assert read_client_folder(tmp_path, numbered(10)).y.tolist() == [1]
 
 
 def test_a_clients_unknown_class_is_refused(tmp_path: Path) -> None:
     save(tmp_path / "fox" / "a.png", 0)
 
-    with pytest.raises(BadInput, match=r"fox: no such class; the classes are cat, dog$"):
-        read_client_folder(tmp_path, lambda: ("cat", "dog"))
+    with pytest.raises(
+        BadInput, match=r"label fox is no class of the run, which has cat, dog; data\.classes"
+    ):
+        read_client_folder(tmp_path, ("cat", "dog"))
 
 
-def test_a_class_only_in_the_test_is_refused(tmp_path: Path) -> None:
+def test_a_client_may_hold_one_of_several_kinds_of_a_class(tmp_path: Path) -> None:
+    save(tmp_path / "30" / "a.png", 0)
+
+    assert read_client_folder(tmp_path, ("3", "4+30")).y.tolist() == [1]
+
+
+def test_a_class_only_in_the_test_is_one_and_is_said(tmp_path: Path) -> None:
     save(tmp_path / "train" / "cat" / "a.png", 0)
     save(tmp_path / "val" / "fox" / "a.png", 0)
 
-    with pytest.raises(BadInput, match=r"fox: no such class; the classes are cat$"):
+    data_set = read_folder(tmp_path)
+
+    assert data_set.class_names == ("cat", "fox")
+    assert f"{tmp_path}: no training example of fox, which the test data hold" in data_set.notes
+
+
+def test_labels_with_a_gap_are_mapped_and_said(tmp_path: Path) -> None:
+    for label in (-1, 2, 10):
+        save(tmp_path / str(label) / "a.png", label + 1)
+
+    data_set = read_folder(tmp_path)
+
+    assert data_set.class_names == ("-1", "2", "10")
+    assert data_set.train.y.tolist() == [0, 1, 2]
+    assert data_set.train.x[:, 0, 0, 0].tolist() == [0, 3, 11]
+    assert data_set.notes == (f"{tmp_path}: the labels -1, 2, 10 are the model's classes 0 to 2",)
+
+
+def test_an_empty_class_folder_is_no_class(tmp_path: Path) -> None:
+    save(tmp_path / "train" / "cat" / "a.png", 0)
+    save(tmp_path / "train" / "dog" / "a.png", 0)
+    (tmp_path / "train" / "owl").mkdir()
+
+    data_set = read_folder(tmp_path)
+
+    assert data_set.class_names == ("cat", "dog")
+    assert data_set.notes == (f"{tmp_path}: no image in {tmp_path / 'train' / 'owl'}",)
+
+
+@pytest.mark.parametrize("file_type", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photos_are_turned_upright(tmp_path: Path, orientation: int, file_type: str) -> None:
+    photo(tmp_path / "a" / f"a.{file_type.lower()}", orientation, file_type)
+
+    image = read_folder(tmp_path).train.x[0].float().mean(dim=0)
+
+    assert image.shape == (8, 16)
+    assert float(image[:, :6].min()) > 200
+    assert float(image[:, 10:].max()) < 50
+
+
+@pytest.mark.parametrize("name", ["test", "Test", "val", "valid", "validation"])
+def test_folders_that_hold_test_data(tmp_path: Path, name: str) -> None:
+    save(tmp_path / "train" / "0" / "a.png", 1)
+    save(tmp_path / name / "0" / "a.png", 2)
+
+    data_set = read_folder(tmp_path)
+
+    assert data_set.test is not None
+    assert data_set.test.x.unique().tolist() == [2]
+
+
+def test_what_is_ignored_beside_the_training_data_is_named(tmp_path: Path) -> None:
+    for folder in ("train", "test", "val", "extra"):
+        save(tmp_path / folder / "0" / "a.png", 1)
+    (tmp_path / "labels.csv").write_text("a")
+    (tmp_path / ".git").mkdir()
+
+    (note,) = (note for note in read_folder(tmp_path).notes if ": ignored " in note)
+
+    assert note == f"{tmp_path}: ignored beside train/ and test/: extra, labels.csv, val"
+
+
+def test_what_systems_leave_behind_is_skipped_and_counted(tmp_path: Path) -> None:
+    save(tmp_path / "train" / "0" / "a.png", 1)
+    save(tmp_path / "train" / "0" / ".cache" / "deep" / "b.png", 2)
+    save(tmp_path / "train" / "0" / "__MACOSX" / "c.png", 2)
+    save(tmp_path / "train" / ".hidden" / "d.png", 2)
+    save(tmp_path / "__MACOSX" / "train" / "0" / "e.png", 2)
+    for name in ("._a.png", "Thumbs.db", "desktop.ini", ".DS_Store"):
+        (tmp_path / "train" / "0" / name).write_bytes(b"no image")
+    (tmp_path / "train" / "0" / "notes.txt").write_text("no image")
+
+    data_set = read_folder(tmp_path)
+
+    assert data_set.class_names == ("0",)
+    assert data_set.train.x.unique().tolist() == [1]
+    assert any(
+        "skipped 6 files, hidden or a system's (train/0/.DS_Store, " in note for note in data_set.notes
+    )
+    assert f"{tmp_path}: skipped 1 file, no image (train/0/notes.txt)" in data_set.notes
+
+
+def test_a_folder_that_was_packed_with_its_name_is_refused_with_the_right_one(tmp_path: Path) -> None:
+    save(tmp_path / "scans" / "train" / "0" / "a.png", 1)
+    (tmp_path / "__MACOSX").mkdir()
+
+    with pytest.raises(BadInput, match=r"holds one folder, which is a data set itself; give .*scans$"):
         read_folder(tmp_path)
 
 
-def test_a_gap_in_the_labels_is_refused(tmp_path: Path) -> None:
-    for label in (0, 2):
-        save(tmp_path / str(label) / "a.png", 0)
+def test_images_of_several_sizes_are_scaled_where_a_size_is_given(tmp_path: Path) -> None:
+    save(tmp_path / "a" / "a.png", 7)
+    save(tmp_path / "a" / "b.png", (7, 7, 9), "RGB", size=(5, 5))
 
-    with pytest.raises(
-        BadInput, match="class folders are numbered 0, 2; wanted 0 to 1 without a gap, or names"
-    ):
-        read_folder(tmp_path)
+    data_set = read_folder(tmp_path, size=8)
+
+    assert data_set.input_shape == (3, 8, 8)
+    assert data_set.train.x[:, :, 0, 0].tolist() == [[7, 7, 7], [7, 7, 9]]
+    assert data_set.notes == (
+        f"{tmp_path}: all examples are of one class, a: there is nothing to tell apart",
+        "images of 2 sizes were scaled to 8×8; 1 of 2 were not square and are stretched; crop or pad them "
+        "first to keep their proportions",
+    )
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
@@ -159,7 +280,7 @@ def test_sizes_that_differ_are_refused(tmp_path: Path) -> None:
     save(tmp_path / "a" / "b.png", 0, size=(5, 5))
 
     with pytest.raises(
-        BadInput, match=r"differ in size \(4×3, as .*a\.png; 5×5, as .*b\.png\); resize them to one"
+        BadInput, match=r"differ in size \(4×3, as .*a\.png; 5×5, as .*b\.png\); give data\.size, which"
     ):
         read_folder(tmp_path)
 

@@ -13,6 +13,7 @@ from app.data import (
     label_counts,
     load_client_data,
     load_server_data,
+    numbered,
     partition_indices,
 )
 from app.models import build_model
@@ -209,7 +210,78 @@ def test_a_numbered_folder_needs_no_data_set(tmp_path: Path) -> None:
     Image.new("L", (8, 8)).save(tmp_path / "4" / "0.png")
     data = DataSettings(name="npz:/not/on/this/machine.npz", path=str(tmp_path))
 
-    assert load_client_data(data, 0, {}).y.tolist() == [4]
+    assert load_client_data(data, 0, {}, numbered(10)).y.tolist() == [4]
+
+
+def test_one_file_for_every_client_of_a_simulation_is_refused(tmp_path: Path) -> None:
+    data = DataSettings(path="one.npz")
+
+    with pytest.raises(
+        BadInput, match=r"^data\.path: given one\.npz, which every client .* data\.name=npz:one"
+    ):
+        load_client_data(data, 0, node(0))
+
+
+def test_a_nodes_own_images_have_the_runs_size(tmp_path: Path) -> None:
+    (tmp_path / "4").mkdir()
+    Image.new("L", (20, 10)).save(tmp_path / "4" / "0.png")
+    data = DataSettings(name="npz:/not/on/this/machine.npz", path=str(tmp_path), size=8)
+
+    assert load_client_data(data, 0, {}, numbered(10)).x.shape == (1, 1, 8, 8)
+
+
+def test_a_node_with_other_data_than_the_servers_is_refused(tmp_path: Path) -> None:
+    data = DataSettings(name=table(tmp_path / "a.npz", 20))
+
+    with pytest.raises(BadInput, match="has the classes 0, 1 here, and 1, 2 with the server; both must read"):
+        load_client_data(data, 0, node(0), ("1", "2"))
+
+
+def test_columns_are_brought_to_one_scale_by_hand(tmp_path: Path) -> None:
+    """Training rows 0 and 2000 of one column: mean 1000, deviation 1000; the test row 3000 becomes 2."""
+    arrays = {"x_train": np.array([[0.0, 1], [2000, 1]]), "y_train": np.array([0, 1])}
+    arrays |= {"x_test": np.array([[3000.0, 1]]), "y_test": np.array([0])}
+    np.savez(tmp_path / "a.npz", **arrays)  # type: ignore[arg-type]
+    data = DataSettings(name=f"npz:{tmp_path / 'a.npz'}", public="0", scale="standard")
+
+    server, client = load_server_data(data, 0), load_client_data(data, 0, node(0, 1))
+
+    assert client.x.tolist() == [[-1, 0], [1, 0]]
+    assert server.test is not None
+    assert server.test.x.tolist() == [[2, 0]]
+
+
+def test_the_scale_is_that_of_the_training_data_alone(tmp_path: Path) -> None:
+    """Clients and the public share together have mean 0 and deviation 1; the test data have not."""
+    data = DataSettings(name=table(tmp_path / "a.npz", 40), scale="standard")
+
+    server, clients = load_server_data(data, 0), all_clients(data, num_clients=3)
+
+    assert server.public is not None
+    training = torch.cat([server.public.x, *(client.x for client in clients)])
+    assert training.mean().item() == pytest.approx(0, abs=1e-6)
+    assert training.std(correction=0).item() == pytest.approx(1)
+
+
+def test_columns_far_apart_are_said_unless_they_are_scaled(tmp_path: Path) -> None:
+    x = np.array([[0, 0.0], [2000, 0.1], [0, 0.1], [2000, 0]])
+    np.savez(tmp_path / "a.npz", x=x, y=np.array([0, 1, 0, 1]))
+    data = DataSettings(name=f"npz:{tmp_path / 'a.npz'}", public="0", test_share=0.0)
+
+    (note,) = load_server_data(data, 0).notes
+
+    assert "the largest deviation of a column is 2e+04 times the smallest" in note
+    assert not load_server_data(data.model_copy(update={"scale": "standard"}), 0).notes
+
+
+def test_only_tables_in_one_place_are_scaled(tmp_path: Path) -> None:
+    own = table(tmp_path / "a.npz", 4).removeprefix("npz:")
+    with pytest.raises(
+        BadInput, match=r'^data\.scale: given "standard", which is for tables; .digits. has inputs'
+    ):
+        load_server_data(DataSettings(scale="standard"), 0)
+    with pytest.raises(BadInput, match=r'^data\.scale: given "standard", which takes all data in one place'):
+        load_client_data(DataSettings(scale="standard"), 0, {"data.path": own}, numbered(2))
 
 
 def test_a_table_trains_an_mlp(tmp_path: Path) -> None:

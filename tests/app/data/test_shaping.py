@@ -21,7 +21,7 @@ def made(n: int = 40, classes: int = 5, side: int = 8) -> DataSet:
 
 def test_classes_by_hand() -> None:
     """Of 0 1 2 3 4 in turn, class 3 becomes 0, and 0 and 4 together 1."""
-    result = shaped(made(10), ((3,), (0, 4)), 0)
+    result = shaped(made(10), (("3",), ("0", "4")), 0)
     assert result.class_names == ("3", "0+4")
     assert result.train.y.tolist() == [1, 0, 1, 1, 0, 1]
     assert result.train.kind is not None
@@ -43,14 +43,19 @@ def test_images_are_scaled_and_stay_bytes() -> None:
 
 @pytest.mark.parametrize(
     ("first", "second", "expected"),
-    [(((0,),), ((1, 2),), True), (((0,),), ((1, 0),), False), ((), ((1,),), False)],
+    [
+        ((("0",),), (("1", "dog"),), True),
+        ((("0",),), (("1", "0"),), False),
+        ((("0",),), (("cat",),), False),
+        ((), (("1",),), False),
+    ],
 )
-def test_disjoint(first: tuple[tuple[int, ...]], second: tuple[tuple[int, ...]], expected: bool) -> None:
-    assert disjoint(first, second) is expected
+def test_disjoint(first: tuple[tuple[str, ...]], second: tuple[tuple[str, ...]], expected: bool) -> None:
+    assert disjoint(first, second, ("cat", "ant", "dog")) is expected
 
 
 def test_each_client_has_one_kind_of_each_class() -> None:
-    data = shaped(made(120, 6), ((0, 1, 2), (3, 4, 5)), 0).train
+    data = shaped(made(120, 6), (("0", "1", "2"), ("3", "4", "5")), 0).train
     assert data.kind is not None
     settings = DataSettings(classes="0+1+2, 3+4+5", partition="kinds")
     labels, kinds = data.y.numpy(), data.kind.numpy()
@@ -64,8 +69,10 @@ def test_each_client_has_one_kind_of_each_class() -> None:
 
 
 def test_classes_and_sizes_that_are_not_there_are_refused() -> None:
-    with pytest.raises(BadInput, match=re.escape("data.classes: given 7, 'made' has classes 0 to 4")):
-        shaped(made(), ((7,),), 0)
+    with pytest.raises(
+        BadInput, match=re.escape("data.classes: given 7, 'made' has the classes 0, 1, 2, 3, 4")
+    ):
+        shaped(made(), (("7",),), 0)
     table = DataSet("table", Pool(torch.rand(4, 3), torch.arange(4)), None, numbered(4))
     with pytest.raises(BadInput, match=re.escape("data.size: given 8")):
         shaped(table, (), 8)
@@ -77,3 +84,22 @@ def test_every_second_client_is_blind_to_the_second_half() -> None:
     assert sorted(np.concatenate(parts).tolist()) == list(range(100))
     seen = [set(labels[part].tolist()) for part in parts]
     assert seen == [{0, 1, 2, 3, 4}, {0, 1, 2}, {0, 1, 2, 3, 4}, {0, 1, 2}]
+
+
+def test_classes_are_chosen_by_name_or_number() -> None:
+    pool = Pool(torch.zeros(3, 1), torch.arange(3))
+    data_set = DataSet("folder:/a", pool, None, ("cat", "dog", "eel"))
+    assert shaped(data_set, (("eel",), ("0",)), 0).class_names == ("eel", "cat")
+    assert shaped(data_set, (("eel",), ("0",)), 0).train.y.tolist() == [1, 0]
+    with pytest.raises(BadInput, match=r"given 0, which is cat; wanted each class once"):
+        shaped(data_set, (("cat",), ("0",)), 0)
+    with pytest.raises(BadInput, match="given 3, 'folder:/a' has the classes cat, dog, eel"):
+        shaped(data_set, (("3",),), 0)
+
+
+def test_a_class_that_only_clients_hold_can_be_named_where_the_data_are_the_users_own() -> None:
+    data_set = DataSet("npz:/a", Pool(torch.zeros(2, 1), torch.arange(2)), None, ("1", "3"))
+    result = shaped(data_set, (("1",), ("2",), ("3",)), 0)
+    assert result.class_names == ("1", "2", "3")
+    assert result.train.y.tolist() == [0, 2]
+    assert result.notes == ("data.classes: 'npz:/a' holds no example of 2",)

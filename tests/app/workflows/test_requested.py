@@ -123,14 +123,14 @@ def test_clients_are_told_what_decides_their_work_and_no_places(small: RunFolder
     ],
 )
 def test_requests(small: RunFolder, keys: dict[str, str], expected: ForgetRequest) -> None:
-    assert request_in(job(small, **keys)) == expected
+    assert request_in(job(small, **keys), small) == expected
 
 
 def test_samples_come_from_a_file(small: RunFolder, tmp_path: Path) -> None:
     path = tmp_path / "samples.json"
     path.write_text(json.dumps({"1": [4, 2]}))
     keys = {"request__clients": "", "request__samples": str(path)}
-    assert request_in(job(small, **keys)) == ForgetRequest(samples={"1": (2, 4)})
+    assert request_in(job(small, **keys), small) == ForgetRequest(samples={"1": (2, 4)})
 
 
 # errors
@@ -156,6 +156,6 @@ def test_what_cannot_be_served_is_refused(
         serve(job(small, **keys), grid=grid)
 
 
-def test_classes_are_numbers(small: RunFolder) -> None:
-    with pytest.raises(BadInput, match=r'request\.classes: given "x", allowed whole numbers from 0'):
-        job(small, request__classes="x")
+def test_a_class_is_one_of_the_runs(small: RunFolder) -> None:
+    with pytest.raises(BadInput, match=r"^unknown class x; the run has classes 0 to 9$"):
+        request_in(job(small, request__clients="", request__classes="x"), small)

@@ -1,0 +1,176 @@
+"""What the labels of a data set are called, and which class of the model each of them is.
+
+Labels are what people have: 0 to K − 1, 1 to K, −1 and 1, numbers with gaps, or names. The label space is
+what the data hold, for training and for testing together; its labels, sorted, are the model's classes 0 to
+K − 1. What a label was called is kept as the name of its class, and a class can be named by it.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from app.data.pool import numbered
+from strategies.errors import BadInput
+
+_SHOWN = 5
+_INTEGER = re.compile(r"-?[0-9]{1,30}")
+
+
+class UnknownLabels(BadInput):
+    """A node's data have labels that are no classes of the run.
+
+    Parameters
+    ----------
+    labels
+        Which.
+    names
+        Of the run's classes.
+    where
+        The file or folder; empty if that is said elsewhere.
+    """
+
+    def __init__(self, labels: Sequence[str], names: Sequence[str], where: object = "") -> None:
+        self.labels, self.names = labels, names
+        which = f"label {labels[0]} is" if len(labels) == 1 else f"labels {some(labels)} are"
+        super().__init__(f"{where}: {self._line(which)}" if where else self._line(which))
+
+    @property
+    def unnamed(self) -> str:
+        """The same without the labels, which tell of the node's data."""
+        return self._line("a label is")
+
+    def _line(self, which: str) -> str:
+        run = f"which has {some(self.names)}"
+        return f"{which} no class of the run, {run}; data.classes can name all that there are"
+
+
+def is_integer(name: str) -> bool:
+    """Say whether a label is a whole number."""
+    return _INTEGER.fullmatch(name) is not None
+
+
+def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Return labels in the order of their classes: by number if all are numbers, else alphabetically.
+
+    >>> sorted_names({"10", "9", "-1"}), sorted_names({"cat", "10", "9"})
+    (('-1', '9', '10'), ('10', '9', 'cat'))
+    """
+    found = list(names)
+    return tuple(sorted(found, key=int) if all(map(is_integer, found)) else sorted(found))
+
+
+def texts_of(labels: np.ndarray) -> tuple[list[str], np.ndarray] | str:
+    """Return the different labels as texts, and which of them each label is; or what is wrong, in words.
+
+    Parameters
+    ----------
+    labels
+        Shape [n]: whole numbers of any type, booleans, or texts.
+    """
+    kind = labels.dtype.kind
+    if labels.ndim != 1 or not labels.size or kind not in "biufUS":
+        return "wanted one label per input: whole numbers or texts"
+    if kind == "f" and len(wrong := labels[~(np.isfinite(labels) & (labels == np.round(labels)))]):
+        return f"it holds {wrong[0]}; wanted one label per input: whole numbers or texts"
+    different, positions = np.unique(labels, return_inverse=True)
+    return [_text(value) for value in different.tolist()], positions
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return str(int(value)) if isinstance(value, int | float) else str(value)
+
+
+def classes_by_name(names: Sequence[str]) -> dict[str, int]:
+    """Return which class each label is; one that several labels make up is found by each of them.
+
+    >>> classes_by_name(("cat", "4+30"))
+    {'cat': 0, '4+30': 1, '4': 1, '30': 1}
+    """
+    whole = {name: position for position, name in enumerate(names)}
+    parts = {part: position for position, name in enumerate(names) for part in name.split("+")}
+    return whole | {part: position for part, position in parts.items() if part not in whole}
+
+
+def encoded(texts: Sequence[str], positions: np.ndarray, names: Sequence[str]) -> Tensor:
+    """Return the class of each label, shape [n], int64.
+
+    Parameters
+    ----------
+    texts, positions
+        As `texts_of` returns them.
+    names
+        One per class.
+
+    Raises
+    ------
+    BadInput
+        If a label is no class.
+    """
+    known = classes_by_name(names)
+    if unknown := [text for text in texts if text not in known]:
+        raise UnknownLabels(unknown, names)
+    return torch.from_numpy(np.array([known[text] for text in texts], dtype=np.int64)[positions])
+
+
+def some(names: Sequence[str]) -> str:
+    """Return a few names.
+
+    >>> some(numbered(3)), some(numbered(7))
+    ('0, 1, 2', '0, 1, 2, …, 6')
+    """
+    listed = names if len(names) <= _SHOWN else [*names[: _SHOWN - 2], "…", names[-1]]
+    return ", ".join(listed)
+
+
+def notes_on(where: str, names: Sequence[str], train: Iterable[int]) -> list[str]:
+    """Return what people should know of the labels of a data set.
+
+    Parameters
+    ----------
+    where
+        The file or folder.
+    names
+        Of all classes.
+    train
+        The classes that training examples have.
+    """
+    notes, trained = [], set(train)
+    if all(map(is_integer, names)) and tuple(names) != numbered(len(names)):
+        notes.append(f"{where}: the labels {some(names)} are the model's classes 0 to {len(names) - 1}")
+    if missing := [name for position, name in enumerate(names) if position not in trained]:
+        notes.append(f"{where}: no training example of {some(missing)}, which the test data hold")
+    if len(names) == 1:
+        notes.append(f"{where}: all examples are of one class, {names[0]}: there is nothing to tell apart")
+    return notes
+
+
+def class_of(text: str, names: Sequence[str]) -> int:
+    """Return the class that somebody means by a label: its name, or where names are no numbers, its number.
+
+    Raises
+    ------
+    BadInput
+        If there is none.
+
+    Examples
+    --------
+    >>> class_of("dog", ("cat", "dog")), class_of("1", ("cat", "dog")), class_of("1", ("1", "2"))
+    (1, 1, 0)
+    """
+    if (found := classes_by_name(names).get(text)) is not None:
+        return found
+    if is_integer(text):
+        by_number = {int(name): position for position, name in enumerate(names) if is_integer(name)}
+        number = int(text)
+        if len(by_number) == len(names) and number in by_number:
+            return by_number[number]
+        if not by_number and 0 <= number < len(names):
+            return number
+    numbers = tuple(names) == numbered(len(names))
+    known = f"0 to {len(names) - 1}" if numbers else some(names)
+    raise BadInput(f"unknown class {text}; the run has classes {known}")
