@@ -17,6 +17,7 @@ from app.config import RunConfig
 from app.workflows import other_seeds
 from app.workflows.forgetting import OpenedRun, told
 from app.workflows.observer import Observer, Quiet
+from app.workflows.removing import on_run
 from app.workflows.training import resume, train
 from strategies import files
 from strategies.cohort import Cohort
@@ -85,6 +86,7 @@ def _serves(run: TrainedRun, request: ForgetRequest, method: str, settings: Forg
     return True
 
 
+@on_run
 def compare(
     folder: RunFolder, contest: Contest, seeds: int = 1, observer: Observer | None = None
 ) -> dict[str, Any]:
@@ -163,6 +165,7 @@ class _Work:
         with dense.session.local_grid() as grid:
             opened = dense.pruned(contest.settings, grid).auditing(contest.audit)
             with opened.session.cohort(grid) as cohort:
+                cohort.tell(self.observer.answered)
                 models, costs = self._forgotten(opened, cohort)
                 models |= self._other_seeds(opened, cohort, costs)
                 self.observer.phase(f"audit {contest.request.name}, seed {seed}", 1)

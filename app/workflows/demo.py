@@ -44,6 +44,7 @@ def demo(observer: Observer | None = None, overrides: Sequence[str] = ()) -> Dem
         folder = train(config, observer, grid)
         opened = OpenedRun.of(folder, observer)
         with opened.session.cohort(grid) as cohort:
+            cohort.tell(opened.observer.answered)
             opened.forget(request, "distill", config.forget, cohort)
             report = opened.audit(request, ["distill"], config.audit, cohort)
     table = method_audit(report, "distill")

@@ -20,6 +20,7 @@ from app.session import Session
 from app.workflows import other_seeds
 from app.workflows.observer import Observer, Quiet
 from app.workflows.pruning import prune
+from app.workflows.removing import on_run
 from strategies import files
 from strategies.backdoor import triggered_test
 from strategies.cohort import Cohort
@@ -249,6 +250,7 @@ def told(observer: Observer, title: str) -> Progress:
     return progress
 
 
+@on_run
 def forget(
     folder: RunFolder,
     request: ForgetRequest,
@@ -295,9 +297,11 @@ def forget(
     if not (needed.remaining or needed.forgotten):
         return opened.forget(request, settings.method, settings, None)
     with opened.session.cohort(grid) as cohort:
+        cohort.tell(opened.observer.answered)
         return opened.forget(request, settings.method, settings, cohort)
 
 
+@on_run
 def audit(
     folder: RunFolder,
     request: ForgetRequest,
@@ -324,6 +328,7 @@ def audit(
         if method != "retrain":
             opened.check_made(request, method)
     with opened.session.cohort(grid) as cohort:
+        cohort.tell(opened.observer.answered)
         return opened.audit(request, methods, settings, cohort)
 
 
