@@ -32,6 +32,9 @@ class LogObserver:
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in (values or {}).items())
         _logger.info("%s", ": ".join(filter(None, (message, numbers))))
 
+    def answered(self, scope: str, done: int, total: int) -> None:
+        """Log nothing: Flower's own log has the messages."""
+
     def note(self, text: str) -> None:
         """Log a remark."""
         _logger.warning("%s", text)

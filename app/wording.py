@@ -126,6 +126,42 @@ def seconds(value: float | None) -> str:
     return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
+def private(told: Mapping[str, Any]) -> str:
+    """Return what a run's clients have spent of their privacy, as ``privacy`` in ``summary.json`` has it.
+
+    Examples
+    --------
+    >>> told = {"unit": "example", "delta": 1e-05, "neighbours": "differ by one example"}
+    >>> private({**told, "clients": {"0": {"epsilon": 1.5}, "1": {"epsilon": 0.75}}})
+    'ε = 1.50 at δ = 1e-05 per example: two data sets differ by one example'
+    """
+    most = most_spent(told)
+    spent = most if most == _UNBOUNDED else f"ε = {most}"
+    return f"{spent} at δ = {told['delta']:g} per {told['unit']}: two data sets {told['neighbours']}"
+
+
+def most_spent(told: Mapping[str, Any]) -> str:
+    """Return the ε of the client that has spent most."""
+    spent = [row["epsilon"] for row in told["clients"].values()]
+    return _UNBOUNDED if None in spent else number(max(spent, default=0.0), 2)
+
+
+_UNBOUNDED = "no bound"
+
+
+def clock(value: float) -> str:
+    """Return a time as a clock shows it.
+
+    Examples
+    --------
+    >>> clock(7.4), clock(83), clock(4000)
+    ('0:07', '1:23', '1:06:40')
+    """
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
 def spread(values: Mapping[str, float | None] | None, digits: int = 1) -> str:
     """Return a mean with its standard deviation, where there is one.
 

@@ -73,6 +73,10 @@ class Reply:
     message: Message
 
 
+OnAnswer = Callable[[str, int, int], None]
+"""Told, of an exchange, its scope, how many nodes have answered, usefully or not, and how many were asked."""
+
+
 @dataclass(frozen=True)
 class _Asked:
     """A node that has been asked who it is, and until when the question holds."""
@@ -91,6 +95,7 @@ class _Shared:
     traffic: Traffic = field(default_factory=Traffic)
     turns: Counter[str] = field(default_factory=Counter)
     client_config: dict[str, int | list[int] | list[str] | str] = field(default_factory=dict)
+    on_answer: OnAnswer | None = None
 
 
 class Cohort:
@@ -128,6 +133,10 @@ class Cohort:
     def client_config(self) -> dict[str, int | list[int] | list[str] | str]:
         """Settings that go with every message; what clients must know of the model besides the run config."""
         return self._shared.client_config
+
+    def tell(self, on_answer: OnAnswer) -> None:
+        """Have every answer to an exchange told as it comes, in all views of the federation."""
+        self._shared.on_answer = on_answer
 
     @property
     def message_config(self) -> dict[str, int | list[int] | list[str] | bytes | str]:
@@ -396,6 +405,8 @@ class Cohort:
         A reply is usable if it carries content and the client-id that its node is bound to.
         """
         waiting = self.push(messages, scope)
+        total = len(waiting)
+        self._tell(scope, 0, total)
         quiet_since = sent = time.monotonic()
         try:
             while waiting:
@@ -405,6 +416,7 @@ class Cohort:
                 for message in self.grid.pull_messages(list(waiting)):
                     arrived += 1
                     node_id = waiting.pop(message.metadata.reply_to_message_id, None)
+                    self._tell(scope, total - len(waiting), total)
                     if node_id is not None and (reply := self.usable(message, node_id, scope)) is not None:
                         yield reply
                 if arrived:
@@ -443,6 +455,10 @@ class Cohort:
     def silence(self) -> str:
         """What is said of a client that did not answer in time."""
         return f"no answer in {self.timeout:g} s"
+
+    def _tell(self, scope: str, answered: int, asked: int) -> None:
+        if self._shared.on_answer is not None:
+            self._shared.on_answer(scope, answered, asked)
 
     def _pause(self, waited: float) -> None:
         """Sleep between two looks: the longer the wait has been, the less a moment matters."""

@@ -144,12 +144,22 @@ class Finding:
         By client-id; empty where the figure has no such parts.
     advice
         One sentence.
+    unit
+        Of the clients' values.
+    scale
+        One sentence: what the federation's value is measured in, and from where on it is high.
+    threshold, threshold_name
+        A line to read the clients' values against, and what it is; None: there is none.
     """
 
     name: str
     value: float | None
     clients: Mapping[str, float]
     advice: str
+    unit: str = ""
+    scale: str = ""
+    threshold: float | None = None
+    threshold_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -184,7 +194,17 @@ def findings(evidence: Evidence) -> list[Finding]:
         ("size imbalance", imbalance(list(sizes.values())), sizes),
         ("speed imbalance", imbalance(list(evidence.seconds.values())), evidence.seconds),
     ]
-    return [Finding(name, value, clients, advice(name, value)) for name, value, clients in shown]
+    return [_finding(name, value, clients) for name, value, clients in shown]
+
+
+def _finding(name: str, value: float | None, clients: Mapping[str, float]) -> Finding:
+    unit, scale = _UNITS[name]
+    threshold = _ADVICE[name][0] if clients else None
+    threshold_name = "high, where it is the mean over the clients"
+    if name.endswith("imbalance") and clients and threshold is not None:
+        threshold *= statistics.median(clients.values())
+        threshold_name = f"{HIGH_IMBALANCE:g} times the median"
+    return Finding(name, value, clients, advice(name, value), unit, scale, threshold, threshold_name)
 
 
 def advice(name: str, value: float | None) -> str:
@@ -224,3 +244,19 @@ _ADVICE: Mapping[str, tuple[float, str, str]] = {
         "One client is waited for in every round: use fedbuff, selection.over-selection or a deadline.",
     ),
 }
+
+_UNITS: Mapping[str, tuple[str, str]] = {
+    "label divergence": (
+        "bits",
+        f"In bits, from 0 to 1, mean over the clients; above {LOW_DIVERGENCE:g} noticeable, above "
+        f"{HIGH_DIVERGENCE:g} high.",
+    ),
+    "gradient dissimilarity": ("", f"At least 1, without a unit; above {HIGH_DISSIMILARITY:g} high."),
+    "client drift": (
+        "lengths of the mean change",
+        f"In lengths of the clients' mean change, mean over the clients; above {HIGH_DRIFT:g} high.",
+    ),
+    "size imbalance": ("examples", f"The largest over the median; above {HIGH_IMBALANCE:g} high."),
+    "speed imbalance": ("seconds", f"The slowest over the median; above {HIGH_IMBALANCE:g} high."),
+}
+"""Of the clients' values their unit; of the federation's what it is and from where on it is high."""

@@ -156,6 +156,13 @@ class _Privacy(Document):
     clients: dict[str, _Budget]
 
 
+class Pruned(Document):
+    """``pruning.json``."""
+
+    prune: str
+    sparsity: Number
+
+
 class Summary(Document):
     """``summary.json``."""
 

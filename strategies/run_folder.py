@@ -8,6 +8,7 @@
 - ``checkpoint.safetensors``: the last complete round (see `strategies.checkpoint`)
 - ``metrics.jsonl``: one JSON object per line, in order of time
 - ``summary.json``, ``report.html``: the run in numbers and in pictures
+- ``run.lock``: held by who works on the run (see `strategies.run_lock`)
 - ``nodes.json``: the node behind each client-id
 - ``data.json``: the files that the data were read from, and the names of the classes
 - ``log/``: the update log (see `strategies.update_log`)

@@ -16,6 +16,7 @@ from app.cli import (
     forgetting,
     keying,
     looking,
+    removing,
     training,
     verifying,
 )
@@ -38,6 +39,7 @@ for _command in (
     comparing.compare,
     looking.report,
     looking.runs,
+    removing.rm,
     looking.methods,
     training.demo,
     diagnosing.diagnose,

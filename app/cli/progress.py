@@ -1,19 +1,62 @@
 """Shows a person, on stderr, how far a workflow is."""
 
+import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Column
+from rich.text import Text
 
-from app.wording import count, printable
+from app.wording import clock, count, printable
 
 _NAMES = {
+    "personal-accuracy": ("personal accuracy", "{:.1f} %"),
     "test-accuracy": ("accuracy", "{:.1f} %"),
     "attack-success-rate": ("attack success", "{:.1f} %"),
     "test-loss": ("loss", "{:.3f}"),
 }
+
+_WIDE = 100
+"""Characters from which on there is room for a longer bar."""
+_QUIET_SECONDS = 30.0
+"""Where lines are written: seconds without one after which a slow step says how far it is."""
+
+
+class _Times(ProgressColumn):
+    """How long a task has taken and, by the steps so far, how long it will take yet."""
+
+    def render(self, task: Task) -> Text:
+        """Return both times; only the first where nothing can be said of the second."""
+        elapsed = task.finished_time if task.finished else task.elapsed
+        text = clock(elapsed or 0.0)
+        if elapsed and task.completed and task.total and not task.finished:
+            text += f", {clock(elapsed * (task.total - task.completed) / task.completed)} left"
+        return Text(text)
+
+
+def _bar(console: Console) -> Progress:
+    """Return the bar: texts give way to a narrow terminal, never the bar, the count and the times."""
+    return Progress(
+        TextColumn(
+            "{task.description}",
+            markup=False,
+            table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
+        ),
+        BarColumn(bar_width=28 if console.width >= _WIDE else 12),
+        MofNCompleteColumn(),
+        _Times(table_column=Column(no_wrap=True)),
+        TextColumn(
+            "{task.fields[shown]}",
+            markup=False,
+            table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
+        ),
+        console=console,
+        disable=not console.is_terminal,
+        expand=True,
+    )
 
 
 class TerminalObserver:
@@ -27,17 +70,11 @@ class TerminalObserver:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=28),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[shown]}", markup=False),
-            TimeElapsedColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
+        self._bar = _bar(console)
         self._task: TaskID | None = None
         self._title = ""
+        self._shown = ""
+        self._said = time.monotonic()
 
     def __enter__(self) -> Self:
         """Begin to draw."""
@@ -52,24 +89,33 @@ class TerminalObserver:
 
     def phase(self, title: str, total: int) -> None:
         """Begin a bar."""
-        self._title = printable(title)
+        self._title, self._shown = printable(title), ""
         self._task = self._bar.add_task(self._title, total=total, shown="")
         if not self._console.is_terminal:
             self._say(f"{self._title} ({count(total, 'step')})" if total else self._title)
 
     def advance(self, message: str = "", values: Mapping[str, float] | None = None) -> None:
         """Move the bar by a step, and show the step's numbers."""
-        shown = in_words(values or {})
+        self._shown = shown = in_words(values or {})
         if self._task is not None:
             self._bar.update(self._task, advance=1, shown=shown)
         if not self._console.is_terminal:
             self._say(", ".join(text for text in (f"{self._title}: {printable(message)}", shown) if text))
+
+    def answered(self, scope: str, done: int, total: int) -> None:
+        """Show how many of those asked have answered: a step may take minutes."""
+        told = f"{done} of {count(total, 'client')}"
+        if self._task is not None:
+            self._bar.update(self._task, shown=", ".join(filter(None, (self._shown, told))))
+        if not self._console.is_terminal and time.monotonic() - self._said >= _QUIET_SECONDS:
+            self._say(f"{self._title}: {printable(scope)}, {told} answered")
 
     def note(self, text: str) -> None:
         """Write a remark above the bars."""
         self._say(f"note: {printable(text)}")
 
     def _say(self, text: str) -> None:
+        self._said = time.monotonic()
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

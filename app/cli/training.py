@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app import wording
 from app.cli import options, output
 from app.cli.interrupts import interruptible, resumable
 from app.config import RunConfig
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from strategies.run_folder import RunFolder
 
 _SHOWN = (
+    "personal-accuracy",
     "test-accuracy",
     "attack-success-rate",
     "test-loss",
@@ -22,7 +24,6 @@ _SHOWN = (
     "ensemble-accuracy",
     "global-accuracy",
     "global-worst",
-    "personal-accuracy",
     "personal-worst",
     "consensus-distance",
 )
@@ -103,6 +104,9 @@ def _placed(overrides: Sequence[str], home: Path | None) -> list[str]:
 def _print_training(name: str, summary: Mapping[str, Any]) -> None:
     final = summary["final"]
     shown = [key for key in _SHOWN if final.get(key) is not None]
-    row = [name, str(summary["rounds"]), *(f"{final[key]:.4g}" for key in shown), f"{summary['seconds']:.1f}"]
-    numbers = ["rounds", *shown, "seconds"]
-    output.print_table(["run", *numbers], [row], right=numbers)
+    spent = [] if not (privacy := summary.get("privacy")) else [wording.most_spent(privacy)]
+    figures = [*(f"{final[key]:.4g}" for key in shown), *spent, f"{summary['seconds']:.1f}"]
+    numbers = ["rounds", *shown, *(["ε"] if spent else []), "seconds"]
+    output.print_table(["run", *numbers], [[name, str(summary["rounds"]), *figures]], right=numbers)
+    if privacy:
+        output.print_line(f"privacy: {wording.private(privacy)}")

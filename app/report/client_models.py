@@ -8,9 +8,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from app.report.canvas import BLUE, MUTED, ORANGE, Picture, legend_above, new_figure, style_axes, to_svg
+from app.report.canvas import (
+    BLUE,
+    MUTED,
+    ORANGE,
+    Picture,
+    Sheet,
+    drawn,
+    legend_above,
+    name_clients,
+    style_axes,
+)
 from app.report.forgetting_view import Row
 from app.wording import MISSING, count, gap, number
 from strategies import personal
@@ -65,8 +76,9 @@ def client_models(rounds: Sequence[Mapping[str, Any]]) -> ClientModels | None:
     rows.append(Row("mean", _cells(_mean(list(clients.values())))[: len(columns)]))
     if shares:
         rows.append(Row("worst tenth", _cells(_worst(list(clients.values())))[: len(columns)]))
-    picture = _picture(lines, clients, _words(clients, shares))
-    return ClientModels(picture, _PERSONALISED if shares else _ALONE, columns, tuple(rows))
+    caption = _words(clients, shares)
+    svg = drawn(lambda sheet: _figure(sheet, lines, clients), "clients-models", caption)
+    return ClientModels(Picture(svg, caption), _PERSONALISED if shares else _ALONE, columns, tuple(rows))
 
 
 def _renamed(clients: Mapping[str, Mapping[str, float | None]]) -> dict[str, dict[str, float]]:
@@ -97,13 +109,12 @@ def _cells(figures: Mapping[str, float]) -> tuple[str, ...]:
     return (shown[0], shown[1], gaps[0], shown[2], gaps[1])
 
 
-def _picture(
+def _figure(
+    sheet: Sheet,
     lines: Sequence[tuple[int, Mapping[str, Mapping[str, float]]]],
     clients: Mapping[str, Mapping[str, float]],
-    caption: str,
-) -> Picture:
-    figure = new_figure(3.0)
-    left, right = figure.subplots(1, 2, width_ratios=[3, 4])
+) -> Figure:
+    figure, (left, right) = sheet.panels(3.0, [3, 4], [2.2, 2.6])
     style_axes(left, "Each client's test accuracy", "round", "%")
     for client_id in clients:
         points = [
@@ -122,11 +133,11 @@ def _picture(
         values = [figures[key] for figures in clients.values() if key in figures]
         if values:
             right.plot(places, values, marker, color=colour, label=label, markersize=5)
-    right.set_xticks(range(len(clients)), labels=[str(i)[:8] for i in clients])
+    name_clients(right, list(clients))
     legend_above(right)
     for axes in (left, right):
         axes.set_ylim(-3, 103)
-    return Picture(to_svg(figure, "clients-models", caption), caption)
+    return figure
 
 
 def _words(clients: Mapping[str, Mapping[str, float]], shares: bool) -> str:

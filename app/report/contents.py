@@ -1,21 +1,22 @@
 """What a report is made of, read from a run's folder: only what is there, whatever state the run is in."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from app.answer_documents import Comparison
-from app.answers import RESULT, guarantee_in, read_audit, read_result
+from app.answers import RESULT, guarantee_in, outermost, read_audit, read_result
 from app.config import read_toml
 from app.report.triggered import TriggeredImage, read_triggered
 from strategies.errors import BadInput, RunCorrupt
 from strategies.files import read_json
-from strategies.run_documents import read_checked
+from strategies.run_documents import Pruned, read_checked
 from strategies.run_folder import RunFolder
 from strategies.settings import Scalar, split_list
 from strategies.update_log import UpdateLog
 from strategies.wire import client_sort_key
+from unlearning.pruning import PRUNING
 
 RETRAIN = "retrain"
 """Name of the method that every other is compared with."""
@@ -117,6 +118,10 @@ class RunRecord:
         From the update log; None without one.
     problems
         What could not be read, a sentence each.
+    pruning
+        ``pruning.json``; empty where the run is not pruned.
+    parent
+        Name of the run that this one lies in; empty where it lies in none.
     """
 
     name: str
@@ -129,6 +134,8 @@ class RunRecord:
     comparisons: tuple[Mapping[str, Any], ...]
     contributions: Contributions | None
     problems: tuple[str, ...]
+    pruning: Mapping[str, Any] = field(default_factory=dict)
+    parent: str = ""
 
     @property
     def label_counts(self) -> dict[str, list[int]]:
@@ -182,6 +189,8 @@ def read_run(folder: RunFolder) -> RunRecord:
         ),
         contributions=_read_contributions(folder, problems),
         problems=tuple(problems),
+        pruning=read_checked(path, Pruned) if (path := folder.path / PRUNING).exists() else {},
+        parent="" if (outer := outermost(folder)) is folder else outer.name,
     )
 
 

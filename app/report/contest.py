@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from app.compared import OTHER_SEED, RATES, RETRAINED, SHORT, Figures, mean_of, models
 from app.report.canvas import (
@@ -21,9 +22,10 @@ from app.report.canvas import (
     PURPLE,
     RED,
     Picture,
-    new_figure,
+    Sheet,
+    drawn,
+    is_narrow,
     style_axes,
-    to_svg,
 )
 from app.wording import count, number, seconds
 
@@ -75,34 +77,51 @@ def picture(document: Mapping[str, Any], name: str) -> Picture:
     """
     found = models(document)
     styles = _styles(list(found))
-    figure = new_figure(3.7)
-    rates, costs, names = figure.subplots(1, 3, width_ratios=[5, 4, 1.9])
+    caption = _words(found)
+    return Picture(drawn(lambda sheet: _figure(sheet, found, styles), name, caption), caption)
+
+
+def _figure(sheet: Sheet, found: Mapping[str, Figures], styles: Mapping[str, _Style]) -> Figure:
+    figure, (rates, costs, names) = sheet.panels(3.7, [5, 4, 1.9], [3.2, 2.8, 0.2 + 0.18 * len(styles)])
     _draw_rates(rates, found, styles)
     _draw_costs(costs, found, styles)
     _draw_names(names, styles)
-    caption = _words(found)
-    return Picture(to_svg(figure, name, caption), caption)
+    return figure
 
 
 def _draw_rates(axes: Axes, found: Mapping[str, Figures], styles: Mapping[str, _Style]) -> None:
     """Draw a line per model over parallel axes, one per rate, each with its own scale."""
     keys = [key for key in RATES if any(mean_of(figures, key) is not None for figures in found.values())]
-    style_axes(axes, "Rates, each on a scale of its own, %")
+    style_axes(axes, "Rates in %, each on a scale of its own")
     axes.grid(visible=False)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.spines["bottom"].set_visible(False)
     axes.set_xticks(range(len(keys)), [SHORT[key] for key in keys], color=INK)
-    axes.set_xlim(-0.35, len(keys) - 0.65)
-    axes.set_ylim(-0.14, 1.14)
+    axes.set_xlim(-0.5, len(keys) - 0.65)
+    axes.set_ylim(-0.06, 1.06)
     spans = {key: _span([mean_of(figures, key) for figures in found.values()]) for key in keys}
     for place, key in enumerate(keys):
         axes.plot([place, place], [0, 1], color=GRID, linewidth=1.2, zorder=0)
-        for end, height, side in zip(spans[key], (-0.03, 1.03), ("top", "bottom"), strict=True):
-            axes.text(place, height, number(end, 0), ha="center", va=side, fontsize=8, color=MUTED)
+        _draw_ticks(axes, place, spans[key])
     for model, figures in found.items():
         heights = [_height(mean_of(figures, key), spans[key]) for key in keys]
         _plot(axes, range(len(keys)), heights, styles[model])
+
+
+def _draw_ticks(axes: Axes, place: int, span: tuple[float, float]) -> None:
+    """Give one of the parallel axes ticks with numbers: the ends, and round values between them."""
+    low, high = span
+    ticks = [t for t in MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high) if low < t < high]
+    near = 0.1 * (high - low)
+    between = [t for t in ticks if low + near < t < high - near]
+    for value in (low, *between, high):
+        height = (value - low) / (high - low)
+        axes.plot([place - 0.04, place], [height, height], color=MUTED, linewidth=0.8, zorder=0)
+        digits = 0 if value == int(value) else 1
+        text = axes.text(place - 0.07, height, number(value, digits), fontsize=8, color=MUTED)
+        text.set(ha="right", va="center", zorder=6)
+        text.set_bbox({"facecolor": PAPER, "edgecolor": "none", "pad": 0.8})  # no line shall cross a number
 
 
 def _span(values: Sequence[float | None]) -> tuple[float, float]:
@@ -164,7 +183,8 @@ def _draw_names(axes: Axes, styles: Mapping[str, _Style]) -> None:
     lines = [Line2D([], [], color=style.colour, marker=style.marker) for style in styles.values()]
     for line, style in zip(lines, styles.values(), strict=True):
         line.set(linestyle=style.dash, linewidth=style.width, markersize=6)
-    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (-0.25, 1.02), "handlelength": 2.6}
+    left = 0.0 if is_narrow(axes) else -0.25
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (left, 1.02), "handlelength": 2.6}
     axes.legend(lines, list(styles), frameon=False, fontsize=8.5, labelcolor=INK, borderpad=0, **place)
 
 

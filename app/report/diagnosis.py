@@ -4,11 +4,21 @@ from collections.abc import Sequence
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
-from app.report.canvas import BLUE, Picture, new_figure, style_axes, to_svg
+from app.report.canvas import (
+    BLUE,
+    RED,
+    Picture,
+    Sheet,
+    drawn,
+    legend_above,
+    name_clients,
+    style_axes,
+)
 from app.report.template import STYLE_SHEET
 from app.version import version
-from app.wording import MISSING
+from app.wording import MISSING, capital
 from app.workflows.diagnosing import Diagnosis
 from strategies.diagnosis import Finding
 from strategies.wire import client_sort_key
@@ -19,11 +29,11 @@ _PAGE = """<!doctype html>
 <title>{{ title }}</title><style>{{ style_sheet }}</style></head>
 <body><main>
 <header><h1>{{ title }}</h1></header>
-{% for fault in faults %}<p class="problem">{{ fault }}</p>{% endfor %}
+{% for fault in faults %}<p class="notice" role="note">{{ fault }}</p>{% endfor %}
 {% for finding in findings %}
 <section>
-<h2>{{ finding.name }}: {{ finding.value }}</h2>
-<p>{{ finding.advice }}</p>
+<h2>{{ finding.name | capitalize }}: {{ finding.value }}</h2>
+<p>{{ finding.advice }} <span class="muted">{{ finding.scale }}</span></p>
 {% if finding.picture %}
 <figure>{{ finding.picture.svg }}<figcaption>{{ finding.picture.caption }}</figcaption></figure>
 {% endif %}
@@ -38,7 +48,13 @@ def render_diagnosis(title: str, diagnosis: Diagnosis) -> str:
     """Return the page as HTML, one file that needs nothing else."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     shown = [
-        {"name": f.name, "value": figure(f.value), "advice": f.advice, "picture": _picture(f, place)}
+        {
+            "name": f.name,
+            "value": figure(f.value),
+            "advice": f.advice,
+            "scale": f.scale,
+            "picture": _picture(f, place),
+        }
         for place, f in enumerate(diagnosis.findings)
     ]
     return environment.from_string(_PAGE).render(
@@ -59,11 +75,29 @@ def _picture(finding: Finding, place: int) -> Picture | None:
     if not finding.clients:
         return None
     ids: Sequence[str] = sorted(finding.clients, key=client_sort_key)
-    drawing = new_figure(2.2)
-    axes = drawing.subplots()
-    style_axes(axes, f"{finding.name}, by client", "client", "")
-    axes.bar(range(len(ids)), [finding.clients[i] for i in ids], color=BLUE)
-    axes.set_xticks(range(len(ids)), labels=[i[:8] for i in ids])
     largest = max(ids, key=lambda i: finding.clients[i])
-    caption = f"The largest is that of client {largest}: {figure(finding.clients[largest])}."
-    return Picture(to_svg(drawing, f"diagnosis-{place}", caption), caption)
+    caption = (
+        f"The largest is that of client {largest}: {figure(finding.clients[largest])} {finding.unit}. "
+        f"{_threshold_words(finding)}"
+    )
+    return Picture(drawn(lambda sheet: _figure(sheet, finding, ids), f"diagnosis-{place}", caption), caption)
+
+
+def _figure(sheet: Sheet, finding: Finding, ids: Sequence[str]) -> Figure:
+    drawing = sheet.figure(2.6 if sheet.narrow else 2.2)
+    axes = drawing.subplots()
+    style_axes(axes, f"{capital(finding.name)}, by client", "client", finding.unit)
+    axes.bar(range(len(ids)), [finding.clients[i] for i in ids], color=BLUE)
+    if finding.threshold is not None:
+        axes.axhline(
+            finding.threshold, color=RED, linewidth=1.4, linestyle="--", label=finding.threshold_name
+        )
+        legend_above(axes)
+    name_clients(axes, ids)
+    return drawing
+
+
+def _threshold_words(finding: Finding) -> str:
+    if finding.threshold is None:
+        return ""
+    return f"The dashed line: {figure(finding.threshold)} {finding.unit}, {finding.threshold_name}."

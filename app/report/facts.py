@@ -15,6 +15,12 @@ _RATES = {
     "test-accuracy": "; it classifies {} % of the test images correctly",
     "attack-success-rate": "; the backdoor works on {} % of the images with its trigger",
 }
+_RATE_NAMES = {
+    "personal-accuracy": "Accuracy after personalisation",
+    "global-accuracy": "Accuracy of the shared model at the clients",
+    "test-accuracy": "Test accuracy",
+    "attack-success-rate": "Attack success rate",
+}
 
 
 def subtitle(record: RunRecord) -> str:
@@ -23,8 +29,10 @@ def subtitle(record: RunRecord) -> str:
         created = datetime.fromisoformat(record.created).strftime("%d %B %Y, %H:%M %z").strip()
     except ValueError:
         created = record.created
-    rounds = f"{_completed(record)} of {record.settings.get('run.rounds', MISSING)} rounds"
-    return f"Begun {created}; {rounds} completed." if created else f"{rounds} completed."
+    rounds = f"{_completed(record)} of {record.settings.get('run.rounds', MISSING)} rounds completed"
+    if record.pruning:
+        rounds += f"; {_pruning_fact(record)} pruned"
+    return f"Begun {created}; {rounds}." if created else f"{rounds}."
 
 
 def _completed(record: RunRecord) -> int:
@@ -47,12 +55,21 @@ def in_short(record: RunRecord) -> Iterator[str]:
     model, data = (record.settings.get(key, MISSING) for key in ("model.name", "data.name"))
     clients = record.summary.get("clients")
     who = f"{count(len(clients), 'client')} trained" if clients else "Clients are training"
-    if record.settings.get("strategy.name") == "fedmd":
+    if (personal := _last(record, "personal-accuracy")) is not None:
+        shared = _last(record, "global-accuracy")
+        yield (
+            f"{who} the model '{model}' on the data set '{data}', each a version of its own: on test data as "
+            f"its own are, a client's version classifies {number(personal)} % correctly, the model that all "
+            f"share {number(shared)} %."
+        )
+    elif record.settings.get("strategy.name") == "fedmd":
         gain = _last(record, "collaboration-gain")
         gained = "" if gain is None else f", {number(gain)} points above what each had alone"
         yield f"{who} models of their own on the data set '{data}'{_rate(record, 'test-accuracy')}{gained}."
     else:
         yield f"{who} the model '{model}' together on the data set '{data}'{_rate(record, 'test-accuracy')}."
+    if privacy := record.summary.get("privacy"):
+        yield f"What the training released is differentially private: at most {wording.private(privacy)}."
     if record.poisoned:
         attackers = wording.listed(sorted(record.poisoned, key=client_sort_key))
         rate = _rate(record, "attack-success-rate")
@@ -79,13 +96,23 @@ def facts(record: RunRecord) -> Iterator[tuple[str, str]]:
     yield from _data_facts(summary, settings)
     model = summary.get("model") or {}
     yield "Model", _model_fact(model, settings)
-    for name, key in (("Test accuracy", "test-accuracy"), ("Attack success rate", "attack-success-rate")):
+    if record.pruning:
+        yield "Pruned", _pruning_fact(record)
+    for key, name in _RATE_NAMES.items():
         if (value := _last(record, key)) is not None:
             yield f"{name}, last evaluated", f"{number(value)} %"
+    if privacy := summary.get("privacy"):
+        yield "Privacy", wording.private(privacy)
     yield "Update log", _log_fact(summary.get("log"), settings)
     yield "Attack", _attack_fact(record)
     yield "Seed", str(settings.get("run.seed", MISSING))
     yield "Device", str(settings.get("run.device", MISSING))
+
+
+def _pruning_fact(record: RunRecord) -> str:
+    pruning = record.pruning
+    share = f"{100 * float(pruning['sparsity']):g} % of the weights ({pruning['prune']})"
+    return f"{share} of run {record.parent}" if record.parent else share
 
 
 def _model_fact(model: Mapping[str, Any], settings: Mapping[str, Any]) -> str:

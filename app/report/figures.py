@@ -13,21 +13,23 @@ from matplotlib.ticker import MaxNLocator
 
 from app.report.canvas import (
     BLUE,
+    GREEN,
     GRID,
     INK,
     MUTED,
     ORANGE,
     RED,
     Picture,
+    Sheet,
+    drawn,
+    is_narrow,
     legend_above,
-    new_figure,
     plain,
     short_label,
     style_axes,
-    to_svg,
 )
 from app.report.contents import Contributions, RunRecord
-from app.wording import COLUMNS, MISSING, count, gap, listed, number
+from app.wording import COLUMNS, MISSING, Column, count, gap, listed, number
 
 _MARKERS = {
     "before": ("before", "o", "none", MUTED, 4),
@@ -35,7 +37,7 @@ _MARKERS = {
     "retrain": ("retrained", "D", ORANGE, ORANGE, 2),
 }
 """Label, marker, fill, edge and height in the pile by model."""
-_CURVES = ("test-accuracy", "attack-success-rate", "test-loss", "train-loss")
+_CURVES = ("personal-accuracy", "test-accuracy", "attack-success-rate", "test-loss", "train-loss")
 Matrix = npt.NDArray[np.float64]
 
 _COLOURS = ListedColormap(mpl.colormaps["YlGnBu"](np.linspace(0.08, 0.95, 128)))
@@ -51,22 +53,29 @@ def learning_curve(rounds: Sequence[Mapping[str, Any]]) -> Picture | None:
     curves = {key: _series(rounds, key) for key in _CURVES}
     if not any(curves.values()):
         return None
-    figure = new_figure(3.0)
-    left, right = figure.subplots(1, 2, width_ratios=[4, 3])
+    caption = _learning_words(curves)
+    return Picture(drawn(lambda sheet: _learning_figure(sheet, curves), "learning", caption), caption)
+
+
+def _learning_figure(sheet: Sheet, curves: Mapping[str, Sequence[tuple[int, float]]]) -> Figure:
+    lossy = bool(curves["test-loss"] or curves["train-loss"])
+    figure, panels = sheet.panels(3.0, [4, 3] if lossy else [1], [2.6, 2.2] if lossy else [2.6])
+    left = panels[0]
     style_axes(left, "Accuracy on test data", "round", "%")
-    style_axes(right, "Loss", "round", "cross-entropy")
+    _draw_curve(left, curves["personal-accuracy"], "after personalisation", GREEN, "D", "-")
     _draw_curve(left, curves["test-accuracy"], "test accuracy", BLUE, "o", "-")
     _draw_curve(left, curves["attack-success-rate"], "attack success rate", RED, "s", "--")
-    _draw_curve(right, curves["test-loss"], "test data", BLUE, "o", "-")
-    _draw_curve(right, curves["train-loss"], "clients' training data", ORANGE, "^", "--")
     left.set_ylim(-3, 103)
-    right.set_ylim(bottom=0)
-    for axes in (left, right):
+    for right in panels[1:]:
+        style_axes(right, "Loss", "round", "cross-entropy")
+        _draw_curve(right, curves["test-loss"], "test data", BLUE, "o", "-")
+        _draw_curve(right, curves["train-loss"], "clients' training data", ORANGE, "^", "--")
+        right.set_ylim(bottom=0)
+    for axes in panels:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
         if axes.lines:
             legend_above(axes)
-    caption = _learning_words(curves)
-    return Picture(to_svg(figure, "learning", caption), caption)
+    return figure
 
 
 def _series(rounds: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:
@@ -94,7 +103,11 @@ def _draw_curve(
 
 def _learning_words(curves: Mapping[str, Sequence[tuple[int, float]]]) -> str:
     parts = []
-    names = {"test-accuracy": "test accuracy", "attack-success-rate": "attack success rate"}
+    names = {
+        "personal-accuracy": "accuracy after personalisation",
+        "test-accuracy": "test accuracy",
+        "attack-success-rate": "attack success rate",
+    }
     for key, name in names.items():
         if points := curves[key]:
             (first, start), (last, end) = points[0], points[-1]
@@ -114,12 +127,22 @@ def comparison(audit: Mapping[str, Any], name: str) -> Picture | None:
     columns = [c for c in COLUMNS if c.unit == "%" and any(m.get(c.key) is not None for m in models.values())]
     if not columns:
         return None
-    figure = new_figure(0.9 + 0.36 * len(columns))
+    gaps = audit.get("gaps") or {}
+    words = listed(f"{c.short} {gap(gaps[c.key])}" for c in columns if gaps.get(c.key) is not None)
+    caption = "The bar between after and retrained is the gap" + (f", in points: {words}." if words else ".")
+    return Picture(drawn(lambda sheet: _comparison_figure(sheet, models, columns), name, caption), caption)
+
+
+def _comparison_figure(
+    sheet: Sheet, models: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]
+) -> Figure:
+    figure = sheet.figure((1.2 if sheet.narrow else 0.9) + 0.36 * len(columns))
     axes = figure.subplots()
     style_axes(axes, "Before, after and retrained", "%")
     axes.set_xlim(-2, 102)
     axes.set_ylim(len(columns) - 0.4, -0.6)
-    axes.set_yticks(range(len(columns)), [f"{c.title} ({c.short})" for c in columns], color=INK)
+    names = [c.short if sheet.narrow else f"{c.title} ({c.short})" for c in columns]
+    axes.set_yticks(range(len(columns)), names, color=INK)
     for row, column in enumerate(columns):
         after, retrain = models["after"].get(column.key), models["retrain"].get(column.key)
         if after is not None and retrain is not None:
@@ -130,10 +153,7 @@ def comparison(audit: Mapping[str, Any], name: str) -> Picture | None:
         marker = axes.plot(x, range(len(x)), style, color=face, markersize=7, label=label)[0]
         marker.set(markeredgecolor=edge, markeredgewidth=1.6, zorder=height)
     legend_above(axes)
-    gaps = audit.get("gaps") or {}
-    words = listed(f"{c.short} {gap(gaps[c.key])}" for c in columns if gaps.get(c.key) is not None)
-    caption = "The bar between after and retrained is the gap" + (f", in points: {words}." if words else ".")
-    return Picture(to_svg(figure, name, caption), caption)
+    return figure
 
 
 def contribution_map(record: RunRecord, contributions: Contributions) -> Picture:
@@ -142,26 +162,37 @@ def contribution_map(record: RunRecord, contributions: Contributions) -> Picture
     for row, client in enumerate(contributions.clients):
         for column, server_round in enumerate(contributions.rounds):
             values[row, column] = contributions.lengths.get((client, server_round), np.nan)
-    figure, axes, totals_axes = _map_with_totals(len(values))
-    title = (
-        "Length of the client's weighted update"
-        if contributions.averaging
-        else "Length of what the client sent"
+    totals = np.nansum(values, axis=1)
+    caption = _contribution_words(record, contributions, totals)
+    svg = drawn(
+        lambda sheet: _contribution_figure(sheet, record, contributions, values), "contributions", caption
     )
+    return Picture(svg, caption)
+
+
+def _contribution_figure(
+    sheet: Sheet, record: RunRecord, contributions: Contributions, values: Matrix
+) -> Figure:
+    figure, axes, totals_axes = _map_with_totals(sheet, len(values))
+    title = "Length of the client's weighted update" if contributions.averaging else "Length of what was sent"
+    title = "Length of the update" if sheet.narrow and contributions.averaging else title
     style_axes(axes, title, "round", "client")
     image = _draw_map(axes, values)
     _write_cells(axes, values, numbers=False)
     _name_rows(axes, record, contributions.clients)
-    ticks = [int(t) for t in MaxNLocator(12, integer=True).tick_values(0, len(contributions.rounds) - 1)]
+    ticks = [
+        int(t)
+        for t in MaxNLocator(5 if sheet.narrow else 12, integer=True).tick_values(
+            0, len(contributions.rounds) - 1
+        )
+    ]
     ticks = [t for t in ticks if 0 <= t < len(contributions.rounds)]
     axes.set_xticks(ticks, [str(contributions.rounds[t]) for t in ticks])
-    bar = figure.colorbar(image, ax=axes, pad=0.01, fraction=0.03)
+    bar = figure.colorbar(image, ax=axes, pad=0.01, fraction=0.06 if sheet.narrow else 0.03)
     bar.ax.tick_params(labelsize=8, color=GRID, labelcolor=MUTED)
     bar.outline.set_visible(False)
-    totals = np.nansum(values, axis=1)
-    _draw_totals(totals_axes, totals, record, contributions.clients)
-    caption = _contribution_words(record, contributions, totals)
-    return Picture(to_svg(figure, "contributions", caption), caption)
+    _draw_totals(totals_axes, np.nansum(values, axis=1), record, contributions.clients)
+    return figure
 
 
 def _contribution_words(record: RunRecord, contributions: Contributions, totals: Matrix) -> str:
@@ -189,22 +220,28 @@ def label_map(record: RunRecord, class_names: Sequence[str]) -> Picture | None:
         return None
     num_classes = max(len(row) for row in counts.values())
     values = np.array([row + [0] * (num_classes - len(row)) for row in counts.values()], dtype=np.float64)
-    figure, axes, totals_axes = _map_with_totals(len(values))
+    names = [class_names[i] if i < len(class_names) else str(i) for i in range(num_classes)]
+    caption = _label_words(values, values.sum(axis=1))
+    return Picture(drawn(lambda s: _label_figure(s, record, values, names), "labels", caption), caption)
+
+
+def _label_figure(sheet: Sheet, record: RunRecord, values: Matrix, names: Sequence[str]) -> Figure:
+    counts, num_classes = record.label_counts, len(names)
+    figure, axes, totals_axes = _map_with_totals(sheet, len(values))
     style_axes(axes, "Examples of each class", "class", "client")
     _draw_map(axes, np.where(values > 0, values, np.nan))
     _name_rows(axes, record, list(counts))
-    names = [class_names[i] if i < len(class_names) else str(i) for i in range(num_classes)]
-    step = -(-num_classes // 25)
+    most = 12 if sheet.narrow else 25
+    step = -(-num_classes // most)
     axes.set_xticks(range(0, num_classes, step), [short_label(n) for n in names[::step]])
-    if max(map(len, names)) > 4:
+    if max(map(len, names)) > (2 if sheet.narrow else 4):
         axes.tick_params(axis="x", rotation=40)
     for label in axes.get_xticklabels():
         plain(label)
-    _write_cells(axes, values, numbers=True)
-    totals = values.sum(axis=1)
-    _draw_totals(totals_axes, totals, record, list(counts))
-    caption = _label_words(values, totals)
-    return Picture(to_svg(figure, "labels", caption), caption)
+    if num_classes <= most:
+        _write_cells(axes, values, numbers=True)
+    _draw_totals(totals_axes, values.sum(axis=1), record, list(counts))
+    return figure
 
 
 def _label_words(values: Matrix, totals: Matrix) -> str:
@@ -219,9 +256,9 @@ def _label_words(values: Matrix, totals: Matrix) -> str:
     )
 
 
-def _map_with_totals(num_rows: int) -> tuple[Figure, Axes, Axes]:
-    figure = new_figure(1.1 + 0.27 * min(num_rows, _MOST_NAMED))
-    axes, totals = figure.subplots(1, 2, width_ratios=[4, 1])
+def _map_with_totals(sheet: Sheet, num_rows: int) -> tuple[Figure, Axes, Axes]:
+    figure = sheet.figure(1.1 + 0.27 * min(num_rows, _MOST_NAMED))
+    axes, totals = figure.subplots(1, 2, width_ratios=[3 if sheet.narrow else 4, 1])
     return figure, axes, totals
 
 
@@ -235,12 +272,19 @@ def _draw_map(axes: Axes, values: Matrix) -> Any:
 def _name_rows(axes: Axes, record: RunRecord, clients: Sequence[str]) -> None:
     marks = {row: text for row, client in enumerate(clients) if (text := record.marks(client))}
     rows = range(len(clients)) if len(clients) <= _MOST_NAMED else list(marks)
-    names = [short_label(clients[r]) + (f"  {marks[r]} ▸" if r in marks else "") for r in rows]
+    names = [_row_name(axes, clients[r], marks.get(r, "")) for r in rows]
     axes.set_yticks(rows, names)
     for row, label in zip(rows, axes.get_yticklabels(), strict=True):
         plain(label)
         if row in marks:
             label.set(color=RED, fontweight="bold")
+
+
+def _row_name(axes: Axes, client: str, marks: str) -> str:
+    """Return a client's name with what is special about it; on a narrow sheet the caption says that."""
+    if is_narrow(axes):
+        return short_label(client, 8) + (" ▸" if marks else "")
+    return short_label(client) + (f"  {marks} ▸" if marks else "")
 
 
 def _draw_totals(axes: Axes, totals: Matrix, record: RunRecord, clients: Sequence[str]) -> None:
@@ -250,7 +294,7 @@ def _draw_totals(axes: Axes, totals: Matrix, record: RunRecord, clients: Sequenc
     axes.set_ylim(len(totals) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", left=False, labelleft=False)
-    axes.xaxis.set_major_locator(MaxNLocator(3))
+    axes.xaxis.set_major_locator(MaxNLocator(1 if is_narrow(axes) else 3))
 
 
 def _write_cells(axes: Axes, values: Matrix, *, numbers: bool) -> None:

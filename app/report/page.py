@@ -102,7 +102,7 @@ def _context(record: RunRecord) -> dict[str, Any]:
         "overview": [_overview(f) for f in record.forgettings] if len(record.forgettings) > 1 else [],
         "columns": COLUMNS,
         "contests": [_contest(document, place) for place, document in enumerate(record.comparisons)],
-        "explained": any(f.audit is not None for f in record.forgettings),
+        "explained": bool(record.comparisons) or any(f.audit is not None for f in record.forgettings),
         "disparity_meaning": DISPARITY,
         "learning": figures.learning_curve(record.rounds),
         "client_models": client_models(record.rounds),

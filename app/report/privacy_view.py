@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from app.report.canvas import BLUE, MUTED, Picture, legend_above, new_figure, style_axes, to_svg
+from app.report.canvas import BLUE, MUTED, Picture, Sheet, drawn, legend_above, style_axes
 from app.report.contents import RunRecord
 from app.wording import MISSING, count, number
 from strategies.wire import client_sort_key
@@ -91,19 +92,26 @@ def _curve(rounds: Sequence[Mapping[str, Any]], told: Mapping[str, Any]) -> Pict
                 curves.setdefault(client_id, []).append((int(line["round"]), float(epsilon)))
     if not curves:
         return None
-    figure = new_figure(2.6)
-    axes = figure.subplots()
-    style_axes(axes, "Privacy spent", "round", f"ε at δ = {told['delta']:g}")
     highest = max(curves, key=lambda client_id: curves[client_id][-1][1])
+    last = curves[highest][-1]
+    caption = (
+        f"Privacy spent by {count(len(curves), 'client')}; at most ε = {number(last[1], 3)}, by client "
+        f"{highest}, after round {last[0]}."
+    )
+    svg = drawn(lambda sheet: _figure(sheet, curves, highest, told["delta"]), "privacy", caption)
+    return Picture(svg, caption)
+
+
+def _figure(
+    sheet: Sheet, curves: Mapping[str, Sequence[tuple[int, float]]], highest: str, delta: float
+) -> Figure:
+    figure = sheet.figure(2.6)
+    axes = figure.subplots()
+    style_axes(axes, "Privacy spent", "round", f"ε at δ = {delta:g}")
     for client_id in [i for i in sorted(curves, key=client_sort_key) if i != highest][:_MOST_CURVES]:
         axes.plot(*zip(*curves[client_id], strict=True), color=MUTED, linewidth=0.9)
     axes.plot(*zip(*curves[highest], strict=True), color=BLUE, linewidth=1.8, label=f"client {highest}, most")
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     legend_above(axes)
-    last = curves[highest][-1]
-    caption = (
-        f"Privacy spent by {count(len(curves), 'client')}; at most ε = {number(last[1], 3)}, by client "
-        f"{highest}, after round {last[0]}."
-    )
-    return Picture(to_svg(figure, "privacy", caption), caption)
+    return figure

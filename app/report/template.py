@@ -7,6 +7,7 @@ STYLE_SHEET = """
 :root {
   color-scheme: light dark;
   --paper: #ffffff; --ink: #1a1f24; --muted: #56616b; --grid: #d5dbe0; --tint: #f4f6f8;
+  --shade: #56616b80;
   --blue: #0072b2; --orange: #e69f00; --red: #c44e00; --green: #00795a;
   --purple: #9c4a80;
   --font: "Segoe UI", Roboto, "Helvetica Neue", Helvetica, Arial, "Liberation Sans", sans-serif;
@@ -14,6 +15,7 @@ STYLE_SHEET = """
 @media screen and (prefers-color-scheme: dark) {
   :root {
     --paper: #14181c; --ink: #e6eaed; --muted: #a3aeb8; --grid: #3a434b; --tint: #1d2328;
+    --shade: #a3aeb880;
     --blue: #56b4e9; --orange: #e69f00; --red: #ff8f4a; --green: #3ccb9f;
     --purple: #d98fbd;
   }
@@ -38,9 +40,10 @@ code { font: 0.92em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; ov
 .facts { margin: 0; }
 .facts dt { font-size: 12.5px; }
 .facts dd { margin: 0; overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; margin: 8px 0 12px; }
+.scroll table { margin: 0; }
 table { border-collapse: collapse; margin: 8px 0 12px; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: var(--muted); font-size: 13.5px; padding-bottom: 4px; }
+.caption { color: var(--muted); font-size: 13.5px; margin: 12px 0 4px; max-width: 100ch; }
 th, td { padding: 5px 14px 5px 0; text-align: left; vertical-align: top; }
 th, td { border-bottom: 1px solid var(--grid); }
 th { font-weight: 600; }
@@ -61,6 +64,7 @@ tr.gap td, tr.gap th { background: var(--tint); }
 figure { margin: 12px 0 18px; }
 figcaption { font-size: 13.5px; max-width: 100ch; overflow-wrap: anywhere; }
 .chart { display: block; width: 100%; height: auto; }
+.narrow { display: none; max-width: 520px; }
 .chart * { stroke-linejoin: round; stroke-linecap: butt; }
 .triggered th, .triggered td { text-align: center; padding: 4px 6px; vertical-align: middle; }
 .triggered th[scope=row] { text-align: left; padding-right: 14px; white-space: nowrap; }
@@ -69,16 +73,34 @@ figcaption { font-size: 13.5px; max-width: 100ch; overflow-wrap: anywhere; }
 .right { color: var(--green); }
 details { margin: 12px 0; }
 summary { cursor: pointer; font-weight: 600; }
-pre { background: var(--tint); padding: 12px 16px; overflow-x: auto; font-size: 13px; line-height: 1.45; }
+pre { background: var(--tint); padding: 12px 16px; font-size: 13px; line-height: 1.45; white-space: pre-wrap;
+  overflow-wrap: anywhere; }
 footer { margin-top: 48px; border-top: 1px solid var(--grid); padding-top: 10px; }
 footer { color: var(--muted); font-size: 13px; }
+@media screen and (max-width: 960px) {
+  main { padding: 20px 16px 48px; }
+  .wide { display: none; }
+  .narrow { display: block; }
+  .scroll {
+    background: linear-gradient(to right, var(--paper) 40%, transparent) left / 48px 100% no-repeat local,
+    linear-gradient(to left, var(--paper) 40%, transparent) right / 48px 100% no-repeat local,
+    linear-gradient(to right, var(--shade), transparent) left / 16px 100% no-repeat scroll,
+    linear-gradient(to left, var(--shade), transparent) right / 16px 100% no-repeat scroll; }
+  tr.gap td, tr.gap th { background: none; }
+  .scroll th:first-child { position: sticky; left: 0; background: var(--paper); }
+  .facts { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); }
+  td.num, th.num { padding: 5px 4px 5px 12px; }
+  th, td { padding-right: 8px; }
+  .triggered img { width: 48px; height: 48px; }
+
+}
+
 @page { margin: 14mm; }
 @media print {
   body { font-size: 10.5pt; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   main { max-width: none; padding: 0; }
   h2, h3 { break-after: avoid; }
   figure, table, .headline li, .notice { break-inside: avoid; }
-  pre { white-space: pre-wrap; }
   .scroll { overflow: visible; }
   .triggered img { width: 46px; height: 46px; }
   details::details-content { content-visibility: visible; }
@@ -133,8 +155,8 @@ PAGE = """
 <p>Nothing has been forgotten in this run yet.</p>
 {% endif %}
 {% if overview %}
+<p class="caption">All requests that were answered.</p>
 <div class="scroll"><table>
-<caption>All requests that were answered.</caption>
 <thead><tr><th scope="col">forgotten</th><th scope="col">method</th><th scope="col" class="num">seconds</th>
 <th scope="col" class="num">disparity, points</th></tr></thead>
 <tbody>
@@ -176,8 +198,8 @@ PAGE = """
 {{ notes(item.notes) }}
 {% if item.images %}
 <figure>
+<p class="caption">Test images with the attack's trigger, and the class that each model sees in them.</p>
 <div class="scroll"><table class="triggered">
-<caption>Test images with the attack's trigger, and the class that each model sees in them.</caption>
 <tr><th scope="row">image</th>
 {% for image in item.images %}<td><img src="{{ image.source }}" alt="{{ image.alt }}"></td>{% endfor %}</tr>
 <tr><th scope="row">true class</th>
@@ -207,18 +229,6 @@ PAGE = """
 {% endif %}
 </article>
 {% endfor %}
-{% if explained %}
-<h3>How to read the columns</h3>
-<p>Every number is to be read against the <i>retrained</i> model: one trained from the start, in the same way,
-without the forgotten data. It is what perfect forgetting gives.</p>
-<dl class="legend">
-{% for column in columns %}<dt>{{ column.short }}</dt><dd>{{ column.title }}. {{ column.meaning }}</dd>
-{% endfor %}
-<dt>gap</dt>
-<dd>After minus retrained, in percentage points; for the time, after as a multiple of retraining.</dd>
-<dt>disparity</dt><dd>{{ disparity_meaning }}</dd>
-</dl>
-{% endif %}
 </section>
 
 {% if contests %}
@@ -230,8 +240,8 @@ without the forgotten data. It is what perfect forgetting gives.</p>
 <p class="muted">{{ contest.over }}.</p>
 {{ picture(contest.picture) }}
 {% for table in contest.tables %}
+<p class="caption">{{ table.caption }}</p>
 <div class="scroll"><table>
-<caption>{{ table.caption }}</caption>
 <thead><tr><th scope="col">model</th>
 {% for column in table.columns %}<th scope="col" class="num">{{ column }}</th>{% endfor %}</tr></thead>
 <tbody>
@@ -253,6 +263,21 @@ without the forgotten data. It is what perfect forgetting gives.</p>
 </section>
 {% endif %}
 
+{% if explained %}
+<section id="reading">
+<h2>How to read the columns</h2>
+<p>Every number is to be read against the <i>retrained</i> model: one trained from the start, in the same way,
+without the forgotten data. It is what perfect forgetting gives.</p>
+<dl class="legend">
+{% for column in columns %}<dt>{{ column.short }}</dt><dd>{{ column.title }}. {{ column.meaning }}</dd>
+{% endfor %}
+<dt>gap</dt>
+<dd>After minus retrained, in percentage points; for the time, after as a multiple of retraining.</dd>
+<dt>disparity</dt><dd>{{ disparity_meaning }}</dd>
+</dl>
+</section>
+{% endif %}
+
 <section id="learning">
 <h2>Learning</h2>
 {% if learning %}{{ picture(learning) }}{% else %}<p>No round was evaluated.</p>{% endif %}
@@ -263,8 +288,8 @@ without the forgotten data. It is what perfect forgetting gives.</p>
 <h2>Privacy</h2>
 <p>{{ privacy.words }}</p>
 {% if privacy.picture %}{{ picture(privacy.picture) }}{% endif %}
+<p class="caption">What every client has spent of its budget.</p>
 <div class="scroll"><table>
-<caption>What every client has spent of its budget.</caption>
 <thead><tr><th scope="col">client</th><th scope="col" class="num">budget ε</th>
 <th scope="col" class="num">spent ε</th><th scope="col" class="num">noise</th>
 <th scope="col">remark</th></tr></thead>
@@ -281,8 +306,8 @@ without the forgotten data. It is what perfect forgetting gives.</p>
 <section id="client-models">
 <h2>Clients' own models</h2>
 {{ picture(client_models.picture) }}
+<p class="caption">{{ client_models.table_caption }}</p>
 <div class="scroll"><table>
-<caption>{{ client_models.table_caption }}</caption>
 <thead><tr><th scope="col">client</th>
 {% for column in client_models.columns %}
 <th scope="col" class="num">{{ column }}</th>

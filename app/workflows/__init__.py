@@ -1,4 +1,4 @@
-"""What a user can ask for, from end to end: train, resume, forget, purge, audit, compare, demo.
+"""What a user can ask for, from end to end: train, resume, forget, purge, audit, compare, remove, demo.
 
 Each takes a grid or, without one, starts the clients in this process tree; each writes into the run's folder
 and tells an observer how far it is.
@@ -11,6 +11,7 @@ from app.workflows.forgetting import audit, forget, settled
 from app.workflows.listing import list_runs
 from app.workflows.observer import Observer, Quiet
 from app.workflows.purging import check_purge, purge
+from app.workflows.removing import find_removable, holdings, remove
 from app.workflows.requested import serve
 from app.workflows.training import resume, train
 
@@ -24,9 +25,12 @@ __all__ = [
     "check_purge",
     "compare",
     "demo",
+    "find_removable",
     "forget",
+    "holdings",
     "list_runs",
     "purge",
+    "remove",
     "resume",
     "serve",
     "settled",

@@ -18,6 +18,7 @@ from app.workflows import other_seeds
 from app.workflows.forgetting import OpenedRun, told
 from app.workflows.observer import Observer, Quiet
 from app.workflows.pruning import Preparation
+from app.workflows.removing import on_run
 from app.workflows.training import resume, train
 from strategies import files
 from strategies.cohort import Cohort
@@ -86,6 +87,7 @@ def _serves(run: TrainedRun, request: ForgetRequest, method: str, settings: Forg
     return True
 
 
+@on_run
 def compare(
     folder: RunFolder, contest: Contest, seeds: int = 1, observer: Observer | None = None
 ) -> dict[str, Any]:
@@ -167,6 +169,7 @@ class _Work:
                 took = Preparation.of(opened.folder).seconds
                 self._note(seed, [f"pruning and training on the mask took {took:.1f} s, not counted here"])
             with opened.session.cohort(grid) as cohort:
+                cohort.tell(self.observer.answered)
                 models, costs = self._forgotten(opened, cohort)
                 models |= self._other_seeds(opened, cohort, costs)
                 self.observer.phase(f"audit {contest.request.name}, seed {seed}", 1)

@@ -98,6 +98,7 @@ def diagnose(
     observer.phase("diagnose", 2)
     state = dict(session.model().state_dict()) if folder is None else folder.read_model()
     with session.cohort(grid) as cohort:
+        cohort.tell(observer.answered)
         evidence = _evidence(cohort, wire.record_of(state), observer, Clock(speeds, config.run.seed))
         faults = [f"client {f.client_id}, {f.scope}: {f.reason}" for f in cohort.faults]
     return Diagnosis(findings(evidence), faults)

@@ -31,6 +31,7 @@ from app.workflows import other_seeds
 from app.workflows.measured import method_audit, triggered_images
 from app.workflows.observer import Observer, Quiet
 from app.workflows.pruning import Preparation, prune
+from app.workflows.removing import on_run
 from strategies import files
 from strategies.cohort import Cohort
 from strategies.errors import BadInput, RunCorrupt
@@ -282,6 +283,7 @@ def told(observer: Observer, title: str) -> Progress:
     return progress
 
 
+@on_run
 def forget(
     folder: RunFolder,
     request: ForgetRequest,
@@ -329,6 +331,7 @@ def forget(
     if not (needed.remaining or needed.forgotten):
         return opened.forget(request, settings.method, settings, None)
     with opened.session.cohort(grid) as cohort:
+        cohort.tell(opened.observer.answered)
         return opened.forget(request, settings.method, settings, cohort)
 
 
@@ -362,6 +365,7 @@ def settled(
     return with_method(opened.run, request, settings)
 
 
+@on_run
 def audit(
     folder: RunFolder,
     request: ForgetRequest,
@@ -388,4 +392,5 @@ def audit(
         if method != "retrain":
             opened.check_made(request, method)
     with opened.session.cohort(grid) as cohort:
+        cohort.tell(opened.observer.answered)
         return opened.audit(request, methods, settings, cohort)

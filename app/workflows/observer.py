@@ -13,17 +13,23 @@ class Observer(Protocol):
     def advance(self, message: str = "", values: Mapping[str, float] | None = None) -> None:
         """Take note that one step is done."""
 
+    def answered(self, scope: str, done: int, total: int) -> None:
+        """Take note that within a step `done` of `total` clients that were asked have answered."""
+
     def note(self, text: str) -> None:
         """Take note of a remark."""
 
 
 class Quiet:
-    """An observer that looks away."""
+    """Ignores all progress."""
 
     def phase(self, title: str, total: int) -> None:
         """Do nothing."""
 
     def advance(self, message: str = "", values: Mapping[str, float] | None = None) -> None:
+        """Do nothing."""
+
+    def answered(self, scope: str, done: int, total: int) -> None:
         """Do nothing."""
 
     def note(self, text: str) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from app.config import RunConfig, default_values
 from app.session import Session
 from app.workflows.observer import Observer
+from app.workflows.removing import undone_if_refused
 from app.workflows.training import resume, train_in
 from strategies import files
 from strategies.cohort import Traffic
@@ -80,16 +81,19 @@ def _made(
     observer.phase(f"prune {name}", pruning.num_rounds)
     config = _config(session.config, folder.path / PRUNED, name)
     with session.cohort(grid) as cohort:
+        cohort.tell(observer.answered)
         began, traffic = time.perf_counter(), cohort.traffic.copy()
         mask = pruning.mask(
             cohort, lambda done, total, values: observer.advance(f"{done} of {total}", values)
         )
         spent = cohort.traffic.since(traffic)
         made = RunFolder.create(config.run.home, name, config.to_toml())
-        made.write_mask(masks_in(mask, run.layout), settings.prune)
-        files.write_json(made.path / PRUNING, _described(settings, time.perf_counter() - began, spent, mask))
-        initial = run.layout.unflatten(run.initial * mask)
-        train_in(made, Session(config, session.server_data), cohort, initial, observer)
+        with undone_if_refused(made):
+            made.write_mask(masks_in(mask, run.layout), settings.prune)
+            spent_seconds = time.perf_counter() - began
+            files.write_json(made.path / PRUNING, _described(settings, spent_seconds, spent, mask))
+            initial = run.layout.unflatten(run.initial * mask)
+            train_in(made, Session(config, session.server_data), cohort, initial, observer)
     return made
 
 

@@ -16,6 +16,7 @@ from app.certificates import certify, purged_section
 from app.config import RunConfig
 from app.keys import signing_key
 from app.workflows.observer import Observer, Quiet
+from app.workflows.removing import on_run
 from strategies import files
 from strategies.errors import BadInput
 from strategies.run_folder import CONFIG, MODEL, REPORT, RunFolder
@@ -77,6 +78,7 @@ def _certifies(path: Path, request: ForgetRequest) -> bool:
     return False
 
 
+@on_run
 def purge(folder: RunFolder, name: str, observer: Observer | None = None) -> list[dict[str, Any]]:
     """Erase the clients of a served request from the logs, and certify that; return which logs it names.
 

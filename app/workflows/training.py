@@ -20,6 +20,7 @@ from app.node import asked_epsilon, scoring_of
 from app.session import Session
 from app.workflows.analytics import label_distribution
 from app.workflows.observer import Observer, Quiet
+from app.workflows.removing import undone_if_refused
 from strategies import strategy_state, wire
 from strategies.checkpoint import Checkpoint
 from strategies.cohort import Cohort, Fault, Traffic
@@ -31,6 +32,7 @@ from strategies.privacy.checks import check_feasible, planned_rounds
 from strategies.privacy.server import RememberedAttempts, privacy_summary, remembers_attempts
 from strategies.rounds import RoundResult, Start, train as train_rounds
 from strategies.run_folder import MODEL, RunFolder
+from strategies.run_lock import in_use
 from strategies.update_log import UpdateLog
 
 ANALYTICS = "analytics.json"
@@ -64,11 +66,12 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
     for note in session.notes:
         told.note(note)
     with session.cohort(grid) as cohort:
-        if not config.data.clients:
+        if not session.config.data.clients:
             partitions = max((c.num_partitions for c in cohort.clients.values()), default=0)
-            session.config = config.with_overrides([f"data.clients={partitions}"])
+            session.config = session.config.with_overrides([f"data.clients={partitions}"])
         _check_named_clients(session, cohort)
         _check_privacy(session, cohort)
+        initial, _ = session.initial_state(), session.plan  # What cannot be built is refused before all else
         cohort.client_config[wire.KEEP_TAGS] = 1
         folder = RunFolder.create(
             session.config.run.home,
@@ -76,12 +79,13 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
             session.config.to_toml(),
             session.config.strategy.name,
         )
-        write_record(folder, session.config, session.server_data.class_names)
-        if grid is not None:
-            cohort.client_config[wire.RUN_ID] = folder.run_id
-        if session.config.analytics.enabled:
-            write_json(folder.path / ANALYTICS, label_distribution(session, cohort))
-        train_in(folder, session, cohort, session.initial_state(), told)
+        with undone_if_refused(folder):
+            write_record(folder, session.config, session.server_data.class_names)
+            if grid is not None:
+                cohort.client_config[wire.RUN_ID] = folder.run_id
+            if session.config.analytics.enabled:
+                write_json(folder.path / ANALYTICS, label_distribution(session, cohort))
+            train_in(folder, session, cohort, initial, told)
     return folder
 
 
@@ -103,7 +107,14 @@ def train_in(
     observer
         Told of each round.
     """
-    folder.write_initial(initial)
+    with in_use(folder.path, alone=True):
+        folder.write_initial(initial)
+        _train_first(folder, session, cohort, initial, observer)
+
+
+def _train_first(
+    folder: RunFolder, session: Session, cohort: Cohort, initial: wire.State, observer: Observer
+) -> None:
     with _new_log(session, folder, wire.Layout.of(initial)) as log:
         _Training(session, folder, cohort, log, observer).run(Start(wire.record_of(initial)))
 
@@ -120,9 +131,15 @@ def resume(folder: RunFolder, observer: Observer | None = None, grid: Grid | Non
     """
     if (folder.path / MODEL).exists():
         raise BadInput(f"run '{folder.name}' is finished: {folder.path / MODEL} is there; nothing to resume")
+    with in_use(folder.path, alone=True):
+        _go_on(folder, observer or Quiet(), grid)
+    return folder
+
+
+def _go_on(folder: RunFolder, observer: Observer, grid: Grid | None) -> None:
     session = sessions.open_session(folder)
     for note in session.notes:
-        (observer or Quiet()).note(note)
+        observer.note(note)
     checkpoint = folder.read_checkpoint()
     last = checkpoint.round if checkpoint else 0
     folder.rewind_metrics(last)
@@ -130,14 +147,13 @@ def resume(folder: RunFolder, observer: Observer | None = None, grid: Grid | Non
     with _old_log(session, folder, wire.Layout.of(state), last) as log, session.cohort(grid) as cohort:
         if unpruned(folder) is folder:  # What is pruned is of the data of the run it came from
             cohort.client_config[wire.KEEP_TAGS] = 1
-        training = _Training(session, folder, cohort, log, observer or Quiet())
+        training = _Training(session, folder, cohort, log, observer)
         if checkpoint:
             training.take_up(checkpoint)
         tensors = checkpoint.tensors if checkpoint else {}
         privacy = checkpoint.extra.get("privacy") if checkpoint else None
         neurons = checkpoint.extra.get("neurons", {}) if checkpoint else {}
         training.run(Start(wire.record_of(state), last, tensors, privacy, neurons))
-    return folder
 
 
 def _new_log(
@@ -199,6 +215,7 @@ class _Training:
         self._cohort = cohort
         self._log = log
         self._observer = observer
+        cohort.tell(observer.answered)
         self._seconds = 0.0
         self._traffic = Traffic()
         self._faults: list[dict[str, str]] = [_fault_json(f) for f in cohort.faults]

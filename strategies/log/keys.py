@@ -106,6 +106,22 @@ class LogKeys:
         self._known.pop(client_id, None)
         erase(self._file(client_id))
 
+    def destroy_all(self) -> None:
+        """Overwrite and delete all keys, and the folder.
+
+        Raises
+        ------
+        LetheError
+            If one cannot be overwritten.
+        """
+        self._known.clear()
+        try:
+            for path in sorted(self.folder.glob("*.key*")):
+                erase(path)
+            self.folder.rmdir()
+        except OSError as error:
+            raise not_written(self.folder, error) from error
+
     def _file(self, client_id: str) -> Path:
         return self.folder / (file_stem(client_id) + ".key")
 

@@ -54,6 +54,11 @@ class LogReader:
         self._blobs = Blobs(path, self.layout.size, LogKeys(Path(meta[KEYS])) if KEYS in meta else None)
         self._purged = self.purged()
 
+    @property
+    def keys(self) -> LogKeys | None:
+        """The keys with which the updates are encrypted; None where they are not."""
+        return self._blobs.keys
+
     def rounds(self) -> list[int]:
         """Return the complete rounds, in order."""
         return list(self._index.rounds())

@@ -65,7 +65,9 @@ def test_a_run_is_diagnosed_at_the_model_it_ended_with(small: RunFolder) -> None
     assert page == small.path / "diagnosis.html"
     text = unescape(page.read_text())
     assert all(figure["advice"] in text for figure in told["figures"].values())
-    assert text.count("<svg") == 4
+    assert text.count('<svg class="chart wide"') == text.count('<svg class="chart narrow"') == 4
+    assert "In bits, from 0 to 1, mean over the clients; above 0.1 noticeable, above 0.4 high." in text
+    assert "examples, 3 times the median." in text
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ COMMANDS = [
     "compare",
     "report",
     "runs",
+    "rm",
     "methods",
     "demo",
     "diagnose",

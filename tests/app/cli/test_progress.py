@@ -1,6 +1,8 @@
 """app/cli/progress.py: a bar on a terminal, lines elsewhere."""
 
 import io
+import re
+import time
 
 import pytest
 from rich.console import Console
@@ -26,6 +28,46 @@ def test_lines() -> None:
         "train [red]study: round 2",
         "note: client 3 is late",
     ]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_bar_count_and_times_stay_on_a_narrow_terminal(width: int) -> None:
+    """Names and figures give way. One of ten steps took a second or so: nine times as long is left."""
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=width, color_system=None)
+    with TerminalObserver(console) as observer:
+        observer.phase("train 20261125-042749-fedavg", 10)
+        time.sleep(1.0)
+        observer.advance("round 1", {"test-accuracy": 96.1, "attack-success-rate": 97.5})
+        observer.answered("round 2", 3, 10)
+        observer._bar.refresh()
+        shown = stream.getvalue().rpartition("\x1b[2K")[2]
+    assert len(shown) <= width
+    assert "━" in shown or "╸" in shown
+    assert " 1/10 " in shown
+    assert re.search(r"0:0[1-5], 0:(09|[1-4]\d) left", shown)
+    assert "train 2" in shown
+    assert "accuracy" in shown
+
+
+def test_a_slow_step_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal at once, elsewhere by a line every half minute; a figure stays in view."""
+    now = 0.0
+    monkeypatch.setattr("app.cli.progress.time.monotonic", lambda: now)
+    stream = io.StringIO()
+    with TerminalObserver(Console(file=stream, force_terminal=False, width=80)) as observer:
+        observer.phase("train study", 2)
+        for now, done in ((5.0, 1), (31.0, 2), (40.0, 3)):  # noqa: B007  # read by the clock above
+            observer.answered("round 1", done, 4)
+    assert stream.getvalue().splitlines() == [
+        "train study (2 steps)",
+        "train study: round 1, 2 of 4 clients answered",
+    ]
+    terminal = io.StringIO()
+    with TerminalObserver(Console(file=terminal, force_terminal=True, width=120)) as observer:
+        observer.phase("train study", 2)
+        observer.answered("round 1", 1, 4)
+    assert "1 of 4 clients" in terminal.getvalue()
 
 
 def test_bar() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from app.cli import training
 from app.config import RunConfig
 from tests.app.cli.conftest import Command, Workflows
 
@@ -90,3 +91,15 @@ def test_without_home_runs_go_where_the_config_says(
 ) -> None:
     lethe(command, "--set", "run.home=~/nowhere", "--set", "run.rounds=0", home=False)
     assert workflows.calls == []
+
+
+def test_a_private_and_personalised_run_shows_both_in_its_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """The client that spent most counts; the accuracy that clients have in the end comes first."""
+    spent = {"0": {"epsilon": 0.5}, "1": {"epsilon": 1.5}}
+    told = {"unit": "example", "delta": 1e-05, "neighbours": "differ in one example", "clients": spent}
+    final = {"test-accuracy": 31.5, "personal-accuracy": 84.8}
+    training._print_training("mine", {"final": final, "rounds": 2, "seconds": 1.25, "privacy": told})
+    header, row, privacy = capsys.readouterr().out.splitlines()
+    assert header.split() == ["run", "rounds", "personal-accuracy", "test-accuracy", "ε", "seconds"]
+    assert row.split() == ["mine", "2", "84.8", "31.5", "1.50", "1.2"]
+    assert privacy == "privacy: ε = 1.50 at δ = 1e-05 per example: two data sets differ in one example"

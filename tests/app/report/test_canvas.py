@@ -3,13 +3,14 @@
 import re
 
 import pytest
+from matplotlib.figure import Figure
 
 from app.report import canvas
-from app.report.canvas import BLUE, new_figure, plain, short_label, style_axes, to_svg
+from app.report.canvas import BLUE, Sheet, plain, short_label, style_axes, to_svg
 
 
 def drawn(name: str = "one", label: str = "client", description: str = "a line") -> str:
-    figure = new_figure(2.0)
+    figure = Sheet(narrow=False).figure(2.0)
     axes = figure.subplots()
     style_axes(axes, "title")
     axes.plot([0, 1], [1, 2], color=BLUE)
@@ -72,3 +73,22 @@ def test_a_label_of_just_the_length_stays() -> None:
     full = "x" * canvas._LABEL_LENGTH
     assert short_label(full) == full
     assert short_label(full + "y") == full[:-1] + "…"
+
+
+def test_a_figure_is_drawn_for_desks_and_for_phones_with_panels_below_each_other() -> None:
+    """Both have text of the same size in points; the narrow one is a third as wide, and higher."""
+
+    def draw(sheet: Sheet) -> Figure:
+        figure, panels = sheet.panels(2.0, [3, 2])
+        for axes in panels:
+            style_axes(axes, "title")
+        return figure
+
+    wide, narrow = (f"<svg {part}" for part in str(canvas.drawn(draw, "one", "both")).split("<svg ")[1:])
+    assert 'class="chart wide"' in wide
+    assert 'class="chart narrow"' in narrow
+    boxes = [
+        [float(x) for x in re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)[0]] for svg in (wide, narrow)
+    ]
+    assert boxes == [[748.8, 144.0], [259.2, 288.0]]
+    assert not set(re.findall(r' id="([^"]+)"', wide)) & set(re.findall(r' id="([^"]+)"', narrow))

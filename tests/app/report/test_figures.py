@@ -105,7 +105,7 @@ def test_clients_that_tell_nothing_are_not_drawn(tmp_path: Path) -> None:
 
 def test_cells_carry_numbers_that_can_be_read_on_their_colour() -> None:
     """The larger half is dark, so its numbers are white; an empty cell has a dash."""
-    figure = figures.new_figure(2.0)
+    figure = figures.Sheet(narrow=False).figure(2.0)
     axes = figure.subplots()
     figures._write_cells(axes, np.array([[0.0, 1.0, 9.0]]), numbers=True)
     assert [text.get_text() for text in axes.texts] == ["–", "1", "9"]

@@ -46,6 +46,9 @@ class Phases:
     def advance(self, message: str = "", values: Mapping[str, float] | None = None) -> None:
         pass
 
+    def answered(self, scope: str, done: int, total: int) -> None:
+        """Take no note."""
+
     def note(self, text: str) -> None:
         pass
 

@@ -53,6 +53,9 @@ class Phases:
         if self.steps == 0:
             raise KeyboardInterrupt
 
+    def answered(self, scope: str, done: int, total: int) -> None:
+        """Take no note."""
+
     def note(self, text: str) -> None:
         pass
 

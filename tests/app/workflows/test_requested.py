@@ -56,6 +56,9 @@ class Notes:
     def advance(self, message: str = "", values: Any = None) -> None:
         pass
 
+    def answered(self, scope: str, done: int, total: int) -> None:
+        """Take no note."""
+
     def note(self, text: str) -> None:
         self.said.append(text)
 

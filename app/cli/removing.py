@@ -1,0 +1,60 @@
+"""``lethe rm``."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import click
+import typer
+
+from app import wording
+from app.cli import options, output
+from strategies.errors import BadInput
+
+if TYPE_CHECKING:
+    from app.workflows.removing import Holdings
+
+
+def rm(
+    run: options.Run,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    overrides: options.HomeOverride = None,
+    home: options.Home = None,
+    json: options.Json = False,
+) -> None:
+    """Remove a run for good, with its forgettings and the keys of its update log."""
+    place = options.home_path(options.only_home("rm", overrides, home))
+    if json and not yes:
+        raise BadInput("rm --json: add --yes, as nobody is asked")
+    from app import workflows
+
+    folder = workflows.find_removable(run, place)
+    if not yes:
+        _print_held(workflows.holdings(folder))
+        _ask(folder.name)
+    held = workflows.remove(folder)
+    if json:
+        output.print_json(held.to_json())
+        return
+    output.print_line(f"run {folder.name} was removed: {wording.size(held.num_bytes)} in {folder.path}")
+    for keys in held.keys:
+        output.print_line(f"keys of its update log destroyed: {keys}")
+    for sentence in held.remains:
+        output.print_line(f"note: {sentence}")
+
+
+def _ask(run: str) -> None:
+    try:
+        agreed = typer.confirm(f"Remove run {wording.printable(run)} for good?", err=True)
+    except click.Abort:
+        raise BadInput("rm: nobody answered, nothing was removed; add --yes") from None
+    if not agreed:
+        raise BadInput("rm: nothing was removed")
+
+
+def _print_held(held: "Holdings") -> None:
+    output.print_line(f"run {held.path.name}: {wording.size(held.num_bytes)} in {held.path}")
+    for phrase in held.inside:
+        output.print_line(f"- goes with it: {phrase}")
+    for keys in held.keys:
+        output.print_line(f"- goes with it: the keys of its update log, {keys}")
+    for sentence in held.remains:
+        output.print_line(f"- note: {sentence}")

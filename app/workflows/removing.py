@@ -1,0 +1,197 @@
+"""Remove a run for good: its folder, and the keys of its update logs, which lie elsewhere."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from app.answers import CERTIFICATE, outermost, runs_in
+from app.config import RunConfig
+from app.wording import count, listed
+from strategies.errors import BadInput, LetheError
+from strategies.files import not_written, read_json
+from strategies.log.keys import LogKeys
+from strategies.run_folder import CONFIG, FORMAT, RunFolder
+from strategies.run_home import MARKER, expand, find, folders_in
+from strategies.run_lock import in_use
+from strategies.update_log import UpdateLog
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What goes with a run.
+
+    Parameters
+    ----------
+    path
+        Its folder.
+    num_bytes
+        Size of the files in it.
+    inside
+        What lies in it besides the run itself, a phrase each: forgettings, pruned runs, comparisons.
+    keys
+        Folders with the keys of its encrypted update logs, elsewhere.
+    remains
+        What is left behind and names the run, a sentence each.
+    """
+
+    path: Path
+    num_bytes: int
+    inside: tuple[str, ...]
+    keys: tuple[Path, ...]
+    remains: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {
+            "run": self.path.name,
+            "path": str(self.path),
+            "bytes": self.num_bytes,
+            "inside": list(self.inside),
+            "keys": [str(folder) for folder in self.keys],
+            "remains": list(self.remains),
+        }
+
+
+def find_removable(run: str, home: Path) -> RunFolder:
+    """Return the run that was named, whatever state it is in.
+
+    Parameters
+    ----------
+    run
+        Its name under the home, or its path. A folder without the mark of a run is taken under the home only,
+        where it is a run that was begun and got no further.
+    home
+        The folder that holds all runs.
+
+    Raises
+    ------
+    BadInput
+        If it is no run.
+    """
+    path = find(run, expand(home)).absolute()
+    if (path / MARKER).exists():
+        marked = read_json(path / MARKER).get("format") == FORMAT
+    else:
+        begun = (path / CONFIG).exists() or not any(path.iterdir())
+        marked = begun and path.parent == expand(home).absolute()
+    if not marked or path.is_symlink():
+        raise BadInput(f"run '{run}': {path} is not the folder of a run; it is left alone")
+    return RunFolder(path)
+
+
+def holdings(folder: RunFolder) -> Holdings:
+    """Return what removing a run takes away and leaves behind."""
+    files = [path for path in folder.path.rglob("*") if path.is_file()]
+    return Holdings(
+        folder.path,
+        sum(path.lstat().st_size for path in files),
+        tuple(_inside(folder)),
+        tuple(keys.folder for keys in _keys_of(folder)),
+        tuple(_remains(folder)),
+    )
+
+
+def remove(folder: RunFolder) -> Holdings:
+    """Delete a run's folder and destroy the keys of its update logs; return what there was.
+
+    The files are deleted, not overwritten, but for the keys: `lethe forget --purge` erases.
+
+    Raises
+    ------
+    LetheError
+        If a process works on the run, or the disk does not let it go. The same command goes on from there.
+    """
+    with ExitStack() as locks:
+        for path in {outermost(folder).path, *(run.path for run in runs_in(folder))}:
+            locks.enter_context(in_use(path, alone=True))
+        return _removed(folder)
+
+
+def on_run(work: Callable[Concatenate[RunFolder, P], R]) -> Callable[Concatenate[RunFolder, P], R]:
+    """Have a workflow hold the run that it works on, so that nobody removes it meanwhile."""
+
+    @wraps(work)
+    def holding(folder: RunFolder, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with in_use(outermost(folder).path):
+            return work(folder, *args, **kwargs)
+
+    return holding
+
+
+@contextmanager
+def undone_if_refused(folder: RunFolder) -> Iterator[None]:
+    """Remove a new run if its training refuses its input; one that was begun and fails stays, to resume."""
+    try:
+        yield
+    except LetheError as error:
+        begun = folder.has_initial and not isinstance(error, BadInput)
+        if not begun and folder.read_checkpoint() is None:
+            _removed(folder)
+        raise
+
+
+def _removed(folder: RunFolder) -> Holdings:
+    held = holdings(folder)
+    for keys in _keys_of(folder):
+        keys.destroy_all()
+    try:
+        # The config goes last: with it a folder that is half removed is still known as a run
+        (folder.path / MARKER).unlink(missing_ok=True)
+        for entry in folder.path.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry.name != CONFIG:
+                entry.unlink()
+        shutil.rmtree(folder.path)
+    except OSError as error:
+        raise not_written(folder.path, error) from error
+    return held
+
+
+def _inside(folder: RunFolder) -> Iterator[str]:
+    if names := folder.forget_requests():
+        certified = [name for name in names if (folder.path / "forget" / name / CERTIFICATE).exists()]
+        proof = f", {count(len(certified), 'certificate')} among them" if certified else ""
+        yield f"{count(len(names), 'forgetting')}{proof}: {listed(names)}"
+    for place, what in (("pruned", "pruned run"), ("seeds", "run with another seed")):
+        if runs := folders_in(folder.path / place):
+            yield f"{what}: {listed(runs)}"
+    if documents := sorted(path.stem for path in (folder.path / "compare").glob("*.json")):
+        yield f"{count(len(documents), 'comparison')}: {listed(documents)}"
+
+
+def _remains(folder: RunFolder) -> Iterator[str]:
+    outer = outermost(folder)
+    if outer.path.absolute() != folder.path.absolute():
+        yield f"Run '{outer.name}', which this one lies in, keeps what was made of both."
+    if any(folder.path.rglob(CERTIFICATE)):
+        yield "Copies of its certificates elsewhere can no longer be compared with its files."
+    try:
+        ledger = RunConfig.from_toml(folder.path / CONFIG).privacy.ledger
+    except BadInput:
+        return  # The config is damaged or of another version: what it names is not known
+    if ledger:
+        yield f"The ledger {ledger} keeps what privacy the run has spent."
+
+
+def _keys_of(folder: RunFolder) -> Iterator[LogKeys]:
+    """Yield the keys of the run's update logs that are on this machine."""
+    for path in {folder.log_path, *(run.log_path for run in runs_in(folder))}:
+        if not UpdateLog.exists(path):
+            continue
+        try:
+            keys = UpdateLog.open(path).keys
+        except LetheError as error:
+            raise LetheError(
+                f"{error}; where its keys lie is not known. Delete {folder.path} by hand, and its keys if "
+                "it has some"
+            ) from None
+        if keys is not None and keys.folder.is_dir():
+            yield keys
