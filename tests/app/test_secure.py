@@ -11,7 +11,7 @@ from app.fresh_seeds import STARTS, fresh_seed
 from app.session import open_session
 from app.workflows import audit, forget, resume, train
 from strategies import wire
-from strategies.errors import BadInput
+from strategies.errors import BadInput, LetheError
 from strategies.json_lines import read_lines
 from strategies.run_folder import RunFolder
 from strategies.tensor_file import read_sealed
@@ -202,8 +202,10 @@ def test_an_audit_of_masked_clients_is_refused_unless_their_answers_are_asked_fo
 
 
 def test_too_many_examples(tmp_path: Path) -> None:
-    """Every client has 100 examples, 50 are allowed: all refuse, and the run ends with its first model."""
-    folder = train(config(tmp_path, "run.name=many", "run.rounds=1", "privacy.max-examples=50", *SECURE))
+    """Every client has 100 examples, 50 are allowed: all refuse, and the run fails with its first model."""
+    with pytest.raises(LetheError, match=r"no reply .* \(client 0: .*privacy\.max-examples allows 50;"):
+        train(config(tmp_path, "run.name=many", "run.rounds=1", "privacy.max-examples=50", *SECURE))
+    folder = RunFolder.open("many", tmp_path)
     reasons = {fault["reason"] for fault in folder.read_summary()["faults"] if fault["client"] == "0"}
     assert any("privacy.max-examples allows 50" in reason for reason in reasons)
     initial = folder.read_initial()
