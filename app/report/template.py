@@ -89,7 +89,7 @@ footer { color: var(--muted); font-size: 13px; }
   tr.gap td, tr.gap th { background: none; }
   .scroll th:first-child { position: sticky; left: 0; background: var(--paper); }
   .facts { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); }
-  td.num, th.num { padding: 5px 4px 5px 12px; }
+  td.num, th.num { padding: 5px 8px; }
   th, td { padding-right: 8px; }
   .triggered img { width: 48px; height: 48px; }
 
