@@ -6,8 +6,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.warm_starts import WarmStarts
+
+# A busy machine is no fault of what is tested
+settings.register_profile(
+    "unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -40,6 +40,7 @@ CHOICES: dict[str, st.SearchStrategy[Any]] = {
     "strategy.options": st.sampled_from(["", "eta = 0.1", "eta = 0.1, note = 'a\\b'"]),
     "strategy.keeps": st.sampled_from(["", "3=0.5"]),
     "privacy.noise-multiplier": st.sampled_from([-1.0, 0.0, 1.5]),
+    "privacy.threshold": st.floats(0.67, 1.0),
     "privacy.budgets": st.sampled_from(["", "3=0.5, hospital-a=0"]),
     "compression.codec": st.sampled_from(["none", "identity", "top-k+int8", "low-rank", "random-k", "sign"]),
     "compression.down-codec": st.sampled_from(["identity", "top-k+int4", "low-rank+int8"]),
@@ -115,6 +116,8 @@ def _settle_secure(flat: dict[str, Any]) -> None:
 
 def _settle_analytics(flat: dict[str, Any]) -> None:
     flat |= {"analytics.low": -1.0, "analytics.high": 2.5}
+    if flat["privacy.unit"] not in {"none", "example"}:
+        flat["analytics.enabled"] = False
     if flat["run.workflow"] != "analytics" and not flat["analytics.enabled"]:
         flat |= {key: default_values()[key] for key in ("analytics.min-clients", "analytics.epsilon")}
     elif flat["data.clients"] < flat["analytics.min-clients"]:
@@ -166,7 +169,9 @@ def flat_configs(draw: st.DrawFn) -> dict[str, Scalar]:
     if flat["strategy.name"] == "coded-gd":
         flat |= {"data.path": "", "strategy.stragglers": 0}
     if flat["data.clients"]:
-        flat["selection.min-clients"] = min(flat["selection.min-clients"], flat["data.clients"])
+        flat["data.without"] = "0" if flat["data.without"] and flat["data.clients"] > 1 else ""
+        staying = flat["data.clients"] - len(flat["data.without"])
+        flat["selection.min-clients"] = min(flat["selection.min-clients"], staying)
     return flat
 
 
