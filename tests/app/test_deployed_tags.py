@@ -1,5 +1,6 @@
 """The tags of a deployed client's data lie in its node's own folder, outlive the node, and stay there."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,6 @@ import pytest
 from flwr.app import RecordDict
 
 from app.client_app import app
-from app.data.load import _own_pool
-from app.node import _examples, _tags
 from strategies import wire
 from strategies.data_tags import RECORD
 from tests.app.asking import context, message, run_config
@@ -25,8 +24,11 @@ def write(path: Path, rows: int, order: int = 1) -> None:
 
 def said(folder: Path, kind: str, **told: int | str) -> RecordDict:
     """Return the answer of a node that was just started, so that it knows what lies on its disk alone."""
-    for cache in (_own_pool, _examples, _tags):
-        cache.cache_clear()
+    for module in [
+        module for name, module in sys.modules.items() if name.startswith(("app.data", "app.node"))
+    ]:
+        for cached in [each for each in vars(module).values() if hasattr(each, "cache_clear")]:
+            cached.cache_clear()
     node = {"data.path": str(folder / "data.npz"), "state": str(folder), "client-id": "a"}
     return app(message(kind, None, run_id=RUN, **told), context(run_config(), node)).content
 
