@@ -1,7 +1,8 @@
 """The method where none is named: the best of those that can serve a request on a run.
 
 Best is what came closest to retraining in a fraction of its time, on digits with the default settings and on
-MNIST (docs/benchmarks.md). Where none of these can work, it is retraining, which is exact.
+MNIST (docs/benchmarks.md). Where none of these can work, it is retraining, which is exact: of a pruned run
+with its mask chosen anew, where that had seen the data.
 """
 
 from strategies.errors import BadInput
@@ -10,7 +11,7 @@ from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import AUTO, ForgetSettings
 
-PREFERRED = ("fast-distill", "distill", "redistill", "retrain")
+PREFERRED = ("fast-distill", "distill", "redistill", "reprune", "retrain")
 """Methods, the best first."""
 
 

@@ -150,7 +150,7 @@ def _attack_left(audit: Mapping[str, Any]) -> str:
 
 def _headline(audit: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if (disparity := wording.headline(audit)) is not None:
-        yield f"{disparity:.1f} points", f"disparity: mean distance to retrained{_beside(audit)}"
+        yield f"{disparity:.1f} points", _beside(audit) or "disparity: mean distance to retrained"
     rates = [(audit.get(model) or {}).get("attack_success_rate") for model in _MODELS]
     if None not in rates:
         before, after, retrain = rates
@@ -165,7 +165,7 @@ def _beside(audit: Mapping[str, Any]) -> str:
     told = audit.get("verdict") or {}
     known = [("doing nothing", told.get("before")), ("a second retraining", told.get("floor"))]
     words = [f"{name}: {value:.1f}" for name, value in known if value is not None]
-    return f" ({', '.join(words)})" if words else ""
+    return f"disparity ({', '.join(words)})" if words else ""
 
 
 def _rows(audit: Mapping[str, Any], method: str) -> tuple[Row, ...]:

@@ -42,7 +42,7 @@ FOR_ONE_MODEL: dict[str, Scalar] = {
     "train.momentum": 0.5,
     "train.weight-decay": 0.5,
     "train.batch-size": 8,
-    "train.local-epochs": 2,
+    "train.local-epochs": 3,
     "train.local-steps": 2,
     "train.lr-decay": 0.5,
     "run.federated-evaluation": True,

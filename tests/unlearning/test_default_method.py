@@ -30,11 +30,12 @@ def test_the_best_of_those_that_can_serve(monkeypatch: pytest.MonkeyPatch) -> No
     assert chosen(monkeypatch, list(METHODS)) == "fast-distill"
     assert chosen(monkeypatch, ["retrain", "distill", "subtract"]) == "distill"
     assert chosen(monkeypatch, ["retrain", "redistill"]) == "redistill"
+    assert chosen(monkeypatch, ["retrain", "reprune"]) == "reprune"
     assert chosen(monkeypatch, ["retrain", "subtract", "finetune"]) == "retrain"
 
 
 def test_what_no_good_method_serves_is_retrained(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert chosen(monkeypatch, list(METHODS), CLASS) == "retrain"
+    assert chosen(monkeypatch, list(METHODS.keys() - {"reprune"}), CLASS) == "retrain"
 
 
 def test_where_nothing_can_serve_it_is_said_why_retraining_cannot(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,7 +157,7 @@ def test_the_verdict_and_what_the_disparity_is_read_against(tmp_path: Path) -> N
     judged(folder.forget_folder("client-1-distill"))
     page = read(folder)
     assert f"Verdict: {VERDICT['text'][0].upper()}{VERDICT['text'][1:]}." in page.text
-    assert "mean distance to retrained (doing nothing: 0.2, a second retraining: 0.1)" in page.text
+    assert "disparity (doing nothing: 0.2, a second retraining: 0.1)" in page.text
     assert "on average it is" not in page.text
     assert any("3.0 ± 1.2" in row for row in page.rows)
 
@@ -182,7 +182,7 @@ def test_faults_bytes_and_settings(tmp_path: Path) -> None:
     assert ["0", "1", "round 1: no reply within 5 s"] in page.rows
     assert ["training", "1.2", "31.0 MB", "2.0 kB", "4", "4.1 kB"] in page.rows
     assert "forgetting client 1 by distill" in [row[0] for row in page.rows]
-    assert "local-epochs = 1" in page.text
+    assert "local-epochs = 2" in page.text
 
 
 def test_a_hostile_name_is_only_text(tmp_path: Path) -> None:
