@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from app.conditions import shown
 from strategies.errors import BadInput
-from strategies.settings import Scalar
+from strategies.settings import Scalar, split_list
 
 _Contradictions = tuple[tuple[str, Callable[[Scalar], bool], str], ...]
 """Keys, what they must not be, and why."""
@@ -92,6 +92,7 @@ def check_encrypted(flat: Mapping[str, Scalar]) -> None:
 def _require_two(flat: Mapping[str, Scalar], setting: str, reason: str) -> None:
     """Refuse rounds of a single client, none of which could be used."""
     clients = int(flat["data.clients"])
+    clients = max(1, clients - len(split_list(str(flat["data.without"])))) if clients else 0
     share = math.ceil(float(flat["selection.fraction"]) * clients - 1e-9)
     if clients and min(clients, max(int(flat["selection.min-clients"]), share)) < 2:
         key = "data.clients" if clients < 2 else "selection.fraction"

@@ -167,6 +167,10 @@ def test_a_run_that_never_learned_fails_in_one_line(tmp_path: Path, monkeypatch:
     [
         (("privacy.secure-aggregation=true", "data.clients=1"), "data.clients: given 1, so that one client"),
         (
+            ("privacy.secure-aggregation=true", "data.clients=3", "data.without=0,2"),
+            "data.clients: given 3, so that one client",
+        ),
+        (
             ("privacy.secure-aggregation=true", "selection.fraction=0.1", "data.clients=10"),
             "selection.fraction: given 0.1, so that one client",
         ),
