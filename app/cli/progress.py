@@ -30,10 +30,10 @@ class _Times(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         """Return both times; only the first where nothing can be said of the second."""
-        elapsed = task.finished_time if task.finished else task.elapsed
-        text = clock(elapsed or 0.0)
-        if elapsed and task.completed and task.total and not task.finished:
-            text += f", {clock(elapsed * (task.total - task.completed) / task.completed)} left"
+        elapsed = (task.finished_time if task.finished else task.elapsed) or 0.0
+        text = clock(elapsed)
+        if (whole := task.fields["whole"]) and not task.finished:
+            text += f", {clock(max(whole - elapsed, 0.0))} left"
         return Text(text)
 
 
@@ -90,7 +90,7 @@ class TerminalObserver:
     def phase(self, title: str, total: int) -> None:
         """Begin a bar."""
         self._title, self._shown = printable(title), ""
-        self._task = self._bar.add_task(self._title, total=total, shown="")
+        self._task = self._bar.add_task(self._title, total=total, shown="", whole=0.0)
         if not self._console.is_terminal:
             self._say(f"{self._title} ({count(total, 'step')})" if total else self._title)
 
@@ -98,7 +98,9 @@ class TerminalObserver:
         """Move the bar by a step, and show the step's numbers."""
         self._shown = shown = in_words(values or {})
         if self._task is not None:
-            self._bar.update(self._task, advance=1, shown=shown)
+            task = self._bar.tasks[-1]
+            whole = (task.elapsed or 0.0) * (task.total or 0.0) / (task.completed + 1)  # at the pace so far
+            self._bar.update(self._task, advance=1, shown=shown, whole=whole)
         if not self._console.is_terminal:
             self._say(", ".join(text for text in (f"{self._title}: {printable(message)}", shown) if text))
 
