@@ -35,7 +35,7 @@ def job(server_round: int = 1, mu: float = 0.0) -> ClientJob:
             parameter.fill_(0.1)
     examples = Examples(torch.rand(20, 4, generator=torch_generator(0)), torch.arange(20) % 2)
     settings = StrategySettings(name="fedprox", mu=mu) if mu else StrategySettings()
-    train = TrainSettings(batch_size=5)
+    train = TrainSettings(batch_size=5, local_epochs=1)
     return ClientJob(model, examples, train, settings, "7", server_round, torch_generator(server_round))
 
 
