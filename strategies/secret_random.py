@@ -136,7 +136,8 @@ def _fraction(words: Words) -> Integers:
 def _box_muller(whole: Floats, normal: Tensor, std: float) -> None:
     """Make normal numbers, shape [2n], of whole ones in [0, 2⁵³), which are overwritten.
 
-    Logarithm and root are numpy's, sine and cosine torch's: each is the faster one.
+    Logarithm and root are numpy's and the cosine torch's, each the faster one. Its sine takes half as long
+    again: sin(θ) is made as cos(θ − π/2).
     """
     half = len(whole) // 2
     radius, angle = whole[:half], torch.from_numpy(whole[half:])
@@ -147,7 +148,7 @@ def _box_muller(whole: Floats, normal: Tensor, std: float) -> None:
     np.sqrt(radius, out=radius)
     angle.mul_(2.0 * math.pi * _UNIT)
     torch.cos(angle, out=normal[:half]).mul_(torch.from_numpy(radius))
-    torch.sin(angle, out=normal[half:]).mul_(torch.from_numpy(radius))
+    torch.cos(angle.sub_(math.pi / 2), out=normal[half:]).mul_(torch.from_numpy(radius))
 
 
 @dataclass(frozen=True)

@@ -106,9 +106,9 @@ class ClippedSum:
             If a layer had more than one turn in the forward pass, did not see the examples one by one, or
             its input or output was changed in place.
         """
-        for layer in self._layers:
-            for parameter in layer.parameters(recurse=False):
-                parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+        parameters = [p for layer in self._layers for p in layer.parameters(recurse=False)]
+        for parameter in parameters:
+            parameter.grad = None
         records, self._records = self._records, {}
         for layer, record in records.items():
             _require_examples(self._layers[layer], record, len(losses))
@@ -124,6 +124,9 @@ class ClippedSum:
         weights = (self._clip_norm / (norms + 1e-6)).clamp(max=1.0)  # as Opacus has it
         for share in shares:
             share.parameter.grad = share.total(weights).contiguous()
+        for parameter in parameters:
+            if parameter.requires_grad and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)  # It had no part in the losses
 
     def _record(self, layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
         if not torch.is_grad_enabled():
