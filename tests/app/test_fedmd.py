@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
+from app.accounts import ATTEMPTS
 from app.config import RunConfig
 from app.session import CLIENT_APP, PREPARE, Session
 from app.simulation import LocalGrid
 from app.workflows import Contest, audit, compare, forget, resume, train
-from app.workflows.training import ATTEMPTS
 from strategies.cohort import Cohort
 from strategies.errors import BadInput
 from strategies.fedmd.privacy import epsilon
