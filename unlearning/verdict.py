@@ -19,8 +19,7 @@ _REFERENCE = "this is the retrained model, with which the others are compared"
 _SAID = {
     "closer": "the forgetting brought the model closer to retraining than doing nothing",
     "within-floor": (
-        "within the floor: the forgetting and doing nothing differ in their distance to retraining by no "
-        "more than chance, so that this audit cannot tell whether anything was forgotten"
+        "within the floor: the forgetting and doing nothing are equally far from retraining, up to chance"
     ),
     "worse": "the forgetting left the model further from retraining than doing nothing would have",
 }
@@ -113,10 +112,18 @@ def verdict(
     figures = (
         f"disparity {own:.2f} points{_of(disparities[after][0], counts_mia)}, doing nothing {nothing:.2f}"
     )
-    text = (
-        f"{_SAID[outcome]}: {figures}, {_against_floor(own, floor)}{_backdoor(*(measured[n] for n in names))}"
-    )
+    against = f"{_against_floor(own, floor)}{_backdoor(*(measured[name] for name in names))}"
+    text = f"{_SAID[outcome]}{_conclusion(outcome, own, floor)}: {figures}, {against}"
     return Verdict(outcome, text, own, nothing, floor, counts_mia)
+
+
+def _conclusion(outcome: Outcome, disparity: float, floor: float | None) -> str:
+    """Return what follows where the forgetting and doing nothing cannot be told apart."""
+    if outcome != "within-floor":
+        return ""
+    if disparity <= (floor or 0.0):
+        return ", so that this audit cannot tell whether anything was forgotten"
+    return ", so that the forgetting did not help"
 
 
 def _of(with_mia: float | None, counts_mia: bool) -> str:

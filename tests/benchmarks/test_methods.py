@@ -91,7 +91,7 @@ def test_end_to_end(measured: dict[str, Any]) -> None:
     assert list(measured) == ["machine", "settings", "iid, dense", "iid, 95 % sparse", "one after another"]
     for title in ("iid, dense", "iid, 95 % sparse"):
         rows = {row["model"]: row for row in measured[title]}
-        assert list(rows) == ["before", "retrain", "subtract", "distill"]
+        assert list(rows) == ["before", "retrain", "subtract", "distill", "retrain-other-seed"]
         assert rows["retrain"]["disparity"]["mean"] == 0.0
         assert rows["subtract"]["visits"]["mean"] == 0
         assert rows["retrain"]["visits"]["mean"] == 6  # three clients in two rounds

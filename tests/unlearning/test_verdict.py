@@ -62,9 +62,11 @@ def test_worse_than_doing_nothing() -> None:
 
 
 def test_no_further_from_doing_nothing_than_chance() -> None:
-    found = said(1.8, 1.4, 0.5)
-    assert found.outcome == "within-floor"
-    assert "cannot tell whether anything was forgotten" in found.text
+    """Near retraining, there was little to forget; far from it, the forgetting did nothing."""
+    near, far = said(0.4, 0.3, 0.5), said(26.0, 25.9, 0.4)
+    assert near.outcome == far.outcome == "within-floor"
+    assert "so that this audit cannot tell whether anything was forgotten: disparity 0.40" in near.text
+    assert "so that the forgetting did not help: disparity 26.00" in far.text
 
 
 def test_without_a_second_retraining() -> None:
