@@ -88,8 +88,7 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
         "HOME": str(home),
         "PATH": path,
         "FLWR_HOME": str(home / "flwr"),
-        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port()),
-        "FLWR_LOCAL_CONTROL_API_PORT": str(free_port()),
+        **ports(),
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -99,6 +98,12 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
     write_images(folder / "scans")
     yield User(home, folder, environment)
     stop_processes_of(home)
+
+
+def ports() -> dict[str, str]:
+    """Return where Flower's local SuperLink listens."""
+    names = ("FLWR_LOCAL_SUPERLINK_HTTP_API_PORT", "FLWR_LOCAL_CONTROL_API_PORT")
+    return {name: str(free_port()) for name in names}
 
 
 def write_table(path: Path) -> None:
@@ -141,7 +146,7 @@ def ran(line: str, folder: Path, user: User) -> subprocess.CompletedProcess[str]
     """Run a command line to its end.
 
     Flower gives the SuperLink that `flwr run` starts 15 s to come up. On a busy machine it takes more, and a
-    reader, too, would give the command again.
+    reader, too, would give the command again; what is left of the first one holds its ports.
     """
     for _ in range(_MOST_STARTS):
         done = subprocess.run(
@@ -156,6 +161,8 @@ def ran(line: str, folder: Path, user: User) -> subprocess.CompletedProcess[str]
         )
         if "Failed to start local SuperLink within" not in done.stderr:
             break
+        stop_processes_of(user.home)
+        user.environment.update(ports())
     return done
 
 
