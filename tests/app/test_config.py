@@ -118,6 +118,8 @@ def _settle_analytics(flat: dict[str, Any]) -> None:
     flat |= {"analytics.low": -1.0, "analytics.high": 2.5}
     if flat["privacy.unit"] not in {"none", "example"}:
         flat["analytics.enabled"] = False
+    if flat["analytics.enabled"] and flat["privacy.unit"] == "example":
+        flat["analytics.epsilon"] = flat["privacy.epsilon"] / 2 or 1.0
     if flat["run.workflow"] != "analytics" and not flat["analytics.enabled"]:
         flat |= {key: default_values()[key] for key in ("analytics.min-clients", "analytics.epsilon")}
     elif flat["data.clients"] < flat["analytics.min-clients"]:
