@@ -21,7 +21,7 @@ LOCAL: dict[str, Scalar] = {
     "train.momentum": 0.5,
     "train.weight-decay": 0.5,
     "train.batch-size": 8,
-    "train.local-epochs": 2,
+    "train.local-epochs": 3,
     "train.local-steps": 2,
 }
 AVERAGED: dict[str, Scalar] = {"compression.codec": "sign", "forget.prune": "omp"}

@@ -81,7 +81,9 @@ class Federation(Grid):
 
     data: Mapping[str, Examples]
     build_model: Callable[[], nn.Module] = lambda: mlp(4, 8, 3)
-    settings: TrainSettings = field(default_factory=lambda: TrainSettings(batch_size=8, momentum=0.0))
+    settings: TrainSettings = field(
+        default_factory=lambda: TrainSettings(local_epochs=1, batch_size=8, momentum=0.0)
+    )
     strategy: StrategySettings = field(default_factory=StrategySettings)
     seed: int = 0
     backwards: bool = False

@@ -29,7 +29,7 @@ REQUESTS = [CLIENT, CLASS, SAMPLE]
 
 def federation_of(data: Mapping[str, Examples] = DATA, **settings: float) -> Federation:
     """Return a federation whose clients train gently."""
-    gentle = {"batch_size": 8, "momentum": 0.9, "learning_rate": 0.05, **settings}
+    gentle = {"local_epochs": 1, "batch_size": 8, "momentum": 0.9, "learning_rate": 0.05, **settings}
     return Federation(data, settings=TrainSettings.model_validate(gentle))
 
 

@@ -145,7 +145,10 @@ def test_a_client_that_never_took_part_changes_nothing(tmp_path: Path) -> None:
     run = logged_run(tmp_path / "log", [{"a": (1, one(2.0))}], initial=one(1.0), clients=("a", "b"))
     result = served(run, "b")
     assert result.flat.equal(run.final)
-    assert result.notes == ("client b never took part in a round: nothing to forget",)
+    assert result.notes == (
+        "client b never took part in a round: nothing to forget",
+        "the model is unchanged",
+    )
 
 
 def test_the_result_says_with_what_it_was_made(three_rounds: TrainedRun) -> None:

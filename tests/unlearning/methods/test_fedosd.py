@@ -68,7 +68,7 @@ def test_a_step_by_hand(tmp_path: Path) -> None:
     zero = torch.zeros(2)
     rounds = [dict.fromkeys(data, (1, zero))]
     run = logged_run(tmp_path / "log", rounds, initial=zero, build_model=TwoParameters, clients=tuple(data))
-    federation = Federation(data, TwoParameters, TrainSettings(momentum=0.0))
+    federation = Federation(data, TwoParameters, TrainSettings(local_epochs=1, momentum=0.0))
     found = forgotten(
         "fedosd",
         run,

@@ -56,7 +56,7 @@ def test_a_round_by_hand(tmp_path: Path) -> None:
     }
     zero = torch.zeros(1)
     run = logged_run(tmp_path / "log", [dict.fromkeys(data, (1, zero))], initial=zero, clients=tuple(data))
-    federation = Federation(data, OneParameter, TrainSettings(momentum=0.0))
+    federation = Federation(data, OneParameter, TrainSettings(local_epochs=1, momentum=0.0))
     found = forgotten("finetune", run, federation, ForgetRequest(clients=("c",)), epochs=1, learning_rate=1.0)
     assert found.flat.tolist() == pytest.approx([-0.5])
 

@@ -48,7 +48,7 @@ def test_a_free_weight_by_hand(tmp_path: Path) -> None:
     data = {i: Examples(torch.zeros((2, 1)), torch.tensor([0, 1])) for i in "ab"}
     still = dict.fromkeys(data, (1, torch.zeros(1)))
     run = logged_run(tmp_path / "log", [still], initial=torch.ones(1))
-    federation = Federation(data, OneParameter, TrainSettings(momentum=0.0))
+    federation = Federation(data, OneParameter, TrainSettings(local_epochs=1, momentum=0.0))
     unheld = TrainedRun(**{**run.__dict__, "train": federation.settings})
     found = forgotten(
         "l1-sparse",
