@@ -76,8 +76,10 @@ def restore_tags(folder: RunFolder, grid: Grid) -> None:
     if checkpoint is None or not isinstance(grid, LocalGrid):
         return
     states = {node: codec.load(state) for node, state in grid.client_states().items()}
+    present = set(grid.get_node_ids())
     for node, kept in checkpoint.client_states.items():
-        states.setdefault(int(node), RecordDict()).update(tags_in(codec.load(kept)))
+        if int(node) in present:
+            states.setdefault(int(node), RecordDict()).update(tags_in(codec.load(kept)))
     grid.restore_client_states({node: codec.dump(state) for node, state in states.items() if state})
 
 

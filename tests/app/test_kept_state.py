@@ -26,7 +26,7 @@ def _identity() -> None:
         pass
 
 
-def context(folder: Path | None, client_id: str = "ward-3/b") -> Context:
+def context(folder: Path | None, client_id: str = "ward-3.b") -> Context:
     """Return a client's context as Flower makes it for a run that the node has not seen."""
     config = {"client-id": client_id} | ({} if folder is None else {"state": str(folder)})
     return Context(run_id=1, node_id=1, node_config=config, state=RecordDict(), run_config={}, series_id=1)
@@ -67,7 +67,7 @@ def test_account_and_model_survive_a_restart(tmp_path: Path) -> None:
 def test_the_file_is_its_owners_alone_and_names_client_and_run(tmp_path: Path) -> None:
     keep_state(message(), context(tmp_path), pays)
     (path,) = tmp_path.iterdir()
-    assert path.name == f"ward-3%2fb-{RUN}.safetensors"
+    assert path.name == f"ward-3%2eb-{RUN}.safetensors"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 

@@ -48,7 +48,7 @@ def data(n: int = 20) -> Examples:
 
 
 def job(keep: float = 0.5, server_round: int = 1) -> ClientJob:
-    train = TrainSettings(batch_size=5)
+    train = TrainSettings(batch_size=5, local_epochs=1)
     generator = torch_generator(server_round)
     return ClientJob(net(), data(), train, PRIVATE, "7", server_round, generator, keep=keep)
 
@@ -137,7 +137,7 @@ def test_with_little_noise_the_best_neurons_are_kept_and_with_much_they_are_not(
 
 def test_the_client_trains_the_part_that_it_chose() -> None:
     """What comes back is a block of its positions: after tiny steps, nearly that of the model sent."""
-    still = replace(job(), train=TrainSettings(batch_size=5, learning_rate=1e-9))
+    still = replace(job(), train=TrainSettings(batch_size=5, local_epochs=1, learning_rate=1e-9))
     result = train_privately(pruned_dp.train_client, still, privacy())
     model = net()
     layout, groups = wire.Layout.of(model.state_dict()), hidden_groups(model)
