@@ -21,7 +21,7 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from app.config import RunConfig
-from app.data import read_npz
+from app.data.npz import read_npz
 from app.federation_keys import _read_certificate, make_keys
 from app.kept_state import read_state, write_state
 from app.keys import read_public_key

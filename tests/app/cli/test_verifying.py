@@ -17,10 +17,10 @@ def test_a_certificate_that_holds(lethe: Command, small: RunFolder) -> None:
     lines = ended.out.splitlines()
     assert ended.status == 0
     assert lines[0].startswith("signature:        ok: Ed25519, SHA256:")
-    assert [line.split()[-1] for line in lines[2:6]] == ["ok"] * 4
-    assert "client 2 of run small was forgotten by subtract." in lines[6]
-    assert lines[7] == "What this does not show:"
-    assert lines[8].startswith("- subtract, approximate")
+    assert [line.split()[-1] for line in lines[2:7]] == ["ok", "ok", "ok", "audited", "ok"]
+    assert "client 2 of run small was forgotten by subtract." in lines[7]
+    assert lines[8] == "What this does not show:"
+    assert lines[9].startswith("- subtract, approximate")
 
 
 def test_as_json(lethe: Command, small: RunFolder) -> None:
