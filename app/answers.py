@@ -13,6 +13,7 @@ from strategies.run_folder import MODEL, RunFolder
 from strategies.run_home import MARKER, place
 from unlearning.guarantees import guarantee_of
 from unlearning.methods import METHODS
+from unlearning.methods.base import UNCHANGED
 from unlearning.pruning import PRUNED
 from unlearning.request import ForgetRequest
 
@@ -22,9 +23,6 @@ AUDIT = "audit.json"
 """Name of the file with what an audit measured."""
 CERTIFICATE = "certificate.json"
 """Name of the file with the signed certificate."""
-
-UNCHANGED = "unchanged"
-"""Among the details of a result: 1 where nothing was to be forgotten."""
 
 _LONGEST = 100
 

@@ -11,7 +11,7 @@ _STRICTEST_FIRST: tuple[AuditAnswers, ...] = ("refuse", "aggregate", "examples")
 def is_protected(config: RunConfig) -> bool:
     """Whether a run promises its clients anything that exact answers would break."""
     privacy = config.privacy
-    return privacy.on or privacy.secure_aggregation or privacy.encryption != "none"
+    return privacy.on or privacy.hides_updates
 
 
 def answers_of(config: RunConfig) -> AuditAnswers:
@@ -35,10 +35,10 @@ def check_answers(config: RunConfig) -> None:
     if not is_protected(config):
         raise BadInput(f'audit.answers: given {given}; to measure, allowed are "aggregate", "examples"')
 
-    promised = f"privacy.encryption = {shown(privacy.encryption)}"
-    if privacy.on or privacy.secure_aggregation:
-        unit = f"privacy.unit = {shown(privacy.unit)}"
-        promised = unit if privacy.on else "privacy.secure-aggregation = true"
+    promised = f"privacy.unit = {shown(privacy.unit)}"
+    if not privacy.on:
+        masked, kind = privacy.secure_aggregation, shown(privacy.encryption)
+        promised = "privacy.secure-aggregation = true" if masked else f"privacy.encryption = {kind}"
     raise BadInput(
         f"audit.answers: given {given}, but clients of a run with {promised} tell nothing exact; allowed "
         '"aggregate" (sums over a client\'s examples) or "examples", which protect nothing'

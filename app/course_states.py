@@ -72,8 +72,7 @@ def restore_tags(folder: RunFolder, grid: Grid) -> None:
     grid
         Where the clients are; nothing is done on a grid whose clients keep their states themselves.
     """
-    checkpoint = unpruned(folder).read_checkpoint() if isinstance(grid, LocalGrid) else None
-    if checkpoint is None or not isinstance(grid, LocalGrid):
+    if not isinstance(grid, LocalGrid) or (checkpoint := unpruned(folder).read_checkpoint()) is None:
         return
     states = {node: codec.load(state) for node, state in grid.client_states().items()}
     present = set(grid.get_node_ids())

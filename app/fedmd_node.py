@@ -46,7 +46,7 @@ def work_of(message: Message, context: Context) -> ClientWork:
         state=context.state,
         config=node.message_config,
         arrays=message.content.array_records,
-        randomness=Randomness(node.config.privacy.randomness == "secret"),
+        randomness=Randomness.of(node.config.privacy.randomness),
     )
 
 

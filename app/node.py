@@ -79,7 +79,9 @@ class Node:
         record = message.content.config_records.get(wire.CONFIG, ConfigRecord())
         policy = Policy.of(context.node_config)
         said = said_by_server(context.run_config, _brought(record))
-        config = agreed(policy, said, client_id_of(context.node_config))
+        client_id = client_id_of(context.node_config)
+        # Only a bound of the node's own is compared with what the run says of this client
+        config = agreed(policy, said, client_id if policy.protects else "")
         return Node(config, context.node_config, record, policy)
 
     @property

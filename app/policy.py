@@ -47,8 +47,6 @@ _ALLOWED = {
 }
 _CLIENTS_KEPT = 256
 """Clients whose policy, joined with a run's config, a process keeps."""
-_KEEPS_ACCOUNT = ("example", "client-local")
-"""Units whose noise a client adds and counts itself."""
 
 
 class Policy(Settings):
@@ -148,7 +146,7 @@ class Policy(Settings):
         privacy = config.privacy
         if self.unit not in {None, privacy.unit}:
             raise _disagree("privacy.unit", self.unit, privacy.unit)
-        if self.epsilon is not None and self.unit is None and privacy.unit not in _KEEPS_ACCOUNT:
+        if self.epsilon is not None and self.unit is None and not privacy.clients_add_noise:
             raise _disagree("privacy.epsilon", self.epsilon, privacy.unit, "privacy.unit = ")
         masked = privacy.secure_aggregation or config.run.workflow == "analytics"
         if self.secure_aggregation and not masked:

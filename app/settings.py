@@ -221,16 +221,23 @@ def parse_classes(text: str) -> tuple[tuple[str, ...], ...]:
     >>> parse_classes("3, 4+30"), parse_classes("dog, cat")
     ((('3',), ('4', '30')), (('dog',), ('cat',)))
     """
-    groups = tuple(tuple(_plain(label.strip()) for label in entry.split("+")) for entry in split_list(text))
+    groups = tuple(
+        tuple(plain_label(label.strip()) for label in entry.split("+")) for entry in split_list(text)
+    )
     labels = [label for group in groups for label in group]
     if not all(labels) or len(set(labels)) < len(labels):
         raise ValueError("labels separated by commas, each once, those of one class joined by '+'")
     return groups
 
 
-def _plain(label: str) -> str:
+def is_integer(label: str) -> bool:
+    """Say whether a label is a whole number."""
+    return re.fullmatch(r"-?[0-9]{1,30}", label) is not None
+
+
+def plain_label(label: str) -> str:
     """Return the same text for numbers such as ``3`` and ``03``."""
-    return str(int(label)) if re.fullmatch(r"-?[0-9]{1,30}", label) else label
+    return str(int(label)) if is_integer(label) else label
 
 
 def _number(text: str) -> float | None:

@@ -374,7 +374,9 @@ class _Loop:
         new_arrays, means = self.strategy.aggregate_train(server_round, clean)
         metrics = dict(wire.iter_numbers(means or {}))
         if new_arrays is None and wire.WITHHELD not in metrics:
-            self._cohort.add_fault("all", self._scope, "no usable reply: the model is kept as it was")
+            self._cohort.add_fault(
+                wire.EVERYBODY, self._scope, "no usable reply: the model is kept as it was"
+            )
         seconds = asked.seconds if self._flights is None else self._flights.seconds
         if seconds is not None:
             metrics["simulated-seconds"] = seconds
@@ -483,14 +485,10 @@ class _Loop:
 def _known(plan: TrainingPlan, *, of_a_method: bool) -> reports.Known:
     """Return what clients may report with their updates: of a forgetting method what they measured, too."""
     own = reports.EVALUATION if of_a_method else lookup(plan.strategy.name).reports
-    return {**reports.TRAINING, **own, **(reports.PRIVATE if _clients_add_noise(plan) else {})}
+    return {**reports.TRAINING, **own, **(reports.PRIVATE if plan.privacy.clients_add_noise else {})}
 
 
 def _required(plan: TrainingPlan) -> list[str]:
     """Return what must be in every reply: what a client has spent, where it says so in the clear."""
-    told = _clients_add_noise(plan) and plan.privacy.encryption == "none"
+    told = plan.privacy.clients_add_noise and plan.privacy.encryption == "none"
     return ([wire.EPSILON] if told else []) + builtin.required_metrics(plan.strategy)
-
-
-def _clients_add_noise(plan: TrainingPlan) -> bool:
-    return plan.privacy.on and plan.privacy.unit != "client-central"

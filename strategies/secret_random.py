@@ -163,6 +163,11 @@ class Randomness:
 
     secret: bool = True
 
+    @staticmethod
+    def of(setting: str) -> "Randomness":
+        """Return what ``privacy.randomness`` says."""
+        return Randomness(setting == "secret")
+
     def stream(self, seed: int, *scope: int | str) -> RandomStream:
         """Return a new secret stream, or that of the seed and the scope."""
         return RandomStream.secret() if self.secret else RandomStream.seeded(seed, *scope)

@@ -5,8 +5,7 @@ MNIST (docs/benchmarks.md). Where none of these can work, it is retraining, whic
 with its mask chosen anew, where that had seen the data.
 """
 
-from strategies.errors import BadInput
-from unlearning.forgetting import check_request
+from unlearning.forgetting import can_serve, check_request
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import AUTO, ForgetSettings
@@ -32,15 +31,7 @@ def with_method(run: TrainedRun, request: ForgetRequest, settings: ForgetSetting
     """
     if settings.method != AUTO:
         return settings
-    able = (name for name in PREFERRED[:-1] if _serves(run, request, name, settings))
+    able = (name for name in PREFERRED[:-1] if can_serve(run, request, name, settings))
     chosen = next(able, PREFERRED[-1])
     check_request(run, request, chosen, settings)
     return settings.model_copy(update={"method": chosen})
-
-
-def _serves(run: TrainedRun, request: ForgetRequest, method: str, settings: ForgetSettings) -> bool:
-    try:
-        check_request(run, request, method, settings)
-    except BadInput:
-        return False
-    return True

@@ -16,7 +16,7 @@ from unlearning.attendance import Attendance
 from unlearning.guarantees import CHOSEN_BY_DATA
 from unlearning.limits import check_strategy
 from unlearning.methods import METHODS
-from unlearning.methods.base import ForgetJob, Method, Needs, Progress
+from unlearning.methods.base import UNCHANGED, ForgetJob, Method, Needs, Progress
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
@@ -137,6 +137,15 @@ def check_request(run: TrainedRun, request: ForgetRequest, method: str, settings
             f"{method} needs public data on the server: set data.public to a share or the name of a data set"
         )
     return needed
+
+
+def can_serve(run: TrainedRun, request: ForgetRequest, method: str, settings: ForgetSettings) -> bool:
+    """Whether a method serves a request on a run, as far as `check_request` tells."""
+    try:
+        check_request(run, request, method, settings)
+    except BadInput:
+        return False
+    return True
 
 
 def _check_remains(run: TrainedRun, request: ForgetRequest) -> None:
@@ -398,5 +407,5 @@ def _unchanged(
         Traffic(),
         standing.warnings,
         notes,
-        {"unchanged": 1},
+        {UNCHANGED: 1},
     )

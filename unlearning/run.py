@@ -104,9 +104,7 @@ class TrainedRun:
     course: str = ""
     forgotten: tuple[ForgetRequest, ...] = ()
     seeded_model: Callable[[int], nn.Module] | None = None
-    fresh_seed: Callable[[], int] = lambda: secrets.randbelow(
-        2**62
-    )  # Told to the clients: no noise is made of it
+    fresh_seed: Callable[[], int] = lambda: secrets.randbelow(2**62)  # The clients are told it
     spending: Spending = field(default_factory=MemorySpending)
 
     @property

@@ -14,7 +14,7 @@ from flwr.serverapp.strategy import Strategy
 from strategies.cohort import Cohort
 from strategies.errors import LetheError
 from strategies.privacy.accounts import Accounts
-from strategies.privacy.server import RememberedAttempts, remembers_attempts
+from strategies.privacy.server import RememberedAttempts
 from strategies.rounds import Build, OnRound, RoundResult, Start, TrainingPlan, train
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def train_after(
     spending = run.spending
 
     def layer(inner: Strategy) -> Strategy:
-        if not remembers_attempts(plan.privacy):
+        if not plan.privacy.clients_add_noise:
             return inner
         return RememberedAttempts(inner, cohort.names, spending.asked)
 

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from app.data.images import SUFFIXES, Found, find_images, is_litter, read_images
-from app.data.labels import UnknownLabels, classes_by_name, is_integer, notes_on, some, sorted_names
+from app.data.labels import UnknownLabels, classes_by_name, notes_on, some, sorted_names
 from app.data.pool import DataSet, Pool, channels_first
+from app.settings import plain_label
 from strategies.errors import BadInput
 
 _TRAIN = ("train", "training")
@@ -80,19 +81,14 @@ def read_client_folder(path: Path, class_names: Sequence[str], size: int = 0) ->
     train = _Parts.of(path).train
     found = {name: images for name, images in _images_of_classes(train).items() if images}
     known = _client_labels(class_names)
-    labels = {name: label for name in found if (label := known.get(_plain(name))) is not None}
+    labels = {name: label for name in found if (label := known.get(plain_label(name))) is not None}
     if unknown := [name for name in found if name not in labels]:
         raise UnknownLabels(unknown, class_names, train)
     return _read_pools([_labelled(found, labels)], size)[0][0]
 
 
 def _client_labels(class_names: Sequence[str]) -> dict[str, int]:
-    return {_plain(name): label for name, label in classes_by_name(class_names).items()}
-
-
-def _plain(name: str) -> str:
-    """Return the same text for folders such as ``3`` and ``03``."""
-    return str(int(name)) if is_integer(name) else name
+    return {plain_label(name): label for name, label in classes_by_name(class_names).items()}
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ what the data hold, for training and for testing together; its labels, sorted, a
 K − 1. What a label was called is kept as the name of its class, and a class can be named by it.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -13,10 +12,10 @@ import torch
 from torch import Tensor
 
 from app.data.pool import numbered
+from app.settings import is_integer
 from strategies.errors import BadInput
 
 _SHOWN = 5
-_INTEGER = re.compile(r"-?[0-9]{1,30}")
 
 
 class UnknownLabels(BadInput):
@@ -45,11 +44,6 @@ class UnknownLabels(BadInput):
     def _line(self, which: str) -> str:
         run = f"which has {some(self.names)}"
         return f"{which} no class of the run, {run}; data.classes can name all that there are"
-
-
-def is_integer(name: str) -> bool:
-    """Say whether a label is a whole number."""
-    return _INTEGER.fullmatch(name) is not None
 
 
 def sorted_names(names: Iterable[str]) -> tuple[str, ...]:

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from app.data.labels import is_integer, some
+from app.data.labels import some
 from app.data.pool import WHITE, DataSet, Pool
+from app.settings import is_integer, plain_label
 from strategies.errors import BadInput
 
 Groups = tuple[tuple[str, ...], ...]
@@ -58,7 +59,7 @@ def resolved(groups: Groups, names: tuple[str, ...]) -> Labels:
     ((1,), (0, 2))
     """
     known = {} if any(map(is_integer, names)) else {str(label): label for label in range(len(names))}
-    known |= {str(int(name)) if is_integer(name) else name: label for label, name in enumerate(names)}
+    known |= {plain_label(name): label for label, name in enumerate(names)}
     further = (text for text in sum(groups, ()) if text not in known)
     known |= {text: label for label, text in enumerate(further, start=len(names))}
     return tuple(tuple(known[text] for text in group) for group in groups)

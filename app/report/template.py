@@ -92,7 +92,6 @@ footer { color: var(--muted); font-size: 13px; }
   td.num, th.num { padding: 5px 8px; }
   th, td { padding-right: 8px; }
   .triggered img { width: 48px; height: 48px; }
-
 }
 
 @page { margin: 14mm; }

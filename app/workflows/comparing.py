@@ -75,16 +75,10 @@ def _checked(contest: Contest, run: TrainedRun) -> Contest:
     request, settings = contest.request, contest.settings
     for name in (RETRAIN, *contest.methods):
         forgetting.check_request(run, request, name, settings)
-    methods = contest.methods or (name for name in METHODS if _serves(run, request, name, settings))
+    methods = contest.methods or (
+        name for name in METHODS if forgetting.can_serve(run, request, name, settings)
+    )
     return replace(contest, methods=tuple(dict.fromkeys(name for name in methods if name != RETRAIN)))
-
-
-def _serves(run: TrainedRun, request: ForgetRequest, method: str, settings: ForgetSettings) -> bool:
-    try:
-        forgetting.check_request(run, request, method, settings)
-    except BadInput:
-        return False
-    return True
 
 
 @on_run

@@ -18,6 +18,7 @@ from strategies.run_folder import CONFIG, FORMAT, RunFolder
 from strategies.run_home import MARKER, expand, find, folders_in
 from strategies.run_lock import in_use
 from strategies.update_log import UpdateLog
+from unlearning.pruning import PRUNED
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -160,7 +161,7 @@ def _inside(folder: RunFolder) -> Iterator[str]:
         certified = [name for name in names if (folder.path / "forget" / name / CERTIFICATE).exists()]
         proof = f", {count(len(certified), 'certificate')} among them" if certified else ""
         yield f"{count(len(names), 'forgetting')}{proof}: {listed(names)}"
-    for place, what in (("pruned", "pruned run"), ("seeds", "run with another seed")):
+    for place, what in ((PRUNED, "pruned run"), ("seeds", "run with another seed")):
         if runs := folders_in(folder.path / place):
             yield f"{what}: {listed(runs)}"
     if documents := sorted(path.stem for path in (folder.path / "compare").glob("*.json")):

@@ -29,7 +29,7 @@ from strategies.fedmd.server import RepeatedAnswers
 from strategies.files import read_json, write_json
 from strategies.logged import LoggedStrategy
 from strategies.privacy.checks import check_feasible, planned_rounds
-from strategies.privacy.server import RememberedAttempts, privacy_summary, remembers_attempts
+from strategies.privacy.server import RememberedAttempts, privacy_summary
 from strategies.rounds import RoundResult, Start, train as train_rounds
 from strategies.run_folder import MODEL, RunFolder
 from strategies.run_lock import in_use
@@ -262,7 +262,9 @@ class _Training:
 
     def _nothing_learned(self) -> str:
         """Say why the model is the one that the run began with."""
-        reasons = {fault["client"]: fault["reason"] for fault in self._faults if fault["client"] != "all"}
+        reasons = {
+            fault["client"]: fault["reason"] for fault in self._faults if fault["client"] != wire.EVERYBODY
+        }
         given = "; ".join(f"client {client}: {reason}" for client, reason in list(reasons.items())[:3])
         why = given or "none came"
         return f"no reply of a client could be used, so the model is as it was at the start ({why})"
@@ -283,7 +285,7 @@ class _Training:
     def _layer(self, inner: Strategy) -> Strategy:
         logged = inner if self._log is None else self._logged(inner, self._log)
         noised_logits = self._session.config.strategy.logit_noise > 0
-        if not noised_logits and not remembers_attempts(self._session.config.privacy):
+        if not noised_logits and not self._session.config.privacy.clients_add_noise:
             return logged  # A central release is paid for in the checkpoint that holds it
         remembered = RememberedAttempts(logged, self._cohort.names, self._accounts().asked)
         return RepeatedAnswers(remembered, self._repeats) if noised_logits else remembered

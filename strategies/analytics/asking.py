@@ -77,7 +77,7 @@ def ask(cohort: Cohort, question: Question, sharing: Sharing) -> dict[str, Any]:
         except ValueError as error:
             cohort.add_fault(reply.client_id, sharing.scope, str(error))
     if (total := secure.close()) is None:
-        reasons = [f.reason for f in cohort.faults[faults:] if f.client_id == "all"]
+        reasons = [f.reason for f in cohort.faults[faults:] if f.client_id == wire.EVERYBODY]
         raise LetheError(f"analytics: no answer ({'; '.join(reasons)})")
     return {
         "statistic": settings.statistic,

@@ -132,7 +132,7 @@ class EncryptedStrategy(StrategyWrapper):
             node_id, norm = last.metadata.src_node_id, float(torch.linalg.vector_norm(mean))
             for client_id in found.replies:
                 self._accept(client_id)
-            yield CheckedReply.of(last, MeanUpdate("all", node_id, found.weight, mean, norm))
+            yield CheckedReply.of(last, MeanUpdate(wire.EVERYBODY, node_id, found.weight, mean, norm))
 
     def _add(self, found: _Sum, reply: Message) -> None:
         if reply.has_error():
@@ -178,7 +178,9 @@ class EncryptedStrategy(StrategyWrapper):
             if agreed or (answers and len(found.replies) == 1):
                 return self._settled(answers, agreed or list(answers), scope)
             asked = waiting[:1]
-        self._cohort.add_fault("all", scope, "no two clients agree on what the sum of the updates is")
+        self._cohort.add_fault(
+            wire.EVERYBODY, scope, "no two clients agree on what the sum of the updates is"
+        )
         return None
 
     def _settled(self, answers: Mapping[str, Tensor], agreed: Sequence[str], scope: str) -> Tensor:

@@ -1,17 +1,16 @@
 """A lock that ends with its holder, so that two processes never write one log."""
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from strategies.errors import LetheError
+from strategies.file_lock import locked
 
 LOCK = "writer.lock"
 
 
 class WriterLock:
-    """Hold a log for writing, with SQLite's file lock: the same everywhere, and lost by a killed holder.
+    """Hold a log for writing (see `strategies.file_lock`).
 
     Parameters
     ----------
@@ -25,19 +24,7 @@ class WriterLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        try:
-            self._connection = sqlite3.connect(
-                folder / LOCK, timeout=0, isolation_level=None, check_same_thread=False
-            )
-        except sqlite3.Error as error:
-            raise LetheError(f"{folder}: cannot be locked ({error})") from error
-        try:
-            self._connection.execute("BEGIN EXCLUSIVE")
-        except sqlite3.Error as error:
-            self.release()
-            busy = error.sqlite_errorcode == sqlite3.SQLITE_BUSY
-            reason = "another process is writing this log" if busy else f"cannot be locked ({error})"
-            raise LetheError(f"{folder}: {reason}") from error
+        self._connection = locked(folder, LOCK, "another process is writing this log")
 
     def release(self) -> None:
         """Let others write; a second release does nothing."""

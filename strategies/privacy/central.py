@@ -121,7 +121,7 @@ class CentralPrivacy:
 
     @property
     def _randomness(self) -> Randomness:
-        return Randomness(self.settings.randomness == "secret")
+        return Randomness.of(self.settings.randomness)
 
     def _drawn(self, able: Sequence[str], server_round: int) -> list[str]:
         if self.settings.client_sampling == "fixed":

@@ -208,7 +208,7 @@ def train_privately(half: ClientHalf, job: ClientJob, privacy: ClientPrivacy) ->
         return replace(result, num_examples=1, metrics=_harmless(result, settings.unit))
     payment, scorer = pay(job, privacy), None
     if privacy.scoring is not None:
-        randomness = Randomness(settings.randomness == "secret")
+        randomness = Randomness.of(settings.randomness)
         scorer = PrivateScorer(privacy.scoring, settings.unit == "example", randomness)
         job = replace(job, scorer=scorer)
     metrics = {wire.EPSILON: payment.epsilon, wire.NOISE_MULTIPLIER: payment.spend.noise_multiplier}
@@ -228,7 +228,7 @@ def _harmless(result: LocalResult, unit: str) -> dict[str, float]:
 def _example_level(half: ClientHalf, job: ClientJob, settings: PrivacySettings, spend: Spend) -> LocalResult:
     from strategies.privacy.training import PrivateTrainer  # Opacus takes a second
 
-    randomness = Randomness(settings.randomness == "secret")
+    randomness = Randomness.of(settings.randomness)
     trainer = PrivateTrainer(spend.noise_multiplier, settings.clip_norm, randomness)
     result = half(replace(job, trainer=trainer))
     if not 0 < trainer.steps <= spend.steps:
@@ -244,7 +244,7 @@ def _client_level(half: ClientHalf, job: ClientJob, settings: PrivacySettings, s
     # Nobody may learn that nothing is left to train on: such a client sends noise, as large as everybody's
     result = half(job) if len(job.examples) else LocalResult(job.model, 1)
     start = before if result.start is None else result.start
-    stream = Randomness(settings.randomness == "secret").after(job.generator)
+    stream = Randomness.of(settings.randomness).after(job.generator)
     delta = clipped(flat_parameters(result.model) - start, settings.clip_norm)
     private = start + noised(delta, spend.noise_multiplier, settings.clip_norm, stream)
     wire.load_flat(result.model, private, wire.Layout.of(result.model.state_dict()))

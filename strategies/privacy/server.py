@@ -179,11 +179,6 @@ class RememberedAttempts(StrategyWrapper):
         return messages
 
 
-def remembers_attempts(settings: PrivacySettings) -> bool:
-    """Whether clients pay by themselves, so that it must be known what an interruption undid."""
-    return settings.on and settings.unit != "client-central"
-
-
 def prior_attempts(
     lines: Iterable[Mapping[str, Any]], settings: PrivacySettings, last_round: int, training: str
 ) -> dict[str, int]:

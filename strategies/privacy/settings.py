@@ -80,6 +80,11 @@ class PrivacySettings(Settings):
         return self.unit != "none"
 
     @property
+    def clients_add_noise(self) -> bool:
+        """Whether clients add the noise, and count what they spend, themselves."""
+        return self.on and self.unit != "client-central"
+
+    @property
     def hides_updates(self) -> bool:
         """Whether the server gets sums of updates only, masked or encrypted."""
         return self.secure_aggregation or self.encryption != "none"

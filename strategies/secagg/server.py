@@ -176,7 +176,7 @@ class SecureSum:
         shares = dict(sorted(member.opened.items())[: self._needed])
         if len(shares) < self._needed:
             known = f"{len(shares)} shares of client {member.client_id}'s {what}"
-            self._blame("all", f"secure sum: {known} were opened, {self._needed} needed")
+            self._blame(wire.EVERYBODY, f"secure sum: {known} were opened, {self._needed} needed")
             return None
         try:
             secret = combine(shares)
@@ -186,7 +186,9 @@ class SecureSum:
         if found == right:
             return secret
         self._name(number, f"the shares that it dealt do not make up its {what}")
-        self._blame("all", f"client {member.client_id} dealt wrong shares: the sum cannot be unmasked")
+        self._blame(
+            wire.EVERYBODY, f"client {member.client_id} dealt wrong shares: the sum cannot be unmasked"
+        )
         return None
 
     def _name(self, number: int, reason: str) -> None:
@@ -198,7 +200,9 @@ class SecureSum:
         if len(numbers) >= self._needed:
             return True
         asked = len(self._members)
-        self._blame("all", f"secure sum: {len(numbers)} of {asked} clients {what}, {self._needed} needed")
+        self._blame(
+            wire.EVERYBODY, f"secure sum: {len(numbers)} of {asked} clients {what}, {self._needed} needed"
+        )
         return False
 
     def _step(

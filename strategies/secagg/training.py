@@ -108,7 +108,9 @@ def summed(total: Vector, bits: int, max_weight: int, mask: Tensor | None = None
     mean = update.double().div_(weight * 2.0**bits).float()
     norm = float(torch.linalg.vector_norm(mean))
     metrics = {wire.TRAIN_LOSS: loss / (weight * 2.0**bits)} if loss else {}
-    return SummedUpdate("all", 0, weight, mean, norm, metrics, total=update, weight=float(weight), bits=bits)
+    return SummedUpdate(
+        wire.EVERYBODY, 0, weight, mean, norm, metrics, total=update, weight=float(weight), bits=bits
+    )
 
 
 @final
@@ -240,7 +242,7 @@ class SecureStrategy(StrategyWrapper):
         try:
             return summed(total, self._bits, most, self._federation.cohort.mask)
         except ValueError as error:
-            self._federation.blame("all", str(error))
+            self._federation.blame(wire.EVERYBODY, str(error))
             return None
 
 

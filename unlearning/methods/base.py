@@ -22,6 +22,9 @@ from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
 from unlearning.standing import Standing, absent_clients
 
+UNCHANGED = "unchanged"
+"""Among the details of a result: 1 where nothing was to be forgotten."""
+
 LogNeed = Literal["none", "norms", "sum", "kept", "full"]
 
 

@@ -30,7 +30,7 @@ from strategies.fedmd import client
 from strategies.fedmd.server import FedMD, means
 from strategies.reports import rebuilt
 from strategies.update_log import UpdateLog
-from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
+from unlearning.methods.base import UNCHANGED, ForgetJob, Method, Needs, Outcome
 from unlearning.methods.federated import absence_notes
 
 
@@ -84,7 +84,7 @@ def redistilled(job: ForgetJob) -> Outcome:
     if log is None or run.plan.build is None:
         raise RuntimeError("needs were not checked")
     if job.absent and job.absent == job.request.named_clients:
-        return Outcome(run.final.clone(), absence_notes(job), {"unchanged": 1})
+        return Outcome(run.final.clone(), absence_notes(job), {UNCHANGED: 1})
     strategy = run.plan.build(run.plan)
     if not isinstance(strategy, FedMD):
         raise RuntimeError("needs were not checked")
