@@ -56,7 +56,7 @@ def rebuilt(record: Mapping[str, Any], known: Known) -> tuple[dict[str, int | fl
     Examples
     --------
     >>> rebuilt({"train-loss": math.inf, "num-steps": 3, "round": 7}, TRAINING)
-    ({'num-steps': 3}, ['round'], ['train-loss is inf'])
+    ({'num-steps': 3}, ["'round'"], ['train-loss is inf'])
     """
     numbers: dict[str, int | float] = {}
     unknown, impossible = [], []

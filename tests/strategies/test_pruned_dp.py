@@ -50,7 +50,7 @@ def start_flat() -> Tensor:
 def client(
     client_id: str, num_examples: int, step: Callable[[Tensor], Tensor], keep: float | None = None
 ) -> Answer:
-    """Return a client that changes the flat block it is sent."""
+    """Return a client that changes the flat block it is sent, in a run in which it adds no noise."""
 
     def answer(message: Message) -> Message:
         if message.metadata.message_type == wire.DESCRIBE:
@@ -59,7 +59,7 @@ def client(
         record = message.content.array_records[wire.ARRAYS]
         layout = wire.layout_of(record)
         flat = wire.flat_of(record, layout)
-        metrics = {wire.NUM_EXAMPLES: num_examples, wire.EPSILON: 1.0}
+        metrics = {wire.NUM_EXAMPLES: num_examples}
         return wire.reply_to(message, client_id, metrics, wire.FlatRecord(flat + step(flat), layout))
 
     return answer
@@ -172,7 +172,7 @@ def test_a_block_of_another_shape_is_rejected() -> None:
         return reply
 
     flat, results, _ = run({1: liar, 2: client("2", 5, adding(0.0))})
-    assert [f.client_id for f in results[0].faults if f.reason.startswith("wrong shape")] == ["1"]
+    assert [fault.client_id for fault in results[0].faults] == ["1"]
     assert flat.equal(start_flat())
 
 
@@ -339,7 +339,7 @@ def test_a_choice_that_is_none_is_rejected_and_named(
 ) -> None:
     nodes = {1: choosing("1", kept, 9.0, change), 2: choosing("2", (0, 1, 2), 0.0)}
     flat, results, _ = run(nodes, PRIVATE)
-    assert [f.client_id for f in results[0].faults if f.reason.startswith("wrong shape")] == ["1"]
+    assert [fault.client_id for fault in results[0].faults] == ["1"]
     assert re.search(reason, results[0].faults[0].reason)
     assert flat.equal(start_flat())
 
