@@ -31,7 +31,7 @@ from strategies.local_training import ClientHalf, ClientJob, LocalResult
 from strategies.privacy.client import BudgetSpent, ClientPrivacy, train_privately
 from strategies.registry import lookup
 from strategies.seeds import derive_seed
-from unlearning.evidence import ForgetSpec, answer_question
+from unlearning.evidence import answer_question
 from unlearning.methods import METHODS, ClientAction, ClientTask
 from unlearning.standing import holdings_of
 
@@ -56,7 +56,8 @@ def describe(message: Message, context: Context) -> Message:
         if node.config.strategy.name == fedmd_node.NAME:
             fedmd_node.check(node)
         classes = int(str(node.message_config.get(wire.NUM_CLASSES, 0))) or int(examples.y.max()) + 1
-        counts = label_counts(examples, classes)
+        trained = node.training_examples()
+        counts = label_counts(trained, classes)
     except LetheError as error:
         hides = is_protected(node.config) or node.is_secure
         detail = error.unnamed if hides and isinstance(error, UnknownLabels) else str(error)
@@ -67,7 +68,7 @@ def describe(message: Message, context: Context) -> Message:
         return wire.reply_to(
             message, node.client_id, {wire.NUM_EXAMPLES: 1}, config=config | {wire.HIDDEN: True}
         )
-    metrics: dict[str, int | list[int]] = {wire.NUM_EXAMPLES: len(examples)}
+    metrics: dict[str, int | list[int]] = {wire.NUM_EXAMPLES: len(trained)}
     if not is_protected(node.config):
         metrics[wire.LABEL_COUNTS] = counts
     return wire.reply_to(message, node.client_id, metrics, config=config)
@@ -158,8 +159,11 @@ def evaluate_personal(message: Message, context: Context) -> Message:
         raise LetheError(f"{node.config.strategy.name} personalises nothing")
     job = _job(node, node.model(message.content.array_records[wire.ARRAYS]), message, context)
     has_own = fedmd_node.own_path(node) is not None
+    test = fedmd_node.test_data(node)
     classes = int(str(node.message_config[wire.NUM_CLASSES]))
-    numbers = personal.measure(job, own, fedmd_node.test_data(node), classes, own_test=has_own)
+    numbers = personal.measure(
+        job, own, node.test_examples() if test is None else test, classes, own_test=has_own
+    )
     return wire.reply_to(message, node.client_id, numbers)
 
 
@@ -211,9 +215,13 @@ def _fedmd_reply(message: Message, context: Context, answer: Callable[[ClientWor
 
 @app.evaluate()
 def evaluate_model(message: Message, context: Context) -> Message:
-    """Evaluate the model on the client's own examples."""
+    """Evaluate the model on what the client holds out of its own examples."""
     node = Node.of(message, context)
-    result = evaluate(node.model(message.content.array_records[wire.ARRAYS]), node.examples())
+    own = node.test_examples()
+    if not len(own):
+        reason = "it holds out no example of its own to measure on (data.local-test-share)"
+        return wire.reply_to(message, node.client_id, {}, config={wire.REFUSED: reason})
+    result = evaluate(node.model(message.content.array_records[wire.ARRAYS]), own)
     metrics = {wire.NUM_EXAMPLES: result.num_examples, wire.ACCURACY: result.accuracy, wire.LOSS: result.loss}
     return wire.reply_to(message, node.client_id, metrics)
 
@@ -222,7 +230,7 @@ def evaluate_model(message: Message, context: Context) -> Message:
 def holdings(message: Message, context: Context) -> Message:
     """Say whether the client's data are those of the run, and what of them a request names and leaves."""
     node = Node.of(message, context)
-    spec = ForgetSpec.from_config(node.message_config)
+    spec = node.forget_spec()
     private, data = node.is_secure or is_protected(node.config), node.data_state(context.state)
     answer = holdings_of(spec, node.examples(), data, private=private)
     return wire.reply_to(message, node.client_id, {}, config=answer)
@@ -238,7 +246,8 @@ def audit(message: Message, context: Context) -> Message:
             raise LetheError('audit.answers: given "aggregate", but with fedmd only "examples" is made')
         metrics, arrays = fedmd_node.answer_audit(node, message, context)
     else:
-        metrics, arrays = answer_question(message.content, node.examples(), node.model, summed=summed)
+        spec, examples = node.forget_spec(), node.examples()
+        metrics, arrays = answer_question(message.content, examples, node.model, spec=spec, summed=summed)
     return wire.reply_to(message, node.client_id, metrics, arrays)
 
 
@@ -246,7 +255,7 @@ def _method_handler(action: ClientAction) -> Callable[[Message, Context], Messag
     def handle(message: Message, context: Context) -> Message:
         node = Node.of(message, context)
         examples = node.examples()
-        forget, retain = ForgetSpec.from_config(node.message_config).split(examples)
+        forget, retain = node.forget_spec().split(examples)
         task = ClientTask(
             message.content.array_records,
             node.model,

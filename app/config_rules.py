@@ -222,6 +222,7 @@ def check_contradictions(flat: Mapping[str, Scalar], defaults: Mapping[str, Scal
             f'request.run: given "", must name a run with run.workflow = {shown(flat["run.workflow"])}'
         )
     _check_sections(flat)
+    _check_local_test(flat)
     if flat["strategy.name"] == "pruned-dp":
         _check_pruned(flat)
     if flat["strategy.name"] == "fedbuff":
@@ -239,6 +240,20 @@ def _check_sections(flat: Mapping[str, Scalar]) -> None:
             check(flat)
     if flat["privacy.secure-aggregation"]:
         check_secure(flat)
+
+
+def _check_local_test(flat: Mapping[str, Scalar]) -> None:
+    share = flat["data.local-test-share"]
+    if flat["run.federated-evaluation"] and not share:
+        raise BadInput(
+            "run.federated-evaluation: given true, but data.local-test-share is 0, and clients would be "
+            "measured on what they trained on; allowed with a share above 0"
+        )
+    if share and flat["strategy.name"] == "fedmd":
+        raise BadInput(
+            f"data.local-test-share: given {share}, but fedmd measures each client's model on the test data "
+            "of the data set; allowed 0"
+        )
 
 
 def _check_randomness(flat: Mapping[str, Scalar], defaults: Mapping[str, Scalar]) -> None:

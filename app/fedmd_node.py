@@ -130,14 +130,14 @@ def answer_audit(
 
 
 def of_client(node: Node, client_id: str) -> Examples:
-    """Return another client's examples, which only a simulation has in one place."""
+    """Return another client's training examples, which only a simulation has in one place."""
     if own_path(node) or not client_id.isdecimal():
         raise BadInput(
             f"the data of client {client_id} are not on this node: one client reads the data of another in a "
             "simulation only"
         )
     own = {"partition-id": int(client_id), wire.NUM_PARTITIONS: node.config.data.clients}
-    return Node(node.config, own, {}).examples()
+    return Node(node.config, own, {}).training_examples()
 
 
 def own_path(node: Node) -> Path | None:

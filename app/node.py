@@ -27,6 +27,7 @@ from strategies.compression.client import ClientLink
 from strategies.data_tags import DataState, block_tags, compare_tags, keep_tags
 from strategies.errors import BadInput
 from strategies.examples import Examples, selection_mask
+from strategies.local_test import held_out
 from strategies.mask import hold, masks_in, unpack
 from strategies.neurons import hidden_groups
 from strategies.privacy.checks import planned_rounds, planned_selections
@@ -35,6 +36,7 @@ from strategies.privacy.scoring import Scoring
 from strategies.seeds import torch_generator
 from strategies.settings import Scalar, split_list
 from strategies.subnetwork import subnetwork, unpack_kept
+from unlearning.evidence import ForgetSpec
 
 if TYPE_CHECKING:
     from strategies.encryption.ckks import Secret
@@ -128,13 +130,26 @@ class Node:
         return numbered(int(str(self.message_config.get(wire.NUM_CLASSES, 0))))
 
     def training_examples(self) -> Examples:
-        """Return the examples without those that the message says to leave out."""
+        """Return the examples that are neither held out nor, as the message says, to be left out."""
         examples = self.examples()
         classes = wire.config_list(self.message_config, wire.DROP_CLASSES)
         indices = wire.config_list(self.message_config, wire.DROP_INDICES)
-        if not classes and not indices:
+        if not classes and not indices and not self.config.data.local_test_share:
             return examples
-        return examples.split(selection_mask(examples.y, classes, indices))[1]
+        return examples.split(selection_mask(examples.y, classes, indices) | self.held_out())[1]
+
+    def test_examples(self) -> Examples:
+        """Return the examples that the client holds out; perhaps none."""
+        return self.examples().split(self.held_out())[0]
+
+    def held_out(self) -> Tensor:
+        """Return which of the examples the client does not train on, but is measured on, shape [n], bool."""
+        return held_out(self.config.data.local_test_share, self.client_id, len(self.examples()))
+
+    def forget_spec(self) -> ForgetSpec:
+        """Return what the message says is to be forgotten, of what the client trained on."""
+        aside = self.held_out().nonzero().flatten().tolist()
+        return ForgetSpec.from_config(self.message_config).less(aside)
 
     def keep_tags(self, state: RecordDict) -> None:
         """Keep tags of the client's data in its state, where the message belongs to a training."""

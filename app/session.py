@@ -140,6 +140,7 @@ class Session:
             privacy=self.config.privacy,
             pruning=self._pruning(),
             compression=self.config.compression,
+            local_test_share=self.config.data.local_test_share,
         )
 
     def _pruning(self) -> Pruning | None:

@@ -118,6 +118,9 @@ class DataSettings(Settings):
         Examples of it that are used, at least 0; neutral 0: all.
     test_share
         Share in [0, 1) held out for testing where a data set has no test data of its own; neutral 0.
+    local_test_share
+        Share in [0, 1) of its own examples that a client holds out, is measured on and never trains on;
+        neutral 0.
     train_limit
         Training examples used, at least 0; neutral 0: all.
     test_limit
@@ -146,6 +149,7 @@ class DataSettings(Settings):
     public_labels: Literal["none", "own", "shared"] = "none"
     public_limit: int = Field(default=0, ge=0)
     test_share: float = Field(default=0.2, ge=0, lt=1)
+    local_test_share: float = Field(default=0.0, ge=0, lt=1)
     train_limit: int = Field(default=0, ge=0)
     test_limit: int = Field(default=0, ge=0)
     scale: Literal["none", "standard"] = "none"

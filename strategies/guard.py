@@ -157,11 +157,8 @@ def check_reply(message: Message, reference: Reference, max_examples: int | None
     Rejected
         If the reply is an error or malformed.
     """
-    if message.has_error():
-        raise Rejected(error_line(message.error.reason))
+    check_answered(message)
     content = message.content
-    if (reason := content.config_records.get(wire.CONFIG, ConfigRecord()).get(wire.REFUSED)) is not None:
-        raise Rejected(f"refused: {first_line(str(reason))}")
     num_examples = example_count(content.metric_records, max_examples)
     arrays = content.array_records
     if list(arrays) != [wire.ARRAYS]:
@@ -179,6 +176,15 @@ def check_reply(message: Message, reference: Reference, max_examples: int | None
     )
 
 
+def check_answered(message: Message) -> None:
+    """Check that a reply is neither an error nor a refusal; `Rejected` if it is."""
+    if message.has_error():
+        raise Rejected(error_line(message.error.reason))
+    told = message.content.config_records.get(wire.CONFIG, ConfigRecord())
+    if (reason := told.get(wire.REFUSED)) is not None:
+        raise Rejected(f"refused: {first_line(str(reason))}")
+
+
 def example_count(records: Mapping[str, MetricRecord], max_examples: int | None) -> int:
     """Return the number of examples that a reply names; `Rejected` if it cannot be one."""
     if len(records) != 1:
@@ -193,7 +199,9 @@ def example_count(records: Mapping[str, MetricRecord], max_examples: int | None)
     if value > wire.MAX_EXAMPLES:
         raise Rejected(f"{wire.NUM_EXAMPLES} is {value:.3g}, at most {wire.MAX_EXAMPLES} are possible")
     if max_examples is not None and value > max_examples:
-        raise Rejected(f"{wire.NUM_EXAMPLES} is {int(value)}, but the client described {max_examples}")
+        raise Rejected(
+            f"{wire.NUM_EXAMPLES} is {int(value)}, at most {max_examples} by what the client described"
+        )
     return int(value)
 
 

@@ -24,7 +24,8 @@ from strategies.compression.settings import CompressionSettings
 from strategies.dropping import Drop, DroppingStrategy
 from strategies.errors import LetheError
 from strategies.grids import CohortGrid
-from strategies.guard import GuardedStrategy, Reference, Rejected, example_count
+from strategies.guard import GuardedStrategy, Reference, Rejected, check_answered, example_count
+from strategies.local_test import most_held_out
 from strategies.privacy.server import ServerPrivacy
 from strategies.privacy.settings import PrivacySettings
 from strategies.pruned_dp import PrunedStrategy, Pruning, restored
@@ -51,7 +52,7 @@ class TrainingPlan:
     evaluate_every
         Rounds between two evaluations; the last round is always evaluated.
     federated_evaluation
-        Whether clients evaluate, too, on their own data.
+        Whether clients evaluate, too, on what they hold out.
     drop
         Examples that are left out.
     build
@@ -63,6 +64,8 @@ class TrainingPlan:
         How the neurons are selected that each client trains; None: every client trains the whole model.
     compression
         What travels instead of whole models; clients read it from their own copy of the run config, too.
+    local_test_share
+        Share of its own examples that a client holds out, which federated evaluation measures on.
     """
 
     strategy: StrategySettings
@@ -76,6 +79,7 @@ class TrainingPlan:
     privacy: PrivacySettings = PrivacySettings()
     pruning: Pruning | None = None
     compression: CompressionSettings = CompressionSettings()
+    local_test_share: float = 0.0
 
     @property
     def in_rounds(self) -> "TrainingPlan":
@@ -417,22 +421,32 @@ class _Loop:
         messages = list(self.strategy.configure_return(server_round, arrays, config, grid))
         scope = f"{self._scope}, return"
         known = lookup(self._plan.strategy.name).returns
-        result = self.strategy.aggregate_return(server_round, self._reported(messages, scope, known))
+        replies = self._reported(messages, scope, known, self._trained_on)
+        result = self.strategy.aggregate_return(server_round, replies)
         for client_id, reason in result.rejected.items():
             self._cohort.add_fault(client_id, scope, reason)
         return result
 
-    def _reported(self, messages: Sequence[Message], scope: str, known: reports.Known) -> Iterator[Message]:
-        """Send messages to which the answers are numbers; yield those that can be, with known names only."""
+    def _reported(
+        self,
+        messages: Sequence[Message],
+        scope: str,
+        known: reports.Known,
+        most: Callable[[str], int | None],
+    ) -> Iterator[Message]:
+        """Send messages to which the answers are numbers; yield those that can be, with known names only.
+
+        `most` says of how many examples a client can speak; None: that is not known.
+        """
         replies = (reply.message for reply in self._cohort.exchange(messages, scope))
 
         def complain(message: Message, reason: str) -> None:
             self._cohort.add_fault(self._name(message), scope, reason)
 
         for reply in reports.cleaned(replies, known, complain, strict=True):
-            info = self._cohort.clients.get(self._name(reply))
             try:
-                example_count(reply.content.metric_records, None if info is None else info.known_examples)
+                check_answered(reply)
+                example_count(reply.content.metric_records, most(self._name(reply)))
             except Rejected as reason:
                 complain(reply, str(reason))
                 continue
@@ -449,10 +463,18 @@ class _Loop:
                 self.strategy.configure_evaluate(server_round, arrays, self._message_config(), grid)
             )
             scope = f"evaluation after round {server_round}"
-            replies = self._reported(messages, scope, reports.EVALUATION)
+            replies = self._reported(messages, scope, reports.EVALUATION, self._held_out)
             means = self.strategy.aggregate_evaluate(server_round, replies)
             metrics |= {f"client-{name}": value for name, value in wire.iter_numbers(means or {})}
         return metrics
+
+    def _trained_on(self, client_id: str) -> int | None:
+        info = self._cohort.clients.get(client_id)
+        return None if info is None else info.known_examples
+
+    def _held_out(self, client_id: str) -> int | None:
+        trained = self._trained_on(client_id)
+        return None if trained is None else most_held_out(self._plan.local_test_share, trained)
 
     def _select(self, clients: Mapping[str, ClientInfo], server_round: int) -> Asked:
         if self.privacy is None or self.privacy.central is None:

@@ -9,7 +9,7 @@ show that answers with sums alone: how many of its forgotten and of its retained
 many of them are right. No membership attack can be made of these. Both answers are exact, and not private.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -96,6 +96,12 @@ class ForgetSpec:
         """
         forget, left = self.mask(examples.y), self.left(examples.y)
         return examples.split(forget & left)[0], examples.split(~forget & left)[0]
+
+    def less(self, positions: Collection[int]) -> "ForgetSpec":
+        """Return the same of a client's examples without those at some positions."""
+        if not positions:
+            return self
+        return replace(self, gone_indices=(*self.gone_indices, *positions))
 
     def expected_size(self, num_examples: int) -> int | None:
         """Return how many of a client's examples are left; None if that depends on its labels."""
@@ -209,6 +215,7 @@ def answer_question(
     build_model: Callable[[], nn.Module],
     batch_size: int = 512,
     *,
+    spec: ForgetSpec | None = None,
     summed: bool = False,
 ) -> tuple[dict[str, float | int], ArrayRecord]:
     """Answer a message of type `query.audit`; returns the metrics and arrays of the reply.
@@ -223,13 +230,16 @@ def answer_question(
         Makes a model of the run's architecture on the device to use; its weights are overwritten.
     batch_size
         Examples per forward pass.
+    spec
+        Which examples are to be forgotten, and which are not asked about; None: as the question says.
     summed
         Whether to tell sums in place of numbers per example.
     """
     model = _load(build_model(), question.array_records[wire.ARRAYS])
     reference = question.array_records.get(wire.REFERENCE)
     reference_model = None if reference is None else _load(build_model(), reference)
-    spec = ForgetSpec.from_config(question.config_records.get(wire.CONFIG, ConfigRecord()))
+    if spec is None:
+        spec = ForgetSpec.from_config(question.config_records.get(wire.CONFIG, ConfigRecord()))
     answer = answer_audit(model, examples, spec, reference_model, batch_size)
     return (encode_sums(answer), ArrayRecord()) if summed else encode_answer(answer)
 

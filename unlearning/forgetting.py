@@ -11,6 +11,7 @@ from torch import Tensor
 from strategies.cohort import Cohort, Traffic
 from strategies.dropping import Drop
 from strategies.errors import BadInput, LetheError
+from strategies.local_test import is_held_out, most_held_out
 from strategies.threads import one_thread
 from unlearning.attendance import Attendance
 from unlearning.guarantees import CHOSEN_BY_DATA
@@ -119,7 +120,7 @@ def check_request(run: TrainedRun, request: ForgetRequest, method: str, settings
     for label in request.classes:
         if label >= run.num_classes:
             raise BadInput(f"unknown class {label}; the run has classes 0 to {run.num_classes - 1}")
-    _check_positions(request, run.num_examples)
+    _check_positions(request, run.num_examples, run.plan.local_test_share)
     _check_not_forgotten(run, request)
     _check_remains(run, request)
     needed = chosen.needs(settings)
@@ -160,13 +161,19 @@ def _check_remains(run: TrainedRun, request: ForgetRequest) -> None:
         raise BadInput("the request names every example of every client: nobody would remain")
 
 
-def _check_positions(request: ForgetRequest, num_examples: Mapping[str, int]) -> None:
-    """Refuse positions that a client does not have, where it is known how many it has."""
+def _check_positions(request: ForgetRequest, num_examples: Mapping[str, int], aside: float) -> None:
+    """Refuse positions that a client did not train on, and those that it does not have, if that is known."""
     for client_id, positions in request.samples.items():
-        count = num_examples.get(client_id)
-        if count is not None and positions[-1] >= count:
+        if held := [position for position in positions if is_held_out(aside, client_id, position)]:
             raise BadInput(
-                f"client {client_id} has {count} examples, at positions 0 to {count - 1}: got {positions[-1]}"
+                f"example {held[0]} of client {client_id} was held out (data.local-test-share): the model "
+                "was not trained on it, so there is nothing to forget"
+            )
+        count = num_examples.get(client_id)
+        if count is not None and positions[-1] >= (size := count + most_held_out(aside, count)):
+            most = f"at most {size}" if aside else f"{size}"
+            raise BadInput(
+                f"client {client_id} has {most} examples, at positions 0 to {size - 1}: got {positions[-1]}"
             )
 
 
@@ -295,10 +302,13 @@ def _check_log(run: TrainedRun, method: str, needed: Needs) -> None:
         raise BadInput(f"{method} needs log.retention {wanted}, but the run kept '{retention}'")
 
 
-def _check_online(method: str, request: ForgetRequest, needed: Needs, cohort: Cohort | None) -> None:
+def _check_online(
+    method: str, request: ForgetRequest, needed: Needs, cohort: Cohort | None, aside: float
+) -> None:
     if cohort is not None:
         known = {i: info.known_examples for i, info in cohort.clients.items()}
-        _check_positions(request, {i: count for i, count in known.items() if count is not None})
+        counts = {i: count for i, count in known.items() if count is not None}
+        _check_positions(request, counts, aside)
     if needed.remaining and cohort is None:
         raise BadInput(f"{method} needs the remaining clients online, but no client is connected")
     if needed.forgotten:
@@ -353,7 +363,7 @@ def forget(
         If the new model is not finite.
     """
     needed = check_request(run, request, method, settings)
-    _check_online(method, request, needed, cohort)
+    _check_online(method, request, needed, cohort, run.plan.local_test_share)
     known = standing or offline_standing(run, request)
     if known.nothing:
         return _unchanged(run, request, method, settings, known)

@@ -26,7 +26,7 @@ from strategies.cohort import Cohort
 from strategies.encryption.ckks import FLOODING_STD, EncryptedSum
 from strategies.encryption.client import MAX_WEIGHT
 from strategies.errors import LetheError
-from strategies.guard import CheckedReply, ClientUpdate, Rejected, error_line, example_count, first_line
+from strategies.guard import CheckedReply, ClientUpdate, Rejected, check_answered, example_count
 from strategies.wrapper import StrategyWrapper
 
 _APART = 16 * FLOODING_STD
@@ -135,12 +135,8 @@ class EncryptedStrategy(StrategyWrapper):
             yield CheckedReply.of(last, MeanUpdate(wire.EVERYBODY, node_id, found.weight, mean, norm))
 
     def _add(self, found: _Sum, reply: Message) -> None:
-        if reply.has_error():
-            raise Rejected(error_line(reply.error.reason))
+        check_answered(reply)
         content, node_id = reply.content, reply.metadata.src_node_id
-        told = content.config_records.get(wire.CONFIG, ConfigRecord())
-        if (reason := told.get(wire.REFUSED)) is not None:
-            raise Rejected(f"refused: {first_line(str(reason))}")
         weight = example_count(content.metric_records, self._max_examples.get(node_id))
         if found.weight + weight > MAX_WEIGHT:
             raise Rejected(f"the round's examples would be more than {MAX_WEIGHT}")
@@ -190,9 +186,7 @@ class EncryptedStrategy(StrategyWrapper):
         return answers[agreed[0]]
 
     def _answer(self, message: Message) -> Tensor:
-        told = message.content.config_records.get(wire.CONFIG, ConfigRecord())
-        if (reason := told.get(wire.REFUSED)) is not None:
-            raise Rejected(f"refused: {first_line(str(reason))}")
+        check_answered(message)
         record = message.content.array_records.get(wire.ARRAYS)
         if record is None:
             raise Rejected("expected the mean of the updates")

@@ -31,6 +31,7 @@ CHOICES: dict[str, st.SearchStrategy[Any]] = {
     "request.classes": st.sampled_from(["", "0", "7, 3"]),
     "run.name": st.from_regex(r"([A-Za-z0-9][A-Za-z0-9._-]{0,20})?", fullmatch=True),
     "data.public": st.sampled_from(["0", "0.25", "fashion-mnist"]),
+    "data.without": st.sampled_from(["", "0", "3, hospital-a"]),
     "data.classes": st.sampled_from(["", "0, 2", "4+30, 1+32"]),
     "data.public-classes": st.sampled_from(["", "1"]),
     "strategy.name": st.sampled_from(["fedavg", "fedmd", "fedprox", "flwr:FedAdam"]),
@@ -136,6 +137,13 @@ def _settle_compression(flat: dict[str, Any]) -> None:
         flat["compression.error-feedback"] = flat["privacy.unit"] != "client-central"
 
 
+def _settle_local_test(flat: dict[str, Any]) -> None:
+    if flat["strategy.name"] == "fedmd":
+        flat["data.local-test-share"] = 0.0
+    elif flat["run.federated-evaluation"]:
+        flat["data.local-test-share"] = max(flat["data.local-test-share"], 0.1)
+
+
 def _settle_fedmd(flat: dict[str, Any]) -> None:
     if flat["privacy.unit"] == "none" and not flat["strategy.logit-noise"]:
         flat["privacy.randomness"] = "secret"
@@ -168,6 +176,7 @@ def flat_configs(draw: st.DrawFn) -> dict[str, Scalar]:
             flat |= {key: default_values()[key] for key in condition.keys}
     _settle_fedmd(flat)
     _settle_one_shot(flat)
+    _settle_local_test(flat)
     if flat["strategy.name"] == "coded-gd":
         flat |= {"data.path": "", "strategy.stragglers": 0}
     if flat["data.clients"]:

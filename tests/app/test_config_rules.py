@@ -402,7 +402,12 @@ def test_other_contradictions(flat: dict[str, Scalar], message: str) -> None:
             r"privacy\.noise-multiplier: given 0, which keeps no budget",
         ),
         (
-            {"privacy.unit": "example", "privacy.epsilon": 2.0, "run.federated-evaluation": True},
+            {
+                "privacy.unit": "example",
+                "privacy.epsilon": 2.0,
+                "run.federated-evaluation": True,
+                "data.local-test-share": 0.2,
+            },
             r"run\.federated-evaluation: given true, which tells the clients' accuracy",
         ),
         (

@@ -71,7 +71,7 @@ BAD: dict[str, tuple[Callable[[RecordDict], None], str]] = {
     "half an example": (with_examples(2.5), "num-examples is 2.5"),
     "infinite examples": (with_examples(math.inf), "num-examples is inf"),
     "list of examples": (with_examples([1, 2]), "num-examples is a list"),
-    "more than described": (with_examples(50), "num-examples is 50, but the client described 5"),
+    "more than described": (with_examples(50), "num-examples is 50, at most 5 by what the client described"),
 }
 
 

@@ -152,13 +152,14 @@ def test_flowers_strategies_bear_replies_with_different_metrics(name: str) -> No
         ({wire.ACCURACY: 1e9}, "reports accuracy is 1e+09: not used"),
         ({wire.ACCURACY: math.nan}, "reports accuracy is nan: not used"),
         ({wire.NUM_EXAMPLES: math.inf}, "num-examples is inf, expected a positive whole number"),
-        ({wire.NUM_EXAMPLES: 4}, "num-examples is 4, but the client described 3"),
+        ({wire.NUM_EXAMPLES: 24}, "num-examples is 24, at most 23 by what the client described"),
         ({"clients": 3}, "reports 'clients': no name of a client's: left out"),
     ],
 )
 @pytest.mark.parametrize("name", ["fedavg", "flwr:FedAvg"])
 def test_federated_evaluation_counts_what_can_be(name: str, numbers: dict[str, Any], reason: str) -> None:
-    results, cohort = run({1: honest(), 2: liar(wire.EVALUATE, **numbers)}, name, federated_evaluation=True)
+    on_held_out = {"federated_evaluation": True, "local_test_share": 0.5}
+    results, cohort = run({1: honest(), 2: liar(wire.EVALUATE, **numbers)}, name, **on_held_out)
     assert [r.metrics["client-accuracy"] for r in results] == [50.0, 50.0]
     assert [(f.client_id, f.scope, f.reason) for f in cohort.faults] == [
         ("liar", f"evaluation after round {t}", reason) for t in (1, 2)

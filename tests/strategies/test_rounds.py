@@ -118,7 +118,7 @@ def test_a_client_cannot_weigh_more_than_it_described() -> None:
     liar = spoiled(nodes[2], lambda content: content[wire.METRICS].__setitem__(wire.NUM_EXAMPLES, 4))
     _, rounds, _, cohort = run(FakeGrid(nodes | {2: liar}), first=[10.0])
     assert rounds[0].accepted == ("a",)
-    assert cohort.faults[0].reason == "num-examples is 4, but the client described 3"
+    assert cohort.faults[0].reason == "num-examples is 4, at most 3 by what the client described"
 
 
 def fails_in_training(answer: Answer) -> Answer:
@@ -220,7 +220,7 @@ def test_instructions_to_drop_reach_the_right_clients() -> None:
 
 def test_evaluation_keeps_to_its_rounds() -> None:
     """Every second round and the last; on the clients, too, if asked for."""
-    plan = replace(PLAN, rounds=5, evaluate_every=2, federated_evaluation=True)
+    plan = replace(PLAN, rounds=5, evaluate_every=2, federated_evaluation=True, local_test_share=0.5)
     _, rounds, _, _ = run(FakeGrid(two_clients()), plan, first=[0.0])
     assert [("test-accuracy" in r.metrics, "client-accuracy" in r.metrics) for r in rounds] == [
         (False, False),

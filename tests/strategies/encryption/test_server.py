@@ -145,7 +145,7 @@ def _spoilt(content: RecordDict, what: str) -> None:
 
 @pytest.mark.parametrize(
     ("what", "message"),
-    [("payload", "damaged"), ("clear", "expected an encrypted update"), ("weight", "described 5")],
+    [("payload", "damaged"), ("clear", "expected an encrypted update"), ("weight", "at most 5 by")],
 )
 def test_a_malformed_reply_is_rejected_and_named(what: str, message: str) -> None:
     honest = Client("c", 5, 9.0)
