@@ -27,7 +27,7 @@ from strategies.compression.client import ClientLink
 from strategies.data_tags import DataState, block_tags, compare_tags, keep_tags
 from strategies.errors import BadInput
 from strategies.examples import Examples, selection_mask
-from strategies.local_test import held_out
+from strategies.holdout import held_out
 from strategies.mask import hold, masks_in, unpack
 from strategies.neurons import hidden_groups
 from strategies.privacy.checks import planned_rounds, planned_selections
@@ -84,6 +84,7 @@ class Node:
         client_id = client_id_of(context.node_config)
         # Only a bound of the node's own is compared with what the run says of this client
         config = agreed(policy, said, client_id if policy.protects else "")
+        policy.check_place(config.data, context.node_config)
         return Node(config, context.node_config, record, policy)
 
     @property

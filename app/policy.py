@@ -17,6 +17,8 @@ from pydantic import Field, ValidationError, field_validator
 from app.audit_answers import answers_of, stricter_answers, with_answers
 from app.conditions import shown
 from app.config import RunConfig, read_toml
+from app.data.identity import own_place
+from app.settings import DataSettings
 from strategies.base_settings import Scalar, Settings
 from strategies.errors import BadInput
 from strategies.privacy.settings import PrivacySettings
@@ -160,6 +162,27 @@ class Policy(Settings):
         if self.answers is not None or self.protects:
             answers = stricter_answers(answers, self.answers or "refuse")
         return with_answers(joined, answers)
+
+    def check_place(self, data: DataSettings, node_config: Mapping[str, Scalar]) -> None:
+        """Refuse to read a file or folder that a server names, where the policy protects the node's data.
+
+        Raises
+        ------
+        BadInput
+            If the node names no data of its own.
+        """
+        if not self.protects:
+            return
+        named = {
+            "data.path": data.path or (data.name if own_place(data.name) else ""),
+            "data.public": data.public if own_place(data.public) else "",
+        }
+        for key, said in named.items():
+            if said and of_node(node_config, key) is None:
+                raise BadInput(
+                    f"{key}: the run names {said}, but a node with a policy names its files itself; nothing "
+                    "is answered"
+                )
 
     def _check_server_keeps(
         self, privacy: PrivacySettings, client_id: str, stricter: Mapping[str, Scalar]

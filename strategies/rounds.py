@@ -25,7 +25,7 @@ from strategies.dropping import Drop, DroppingStrategy
 from strategies.errors import LetheError
 from strategies.grids import CohortGrid
 from strategies.guard import GuardedStrategy, Reference, Rejected, check_answered, example_count
-from strategies.local_test import most_held_out
+from strategies.holdout import most_held_out
 from strategies.privacy.server import ServerPrivacy
 from strategies.privacy.settings import PrivacySettings
 from strategies.pruned_dp import PrunedStrategy, Pruning, restored

@@ -11,7 +11,7 @@ from torch import Tensor
 from strategies.cohort import Cohort, Traffic
 from strategies.dropping import Drop
 from strategies.errors import BadInput, LetheError
-from strategies.local_test import is_held_out, most_held_out
+from strategies.holdout import is_held_out, most_held_out
 from strategies.threads import one_thread
 from unlearning.attendance import Attendance
 from unlearning.guarantees import CHOSEN_BY_DATA

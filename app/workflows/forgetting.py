@@ -320,14 +320,15 @@ def forget(
         If the request cannot be served, before any work.
     """
     opened = OpenedRun.of(folder, observer)
-    opened.key()  # A key that cannot be used is said before any work
     settings = settled(folder, request, settings, after)
     if settings.prune != "none":
         to_be = replace(opened.run, mask_origin=settings.prune, pruned_by=settings)
         forgetting.check_request(to_be, request, settings.method, settings)
         opened.check_before_pruning(request, settings, grid, after)
+        opened.key()  # Said before any work, and made for nothing that is refused
     opened = opened.pruned(settings, grid).following(after)
     needed = forgetting.check_request(opened.run, request, settings.method, settings)
+    opened.key()
     if not (needed.remaining or needed.forgotten):
         return opened.forget(request, settings.method, settings, None)
     with opened.session.cohort(grid) as cohort:

@@ -156,9 +156,20 @@ def test_a_client_that_was_promised_nothing_tells_all_and_answers_all(tmp_path: 
     counts = reply[wire.LABEL_COUNTS]
     assert isinstance(counts, list)
     assert sum(counts) == reply[wire.NUM_EXAMPLES] == 36
-    for kind in ("evaluate", wire.AUDIT):
-        answered = Promise().answer(kind, tmp_path).content.metric_records[wire.METRICS]
-        assert answered[wire.NUM_EXAMPLES] == 36
+    answered = Promise().answer(wire.AUDIT, tmp_path).content.metric_records[wire.METRICS]
+    assert answered[wire.NUM_EXAMPLES] == 36
+    refused = Promise().answer(wire.EVALUATE, tmp_path).content.config_records[wire.CONFIG]
+    assert "holds out no example" in str(refused[wire.REFUSED])
+
+
+def test_what_is_held_out_is_measured_and_nothing_else_is(tmp_path: Path) -> None:
+    client = Promise(("data.local-test-share=0.25",))
+    counts = [
+        client.answer(kind, tmp_path).content.metric_records[wire.METRICS][wire.NUM_EXAMPLES]
+        for kind in (wire.DESCRIBE, wire.AUDIT, wire.EVALUATE)
+    ]
+    assert counts[0] == counts[1] == 36 - counts[2]
+    assert 0 < counts[2] < 18
 
 
 def test_a_handler_that_nobody_named_is_refused() -> None:

@@ -1,6 +1,7 @@
 """app/certificates.py: a forgetting leaves a certificate that says what was done to which files."""
 
 import hashlib
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +10,7 @@ from app.certificates import certify
 from app.keys import signing_key
 from app.session import open_session
 from app.workflows import audit, forget
-from strategies.errors import RunCorrupt
+from strategies.errors import BadInput, RunCorrupt
 from strategies.files import read_json, write_json
 from strategies.run_folder import RunFolder
 from strategies.update_log import UpdateLog
@@ -17,7 +18,7 @@ from tests.app.conftest import CLIENT_2, SUBTRACT
 from unlearning import certificate
 from unlearning.certificate import Certificate
 from unlearning.request import ForgetRequest
-from unlearning.settings import AuditSettings
+from unlearning.settings import AuditSettings, ForgetSettings
 
 
 def certified(folder: RunFolder, name: str = "client-2-subtract") -> Certificate:
@@ -105,3 +106,13 @@ def test_nothing_is_certified_of_a_method_that_is_none(small: RunFolder) -> None
     write_json(path, {**read_json(path), "method": "magic"})
     with pytest.raises(RunCorrupt, match=r"result\.json: damaged at 'method'"):
         certify(small, "client-2-subtract", signing_key(small.path / "key.pem"))
+
+
+def test_no_key_is_made_for_what_is_refused(small: RunFolder, tmp_path: Path) -> None:
+    path = small.path / "config.toml"
+    old = open_session(small).config.run.certificate_key_path
+    path.write_text(path.read_text().replace(str(old), str(tmp_path / "keys" / "own.pem")))
+    for request, method in ((ForgetRequest(clients=("9",)), "subtract"), (CLIENT_2, "redistill")):
+        with pytest.raises(BadInput):
+            forget(small, request, ForgetSettings(method=method))
+    assert not (tmp_path / "keys").exists()

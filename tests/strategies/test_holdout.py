@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, strategies as st
 
-from strategies.local_test import held_out, is_held_out, most_held_out
+from strategies.holdout import held_out, is_held_out, most_held_out
 
 SHARES = st.floats(0.0, 1.0, exclude_max=True)
 IDS = st.text(max_size=8)

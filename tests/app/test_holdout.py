@@ -11,7 +11,7 @@ from app.data.partition import partition_indices
 from app.settings import DataSettings
 from app.workflows import audit, forget, train
 from strategies.errors import BadInput
-from strategies.local_test import held_out
+from strategies.holdout import held_out
 from strategies.run_folder import MODEL, RunFolder
 from unlearning.request import ForgetRequest
 from unlearning.settings import AuditSettings, ForgetSettings
