@@ -142,13 +142,9 @@ def test_a_message_that_would_take_a_protection_away_is_refused(
 @pytest.mark.parametrize("named", ["data.path=/etc/patients.npz", "data.name=npz:/etc/patients.npz"])
 def test_a_server_names_no_file_of_a_node_with_a_policy(named: str) -> None:
     """Unless the node names its data; what is built in can be named by anybody."""
-    with pytest.raises(
-        BadInput, match=r"data.path: the run names .*/etc/patients.npz, but a node"
-    ):
+    with pytest.raises(BadInput, match=r"data.path: the run names .*/etc/patients.npz, but a node"):
         node((*EXAMPLE, named), privacy_unit="example")
-    with pytest.raises(
-        BadInput, match=r"data.public: the run names npz:/etc/p.npz, but a node"
-    ):
+    with pytest.raises(BadInput, match=r"data.public: the run names npz:/etc/p.npz, but a node"):
         node((*EXAMPLE, "data.public=npz:/etc/p.npz"), privacy_unit="example")
     assert node((*EXAMPLE, named), privacy_unit="example", data_path="own.npz").config.privacy.on
     assert node((*EXAMPLE, named)).config.privacy.on
