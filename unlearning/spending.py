@@ -6,11 +6,12 @@ was trained after it, has spent: a client whose budget does not allow another ro
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, final
 
 from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Strategy
 
+from strategies import wire
 from strategies.cohort import Cohort
 from strategies.errors import LetheError
 from strategies.privacy.accounts import Accounts
@@ -75,10 +76,26 @@ def train_after(
     Raises
     ------
     LetheError
-        If the first round of a private training finds no client that may take part.
+        If no answer of a client could be used in any round, or the first round of a private training finds no
+        client that may take part.
     """
-    if not plan.privacy.on:
-        return train(plan, cohort, start, build=build, on_round=on_round)
+    took_part = TookPart(on_round)
+    if plan.privacy.on:
+        arrays = _train_privately(run, plan, cohort, start, took_part, build)
+    else:
+        arrays = train(plan, cohort, start, build=build, on_round=took_part)
+    took_part.require()
+    return arrays
+
+
+def _train_privately(
+    run: "TrainedRun",
+    plan: TrainingPlan,
+    cohort: Cohort,
+    start: Start,
+    on_round: OnRound,
+    build: Build | None,
+) -> ArrayRecord:
     spending = run.spending
 
     def layer(inner: Strategy) -> Strategy:
@@ -95,6 +112,37 @@ def train_after(
 
     going_on = replace(start, privacy=spending.known(), attempts=spending.attempts())
     return train(plan, cohort, going_on, build=build, layer=layer, on_round=after)
+
+
+@final
+class TookPart:
+    """Notes whether an answer of any client was used in a training.
+
+    Parameters
+    ----------
+    on_round
+        Told of each round as well.
+    """
+
+    def __init__(self, on_round: OnRound) -> None:
+        self._on_round = on_round
+        self._used = False
+        self._reasons: dict[str, None] = {}
+
+    def __call__(self, result: RoundResult, strategy: Strategy) -> None:
+        """Note a round."""
+        self._used |= bool(result.accepted) or wire.WITHHELD in result.metrics
+        for fault in result.faults:
+            who = "" if fault.client_id == wire.EVERYBODY else f"client {fault.client_id}: "
+            self._reasons.setdefault(f"{who}{fault.reason}")
+        self._on_round(result, strategy)
+
+    def require(self) -> None:
+        """Raise `LetheError`, with the reasons, if none was: the model is then the one it began with."""
+        if self._used:
+            return
+        why = "; ".join(list(self._reasons)[:3]) or "nobody answered"
+        raise LetheError(f"no client took part in any round, so nothing was learned ({why})")
 
 
 def _require_somebody(result: RoundResult) -> None:

@@ -108,6 +108,14 @@ HIDDEN = {
 }
 
 
+def test_where_nobody_would_remain_nothing_is_certified(finished: RunFolder) -> None:
+    """Masked clients hide what they hold, so it is seen when nobody adds anything to any sum."""
+    everything = ForgetRequest(samples={str(i): tuple(range(100)) for i in range(4)})
+    with pytest.raises(LetheError, match=r"no client took part in any round.*no client has an example left"):
+        forget(finished, everything, ForgetSettings(method="retrain"))
+    assert not (finished.path / "forget" / f"{everything.name}-retrain").exists()
+
+
 @pytest.mark.parametrize("how", HIDDEN)
 def test_two_sums_that_differ_by_a_client_do_not_tell_its_update(how: str, tmp_path: Path) -> None:
     """The server has both sums of a round, n θ: with the same seed and weights their difference is n_C δ_C.
