@@ -191,6 +191,20 @@ def test_photos_are_turned_upright(tmp_path: Path, orientation: int, file_type: 
     assert float(image[:, 10:].max()) < 50
 
 
+@pytest.mark.parametrize(("mode", "suffix"), [("CMYK", "jpg"), ("P", "png"), ("RGBA", "png"), ("LA", "png")])
+def test_other_ways_to_store_colours_become_red_green_and_blue(
+    mode: str, suffix: str, tmp_path: Path
+) -> None:
+    """A red image beside a red one in RGB: the same numbers, within what JPEG loses; grey stays one channel."""
+    colour = "gray" if mode == "LA" else "red"
+    (tmp_path / "a").mkdir()
+    Image.new("RGB" if mode != "LA" else "L", (8, 8), colour).save(tmp_path / "a" / "a.png")
+    Image.new("RGB", (8, 8), colour).convert(mode).save(tmp_path / "a" / f"b.{suffix}")
+    first, second = read_folder(tmp_path).train.x.float()
+    assert first.shape[0] == (1 if mode == "LA" else 3)
+    assert float((first - second).abs().max()) < 8
+
+
 @pytest.mark.parametrize("name", ["test", "Test", "val", "valid", "validation"])
 def test_folders_that_hold_test_data(tmp_path: Path, name: str) -> None:
     save(tmp_path / "train" / "0" / "a.png", 1)
