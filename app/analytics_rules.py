@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from app.conditions import Condition, only, refuse_changed, shown
-from strategies.errors import BadInput
+from app.config.conditions import Condition, only, refuse_changed, shown
+from strategies.core.errors import BadInput
 from strategies.settings import Scalar
 
 _ASKED = (

@@ -13,25 +13,26 @@ from flwr.clientapp import ClientApp
 from torch import nn
 
 from app import fedmd_node
-from app.admission import admit
-from app.audit_answers import answers_of, is_protected
+from app.client.admission import admit
+from app.client.audit_answers import answers_of, is_protected
+from app.client.kept_state import keep_state
+from app.client.node import Node
+from app.client.secure import register, train_securely
 from app.data import UnknownLabels, label_counts
-from app.kept_state import keep_state
-from app.node import Node
-from app.packed import packed
-from app.secure_node import register, train_securely
-from strategies import personal, wire
-from strategies.compression.client import LostVersion
-from strategies.diagnosis import SECONDS, gradient_answer
-from strategies.encryption.client import decrypted_reply, encrypted_reply
-from strategies.errors import LetheError
-from strategies.evaluation import evaluate
+from app.messages.packing import packed
+from strategies.analytics.diagnosis import SECONDS, gradient_answer
+from strategies.client.evaluation import evaluate
+from strategies.client.training import ClientHalf, ClientJob, LocalResult
+from strategies.core import wire
+from strategies.core.errors import LetheError
+from strategies.core.seeds import derive_seed
 from strategies.fedmd.client import ClientReply, ClientWork, answer_digest, answer_query
-from strategies.local_training import ClientHalf, ClientJob, LocalResult
-from strategies.privacy.client import BudgetSpent, ClientPrivacy, train_privately
+from strategies.layers.compression.client import LostVersion
+from strategies.layers.encryption.client import decrypted_reply, encrypted_reply
+from strategies.layers.privacy.client import BudgetSpent, ClientPrivacy, train_privately
+from strategies.personal import measuring as personal
 from strategies.registry import lookup
-from strategies.seeds import derive_seed
-from unlearning.evidence import answer_question
+from unlearning.audit.evidence import answer_question
 from unlearning.methods import METHODS, ClientAction, ClientTask
 from unlearning.standing import holdings_of
 

@@ -7,19 +7,19 @@ from pathlib import Path
 from flwr.app import ArrayRecord, Context, Message
 from torch import nn
 
-from app.client_models import build_client_model, model_name_of
-from app.config import RunConfig
+from app.client.node import Node
+from app.config.run_config import RunConfig
+from app.config.settings import DataSettings
 from app.data import PublicData, load_public, load_server_data, own_data, own_path_of
-from app.node import Node
-from app.settings import DataSettings
-from strategies import wire
-from strategies.client_state import ClientState
-from strategies.errors import BadInput
-from strategies.examples import Examples
+from app.models.per_client import build_client_model, model_name_of
+from strategies.client.own_models import ClientState
+from strategies.core import wire
+from strategies.core.errors import BadInput
+from strategies.core.examples import Examples
+from strategies.core.secret_random import Randomness
 from strategies.fedmd.client import ClientWork
-from strategies.secret_random import Randomness
 from strategies.settings import Scalar, split_list
-from unlearning.own_models import FOREIGN, answer_about_own_model
+from unlearning.audit.own_models import FOREIGN, answer_about_own_model
 
 NAME = "fedmd"
 """As ``strategy.name`` has it."""

@@ -7,13 +7,13 @@ from typing import Any
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from app.config import RunConfig
-from app.packed import PackingGrid
+from app.config.run_config import RunConfig
+from app.messages.packing import PackingGrid
 from app.report import write_report
 from app.workflows import analyse, resume, serve, train
-from strategies.files import to_json
-from strategies.grids import SteadyGrid
-from strategies.run_folder import RunFolder
+from strategies.runs.files import to_json
+from strategies.runs.folder import RunFolder
+from strategies.server.grids import SteadyGrid
 
 _logger = logging.getLogger("flwr")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from strategies.errors import BadInput
+from strategies.core.errors import BadInput
 
 if TYPE_CHECKING:
     from app.workflows.observer import Observer

@@ -12,20 +12,20 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from app.config import RunConfig
+from app.client.node import pick_device
+from app.config.run_config import RunConfig
 from app.data import load_client_data, load_server_data
-from app.models import build_model
-from app.node import pick_device
+from app.models.built_in import build_model
 from app.simulation.launch import partition_configs
-from strategies.errors import BadInput
-from strategies.evaluation import evaluate, predict_logits
-from strategies.examples import Examples
-from strategies.seeds import numpy_generator, torch_generator
-from unlearning import metrics
+from strategies.client.evaluation import evaluate, predict_logits
+from strategies.core.errors import BadInput
+from strategies.core.examples import Examples
+from strategies.core.seeds import numpy_generator, torch_generator
+from unlearning.audit import metrics
+from unlearning.audit.membership import membership_attack
 from unlearning.central.masks import Masks
 from unlearning.central.prune import SparseModel, omp
 from unlearning.central.training import SgdSettings, trained
-from unlearning.membership import membership_attack
 
 RATES = ("UA", "MIA", "RA", "TA")
 Rates = Mapping[str, float]

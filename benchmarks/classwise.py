@@ -32,8 +32,8 @@ from benchmarks.central import (
 )
 from benchmarks.jobs import machine
 from benchmarks.kept import Kept
-from strategies.errors import BadInput
-from strategies.examples import Examples
+from strategies.core.errors import BadInput
+from strategies.core.examples import Examples
 from strategies.settings import split_list
 from unlearning.central.ascent import AscentSettings, ascend
 from unlearning.central.finetune import FinetuneSettings, finetune

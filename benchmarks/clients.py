@@ -5,9 +5,9 @@ To be imported by contenders only: it changes what ``model.name = "cnn"`` means 
 
 from torch import nn
 
-from app import models
 from app.client_app import app
-from app.settings import ModelSettings
+from app.config.settings import ModelSettings
+from app.models import built_in as models
 from benchmarks.jobs import INPUT_SHAPE, NUM_CLASSES, reference_cnn
 
 __all__ = ["app", "initial_model"]

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.config import RunConfig
+from app.config.run_config import RunConfig
 from app.workflows.observer import Observer, Quiet
 from app.workflows.training import train
 from benchmarks.inline import InlineGrid

@@ -6,20 +6,20 @@ from typing import Any
 
 import torch
 
-from app.encryption_key import require_library
-from app.models import build_model
-from app.settings import ModelSettings
+from app.client.encryption_key import require_library
+from app.config.settings import ModelSettings
+from app.models.built_in import build_model
 from app.workflows.observer import Observer, Quiet
 from benchmarks.jobs import INPUT_SHAPE, NUM_CLASSES, machine
 from benchmarks.rounds import beside_plain
-from strategies import wire
-from strategies.encryption.ckks import EncryptedSum, Secret, new_secret
-from strategies.errors import BadInput
-from strategies.neurons import hidden_groups
-from strategies.pruned_dp import Pruning
-from strategies.seeds import torch_generator
+from strategies.core import wire
+from strategies.core.errors import BadInput
+from strategies.core.seeds import torch_generator
+from strategies.layers.encryption.ckks import EncryptedSum, Secret, new_secret
+from strategies.models.neurons import hidden_groups
+from strategies.models.subnetwork import block_index
+from strategies.pruned_dp.pruned_dp import Pruning
 from strategies.settings import StrategySettings
-from strategies.subnetwork import block_index
 
 
 def run(

@@ -10,13 +10,13 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.config import RunConfig
-from app.session import Session
+from app.config.run_config import RunConfig
 from app.workflows.forgetting import OpenedRun
 from app.workflows.observer import Observer, Quiet
+from app.workflows.session import Session
 from app.workflows.training import train
 from benchmarks.jobs import chosen, machine
-from strategies.run_folder import RunFolder
+from strategies.runs.folder import RunFolder
 from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings
 

@@ -10,10 +10,10 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from app.config import RunConfig
-from app.session import Session
+from app.config.run_config import RunConfig
 from app.workflows.forgetting import OpenedRun
 from app.workflows.observer import Observer, Quiet
+from app.workflows.session import Session
 from app.workflows.training import train
 from benchmarks.jobs import chosen, machine
 from unlearning.request import ForgetRequest

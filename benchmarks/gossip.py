@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from app.config import RunConfig
-from app.session import Session
+from app.config.run_config import RunConfig
 from app.workflows.observer import Observer, Quiet
+from app.workflows.session import Session
 from app.workflows.training import train
 from benchmarks.jobs import machine, spread
-from strategies.gossip import DISTANCE, consensus_distance, mixed
-from strategies.seeds import torch_generator
-from strategies.topology import adjacency, mixing_weights, second_eigenvalue
+from strategies.core.seeds import torch_generator
+from strategies.gossip.gossip import DISTANCE, consensus_distance, mixed
+from strategies.gossip.topology import adjacency, mixing_weights, second_eigenvalue
 
 TOPOLOGIES: Mapping[str, Sequence[str]] = {
     "ring": ("strategy.topology=ring",),

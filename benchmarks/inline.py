@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from app.client_app import app
-from app.config import RunConfig
+from app.config.run_config import RunConfig
 from app.simulation.client import RUN_ID, Clients
 from app.simulation.grid import take_identity
 from app.simulation.launch import partition_configs

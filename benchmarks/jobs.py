@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from app.config import RunConfig
+from app.config.run_config import RunConfig
+from app.config.settings import ModelSettings
 from app.data import load_client_data
-from app.settings import ModelSettings
 from app.simulation.launch import num_cores, partition_configs
-from strategies.errors import BadInput, LetheError
-from strategies.examples import Examples
-from strategies.seeds import numpy_generator
+from strategies.core.errors import BadInput, LetheError
+from strategies.core.examples import Examples
+from strategies.core.seeds import numpy_generator
 
 LEARNING_RATE = 0.05
 NUM_PARAMETERS = 582_026

@@ -11,9 +11,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from strategies.errors import BadInput
-from strategies.files import read_json, write_json
-from strategies.run_home import expand
+from strategies.core.errors import BadInput
+from strategies.runs.files import read_json, write_json
+from strategies.runs.home import expand
 
 SETTINGS = "settings.json"
 

@@ -17,17 +17,17 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from app.models import build_model
+from app.models.built_in import build_model
 from app.simulation import LocalGrid
 from app.workflows.observer import Observer, Quiet
 from benchmarks import clients
 from benchmarks.jobs import Job, Task, machine, write_data
-from strategies import wire
-from strategies.cohort import Cohort
+from strategies.core import wire
 from strategies.log.retention import DTYPES
-from strategies.logged import LoggedStrategy
+from strategies.log.strategy import LoggedStrategy
+from strategies.log.update_log import UpdateLog
 from strategies.rounds import Layer, Start, TrainingPlan, train
-from strategies.update_log import UpdateLog
+from strategies.server.cohort import Cohort
 
 KINDS: tuple[tuple[str, str], ...] = (
     *(("full", dtype) for dtype in DTYPES),

@@ -9,7 +9,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from app.client_app import app as whole
-from strategies import wire
+from strategies.core import wire
 
 
 def num_lost(clients: int) -> int:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from app.config import RunConfig
+from app.config.run_config import RunConfig
 from app.workflows import Contest, compare, resume, train
 from app.workflows.forgetting import OpenedRun
 from app.workflows.observer import Observer, Quiet
@@ -20,8 +20,8 @@ from benchmarks.forgetting import PARTITIONS
 from benchmarks.jobs import Spread, machine, spread
 from benchmarks.kept import Kept
 from benchmarks.sequence import disparities, sequence_rows
-from strategies.errors import BadInput
-from strategies.run_folder import MODEL, RunFolder
+from strategies.core.errors import BadInput
+from strategies.runs.folder import MODEL, RunFolder
 from strategies.settings import split_list
 from unlearning.request import ForgetRequest
 

@@ -11,18 +11,19 @@ from typing import Any
 from flwr.app import RecordDict
 from torch import nn
 
-from app.config import RunConfig
+from app.config.run_config import RunConfig
 from app.data import load_client_data, load_server_data
-from app.models import build_model
+from app.models.built_in import build_model
 from app.workflows.observer import Observer, Quiet
 from benchmarks.jobs import chosen, machine, spread
-from strategies import ditto, wire
-from strategies.aggregation import ExactSum
-from strategies.local_training import ClientJob, local_train
-from strategies.per_fedavg import descend
-from strategies.personal import PERSONAL, Personalise, measure, worst
+from strategies.client.training import ClientJob, local_train
+from strategies.core import wire
+from strategies.core.seeds import torch_generator
+from strategies.personal import ditto
+from strategies.personal.measuring import PERSONAL, Personalise, measure, worst
+from strategies.personal.per_fedavg import descend
 from strategies.registry import lookup
-from strategies.seeds import torch_generator
+from strategies.server.aggregation import ExactSum
 
 DATA: Mapping[str, Sequence[str]] = {"digits": ("data.name=digits",), "mnist": ("data.name=mnist",)}
 _META = "strategy.name=per-fedavg"

@@ -17,24 +17,24 @@ from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
 from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
 from torch import nn
 
-from app.config import RunConfig
-from app.models import build_model
-from app.node import pick_device
-from app.session import Session
-from app.settings import ModelSettings
+from app.client.node import pick_device
+from app.config.run_config import RunConfig
+from app.config.settings import ModelSettings
+from app.models.built_in import build_model
 from app.workflows.observer import Observer, Quiet
+from app.workflows.session import Session
 from app.workflows.training import train
 from benchmarks.jobs import INPUT_SHAPE, NUM_CLASSES, machine
-from strategies import wire
-from strategies.errors import BadInput
-from strategies.neurons import hidden_groups
-from strategies.privacy.accounting import Spend, epsilon_of
-from strategies.privacy.clipping import ClippedSum
-from strategies.privacy.training import PrivateTrainer
-from strategies.pruned_dp import Pruning
-from strategies.secret_random import Randomness, RandomStream
+from strategies.core import wire
+from strategies.core.errors import BadInput
+from strategies.core.secret_random import Randomness, RandomStream
+from strategies.layers.privacy.accounting import Spend, epsilon_of
+from strategies.layers.privacy.clipping import ClippedSum
+from strategies.layers.privacy.training import PrivateTrainer
+from strategies.models.neurons import hidden_groups
+from strategies.models.subnetwork import block_index, subnetwork
+from strategies.pruned_dp.pruned_dp import Pruning
 from strategies.settings import StrategySettings
-from strategies.subnetwork import block_index, subnetwork
 
 SCORES = ("fisher", "random", "ordered", "magnitude")
 Step = Callable[[], None]
@@ -230,7 +230,7 @@ def _bytes(keep: float) -> dict[str, dict[str, float]]:
     """Return the bytes of one encoded message with a model, dense and in part, and what is saved."""
     from flwr.app import RecordDict
 
-    from app.simulation.codec import dump
+    from app.messages.codec import dump
 
     found: dict[str, dict[str, float]] = {}
     for name in ("mlp", "cnn", "resnet18"):

@@ -8,12 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from app.config import RunConfig
+from app.config.run_config import RunConfig
 from app.workflows.observer import Observer, Quiet
 from app.workflows.training import train
 from benchmarks.inline import InlineGrid
 from benchmarks.jobs import chosen
-from strategies.run_folder import RunFolder
+from strategies.runs.folder import RunFolder
 
 MNIST_CNN = (
     *("data.name=mnist", "data.public=0", "data.clients=10"),

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from app.config import RunConfig
-from app.session import CLIENT_APP, PREPARE
+from app.config.run_config import RunConfig
 from app.simulation import LocalGrid
+from app.workflows.session import CLIENT_APP, PREPARE
 from app.workflows.training import train
 
 

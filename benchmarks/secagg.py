@@ -3,15 +3,15 @@
 import tempfile
 from typing import Any
 
-from app.config import RunConfig
-from app.models import build_model
-from app.session import CLIENT_APP
+from app.config.run_config import RunConfig
+from app.models.built_in import build_model
 from app.workflows.observer import Observer, Quiet
+from app.workflows.session import CLIENT_APP
 from benchmarks import losing
 from benchmarks.jobs import machine
 from benchmarks.rounds import beside_plain
-from strategies import wire
-from strategies.errors import BadInput
+from strategies.core import wire
+from strategies.core.errors import BadInput
 
 _DIGITS = (1, 8, 8), 10
 """Input shape and number of classes."""

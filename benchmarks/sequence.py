@@ -6,10 +6,10 @@ from typing import Any
 
 from app.workflows.forgetting import OpenedRun
 from benchmarks.jobs import spread
-from strategies.cohort import Cohort
-from strategies.errors import LetheError
+from strategies.core.errors import LetheError
+from strategies.server.cohort import Cohort
 from unlearning import forgetting
-from unlearning.audit import ORIGINAL, AuditedModel, audit
+from unlearning.audit.audit import ORIGINAL, AuditedModel, audit
 from unlearning.default_method import with_method
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun

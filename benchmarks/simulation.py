@@ -15,7 +15,7 @@ from typing import Any
 from app.simulation.launch import num_cores
 from app.workflows.observer import Observer, Quiet
 from benchmarks.jobs import JOBS, Task, chosen, contend, machine, write_data
-from strategies.errors import LetheError
+from strategies.core.errors import LetheError
 
 BASELINE = "plain"
 

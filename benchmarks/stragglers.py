@@ -19,16 +19,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from app.config.settings import DataSettings
 from app.data import load_client_data
-from app.settings import DataSettings
 from app.workflows.observer import Observer, Quiet
 from benchmarks.jobs import machine
-from strategies import wire
-from strategies.aggregation import ExactSum
-from strategies.examples import Examples
-from strategies.fedprox import train_client
-from strategies.local_training import ClientJob
-from strategies.seeds import numpy_generator, torch_generator
+from strategies.client.training import ClientJob
+from strategies.core import wire
+from strategies.core.examples import Examples
+from strategies.core.seeds import numpy_generator, torch_generator
+from strategies.fedprox.fedprox import train_client
+from strategies.server.aggregation import ExactSum
 from strategies.settings import StrategySettings, TrainSettings
 
 DEVICES, CHOSEN, EPOCHS = 30, 10, 20

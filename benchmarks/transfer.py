@@ -16,8 +16,8 @@ from torch import nn
 from app.workflows.observer import Observer, Quiet
 from benchmarks.central import Holder, Timed, config_keys, fitted, pooled, sparse_start, timed
 from benchmarks.jobs import machine
-from strategies.evaluation import evaluate, predict_logits
-from strategies.examples import Examples
+from strategies.client.evaluation import evaluate, predict_logits
+from strategies.core.examples import Examples
 from unlearning.central.finetune import FinetuneSettings, finetune
 from unlearning.central.l1_sparse import L1SparseSettings, l1_sparse
 from unlearning.central.parameters import copied

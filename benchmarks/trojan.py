@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from app.workflows.observer import Observer, Quiet
 from benchmarks.central import Holder, config_keys, fitted, pooled, sparse_start, timed
 from benchmarks.jobs import machine
-from strategies.backdoor import Trigger, default_trigger, poison, stamp
-from strategies.evaluation import evaluate, predict_logits
-from strategies.examples import Examples
-from unlearning import metrics
+from strategies.client.backdoor import Trigger, default_trigger, poison, stamp
+from strategies.client.evaluation import evaluate, predict_logits
+from strategies.core.examples import Examples
+from unlearning.audit import metrics
 from unlearning.central.finetune import FinetuneSettings, finetune
 from unlearning.central.l1_sparse import L1SparseSettings, l1_sparse
 from unlearning.central.masks import Masks

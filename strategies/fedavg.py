@@ -19,10 +19,10 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from strategies import wire
-from strategies.aggregation import FRACTION_BITS, ExactSum, MetricMeans
-from strategies.guard import Reference, checked
-from strategies.local_training import ClientJob, LocalResult
+from strategies.client.training import ClientJob, LocalResult
+from strategies.core import wire
+from strategies.server.aggregation import FRACTION_BITS, ExactSum, MetricMeans
+from strategies.server.guard import Reference, checked
 
 _logger = logging.getLogger(__name__)
 

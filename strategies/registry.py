@@ -6,24 +6,20 @@ from typing import NoReturn
 
 from flwr.serverapp.strategy import Strategy
 
-from strategies import (
-    builtin,
-    coded_gd,
-    ditto,
-    fedavg,
-    fedprox,
-    gossip,
-    one_shot,
-    per_fedavg,
-    personal,
-    pruned_dp,
-)
+from strategies import fedavg
 from strategies.asynchronous import fedasync, fedbuff
-from strategies.errors import BadInput, LetheError
+from strategies.client.training import ClientHalf, ClientJob, LocalResult
+from strategies.coded_gd import coded_gd
+from strategies.core.errors import BadInput, LetheError
 from strategies.fedmd import client as fedmd_client
-from strategies.local_training import ClientHalf, ClientJob, LocalResult
-from strategies.personal import MeasuredStrategy, Personalise
-from strategies.reports import Known
+from strategies.fedprox import fedprox
+from strategies.flower import flower as builtin
+from strategies.gossip import gossip
+from strategies.one_shot import one_shot
+from strategies.personal import ditto, measuring as personal, per_fedavg
+from strategies.personal.measuring import MeasuredStrategy, Personalise
+from strategies.pruned_dp import pruned_dp
+from strategies.server.reports import Known
 from strategies.settings import StrategySettings
 
 
@@ -42,7 +38,7 @@ class StrategySpec:
     personalise
         Makes a client's own model of the one that all share; None where clients have none.
     reports
-        What clients report with their updates besides what all do (see `strategies.reports`).
+        What clients report with their updates besides what all do (see `strategies.server.reports`).
     returns
         What they report in a round's second exchange.
     """

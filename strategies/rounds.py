@@ -15,26 +15,29 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from strategies import builtin, one_shot, reports, strategy_state, wire
-from strategies.asynchronous.flights import Flights
-from strategies.choosing import HeardStrategy
-from strategies.cohort import Cohort, Fault, Reply, Traffic
-from strategies.compression.server import CompressedStrategy, Copies
-from strategies.compression.settings import CompressionSettings
-from strategies.dropping import Drop, DroppingStrategy
-from strategies.errors import LetheError
-from strategies.grids import CohortGrid
-from strategies.guard import GuardedStrategy, Reference, Rejected, check_answered, example_count
-from strategies.holdout import most_held_out
-from strategies.privacy.server import ServerPrivacy
-from strategies.privacy.settings import PrivacySettings
-from strategies.pruned_dp import PrunedStrategy, Pruning, restored
+from strategies.asynchronous.in_progress import Flights
+from strategies.client.holdout import most_held_out
+from strategies.core import wire
+from strategies.core.errors import LetheError
+from strategies.flower import flower as builtin
+from strategies.layers.compression.server import CompressedStrategy, Copies
+from strategies.layers.compression.settings import CompressionSettings
+from strategies.layers.privacy.server import ServerPrivacy
+from strategies.layers.privacy.settings import PrivacySettings
+from strategies.layers.secagg.training import Federation, SecureSettings, SecureStrategy
+from strategies.one_shot import one_shot
+from strategies.pruned_dp.pruned_dp import PrunedStrategy, Pruning, restored
 from strategies.registry import lookup
-from strategies.roll import ClientInfo
-from strategies.secagg.training import Federation, SecureSettings, SecureStrategy
-from strategies.selection import Asked, ask_clients
+from strategies.server import memory as strategy_state, reports
+from strategies.server.cohort import Cohort, Fault, Reply, Traffic
+from strategies.server.exclusion import Drop, DroppingStrategy
+from strategies.server.grids import CohortGrid
+from strategies.server.guard import GuardedStrategy, Reference, Rejected, check_answered, example_count
+from strategies.server.members import ClientInfo
+from strategies.server.selection import Asked, ask_clients
+from strategies.server.selection_methods import HeardStrategy
+from strategies.server.wrapper import ReturnResult, StrategyWrapper
 from strategies.settings import SelectionSettings, StrategySettings
-from strategies.wrapper import ReturnResult, StrategyWrapper
 
 
 @dataclass(frozen=True)
@@ -295,7 +298,7 @@ class _Loop:
         )
 
     def _encrypted(self) -> StrategyWrapper:
-        from strategies.encryption.server import EncryptedStrategy
+        from strategies.layers.encryption.server import EncryptedStrategy
 
         return EncryptedStrategy(
             self._heard, self._cohort, self._names, self._max_examples, self._reject, self._accepted.append

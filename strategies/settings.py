@@ -13,14 +13,14 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from strategies.asynchronous.settings import NAMES as ASYNCHRONOUS, AsyncSettings
-from strategies.base_settings import Scalar, Settings, hyphenated, split_list
 from strategies.clock_settings import check_speeds
-from strategies.coded_settings import CodedSettings
+from strategies.coded_gd.settings import CodedSettings
+from strategies.core.settings import Scalar, Settings, hyphenated, split_list
 from strategies.fedmd.settings import FedMDSettings
-from strategies.gossip_settings import GossipSettings
-from strategies.one_shot_settings import OneShotSettings
-from strategies.personal_settings import PersonalSettings
-from strategies.pruned_settings import PrunedSettings
+from strategies.gossip.settings import GossipSettings
+from strategies.one_shot.settings import OneShotSettings
+from strategies.personal.settings import PersonalSettings
+from strategies.pruned_dp.settings import PrunedSettings
 
 __all__ = [
     "ASYNCHRONOUS",
@@ -183,7 +183,7 @@ class SelectionSettings(Settings):
         Clients that must be connected, and are drawn at the least, per round; at least 1.
     method
         How they are drawn: ``uniform``, ``power-of-choice``, ``oort`` or ``budgeted`` (see
-        `strategies.choosing`).
+        `strategies.server.selection_methods`).
     candidates
         ``power-of-choice``: how many are drawn, of which those with the largest loss take part; 0: twice as
         many as take part.

@@ -14,12 +14,12 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given, strategies as st
 
-from strategies import wire
-from strategies.cohort import Cohort
-from strategies.compression.client import ClientLink, LostVersion
-from strategies.compression.settings import CompressionSettings
+from strategies.core import wire
+from strategies.layers.compression.client import ClientLink, LostVersion
+from strategies.layers.compression.settings import CompressionSettings
+from strategies.layers.secagg.client import Refused
 from strategies.rounds import RoundResult, Start, TrainingPlan, train
-from strategies.secagg.client import Refused
+from strategies.server.cohort import Cohort
 from strategies.settings import SelectionSettings, StrategySettings
 from tests.npy_files import arrays, headers, npy
 from tests.strategies.compression.nodes import LAYOUT, Client, model
@@ -225,7 +225,7 @@ def _spoil(spoil: Spoil, entries: dict[str, Any], wanted: bool) -> None:
 @given(payload=st.binary(max_size=200), cut=st.floats(0, 1), place=st.floats(0, 1))
 def test_a_ciphertext_is_added_or_refused(payload: bytes, cut: float, place: float) -> None:
     """Bytes of anybody, and those of a right one with some of them replaced."""
-    ckks = pytest.importorskip("strategies.encryption.ckks")
+    ckks = pytest.importorskip("strategies.layers.encryption.ckks")
     pytest.importorskip("tenseal")
     right = _ciphertext()
     start = int(place * len(right))
@@ -238,7 +238,7 @@ _KNOWN: list[bytes] = []
 
 
 def _ciphertext() -> bytes:
-    from strategies.encryption.ckks import Secret, new_secret
+    from strategies.layers.encryption.ckks import Secret, new_secret
 
     if not _KNOWN:
         _KNOWN.extend(Secret(new_secret()).encrypt(torch.tensor([1.0, -2.0, 0.5])))

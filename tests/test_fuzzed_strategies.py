@@ -11,21 +11,21 @@ import torch
 from flwr.app import ConfigRecord, Message, RecordDict
 from hypothesis import given, strategies as st
 
-from strategies import wire
 from strategies.analytics.asking import ANALYSE, Sharing, ask
 from strategies.analytics.settings import AnalyticsSettings
 from strategies.analytics.statistics import Question
-from strategies.cohort import Cohort
-from strategies.errors import LetheError
+from strategies.core import wire
+from strategies.core.errors import LetheError
 from strategies.fedmd.client import DIGEST, QUERY
 from strategies.rounds import RoundResult, Start, TrainingPlan, train
+from strategies.server.cohort import Cohort
 from strategies.settings import SelectionSettings, StrategySettings
 from tests.strategies.analytics.test_asking import asking
+from tests.strategies.coded_gd.test_coded_gd import coding
 from tests.strategies.fakes import Answer, FakeGrid, flat_record, node_answer, spoiled
 from tests.strategies.fedmd.world import CLASSES, PUBLIC, SMALL, plan_of
-from tests.strategies.test_coded_gd import coding
-from tests.strategies.test_fedprox import model
-from tests.strategies.test_gossip import gossiping
+from tests.strategies.fedprox.test_fedprox import model
+from tests.strategies.gossip.test_gossip import gossiping
 from tests.test_fuzzed_messages import Spoil, spoils
 from tests.test_fuzzing import FUZZED
 
@@ -114,8 +114,8 @@ def test_an_answer_to_a_question_changes_it_or_there_is_none(kind: str, spoil: S
 @given(spoil=spoils(), size=st.sampled_from([0, 3, -1, 2**40, 4097]), weight=st.sampled_from([1, 0, 2**40]))
 def test_a_question_for_a_decryption_is_answered_or_refused(spoil: Spoil, size: int, weight: int) -> None:
     pytest.importorskip("tenseal")
-    from strategies.encryption.client import decrypted_reply, encrypted_record
-    from tests.strategies.encryption.test_server import KEY
+    from strategies.layers.encryption.client import decrypted_reply, encrypted_record
+    from tests.strategies.layers.encryption.test_server import KEY
 
     FakeGrid({})
     if not _SENT:
@@ -136,7 +136,7 @@ _SENT: list[ConfigRecord] = []
 def test_no_decryption_ends_a_round_in_anything_but_the_mean_or_nothing(spoil: Spoil) -> None:
     """1 example adds 2 and 3 examples add 4; three clients are asked, and two of them tell the truth."""
     pytest.importorskip("tenseal")
-    from tests.strategies.encryption.test_server import ENCRYPTED, Client
+    from tests.strategies.layers.encryption.test_server import ENCRYPTED, Client
 
     answers: list[Answer] = [Client("a", 1, 2.0), Client("b", 3, 4.0), Client("c", 4, 3.5)]
     answers[0] = spoiled(answers[0], spoil, wire.DECRYPT)

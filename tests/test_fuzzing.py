@@ -20,22 +20,22 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from app.config import RunConfig
+from app.client.kept_state import read_state, write_state
+from app.config.run_config import RunConfig
 from app.data.npz import read_npz
-from app.federation_keys import _read_certificate, make_keys
-from app.kept_state import read_state, write_state
-from app.keys import read_public_key
-from app.simulation import codec
-from app.verification import verify
-from strategies import tensor_file
-from strategies.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from strategies.compression.codec import Codec
-from strategies.compression.coding import decode, encode
-from strategies.errors import LetheError
-from strategies.json_lines import read_lines
-from strategies.mask import pack, unpack
-from strategies.seeds import torch_generator
-from strategies.tensor_file import read_sealed, write_sealed
+from app.deployment.federation_keys import _read_certificate, make_keys
+from app.forgettings.signing_key import read_public_key
+from app.forgettings.verify import verify
+from app.messages import codec
+from strategies.core.errors import LetheError
+from strategies.core.seeds import torch_generator
+from strategies.layers.compression.codec import Codec
+from strategies.layers.compression.encoding import decode, encode
+from strategies.models.mask import pack, unpack
+from strategies.runs import tensor_file
+from strategies.runs.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from strategies.runs.json_lines import read_lines
+from strategies.runs.tensor_file import read_sealed, write_sealed
 from unlearning.request import read_samples
 
 CASES = int(os.environ.get("LETHE_FUZZ", "60"))

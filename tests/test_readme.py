@@ -16,7 +16,7 @@ from PIL import Image
 
 from app.cli.looking import METHOD_COLUMNS
 from benchmarks.deployed.processes import free_port
-from strategies.seeds import numpy_generator
+from strategies.core.seeds import numpy_generator
 from unlearning.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
-from strategies import wire
-from strategies.cohort import Cohort, Fault
+from strategies.core import wire
+from strategies.server.cohort import Cohort, Fault
 
 
 class Attendance:

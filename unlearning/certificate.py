@@ -2,7 +2,7 @@
 
     {"certificate":{…},"signature":"<128 hexadecimal digits>"}
 
-and a newline. The value of ``certificate`` is JSON in the form of `strategies.files.canonical_json`; the
+and a newline. The value of ``certificate`` is JSON in the form of `strategies.runs.files.canonical_json`; the
 signature is Ed25519 (RFC 8032) over its bytes as they stand in the file, so whoever checks it needs no writer
 of JSON and no opinion on how floats are printed. The public key stands inside the certificate: it shows that
 nothing was changed since it was signed. *Who* signed is another question, answered by comparing that key, or
@@ -21,8 +21,8 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from strategies.errors import BadInput
-from strategies.files import canonical_json
+from strategies.core.errors import BadInput
+from strategies.runs.files import canonical_json
 
 FORMAT = "lethe-certificate"
 VERSION = 1
@@ -77,7 +77,7 @@ def make(statement: Mapping[str, Any], key: Ed25519PrivateKey) -> bytes:
     Parameters
     ----------
     statement
-        What `strategies.files.canonical_json` takes; format, version and public key are added.
+        What `strategies.runs.files.canonical_json` takes; format, version and public key are added.
     key
         The signer's.
     """

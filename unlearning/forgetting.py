@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from strategies.cohort import Cohort, Traffic
-from strategies.dropping import Drop
-from strategies.errors import BadInput, LetheError
-from strategies.holdout import is_held_out, most_held_out
+from strategies.client.holdout import is_held_out, most_held_out
+from strategies.core.errors import BadInput, LetheError
+from strategies.server.cohort import Cohort, Traffic
+from strategies.server.exclusion import Drop
 from strategies.threads import one_thread
 from unlearning.attendance import Attendance
 from unlearning.guarantees import CHOSEN_BY_DATA
-from unlearning.limits import check_strategy
 from unlearning.methods import METHODS
 from unlearning.methods.base import UNCHANGED, ForgetJob, Method, Needs, Progress
 from unlearning.request import ForgetRequest
+from unlearning.requirements import check_strategy
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
 from unlearning.spending import spent_by, spent_notes

@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from strategies import wire
-from strategies.cohort import Cohort
-from strategies.files import read_json
-from strategies.mask import flat_mask_of
+from strategies.core import wire
+from strategies.models.mask import flat_mask_of
 from strategies.rounds import RoundResult, Start
-from strategies.run_folder import RunFolder
+from strategies.runs.files import read_json
+from strategies.runs.folder import RunFolder
+from strategies.server.cohort import Cohort
 from unlearning.central.masks import Masks
 from unlearning.central.prune import PruneSettings, imp_schedule, magnitude_masks, synflow_masks
 from unlearning.run import TrainedRun

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from strategies import wire
-from strategies.dropping import Drop
-from strategies.errors import BadInput
-from strategies.files import text_of
+from strategies.core import wire
+from strategies.core.errors import BadInput
+from strategies.runs.files import text_of
+from strategies.server.exclusion import Drop
 
 _LONGEST_NAME = 48
 _CLASS_NAMES = "class-names"

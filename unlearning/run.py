@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from strategies import wire
-from strategies.backdoor import Trigger
-from strategies.errors import LetheError
-from strategies.examples import Examples
-from strategies.mask import hold, masks_in
+from strategies.client.backdoor import Trigger
+from strategies.core import wire
+from strategies.core.errors import LetheError
+from strategies.core.examples import Examples
+from strategies.log.update_log import UpdateLog
+from strategies.models.mask import hold, masks_in
 from strategies.rounds import TrainingPlan
 from strategies.settings import TrainSettings
-from strategies.update_log import UpdateLog
 from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings
 from unlearning.spending import MemorySpending, Spending

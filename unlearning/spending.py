@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol, final
 from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Strategy
 
-from strategies import wire
-from strategies.cohort import Cohort
-from strategies.errors import LetheError
-from strategies.privacy.accounts import Accounts
-from strategies.privacy.server import RememberedAttempts
+from strategies.core import wire
+from strategies.core.errors import LetheError
+from strategies.layers.privacy.accounts import Accounts
+from strategies.layers.privacy.server import RememberedAttempts
 from strategies.rounds import Build, OnRound, RoundResult, Start, TrainingPlan, train
+from strategies.server.cohort import Cohort
 
 if TYPE_CHECKING:
     from unlearning.run import TrainedRun

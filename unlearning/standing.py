@@ -1,8 +1,8 @@
 """What is known of a request before any work: what clients hold of it, and what it leaves them.
 
 A position names an example only as long as the data are those of the run: clients compare them with the tags
-that they keep (`strategies.data_tags`) and say whether these hold. Where a client has no tags of the run, or
-does not answer, nothing is known, and that is said.
+that they keep (`strategies.client.data_tags`) and say whether these hold. Where a client has no tags of the
+run, or does not answer, nothing is known, and that is said.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -11,14 +11,14 @@ from typing import Any
 
 from flwr.app import ConfigRecord, RecordDict
 
-from strategies import wire
-from strategies.cohort import Cohort
-from strategies.data_tags import DataState
-from strategies.errors import BadInput
-from strategies.examples import Examples
-from strategies.guard import first_line
-from unlearning.evidence import ForgetSpec
-from unlearning.gathering import spec_for
+from strategies.client.data_tags import DataState
+from strategies.core import wire
+from strategies.core.errors import BadInput
+from strategies.core.examples import Examples
+from strategies.server.cohort import Cohort
+from strategies.server.guard import first_line
+from unlearning.audit.evidence import ForgetSpec
+from unlearning.audit.gathering import spec_for
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli import options, output
-from app.config import RunConfig
+from app.config.run_config import RunConfig
 
 
 def analytics(

@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from app import compared
 from app.cli import options, output
 from app.cli.forgetting import resolved
 from app.cli.interrupts import interruptible
+from app.report import comparison_tables as compared
 
 
 def compare(  # noqa: PLR0913, PLR0917  # a parameter per option

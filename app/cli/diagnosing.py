@@ -7,8 +7,8 @@ import typer
 
 from app.cli import options, output
 from app.cli.interrupts import interruptible
-from app.config import RunConfig
-from strategies.errors import BadInput
+from app.config.run_config import RunConfig
+from strategies.core.errors import BadInput
 
 PAGE = "diagnosis.html"
 """Name of the page."""
@@ -35,7 +35,7 @@ def diagnose(
     resolved = RunConfig.resolve(config if folder is None else folder.path / "config.toml", others)
     from app.report.diagnosis import figure, render_diagnosis
     from app.workflows import diagnosing
-    from strategies.files import write_text
+    from strategies.runs.files import write_text
 
     with interruptible("nothing of it was kept"), output.observed() as observer:
         found = diagnosing.diagnose(resolved, folder, observer)

@@ -12,8 +12,8 @@ import typer
 
 from app.cli.commands import app
 from app.cli.interrupts import Interrupted
-from app.wording import printable
-from strategies.errors import BadInput, LetheError
+from app.report.wording import printable
+from strategies.core.errors import BadInput, LetheError
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from strategies.errors import BadInput
+from strategies.core.errors import BadInput
 
 
 def executor(
@@ -25,9 +25,9 @@ def executor(
     ] = None,
 ) -> None:
     """Run the ClientApps of a SuperNode that was started with --isolation process, without delay."""
-    from app.bundles import Allowed
-    from app.executor import serve
-    from app.policy import is_sum
+    from app.client.policy import is_sum
+    from app.deployment.bundles import Allowed
+    from app.deployment.executor import serve
 
     for bundle in allow or ():
         if not is_sum(bundle):

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app import wording
 from app.cli import options, output
 from app.cli.interrupts import interruptible
-from app.config import RunConfig
-from strategies.errors import BadInput
+from app.config.run_config import RunConfig
+from app.report import wording
+from strategies.core.errors import BadInput
 
 if TYPE_CHECKING:
-    from strategies.run_folder import RunFolder
+    from strategies.runs.folder import RunFolder
     from unlearning.request import ForgetRequest
 
 _AGAIN = "the run is not altered; give the same command again"
@@ -49,8 +49,8 @@ def forget(  # noqa: PLR0913, PLR0917  # a parameter per option
     chosen += options.pruning(prune, sparsity)
     config = resolved(folder, chosen, ("forget", "audit") if audit else ("forget",))
     from app import workflows
-    from app.audit_answers import check_answers
-    from strategies.run_folder import RunFolder
+    from app.client.audit_answers import check_answers
+    from strategies.runs.folder import RunFolder
     from unlearning.pruning import sparse_path
 
     if audit:
@@ -90,7 +90,7 @@ def audit(  # noqa: PLR0913, PLR0917  # a parameter per option
     config = resolved(folder, others, ("audit",))
     methods = list(dict.fromkeys(method or _methods_used(folder, request, after)))
     from app import workflows
-    from app.answers import answer_name, read_audit
+    from app.forgettings.folder import answer_name, read_audit
     from app.report import write_report
 
     with interruptible(_AGAIN), output.observed() as observer:
@@ -118,7 +118,7 @@ def resolved(folder: "RunFolder", overrides: Sequence[str], sections: Sequence[s
 
 def _methods_used(folder: "RunFolder", request: "ForgetRequest", after: str) -> list[str]:
     """Return the methods by which a request was served; retraining only where there is no other."""
-    from app.answers import RESULT, read_result
+    from app.forgettings.folder import RESULT, read_result
 
     found = [read_result(path.parent) for path in sorted((folder.path / "forget").glob(f"*/{RESULT}"))]
     used = [
@@ -134,7 +134,7 @@ def _methods_used(folder: "RunFolder", request: "ForgetRequest", after: str) -> 
 def _finish_forgetting(
     folder: "RunFolder", name: str, purged: Sequence[Mapping[str, Any]], json: bool
 ) -> None:
-    from app.answers import read_audit, read_result
+    from app.forgettings.folder import read_audit, read_result
     from app.report import write_report
 
     report, path = write_report(folder), folder.forget_folder(name)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from strategies.run_home import list_runs
+from strategies.runs.home import list_runs
 
 
 class Interrupted(Exception):

@@ -23,7 +23,7 @@ def keys(
     json: options.Json = False,
 ) -> None:
     """Make the keys of a deployed federation: authority, SuperLink's certificate, clients' keys."""
-    from app.federation_keys import make_keys
+    from app.deployment.federation_keys import make_keys
 
     found = make_keys(folder, host or (), client or (), encryption=encryption)
     if json:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app import wording
 from app.cli import options, output
 from app.cli.interrupts import interruptible
-from strategies.errors import BadInput, LetheError
+from app.report import wording
+from strategies.core.errors import BadInput, LetheError
 
 if TYPE_CHECKING:
     from unlearning.methods import Needs
@@ -132,7 +132,7 @@ def bench(
 
 
 def _benchmark_options(given: Sequence[str] | None) -> Mapping[str, Any]:
-    from app.config import parse_overrides
+    from app.config.run_config import parse_overrides
 
     return {key.replace("-", "_"): value for key, value in parse_overrides(given or ()).items()}
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.config import RunConfig, known_fields
-from app.settings import RunSettings
-from strategies.errors import BadInput
-from strategies.run_home import list_runs
+from app.config.run_config import RunConfig, known_fields
+from app.config.settings import RunSettings
+from strategies.core.errors import BadInput
+from strategies.runs.home import list_runs
 
 _HOME = "run.home"
 
 if TYPE_CHECKING:
-    from strategies.run_folder import RunFolder
+    from strategies.runs.folder import RunFolder
     from unlearning.request import ForgetRequest
 
 
@@ -149,7 +149,7 @@ def open_run(run: str, home: Path | None) -> "RunFolder":
     RunCorrupt
         If its folder is damaged.
     """
-    from strategies.run_folder import RunFolder
+    from strategies.runs.folder import RunFolder
 
     return RunFolder.open(run, home_path(home))
 
@@ -171,7 +171,7 @@ def read_request(
     read = {} if samples is None else read_samples(samples)
     if not classes:
         return ForgetRequest(tuple(clients or ()), samples=read)
-    from app.data_record import classes_in
+    from app.data.record import classes_in
 
     numbers, names = classes_in(folder, classes)
     return ForgetRequest(classes=numbers, class_names=names)

@@ -10,8 +10,19 @@ from rich.console import Console
 from rich.table import Table
 
 from app.cli.progress import TerminalObserver
-from app.wording import COLUMNS, MISSING, cell, headline, number, printable, scale, seconds, spread, verdict
-from strategies.files import to_json
+from app.report.wording import (
+    COLUMNS,
+    MISSING,
+    cell,
+    headline,
+    number,
+    printable,
+    scale,
+    seconds,
+    spread,
+    verdict,
+)
+from strategies.runs.files import to_json
 
 _LABELS = {"retrain": "retrained"}
 _PIPED_WIDTH = 400

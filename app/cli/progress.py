@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Column
 from rich.text import Text
 
-from app.wording import clock, count, printable
+from app.report.wording import clock, count, printable
 
 _NAMES = {
     "personal-accuracy": ("personal accuracy", "{:.1f} %"),

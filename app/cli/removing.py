@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 import click
 import typer
 
-from app import wording
 from app.cli import options, output
-from strategies.errors import BadInput
+from app.report import wording
+from strategies.core.errors import BadInput
 
 if TYPE_CHECKING:
     from app.workflows.removing import Holdings

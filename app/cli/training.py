@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app import wording
 from app.cli import options, output
 from app.cli.interrupts import interruptible, resumable
-from app.config import RunConfig
-from strategies.errors import BadInput
+from app.config.run_config import RunConfig
+from app.report import wording
+from strategies.core.errors import BadInput
 
 if TYPE_CHECKING:
-    from strategies.run_folder import RunFolder
+    from strategies.runs.folder import RunFolder
 
 _SHOWN = (
     "personal-accuracy",

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app import wording
 from app.cli import options, output
-from strategies.errors import LetheError
+from app.report import wording
+from strategies.core.errors import LetheError
 
 if TYPE_CHECKING:
-    from app.verification import Check
+    from app.forgettings.verify import Check
 
 
 def verify(
@@ -52,8 +52,8 @@ def verify(
     if not certificate.is_file() and not (certificate / "certificate.json").exists():
         _verify_run(str(certificate), head, home, as_json=json)
         return
-    from app.keys import read_public_key
-    from app.verification import verify as checked
+    from app.forgettings.signing_key import read_public_key
+    from app.forgettings.verify import verify as checked
 
     signer = None if public_key is None else read_public_key(public_key)
     found = checked(certificate, signer, options.open_run(run, home) if run else None)
@@ -70,7 +70,7 @@ def verify(
 
 
 def _verify_run(run: str, head: str, home: Path | None, *, as_json: bool) -> None:
-    from app.run_verification import verify_run
+    from app.forgettings.verify_run import verify_run
 
     folder = options.open_run(run, home)
     checks = verify_run(folder, head)

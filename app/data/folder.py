@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from app.config.settings import plain_label
 from app.data.images import SUFFIXES, Found, find_images, is_litter, read_images
 from app.data.labels import UnknownLabels, classes_by_name, notes_on, some, sorted_names
 from app.data.pool import DataSet, Pool, channels_first
-from app.settings import plain_label
-from strategies.errors import BadInput
+from strategies.core.errors import BadInput
 
 _TRAIN = ("train", "training")
 _TEST = ("test", "val", "valid", "validation")

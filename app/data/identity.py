@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from app.data.images import is_litter
-from strategies.errors import BadInput
+from strategies.core.errors import BadInput
 
 _OWN = ("npz", "folder")
 _BLOCK = 1 << 20

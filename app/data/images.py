@@ -14,7 +14,7 @@ import torch
 
 from app.data.labels import some
 from app.data.shaping import resized
-from strategies.errors import BadInput
+from strategies.core.errors import BadInput
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 _LITTER = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "@eadir"})

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from app.config.settings import is_integer
 from app.data.pool import numbered
-from app.settings import is_integer
-from strategies.errors import BadInput
+from strategies.core.errors import BadInput
 
 _SHOWN = 5
 

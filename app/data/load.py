@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from app.config.settings import DataSettings
 from app.data.folder import read_client_folder
 from app.data.labels import some
 from app.data.npz import read_npz
@@ -21,11 +22,10 @@ from app.data.public import load_public
 from app.data.scale import Scale, notes_on_columns
 from app.data.shaping import shaped
 from app.data.split import private_data, scale_of, split_of
-from app.settings import DataSettings
-from strategies import wire
-from strategies.errors import BadInput
-from strategies.examples import Examples
-from strategies.seeds import numpy_generator
+from strategies.core import wire
+from strategies.core.errors import BadInput
+from strategies.core.examples import Examples
+from strategies.core.seeds import numpy_generator
 
 
 @dataclass(frozen=True, eq=False)

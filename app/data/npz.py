@@ -17,8 +17,8 @@ from torch import Tensor
 
 from app.data.labels import UnknownLabels, encoded, notes_on, sorted_names, texts_of
 from app.data.pool import DataSet, Pool, channels_first
-from strategies.errors import BadInput
-from strategies.numpy_files import read_arrays
+from strategies.core.arrays import read_arrays
+from strategies.core.errors import BadInput
 
 _CHANNELS = (1, 3, 4)
 _MOST_CLASSES = 1 << 16

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from app.settings import DataSettings
-from strategies.errors import BadInput
-from strategies.seeds import derive_seed, numpy_generator
+from app.config.settings import DataSettings
+from strategies.core.errors import BadInput
+from strategies.core.seeds import derive_seed, numpy_generator
 
 if TYPE_CHECKING:
     from flwr_datasets.partitioner import Partitioner

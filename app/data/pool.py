@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from strategies.examples import Examples
+from strategies.core.examples import Examples
 
 WHITE = 255
 """The byte that becomes 1.0."""

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from app.config.settings import DataSettings
 from app.data.pool import DataSet, Pool
 from app.data.scale import Scale
 from app.data.shaping import disjoint, shaped
 from app.data.sources import open_data_set
 from app.data.split import drawn, private_data, scale_of, split_of
-from app.settings import DataSettings
-from strategies.errors import BadInput
-from strategies.examples import Examples
+from strategies.core.errors import BadInput
+from strategies.core.examples import Examples
 
 UNLABELLED = -1
 """Label of public examples that come from another data set, whose classes are not the run's."""

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from app.config.settings import is_integer, plain_label
 from app.data.labels import some
 from app.data.pool import WHITE, DataSet, Pool
-from app.settings import is_integer, plain_label
-from strategies.errors import BadInput
+from strategies.core.errors import BadInput
 
 Groups = tuple[tuple[str, ...], ...]
 """The original labels of each class, by name or number; empty: all classes as they are."""

@@ -26,7 +26,7 @@ from app.data.folder import read_folder
 from app.data.npz import read_npz
 from app.data.pool import DataSet, Pool, channels_first, numbered
 from app.data.synthetic import read_synthetic
-from strategies.errors import BadInput, LetheError
+from strategies.core.errors import BadInput, LetheError
 
 DEFAULT_ROOT = "~/.lethe/data"
 """Where torchvision's data sets are looked for when ``data.root`` is empty."""

@@ -9,13 +9,13 @@ from functools import lru_cache
 
 import numpy as np
 
+from app.config.settings import DataSettings
 from app.data.pool import DataSet
 from app.data.scale import Scale
 from app.data.shaping import Groups, shaped
 from app.data.sources import open_data_set
-from app.settings import DataSettings
-from strategies.errors import BadInput
-from strategies.seeds import numpy_generator
+from strategies.core.errors import BadInput
+from strategies.core.seeds import numpy_generator
 
 
 @dataclass(frozen=True, eq=False)

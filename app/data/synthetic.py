@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from app.data.pool import DataSet, Pool, numbered
-from strategies.errors import BadInput
-from strategies.seeds import numpy_generator
+from strategies.core.errors import BadInput
+from strategies.core.seeds import numpy_generator
 
 DIMENSIONS = 60
 CLASSES = 10

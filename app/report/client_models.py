@@ -11,7 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from app.report.canvas import (
+from app.report.forgetting_view import Row
+from app.report.svg import (
     BLUE,
     MUTED,
     ORANGE,
@@ -22,10 +23,9 @@ from app.report.canvas import (
     name_clients,
     style_axes,
 )
-from app.report.forgetting_view import Row
-from app.wording import MISSING, count, gap, number
-from strategies import personal
-from strategies.wire import client_sort_key
+from app.report.wording import MISSING, count, gap, number
+from strategies.core.wire import client_sort_key
+from strategies.personal import measuring as personal
 
 _BEFORE, _BOUND, _AFTER = "baseline-accuracy", "upper-bound", "accuracy"
 _SHARED = {personal.GLOBAL: _BEFORE, personal.PERSONAL: _AFTER}

@@ -6,7 +6,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from app.report.canvas import (
+from app.report.svg import (
     BLUE,
     RED,
     Picture,
@@ -17,11 +17,11 @@ from app.report.canvas import (
     style_axes,
 )
 from app.report.template import STYLE_SHEET
+from app.report.wording import MISSING, capital
 from app.version import version
-from app.wording import MISSING, capital
 from app.workflows.diagnosing import Diagnosis
-from strategies.diagnosis import Finding
-from strategies.wire import client_sort_key
+from strategies.analytics.diagnosis import Finding
+from strategies.core.wire import client_sort_key
 
 _PAGE = """<!doctype html>
 <html lang="en">

@@ -11,7 +11,8 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from app.report.canvas import (
+from app.report.reading import Contributions, RunRecord
+from app.report.svg import (
     BLUE,
     GREEN,
     GRID,
@@ -28,8 +29,7 @@ from app.report.canvas import (
     short_label,
     style_axes,
 )
-from app.report.contents import Contributions, RunRecord
-from app.wording import COLUMNS, MISSING, Column, count, gap, listed, number
+from app.report.wording import COLUMNS, MISSING, Column, count, gap, listed, number
 
 _MARKERS = {
     "before": ("before", "o", "none", MUTED, 4),

@@ -9,12 +9,12 @@ from typing import Any
 import matplotlib.image
 import numpy as np
 
-from app import wording
-from app.report.canvas import Picture
-from app.report.contents import RETRAIN, Forgetting, RunRecord
+from app.report import wording
 from app.report.figures import comparison
+from app.report.reading import RETRAIN, Forgetting, RunRecord
+from app.report.svg import Picture
 from app.report.triggered import TriggeredImage
-from app.wording import COLUMNS, MISSING, capital
+from app.report.wording import COLUMNS, MISSING, capital
 
 MOST_IMAGES = 12
 """Triggered images that are shown."""

@@ -8,17 +8,22 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from app import compared, wording
-from app.report import contest, facts, figures
-from app.report.canvas import Picture
+from app.report import (
+    comparison_figure as contest,
+    comparison_tables as compared,
+    figures,
+    head as facts,
+    wording,
+)
 from app.report.client_models import client_models
-from app.report.contents import RETRAIN, Forgetting, RunRecord, read_run
 from app.report.forgetting_view import Row, class_names, view
 from app.report.privacy_view import privacy_view
+from app.report.reading import RETRAIN, Forgetting, RunRecord, read_run
+from app.report.svg import Picture
 from app.report.template import PAGE, STYLE_SHEET
+from app.report.wording import COLUMNS, DISPARITY, MISSING, count, number
 from app.version import version
-from app.wording import COLUMNS, DISPARITY, MISSING, count, number
-from strategies.run_folder import RunFolder
+from strategies.runs.folder import RunFolder
 
 _MOST_FAULTY = 40
 _MOST_REASONS = 3

@@ -7,10 +7,10 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from app.report.canvas import BLUE, MUTED, Picture, Sheet, drawn, legend_above, style_axes
-from app.report.contents import RunRecord
-from app.wording import MISSING, count, number
-from strategies.wire import client_sort_key
+from app.report.reading import RunRecord
+from app.report.svg import BLUE, MUTED, Picture, Sheet, drawn, legend_above, style_axes
+from app.report.wording import MISSING, count, number
+from strategies.core.wire import client_sort_key
 
 _MOST_CURVES = 30
 

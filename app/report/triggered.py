@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from strategies.errors import RunCorrupt
-from strategies.files import read_bytes, write_chunks
-from strategies.numpy_files import read_arrays
+from strategies.core.arrays import read_arrays
+from strategies.core.errors import RunCorrupt
+from strategies.runs.files import read_bytes, write_chunks
 
 TRIGGERED = "triggered.npz"
 """Name of the file."""

@@ -9,9 +9,9 @@ from typing import Any
 
 from flwr.app import ArrayRecord
 
-from app.simulation.codec import as_flat
+from app.messages.codec import as_flat
 from app.simulation.memory import SharedMemory
-from strategies.wire import FlatRecord, Layout
+from strategies.core.wire import FlatRecord, Layout
 
 _KEPT = 4  # Records between messages: a round's model, a reference, a control variate, the next model.
 

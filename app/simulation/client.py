@@ -11,8 +11,8 @@ from flwr.app import Context, Error, Message, RecordDict, UserConfig
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
-from app.simulation import codec
-from strategies.errors import LetheError
+from app.messages import codec
+from strategies.core.errors import LetheError
 
 RUN_ID = 1
 _REASON_LENGTH = 500

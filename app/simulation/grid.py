@@ -20,7 +20,7 @@ from app.simulation.jobs import Job, JobQueue, Outcome
 from app.simulation.launch import Setup
 from app.simulation.pool import WorkerPool
 from app.simulation.states import ClientStates
-from strategies.errors import LetheError
+from strategies.core.errors import LetheError
 
 SERVER_NODE_ID = 0  # Flower's SuperLink is node 1; here that is the first client.
 PULL_SECONDS = 0.1

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from flwr.app import UserConfigValue
 
 from app.simulation import channel
-from strategies.errors import BadInput
+from strategies.core.errors import BadInput
 
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "

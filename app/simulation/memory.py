@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from strategies.errors import LetheError
+from strategies.core.errors import LetheError
 
 _ALIGNMENT = 64  # Of each vector in a buffer: a cache line, and enough for the widest vector instruction.
 _FLOAT_BYTES = 4

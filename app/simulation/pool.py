@@ -20,14 +20,14 @@ from flwr.common.serde import recorddict_to_proto
 from flwr.common.serde_utils import metadata_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 
+from app.messages.codec import layout_text
 from app.simulation import channel
 from app.simulation.broadcast import Broadcast, Broadcasts
-from app.simulation.codec import layout_text
 from app.simulation.jobs import Job, Outcome
 from app.simulation.launch import Setup, describe_status, launch
 from app.simulation.memory import SharedMemory
 from app.simulation.worker import read_reply
-from strategies.errors import BadInput, LetheError
+from strategies.core.errors import BadInput, LetheError
 
 _SLOTS = 2
 _LARGE_BYTES = 2**24

@@ -26,7 +26,7 @@ from app.simulation.client import Clients, config_of, load_client_app, load_obje
 from app.simulation.launch import describe_status
 from app.simulation.memory import SharedMemory
 from app.simulation.worker import Worker
-from strategies.errors import BadInput
+from strategies.core.errors import BadInput
 
 _PARENT_DEATH_SIGNAL = 1  # prctl(2): PR_SET_PDEATHSIG
 

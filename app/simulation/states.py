@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import final
 
-from app.simulation import codec
-from strategies.errors import LetheError
+from app.messages import codec
+from strategies.core.errors import LetheError
 
 
 @final

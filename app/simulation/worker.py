@@ -15,11 +15,12 @@ from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_from_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 
-from app.simulation import channel, codec
+from app.messages import codec
+from app.simulation import channel
 from app.simulation.client import Clients, explain
 from app.simulation.memory import SharedMemory, aligned, private_vector
-from strategies.errors import LetheError
-from strategies.wire import FlatRecord, Layout
+from strategies.core.errors import LetheError
+from strategies.core.wire import FlatRecord, Layout
 
 
 @dataclass

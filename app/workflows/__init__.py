@@ -12,7 +12,7 @@ from app.workflows.listing import list_runs
 from app.workflows.observer import Observer, Quiet
 from app.workflows.purging import check_purge, purge
 from app.workflows.removing import find_removable, holdings, remove
-from app.workflows.requested import serve
+from app.workflows.serving import serve
 from app.workflows.training import resume, train
 
 __all__ = [

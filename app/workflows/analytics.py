@@ -4,12 +4,12 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
-from app.config import RunConfig
-from app.session import Session
+from app.config.run_config import RunConfig
 from app.workflows.observer import Observer, Quiet
+from app.workflows.session import Session
 from strategies.analytics.asking import Sharing, ask
 from strategies.analytics.statistics import Question
-from strategies.cohort import Cohort
+from strategies.server.cohort import Cohort
 
 
 def analyse(config: RunConfig, observer: Observer | None = None, grid: Grid | None = None) -> dict[str, Any]:

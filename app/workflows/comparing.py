@@ -11,26 +11,26 @@ from typing import Any
 
 import torch
 
-from app.audit_answers import check_answers
-from app.compared import OTHER_SEED
-from app.config import RunConfig
+from app.client.audit_answers import check_answers
+from app.config.run_config import RunConfig
+from app.report.comparison_tables import OTHER_SEED
 from app.workflows import other_seeds
 from app.workflows.forgetting import OpenedRun, told
 from app.workflows.observer import Observer, Quiet
 from app.workflows.pruning import Preparation
 from app.workflows.removing import on_run
 from app.workflows.training import resume, train
-from strategies import files
-from strategies.cohort import Cohort
-from strategies.errors import BadInput, LetheError
-from strategies.run_folder import MODEL, RunFolder
+from strategies.core.errors import BadInput, LetheError
+from strategies.runs import files
+from strategies.runs.folder import MODEL, RunFolder
+from strategies.server.cohort import Cohort
 from strategies.settings import Scalar
 from unlearning import forgetting
-from unlearning.audit import ORIGINAL, AuditedModel, AuditReport, audit as audit_models
-from unlearning.comparison import Cost, Figures, figures_of, log_bytes, summarised
+from unlearning.audit.audit import ORIGINAL, AuditedModel, AuditReport, audit as audit_models
+from unlearning.audit.comparison import Cost, Figures, figures_of, log_bytes, summarised
+from unlearning.audit.relearning import Relearning
 from unlearning.methods import METHODS
 from unlearning.pruning import sparse_name
-from unlearning.relearning import Relearning
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import AuditSettings, ForgetSettings

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.answers import read_audit
-from app.config import RunConfig
+from app.config.run_config import RunConfig
+from app.forgettings.folder import read_audit
 from app.report import write_report
-from app.session import Session
 from app.workflows.forgetting import audit, forget, settled
 from app.workflows.observer import Observer
+from app.workflows.session import Session
 from app.workflows.training import train
-from strategies.run_folder import RunFolder
+from strategies.runs.folder import RunFolder
 from unlearning.request import ForgetRequest
 
 DEMO = ("attack.kind=backdoor", "attack.clients=3")

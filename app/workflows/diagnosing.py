@@ -7,17 +7,17 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from app.config import RunConfig
-from app.session import Session
+from app.config.run_config import RunConfig
 from app.workflows.observer import Observer, Quiet
-from strategies import wire
-from strategies.clock import Clock
-from strategies.cohort import Cohort
-from strategies.compression.settings import CompressionSettings
-from strategies.diagnosis import SECONDS, Evidence, Finding, findings
-from strategies.errors import BadInput, LetheError
-from strategies.guard import Reference, Rejected, check_reply
-from strategies.run_folder import RunFolder
+from app.workflows.session import Session
+from strategies.analytics.diagnosis import SECONDS, Evidence, Finding, findings
+from strategies.core import wire
+from strategies.core.errors import BadInput, LetheError
+from strategies.layers.compression.settings import CompressionSettings
+from strategies.runs.folder import RunFolder
+from strategies.server.clock import Clock
+from strategies.server.cohort import Cohort
+from strategies.server.guard import Reference, Rejected, check_reply
 from strategies.settings import StrategySettings
 
 GRADIENT = "query.gradient"

@@ -10,8 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from app import session as sessions
-from app.answers import (
+from app.client.audit_answers import check_answers
+from app.forgettings.certify import certify
+from app.forgettings.folder import (
     AUDIT,
     CERTIFICATE,
     RESULT,
@@ -21,25 +22,23 @@ from app.answers import (
     read_answer,
     read_result,
 )
-from app.audit_answers import check_answers
-from app.certificates import certify
-from app.course_states import keep_states, restore_states
-from app.keys import signing_key
+from app.forgettings.signing_key import signing_key
 from app.report.triggered import write_triggered
-from app.session import Session
-from app.workflows import other_seeds
+from app.simulation.kept_models import keep_states, restore_states
+from app.workflows import other_seeds, session as sessions
 from app.workflows.measured import method_audit, triggered_images
 from app.workflows.observer import Observer, Quiet
 from app.workflows.pruning import Preparation, prune
 from app.workflows.removing import on_run
-from strategies import files
-from strategies.cohort import Cohort
-from strategies.errors import BadInput, RunCorrupt
-from strategies.mask import flat_mask_of, masks_in
-from strategies.run_folder import MODEL, RunFolder
-from strategies.tensor_file import read_sealed, write_sealed
+from app.workflows.session import Session
+from strategies.core.errors import BadInput, RunCorrupt
+from strategies.models.mask import flat_mask_of, masks_in
+from strategies.runs import files
+from strategies.runs.folder import MODEL, RunFolder
+from strategies.runs.tensor_file import read_sealed, write_sealed
+from strategies.server.cohort import Cohort
 from unlearning import forgetting
-from unlearning.audit import AuditedModel, AuditReport, audit as audit_models
+from unlearning.audit.audit import AuditedModel, AuditReport, audit as audit_models
 from unlearning.default_method import PREFERRED, with_method
 from unlearning.methods import METHODS
 from unlearning.methods.base import Progress

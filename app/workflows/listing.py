@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from strategies.run_folder import MODEL, RunFolder
-from strategies.run_home import expand, folders_in
+from strategies.runs.folder import MODEL, RunFolder
+from strategies.runs.home import expand, folders_in
 
 
 def list_runs(home: Path | str) -> list[dict[str, Any]]:

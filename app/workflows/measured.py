@@ -7,11 +7,11 @@ from torch import Tensor
 
 from app.report.triggered import TriggeredImage
 from app.workflows import other_seeds
-from strategies.backdoor import triggered_test
-from strategies.evaluation import predict_logits
-from unlearning.audit import AuditReport
+from strategies.client.backdoor import triggered_test
+from strategies.client.evaluation import predict_logits
+from unlearning.audit.audit import AuditReport
+from unlearning.audit.verdict import Verdict, verdict
 from unlearning.run import TrainedRun
-from unlearning.verdict import Verdict, verdict
 
 IMAGES_SHOWN = 10
 """Triggered test images that an audit keeps for the report."""

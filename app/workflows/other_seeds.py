@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from app.models import build_model
-from app.session import Session
-from strategies.cohort import Cohort
-from strategies.tensor_file import read_sealed, write_sealed
+from app.models.built_in import build_model
+from app.workflows.session import Session
+from strategies.runs.tensor_file import read_sealed, write_sealed
+from strategies.server.cohort import Cohort
 from unlearning import forgetting
-from unlearning.audit import AuditedModel, AuditReport
+from unlearning.audit.audit import AuditedModel, AuditReport
 from unlearning.methods.base import Progress
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun

@@ -13,17 +13,17 @@ from typing import Any
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from app.config import RunConfig, default_values
-from app.session import Session
+from app.config.run_config import RunConfig, default_values
 from app.workflows.observer import Observer
 from app.workflows.removing import undone_if_refused
+from app.workflows.session import Session
 from app.workflows.training import resume, train_in
-from strategies import files
-from strategies.cohort import Traffic
-from strategies.errors import BadInput
-from strategies.files import read_json
-from strategies.mask import masks_in
-from strategies.run_folder import MODEL, RunFolder
+from strategies.core.errors import BadInput
+from strategies.models.mask import masks_in
+from strategies.runs import files
+from strategies.runs.files import read_json
+from strategies.runs.folder import MODEL, RunFolder
+from strategies.server.cohort import Traffic
 from unlearning.pruning import CHOOSING, PRUNED, PRUNING, Pruning, sparse_name, sparse_path
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings

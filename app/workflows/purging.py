@@ -11,16 +11,24 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from app.answers import CERTIFICATE, RESULT, answer_name, is_served, outermost, read_answer, runs_in
-from app.certificates import certify, purged_section
-from app.config import RunConfig
-from app.keys import signing_key
+from app.config.run_config import RunConfig
+from app.forgettings.certify import certify, purged_section
+from app.forgettings.folder import (
+    CERTIFICATE,
+    RESULT,
+    answer_name,
+    is_served,
+    outermost,
+    read_answer,
+    runs_in,
+)
+from app.forgettings.signing_key import signing_key
 from app.workflows.observer import Observer, Quiet
 from app.workflows.removing import on_run
-from strategies import files
-from strategies.errors import BadInput
-from strategies.run_folder import CONFIG, MODEL, REPORT, RunFolder
-from strategies.update_log import UpdateLog
+from strategies.core.errors import BadInput
+from strategies.log.update_log import UpdateLog
+from strategies.runs import files
+from strategies.runs.folder import CONFIG, MODEL, REPORT, RunFolder
 from unlearning import certificate
 from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings

@@ -8,16 +8,16 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from app.answers import CERTIFICATE, outermost, runs_in
-from app.config import RunConfig
-from app.wording import count, listed
-from strategies.errors import BadInput, LetheError
-from strategies.files import not_written, read_json
+from app.config.run_config import RunConfig
+from app.forgettings.folder import CERTIFICATE, outermost, runs_in
+from app.report.wording import count, listed
+from strategies.core.errors import BadInput, LetheError
 from strategies.log.keys import LogKeys
-from strategies.run_folder import CONFIG, FORMAT, RunFolder
-from strategies.run_home import MARKER, expand, find, folders_in
-from strategies.run_lock import in_use
-from strategies.update_log import UpdateLog
+from strategies.log.update_log import UpdateLog
+from strategies.runs.files import not_written, read_json
+from strategies.runs.folder import CONFIG, FORMAT, RunFolder
+from strategies.runs.home import MARKER, expand, find, folders_in
+from strategies.runs.run_lock import in_use
 from unlearning.pruning import PRUNED
 
 P = ParamSpec("P")

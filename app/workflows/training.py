@@ -9,31 +9,32 @@ from typing import Any
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from app import session as sessions
-from app.accounts import RunAccounts
-from app.answers import unpruned
-from app.config import RunConfig
-from app.data_record import with_absolute_paths, write_record
-from app.encryption_key import require_library
-from app.fresh_seeds import fresh_seed
-from app.node import asked_epsilon, scoring_of
-from app.session import Session
+from app.client.encryption_key import require_library
+from app.client.node import asked_epsilon, scoring_of
+from app.config.run_config import RunConfig
+from app.data.record import with_absolute_paths, write_record
+from app.forgettings.folder import unpruned
+from app.workflows import session as sessions
+from app.workflows.accounts import RunAccounts
 from app.workflows.analytics import label_distribution
+from app.workflows.fresh_seeds import fresh_seed
 from app.workflows.observer import Observer, Quiet
 from app.workflows.removing import undone_if_refused
-from strategies import strategy_state, wire
-from strategies.checkpoint import Checkpoint
-from strategies.cohort import Cohort, Fault, Traffic
-from strategies.errors import BadInput, LetheError
+from app.workflows.session import Session
+from strategies.core import wire
+from strategies.core.errors import BadInput, LetheError
 from strategies.fedmd.server import RepeatedAnswers
-from strategies.files import read_json, write_json
-from strategies.logged import LoggedStrategy
-from strategies.privacy.checks import check_feasible, planned_rounds
-from strategies.privacy.server import RememberedAttempts, privacy_summary
+from strategies.layers.privacy.checks import check_feasible, planned_rounds
+from strategies.layers.privacy.server import RememberedAttempts, privacy_summary
+from strategies.log.strategy import LoggedStrategy
+from strategies.log.update_log import UpdateLog
 from strategies.rounds import RoundResult, Start, train as train_rounds
-from strategies.run_folder import MODEL, RunFolder
-from strategies.run_lock import in_use
-from strategies.update_log import UpdateLog
+from strategies.runs.checkpoint import Checkpoint
+from strategies.runs.files import read_json, write_json
+from strategies.runs.folder import MODEL, RunFolder
+from strategies.runs.run_lock import in_use
+from strategies.server import memory as strategy_state
+from strategies.server.cohort import Cohort, Fault, Traffic
 
 ANALYTICS = "analytics.json"
 """Name of the file with the distribution of labels over all clients, where the run has asked for it."""

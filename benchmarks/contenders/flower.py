@@ -11,7 +11,7 @@ from benchmarks.clients import initial_model
 from benchmarks.contenders.lethe_on_ray import backend_config
 from benchmarks.contenders.plain import train_client
 from benchmarks.jobs import Stopwatch, Task, client_examples
-from strategies.seeds import torch_generator
+from strategies.core.seeds import torch_generator
 
 
 def main() -> None:

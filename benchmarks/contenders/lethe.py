@@ -5,9 +5,9 @@ from flwr.serverapp import Grid
 from app.simulation import LocalGrid
 from benchmarks import clients
 from benchmarks.jobs import INPUT_SHAPE, NUM_CLASSES, Stopwatch, Task
-from strategies import wire
-from strategies.cohort import Cohort
+from strategies.core import wire
 from strategies.rounds import RoundResult, Start, TrainingPlan, train
+from strategies.server.cohort import Cohort
 
 
 def train_over(grid: Grid, task: Task, watch: Stopwatch) -> wire.FlatRecord:

@@ -6,8 +6,8 @@ from torch.nn import functional
 
 from benchmarks.clients import initial_model
 from benchmarks.jobs import LEARNING_RATE, Stopwatch, Task
-from strategies.examples import Examples
-from strategies.seeds import torch_generator
+from strategies.core.examples import Examples
+from strategies.core.seeds import torch_generator
 
 
 def train_client(model: nn.Module, examples: Examples, batch_size: int, generator: torch.Generator) -> None:

@@ -7,12 +7,12 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from app.config import RunConfig
+from app.config.run_config import RunConfig
 from app.simulation import LocalGrid
 from benchmarks.jobs import Stopwatch, Task
-from strategies import wire
-from strategies.cohort import Cohort
+from strategies.core import wire
 from strategies.rounds import RoundResult, Start, TrainingPlan, train
+from strategies.server.cohort import Cohort
 
 _SCALARS_PER_MEGABYTE = 250_000
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from app.federation_keys import make_keys
+from app.deployment.federation_keys import make_keys
 from benchmarks.deployed.processes import (
     READY_SECONDS,
     ROOT,
@@ -21,7 +21,7 @@ from benchmarks.deployed.processes import (
     read_proc,
     tree_of,
 )
-from strategies.errors import LetheError
+from strategies.core.errors import LetheError
 from strategies.settings import Scalar
 
 NAME = "loopback"

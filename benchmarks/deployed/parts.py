@@ -11,7 +11,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 
 from benchmarks.deployed import stamped
-from strategies.errors import LetheError
+from strategies.core.errors import LetheError
 
 PARTS = (
     "server",

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from strategies.errors import LetheError
+from strategies.core.errors import LetheError
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_SECONDS = 900.0

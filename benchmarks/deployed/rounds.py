@@ -17,7 +17,7 @@ from benchmarks.deployed import parts
 from benchmarks.deployed.federation import Federation
 from benchmarks.deployed.soak import rounds_of
 from benchmarks.jobs import machine
-from strategies.errors import BadInput, LetheError
+from strategies.core.errors import BadInput, LetheError
 from strategies.settings import Scalar
 
 _APP = Path(__file__).parent / "flower_app"

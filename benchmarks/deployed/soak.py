@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from app.config import RunConfig
+from app.config.run_config import RunConfig
 from app.workflows import train
 from app.workflows.observer import Observer, Quiet
 from benchmarks.deployed.federation import Federation
 from benchmarks.jobs import machine
-from strategies.errors import LetheError
-from strategies.run_folder import RunFolder
-from strategies.seeds import numpy_generator
+from strategies.core.errors import LetheError
+from strategies.core.seeds import numpy_generator
+from strategies.runs.folder import RunFolder
 from strategies.settings import Scalar
 
 _NAME = "soak"

@@ -1,4 +1,4 @@
-"""Both halves of a question: clients mask their vectors, the server reads the sum (`strategies.secagg`)."""
+"""Both halves of a question: clients mask their vectors, the server reads the sum (`layers.secagg`)."""
 
 import json
 from collections.abc import Callable
@@ -8,16 +8,16 @@ from typing import Any, final
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
-from strategies import wire
 from strategies.analytics.settings import AnalyticsSettings
 from strategies.analytics.statistics import Question
-from strategies.cohort import Cohort
-from strategies.errors import LetheError
-from strategies.examples import Examples
-from strategies.secagg import protocol
-from strategies.secagg.client import Entries, Refused, SecureClient
-from strategies.secagg.server import SecureSum
-from strategies.secret_random import RandomStream
+from strategies.core import wire
+from strategies.core.errors import LetheError
+from strategies.core.examples import Examples
+from strategies.core.secret_random import RandomStream
+from strategies.layers.secagg import protocol
+from strategies.layers.secagg.client import Entries, Refused, SecureClient
+from strategies.layers.secagg.server import SecureSum
+from strategies.server.cohort import Cohort
 
 ANALYSE = "query.analytics"
 """Asks for the masked vector of a statistic."""

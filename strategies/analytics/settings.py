@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from strategies.base_settings import Settings
+from strategies.core.settings import Settings
 
 Statistic = Literal["count", "histogram", "mean", "quantile", "heavy-hitters"]
 Column = Literal["label", "brightness"]

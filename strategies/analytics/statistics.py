@@ -16,7 +16,7 @@ fewest clients that a sum can have, no server ever sees less noise than that. Ne
 A negative binomial draw with success probability p is the sum of a Poisson number of logarithmic ones. The
 Poisson mean is −r ln p; a logarithmic draw is 1 + ⌊ln V / ln(1 − p^U)⌋ for U and V uniform (Kemp, "Efficient
 Generation of Logarithmically Distributed Pseudo-Random Variables", Applied Statistics 30, 1981, LS). Uniform
-numbers have 53 bits (`strategies.secret_random`), so δ is some 2⁻⁵⁰ per entry in place of 0.
+numbers have 53 bits (`strategies.core.secret_random`), so δ is some 2⁻⁵⁰ per entry in place of 0.
 """
 
 import math
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from strategies.analytics.settings import AnalyticsSettings
-from strategies.secret_random import RandomStream
+from strategies.core.secret_random import RandomStream
 
 _FRACTION = 16
 """Binary digits after the point of a summed value."""

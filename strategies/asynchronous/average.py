@@ -14,10 +14,10 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from strategies import wire
-from strategies.aggregation import ExactSum, MetricMeans
+from strategies.core import wire
 from strategies.fedavg import FedAvg
-from strategies.guard import ClientUpdate, Reference, checked
+from strategies.server.aggregation import ExactSum, MetricMeans
+from strategies.server.guard import ClientUpdate, Reference, checked
 
 _logger = logging.getLogger(__name__)
 

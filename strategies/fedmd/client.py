@@ -14,16 +14,16 @@ from flwr.app import ArrayRecord, RecordDict
 from torch import Tensor, nn
 from torch.nn import functional
 
-from strategies import wire
-from strategies.client_state import ClientState
-from strategies.evaluation import evaluate, predict_logits
-from strategies.examples import Examples
+from strategies.client.evaluation import evaluate, predict_logits
+from strategies.client.own_models import ClientState
+from strategies.client.training import batches, local_train, make_optimizer
+from strategies.core import wire
+from strategies.core.examples import Examples
+from strategies.core.secret_random import Randomness
+from strategies.core.seeds import seeded_layers, torch_generator
 from strategies.fedmd.privacy import clip_rows, count_answer, epsilon_of
-from strategies.local_training import batches, local_train, make_optimizer
-from strategies.privacy.noise import noised
-from strategies.reports import COUNT, LOSS, PERCENT, PRIVATE
-from strategies.secret_random import Randomness
-from strategies.seeds import seeded_layers, torch_generator
+from strategies.layers.privacy.noise import noised
+from strategies.server.reports import COUNT, LOSS, PERCENT, PRIVATE
 from strategies.settings import StrategySettings, TrainSettings
 
 QUERY = "query.fedmd"
@@ -144,7 +144,7 @@ class ClientWork:
 
 @dataclass(frozen=True)
 class ClientReply:
-    """What a client answers: numbers under the keys of `strategies.wire`, and arrays."""
+    """What a client answers: numbers under the keys of `strategies.core.wire`, and arrays."""
 
     metrics: Mapping[str, float | int]
     arrays: ArrayRecord | None = None

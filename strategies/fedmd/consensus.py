@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from strategies.seeds import numpy_generator
-from strategies.wire import client_sort_key
+from strategies.core.seeds import numpy_generator
+from strategies.core.wire import client_sort_key
 
 
 def draw_alignment(labels: Tensor, count: int, seed: int, server_round: int) -> Tensor:

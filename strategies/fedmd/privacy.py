@@ -23,7 +23,7 @@ import torch
 from flwr.app import MetricRecord, RecordDict
 from torch import Tensor
 
-from strategies import wire
+from strategies.core import wire
 
 ANSWERS = "fedmd-answers"
 """Name of the record in ``context.state`` that counts a client's noised answers."""

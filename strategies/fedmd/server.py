@@ -17,8 +17,8 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from strategies import wire
-from strategies.errors import LetheError
+from strategies.core import wire
+from strategies.core.errors import LetheError
 from strategies.fedmd import client
 from strategies.fedmd.consensus import (
     confidence_consensus,
@@ -27,9 +27,9 @@ from strategies.fedmd.consensus import (
     variance_consensus,
 )
 from strategies.fedmd.privacy import epsilon
-from strategies.guard import CheckedReply, ClientUpdate
+from strategies.server.guard import CheckedReply, ClientUpdate
+from strategies.server.wrapper import ReturnResult, StrategyWrapper, innermost
 from strategies.settings import StrategySettings
-from strategies.wrapper import ReturnResult, StrategyWrapper, innermost
 
 _logger = logging.getLogger(__name__)
 

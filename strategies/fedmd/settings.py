@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from strategies.base_settings import Settings, split_list
+from strategies.core.settings import Settings, split_list
 from strategies.fedmd.architecture import Architecture
 
 AUTHORS_MODELS = (

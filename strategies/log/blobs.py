@@ -6,7 +6,7 @@
 A file is written once, straight to its final name: it counts only when the index names it, so a process that
 is killed leaves files that nobody reads. The hash is taken while the bytes are still in the cache. Writing
 asks the kernel to start moving the file to the disk, and does not wait; the commit does (see
-`strategies.update_log`).
+`strategies.log.update_log`).
 """
 
 import hashlib
@@ -22,12 +22,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from strategies.errors import LetheError, RunCorrupt
-from strategies.files import canonical_json, erase, not_written, read_bytes, sync_folder, write_all
+from strategies.core.errors import LetheError, RunCorrupt
 from strategies.log.keys import LogKeys
 from strategies.log.names import file_stem
 from strategies.log.sealing import seal, unseal
-from strategies.tensor_file import decode, encode
+from strategies.runs.files import canonical_json, erase, not_written, read_bytes, sync_folder, write_all
+from strategies.runs.tensor_file import decode, encode
 
 FloatVector = npt.NDArray[np.float32]
 

@@ -3,7 +3,7 @@
     h_0 = {"description": {"dtype": …, "format": …, "layout": …, "retention": …, "version": …, …}}
     h_t = [h_{t-1}, t, averaging, [[t, client, examples, weight, norm, hash of the file], …]]
 
-each in the form of `strategies.files.canonical_json`, entries in the order of the clients. By the files'
+each in the form of `strategies.runs.files.canonical_json`, entries in the order of the clients. By the files'
 hashes the last link stands for every byte of the log. An entry or a round that is changed, removed or moved
 breaks the chain from there on. When clients were purged is no part of it, but what a purge leaves of their
 entries is, so the links after that are others.
@@ -15,7 +15,7 @@ its last link with one that was kept elsewhere: in the run's summary, in a signe
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 
-from strategies.files import canonical_json
+from strategies.runs.files import canonical_json
 
 LATER = frozenset({"purges", "head"})
 """What a log's description says that changes in its life."""

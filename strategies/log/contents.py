@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from strategies.errors import BadInput, RunCorrupt
+from strategies.core.errors import BadInput, RunCorrupt
 from strategies.log.blobs import Blobs
 from strategies.log.index import Entry, Index
 from strategies.log.retention import Retention

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from strategies.errors import BadInput, RunCorrupt
-from strategies.files import TEMPORARY, not_written
+from strategies.core.errors import BadInput, RunCorrupt
 from strategies.log.lock import LOCK
+from strategies.runs.files import TEMPORARY, not_written
 
 INDEX = "index.sqlite"
 """Name of the index's file."""

@@ -27,10 +27,10 @@ from pathlib import Path
 from types import UnionType
 from typing import Any
 
-from strategies.errors import BadInput, LetheError, RunCorrupt
-from strategies.files import TEMPORARY, erase, sync_folder
+from strategies.core.errors import BadInput, LetheError, RunCorrupt
+from strategies.core.wire import client_sort_key
 from strategies.log import chain
-from strategies.wire import client_sort_key
+from strategies.runs.files import TEMPORARY, erase, sync_folder
 
 FORMAT = "lethe-update-log"
 VERSION = "2"

@@ -14,9 +14,9 @@ import stat
 from pathlib import Path
 from typing import final
 
-from strategies.errors import BadInput, LetheError, RunCorrupt
-from strategies.files import erase, not_written, read_bytes, sync_folder
+from strategies.core.errors import BadInput, LetheError, RunCorrupt
 from strategies.log.names import file_stem
+from strategies.runs.files import erase, not_written, read_bytes, sync_folder
 
 KEYS = "keys"
 """In a log's description: the folder of its keys; absent: it is not encrypted."""
@@ -96,7 +96,7 @@ class LogKeys:
         return self.read(client_id)
 
     def destroy(self, client_id: str) -> None:
-        """Overwrite and delete a client's key; see `strategies.files.erase` for what that does not promise.
+        """Overwrite and delete a client's key; `strategies.runs.files.erase` says what that does not promise.
 
         Raises
         ------

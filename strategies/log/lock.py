@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from strategies.file_lock import locked
+from strategies.runs.file_lock import locked
 
 LOCK = "writer.lock"
 
 
 class WriterLock:
-    """Hold a log for writing (see `strategies.file_lock`).
+    """Hold a log for writing (see `strategies.runs.file_lock`).
 
     Parameters
     ----------

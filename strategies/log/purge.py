@@ -12,8 +12,9 @@ The log says in its description what is being purged before anything is erased, 
 done. A purge that was killed is completed by whoever next opens the log for writing; readers take a client
 for gone as soon as its purge has begun.
 
-See `strategies.files.erase` for what overwriting does not promise. Files that were deleted in the ordinary
-course of things before (sums that a later round replaced, rounds that were given up) were not overwritten.
+See `strategies.runs.files.erase` for what overwriting does not promise. Files that were deleted in the
+ordinary course of things before (sums that a later round replaced, rounds that were given up) were not
+overwritten.
 """
 
 import json
@@ -21,7 +22,7 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 
-from strategies.errors import RunCorrupt
+from strategies.core.errors import RunCorrupt
 from strategies.log.blobs import Blobs
 from strategies.log.index import Index
 

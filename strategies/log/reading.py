@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from strategies.errors import BadInput, RunCorrupt
+from strategies.core.errors import BadInput, RunCorrupt
+from strategies.core.wire import MAX_ENTRIES, Layout
 from strategies.log import contents
 from strategies.log.blobs import Blobs
 from strategies.log.folder import INDEX
@@ -16,11 +17,10 @@ from strategies.log.index import Entry, Index
 from strategies.log.keys import KEYS, LogKeys
 from strategies.log.purge import Purge, purges_in
 from strategies.log.retention import Retention
-from strategies.wire import MAX_ENTRIES, Layout
 
 
 class LogReader:
-    """All that can be asked of a log; `strategies.update_log.UpdateLog` opens one and adds the writing half.
+    """All that can be asked of a log; `UpdateLog` opens one and adds the writing half.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from strategies.errors import BadInput
+from strategies.core.errors import BadInput
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """Precisions of stored updates. The largest relative rounding errors are 0, 2^-11 and 2^-8; float16 ends at

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from strategies.errors import LetheError
+from strategies.core.errors import LetheError
 from strategies.log.background import Background
 from strategies.log.blobs import Blobs, pack, unpack
 from strategies.log.index import Entry

@@ -5,8 +5,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from threading import Lock
 
-from strategies.files import not_written, read_all, write_all
 from strategies.log.sealing import seal, unseal
+from strategies.runs.files import not_written, read_all, write_all
 
 _ALIGNMENT = 4096  # Of pages: no two entries share one
 

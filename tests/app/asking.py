@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from app.client_app import app
-from app.config import RunConfig
-from app.models import build_model
+from app.config.run_config import RunConfig
+from app.models.built_in import build_model
 from app.simulation.client import config_of
 from app.simulation.grid import take_identity
-from strategies import wire
+from strategies.core import wire
 from strategies.settings import Scalar
 
 SMALL = ("model.name=mlp", "model.hidden=4", "data.clients=2", "data.train-limit=80", "train.local-steps=1")

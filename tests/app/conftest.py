@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from app.config import RunConfig
+from app.config.run_config import RunConfig
 from app.workflows import forget, train
-from strategies.run_folder import RunFolder
+from strategies.runs.folder import RunFolder
 from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from app.workflows.observer import Quiet
-from strategies import wire
-from strategies.run_folder import RunFolder
+from strategies.core import wire
+from strategies.runs.folder import RunFolder
 
 
 def flat_model(folder: RunFolder) -> Tensor:

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from app.cli.entry import run
-from app.config import RunConfig
+from app.config.run_config import RunConfig
 from app.data import load_client_data
 from app.report import write_report
 from app.workflows import analyse, train
-from strategies.errors import BadInput
+from strategies.core.errors import BadInput
 
 SMALL = ("data.clients=4", "data.train-limit=300", "data.test-limit=50", "data.public=0", "run.workers=1")
 ASK = (*SMALL, "run.workflow=analytics")

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from app.config import RunConfig
+from app.config.run_config import RunConfig
 from app.workflows import forget, resume, train
-from strategies import wire
-from strategies.run_folder import RunFolder
-from strategies.tensor_file import read_sealed
+from strategies.core import wire
+from strategies.runs.folder import RunFolder
+from strategies.runs.tensor_file import read_sealed
 from tests.app.runs import StopAfter, Stopped, flat_model
 from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.config import RunConfig
+from app.config.run_config import RunConfig
 from app.workflows import forget, resume, train
-from strategies import wire
-from strategies.run_folder import RunFolder
-from strategies.tensor_file import read_sealed
-from strategies.update_log import UpdateLog
+from strategies.core import wire
+from strategies.log.update_log import UpdateLog
+from strategies.runs.folder import RunFolder
+from strategies.runs.tensor_file import read_sealed
 from tests.app.runs import StopAfter, Stopped, flat_model
 from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings

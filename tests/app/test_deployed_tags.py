@@ -8,8 +8,8 @@ import pytest
 from flwr.app import RecordDict
 
 from app.client_app import app
-from strategies import wire
-from strategies.data_tags import RECORD
+from strategies.client.data_tags import RECORD
+from strategies.core import wire
 from tests.app.asking import context, message, run_config
 
 RUN = "ab12"
@@ -25,7 +25,7 @@ def write(path: Path, rows: int, order: int = 1) -> None:
 def said(folder: Path, kind: str, **told: int | str) -> RecordDict:
     """Return the answer of a node that was just started, so that it knows what lies on its disk alone."""
     for module in [
-        module for name, module in sys.modules.items() if name.startswith(("app.data", "app.node"))
+        module for name, module in sys.modules.items() if name.startswith(("app.data", "app.client.node"))
     ]:
         for cached in [each for each in vars(module).values() if hasattr(each, "cache_clear")]:
             cached.cache_clear()

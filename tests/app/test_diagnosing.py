@@ -9,11 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli.commands import app
-from app.config import RunConfig
-from app.session import DEFAULT_CLIENTS, Session
+from app.config.run_config import RunConfig
 from app.workflows.diagnosing import diagnose
-from strategies.errors import BadInput
-from strategies.run_folder import RunFolder
+from app.workflows.session import DEFAULT_CLIENTS, Session
+from strategies.core.errors import BadInput
+from strategies.runs.folder import RunFolder
 
 SMALL = (
     "run.workers=1",

@@ -6,15 +6,15 @@ import pytest
 import torch
 from flwr.app import Message
 
-from app.config import RunConfig
-from app.encryption_key import make_key, secret_in
+from app.client.encryption_key import make_key, secret_in
+from app.config.run_config import RunConfig
 from app.workflows import forget, resume, train
 from benchmarks.inline import InlineGrid
-from strategies import wire
-from strategies.encryption.ckks import Secret
-from strategies.errors import BadInput, LetheError
-from strategies.run_folder import RunFolder
-from strategies.tensor_file import read_sealed
+from strategies.core import wire
+from strategies.core.errors import BadInput, LetheError
+from strategies.layers.encryption.ckks import Secret
+from strategies.runs.folder import RunFolder
+from strategies.runs.tensor_file import read_sealed
 from tests.app.runs import flat_model
 from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings
@@ -121,7 +121,7 @@ def test_a_key_alone_has_no_effect_and_is_refused(tmp_path: Path) -> None:
 def test_without_the_library_it_is_said_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.encryption_key.find_spec", lambda name: None)
+    monkeypatch.setattr("app.client.encryption_key.find_spec", lambda name: None)
     with pytest.raises(BadInput, match=r"pip install -e '\.\[ckks\]' in the checkout"):
         train(encrypted(tmp_path))
 

@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-from app.accounts import ATTEMPTS
-from app.config import RunConfig
-from app.session import CLIENT_APP, PREPARE, Session
+from app.config.run_config import RunConfig
 from app.simulation import LocalGrid
 from app.workflows import Contest, audit, compare, forget, resume, train
-from strategies.cohort import Cohort
-from strategies.errors import BadInput
+from app.workflows.accounts import ATTEMPTS
+from app.workflows.session import CLIENT_APP, PREPARE, Session
+from strategies.core.errors import BadInput
 from strategies.fedmd.privacy import epsilon
-from strategies.json_lines import append_line
-from strategies.run_folder import RunFolder
+from strategies.runs.folder import RunFolder
+from strategies.runs.json_lines import append_line
+from strategies.server.cohort import Cohort
 from tests.app.runs import StopAfter, Stopped
 from unlearning.request import ForgetRequest
 from unlearning.settings import AuditSettings, ForgetSettings

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
+from app.client.encryption_key import secret_in
 from app.data.npz import read_npz
-from app.encryption_key import secret_in
 from app.report.triggered import TRIGGERED, read_triggered
-from strategies.errors import BadInput, LetheError, RunCorrupt
+from strategies.core.errors import BadInput, LetheError, RunCorrupt
 from tests.npy_files import arrays, headers, npy
 from tests.test_fuzzing import FUZZED, damage
 
@@ -158,7 +158,7 @@ def test_what_is_right_is_read(name: str, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def key() -> bytes:
     pytest.importorskip("tenseal")
-    from strategies.encryption.ckks import new_secret
+    from strategies.layers.encryption.ckks import new_secret
 
     return new_secret()
 

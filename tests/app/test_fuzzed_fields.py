@@ -18,24 +18,24 @@ import tomli_w
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, strategies as st
 
-from app.answers import AUDIT, CERTIFICATE, RESULT, read_answer, read_audit, read_result
-from app.certificates import certify
 from app.cli import output
 from app.cli.forgetting import _print_result
-from app.config import RunConfig
-from app.report.contents import read_run
+from app.config.run_config import RunConfig
+from app.forgettings.certify import certify
+from app.forgettings.folder import AUDIT, CERTIFICATE, RESULT, read_answer, read_audit, read_result
+from app.forgettings.verify import verify
+from app.forgettings.verify_run import verify_run
 from app.report.page import render
-from app.run_verification import verify_run
-from app.session import open_session, open_trained_run
-from app.verification import verify
+from app.report.reading import read_run
 from app.workflows import list_runs
-from strategies.errors import LetheError
-from strategies.files import write_json
-from strategies.run_folder import SUMMARY, RunFolder
-from strategies.run_home import MARKER
+from app.workflows.session import open_session, open_trained_run
+from strategies.core.errors import LetheError
+from strategies.runs.files import write_json
+from strategies.runs.folder import SUMMARY, RunFolder
+from strategies.runs.home import MARKER
 from tests.app.conftest import CLIENT_2
 from tests.app.report.run_folders import add_audit
-from tests.app.test_compared import comparison
+from tests.app.report.test_comparison_tables import comparison
 from tests.test_fuzzing import FUZZED
 from unlearning import certificate
 from unlearning.request import read_samples

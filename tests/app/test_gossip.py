@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from app.config import RunConfig
+from app.config.run_config import RunConfig
 from app.workflows import forget, train
-from strategies import wire
-from strategies.errors import BadInput
-from strategies.run_folder import RunFolder
-from strategies.tensor_file import read_sealed
+from strategies.core import wire
+from strategies.core.errors import BadInput
+from strategies.runs.folder import RunFolder
+from strategies.runs.tensor_file import read_sealed
 from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings
 

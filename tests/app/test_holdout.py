@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.config import RunConfig
+from app.config.run_config import RunConfig
+from app.config.settings import DataSettings
 from app.data.partition import partition_indices
-from app.settings import DataSettings
 from app.workflows import audit, forget, train
-from strategies.errors import BadInput
-from strategies.holdout import held_out
-from strategies.run_folder import MODEL, RunFolder
+from strategies.client.holdout import held_out
+from strategies.core.errors import BadInput
+from strategies.runs.folder import MODEL, RunFolder
 from unlearning.request import ForgetRequest
 from unlearning.settings import AuditSettings, ForgetSettings
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from app.config import RunConfig
+from app.config.run_config import RunConfig
 from app.workflows import forget, train
-from strategies.errors import BadInput
-from strategies.run_folder import MODEL, RunFolder
+from strategies.core.errors import BadInput
+from strategies.runs.folder import MODEL, RunFolder
 from tests.app.runs import flat_model
 from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from app.config import RunConfig
-from app.course_states import CLIENTS
+from app.config.run_config import RunConfig
+from app.simulation.kept_models import CLIENTS
 from app.workflows import forget, resume, train
-from strategies import wire
-from strategies.errors import BadInput
-from strategies.files import read_json
-from strategies.personal import FIGURES
-from strategies.run_folder import RunFolder
-from strategies.tensor_file import read_sealed
+from strategies.core import wire
+from strategies.core.errors import BadInput
+from strategies.personal.measuring import FIGURES
+from strategies.runs.files import read_json
+from strategies.runs.folder import RunFolder
+from strategies.runs.tensor_file import read_sealed
 from tests.app.runs import StopAfter, Stopped, flat_model
 from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings

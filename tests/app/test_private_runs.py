@@ -18,13 +18,13 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from app.client_app import app
-from app.config import RunConfig
-from app.models import build_model
+from app.config.run_config import RunConfig
+from app.models.built_in import build_model
 from app.simulation.client import config_of
 from app.simulation.grid import take_identity
-from strategies import wire
-from strategies.privacy.accounting import Spend, epsilon_of
-from strategies.privacy.ledger import LedgerFile
+from strategies.core import wire
+from strategies.layers.privacy.accounting import Spend, epsilon_of
+from strategies.layers.privacy.ledger import LedgerFile
 
 DELTA, BUDGET, ROUNDS, STEPS = 1e-3, 3.0, 4, 3
 COUNTING = '''
@@ -74,8 +74,8 @@ def die_before_the_answer(module):
     module._example_level = trained
 
 CHANGES = {
-    "strategies.privacy.training": count_steps,
-    "strategies.privacy.client": die_before_the_answer,
+    "strategies.layers.privacy.training": count_steps,
+    "strategies.layers.privacy.client": die_before_the_answer,
 }
 sys.meta_path.insert(0, Finder())
 '''
@@ -148,12 +148,12 @@ def test_no_step_is_missing_from_the_accounts_and_none_is_beyond_the_budget(kill
     assert (killed / "0.json").exists() == killed.name.startswith("ledger")
 
 
-@pytest.mark.parametrize("missing", ["strategies.privacy.training", "opacus.validators"])
+@pytest.mark.parametrize("missing", ["strategies.layers.privacy.training", "opacus.validators"])
 def test_if_the_private_path_cannot_be_built_nothing_is_sent(
     missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client on whose machine private training cannot be imported raises; it does not train without."""
-    for name in [name for name in sys.modules if name == "strategies.privacy.training"]:
+    for name in [name for name in sys.modules if name == "strategies.layers.privacy.training"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
     keys = ["model.name=mlp", "model.hidden=4", "data.clients=2", "privacy.unit=example", "privacy.epsilon=8"]

@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.config import RunConfig
-from app.fresh_seeds import STARTS, fresh_seed
-from app.session import open_session
+from app.config.run_config import RunConfig
 from app.workflows import audit, forget, resume, train
-from strategies import wire
-from strategies.errors import BadInput, LetheError
-from strategies.json_lines import read_lines
-from strategies.run_folder import RunFolder
-from strategies.tensor_file import read_sealed
-from strategies.update_log import UpdateLog
+from app.workflows.fresh_seeds import STARTS, fresh_seed
+from app.workflows.session import open_session
+from strategies.core import wire
+from strategies.core.errors import BadInput, LetheError
+from strategies.log.update_log import UpdateLog
+from strategies.runs.folder import RunFolder
+from strategies.runs.json_lines import read_lines
+from strategies.runs.tensor_file import read_sealed
 from tests.app.runs import StopAfter, Stopped, flat_model
 from unlearning.request import ForgetRequest
 from unlearning.settings import AuditSettings, ForgetSettings

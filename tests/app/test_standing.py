@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.answers import read_result
-from app.config import RunConfig
+from app.config.run_config import RunConfig
+from app.forgettings.folder import read_result
 from app.workflows import audit, forget, train
-from strategies.errors import BadInput
-from strategies.run_folder import RunFolder
+from strategies.core.errors import BadInput
+from strategies.runs.folder import RunFolder
 from unlearning.request import ForgetRequest
 from unlearning.settings import AuditSettings, ForgetSettings
 

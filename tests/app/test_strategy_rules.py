@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from app.config import RunConfig
+from app.config.run_config import RunConfig
 from app.strategy_rules import STRATEGY_CONDITIONS
-from strategies.errors import BadInput
+from strategies.core.errors import BadInput
 from strategies.settings import Scalar
 
 WITHOUT_NOISE = "a strategy of which nothing leaves a client but noised updates"

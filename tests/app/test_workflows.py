@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.config import RunConfig
+from app.config.run_config import RunConfig
 from app.workflows import audit, forget, list_runs, resume, train
-from strategies.errors import BadInput
-from strategies.run_folder import RunFolder
-from strategies.update_log import UpdateLog
+from strategies.core.errors import BadInput
+from strategies.log.update_log import UpdateLog
+from strategies.runs.folder import RunFolder
 from tests.app.runs import StopAfter, Stopped, flat_model
 from unlearning.request import ForgetRequest
 from unlearning.settings import AuditSettings, ForgetSettings
@@ -137,7 +137,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, variant: str)
 def test_a_killed_process_can_be_resumed(tmp_path: Path) -> None:
     """SIGKILL in mid-run: no complete round is lost and the model is the uninterrupted one's."""
     overrides = [f"run.home={tmp_path}", "run.name=killed", *SMALL, "run.rounds=12"]
-    script = "import sys; from app.config import RunConfig; from app.workflows import train; "
+    script = "import sys; from app.config.run_config import RunConfig; from app.workflows import train; "
     script += "train(RunConfig().with_overrides(sys.argv[1:]))"
     environment = {**os.environ, "FLWR_TELEMETRY_ENABLED": "0"}
     process = subprocess.Popen([sys.executable, "-c", script, *overrides], env=environment)
@@ -204,7 +204,7 @@ def test_retraining_equals_a_run_that_never_had_the_client(finished: RunFolder, 
         config(tmp_path, "run.rounds=1", "attack.kind=backdoor", "attack.clients=2", "data.public=0.2")
     )
     forget(one_round, CLIENT_2, ForgetSettings(method="retrain"))
-    from strategies.tensor_file import read_sealed
+    from strategies.runs.tensor_file import read_sealed
 
     state = read_sealed(one_round.path / "forget" / name / "model.safetensors").tensors
     expected = log.layout.flatten(finished.read_initial()).double() + mean

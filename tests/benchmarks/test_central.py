@@ -21,8 +21,8 @@ from benchmarks.central import (
     rates,
     sparse_start,
 )
-from strategies.errors import BadInput
-from strategies.examples import Examples
+from strategies.core.errors import BadInput
+from strategies.core.examples import Examples
 from unlearning.central.masks import sparsity
 from unlearning.central.training import SgdSettings
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.config import RunConfig
+from app.config.run_config import RunConfig
 from benchmarks import coding, gossip, personalisation
 
 

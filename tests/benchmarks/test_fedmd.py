@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.config import RunConfig
+from app.config.run_config import RunConfig
 from benchmarks.fedmd import CASES, _one
 
 SMALL = (

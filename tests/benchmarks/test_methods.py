@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import methods
 from benchmarks.sequence import sequence_rows
-from strategies.errors import BadInput
+from strategies.core.errors import BadInput
 
 
 def spread(mean: float | None, std: float | None = None) -> dict[str, float | None]:

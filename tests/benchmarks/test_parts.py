@@ -10,7 +10,7 @@ import pytest
 from benchmarks.deployed import stamped
 from benchmarks.deployed.parts import PARTS, Stamp, medians, put_ahead, read, rounds
 from benchmarks.deployed.rounds import figures, run, table
-from strategies.errors import BadInput, LetheError
+from strategies.core.errors import BadInput, LetheError
 
 LAST = (10.0, 10.5, 12.0, 12.25, 13.0, 15.0, 15.5, 15.75, 17.0, 17.5, 18.0, 18.5, 19.0, 20.0)
 """When the message that ends the second round came by each of `stamped.EVENTS`."""

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks import BENCHMARKS
-from strategies.errors import BadInput
+from strategies.core.errors import BadInput
 
 
 @pytest.mark.filterwarnings("ignore:Full backward hook is firing:UserWarning")

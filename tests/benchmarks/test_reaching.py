@@ -4,12 +4,12 @@ from collections.abc import Mapping
 
 import pytest
 
+from app.config.settings import DataSettings
 from app.data import load_client_data
-from app.settings import DataSettings
 from app.workflows.observer import Quiet
 from benchmarks.reaching import Reached, compared, named, race, reach
 from benchmarks.stragglers import CONTENDERS, DEVICES, Task, losses
-from strategies.errors import BadInput
+from strategies.core.errors import BadInput
 
 KEYS = ("data.clients=2", "data.public=0", "data.train-limit=200", "model.name=mlp", "model.hidden=8")
 

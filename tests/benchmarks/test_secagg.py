@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks import BENCHMARKS
 from benchmarks.losing import num_lost
-from strategies.errors import BadInput
+from strategies.core.errors import BadInput
 
 
 def test_masks_cost_eight_bytes_for_four_and_lost_clients_send_nothing() -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import ModelSettings
+from app.config.settings import ModelSettings
 from benchmarks import BENCHMARKS
 from benchmarks.jobs import JOBS, NUM_PARAMETERS, Job, Task, contend, reference_cnn, write_data
 from benchmarks.simulation import CONTENDERS, ratios, summary
-from strategies.errors import LetheError
+from strategies.core.errors import LetheError
 
 TINY = Job(clients=3, rounds=2, steps=2, batch_size=4)
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from app.config import RunConfig
+from app.config.run_config import RunConfig
 from app.workflows import train
 from benchmarks.deployed.federation import Federation
-from strategies.run_folder import RunFolder
+from strategies.runs.folder import RunFolder
 from strategies.settings import Scalar
 
 CLIENTS = ("0", "1", "2")

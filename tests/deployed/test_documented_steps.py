@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from app.run_verification import verify_run
+from app.forgettings.verify_run import verify_run
 from benchmarks.deployed.processes import ROOT, Processes, answers_over_tls, free_port
-from strategies.run_folder import RunFolder
+from strategies.runs.folder import RunFolder
 
 PAGE = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8").partition("\n## ")[0]
 STEPS = {

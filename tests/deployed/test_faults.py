@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from app.kept_state import read_state
+from app.client.kept_state import read_state
 from benchmarks.deployed.federation import Federation
-from strategies.privacy.ledger import read_account
-from strategies.run_folder import RunFolder
+from strategies.layers.privacy.ledger import read_account
+from strategies.runs.folder import RunFolder
 from strategies.settings import Scalar
 from tests.deployed.conftest import CLIENTS, SMALL, home, in_one_process, until
 

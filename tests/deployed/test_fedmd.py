@@ -8,7 +8,7 @@ import torch
 
 from app.workflows.forgetting import OpenedRun
 from benchmarks.deployed.federation import Federation
-from strategies.run_folder import RunFolder
+from strategies.runs.folder import RunFolder
 from strategies.settings import Scalar
 from tests.deployed.conftest import CLIENTS, SMALL, home, in_one_process
 from unlearning.request import ForgetRequest

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 
-from app.config import RunConfig
+from app.config.run_config import RunConfig
 from app.data import load_client_data
 from benchmarks.deployed.federation import Federation
-from strategies.run_folder import RunFolder
+from strategies.runs.folder import RunFolder
 from strategies.settings import Scalar
 from tests.deployed.conftest import CLIENTS, SMALL, home, in_one_process
 

@@ -10,8 +10,8 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 from torch import Tensor
 
-from strategies import wire
-from strategies.seeds import numpy_generator
+from strategies.core import wire
+from strategies.core.seeds import numpy_generator
 
 Answer = Callable[[Message], Message | None]
 """Answers one message; None: never."""

@@ -9,7 +9,7 @@ from flwr.app import ConfigRecord, Message
 from flwr.serverapp import strategy as flower
 from hypothesis import given, settings, strategies as st
 
-from strategies import wire
+from strategies.core import wire
 from strategies.fedavg import FedAvg, average_metrics
 from tests.strategies.fakes import (
     Answer,

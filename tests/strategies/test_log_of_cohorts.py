@@ -12,14 +12,14 @@ from flwr.app import Message
 from hypothesis import HealthCheck, given, settings, strategies as st
 from torch import Tensor
 
-from strategies import wire
-from strategies.cohort import Cohort
-from strategies.compression.settings import CompressionSettings
-from strategies.logged import LoggedStrategy
-from strategies.privacy.settings import PrivacySettings
+from strategies.core import wire
+from strategies.layers.compression.settings import CompressionSettings
+from strategies.layers.privacy.settings import PrivacySettings
+from strategies.log.strategy import LoggedStrategy
+from strategies.log.update_log import UpdateLog
 from strategies.rounds import RoundResult, Start, TrainingPlan, train
+from strategies.server.cohort import Cohort
 from strategies.settings import SelectionSettings, StrategySettings
-from strategies.update_log import UpdateLog
 from tests.strategies.compression.nodes import LAYOUT, Client, model
 from tests.strategies.fakes import FakeGrid, raises
 

@@ -9,12 +9,14 @@ from flwr.app import ArrayRecord, Message
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from strategies import builtin, strategy_state, wire
-from strategies.cohort import Cohort
-from strategies.dropping import Drop
-from strategies.errors import BadInput, LetheError
+from strategies.core import wire
+from strategies.core.errors import BadInput, LetheError
+from strategies.flower import flower as builtin
 from strategies.rounds import RoundResult, Start, TrainingPlan, train
-from strategies.selection import select_clients
+from strategies.server import memory as strategy_state
+from strategies.server.cohort import Cohort
+from strategies.server.exclusion import Drop
+from strategies.server.selection import select_clients
 from strategies.settings import SelectionSettings, StrategySettings
 from tests.strategies.fakes import (
     Answer,

@@ -13,20 +13,20 @@ from strategies import fedavg
 from strategies.analytics.asking import Sharing, ask
 from strategies.analytics.settings import AnalyticsSettings
 from strategies.analytics.statistics import Question
+from strategies.core.secret_random import Randomness
+from strategies.core.seeds import numpy_generator, torch_generator
 from strategies.fedmd.client import answer_query
-from strategies.neurons import hidden_groups
-from strategies.privacy.accounts import Accounts
-from strategies.privacy.central import CentralPrivacy
-from strategies.privacy.client import ClientPrivacy, train_privately
-from strategies.privacy.scoring import PrivateScorer, Scoring
-from strategies.privacy.settings import PrivacySettings, Unit
-from strategies.secret_random import Randomness
-from strategies.seeds import numpy_generator, torch_generator
+from strategies.layers.privacy.accounts import Accounts
+from strategies.layers.privacy.central import CentralPrivacy
+from strategies.layers.privacy.client import ClientPrivacy, train_privately
+from strategies.layers.privacy.scoring import PrivateScorer, Scoring
+from strategies.layers.privacy.settings import PrivacySettings, Unit
+from strategies.models.neurons import hidden_groups
 from strategies.settings import SelectionSettings
 from tests.strategies.analytics.test_asking import CLASSES, cohort_of
 from tests.strategies.fedmd.test_client import member, query
-from tests.strategies.privacy.test_client import job
-from tests.strategies.privacy.test_scoring import data, net
+from tests.strategies.layers.privacy.test_client import job
+from tests.strategies.layers.privacy.test_scoring import data, net
 
 Step = Callable[[], object]
 
@@ -92,7 +92,7 @@ def of_statistics() -> Step:
 
 
 def of_decryption() -> Step:
-    from strategies.encryption.ckks import Secret, new_secret
+    from strategies.layers.encryption.ckks import Secret, new_secret
 
     secret = Secret(new_secret())
     content = secret.encrypt(torch.zeros(3))

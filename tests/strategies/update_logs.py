@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from strategies.checkpoint import Checkpoint
-from strategies.run_folder import RunFolder
-from strategies.seeds import torch_generator
-from strategies.update_log import UpdateLog
-from strategies.wire import Layout
+from strategies.core.seeds import torch_generator
+from strategies.core.wire import Layout
+from strategies.log.update_log import UpdateLog
+from strategies.runs.checkpoint import Checkpoint
+from strategies.runs.folder import RunFolder
 
 ONE = Layout(("w",), ((1,),))
 """A model of one parameter."""

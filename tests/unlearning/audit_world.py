@@ -14,14 +14,14 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from torch import Tensor, nn
 
-from strategies import wire
-from strategies.backdoor import Trigger
-from strategies.cohort import Cohort, Fault, Reply
-from strategies.examples import Examples
-from strategies.roll import ClientInfo
+from strategies.client.backdoor import Trigger
+from strategies.core import wire
+from strategies.core.examples import Examples
 from strategies.rounds import TrainingPlan
+from strategies.server.cohort import Cohort, Fault, Reply
+from strategies.server.members import ClientInfo
 from strategies.settings import SelectionSettings, StrategySettings, TrainSettings
-from unlearning.evidence import answer_question
+from unlearning.audit.evidence import answer_question
 from unlearning.run import TrainedRun
 
 SURE = math.log(3.0)

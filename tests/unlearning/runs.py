@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from strategies import wire
-from strategies.examples import Examples
+from strategies.core import wire
+from strategies.core.examples import Examples
+from strategies.log.update_log import UpdateLog
 from strategies.rounds import TrainingPlan
 from strategies.settings import SelectionSettings, StrategySettings, TrainSettings
-from strategies.update_log import UpdateLog
 from unlearning.methods import METHODS
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings

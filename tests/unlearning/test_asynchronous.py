@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from strategies.errors import BadInput
+from strategies.core.errors import BadInput
 from strategies.settings import SelectionSettings, StrategySettings
 from tests.unlearning.methods.federation import Federation, blobs
 from unlearning.forgetting import ForgetResult, forget

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from strategies.cohort import Fault
+from strategies.server.cohort import Fault
 from unlearning.attendance import Attendance
 
 

@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from hypothesis import given, settings, strategies as st
 
-from strategies.errors import BadInput
+from strategies.core.errors import BadInput
 from unlearning.certificate import Certificate, fingerprint, limits, limits_of_purge, make, read
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))

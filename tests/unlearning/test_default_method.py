@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from strategies.errors import BadInput
+from strategies.core.errors import BadInput
 from unlearning import default_method, forgetting
 from unlearning.default_method import PREFERRED, with_method
 from unlearning.methods import METHODS

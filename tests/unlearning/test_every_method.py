@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from strategies.errors import LetheError
+from strategies.core.errors import LetheError
 from tests.unlearning.methods.federation import Federation, blobs
 from unlearning.forgetting import ForgetResult, forget
 from unlearning.methods import METHODS

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from strategies.errors import BadInput
+from strategies.core.errors import BadInput
 from tests.unlearning.methods.slow import federation_of, finished, forgotten
 from tests.unlearning.runs import logged_run
 from unlearning.forgetting import check_request, forget

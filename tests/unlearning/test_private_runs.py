@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from strategies.errors import BadInput
-from strategies.privacy.settings import PrivacySettings
+from strategies.core.errors import BadInput
+from strategies.layers.privacy.settings import PrivacySettings
 from tests.unlearning.audit_world import trained_run
-from unlearning.caveats import privacy_caveats
+from unlearning.audit.caveats import privacy_caveats
 from unlearning.forgetting import check_request
 from unlearning.methods import METHODS
 from unlearning.request import ForgetRequest

@@ -8,13 +8,13 @@ import torch
 from flwr.app import ArrayRecord
 from torch import Tensor, nn
 
-from strategies import wire
-from strategies.errors import LetheError
-from strategies.logged import LoggedStrategy
-from strategies.mask import flat_mask_of
+from strategies.core import wire
+from strategies.core.errors import LetheError
+from strategies.core.seeds import torch_generator
+from strategies.log.strategy import LoggedStrategy
+from strategies.log.update_log import UpdateLog
+from strategies.models.mask import flat_mask_of
 from strategies.rounds import Start, train
-from strategies.seeds import torch_generator
-from strategies.update_log import UpdateLog
 from tests.unlearning.methods.federation import Federation, blobs
 from tests.unlearning.runs import GLOBAL_METHODS
 from unlearning.central.prune import PruneSettings, synflow_masks

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from strategies.errors import BadInput
-from strategies.run_home import place
+from strategies.core.errors import BadInput
+from strategies.runs.home import place
 from unlearning.request import ForgetRequest, read_samples
 
 

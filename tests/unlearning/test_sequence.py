@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from strategies.errors import BadInput
-from strategies.examples import Examples
-from strategies.update_log import UpdateLog
+from strategies.core.errors import BadInput
+from strategies.core.examples import Examples
+from strategies.log.update_log import UpdateLog
 from tests.unlearning.methods.federation import Federation, blobs
 from tests.unlearning.runs import GLOBAL_METHODS
 from unlearning.forgetting import check_request, forget

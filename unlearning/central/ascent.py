@@ -31,9 +31,9 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from strategies.evaluation import evaluate
-from strategies.examples import Examples
-from strategies.local_training import batches, make_optimizer
+from strategies.client.evaluation import evaluate
+from strategies.client.training import batches, make_optimizer
+from strategies.core.examples import Examples
 from unlearning.central.data import Data, gathered
 from unlearning.central.masks import Masks
 from unlearning.central.parameters import copied, flat_parameters, load_parameters, trainable

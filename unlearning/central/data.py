@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from strategies.examples import Examples
+from strategies.core.examples import Examples
 
 Data = Examples | Iterable[tuple[Tensor, Tensor]]
 """Examples, or batches (x of shape [n, ...], y of shape [n]), such as those of a `DataLoader`."""

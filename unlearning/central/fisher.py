@@ -23,8 +23,8 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
-from strategies.evaluation import predict_logits
-from strategies.examples import Examples
+from strategies.client.evaluation import predict_logits
+from strategies.core.examples import Examples
 from strategies.settings import Settings
 from unlearning.central.data import Data, gathered
 from unlearning.central.gradients import ExampleSum, gradient_blocks

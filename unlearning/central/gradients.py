@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
-from strategies.examples import Examples
-from strategies.mask import held
+from strategies.core.examples import Examples
+from strategies.models.mask import held
 from unlearning.central.masks import flat_mask
 from unlearning.central.parameters import copied, trainable
 

@@ -27,8 +27,8 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
-from strategies.evaluation import evaluate
-from strategies.examples import Examples
+from strategies.client.evaluation import evaluate
+from strategies.core.examples import Examples
 from strategies.settings import Settings
 from unlearning.central.data import Data, gathered
 from unlearning.central.gradients import ExampleSum, Loss, cross_entropy_each, gradient_blocks, gradient_sum

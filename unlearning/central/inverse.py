@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from strategies.examples import Examples
+from strategies.core.examples import Examples
 from unlearning.central.gradients import ExampleSum, Loss, batches_on, cross_entropy_each
 from unlearning.central.parameters import copied, split_like, trainable
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from strategies.local_training import GradientAdjustment
-from strategies.mask import held
+from strategies.client.training import GradientAdjustment
+from strategies.models.mask import held
 from unlearning.central.parameters import copied, trainable
 
 Masks = dict[str, Tensor]
@@ -52,7 +52,7 @@ def apply_masks(model: nn.Module, masks: Masks) -> None:
 def flat_mask(model: nn.Module, masks: Masks | None) -> Tensor:
     """Return which trainable parameters are free to change, shape [P], bool; without masks, all.
 
-    Masks that the model itself holds (see `strategies.mask`) count as well.
+    Masks that the model itself holds (see `strategies.models.mask`) count as well.
     """
     ones = {name: torch.ones(p.shape, dtype=torch.bool) for name, p in trainable(model).items()}
     kept = {**ones, **(masks or {})}

@@ -1,8 +1,8 @@
 """A model's trainable parameters as one flat vector, and copies of models.
 
 "Flat" means a vector of all trainable parameters in the order of `model.named_parameters()`, in the model's
-own dtype, on the CPU. For models without floating buffers that is the order of `strategies.wire.Layout` as
-well.
+own dtype, on the CPU. For models without floating buffers that is the order of `strategies.core.wire.Layout`
+as well.
 """
 
 import copy
@@ -10,7 +10,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from strategies.mask import held, hold
+from strategies.models.mask import held, hold
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:

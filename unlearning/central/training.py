@@ -1,4 +1,4 @@
-"""Central SGD for the forgetting methods: `strategies.local_training.local_train` on a copy of the model.
+"""Central SGD for the forgetting methods: `strategies.client.training.local_train` on a copy of the model.
 
 At no mask and no adjustment it is exactly the local training of a client.
 """
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pydantic import Field
 from torch import Generator, nn
 
-from strategies.local_training import GradientAdjustment, local_train
+from strategies.client.training import GradientAdjustment, local_train
 from strategies.settings import Settings, TrainSettings
 from unlearning.central.data import Data, gathered
 from unlearning.central.masks import Masks, apply_masks, mask_adjustment

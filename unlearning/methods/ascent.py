@@ -28,10 +28,10 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
-from strategies import wire
-from strategies.cohort import Cohort
-from strategies.errors import LetheError
-from strategies.evaluation import evaluate
+from strategies.client.evaluation import evaluate
+from strategies.core import wire
+from strategies.core.errors import LetheError
+from strategies.server.cohort import Cohort
 from strategies.settings import SelectionSettings
 from unlearning.central.ascent import (
     AscentSettings,

@@ -8,15 +8,15 @@ import torch
 from flwr.app import ArrayRecord
 from torch import Tensor, nn
 
-from strategies import wire
-from strategies.cohort import Cohort
-from strategies.dropping import Drop
-from strategies.errors import BadInput
-from strategies.examples import Examples
-from strategies.seeds import torch_generator
+from strategies.core import wire
+from strategies.core.errors import BadInput
+from strategies.core.examples import Examples
+from strategies.core.seeds import torch_generator
+from strategies.server.cohort import Cohort
+from strategies.server.exclusion import Drop
 from strategies.settings import StrategySettings, TrainSettings
-from unlearning.evidence import ForgetSpec
-from unlearning.gathering import spec_for
+from unlearning.audit.evidence import ForgetSpec
+from unlearning.audit.gathering import spec_for
 from unlearning.request import ForgetRequest, Kind
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
@@ -192,7 +192,7 @@ class ClientTask:
 
 @dataclass(frozen=True)
 class ClientAnswer:
-    """What the client half of a method returns: numbers under the keys of `strategies.wire`, and arrays."""
+    """What the client half of a method returns: numbers under keys of `strategies.core.wire`, and arrays."""
 
     metrics: Mapping[str, float | int | list[float] | list[int]]
     arrays: ArrayRecord | None = None

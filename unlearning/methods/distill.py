@@ -28,10 +28,10 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from strategies import wire
-from strategies.distilling import DistillationSettings, distil
-from strategies.evaluation import predict_logits
-from strategies.examples import Examples
+from strategies.client.distillation import DistillationSettings, distil
+from strategies.client.evaluation import predict_logits
+from strategies.core import wire
+from strategies.core.examples import Examples
 from strategies.rounds import RoundResult, Start
 from unlearning.methods import fast_fedul, subtract
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome

@@ -27,9 +27,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from strategies.distilling import distil
-from strategies.evaluation import predict_logits
-from strategies.examples import Examples
+from strategies.client.distillation import distil
+from strategies.client.evaluation import predict_logits
+from strategies.core.examples import Examples
 from unlearning.central.parameters import copied, layers_with_weights
 from unlearning.methods import fast_fedul
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome

@@ -16,7 +16,7 @@ Guarantee: approximate; exact where each remaining client's update is linear in 
 
 from collections.abc import Collection, Iterator
 
-from strategies.update_log import UpdateLog
+from strategies.log.update_log import UpdateLog
 from unlearning.central.skew import RoundShare, SkewSettings, subtract_with_skew
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
 from unlearning.methods.logged import logged_targets

@@ -32,15 +32,15 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from pydantic import Field
 from torch import Tensor
 
-from strategies import wire
-from strategies.aggregation import MAX_ABS_UPDATE, ExactSum, apply_mean, largest_entry
-from strategies.cohort import Fault
-from strategies.errors import LetheError
-from strategies.guard import Reference, checked
-from strategies.local_training import ClientJob, planned_steps
+from strategies.client.training import ClientJob, planned_steps
+from strategies.core import wire
+from strategies.core.errors import LetheError
+from strategies.log.update_log import Entry, UpdateLog
 from strategies.registry import lookup
+from strategies.server.aggregation import MAX_ABS_UPDATE, ExactSum, apply_mean, largest_entry
+from strategies.server.cohort import Fault
+from strategies.server.guard import Reference, checked
 from strategies.settings import Settings
-from strategies.update_log import Entry, UpdateLog
 from unlearning.central.federaser import with_norm
 from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Method, Needs, Outcome
 from unlearning.methods.federated import received_model, settings_in, told

@@ -13,15 +13,15 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor, nn
 
-from strategies import wire
-from strategies.cohort import Cohort
-from strategies.dropping import Drop
-from strategies.errors import LetheError
+from strategies.core import wire
+from strategies.core.errors import LetheError
 from strategies.fedavg import FedAvg
-from strategies.roll import ClientInfo
 from strategies.rounds import Build, RoundResult, Start
+from strategies.server.cohort import Cohort
+from strategies.server.exclusion import Drop
+from strategies.server.members import ClientInfo
+from strategies.server.wrapper import StrategyWrapper
 from strategies.settings import Scalar, SelectionSettings, Settings
-from strategies.wrapper import StrategyWrapper
 from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Outcome
 from unlearning.settings import ForgetSettings
 from unlearning.spending import train_after

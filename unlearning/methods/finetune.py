@@ -15,7 +15,7 @@ clients online. At 0 epochs the model comes back unchanged. Cost: a round per ep
 
 from torch import Tensor
 
-from strategies.cohort import Cohort
+from strategies.server.cohort import Cohort
 from unlearning.central.finetune import FinetuneSettings, finetune
 from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Method, Needs, Outcome
 from unlearning.methods.federated import (

@@ -17,8 +17,8 @@ repeats with the run's seed, only from those who do not know that. Needs: client
 class.
 """
 
-from strategies import wire
-from strategies.errors import LetheError
+from strategies.core import wire
+from strategies.core.errors import LetheError
 from unlearning.central.fisher import FisherSettings, add_noise, fisher_sum, without_class_rows
 from unlearning.central.gradients import ExampleSum
 from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Method, Needs, Outcome

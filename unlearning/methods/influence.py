@@ -27,11 +27,11 @@ from flwr.app import Array, ArrayRecord
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from strategies import wire
-from strategies.cohort import Cohort
-from strategies.errors import LetheError
-from strategies.evaluation import predict_logits
-from strategies.examples import Examples
+from strategies.client.evaluation import predict_logits
+from strategies.core import wire
+from strategies.core.errors import LetheError
+from strategies.core.examples import Examples
+from strategies.server.cohort import Cohort
 from unlearning.central.gradients import ExampleSum, gradient_sum
 from unlearning.central.influence import (
     AlphaTrial,

@@ -18,7 +18,7 @@ Guarantee: none; empirically the gap to retraining closes at the cost of fine-tu
 clients online. At γ = 0 it is `finetune`, to the bit. Cost: a round per epoch.
 """
 
-from strategies.cohort import Cohort
+from strategies.server.cohort import Cohort
 from unlearning.central.l1_sparse import L1SparseSettings, l1_sparse, penalty_weights
 from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Method, Needs, Outcome
 from unlearning.methods.federated import (

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from strategies.update_log import UpdateLog
+from strategies.log.update_log import UpdateLog
 from unlearning.methods.base import ForgetJob
 from unlearning.methods.federated import absence_notes
 

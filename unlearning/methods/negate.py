@@ -11,7 +11,7 @@ Guarantee: none; negating again undoes it, so what is forgotten is what the roun
 remaining clients online; nothing stored, and nothing of the forgotten data. Cost: a round per epoch.
 """
 
-from strategies.errors import BadInput
+from strategies.core.errors import BadInput
 from unlearning.central.finetune import FinetuneSettings
 from unlearning.central.negate import negate
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome

@@ -24,12 +24,12 @@ import torch
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
-from strategies import wire
-from strategies.errors import LetheError
+from strategies.core import wire
+from strategies.core.errors import LetheError
 from strategies.fedmd import client
 from strategies.fedmd.server import FedMD, means
-from strategies.reports import rebuilt
-from strategies.update_log import UpdateLog
+from strategies.log.update_log import UpdateLog
+from strategies.server.reports import rebuilt
 from unlearning.methods.base import UNCHANGED, ForgetJob, Method, Needs, Outcome
 from unlearning.methods.federated import absence_notes
 

@@ -15,9 +15,9 @@ from dataclasses import replace
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from strategies import wire
-from strategies.cohort import Cohort
+from strategies.core import wire
 from strategies.rounds import RoundResult, Start
+from strategies.server.cohort import Cohort
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
 from unlearning.methods.federated import feasible, keeping
 from unlearning.methods.retrain import RENEWED, SEED

@@ -16,7 +16,8 @@ from dataclasses import replace
 
 from flwr.serverapp.strategy import Strategy
 
-from strategies import personal, wire
+from strategies.core import wire
+from strategies.personal import measuring as personal
 from strategies.rounds import RoundResult, Start
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
 from unlearning.methods.federated import feasible, keeping

@@ -18,7 +18,7 @@ retention ``sum`` for the lazy form, ``full`` for the renormalised one; no clien
 import torch
 from torch import Tensor
 
-from strategies.update_log import UpdateLog
+from strategies.log.update_log import UpdateLog
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
 from unlearning.methods.logged import logged_targets
 from unlearning.settings import ForgetSettings

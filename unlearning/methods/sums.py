@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from strategies import wire
-from strategies.cohort import Cohort
+from strategies.core import wire
+from strategies.server.cohort import Cohort
+from unlearning.audit.evidence import ForgetSpec
 from unlearning.central.gradients import ExampleSum
-from unlearning.evidence import ForgetSpec
 from unlearning.methods.base import ClientAnswer
 
 Sums = Mapping[str, ExampleSum]

@@ -11,8 +11,8 @@ import pytest
 
 import app
 from app.cli.entry import run
-from app.config import RunConfig
-from strategies.run_folder import RunFolder
+from app.config.run_config import RunConfig
+from strategies.runs.folder import RunFolder
 from tests.app.report.run_folders import AFTER, BEFORE, RETRAIN, add_forgetting, add_rounds, finish
 from unlearning.request import ForgetRequest
 

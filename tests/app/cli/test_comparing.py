@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from strategies.run_folder import RunFolder
+from strategies.runs.folder import RunFolder
 from tests.app.cli.conftest import Command, Workflows
 from tests.app.report.run_folders import add_rounds, finish, new_run
-from tests.app.test_compared import comparison
+from tests.app.report.test_comparison_tables import comparison
 from unlearning.request import ForgetRequest
 
 

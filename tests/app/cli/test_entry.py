@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from strategies.errors import LetheError, RunCorrupt
+from strategies.core.errors import LetheError, RunCorrupt
 from tests.app.cli.conftest import Command, Workflows
 from tests.app.report.run_folders import add_forgetting, add_rounds, finish, new_run
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from app.cli import output
-from strategies.files import read_json
-from strategies.run_folder import RunFolder
+from strategies.runs.files import read_json
+from strategies.runs.folder import RunFolder
 from tests.app.cli.conftest import Command, Workflows
 from tests.app.report.run_folders import VERDICT, add_forgetting, add_rounds, finish, judged, new_run
 from unlearning.request import ForgetRequest

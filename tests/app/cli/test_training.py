@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.cli import training
-from app.config import RunConfig
+from app.config.run_config import RunConfig
 from tests.app.cli.conftest import Command, Workflows
 
 

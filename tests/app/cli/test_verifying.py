@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.workflows import purge
-from strategies.run_folder import RunFolder
+from strategies.runs.folder import RunFolder
 from tests.app.cli.conftest import Command
 
 ANSWER = Path("forget/client-2-subtract")

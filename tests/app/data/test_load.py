@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 from PIL import Image
 
+from app.config.settings import DataSettings, ModelSettings
 from app.data import (
     UNLABELLED,
     ServerData,
@@ -16,10 +17,9 @@ from app.data import (
     numbered,
     partition_indices,
 )
-from app.models import build_model
-from app.settings import DataSettings, ModelSettings
-from strategies.errors import BadInput
-from strategies.examples import Examples
+from app.models.built_in import build_model
+from strategies.core.errors import BadInput
+from strategies.core.examples import Examples
 
 NUM_DIGITS = 1797
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from app.data.npz import read_npz
-from strategies.errors import BadInput
+from strategies.core.errors import BadInput
 
 
 def written(folder: Path, **arrays: np.ndarray) -> Path:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 
+from app.config.settings import DataSettings
 from app.data.partition import partition_indices
-from app.settings import DataSettings
-from strategies.errors import BadInput
-from strategies.seeds import numpy_generator
+from strategies.core.errors import BadInput
+from strategies.core.seeds import numpy_generator
 
 SCHEMES = ["iid", "dirichlet", "shards", "pathological"]
 
@@ -167,7 +167,7 @@ def test_nothing_is_printed_or_warned_of(scheme: str, capfd: pytest.CaptureFixtu
 def test_iid_needs_no_heavy_import() -> None:
     code = (
         "import sys, numpy, app.data\n"
-        "from app.settings import DataSettings\n"
+        "from app.config.settings import DataSettings\n"
         "app.data.partition_indices(numpy.zeros(9, int), DataSettings(), 3, 0)\n"
         "heavy = {'datasets', 'flwr_datasets', 'torchvision', 'sklearn', 'PIL', 'pyarrow', 'pandas'}\n"
         "print(*heavy & set(sys.modules))"

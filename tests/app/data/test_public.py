@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from app.config.settings import DataSettings
 from app.data import load_client_data, load_public, load_server_data
 from app.data.public import UNLABELLED
-from app.settings import DataSettings
-from strategies.errors import BadInput
+from strategies.core.errors import BadInput
 
 
 @pytest.fixture

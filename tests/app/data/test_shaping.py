@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from app.config.settings import DataSettings
 from app.data.partition import partition_indices
 from app.data.pool import DataSet, Pool, numbered
 from app.data.shaping import disjoint, resized, shaped
-from app.settings import DataSettings
-from strategies.errors import BadInput
+from strategies.core.errors import BadInput
 
 
 def made(n: int = 40, classes: int = 5, side: int = 8) -> DataSet:

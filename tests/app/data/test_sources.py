@@ -10,10 +10,10 @@ import torchvision
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from app.config.settings import DataSettings
 from app.data.pool import DataSet
 from app.data.sources import open_data_set
-from app.settings import DataSettings
-from strategies.errors import BadInput, LetheError
+from strategies.core.errors import BadInput, LetheError
 
 SHARED_DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 

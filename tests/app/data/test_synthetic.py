@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from app.config.settings import DataSettings
 from app.data import load_client_data, load_server_data
 from app.data.sources import open_data_set
 from app.data.synthetic import CLASSES, DIMENSIONS, device_data, device_sizes, read_synthetic
-from app.settings import DataSettings
-from strategies.errors import BadInput
-from strategies.seeds import numpy_generator
+from strategies.core.errors import BadInput
+from strategies.core.seeds import numpy_generator
 
 SETTINGS = DataSettings(name="synthetic:1,1,4", partition="devices", clients=4, public="0")
 

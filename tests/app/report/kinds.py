@@ -10,11 +10,11 @@ import torch
 from app.report import TriggeredImage, write_report, write_triggered
 from app.report.diagnosis import render_diagnosis
 from app.workflows.diagnosing import Diagnosis
-from strategies.diagnosis import Evidence, findings
-from strategies.files import write_json
-from strategies.privacy.server import privacy_summary
-from strategies.privacy.settings import PrivacySettings
-from strategies.seeds import numpy_generator, torch_generator
+from strategies.analytics.diagnosis import Evidence, findings
+from strategies.core.seeds import numpy_generator, torch_generator
+from strategies.layers.privacy.server import privacy_summary
+from strategies.layers.privacy.settings import PrivacySettings
+from strategies.runs.files import write_json
 from tests.app.report.run_folders import (
     ATTACK,
     add_forgetting,

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from app.config import RunConfig
-from strategies.files import read_json, write_json
-from strategies.run_folder import RunFolder
-from strategies.update_log import UpdateLog
-from strategies.wire import Layout
+from app.config.run_config import RunConfig
+from strategies.core.wire import Layout
+from strategies.log.update_log import UpdateLog
+from strategies.runs.files import read_json, write_json
+from strategies.runs.folder import RunFolder
 
 ATTACK = ("attack.kind=backdoor", "attack.clients=1", "attack.target=0")
 LAYOUT = Layout(("w",), ((2,),))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from app.report import figures
-from app.report.contents import RunRecord, read_run
+from app.report.reading import RunRecord, read_run
 from tests.app.report.run_folders import AFTER, BEFORE, GAPS, RETRAIN, add_log, finish, new_run
 
 

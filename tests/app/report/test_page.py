@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from app.report import TriggeredImage, write_report, write_triggered
-from strategies.files import read_json, write_json
-from strategies.run_folder import RunFolder
+from strategies.runs.files import read_json, write_json
+from strategies.runs.folder import RunFolder
 from tests.app.report.run_folders import (
     ATTACK,
     BEFORE,

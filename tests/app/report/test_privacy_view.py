@@ -4,11 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from app.report.contents import RunRecord, read_run
 from app.report.privacy_view import privacy_view
-from strategies.privacy.server import privacy_summary
-from strategies.privacy.settings import PrivacySettings
-from strategies.run_folder import RunFolder
+from app.report.reading import RunRecord, read_run
+from strategies.layers.privacy.server import privacy_summary
+from strategies.layers.privacy.settings import PrivacySettings
+from strategies.runs.folder import RunFolder
 
 SPENT: dict[str, Any] = {
     "epsilons": {"0": 1.5, "1": 0.75},

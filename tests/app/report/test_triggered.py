@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from app.report.triggered import TRIGGERED, TriggeredImage, read_triggered, write_triggered
-from strategies.errors import RunCorrupt
+from strategies.core.errors import RunCorrupt
 
 
 def image(value: float, shape: tuple[int, ...] = (1, 2, 2), **predictions: int) -> TriggeredImage:

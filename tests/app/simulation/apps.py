@@ -10,8 +10,8 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from strategies import wire
-from strategies.errors import BadInput
+from strategies.core import wire
+from strategies.core.errors import BadInput
 
 app = ClientApp()
 prepared: list[str] = []

@@ -9,7 +9,7 @@ import torch
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from app.simulation import LocalGrid
-from strategies import wire
+from strategies.core import wire
 
 APP = "tests.app.simulation.apps:app"
 CLIENTS = 6

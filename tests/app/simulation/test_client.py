@@ -10,9 +10,9 @@ from flwr.app import ConfigRecord, RecordDict
 from flwr.common.constant import ErrorCode
 
 from app.simulation import LocalGrid
-from strategies import wire
-from strategies.cohort import Cohort, Fault
-from strategies.errors import LetheError
+from strategies.core import wire
+from strategies.core.errors import LetheError
+from strategies.server.cohort import Cohort, Fault
 from tests.app.simulation.helpers import APP, CLIENTS, STATE, ask, ended, messages, model, pull_all, received
 
 # What a client is told, and what it keeps

@@ -9,8 +9,8 @@ from flwr.serverapp.strategy import FedAvg
 
 from app.simulation import LocalGrid
 from app.simulation.grid import PULL_SECONDS
-from strategies import wire
-from strategies.errors import BadInput, LetheError
+from strategies.core import wire
+from strategies.core.errors import BadInput, LetheError
 from tests.app.simulation.helpers import APP, CLIENTS, STATE, ask, messages, model, pull_all, received
 
 # Messages and replies

@@ -14,7 +14,7 @@ from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
 from app.simulation import LocalGrid
 from app.simulation.grid import REPLIES_PER_PULL
-from strategies.errors import LetheError
+from strategies.core.errors import LetheError
 from tests.app.simulation.helpers import (
     APP,
     ask,

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from app.config import RunConfig
+from app.config.run_config import RunConfig
 from app.workflows import Contest, audit, compare, forget, train
 from app.workflows.measured import method_audit
-from strategies.errors import BadInput, LetheError
-from strategies.files import read_json
-from strategies.run_folder import RunFolder
+from strategies.core.errors import BadInput, LetheError
+from strategies.runs.files import read_json
+from strategies.runs.folder import RunFolder
 from unlearning.methods import METHODS
 from unlearning.methods.base import ForgetJob, Outcome
 from unlearning.request import ForgetRequest

@@ -7,14 +7,14 @@ import pytest
 import torch
 from flwr.serverapp import Grid
 
-from app.config import RunConfig
-from app.models import build_model
-from app.session import Session, open_session, open_trained_run
+from app.config.run_config import RunConfig
+from app.models.built_in import build_model
 from app.workflows import audit, forget, train
 from app.workflows.other_seeds import seeds_of, with_seed
-from strategies.files import read_json
-from strategies.run_folder import RunFolder
-from strategies.tensor_file import read_sealed
+from app.workflows.session import Session, open_session, open_trained_run
+from strategies.runs.files import read_json
+from strategies.runs.folder import RunFolder
+from strategies.runs.tensor_file import read_sealed
 from unlearning import forgetting
 from unlearning.request import ForgetRequest
 from unlearning.settings import AuditSettings, ForgetSettings

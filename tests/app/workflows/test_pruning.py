@@ -9,16 +9,16 @@ import torch
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from app.config import RunConfig
-from app.session import Session, open_session, open_trained_run
+from app.config.run_config import RunConfig
 from app.workflows import audit, forget, train
 from app.workflows.pruning import Preparation
-from strategies.errors import BadInput
-from strategies.evaluation import evaluate
-from strategies.files import read_json
-from strategies.mask import flat_mask_of
-from strategies.run_folder import RunFolder
-from strategies.tensor_file import read_sealed
+from app.workflows.session import Session, open_session, open_trained_run
+from strategies.client.evaluation import evaluate
+from strategies.core.errors import BadInput
+from strategies.models.mask import flat_mask_of
+from strategies.runs.files import read_json
+from strategies.runs.folder import RunFolder
+from strategies.runs.tensor_file import read_sealed
 from unlearning.pruning import PRUNING, sparse_path
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun

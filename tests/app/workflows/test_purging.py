@@ -5,18 +5,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.answers import AUDIT, CERTIFICATE, runs_in
-from app.certificates import certify
-from app.config import RunConfig
-from app.keys import signing_key
-from app.run_verification import verify_run
-from app.session import open_session, open_trained_run
-from app.verification import verify
+from app.config.run_config import RunConfig
+from app.forgettings.certify import certify
+from app.forgettings.folder import AUDIT, CERTIFICATE, runs_in
+from app.forgettings.signing_key import signing_key
+from app.forgettings.verify import verify
+from app.forgettings.verify_run import verify_run
 from app.workflows import audit, check_purge, forget, purge, purging, train
-from strategies.errors import BadInput
-from strategies.files import read_json
-from strategies.run_folder import RunFolder
-from strategies.update_log import UpdateLog
+from app.workflows.session import open_session, open_trained_run
+from strategies.core.errors import BadInput
+from strategies.log.update_log import UpdateLog
+from strategies.runs.files import read_json
+from strategies.runs.folder import RunFolder
 from tests.app.conftest import CLIENT_2, SMALL, SUBTRACT
 from unlearning import certificate
 from unlearning.request import ForgetRequest

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.config import RunConfig
+from app.config.run_config import RunConfig
 from app.workflows import find_removable, forget, remove, train, training
-from strategies.errors import BadInput, LetheError
-from strategies.run_folder import RunFolder
-from strategies.run_home import make
-from strategies.run_lock import in_use
+from strategies.core.errors import BadInput, LetheError
+from strategies.runs.folder import RunFolder
+from strategies.runs.home import make
+from strategies.runs.run_lock import in_use
 from tests.app.conftest import CLIENT_2, SMALL, SUBTRACT
 
 
@@ -75,7 +75,7 @@ def test_the_keys_of_an_encrypted_log_go_too(tmp_path: Path) -> None:
 def test_a_run_that_is_worked_on_stays(small: RunFolder, alone: bool) -> None:
     """The worker is another process, and its death ends its claim."""
     code = (
-        "import sys; from pathlib import Path; from strategies.run_lock import in_use\n"
+        "import sys; from pathlib import Path; from strategies.runs.run_lock import in_use\n"
         f"with in_use(Path(sys.argv[1]), alone={alone}): print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(small.path)]

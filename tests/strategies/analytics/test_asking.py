@@ -8,15 +8,15 @@ import pytest
 import torch
 from flwr.app import Message, RecordDict
 
-from strategies import wire
 from strategies.analytics.asking import ANALYSE, ASKED, Sharing, answer_analytics, ask
 from strategies.analytics.settings import AnalyticsSettings
 from strategies.analytics.statistics import Question
-from strategies.cohort import Cohort
-from strategies.errors import LetheError
-from strategies.examples import Examples
-from strategies.secagg.client import Refused, SecureClient
-from strategies.secret_random import RandomStream
+from strategies.core import wire
+from strategies.core.errors import LetheError
+from strategies.core.examples import Examples
+from strategies.core.secret_random import RandomStream
+from strategies.layers.secagg.client import Refused, SecureClient
+from strategies.server.cohort import Cohort
 from tests.strategies.fakes import Answer, FakeGrid
 from tests.strategies.secagg.world import MASKED, World, vectors
 

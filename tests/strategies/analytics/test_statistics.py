@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from strategies.analytics.settings import AnalyticsSettings, Column, Statistic
 from strategies.analytics.statistics import Integers, Question
-from strategies.secret_random import RandomStream
+from strategies.core.secret_random import RandomStream
 
 STATISTICS: list[Statistic] = ["count", "histogram", "mean", "quantile", "heavy-hitters"]
 

@@ -6,11 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
-from strategies import strategy_state, wire
-from strategies.cohort import Cohort
+from strategies.core import wire
 from strategies.rounds import Layer, RoundResult, Start, TrainingPlan, train
+from strategies.server import memory as strategy_state
+from strategies.server.cohort import Cohort
+from strategies.server.wrapper import StrategyWrapper
 from strategies.settings import SelectionSettings, StrategySettings
-from strategies.wrapper import StrategyWrapper
 from tests.strategies.fakes import Answer, FakeGrid, adds, flat_record, node_answer
 
 CLOCK = SelectionSettings(speeds="equal")

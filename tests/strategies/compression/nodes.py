@@ -7,13 +7,13 @@ import torch
 from flwr.app import Message, RecordDict
 from torch import Tensor, nn
 
-from strategies import wire
-from strategies.cohort import Cohort
-from strategies.compression.client import ClientLink, LostVersion
-from strategies.compression.settings import CompressionSettings
-from strategies.mask import unpack
+from strategies.core import wire
+from strategies.core.seeds import derive_seed, torch_generator
+from strategies.layers.compression.client import ClientLink, LostVersion
+from strategies.layers.compression.settings import CompressionSettings
+from strategies.models.mask import unpack
 from strategies.rounds import Layer, RoundResult, Start, TrainingPlan, train
-from strategies.seeds import derive_seed, torch_generator
+from strategies.server.cohort import Cohort
 from strategies.settings import SelectionSettings, StrategySettings
 from tests.strategies.fakes import FakeGrid
 

@@ -7,16 +7,16 @@ import torch
 from flwr.app import RecordDict
 from torch import nn
 
-from strategies import wire
-from strategies.errors import LetheError
-from strategies.evaluation import evaluate, predict_logits
-from strategies.examples import Examples
+from strategies.client.evaluation import evaluate, predict_logits
+from strategies.core import wire
+from strategies.core.errors import LetheError
+from strategies.core.examples import Examples
+from strategies.core.secret_random import Randomness
+from strategies.core.seeds import torch_generator
 from strategies.fedmd import client
 from strategies.fedmd.client import answer_digest, answer_query, digest, digest_loss
 from strategies.fedmd.privacy import ANSWERS, epsilon
-from strategies.privacy.noise import grid_step
-from strategies.secret_random import Randomness
-from strategies.seeds import torch_generator
+from strategies.layers.privacy.noise import grid_step
 from strategies.settings import StrategySettings
 from tests.strategies.fedmd.world import CLASSES, PUBLIC, SMALL, TEST, Client, blobs, network
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
+from strategies.core.seeds import torch_generator
 from strategies.fedmd.consensus import (
     certainty,
     confidence_consensus,
@@ -14,7 +15,6 @@ from strategies.fedmd.consensus import (
     mean_consensus,
     variance_consensus,
 )
-from strategies.seeds import torch_generator
 
 A = torch.tensor([[1.0, 3.0], [0.0, 0.0]])
 B = torch.tensor([[3.0, -1.0], [2.0, 4.0]])

@@ -7,8 +7,8 @@ import torch
 from flwr.app import RecordDict
 from hypothesis import given, strategies as st
 
+from strategies.core.seeds import torch_generator
 from strategies.fedmd.privacy import answered, clip_rows, count_answer, epsilon, epsilon_of
-from strategies.seeds import torch_generator
 
 
 def slow_delta(mu: float, eps: float) -> float:

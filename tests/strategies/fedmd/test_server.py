@@ -10,19 +10,19 @@ from flwr.app import Message
 from flwr.common.serde import message_to_proto
 from torch import Tensor
 
-from strategies import wire
-from strategies.errors import LetheError
+from strategies.core import wire
+from strategies.core.errors import LetheError
+from strategies.core.seeds import torch_generator
 from strategies.fedavg import FedAvg
 from strategies.fedmd import client
 from strategies.fedmd.consensus import confidence_consensus, variance_consensus
 from strategies.fedmd.privacy import count_answer, epsilon
 from strategies.fedmd.server import RepeatedAnswers, initial_state, means
-from strategies.logged import LoggedStrategy
+from strategies.log.strategy import LoggedStrategy
+from strategies.log.update_log import UpdateLog
 from strategies.registry import lookup
 from strategies.rounds import RoundResult, Start, train
-from strategies.seeds import torch_generator
 from strategies.settings import StrategySettings
-from strategies.update_log import UpdateLog
 from tests.strategies.fakes import FakeGrid, spoiled
 from tests.strategies.fedmd.world import (
     CLASSES,

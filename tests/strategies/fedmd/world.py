@@ -9,14 +9,14 @@ import torch
 from flwr.app import ConfigRecord, Message, RecordDict
 from torch import nn
 
-from strategies import wire
-from strategies.cohort import Cohort
-from strategies.examples import Examples
+from strategies.core import wire
+from strategies.core.examples import Examples
+from strategies.core.secret_random import Randomness
+from strategies.core.seeds import seeded_layers, torch_generator
 from strategies.fedmd.client import DIGEST, QUERY, ClientWork, answer_digest, answer_query
 from strategies.fedmd.server import FedMD, ServerSide
 from strategies.rounds import TrainingPlan
-from strategies.secret_random import Randomness
-from strategies.seeds import seeded_layers, torch_generator
+from strategies.server.cohort import Cohort
 from strategies.settings import SelectionSettings, StrategySettings
 from tests.strategies.fakes import Answer, FakeGrid
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from strategies.errors import RunCorrupt
+from strategies.core.errors import RunCorrupt
 from strategies.log.blobs import Blobs, pack, unpack
 from strategies.log.names import file_stem
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from strategies.log import chain
-from strategies.update_log import UpdateLog
+from strategies.log.update_log import UpdateLog
 from tests.strategies.update_logs import make_log, random_rounds
 
 CLIENTS = ("0", "2", "hospital-a")

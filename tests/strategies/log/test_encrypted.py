@@ -9,10 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from strategies.errors import BadInput, LetheError
+from strategies.core.errors import BadInput, LetheError
+from strategies.core.wire import Layout
 from strategies.log import blobs as blobs_module
-from strategies.update_log import UpdateLog
-from strategies.wire import Layout
+from strategies.log.update_log import UpdateLog
 from tests.strategies.update_logs import Round, flip_byte, make_log, random_rounds, write_round
 
 SIZE = 64

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from strategies.errors import LetheError
+from strategies.core.errors import LetheError
 from strategies.log.folder import INDEX
 from strategies.log.index import Index, _digest
-from strategies.update_log import UpdateLog
+from strategies.log.update_log import UpdateLog
 from tests.strategies.update_logs import HAND_WORKED, make_log
 from tests.test_fuzzing import FUZZED, damage
 

@@ -7,7 +7,7 @@ from shutil import copy
 
 import pytest
 
-from strategies.errors import LetheError, RunCorrupt
+from strategies.core.errors import LetheError, RunCorrupt
 from strategies.log.index import Entry, Index
 
 

@@ -15,12 +15,12 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
-from strategies.errors import BadInput, LetheError, RunCorrupt
+from strategies.core.errors import BadInput, LetheError, RunCorrupt
+from strategies.core.wire import Layout
 from strategies.log import index as index_module, purge
 from strategies.log.blobs import Blobs
 from strategies.log.index import Index
-from strategies.update_log import UpdateLog
-from strategies.wire import Layout
+from strategies.log.update_log import UpdateLog
 from tests.strategies.update_logs import (
     HAND_WORKED,
     ONE,

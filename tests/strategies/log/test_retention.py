@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from strategies.errors import BadInput
+from strategies.core.errors import BadInput
 from strategies.log.retention import Retention, check_dtype
 
 

@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings, strategies as st
 
-from strategies.errors import BadInput, RunCorrupt
+from strategies.core.errors import BadInput, RunCorrupt
 from strategies.log.keys import LogKeys
 from strategies.log.sealing import seal, unseal
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from strategies.errors import LetheError
+from strategies.core.errors import LetheError
 from strategies.log.spool import Spool
 
 

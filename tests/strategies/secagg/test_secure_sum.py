@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from strategies import wire
-from strategies.secagg import protocol
-from strategies.secagg.client import STATE, Refused, SecureClient
-from strategies.secagg.protocol import needed
+from strategies.core import wire
+from strategies.layers.secagg import protocol
+from strategies.layers.secagg.client import STATE, Refused, SecureClient
+from strategies.layers.secagg.protocol import needed
 from tests.strategies.secagg.world import MASKED, World, vectors
 
 FIVE = vectors(5)

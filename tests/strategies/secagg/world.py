@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from strategies import wire
-from strategies.cohort import Reply
-from strategies.secagg.client import Refused, SecureClient
-from strategies.secagg.masking import Vector
-from strategies.secagg.server import SecureSum
-from strategies.seeds import numpy_generator
+from strategies.core import wire
+from strategies.core.seeds import numpy_generator
+from strategies.layers.secagg.client import Refused, SecureClient
+from strategies.layers.secagg.masking import Vector
+from strategies.layers.secagg.server import SecureSum
+from strategies.server.cohort import Reply
 from tests.strategies.fakes import FakeGrid
 
 Spoil = Callable[[str, str, dict[str, wire.ConfigValue]], None]

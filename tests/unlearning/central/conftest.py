@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from strategies.examples import Examples
-from strategies.seeds import torch_generator
+from strategies.core.examples import Examples
+from strategies.core.seeds import torch_generator
 from unlearning.central.parameters import flat_parameters
 
 BuildNet = Callable[..., nn.Module]

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, strategies as st
 from torch import nn
 
-from strategies.evaluation import evaluate
-from strategies.examples import Examples
-from strategies.seeds import torch_generator
+from strategies.client.evaluation import evaluate
+from strategies.core.examples import Examples
+from strategies.core.seeds import torch_generator
 from unlearning.central.ascent import (
     AscentSettings,
     ProjectedAscentSettings,

@@ -7,8 +7,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from strategies.examples import Examples
-from strategies.seeds import torch_generator
+from strategies.core.examples import Examples
+from strategies.core.seeds import torch_generator
 from unlearning.central.ascent import AscentSettings, ProjectedAscentSettings, ascend, projected_ascent
 from unlearning.central.data import Data, gathered
 from unlearning.central.finetune import FinetuneSettings, finetune

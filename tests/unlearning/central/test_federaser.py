@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, strategies as st
 from torch import Tensor
 
-from strategies.seeds import torch_generator
+from strategies.core.seeds import torch_generator
 from unlearning.central.federaser import calibrate, calibrated_step, logged_update
 
 seeds = st.integers(0, 1000)

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from strategies.evaluation import evaluate
-from strategies.examples import Examples
-from strategies.seeds import torch_generator
+from strategies.client.evaluation import evaluate
+from strategies.core.examples import Examples
+from strategies.core.seeds import torch_generator
 from unlearning.central.finetune import FinetuneSettings, finetune
 from unlearning.central.masks import flat_mask
 from unlearning.central.parameters import flat_parameters

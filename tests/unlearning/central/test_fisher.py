@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from strategies.examples import Examples
-from strategies.seeds import torch_generator
+from strategies.core.examples import Examples
+from strategies.core.seeds import torch_generator
 from unlearning.central.fisher import (
     FisherSettings,
     add_noise,

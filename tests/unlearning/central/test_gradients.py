@@ -9,8 +9,8 @@ from hypothesis import given, strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from strategies.examples import Examples
-from strategies.seeds import torch_generator
+from strategies.core.examples import Examples
+from strategies.core.seeds import torch_generator
 from unlearning.central.gradients import ExampleSum, cross_entropy_each, gradient_blocks, gradient_sum
 from unlearning.central.parameters import copied, flat_parameters, trainable
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 from torch import Tensor, nn
 
-from strategies.examples import Examples
-from strategies.seeds import torch_generator
+from strategies.core.examples import Examples
+from strategies.core.seeds import torch_generator
 from unlearning.central.gradients import ExampleSum, gradient_sum
 from unlearning.central.influence import (
     AlphaTrial,

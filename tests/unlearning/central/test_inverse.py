@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from strategies.examples import Examples
-from strategies.mask import hold
-from strategies.seeds import torch_generator
+from strategies.core.examples import Examples
+from strategies.core.seeds import torch_generator
+from strategies.models.mask import hold
 from unlearning.central.gradients import ExampleSum, gradient_blocks
 from unlearning.central.inverse import conjugate_gradient_product, fisher_product_sum, woodfisher_product
 from unlearning.central.parameters import copied

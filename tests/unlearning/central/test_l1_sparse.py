@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from strategies.examples import Examples
-from strategies.seeds import torch_generator
+from strategies.core.examples import Examples
+from strategies.core.seeds import torch_generator
 from unlearning.central.finetune import FinetuneSettings, finetune
 from unlearning.central.l1_sparse import FadingL1, L1SparseSettings, l1_sparse, penalty_weights
 from unlearning.central.masks import flat_mask

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from strategies.evaluation import evaluate
-from strategies.examples import Examples
-from strategies.seeds import torch_generator
+from strategies.client.evaluation import evaluate
+from strategies.core.examples import Examples
+from strategies.core.seeds import torch_generator
 from unlearning.central.finetune import FinetuneSettings
 from unlearning.central.negate import negate, negate_and_finetune
 from unlearning.central.parameters import flat_parameters, split_like

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from strategies.wire import Layout
+from strategies.core.wire import Layout
 from unlearning.central.parameters import (
     copied,
     flat_parameters,

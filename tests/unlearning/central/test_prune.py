@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, strategies as st
 from torch import Tensor, nn
 
-from strategies.examples import Examples
-from strategies.seeds import torch_generator
+from strategies.core.examples import Examples
+from strategies.core.seeds import torch_generator
 from unlearning.central.masks import Masks, flat_mask, masked, sparsity
 from unlearning.central.parameters import flat_parameters
 from unlearning.central.prune import (

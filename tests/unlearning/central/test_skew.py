@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, strategies as st
 from torch import Tensor
 
-from strategies.seeds import torch_generator
+from strategies.core.seeds import torch_generator
 from unlearning.central.skew import RoundShare, SkewSettings, influence_estimate, subtract_with_skew
 
 seeds = st.integers(0, 1000)

@@ -17,18 +17,18 @@ from flwr.supercore.run import Run
 from torch import Tensor, nn
 
 from app.simulation.grid import take_identity
-from strategies import wire
-from strategies.cohort import Cohort
-from strategies.examples import Examples
-from strategies.local_training import ClientJob
-from strategies.logged import LoggedStrategy
-from strategies.mask import hold, masks_in, unpack
+from strategies.client.training import ClientJob
+from strategies.core import wire
+from strategies.core.examples import Examples
+from strategies.core.seeds import torch_generator
+from strategies.log.strategy import LoggedStrategy
+from strategies.log.update_log import UpdateLog
+from strategies.models.mask import hold, masks_in, unpack
 from strategies.registry import lookup
 from strategies.rounds import Start, TrainingPlan, train
-from strategies.seeds import torch_generator
+from strategies.server.cohort import Cohort
 from strategies.settings import SelectionSettings, StrategySettings, TrainSettings
-from strategies.update_log import UpdateLog
-from unlearning.evidence import ForgetSpec
+from unlearning.audit.evidence import ForgetSpec
 from unlearning.methods import METHODS, ClientTask
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings

@@ -6,14 +6,14 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor, nn
 
-from strategies import wire
-from strategies.evaluation import evaluate
-from strategies.examples import Examples
-from strategies.seeds import torch_generator
+from strategies.client.evaluation import evaluate
+from strategies.core import wire
+from strategies.core.examples import Examples
+from strategies.core.seeds import torch_generator
 from strategies.settings import TrainSettings
 from tests.unlearning.methods.federation import Federation, blobs
+from unlearning.audit.gathering import spec_for
 from unlearning.forgetting import ForgetResult, forget
-from unlearning.gathering import spec_for
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from strategies import wire
-from strategies.errors import BadInput, LetheError
-from strategies.examples import Examples
-from strategies.seeds import torch_generator
+from strategies.core import wire
+from strategies.core.errors import BadInput, LetheError
+from strategies.core.examples import Examples
+from strategies.core.seeds import torch_generator
 from strategies.settings import SelectionSettings
 from tests.unlearning.methods.federation import Federation
 from tests.unlearning.methods.slow import (

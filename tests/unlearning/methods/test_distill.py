@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from strategies.distilling import distil, distillation_loss
-from strategies.errors import BadInput, LetheError
-from strategies.evaluation import predict_logits
-from strategies.examples import Examples
-from strategies.seeds import torch_generator
+from strategies.client.distillation import distil, distillation_loss
+from strategies.client.evaluation import predict_logits
+from strategies.core.errors import BadInput, LetheError
+from strategies.core.examples import Examples
+from strategies.core.seeds import torch_generator
 from tests.unlearning.runs import Rounds, linear_model, logged_run
 from unlearning.forgetting import forget
 from unlearning.methods.distill import DistillSettings, agreeing

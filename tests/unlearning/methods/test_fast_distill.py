@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from app.models import build_model
-from app.settings import ModelSettings
-from strategies.distilling import distil, distillation_loss
-from strategies.errors import BadInput
-from strategies.evaluation import predict_logits
-from strategies.examples import Examples
-from strategies.seeds import torch_generator
+from app.config.settings import ModelSettings
+from app.models.built_in import build_model
+from strategies.client.distillation import distil, distillation_loss
+from strategies.client.evaluation import predict_logits
+from strategies.core.errors import BadInput
+from strategies.core.examples import Examples
+from strategies.core.seeds import torch_generator
 from tests.unlearning.runs import Rounds, logged_run
 from unlearning.central.skew import SkewSettings, subtract_with_skew
 from unlearning.forgetting import forget

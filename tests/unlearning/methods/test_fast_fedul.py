@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
-from strategies.errors import BadInput
-from strategies.examples import Examples
+from strategies.core.errors import BadInput
+from strategies.core.examples import Examples
 from tests.unlearning.runs import Rounds, linear_model, logged_run
 from unlearning.forgetting import ForgetResult, forget
 from unlearning.methods.fast_fedul import round_shares

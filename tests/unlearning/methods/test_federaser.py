@@ -10,12 +10,12 @@ import torch
 from flwr.app import RecordDict
 from torch import Tensor
 
-from strategies import wire
-from strategies.errors import BadInput, LetheError
-from strategies.examples import Examples
-from strategies.local_training import ClientJob
+from strategies.client.training import ClientJob
+from strategies.core import wire
+from strategies.core.errors import BadInput, LetheError
+from strategies.core.examples import Examples
+from strategies.core.seeds import torch_generator
 from strategies.registry import lookup
-from strategies.seeds import torch_generator
 from strategies.settings import SelectionSettings, StrategySettings, TrainSettings
 from tests.unlearning.methods.federation import Federation, blobs
 from tests.unlearning.runs import OneParameter, Rounds, logged_run

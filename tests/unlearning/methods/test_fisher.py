@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from strategies import wire
-from strategies.errors import BadInput, LetheError
-from strategies.examples import Examples
+from strategies.core import wire
+from strategies.core.errors import BadInput, LetheError
+from strategies.core.examples import Examples
 from tests.unlearning.methods.federation import Federation, blobs, pooled
 from tests.unlearning.runs import OneParameter, logged_run
 from unlearning.central.fisher import FisherSettings, fisher_forget

@@ -11,10 +11,10 @@ import torch
 from flwr.app import Array, ArrayRecord, RecordDict
 from torch import Tensor, nn
 
-from strategies import wire
-from strategies.errors import BadInput, LetheError
-from strategies.examples import Examples
-from strategies.seeds import torch_generator
+from strategies.core import wire
+from strategies.core.errors import BadInput, LetheError
+from strategies.core.examples import Examples
+from strategies.core.seeds import torch_generator
 from tests.unlearning.methods.federation import Federation, blobs, pooled
 from tests.unlearning.runs import OneParameter, logged_run
 from unlearning.central.influence import InfluenceSettings, influence

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.config import RunConfig
-from app.session import Session
+from app.config.run_config import RunConfig
 from app.simulation import LocalGrid
 from app.workflows import forget, train
 from app.workflows.observer import Quiet
-from strategies.run_folder import RunFolder
+from app.workflows.session import Session
+from strategies.runs.folder import RunFolder
 from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings
 

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from strategies import wire
-from strategies.cohort import Cohort
-from strategies.errors import BadInput
-from strategies.evaluation import evaluate
+from strategies.client.evaluation import evaluate
+from strategies.core import wire
+from strategies.core.errors import BadInput
 from strategies.fedmd.server import initial_state
-from strategies.logged import LoggedStrategy
+from strategies.log.strategy import LoggedStrategy
+from strategies.log.update_log import UpdateLog
 from strategies.rounds import Start, train
+from strategies.server.cohort import Cohort
 from strategies.settings import StrategySettings, TrainSettings
-from strategies.update_log import UpdateLog
 from tests.strategies.fakes import raises
 from tests.strategies.fedmd.world import (
     CLASSES,
@@ -29,10 +29,10 @@ from tests.strategies.fedmd.world import (
     network,
     plan_of,
 )
-from unlearning.evidence import decode_answer
+from unlearning.audit.evidence import decode_answer
+from unlearning.audit.own_models import OwnModelQuestions, answer_about_own_model
 from unlearning.forgetting import ForgetResult, forget
 from unlearning.methods.redistill import kept_answers
-from unlearning.own_models import OwnModelQuestions, answer_about_own_model
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings

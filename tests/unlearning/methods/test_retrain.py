@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from strategies.errors import BadInput
+from strategies.core.errors import BadInput
 from tests.unlearning.methods.slow import (
     CLIENT,
     DATA,

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
-from strategies.errors import BadInput
+from strategies.core.errors import BadInput
 from tests.unlearning.runs import Rounds, linear_model, logged_run
 from unlearning.forgetting import forget
 from unlearning.methods.subtract import lazy, renormalised_step

@@ -1,0 +1,87 @@
+"""Which messages a client works on: decided in one place, before any of its handlers runs.
+
+A handler that is not named here answers exactly and for its client alone. Such answers are given by clients
+that were promised nothing; a new handler is refused to all others until it is named.
+"""
+
+from collections.abc import Callable, Mapping
+
+from flwr.app import Context, Message
+
+from app.client.audit_answers import answers_of
+from app.client.node import Node
+from app.data import client_id_of
+from strategies.analytics.asking import ANALYSE
+from strategies.core import wire
+from strategies.core.errors import LetheError
+
+
+def admit(message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
+    """Pass on a message that the client may answer; a mod of the ClientApp.
+
+    Raises
+    ------
+    LetheError
+        If it may not, with the reason in one line. Asked who it is, the client answers with the reason.
+    """
+    kind = message.metadata.message_type
+    try:
+        reason = refusal(Node.of(message, context), kind)
+    except LetheError as error:
+        if kind != wire.DESCRIBE:
+            raise
+        client_id = client_id_of(context.node_config)
+        return wire.reply_to(message, client_id, {wire.NUM_EXAMPLES: 0}, config={wire.DETAIL: str(error)})
+    if reason:
+        raise LetheError(reason)
+    return call_next(message, context)
+
+
+def refusal(node: Node, kind: str) -> str:
+    """Return why a client does not answer a type of message; nothing where it does."""
+    return _RULES.get(kind, _exact)(node)
+
+
+def _never(node: Node) -> str:
+    return ""
+
+
+def _exact(node: Node) -> str:
+    """Return why a client answers nothing that is exact and about itself alone."""
+    privacy = node.config.privacy
+    if node.is_secure:
+        return "secure aggregation: this client answers for itself alone in no other message"
+    if privacy.encryption != "none":
+        return "encryption: this client answers in the clear for itself alone in no message"
+    if privacy.on:
+        return f'privacy.unit = "{privacy.unit}": this client answers without noise in no message'
+    return ""
+
+
+def _audit(node: Node) -> str:
+    if answers_of(node.config) != "refuse":
+        return ""
+    return _exact(node) or "audit.answers: this client answers no audits"
+
+
+def _decrypt(node: Node) -> str:
+    return "secure aggregation: this client decrypts nothing" if node.is_secure else ""
+
+
+def _analytics(node: Node) -> str:
+    if node.config.privacy.on and not node.config.analytics.epsilon:
+        return f"{_exact(node)}; analytics.epsilon is 0"
+    return ""
+
+
+_RULES: Mapping[str, Callable[[Node], str]] = {
+    wire.DESCRIBE: _never,  # Leaves out what the client may not tell
+    wire.HOLDINGS: _never,  # Likewise
+    wire.TRAIN: _never,  # Masks, encrypts or adds noise as the run says
+    wire.SECAGG_KEYS: _never,
+    wire.SECAGG_SHARES: _never,
+    wire.SECAGG_UNMASK: _never,
+    ANALYSE: _analytics,
+    wire.DECRYPT: _decrypt,
+    wire.AUDIT: _audit,
+}

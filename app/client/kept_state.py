@@ -1,0 +1,96 @@
+"""A deployed client's state on its own disk, where it survives a restart of the client's node.
+
+A SuperNode holds a client's state in memory, for one run of Flower's. A node that is started with
+``state="<folder>"`` in its config also writes it down after each message, one file per training run, and
+reads it back where Flower has none: after a restart, and when a later run of Flower's resumes the training,
+forgets or audits. That is the privacy account, a FedMD model, and what is left over from compression.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+
+from app.data import client_id_of
+from app.messages import codec
+from strategies.core import wire
+from strategies.core.errors import BadInput, LetheError, RunCorrupt
+from strategies.layers.privacy.ledger import plain_name
+from strategies.runs.tensor_file import read_sealed, write_sealed
+
+KEY = "state"
+"""In the node's config: an existing folder that the client's user alone may write."""
+_RUN_ID = re.compile(r"[0-9a-f]{1,64}")
+_CONTENT = "state"
+_OWNER_ALONE = 0o600
+
+
+def keep_state(
+    message: Message, context: Context, call_next: Callable[[Message, Context], Message]
+) -> Message:
+    """Restore the state before a message is worked on, and write it down before the answer is sent.
+
+    A mod of the ClientApp.
+
+    Raises
+    ------
+    BadInput
+        If the node's folder is not there, or the server's name for the run is none.
+    LetheError
+        If the kept state is damaged or cannot be written: the client does not go on as if it knew nothing.
+    """
+    path = _path(message, context)
+    if path is None:
+        return call_next(message, context)
+    if not context.state and path.exists():
+        context.state = read_state(path)
+    before = codec.dump(context.state)
+    reply = call_next(message, context)
+    if (after := codec.dump(context.state)) != before:
+        write_state(path, after)
+    return reply
+
+
+def read_state(path: Path) -> RecordDict:
+    """Return the state in a file.
+
+    Raises
+    ------
+    LetheError
+        If it is damaged.
+    """
+    try:
+        return codec.load(read_sealed(path).tensors[_CONTENT].numpy().tobytes())
+    except (RunCorrupt, KeyError, ValueError):
+        raise LetheError(
+            f"{KEY}: {path.name} is damaged; restore it from a copy, or delete it to begin anew"
+        ) from None
+
+
+def write_state(path: Path, content: bytes) -> None:
+    """Replace the state in a file, on the disk before this returns; its owner alone may read it.
+
+    Raises
+    ------
+    LetheError
+        If the disk does not take it.
+    """
+    kind = torch.uint8
+    tensor = torch.frombuffer(bytearray(content), dtype=kind) if content else torch.empty(0, dtype=kind)
+    write_sealed(path, {_CONTENT: tensor}, mode=_OWNER_ALONE)
+
+
+def _path(message: Message, context: Context) -> Path | None:
+    """Return the client's file for the message's run; None where nothing is to be kept."""
+    record = message.content.config_records.get(wire.CONFIG, ConfigRecord())
+    folder, run_id = context.node_config.get(KEY), record.get(wire.RUN_ID)
+    if not folder or run_id is None:
+        return None
+    if not isinstance(run_id, str) or not _RUN_ID.fullmatch(run_id):
+        raise BadInput(f"{wire.RUN_ID}: expected at most 64 hexadecimal digits")
+    path = Path(str(folder)).expanduser()
+    if not path.is_dir():
+        raise BadInput(f"{KEY}: the folder in the node's config is not there; make it, with mode 700")
+    return path / f"{plain_name(client_id_of(context.node_config))}-{run_id}.safetensors"

@@ -1,0 +1,380 @@
+"""One client's side of a run: its settings, its data, its model.
+
+A process may serve many clients and many messages, so what is expensive is kept per process and keyed by what
+it depends on: the parsed run config, each client's examples, one model per architecture whose weights every
+job overwrites.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from torch import Tensor, nn
+
+from app.client.policy import Policy, agreed, of_node
+from app.client.server_word import parsed_config, said_by_server
+from app.config.run_config import RunConfig
+from app.data import client_id_of, load_client_data, load_public, numbered
+from app.models.built_in import build_model
+from strategies.client.backdoor import default_trigger, poison
+from strategies.client.data_tags import DataState, block_tags, compare_tags, keep_tags
+from strategies.client.holdout import held_out
+from strategies.core import wire
+from strategies.core.errors import BadInput
+from strategies.core.examples import Examples, selection_mask
+from strategies.core.seeds import torch_generator
+from strategies.layers.compression.client import ClientLink
+from strategies.layers.privacy.checks import planned_rounds, planned_selections
+from strategies.layers.privacy.client import ClientPrivacy
+from strategies.layers.privacy.scoring import Scoring
+from strategies.models.mask import hold, masks_in, unpack
+from strategies.models.neurons import hidden_groups
+from strategies.models.subnetwork import subnetwork, unpack_kept
+from strategies.settings import Scalar, split_list
+from unlearning.audit.evidence import ForgetSpec
+
+if TYPE_CHECKING:
+    from strategies.layers.encryption.ckks import Secret
+
+_CLIENTS_KEPT = 256
+"""Clients whose poisoned examples a process keeps; the data sets themselves are cached by app.data."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A client while it works on one message.
+
+    Parameters
+    ----------
+    config
+        The run config.
+    node_config
+        What the node itself was started with.
+    message_config
+        The record ``config`` of the message.
+    policy
+        What the node allows; the config has it already, but for the budget.
+    """
+
+    config: RunConfig
+    node_config: Mapping[str, Scalar]
+    message_config: Mapping[str, object]
+    policy: Policy = field(default_factory=Policy)
+
+    @staticmethod
+    def of(message: Message, context: Context) -> "Node":
+        """Return the client that a message is for, with what server and node say joined.
+
+        How they are joined is said in `app.client.policy`.
+
+        Where a message brings a run's config, that stands above the one that the app was started with, which
+        it cannot weaken: a finished run is asked about under another run of Flower's.
+
+        Raises
+        ------
+        BadInput
+            If what was said cannot be joined, or the node's policy cannot be read.
+        """
+        record = message.content.config_records.get(wire.CONFIG, ConfigRecord())
+        policy = Policy.of(context.node_config)
+        said = said_by_server(context.run_config, _brought(record))
+        client_id = client_id_of(context.node_config)
+        # Only a bound of the node's own is compared with what the run says of this client
+        config = agreed(policy, said, client_id if policy.protects else "")
+        policy.check_place(config.data, context.node_config)
+        return Node(config, context.node_config, record, policy)
+
+    @property
+    def client_id(self) -> str:
+        """The client's stable name."""
+        return client_id_of(self.node_config)
+
+    @property
+    def server_round(self) -> int:
+        """The round of the message; 0 outside of rounds."""
+        return int(str(self.message_config.get(wire.SERVER_ROUND, 0)))
+
+    @property
+    def seed(self) -> int:
+        """The run's seed, or that of a repetition."""
+        return int(str(self.message_config.get(wire.SEED, self.config.run.seed)))
+
+    def generator(self) -> torch.Generator:
+        """Return the generator of this client in this round."""
+        return torch_generator(self.seed, "client", self.client_id, "round", self.server_round)
+
+    def examples(self) -> Examples:
+        """Return all of the client's examples, poisoned if it is an attacker.
+
+        Raises
+        ------
+        BadInput
+            If the data do not fit the run's model.
+        """
+        examples = _examples(self.config, tuple(sorted(self.node_config.items())), self.class_names)
+        shape, expected = list(examples.x.shape[1:]), self.message_config.get(wire.INPUT_SHAPE)
+        if isinstance(expected, Sequence) and shape != list(expected):
+            raise BadInput(
+                f"client {self.client_id}: inputs have shape {shape}, the model takes {list(expected)}"
+            )
+        return examples
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the run's classes are called; empty where the message does not say how many there are."""
+        told = self.message_config.get(wire.CLASS_NAMES)
+        if isinstance(told, Sequence):
+            return tuple(map(str, told))
+        return numbered(int(str(self.message_config.get(wire.NUM_CLASSES, 0))))
+
+    def training_examples(self) -> Examples:
+        """Return the examples that are neither held out nor, as the message says, to be left out."""
+        examples = self.examples()
+        classes = wire.config_list(self.message_config, wire.DROP_CLASSES)
+        indices = wire.config_list(self.message_config, wire.DROP_INDICES)
+        if not classes and not indices and not self.config.data.local_test_share:
+            return examples
+        return examples.split(selection_mask(examples.y, classes, indices) | self.held_out())[1]
+
+    def test_examples(self) -> Examples:
+        """Return the examples that the client holds out; perhaps none."""
+        return self.examples().split(self.held_out())[0]
+
+    def held_out(self) -> Tensor:
+        """Return which of the examples the client does not train on, but is measured on, shape [n], bool."""
+        return held_out(self.config.data.local_test_share, self.client_id, len(self.examples()))
+
+    def forget_spec(self) -> ForgetSpec:
+        """Return what the message says is to be forgotten, of what the client trained on."""
+        aside = self.held_out().nonzero().flatten().tolist()
+        return ForgetSpec.from_config(self.message_config).less(aside)
+
+    def keep_tags(self, state: RecordDict) -> None:
+        """Keep tags of the client's data in its state, where the message belongs to a training."""
+        if self.message_config.get(wire.KEEP_TAGS):
+            keep_tags(state, len(self.examples()), self._tags)
+
+    def data_state(self, state: RecordDict) -> DataState:
+        """Return whether the client's data are those that it trained on."""
+        return compare_tags(state, self._tags)
+
+    def _tags(self, key: bytes, count: int) -> bytes:
+        return _tags(self.config, tuple(sorted(self.node_config.items())), self.class_names, key, count)
+
+    def model(self, arrays: ArrayRecord | None = None) -> nn.Module:
+        """Return the run's model on the run's device, with the given weights.
+
+        One model per process serves all clients without weights given; it must not be kept beyond the
+        message. Where the message has a mask, the model holds it; where it names neurons, it is a model of
+        those alone.
+        """
+        if arrays is None:
+            shape, num_classes = self._sizes
+            return build_model(self.config.model, shape, num_classes, self.config.run.seed).to(self.device)
+        shared = self._shared
+        positions = self.message_config.get(wire.POSITIONS)
+        if isinstance(positions, bytes):
+            return _part(shared.model, positions, arrays)
+        flat = wire.flat_of(arrays, shared.layout)
+        wire.load_flat(shared.model, flat if shared.mask is None else flat * shared.mask, shared.layout)
+        return shared.model
+
+    def prune(self, model: nn.Module) -> None:
+        """Set what the message's mask prunes to zero: private training puts noise on that, too."""
+        if (mask := self._shared.mask) is not None:
+            layout = self._shared.layout
+            wire.load_flat(model, layout.flatten(model.state_dict()) * mask, layout)
+
+    @property
+    def _sizes(self) -> tuple[tuple[int, ...], int]:
+        """Shape of one input, and number of classes."""
+        shape = tuple(wire.config_list(self.message_config, wire.INPUT_SHAPE))
+        return shape, int(str(self.message_config[wire.NUM_CLASSES]))
+
+    @property
+    def _shared(self) -> "_SharedModel":
+        packed = self.message_config.get(wire.MASK, b"")
+        return _shared_model(self.config, *self._sizes, packed if isinstance(packed, bytes) else b"")
+
+    def link(self, content: RecordDict, state: RecordDict) -> ClientLink | None:
+        """Return how the message's model is taken in and answered; None where models travel as they are.
+
+        Parameters
+        ----------
+        content
+            The message.
+        state
+            The client's ``context.state``.
+        """
+        if not ClientLink.wanted(content):
+            return None
+        shared = self._shared
+        return ClientLink(self.config.compression, content, state, shared.layout, shared.mask)
+
+    def privacy(self, state: RecordDict) -> ClientPrivacy | None:
+        """Return what the client knows of its privacy; None where the run is not private.
+
+        Parameters
+        ----------
+        state
+            The client's ``context.state``.
+        """
+        settings = self.config.privacy
+        if not settings.on:
+            return None
+        return ClientPrivacy(
+            settings,
+            settings.budget_of(self.client_id, self.policy.epsilon),
+            planned_rounds(self.config.run.rounds, self.config.selection),
+            int(str(self.message_config.get(wire.PRIOR_ATTEMPTS, 0))),
+            state,
+            scoring_of(self.config),
+            asked_epsilon(self.config),
+        )
+
+    def secret(self) -> "Secret | None":
+        """Return the key that updates are encrypted with; None where they are not.
+
+        Raises
+        ------
+        BadInput
+            If this client has no such key.
+        """
+        if self.config.privacy.encryption == "none":
+            return None
+        from app.client.encryption_key import secret_in
+
+        path = self.own("privacy.encryption-key") or self.config.privacy.encryption_key
+        return secret_in(Path(str(path)).expanduser())
+
+    def own(self, key: str) -> Scalar | None:
+        """Return what the node itself was configured with (see `of_node`)."""
+        return of_node(self.node_config, key)
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether the client answers with masked vectors only."""
+        return self.config.privacy.secure_aggregation or self.config.run.workflow == "analytics"
+
+    @property
+    def hides_size(self) -> bool:
+        """Whether the client tells nobody how many examples it has."""
+        return self.is_secure or self.config.privacy.unit.startswith("client")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the client computes."""
+        return pick_device(self.config.run.device)
+
+
+def asked_epsilon(config: RunConfig) -> float:
+    """Return the ε of the question that goes before a private training; 0 where there is none."""
+    return config.analytics.epsilon if config.analytics.enabled and config.privacy.on else 0.0
+
+
+def scoring_of(config: RunConfig) -> Scoring | None:
+    """Return how the clients of a run choose neurons by their own data; None where they do not."""
+    selections = planned_selections(config.run.rounds, config.selection, config.strategy.refresh)
+    return Scoring.of(config.strategy, selections)
+
+
+def pick_device(wanted: str) -> torch.device:
+    """Return the device for ``run.device``.
+
+    Raises
+    ------
+    BadInput
+        If ``cuda`` is asked for and there is none.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise BadInput("run.device: got 'cuda', but torch sees no CUDA device; use 'cpu' or 'auto'")
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(wanted)
+
+
+def _brought(record: ConfigRecord) -> dict[str, Scalar]:
+    """Return the run config that a message brings; nothing where it brings none."""
+    try:
+        brought = json.loads(str(record.get(wire.RUN_CONFIG, "{}")))
+    except (ValueError, RecursionError):
+        brought = None
+    if not isinstance(brought, dict):
+        raise BadInput(f"{wire.RUN_CONFIG}: expected a JSON object")
+    return brought
+
+
+def prepare(run_config: Mapping[str, Scalar]) -> None:
+    """Load what every client of a simulation needs, once, before worker processes are forked."""
+    config = parsed_config(tuple(sorted(run_config.items())))
+    if not config.data.path:
+        load_client_data(
+            config.data, config.run.seed, {"partition-id": 0, wire.NUM_PARTITIONS: config.data.clients}
+        )
+    if config.strategy.name == "fedmd":
+        load_public(config.data, config.run.seed)
+    if config.privacy.encryption != "none":
+        from app.client.encryption_key import make_key, secret_in
+
+        path = Path(config.privacy.encryption_key).expanduser()
+        make_key(path)
+        secret_in(path)
+
+
+@lru_cache(maxsize=_CLIENTS_KEPT)
+def _examples(
+    config: RunConfig, node_items: tuple[tuple[str, Scalar], ...], class_names: tuple[str, ...]
+) -> Examples:
+    node_config = dict(node_items)
+    examples = load_client_data(config.data, config.run.seed, node_config, class_names)
+    client_id = client_id_of(node_config)
+    if config.attack.kind == "none" or client_id not in split_list(config.attack.clients):
+        return examples
+    trigger = default_trigger(tuple(examples.x.shape[1:]), config.attack.target)
+    generator = torch_generator(config.run.seed, "attack", client_id)
+    return poison(examples, config.attack.share, trigger, generator)[0]
+
+
+@lru_cache(maxsize=_CLIENTS_KEPT)
+def _tags(
+    config: RunConfig,
+    node_items: tuple[tuple[str, Scalar], ...],
+    class_names: tuple[str, ...],
+    key: bytes,
+    count: int,
+) -> bytes:
+    """Return the tags of a client's first examples, made once per process."""
+    return block_tags(_examples(config, node_items, class_names), key, count)
+
+
+@dataclass(frozen=True, eq=False)
+class _SharedModel:
+    """A model that serves all clients of a process, and the mask that it holds."""
+
+    model: nn.Module
+    layout: wire.Layout
+    mask: Tensor | None
+
+
+def _part(model: nn.Module, positions: bytes, arrays: ArrayRecord) -> nn.Module:
+    """Return the smaller model of some neurons, with the given weights."""
+    groups = hidden_groups(model)
+    small = subnetwork(model, groups, unpack_kept(groups, positions))
+    layout = wire.Layout.of(small.state_dict())
+    wire.load_flat(small, wire.flat_of(arrays, layout), layout)
+    return small
+
+
+@lru_cache(maxsize=4)
+def _shared_model(config: RunConfig, shape: tuple[int, ...], num_classes: int, packed: bytes) -> _SharedModel:
+    model = build_model(config.model, shape, num_classes, config.run.seed).to(pick_device(config.run.device))
+    layout = wire.Layout.of(model.state_dict())
+    if not packed:
+        return _SharedModel(model, layout, None)
+    mask = unpack(packed, layout.size)
+    return _SharedModel(hold(model, masks_in(mask, layout)), layout, mask)

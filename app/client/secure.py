@@ -1,0 +1,121 @@
+"""A client's side of secure aggregation: its answers to the protocol's messages."""
+
+from collections.abc import Callable
+
+import torch
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from torch import Tensor
+
+from app.client.node import Node
+from strategies.analytics.asking import ANALYSE, answer_analytics as masked_answer
+from strategies.client.training import LocalResult
+from strategies.core import wire
+from strategies.layers.privacy.client import BudgetSpent, ClientPrivacy, pay_answer
+from strategies.layers.privacy.noise import clipped
+from strategies.layers.secagg.client import Entries, Refused, SecureClient
+from strategies.layers.secagg.training import client_vector
+
+_TOLD = (wire.EPSILON, wire.NOISE_MULTIPLIER)
+"""What goes out in the clear beside a masked vector."""
+_MOST_BITS = 52
+
+
+def half_of(node: Node, context: Context) -> SecureClient:
+    """Return the client's half of the protocol for one message."""
+    return SecureClient(node.message_config, context.state, node.config.privacy.threshold)
+
+
+def register(app: ClientApp) -> None:
+    """Add the protocol's messages to a ClientApp."""
+    for message_type, answer in (
+        (wire.SECAGG_KEYS, SecureClient.keys),
+        (wire.SECAGG_SHARES, SecureClient.shares),
+        (wire.SECAGG_UNMASK, SecureClient.unmask),
+    ):
+        app.query(message_type.removeprefix("query."))(_handler(answer))
+    app.query(ANALYSE.removeprefix("query."))(answer_analytics)
+
+
+def _handler(answer: Callable[[SecureClient], Entries]) -> Callable[[Message, Context], Message]:
+    def handle(message: Message, context: Context) -> Message:
+        node = Node.of(message, context)
+        try:
+            entries = answer(half_of(node, context))
+        except Refused as reason:
+            entries = {wire.REFUSED: str(reason)}
+        return wire.reply_to(message, node.client_id, {}, config=entries)
+
+    return handle
+
+
+def _pay(node: Node, privacy: ClientPrivacy) -> None:
+    """Pay for an answer of a private client; refuse one whose noise is for less than the client protects."""
+    epsilon = node.config.analytics.epsilon
+    if not epsilon or privacy.settings.unit != "example":
+        raise Refused("it is private, and answers with noise for its own unit alone")
+    pay_answer(node.client_id, privacy, epsilon)
+
+
+def answer_analytics(message: Message, context: Context) -> Message:
+    """Answer a question of federated analytics with a masked vector."""
+    node = Node.of(message, context)
+    classes = int(str(node.message_config[wire.NUM_CLASSES]))
+    half, privacy = half_of(node, context), node.privacy(context.state)
+    try:
+        half.check_due()
+        if privacy is not None:
+            _pay(node, privacy)
+        arrays, entries = masked_answer(half, node.config.analytics, classes, node.training_examples)
+    except (BudgetSpent, Refused) as reason:
+        return wire.reply_to(message, node.client_id, {}, config={wire.REFUSED: str(reason)})
+    return wire.reply_to(message, node.client_id, {}, arrays, entries)
+
+
+def train_securely(
+    node: Node, message: Message, context: Context, train: Callable[[], LocalResult | None]
+) -> Message:
+    """Train, and answer with the masked update; a client that refuses says why.
+
+    Parameters
+    ----------
+    node, message, context
+        The client, and what it works on.
+    train
+        Trains and returns the result; None where the client has no example left: it adds zero.
+    """
+    try:
+        bits = node.message_config.get(wire.SUM_BITS)
+        if not isinstance(bits, int) or not 0 <= bits <= _MOST_BITS:
+            raise Refused("the message belongs to no secure sum, and this client takes part in no other")
+        half = half_of(node, context)
+        half.check_due()
+        arrays = message.content.array_records[wire.ARRAYS]
+        result = train()
+        if result is None:
+            vector, told = client_vector(torch.zeros(wire.layout_of(arrays).size), 0, 0.0, bits), {}
+        else:
+            delta = wire.update_since(arrays, result.model.state_dict())
+            vector = client_vector(_bounded(node, delta), _weight(node, result), _loss(node, result), bits)
+            told = {name: result.metrics[name] for name in _TOLD if name in result.metrics}
+        arrays, entries = half.masked(vector)
+    except Refused as reason:
+        return wire.reply_to(message, node.client_id, {}, config={wire.REFUSED: str(reason)})
+    return wire.reply_to(message, node.client_id, told, arrays, entries)
+
+
+def _bounded(node: Node, delta: Tensor) -> Tensor:
+    """Return the update, clipped where only the sum gets noise: the server cannot clip what it cannot see."""
+    settings = node.config.privacy
+    return clipped(delta, settings.clip_norm) if settings.unit == "client-central" else delta
+
+
+def _weight(node: Node, result: LocalResult) -> int:
+    most = node.config.privacy.max_weight
+    if result.num_examples > most:
+        raise Refused(f"it has {result.num_examples} examples, privacy.max-examples allows {most}")
+    return result.num_examples
+
+
+def _loss(node: Node, result: LocalResult) -> float:
+    return 0.0 if node.config.privacy.on else float(result.metrics.get(wire.TRAIN_LOSS, 0.0))

@@ -1,0 +1,95 @@
+"""What a server asks clients to work by: the run that an app was started for, and what a message brings.
+
+A message cannot weaken what the app was started with. Where one of two values is plainly stricter, it holds;
+where none is, and the app was started so that the key protects, nothing is answered.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from app.client.audit_answers import answers_of, stricter_answers, with_answers
+from app.config.conditions import shown
+from app.config.run_config import RunConfig
+from strategies.core.errors import BadInput
+from strategies.core.settings import Scalar
+from strategies.layers.privacy.settings import PrivacySettings
+
+_NOISE = (
+    "privacy.unit privacy.noise-multiplier privacy.clip-norm privacy.accountant privacy.budgets "
+    "privacy.client-sampling privacy.ledger"
+)
+_FIXED: tuple[tuple[str, Callable[[RunConfig], bool]], ...] = (
+    (_NOISE, lambda config: config.privacy.on),
+    ("privacy.threshold privacy.max-examples", lambda config: config.privacy.secure_aggregation),
+    ("privacy.encryption privacy.encryption-key", lambda config: config.privacy.encryption != "none"),
+    (
+        "strategy.logit-noise strategy.logit-clip strategy.logit-delta",
+        lambda config: config.strategy.logit_noise > 0,
+    ),
+    (
+        "strategy.score-source strategy.score-noise strategy.score-clip",
+        lambda config: config.strategy.score_source == "private",
+    ),
+    (
+        "run.workflow analytics.epsilon analytics.min-clients",
+        lambda config: config.run.workflow == "analytics" or config.analytics.enabled,
+    ),
+)
+"""Keys that a message must leave as the app was started, where the app was started so that they protect."""
+
+
+def _not_weaker(started: RunConfig, brought: RunConfig) -> RunConfig:
+    """Return what a message brings, with nothing weaker than what the app was started with."""
+    before, after = started.to_flat(), brought.to_flat()
+    for keys, protects in _FIXED:
+        for key in keys.split() if protects(started) else ():
+            if after[key] != before[key]:
+                raise BadInput(
+                    f"{key}: a message says {shown(after[key])}, but this client was started for a run with "
+                    f"{shown(before[key])}; nothing is answered"
+                )
+    merged = brought.privacy.model_copy(
+        update=_stricter_privacy(started.privacy, brought.privacy) if started.privacy.on else {}
+    )
+    masks = started.privacy.secure_aggregation or brought.privacy.secure_aggregation
+    merged = merged.model_copy(update={"secure_aggregation": masks})
+    config = brought.model_copy(update={"privacy": merged})
+    first = answers_of(with_answers(config, started.audit.answers))
+    return with_answers(config, stricter_answers(first, answers_of(config)))
+
+
+def _stricter_privacy(first: PrivacySettings, second: PrivacySettings) -> dict[str, Any]:
+    budgets = [epsilon for epsilon in (first.epsilon, second.epsilon) if epsilon > 0]
+    return {
+        "epsilon": min(budgets, default=0.0),
+        "delta": min(first.delta, second.delta),
+        "randomness": "secret" if "secret" in {first.randomness, second.randomness} else "seeded",
+    }
+
+
+@lru_cache(maxsize=16)
+def parsed_config(items: tuple[tuple[str, Scalar], ...]) -> RunConfig:
+    """Return the run config of a set of flat items, parsed once per process."""
+    return RunConfig.from_flat(dict(items))
+
+
+def said_by_server(run_config: Mapping[str, Scalar], brought: Mapping[str, Scalar]) -> RunConfig:
+    """Return the run config that a server asks a client to work by.
+
+    Parameters
+    ----------
+    run_config
+        What the app was started with.
+    brought
+        What the message brings, which stands above it; empty: nothing.
+
+    Raises
+    ------
+    BadInput
+        If one of them is damaged, or the message would weaken what the app was started with.
+    """
+    config = parsed_config(tuple(sorted(run_config.items())))
+    if not brought:
+        return config
+    return _not_weaker(config, parsed_config(tuple(sorted({**run_config, **brought}.items()))))

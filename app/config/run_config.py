@@ -1,0 +1,289 @@
+"""The run config: parsed once, at the edge, into one frozen object.
+
+A run config is flat: keys ``section.name`` with scalar values, the same in a TOML file, on the command line
+and in ``[tool.flwr.app.config]``, from which Flower passes it to the apps.
+"""
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, Self, get_args, get_origin
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from app.config.conditions import shown
+from app.config.rules import check_contradictions, check_names, nearest_key
+from app.config.settings import AttackSettings, DataSettings, ModelSettings, RequestSettings, RunSettings
+from strategies.analytics.settings import AnalyticsSettings
+from strategies.core.errors import BadInput
+from strategies.layers.compression.settings import CompressionSettings
+from strategies.layers.privacy.settings import PrivacySettings
+from strategies.runs.files import text_of
+from strategies.runs.home import MARKER
+from strategies.settings import (
+    LogSettings,
+    Scalar,
+    SelectionSettings,
+    Settings,
+    StrategySettings,
+    TrainSettings,
+    hyphenated,
+)
+from unlearning.settings import AuditSettings, ForgetSettings
+
+RETIRED = frozenset({"audit.mia-c"})
+"""Keys that runs made by earlier versions have in their config, and that nothing reads any more."""
+
+
+class RunConfig(BaseModel):
+    """Every setting of a run; made without arguments, the defaults.
+
+    A section's fields are described in its class. Build one with ``from_flat``, ``from_toml`` or ``resolve``,
+    which raise ``BadInput`` for whatever is wrong with the input.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: RunSettings = RunSettings()
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    train: TrainSettings = TrainSettings()
+    strategy: StrategySettings = StrategySettings()
+    privacy: PrivacySettings = PrivacySettings()
+    compression: CompressionSettings = CompressionSettings()
+    selection: SelectionSettings = SelectionSettings()
+    log: LogSettings = LogSettings()
+    attack: AttackSettings = AttackSettings()
+    forget: ForgetSettings = ForgetSettings()
+    audit: AuditSettings = AuditSettings()
+    analytics: AnalyticsSettings = AnalyticsSettings()
+    request: RequestSettings = RequestSettings()
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        defaults = default_values()
+        check_contradictions(self.to_flat(), defaults)
+        check_names(self.strategy.name, self.forget.method, defaults)
+        return self
+
+    @classmethod
+    def from_flat(cls, mapping: Mapping[str, Scalar]) -> Self:
+        """Build from flat keys; a key that is absent keeps its default.
+
+        Parameters
+        ----------
+        mapping
+            Values by key, such as ``{"train.local-epochs": 2}``.
+
+        Raises
+        ------
+        BadInput
+            For an unknown key, a wrong type, a value out of range, or keys that contradict each other: one
+            line that names the key, what was given and what is allowed.
+
+        Examples
+        --------
+        >>> RunConfig.from_flat({"train.local-epochs": 2}).train.local_epochs
+        2
+        """
+        for key, value in mapping.items():
+            _check_key(key, value)
+        return cls.model_validate({name: _section(name, mapping) for name in cls.model_fields})
+
+    @classmethod
+    def from_toml(cls, path: Path) -> Self:
+        """Build from a TOML file whose keys are nested in tables, dotted, or both.
+
+        Raises
+        ------
+        BadInput
+            If the file cannot be read, is not TOML, or holds what ``from_flat`` refuses.
+        """
+        return cls.from_flat(read_toml(path))
+
+    @classmethod
+    def resolve(cls, path: Path | None = None, overrides: Sequence[str] = ()) -> Self:
+        """Build from defaults, then a file, then overrides, the later winning; checked once, as a whole.
+
+        Parameters
+        ----------
+        path
+            A TOML file, as in ``from_toml``.
+        overrides
+            ``section.key=value``, as in ``with_overrides``.
+
+        Raises
+        ------
+        BadInput
+            As ``from_toml`` and ``with_overrides``.
+        """
+        given = {} if path is None else read_toml(path)
+        return cls.from_flat(given | parse_overrides(overrides))
+
+    def with_overrides(self, overrides: Sequence[str]) -> Self:
+        """Return a copy with some keys replaced.
+
+        Parameters
+        ----------
+        overrides
+            ``section.key=value``. The value is a TOML scalar; what is none is taken as text, as is every
+            value of a key that holds text, so quotes are never needed.
+
+        Raises
+        ------
+        BadInput
+            If an override has no ``=``, or the result is one that ``from_flat`` refuses.
+
+        Examples
+        --------
+        >>> RunConfig().with_overrides(["run.seed=7", "run.name=first"]).run.name
+        'first'
+        """
+        return self.from_flat(self.to_flat() | parse_overrides(overrides))
+
+    def to_flat(self) -> dict[str, Scalar]:
+        """Return every key with its value, in the order of the sections."""
+        return dict(_flattened(self.model_dump(by_alias=True)))
+
+    def to_toml(self) -> str:
+        """Return every key with its value as a TOML document that ``from_toml`` reads back."""
+        return tomli_w.dumps(self.model_dump(by_alias=True))
+
+
+@cache
+def known_fields() -> dict[str, FieldInfo]:
+    """Return the pydantic field behind every key of the run config."""
+    return {
+        f"{section}.{hyphenated(name)}": field
+        for section, settings in _sections().items()
+        for name, field in settings.model_fields.items()
+    }
+
+
+@cache
+def default_values() -> dict[str, Scalar]:
+    """Return the default of every key of the run config."""
+    return {key: field.default for key, field in known_fields().items()}
+
+
+def _sections() -> dict[str, type[Settings]]:
+    return {name: type(field.default) for name, field in RunConfig.model_fields.items()}
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return a TOML file's values by dotted key; of a run's own config without the keys that are retired.
+
+    Raises
+    ------
+    BadInput
+        If the file cannot be read or is not TOML.
+    """
+    try:
+        document = tomllib.loads(text_of(path.read_bytes()))
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: not a TOML file: {error}") from error
+    retired = RETIRED if (path.parent / MARKER).exists() else ()
+    return {key: value for key, value in _flattened(document) if key not in retired}
+
+
+def _flattened(table: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from _flattened(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def parse_overrides(overrides: Iterable[str]) -> dict[str, Scalar]:
+    """Return the values of ``section.key=value`` texts by key; of a key given twice, the last.
+
+    Raises
+    ------
+    BadInput
+        If a text has no ``=``.
+    """
+    values: dict[str, Scalar] = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise BadInput(f"override {shown(override)}: has no '=', allowed is section.key=value")
+        values[key.strip()] = _override_value(key.strip(), text.strip())
+    return values
+
+
+def _override_value(key: str, text: str) -> Scalar:
+    value = _toml_scalar(text)
+    field = known_fields().get(key)
+    holds_text = field is not None and isinstance(field.default, str)
+    return text if value is None or (holds_text and not isinstance(value, str)) else value
+
+
+def _toml_scalar(text: str) -> Scalar | None:
+    try:
+        document = tomllib.loads(f"value = {text}")
+    except ValueError:
+        return None
+    value = document.pop("value")
+    return value if not document and isinstance(value, int | float | str) else None
+
+
+def _check_key(key: str, value: object) -> None:
+    known = known_fields()
+    if key not in known:
+        name = key if key.isprintable() else shown(key)
+        near = nearest_key(key, known)
+        advice = f"did you mean {near!r}?" if near else _neighbours(key)
+        raise BadInput(f"{name}: unknown key, given {shown(value)}; {advice}")
+
+
+def _neighbours(key: str) -> str:
+    """Return the keys of the key's section, or the sections where it is in none."""
+    section = key.partition(".")[0]
+    names = [name for name in known_fields() if name.startswith(f"{section}.")]
+    return f"known keys: {', '.join(names)}" if names else f"known sections: {', '.join(_sections())}"
+
+
+def _section(section: str, mapping: Mapping[str, Scalar]) -> Settings:
+    prefix = f"{section}."
+    values = {key.removeprefix(prefix): value for key, value in mapping.items() if key.startswith(prefix)}
+    try:
+        return _sections()[section].model_validate(values)
+    except ValidationError as error:
+        raise BadInput(_explained(section, error.errors()[0])) from error
+
+
+def _explained(section: str, error: ErrorDetails) -> str:
+    """Return the line that says what is wrong with a key: the key, what was given, what is allowed."""
+    key = f"{section}.{error['loc'][0]}"
+    complaint = error.get("ctx", {}).get("error")
+    allowed = _allowed(known_fields()[key]) if complaint is None else str(complaint)
+    return f"{key}: given {shown(error['input'])}, allowed {allowed}"
+
+
+def _allowed(field: FieldInfo) -> str:
+    """Return the values a field takes, in words.
+
+    >>> _allowed(known_fields()["selection.fraction"])
+    'a number > 0 and <= 1'
+    """
+    if get_origin(field.annotation) is Literal:
+        return f"one of {', '.join(get_args(field.annotation))}"
+    if field.annotation is str:
+        return "text that is not empty" if field.metadata else "text"
+    if field.annotation is bool:
+        return "true or false"
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    bounds = [
+        f"{sign} {getattr(limit, name)}"
+        for limit in field.metadata
+        for name, sign in signs.items()
+        if hasattr(limit, name)
+    ]
+    kind = "an integer" if field.annotation is int else "a number"
+    return f"{kind} {' and '.join(bounds)}".rstrip()

@@ -1,0 +1,120 @@
+"""What a run notes down of its data: the files that they were read from, and what its classes are called."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from app.config.run_config import RunConfig
+from app.data.identity import identity, own_place, placed
+from app.data.labels import class_of, some
+from app.forgettings.folder import outermost
+from strategies.core.errors import BadInput, RunCorrupt
+from strategies.runs.files import read_json, write_json
+from strategies.runs.folder import SUMMARY, RunFolder
+
+DATA = "data.json"
+"""Name of the file in the run's folder."""
+_NAMES = ("data.name", "data.public")
+_PLACES = ("data.root", "run.home", "run.certificate-key", "log.keys", "privacy.encryption-key")
+
+
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """Return a config that means the same from any folder."""
+    flat = config.to_flat()
+    changed = {key: placed(str(flat[key])) for key in _NAMES}
+    changed |= {
+        key: str(Path(path).absolute())
+        for key in _PLACES
+        if (path := str(flat[key])) and not path.startswith("~") and not Path(path).is_absolute()
+    }
+    return RunConfig.from_flat(flat | changed) if any(flat[k] != v for k, v in changed.items()) else config
+
+
+def write_record(folder: RunFolder, config: RunConfig, class_names: Sequence[str]) -> None:
+    """Note down what the data of a new run are."""
+    write_json(folder.path / DATA, {"class-names": list(class_names), "sources": _sources(config)})
+
+
+def class_names_of(folder: RunFolder) -> tuple[str, ...]:
+    """Return what a run's classes are called; empty where it did not note it down.
+
+    Raises
+    ------
+    RunCorrupt
+        If the file is damaged.
+    """
+    return tuple(_read(folder).get("class-names", ()))
+
+
+def classes_in(folder: RunFolder, labels: Sequence[str]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Return the classes that somebody means by labels, and what they are called if it is not their number.
+
+    Parameters
+    ----------
+    folder
+        Of the run.
+    labels
+        Names or numbers.
+
+    Raises
+    ------
+    BadInput
+        If a label is no class of the run.
+    """
+    names = class_names_of(folder)
+    if not names and (folder.path / SUMMARY).exists():
+        names = tuple((folder.read_summary().get("data") or {}).get("class-names", ()))
+    if not names:
+        if wrong := [label for label in labels if not label.isdecimal()]:
+            raise BadInput(
+                f"class {wrong[0]}: wanted a number from 0, as the run has no names of its classes"
+            )
+        return tuple(map(int, labels)), ()
+    classes = tuple(dict.fromkeys(class_of(label, names) for label in labels))
+    called = tuple(names[label] for label in classes)
+    return classes, () if called == tuple(map(str, classes)) else called
+
+
+def check_record(folder: RunFolder, config: RunConfig, class_names: Sequence[str]) -> list[str]:
+    """Return a note for each file of the data that is not what it was when the run was made.
+
+    Raises
+    ------
+    BadInput
+        If the data have other classes now.
+    RunCorrupt
+        If what was noted down is damaged.
+    """
+    found = _read(folder)
+    if not found:
+        return []
+    now = _sources(config)
+    notes = [
+        f"{key}: {was.get('path')} is not the file that the run was made with "
+        f"(SHA-256 {str(now[key]['sha256'])[:12]}…, was {str(was.get('sha256'))[:12]}…)"
+        for key, was in found["sources"].items()
+        if key in now and now[key]["sha256"] != was.get("sha256")
+    ]
+    if tuple(class_names) != class_names_of(folder):
+        raise BadInput(
+            f"run '{folder.name}': its classes are {some(class_names_of(folder))}, those of the data are "
+            f"{some(class_names)} now; restore {config.data.name}"
+        )
+    return notes
+
+
+def _sources(config: RunConfig) -> dict[str, dict[str, Any]]:
+    named = {"data.name": config.data.name, "data.public": config.data.public}
+    return {key: identity(place) for key, name in named.items() if (place := own_place(name)) is not None}
+
+
+def _read(folder: RunFolder) -> dict[str, Any]:
+    path = outermost(folder).path / DATA
+    if not path.exists():
+        return {}
+    found = read_json(path)
+    names, sources = found.get("class-names"), found.get("sources")
+    whole = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not whole or not isinstance(sources, dict) or not all(isinstance(s, dict) for s in sources.values()):
+        raise RunCorrupt(f"{path}: damaged, expected class names and the files of the data")
+    return found

@@ -1,0 +1,178 @@
+"""ClientApp processes for a SuperNode, forked from one that has torch and Flower imported already.
+
+A SuperNode starts a fresh Python for every message, and importing torch takes longer than a round of little
+work. Started with ``--isolation process`` it leaves that to a program of the user's, which this is: it asks
+the SuperNode for tasks, and forks a process for each. The process imports this project's code from the bundle
+that the run brought, as a fresh one would, so only other people's code is taken over; this project's is, too,
+where every file of the bundle is, byte for byte, the one that was imported here.
+"""
+
+import contextlib
+import gc
+import hashlib
+import importlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import httpx
+import torch
+from flwr.common.constant import APP_DIR, FAB_HASH_TRUNCATION
+from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.supercore.constant import TaskType
+from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supercore.utils import get_flwr_home
+from flwr.supernode.runtime import run_clientapp as clientapp
+from flwr.supernode.runtime.run_clientapp import run_clientapp
+
+from app.deployment.bundles import ANY, Allowed, warn
+
+_OWN = ("app", "strategies", "unlearning")
+_NEEDED = ("app.client_app", "strategies.layers.privacy.training")
+"""What a ClientApp imports, at once or when it is to train privately; their imports are what takes long."""
+_LOOK_SECONDS = 0.05
+_RETRY_SECONDS = 0.5
+_FIRST_RETRY = 0.05
+"""Seconds after which a ClientApp that asked before its message was whole asks again; doubled each time."""
+
+
+def serve(port: int, stopped: Callable[[], bool], allowed: Allowed = ANY) -> None:
+    """Run the ClientApps of a SuperNode on this machine until told to end.
+
+    A SuperNode that is not there, or not any more, is waited for.
+
+    Parameters
+    ----------
+    port
+        Of the SuperNode's own interface on loopback, as ``flower-supernode --port`` has it.
+    stopped
+        Whether to end.
+    allowed
+        Which bundles are run, and by which policy. The answer to a message of any other is an error.
+    """
+    code = OwnCode(Path(__file__).resolve().parents[1])
+    _warm_up()
+    address = f"127.0.0.1:{port}"
+    children: set[int] = set()
+    with contextlib.closing(_connection(address)) as client:
+        while not stopped():
+            children -= {child for child in children if os.waitpid(child, os.WNOHANG)[0]}
+            try:
+                token, fab_hash = _next_task(client)
+            except httpx.HTTPError:
+                time.sleep(_RETRY_SECONDS)
+                continue
+            if token:
+                if refused := allowed.refusal(fab_hash):
+                    warn(refused)
+                children.add(_fork(address, token, None if refused else code.bundle(fab_hash), allowed))
+            else:
+                time.sleep(_LOOK_SECONDS)
+
+
+def _warm_up() -> None:
+    for module in _NEEDED:
+        importlib.import_module(module)
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)])  # The first optimiser imports for a second more
+    gc.collect()
+    gc.freeze()  # What is imported stays, and its pages stay shared with the children
+
+
+def _connection(address: str) -> RuntimeHttpClient:
+    return RuntimeHttpClient.from_server_address(
+        address,
+        insecure=True,
+        root_certificates=None,
+        interceptors=[RuntimeVersionHttpInterceptor(component_name="SuperExec")],
+    )
+
+
+def _next_task(client: RuntimeHttpClient) -> tuple[str, str]:
+    """Return the token of a message that waits, and its bundle's hash; both empty if there is none."""
+    answer = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP]))
+    return (answer.token, answer.task.fab_hash) if answer.HasField("task") else ("", "")
+
+
+def _fork(address: str, token: str, bundle: Path | None, allowed: Allowed) -> int:
+    parent = os.getpid()
+    if child := os.fork():
+        return child
+    status: object = 1
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        allowed.guard()
+        forget_own_modules() if bundle is None else take_over(bundle)
+        ask_again_soon()
+        run_clientapp(address, token, insecure=True, parent_pid=parent)
+        status = 0
+    except SystemExit as end:
+        status = end.code
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status if isinstance(status, int) else 1)  # The parent's ends are not to be tied up twice
+
+
+def ask_again_soon() -> None:
+    """Shorten the second that Flower waits before it asks again for what was not there yet.
+
+    A SuperNode hands out a task when it knows of a message, before it has all of it; a process that starts
+    in no time is there first.
+    """
+    pull = pull_and_inflate_object_from_tree
+    setattr(clientapp, pull.__name__, partial(pull, initial_backoff=_FIRST_RETRY))
+
+
+class OwnCode:
+    """The code of this project's packages as it was when the executor began.
+
+    Parameters
+    ----------
+    root
+        The folder that holds its packages.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._digests = _digests(root)
+        self._same: dict[Path, bool] = {}
+
+    def bundle(self, fab_hash: str) -> Path | None:
+        """Return the folder that Flower has unpacked a bundle to, if all of its code is this one.
+
+        None if it is not, and for a bundle that no process has unpacked yet.
+        """
+        found = (
+            list((get_flwr_home() / APP_DIR).glob(f"*.{fab_hash[:FAB_HASH_TRUNCATION]}")) if fab_hash else []
+        )
+        if len(found) != 1:
+            return None
+        if found[0] not in self._same:
+            digests = _digests(found[0])
+            self._same[found[0]] = bool(digests) and digests.items() <= self._digests.items()
+        return found[0] if self._same[found[0]] else None
+
+
+def _digests(root: Path) -> dict[str, bytes]:
+    """Return the hash of each file of this project's packages, by its path below a folder."""
+    files = [path for name in _OWN for path in (root / name).rglob("*.py")]
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).digest() for path in files}
+
+
+def take_over(bundle: Path) -> None:
+    """Keep this project's modules; those not imported yet will come from the bundle."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in _OWN and hasattr(module, "__path__"):
+            module.__path__ = [str(bundle.joinpath(*name.split(".")))]
+
+
+def forget_own_modules() -> None:
+    """Have this project's modules imported anew, from wherever ``sys.path`` leads first then."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in _OWN]:
+        del sys.modules[name]

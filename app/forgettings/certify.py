@@ -1,0 +1,147 @@
+"""Certificates of forgetting, written into a run's folder from what lies there."""
+
+import hashlib
+import time
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from platform import python_version
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from app.forgettings.folder import (
+    CERTIFICATE,
+    RESULT,
+    Answer,
+    guarantee_in,
+    outermost,
+    read_answer,
+    read_audit,
+    runs_in,
+)
+from app.version import version
+from strategies.core.errors import RunCorrupt
+from strategies.log.update_log import UpdateLog
+from strategies.runs.files import read_bytes, write_chunks
+from strategies.runs.folder import CONFIG, MODEL, RunFolder
+from unlearning import certificate
+from unlearning.methods import METHODS
+from unlearning.methods.base import Method
+from unlearning.methods.retrain import SEED
+
+_SOFTWARE = ("cryptography", "flwr", "numpy", "torch")
+
+
+def certify(folder: RunFolder, name: str, key: Ed25519PrivateKey) -> Path:
+    """Write the certificate of an answer, from what lies in its folder now; return where it lies.
+
+    Raises
+    ------
+    BadInput
+        If there is no answer of that name.
+    RunCorrupt
+        If one of the files that it is about is missing.
+    """
+    answer = read_answer(folder, name)
+    path = answer.path / CERTIFICATE
+    write_chunks(path, [certificate.make(_statement(folder, answer), key)])
+    return path
+
+
+def _statement(folder: RunFolder, answer: Answer) -> dict[str, Any]:
+    result, audited = answer.result, read_audit(answer.path)
+    purged = purged_section(folder, answer)
+    method = _method_of(answer)
+    epsilon = result.get("details", {}).get("epsilon")
+    warnings = result.get("warnings", ())
+    guarantee = guarantee_in(folder, result)
+    limits = [*warnings, *certificate.limits(method.name, guarantee, audited, epsilon)]
+    limits += certificate.limits_of_sums() if SEED in result.get("details", {}) else []
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "run": _run_name(folder),
+        "request": result["request"],
+        "after": answer.after or None,
+        "forgotten": [request.to_json() for request in answer.forgotten],
+        "method": {"name": method.name, "guarantee": guarantee, "epsilon": epsilon},
+        "settings": result["settings"],
+        "warnings": warnings,
+        "notes": result["notes"],
+        "files": {name: sha256_of(folder.path / file) for name, file in files_of(folder, answer).items()},
+        "log": _log_section(folder),
+        "audit": audited,
+        "purged": purged,
+        "limits": [*limits, *(_limits_of_purge(purged) if purged else ())],
+        "software": {
+            "lethe": version(),
+            "python": python_version(),
+            **{package: installed_version(package) for package in _SOFTWARE},
+        },
+    }
+
+
+def _method_of(answer: Answer) -> Method:
+    if answer.method not in METHODS:
+        raise RunCorrupt(
+            f"{answer.path / RESULT}: damaged at 'method' (no method is called so); restore it from a copy"
+        )
+    return METHODS[answer.method]
+
+
+def _limits_of_purge(purged: dict[str, Any]) -> list[str]:
+    destroyed = all(log["keys-destroyed"] for log in purged["logs"])
+    return certificate.limits_of_purge(purged["clients"], keys_destroyed=destroyed)
+
+
+def _run_name(folder: RunFolder) -> str:
+    """Return a run's name, with that of the run it lies in before it."""
+    path = folder.path.absolute()
+    return path.relative_to(outermost(folder).path.absolute().parent).as_posix()
+
+
+def files_of(folder: RunFolder, answer: Answer) -> dict[str, str]:
+    """Return the files whose hashes are certified, by what they are."""
+    return {
+        "config": CONFIG,
+        "model before": f"forget/{answer.after}/{MODEL}" if answer.after else MODEL,
+        "model after": answer.model_path.relative_to(folder.path).as_posix(),
+    }
+
+
+def sha256_of(path: Path) -> str:
+    """Return a file's SHA-256.
+
+    Raises
+    ------
+    RunCorrupt
+        If it is missing or cannot be read.
+    """
+    return hashlib.sha256(read_bytes(path)).hexdigest()
+
+
+def _log_section(folder: RunFolder) -> dict[str, Any] | None:
+    if not folder.log_path.is_dir():
+        return None
+    return UpdateLog.open(folder.log_path).facts()
+
+
+def purged_section(folder: RunFolder, answer: Answer) -> dict[str, Any] | None:
+    """Return what was purged of the clients of a request, in which logs; None where nothing was."""
+    top, clients, logs = outermost(folder), set(answer.request.clients), []
+    for run in runs_in(top):
+        if not run.log_path.is_dir():
+            continue
+        log = UpdateLog.open(run.log_path)
+        logs += [
+            {
+                "log": run.log_path.relative_to(top.path).as_posix(),
+                "time": purge.time,
+                "clients": list(purge.clients),
+                "sha256-before": purge.sha256_before,
+                "sha256-after": purge.sha256_after,
+                "keys-destroyed": log.is_encrypted,
+            }
+            for purge in log.purges()
+            if clients.intersection(purge.clients) and purge.sha256_after is not None
+        ]
+    return {"clients": list(answer.request.clients), "logs": logs} if logs else None

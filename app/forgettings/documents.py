@@ -1,0 +1,144 @@
+"""What the documents of forgettings, audits and comparisons hold, checked where they are read.
+
+As in `strategies.runs.documents`: a figure that was not measured is null, and a document may hold more than
+is named here.
+"""
+
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from strategies.core.errors import BadInput
+from strategies.runs.documents import Count, Document, Figures, Number, Traffic
+from unlearning.request import ForgetRequest
+
+Percent = Annotated[float, Field(ge=-0.01, le=100.01)]
+"""A percentage; a mean of many may be off by what was rounded."""
+Amount = Annotated[float, Field(ge=0, le=1e30)]
+"""How much of something, where it may be a mean."""
+
+
+class _Request(Document):
+    kind: str
+    clients: list[str]
+    classes: list[Count]
+    samples: dict[str, list[Count]]
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        try:
+            ForgetRequest.from_json(self.model_dump())
+        except BadInput as error:
+            raise ValueError(str(error)) from None
+        return self
+
+
+class _Counted(Traffic):
+    visits: Count
+
+
+class _Details(Document):
+    epsilon: Number | None = None
+
+
+class Result(Document):
+    """``result.json`` of a forgetting."""
+
+    request: _Request
+    method: str
+    settings: dict[str, bool | float | str | None]
+    seconds: Amount
+    traffic: _Counted
+    warnings: list[str] = Field(default=[])
+    notes: list[str]
+    details: _Details = _Details()
+    after: str = ""
+    forgotten: list[_Request] = Field(default=[])
+
+
+class _Measured(Document):
+    """Figures of a model; others than these are shown where they are numbers."""
+
+    test_accuracy: Percent | None = None
+    retain_accuracy: Percent | None = None
+    unlearning_accuracy: Percent | None = None
+    mia_efficacy: Percent | None = None
+    mia_efficacy_std: Amount | None = None
+    attack_success_rate: Percent | None = None
+    seconds: Amount | None = None
+
+
+class _Distance(Document):
+    disparity: Percent | None = None
+    parameter_distance: Number | None = None
+
+
+class _Verdict(Document):
+    outcome: str
+    text: str
+    disparity: Percent | None = None
+    before: Percent | None = None
+    floor: Percent | None = None
+
+
+class Audit(Document):
+    """``audit.json`` of a forgetting."""
+
+    before: _Measured
+    after: _Measured
+    retrain: _Measured
+    gaps: Figures
+    disparity: Percent | None
+    verdict: _Verdict | None = None
+    comparison: dict[str, Any] = Field(default={})
+    scale: dict[str, _Distance] = Field(default={})
+    notes: list[str]
+
+
+class _Spread(Document):
+    mean: Number | None
+    std: Amount | None
+
+
+class _Percents(_Spread):
+    mean: Percent | None
+
+
+class _Costs(_Spread):
+    mean: Amount | None
+
+
+_NONE = _Percents(mean=None, std=None)
+_FREE = _Costs(mean=None, std=None)
+
+
+class _Compared(Document):
+    """Figures of a model over the seeds: those that are drawn, and any others."""
+
+    __pydantic_extra__: dict[str, _Spread]
+
+    unlearning_accuracy: _Percents = _NONE
+    mia_efficacy: _Percents = _NONE
+    retain_accuracy: _Percents = _NONE
+    test_accuracy: _Percents = _NONE
+    attack_success_rate: _Percents = _NONE
+    disparity: _Percents = _NONE
+    disparity_without_mia: _Percents = _NONE
+    seconds: _Costs = _FREE
+
+
+class _Settings(Document):
+    prune: str
+    sparsity: Number
+
+
+class Comparison(Document):
+    """A file under ``compare/``."""
+
+    request: _Request
+    settings: _Settings
+    seeds: Annotated[list[Count], Field(min_length=1)]
+    before: _Compared
+    retrain: _Compared
+    methods: dict[str, _Compared]
+    notes: list[str]

@@ -1,0 +1,203 @@
+"""What answering a request leaves in a folder of its own, ``forget/<name>/``: its name, its files."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app.forgettings.documents import Audit, Result
+from strategies.core import wire
+from strategies.core.errors import BadInput, RunCorrupt
+from strategies.runs.documents import read_checked
+from strategies.runs.folder import MODEL, RunFolder
+from strategies.runs.home import MARKER, place
+from unlearning.guarantees import guarantee_of
+from unlearning.methods import METHODS
+from unlearning.methods.base import UNCHANGED
+from unlearning.pruning import PRUNED
+from unlearning.request import ForgetRequest
+
+RESULT = "result.json"
+"""Name of the file with what a forgetting took."""
+AUDIT = "audit.json"
+"""Name of the file with what an audit measured."""
+CERTIFICATE = "certificate.json"
+"""Name of the file with the signed certificate."""
+
+_LONGEST = 100
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A request that was served.
+
+    Parameters
+    ----------
+    path
+        Its folder.
+    request
+        What was forgotten.
+    method
+        By which method.
+    after
+        Name of the answer whose model it started from; empty: the run's own model.
+    forgotten
+        What had been forgotten before, in order.
+    result
+        All of ``result.json``.
+    """
+
+    path: Path
+    request: ForgetRequest
+    method: str
+    after: str
+    forgotten: tuple[ForgetRequest, ...]
+    result: Mapping[str, Any]
+
+    @property
+    def model_path(self) -> Path:
+        """The file with the model after forgetting."""
+        return self.path / MODEL
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time of the method."""
+        return float(self.result["seconds"])
+
+
+def answer_paths(folder: RunFolder) -> list[Path]:
+    """Return the folders of a run's answers, by name."""
+    home = folder.path / "forget"
+    return sorted(path for path in home.iterdir() if path.is_dir()) if home.is_dir() else []
+
+
+def answer_name(request: ForgetRequest, method: str, after: str = "") -> str:
+    """Return the name of an answer's folder.
+
+    Parameters
+    ----------
+    request, method
+        What was forgotten, and how.
+    after
+        Name of the answer whose model it starts from; empty: the run's own model.
+
+    Examples
+    --------
+    >>> first = answer_name(ForgetRequest(clients=("3",)), "distill")
+    >>> first, answer_name(ForgetRequest(classes=(7,)), "finetune", first)
+    ('client-3-distill', 'client-3-distill+class-7-finetune')
+    """
+    own = f"{request.name}-{method}"
+    if len(f"{after}+{own}") > _LONGEST:
+        after = f"after={wire.short_hash(after)}"
+    return f"{after}+{own}" if after else own
+
+
+def read_answer(folder: RunFolder, name: str) -> Answer:
+    """Return the answer of a name.
+
+    Raises
+    ------
+    BadInput
+        If the run holds none of that name.
+    RunCorrupt
+        If its file is damaged.
+    """
+    path = place(folder.path / "forget", name)
+    if not (path / RESULT).exists():
+        known = [n for n in folder.forget_requests() if (folder.path / "forget" / n / RESULT).exists()]
+        raise BadInput(
+            f"run '{folder.name}': no forgetting '{name}'; known: {', '.join(known) or 'none so far'}"
+        )
+    result = read_result(path)
+    return Answer(
+        path,
+        ForgetRequest.from_json(result["request"]),
+        result["method"],
+        result.get("after", ""),
+        tuple(ForgetRequest.from_json(each) for each in result.get("forgotten", ())),
+        result,
+    )
+
+
+def is_served(folder: RunFolder, name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether an answer is there, complete, and was made with the section ``forget`` as given."""
+    path = folder.path / "forget" / name
+    if not all((path / file).exists() for file in (RESULT, MODEL, CERTIFICATE)):
+        return False
+    made: Mapping[str, Any] = read_answer(folder, name).result["settings"]
+    return made == settings
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Return what a forgetting took, from ``result.json`` in its folder.
+
+    Raises
+    ------
+    RunCorrupt
+        If it is missing or damaged.
+    """
+    result = read_checked(path / RESULT, Result)
+    if after := result.get("after", ""):
+        try:
+            place(path.parent, after)
+        except BadInput as error:
+            raise RunCorrupt(f"{path / RESULT}: damaged at 'after' ({error})") from None
+    return result
+
+
+def course_of(folder: RunFolder, name: str) -> str:
+    """Return the course of training to which clients' own models belong after a forgetting.
+
+    Where nothing was to be forgotten, that is the course of the model before; of an empty name the run's.
+    """
+    while name:
+        result = read_result(place(folder.path / "forget", name))
+        if not result.get("details", {}).get(UNCHANGED):
+            return name
+        name = result.get("after", "")
+    return ""
+
+
+def guarantee_in(folder: RunFolder, result: Mapping[str, Any]) -> str:
+    """Return what a forgetting guaranteed on a run; empty for a method that there is not.
+
+    Raises
+    ------
+    RunCorrupt
+        If the run's mask is damaged.
+    """
+    method, mask = METHODS.get(result["method"]), folder.read_mask()
+    origin = "" if mask is None else mask.metadata["origin"]
+    unchanged = bool(result.get("details", {}).get(UNCHANGED))
+    return "" if method is None else guarantee_of(method, origin, unchanged=unchanged)
+
+
+def read_audit(path: Path) -> dict[str, Any] | None:
+    """Return what an audit measured, from ``audit.json`` in a forgetting's folder; None where there is none.
+
+    Raises
+    ------
+    RunCorrupt
+        If it is damaged.
+    """
+    return read_checked(path / AUDIT, Audit) if (path / AUDIT).exists() else None
+
+
+def outermost(folder: RunFolder) -> RunFolder:
+    """Return the run that this one lies in, as pruned runs and those with other seeds do; else itself."""
+    path = folder.path.absolute()
+    while (path.parent.parent / MARKER).exists():
+        path = path.parent.parent
+    return folder if path == folder.path.absolute() else RunFolder(path)
+
+
+def unpruned(folder: RunFolder) -> RunFolder:
+    """Return the run that a pruned one was made from, whose data are the same; else itself."""
+    path = folder.path.absolute()
+    return RunFolder(path.parent.parent) if path.parent.name == PRUNED else folder
+
+
+def runs_in(folder: RunFolder) -> list[RunFolder]:
+    """Return a run and all that lie in it."""
+    return [RunFolder(marker.parent) for marker in sorted(folder.path.rglob(MARKER))]

@@ -1,0 +1,165 @@
+"""The models: a multi-layer perceptron, a small convolutional network and ResNet-18.
+
+All are normalised by GroupNorm: BatchNorm's running statistics are no update that could be averaged or
+noised. What a model starts from is a function of the settings, the shapes and the seed alone.
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from app.config.settings import ModelSettings
+from strategies.core.errors import BadInput
+from strategies.core.seeds import torch_generator
+
+_GROUPS = 8
+_SMALLEST_SIDE = 4
+
+
+def build_model(
+    settings: ModelSettings, input_shape: tuple[int, ...], num_classes: int, seed: int
+) -> nn.Module:
+    """Build a model with seeded parameters.
+
+    Layers draw their first parameters from torch's global generator. Its state is replaced by a derived one
+    while they do and put back afterwards, so it has no effect and is not changed; those of CUDA devices are
+    not touched.
+
+    Parameters
+    ----------
+    settings
+        Which model, and its sizes.
+    input_shape
+        Shape of one input: (channels, height, width) for images.
+    num_classes
+        Number of outputs.
+    seed
+        The run's seed.
+
+    Returns
+    -------
+    nn.Module
+        On the CPU, in training mode; maps float32 inputs [n, ...] to logits [n, num_classes].
+
+    Raises
+    ------
+    BadInput
+        If the model cannot take inputs of that shape.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.random.set_rng_state(torch_generator(seed, "model").get_state())
+        model = _BUILDERS[settings.name](settings, input_shape, num_classes)
+    require_no_batch_norm(model)
+    return model
+
+
+def require_no_batch_norm(model: nn.Module) -> None:
+    """Refuse a model that normalises over the batch.
+
+    Raises
+    ------
+    BadInput
+        Naming the first such layer.
+    """
+    for name, layer in model.named_modules():
+        if isinstance(layer, _BatchNorm):
+            raise BadInput(
+                f"model.name: layer {name!r} is {type(layer).__name__}, whose running statistics "
+                "cannot be averaged over clients; use GroupNorm"
+            )
+
+
+def _mlp(settings: ModelSettings, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """Two hidden layers (the "2NN" of McMahan et al., arXiv 1602.05629), each normalised."""
+    return nn.Sequential(
+        OrderedDict(
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(math.prod(input_shape), settings.hidden),
+            norm1=nn.GroupNorm(1, settings.hidden),
+            relu1=nn.ReLU(),
+            fc2=nn.Linear(settings.hidden, settings.hidden),
+            norm2=nn.GroupNorm(1, settings.hidden),
+            relu2=nn.ReLU(),
+            fc3=nn.Linear(settings.hidden, num_classes),
+        )
+    )
+
+
+def _cnn(settings: ModelSettings, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """Two convolutions with pooling and two linear layers, for images of 8×8 to 32×32 in [0, 1].
+
+    Pooling comes before norm and ReLU, which so have a quarter of the values to work on.
+    """
+    channels, height, width = _image_shape(settings.name, input_shape)
+    first, second = settings.width, 2 * settings.width
+    return nn.Sequential(
+        OrderedDict(
+            centre=Centre(),
+            conv1=nn.Conv2d(channels, first, 3, padding=1),
+            layout=ChannelsLast(),
+            pool1=nn.MaxPool2d(2),
+            norm1=group_norm(first),
+            relu1=nn.ReLU(),
+            conv2=nn.Conv2d(first, second, 3, padding=1),
+            pool2=nn.MaxPool2d(2),
+            norm2=group_norm(second),
+            relu2=nn.ReLU(),
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(second * (height // 4) * (width // 4), settings.hidden),
+            norm3=nn.GroupNorm(1, settings.hidden),
+            relu3=nn.ReLU(),
+            fc2=nn.Linear(settings.hidden, num_classes),
+        )
+    )
+
+
+def _resnet18(settings: ModelSettings, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """ResNet-18 for small images; width and hidden do not apply."""
+    from app.models.resnet import small_resnet18
+
+    channels, _, _ = _image_shape(settings.name, input_shape)
+    return small_resnet18(channels, num_classes, group_norm)
+
+
+_BUILDERS: dict[str, Callable[[ModelSettings, tuple[int, ...], int], nn.Module]] = {
+    "mlp": _mlp,
+    "cnn": _cnn,
+    "resnet18": _resnet18,
+}
+
+
+class Centre(nn.Module):
+    """Map pixels from [0, 1] to [-1, 1]: inputs that are all positive make large steps diverge."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return 2x − 1."""
+        return 2 * x - 1
+
+
+class ChannelsLast(nn.Module):
+    """Lay activations [n, c, h, w] out channels-last: a step on a CPU then takes a third less time.
+
+    Written with transpositions because `torch.func.vmap` knows no memory formats.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x, of the same shape and values."""
+        return x.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Return a GroupNorm of eight groups, or as many as divide the channels."""
+    return nn.GroupNorm(math.gcd(_GROUPS, channels), channels)
+
+
+def _image_shape(model: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    if len(shape) != 3 or min(shape[1:]) < _SMALLEST_SIDE:
+        raise BadInput(
+            f"model.name: {model!r} takes images of shape (channels, height, width) of at least "
+            f"{_SMALLEST_SIDE}×{_SMALLEST_SIDE} pixels; the data have shape {shape}, which 'mlp' takes"
+        )
+    return shape[0], shape[1], shape[2]

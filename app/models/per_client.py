@@ -1,0 +1,152 @@
+"""The models of clients that each have their own: by name from the run config, or a function of the node's.
+
+A run config can name networks only from the list that this module knows. Which code a node imports is said
+by the node itself: ``model.name = "module:function"`` in its node config. The function takes the shape of one
+input and the number of classes and returns a module.
+"""
+
+import importlib
+import math
+from collections import OrderedDict
+from collections.abc import Mapping
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from app.models.built_in import Centre, group_norm
+from strategies.client.evaluation import eval_mode
+from strategies.core.errors import BadInput
+from strategies.core.seeds import derive_seed, seeded_layers, torch_generator
+from strategies.fedmd.architecture import Architecture
+from strategies.settings import StrategySettings
+
+_POOL = 2
+_SMALLEST_SIDE = 8
+
+
+def model_name_of(settings: StrategySettings, node_config: Mapping[str, object], client_id: str) -> str:
+    """Return the name of a client's model: its node's, else one of the run config's list.
+
+    Clients take the list in turn, by their number where their id is one; a client with a name takes the entry
+    that the name decides.
+    """
+    own = node_config.get("model.name") or node_config.get("model-name")
+    if own:
+        return str(own)
+    names = settings.model_names
+    number = int(client_id) if client_id.isdecimal() else derive_seed(0, "model of", client_id)
+    return names[number % len(names)]
+
+
+def build_client_model(
+    name: str, input_shape: tuple[int, ...], num_classes: int, seed: int, client_id: str
+) -> nn.Module:
+    """Build a client's model with its initial weights.
+
+    Parameters
+    ----------
+    name
+        As `strategies.fedmd.architecture` describes, or ``module:function``.
+    input_shape
+        Shape of one input.
+    num_classes
+        Number of outputs.
+    seed, client_id
+        Decide the initial weights.
+
+    Returns
+    -------
+    nn.Module
+        On the CPU, in training mode.
+
+    Raises
+    ------
+    BadInput
+        If there is no such model, or it does not map such inputs to as many finite logits.
+    """
+    with seeded_layers(torch_generator(seed, "model", client_id)):
+        model = (
+            _own(name, input_shape, num_classes) if ":" in name else _named(name, input_shape, num_classes)
+        )
+        _check(name, model, input_shape, num_classes)
+    return model
+
+
+def _named(name: str, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    try:
+        architecture = Architecture.parse(name)
+    except ValueError as error:
+        raise BadInput(f"model.name: given '{name}', allowed 'module:function' or one of {error}") from None
+    if architecture.kind == "mlp":
+        return _mlp(architecture, input_shape, num_classes)
+    return _cnn(name, architecture, input_shape, num_classes)
+
+
+def _own(name: str, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    module_name, _, function = name.partition(":")
+    try:
+        make = getattr(importlib.import_module(module_name), function)
+    except (ImportError, ValueError, AttributeError) as error:
+        raise BadInput(f"model.name: '{name}' cannot be imported: {error}") from error
+    model = make(input_shape, num_classes) if callable(make) else make
+    if not isinstance(model, nn.Module):
+        raise BadInput(f"model.name: '{name}' gave a {type(model).__name__}, wanted a torch.nn.Module")
+    return model
+
+
+def _check(name: str, model: nn.Module, input_shape: tuple[int, ...], num_classes: int) -> None:
+    """Refuse a model that does not map two inputs to two rows of finite logits."""
+    wanted = (2, num_classes)
+    try:
+        with eval_mode(model):
+            logits = model(torch.zeros(2, *input_shape))
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(
+            f"model.name: '{name}' does not take inputs of shape {input_shape}: {reason}"
+        ) from error
+    if not isinstance(logits, Tensor) or tuple(logits.shape) != wanted:
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise BadInput(f"model.name: '{name}' answers two inputs with {got}, wanted logits of shape {wanted}")
+    if not bool(logits.isfinite().all()):
+        raise BadInput(f"model.name: '{name}' answers with values that are not finite")
+
+
+def _mlp(architecture: Architecture, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    layers: list[tuple[str, nn.Module]] = [("flatten", nn.Flatten())]
+    widths = (math.prod(input_shape), *architecture.sizes)
+    for i, (before, after) in enumerate(pairwise(widths), start=1):
+        layers += [(f"fc{i}", nn.Linear(before, after)), (f"norm{i}", nn.GroupNorm(1, after))]
+        layers += [(f"relu{i}", nn.ReLU()), (f"drop{i}", nn.Dropout(architecture.dropout))]
+    return nn.Sequential(OrderedDict([*layers, ("head", nn.Linear(widths[-1], num_classes))]))
+
+
+def _cnn(name: str, architecture: Architecture, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """Build a network after the authors' code, with GroupNorm for BatchNorm; it takes images of 8×8 as well.
+
+    Two convolutions: 3×3, pooling at stride 1, 3×3 at stride 2. Three: 3×3, pooling at stride 1, 2×2 at
+    stride 2, pooling at stride 2, 3×3 at stride 2. Then one linear layer without a bias.
+    """
+    if len(input_shape) != 3 or min(input_shape[1:]) < _SMALLEST_SIDE:
+        raise BadInput(
+            f"model.name: '{name}' takes images of shape (channels, height, width) of at least "
+            f"{_SMALLEST_SIDE}×{_SMALLEST_SIDE} pixels; the data have shape {input_shape}; mlp takes it"
+        )
+    sizes, drop = architecture.sizes, architecture.dropout
+    blocks = [_block(input_shape[0], sizes[0], 3, 1, 1, drop), nn.AvgPool2d(_POOL, 1)]
+    if len(sizes) == 2:
+        blocks += [_block(sizes[0], sizes[1], 3, 2, 0, drop)]
+    else:
+        blocks += [_block(sizes[0], sizes[1], 2, 2, 0, drop), nn.AvgPool2d(_POOL, 2, ceil_mode=True)]
+        blocks += [_block(sizes[1], sizes[2], 3, 2, 1, drop)]
+    body = nn.Sequential(Centre(), *blocks, nn.Flatten())
+    with eval_mode(body):
+        features = body(torch.zeros(1, *input_shape)).shape[1]
+    return nn.Sequential(OrderedDict(body=body, head=nn.Linear(features, num_classes, bias=False)))
+
+
+def _block(before: int, after: int, side: int, stride: int, padding: int, dropout: float) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(before, after, side, stride, padding), group_norm(after), nn.ReLU(), nn.Dropout(dropout)
+    )

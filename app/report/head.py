@@ -1,0 +1,161 @@
+"""What the head of the report says of a run: sentences for who reads nothing else, warnings, and facts."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from app.report import wording
+from app.report.forgetting_view import sentence
+from app.report.reading import RunRecord
+from app.report.wording import MISSING, count, number
+from strategies.core.wire import client_sort_key
+
+_MOST_SENTENCES = 6
+_RATES = {
+    "test-accuracy": "; it classifies {} % of the test images correctly",
+    "attack-success-rate": "; the backdoor works on {} % of the images with its trigger",
+}
+_RATE_NAMES = {
+    "personal-accuracy": "Accuracy after personalisation",
+    "global-accuracy": "Accuracy of the shared model at the clients",
+    "test-accuracy": "Test accuracy",
+    "attack-success-rate": "Attack success rate",
+}
+
+
+def subtitle(record: RunRecord) -> str:
+    """Return when the run was begun and how far it is."""
+    try:
+        created = datetime.fromisoformat(record.created).strftime("%d %B %Y, %H:%M %z").strip()
+    except ValueError:
+        created = record.created
+    rounds = f"{_completed(record)} of {record.settings.get('run.rounds', MISSING)} rounds completed"
+    if record.pruning:
+        rounds += f"; {_pruning_fact(record)} pruned"
+    return f"Begun {created}; {rounds}." if created else f"{rounds}."
+
+
+def _completed(record: RunRecord) -> int:
+    return max((int(line["round"]) for line in record.rounds), default=0)
+
+
+def warnings(record: RunRecord) -> Iterator[str]:
+    """Yield what the reader must know before anything else."""
+    if not record.summary:
+        yield (
+            "This run is not finished; the report shows it as far as it got. "
+            f"Resume it with: lethe train --resume {record.name}"
+        )
+    yield from (str(note) for note in record.summary.get("notes") or ())
+    yield from record.problems
+
+
+def in_short(record: RunRecord) -> Iterator[str]:
+    """Yield the run in a few sentences."""
+    model, data = (record.settings.get(key, MISSING) for key in ("model.name", "data.name"))
+    clients = record.summary.get("clients")
+    who = f"{count(len(clients), 'client')} trained" if clients else "Clients are training"
+    if (personal := _last(record, "personal-accuracy")) is not None:
+        shared = _last(record, "global-accuracy")
+        yield (
+            f"{who} the model '{model}' on the data set '{data}', each a version of its own: on test data as "
+            f"its own are, a client's version classifies {number(personal)} % correctly, the model that all "
+            f"share {number(shared)} %."
+        )
+    elif record.settings.get("strategy.name") == "fedmd":
+        gain = _last(record, "collaboration-gain")
+        gained = "" if gain is None else f", {number(gain)} points above what each had alone"
+        yield f"{who} models of their own on the data set '{data}'{_rate(record, 'test-accuracy')}{gained}."
+    else:
+        yield f"{who} the model '{model}' together on the data set '{data}'{_rate(record, 'test-accuracy')}."
+    if privacy := record.summary.get("privacy"):
+        yield f"What the training released is differentially private: at most {wording.private(privacy)}."
+    if record.poisoned:
+        attackers = wording.listed(sorted(record.poisoned, key=client_sort_key))
+        rate = _rate(record, "attack-success-rate")
+        yield f"To measure the forgetting, client {attackers} attacked with a backdoor{rate}."
+    yield from (sentence(forgetting) for forgetting in record.forgettings[:_MOST_SENTENCES])
+    if (more := len(record.forgettings) - _MOST_SENTENCES) > 0:
+        yield f"{count(more, 'more forgetting')} below."
+
+
+def _rate(record: RunRecord, key: str) -> str:
+    value = _last(record, key)
+    return "" if value is None else _RATES[key].format(number(value))
+
+
+def _last(record: RunRecord, key: str) -> float | None:
+    return next((float(line[key]) for line in reversed(record.rounds) if line.get(key) is not None), None)
+
+
+def facts(record: RunRecord) -> Iterator[tuple[str, str]]:
+    """Yield the facts of the run: name and value."""
+    summary, settings = record.summary, record.settings
+    yield "Strategy", str(settings.get("strategy.name", MISSING))
+    yield "Rounds", f"{_completed(record)} of {settings.get('run.rounds', MISSING)}"
+    yield from _data_facts(summary, settings)
+    model = summary.get("model") or {}
+    yield "Model", _model_fact(model, settings)
+    if record.pruning:
+        yield "Pruned", _pruning_fact(record)
+    for key, name in _RATE_NAMES.items():
+        if (value := _last(record, key)) is not None:
+            yield f"{name}, last evaluated", f"{number(value)} %"
+    if privacy := summary.get("privacy"):
+        yield "Privacy", wording.private(privacy)
+    yield "Update log", _log_fact(summary.get("log"), settings)
+    yield "Attack", _attack_fact(record)
+    yield "Seed", str(settings.get("run.seed", MISSING))
+    yield "Device", str(settings.get("run.device", MISSING))
+
+
+def _pruning_fact(record: RunRecord) -> str:
+    pruning = record.pruning
+    share = f"{100 * float(pruning['sparsity']):g} % of the weights ({pruning['prune']})"
+    return f"{share} of run {record.parent}" if record.parent else share
+
+
+def _model_fact(model: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    if settings.get("strategy.name") == "fedmd":
+        return f"one per client: {settings.get('strategy.models', MISSING)}"
+    parameters = f", {model['parameters']:,} parameters" if "parameters" in model else ""
+    return f"{settings.get('model.name', MISSING)}{parameters}"
+
+
+def _data_facts(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    data = summary.get("data") or {}
+    shape = " × ".join(map(str, data.get("input-shape") or ()))
+    yield "Data", ", ".join([str(settings.get("data.name", MISSING)), *([shape] if shape else [])])
+    partition = str(settings.get("data.partition", MISSING))
+    details = {"dirichlet": "alpha", "shards": "shards-per-client", "pathological": "classes-per-client"}
+    if key := details.get(partition):
+        partition += f" ({key} {settings.get(f'data.{key}', MISSING)})"
+    yield "Partition", partition
+    if clients := summary.get("clients"):
+        known = [int(info["num-examples"]) for info in clients.values() if "num-examples" in info]
+        told = count(sum(known), "example") if known else "numbers of examples that they do not tell"
+        yield "Clients", f"{len(clients)} with {told}"
+    if labels := summary.get("analytics"):
+        counts = wording.listed(
+            [f"{int(b)}: {n}" for b, n in zip(labels["bins"], labels["counts"], strict=True)]
+        )
+        noise = f", with noise (ε = {labels['epsilon']:g} per example)" if labels.get("epsilon") else ""
+        yield "Labels over all clients", f"{counts}{noise}; only the sums are known"
+    for name, key in (("Public data on the server", "public-examples"), ("Test data", "test-examples")):
+        if data.get(key) is not None:
+            yield name, count(int(data[key]), "example") if data[key] else "none"
+
+
+def _log_fact(log: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> str:
+    if log:
+        return f"{log.get('retention')}, {log.get('dtype')}, {wording.size(log.get('bytes') or 0)}"
+    return str(settings.get("log.retention", MISSING)) if settings.get("log.enabled", False) else "none"
+
+
+def _attack_fact(record: RunRecord) -> str:
+    if not record.poisoned:
+        return "none"
+    settings = record.settings
+    clients = wording.listed(sorted(record.poisoned, key=client_sort_key))
+    share = f"{100 * float(settings.get('attack.share', 0)):.0f} % of its images"
+    return f"{settings['attack.kind']} by client {clients}: {share}, target class {settings['attack.target']}"

@@ -1,0 +1,237 @@
+"""What a report is made of, read from a run's folder: only what is there, whatever state the run is in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from app.config.run_config import read_toml
+from app.forgettings.documents import Comparison
+from app.forgettings.folder import RESULT, guarantee_in, outermost, read_audit, read_result
+from app.report.triggered import TriggeredImage, read_triggered
+from strategies.core.errors import BadInput, RunCorrupt
+from strategies.core.wire import client_sort_key
+from strategies.log.update_log import UpdateLog
+from strategies.runs.documents import Pruned, read_checked
+from strategies.runs.files import read_json
+from strategies.runs.folder import RunFolder
+from strategies.settings import Scalar, split_list
+from unlearning.pruning import PRUNING
+
+RETRAIN = "retrain"
+"""Name of the method that every other is compared with."""
+
+
+@dataclass(frozen=True)
+class Forgetting:
+    """A request that was answered.
+
+    Parameters
+    ----------
+    name
+        Name of its folder.
+    result
+        ``result.json``.
+    audit
+        ``audit.json``, or None where nothing was audited.
+    triggered
+        Triggered test images with the models' predictions.
+    guarantee
+        What the method promised on this run.
+    """
+
+    name: str
+    result: Mapping[str, Any]
+    audit: Mapping[str, Any] | None
+    triggered: tuple[TriggeredImage, ...]
+    guarantee: str = ""
+
+    @property
+    def method(self) -> str:
+        """Name of the forgetting method."""
+        return str(self.result["method"])
+
+    @property
+    def request(self) -> Mapping[str, Any]:
+        """What was to be forgotten."""
+        request: Mapping[str, Any] = self.result["request"]
+        return request
+
+    @property
+    def after(self) -> str:
+        """Name of the forgetting that it went on from; empty where it was the run's own model."""
+        return str(self.result.get("after") or "")
+
+    @property
+    def clients(self) -> tuple[str, ...]:
+        """Clients that the request names, as a whole or for some of their examples."""
+        return tuple(self.request.get("clients") or self.request.get("samples") or ())
+
+
+@dataclass(frozen=True)
+class Contributions:
+    """How far each client's update moved the model in each round.
+
+    Parameters
+    ----------
+    clients
+        Client-ids, in order.
+    rounds
+        Round numbers, ascending.
+    lengths
+        By (client-id, round): norm of the client's update times its weight in the round. A client that was
+        not aggregated in a round has no entry.
+    averaging
+        Whether the model moved by the weighted sum of the updates in every round; a strategy that does
+        something else with them moves it by other lengths.
+    """
+
+    clients: tuple[str, ...]
+    rounds: tuple[int, ...]
+    lengths: Mapping[tuple[str, int], float]
+    averaging: bool
+
+    def total(self, client_id: str) -> float:
+        """Return the sum over the rounds."""
+        return sum(length for (client, _), length in self.lengths.items() if client == client_id)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as it lies in its folder.
+
+    Parameters
+    ----------
+    name, created
+        Name, and time of creation.
+    config_toml, settings
+        The resolved config as a document and by key.
+    rounds
+        Lines of ``metrics.jsonl``.
+    summary
+        ``summary.json``; empty while the run is not finished.
+    forgettings
+        Requests that were answered.
+    comparisons
+        Documents of ``compare/``, in order of their names.
+    contributions
+        From the update log; None without one.
+    problems
+        What could not be read, a sentence each.
+    pruning
+        ``pruning.json``; empty where the run is not pruned.
+    parent
+        Name of the run that this one lies in; empty where it lies in none.
+    """
+
+    name: str
+    created: str
+    config_toml: str
+    settings: Mapping[str, Scalar]
+    rounds: tuple[Mapping[str, Any], ...]
+    summary: Mapping[str, Any]
+    forgettings: tuple[Forgetting, ...]
+    comparisons: tuple[Mapping[str, Any], ...]
+    contributions: Contributions | None
+    problems: tuple[str, ...]
+    pruning: Mapping[str, Any] = field(default_factory=dict)
+    parent: str = ""
+
+    @property
+    def label_counts(self) -> dict[str, list[int]]:
+        """Examples of each class by client-id, in order; clients that said nothing of labels are left out."""
+        clients: Mapping[str, Any] = self.summary.get("clients") or {}
+        ordered = sorted(clients, key=client_sort_key)
+        return {c: list(clients[c]["label-counts"]) for c in ordered if clients[c].get("label-counts")}
+
+    @property
+    def poisoned(self) -> frozenset[str]:
+        """Clients that were made to attack."""
+        if self.settings.get("attack.kind", "none") == "none":
+            return frozenset()
+        return frozenset(split_list(str(self.settings.get("attack.clients", ""))))
+
+    @property
+    def forgotten(self) -> frozenset[str]:
+        """Clients that some request names, as a whole or for some of their examples."""
+        return frozenset(client for forgetting in self.forgettings for client in forgetting.clients)
+
+    def marks(self, client_id: str) -> str:
+        """Return what is special about a client, in words; empty for most."""
+        words = [
+            w
+            for w, group in (("attacker", self.poisoned), ("forgotten", self.forgotten))
+            if client_id in group
+        ]
+        return ", ".join(words)
+
+
+def read_run(folder: RunFolder) -> RunRecord:
+    """Read all that a report needs.
+
+    Raises
+    ------
+    RunCorrupt
+        If a file that is there is damaged; a damaged update log becomes a problem of the record instead,
+        because the rest of the run can still be shown.
+    """
+    problems: list[str] = []
+    return RunRecord(
+        name=folder.name,
+        created=str(read_json(folder.path / "run.json").get("created", "")),
+        config_toml=folder.read_config(),
+        settings=read_toml(folder.path / "config.toml"),
+        rounds=tuple(line for line in folder.read_metrics() if "round" in line),
+        summary=folder.read_summary() if (folder.path / "summary.json").exists() else {},
+        forgettings=_read_forgettings(folder, problems),
+        comparisons=tuple(
+            read_checked(path, Comparison) for path in sorted((folder.path / "compare").glob("*.json"))
+        ),
+        contributions=_read_contributions(folder, problems),
+        problems=tuple(problems),
+        pruning=read_checked(path, Pruned) if (path := folder.path / PRUNING).exists() else {},
+        parent="" if (outer := outermost(folder)) is folder else outer.name,
+    )
+
+
+def _read_forgettings(folder: RunFolder, problems: list[str]) -> tuple[Forgetting, ...]:
+    found = []
+    for name in folder.forget_requests():
+        path = folder.forget_folder(name)
+        if (path / RESULT).exists():
+            found.append(_read_forgetting(folder, path))
+        else:
+            problems.append(f"forget/{name} holds no result: that forgetting was not finished.")
+    return tuple(sorted(found, key=lambda forgetting: forgetting.method == RETRAIN))
+
+
+def _read_forgetting(folder: RunFolder, path: Path) -> Forgetting:
+    result = read_result(path)
+    guarantee = guarantee_in(folder, result)
+    return Forgetting(path.name, result, read_audit(path), read_triggered(path), guarantee)
+
+
+def _read_contributions(folder: RunFolder, problems: list[str]) -> Contributions | None:
+    if not folder.log_path.is_dir():
+        return None
+    try:
+        log = UpdateLog.open(folder.log_path)
+        entries, averaging, purged = log.entries(), set(log.averaging_rounds()), log.purged()
+    except (RunCorrupt, BadInput) as error:
+        problems.append(f"The update log could not be read: {error}.")
+        return None
+    rounds = log.rounds()
+    problems += [
+        f"The updates of client {i} were purged from the log, {since}." for i, since in purged.items()
+    ]
+    lengths = {(e.client_id, e.round): e.weight * e.norm for e in entries if e.client_id not in purged}
+    return (
+        Contributions(
+            tuple(i for i in log.clients() if i not in purged),
+            tuple(rounds),
+            lengths,
+            averaging >= set(rounds),
+        )
+        if lengths
+        else None
+    )

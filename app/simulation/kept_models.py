@@ -1,0 +1,105 @@
+"""What simulated clients keep of their own models after a run, and after each forgetting.
+
+A deployed client's state lies with its SuperNode. In a simulation somebody must keep it between two commands:
+the run's checkpoint holds the clients' states as the run left them, and each forgetting adds a file of its
+own with the models that the clients made for it. The run's own are never changed.
+"""
+
+from pathlib import Path
+
+import torch
+from flwr.app import RecordDict
+from flwr.serverapp import Grid
+
+from app.forgettings.folder import answer_paths, unpruned
+from app.messages import codec
+from app.simulation import LocalGrid
+from strategies.client.data_tags import tags_in
+from strategies.client.own_models import records_of
+from strategies.core.errors import BadInput
+from strategies.runs.folder import RunFolder
+from strategies.runs.tensor_file import read_sealed, write_sealed
+
+CLIENTS = "clients.safetensors"
+"""Name of the file in a forgetting's folder."""
+
+
+def restore_states(folder: RunFolder, grid: Grid, besides: str = "") -> None:
+    """Give simulated clients the models back that they had after the run and after each forgetting.
+
+    Parameters
+    ----------
+    folder
+        Of the finished run.
+    grid
+        Where the clients are; nothing is done on a grid whose clients keep their states themselves.
+    besides
+        Name of a forgetting that is about to be made anew, whose models are left out.
+
+    Raises
+    ------
+    BadInput
+        If the clients' models were erased.
+    """
+    if not isinstance(grid, LocalGrid):
+        return
+    checkpoint = folder.read_checkpoint()
+    states = (
+        {} if checkpoint is None else {int(n): codec.load(s) for n, s in checkpoint.client_states.items()}
+    )
+    if not any(records_of(state, "") for state in states.values()):
+        raise BadInput(
+            f"run '{folder.name}': the clients' own models are not in its folder: they were with the "
+            "clients, or its checkpoint was deleted. Ask the federation that trained it "
+            "(run.workflow='forget', nodes "
+            'with state="<folder>"), or train with `lethe train`; Flower\'s virtual clients keep no model '
+            "after a run"
+        )
+    for path in answer_paths(folder):
+        if path.name != besides and (path / CLIENTS).exists():
+            for node, tensor in read_sealed(path / CLIENTS).tensors.items():
+                states.setdefault(int(node), RecordDict()).update(codec.load(tensor.numpy().tobytes()))
+    grid.restore_client_states({node: codec.dump(state) for node, state in states.items()})
+    restore_tags(folder, grid)
+
+
+def restore_tags(folder: RunFolder, grid: Grid) -> None:
+    """Give simulated clients the tags of their data in the run back (see `strategies.client.data_tags`).
+
+    Parameters
+    ----------
+    folder
+        Of the run; of a pruned one, the run it came from counts, whose data a request is about.
+    grid
+        Where the clients are; nothing is done on a grid whose clients keep their states themselves.
+    """
+    if not isinstance(grid, LocalGrid) or (checkpoint := unpruned(folder).read_checkpoint()) is None:
+        return
+    states = {node: codec.load(state) for node, state in grid.client_states().items()}
+    present = set(grid.get_node_ids())
+    for node, kept in checkpoint.client_states.items():
+        if int(node) in present:
+            states.setdefault(int(node), RecordDict()).update(tags_in(codec.load(kept)))
+    grid.restore_client_states({node: codec.dump(state) for node, state in states.items() if state})
+
+
+def keep_states(path: Path, grid: Grid, course: str) -> None:
+    """Write down the models that simulated clients made in a course of training.
+
+    Parameters
+    ----------
+    path
+        The forgetting's folder.
+    grid
+        Where the clients are.
+    course
+        Name of the course.
+    """
+    if not isinstance(grid, LocalGrid):
+        return
+    made = {node: records_of(codec.load(state), course) for node, state in grid.client_states().items()}
+    contents = {str(node): codec.dump(records) for node, records in made.items() if records}
+    write_sealed(
+        path / CLIENTS,
+        {node: torch.frombuffer(bytearray(data), dtype=torch.uint8) for node, data in contents.items()},
+    )

@@ -1,0 +1,430 @@
+"""A run at work: config, server data, model, grid and cohort, from a config or from a run folder."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor
+
+from app.client.node import pick_device
+from app.config.run_config import RunConfig
+from app.data import ServerData, load_public, load_server_data, numbered, same_for_all
+from app.data.record import check_record
+from app.forgettings.folder import unpruned
+from app.models.built_in import build_model
+from app.workflows.accounts import RunAccounts
+from app.workflows.fresh_seeds import fresh_seed
+from strategies.client.backdoor import Trigger, default_trigger, triggered_test
+from strategies.client.evaluation import evaluate, predict_logits
+from strategies.core import wire
+from strategies.core.errors import BadInput, RunCorrupt
+from strategies.fedmd.server import FedMD, ServerSide as FedMDSide, initial_state
+from strategies.log.update_log import UpdateLog
+from strategies.models.mask import flat_mask_of
+from strategies.models.neurons import hidden_groups
+from strategies.one_shot import one_shot
+from strategies.one_shot.one_shot import OneShot, ServerSide
+from strategies.pruned_dp import pruned_dp
+from strategies.pruned_dp.pruned_dp import Pruning
+from strategies.rounds import TrainingPlan
+from strategies.runs.folder import CONFIG, RunFolder
+from strategies.server.cohort import Cohort
+from strategies.server.members import ClientInfo
+from strategies.settings import Scalar, split_list
+from unlearning.pruning import read_pruning
+from unlearning.run import TrainedRun
+
+DEFAULT_CLIENTS = 10
+"""Clients of a run in one process whose config does not say how many; `Session.of` puts it in."""
+CLIENT_APP = "app.client_app:app"
+PREPARE = "app.client.node:prepare"
+_OF_THE_JOB = ("run", "request")
+_OF_THE_TRAINING = ("run.seed", "run.rounds")
+_PLACES = ("data.root", "data.download", "data.path")
+
+
+@dataclass
+class Session:
+    """What the server side of a run works with.
+
+    Parameters
+    ----------
+    config
+        The resolved run config.
+    server_data
+        Public and test data, and what the model must know of the data.
+    finished
+        Whether the run was begun before, so that the clients behind a grid were started with another config.
+    run_id
+        Names the run to the clients behind a grid of Flower's; empty before there is one.
+    nodes
+        The node behind each client-id when the run was begun.
+    folder
+        Of a run that was begun before; None for a new one.
+    notes
+        What people should know of the data.
+    """
+
+    config: RunConfig
+    server_data: ServerData
+    finished: bool = False
+    run_id: str = ""
+    nodes: Mapping[str, int] = field(default_factory=dict)
+    folder: RunFolder | None = None
+    notes: list[str] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
+
+    @staticmethod
+    def of(config: RunConfig, grid: Grid | None = None) -> "Session":
+        """Load what the server holds for a run to be.
+
+        Parameters
+        ----------
+        config
+            The run config. Where the clients start in this process tree and it does not say how many, there
+            are `DEFAULT_CLIENTS`.
+        grid
+            Flower's; None: the clients start in this process tree.
+
+        Raises
+        ------
+        BadInput
+            If the data, the device or the attack cannot be had.
+        """
+        if grid is None and not config.data.clients:
+            config = config.with_overrides([f"data.clients={DEFAULT_CLIENTS}"])
+        return Session.load(config)
+
+    @staticmethod
+    def load(config: RunConfig) -> "Session":
+        """Load what the server holds, for a config that is complete.
+
+        Raises
+        ------
+        BadInput
+            If the data, the device or the attack cannot be had.
+        """
+        pick_device(config.run.device)
+        session = Session(config, load_server_data(config.data, config.run.seed))
+        if config.attack.kind != "none" and config.attack.target >= session.server_data.num_classes:
+            classes = session.server_data.num_classes
+            raise BadInput(
+                f"attack.target: got {config.attack.target}, the data have classes 0 to {classes - 1}"
+            )
+        session.notes += session.server_data.notes
+        return session
+
+    @property
+    def device(self) -> torch.device:
+        """Where the server computes."""
+        return pick_device(self.config.run.device)
+
+    @property
+    def plan(self) -> TrainingPlan:
+        """The training plan that the config describes."""
+        run = self.config.run
+        return TrainingPlan(
+            self.config.strategy,
+            self.config.selection,
+            run.rounds,
+            run.seed,
+            run.evaluate_every,
+            run.federated_evaluation,
+            build=self._build(),
+            privacy=self.config.privacy,
+            pruning=self._pruning(),
+            compression=self.config.compression,
+            local_test_share=self.config.data.local_test_share,
+        )
+
+    def _pruning(self) -> Pruning | None:
+        settings = self.config.strategy
+        if settings.name != pruned_dp.NAME:
+            return None
+        model, public = self.model(), self.server_data.public
+        hidden_groups(model)
+        return Pruning(settings, model, self.config.run.seed, public)
+
+    @property
+    def has_client_models(self) -> bool:
+        """Whether every client has a model of its own, and the server none."""
+        return self.config.strategy.name == "fedmd"
+
+    @property
+    def has_personal_models(self) -> bool:
+        """Whether every client keeps a personal model besides the one that all share."""
+        return self.config.strategy.name == "ditto"
+
+    def _build(self) -> Callable[[TrainingPlan], Strategy] | None:
+        """Return what makes a strategy that needs more than its settings; None: the registry does."""
+        if self.config.strategy.name == one_shot.NAME:
+            return self._build_one_shot
+        return self._build_fedmd if self.has_client_models else None
+
+    def _build_one_shot(self, plan: TrainingPlan) -> Strategy:
+        data = self.server_data
+        if data.public is None:
+            raise BadInput("data.public: given 0, but one-shot distils on public data")
+        model, momentum = self.model().to(self.device), self.config.train.momentum
+        side = ServerSide(model, data.num_classes, data.public, data.test, plan.seed, momentum)
+        return OneShot(plan.strategy, side)
+
+    def _build_fedmd(self, plan: TrainingPlan) -> Strategy:
+        data = self.server_data
+        if data.public is None:
+            raise BadInput("data.public: given 0, but fedmd needs public data")
+        side = FedMDSide(data.public.y, data.num_classes, plan.seed, plan.rounds, plan.evaluate_every)
+        return FedMD(plan.strategy, side)
+
+    @property
+    def trigger(self) -> Trigger | None:
+        """The trigger of the configured attack."""
+        if self.config.attack.kind == "none":
+            return None
+        return default_trigger(self.server_data.input_shape, self.config.attack.target)
+
+    @property
+    def attackers(self) -> tuple[str, ...]:
+        """Client-ids that poison their data."""
+        return () if self.config.attack.kind == "none" else split_list(self.config.attack.clients)
+
+    def initial_state(self) -> wire.State:
+        """Return what the server holds before the first round: the initial model, or an empty consensus."""
+        if not self.has_client_models:
+            return dict(self.model().state_dict())
+        num_public = len(self.server_data.public) if self.server_data.public is not None else 0
+        return initial_state(self.config.strategy, num_public, self.server_data.num_classes)
+
+    def model_facts(self) -> dict[str, Any]:
+        """Return the model's name and size as plain data; where clients have their own, the list of names."""
+        if self.has_client_models:
+            return {
+                "name": "one per client",
+                "parameters": 0,
+                "names": list(self.config.strategy.model_names),
+            }
+        parameters = sum(p.numel() for p in self.model().parameters())
+        return {"name": self.config.model.name, "parameters": parameters}
+
+    def model(self) -> torch.nn.Module:
+        """Return the run's model with its initial weights."""
+        return self.model_of(self.config.run.seed)
+
+    def model_of(self, seed: int) -> torch.nn.Module:
+        """Return the run's model with the initial weights of a seed."""
+        data = self.server_data
+        return build_model(self.config.model, data.input_shape, data.num_classes, seed)
+
+    def evaluator(self) -> "Evaluator | None":
+        """Return the server's evaluation of a model; None where it has no test data or no model."""
+        if self.server_data.test is None or self.has_client_models:
+            return None
+        return Evaluator(self)
+
+    @contextmanager
+    def cohort(self, grid: Grid | None, min_clients: int | None = None) -> Iterator[Cohort]:
+        """Connect to the clients behind a grid; without one, start them in this process tree.
+
+        Parameters
+        ----------
+        grid
+            Flower's, or None.
+        min_clients
+            How many must answer; None: as many as the selection asks for.
+        """
+        with self._grid(grid) as used:
+            cohort = Cohort(used, self.config.run.round_timeout)
+            data = self.server_data
+            cohort.client_config[wire.NUM_CLASSES] = data.num_classes
+            cohort.client_config[wire.INPUT_SHAPE] = list(data.input_shape)
+            if data.class_names != numbered(data.num_classes):
+                cohort.client_config[wire.CLASS_NAMES] = list(data.class_names)
+            if self.has_client_models and (public := load_public(self.config.data, self.config.run.seed)):
+                cohort.client_config[wire.PUBLIC_HASH] = public.hash
+            if self.run_id and grid is not None:
+                cohort.client_config[wire.RUN_ID] = self.run_id
+            if self.finished and grid is not None:
+                cohort.client_config[wire.RUN_CONFIG] = json.dumps(told_to_clients(self.config))
+            cohort.recall(self.nodes)
+            cohort = cohort.without(self.config.data.left_out)
+            cohort.connect(self.config.selection.min_clients if min_clients is None else min_clients)
+            self._check_left_out(cohort, everybody_is_there=grid is None)
+            self._restore_tags(used)
+            yield cohort
+
+    def _restore_tags(self, grid: Grid) -> None:
+        if self.folder is not None:
+            from app.simulation.kept_models import restore_tags  # As in `local_grid`
+
+            restore_tags(self.folder, grid)
+
+    def _check_left_out(self, cohort: Cohort, *, everybody_is_there: bool) -> None:
+        """Refuse to leave out a client that no partition belongs to; over a network it may come later."""
+        unknown = [i for i in self.config.data.left_out if i not in cohort.nodes]
+        if unknown and everybody_is_there:
+            raise BadInput(
+                f"data.without: no client '{unknown[0]}'; known clients: "
+                f"{', '.join(sorted(cohort.nodes, key=wire.client_sort_key))}"
+            )
+
+    @contextmanager
+    def _grid(self, grid: Grid | None) -> Iterator[Grid]:
+        if grid is not None:
+            yield grid
+            return
+        with self.local_grid() as local:
+            yield local
+
+    def local_grid(self) -> Any:
+        """Return a grid of this run's clients in this process tree; a context manager.
+
+        Raises
+        ------
+        BadInput
+            If the config has no number of clients: those of the run are elsewhere, in a deployment; or it
+            gives all clients the same file.
+        """
+        from app.simulation import LocalGrid
+
+        if self.config.data.path:
+            raise BadInput(same_for_all(self.config.data.path))
+        run_config, clients = self.config.to_flat(), self.config.data.clients
+        if not clients:
+            raise BadInput(
+                "data.clients: 0, so the run's clients are those of a deployment, and only there can they be "
+                "asked (flwr run, with run.workflow)"
+            )
+        return LocalGrid(CLIENT_APP, run_config, clients, workers=self.config.run.workers, prepare=PREPARE)
+
+
+class Evaluator:
+    """The server's evaluation: test accuracy and loss, and the backdoor's success where there is one."""
+
+    def __init__(self, session: Session) -> None:
+        test = session.server_data.test
+        if test is None:
+            raise ValueError("the server has no test data")
+        self._test = test
+        self._model = session.model().to(session.device)
+        self._layout = wire.Layout.of(self._model.state_dict())
+        self._target = session.config.attack.target
+        self._triggered = None if session.trigger is None else triggered_test(test, session.trigger)
+
+    def __call__(self, arrays: ArrayRecord) -> dict[str, float]:
+        """Return the metrics of a model, by the names of metrics.jsonl."""
+        wire.load_flat(self._model, wire.flat_of(arrays, self._layout), self._layout)
+        result = evaluate(self._model, self._test)
+        metrics = {"test-accuracy": result.accuracy, "test-loss": result.loss}
+        if self._triggered is not None and len(self._triggered):
+            hits = predict_logits(self._model, self._triggered.x).argmax(dim=1) == self._target
+            metrics["attack-success-rate"] = 100.0 * float(hits.float().mean())
+        return metrics
+
+
+def clients_json(clients: Mapping[str, ClientInfo]) -> dict[str, Any]:
+    """Return what the clients said of themselves, as plain data; nothing of what they hide."""
+    said: dict[str, Any] = {}
+    for client_id, info in clients.items():
+        said[client_id] = {} if info.known_examples is None else {"num-examples": info.num_examples}
+        if info.label_counts:
+            said[client_id]["label-counts"] = list(info.label_counts)
+    return said
+
+
+def open_session(folder: RunFolder, overrides: Sequence[str] = ()) -> Session:
+    """Return the session of an existing run, with some keys of its config replaced.
+
+    Raises
+    ------
+    BadInput
+        If a key or its value is refused.
+    """
+    session = Session.load(RunConfig.resolve(folder.path / CONFIG, overrides))
+    session.finished, session.folder, session.nodes = True, folder, folder.read_nodes()
+    # The clients of a pruned run keep one state with the run that it came from
+    session.run_id = unpruned(folder).run_id
+    session.notes[:] = check_record(folder, session.config, session.server_data.class_names)
+    return session
+
+
+def told_to_clients(config: RunConfig) -> dict[str, Scalar]:
+    """Return the keys of a run without those of the job, and those that say where things lie with a client.
+
+    All of the others, as keys that a client has no use for may still contradict those that it has.
+    """
+    return {
+        key: value
+        for key, value in config.to_flat().items()
+        if key in _OF_THE_TRAINING or (key.partition(".")[0] not in _OF_THE_JOB and key not in _PLACES)
+    }
+
+
+def open_trained_run(folder: RunFolder, session: Session) -> TrainedRun:
+    """Return a finished run as the forgetting methods see it.
+
+    Raises
+    ------
+    BadInput
+        If the run is not finished.
+    RunCorrupt
+        If one of its files is damaged.
+    """
+    summary = folder.read_summary()
+    final = folder.read_model()
+    layout = wire.Layout.of(final)
+    log = UpdateLog.open(folder.log_path) if session.config.log.enabled else None
+    masks = folder.read_mask()
+    data = session.server_data
+    return TrainedRun(
+        plan=session.plan,
+        train=session.config.train,
+        build_model=session.model,
+        layout=layout,
+        initial=layout.flatten(folder.read_initial()),
+        final=layout.flatten(final),
+        log=log,
+        num_classes=data.num_classes,
+        public=data.public,
+        test=data.test,
+        trigger=session.trigger,
+        client_models=session.has_client_models,
+        personal_models=session.has_personal_models,
+        clients=tuple(summary["clients"]),
+        num_examples={
+            i: int(known["num-examples"])
+            for i, known in summary["clients"].items()
+            if "num-examples" in known
+        },
+        train_seconds=float(summary["seconds"]),
+        device=session.device,
+        mask=read_mask(folder, layout),
+        privacy=summary.get("privacy"),
+        mask_origin="" if masks is None else masks.metadata["origin"],
+        pruned_by=read_pruning(folder),
+        seeded_model=session.model_of,
+        spending=RunAccounts(folder, session.config.privacy),
+        fresh_seed=partial(fresh_seed, folder, session.config.run.seed, "after the run"),
+    )
+
+
+def read_mask(folder: RunFolder, layout: wire.Layout) -> Tensor | None:
+    """Return which parameters of a pruned run are left, shape [layout.size], bool; None for a dense run.
+
+    Raises
+    ------
+    RunCorrupt
+        If the file is damaged, or is of another model.
+    """
+    kept = folder.read_mask()
+    try:
+        return None if kept is None else flat_mask_of(kept.tensors, layout)
+    except ValueError as error:
+        raise RunCorrupt(f"{folder.path}: {error}") from None

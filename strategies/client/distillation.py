@@ -1,0 +1,109 @@
+"""Distillation: a student is trained to answer as a teacher does, on inputs that the server has.
+
+Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", arXiv 1503.02531, section 2. On inputs
+X the student minimises
+
+    T² · KL( softmax(teacher(X) / T) ‖ softmax(student(X) / T) )  [ + λ · cross-entropy(student(X), y) ]
+
+by SGD. The teacher is only known by its answers, so it may as well be an ensemble.
+"""
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from strategies.client.training import batches, make_optimizer
+from strategies.core.examples import Examples
+from strategies.settings import Settings, TrainSettings
+
+
+class DistillationSettings(Settings):
+    """How a student is trained.
+
+    Attributes
+    ----------
+    epochs
+        Passes over the inputs, at least 0; neutral 0: the student stays as it is.
+    learning_rate
+        Step size of SGD, above 0.
+    batch_size
+        Inputs per step, at least 1.
+    temperature
+        T, above 0.
+    hard_label_weight
+        λ, at least 0; neutral 0, which reads no label.
+    """
+
+    epochs: int = Field(default=10, ge=0)
+    learning_rate: float = Field(default=0.01, gt=0)
+    batch_size: int = Field(default=32, ge=1)
+    temperature: float = Field(default=3.0, gt=0)
+    hard_label_weight: float = Field(default=0.1, ge=0)
+
+
+def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Return T²·KL(softmax(teacher/T) ‖ softmax(student/T)), the mean over the batch, a scalar.
+
+    Parameters
+    ----------
+    student, teacher
+        Logits, shape [n, classes].
+    temperature
+        T > 0. The factor T² keeps the gradient's size independent of T (Hinton, Vinyals, Dean, arXiv
+        1503.02531, section 2).
+    """
+    log_student = functional.log_softmax(student / temperature, dim=1)
+    log_teacher = functional.log_softmax(teacher / temperature, dim=1)
+    return temperature**2 * functional.kl_div(
+        log_student, log_teacher, reduction="batchmean", log_target=True
+    )
+
+
+def distil(
+    student: nn.Module,
+    teacher_logits: Tensor,
+    data: Examples,
+    settings: DistillationSettings,
+    momentum: float,
+    generator: torch.Generator,
+    *,
+    fading: bool = False,
+) -> None:
+    """Train the student in place to answer as the teacher does.
+
+    Parameters
+    ----------
+    student
+        On the device to use.
+    teacher_logits
+        The teacher's answers to the data, shape [n, classes], on the CPU.
+    data
+        The server's inputs; the labels count only where ``hard-label-weight`` is above 0.
+    settings
+        Temperature, epochs, learning rate, batch size, label weight.
+    momentum
+        Of the SGD steps.
+    generator
+        Draws the batches.
+    fading
+        Whether the step size falls linearly, to 0 after the last step.
+    """
+    device = next(student.parameters()).device
+    optimizer = make_optimizer(
+        list(student.parameters()), TrainSettings(momentum=momentum), settings.learning_rate
+    )
+    steps = settings.epochs * -(-len(data) // settings.batch_size)
+    student.train()
+    for step, batch in enumerate(batches(len(data), settings.batch_size, steps, generator)):
+        if fading:
+            optimizer.param_groups[0]["lr"] = settings.learning_rate * (1 - step / steps)
+        logits = student(data.x[batch].to(device))
+        loss = distillation_loss(logits, teacher_logits[batch].to(device), settings.temperature)
+        if settings.hard_label_weight > 0:
+            loss = loss + settings.hard_label_weight * functional.cross_entropy(
+                logits, data.y[batch].to(device)
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()

@@ -1,0 +1,265 @@
+"""What happens on a client: seeded mini-batches, an optimiser, and a place to adjust gradients.
+
+A strategy's client half is a function from a `ClientJob` to a `LocalResult`; most of them call `local_train`
+with a gradient adjustment of their own.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from flwr.app import RecordDict
+from torch import Tensor, nn
+from torch.nn import functional
+
+from strategies.core.examples import Examples
+from strategies.models.neurons import Group
+from strategies.settings import StrategySettings, TrainSettings
+
+GradientAdjustment = Callable[[Sequence[nn.Parameter]], None]
+"""Called between backward pass and optimiser step with the trainable parameters; changes their `.grad`."""
+
+
+@dataclass(frozen=True)
+class TrainStats:
+    """Optimiser steps taken and the mean loss over them (0.0 when there were none)."""
+
+    num_steps: int
+    mean_loss: float
+
+
+class Trainer(Protocol):
+    """What trains a model in place on a client, as `local_train` does."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        examples: Examples,
+        settings: TrainSettings,
+        generator: torch.Generator,
+        *,
+        learning_rate: float | None = None,
+        num_steps: int | None = None,
+        adjust: GradientAdjustment | None = None,
+    ) -> TrainStats:
+        """Train; see `local_train`."""
+
+
+class Scorer(Protocol):
+    """What scores hidden neurons by a client's own examples, so that the scores may be acted upon openly."""
+
+    def __call__(
+        self, model: nn.Module, groups: Sequence[Group], examples: Examples, generator: torch.Generator
+    ) -> Sequence[Tensor]:
+        """Return a score for each neuron of each group, shape [size] each."""
+
+
+@dataclass(frozen=True)
+class ClientJob:
+    """All that a client half is given.
+
+    Parameters
+    ----------
+    model
+        Holds the global parameters and is on the device to use; the client half may train it in place.
+    examples
+        The client's own data, on the CPU, without what it was told to leave out.
+    train, strategy
+        Settings of local training and of the strategy.
+    client_id
+        The client's stable name.
+    server_round
+        From 1.
+    generator
+        Seeded by run, client and round.
+    trainer
+        Trains the model on the examples; None: `local_train`. A client half must train with nothing else,
+        so that what trains privately can take its place.
+    keep
+        Share of the neurons of every hidden layer that the client is to choose by its own data; neutral 0:
+        none, the model is trained as it is.
+    scorer
+        Scores them; None: nothing may be chosen by the examples.
+    state
+        What the client keeps between messages, changed in place; empty where nothing is kept.
+    received
+        The message itself, for client halves that are sent more than a model.
+    course
+        Name of the course of training that the message belongs to; empty: the run's own.
+    examples_of
+        Returns the examples of any client, by client-id, where they lie in one place; None: they do not.
+    """
+
+    model: nn.Module
+    examples: Examples
+    train: TrainSettings
+    strategy: StrategySettings
+    client_id: str
+    server_round: int
+    generator: torch.Generator
+    trainer: Trainer | None = None
+    keep: float = 0.0
+    scorer: Scorer | None = None
+    state: RecordDict = field(default_factory=RecordDict)
+    received: RecordDict = field(default_factory=RecordDict)
+    course: str = ""
+    examples_of: Callable[[str], Examples] | None = None
+
+    @property
+    def learning_rate(self) -> float:
+        """The round's learning rate."""
+        return self.train.learning_rate * self.train.lr_decay ** (self.server_round - 1)
+
+    def train_model(
+        self,
+        model: nn.Module,
+        *,
+        num_steps: int | None = None,
+        adjust: GradientAdjustment | None = None,
+    ) -> TrainStats:
+        """Train a model on the job's examples with the job's trainer; see `local_train`."""
+        trainer = self.trainer or local_train
+        return trainer(
+            model,
+            self.examples,
+            self.train,
+            self.generator,
+            learning_rate=self.learning_rate,
+            num_steps=num_steps,
+            adjust=adjust,
+        )
+
+
+@dataclass(frozen=True)
+class LocalResult:
+    """What a client half returns: the trained model, the weight of its update, and numbers about the work.
+
+    Parameters
+    ----------
+    model
+        As trained; where a part of the job's model was trained, that part.
+    num_examples
+        The weight of the update.
+    metrics
+        Numbers about the work.
+    start
+        What the model was before training, as one vector; None: what the job's model was.
+    positions
+        Which neurons the client chose (see `strategies.models.subnetwork.pack_kept`); empty where it chose
+        none.
+    """
+
+    model: nn.Module
+    num_examples: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    start: Tensor | None = None
+    positions: bytes = b""
+
+
+ClientHalf = Callable[[ClientJob], LocalResult]
+
+
+def planned_steps(num_examples: int, settings: TrainSettings) -> int:
+    """Return how many optimiser steps the settings ask of a client with that many examples.
+
+    Examples
+    --------
+    >>> planned_steps(100, TrainSettings(batch_size=32, local_epochs=2))
+    8
+    """
+    return settings.local_steps or settings.local_epochs * math.ceil(num_examples / settings.batch_size)
+
+
+def batches(
+    num_examples: int, batch_size: int, num_steps: int, generator: torch.Generator
+) -> Iterator[Tensor]:
+    """Yield `num_steps` index batches, going through a fresh permutation in every epoch.
+
+    Parameters
+    ----------
+    num_examples
+        At least 1.
+    batch_size
+        The last batch of an epoch may be smaller.
+    num_steps
+        Number of batches in all.
+    generator
+        On the CPU.
+    """
+    done = 0
+    while done < num_steps:
+        for batch in torch.split(torch.randperm(num_examples, generator=generator), batch_size):
+            yield batch
+            done += 1
+            if done == num_steps:
+                return
+
+
+def make_optimizer(
+    parameters: Sequence[nn.Parameter], settings: TrainSettings, learning_rate: float
+) -> torch.optim.Optimizer:
+    """Return the optimiser that the settings name, in torch's fused form."""
+    decay = settings.weight_decay
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(parameters, learning_rate, settings.momentum, weight_decay=decay, fused=True)
+    kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
+    return kind(parameters, learning_rate, weight_decay=decay, fused=True)
+
+
+def local_train(
+    model: nn.Module,
+    examples: Examples,
+    settings: TrainSettings,
+    generator: torch.Generator,
+    *,
+    learning_rate: float | None = None,
+    num_steps: int | None = None,
+    adjust: GradientAdjustment | None = None,
+) -> TrainStats:
+    """Train a model in place on labelled examples with mini-batch cross-entropy.
+
+    Parameters
+    ----------
+    model
+        On any device.
+    examples
+        At least one; moved to the model's device once.
+    settings
+        Optimiser, batch size, epochs or steps.
+    generator
+        Draws the batches; on the CPU.
+    learning_rate
+        Instead of the settings' own, for schedules.
+    num_steps
+        Instead of the settings' own; 0 leaves the model as it is.
+    adjust
+        Changes the gradients before each step; None for plain training.
+
+    Raises
+    ------
+    ValueError
+        If there is no example.
+    """
+    if not len(examples):
+        raise ValueError("local training needs at least one example")
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    steps = planned_steps(len(examples), settings) if num_steps is None else num_steps
+    if steps == 0:
+        return TrainStats(0, 0.0)
+    data = examples.to(parameters[0].device)
+    rate = settings.learning_rate if learning_rate is None else learning_rate
+    optimizer = make_optimizer(parameters, settings, rate)
+    model.train()
+    total = torch.zeros((), device=data.x.device)
+    for batch in batches(len(data), settings.batch_size, steps, generator):
+        index = batch.to(data.x.device)
+        optimizer.zero_grad(set_to_none=True)
+        loss = functional.cross_entropy(model(data.x[index]), data.y[index])
+        loss.backward()  # type: ignore[no-untyped-call]
+        if adjust is not None:
+            adjust(parameters)
+        optimizer.step()
+        total += loss.detach()
+    return TrainStats(steps, float(total) / steps)

@@ -1,0 +1,464 @@
+"""What travels: record names and keys, and the way from a model's state to Flower's records and back.
+
+Record names follow Flower (`arrays`, `metrics`, `config`). Every further key is a constant here, with what it
+holds and who sends it. A dense reply carries the client's new parameters in `arrays` and `num-examples` in
+`metrics`, so that Flower's own strategies work with this client as they are.
+
+Arrays are flat where both ends allow it: a `FlatRecord` is an ordinary `ArrayRecord` whose entries are views
+of one float32 buffer. Between processes of one machine the buffer moves; over a network the entries serialise
+themselves as any other `Array` does.
+"""
+
+import hashlib
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from torch import Tensor
+
+from strategies.core.arrays import floats_in
+
+State = dict[str, Tensor]
+"""A model's `state_dict` on the CPU."""
+
+ConfigValue = bool | int | float | str | bytes | list[int] | list[bytes]
+"""What the record ``config`` may hold here."""
+
+# Records
+ARRAYS = "arrays"
+"""Both ways. A model's state: name -> array."""
+REFERENCE = "reference"
+"""Server to client, audits only: a second model to compare with."""
+METRICS = "metrics"
+"""Client to server. Numbers about the work done."""
+CODED = "coded"
+"""Both ways, if updates are compressed, instead of `arrays`: payloads of `strategies.layers.compression`."""
+ENCRYPTED = "encrypted"
+"""Both ways, if updates are encrypted: ciphertexts of `strategies.layers.encryption`, and what they are."""
+CONFIG = "config"
+"""Both ways. Small settings of this message."""
+MASKED = "masked"
+"""Client to server, under secure aggregation, instead of `arrays`: the masked vector."""
+
+# Keys of `metrics`
+NUM_EXAMPLES = "num-examples"
+"""int > 0, client to server: how many examples the client trained or evaluated on."""
+TRAIN_LOSS = "train-loss"
+"""float, client to server: mean loss over the local steps."""
+LOSS = "loss"
+"""float, client to server: mean evaluation loss."""
+ACCURACY = "accuracy"
+"""float in [0, 100], client to server: accuracy in percent."""
+LABEL_COUNTS = "label-counts"
+"""list[int], client to server: number of examples of each class."""
+NUM_STEPS = "num-steps"
+"""int, client to server: optimiser steps taken."""
+
+STALENESS = "staleness"
+"""float, a metric of the server's, of asynchronous strategies: server steps that updates are behind."""
+EPSILON = "epsilon"
+"""float, client to server, in private runs: what the client has spent with this round, at the run's δ."""
+NOISE_MULTIPLIER = "noise-multiplier"
+"""float, client to server, in private runs: the noise of the round in clip norms."""
+
+# Keys of `config`
+CLIENT_ID = "client-id"
+"""str, client to server, in every reply: the client's stable name."""
+SERVER_ROUND = "server-round"
+"""int from 1, server to client."""
+DROP_CLASSES = "drop-classes"
+"""list[int], server to client: labels whose examples the client must leave out."""
+DROP_INDICES = "drop-indices"
+"""list[int], server to client: positions, in the client's own data, of examples it must leave out."""
+GONE_CLASSES = "gone-classes"
+"""list[int], server to client: labels that were forgotten before; their examples count neither way."""
+GONE_INDICES = "gone-indices"
+"""list[int], server to client: positions of examples that were forgotten before; they count neither way."""
+FORGET_ALL = "forget-all"
+"""bool, server to client, audits only: all of the client's data is the forget set."""
+MASK = "mask"
+"""bytes, server to client, if the model is pruned: which parameters stay zero (`strategies.models.mask`)."""
+SEED = "seed"
+"""int, server to client, in retrainings with another seed: seeds the client's work instead of the run's."""
+COURSE = "course"
+"""str, server to client, where clients keep models: the course of training that the message belongs to, such
+as a retraining; missing or empty: the run's own."""
+MEASURE = "measure"
+"""bool, server to client, in a round's second exchange: whether the client shall report its accuracy."""
+PUBLIC_HASH = "public-hash"
+"""str, server to client, where clients hold public data: the SHA-256 that theirs must have."""
+NUM_CLASSES = "num-classes"
+"""int, server to client, in every message once known: size of the model's output."""
+CLASS_NAMES = "class-names"
+"""list[str], server to client, in every message, where the classes are not called 0, 1, …: what labels they
+have in people's data."""
+INPUT_SHAPE = "input-shape"
+"""list[int], server to client, in every message once known: shape of one input."""
+NUM_PARTITIONS = "num-partitions"
+"""int, client to server: how many partitions the simulation has; 0 on a node with data of its own."""
+RUN_CONFIG = "run-config"
+"""str, server to client, where the grid was not started for the run: the run's own config, a JSON object."""
+RUN_ID = "run-id"
+"""str, server to client, on a grid of Flower's: names the training run, in all of Flower's runs about it."""
+POSITIONS = "positions"
+"""bytes, server to client, where a client trains a part of the model: which neurons (see `pack_kept`). Client
+to server, where the client chose them."""
+KEEP = "keep"
+"""float, client to server: the share of the neurons that the client can train, if its node says. Server to
+client, where the client chooses by its own data: the share of them that it is to choose now."""
+KEEP_TAGS = "keep-tags"
+"""int 1, server to client, with every message of a training: the client keeps tags of its data."""
+DATA_STATE = "data-state"
+"""str, client to server: whether its data are those of the run (`strategies.client.data_tags.DataState`)."""
+FORGETS = "forgets"
+"""bool, client to server, unless that is private: whether it holds an example that a request names."""
+KEEPS = "keeps"
+"""bool, client to server, unless that is private: whether a request leaves it an example to train on."""
+PRIOR_ATTEMPTS = "prior-attempts"
+"""int, server to client, in private runs: rounds in which the client was asked before, answered or not."""
+LINK = "link"
+"""str, server to client, where updates are compressed: the training that versions of the model belong to."""
+VERSION = "version"
+"""int, both ways, where updates are compressed: the version of the model that the client has now."""
+BASE_VERSION = "base-version"
+"""int, server to client: the version that coded differences start from; missing: the model itself travels."""
+USED_VERSION = "used-version"
+"""int, server to client, where updates are compressed: the version of the model that the client's last reply
+which counted was an answer to; missing: none did."""
+WITHHELD = "withheld"
+"""bool, client to server, in place of an update: it was too small to be sent."""
+REFUSED = "refused"
+"""str, client to server, in place of a model: why the client does not train."""
+HIDDEN = "hidden"
+"""bool, client to server: it tells neither how many examples it has nor their labels; it claims one."""
+SUM_BITS = "sum-bits"
+"""int, server to client, under secure aggregation: b of the fixed point 2^-b of the sum."""
+PAYLOAD = "payload"
+"""list[bytes]. Of the record `coded`: one encoded vector after another, to be added up. Of `encrypted`: the
+ciphertexts of one vector after another."""
+KEY_ID = "key-id"
+"""Of the record `encrypted`. str, both ways: which key the ciphertexts are of."""
+SIZE = "size"
+"""Of the record `encrypted`. int, server to client: entries of the vector that is to be decrypted."""
+WEIGHT = "weight"
+"""Of the record `encrypted`. int > 0, server to client: what the decrypted sum is to be divided by."""
+MEAN = "mean"
+"""Of the record `arrays`, in answers to `DECRYPT`. The mean update, shape [P]."""
+DETAIL = "detail"
+"""str, client to server: what the client wants to be shown in the run's summary."""
+
+NOTHING_LEFT = "nothing is left to train on without what is forgotten"
+"""Begins a client's reason, under `REFUSED`, not to train; no failure of the client's."""
+
+MAX_ENTRIES = 2**31
+"""Entries that a vector has at most."""
+
+EVERYBODY = "all"
+"""In place of a client-id, in faults and sums: all clients of the round."""
+_SHOWN = 40
+
+MAX_EXAMPLES = 2**31
+"""Examples that a client has at most."""
+
+# Message types
+TRAIN = "train"
+EVALUATE = "evaluate"
+DESCRIBE = "query.describe"
+"""Asks a client who it is and what it holds."""
+DECRYPT = "query.decrypt"
+"""Asks a client for the mean of a sum of encrypted updates."""
+SECAGG_KEYS, SECAGG_SHARES, SECAGG_UNMASK = "query.secagg_keys", "query.secagg_shares", "query.secagg_unmask"
+"""The rounds of secure aggregation around the masked vectors (see `strategies.layers.secagg.client`)."""
+HOLDINGS = "query.holdings"
+"""Asks a client, before a request is served, what it holds of it, and whether its data are the run's."""
+AUDIT = "query.audit"
+"""Asks a client for its outputs on its forgotten and retained examples."""
+
+
+_CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def client_id_fault(client_id: str) -> str:
+    """Return why a text can be no client-id, in a few words; nothing if it can.
+
+    Examples
+    --------
+    >>> client_id_fault("hospital-a")
+    ''
+    >>> client_id_fault("a,b")
+    "is 'a,b': expected 1 to 64 ASCII letters, digits, '.', '_' and '-', no sign first"
+    """
+    if client_id == EVERYBODY:
+        return f"is '{EVERYBODY}', which stands for everybody"
+    if _CLIENT_ID.fullmatch(client_id):
+        return ""
+    shown = client_id if len(client_id) <= _SHOWN else f"{client_id[:_SHOWN]}… ({len(client_id)} characters)"
+    return f"is {shown!r}: expected 1 to 64 ASCII letters, digits, '.', '_' and '-', no sign first"
+
+
+def client_sort_key(client_id: str) -> tuple[int, int, str]:
+    """Order client-ids: whole numbers by value, then names by text.
+
+    Examples
+    --------
+    >>> sorted(["b", "10", "9", "a"], key=client_sort_key)
+    ['9', '10', 'a', 'b']
+    """
+    return (0, int(client_id), client_id) if client_id.isdecimal() else (1, 0, client_id)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each floating entry of a state lies in one flat float32 vector.
+
+    Parameters
+    ----------
+    names, shapes
+        The floating entries, in the order of the state.
+    """
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+
+    @staticmethod
+    def of(state: Mapping[str, Tensor]) -> "Layout":
+        """Return the layout of a state; integer buffers are no part of it, as they are never averaged."""
+        kept = {name: tuple(t.shape) for name, t in state.items() if t.is_floating_point()}
+        return Layout(tuple(kept), tuple(kept.values()))
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of scalars of each entry."""
+        return tuple(math.prod(shape) for shape in self.shapes)
+
+    @property
+    def size(self) -> int:
+        """Number of scalars in all."""
+        return sum(self.sizes)
+
+    def flatten(self, state: Mapping[str, Tensor]) -> Tensor:
+        """Copy the floating entries of a state into a new flat vector, shape [size], float32."""
+        parts = [state[name].detach().reshape(-1).to("cpu", torch.float32) for name in self.names]
+        return torch.cat(parts) if parts else torch.zeros(0)
+
+    def unflatten(self, flat: Tensor) -> State:
+        """Return views of a flat vector, by name."""
+        pieces = torch.split(flat, list(self.sizes))
+        return {n: p.view(s) for n, p, s in zip(self.names, pieces, self.shapes, strict=True)}
+
+    def difference(self, record: ArrayRecord) -> str | None:
+        """Say how a record's arrays differ from this layout; None if they fit."""
+        missing = [n for n in self.names if n not in record]
+        extra = [n for n in record if n not in set(self.names)]
+        if missing or extra:
+            return f"wrong keys: missing {missing[:3]}, unexpected {extra[:3]}"
+        for name, shape in zip(self.names, self.shapes, strict=True):
+            if tuple(record[name].shape) != shape:
+                return f"wrong shape: {name} is {tuple(record[name].shape)}, expected {shape}"
+        return None
+
+
+class FlatArray(Array):
+    """An `Array` that is a view of a float32 tensor and serialises itself only when asked to."""
+
+    __qualname__ = Array.__qualname__  # What Flower writes into a message, and knows at the other end.
+
+    def __init__(self, tensor: Tensor) -> None:
+        view = tensor.detach().numpy()
+        view.flags.writeable = False
+        self.__dict__.update(dtype="float32", shape=tuple(tensor.shape), stype="numpy.ndarray", _view=view)
+
+    def numpy(self) -> Any:
+        """Return the array, read-only, without a copy."""
+        return self.__dict__["_view"]
+
+    @property
+    def data(self) -> bytes:  # type: ignore[override]
+        """The array in numpy's file format, made on first use."""
+        if "_data" not in self.__dict__:
+            buffer = BytesIO()
+            np.save(buffer, self.__dict__["_view"], allow_pickle=False)
+            self.__dict__["_data"] = buffer.getvalue()
+        return bytes(self.__dict__["_data"])
+
+
+class FlatRecord(ArrayRecord):
+    """An `ArrayRecord` whose entries are views of one flat float32 vector.
+
+    Parameters
+    ----------
+    flat
+        The vector, shape [layout.size]; it must not be changed afterwards.
+    layout
+        Names and shapes of the entries.
+    """
+
+    __qualname__ = ArrayRecord.__qualname__  # As above.
+
+    def __init__(self, flat: Tensor, layout: Layout) -> None:
+        super().__init__()
+        for name, tensor in layout.unflatten(flat).items():
+            super().__setitem__(name, FlatArray(tensor))
+        self.__dict__["_flat"] = flat
+        self.__dict__["_layout"] = layout
+
+    def __setitem__(self, key: str, value: Array) -> None:
+        """Set an entry; the record is no longer flat then."""
+        self.__dict__["_flat"] = None
+        super().__setitem__(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        """Delete an entry; the record is no longer flat then."""
+        self.__dict__["_flat"] = None
+        super().__delitem__(key)
+
+    @property
+    def flat(self) -> Tensor | None:
+        """The vector, or None once an entry was replaced."""
+        flat: Tensor | None = self.__dict__.get("_flat")
+        return flat
+
+    @property
+    def layout(self) -> Layout:
+        """Names and shapes of the entries."""
+        layout: Layout | None = self.__dict__.get("_layout")  # A copy made by Flower has none.
+        return layout or Layout(tuple(self), tuple(tuple(array.shape) for array in self.values()))
+
+
+def record_of(state: Mapping[str, Tensor]) -> ArrayRecord:
+    """Return a record of the floating entries of a state."""
+    layout = Layout.of(state)
+    return FlatRecord(layout.flatten(state), layout)
+
+
+def flat_of(record: ArrayRecord, layout: Layout) -> Tensor:
+    """Return a record's arrays as one flat vector, shape [layout.size], float32.
+
+    Nothing is copied where the record is flat already; do not change the result.
+
+    Raises
+    ------
+    ValueError
+        If names or shapes differ from the layout, or an array is none of real numbers.
+    """
+    if isinstance(record, FlatRecord) and record.flat is not None and record.layout == layout:
+        return record.flat
+    if (difference := layout.difference(record)) is not None:
+        raise ValueError(difference)
+    parts = [floats_in(record[name]).reshape(-1) for name in layout.names]
+    return torch.from_numpy(np.concatenate(parts)) if parts else torch.zeros(0)
+
+
+def layout_of(record: ArrayRecord) -> Layout:
+    """Return the layout that a record's arrays have."""
+    if isinstance(record, FlatRecord) and record.flat is not None:
+        return record.layout
+    return Layout(tuple(record), tuple(tuple(array.shape) for array in record.values()))
+
+
+def state_of(record: ArrayRecord) -> State:
+    """Return a record's arrays by name, as float32 tensors."""
+    layout = layout_of(record)
+    return layout.unflatten(flat_of(record, layout))
+
+
+def update_since(received: ArrayRecord, trained: Mapping[str, Tensor]) -> Tensor:
+    """Return a trained model's state minus the record that its training started from, shape [size]."""
+    layout = layout_of(received)
+    return layout.flatten(trained) - flat_of(received, layout)
+
+
+def load_flat(model: torch.nn.Module, flat: Tensor, layout: Layout) -> None:
+    """Copy a flat vector into a model's parameters and floating buffers, in place."""
+    state = model.state_dict()
+    with torch.no_grad():
+        for name, tensor in layout.unflatten(flat).items():
+            state[name].copy_(tensor)
+
+
+def reply_to(
+    message: Message,
+    client_id: str,
+    metrics: Mapping[str, float | int | Sequence[float] | Sequence[int]],
+    arrays: ArrayRecord | None = None,
+    config: Mapping[str, ConfigValue] | None = None,
+) -> Message:
+    """Answer a message as this client.
+
+    Parameters
+    ----------
+    message
+        The message that is answered.
+    client_id
+        The client's stable name.
+    metrics
+        Numbers, under the keys of this module.
+    arrays
+        The client's new parameters, if the answer has any.
+    config
+        Small texts and settings besides the client-id.
+    """
+    content = RecordDict()
+    if arrays is not None:
+        content[ARRAYS] = arrays
+    content[METRICS] = MetricRecord(
+        {k: list(v) if isinstance(v, Sequence) else v for k, v in metrics.items()}
+    )
+    content[CONFIG] = ConfigRecord({CLIENT_ID: client_id, **(config or {})})
+    return Message(content, reply_to=message)
+
+
+def client_id_in(content: RecordDict) -> str | None:
+    """Return the client-id that a reply claims; None where it claims none."""
+    client_id = content.config_records.get(CONFIG, ConfigRecord()).get(CLIENT_ID)
+    return client_id if isinstance(client_id, str) else None
+
+
+def records_bytes(content: RecordDict) -> int:
+    """Return the size of the arrays and numbers of a message, in bytes, as encoded without headers."""
+    return sum(_record_bytes(record) for record in content.values())
+
+
+def _record_bytes(record: Any) -> int:
+    if isinstance(record, FlatRecord) and record.flat is not None:
+        return record.flat.numel() * record.flat.element_size()
+    if isinstance(record, ArrayRecord):
+        return sum(_array_bytes(array) for array in record.values())
+    return sum(len(key) + _value_bytes(value) for key, value in record.items())
+
+
+def _array_bytes(array: Array) -> int:
+    try:
+        return math.prod(array.shape) * np.dtype(array.dtype).itemsize
+    except TypeError:  # The sender may have written anything there
+        return len(array.data)
+
+
+def _value_bytes(value: Any) -> int:
+    if isinstance(value, list):
+        return sum(_value_bytes(v) for v in value)
+    return len(value) if isinstance(value, str | bytes) else 8
+
+
+def config_list(config: Mapping[str, Any], key: str) -> list[int]:
+    """Return a list of whole numbers from a config record; empty where the key is missing."""
+    value = config.get(key, [])
+    return [int(v) for v in value]
+
+
+def iter_numbers(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Yield the scalar entries of a metric record."""
+    for key, value in metrics.items():
+        if isinstance(value, int | float):
+            yield key, float(value)
+
+
+def short_hash(text: str) -> str:
+    """Return six hexadecimal digits that stand for a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:6]

@@ -1,0 +1,165 @@
+"""Example-level private local training: DP-SGD.
+
+Abadi et al., "Deep Learning with Differential Privacy", CCS 2016, arXiv 1607.00133, Algorithm 1; each example
+i is in the batch with probability q:
+
+    g ← (1 / qn) ( Σ_i g_i · min(1, C / ‖g_i‖) + N(0, σ²C² I) )
+
+The clipped sum comes from one backward pass (`strategies.layers.privacy.clipping`), in place of the two of
+Opacus' ghost clipping (Li, Tramèr, Liang, Hashimoto, arXiv 2110.05679): the second one only forms the sum,
+for which the first has all that is needed. Noise, scaling and the check of the model are Opacus'.
+
+Differs from the paper: the sum is divided by the *expected* batch size qn, which says nothing about the batch
+drawn, and a batch may be empty: then the step is noise alone.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+import torch
+from opacus.validators import ModuleValidator
+from opacus.validators.errors import UnsupportedModuleError
+from torch import Tensor, nn
+from torch.nn import functional
+
+from strategies.client.training import GradientAdjustment, TrainStats, make_optimizer, planned_steps
+from strategies.core.errors import BadInput
+from strategies.core.examples import Examples
+from strategies.core.secret_random import Randomness, RandomStream
+from strategies.layers.privacy.accounting import sample_rate
+from strategies.layers.privacy.clipping import ClippedSum
+from strategies.layers.privacy.noise import noised
+from strategies.settings import TrainSettings
+
+
+def poisson_batches(num_examples: int, rate: float, num_steps: int, stream: RandomStream) -> Iterator[Tensor]:
+    """Yield index batches in which each example is by itself with probability `rate`; some may be empty."""
+    for _ in range(num_steps):
+        yield torch.nonzero(stream.uniform(num_examples) < rate).flatten()
+
+
+@final
+@dataclass
+class PrivateTrainer:
+    """Local training that an example's presence hardly changes; takes the place of `local_train`.
+
+    It counts the steps that were taken, so that whoever accounts for them can see that they were those that
+    were paid for.
+
+    Parameters
+    ----------
+    noise_multiplier
+        σ, at least 0.
+    clip_norm
+        C, above 0.
+    randomness
+        Of samples and noise.
+    """
+
+    noise_multiplier: float
+    clip_norm: float
+    randomness: Randomness
+    steps: int = field(default=0, init=False)
+
+    def __call__(
+        self,
+        model: nn.Module,
+        examples: Examples,
+        settings: TrainSettings,
+        generator: torch.Generator,
+        *,
+        learning_rate: float | None = None,
+        num_steps: int | None = None,
+        adjust: GradientAdjustment | None = None,
+    ) -> TrainStats:
+        """Train a model in place; see `strategies.client.training.local_train` for the parameters.
+
+        `adjust` sees gradients that carry the noise already, so it must not look at data. The loss is not
+        reported: it would tell about the examples without noise.
+
+        Raises
+        ------
+        BadInput
+            If the model cannot be trained privately; nothing was changed then.
+        """
+        require_private(model)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        device = parameters[0].device
+        steps = planned_steps(len(examples), settings) if num_steps is None else num_steps
+        rate = sample_rate(len(examples), settings)
+        sampling, noise = self.randomness.after(generator), self.randomness.after(generator)
+        step_size = settings.learning_rate if learning_rate is None else learning_rate
+        optimizer = make_optimizer(parameters, settings, step_size)
+        model.train()
+        data = examples.to(device)
+        try:
+            with ClippedSum(model, self.clip_norm) as clipped:
+                for batch in poisson_batches(len(data), rate, steps, sampling):
+                    _add_up(clipped, model, data, batch.to(device), parameters)
+                    self.add_noise(parameters, rate * len(examples), noise)
+                    _step(optimizer, parameters, adjust)
+                    self.steps += 1
+        finally:
+            model.zero_grad(set_to_none=True)
+        return TrainStats(steps, 0.0)
+
+    def add_noise(
+        self, parameters: Sequence[nn.Parameter], expected_batch_size: float, stream: RandomStream
+    ) -> None:
+        """Turn clipped sums of gradients into what is released: with noise, and divided by qn.
+
+        Parameters
+        ----------
+        parameters
+            Trainable, each with its sum as gradient, which is replaced.
+        expected_batch_size
+            qn.
+        stream
+            Draws the noise.
+        """
+        sums = torch.cat([_gradient(parameter).flatten() for parameter in parameters])
+        released = noised(sums, self.noise_multiplier, self.clip_norm, stream).div_(expected_batch_size)
+        parts = torch.split(released, [parameter.numel() for parameter in parameters])
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
+
+
+def require_private(model: nn.Module) -> None:
+    """Refuse a model in which one example's gradient depends on the others.
+
+    Raises
+    ------
+    BadInput
+        Naming what Opacus objects to.
+    """
+    errors: list[UnsupportedModuleError] = ModuleValidator.validate(model, strict=False)
+    if errors:
+        reason = str(errors[0]).splitlines()[0]
+        raise BadInput(f'model.name: cannot be trained with privacy.unit = "example": {reason}')
+
+
+def _add_up(
+    clipped: ClippedSum, model: nn.Module, data: Examples, batch: Tensor, parameters: Sequence[nn.Parameter]
+) -> None:
+    """Leave the clipped sum of a batch's gradients in `.grad`: zeros where the batch is empty."""
+    if len(batch):
+        clipped.backward(functional.cross_entropy(model(data.x[batch]), data.y[batch], reduction="none"))
+        return
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+
+
+def _step(
+    optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], adjust: GradientAdjustment | None
+) -> None:
+    """Adjust gradients that carry their noise, and take the step."""
+    if adjust is not None:
+        adjust(parameters)
+    optimizer.step()
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    if parameter.grad is None:
+        raise RuntimeError("a trainable parameter has no gradient")
+    return parameter.grad

@@ -1,0 +1,178 @@
+"""Per-FedAvg: a model from which one gradient step on a client's own data leads to a good model for it.
+
+Fallah, Mokhtari, Ozdaglar, "Personalized Federated Learning with Theoretical Guarantees: A Model-Agnostic
+Meta-Learning Approach", NeurIPS 2020, arXiv 2002.08948, Algorithm 1. With inner rate α, step size β and three
+batches D, D', D'' of a client's data, each local step is
+
+    w̃ = w − α ∇f(w; D),    w ← w − β (I − α ∇²f(w; D'')) ∇f(w̃; D')
+
+- ``first-order`` leaves α ∇²f out.
+- ``hessian-free`` takes the product of the second derivative and g = ∇f(w̃; D') from two gradients,
+  (∇f(w + δ g; D'') − ∇f(w − δ g; D'')) / 2δ, here with δ = 0.01 / ‖g‖.
+
+The server averages as FedAvg does. Differs from the paper: the run's own optimiser takes the step with the
+meta-gradient (plain SGD is ``train.momentum = 0``), and the average is weighted by examples. The batches D'
+are those that FedAvg would draw, so α = 0 is FedAvg, to the bit.
+
+Before it measures, a client takes ``personal-steps`` full-batch steps of size α from the round's model.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from strategies.client.training import ClientJob, LocalResult, batches, make_optimizer, planned_steps
+from strategies.core import wire
+from strategies.core.examples import Examples
+from strategies.core.seeds import torch_generator
+
+_RADIUS = 0.01
+"""How far, in all, the two points of the difference quotient lie from w."""
+_CHUNK = 512
+"""Examples per forward pass of a full-batch gradient."""
+
+
+def gradients(model: nn.Module, parameters: Sequence[nn.Parameter], batch: Examples) -> list[Tensor]:
+    """Return the gradient of the batch's mean cross-entropy, by parameter."""
+    loss = functional.cross_entropy(model(batch.x), batch.y)
+    return list(torch.autograd.grad(loss, parameters))
+
+
+@torch.no_grad()
+def move(parameters: Sequence[nn.Parameter], direction: Sequence[Tensor], size: float) -> None:
+    """Add size · direction to the parameters, in place."""
+    for parameter, step in zip(parameters, direction, strict=True):
+        parameter.add_(step, alpha=size)
+
+
+@torch.no_grad()
+def put_back(parameters: Sequence[nn.Parameter], values: Sequence[Tensor]) -> None:
+    """Give the parameters earlier values, in place."""
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.copy_(value)
+
+
+def hessian_product(
+    model: nn.Module, parameters: Sequence[nn.Parameter], batch: Examples, vector: Sequence[Tensor]
+) -> list[Tensor]:
+    """Return the product of the loss's second derivative and a vector, from a central difference.
+
+    Parameters
+    ----------
+    model
+        Its parameters are as they were afterwards.
+    parameters
+        The trainable ones.
+    batch
+        On the model's device.
+    vector
+        By parameter.
+    """
+    norm = float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(v) for v in vector])))
+    if norm == 0:
+        return [torch.zeros_like(v) for v in vector]
+    delta = _RADIUS / norm
+    start = [p.detach().clone() for p in parameters]
+    move(parameters, vector, delta)
+    ahead = gradients(model, parameters, batch)
+    put_back(parameters, start)
+    move(parameters, vector, -delta)
+    behind = gradients(model, parameters, batch)
+    put_back(parameters, start)
+    return [(a - b) / (2 * delta) for a, b in zip(ahead, behind, strict=True)]
+
+
+def meta_gradient(
+    model: nn.Module,
+    parameters: Sequence[nn.Parameter],
+    inner: Examples,
+    outer: Examples,
+    second: Examples | None,
+    rate: float,
+) -> Tensor:
+    """Put the meta-gradient into the parameters' `.grad`; return the loss at w̃.
+
+    Parameters
+    ----------
+    model
+        Its parameters are as they were afterwards.
+    parameters
+        The trainable ones.
+    inner, outer, second
+        The batches D, D' and D''; `second` None: the first-order form.
+    rate
+        α.
+    """
+    start = [p.detach().clone() for p in parameters]
+    move(parameters, gradients(model, parameters, inner), -rate)
+    loss = functional.cross_entropy(model(outer.x), outer.y)
+    found = torch.autograd.grad(loss, parameters)
+    put_back(parameters, start)
+    for parameter, gradient in zip(parameters, found, strict=True):
+        parameter.grad = gradient
+    if second is not None:
+        product = hessian_product(model, parameters, second, found)
+        for gradient, term in zip(found, product, strict=True):
+            gradient.sub_(term, alpha=rate)
+    return loss.detach()
+
+
+def train_client(job: ClientJob) -> LocalResult:
+    """Run the client half: local steps with the meta-gradient."""
+    steps = planned_steps(len(job.examples), job.train)
+    parameters = [p for p in job.model.parameters() if p.requires_grad]
+    data = job.examples.to(parameters[0].device)
+    optimizer = make_optimizer(parameters, job.train, job.learning_rate)
+    job.model.train()
+    total = torch.zeros((), device=data.x.device)
+    drawn = [
+        batches(len(data), job.train.batch_size, steps, generator)
+        for generator in (job.generator, _generator(job, "inner"), _generator(job, "second"))
+    ]
+    exact = job.strategy.meta_gradient == "hessian-free"
+    for indices in zip(*drawn, strict=True):
+        outer, inner, second = (data.subset(index.to(data.x.device)) for index in indices)
+        used = second if exact else None
+        total += meta_gradient(job.model, parameters, inner, outer, used, job.strategy.inner_rate)
+        optimizer.step()
+    metrics = {wire.TRAIN_LOSS: float(total) / steps, wire.NUM_STEPS: steps}
+    return LocalResult(job.model, len(job.examples), metrics)
+
+
+def _generator(job: ClientJob, purpose: str) -> torch.Generator:
+    """Return a generator of the job's own that draws nothing from the one that FedAvg would use."""
+    return torch_generator(job.generator.initial_seed(), "per-fedavg", purpose)
+
+
+def personalise(job: ClientJob) -> nn.Module:
+    """Take full-batch steps from the job's model on the client's examples, in place."""
+    descend(job.model, job.examples, job.strategy.inner_rate, job.strategy.personal_steps)
+    return job.model
+
+
+def descend(model: nn.Module, examples: Examples, rate: float, steps: int) -> None:
+    """Take full-batch gradient steps, in place.
+
+    Parameters
+    ----------
+    model
+        On any device.
+    examples
+        At least one.
+    rate
+        Step size; neutral 0.
+    steps
+        At least 0; neutral 0.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    data = examples.to(parameters[0].device)
+    model.train()
+    for _ in range(steps):
+        model.zero_grad(set_to_none=True)
+        for index in torch.split(torch.arange(len(data), device=data.x.device), _CHUNK):
+            loss = functional.cross_entropy(model(data.x[index]), data.y[index], reduction="sum")
+            (loss / len(data)).backward()  # type: ignore[no-untyped-call]
+        move(parameters, [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters], -rate)
+    model.zero_grad(set_to_none=True)

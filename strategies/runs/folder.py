@@ -1,0 +1,358 @@
+"""The folder of one run: everything a run leaves behind, each file whole at any moment, nothing a pickle.
+
+- ``config.toml``: the resolved run config
+- ``run.json``: what this folder is: format, version, time of creation, id; written last, so that it marks a
+  whole folder
+- ``initial.safetensors``, ``model.safetensors``: the model before the first and after the last round
+- ``mask.safetensors``: which weights are left, where the run is pruned
+- ``checkpoint.safetensors``: the last complete round (see `strategies.runs.checkpoint`)
+- ``metrics.jsonl``: one JSON object per line, in order of time
+- ``summary.json``, ``report.html``: the run in numbers and in pictures
+- ``run.lock``: held by who works on the run (see `strategies.runs.run_lock`)
+- ``nodes.json``: the node behind each client-id
+- ``data.json``: the files that the data were read from, and the names of the classes
+- ``log/``: the update log (see `strategies.log.update_log`)
+- ``forget/<request>-<method>/``: what answering a request left behind
+- ``compare/<request>.json``: methods compared
+- ``pruned/<how>/``, ``seeds/<seed>/``: the run pruned, or with another seed: each a run folder itself
+
+Resuming takes four steps: `open`, `read_checkpoint`, `rewind_metrics(checkpoint.round)`, and the log's
+`rewind`.
+"""
+
+import hashlib
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, final
+
+from strategies.core.errors import BadInput, RunCorrupt
+from strategies.core.wire import State
+from strategies.runs import files
+from strategies.runs.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from strategies.runs.documents import Round, Summary, check, read_checked
+from strategies.runs.home import MARKER, expand, find, folders_in, make, make_free, place
+from strategies.runs.json_lines import append_line, read_lines, rewind_lines
+from strategies.runs.tensor_file import TensorFile, read_sealed, write_sealed
+
+FORMAT = "lethe-run"
+VERSION = 1
+"""Of the folder's layout; another version is refused."""
+
+CONFIG = "config.toml"
+"""Name of the file with the resolved run config."""
+MODEL = "model.safetensors"
+"""Name of the file with a final model, in a run's folder and in that of a request."""
+SUMMARY = "summary.json"
+"""Name of the file with the numbers of a run or of a request."""
+NODES = "nodes.json"
+"""Name of the file with the node behind each client-id."""
+REPORT = "report.html"
+"""Name of the file with a report."""
+
+
+@final
+class RunFolder:
+    """An existing run folder; use `create` or `open`.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @staticmethod
+    def create(home: Path | str, name: str, config_toml: str, label: str = "run") -> "RunFolder":
+        """Make the folder of a new run.
+
+        Parameters
+        ----------
+        home
+            The folder that holds all runs; made where it is missing.
+        name
+            The run's name; empty: local time and label.
+        config_toml
+            The resolved config.
+        label
+            What a made-up name ends in, usually the strategy.
+
+        Raises
+        ------
+        BadInput
+            If the name is no plain folder name, leads out of the home, or is taken.
+        LetheError
+            If the disk does not take the folder.
+        """
+        home = expand(home)
+        try:
+            path = make(place(home, name)) if name else make_free(home, label)
+        except OSError as error:
+            raise files.not_written(home, error) from error
+        files.write_text(path / CONFIG, config_toml)
+        described = {"format": FORMAT, "version": VERSION, "config-sha256": _sha256(config_toml)}
+        described |= {"created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "id": secrets.token_hex(16)}
+        files.write_json(path / MARKER, described)
+        return RunFolder(path)
+
+    @staticmethod
+    def open(run: Path | str, home: Path | str | None = None) -> "RunFolder":
+        """Return the folder of an existing run.
+
+        Parameters
+        ----------
+        run
+            Its name, looked for in `home` first, or its path (write ``./name`` for a folder nearby).
+        home
+            The folder that holds all runs; None: `run` is a path.
+
+        Raises
+        ------
+        BadInput
+            If there is no such run, or it is of another version.
+        RunCorrupt
+            If the folder is half written or damaged.
+        """
+        path = find(str(run), expand(home) if home is not None else None)
+        if not path.is_dir() or not any(path.iterdir()):
+            raise BadInput(f"run '{run}': {path} is empty or no folder; expected the folder of a run")
+        if not (path / MARKER).exists():
+            what = (
+                "only half written; make the run anew"
+                if (path / CONFIG).exists()
+                else "not the folder of a run"
+            )
+            raise BadInput(f"run '{run}': {path / MARKER} is missing, so this is {what}")
+        marker = files.read_json(path / MARKER)
+        _check_version(path / MARKER, marker)
+        if _sha256(files.read_text(path / CONFIG)) != marker.get("config-sha256"):
+            raise RunCorrupt(
+                f"{path / CONFIG}: damaged or edited since the run was made; restore it from a copy"
+            )
+        return RunFolder(path)
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.path.name
+
+    @property
+    def run_id(self) -> str:
+        """What tells the run from all others, of its own name, too; hexadecimal digits."""
+        marker = files.read_json(self.path / MARKER)
+        return str(marker.get("id", marker["config-sha256"]))
+
+    @property
+    def log_path(self) -> Path:
+        """Where the update log lies, if the run keeps one."""
+        return self.path / "log"
+
+    def read_config(self) -> str:
+        """Return the resolved config, as TOML."""
+        return files.read_text(self.path / CONFIG)
+
+    @property
+    def has_initial(self) -> bool:
+        """Whether the model before the first round is there."""
+        return self._initial.exists()
+
+    def write_initial(self, state: State) -> str:
+        """Keep the model before the first round; returns its SHA-256."""
+        return write_sealed(self._initial, state)
+
+    def read_initial(self) -> State:
+        """Return the model before the first round.
+
+        Raises
+        ------
+        RunCorrupt
+            If it is missing or damaged.
+        """
+        return read_sealed(self._initial).tensors
+
+    def write_model(self, state: State) -> str:
+        """Keep the model after the last round; returns its SHA-256."""
+        return write_sealed(self.path / MODEL, state)
+
+    def read_model(self) -> State:
+        """Return the model after the last round.
+
+        Raises
+        ------
+        BadInput
+            If the run has not been finished.
+        RunCorrupt
+            If the file is damaged.
+        """
+        if not (self.path / MODEL).exists():
+            raise BadInput(
+                f"run '{self.name}': {self.path / MODEL} is missing; the run is not finished, resume it"
+            )
+        return read_sealed(self.path / MODEL).tensors
+
+    def write_mask(self, masks: State, origin: str) -> str:
+        """Keep the masks of a pruned run, by parameter, and how they were chosen; returns their SHA-256."""
+        return write_sealed(self._mask, masks, {"origin": origin})
+
+    def read_mask(self) -> TensorFile | None:
+        """Return the masks of a pruned run, by parameter, with their ``origin``; None for a dense one.
+
+        Raises
+        ------
+        RunCorrupt
+            If the file is damaged.
+        """
+        return read_sealed(self._mask) if self._mask.exists() else None
+
+    def write_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Replace the checkpoint, all of it or nothing."""
+        write_checkpoint(self._checkpoint, checkpoint)
+
+    def read_checkpoint(self) -> Checkpoint | None:
+        """Return the last checkpoint; None where no round was completed.
+
+        Raises
+        ------
+        RunCorrupt
+            If the file is damaged.
+        BadInput
+            If it is of another version.
+        """
+        return read_checkpoint(self._checkpoint) if self._checkpoint.exists() else None
+
+    def erase_checkpoint(self) -> None:
+        """Overwrite and delete the checkpoint, which holds what clients keep between rounds.
+
+        Raises
+        ------
+        LetheError
+            If it cannot be overwritten.
+        """
+        files.erase(self._checkpoint)
+        files.erase(self._checkpoint.with_name(self._checkpoint.name + files.TEMPORARY))
+
+    def append_metrics(self, line: Mapping[str, Any]) -> None:
+        """Add one line to the metrics; numbers that are not finite become null.
+
+        Raises
+        ------
+        LetheError
+            If the disk does not take it.
+        """
+        append_line(self._metrics, line)
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Return the lines of the metrics; a last line that was cut off while it was written is left out.
+
+        Raises
+        ------
+        RunCorrupt
+            If any other line is damaged, or a field of a round's line is wrong.
+        """
+        lines = read_lines(self._metrics)
+        for number, line in enumerate(lines, start=1):
+            if "round" in line:
+                check(Round, line, f"{self._metrics}: line {number}")
+        return lines
+
+    def rewind_metrics(self, last_round: int) -> None:
+        """Drop the lines of rounds after `last_round` and a cut-off line; lines without `round` stay."""
+        rewind_lines(self._metrics, last_round)
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Replace the summary, all of it or nothing."""
+        files.write_json(self.path / SUMMARY, summary)
+
+    def read_summary(self) -> dict[str, Any]:
+        """Return the summary.
+
+        Raises
+        ------
+        BadInput
+            If the run has not been finished.
+        RunCorrupt
+            If the file is damaged.
+        """
+        if not (self.path / SUMMARY).exists():
+            raise BadInput(
+                f"run '{self.name}': {self.path / SUMMARY} is missing; the run is not finished, resume it"
+            )
+        return read_checked(self.path / SUMMARY, Summary)
+
+    def write_nodes(self, nodes: Mapping[str, int]) -> None:
+        """Keep which node is behind each client-id."""
+        files.write_json(self.path / NODES, nodes)
+
+    def read_nodes(self) -> dict[str, int]:
+        """Return the node behind each client-id; empty where none has been written down.
+
+        Raises
+        ------
+        RunCorrupt
+            If the file is damaged.
+        """
+        path = self.path / NODES
+        nodes = files.read_json(path) if path.exists() else {}
+        if not all(type(node_id) is int for node_id in nodes.values()):
+            raise RunCorrupt(f"{path}: damaged, expected a number of a node for each client-id")
+        return nodes
+
+    def write_report(self, html: str) -> Path:
+        """Replace the report, all of it or nothing, and return where it lies."""
+        files.write_text(self.path / REPORT, html)
+        return self.path / REPORT
+
+    def forget_folder(self, request: str) -> Path:
+        """Return the folder for the answer to a request, made where it is missing.
+
+        Parameters
+        ----------
+        request
+            The request's name, a plain folder name.
+
+        Raises
+        ------
+        BadInput
+            If the name is not one, or leads out of the run's folder.
+        """
+        path = place(self.path / "forget", request)
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def forget_requests(self) -> list[str]:
+        """Return the names of the requests that have a folder."""
+        return folders_in(self.path / "forget")
+
+    @property
+    def _initial(self) -> Path:
+        return self.path / "initial.safetensors"
+
+    @property
+    def _mask(self) -> Path:
+        return self.path / "mask.safetensors"
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.path / "checkpoint.safetensors"
+
+    @property
+    def _metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+
+def _check_version(path: Path, marker: Mapping[str, Any]) -> None:
+    if marker.get("format") != FORMAT:
+        raise BadInput(
+            f"{path}: format '{marker.get('format')}', expected '{FORMAT}'; this is not the folder of a run"
+        )
+    if marker.get("version") != VERSION:
+        raise BadInput(
+            f"{path}: version {marker.get('version')} of the run folder, this Lethe reads version {VERSION}"
+        )
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,30 @@
+"""Who is working on a run: any number may forget and measure, one alone trains it or removes it."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from strategies.runs.file_lock import locked
+
+LOCK = "run.lock"
+"""Name of the file in a run's folder."""
+
+
+@contextmanager
+def in_use(folder: Path, *, alone: bool = False) -> Iterator[None]:
+    """Hold a run's folder while it is worked on.
+
+    Parameters
+    ----------
+    folder
+        Of the run.
+    alone
+        Whether nobody else may work on it meanwhile.
+
+    Raises
+    ------
+    LetheError
+        If others work on the run in a way that does not allow it, or the folder cannot be written.
+    """
+    with closing(locked(folder, LOCK, "another process is working on this run", alone=alone)):
+        yield

@@ -1,0 +1,41 @@
+"""A simulated clock: how long each client would take, without waiting for it.
+
+Real federations are heavy-tailed: most clients are about as fast, a few far slower. A client's speed is drawn
+once, from seed and client-id; how long its round takes is its seconds per example times its examples.
+"""
+
+import math
+from dataclasses import dataclass
+
+from strategies.core.seeds import numpy_generator
+
+_SECONDS_PER_EXAMPLE = 0.01
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Speeds of clients.
+
+    Parameters
+    ----------
+    speeds
+        ``equal``; ``lognormal:<sigma>``, a factor exp(sigma·z) on the seconds per example, z standard normal;
+        ``pareto:<shape>``, a factor of at least 1 that is above f with probability f^-shape.
+    seed
+        The run's.
+    """
+
+    speeds: str
+    seed: int
+
+    def factor(self, client_id: str) -> float:
+        """Return how many times as long as the typical client this one takes for an example."""
+        kind, _, parameter = self.speeds.partition(":")
+        generator = numpy_generator(self.seed, "speed", client_id)
+        if kind == "lognormal":
+            return math.exp(float(parameter) * float(generator.standard_normal()))
+        return 1.0 + float(generator.pareto(float(parameter))) if kind == "pareto" else 1.0
+
+    def seconds(self, client_id: str, num_examples: int) -> float:
+        """Return how long a client's round takes."""
+        return _SECONDS_PER_EXAMPLE * self.factor(client_id) * num_examples

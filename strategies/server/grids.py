@@ -1,0 +1,257 @@
+"""Grids around Flower's: one that lists some nodes only, and one that no unfinished reply holds up."""
+
+import heapq
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol, TypeVar, runtime_checkable
+
+import httpx
+from flwr.app import Error, Message, Metadata, RecordDict
+from flwr.app.message import make_message
+from flwr.common.constant import ErrorCode
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from strategies.server.members import ClientInfo
+
+_Found = TypeVar("_Found")
+_RETRY_SECONDS = 60.0
+"""How long a server that answers with an error of its own is asked again."""
+_RETRY_PAUSE = 0.5
+_PATIENCE = 5.0
+"""Seconds that a reply may take to be fetched before others are fetched beside it."""
+_LOOKS_PER_CYCLE = 8
+"""After so many calls, whoever is waited for has been looked at."""
+_MOST_UNDER_WAY = 16
+"""Replies that are fetched at a time, most of which have broken off."""
+
+
+@runtime_checkable
+class CancellingGrid(Protocol):
+    """A grid that can be told that nobody waits for some replies any more."""
+
+    def cancel(self, message_ids: Iterable[str]) -> None:
+        """Give up on the messages."""
+
+
+@runtime_checkable
+class QueueingGrid(Protocol):
+    """A grid on which messages wait for a worker: a client's time begins when one takes its message."""
+
+    def begun(self, message_ids: Iterable[str]) -> Mapping[str, float]:
+        """Return when work began on those messages that are worked on, by the clock `time.monotonic`."""
+
+
+class GridWrapper(Grid):
+    """A grid that hands everything on to another.
+
+    Parameters
+    ----------
+    grid
+        The grid behind it.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the nodes."""
+        return self._grid.get_node_ids()
+
+    @property
+    def run(self) -> Run:
+        """Run information of the grid behind it."""
+        return self._grid.run
+
+    def set_run(self, run: Run) -> None:
+        """Set the run of the grid behind it."""
+        self._grid.set_run(run)
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Create a message, as the grid behind it does."""
+        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Push through the grid behind it."""
+        return self._grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Pull through the grid behind it."""
+        return self._grid.pull_messages(message_ids)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Send and receive through the grid behind it."""
+        return self._grid.send_and_receive(messages, timeout=timeout)
+
+
+class CohortGrid(GridWrapper):
+    """A grid that lists only the chosen clients' nodes: how selection reaches any strategy.
+
+    Parameters
+    ----------
+    grid
+        The grid behind it.
+    clients
+        The chosen clients.
+
+    Attributes
+    ----------
+    names
+        Node id -> client-id, in the clients' order.
+    """
+
+    def __init__(self, grid: Grid, clients: Mapping[str, ClientInfo]) -> None:
+        super().__init__(grid)
+        self.names = {info.node_id: info.client_id for info in clients.values()}
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the nodes of the chosen clients, in the clients' order."""
+        return list(self.names)
+
+
+def client_ids_of(grid: Grid) -> dict[int, str]:
+    """Return the client-ids by node that a grid lists, in its order; the nodes' numbers where it has none."""
+    if isinstance(grid, CohortGrid):
+        return dict(grid.names)
+    return {node_id: str(node_id) for node_id in grid.get_node_ids()}
+
+
+class SteadyGrid(GridWrapper):
+    """A grid on which a reply that does not come to its end holds up no other, and one error ends no run.
+
+    Flower's grid fetches all replies that are there before it returns the first, so that all are in memory
+    at once; and of a client that died while it sent, it waits minutes for the rest. Here each reply is
+    fetched by itself, in a thread that is waited for only a moment, and is returned when it is whole. A busy
+    SuperLink answers now and then that its database is locked: it is asked again.
+
+    Parameters
+    ----------
+    grid
+        Flower's. It is called by several threads at a time.
+    patience
+        Seconds to wait for a fetch before others begin beside it.
+    """
+
+    def __init__(self, grid: Grid, patience: float = _PATIENCE) -> None:
+        super().__init__(grid)
+        self._patience = patience
+        self._looks = 0
+        self._looked: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._under_way: set[str] = set()
+        self._abandoned: set[str] = set()
+        self._arrived: dict[str, list[Message]] = {}
+        self._errors: list[Exception] = []
+
+    def get_node_ids(self) -> list[int]:
+        """Return the nodes."""
+        return _retried(lambda: list(self._grid.get_node_ids()))
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Push through the grid behind it."""
+        sent = list(messages)
+        return _retried(lambda: list(self._grid.push_messages(sent)))
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """Return the replies that are whole; look for some of the others, the longest neglected first.
+
+        Raises
+        ------
+        Exception
+            What the grid behind it has raised since the last call.
+        """
+        wanted = list(message_ids)
+        for message_id in self._next(wanted):
+            self._look(message_id)
+        with self._lock:
+            if self._errors:
+                raise self._errors.pop(0)
+            found = [message for i in wanted for message in self._arrived.pop(i, ())]
+        for message in found:
+            self._looked.pop(message.metadata.reply_to_message_id, None)
+        return found
+
+    def cancel(self, message_ids: Iterable[str]) -> None:
+        """Give up on the messages; what is still fetched of them is thrown away."""
+        with self._lock:
+            for message_id in message_ids:
+                self._looked.pop(message_id, None)
+                self._arrived.pop(message_id, None)
+                if message_id in self._under_way:
+                    self._abandoned.add(message_id)
+
+    def _next(self, wanted: list[str]) -> list[str]:
+        with self._lock:
+            idle = [i for i in wanted if i not in self._under_way and i not in self._arrived]
+            places = _MOST_UNDER_WAY - len(self._under_way)
+        count = max(0, min(places, -(-len(idle) // _LOOKS_PER_CYCLE)))
+        return heapq.nsmallest(count, idle, key=lambda i: self._looked.get(i, 0))
+
+    def _look(self, message_id: str) -> None:
+        self._looks += 1
+        self._looked[message_id] = self._looks
+        with self._lock:
+            self._under_way.add(message_id)
+        thread = threading.Thread(target=self._fetch, args=(message_id,), daemon=True)
+        thread.start()
+        thread.join(self._patience)
+
+    def _fetch(self, message_id: str) -> None:
+        messages: list[Message] = []
+        error: Exception | None = None
+        try:
+            messages = _retried(lambda: list(self._grid.pull_messages([message_id])))
+        except (RecursionError, NotImplementedError) as raised:
+            messages = [_unreadable(message_id, raised)]
+        except (httpx.HTTPError, OSError, RuntimeError) as raised:
+            error = raised
+        except Exception as raised:  # noqa: BLE001 (what a client sends must not end a run, whatever it is)
+            messages = [_unreadable(message_id, raised)]
+        with self._lock:
+            self._under_way.discard(message_id)
+            if message_id in self._abandoned:
+                self._abandoned.discard(message_id)
+            elif error is not None:
+                self._errors.append(error)
+            elif messages:
+                self._arrived[message_id] = messages
+
+
+def _unreadable(message_id: str, error: Exception) -> Message:
+    """Return an error in place of a reply of which Flower can make no records."""
+    told = Metadata(
+        run_id=TaskIdentity.run_id,
+        message_id="",
+        src_node_id=TaskIdentity.node_id,
+        dst_node_id=TaskIdentity.node_id,
+        message_type="system",
+        group_id="",
+        ttl=0.0,
+        reply_to_message_id=message_id,
+        created_at=time.time(),
+    )
+    reason = f"the reply cannot be read: {type(error).__name__}: {error}"
+    return make_message(metadata=told, error=Error(code=ErrorCode.UNKNOWN, reason=reason))
+
+
+def _retried(call: Callable[[], _Found]) -> _Found:
+    """Return what a call returns; repeat it, a minute at most, while the server has an error of its own."""
+    deadline = time.monotonic() + _RETRY_SECONDS
+    while True:
+        try:
+            return call()
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code < httpx.codes.INTERNAL_SERVER_ERROR or time.monotonic() > deadline:
+                raise
+        time.sleep(_RETRY_PAUSE)

@@ -1,0 +1,346 @@
+"""The guard: a reply is checked before it is used, and a bad one is rejected, counted and named.
+
+Rejected are: NaN or Inf, wrong names or shapes, a missing or non-positive number of examples, more examples
+than the client said it has, an entry so large that the client must have diverged, a change of a pruned
+weight, and what the strategy itself cannot use. A rejected reply never ends a round. Whatever passes is
+counted as accepted, logged, and aggregated: nothing is refused after the guard.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol, Self, final, runtime_checkable
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor
+
+from strategies.core import wire
+from strategies.server.aggregation import MAX_ABS_UPDATE, ExactSum, largest_entry
+from strategies.server.wrapper import StrategyWrapper, innermost, replies_are_updates
+
+_SIMULATION_SAYS = "Exception ClientAppException occurred. Message: "
+"""What stands before an exception's own words, after Ray's traceback (flwr.clientapp.client_app)."""
+_SIMULATION_ENDS = "'>"
+"""What stands behind them (flwr.server.superlink.fleet.vce.vce_api)."""
+
+
+@dataclass(frozen=True, eq=False)
+class ClientUpdate:
+    """One client's contribution to one round.
+
+    Parameters
+    ----------
+    client_id, node_id
+        Who sent it.
+    num_examples
+        Positive; its weight in the average.
+    delta
+        New minus old parameters, shape [size], float32, finite.
+    norm
+        Euclidean norm of `delta`.
+    metrics
+        The scalar metrics of the reply, without `num-examples`.
+    staleness
+        Server steps that it is behind, as the server counts them.
+    """
+
+    client_id: str
+    node_id: int
+    num_examples: int
+    delta: Tensor
+    norm: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    staleness: int = 0
+
+    @property
+    def reports(self) -> Mapping[str, Mapping[str, float]]:
+        """What is known of single clients: their metrics by client-id."""
+        return {self.client_id: self.metrics}
+
+    def add_to(self, total: ExactSum) -> None:
+        """Add the update, weighted by its examples."""
+        total.add(self.delta, self.num_examples)
+
+
+@dataclass(frozen=True, eq=False)
+class SummedUpdate(ClientUpdate):
+    """What several clients contributed to one round, of which only the sum is known.
+
+    The fields that a `ClientUpdate` has are those of the mean; it stands for no single client.
+
+    Parameters
+    ----------
+    total
+        Σ `fixed_point` of the weighted updates, shape [size], int64.
+    weight
+        What it is divided by.
+    bits
+        b of the fixed point.
+    told
+        What clients reported in the clear, by client-id.
+    """
+
+    total: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    weight: float = 0.0
+    bits: int = 0
+    told: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def reports(self) -> Mapping[str, Mapping[str, float]]:
+        """What clients reported in the clear, by client-id."""
+        return self.told
+
+    def add_to(self, total: ExactSum) -> None:
+        """Add the sum."""
+        total.add_sum(self.total, self.weight, self.bits)
+
+
+@final
+class CheckedReply(Message):
+    """A reply that passed the guard; to Flower's own strategies an ordinary message."""
+
+    update: ClientUpdate
+
+    @classmethod
+    def of(cls, message: Message, update: ClientUpdate) -> Self:
+        """Return the message with its parsed update beside it."""
+        checked = cls.__new__(cls)
+        checked.__dict__.update(message.__dict__)
+        checked.__dict__["update"] = update
+        return checked
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """A strategy that cannot use every well-formed update; the guard rejects what it refuses."""
+
+    def refusal(self, update: ClientUpdate) -> str:
+        """Return why an update cannot be used; nothing if it can."""
+
+
+class Rejected(Exception):
+    """A reply that cannot be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The model that the clients started the round from: flat vector, layout, and mask if it is pruned."""
+
+    flat: Tensor
+    layout: wire.Layout
+    mask: Tensor | None = None
+
+    @staticmethod
+    def of(arrays: ArrayRecord, mask: Tensor | None = None) -> "Reference":
+        """Return the reference of a record."""
+        layout = wire.layout_of(arrays)
+        return Reference(wire.flat_of(arrays, layout), layout, mask)
+
+
+def check_reply(message: Message, reference: Reference, max_examples: int | None = None) -> ClientUpdate:
+    """Return the update that a reply carries.
+
+    Parameters
+    ----------
+    message
+        A reply to a train message.
+    reference
+        The model that was sent.
+    max_examples
+        How many examples the client described itself with, if known.
+
+    Raises
+    ------
+    Rejected
+        If the reply is an error or malformed.
+    """
+    check_answered(message)
+    content = message.content
+    num_examples = example_count(content.metric_records, max_examples)
+    arrays = content.array_records
+    if list(arrays) != [wire.ARRAYS]:
+        raise Rejected(f"wrong keys: expected one array record '{wire.ARRAYS}', got {sorted(arrays)}")
+    record = arrays[wire.ARRAYS]
+    delta = _delta(record, reference)
+    norm = _checked_norm(delta)
+    if reference.mask is not None and bool(delta[~reference.mask].any()):
+        raise Rejected("pruned weights were changed")
+    metrics = dict(wire.iter_numbers(content.metric_records.get(wire.METRICS, {})))
+    metrics.pop(wire.NUM_EXAMPLES, None)
+    node_id = message.metadata.src_node_id
+    return ClientUpdate(
+        wire.client_id_in(content) or str(node_id), node_id, num_examples, delta, norm, metrics
+    )
+
+
+def check_answered(message: Message) -> None:
+    """Check that a reply is neither an error nor a refusal; `Rejected` if it is."""
+    if message.has_error():
+        raise Rejected(error_line(message.error.reason))
+    told = message.content.config_records.get(wire.CONFIG, ConfigRecord())
+    if (reason := told.get(wire.REFUSED)) is not None:
+        raise Rejected(f"refused: {first_line(str(reason))}")
+
+
+def example_count(records: Mapping[str, MetricRecord], max_examples: int | None) -> int:
+    """Return the number of examples that a reply names; `Rejected` if it cannot be one."""
+    if len(records) != 1:
+        raise Rejected(f"wrong keys: expected one metric record, got {sorted(records)}")
+    value = next(iter(records.values())).get(wire.NUM_EXAMPLES)
+    if not isinstance(value, int | float):
+        raise Rejected(
+            f"{wire.NUM_EXAMPLES} is missing" if value is None else f"{wire.NUM_EXAMPLES} is a list"
+        )
+    if not math.isfinite(value) or value <= 0 or value != int(value):
+        raise Rejected(f"{wire.NUM_EXAMPLES} is {value}, expected a positive whole number")
+    if value > wire.MAX_EXAMPLES:
+        raise Rejected(f"{wire.NUM_EXAMPLES} is {value:.3g}, at most {wire.MAX_EXAMPLES} are possible")
+    if max_examples is not None and value > max_examples:
+        raise Rejected(
+            f"{wire.NUM_EXAMPLES} is {int(value)}, at most {max_examples} by what the client described"
+        )
+    return int(value)
+
+
+def _delta(record: ArrayRecord, reference: Reference) -> Tensor:
+    try:
+        return wire.flat_of(record, reference.layout) - reference.flat
+    except ValueError as error:
+        raise Rejected(first_line(str(error))) from None
+
+
+def _checked_norm(delta: Tensor) -> float:
+    norm = float(torch.linalg.vector_norm(delta)) if len(delta) else 0.0
+    if math.isnan(norm):
+        raise Rejected("NaN in the parameters")
+    if norm <= MAX_ABS_UPDATE:
+        return norm
+    largest = largest_entry(delta)
+    if not math.isfinite(largest):
+        raise Rejected("Inf in the parameters" if math.isinf(largest) else "NaN in the parameters")
+    if largest > MAX_ABS_UPDATE:
+        raise Rejected(
+            f"an entry of the update is {largest:.3g}, beyond ±{MAX_ABS_UPDATE:g}: the client diverged"
+        )
+    return float(torch.linalg.vector_norm(delta.double()))
+
+
+def first_line(text: str | None, limit: int = 200) -> str:
+    """Return the first line of a text that says something, shortened."""
+    lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
+    return lines[0][:limit] if lines else "no reason given"
+
+
+def error_line(reason: str | None) -> str:
+    """Return in one line what a client failed of; of a traceback of Flower's simulation what it ends with."""
+    _, mark, said = (reason or "").rpartition(_SIMULATION_SAYS)
+    return f"error: {first_line(said.rstrip().removesuffix(_SIMULATION_ENDS) if mark else reason)}"
+
+
+ReferenceOf = Callable[[Message], Reference | None]
+"""From a reply to what it is to be told from; raises `Rejected` if it does not say."""
+Reject = Callable[[Message, str], None]
+"""Told of each rejected reply and the reason."""
+
+
+def checked(
+    replies: Iterable[Message],
+    reference: Reference,
+    reject: Reject,
+    max_examples: Mapping[int, int] | None = None,
+    reference_of: ReferenceOf | None = None,
+) -> Iterator[CheckedReply]:
+    """Yield the usable replies one at a time, in the order they come; the others go to `reject`."""
+    for message in replies:
+        if isinstance(message, CheckedReply):
+            yield message
+            continue
+        try:
+            limit = (max_examples or {}).get(message.metadata.src_node_id)
+            own = None if reference_of is None else reference_of(message)
+            update = check_reply(message, own or reference, limit)
+        except Rejected as reason:
+            reject(message, str(reason))
+            continue
+        yield CheckedReply.of(message, update)
+
+
+@final
+class GuardedStrategy(StrategyWrapper):
+    """Let only checked replies through to the wrapped strategy.
+
+    Parameters
+    ----------
+    inner
+        Any Flower strategy.
+    reject
+        Told of each rejected reply.
+    max_examples
+        Node id -> number of examples that the node described itself with.
+    accept
+        Told the client-id of each reply that passes.
+    mask
+        Which parameters may change, shape [P], bool; None: all.
+    reference_of
+        From a reply to what it is to be told from, where nodes train parts of the model; None: all train the
+        whole.
+    staleness_of
+        From a node to how many steps its reply is behind.
+    """
+
+    def __init__(
+        self,
+        inner: Strategy,
+        reject: Reject,
+        max_examples: Mapping[int, int] | None = None,
+        accept: Callable[[str], None] | None = None,
+        mask: Tensor | None = None,
+        reference_of: ReferenceOf | None = None,
+        staleness_of: Callable[[int], int] = lambda node_id: 0,
+    ) -> None:
+        super().__init__(inner)
+        self._staleness_of = staleness_of
+        self._reference_of = reference_of
+        self._accept = accept
+        self._mask = mask
+        self._reject = reject
+        self._max_examples = max_examples
+        self._reference: Reference | None = None
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Remember what is sent, so that updates can be told from it.
+
+        Of a strategy whose replies are no updates, what a reply carries is told from zero: it is taken as it
+        is, and only its layout must be that of `arrays`.
+        """
+        reference = Reference.of(arrays, self._mask)
+        if not replies_are_updates(self.inner):
+            reference = Reference(torch.zeros_like(reference.flat), reference.layout, self._mask)
+        self._reference = reference
+        return self.inner.configure_train(server_round, arrays, config, grid)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Pass on the replies that can be used."""
+        if self._reference is None:
+            raise RuntimeError("aggregate_train was called before configure_train")
+        good = checked(replies, self._reference, self._reject, self._max_examples, self._reference_of)
+        return self.inner.aggregate_train(server_round, self._noted(good))
+
+    def _noted(self, replies: Iterator[CheckedReply]) -> Iterator[CheckedReply]:
+        strategy = innermost(self.inner)
+        for reply in replies:
+            if (staleness := self._staleness_of(reply.update.node_id)) > 0:
+                reply = CheckedReply.of(reply, replace(reply.update, staleness=staleness))
+            if isinstance(strategy, Judge) and (reason := strategy.refusal(reply.update)):
+                self._reject(reply, reason)
+                continue
+            if self._accept is not None:
+                self._accept(reply.update.client_id)
+            yield reply

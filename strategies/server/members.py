@@ -1,0 +1,172 @@
+"""Who is who in a federation: the node behind each client-id, and what clients say of themselves."""
+
+import math
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from typing import TypeGuard
+
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
+
+from strategies.core import wire
+
+
+@dataclass(frozen=True)
+class ClientInfo:
+    """What a client said about itself; where it hides its counts, it says 1 example and no labels."""
+
+    client_id: str
+    node_id: int
+    num_examples: int
+    label_counts: tuple[int, ...] = ()
+    num_partitions: int = 0
+    keep: float | None = None
+    hidden: bool = False
+
+    @property
+    def known_examples(self) -> int | None:
+        """Number of examples; None where the client does not tell."""
+        return None if self.hidden else self.num_examples
+
+
+_LONGEST_WAIT = 16
+"""Looks between two questions to a node that was refused: first 1, then twice as many each time."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a node is no client now, and when it is asked again.
+
+    Parameters
+    ----------
+    reason
+        For people.
+    owner
+        The node that uses the client-id; asked again once that is gone. None: it is something else.
+    look
+        The look from which on it is asked again; infinite where nothing can change.
+    tries
+        How often it was refused.
+    """
+
+    reason: str
+    owner: int | None
+    look: float
+    tries: int
+
+
+@dataclass
+class Roll:
+    """Binds each client-id to the node that first used it.
+
+    A node that is refused is asked again: as soon as the owner of its client-id is gone, or, where its data
+    or its description were at fault, after 1, 2, 4, … and at most 16 looks. In a simulation a partition stays
+    what it is, and a refusal for its data is final.
+
+    Attributes
+    ----------
+    nodes
+        Node id -> client-id.
+    clients
+        Client-id -> what the client said.
+    refused
+        Nodes that are no clients now.
+    looks
+        How often was looked for clients; its owner counts.
+    former
+        Client-id -> the node that had it before this life of the server. While that node is there, no other
+        can have the client-id.
+    """
+
+    nodes: dict[int, str] = field(default_factory=dict)
+    clients: dict[str, ClientInfo] = field(default_factory=dict)
+    refused: dict[int, Refusal] = field(default_factory=dict)
+    looks: int = 0
+    former: dict[str, int] = field(default_factory=dict)
+
+    def unknown(self, present: Iterable[int]) -> list[int]:
+        """Return those of the nodes that have not been entered or refused."""
+        known = self.nodes.keys() | self.refused.keys()
+        return [node_id for node_id in present if node_id not in known]
+
+    def due(self, present: Iterable[int]) -> list[int]:
+        """Return the nodes that are to be asked who they are: the unknown, and the refused that are due."""
+        there = list(present)
+        again = [i for i in there if (refusal := self.refused.get(i)) and self._is_due(refusal, there)]
+        return self.unknown(there) + again
+
+    def _is_due(self, refusal: Refusal, present: Collection[int]) -> bool:
+        return refusal.owner not in present if refusal.owner is not None else self.looks >= refusal.look
+
+    def enter(self, node_id: int, client_id: str, content: RecordDict, present: Iterable[int]) -> str:
+        """Enter a client as it describes itself; return why it is refused, or nothing.
+
+        Parameters
+        ----------
+        node_id, client_id
+            Who says so.
+        content
+            The answer to the question who it is.
+        present
+            The nodes that are there: a client-id is free when its node is gone.
+        """
+        metrics = content.metric_records.get(wire.METRICS, MetricRecord())
+        config = content.config_records.get(wire.CONFIG, ConfigRecord())
+        num_examples = metrics.get(wire.NUM_EXAMPLES, 0)
+        labels, told = metrics.get(wire.LABEL_COUNTS, []), config.get(wire.NUM_PARTITIONS, 0)
+        owner = self._owner(node_id, client_id, present)
+        reason = _reason(node_id, client_id, owner) or _impossible(num_examples, config)
+        if reason or not isinstance(num_examples, int):
+            self.refuse(node_id, reason, owner, final=_is_count(told) and told > 0)
+            return reason
+        self.refused.pop(node_id, None)
+        if (holder := self.clients.get(client_id)) is not None:
+            self.nodes.pop(holder.node_id, None)
+        self.nodes[node_id] = client_id
+        self.clients[client_id] = ClientInfo(
+            client_id,
+            node_id,
+            num_examples,
+            tuple(n for n in labels if _is_count(n)) if isinstance(labels, list) else (),
+            told if _is_count(told) else 0,
+            _share(config.get(wire.KEEP)),
+            bool(config.get(wire.HIDDEN, False)),
+        )
+        return ""
+
+    def refuse(self, node_id: int, reason: str, owner: int | None = None, *, final: bool = False) -> None:
+        """Refuse a node for now; see `Refusal`."""
+        before = self.refused.get(node_id)
+        tries = 0 if before is None else before.tries
+        wait = math.inf if final else min(2**tries, _LONGEST_WAIT)
+        self.refused[node_id] = Refusal(reason, owner, self.looks + wait, tries + 1)
+
+    def _owner(self, node_id: int, client_id: str, present: Iterable[int]) -> int | None:
+        """Return the other node that uses a client-id and is there."""
+        holder = self.clients.get(client_id)
+        owner = self.former.get(client_id) if holder is None else holder.node_id
+        return None if owner == node_id or owner not in set(present) else owner
+
+
+def _reason(node_id: int, client_id: str, owner: int | None) -> str:
+    """Return why a client-id cannot be a node's; nothing if it can."""
+    if fault := wire.client_id_fault(client_id):
+        return f"its client-id {fault}"
+    return "" if owner is None else f"node {node_id} claims a client-id that node {owner} uses"
+
+
+def _impossible(num_examples: object, config: ConfigRecord) -> str:
+    """Return what is wrong with the number of examples that a client told; nothing if it is possible."""
+    if not isinstance(num_examples, int) or num_examples <= 0:
+        return str(config.get(wire.DETAIL, "")) or "it has no examples"
+    if num_examples > wire.MAX_EXAMPLES:
+        return f"it says that it has {num_examples} examples, at most {wire.MAX_EXAMPLES} are possible"
+    return ""
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and value >= 0
+
+
+def _share(value: object) -> float | None:
+    """Return a share in (0, 1] that a client told; None if it told none that can be used."""
+    return float(value) if isinstance(value, int | float) and 0 < value <= 1 else None

@@ -1,0 +1,125 @@
+"""Which clients take part in a round, and whose replies come too late for it."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from strategies.core import wire
+from strategies.core.errors import LetheError
+from strategies.core.seeds import numpy_generator
+from strategies.server.clock import Clock
+from strategies.server.selection_methods import Candidates, Known, choose
+from strategies.settings import SelectionSettings
+
+
+def select_clients(
+    clients: Iterable[str], selection: SelectionSettings, seed: int, server_round: int
+) -> list[str]:
+    """Return the clients of a round, drawn uniformly without replacement, in the order of `client_sort_key`.
+
+    Parameters
+    ----------
+    clients
+        Client-ids that are connected.
+    selection
+        The share to draw, and how many at least.
+    seed, server_round
+        Decide the draw.
+
+    Raises
+    ------
+    LetheError
+        If fewer clients are connected than must take part.
+    """
+    known = sorted(clients, key=wire.client_sort_key)
+    require_enough(len(known), selection)
+    count = cohort_size(len(known), selection)
+    if count == len(known):
+        return known
+    drawn = numpy_generator(seed, "selection", server_round).choice(len(known), size=count, replace=False)
+    return [known[i] for i in sorted(drawn)]
+
+
+def require_enough(connected: int, selection: SelectionSettings) -> None:
+    """Raise `LetheError` if fewer clients are connected than must take part."""
+    if connected < selection.min_clients:
+        raise LetheError(
+            f"{connected} clients are connected, selection.min-clients is {selection.min_clients}"
+        )
+
+
+def cohort_size(connected: int, selection: SelectionSettings) -> int:
+    """Return how many of the connected clients a round waits for."""
+    return min(connected, max(selection.min_clients, math.ceil(selection.fraction * connected - 1e-9)))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The clients of a round.
+
+    Parameters
+    ----------
+    clients
+        Who is asked, in the order of `client_sort_key`.
+    awaited
+        How many replies are waited for.
+    late
+        Who will be too late on the simulated clock, with the time that it takes; these replies do not count.
+    seconds
+        How long the round takes on the simulated clock; None where there is none.
+    """
+
+    clients: list[str]
+    awaited: int
+    late: Mapping[str, float] = field(default_factory=dict)
+    seconds: float | None = None
+
+
+def ask_clients(
+    num_examples: Mapping[str, int],
+    known: Mapping[str, Known],
+    selection: SelectionSettings,
+    seed: int,
+    server_round: int,
+) -> Asked:
+    """Return whom to ask in a round, and whom not to wait for.
+
+    Parameters
+    ----------
+    num_examples
+        Of the connected clients, by client-id.
+    known
+        What was heard of clients (see `strategies.server.selection_methods`).
+    selection
+        How to choose.
+    seed, server_round
+        Decide what is drawn.
+
+    Raises
+    ------
+    LetheError
+        If fewer clients are connected than must take part.
+    """
+    ids = sorted(num_examples, key=wire.client_sort_key)
+    awaited = cohort_size(len(ids), selection)
+    wanted = min(len(ids), math.ceil(awaited * selection.over_selection - 1e-9))
+    clock = Clock(selection.speeds, seed)
+    timed = selection.speeds != "none"
+    seconds = {i: clock.seconds(i, num_examples[i]) for i in ids} if timed else {}
+    at_least = max(wanted, selection.min_clients)
+    exactly = selection.model_copy(update={"fraction": 1e-12, "min_clients": at_least})
+    chosen = select_clients(ids, exactly, seed, server_round)  # Refuses where too few are connected
+    if selection.method != "uniform":
+        candidates = Candidates({i: num_examples[i] for i in ids}, known, seconds)
+        chosen = choose(candidates, wanted, selection, seed, server_round)
+    return _timed(chosen, awaited, seconds, selection.deadline)
+
+
+def _timed(chosen: list[str], awaited: int, seconds: Mapping[str, float], deadline: float) -> Asked:
+    if not seconds:
+        return Asked(chosen, awaited)
+    arriving = sorted(chosen, key=lambda i: seconds[i])
+    used = [i for i in arriving[:awaited] if not deadline or seconds[i] <= deadline]
+    late = {i: seconds[i] for i in arriving if i not in set(used)}
+    waited = deadline if deadline and len(used) < min(awaited, len(chosen)) else 0.0
+    return Asked(chosen, len(used), late, max([waited, *(seconds[i] for i in used)]))

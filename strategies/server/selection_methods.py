@@ -1,0 +1,188 @@
+"""Choosing clients by what is known of them: their last loss, their speed, how often they were asked.
+
+- ``power-of-choice`` (Cho, Wang, Joshi, arXiv 2010.01243): d candidates are drawn with probability
+  proportional to their examples, and those with the largest loss take part. This is the paper's variant
+  rpow-d: the loss is the one that a client last reported, and one that was never heard of comes first.
+- ``oort`` (Lai et al., OSDI 2021, arXiv 2010.06081): a share of the places goes to clients that were never
+  asked; the others to the largest utility,
+
+      n_i · loss_i · (T / t_i)^2 where t_i > T, plus a bonus √(0.1 ln R / r_i) of the largest utility,
+
+  with t_i its time on the simulated clock, T the median of all, R the round and r_i the round in which the
+  client was last heard. Differs: the paper takes the root mean square of the examples' losses, of which a
+  client tells only the mean, and paces T.
+- ``budgeted``: uniform among those that were asked less often than the budget allows.
+
+Where everybody takes part, all of them are uniform selection.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from flwr.app import ArrayRecord, Message, MetricRecord
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor
+
+from strategies.core import wire
+from strategies.core.seeds import numpy_generator
+from strategies.server.guard import CheckedReply
+from strategies.server.wrapper import StrategyWrapper
+from strategies.settings import SelectionSettings
+
+_SLOWNESS_EXPONENT = 2.0
+
+
+@dataclass
+class Known:
+    """What is known of a client: times asked, round last heard in (0: never), its loss then."""
+
+    asked: int = 0
+    heard: int = 0
+    loss: float = math.inf
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Who can be chosen in a round.
+
+    Parameters
+    ----------
+    num_examples
+        By client-id, in the order of `client_sort_key`.
+    known
+        By client-id; missing for clients that were never asked.
+    seconds
+        Time on the simulated clock, by client-id; empty where there is none.
+    """
+
+    num_examples: Mapping[str, int]
+    known: Mapping[str, Known]
+    seconds: Mapping[str, float]
+
+    def of(self, client_id: str) -> Known:
+        """Return what is known of a client."""
+        return self.known.get(client_id, Known())
+
+
+def choose(
+    candidates: Candidates, count: int, settings: SelectionSettings, seed: int, server_round: int
+) -> list[str]:
+    """Return that many clients, or as many as can be chosen, in the order of the candidates.
+
+    Parameters
+    ----------
+    candidates
+        At least `count`.
+    count
+        How many.
+    settings
+        ``method`` and its own keys.
+    seed, server_round
+        Decide what is drawn.
+    """
+    ids = list(candidates.num_examples)
+    if settings.method == "budgeted":
+        ids = [i for i in ids if candidates.of(i).asked < settings.budget]
+    if len(ids) <= count:
+        return ids
+    scope = (seed, "selection", server_round)
+    if settings.method == "power-of-choice":
+        drawn = _drawn_by_size(ids, candidates, max(count, settings.candidates or 2 * count), scope)
+        chosen = sorted(drawn, key=lambda i: -candidates.of(i).loss)[:count]
+    elif settings.method == "oort":
+        chosen = _by_utility(ids, candidates, count, settings.explore, scope)
+    else:
+        chosen = _drawn(ids, count, scope)
+    return [i for i in ids if i in set(chosen)]
+
+
+_Scope = tuple[int, str, int]
+
+
+def _drawn(ids: list[str], count: int, scope: _Scope) -> list[str]:
+    return [ids[j] for j in numpy_generator(*scope).choice(len(ids), size=count, replace=False)]
+
+
+def _drawn_by_size(ids: list[str], candidates: Candidates, count: int, scope: _Scope) -> list[str]:
+    sizes = [candidates.num_examples[i] for i in ids]
+    shares = [size / sum(sizes) for size in sizes]
+    size = min(count, len(ids))
+    return [ids[j] for j in numpy_generator(*scope).choice(len(ids), size=size, replace=False, p=shares)]
+
+
+def _by_utility(
+    ids: list[str], candidates: Candidates, count: int, explore: float, scope: _Scope
+) -> list[str]:
+    new = [i for i in ids if not candidates.of(i).asked]
+    old = [i for i in ids if i not in set(new)]
+    places = min(len(new), max(math.ceil(explore * count), count - len(old)))
+    utilities = _utilities(old, candidates, scope[2])
+    best = sorted(old, key=lambda i: -utilities[i])[: count - places]
+    return best + _drawn(new, places, scope)
+
+
+def _utilities(ids: list[str], candidates: Candidates, server_round: int) -> dict[str, float]:
+    times = sorted(candidates.seconds.values())
+    preferred = times[len(times) // 2] if times else math.inf
+    plain = {}
+    for i in ids:
+        loss = candidates.of(i).loss
+        slow = (preferred / candidates.seconds[i]) ** _SLOWNESS_EXPONENT if times else 1.0
+        plain[i] = candidates.num_examples[i] * loss * min(1.0, slow) if math.isfinite(loss) else 0.0
+    largest = max(plain.values(), default=0.0)
+    return {
+        i: value + largest * math.sqrt(0.1 * math.log(max(1, server_round)) / max(1, candidates.of(i).heard))
+        for i, value in plain.items()
+    }
+
+
+@final
+class HeardStrategy(StrategyWrapper):
+    """Remember what clients report, for choosing them later; it belongs inside the guard.
+
+    Parameters
+    ----------
+    inner
+        Any strategy.
+    """
+
+    memory_name = "selection"
+
+    def __init__(self, inner: Strategy) -> None:
+        super().__init__(inner)
+        self.known: dict[str, Known] = {}
+
+    def asked(self, client_ids: Iterable[str]) -> None:
+        """Note who is asked."""
+        for client_id in client_ids:
+            self.known.setdefault(client_id, Known()).asked += 1
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Note what each reply says."""
+        return self.inner.aggregate_train(server_round, self._noted(server_round, replies))
+
+    def _noted(self, server_round: int, replies: Iterable[Message]) -> Iterator[Message]:
+        for reply in replies:
+            if isinstance(reply, CheckedReply):
+                for client_id, metrics in reply.update.reports.items():
+                    known = self.known.setdefault(client_id, Known())
+                    known.heard = server_round
+                    known.loss = metrics.get(wire.TRAIN_LOSS, known.loss)
+            yield reply
+
+    def memory(self) -> dict[str, Tensor]:
+        """Return what must be in a checkpoint."""
+        return {
+            i: torch.tensor([k.asked, k.heard, k.loss], dtype=torch.float64) for i, k in self.known.items()
+        }
+
+    def recall(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up what `memory` returned."""
+        for client_id, numbers in tensors.items():
+            asked, heard, loss = numbers.tolist()
+            self.known[client_id] = Known(int(asked), int(heard), loss)

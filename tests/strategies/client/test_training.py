@@ -1,0 +1,322 @@
+"""Seeded batches and the steps of the optimiser, against arithmetic by hand."""
+
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from torch import Tensor, nn
+from torch.nn import functional
+
+from strategies.client.training import (
+    ClientJob,
+    TrainStats,
+    batches,
+    local_train,
+    make_optimizer,
+    planned_steps,
+)
+from strategies.core.examples import Examples
+from strategies.core.seeds import torch_generator
+from strategies.core.wire import Layout
+from strategies.settings import StrategySettings, TrainSettings
+
+PLAIN = TrainSettings(momentum=0.0, batch_size=4, local_epochs=2)
+NUM_EXAMPLES = 10
+
+
+def model_of_ones() -> nn.Linear:
+    """Return logits W·x + c with W all ones, c zero, two classes of three inputs."""
+    model = nn.Linear(3, 2)
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+        model.bias.zero_()
+    return model
+
+
+def data(n: int = NUM_EXAMPLES) -> Examples:
+    """Return n examples of two classes."""
+    return Examples(torch.randn(n, 3, generator=torch_generator(0, "data")), torch.arange(n) % 2)
+
+
+def parameters_of(model: nn.Module) -> Tensor:
+    """Return a model's parameters as one vector."""
+    return Layout.of(model.state_dict()).flatten(model.state_dict())
+
+
+def trained(
+    train: TrainSettings = PLAIN,
+    seed: int = 0,
+    *,
+    learning_rate: float | None = None,
+    num_steps: int | None = None,
+) -> Tensor:
+    """Return the parameters after training from ones."""
+    model = model_of_ones()
+    generator = torch_generator(seed, "batches")
+    local_train(model, data(), train, generator, learning_rate=learning_rate, num_steps=num_steps)
+    return parameters_of(model)
+
+
+def slow_sgd(num_steps: int, train: TrainSettings, seed: int = 0) -> Tensor:
+    """Return the parameters after SGD with momentum, v ← m·v + g, w ← w − η·v, with autograd in float64."""
+    w = torch.tensor([1.0] * 6 + [0.0] * 2, dtype=torch.float64, requires_grad=True)
+    velocity = torch.zeros(8, dtype=torch.float64)
+    examples = data()
+    for index in batches(len(examples), train.batch_size, num_steps, torch_generator(seed, "batches")):
+        logits = examples.x[index].double() @ w[:6].view(2, 3).T + w[6:]
+        loss = -functional.log_softmax(logits, dim=1)[torch.arange(len(index)), examples.y[index]].mean()
+        (gradient,) = torch.autograd.grad(loss, w)
+        velocity = train.momentum * velocity + gradient
+        w = (w - train.learning_rate * velocity).detach().requires_grad_()
+    return w.detach().float()
+
+
+# by hand
+
+
+def test_one_step_by_hand() -> None:
+    """One example x = (1, 2, 0) of class 0; equal logits, so p = (½, ½) and the loss is ln 2.
+
+    The gradient of the logits is p − (1, 0) = (−½, ½), that of W is its outer product with x. With a rate of
+    0.1 row 0 becomes 1 + 0.05·x = (1.05, 1.1, 1), row 1 (0.95, 0.9, 1), the biases ±0.05.
+    """
+    model = model_of_ones()
+    one = Examples(torch.tensor([[1.0, 2.0, 0.0]]), torch.tensor([0]))
+    stats = local_train(model, one, PLAIN, torch_generator(0), learning_rate=0.1, num_steps=1)
+    torch.testing.assert_close(model.weight.detach(), torch.tensor([[1.05, 1.1, 1.0], [0.95, 0.9, 1.0]]))
+    torch.testing.assert_close(model.bias.detach(), torch.tensor([0.05, -0.05]))
+    assert stats.num_steps == 1
+    assert stats.mean_loss == pytest.approx(math.log(2.0))
+
+
+@pytest.mark.parametrize(
+    ("num_examples", "epochs", "steps", "expected"),
+    [(10, 1, 0, 3), (10, 2, 0, 6), (8, 2, 0, 4), (1, 3, 0, 3), (10, 2, 5, 5), (10, 2, 100, 100)],
+)
+def test_planned_steps(num_examples: int, epochs: int, steps: int, expected: int) -> None:
+    """Batches of 4: ten examples are 3 steps an epoch; a number of steps goes before epochs."""
+    train = TrainSettings(batch_size=4, local_epochs=epochs, local_steps=steps)
+    assert planned_steps(num_examples, train) == expected
+    stats = local_train(model_of_ones(), data(num_examples), train, torch_generator(0))
+    assert stats.num_steps == expected
+
+
+def test_learning_rate_of_a_round() -> None:
+    """0.1 halved every round is 0.025 in the third."""
+    train = TrainSettings(learning_rate=0.1, lr_decay=0.5)
+    job = ClientJob(model_of_ones(), data(), train, StrategySettings(), "0", 3, torch_generator(0))
+    assert job.learning_rate == pytest.approx(0.025)
+
+
+def test_weight_decay_by_hand() -> None:
+    """A gradient of zero, weight 1, decay ½, rate 0.1: SGD leaves 1 − 0.1·½, decoupled decay the same."""
+    for kind in ("sgd", "adamw"):
+        weight = nn.Parameter(torch.ones(1))
+        weight.grad = torch.zeros(1)
+        train = TrainSettings.model_validate({"optimizer": kind, "momentum": 0.0, "weight-decay": 0.5})
+        make_optimizer([weight], train, 0.1).step()
+        assert weight.tolist() == pytest.approx([0.95])
+
+
+def test_adam_by_hand() -> None:
+    """Adam's first step is the rate against the gradient's sign: ∓0.1 whatever the size."""
+    for kind in ("adam", "adamw"):
+        weight = nn.Parameter(torch.ones(2))
+        weight.grad = torch.tensor([3.0, -0.01])
+        make_optimizer([weight], TrainSettings.model_validate({"optimizer": kind}), 0.1).step()
+        assert weight.tolist() == pytest.approx([0.9, 1.1], rel=1e-5)
+
+
+# against slow references
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_equals_slow_sgd(momentum: float) -> None:
+    """Two epochs of three batches, with autograd in float64."""
+    train = PLAIN.model_copy(update={"momentum": momentum})
+    torch.testing.assert_close(trained(train), slow_sgd(6, train), rtol=1e-5, atol=1e-6)
+
+
+def test_mean_loss_is_over_the_steps() -> None:
+    """With the model held still the mean of the steps' losses can be added up by hand."""
+    model = model_of_ones()
+    losses = [
+        functional.cross_entropy(model(data().x[index]), data().y[index]).item()
+        for index in batches(NUM_EXAMPLES, 4, 6, torch_generator(0, "batches"))
+    ]
+    stats = local_train(model, data(), PLAIN, torch_generator(0, "batches"), learning_rate=0.0)
+    assert stats.mean_loss == pytest.approx(sum(losses) / 6)
+
+
+# batches
+
+
+@settings(deadline=None)
+@given(st.integers(1, 30), st.integers(1, 12), st.integers(1, 3))
+def test_an_epoch_is_a_permutation(num_examples: int, batch_size: int, epochs: int) -> None:
+    """Each epoch sees every example once; only its last batch may be smaller, and is what is left."""
+    per_epoch = math.ceil(num_examples / batch_size)
+    generator = torch_generator(0, "batches")
+    all_batches = [b.tolist() for b in batches(num_examples, batch_size, per_epoch * epochs, generator)]
+    assert len(all_batches) == per_epoch * epochs
+    for start in range(0, len(all_batches), per_epoch):
+        epoch = all_batches[start : start + per_epoch]
+        assert sorted(i for batch in epoch for i in batch) == list(range(num_examples))
+        assert all(len(batch) == batch_size for batch in epoch[:-1])
+        assert len(epoch[-1]) == num_examples - batch_size * (per_epoch - 1)
+
+
+def test_epochs_differ() -> None:
+    """The second epoch is in another order than the first."""
+    first, second = batches(100, 100, 2, torch_generator(0, "batches"))
+    assert not first.equal(second)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 20))
+def test_number_of_batches(num_steps: int) -> None:
+    """As many as asked for, in the middle of an epoch too, and the same ones as of a longer run."""
+    some = [b.tolist() for b in batches(10, 4, num_steps, torch_generator(0, "batches"))]
+    more = [b.tolist() for b in batches(10, 4, 21, torch_generator(0, "batches"))]
+    assert some == more[:num_steps]
+
+
+# settings count
+
+
+def test_learning_rate_is_used() -> None:
+    """The settings' own, unless another is given; one step moves in proportion."""
+    start = parameters_of(model_of_ones())
+    assert trained().equal(trained(learning_rate=PLAIN.learning_rate))
+    step = trained(num_steps=1, learning_rate=0.1) - start
+    torch.testing.assert_close(
+        trained(num_steps=1, learning_rate=0.2) - start, 2 * step, rtol=1e-4, atol=1e-6
+    )
+    assert step.abs().max() > 1e-3
+
+
+def test_num_steps_goes_before_the_settings() -> None:
+    """Six steps are the two epochs of the settings; five are not."""
+    assert trained(num_steps=6).equal(trained())
+    assert not trained(num_steps=5).equal(trained())
+
+
+def test_optimizers_differ() -> None:
+    """Neutral momentum is plain SGD; momentum, Adam, and AdamW with decay each differ from the others."""
+    changes: list[dict[str, str | float]] = [
+        {},
+        {"momentum": 0.9},
+        {"optimizer": "adam"},
+        {"weight_decay": 0.1},
+        {"optimizer": "adam", "weight_decay": 0.1},
+        {"optimizer": "adamw", "weight_decay": 0.1},
+    ]
+    results = [trained(PLAIN.model_copy(update=change)) for change in changes]
+    for i, one in enumerate(results):
+        assert not any(one.equal(other) for other in results[:i])
+
+
+def test_adjust_is_called_once_per_step() -> None:
+    """With the trainable parameters and their fresh gradients; the frozen bias is not among them."""
+    model = model_of_ones()
+    model.bias.requires_grad_(False)
+    seen: list[Tensor] = []
+
+    def adjust(parameters: Sequence[nn.Parameter]) -> None:
+        (weight,) = parameters
+        assert weight is model.weight
+        assert weight.grad is not None
+        seen.append(weight.grad.clone())
+
+    stats = local_train(model, data(), PLAIN, torch_generator(0, "batches"), adjust=adjust)
+    assert len(seen) == stats.num_steps == 6
+    moved = torch.ones(2, 3) - PLAIN.learning_rate * torch.stack(seen).sum(dim=0)
+    torch.testing.assert_close(model.weight.detach(), moved)
+    assert model.bias.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(("factor", "changed"), [(1.0, False), (2.0, True), (0.0, True)])
+def test_adjust_changes_the_result(factor: float, changed: bool) -> None:
+    """Gradients times one are plain training; times two, not; times zero, the model stays."""
+
+    def scale(parameters: Sequence[nn.Parameter]) -> None:
+        for parameter in parameters:
+            assert parameter.grad is not None
+            parameter.grad.mul_(factor)
+
+    model = model_of_ones()
+    local_train(model, data(), PLAIN, torch_generator(0, "batches"), adjust=scale)
+    assert parameters_of(model).equal(trained()) is not changed
+    assert parameters_of(model).equal(parameters_of(model_of_ones())) is (factor == 0.0)
+
+
+def test_trains_in_train_mode() -> None:
+    """Whatever mode the model came in."""
+    model = model_of_ones().eval()
+    local_train(model, data(), PLAIN, torch_generator(0))
+    assert model.training
+
+
+# nothing to do
+
+
+def test_zero_steps_leave_the_model() -> None:
+    """No step, no loss, no number drawn from the generator, and no change of mode."""
+    model, generator = model_of_ones().eval(), torch_generator(0)
+    assert local_train(model, data(), PLAIN, generator, num_steps=0) == TrainStats(0, 0.0)
+    assert parameters_of(model).equal(parameters_of(model_of_ones()))
+    assert generator.get_state().equal(torch_generator(0).get_state())
+    assert not model.training
+
+
+def test_inputs_are_not_changed() -> None:
+    """The examples are as they were."""
+    examples = data()
+    local_train(model_of_ones(), examples, PLAIN, torch_generator(0))
+    assert examples.x.equal(data().x)
+    assert examples.y.equal(data().y)
+
+
+# randomness
+
+
+def test_same_generator_same_bits() -> None:
+    """The same seed repeats every bit; another gives other batches and another model."""
+    assert trained(seed=0).equal(trained(seed=0))
+    assert not trained(seed=0).equal(trained(seed=1))
+
+
+def test_global_generator_has_no_effect() -> None:
+    """Neither is it read nor is it moved."""
+    expected = trained()
+    with torch.random.fork_rng():
+        for seed in (1, 2):
+            model = model_of_ones()
+            torch.default_generator.manual_seed(seed)
+            before = torch.get_rng_state()
+            local_train(model, data(), PLAIN, torch_generator(0, "batches"))
+            assert parameters_of(model).equal(expected)
+            assert torch.get_rng_state().equal(before)
+
+
+# errors
+
+
+@pytest.mark.parametrize("num_steps", [None, 0, 3])
+def test_no_examples(num_steps: int | None) -> None:
+    """There is nothing to draw a batch from, however many steps are asked."""
+    with pytest.raises(ValueError, match=r"^local training needs at least one example$"):
+        local_train(model_of_ones(), data(0), PLAIN, torch_generator(0), num_steps=num_steps)
+
+
+# a damaged answer
+
+
+def test_a_step_in_the_wrong_direction_would_be_noticed() -> None:
+    """The comparison with slow SGD fails where the sign of one step is turned."""
+    start = parameters_of(model_of_ones())
+    damaged = 2 * start - trained(num_steps=1)
+    with pytest.raises(AssertionError, match="not close"):
+        torch.testing.assert_close(damaged, slow_sgd(1, PLAIN), rtol=1e-5, atol=1e-6)

@@ -1,0 +1,177 @@
+"""Private local training: what a step does, and that nothing of it stays on the model."""
+
+from typing import Literal
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from app.config.settings import ModelSettings
+from app.models.built_in import ChannelsLast, build_model
+from strategies.client.training import local_train
+from strategies.core.errors import BadInput
+from strategies.core.examples import Examples
+from strategies.core.secret_random import Randomness, RandomStream
+from strategies.core.seeds import torch_generator
+from strategies.core.wire import Layout
+from strategies.layers.privacy.noise import clipped, noised
+from strategies.layers.privacy.training import PrivateTrainer, poisson_batches
+from strategies.models.neurons import hidden_groups
+from strategies.models.subnetwork import subnetwork
+from strategies.settings import TrainSettings
+
+ONE_STEP = TrainSettings(local_steps=1, batch_size=64, momentum=0.0, learning_rate=1.0)
+Name = Literal["mlp", "cnn", "resnet18"]
+SEEDED = Randomness(secret=False)
+
+
+def model_of(name: Name = "cnn") -> nn.Module:
+    return build_model(ModelSettings(name=name, width=4, hidden=8), (1, 8, 8), 3, seed=1)
+
+
+def examples_of(n: int = 6) -> Examples:
+    generator = torch_generator(0, "examples")
+    return Examples(torch.rand(n, 1, 8, 8, generator=generator), torch.arange(n) % 3)
+
+
+def flat(model: nn.Module) -> Tensor:
+    return Layout.of(model.state_dict()).flatten(model.state_dict())
+
+
+def slow_step(model: nn.Module, examples: Examples, clip_norm: float) -> Tensor:
+    """Return −Σ_i g_i min(1, C/‖g_i‖) / n, one example at a time."""
+    total = torch.zeros(len(flat(model)), dtype=torch.float64)
+    for x, y in zip(examples.x, examples.y, strict=True):
+        model.zero_grad()
+        functional.cross_entropy(model(x[None]), y[None]).backward()  # type: ignore[no-untyped-call]
+        gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).double()
+        total += gradient * min(1.0, clip_norm / float(gradient.norm()))
+    model.zero_grad()
+    return -total / len(examples)
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "resnet18"])
+@pytest.mark.parametrize("clip_norm", [0.3, 1e4])
+def test_clipping_equals_a_loop_over_examples(name: Name, clip_norm: float) -> None:
+    """A step of size 1 without noise, over all examples, against one example at a time."""
+    model, examples = model_of(name), examples_of(3 if name == "resnet18" else 6)
+    before, expected = flat(model), slow_step(model, examples, clip_norm)
+    PrivateTrainer(0.0, clip_norm, SEEDED)(model, examples, ONE_STEP, torch_generator(0))
+    torch.testing.assert_close((flat(model) - before).double(), expected, rtol=1e-4, atol=2e-5)
+    assert float(expected.norm()) <= clip_norm
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_a_part_of_a_network_is_clipped_like_any_other(name: Name) -> None:
+    """Its norms count the missing channels as zeros, and have norms of their own."""
+    whole, examples = model_of(name), examples_of()
+    groups = hidden_groups(whole)
+    model = subnetwork(whole, groups, tuple(tuple(range(1, group.size)) for group in groups))
+    before, expected = flat(model), slow_step(model, examples, 0.3)
+    PrivateTrainer(0.0, 0.3, SEEDED)(model, examples, ONE_STEP, torch_generator(0))
+    torch.testing.assert_close((flat(model) - before).double(), expected, rtol=1e-4, atol=2e-5)
+
+
+def test_activations_in_any_layout_are_clipped_right() -> None:
+    """Channels-last activations, which Opacus' own unfolding misreads: no example counts more than C."""
+    layers = (nn.Conv2d(1, 4, 3), ChannelsLast(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 3))
+    model, examples = nn.Sequential(*layers), examples_of()
+    before, expected = flat(model), slow_step(model, examples, 0.05)
+    PrivateTrainer(0.0, 0.05, SEEDED)(model, examples, ONE_STEP, torch_generator(0))
+    torch.testing.assert_close((flat(model) - before).double(), expected, rtol=1e-3, atol=1e-6)
+
+
+def test_without_noise_and_clipping_it_is_plain_training() -> None:
+    """Batches of all examples, σ = 0, a norm that nothing reaches: the steps of `local_train`."""
+    private, plain, examples = model_of(), model_of(), examples_of()
+    settings = TrainSettings(local_steps=3, batch_size=6)
+    PrivateTrainer(0.0, 1e6, SEEDED)(private, examples, settings, torch_generator(0))
+    local_train(plain, examples, settings, torch_generator(0))
+    torch.testing.assert_close(flat(private), flat(plain), rtol=1e-4, atol=1e-5)
+
+
+def test_noise_has_the_variance_that_was_paid_for() -> None:
+    """σC over the expected batch: 10,000 entries of a step whose batch is empty are N(0, (σC/qn)²)."""
+    model = nn.Linear(100, 100)
+    with torch.no_grad():
+        model.weight.zero_()
+    examples = Examples(torch.zeros(50, 100), torch.zeros(50, dtype=torch.int64))  # x = 0: no gradient
+    settings = ONE_STEP.model_copy(update={"batch_size": 25})
+    PrivateTrainer(2.0, 0.5, SEEDED)(model, examples, settings, torch_generator(3))
+    assert float(model.weight.detach().std()) == pytest.approx(2.0 * 0.5 / 25, rel=0.03)
+    assert abs(float(model.weight.detach().mean())) < 4 * 2.0 * 0.5 / 25 / 100
+
+
+def test_poisson_batches_have_the_expected_size_and_may_be_empty() -> None:
+    """10,000 draws with q = 0.02 of 50: binomial with mean 1 and variance 0.98; e^-1 of them are empty."""
+    drawn = poisson_batches(50, 0.02, 10_000, RandomStream.seeded(0))
+    sizes = torch.tensor([len(batch) for batch in drawn]).float()
+    assert float(sizes.mean()) == pytest.approx(1.0, abs=0.05)
+    assert float(sizes.var()) == pytest.approx(0.98, abs=0.08)
+    assert float((sizes == 0).float().mean()) == pytest.approx(0.98**50, abs=0.03)
+
+
+def test_an_empty_batch_is_a_step_of_noise() -> None:
+    """One example of q = 1/2 is in no batch half of the time; every step is taken and moves the model."""
+    model, examples = model_of("mlp"), examples_of(2)
+    trainer = PrivateTrainer(1.0, 1.0, SEEDED)
+    before = flat(model)
+    trainer(model, examples, TrainSettings(local_steps=12, batch_size=1), torch_generator(0))
+    assert trainer.steps == 12
+    assert torch.isfinite(flat(model)).all()
+    assert bool((flat(model) != before).all())
+
+
+def test_the_model_can_be_trained_privately_again_and_keeps_no_trace() -> None:
+    """Neither hooks nor attributes nor a prefix stay: a process uses one model for many clients."""
+    model, examples = model_of(), examples_of()
+    names = list(model.state_dict())
+    for _ in range(2):
+        PrivateTrainer(1.0, 1.0, SEEDED)(model, examples, ONE_STEP, torch_generator(0))
+    assert list(model.state_dict()) == names
+    assert not any(
+        hasattr(p, name)
+        for p in model.parameters()
+        for name in ("grad_sample", "summed_grad", "_norm_sample", "_forward_counter")
+    )
+    assert not any(layer._forward_hooks or layer._backward_hooks for layer in model.modules())
+
+
+def test_seeded_noise_repeats_and_secret_noise_does_not() -> None:
+    def trained(randomness: Randomness, seed: int) -> Tensor:
+        model = model_of("mlp")
+        PrivateTrainer(1.0, 1.0, randomness)(model, examples_of(), ONE_STEP, torch_generator(seed))
+        return flat(model)
+
+    assert trained(SEEDED, 0).equal(trained(SEEDED, 0))
+    assert not trained(SEEDED, 0).equal(trained(SEEDED, 1))
+    assert not trained(Randomness(secret=True), 0).equal(trained(Randomness(secret=True), 0))
+
+
+def test_batch_norm_is_refused() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3), nn.BatchNorm1d(3))
+    expected = r"model\.name: cannot be trained with privacy\.unit = \"example\".*BatchNorm"
+    with pytest.raises(BadInput, match=expected):
+        PrivateTrainer(1.0, 1.0, SEEDED)(model, examples_of(), ONE_STEP, torch_generator(0))
+
+
+def test_10_000_updates_are_none_longer_than_the_clip_norm() -> None:
+    """Of any length from 10⁻³ to 10³: the long ones have the norm, the short ones are as they were."""
+    generator = torch_generator(0)
+    lengths = 10 ** (6 * torch.rand(10_000, generator=generator) - 3)
+    for update, length in zip(torch.randn(10_000, 7, generator=generator), lengths, strict=True):
+        delta = update * (length / update.norm())
+        short = clipped(delta, 0.7)
+        assert float(short.norm()) == pytest.approx(min(0.7, float(delta.norm())), rel=1e-5)
+        assert (short is delta) == (float(delta.double().norm()) <= 0.7)
+
+
+def test_clipping_an_update_by_hand_and_its_noise_over_10_000_draws() -> None:
+    """(3, 4) has norm 5 and is clipped to (0.6, 0.8) at 1; the noise has σC = 3 · 0.5."""
+    assert clipped(torch.tensor([3.0, 4.0]), 1.0).tolist() == pytest.approx([0.6, 0.8])
+    zero = torch.zeros(10_000)
+    assert clipped(zero, 1.0) is zero
+    noise = noised(zero, 3.0, 0.5, RandomStream.seeded(0))
+    assert float(noise.std()) == pytest.approx(1.5, rel=0.03)
+    assert noised(zero, 0.0, 0.5, RandomStream.seeded(0)) is zero

@@ -1,0 +1,370 @@
+"""What a client tells the audit about a model: its half of the audit, and how the answer travels.
+
+The server never sees an example of a client. Each client runs the audited model on all of its data, as it
+trained on it and un-augmented, and answers with three numbers per example: the margin of the true label,
+whether the prediction was right, and whether the example is to be forgotten. With a second, retrained model
+it also answers how far the outputs of the two lie apart, summed over its forgotten and over its retained
+examples. This still shows the server how sure the model is of each single example. A client that is not to
+show that answers with sums alone: how many of its forgotten and of its retained examples there are, and how
+many of them are right. No membership attack can be made of these. Both answers are exact, and not private.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from torch import Tensor, nn
+
+from strategies.client.evaluation import predict_logits
+from strategies.core import wire
+from strategies.core.errors import BadInput
+from strategies.core.examples import Examples, selection_mask
+from unlearning.audit import metrics
+
+MARGIN = "margin"
+"""Array, client to server. Margin of each example's label (`metrics.margin`), shape [n], float32."""
+CORRECT = "correct"
+"""Array, client to server. 1 where the prediction is the label, shape [n], uint8."""
+FORGET = "forget"
+"""Array, client to server. 1 where the example is to be forgotten, shape [n], uint8."""
+DIVERGENCE_FORGET = "divergence-forget"
+"""Metric, client to server, if there is a reference: Σ KL(reference ‖ model) over D_f, nats."""
+DIVERGENCE_RETAIN = "divergence-retain"
+"""Metric, client to server, if there is a reference: Σ KL(reference ‖ model) over D_r, nats."""
+
+NUM_FORGET = "num-forget"
+"""Metric, client to server, in sums: how many of the examples are to be forgotten."""
+CORRECT_FORGET, CORRECT_RETAIN = "correct-forget", "correct-retain"
+"""Metrics, client to server, in sums: how many of the forgotten, and of the retained, are predicted right."""
+
+_DTYPES = {MARGIN: "float32", CORRECT: "uint8", FORGET: "uint8"}
+
+
+@dataclass(frozen=True)
+class ForgetSpec:
+    """Which of one client's examples are to be forgotten.
+
+    Attributes
+    ----------
+    everything : bool
+        All of them.
+    classes : tuple of int
+        Those with these labels.
+    indices : tuple of int
+        Those at these positions in the client's own data.
+    gone_classes, gone_indices : tuple of int
+        Those that were forgotten before: they are neither to be forgotten nor retained.
+    """
+
+    everything: bool = False
+    classes: tuple[int, ...] = ()
+    indices: tuple[int, ...] = ()
+    gone_classes: tuple[int, ...] = ()
+    gone_indices: tuple[int, ...] = ()
+
+    def mask(self, y: Tensor) -> Tensor:
+        """Return which of the examples with labels `y` the request names, shape [n], bool.
+
+        Raises
+        ------
+        BadInput
+            If an index lies outside the data.
+        """
+        outside = [i for i in (*self.indices, *self.gone_indices) if not 0 <= i < len(y)]
+        if outside:
+            raise BadInput(
+                f"the request names example {outside[0]}; this client has examples 0 to {len(y) - 1}"
+            )
+        if self.everything:
+            return torch.ones(len(y), dtype=torch.bool)
+        return selection_mask(y, self.classes, self.indices)
+
+    def left(self, y: Tensor) -> Tensor:
+        """Return which of the examples were not forgotten before, shape [n], bool."""
+        return ~selection_mask(y, self.gone_classes, self.gone_indices)
+
+    def split(self, examples: Examples) -> tuple[Examples, Examples]:
+        """Return (to be forgotten, retained); what was forgotten before is in neither.
+
+        Raises
+        ------
+        BadInput
+            If an index lies outside the data.
+        """
+        forget, left = self.mask(examples.y), self.left(examples.y)
+        return examples.split(forget & left)[0], examples.split(~forget & left)[0]
+
+    def less(self, positions: Collection[int]) -> "ForgetSpec":
+        """Return the same of a client's examples without those at some positions."""
+        if not positions:
+            return self
+        return replace(self, gone_indices=(*self.gone_indices, *positions))
+
+    def expected_size(self, num_examples: int) -> int | None:
+        """Return how many of a client's examples are left; None if that depends on its labels."""
+        return None if self.gone_classes else num_examples - len(set(self.gone_indices))
+
+    def expected_count(self, num_left: int) -> int | None:
+        """Return how many of the examples that are left this names; None if that depends on their labels."""
+        if self.everything:
+            return num_left
+        named = set(self.indices) - set(self.gone_indices)
+        return None if self.classes or (named and self.gone_classes) else len(named)
+
+    def to_config(self) -> ConfigRecord:
+        """Return the record that carries the specification to the client."""
+        gone = {wire.GONE_CLASSES: list(self.gone_classes), wire.GONE_INDICES: list(self.gone_indices)}
+        return ConfigRecord(
+            {
+                wire.FORGET_ALL: self.everything,
+                wire.DROP_CLASSES: list(self.classes),
+                wire.DROP_INDICES: list(self.indices),
+                **{key: values for key, values in gone.items() if values},
+            }
+        )
+
+    @staticmethod
+    def from_config(config: Mapping[str, Any]) -> "ForgetSpec":
+        """Read the record back; a missing key names nothing."""
+        return ForgetSpec(
+            everything=bool(config.get(wire.FORGET_ALL, False)),
+            classes=tuple(wire.config_list(config, wire.DROP_CLASSES)),
+            indices=tuple(wire.config_list(config, wire.DROP_INDICES)),
+            gone_classes=tuple(wire.config_list(config, wire.GONE_CLASSES)),
+            gone_indices=tuple(wire.config_list(config, wire.GONE_INDICES)),
+        )
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Σ KL(reference ‖ model) over a client's forgotten and its retained examples, nats."""
+
+    forget: float
+    retain: float
+
+
+@dataclass(frozen=True, eq=False)
+class AuditAnswer:
+    """One client's answer about one model.
+
+    Attributes
+    ----------
+    margin : Tensor or None
+        Of each example's label, shape [n], float32; None where only sums were told.
+    correct, forget : Tensor
+        Whether the prediction is the label, and whether the example is to be forgotten, shape [n], bool;
+        in no particular order where only sums were told.
+    divergence : Divergence or None
+        None without a reference model.
+    """
+
+    margin: Tensor | None
+    correct: Tensor
+    forget: Tensor
+    divergence: Divergence | None = None
+
+
+def answer_audit(
+    model: nn.Module,
+    examples: Examples,
+    spec: ForgetSpec,
+    reference_model: nn.Module | None = None,
+    batch_size: int = 512,
+) -> AuditAnswer:
+    """Run the audited model, and the reference if there is one, on what is left of a client's own data.
+
+    Parameters
+    ----------
+    model
+        The audited model, on any device; it comes back in the mode it was in.
+    examples
+        All of the client's data, as it trained on it (poisoned, if it was), un-augmented, on the CPU.
+    spec
+        Which of them are to be forgotten, and which were before.
+    reference_model
+        The retrained model.
+    batch_size
+        Examples per forward pass.
+
+    Raises
+    ------
+    BadInput
+        If the request names an example that the client does not have.
+    """
+    left = spec.left(examples.y)
+    forget, examples = spec.mask(examples.y)[left], examples.split(left)[0]
+    logits = predict_logits(model, examples.x, batch_size)
+    divergence = None
+    if reference_model is not None:
+        each = metrics.kl_divergence(predict_logits(reference_model, examples.x, batch_size), logits)
+        divergence = Divergence(float(each[forget].sum()), float(each[~forget].sum()))
+    return AuditAnswer(
+        margin=metrics.margin(logits, examples.y),
+        correct=metrics.is_correct(logits, examples.y),
+        forget=forget,
+        divergence=divergence,
+    )
+
+
+def answer_question(
+    question: RecordDict,
+    examples: Examples,
+    build_model: Callable[[], nn.Module],
+    batch_size: int = 512,
+    *,
+    spec: ForgetSpec | None = None,
+    summed: bool = False,
+) -> tuple[dict[str, float | int], ArrayRecord]:
+    """Answer a message of type `query.audit`; returns the metrics and arrays of the reply.
+
+    Parameters
+    ----------
+    question
+        The message's content: `arrays`, `config` and perhaps `reference`.
+    examples
+        As in `answer_audit`.
+    build_model
+        Makes a model of the run's architecture on the device to use; its weights are overwritten.
+    batch_size
+        Examples per forward pass.
+    spec
+        Which examples are to be forgotten, and which are not asked about; None: as the question says.
+    summed
+        Whether to tell sums in place of numbers per example.
+    """
+    model = _load(build_model(), question.array_records[wire.ARRAYS])
+    reference = question.array_records.get(wire.REFERENCE)
+    reference_model = None if reference is None else _load(build_model(), reference)
+    if spec is None:
+        spec = ForgetSpec.from_config(question.config_records.get(wire.CONFIG, ConfigRecord()))
+    answer = answer_audit(model, examples, spec, reference_model, batch_size)
+    return (encode_sums(answer), ArrayRecord()) if summed else encode_answer(answer)
+
+
+def encode_sums(answer: AuditAnswer) -> dict[str, float | int]:
+    """Return the metrics under which the sums of an answer travel."""
+    right = answer.correct & answer.forget
+    return {
+        **_totals(answer),
+        NUM_FORGET: int(answer.forget.sum()),
+        CORRECT_FORGET: int(right.sum()),
+        CORRECT_RETAIN: int(answer.correct.sum()) - int(right.sum()),
+    }
+
+
+def _totals(answer: AuditAnswer) -> dict[str, float | int]:
+    numbers: dict[str, float | int] = {wire.NUM_EXAMPLES: len(answer.forget)}
+    if answer.divergence is not None:
+        numbers[DIVERGENCE_FORGET] = answer.divergence.forget
+        numbers[DIVERGENCE_RETAIN] = answer.divergence.retain
+    return numbers
+
+
+def encode_answer(answer: AuditAnswer) -> tuple[dict[str, float | int], ArrayRecord]:
+    """Return the metrics and arrays under which an answer with numbers per example travels."""
+    assert answer.margin is not None
+    vectors = {
+        MARGIN: answer.margin,
+        CORRECT: answer.correct.to(torch.uint8),
+        FORGET: answer.forget.to(torch.uint8),
+    }
+    return _totals(answer), ArrayRecord({name: Array(vector.numpy()) for name, vector in vectors.items()})
+
+
+def decode_answer(
+    content: RecordDict, spec: ForgetSpec, num_examples: int | None, with_reference: bool
+) -> AuditAnswer:
+    """Read a client's answer back, and check it.
+
+    Parameters
+    ----------
+    content
+        The reply's content.
+    spec
+        What the client was told to forget.
+    num_examples
+        How many examples the client said it holds; None if it said nothing, and its word counts now.
+    with_reference
+        Whether it was sent a reference model.
+
+    Raises
+    ------
+    ValueError
+        If the answer is incomplete, or could not have come from any model.
+    """
+    record = content.array_records.get(wire.ARRAYS, ArrayRecord())
+    numbers = content.metric_records.get(wire.METRICS, MetricRecord())
+    size = _size(numbers, spec, num_examples)
+    divergence = _divergence(numbers) if with_reference else None
+    if NUM_FORGET in numbers:
+        return replace(_from_sums(numbers, spec, size), divergence=divergence)
+    margin, correct, forget = (_vector(record, name, size) for name in _DTYPES)
+    if not bool(margin.isfinite().all()):
+        raise ValueError(f"'{MARGIN}' holds values that are not finite; is the model?")
+    for name, flags in ((CORRECT, correct), (FORGET, forget)):
+        if bool((flags > 1).any()):
+            raise ValueError(f"'{name}' holds {int(flags.max())}, expected only 0 and 1")
+    if bool((margin[correct == 0] > 1e-3).any()):  # a label more likely than all others is predicted
+        raise ValueError(f"'{CORRECT}' calls a label wrong whose '{MARGIN}' is above 0")
+    _check_count(FORGET, int(forget.sum()), spec, size)
+    return AuditAnswer(margin, correct.bool(), forget.bool(), divergence)
+
+
+def _check_count(name: str, marked: int, spec: ForgetSpec, size: int) -> None:
+    expected = spec.expected_count(size)
+    if expected is not None and marked != expected:
+        raise ValueError(f"'{name}' marks {marked} examples, the request names {expected}")
+
+
+def _from_sums(numbers: Mapping[str, Any], spec: ForgetSpec, size: int) -> AuditAnswer:
+    """Return the answer of a client that tells sums: examples in some order, without margins."""
+    forgotten = _count(numbers, NUM_FORGET, size)
+    _check_count(NUM_FORGET, forgotten, spec, size)
+    right_forget = _count(numbers, CORRECT_FORGET, forgotten)
+    right_retain = _count(numbers, CORRECT_RETAIN, size - forgotten)
+    place = torch.arange(size)
+    correct = (place < right_forget) | ((place >= forgotten) & (place < forgotten + right_retain))
+    return AuditAnswer(None, correct, place < forgotten)
+
+
+def _count(numbers: Mapping[str, Any], name: str, most: int) -> int:
+    value = numbers.get(name)
+    if not isinstance(value, int) or not 0 <= value <= most:
+        raise ValueError(f"'{name}' is {value}, expected a whole number from 0 to {most}")
+    return value
+
+
+def _size(numbers: Mapping[str, Any], spec: ForgetSpec, num_examples: int | None) -> int:
+    """Return over how many examples an answer must be; the client's word counts where only it can know."""
+    if num_examples is not None and (expected := spec.expected_size(num_examples)) is not None:
+        return expected
+    claimed, most = numbers.get(wire.NUM_EXAMPLES), num_examples
+    if not isinstance(claimed, int) or claimed < 0 or (most is not None and claimed > most):
+        limit = "of at least 0" if most is None else f"from 0 to {most}"
+        raise ValueError(f"'{wire.NUM_EXAMPLES}' is {claimed}, expected a number {limit}")
+    return claimed
+
+
+def _vector(record: ArrayRecord, name: str, size: int) -> Tensor:
+    if name not in record:
+        raise ValueError(f"no array '{name}' in the answer; it has {sorted(record)}")
+    values = np.array(record[name].numpy())
+    if values.shape != (size,) or str(values.dtype) != _DTYPES[name]:
+        raise ValueError(f"'{name}' is {values.dtype} {values.shape}, expected {_DTYPES[name]} ({size},)")
+    return torch.from_numpy(values)
+
+
+def _divergence(numbers: Mapping[str, Any]) -> Divergence:
+    sums: Sequence[Any] = [numbers.get(name) for name in (DIVERGENCE_FORGET, DIVERGENCE_RETAIN)]
+    if not all(isinstance(s, float) and 0 <= s < np.inf for s in sums):
+        raise ValueError(f"the sums of divergence are {sums}, expected two finite numbers of at least 0")
+    return Divergence(*sums)
+
+
+def _load(model: nn.Module, record: ArrayRecord) -> nn.Module:
+    layout = wire.Layout.of(model.state_dict())
+    wire.load_flat(model, wire.flat_of(record, layout), layout)
+    return model

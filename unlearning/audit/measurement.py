@@ -1,0 +1,284 @@
+"""Measure one model: what its clients say about D_f and D_r, and what the server sees on its own test data.
+
+It is the same for a model before forgetting, after it, or retrained, and the same in one process, under `flwr
+run` and deployed: D_f and D_r are only ever seen by the clients (unlearning/audit/evidence.py), D_t and
+triggered images by the server.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from strategies.client.backdoor import Trigger, triggered_test
+from strategies.client.evaluation import predict_logits
+from strategies.core.errors import LetheError
+from strategies.core.examples import Examples, selection_mask
+from strategies.core.seeds import numpy_generator
+from strategies.server.cohort import Cohort
+from strategies.server.exclusion import Drop
+from unlearning.audit import metrics
+from unlearning.audit.gathering import Evidence, Questions, gather
+from unlearning.audit.membership import MembershipResult, membership_attack
+from unlearning.audit.own_models import OwnModelQuestions
+from unlearning.request import ForgetRequest
+from unlearning.run import TrainedRun
+from unlearning.settings import AuditSettings
+
+
+@dataclass(frozen=True)
+class OutputDistance:
+    """Mean KL(softmax reference ‖ softmax model) in nats; None where there was no reference or no example."""
+
+    forget: float | None = None
+    retain: float | None = None
+    test: float | None = None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured of one model; percentages, and None where something could not be measured.
+
+    Attributes
+    ----------
+    test_accuracy, retain_accuracy, unlearning_accuracy : float or None
+        TA (in class-wise forgetting without the forgotten classes), RA and UA.
+    membership : MembershipResult or None
+        The membership attack, with the attacker's own accuracy.
+    attack_success_rate : float or None
+        None without an attack.
+    client_accuracy : mapping of str to float
+        Accuracy of each client on the examples it keeps: the fairness among the remaining clients.
+    output_distance : OutputDistance
+        Distance of the outputs to the reference's.
+    num_forget, num_retain, num_test, num_triggered : int
+        Over how many examples UA, RA, TA and ASR were computed.
+    missing : mapping of str to str
+        Clients that did not answer, and why; their examples are in none of the above.
+    seconds : float
+        Wall-clock of this measurement.
+    sums_only : tuple of str
+        Clients that told sums in place of numbers per example: they have no part in the membership attack.
+    """
+
+    test_accuracy: float | None
+    retain_accuracy: float | None
+    unlearning_accuracy: float | None
+    membership: MembershipResult | None
+    attack_success_rate: float | None
+    client_accuracy: Mapping[str, float]
+    output_distance: OutputDistance
+    num_forget: int
+    num_retain: int
+    num_test: int
+    num_triggered: int
+    missing: Mapping[str, str]
+    seconds: float
+    sums_only: tuple[str, ...] = ()
+
+    @property
+    def mia_efficacy(self) -> float | None:
+        """Percentage of D_f that the membership attacker calls non-members; mean over its draws."""
+        return self.membership.efficacy if self.membership else None
+
+    @property
+    def worst_client_accuracy(self) -> float | None:
+        """Accuracy of the remaining client that is served worst."""
+        return min(self.client_accuracy.values(), default=None)
+
+    @property
+    def mean_client_accuracy(self) -> float | None:
+        """Mean accuracy over the remaining clients, each counted once."""
+        values = self.client_accuracy.values()
+        return sum(values) / len(values) if values else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the measurement as a mapping that `json` can write."""
+        attack = self.membership
+        return {
+            "test_accuracy": self.test_accuracy,
+            "retain_accuracy": self.retain_accuracy,
+            "unlearning_accuracy": self.unlearning_accuracy,
+            "mia_efficacy": self.mia_efficacy,
+            "mia_efficacy_std": attack.efficacy_std if attack else None,
+            "mia_attacker_accuracy": attack.attacker_accuracy if attack else None,
+            "mia_attacker_accuracy_std": attack.attacker_accuracy_std if attack else None,
+            "mia_guessing_bound": attack.guessing_bound if attack else None,
+            "mia_meaningful": attack.meaningful if attack else None,
+            "mia_examples_per_side": attack.num_per_side if attack else None,
+            "mia_draws": attack.num_draws if attack else None,
+            "attack_success_rate": self.attack_success_rate,
+            "worst_client_accuracy": self.worst_client_accuracy,
+            "mean_client_accuracy": self.mean_client_accuracy,
+            "client_accuracy": dict(self.client_accuracy),
+            **{f"output_distance_{part}": kl for part, kl in asdict(self.output_distance).items()},
+            "num_forget": self.num_forget,
+            "num_retain": self.num_retain,
+            "num_test": self.num_test,
+            "num_triggered": self.num_triggered,
+            "missing_clients": dict(self.missing),
+            "measuring_seconds": self.seconds,
+        }
+
+
+def measure(
+    run: TrainedRun,
+    flat: Tensor,
+    request: ForgetRequest,
+    cohort: Cohort,
+    settings: AuditSettings,
+    reference: Tensor | None = None,
+    name: str = "model",
+) -> Measurement:
+    """Measure one model.
+
+    Parameters
+    ----------
+    run
+        Gives the architecture, the test data, the trigger, and what was forgotten before, which counts
+        neither as forgotten nor as retained.
+    flat
+        The model's parameters, shape [run.layout.size].
+    request
+        What is, or was, to be forgotten.
+    cohort
+        All clients, the forgotten ones included: only they hold D_f.
+    settings
+        The section `audit`.
+    reference
+        The retrained model's parameters; None where this is that model, or where there is none.
+    name
+        The model's name in messages.
+
+    Raises
+    ------
+    LetheError
+        If the parameters are not finite.
+    """
+    began = time.perf_counter()
+    if not bool(flat.isfinite().all()):
+        raise LetheError(
+            f"the model '{name}' has parameters that are not finite: there is nothing to measure"
+        )
+    questions = Questions(request, run.layout, flat, reference, run.forgotten)
+    evidence = gather(cohort, questions, f"audit of {name}")
+    on_server = _test(run, flat, reference)
+    return _measurement(run, request, settings, evidence, on_server, began)
+
+
+def measure_own_models(
+    run: TrainedRun,
+    course: str,
+    request: ForgetRequest,
+    cohort: Cohort,
+    settings: AuditSettings,
+    reference_course: str | None = None,
+    name: str = "model",
+) -> Measurement:
+    """Measure the models that the remaining clients keep; figures are means over these.
+
+    Parameters
+    ----------
+    run, request, cohort, settings, name
+        As for `measure`; the clients that were forgotten are not asked.
+    course
+        The course of training whose models are measured.
+    reference_course
+        That of the retrained models; None where it is the same, or there is none.
+    """
+    began = time.perf_counter()
+    questions = OwnModelQuestions(request, cohort, reference_course, run.forgotten, run.test)
+    asked = cohort.without([*request.clients, *run.forgotten_clients]).on_course(course)
+    evidence = gather(asked, questions, f"audit of {name}")
+    missing = {i: reason for i, reason in evidence.missing.items() if i not in request.clients}
+    evidence = Evidence(evidence.answers, missing)
+    on_own = questions.tested()
+    on_test = _OnServer(on_own.y, on_own.margin, on_own.correct)
+    return _measurement(run, request, settings, evidence, on_test, began)
+
+
+def _measurement(
+    run: TrainedRun,
+    request: ForgetRequest,
+    settings: AuditSettings,
+    evidence: Evidence,
+    on_server: "_OnServer",
+    began: float,
+) -> Measurement:
+    forget_correct, retain_correct = evidence.correct
+    classes = Drop.joined(each.drop for each in (request, *run.forgotten)).classes
+    tested = ~selection_mask(on_server.y, classes, ())
+    test_correct = on_server.correct[tested]
+    return Measurement(
+        test_accuracy=_if_any(metrics.accuracy, test_correct),
+        retain_accuracy=_if_any(metrics.accuracy, retain_correct),
+        unlearning_accuracy=_if_any(metrics.unlearning_accuracy, forget_correct),
+        membership=_attack(evidence, on_server.margin[tested], settings, run.seed),
+        attack_success_rate=on_server.attack_success_rate,
+        client_accuracy=evidence.client_accuracy,
+        output_distance=OutputDistance(*evidence.divergence, on_server.divergence),
+        num_forget=len(forget_correct),
+        num_retain=len(retain_correct),
+        num_test=len(test_correct),
+        num_triggered=on_server.num_triggered,
+        missing=evidence.missing,
+        seconds=time.perf_counter() - began,
+        sums_only=evidence.sums_only,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _OnServer:
+    """What the server sees of a model on D_t; vectors of shape [|D_t|], empty without test data."""
+
+    y: Tensor
+    margin: Tensor
+    correct: Tensor
+    divergence: float | None = None
+    attack_success_rate: float | None = None
+    num_triggered: int = 0
+
+
+def _test(run: TrainedRun, flat: Tensor, reference: Tensor | None) -> _OnServer:
+    if run.test is None or len(run.test) == 0:
+        return _OnServer(torch.zeros(0, dtype=torch.int64), torch.zeros(0), torch.zeros(0, dtype=torch.bool))
+    x, y = run.test.x, run.test.y
+    model = run.model(flat)
+    logits = predict_logits(model, x)
+    divergence = None
+    if reference is not None:
+        divergence = float(metrics.kl_divergence(predict_logits(run.model(reference), x), logits).mean())
+    rate, num_triggered = _attack_success(model, run.test, run.trigger)
+    return _OnServer(
+        y, metrics.margin(logits, y), metrics.is_correct(logits, y), divergence, rate, num_triggered
+    )
+
+
+def _attack_success(model: nn.Module, test: Examples, trigger: Trigger | None) -> tuple[float | None, int]:
+    if trigger is None:
+        return None, 0
+    triggered = triggered_test(test, trigger)
+    num_triggered = int((triggered.y != trigger.target).sum())
+    if num_triggered == 0:
+        return None, 0
+    predictions = predict_logits(model, triggered.x).argmax(dim=1)
+    return metrics.attack_success_rate(predictions, triggered.y, trigger.target), num_triggered
+
+
+def _attack(
+    evidence: Evidence, unseen: Tensor, settings: AuditSettings, seed: int
+) -> MembershipResult | None:
+    forgotten, retained = evidence.margin
+    if min(len(retained), len(unseen)) < 2:
+        return None
+    generator = numpy_generator(seed, "audit", "membership")
+    return membership_attack(
+        retained, unseen, forgotten, generator, settings.mia_draws, settings.mia_examples
+    )
+
+
+def _if_any(figure: Callable[[Tensor], float], correct: Tensor) -> float | None:
+    return figure(correct) if len(correct) else None

@@ -1,0 +1,164 @@
+"""The audit where every client has its own model, which never leaves it.
+
+Each remaining client answers about its own model, and the figures are means over these clients' models. D_r
+is what a client holds itself. D_f lies with the client that is forgotten, whose data the others have only in
+a simulation, where every process can load every partition: deployed, forgetting a client can be done but not
+measured so. D_t is what all clients are tested on. The figures that a server takes from parameters, their
+distance and the angle of the last layer, do not exist here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from torch import Tensor, nn
+
+from strategies.client.evaluation import predict_logits
+from strategies.core import wire
+from strategies.core.examples import Examples
+from strategies.server.cohort import Cohort
+from unlearning.audit import metrics
+from unlearning.audit.evidence import AuditAnswer, ForgetSpec, answer_audit, decode_answer, encode_answer
+from unlearning.audit.gathering import spec_for
+from unlearning.request import ForgetRequest
+
+FOREIGN = "foreign-clients"
+"""Client-ids joined by commas, server to client, audits only: whose data follow the client's own."""
+REFERENCE_COURSE = "reference-course"
+"""str, server to client, audits only: the course whose model is the reference; missing: there is none."""
+TEST_MARGIN = "test-margin"
+"""Array, client to server. Margin of each test example's label, shape [t], float32."""
+TEST_CORRECT = "test-correct"
+"""Array, client to server. 1 where the prediction is the label, shape [t], uint8."""
+
+
+@dataclass(frozen=True, eq=False)
+class OnTest:
+    """What the clients' models say about the test data, one after another.
+
+    Parameters
+    ----------
+    y
+        Labels, shape [clients · t].
+    margin
+        Of the true label, the same shape.
+    correct
+        Whether the prediction is the label, the same shape, bool.
+    """
+
+    y: Tensor
+    margin: Tensor
+    correct: Tensor
+
+
+def answer_about_own_model(
+    question: RecordDict,
+    examples: Examples,
+    test: Examples | None,
+    model_of: Callable[[str], nn.Module],
+) -> tuple[dict[str, float | int], ArrayRecord]:
+    """Answer about the client's own model; returns the metrics and arrays of the reply.
+
+    Parameters
+    ----------
+    question
+        The message's content.
+    examples
+        The client's own, then those of `FOREIGN`.
+    test
+        The test data, or None.
+    model_of
+        Returns the client's model of a course.
+    """
+    config = question.config_records.get(wire.CONFIG, ConfigRecord())
+    model = model_of(str(config.get(wire.COURSE, "")))
+    reference = model_of(str(config[REFERENCE_COURSE])) if REFERENCE_COURSE in config else None
+    spec = ForgetSpec.from_config(config)
+    numbers, arrays = encode_answer(answer_audit(model, examples, spec, reference))
+    if test is not None:
+        logits = predict_logits(model, test.x)
+        arrays[TEST_MARGIN] = Array(metrics.margin(logits, test.y).numpy())
+        arrays[TEST_CORRECT] = Array(metrics.is_correct(logits, test.y).to(torch.uint8).numpy())
+    return numbers, arrays
+
+
+class OwnModelQuestions:
+    """Makes each client's question about its own model; see `unlearning.audit.gathering.Questions`.
+
+    Parameters
+    ----------
+    request
+        What is, or was, to be forgotten.
+    cohort
+        All clients, the forgotten ones included: only their number of examples is read.
+    reference_course
+        The retrained models' course, or None.
+    earlier
+        What was forgotten before.
+    test
+        The test data, or None.
+    """
+
+    def __init__(
+        self,
+        request: ForgetRequest,
+        cohort: Cohort,
+        reference_course: str | None,
+        earlier: Sequence[ForgetRequest],
+        test: Examples | None,
+    ) -> None:
+        self.request = request
+        self._sizes = {i: info.num_examples for i, info in cohort.clients.items()}
+        self._reference_course = reference_course
+        self.earlier = earlier
+        self._test = test
+        self._tested: dict[str, tuple[Tensor, Tensor]] = {}
+        self._foreign = [i for i in request.clients if i in self._sizes]
+
+    def _spec(self, client_id: str) -> ForgetSpec:
+        spec = spec_for(self.request, client_id, self.earlier)
+        own = self._sizes[client_id]
+        foreign = tuple(range(own, own + sum(self._sizes[i] for i in self._foreign)))
+        return ForgetSpec(
+            False, spec.classes, (*spec.indices, *foreign), spec.gone_classes, spec.gone_indices
+        )
+
+    def __call__(self, client_id: str) -> RecordDict:
+        """Return the content of a client's message."""
+        config = self._spec(client_id).to_config()
+        config[FOREIGN] = ",".join(self._foreign)
+        if self._reference_course is not None:
+            config[REFERENCE_COURSE] = self._reference_course
+        return RecordDict({wire.CONFIG: config})
+
+    def read(self, client_id: str, content: RecordDict, num_examples: int | None) -> AuditAnswer:
+        """Decode a client's answer; see `decode_answer`."""
+        spec = self._spec(client_id)
+        total = (num_examples or self._sizes[client_id]) + sum(self._sizes[i] for i in self._foreign)
+        answer = decode_answer(content, spec, total, self._reference_course is not None)
+        if self._test is not None:
+            self._tested[client_id] = _test_part(content, len(self._test))
+        return answer
+
+    def tested(self) -> OnTest:
+        """Return what was read about the test data, in the order of the client-ids."""
+        ids = sorted(self._tested, key=wire.client_sort_key)
+        if self._test is None or not ids:
+            return OnTest(torch.zeros(0, dtype=torch.int64), torch.zeros(0), torch.zeros(0).bool())
+        margin, correct = zip(*(self._tested[i] for i in ids), strict=True)
+        return OnTest(self._test.y.repeat(len(ids)), torch.cat(margin), torch.cat(correct))
+
+
+def _test_part(content: RecordDict, size: int) -> tuple[Tensor, Tensor]:
+    arrays: Mapping[str, Array] = content.array_records.get(wire.ARRAYS, ArrayRecord())
+    if TEST_MARGIN not in arrays or TEST_CORRECT not in arrays:
+        raise ValueError("the client has no test data to answer about")
+    margin = torch.from_numpy(np.array(arrays[TEST_MARGIN].numpy()))
+    correct = torch.from_numpy(np.array(arrays[TEST_CORRECT].numpy()))
+    if margin.shape != (size,) or correct.shape != (size,):
+        raise ValueError(f"answers to {len(margin)} test examples, expected {size}")
+    if not bool(margin.isfinite().all()):
+        raise ValueError(f"'{TEST_MARGIN}' holds values that are not finite")
+    return margin, correct.bool()

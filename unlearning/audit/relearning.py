@@ -1,0 +1,98 @@
+"""Relearning: how many rounds with the forgotten data back until a model knows them as well as before.
+
+A model that only hides what it learned relearns it faster than one that never had it. The effort of a
+retrained model is the scale (see `unlearning.audit.metrics.relearn_effort`).
+"""
+
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor
+
+from strategies.core import wire
+from strategies.rounds import RoundResult, Start
+from strategies.server.cohort import Cohort
+from strategies.server.exclusion import Drop
+from unlearning.audit import metrics
+from unlearning.audit.gathering import Questions, gather
+from unlearning.methods.base import Progress
+from unlearning.request import ForgetRequest
+from unlearning.run import TrainedRun
+from unlearning.spending import train_after
+
+
+class _Relearned(Exception):
+    """Ends the rounds."""
+
+
+@dataclass(frozen=True, eq=False)
+class Relearning:
+    """What relearning is measured with.
+
+    Parameters
+    ----------
+    run
+        The run whose rounds go on; it is not altered.
+    request
+        What was forgotten, and is back.
+    original
+        UA of the model before forgetting, in percent.
+    cohort
+        All clients, the forgotten ones included; whom the run had forgotten before stays out.
+    max_rounds
+        Rounds after which to give up.
+    tolerance
+        Points above `original` that count as relearned.
+    progress
+        Told of every round.
+    """
+
+    run: TrainedRun
+    request: ForgetRequest
+    original: float
+    cohort: Cohort
+    max_rounds: int
+    tolerance: float = 1.0
+    progress: Progress = field(default=lambda done, total, values: None)
+
+    def rounds(self, flat: Tensor) -> int | None:
+        """Return after how many rounds a model has relearned; None if it has not after the most allowed.
+
+        Parameters
+        ----------
+        flat
+            The model, shape [P].
+        """
+        run, first = self.run, self.run.plan.rounds
+        seen: list[float] = []
+
+        def look(result: RoundResult, _: Strategy) -> None:
+            seen.append(self._unlearning_accuracy(wire.flat_of(result.arrays, run.layout)))
+            self.progress(result.round - first, self.max_rounds, {"unlearning-accuracy": seen[-1]})
+            if self._relearned(seen) is not None:
+                raise _Relearned
+
+        seen.append(self._unlearning_accuracy(flat))
+        if self._relearned(seen) is None:
+            # Numbered on from the run's last round, so that clients draw fresh batches
+            plan = replace(
+                run.plan.in_rounds,
+                rounds=first + self.max_rounds,
+                federated_evaluation=False,
+                drop=Drop.joined(request.drop for request in run.forgotten),
+            )
+            start = Start(wire.FlatRecord(flat, run.layout), completed_rounds=first)
+            cohort = self.cohort.masked(run.mask).without(run.forgotten_clients)
+            if run.plan.privacy.hides_updates:
+                cohort = cohort.seeded(run.fresh_seed())
+            with suppress(_Relearned):
+                train_after(run, plan, cohort, start, look)
+        return self._relearned(seen)
+
+    def _relearned(self, seen: list[float]) -> int | None:
+        return metrics.rounds_to_relearn(seen, self.original, self.tolerance)
+
+    def _unlearning_accuracy(self, flat: Tensor) -> float:
+        questions = Questions(self.request, self.run.layout, flat, earlier=self.run.forgotten)
+        return metrics.unlearning_accuracy(gather(self.cohort, questions, "relearning").correct[0])
