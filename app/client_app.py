@@ -12,7 +12,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from torch import nn
 
-from app import fedmd_node
+from app.client import work
 from app.client.admission import admit
 from app.client.audit_answers import answers_of, is_protected
 from app.client.kept_state import keep_state
@@ -20,18 +20,18 @@ from app.client.node import Node
 from app.client.secure import register, train_securely
 from app.data import UnknownLabels, label_counts
 from app.messages.packing import packed
+from strategies.algorithm import Handler
 from strategies.analytics.diagnosis import SECONDS, gradient_answer
 from strategies.client.evaluation import evaluate
 from strategies.client.training import ClientHalf, ClientJob, LocalResult
 from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.core.seeds import derive_seed
-from strategies.fedmd.client import ClientReply, ClientWork, answer_digest, answer_query
 from strategies.layers.compression.client import LostVersion
 from strategies.layers.encryption.client import decrypted_reply, encrypted_reply
 from strategies.layers.privacy.client import BudgetSpent, ClientPrivacy, train_privately
 from strategies.personal import measuring as personal
-from strategies.registry import lookup
+from strategies.registry import all_traits, lookup
 from unlearning.audit.evidence import answer_question
 from unlearning.methods import METHODS, ClientAction, ClientTask
 from unlearning.standing import holdings_of
@@ -54,8 +54,8 @@ def describe(message: Message, context: Context) -> Message:
     try:
         examples = node.examples()
         node.secret()  # A client without the key could not answer in any round
-        if node.config.strategy.name == fedmd_node.NAME:
-            fedmd_node.check(node)
+        if not node.config.strategy.traits.one_model:
+            work.check(node)
         classes = int(str(node.message_config.get(wire.NUM_CLASSES, 0))) or int(examples.y.max()) + 1
         trained = node.training_examples()
         counts = label_counts(trained, classes)
@@ -132,7 +132,7 @@ def _job(node: Node, model: nn.Module, message: Message, context: Context) -> Cl
         state=context.state,
         received=message.content,
         course=str(node.message_config.get(wire.COURSE, "")),
-        examples_of=partial(fedmd_node.of_client, node),
+        examples_of=partial(work.of_client, node),
     )
 
 
@@ -159,8 +159,8 @@ def evaluate_personal(message: Message, context: Context) -> Message:
     if own is None:
         raise LetheError(f"{node.config.strategy.name} personalises nothing")
     job = _job(node, node.model(message.content.array_records[wire.ARRAYS]), message, context)
-    has_own = fedmd_node.own_path(node) is not None
-    test = fedmd_node.test_data(node)
+    has_own = work.own_path(node) is not None
+    test = work.test_data(node)
     classes = int(str(node.message_config[wire.NUM_CLASSES]))
     numbers = personal.measure(
         job, own, node.test_examples() if test is None else test, classes, own_test=has_own
@@ -195,23 +195,16 @@ def _train_securely(node: Node, message: Message, context: Context) -> Message:
         return wire.reply_to(message, node.client_id, {}, config={wire.REFUSED: str(reason)})
 
 
-@app.query("fedmd")
-def fedmd_query(message: Message, context: Context) -> Message:
-    """Answer with logits on public data; the model stays here."""
-    return _fedmd_reply(message, context, answer_query)
+def _own_handler(answer: Handler) -> Callable[[Message, Context], Message]:
+    """Return what answers a message type of an algorithm's own."""
 
+    def handle(message: Message, context: Context) -> Message:
+        Node.of(message, context).keep_tags(context.state)
+        given = work.work_of(message, context)
+        reply = answer(given)
+        return wire.reply_to(message, given.client_id, reply.metrics, reply.arrays)
 
-@app.train("fedmd")
-def fedmd_digest(message: Message, context: Context) -> Message:
-    """Digest the consensus and revisit the client's own data; the model stays here."""
-    return _fedmd_reply(message, context, answer_digest)
-
-
-def _fedmd_reply(message: Message, context: Context, answer: Callable[[ClientWork], ClientReply]) -> Message:
-    Node.of(message, context).keep_tags(context.state)
-    work = fedmd_node.work_of(message, context)
-    reply = answer(work)
-    return wire.reply_to(message, work.client_id, reply.metrics, reply.arrays)
+    return handle
 
 
 @app.evaluate()
@@ -242,10 +235,11 @@ def audit(message: Message, context: Context) -> Message:
     """Answer the audit's questions about a model on the client's forgotten and retained examples."""
     node = Node.of(message, context)
     summed = answers_of(node.config) == "aggregate"
-    if node.config.strategy.name == fedmd_node.NAME:
+    if not node.config.strategy.traits.one_model:
         if summed:
-            raise LetheError('audit.answers: given "aggregate", but with fedmd only "examples" is made')
-        metrics, arrays = fedmd_node.answer_audit(node, message, context)
+            name = node.config.strategy.name
+            raise LetheError(f'audit.answers: given "aggregate", but with {name} only "examples" is made')
+        metrics, arrays = work.answer_audit(node, message, context)
     else:
         spec, examples = node.forget_spec(), node.examples()
         metrics, arrays = answer_question(message.content, examples, node.model, spec=spec, summed=summed)
@@ -276,12 +270,19 @@ def _method_handler(action: ClientAction) -> Callable[[Message, Context], Messag
     return handle
 
 
-def _register_methods() -> None:
+def _register(message_type: str, handle: Callable[[Message, Context], Message]) -> None:
+    category, name = message_type.split(".")
+    getattr(app, category)(name)(handle)
+
+
+def _register_all() -> None:
     for method in METHODS.values():
         for message_type, action in method.actions.items():
-            category, name = message_type.split(".")
-            getattr(app, category)(name)(_method_handler(action))
+            _register(message_type, _method_handler(action))
+    for traits in all_traits():
+        for message_type, answer in lookup(traits.name).handlers.items():
+            _register(message_type, _own_handler(answer))
 
 
-_register_methods()
+_register_all()
 register(app)

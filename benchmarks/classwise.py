@@ -34,7 +34,7 @@ from benchmarks.jobs import machine
 from benchmarks.kept import Kept
 from strategies.core.errors import BadInput
 from strategies.core.examples import Examples
-from strategies.settings import split_list
+from strategies.core.settings import split_list
 from unlearning.central.ascent import AscentSettings, ascend
 from unlearning.central.finetune import FinetuneSettings, finetune
 from unlearning.central.fisher import FisherSettings, fisher_forget

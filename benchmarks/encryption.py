@@ -19,7 +19,7 @@ from strategies.layers.encryption.ckks import EncryptedSum, Secret, new_secret
 from strategies.models.neurons import hidden_groups
 from strategies.models.subnetwork import block_index
 from strategies.pruned_dp.pruned_dp import Pruning
-from strategies.settings import StrategySettings
+from strategies.pruned_dp.settings import PrunedSettings
 
 
 def run(
@@ -120,7 +120,7 @@ def _update(secret: Secret, name: str, keep: float, repeats: int) -> dict[str, f
 def _block_size(name: str, keep: float) -> int:
     model = build_model(ModelSettings.model_validate({"name": name}), INPUT_SHAPE, NUM_CLASSES, seed=0)
     layout = wire.Layout.of(model.state_dict())
-    kept = Pruning(StrategySettings(name="pruned-dp", score="ordered"), model, 0).kept("0", keep, 1, {})
+    kept = Pruning(PrunedSettings(score="ordered"), model, 0).kept("0", keep, 1, {})
     index, _ = block_index(layout, hidden_groups(model), kept)
     return len(index)
 

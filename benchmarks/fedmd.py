@@ -16,6 +16,7 @@ from app.workflows.observer import Observer, Quiet
 from app.workflows.session import Session
 from app.workflows.training import train
 from benchmarks.jobs import chosen, machine
+from strategies.fedmd.settings import FedMDSettings
 from strategies.runs.folder import RunFolder
 from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings
@@ -143,7 +144,9 @@ def _one(keys: Sequence[str], forget: bool) -> dict[str, float]:
 def _trained(folder: RunFolder, session: Session) -> dict[str, float]:
     summary, data = folder.read_summary(), session.server_data
     final = summary["final"]
-    aligned = session.config.strategy.alignment_size(len(data.public) if data.public is not None else 0)
+    aligned = session.config.strategy.own(FedMDSettings).alignment_size(
+        len(data.public) if data.public is not None else 0
+    )
     logits = aligned * data.num_classes * 4 * len(summary["clients"]) * summary["rounds"]
     described = sum(len(line["accepted"]) for line in folder.read_metrics())
     figures = {

@@ -21,6 +21,7 @@ from app.workflows.training import train
 from benchmarks.jobs import machine, spread
 from strategies.core.seeds import torch_generator
 from strategies.gossip.gossip import DISTANCE, consensus_distance, mixed
+from strategies.gossip.settings import GossipSettings
 from strategies.gossip.topology import adjacency, mixing_weights, second_eigenvalue
 
 TOPOLOGIES: Mapping[str, Sequence[str]] = {
@@ -122,7 +123,7 @@ def _lines(keys: Sequence[str], variants: Mapping[str, Sequence[str]]) -> dict[s
 
 def mixing(topology: Sequence[str], clients: int, seed: int) -> tuple[list[float], float]:
     """Return the consensus distance of random models before and after each mixture, and the eigenvalue."""
-    settings = RunConfig().with_overrides(["strategy.name=gossip", *topology]).strategy
+    settings = RunConfig().with_overrides(["strategy.name=gossip", *topology]).strategy.own(GossipSettings)
     weights = mixing_weights(adjacency(settings.topology, clients, settings.edge_probability, seed))
     generator = torch_generator(seed, "gossip benchmark")
     models = [torch.randn(_SIZE, generator=generator) for _ in range(clients)]

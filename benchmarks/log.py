@@ -26,7 +26,8 @@ from strategies.core import wire
 from strategies.log.retention import DTYPES
 from strategies.log.strategy import LoggedStrategy
 from strategies.log.update_log import UpdateLog
-from strategies.rounds import Layer, Start, TrainingPlan, train
+from strategies.plan import Start, TrainingPlan
+from strategies.rounds import Layer, train
 from strategies.server.cohort import Cohort
 
 KINDS: tuple[tuple[str, str], ...] = (

@@ -21,8 +21,8 @@ from benchmarks.jobs import Spread, machine, spread
 from benchmarks.kept import Kept
 from benchmarks.sequence import disparities, sequence_rows
 from strategies.core.errors import BadInput
+from strategies.core.settings import split_list
 from strategies.runs.folder import MODEL, RunFolder
-from strategies.settings import split_list
 from unlearning.request import ForgetRequest
 
 ATTACKER = "3"

@@ -16,11 +16,12 @@ from app.data import load_client_data, load_server_data
 from app.models.built_in import build_model
 from app.workflows.observer import Observer, Quiet
 from benchmarks.jobs import chosen, machine, spread
+from strategies.algorithm import Personalise
 from strategies.client.training import ClientJob, local_train
 from strategies.core import wire
 from strategies.core.seeds import torch_generator
 from strategies.personal import ditto
-from strategies.personal.measuring import PERSONAL, Personalise, measure, worst
+from strategies.personal.measuring import PERSONAL, measure, worst
 from strategies.personal.per_fedavg import descend
 from strategies.registry import lookup
 from strategies.server.aggregation import ExactSum

@@ -34,7 +34,7 @@ from strategies.layers.privacy.training import PrivateTrainer
 from strategies.models.neurons import hidden_groups
 from strategies.models.subnetwork import block_index, subnetwork
 from strategies.pruned_dp.pruned_dp import Pruning
-from strategies.settings import StrategySettings
+from strategies.pruned_dp.settings import PrunedSettings
 
 SCORES = ("fisher", "random", "ordered", "magnitude")
 Step = Callable[[], None]
@@ -162,7 +162,7 @@ def _now(device: torch.device) -> float:
 
 def _cnn(keep: float, device: torch.device) -> nn.Module:
     model = build_model(ModelSettings(), INPUT_SHAPE, NUM_CLASSES, seed=0)
-    settings = StrategySettings(name="pruned-dp", score="random")
+    settings = PrunedSettings(score="random")
     kept = Pruning(settings, model, 0).kept("0", keep, 1, {})
     return subnetwork(model, hidden_groups(model), kept).to(device)
 
@@ -236,7 +236,7 @@ def _bytes(keep: float) -> dict[str, dict[str, float]]:
     for name in ("mlp", "cnn", "resnet18"):
         model = build_model(ModelSettings.model_validate({"name": name}), INPUT_SHAPE, NUM_CLASSES, seed=0)
         layout, groups = wire.Layout.of(model.state_dict()), hidden_groups(model)
-        settings = StrategySettings(name="pruned-dp", score="random")
+        settings = PrunedSettings(score="random")
         kept = Pruning(settings, model, 0).kept("0", keep, 1, {})
         index, small = block_index(layout, groups, kept)
         flat = layout.flatten(model.state_dict())

@@ -23,13 +23,14 @@ from app.config.settings import DataSettings
 from app.data import load_client_data
 from app.workflows.observer import Observer, Quiet
 from benchmarks.jobs import machine
+from strategies.client.settings import TrainSettings
 from strategies.client.training import ClientJob
 from strategies.core import wire
 from strategies.core.examples import Examples
 from strategies.core.seeds import numpy_generator, torch_generator
 from strategies.fedprox.fedprox import train_client
 from strategies.server.aggregation import ExactSum
-from strategies.settings import StrategySettings, TrainSettings
+from strategies.settings import StrategySettings
 
 DEVICES, CHOSEN, EPOCHS = 30, 10, 20
 CONTENDERS: Mapping[str, tuple[float, bool]] = {

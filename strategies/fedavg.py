@@ -19,6 +19,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from strategies.algorithm import Algorithm
 from strategies.client.training import ClientJob, LocalResult
 from strategies.core import wire
 from strategies.server.aggregation import FRACTION_BITS, ExactSum, MetricMeans
@@ -124,3 +125,6 @@ def average_metrics(replies: Iterable[Message]) -> MetricRecord | None:
 
 def _log_rejected(message: Message, reason: str) -> None:
     _logger.warning("reply of node %d rejected: %s", message.metadata.src_node_id, reason)
+
+
+ALGORITHM = Algorithm("weighted average of the clients' models", train_client, lambda side: FedAvg())

@@ -1,143 +1,83 @@
-"""The federated algorithms by name: what a run config may write as ``strategy.name``."""
+"""The federated algorithms by name: what a run config may write as ``strategy.name``.
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import NoReturn
+This is the one place that lists them. An algorithm in a folder has its settings and traits in the
+``settings.py`` beside it; a single file has no settings and the traits of plain averaging. Neither imports
+torch: the modules that do are imported when an algorithm is looked up.
+"""
 
-from flwr.serverapp.strategy import Strategy
+from functools import lru_cache
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from strategies import fedavg
-from strategies.asynchronous import fedasync, fedbuff
-from strategies.client.training import ClientHalf, ClientJob, LocalResult
-from strategies.coded_gd import coded_gd
-from strategies.core.errors import BadInput, LetheError
-from strategies.fedmd import client as fedmd_client
-from strategies.fedprox import fedprox
-from strategies.flower import flower as builtin
-from strategies.gossip import gossip
-from strategies.one_shot import one_shot
-from strategies.personal import ditto, measuring as personal, per_fedavg
-from strategies.personal.measuring import MeasuredStrategy, Personalise
-from strategies.pruned_dp import pruned_dp
-from strategies.server.reports import Known
-from strategies.settings import StrategySettings
+from strategies.core.errors import BadInput
+from strategies.core.traits import Traits
 
+if TYPE_CHECKING:
+    from strategies.algorithm import Algorithm
 
-@dataclass(frozen=True)
-class StrategySpec:
-    """Both halves of an algorithm.
+PLAIN = "fedavg"
+"""Plain averaging, on which the others are built."""
 
-    Parameters
-    ----------
-    build
-        Makes the server half from its settings and the seed.
-    client
-        The client half.
-    summary
-        One line for people.
-    personalise
-        Makes a client's own model of the one that all share; None where clients have none.
-    reports
-        What clients report with their updates besides what all do (see `strategies.server.reports`).
-    returns
-        What they report in a round's second exchange.
-    """
-
-    build: Callable[[StrategySettings, int], Strategy]
-    client: ClientHalf
-    summary: str
-    personalise: Personalise | None = None
-    reports: Known = field(default_factory=dict)
-    returns: Known = field(default_factory=dict)
-
-
-def _needs_public_data(what: str, name: str = "fedmd") -> NoReturn:
-    """Refuse to stand in for FedMD's own messages, and for a plan that knows the public data."""
-    raise LetheError(f"{name} has no such thing as {what} without public data")
-
-
-STRATEGIES: dict[str, StrategySpec] = {
-    "coded-gd": StrategySpec(
-        coded_gd.CodedGD,
-        coded_gd.train_client,
-        "exact full-batch gradient descent from any n − s clients, each holding s others' data",
-        reports=coded_gd.REPORTS,
-    ),
-    "ditto": StrategySpec(
-        lambda settings, seed: MeasuredStrategy(fedavg.FedAvg()),
-        ditto.train_client,
-        "FedAvg, and a personal model for every client that is held near the global one",
-        ditto.personalise,
-        returns=personal.REPORTS,
-    ),
-    "fedavg": StrategySpec(
-        lambda settings, seed: fedavg.FedAvg(),
-        fedavg.train_client,
-        "weighted average of the clients' models",
-    ),
-    fedasync.NAME: StrategySpec(
-        lambda settings, seed: fedasync.build(settings),
-        fedavg.train_client,
-        "each client's model is mixed into the global one as soon as it arrives",
-    ),
-    fedbuff.NAME: StrategySpec(
-        lambda settings, seed: fedbuff.build(settings),
-        fedavg.train_client,
-        "a step for every K updates that arrive, in which late ones count less",
-    ),
-    "fedmd": StrategySpec(
-        lambda settings, seed: _needs_public_data("a server half"),
-        lambda job: _needs_public_data("an answer to 'train'"),
-        "clients with different models learn from each other's logits on public data",
-        reports=fedmd_client.REPORTS,
-        returns=fedmd_client.RETURNS,
-    ),
-    "fedprox": StrategySpec(
-        lambda settings, seed: fedavg.FedAvg(),
-        fedprox.train_client,
-        "FedAvg with a proximal term, accepts partial local work",
-    ),
-    "gossip": StrategySpec(
-        gossip.Gossip,
-        gossip.train_client,
-        "no global model: every client mixes its own with those of its neighbours in a topology",
-    ),
-    one_shot.NAME: StrategySpec(
-        lambda settings, seed: _needs_public_data("a server half", one_shot.NAME),
-        one_shot.train_client,
-        "one round: the ensemble of the clients' models is distilled into one on public data",
-    ),
-    "per-fedavg": StrategySpec(
-        lambda settings, seed: MeasuredStrategy(fedavg.FedAvg()),
-        per_fedavg.train_client,
-        "a model from which one gradient step on a client's own data leads to a good one for it",
-        per_fedavg.personalise,
-        returns=personal.REPORTS,
-    ),
-    "pruned-dp": StrategySpec(
-        lambda settings, seed: fedavg.FedAvg(),
-        pruned_dp.train_client,
-        "each client trains a smaller network of the most important neurons, and only that travels",
-    ),
+_MODULES = {
+    PLAIN: "strategies.fedavg",
+    "fedprox": "strategies.fedprox.fedprox",
+    "flwr:": "strategies.flower.flower",
+    "fedmd": "strategies.fedmd.server",
+    "pruned-dp": "strategies.pruned_dp.pruned_dp",
+    "fedasync": "strategies.asynchronous.fedasync",
+    "fedbuff": "strategies.asynchronous.fedbuff",
+    "per-fedavg": "strategies.personal.per_fedavg",
+    "ditto": "strategies.personal.ditto",
+    "gossip": "strategies.gossip.gossip",
+    "coded-gd": "strategies.coded_gd.coded_gd",
+    "one-shot": "strategies.one_shot.one_shot",
 }
+"""Name -> the module that defines ``ALGORITHM``."""
 
 
-def lookup(name: str) -> StrategySpec:
-    """Return the algorithm of that name; ``flwr:<ClassName>`` is one of Flower's own.
+@lru_cache(maxsize=1)
+def all_traits() -> tuple[Traits, ...]:
+    """Return the traits of all algorithms, in the order of the registry."""
+    return tuple(_traits(name, module) for name, module in _MODULES.items())
+
+
+def traits_of(name: str) -> Traits:
+    """Return the traits of the algorithm with this name.
 
     Raises
     ------
     BadInput
         If there is none.
     """
-    if name.startswith(builtin.PREFIX):
-        client = _flower_fedprox if name == "flwr:FedProx" else fedavg.train_client
-        return StrategySpec(lambda settings, seed: builtin.build(settings), client, f"Flower's own {name}")
-    if name not in STRATEGIES:
-        raise BadInput(f"strategy.name: got '{name}', known are {', '.join(STRATEGIES)} and flwr:<ClassName>")
-    return STRATEGIES[name]
+    for traits in all_traits():
+        if traits.owns(name):
+            return traits
+    known = ", ".join(sorted(traits.shown_name for traits in all_traits()))
+    raise BadInput(f"strategy.name: got '{name}', known are {known}")
 
 
-def _flower_fedprox(job: ClientJob) -> LocalResult:
-    mu = float(job.strategy.option_values.get("proximal_mu", 0.0))
-    return fedprox.train_client(replace(job, strategy=job.strategy.model_copy(update={"mu": mu})))
+def lookup(name: str) -> "Algorithm":
+    """Return the algorithm with this name.
+
+    Raises
+    ------
+    BadInput
+        If there is none.
+    """
+    found = import_module(_MODULES[traits_of(name).name]).ALGORITHM
+    if TYPE_CHECKING:
+        assert isinstance(found, Algorithm)
+    return found
+
+
+def family_names(name: str) -> list[str]:
+    """Return the names that belong to a family of algorithms."""
+    return sorted(lookup(name).members())
+
+
+def _traits(name: str, module: str) -> Traits:
+    package = module.rpartition(".")[0]
+    if package == __package__:
+        return Traits(name)
+    found: tuple[Traits, ...] = import_module(f"{package}.settings").TRAITS
+    return next(traits for traits in found if traits.name == name)

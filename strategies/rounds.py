@@ -5,177 +5,31 @@ from the plan's seed, the round and the client-id, so a loop that starts after r
 then goes on exactly as the loop that was never interrupted.
 """
 
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp.strategy import Strategy
-from torch import Tensor
 
-from strategies.asynchronous.in_progress import Flights
 from strategies.client.holdout import most_held_out
 from strategies.core import wire
-from strategies.core.errors import LetheError
-from strategies.flower import flower as builtin
-from strategies.layers.compression.server import CompressedStrategy, Copies
-from strategies.layers.compression.settings import CompressionSettings
-from strategies.layers.privacy.server import ServerPrivacy
-from strategies.layers.privacy.settings import PrivacySettings
-from strategies.layers.secagg.training import Federation, SecureSettings, SecureStrategy
-from strategies.one_shot import one_shot
-from strategies.pruned_dp.pruned_dp import PrunedStrategy, Pruning, restored
+from strategies.layers.stack import Build, Layer, Stack, Surroundings
+from strategies.plan import RoundResult, Start, TrainingPlan
 from strategies.registry import lookup
 from strategies.server import memory as strategy_state, reports
-from strategies.server.cohort import Cohort, Fault, Reply, Traffic
-from strategies.server.exclusion import Drop, DroppingStrategy
+from strategies.server.cohort import Cohort, Reply
 from strategies.server.grids import CohortGrid
-from strategies.server.guard import GuardedStrategy, Reference, Rejected, check_answered, example_count
+from strategies.server.guard import Rejected, check_answered, example_count
 from strategies.server.members import ClientInfo
 from strategies.server.selection import Asked, ask_clients
-from strategies.server.selection_methods import HeardStrategy
-from strategies.server.wrapper import ReturnResult, StrategyWrapper
-from strategies.settings import SelectionSettings, StrategySettings
+from strategies.server.wrapper import ReturnResult
 
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """What to train with, apart from the data: all that a repetition needs.
-
-    Parameters
-    ----------
-    strategy, selection
-        Sections of the run config; clients read the rest from their own copy of it.
-    rounds
-        Number of rounds.
-    seed
-        The run's seed.
-    evaluate_every
-        Rounds between two evaluations; the last round is always evaluated.
-    federated_evaluation
-        Whether clients evaluate, too, on what they hold out.
-    drop
-        Examples that are left out.
-    build
-        Makes the strategy from the plan, where it needs what only the server holds; None: as the registry
-        does.
-    privacy
-        What is protected; clients read it from their own copy of the run config, too.
-    pruning
-        How the neurons are selected that each client trains; None: every client trains the whole model.
-    compression
-        What travels instead of whole models; clients read it from their own copy of the run config, too.
-    local_test_share
-        Share of its own examples that a client holds out, which federated evaluation measures on.
-    """
-
-    strategy: StrategySettings
-    selection: SelectionSettings
-    rounds: int
-    seed: int
-    evaluate_every: int = 1
-    federated_evaluation: bool = False
-    drop: Drop = Drop()
-    build: "Callable[[TrainingPlan], Strategy] | None" = None
-    privacy: PrivacySettings = PrivacySettings()
-    pruning: Pruning | None = None
-    compression: CompressionSettings = CompressionSettings()
-    local_test_share: float = 0.0
-
-    @property
-    def in_rounds(self) -> "TrainingPlan":
-        """The plan, with rounds of FedAvg in place of asynchronous steps, and of one-shot's only one."""
-        if not self.strategy.is_asynchronous and self.strategy.name != one_shot.NAME:
-            return self
-        return replace(self, strategy=self.strategy.model_copy(update={"name": "fedavg"}), build=None)
-
-
-@dataclass(frozen=True)
-class RoundResult:
-    """One round as it went; of an asynchronous strategy, one step of the server.
-
-    Parameters
-    ----------
-    round
-        From 1.
-    arrays
-        The model after the round.
-    metrics
-        Means over the clients' replies and the results of evaluation, by name.
-    selected, accepted
-        Client-ids that were asked, and whose updates were aggregated, in their order of arrival.
-    faults
-        What went wrong with the others.
-    traffic
-        Bytes and visits of this round.
-    seconds
-        Wall-clock time of the round with its evaluation.
-    clients
-        What each client reported after the round, by client-id; empty for strategies with a global model.
-    privacy
-        What every client has spent after the round (see `ServerPrivacy.to_json`); None where nothing is
-        private.
-    neurons
-        Client-id -> which neurons it trains, as hexadecimal text; empty where all train the whole model.
-    pending_states
-        What clients that are still at work kept when they were asked, by node id: a checkpoint holds that, as
-        a resumed run asks them again.
-    """
-
-    round: int
-    arrays: ArrayRecord
-    metrics: Mapping[str, float]
-    selected: tuple[str, ...]
-    accepted: tuple[str, ...]
-    faults: tuple[Fault, ...]
-    traffic: Traffic
-    seconds: float
-    clients: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    privacy: Mapping[str, Any] | None = None
-    neurons: Mapping[str, str] = field(default_factory=dict)
-    pending_states: Mapping[int, bytes] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where a training run begins.
-
-    Parameters
-    ----------
-    arrays
-        The model.
-    completed_rounds
-        0 for a fresh run.
-    strategy_tensors
-        The strategy's own memory after those rounds (see `strategy_state`).
-    privacy
-        What every client had spent after them, as in `RoundResult`.
-    neurons
-        Which neurons each client trained last, as in `RoundResult`.
-    attempts
-        Client-id -> rounds in which it was asked, those that an interruption undid included.
-    """
-
-    arrays: ArrayRecord
-    completed_rounds: int = 0
-    strategy_tensors: Mapping[str, Tensor] = field(default_factory=dict)
-    privacy: Mapping[str, Any] | None = None
-    neurons: Mapping[str, str] = field(default_factory=dict)
-    attempts: Mapping[str, int] = field(default_factory=dict)
-
+__all__ = ["Build", "Evaluate", "Layer", "OnRound", "train"]
 
 Evaluate = Callable[[ArrayRecord], Mapping[str, float]]
 """The server's own evaluation of a model."""
 OnRound = Callable[[RoundResult, Strategy], None]
 """Told of each round when it is complete, with the strategy, whose memory a checkpoint holds."""
-Layer = Callable[[Strategy], Strategy]
-"""Wraps the strategy in what must see each accepted update, for example the update log."""
-
-
-Build = Callable[[], Strategy]
-"""Makes a strategy."""
 
 
 def train(
@@ -214,8 +68,8 @@ def train(
     """
     loop = _Loop(plan, cohort, build, layer)
     strategy_state.restore(loop.strategy, dict(start.strategy_tensors))
-    if loop.pruned is not None:
-        loop.pruned.selected.update(restored(start.neurons))
+    if loop.parts is not None:
+        loop.parts.selected.update({i: bytes.fromhex(text) for i, text in start.neurons.items()})
     if loop.privacy is not None and start.privacy is not None:
         loop.privacy.restore(start.privacy)
     if loop.privacy is not None:
@@ -230,40 +84,21 @@ def train(
     return arrays
 
 
-def _planned(plan: TrainingPlan) -> Build:
-    if (build := plan.build) is not None:
-        return lambda: build(plan)
-    return lambda: lookup(plan.strategy.name).build(plan.strategy, plan.seed)
-
-
 class _Loop:
     """The strategy in its wrappers, and the rounds it runs."""
 
     def __init__(self, plan: TrainingPlan, cohort: Cohort, build: Build | None, layer: Layer | None) -> None:
         self._known = _known(plan, of_a_method=build is not None)
         self._required = _required(plan)
-        asynchronous = build is None and plan.strategy.is_asynchronous
-        build = build or _planned(plan)
         self._plan = plan
         self._cohort = cohort
         self._scope = ""
-        self._accepted: list[str] = []
-        self._max_examples: dict[int, int] = {}
-        self._names: dict[int, str] = {}
-        self._keeps: dict[str, float] = {}
-        self._flights: Flights | None = None
-        self._is_asynchronous = asynchronous
+        self._around = Surroundings(plan, cohort, build, layer, lambda: self._scope, self._reject)
+        self._accepted, self._names = self._around.accepted, self._around.names
         self._update_clients()
-        inner = build()
-        inner = inner if layer is None else layer(inner)
-        self.pruned = self._pruned(inner)
-        inner = self.pruned or inner
-        self.privacy = ServerPrivacy.of(plan.privacy, plan.selection, plan.rounds, plan.seed)
-        inner = inner if self.privacy is None else self.privacy.around(inner, self._names)
-        self._heard = HeardStrategy(inner)
-        self.strategy = self._compressed(DroppingStrategy(self._guarding(), plan.drop, self._names))
-        self._flights = self._asynchronous(self.strategy) if asynchronous else None
-        self.strategy = self._flights or self.strategy
+        stack = Stack(self._around)
+        self.strategy, self.privacy, self.parts = stack.strategy, stack.privacy, stack.parts
+        self._heard, self._flights = stack.heard, stack.in_progress
 
     def __enter__(self) -> None:
         """Do nothing."""
@@ -272,69 +107,6 @@ class _Loop:
         """Wait for no client any more."""
         if self._flights is not None:
             self._flights.cancel()
-
-    def _guarding(self) -> StrategyWrapper:
-        """Return the strategy with what checks, decrypts or unmasks what clients send."""
-        if self._plan.privacy.secure_aggregation:
-            return self._secured()
-        return self._encrypted() if self._plan.privacy.encryption != "none" else self._guarded()
-
-    def _secured(self) -> StrategyWrapper:
-        privacy = self._plan.privacy
-        settings = SecureSettings(privacy.threshold, privacy.max_weight)
-        federation = Federation(self._cohort, self._names, lambda: self._scope, self._accepted.append)
-        return SecureStrategy(self._heard, settings, federation)
-
-    def _guarded(self) -> StrategyWrapper:
-        accept, parts = self._accepted.append, None if self.pruned is None else self.pruned.reference_of
-        return GuardedStrategy(
-            self._heard,
-            self._reject,
-            self._max_examples,
-            accept,
-            self._cohort.mask,
-            parts or self._reference_of,
-            self._staleness_of,
-        )
-
-    def _encrypted(self) -> StrategyWrapper:
-        from strategies.layers.encryption.server import EncryptedStrategy
-
-        return EncryptedStrategy(
-            self._heard, self._cohort, self._names, self._max_examples, self._reject, self._accepted.append
-        )
-
-    def _asynchronous(self, inner: StrategyWrapper) -> Flights:
-        plan = self._plan
-        return Flights(
-            inner, plan.strategy, plan.selection, plan.seed, self._cohort, self._heard, self._accepted
-        )
-
-    def _reference_of(self, message: Message) -> Reference | None:
-        """Return the model that a node's update is told from; None: the present one."""
-        if self._flights is None or not self._plan.strategy.updates_from_sent:
-            return None
-        return self._flights.reference_of(message.metadata.src_node_id)
-
-    def _staleness_of(self, node_id: int) -> int:
-        return 0 if self._flights is None else self._flights.staleness_of(node_id)
-
-    def _compressed(self, inner: StrategyWrapper) -> StrategyWrapper:
-        if not self._plan.compression.on:
-            return inner
-        copies = Copies(self._plan.compression, self._plan.seed, secrets.token_hex(8))
-        mask, late = self._cohort.mask, self._is_asynchronous
-        return CompressedStrategy(
-            inner, copies, self._names, self._reject, self._accepted, mask=mask, asynchronous=late
-        )
-
-    def _pruned(self, inner: Strategy) -> PrunedStrategy | None:
-        if self._plan.pruning is None:
-            return None
-        if self._cohort.mask is not None:
-            raise LetheError("pruned-dp: clients cannot train parts of a model that is pruned itself")
-        central = self._plan.privacy.unit == "client-central"
-        return PrunedStrategy(inner, self._plan.pruning, self._names, self._keeps, by_asked=central)
 
     def run_round(self, server_round: int, arrays: ArrayRecord, evaluate: Evaluate | None) -> RoundResult:
         """Train one round, and evaluate where the plan says so."""
@@ -357,7 +129,7 @@ class _Loop:
             time.monotonic() - began,
             returned.clients,
             None if self.privacy is None else self.privacy.after_round(faults),
-            {} if self.pruned is None else {i: p.hex() for i, p in self.pruned.selected.items()},
+            {} if self.parts is None else {i: p.hex() for i, p in self.parts.selected.items()},
             {} if self._flights is None else self._flights.pending_states,
         )
 
@@ -495,9 +267,10 @@ class _Loop:
 
     def _update_clients(self) -> None:
         clients = self._cohort.clients.values()
-        self._max_examples.update({info.node_id: info.num_examples for info in clients})
-        self._names.update({info.node_id: info.client_id for info in clients})
-        self._keeps.update({info.client_id: info.keep for info in clients if info.keep is not None})
+        around = self._around
+        around.max_examples.update({info.node_id: info.num_examples for info in clients})
+        around.names.update({info.node_id: info.client_id for info in clients})
+        around.keeps.update({info.client_id: info.keep for info in clients if info.keep is not None})
 
     def _reject(self, message: Message, reason: str) -> None:
         self._cohort.add_fault(self._name(message), self._scope, reason)
@@ -516,4 +289,5 @@ def _known(plan: TrainingPlan, *, of_a_method: bool) -> reports.Known:
 def _required(plan: TrainingPlan) -> list[str]:
     """Return what must be in every reply: what a client has spent, where it says so in the clear."""
     told = plan.privacy.clients_add_noise and plan.privacy.encryption == "none"
-    return ([wire.EPSILON] if told else []) + builtin.required_metrics(plan.strategy)
+    needed = lookup(plan.strategy.name).required(plan.strategy)
+    return [*([wire.EPSILON] if told else []), *needed]

@@ -18,9 +18,11 @@ from strategies.core import wire
 from strategies.layers.compression.client import ClientLink, LostVersion
 from strategies.layers.compression.settings import CompressionSettings
 from strategies.layers.secagg.client import Refused
-from strategies.rounds import RoundResult, Start, TrainingPlan, train
+from strategies.plan import RoundResult, Start, TrainingPlan
+from strategies.rounds import train
 from strategies.server.cohort import Cohort
-from strategies.settings import SelectionSettings, StrategySettings
+from strategies.server.settings import SelectionSettings
+from strategies.settings import StrategySettings
 from tests.npy_files import arrays, headers, npy
 from tests.strategies.compression.nodes import LAYOUT, Client, model
 from tests.strategies.fakes import Answer, FakeGrid, adds, flat_record, node_answer, spoiled

@@ -17,9 +17,11 @@ from strategies.analytics.statistics import Question
 from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.fedmd.client import DIGEST, QUERY
-from strategies.rounds import RoundResult, Start, TrainingPlan, train
+from strategies.plan import RoundResult, Start, TrainingPlan
+from strategies.rounds import train
 from strategies.server.cohort import Cohort
-from strategies.settings import SelectionSettings, StrategySettings
+from strategies.server.settings import SelectionSettings
+from strategies.settings import StrategySettings
 from tests.strategies.analytics.test_asking import asking
 from tests.strategies.coded_gd.test_coded_gd import coding
 from tests.strategies.fakes import Answer, FakeGrid, flat_record, node_answer, spoiled

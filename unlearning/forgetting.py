@@ -236,7 +236,7 @@ def _check_private(run: TrainedRun, method: str, needed: Needs) -> None:
 
 def _check_fresh(run: TrainedRun, method: str, needed: Needs) -> None:
     """Refuse what reads the log as rounds that waited for everybody, where they did not."""
-    if needed.fresh and run.plan.strategy.is_asynchronous:
+    if needed.fresh and run.plan.strategy.traits.asynchronous:
         form = ' with forget.subtract-form = "renormalised"' if method == "subtract" else ""
         raise BadInput(
             f"{method}{form} takes every update as made from the model of its round, but with "

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from strategies.core import wire
 from strategies.models.mask import flat_mask_of
-from strategies.rounds import RoundResult, Start
+from strategies.plan import RoundResult, Start
 from strategies.runs.files import read_json
 from strategies.runs.folder import RunFolder
 from strategies.server.cohort import Cohort

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from strategies.client.backdoor import Trigger
+from strategies.client.settings import TrainSettings
 from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.core.examples import Examples
 from strategies.log.update_log import UpdateLog
 from strategies.models.mask import hold, masks_in
-from strategies.rounds import TrainingPlan
-from strategies.settings import TrainSettings
+from strategies.plan import TrainingPlan
 from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings
 from unlearning.spending import MemorySpending, Spending

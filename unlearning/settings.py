@@ -11,7 +11,8 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field, field_validator
 
-from strategies.settings import Settings, TrainSettings, split_list
+from strategies.client.settings import TrainSettings
+from strategies.core.settings import Settings, split_list
 
 S = TypeVar("S", bound=Settings)
 

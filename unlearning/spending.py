@@ -15,7 +15,8 @@ from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.layers.privacy.accounts import Accounts
 from strategies.layers.privacy.server import RememberedAttempts
-from strategies.rounds import Build, OnRound, RoundResult, Start, TrainingPlan, train
+from strategies.plan import RoundResult, Start, TrainingPlan
+from strategies.rounds import Build, OnRound, train
 from strategies.server.cohort import Cohort
 
 if TYPE_CHECKING:

@@ -39,7 +39,7 @@ def compare(  # noqa: PLR0913, PLR0917  # a parameter per option
     config = resolved(folder, chosen, ("forget", "audit"))
     from app import workflows
     from app.report import write_report
-    from strategies.settings import split_list
+    from strategies.core.settings import split_list
 
     contest = workflows.Contest(request, split_list(methods), config.forget, config.audit, relearn)
     advice = "runs with other seeds are kept; give the same command again"

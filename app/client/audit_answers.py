@@ -1,7 +1,7 @@
 """How clients answer audits: as run, message and node say, and by default only where nothing is promised."""
 
-from app.config.conditions import shown
 from app.config.run_config import RunConfig
+from strategies.core.conditions import shown
 from strategies.core.errors import BadInput
 from unlearning.settings import AuditAnswers
 

@@ -28,14 +28,15 @@ from strategies.core import wire
 from strategies.core.errors import BadInput
 from strategies.core.examples import Examples, selection_mask
 from strategies.core.seeds import torch_generator
+from strategies.core.settings import Scalar, split_list
 from strategies.layers.compression.client import ClientLink
-from strategies.layers.privacy.checks import planned_rounds, planned_selections
+from strategies.layers.privacy.checks import planned_rounds
 from strategies.layers.privacy.client import ClientPrivacy
 from strategies.layers.privacy.scoring import Scoring
 from strategies.models.mask import hold, masks_in, unpack
 from strategies.models.neurons import hidden_groups
 from strategies.models.subnetwork import subnetwork, unpack_kept
-from strategies.settings import Scalar, split_list
+from strategies.registry import lookup
 from unlearning.audit.evidence import ForgetSpec
 
 if TYPE_CHECKING:
@@ -278,9 +279,8 @@ def asked_epsilon(config: RunConfig) -> float:
 
 
 def scoring_of(config: RunConfig) -> Scoring | None:
-    """Return how the clients of a run choose neurons by their own data; None where they do not."""
-    selections = planned_selections(config.run.rounds, config.selection, config.strategy.refresh)
-    return Scoring.of(config.strategy, selections)
+    """Return how the clients of a run may choose what they train by their own data; None: they may not."""
+    return lookup(config.strategy.name).scoring(config.strategy, config.run.rounds, config.selection)
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -316,7 +316,7 @@ def prepare(run_config: Mapping[str, Scalar]) -> None:
         load_client_data(
             config.data, config.run.seed, {"partition-id": 0, wire.NUM_PARTITIONS: config.data.clients}
         )
-    if config.strategy.name == "fedmd":
+    if not config.strategy.traits.one_model:
         load_public(config.data, config.run.seed)
     if config.privacy.encryption != "none":
         from app.client.encryption_key import make_key, secret_in

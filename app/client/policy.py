@@ -15,10 +15,10 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator
 
 from app.client.audit_answers import answers_of, stricter_answers, with_answers
-from app.config.conditions import shown
 from app.config.run_config import RunConfig, read_toml
 from app.config.settings import DataSettings
 from app.data.identity import own_place
+from strategies.core.conditions import shown
 from strategies.core.errors import BadInput
 from strategies.core.settings import Scalar, Settings
 from strategies.layers.privacy.settings import PrivacySettings

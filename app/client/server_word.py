@@ -9,11 +9,12 @@ from functools import lru_cache
 from typing import Any
 
 from app.client.audit_answers import answers_of, stricter_answers, with_answers
-from app.config.conditions import shown
 from app.config.run_config import RunConfig
+from strategies.core.conditions import shown
 from strategies.core.errors import BadInput
 from strategies.core.settings import Scalar
 from strategies.layers.privacy.settings import PrivacySettings
+from strategies.registry import all_traits
 
 _NOISE = (
     "privacy.unit privacy.noise-multiplier privacy.clip-norm privacy.accountant privacy.budgets "
@@ -23,14 +24,6 @@ _FIXED: tuple[tuple[str, Callable[[RunConfig], bool]], ...] = (
     (_NOISE, lambda config: config.privacy.on),
     ("privacy.threshold privacy.max-examples", lambda config: config.privacy.secure_aggregation),
     ("privacy.encryption privacy.encryption-key", lambda config: config.privacy.encryption != "none"),
-    (
-        "strategy.logit-noise strategy.logit-clip strategy.logit-delta",
-        lambda config: config.strategy.logit_noise > 0,
-    ),
-    (
-        "strategy.score-source strategy.score-noise strategy.score-clip",
-        lambda config: config.strategy.score_source == "private",
-    ),
     (
         "run.workflow analytics.epsilon analytics.min-clients",
         lambda config: config.run.workflow == "analytics" or config.analytics.enabled,
@@ -42,13 +35,14 @@ _FIXED: tuple[tuple[str, Callable[[RunConfig], bool]], ...] = (
 def _not_weaker(started: RunConfig, brought: RunConfig) -> RunConfig:
     """Return what a message brings, with nothing weaker than what the app was started with."""
     before, after = started.to_flat(), brought.to_flat()
-    for keys, protects in _FIXED:
-        for key in keys.split() if protects(started) else ():
-            if after[key] != before[key]:
-                raise BadInput(
-                    f"{key}: a message says {shown(after[key])}, but this client was started for a run with "
-                    f"{shown(before[key])}; nothing is answered"
-                )
+    own = [condition for traits in all_traits() for condition in traits.protecting]
+    fixed = [key for keys, protects in _FIXED if protects(started) for key in keys.split()]
+    for key in (*fixed, *(key for each in own if each.holds(before[each.on]) for key in each.keys)):
+        if after[key] != before[key]:
+            raise BadInput(
+                f"{key}: a message says {shown(after[key])}, but this client was started for a run with "
+                f"{shown(before[key])}; nothing is answered"
+            )
     merged = brought.privacy.model_copy(
         update=_stricter_privacy(started.privacy, brought.privacy) if started.privacy.on else {}
     )

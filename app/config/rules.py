@@ -1,61 +1,74 @@
-"""What no section of the run config can check alone: keys that contradict each other, and registered names.
+"""What no section of the run config can check alone: keys that contradict each other.
 
 A key whose value would have no effect is refused when it differs from its default. Being given is not enough:
 Flower passes every key of ``[tool.flwr.app.config]`` whether the user wrote it or not, and a resolved config
-names them all.
+names them all. Which keys an algorithm has, and what it can be combined with, its traits say.
 """
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 
-from app.analytics_rules import ANALYTICS_CONDITIONS, check_analytics
-from app.config.conditions import Condition, is_number, lacks_public_data, only, refuse_changed, shown
 from app.config.secure_rules import check_encrypted, check_secure
-from app.strategy_rules import STRATEGY_CONDITIONS, check_strategy
+from strategies.core.conditions import Condition, is_number, lacks_public_data, only, refuse_changed, shown
 from strategies.core.errors import BadInput
-from strategies.settings import ASYNCHRONOUS, FLWR_PREFIX, Scalar, split_list
-
-_ALIKE = 0.6  # what difflib takes for a close match
-
-
-def _likeness(first: str, second: str) -> float:
-    return difflib.SequenceMatcher(None, first, second).ratio()
+from strategies.core.settings import Scalar, split_list
+from strategies.core.traits import Traits
+from strategies.registry import all_traits, traits_of
 
 
-def nearest_key(given: str, known: Iterable[str]) -> str | None:
-    """Return the known key that was probably meant, or None when no name in its section is alike.
-
-    A section that is misspelt is put right first. Without a section, all of them are looked through.
-
-    >>> nearest_key("train.epochs", ["train.local-epochs", "train.momentum", "forget.epochs"])
-    'train.local-epochs'
-    >>> nearest_key("model.epochs", ["model.hidden", "forget.epochs"]) is None
-    True
-    """
-    section, _, name = given.rpartition(".")
-    parted = [key.partition(".") for key in known]
-    meant = difflib.get_close_matches(section, {part[0] for part in parted}, n=1, cutoff=_ALIKE)
-    scores = {
-        f"{known_section}.{known_name}": _likeness(known_name, name)
-        for known_section, _, known_name in parted
-        if not section or [known_section] == meant
-    }
-    best = max(scores, key=lambda key: scores[key], default=None)
-    return best if best is not None and scores[best] >= _ALIKE else None
+def _owned() -> tuple[Condition, ...]:
+    """Return that each algorithm's keys have an effect with that algorithm, or those, only."""
+    owners: dict[str, list[Traits]] = {}
+    for traits in all_traits():
+        for key in traits.keys:
+            owners.setdefault(key, []).append(traits)
+    together: dict[tuple[Traits, ...], list[str]] = {}
+    for key, of in owners.items():
+        together.setdefault(tuple(of), []).append(key)
+    return tuple(_only_with(keys, of) for of, keys in together.items())
 
 
-_FEDMD = (
-    "strategy.models strategy.alignment strategy.consensus strategy.weights strategy.public-epochs "
-    "strategy.public-batch-size strategy.private-epochs strategy.private-batch-size strategy.digest-loss "
-    "strategy.digest-temperature strategy.digest-epochs strategy.digest-batch-size strategy.revisit-epochs "
-    "strategy.revisit-batch-size strategy.step-size strategy.logit-clip strategy.logit-noise "
-    "strategy.logit-delta strategy.upper-bound strategy.keep-transferred"
+def _only_with(keys: list[str], owners: tuple[Traits, ...]) -> Condition:
+    words = f"strategy.name = {' or '.join(shown(traits.shown_name) for traits in owners)}"
+    return Condition(
+        tuple(keys), "strategy.name", lambda name: any(each.owns(str(name)) for each in owners), words
+    )
+
+
+def _needs(keys: str, trait: Callable[[Traits], bool], words: str) -> Condition:
+    return Condition(
+        tuple(keys.split()), "strategy.name", lambda name: trait(traits_of(str(name))), f"a strategy {words}"
+    )
+
+
+_LOCAL_STEPS = (
+    "train.optimizer train.momentum train.weight-decay train.batch-size train.local-epochs train.local-steps"
 )
-_NOT_FEDMD = (
-    "model.name model.width model.hidden train.optimizer train.learning-rate train.momentum "
-    "train.weight-decay train.batch-size train.local-epochs train.local-steps train.lr-decay "
-    "run.federated-evaluation forget.prune privacy.unit compression.codec"
+_BY_TRAITS = (
+    _needs(
+        "selection.fraction selection.over-selection selection.deadline privacy.unit",
+        lambda traits: not traits.asynchronous,
+        "that works in rounds",
+    ),
+    _needs(
+        f"model.name model.width model.hidden {_LOCAL_STEPS} train.learning-rate train.lr-decay "
+        "run.federated-evaluation forget.prune privacy.unit compression.codec selection.method",
+        lambda traits: traits.one_model,
+        "that trains one model for all",
+    ),
+    _needs(
+        "selection.fraction selection.method selection.over-selection selection.speeds",
+        lambda traits: not traits.everybody,
+        "that can leave clients out of a round",
+    ),
+    _needs(_LOCAL_STEPS, lambda traits: traits.local_steps, "whose clients take local steps"),
+    _needs("compression.codec", lambda traits: traits.encodes, "that averages updates"),
+    _needs(
+        "privacy.unit", lambda traits: traits.noised, "of which nothing leaves a client but noised updates"
+    ),
+    _needs("privacy.unit forget.prune", lambda traits: traits.averages, "that averages updates"),
 )
+_OF_ALGORITHMS = tuple({id(each): each for traits in all_traits() for each in traits.conditions}.values())
+
 _PRIVATE_KEYS = (
     "privacy.epsilon privacy.delta privacy.noise-multiplier privacy.clip-norm privacy.accountant "
     "privacy.budgets privacy.client-sampling privacy.ledger"
@@ -74,38 +87,7 @@ def _needs_stage(keys: str, on: str, *stages: str) -> Condition:
     )
 
 
-_IN_ROUNDS = "selection.fraction selection.over-selection selection.deadline privacy.unit"
-
-CONDITIONS = (
-    only("strategy.concurrency strategy.max-staleness strategy.staleness", "strategy.name", *ASYNCHRONOUS),
-    only("strategy.staleness-exponent", "strategy.staleness", "polynomial"),
-    only("strategy.hinge-slope strategy.hinge-start", "strategy.staleness", "hinge"),
-    only("strategy.mixing", "strategy.name", "fedasync"),
-    only("strategy.buffer-size strategy.server-learning-rate", "strategy.name", "fedbuff"),
-    Condition(
-        tuple(_IN_ROUNDS.split()),
-        "strategy.name",
-        lambda name: name not in ASYNCHRONOUS,
-        "a strategy that works in rounds",
-    ),
-    only(_FEDMD, "strategy.name", "fedmd"),
-    Condition(
-        tuple(_NOT_FEDMD.split()),
-        "strategy.name",
-        lambda name: name != "fedmd",
-        "a strategy that trains one model for all",
-    ),
-    only("strategy.weights", "strategy.consensus", "weighted"),
-    only("strategy.digest-temperature", "strategy.digest-loss", "kl"),
-    Condition(
-        ("strategy.logit-noise",),
-        "strategy.logit-clip",
-        lambda clip: float(clip) > 0,
-        "strategy.logit-clip above 0, which bounds what the noise must hide",
-    ),
-    Condition(
-        ("strategy.logit-delta",), "strategy.logit-noise", lambda noise: float(noise) > 0, "noise above 0"
-    ),
+_GENERAL = (
     Condition(
         ("data.public-classes", "data.public-labels", "data.public-limit"),
         "data.public",
@@ -116,20 +98,6 @@ CONDITIONS = (
     only("model.hidden", "model.name", "mlp", "cnn"),
     only("train.local-epochs", "train.local-steps", 0),
     only("train.momentum", "train.optimizer", "sgd"),
-    only("strategy.mu strategy.work", "strategy.name", "fedprox"),
-    Condition(
-        ("strategy.options",),
-        "strategy.name",
-        lambda name: str(name).startswith(FLWR_PREFIX),
-        f'strategy.name = "{FLWR_PREFIX}<ClassName>"',
-    ),
-    only(
-        "strategy.keep strategy.keeps strategy.score strategy.score-source strategy.refresh",
-        "strategy.name",
-        "pruned-dp",
-    ),
-    only("strategy.score-source", "strategy.score", "fisher"),
-    only("strategy.score-noise strategy.score-clip", "strategy.score-source", "private"),
     only(_PRIVATE_KEYS, "privacy.unit", "example", "client-local", "client-central"),
     only("privacy.client-sampling", "privacy.unit", "client-central"),
     only("privacy.ledger", "privacy.unit", "example", "client-local"),
@@ -151,12 +119,6 @@ CONDITIONS = (
         "compression.upload-threshold above 0",
     ),
     only("selection.method selection.over-selection selection.speeds", "privacy.unit", "none"),
-    Condition(
-        ("selection.method",),
-        "strategy.name",
-        lambda name: name != "fedmd",
-        "a strategy that trains one model for all",
-    ),
     only("selection.candidates", "selection.method", "power-of-choice"),
     only("selection.explore", "selection.method", "oort"),
     only("selection.budget", "selection.method", "budgeted"),
@@ -190,6 +152,21 @@ CONDITIONS = (
     only("forget.prune-round-share", "forget.prune", "imp"),
 )
 
+_ASKED = (
+    "analytics.statistic analytics.column analytics.quantile analytics.low analytics.high analytics.bins "
+    "analytics.top"
+)
+_ANALYTICS = (
+    only(_ASKED, "run.workflow", "analytics"),
+    only("analytics.enabled", "run.workflow", "train", "resume", "forget", "audit"),
+    only("analytics.quantile", "analytics.statistic", "quantile"),
+    only("analytics.top", "analytics.statistic", "heavy-hitters"),
+    only("analytics.low analytics.high analytics.bins", "analytics.column", "brightness"),
+)
+
+CONDITIONS: tuple[Condition, ...] = (*_owned(), *_OF_ALGORITHMS, *_BY_TRAITS, *_GENERAL, *_ANALYTICS)
+"""When keys have an effect."""
+
 
 def check_contradictions(flat: Mapping[str, Scalar], defaults: Mapping[str, Scalar]) -> None:
     """Refuse keys that contradict each other.
@@ -206,28 +183,41 @@ def check_contradictions(flat: Mapping[str, Scalar], defaults: Mapping[str, Scal
     BadInput
         Naming the key, what was given and what it contradicts.
     """
-    for condition in (*CONDITIONS, *STRATEGY_CONDITIONS, *ANALYTICS_CONDITIONS):
+    for condition in CONDITIONS:
         if not condition.holds(flat[condition.on]):
             needed = f"{condition.words}, but {condition.on} is {shown(flat[condition.on])}"
             refuse_changed(condition.keys, flat, defaults, needed)
     if flat["attack.kind"] == "backdoor" and not flat["attack.clients"]:
         raise BadInput('attack.clients: given "", must name at least one with attack.kind = "backdoor"')
-    if flat["strategy.name"] == "fedmd":
-        _check_fedmd(flat)
     _check_randomness(flat, defaults)
-    check_strategy(flat)
-    check_analytics(flat, defaults)
+    _check_algorithm(flat)
+    _check_analytics(flat, defaults)
     if flat["run.workflow"] not in {"train", "analytics"} and not flat["request.run"]:
         raise BadInput(
             f'request.run: given "", must name a run with run.workflow = {shown(flat["run.workflow"])}'
         )
     _check_sections(flat)
     _check_local_test(flat)
-    if flat["strategy.name"] == "pruned-dp":
-        _check_pruned(flat)
-    if flat["strategy.name"] == "fedbuff":
-        _check_buffer(int(flat["strategy.buffer-size"]), int(flat["data.clients"]))
     _check_cohort(flat)
+
+
+def _check_algorithm(flat: Mapping[str, Scalar]) -> None:
+    """Refuse what contradicts the algorithm, by its own word."""
+    name = str(flat["strategy.name"])
+    traits = traits_of(name)
+    if traits.public_data and lacks_public_data(flat):
+        raise BadInput(
+            f"data.public: given 0, but {name} {traits.public_data}: a share or the name of a data set"
+        )
+    if traits.check is not None:
+        traits.check(flat)
+
+
+def _check_randomness(flat: Mapping[str, Scalar], defaults: Mapping[str, Scalar]) -> None:
+    noised = [key for traits in all_traits() if (key := traits.noise_key)]
+    if flat["privacy.unit"] == "none" and not any(flat[key] for key in noised):
+        others = "".join(f", or {key} above 0" for key in noised)
+        refuse_changed(("privacy.randomness",), flat, defaults, f"noise: a privacy.unit{others}")
 
 
 def _check_sections(flat: Mapping[str, Scalar]) -> None:
@@ -249,70 +239,10 @@ def _check_local_test(flat: Mapping[str, Scalar]) -> None:
             "run.federated-evaluation: given true, but data.local-test-share is 0, and clients would be "
             "measured on what they trained on; allowed with a share above 0"
         )
-    if share and flat["strategy.name"] == "fedmd":
+    if share and not traits_of(str(flat["strategy.name"])).one_model:
         raise BadInput(
-            f"data.local-test-share: given {share}, but fedmd measures each client's model on the test data "
-            "of the data set; allowed 0"
-        )
-
-
-def _check_randomness(flat: Mapping[str, Scalar], defaults: Mapping[str, Scalar]) -> None:
-    if flat["privacy.unit"] == "none" and not flat["strategy.logit-noise"]:
-        needed = "noise: a privacy.unit, or strategy.logit-noise above 0"
-        refuse_changed(("privacy.randomness",), flat, defaults, needed)
-
-
-def _check_fedmd(flat: Mapping[str, Scalar]) -> None:
-    public = str(flat["data.public"])
-    if lacks_public_data(flat):
-        raise BadInput("data.public: given 0, but fedmd needs public data: a share or the name of a data set")
-    if (
-        not is_number(public)
-        and flat["data.public-labels"] == "none"
-        and int(flat["strategy.public-epochs"]) > 0
-    ):
-        raise BadInput(
-            'data.public-labels: given "none", but fedmd trains on the public labels first; allowed "own", '
-            '"shared", or strategy.public-epochs = 0'
-        )
-    if flat["log.retention"] == "sum":
-        raise BadInput(
-            'log.retention: given "sum", but with fedmd every round is about other examples, whose answers '
-            'have no meaningful sum; allowed "full" or "interval:<k>"'
-        )
-
-
-def _check_pruned(flat: Mapping[str, Scalar]) -> None:
-    by_public = flat["strategy.score"] == "fisher" and flat["strategy.score-source"] == "public"
-    if by_public and lacks_public_data(flat):
-        raise BadInput(
-            "data.public: given 0, but pruned-dp scores neurons on public data; give some, or "
-            'strategy.score-source = "global-model"'
-        )
-    if flat["strategy.score-source"] == "private":
-        _check_private_scores(flat)
-    if flat["privacy.unit"] == "client-central" and flat["privacy.client-sampling"] == "poisson":
-        raise BadInput(
-            'privacy.client-sampling: given "poisson", but pruned-dp divides each entry by the number of '
-            'clients asked for it, which Poisson sampling makes random; allowed "fixed"'
-        )
-    if flat["forget.prune"] != "none":
-        raise BadInput(
-            f"forget.prune: given {shown(flat['forget.prune'])}, but pruned-dp trains parts of a dense model"
-        )
-
-
-def _check_private_scores(flat: Mapping[str, Scalar]) -> None:
-    if not flat["strategy.score-noise"]:
-        raise BadInput(
-            'strategy.score-noise: given 0, but strategy.score-source is "private": a private mask without '
-            "its cost is refused; allowed a noise multiplier above 0, whose cost becomes part of ε"
-        )
-    if flat["privacy.unit"] not in {"example", "client-local"}:
-        raise BadInput(
-            'strategy.score-source: given "private", whose cost the clients\' accountants count, but '
-            f'privacy.unit is {shown(flat["privacy.unit"])}; allowed "public" or "global-model", or '
-            'privacy.unit = "example" or "client-local"'
+            f"data.local-test-share: given {share}, but {flat['strategy.name']} measures each client's model "
+            "on the test data of the data set; allowed 0"
         )
 
 
@@ -338,7 +268,7 @@ def _check_privacy(flat: Mapping[str, Scalar]) -> None:
             "run.federated-evaluation: given true, which tells the clients' accuracy without noise, but "
             f"privacy.unit is {shown(unit)}"
         )
-    if unit == "client-central" and str(flat["strategy.name"]).startswith(FLWR_PREFIX):
+    if unit == "client-central" and not traits_of(str(flat["strategy.name"])).adds_mean:
         raise BadInput(
             f'strategy.name: given {shown(flat["strategy.name"])}, but privacy.unit = "client-central" needs '
             "a strategy of this project, which adds the mean of the updates"
@@ -347,11 +277,6 @@ def _check_privacy(flat: Mapping[str, Scalar]) -> None:
 
 def _check_compression(flat: Mapping[str, Scalar]) -> None:
     unit, codecs = flat["privacy.unit"], f"{flat['compression.codec']}+{flat['compression.down-codec']}"
-    if flat["strategy.name"] == "pruned-dp":
-        raise BadInput(
-            f"compression.codec: given {shown(flat['compression.codec'])}, but with pruned-dp every client "
-            'has another part of the model, of which there are no differences; allowed "none"'
-        )
     if flat["compression.rank"] != 4 and "low-rank" not in codecs.split("+"):
         raise BadInput(
             f"compression.rank: given {flat['compression.rank']}, which has an effect only with low-rank in "
@@ -367,14 +292,6 @@ def _check_compression(flat: Mapping[str, Scalar]) -> None:
             "compression.error-feedback: given true, which carries what a client held back into later rounds "
             'that may not draw it, but privacy.unit is "client-central", whose ε counts on the draw; allowed '
             "false"
-        )
-
-
-def _check_buffer(size: int, clients: int) -> None:
-    if 0 < clients < size:
-        raise BadInput(
-            f"strategy.buffer-size: given {size}, allowed at most data.clients, which is {clients}: a buffer "
-            "holds one update per client"
         )
 
 
@@ -395,43 +312,47 @@ def _check_cohort(flat: Mapping[str, Scalar]) -> None:
         )
 
 
-def check_names(strategy: str, method: str, defaults: Mapping[str, Scalar]) -> None:
-    """Refuse a strategy or a forgetting method that does not exist.
-
-    The registries are imported only for a name that is not the default, which is known: they bring torch with
-    them, and most commands should answer before that.
-
-    Parameters
-    ----------
-    strategy
-        ``strategy.name``.
-    method
-        ``forget.method``.
-    defaults
-        Every key's default.
-
-    Raises
-    ------
-    BadInput
-        Naming the key, the name given, the names there are and the nearest of them.
-    """
-    if strategy != defaults["strategy.name"]:
-        from strategies import registry
-        from strategies.flower import flower as builtin
-
-        if strategy.startswith(FLWR_PREFIX):
-            _check_known("strategy.name", strategy, (FLWR_PREFIX + name for name in builtin.available()))
-        else:
-            _check_known("strategy.name", strategy, [*registry.STRATEGIES, f"{FLWR_PREFIX}<ClassName>"])
-    if method != defaults["forget.method"]:
-        from unlearning.methods import METHODS
-
-        _check_known("forget.method", method, METHODS)
+def _check_analytics(flat: Mapping[str, Scalar], defaults: Mapping[str, Scalar]) -> None:
+    """Refuse what protects an answer where nothing is asked, and a range that holds nothing."""
+    asks = flat["run.workflow"] == "analytics" or flat["analytics.enabled"]
+    if not asks:
+        refuse_changed(
+            ("analytics.min-clients", "analytics.epsilon"),
+            flat,
+            defaults,
+            'analytics.enabled = true or run.workflow = "analytics"',
+        )
+    if flat["analytics.enabled"] and flat["privacy.unit"] != "none":
+        _check_beside_privacy(flat)
+    clients = int(flat["data.clients"])
+    if asks and 0 < clients < int(flat["analytics.min-clients"]):
+        raise BadInput(
+            f"analytics.min-clients: given {flat['analytics.min-clients']}, allowed at most data.clients, "
+            f"which is {clients}"
+        )
+    if float(flat["analytics.low"]) >= float(flat["analytics.high"]):
+        raise BadInput(
+            f"analytics.low: given {shown(flat['analytics.low'])}, allowed below analytics.high, which is "
+            f"{shown(flat['analytics.high'])}"
+        )
 
 
-def _check_known(key: str, given: str, known: Iterable[str]) -> None:
-    names = sorted(known)
-    if given not in names:
-        near = difflib.get_close_matches(given, names, n=1, cutoff=_ALIKE)
-        advice = f"; did you mean {near[0]!r}?" if near else ""
-        raise BadInput(f"{key}: given {shown(given)}, allowed {', '.join(names)}{advice}")
+def _check_beside_privacy(flat: Mapping[str, Scalar]) -> None:
+    """Refuse an answer that the clients' accounts could not count, or that leaves nothing for training."""
+    epsilon, budget = float(flat["analytics.epsilon"]), float(flat["privacy.epsilon"])
+    unit = shown(flat["privacy.unit"])
+    if flat["privacy.unit"] != "example":
+        raise BadInput(
+            "analytics.enabled: given true, whose noise hides one example, but privacy.unit is "
+            f'{unit}; allowed with "example", or false'
+        )
+    if not epsilon:
+        raise BadInput(
+            "analytics.epsilon: given 0, which tells the labels without noise, but privacy.unit is "
+            f"{unit}; allowed above 0, and counted in every client's ε, or analytics.enabled = false"
+        )
+    if budget and epsilon >= budget:
+        raise BadInput(
+            f"analytics.epsilon: given {shown(epsilon)}, allowed below privacy.epsilon, which is "
+            f"{shown(budget)} and of which training needs the rest"
+        )

@@ -15,24 +15,21 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from app.config.conditions import shown
-from app.config.rules import check_contradictions, check_names, nearest_key
+from app.config.names import check_names, nearest_key
+from app.config.rules import check_contradictions
 from app.config.settings import AttackSettings, DataSettings, ModelSettings, RequestSettings, RunSettings
 from strategies.analytics.settings import AnalyticsSettings
+from strategies.client.settings import TrainSettings
+from strategies.core.conditions import shown
 from strategies.core.errors import BadInput
+from strategies.core.settings import Scalar, Settings, hyphenated
 from strategies.layers.compression.settings import CompressionSettings
 from strategies.layers.privacy.settings import PrivacySettings
+from strategies.log.settings import LogSettings
 from strategies.runs.files import text_of
 from strategies.runs.home import MARKER
-from strategies.settings import (
-    LogSettings,
-    Scalar,
-    SelectionSettings,
-    Settings,
-    StrategySettings,
-    TrainSettings,
-    hyphenated,
-)
+from strategies.server.settings import SelectionSettings
+from strategies.settings import StrategySettings
 from unlearning.settings import AuditSettings, ForgetSettings
 
 RETIRED = frozenset({"audit.mia-c"})

@@ -3,20 +3,28 @@
 import math
 from collections.abc import Callable, Mapping
 
-from app.config.conditions import shown
+from strategies.core.conditions import shown
 from strategies.core.errors import BadInput
-from strategies.settings import Scalar, split_list
+from strategies.core.settings import Scalar, split_list
+from strategies.registry import all_traits, traits_of
 
 _Contradictions = tuple[tuple[str, Callable[[Scalar], bool], str], ...]
 """Keys, what they must not be, and why."""
+
+
+def _content(*hidden: str) -> str:
+    """Return the names of the algorithms that can do without what is hidden, as a list in words."""
+    names = [shown(traits.shown_name) for traits in all_traits() if traits.hidden in hidden]
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
 
 _NOT_SECURE: _Contradictions = (
     ("log.enabled", bool, "the server sees no single update that it could log"),
     ("run.federated-evaluation", bool, "clients would tell their own accuracy and number of examples"),
     (
         "strategy.name",
-        lambda name: name not in {"fedavg", "fedprox"},
-        'only the sum of the updates is known, which "fedavg" and "fedprox" are content with',
+        lambda name: traits_of(str(name)).hidden != "sum",
+        f"only the sum of the updates is known, which {_content('sum')} are content with",
     ),
     (
         "privacy.encryption",
@@ -34,19 +42,14 @@ _NOT_SECURE: _Contradictions = (
     ("selection.speeds", lambda speeds: speeds != "none", "the clock needs each client's number of examples"),
 )
 
-_SAME = "all clients must train the same neurons"
-
 _NOT_ENCRYPTED: _Contradictions = (
     ("log.enabled", bool, "the server cannot read the updates that it would log"),
     ("run.federated-evaluation", bool, "clients would tell their own accuracy in the clear"),
     (
         "strategy.name",
-        lambda name: name not in {"fedavg", "fedprox", "pruned-dp"},
-        'only the mean of the updates is known, with which "fedavg", "fedprox" and "pruned-dp" are content',
+        lambda name: traits_of(str(name)).hidden == "none",
+        f"only the mean of the updates is known, with which {_content('sum', 'mean')} are content",
     ),
-    ("strategy.score", lambda score: score == "random", _SAME),
-    ("strategy.score-source", lambda source: source == "private", _SAME),
-    ("strategy.keeps", bool, _SAME),
     (
         "privacy.unit",
         lambda unit: unit != "none",
@@ -84,9 +87,6 @@ def check_encrypted(flat: Mapping[str, Scalar]) -> None:
     setting = f"privacy.encryption = {shown(flat['privacy.encryption'])}"
     _refuse(flat, _NOT_ENCRYPTED, setting)
     _require_two(flat, setting, "two clients of a round must agree on what the sum is")
-    if flat["strategy.name"] == "pruned-dp" and flat["strategy.score"] != "ordered":
-        changes: _Contradictions = (("strategy.refresh", lambda rounds: rounds != 1, f"{_SAME}: allowed 1"),)
-        _refuse(flat, changes, setting)
 
 
 def _require_two(flat: Mapping[str, Scalar], setting: str, reason: str) -> None:

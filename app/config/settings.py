@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from strategies.settings import Settings, split_list
+from strategies.core.settings import Settings, split_list
 
 _MAX_SEED = 2**63 - 1  # a Flower run config carries signed 64-bit integers
 

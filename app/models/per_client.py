@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from app.models.built_in import Centre, group_norm
 from strategies.client.evaluation import eval_mode
-from strategies.core.errors import BadInput
+from strategies.core.errors import BadInput, LetheError
 from strategies.core.seeds import derive_seed, seeded_layers, torch_generator
-from strategies.fedmd.architecture import Architecture
+from strategies.models.architecture import Architecture
+from strategies.registry import lookup
 from strategies.settings import StrategySettings
 
 _POOL = 2
@@ -34,7 +35,10 @@ def model_name_of(settings: StrategySettings, node_config: Mapping[str, object],
     own = node_config.get("model.name") or node_config.get("model-name")
     if own:
         return str(own)
-    names = settings.model_names
+    told = lookup(settings.name).model_names
+    if told is None:
+        raise LetheError(f"{settings.name}: all clients have the run's model")
+    names = told(settings)
     number = int(client_id) if client_id.isdecimal() else derive_seed(0, "model of", client_id)
     return names[number % len(names)]
 
@@ -47,7 +51,7 @@ def build_client_model(
     Parameters
     ----------
     name
-        As `strategies.fedmd.architecture` describes, or ``module:function``.
+        As `strategies.models.architecture` describes, or ``module:function``.
     input_shape
         Shape of one input.
     num_classes

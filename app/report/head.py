@@ -8,7 +8,9 @@ from app.report import wording
 from app.report.forgetting_view import sentence
 from app.report.reading import RunRecord
 from app.report.wording import MISSING, count, number
+from strategies.core.errors import BadInput
 from strategies.core.wire import client_sort_key
+from strategies.registry import PLAIN, traits_of
 
 _MOST_SENTENCES = 6
 _RATES = {
@@ -62,7 +64,7 @@ def in_short(record: RunRecord) -> Iterator[str]:
             f"its own are, a client's version classifies {number(personal)} % correctly, the model that all "
             f"share {number(shared)} %."
         )
-    elif record.settings.get("strategy.name") == "fedmd":
+    elif not _has_one_model(record.settings):
         gain = _last(record, "collaboration-gain")
         gained = "" if gain is None else f", {number(gain)} points above what each had alone"
         yield f"{who} models of their own on the data set '{data}'{_rate(record, 'test-accuracy')}{gained}."
@@ -115,9 +117,18 @@ def _pruning_fact(record: RunRecord) -> str:
     return f"{share} of run {record.parent}" if record.parent else share
 
 
+def _has_one_model(settings: Mapping[str, Any]) -> bool:
+    """Say whether all clients train one model; of an algorithm that nobody knows any more, that they do."""
+    try:
+        return traits_of(str(settings.get("strategy.name", PLAIN))).one_model
+    except BadInput:
+        return True
+
+
 def _model_fact(model: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    if settings.get("strategy.name") == "fedmd":
-        return f"one per client: {settings.get('strategy.models', MISSING)}"
+    if not _has_one_model(settings):
+        names = ", ".join(model.get("names") or ()) or settings.get("strategy.models", MISSING)
+        return f"one per client: {names}"
     parameters = f", {model['parameters']:,} parameters" if "parameters" in model else ""
     return f"{settings.get('model.name', MISSING)}{parameters}"
 

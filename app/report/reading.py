@@ -10,12 +10,12 @@ from app.forgettings.documents import Comparison
 from app.forgettings.folder import RESULT, guarantee_in, outermost, read_audit, read_result
 from app.report.triggered import TriggeredImage, read_triggered
 from strategies.core.errors import BadInput, RunCorrupt
+from strategies.core.settings import Scalar, split_list
 from strategies.core.wire import client_sort_key
 from strategies.log.update_log import UpdateLog
 from strategies.runs.documents import Pruned, read_checked
 from strategies.runs.files import read_json
 from strategies.runs.folder import RunFolder
-from strategies.settings import Scalar, split_list
 from unlearning.pruning import PRUNING
 
 RETRAIN = "retrain"

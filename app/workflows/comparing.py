@@ -21,10 +21,10 @@ from app.workflows.pruning import Preparation
 from app.workflows.removing import on_run
 from app.workflows.training import resume, train
 from strategies.core.errors import BadInput, LetheError
+from strategies.core.settings import Scalar
 from strategies.runs import files
 from strategies.runs.folder import MODEL, RunFolder
 from strategies.server.cohort import Cohort
-from strategies.settings import Scalar
 from unlearning import forgetting
 from unlearning.audit.audit import ORIGINAL, AuditedModel, AuditReport, audit as audit_models
 from unlearning.audit.comparison import Cost, Figures, figures_of, log_bytes, summarised

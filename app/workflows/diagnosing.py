@@ -12,6 +12,7 @@ from app.workflows.observer import Observer, Quiet
 from app.workflows.session import Session
 from strategies.analytics.diagnosis import SECONDS, Evidence, Finding, findings
 from strategies.core import wire
+from strategies.core.conditions import shown
 from strategies.core.errors import BadInput, LetheError
 from strategies.layers.compression.settings import CompressionSettings
 from strategies.runs.folder import RunFolder
@@ -73,8 +74,11 @@ def diagnose(
     LetheError
         If no client answers.
     """
-    if config.strategy.name == "fedmd":
-        raise BadInput('strategy.name: given "fedmd", but diagnose compares clients on one model for all')
+    if not config.strategy.traits.one_model:
+        raise BadInput(
+            f"strategy.name: given {shown(config.strategy.name)}, but diagnose compares clients on one model "
+            "for all"
+        )
     if config.privacy.on:
         raise BadInput(
             f'privacy.unit: given "{config.privacy.unit}", but diagnose has clients send gradients without '

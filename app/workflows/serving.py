@@ -9,8 +9,8 @@ from app.data.record import classes_in
 from app.workflows.forgetting import audit, forget, settled
 from app.workflows.observer import Observer, Quiet
 from strategies.core.errors import BadInput
+from strategies.core.settings import split_list
 from strategies.runs.folder import CONFIG, RunFolder
-from strategies.settings import split_list
 from unlearning.pruning import sparse_path
 from unlearning.request import ForgetRequest, read_samples
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from app.client.node import pick_device
@@ -22,23 +21,19 @@ from app.forgettings.folder import unpruned
 from app.models.built_in import build_model
 from app.workflows.accounts import RunAccounts
 from app.workflows.fresh_seeds import fresh_seed
+from strategies.algorithm import Holdings
 from strategies.client.backdoor import Trigger, default_trigger, triggered_test
 from strategies.client.evaluation import evaluate, predict_logits
 from strategies.core import wire
 from strategies.core.errors import BadInput, RunCorrupt
-from strategies.fedmd.server import FedMD, ServerSide as FedMDSide, initial_state
+from strategies.core.settings import Scalar, split_list
 from strategies.log.update_log import UpdateLog
 from strategies.models.mask import flat_mask_of
-from strategies.models.neurons import hidden_groups
-from strategies.one_shot import one_shot
-from strategies.one_shot.one_shot import OneShot, ServerSide
-from strategies.pruned_dp import pruned_dp
-from strategies.pruned_dp.pruned_dp import Pruning
-from strategies.rounds import TrainingPlan
+from strategies.plan import TrainingPlan
+from strategies.registry import lookup
 from strategies.runs.folder import CONFIG, RunFolder
 from strategies.server.cohort import Cohort
 from strategies.server.members import ClientInfo
-from strategies.settings import Scalar, split_list
 from unlearning.pruning import read_pruning
 from unlearning.run import TrainedRun
 
@@ -138,51 +133,27 @@ class Session:
             run.seed,
             run.evaluate_every,
             run.federated_evaluation,
-            build=self._build(),
             privacy=self.config.privacy,
-            pruning=self._pruning(),
+            holdings=self._holdings(),
             compression=self.config.compression,
             local_test_share=self.config.data.local_test_share,
         )
 
-    def _pruning(self) -> Pruning | None:
-        settings = self.config.strategy
-        if settings.name != pruned_dp.NAME:
-            return None
-        model, public = self.model(), self.server_data.public
-        hidden_groups(model)
-        return Pruning(settings, model, self.config.run.seed, public)
+    def _holdings(self) -> Holdings:
+        data = self.server_data
+        return Holdings(
+            lambda: self.model().to(self.device), data.num_classes, data.public, data.test, self.config.train
+        )
 
     @property
     def has_client_models(self) -> bool:
         """Whether every client has a model of its own, and the server none."""
-        return self.config.strategy.name == "fedmd"
+        return not self.config.strategy.traits.one_model
 
     @property
     def has_personal_models(self) -> bool:
         """Whether every client keeps a personal model besides the one that all share."""
-        return self.config.strategy.name == "ditto"
-
-    def _build(self) -> Callable[[TrainingPlan], Strategy] | None:
-        """Return what makes a strategy that needs more than its settings; None: the registry does."""
-        if self.config.strategy.name == one_shot.NAME:
-            return self._build_one_shot
-        return self._build_fedmd if self.has_client_models else None
-
-    def _build_one_shot(self, plan: TrainingPlan) -> Strategy:
-        data = self.server_data
-        if data.public is None:
-            raise BadInput("data.public: given 0, but one-shot distils on public data")
-        model, momentum = self.model().to(self.device), self.config.train.momentum
-        side = ServerSide(model, data.num_classes, data.public, data.test, plan.seed, momentum)
-        return OneShot(plan.strategy, side)
-
-    def _build_fedmd(self, plan: TrainingPlan) -> Strategy:
-        data = self.server_data
-        if data.public is None:
-            raise BadInput("data.public: given 0, but fedmd needs public data")
-        side = FedMDSide(data.public.y, data.num_classes, plan.seed, plan.rounds, plan.evaluate_every)
-        return FedMD(plan.strategy, side)
+        return self.config.strategy.traits.personal_models
 
     @property
     def trigger(self) -> Trigger | None:
@@ -198,18 +169,20 @@ class Session:
 
     def initial_state(self) -> wire.State:
         """Return what the server holds before the first round: the initial model, or an empty consensus."""
-        if not self.has_client_models:
+        strategy, data = self.config.strategy, self.server_data
+        initial = lookup(strategy.name).initial
+        if initial is None:
             return dict(self.model().state_dict())
-        num_public = len(self.server_data.public) if self.server_data.public is not None else 0
-        return initial_state(self.config.strategy, num_public, self.server_data.num_classes)
+        return initial(strategy, 0 if data.public is None else len(data.public), data.num_classes)
 
     def model_facts(self) -> dict[str, Any]:
         """Return the model's name and size as plain data; where clients have their own, the list of names."""
-        if self.has_client_models:
+        names = lookup(self.config.strategy.name).model_names
+        if names is not None:
             return {
                 "name": "one per client",
                 "parameters": 0,
-                "names": list(self.config.strategy.model_names),
+                "names": list(names(self.config.strategy)),
             }
         parameters = sum(p.numel() for p in self.model().parameters())
         return {"name": self.config.model.name, "parameters": parameters}

@@ -23,12 +23,13 @@ from app.workflows.removing import undone_if_refused
 from app.workflows.session import Session
 from strategies.core import wire
 from strategies.core.errors import BadInput, LetheError
-from strategies.fedmd.server import RepeatedAnswers
 from strategies.layers.privacy.checks import check_feasible, planned_rounds
 from strategies.layers.privacy.server import RememberedAttempts, privacy_summary
 from strategies.log.strategy import LoggedStrategy
 from strategies.log.update_log import UpdateLog
-from strategies.rounds import RoundResult, Start, train as train_rounds
+from strategies.plan import RoundResult, Start
+from strategies.registry import lookup
+from strategies.rounds import train as train_rounds
 from strategies.runs.checkpoint import Checkpoint
 from strategies.runs.files import read_json, write_json
 from strategies.runs.folder import MODEL, RunFolder
@@ -190,8 +191,7 @@ def _check_named_clients(session: Session, cohort: Cohort) -> None:
     strategy = session.config.strategy
     named = {
         "attack.clients": session.attackers,
-        "strategy.weights": strategy.consensus_weights,
-        "strategy.work": strategy.work_shares,
+        **lookup(strategy.name).named_clients(strategy),
     }
     for key, clients in named.items():
         if absent := [i for i in clients if i not in cohort.clients]:
@@ -285,11 +285,12 @@ class _Training:
 
     def _layer(self, inner: Strategy) -> Strategy:
         logged = inner if self._log is None else self._logged(inner, self._log)
-        noised_logits = self._session.config.strategy.logit_noise > 0
-        if not noised_logits and not self._session.config.privacy.clients_add_noise:
+        strategy = self._session.config.strategy
+        if not strategy.adds_noise and not self._session.config.privacy.clients_add_noise:
             return logged  # A central release is paid for in the checkpoint that holds it
         remembered = RememberedAttempts(logged, self._cohort.names, self._accounts().asked)
-        return RepeatedAnswers(remembered, self._repeats) if noised_logits else remembered
+        counting = lookup(strategy.name).counting_repeats
+        return remembered if counting is None else counting(remembered, self._repeats)
 
     def _note_nodes(self) -> None:
         """Write down which node is behind each client-id, for when the server has died."""

@@ -6,7 +6,8 @@ from app.simulation import LocalGrid
 from benchmarks import clients
 from benchmarks.jobs import INPUT_SHAPE, NUM_CLASSES, Stopwatch, Task
 from strategies.core import wire
-from strategies.rounds import RoundResult, Start, TrainingPlan, train
+from strategies.plan import RoundResult, Start, TrainingPlan
+from strategies.rounds import train
 from strategies.server.cohort import Cohort
 
 

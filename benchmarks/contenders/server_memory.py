@@ -11,7 +11,8 @@ from app.config.run_config import RunConfig
 from app.simulation import LocalGrid
 from benchmarks.jobs import Stopwatch, Task
 from strategies.core import wire
-from strategies.rounds import RoundResult, Start, TrainingPlan, train
+from strategies.plan import RoundResult, Start, TrainingPlan
+from strategies.rounds import train
 from strategies.server.cohort import Cohort
 
 _SCALARS_PER_MEGABYTE = 250_000

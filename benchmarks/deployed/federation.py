@@ -22,7 +22,7 @@ from benchmarks.deployed.processes import (
     tree_of,
 )
 from strategies.core.errors import LetheError
-from strategies.settings import Scalar
+from strategies.core.settings import Scalar
 
 NAME = "loopback"
 """Of the SuperLink in Flower's config."""

@@ -18,7 +18,7 @@ from benchmarks.deployed.federation import Federation
 from benchmarks.deployed.soak import rounds_of
 from benchmarks.jobs import machine
 from strategies.core.errors import BadInput, LetheError
-from strategies.settings import Scalar
+from strategies.core.settings import Scalar
 
 _APP = Path(__file__).parent / "flower_app"
 _CLIENTS = ("0", "1", "2")

@@ -20,8 +20,8 @@ from benchmarks.deployed.federation import Federation
 from benchmarks.jobs import machine
 from strategies.core.errors import LetheError
 from strategies.core.seeds import numpy_generator
+from strategies.core.settings import Scalar
 from strategies.runs.folder import RunFolder
-from strategies.settings import Scalar
 
 _NAME = "soak"
 _LOOK_SECONDS = 0.2

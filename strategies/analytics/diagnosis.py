@@ -19,7 +19,7 @@ import torch
 from flwr.app import ArrayRecord
 from torch import Tensor, nn
 
-from strategies.coded_gd.coded_gd import coded_gradient
+from strategies.client.training import summed_gradient
 from strategies.core import wire
 from strategies.core.examples import Examples
 
@@ -37,7 +37,7 @@ SECONDS = "seconds"
 
 def gradient_answer(model: nn.Module, examples: Examples) -> ArrayRecord:
     """Return the model plus the gradient of its mean loss on the examples, as a reply carries an update."""
-    coded_gradient(model, [examples], [1.0 / len(examples)])
+    summed_gradient(model, [examples], [1.0 / len(examples)])
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     state = {name: t.clone() for name, t in model.state_dict().items()}
     return wire.record_of(

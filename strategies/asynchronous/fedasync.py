@@ -13,11 +13,11 @@ the bit.
 
 from functools import partial
 
+from strategies.algorithm import Algorithm
 from strategies.asynchronous.average import StaleAverage
 from strategies.asynchronous.settings import AsyncSettings
 from strategies.asynchronous.staleness import staleness_weight
-
-NAME = "fedasync"
+from strategies.fedavg import train_client
 
 
 def build(settings: AsyncSettings) -> StaleAverage:
@@ -29,3 +29,10 @@ def build(settings: AsyncSettings) -> StaleAverage:
         ``mixing`` and how staleness counts.
     """
     return StaleAverage(partial(staleness_weight, settings=settings), settings.mixing)
+
+
+ALGORITHM = Algorithm(
+    "each client's model is mixed into the global one as soon as it arrives",
+    train_client,
+    lambda side: build(side.settings.own(AsyncSettings)),
+)

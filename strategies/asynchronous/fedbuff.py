@@ -14,11 +14,11 @@ all of which train at once, and η = 1 it is FedAvg, to the bit.
 
 from functools import partial
 
+from strategies.algorithm import Algorithm
 from strategies.asynchronous.average import StaleAverage
 from strategies.asynchronous.settings import AsyncSettings
 from strategies.asynchronous.staleness import staleness_weight
-
-NAME = "fedbuff"
+from strategies.fedavg import train_client
 
 
 def build(settings: AsyncSettings) -> StaleAverage:
@@ -31,3 +31,10 @@ def build(settings: AsyncSettings) -> StaleAverage:
     """
     discount = partial(staleness_weight, settings=settings)
     return StaleAverage(discount, settings.server_learning_rate)
+
+
+ALGORITHM = Algorithm(
+    "a step for every K updates that arrive, in which late ones count less",
+    train_client,
+    lambda side: build(side.settings.own(AsyncSettings)),
+)

@@ -16,8 +16,10 @@ from typing import final
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
+from strategies.asynchronous.settings import AsyncSettings, updates_per_step
 from strategies.core import wire
 from strategies.core.seeds import derive_seed
 from strategies.server.clock import Clock
@@ -27,8 +29,9 @@ from strategies.server.guard import Reference
 from strategies.server.members import ClientInfo
 from strategies.server.selection import require_enough
 from strategies.server.selection_methods import Candidates, HeardStrategy, choose
+from strategies.server.settings import SelectionSettings
 from strategies.server.wrapper import StrategyWrapper
-from strategies.settings import SelectionSettings, StrategySettings
+from strategies.settings import StrategySettings
 
 _FLIGHT, _MODEL, _NOW = "flight/", "model/", "now"
 _DIGITS = 9  # of simulated seconds: sums of equal times are equal
@@ -100,7 +103,7 @@ class Flights(StrategyWrapper):
 
     def __init__(
         self,
-        inner: StrategyWrapper,
+        inner: Strategy,
         settings: StrategySettings,
         selection: SelectionSettings,
         seed: int,
@@ -109,7 +112,8 @@ class Flights(StrategyWrapper):
         accepted: Sequence[str],
     ) -> None:
         super().__init__(inner)
-        self._settings = settings
+        self._settings = settings.own(AsyncSettings)
+        self._per_step = updates_per_step(settings)
         self._selection = selection
         self._seed = seed
         self._cohort = cohort
@@ -165,11 +169,11 @@ class Flights(StrategyWrapper):
 
     def replies(self) -> Iterator[Message]:
         """Yield replies until the step has enough of them, or nobody is left to wait for."""
-        while len(self._accepted) < self._settings.updates_per_step and self._flights:
+        while len(self._accepted) < self._per_step and self._flights:
             flight = self._next()
             if (message := self._usable(flight)) is not None:
                 yield message
-            if len(self._accepted) < self._settings.updates_per_step:
+            if len(self._accepted) < self._per_step:
                 self._ask()
 
     def cancel(self) -> None:

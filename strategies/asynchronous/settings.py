@@ -1,13 +1,17 @@
 """Settings of asynchronous training, all of them keys of the section ``strategy``."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from strategies.core.settings import Settings
+from strategies.core.conditions import only
+from strategies.core.errors import BadInput
+from strategies.core.settings import Scalar, Settings
+from strategies.core.traits import Traits
 
-NAMES = ("fedasync", "fedbuff")
-"""The strategies that read them."""
+if TYPE_CHECKING:
+    from strategies.settings import NamedStrategy
 
 
 class AsyncSettings(Settings):
@@ -46,3 +50,51 @@ class AsyncSettings(Settings):
     mixing: float = Field(default=0.6, gt=0, le=1)
     buffer_size: int = Field(default=3, ge=1)
     server_learning_rate: float = Field(default=1.0, gt=0)
+
+
+def updates_per_step(settings: "NamedStrategy") -> int:
+    """Return how many updates make a step of the server."""
+    waits = "strategy.buffer-size" in settings.traits.keys
+    return settings.own(AsyncSettings).buffer_size if waits else 1
+
+
+def updates_from_sent(settings: "NamedStrategy") -> bool:
+    """Say whether an update is what a client changed in the model it was sent; else told from the present."""
+    return "strategy.mixing" not in settings.traits.keys
+
+
+_BOTH = ("concurrency", "max_staleness", "staleness", "staleness_exponent", "hinge_slope", "hinge_start")
+_CONDITIONS = (
+    only("strategy.staleness-exponent", "strategy.staleness", "polynomial"),
+    only("strategy.hinge-slope strategy.hinge-start", "strategy.staleness", "hinge"),
+)
+
+
+def _check_buffer(flat: Mapping[str, Scalar]) -> None:
+    size, clients = int(flat["strategy.buffer-size"]), int(flat["data.clients"])
+    if 0 < clients < size:
+        raise BadInput(
+            f"strategy.buffer-size: given {size}, allowed at most data.clients, which is {clients}: a buffer "
+            "holds one update per client"
+        )
+
+
+TRAITS = (
+    Traits(
+        "fedasync",
+        AsyncSettings,
+        (*_BOTH, "mixing"),
+        conditions=_CONDITIONS,
+        asynchronous=True,
+        hidden="none",
+    ),
+    Traits(
+        "fedbuff",
+        AsyncSettings,
+        (*_BOTH, "buffer_size", "server_learning_rate"),
+        conditions=_CONDITIONS,
+        check=_check_buffer,
+        asynchronous=True,
+        hidden="none",
+    ),
+)

@@ -13,9 +13,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from strategies.client.settings import TrainSettings
 from strategies.client.training import batches, make_optimizer
 from strategies.core.examples import Examples
-from strategies.settings import Settings, TrainSettings
+from strategies.core.settings import Settings
 
 
 class DistillationSettings(Settings):

@@ -15,18 +15,14 @@ from torch import Tensor, nn
 from strategies.core import wire
 from strategies.core.errors import LetheError
 
-FEDMD = "fedmd"
-"""FedMD's models: what the names of their records in the state begin with; the course's name follows."""
-DITTO = "ditto"
-"""Ditto's personal models, likewise."""
 _MODEL = "model"
 _TRANSFERRED = "transferred"
 
 
 def records_of(state: RecordDict, course: str) -> RecordDict:
     """Return those records of a client's state that belong to a course of training."""
-    names = {f"{kind}{part}/{course}" for kind in (FEDMD, DITTO) for part in ("", "-figures")}
-    return RecordDict({name: record for name, record in state.items() if name in names})
+    of_course = [name for name in state if "/" in name and name.partition("/")[2] == course]
+    return RecordDict({name: state[name] for name in of_course})
 
 
 class ClientState:
@@ -42,7 +38,7 @@ class ClientState:
         Of which strategy.
     """
 
-    def __init__(self, records: RecordDict, course: str = "", kind: str = FEDMD) -> None:
+    def __init__(self, records: RecordDict, course: str, kind: str) -> None:
         self._records = records
         self._name = f"{kind}/{course}"
         self._figures_name = f"{kind}-figures/{course}"

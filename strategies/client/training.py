@@ -14,9 +14,14 @@ from flwr.app import RecordDict
 from torch import Tensor, nn
 from torch.nn import functional
 
+from strategies.client.settings import TrainSettings
+from strategies.core import wire
 from strategies.core.examples import Examples
 from strategies.models.neurons import Group
-from strategies.settings import StrategySettings, TrainSettings
+from strategies.settings import StrategySettings
+
+_CHUNK = 512
+"""Examples per forward pass of a full-batch gradient."""
 
 GradientAdjustment = Callable[[Sequence[nn.Parameter]], None]
 """Called between backward pass and optimiser step with the trainable parameters; changes their `.grad`."""
@@ -263,3 +268,62 @@ def local_train(
         optimizer.step()
         total += loss.detach()
     return TrainStats(steps, float(total) / steps)
+
+
+def proximal_adjustment(anchor: Sequence[Tensor], mu: float) -> GradientAdjustment:
+    """Return the adjustment that adds μ (w − anchor) to every gradient.
+
+    Parameters
+    ----------
+    anchor
+        The parameters that the round started from, in the order of the trainable parameters.
+    mu
+        At least 0; 0 changes nothing.
+    """
+
+    def adjust(parameters: Sequence[nn.Parameter]) -> None:
+        for parameter, start in zip(parameters, anchor, strict=True):
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad.add_(parameter.detach() - start, alpha=mu)
+
+    return adjust
+
+
+def summed_gradient(model: nn.Module, parts: Sequence[Examples], coefficients: Sequence[float]) -> None:
+    """Put Σ_j c_j ∇L_j into the parameters' `.grad`, with L_j the summed loss of part j.
+
+    Parameters
+    ----------
+    model
+        On any device.
+    parts, coefficients
+        As many of both.
+    """
+    device = next(model.parameters()).device
+    model.zero_grad(set_to_none=True)
+    model.train()
+    for part, coefficient in zip(parts, coefficients, strict=True):
+        data = part.to(device)
+        for index in torch.split(torch.arange(len(data), device=device), _CHUNK):
+            loss = functional.cross_entropy(model(data.x[index]), data.y[index], reduction="sum")
+            (coefficient * loss).backward()  # type: ignore[no-untyped-call]
+
+
+def train_near(job: ClientJob, mu: float, num_steps: int | None = None) -> LocalResult:
+    """Train a job's model with the proximal term (μ/2) ‖w − w_t‖².
+
+    Parameters
+    ----------
+    job
+        With the round's model w_t.
+    mu
+        At least 0; neutral 0.
+    num_steps
+        Instead of those of the job's settings.
+    """
+    anchor = [p.detach().clone() for p in job.model.parameters() if p.requires_grad]
+    adjust = proximal_adjustment(anchor, mu) if mu > 0 else None
+    stats = job.train_model(job.model, num_steps=num_steps, adjust=adjust)
+    metrics = {wire.TRAIN_LOSS: stats.mean_loss, wire.NUM_STEPS: stats.num_steps}
+    return LocalResult(job.model, len(job.examples), metrics)

@@ -16,21 +16,21 @@ gradient and number of examples with the same a.
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import final
 
 import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from strategies.client.training import ClientJob, LocalResult
+from strategies.algorithm import Algorithm
+from strategies.client.training import ClientJob, LocalResult, summed_gradient
 from strategies.coded_gd.gradient_code import Matrix, decoding, encoding
+from strategies.coded_gd.settings import CodedSettings
 from strategies.core import wire
 from strategies.core.errors import LetheError
-from strategies.core.examples import Examples
 from strategies.fedavg import EvaluatingStrategy
 from strategies.server.grids import client_ids_of
 from strategies.server.guard import CheckedReply, ClientUpdate
@@ -52,27 +52,6 @@ REPORTS = {CODED_EXAMPLES: Range(-math.inf, math.inf), PART_EXAMPLES: COUNT}
 """What clients report."""
 DECODED = "decoded-from"
 """How many answers the round's gradient was decoded from."""
-_CHUNK = 512
-
-
-def coded_gradient(model: nn.Module, parts: Sequence[Examples], coefficients: Sequence[float]) -> None:
-    """Put Σ_j c_j ∇L_j into the parameters' `.grad`, with L_j the summed loss of part j.
-
-    Parameters
-    ----------
-    model
-        On any device.
-    parts, coefficients
-        As many of both.
-    """
-    device = next(model.parameters()).device
-    model.zero_grad(set_to_none=True)
-    model.train()
-    for part, coefficient in zip(parts, coefficients, strict=True):
-        data = part.to(device)
-        for index in torch.split(torch.arange(len(data), device=device), _CHUNK):
-            loss = functional.cross_entropy(model(data.x[index]), data.y[index], reduction="sum")
-            (coefficient * loss).backward()  # type: ignore[no-untyped-call]
 
 
 def train_client(job: ClientJob) -> LocalResult:
@@ -84,7 +63,7 @@ def train_client(job: ClientJob) -> LocalResult:
     coefficients = [float(str(c)) for c in list(config[COEFFICIENTS])]  # type: ignore[arg-type]
     parts = [job.examples_of(name) for name in names]
     count = sum(len(part) for part in parts)
-    coded_gradient(job.model, parts, coefficients)
+    summed_gradient(job.model, parts, coefficients)
     with torch.no_grad():
         for parameter in job.model.parameters():
             if parameter.grad is None:
@@ -111,7 +90,7 @@ class CodedGD(EvaluatingStrategy):
     replies_are_updates = False
 
     def __init__(self, settings: StrategySettings, seed: int) -> None:
-        self._stragglers = settings.stragglers
+        self._stragglers = settings.own(CodedSettings).stragglers
         self._seed = seed
         self._flat = torch.zeros(0)
         self._layout = wire.Layout((), ())
@@ -192,3 +171,11 @@ class CodedGD(EvaluatingStrategy):
     def summary(self) -> None:
         """Log what the strategy does."""
         _logger.info("coded-gd: exact with %d stragglers", self._stragglers)
+
+
+ALGORITHM = Algorithm(
+    "exact full-batch gradient descent from any n − s clients, each holding s others' data",
+    train_client,
+    lambda side: CodedGD(side.settings, side.seed),
+    reports=REPORTS,
+)

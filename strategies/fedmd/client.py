@@ -4,33 +4,33 @@ The client's model lies in its state and in no message. A client without a model
 its state was lost, makes one by transfer learning.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
 
 import torch
-from flwr.app import ArrayRecord, RecordDict
 from torch import Tensor, nn
 from torch.nn import functional
 
 from strategies.client.evaluation import evaluate, predict_logits
 from strategies.client.own_models import ClientState
+from strategies.client.settings import TrainSettings
 from strategies.client.training import batches, local_train, make_optimizer
+from strategies.client.work import ClientReply, ClientWork
 from strategies.core import wire
 from strategies.core.examples import Examples
-from strategies.core.secret_random import Randomness
 from strategies.core.seeds import seeded_layers, torch_generator
 from strategies.fedmd.privacy import clip_rows, count_answer, epsilon_of
+from strategies.fedmd.settings import FedMDSettings
 from strategies.layers.privacy.noise import noised
 from strategies.server.reports import COUNT, LOSS, PERCENT, PRIVATE
-from strategies.settings import StrategySettings, TrainSettings
 
 QUERY = "query.fedmd"
 """Message type. Asks for logits on the alignment subset."""
 DIGEST = "train.fedmd"
 """Message type. Brings the consensus, which the client digests before it revisits its own data."""
 
+KIND = "fedmd"
+"""What the names of the records of its models in a client's state begin with."""
 LOGITS = "logits"
 """Array, both ways. Answers to the alignment subset or their consensus, shape [n, classes], float32."""
 ALIGNMENT = "alignment"
@@ -58,65 +58,19 @@ RETURNS = {
 """What they report once they have digested the consensus."""
 
 
-class Public(Protocol):
-    """The public data, which every side holds."""
-
-    def __len__(self) -> int:
-        """Return the number of examples."""
-
-    def take(self, indices: Tensor) -> Examples:
-        """Return the examples at the given positions."""
-
-
 @dataclass(frozen=True, eq=False)
-class ClientWork:
-    """All that the client half is given.
+class FedMDWork(ClientWork):
+    """All that the client half is given, with what is derived of it."""
 
-    Parameters
-    ----------
-    build_model
-        Makes the client's model with its initial weights, on the device to use.
-    examples
-        The client's own data, without what it was told to leave out.
-    public
-        The public data.
-    test
-        Returns the test data, or None where the client has none; only ever measured on.
-    pooled
-        Returns all clients' data, for the upper bound.
-    settings
-        The section ``strategy``.
-    seed
-        The run's seed, or another one for a repetition.
-    client_id
-        The client's stable name.
-    state
-        The client's own records, changed in place.
-    config
-        The record ``config`` of the message.
-    arrays
-        The records of arrays of the message.
-    randomness
-        Of the noise on its logits.
-    """
-
-    build_model: Callable[[], nn.Module]
-    examples: Examples
-    public: Public
-    test: Callable[[], Examples | None]
-    pooled: Callable[[], Examples]
-    settings: StrategySettings
-    seed: int
-    client_id: str
-    state: RecordDict
-    config: Mapping[str, Any]
-    arrays: Mapping[str, ArrayRecord]
-    randomness: Randomness = field(default_factory=Randomness)
+    @staticmethod
+    def of(work: ClientWork) -> "FedMDWork":
+        """Return the same as this class."""
+        return FedMDWork(**vars(work))
 
     @property
-    def server_round(self) -> int:
-        """The message's round; 0 outside of rounds."""
-        return int(self.config.get(wire.SERVER_ROUND, 0))
+    def own(self) -> FedMDSettings:
+        """FedMD's settings."""
+        return self.settings.own(FedMDSettings)
 
     @property
     def aligned(self) -> Examples:
@@ -139,29 +93,21 @@ class ClientWork:
     @cached_property
     def client_state(self) -> ClientState:
         """What the client keeps, of the course of training that the message belongs to."""
-        return ClientState(self.state, str(self.config.get(wire.COURSE, "")))
+        return ClientState(self.state, str(self.config.get(wire.COURSE, "")), KIND)
 
 
-@dataclass(frozen=True)
-class ClientReply:
-    """What a client answers: numbers under the keys of `strategies.core.wire`, and arrays."""
-
-    metrics: Mapping[str, float | int]
-    arrays: ArrayRecord | None = None
-
-
-def answer_query(work: ClientWork) -> ClientReply:
+def answer_query(work: FedMDWork) -> ClientReply:
     """Return the logits of the client's model on the alignment subset, clipped and noised if asked to."""
     model, metrics = present_model(work)
-    clipped = clip_rows(predict_logits(model, work.aligned.x), work.settings.logit_clip)
+    clipped = clip_rows(predict_logits(model, work.aligned.x), work.own.logit_clip)
     logits, spent = released_logits(work, clipped)
     numbers = {**metrics, **spent, wire.NUM_EXAMPLES: len(work.examples)}
     return ClientReply(numbers, wire.record_of({LOGITS: logits}))
 
 
-def released_logits(work: ClientWork, logits: Tensor) -> tuple[Tensor, dict[str, float]]:
+def released_logits(work: FedMDWork, logits: Tensor) -> tuple[Tensor, dict[str, float]]:
     """Return clipped logits with their noise, and the ε of all answers; this one is counted first."""
-    settings = work.settings
+    settings = work.own
     if settings.logit_noise == 0:
         return logits, {}
     total = count_answer(work.state, settings.logit_noise, len(logits))
@@ -170,7 +116,7 @@ def released_logits(work: ClientWork, logits: Tensor) -> tuple[Tensor, dict[str,
     return released, {wire.EPSILON: epsilon_of(total, settings.logit_delta)}
 
 
-def answer_digest(work: ClientWork) -> ClientReply:
+def answer_digest(work: FedMDWork) -> ClientReply:
     """Let the model digest the consensus, revisit the client's own data, and report its accuracy."""
     model, metrics = present_model(work)
     consensus = wire.state_of(work.arrays[wire.ARRAYS])[LOGITS]
@@ -182,9 +128,9 @@ def answer_digest(work: ClientWork) -> ClientReply:
     return ClientReply(numbers)
 
 
-def learn_round(work: ClientWork, model: nn.Module, consensus: Tensor) -> float:
+def learn_round(work: FedMDWork, model: nn.Module, consensus: Tensor) -> float:
     """Digest and revisit, in place; return the mean digest loss."""
-    settings = work.settings
+    settings = work.own
     with seeded_layers(work.generator("layers"), _device(model)):
         loss = digest(model, work.aligned.x, consensus, settings, work.generator("digest"))
         epochs, size = settings.revisit_epochs, settings.revisit_batch_size
@@ -193,7 +139,7 @@ def learn_round(work: ClientWork, model: nn.Module, consensus: Tensor) -> float:
 
 
 def digest(
-    model: nn.Module, x: Tensor, consensus: Tensor, settings: StrategySettings, generator: torch.Generator
+    model: nn.Module, x: Tensor, consensus: Tensor, settings: FedMDSettings, generator: torch.Generator
 ) -> float:
     """Train a model in place towards the consensus; return the mean loss over the steps, 0 without any.
 
@@ -228,7 +174,7 @@ def digest(
     return float(total) / steps
 
 
-def digest_loss(logits: Tensor, consensus: Tensor, settings: StrategySettings) -> Tensor:
+def digest_loss(logits: Tensor, consensus: Tensor, settings: FedMDSettings) -> Tensor:
     """Return how far logits are from the consensus, a scalar.
 
     Parameters
@@ -246,7 +192,7 @@ def digest_loss(logits: Tensor, consensus: Tensor, settings: StrategySettings) -
     return t**2 * functional.kl_div(log_model, log_target, reduction="batchmean", log_target=True)
 
 
-def present_model(work: ClientWork) -> tuple[nn.Module, dict[str, float | int]]:
+def present_model(work: FedMDWork) -> tuple[nn.Module, dict[str, float | int]]:
     """Return the client's model, made by transfer learning where it has none, and what is to be reported."""
     model = work.build_model()
     if work.client_state.read_model(model) or _started_from_another_course(work, model):
@@ -256,11 +202,11 @@ def present_model(work: ClientWork) -> tuple[nn.Module, dict[str, float | int]]:
     return model, ({} if expected else {ANEW: 1})
 
 
-def _started_from_another_course(work: ClientWork, model: nn.Module) -> bool:
+def _started_from_another_course(work: FedMDWork, model: nn.Module) -> bool:
     """Begin a course with the model that another one has or began with; False where there is none."""
     if ORIGIN not in work.config:
         return False
-    origin = ClientState(work.state, str(work.config[ORIGIN]))
+    origin = ClientState(work.state, str(work.config[ORIGIN]), KIND)
     if not origin.read_model(model, transferred=bool(work.config.get(FROM_START, False))):
         return False
     work.client_state.write_model(model)
@@ -268,12 +214,12 @@ def _started_from_another_course(work: ClientWork, model: nn.Module) -> bool:
     return True
 
 
-def transfer(work: ClientWork, model: nn.Module) -> None:
+def transfer(work: FedMDWork, model: nn.Module) -> None:
     """Train the initial model on the public and then on the client's own data; measure, and keep it.
 
     Where the upper bound is wanted, a copy of the model goes on from the public data with all clients' data.
     """
-    settings, state = work.settings, work.client_state
+    settings, state = work.own, work.client_state
     _transfer_step(work, model, work.public.take(torch.arange(len(work.public))), "public")
     bound: dict[str, float] = {}
     if settings.upper_bound and not work.config.get(wire.COURSE):
@@ -288,8 +234,8 @@ def transfer(work: ClientWork, model: nn.Module) -> None:
     state.write_figures(_accuracy(work, model, BASELINE) | bound)
 
 
-def _transfer_step(work: ClientWork, model: nn.Module, examples: Examples, purpose: str) -> None:
-    settings = work.settings
+def _transfer_step(work: FedMDWork, model: nn.Module, examples: Examples, purpose: str) -> None:
+    settings = work.own
     public = purpose == "public"
     epochs = settings.public_epochs if public else settings.private_epochs
     size = settings.public_batch_size if public else settings.private_batch_size
@@ -317,7 +263,7 @@ def _fit(
     local_train(model, examples, train, generator)
 
 
-def _accuracy(work: ClientWork, model: nn.Module, key: str) -> dict[str, float]:
+def _accuracy(work: FedMDWork, model: nn.Module, key: str) -> dict[str, float]:
     test = work.test()
     return {} if test is None else {key: evaluate(model, test).accuracy}
 

@@ -9,7 +9,7 @@ import logging
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import final
+from typing import NoReturn, final
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -17,8 +17,10 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
+from strategies import algorithm
+from strategies.client.training import ClientJob
 from strategies.core import wire
-from strategies.core.errors import LetheError
+from strategies.core.errors import BadInput, LetheError
 from strategies.fedmd import client
 from strategies.fedmd.consensus import (
     confidence_consensus,
@@ -27,6 +29,7 @@ from strategies.fedmd.consensus import (
     variance_consensus,
 )
 from strategies.fedmd.privacy import epsilon
+from strategies.fedmd.settings import FedMDSettings
 from strategies.server.guard import CheckedReply, ClientUpdate
 from strategies.server.wrapper import ReturnResult, StrategyWrapper, innermost
 from strategies.settings import StrategySettings
@@ -64,7 +67,7 @@ class ServerSide:
 
 def initial_state(settings: StrategySettings, num_public: int, num_classes: int) -> wire.State:
     """Return what stands for a consensus before the first round: zeros, shape [n, classes]."""
-    return {client.LOGITS: torch.zeros(settings.alignment_size(num_public), num_classes)}
+    return {client.LOGITS: torch.zeros(settings.own(FedMDSettings).alignment_size(num_public), num_classes)}
 
 
 @final
@@ -83,7 +86,7 @@ class FedMD(Strategy):
     replies_are_updates = False
 
     def __init__(self, settings: StrategySettings, side: ServerSide) -> None:
-        self._settings = settings
+        self._settings = settings.own(FedMDSettings)
         self._side = side
 
     def aggregation_weight(self, update: ClientUpdate) -> float:
@@ -260,3 +263,38 @@ def means(clients: list[dict[str, float]]) -> dict[str, float]:
         ],
     }
     return {name: sum(values) / len(values) for name, values in named.items() if values}
+
+
+def _build(side: algorithm.ServerSide) -> Strategy:
+    measured = ServerSide(side.public.y, side.held.num_classes, side.seed, side.rounds, side.evaluate_every)
+    return FedMD(side.settings, measured)
+
+
+def _check_client(settings: StrategySettings, own_data: bool) -> None:
+    if settings.own(FedMDSettings).upper_bound and own_data:
+        raise BadInput(
+            "strategy.upper-bound: needs all clients' data in one place, but this node has its own"
+        )
+
+
+def _no_model(job: ClientJob) -> NoReturn:
+    raise LetheError("a client with a model of its own trains no model of the server's")
+
+
+ALGORITHM = algorithm.Algorithm(
+    "clients with different models learn from each other's logits on public data",
+    _no_model,
+    _build,
+    reports=client.REPORTS,
+    returns=client.RETURNS,
+    handlers={
+        client.QUERY: lambda work: client.answer_query(client.FedMDWork.of(work)),
+        client.DIGEST: lambda work: client.answer_digest(client.FedMDWork.of(work)),
+    },
+    initial=initial_state,
+    model_names=lambda settings: settings.own(FedMDSettings).model_names,
+    check_client=_check_client,
+    named_clients=lambda settings: {"strategy.weights": settings.own(FedMDSettings).consensus_weights},
+    counting_repeats=RepeatedAnswers,
+    kept=client.KIND,
+)

@@ -1,11 +1,15 @@
 """Settings of FedMD, all of them keys of the section ``strategy``."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field, field_validator
 
-from strategies.core.settings import Settings, split_list
-from strategies.fedmd.architecture import Architecture
+from strategies.core.conditions import Condition, is_number, only
+from strategies.core.errors import BadInput
+from strategies.core.settings import Scalar, Settings, split_list
+from strategies.core.traits import Traits
+from strategies.models.architecture import Architecture
 
 AUTHORS_MODELS = (
     "cnn-128-256@0.2, cnn-128-384@0.2, cnn-128-512@0.2, cnn-256-256@0.3, cnn-256-512@0.4, "
@@ -126,3 +130,61 @@ def _parse_weights(text: str) -> dict[str, float]:
     if len(weights) < len(pairs) or "" in weights or not all(0 < w < float("inf") for w in weights.values()):
         raise ValueError(wanted)
     return weights
+
+
+def _check(flat: Mapping[str, Scalar]) -> None:
+    if (
+        not is_number(str(flat["data.public"]))
+        and flat["data.public-labels"] == "none"
+        and int(flat["strategy.public-epochs"]) > 0
+    ):
+        raise BadInput(
+            'data.public-labels: given "none", but fedmd trains on the public labels first; allowed "own", '
+            '"shared", or strategy.public-epochs = 0'
+        )
+    if flat["log.retention"] == "sum":
+        raise BadInput(
+            'log.retention: given "sum", but with fedmd every round is about other examples, whose answers '
+            'have no meaningful sum; allowed "full" or "interval:<k>"'
+        )
+
+
+TRAITS = (
+    Traits(
+        "fedmd",
+        FedMDSettings,
+        conditions=(
+            only("strategy.weights", "strategy.consensus", "weighted"),
+            only("strategy.digest-temperature", "strategy.digest-loss", "kl"),
+            Condition(
+                ("strategy.logit-noise",),
+                "strategy.logit-clip",
+                lambda clip: float(clip) > 0,
+                "strategy.logit-clip above 0, which bounds what the noise must hide",
+            ),
+            Condition(
+                ("strategy.logit-delta",),
+                "strategy.logit-noise",
+                lambda noise: float(noise) > 0,
+                "noise above 0",
+            ),
+        ),
+        check=_check,
+        averages=False,
+        encodes=False,
+        noised=False,
+        hidden="none",
+        local_steps=False,
+        one_model=False,
+        public_data="needs public data",
+        protecting=(
+            Condition(
+                ("strategy.logit-noise", "strategy.logit-clip", "strategy.logit-delta"),
+                "strategy.logit-noise",
+                lambda noise: float(noise) > 0,
+                "noise above 0",
+            ),
+        ),
+        noise_key="strategy.logit-noise",
+    ),
+)

@@ -12,34 +12,13 @@ The gradient of the proximal term, μ (w − w_t), is added to the loss gradient
 differentiating the written-out objective, without a second graph.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import ceil
 
-import torch
-from torch import Tensor, nn
-
-from strategies.client.training import ClientJob, GradientAdjustment, LocalResult, planned_steps
-from strategies.core import wire
-
-
-def proximal_adjustment(anchor: Sequence[Tensor], mu: float) -> GradientAdjustment:
-    """Return the adjustment that adds μ (w − anchor) to every gradient.
-
-    Parameters
-    ----------
-    anchor
-        The parameters that the round started from, in the order of the trainable parameters.
-    mu
-        At least 0; 0 changes nothing.
-    """
-
-    def adjust(parameters: Sequence[nn.Parameter]) -> None:
-        for parameter, start in zip(parameters, anchor, strict=True):
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            parameter.grad.add_(parameter.detach() - start, alpha=mu)
-
-    return adjust
+from strategies.algorithm import Algorithm
+from strategies.client.training import ClientJob, LocalResult, planned_steps, train_near
+from strategies.fedavg import FedAvg
+from strategies.fedprox.settings import FedProxSettings
 
 
 def steps_for(client_id: str, full_steps: int, shares: Mapping[str, float]) -> int:
@@ -49,13 +28,14 @@ def steps_for(client_id: str, full_steps: int, shares: Mapping[str, float]) -> i
 
 def train_client(job: ClientJob) -> LocalResult:
     """Run the client half: local training with the proximal term, for the client's share of the work."""
-    mu = job.strategy.mu
-    anchor = [p.detach().clone() for p in job.model.parameters() if p.requires_grad]
+    settings = job.strategy.own(FedProxSettings)
     full = planned_steps(len(job.examples), job.train)
-    stats = job.train_model(
-        job.model,
-        num_steps=steps_for(job.client_id, full, job.strategy.work_shares),
-        adjust=proximal_adjustment(anchor, mu) if mu > 0 else None,
-    )
-    metrics = {wire.TRAIN_LOSS: stats.mean_loss, wire.NUM_STEPS: stats.num_steps}
-    return LocalResult(job.model, len(job.examples), metrics)
+    return train_near(job, settings.mu, steps_for(job.client_id, full, settings.work_shares))
+
+
+ALGORITHM = Algorithm(
+    "FedAvg with a proximal term, accepts partial local work",
+    train_client,
+    lambda side: FedAvg(),
+    named_clients=lambda settings: {"strategy.work": settings.own(FedProxSettings).work_shares},
+)

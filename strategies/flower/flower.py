@@ -13,12 +13,15 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import Strategy
 
+from strategies import fedavg
+from strategies.algorithm import Algorithm
+from strategies.client.training import ClientJob, LocalResult, train_near
 from strategies.core import wire
 from strategies.core.errors import BadInput
+from strategies.flower.settings import PREFIX, FlowerSettings
 from strategies.server.wrapper import StrategyWrapper
 from strategies.settings import StrategySettings
 
-PREFIX = "flwr:"
 _AVERAGING = {"FedAvg", "FedProx"}
 _SAMPLING = {
     "fraction_train": 1.0,
@@ -52,7 +55,9 @@ def build(settings: StrategySettings) -> Strategy:
         raise BadInput(f"strategy.name: got '{settings.name}', Flower has {', '.join(sorted(available()))}")
     chosen = available()[name]
     accepted = set(inspect.signature(chosen).parameters)
-    options: dict[str, Any] = {key.replace("-", "_"): value for key, value in settings.option_values.items()}
+    options: dict[str, Any] = {
+        key.replace("-", "_"): value for key, value in settings.own(FlowerSettings).option_values.items()
+    }
     if unknown := sorted(set(options) - accepted - set(_SAMPLING)):
         raise BadInput(
             f"strategy.options: {name} has no '{unknown[0]}'; it takes {', '.join(sorted(accepted))}"
@@ -66,13 +71,15 @@ def build(settings: StrategySettings) -> Strategy:
         by_examples = options.get("weighted_by_key", wire.NUM_EXAMPLES) == wire.NUM_EXAMPLES
         return SortedReplies(chosen(**sampling_defaults, **options), name in _AVERAGING and by_examples)
     except (TypeError, ValueError) as error:
-        raise BadInput(f"strategy.options: {name} refused {settings.options!r}: {error}") from None
+        raise BadInput(
+            f"strategy.options: {name} refused {settings.own(FlowerSettings).options!r}: {error}"
+        ) from None
 
 
 def required_metrics(settings: StrategySettings) -> list[str]:
     """Return the numbers without which Flower's strategy takes no reply of a round."""
-    key = settings.option_values.get("weighted_by_key", wire.NUM_EXAMPLES)
-    return [str(key)] if settings.name.startswith(PREFIX) and key != wire.NUM_EXAMPLES else []
+    key = settings.own(FlowerSettings).option_values.get("weighted_by_key", wire.NUM_EXAMPLES)
+    return [] if key == wire.NUM_EXAMPLES else [str(key)]
 
 
 @final
@@ -126,3 +133,18 @@ def _sorted(replies: Iterable[Message]) -> list[Message]:
 def _client_key(message: Message) -> tuple[int, int, str]:
     client_id = wire.client_id_in(message.content) if message.has_content() else None
     return wire.client_sort_key(client_id or str(message.metadata.src_node_id))
+
+
+def train_client(job: ClientJob) -> LocalResult:
+    """Run the client half: local training, with the proximal term that Flower's FedProx asks for."""
+    mu = float(job.strategy.own(FlowerSettings).option_values.get("proximal_mu", 0.0))
+    return train_near(job, mu) if mu > 0 else fedavg.train_client(job)
+
+
+ALGORITHM = Algorithm(
+    "one of Flower's own strategies",
+    train_client,
+    lambda side: build(side.settings),
+    required=required_metrics,
+    members=lambda: [PREFIX + name for name in available()],
+)

@@ -32,9 +32,11 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from strategies import fedavg
+from strategies.algorithm import Algorithm
 from strategies.client.training import ClientJob, LocalResult
 from strategies.core import wire
 from strategies.fedavg import EvaluatingStrategy
+from strategies.gossip.settings import GossipSettings
 from strategies.gossip.topology import Weights, adjacency, mixing_weights, second_eigenvalue
 from strategies.server.aggregation import MetricMeans
 from strategies.server.grids import client_ids_of
@@ -109,7 +111,7 @@ class Gossip(EvaluatingStrategy):
 
     def __init__(self, settings: StrategySettings, seed: int) -> None:
         self.models: dict[str, np.ndarray] = {}
-        self._settings = settings
+        self._settings = settings.own(GossipSettings)
         self._seed = seed
         self._layout = wire.Layout((), ())
         self._clients: list[str] = []
@@ -172,3 +174,10 @@ class Gossip(EvaluatingStrategy):
     def summary(self) -> None:
         """Log what the strategy does."""
         _logger.info("gossip: %s", self._settings.topology)
+
+
+ALGORITHM = Algorithm(
+    "no global model: every client mixes its own with those of its neighbours in a topology",
+    train_client,
+    lambda side: Gossip(side.settings, side.seed),
+)

@@ -4,7 +4,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from strategies.core.conditions import only
 from strategies.core.settings import Settings
+from strategies.core.traits import Traits
 
 
 class GossipSettings(Settings):
@@ -20,3 +22,18 @@ class GossipSettings(Settings):
 
     topology: Literal["ring", "torus", "complete", "random"] = "ring"
     edge_probability: float = Field(default=0.5, gt=0, le=1)
+
+
+TRAITS = (
+    Traits(
+        "gossip",
+        GossipSettings,
+        conditions=(only("strategy.edge-probability", "strategy.topology", "random"),),
+        averages=False,
+        encodes=False,
+        noised=False,
+        hidden="none",
+        everybody=True,
+        only_retraining="every client holds a model of its own, into which its neighbours' were mixed",
+    ),
+)

@@ -27,15 +27,17 @@ from typing import final
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
 from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
 from torch import Tensor, nn
 
-from strategies import fedavg
+from strategies import algorithm, fedavg
 from strategies.client.distillation import DistillationSettings, distil
 from strategies.client.evaluation import predict_logits
 from strategies.core import wire
 from strategies.core.examples import Examples
 from strategies.core.seeds import seeded_layers, torch_generator
 from strategies.fedavg import EvaluatingStrategy
+from strategies.one_shot.settings import OneShotSettings
 from strategies.server.aggregation import MAX_ABS_UPDATE, ExactSum, MetricMeans
 from strategies.server.guard import CheckedReply, ClientUpdate, Reference
 from strategies.settings import StrategySettings
@@ -123,7 +125,7 @@ class OneShot(EvaluatingStrategy):
     is_weighted_average = False
 
     def __init__(self, settings: StrategySettings, side: ServerSide) -> None:
-        self._settings = settings
+        self._settings = settings.own(OneShotSettings)
         self._side = side
         self._reference: Reference | None = None
         self._last: tuple[ClientUpdate, Tensor] | None = None
@@ -219,3 +221,18 @@ class OneShot(EvaluatingStrategy):
     def summary(self) -> None:
         """Log what the strategy does."""
         _logger.info("one-shot: an ensemble distilled on %d public examples", len(self._side.public))
+
+
+def _build(side: algorithm.ServerSide) -> Strategy:
+    held = side.held
+    own = ServerSide(
+        held.build_model(), held.num_classes, side.public, held.test, side.seed, held.train.momentum
+    )
+    return OneShot(side.settings, own)
+
+
+ALGORITHM = algorithm.Algorithm(
+    "one round: the ensemble of the clients' models is distilled into one on public data",
+    train_client,
+    _build,
+)

@@ -1,10 +1,13 @@
 """Settings of one-shot federated learning, all of them keys of the section ``strategy``."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
 
-from strategies.core.settings import Settings
+from strategies.core.errors import BadInput
+from strategies.core.settings import Scalar, Settings
+from strategies.core.traits import Traits
 
 
 class OneShotSettings(Settings):
@@ -33,3 +36,25 @@ class OneShotSettings(Settings):
     distil_learning_rate: float = Field(default=0.05, gt=0)
     distil_batch_size: int = Field(default=32, ge=1)
     distil_temperature: float = Field(default=1.0, gt=0)
+
+
+def _check(flat: Mapping[str, Scalar]) -> None:
+    if flat["run.rounds"] != 1:
+        raise BadInput(
+            f"run.rounds: given {flat['run.rounds']}, but one-shot has a single round; allowed 1 "
+            "(train.local-epochs says how long clients train in it)"
+        )
+
+
+TRAITS = (
+    Traits(
+        "one-shot",
+        OneShotSettings,
+        check=_check,
+        averages=False,
+        hidden="none",
+        single_round=True,
+        public_data="distils on public data",
+        only_retraining="the model learned from what all of the ensemble answered, and is no sum of updates",
+    ),
+)

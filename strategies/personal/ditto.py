@@ -18,20 +18,25 @@ import copy
 from torch import nn
 
 from strategies import fedavg
-from strategies.client.own_models import DITTO, ClientState
-from strategies.client.training import ClientJob, LocalResult, local_train
+from strategies.algorithm import Algorithm
+from strategies.client.own_models import ClientState
+from strategies.client.training import ClientJob, LocalResult, local_train, proximal_adjustment
 from strategies.core.seeds import torch_generator
-from strategies.fedprox.fedprox import proximal_adjustment
+from strategies.personal import measuring
+from strategies.personal.settings import PersonalSettings
+
+KIND = "ditto"
+"""What the names of the records of its models in a client's state begin with."""
 
 
 def train_client(job: ClientJob) -> LocalResult:
     """Run the client half: FedAvg's, and the steps of the personal model, which stays here."""
     own = copy.deepcopy(job.model)
     anchor = [p.detach().clone() for p in own.parameters() if p.requires_grad]
-    state = ClientState(job.state, job.course, DITTO)
+    state = ClientState(job.state, job.course, KIND)
     state.read_model(own)
     result = fedavg.train_client(job)
-    weight = job.strategy.ditto_lambda
+    weight = job.strategy.own(PersonalSettings).ditto_lambda
     local_train(
         own,
         job.examples,
@@ -46,5 +51,15 @@ def train_client(job: ClientJob) -> LocalResult:
 
 def personalise(job: ClientJob) -> nn.Module:
     """Return the client's personal model; the job's model where the client has none yet."""
-    ClientState(job.state, job.course, DITTO).read_model(job.model)
+    ClientState(job.state, job.course, KIND).read_model(job.model)
     return job.model
+
+
+ALGORITHM = Algorithm(
+    "FedAvg, and a personal model for every client that is held near the global one",
+    train_client,
+    lambda side: measuring.MeasuredStrategy(fedavg.FedAvg()),
+    personalise=personalise,
+    returns=measuring.REPORTS,
+    kept=KIND,
+)

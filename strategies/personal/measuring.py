@@ -11,15 +11,16 @@ one), as in Li et al., "Ditto", arXiv 2012.04221.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import final
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
-from torch import Tensor, nn
+from torch import Tensor
 
+from strategies.algorithm import Personalise
 from strategies.client.evaluation import predict_logits
 from strategies.client.training import ClientJob
 from strategies.core import wire
@@ -45,9 +46,6 @@ FIGURES = (GLOBAL, GLOBAL_WORST, PERSONAL, PERSONAL_WORST)
 """The figures of a round."""
 
 _WORST_SHARE = 0.1
-
-Personalise = Callable[[ClientJob], nn.Module]
-"""Makes a client's own model of the job's, which holds the round's; may change that in place."""
 
 
 def class_shares(y: Tensor, num_classes: int) -> Tensor:

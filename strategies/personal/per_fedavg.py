@@ -23,10 +23,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from strategies import fedavg
+from strategies.algorithm import Algorithm
 from strategies.client.training import ClientJob, LocalResult, batches, make_optimizer, planned_steps
 from strategies.core import wire
 from strategies.core.examples import Examples
 from strategies.core.seeds import torch_generator
+from strategies.personal import measuring
+from strategies.personal.settings import PersonalSettings
 
 _RADIUS = 0.01
 """How far, in all, the two points of the difference quotient lie from w."""
@@ -131,11 +135,12 @@ def train_client(job: ClientJob) -> LocalResult:
         batches(len(data), job.train.batch_size, steps, generator)
         for generator in (job.generator, _generator(job, "inner"), _generator(job, "second"))
     ]
-    exact = job.strategy.meta_gradient == "hessian-free"
+    own = job.strategy.own(PersonalSettings)
+    exact = own.meta_gradient == "hessian-free"
     for indices in zip(*drawn, strict=True):
         outer, inner, second = (data.subset(index.to(data.x.device)) for index in indices)
         used = second if exact else None
-        total += meta_gradient(job.model, parameters, inner, outer, used, job.strategy.inner_rate)
+        total += meta_gradient(job.model, parameters, inner, outer, used, own.inner_rate)
         optimizer.step()
     metrics = {wire.TRAIN_LOSS: float(total) / steps, wire.NUM_STEPS: steps}
     return LocalResult(job.model, len(job.examples), metrics)
@@ -148,7 +153,13 @@ def _generator(job: ClientJob, purpose: str) -> torch.Generator:
 
 def personalise(job: ClientJob) -> nn.Module:
     """Take full-batch steps from the job's model on the client's examples, in place."""
-    descend(job.model, job.examples, job.strategy.inner_rate, job.strategy.personal_steps)
+    own = job.strategy.own(PersonalSettings)
+    descend(
+        job.model,
+        job.examples,
+        own.inner_rate,
+        own.personal_steps,
+    )
     return job.model
 
 
@@ -176,3 +187,12 @@ def descend(model: nn.Module, examples: Examples, rate: float, steps: int) -> No
             (loss / len(data)).backward()  # type: ignore[no-untyped-call]
         move(parameters, [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters], -rate)
     model.zero_grad(set_to_none=True)
+
+
+ALGORITHM = Algorithm(
+    "a model from which one gradient step on a client's own data leads to a good one for it",
+    train_client,
+    lambda side: measuring.MeasuredStrategy(fedavg.FedAvg()),
+    personalise=personalise,
+    returns=measuring.REPORTS,
+)

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from strategies.core.settings import Settings
+from strategies.core.traits import Traits
 
 
 class PersonalSettings(Settings):
@@ -26,3 +27,15 @@ class PersonalSettings(Settings):
     inner_rate: float = Field(default=0.01, ge=0)
     personal_steps: int = Field(default=1, ge=1)
     ditto_lambda: float = Field(default=0.1, ge=0)
+
+
+TRAITS = (
+    Traits(
+        "per-fedavg",
+        PersonalSettings,
+        ("meta_gradient", "inner_rate", "personal_steps"),
+        noised=False,
+        hidden="none",
+    ),
+    Traits("ditto", PersonalSettings, ("ditto_lambda",), noised=False, hidden="none", personal_models=True),
+)

@@ -34,11 +34,14 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor, nn
 
 from strategies import fedavg
+from strategies.algorithm import Algorithm, Members, PartsStrategy, ServerSide
 from strategies.client.training import ClientJob, LocalResult
 from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.core.examples import Examples
 from strategies.core.seeds import torch_generator
+from strategies.layers.privacy.checks import planned_selections
+from strategies.layers.privacy.scoring import Scoring
 from strategies.models.fisher import fisher_scores
 from strategies.models.neurons import hidden_groups, neuron_scores
 from strategies.models.subnetwork import (
@@ -50,11 +53,11 @@ from strategies.models.subnetwork import (
     top_neurons,
     unpack_kept,
 )
+from strategies.pruned_dp.settings import PrunedSettings
 from strategies.server.guard import CheckedReply, Reference, Rejected
-from strategies.server.wrapper import StrategyWrapper
+from strategies.server.settings import SelectionSettings
 from strategies.settings import StrategySettings
 
-NAME = "pruned-dp"
 _MOST_PUBLIC = 256
 """Public examples that the Fisher information is estimated on."""
 
@@ -102,7 +105,7 @@ class Pruning:
         Public data, where the scores come from them.
     """
 
-    settings: StrategySettings
+    settings: PrunedSettings
     model: nn.Module
     seed: int
     public: Examples | None = None
@@ -155,7 +158,7 @@ class _Choice:
 
 
 @final
-class PrunedStrategy(StrategyWrapper):
+class PrunedStrategy(PartsStrategy):
     """The server half: sends blocks, and turns the blocks that come back into updates of the whole model.
 
     It belongs inside the guard, which checks a block against what was sent, and outside the log, which then
@@ -308,6 +311,23 @@ class PrunedStrategy(StrategyWrapper):
             yield CheckedReply.of(reply, replace(reply.update, delta=delta, norm=norm))
 
 
-def restored(selected: Mapping[str, str]) -> dict[str, bytes]:
-    """Return selections that a checkpoint holds as text."""
-    return {client_id: bytes.fromhex(text) for client_id, text in selected.items()}
+def _around(inner: Strategy, side: ServerSide, members: Members) -> PrunedStrategy:
+    model = side.held.build_model()
+    pruning = Pruning(side.settings.own(PrunedSettings), model, side.seed, side.held.public)
+    return PrunedStrategy(inner, pruning, members.names, members.keeps, by_asked=members.central_noise)
+
+
+def _scoring(settings: StrategySettings, rounds: int, selection: SelectionSettings) -> Scoring | None:
+    own = settings.own(PrunedSettings)
+    if own.score_source != "private":
+        return None
+    return Scoring(own.score_noise, own.score_clip, planned_selections(rounds, selection, own.refresh))
+
+
+ALGORITHM = Algorithm(
+    "each client trains a smaller network of the most important neurons, and only that travels",
+    train_client,
+    lambda side: fedavg.FedAvg(),
+    around=_around,
+    scoring=_scoring,
+)

@@ -1,10 +1,14 @@
 """Settings of gradient-pruned aggregation, all of them keys of the section ``strategy``."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field, field_validator
 
-from strategies.core.settings import Settings, split_list
+from strategies.core.conditions import lacks_public_data, only, refuse_beside, shown
+from strategies.core.errors import BadInput
+from strategies.core.settings import Scalar, Settings, split_list
+from strategies.core.traits import Traits
 
 
 class PrunedSettings(Settings):
@@ -64,3 +68,75 @@ def _parse_keeps(text: str) -> dict[str, float]:
     if not all(0 < share <= 1 for share in shares.values()):
         raise ValueError("'client-id=share' pairs with every share in (0, 1]")
     return shares
+
+
+def _check(flat: Mapping[str, Scalar]) -> None:
+    if flat["compression.codec"] != "none":
+        raise BadInput(
+            f"compression.codec: given {shown(flat['compression.codec'])}, but with pruned-dp every client "
+            'has another part of the model, of which there are no differences; allowed "none"'
+        )
+    if flat["privacy.encryption"] != "none":
+        _check_same_neurons(flat)
+    by_public = flat["strategy.score"] == "fisher" and flat["strategy.score-source"] == "public"
+    if by_public and lacks_public_data(flat):
+        raise BadInput(
+            "data.public: given 0, but pruned-dp scores neurons on public data; give some, or "
+            'strategy.score-source = "global-model"'
+        )
+    if flat["strategy.score-source"] == "private":
+        _check_private_scores(flat)
+    if flat["privacy.unit"] == "client-central" and flat["privacy.client-sampling"] == "poisson":
+        raise BadInput(
+            'privacy.client-sampling: given "poisson", but pruned-dp divides each entry by the number of '
+            'clients asked for it, which Poisson sampling makes random; allowed "fixed"'
+        )
+    if flat["forget.prune"] != "none":
+        raise BadInput(
+            f"forget.prune: given {shown(flat['forget.prune'])}, but pruned-dp trains parts of a dense model"
+        )
+
+
+def _check_same_neurons(flat: Mapping[str, Scalar]) -> None:
+    """Refuse that clients train different neurons where only the mean of what they send is known."""
+    same, setting = "all clients must train the same neurons", "privacy.encryption"
+    refuse_beside("strategy.score", flat["strategy.score"] == "random", flat, setting, same)
+    refuse_beside("strategy.score-source", flat["strategy.score-source"] == "private", flat, setting, same)
+    refuse_beside("strategy.keeps", bool(flat["strategy.keeps"]), flat, setting, same)
+    changes = flat["strategy.score"] != "ordered" and flat["strategy.refresh"] != 1
+    refuse_beside("strategy.refresh", changes, flat, setting, f"{same}: allowed 1")
+
+
+def _check_private_scores(flat: Mapping[str, Scalar]) -> None:
+    if not flat["strategy.score-noise"]:
+        raise BadInput(
+            'strategy.score-noise: given 0, but strategy.score-source is "private": a private mask without '
+            "its cost is refused; allowed a noise multiplier above 0, whose cost becomes part of ε"
+        )
+    if flat["privacy.unit"] not in {"example", "client-local"}:
+        raise BadInput(
+            'strategy.score-source: given "private", whose cost the clients\' accountants count, but '
+            f'privacy.unit is {shown(flat["privacy.unit"])}; allowed "public" or "global-model", or '
+            'privacy.unit = "example" or "client-local"'
+        )
+
+
+TRAITS = (
+    Traits(
+        "pruned-dp",
+        PrunedSettings,
+        conditions=(
+            only("strategy.score-source", "strategy.score", "fisher"),
+            only("strategy.score-noise strategy.score-clip", "strategy.score-source", "private"),
+        ),
+        check=_check,
+        hidden="mean",
+        protecting=(
+            only(
+                "strategy.score-source strategy.score-noise strategy.score-clip",
+                "strategy.score-source",
+                "private",
+            ),
+        ),
+    ),
+)

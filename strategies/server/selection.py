@@ -9,7 +9,7 @@ from strategies.core.errors import LetheError
 from strategies.core.seeds import numpy_generator
 from strategies.server.clock import Clock
 from strategies.server.selection_methods import Candidates, Known, choose
-from strategies.settings import SelectionSettings
+from strategies.server.settings import SelectionSettings
 
 
 def select_clients(

@@ -29,8 +29,8 @@ from torch import Tensor
 from strategies.core import wire
 from strategies.core.seeds import numpy_generator
 from strategies.server.guard import CheckedReply
+from strategies.server.settings import SelectionSettings
 from strategies.server.wrapper import StrategyWrapper
-from strategies.settings import SelectionSettings
 
 _SLOWNESS_EXPONENT = 2.0
 

@@ -11,7 +11,7 @@ from app.models.built_in import build_model
 from app.simulation.client import config_of
 from app.simulation.grid import take_identity
 from strategies.core import wire
-from strategies.settings import Scalar
+from strategies.core.settings import Scalar
 
 SMALL = ("model.name=mlp", "model.hidden=4", "data.clients=2", "data.train-limit=80", "train.local-steps=1")
 SHAPE, CLASSES = (1, 8, 8), 10

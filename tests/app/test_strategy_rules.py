@@ -7,7 +7,7 @@ import pytest
 from app.config.run_config import RunConfig
 from app.strategy_rules import STRATEGY_CONDITIONS
 from strategies.core.errors import BadInput
-from strategies.settings import Scalar
+from strategies.core.settings import Scalar
 
 WITHOUT_NOISE = "a strategy of which nothing leaves a client but noised updates"
 PARTIAL: dict[str, Scalar] = {

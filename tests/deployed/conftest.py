@@ -9,8 +9,8 @@ import pytest
 from app.config.run_config import RunConfig
 from app.workflows import train
 from benchmarks.deployed.federation import Federation
+from strategies.core.settings import Scalar
 from strategies.runs.folder import RunFolder
-from strategies.settings import Scalar
 
 CLIENTS = ("0", "1", "2")
 SMALL: dict[str, Scalar] = {

@@ -14,9 +14,9 @@ from app.forgettings.signing_key import signing_key
 from app.forgettings.verify_run import verify_run
 from app.workflows import audit, forget
 from benchmarks.deployed.federation import Federation
+from strategies.core.settings import Scalar
 from strategies.runs.folder import RunFolder
 from strategies.runs.tensor_file import read_sealed
-from strategies.settings import Scalar
 from tests.deployed.conftest import CLIENTS, SMALL, home, until
 from unlearning.request import ForgetRequest
 from unlearning.settings import AuditSettings, ForgetSettings

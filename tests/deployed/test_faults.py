@@ -11,9 +11,9 @@ import torch
 
 from app.client.kept_state import read_state
 from benchmarks.deployed.federation import Federation
+from strategies.core.settings import Scalar
 from strategies.layers.privacy.ledger import read_account
 from strategies.runs.folder import RunFolder
-from strategies.settings import Scalar
 from tests.deployed.conftest import CLIENTS, SMALL, home, in_one_process, until
 
 LEAST_PATIENCE = 20.0

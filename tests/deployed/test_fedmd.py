@@ -8,8 +8,8 @@ import torch
 
 from app.workflows.forgetting import OpenedRun
 from benchmarks.deployed.federation import Federation
+from strategies.core.settings import Scalar
 from strategies.runs.folder import RunFolder
-from strategies.settings import Scalar
 from tests.deployed.conftest import CLIENTS, SMALL, home, in_one_process
 from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings

@@ -8,8 +8,8 @@ import torch
 from app.config.run_config import RunConfig
 from app.data import load_client_data
 from benchmarks.deployed.federation import Federation
+from strategies.core.settings import Scalar
 from strategies.runs.folder import RunFolder
-from strategies.settings import Scalar
 from tests.deployed.conftest import CLIENTS, SMALL, home, in_one_process
 
 PLAIN: dict[str, Scalar] = {**SMALL, "run.rounds": 1, "run.name": "masked", "log.enabled": "false"}

@@ -17,9 +17,11 @@ from strategies.layers.compression.settings import CompressionSettings
 from strategies.layers.privacy.settings import PrivacySettings
 from strategies.log.strategy import LoggedStrategy
 from strategies.log.update_log import UpdateLog
-from strategies.rounds import RoundResult, Start, TrainingPlan, train
+from strategies.plan import RoundResult, Start, TrainingPlan
+from strategies.rounds import train
 from strategies.server.cohort import Cohort
-from strategies.settings import SelectionSettings, StrategySettings
+from strategies.server.settings import SelectionSettings
+from strategies.settings import StrategySettings
 from tests.strategies.compression.nodes import LAYOUT, Client, model
 from tests.strategies.fakes import FakeGrid, raises
 

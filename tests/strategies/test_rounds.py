@@ -12,12 +12,14 @@ from torch import Tensor
 from strategies.core import wire
 from strategies.core.errors import BadInput, LetheError
 from strategies.flower import flower as builtin
-from strategies.rounds import RoundResult, Start, TrainingPlan, train
+from strategies.plan import RoundResult, Start, TrainingPlan
+from strategies.rounds import train
 from strategies.server import memory as strategy_state
 from strategies.server.cohort import Cohort
 from strategies.server.exclusion import Drop
 from strategies.server.selection import select_clients
-from strategies.settings import SelectionSettings, StrategySettings
+from strategies.server.settings import SelectionSettings
+from strategies.settings import StrategySettings
 from tests.strategies.fakes import (
     Answer,
     FakeGrid,

@@ -22,7 +22,7 @@ from strategies.layers.privacy.client import ClientPrivacy, train_privately
 from strategies.layers.privacy.scoring import PrivateScorer, Scoring
 from strategies.layers.privacy.settings import PrivacySettings, Unit
 from strategies.models.neurons import hidden_groups
-from strategies.settings import SelectionSettings
+from strategies.server.settings import SelectionSettings
 from tests.strategies.analytics.test_asking import CLASSES, cohort_of
 from tests.strategies.fedmd.test_client import member, query
 from tests.strategies.layers.privacy.test_client import job

@@ -7,15 +7,11 @@ from hypothesis import given, strategies as st
 from pydantic import ValidationError
 
 from strategies.analytics.settings import AnalyticsSettings
-from strategies.settings import (
-    LogSettings,
-    SelectionSettings,
-    Settings,
-    StrategySettings,
-    TrainSettings,
-    hyphenated,
-    split_list,
-)
+from strategies.client.settings import TrainSettings
+from strategies.core.settings import Settings, hyphenated, split_list
+from strategies.log.settings import LogSettings
+from strategies.server.settings import SelectionSettings
+from strategies.settings import StrategySettings
 
 SECTIONS = [AnalyticsSettings, TrainSettings, StrategySettings, SelectionSettings, LogSettings]
 

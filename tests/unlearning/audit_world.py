@@ -15,12 +15,14 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from torch import Tensor, nn
 
 from strategies.client.backdoor import Trigger
+from strategies.client.settings import TrainSettings
 from strategies.core import wire
 from strategies.core.examples import Examples
-from strategies.rounds import TrainingPlan
+from strategies.plan import TrainingPlan
 from strategies.server.cohort import Cohort, Fault, Reply
 from strategies.server.members import ClientInfo
-from strategies.settings import SelectionSettings, StrategySettings, TrainSettings
+from strategies.server.settings import SelectionSettings
+from strategies.settings import StrategySettings
 from unlearning.audit.evidence import answer_question
 from unlearning.run import TrainedRun
 

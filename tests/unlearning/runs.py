@@ -6,11 +6,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from strategies.client.settings import TrainSettings
 from strategies.core import wire
 from strategies.core.examples import Examples
 from strategies.log.update_log import UpdateLog
-from strategies.rounds import TrainingPlan
-from strategies.settings import SelectionSettings, StrategySettings, TrainSettings
+from strategies.plan import TrainingPlan
+from strategies.server.settings import SelectionSettings
+from strategies.settings import StrategySettings
 from unlearning.methods import METHODS
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings

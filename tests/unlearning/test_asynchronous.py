@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from strategies.core.errors import BadInput
-from strategies.settings import SelectionSettings, StrategySettings
+from strategies.server.settings import SelectionSettings
+from strategies.settings import StrategySettings
 from tests.unlearning.methods.federation import Federation, blobs
 from unlearning.forgetting import ForgetResult, forget
 from unlearning.methods import METHODS

@@ -14,7 +14,8 @@ from strategies.core.seeds import torch_generator
 from strategies.log.strategy import LoggedStrategy
 from strategies.log.update_log import UpdateLog
 from strategies.models.mask import flat_mask_of
-from strategies.rounds import Start, train
+from strategies.plan import Start
+from strategies.rounds import train
 from tests.unlearning.methods.federation import Federation, blobs
 from tests.unlearning.runs import GLOBAL_METHODS
 from unlearning.central.prune import PruneSettings, synflow_masks

@@ -5,7 +5,8 @@ import re
 import pytest
 from pydantic import Field, ValidationError
 
-from strategies.settings import Settings, TrainSettings
+from strategies.client.settings import TrainSettings
+from strategies.core.settings import Settings
 from unlearning.central.finetune import FinetuneSettings
 from unlearning.central.fisher import FisherSettings
 from unlearning.central.influence import InfluenceSettings

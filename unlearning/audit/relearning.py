@@ -11,7 +11,7 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from strategies.core import wire
-from strategies.rounds import RoundResult, Start
+from strategies.plan import RoundResult, Start
 from strategies.server.cohort import Cohort
 from strategies.server.exclusion import Drop
 from unlearning.audit import metrics

@@ -25,7 +25,7 @@ from torch import Generator, Tensor, nn
 
 from strategies.client.evaluation import predict_logits
 from strategies.core.examples import Examples
-from strategies.settings import Settings
+from strategies.core.settings import Settings
 from unlearning.central.data import Data, gathered
 from unlearning.central.gradients import ExampleSum, gradient_blocks
 from unlearning.central.masks import Masks, flat_mask

@@ -29,7 +29,7 @@ from torch import Generator, Tensor, nn
 
 from strategies.client.evaluation import evaluate
 from strategies.core.examples import Examples
-from strategies.settings import Settings
+from strategies.core.settings import Settings
 from unlearning.central.data import Data, gathered
 from unlearning.central.gradients import ExampleSum, Loss, cross_entropy_each, gradient_blocks, gradient_sum
 from unlearning.central.inverse import woodfisher_product

@@ -27,7 +27,7 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn.utils import prune
 
-from strategies.settings import Settings
+from strategies.core.settings import Settings
 from unlearning.central.data import Data, gathered
 from unlearning.central.masks import Masks, apply_masks, masked
 from unlearning.central.parameters import copied, layers_with_weights

@@ -24,7 +24,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from strategies.settings import Settings
+from strategies.core.settings import Settings
 
 
 class SkewSettings(Settings):

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pydantic import Field
 from torch import Generator, nn
 
+from strategies.client.settings import TrainSettings
 from strategies.client.training import GradientAdjustment, local_train
-from strategies.settings import Settings, TrainSettings
+from strategies.core.settings import Settings
 from unlearning.central.data import Data, gathered
 from unlearning.central.masks import Masks, apply_masks, mask_adjustment
 from unlearning.central.parameters import copied

@@ -32,7 +32,7 @@ from strategies.client.evaluation import evaluate
 from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.server.cohort import Cohort
-from strategies.settings import SelectionSettings
+from strategies.server.settings import SelectionSettings
 from unlearning.central.ascent import (
     AscentSettings,
     ProjectedAscentSettings,
@@ -129,7 +129,7 @@ def reference_from_log(job: ForgetJob, leaving: Cohort) -> Tensor | None:
     last = run.plan.rounds
     if log is None or last not in log.kept_rounds() or last not in log.averaging_rounds():
         return None
-    if run.forgotten or log.purged() or run.plan.strategy.is_asynchronous:
+    if run.forgotten or log.purged() or run.plan.strategy.traits.asynchronous:
         return None
     everyone = torch.zeros(run.layout.size, dtype=torch.float64)
     theirs, weight = torch.zeros_like(everyone), 0.0

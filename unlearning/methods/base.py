@@ -8,13 +8,14 @@ import torch
 from flwr.app import ArrayRecord
 from torch import Tensor, nn
 
+from strategies.client.settings import TrainSettings
 from strategies.core import wire
 from strategies.core.errors import BadInput
 from strategies.core.examples import Examples
 from strategies.core.seeds import torch_generator
 from strategies.server.cohort import Cohort
 from strategies.server.exclusion import Drop
-from strategies.settings import StrategySettings, TrainSettings
+from strategies.settings import StrategySettings
 from unlearning.audit.evidence import ForgetSpec
 from unlearning.audit.gathering import spec_for
 from unlearning.request import ForgetRequest, Kind

@@ -32,7 +32,7 @@ from strategies.client.distillation import DistillationSettings, distil
 from strategies.client.evaluation import predict_logits
 from strategies.core import wire
 from strategies.core.examples import Examples
-from strategies.rounds import RoundResult, Start
+from strategies.plan import RoundResult, Start
 from unlearning.methods import fast_fedul, subtract
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
 from unlearning.methods.federated import keeping

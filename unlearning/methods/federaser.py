@@ -35,12 +35,12 @@ from torch import Tensor
 from strategies.client.training import ClientJob, planned_steps
 from strategies.core import wire
 from strategies.core.errors import LetheError
+from strategies.core.settings import Settings
 from strategies.log.update_log import Entry, UpdateLog
 from strategies.registry import lookup
 from strategies.server.aggregation import MAX_ABS_UPDATE, ExactSum, apply_mean, largest_entry
 from strategies.server.cohort import Fault
 from strategies.server.guard import Reference, checked
-from strategies.settings import Settings
 from unlearning.central.federaser import with_norm
 from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Method, Needs, Outcome
 from unlearning.methods.federated import received_model, settings_in, told

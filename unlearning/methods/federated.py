@@ -15,13 +15,15 @@ from torch import Tensor, nn
 
 from strategies.core import wire
 from strategies.core.errors import LetheError
+from strategies.core.settings import Scalar, Settings
 from strategies.fedavg import FedAvg
-from strategies.rounds import Build, RoundResult, Start
+from strategies.plan import RoundResult, Start
+from strategies.rounds import Build
 from strategies.server.cohort import Cohort
 from strategies.server.exclusion import Drop
 from strategies.server.members import ClientInfo
+from strategies.server.settings import SelectionSettings
 from strategies.server.wrapper import StrategyWrapper
-from strategies.settings import Scalar, SelectionSettings, Settings
 from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Outcome
 from unlearning.settings import ForgetSettings
 from unlearning.spending import train_after

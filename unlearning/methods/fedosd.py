@@ -30,11 +30,11 @@ from torch import Tensor
 
 from strategies.core import wire
 from strategies.core.errors import LetheError
+from strategies.core.settings import Settings
 from strategies.fedavg import FedAvg
 from strategies.server.cohort import Cohort
 from strategies.server.guard import CheckedReply
 from strategies.server.wrapper import StrategyWrapper
-from strategies.settings import Settings
 from unlearning.central.fedosd import recovery_gradient, unlearning_loss_each, unlearning_step
 from unlearning.central.gradients import ExampleSum, gradient_sum
 from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Method, Needs, Outcome

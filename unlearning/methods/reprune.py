@@ -16,7 +16,7 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from strategies.core import wire
-from strategies.rounds import RoundResult, Start
+from strategies.plan import RoundResult, Start
 from strategies.server.cohort import Cohort
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
 from unlearning.methods.federated import feasible, keeping

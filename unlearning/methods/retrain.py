@@ -18,7 +18,7 @@ from flwr.serverapp.strategy import Strategy
 
 from strategies.core import wire
 from strategies.personal import measuring as personal
-from strategies.rounds import RoundResult, Start
+from strategies.plan import RoundResult, Start
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
 from unlearning.methods.federated import feasible, keeping
 from unlearning.spending import train_after

@@ -20,7 +20,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from strategies.settings import TrainSettings
+from strategies.client.settings import TrainSettings
 
 ORDERS: Sequence[float] = (
     *(1 + x / 10 for x in range(1, 100)),

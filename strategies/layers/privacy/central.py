@@ -41,8 +41,8 @@ from strategies.layers.privacy.noise import clipped, noised
 from strategies.layers.privacy.settings import PrivacySettings
 from strategies.server.guard import CheckedReply, SummedUpdate
 from strategies.server.selection import cohort_size, require_enough, select_clients
+from strategies.server.settings import SelectionSettings
 from strategies.server.wrapper import StrategyWrapper, is_weighted_average
-from strategies.settings import SelectionSettings
 
 
 @final

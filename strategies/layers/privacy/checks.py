@@ -3,12 +3,13 @@
 import math
 from collections.abc import Mapping
 
+from strategies.client.settings import TrainSettings
 from strategies.client.training import planned_steps
 from strategies.core.errors import BadInput
 from strategies.layers.privacy.accounting import MAX_NOISE, History, Spend, epsilon_of, extended, sample_rate
 from strategies.layers.privacy.scoring import Scoring
 from strategies.layers.privacy.settings import PrivacySettings
-from strategies.settings import SelectionSettings, TrainSettings
+from strategies.server.settings import SelectionSettings
 
 
 def planned_rounds(rounds: int, selection: SelectionSettings) -> int:

@@ -29,7 +29,6 @@ from strategies.layers.privacy.accounting import Spend
 from strategies.layers.privacy.noise import clipped, noised
 from strategies.models.fisher import squared_gradients
 from strategies.models.neurons import Group, neuron_scores
-from strategies.pruned_dp.settings import PrunedSettings
 
 
 @dataclass(frozen=True)
@@ -61,13 +60,6 @@ class Scoring:
             raise LetheError(
                 "strategy.score-noise: must be above 0: a private mask without its cost is refused"
             )
-
-    @staticmethod
-    def of(settings: PrunedSettings, selections: int) -> "Scoring | None":
-        """Return what the settings say; None where no client looks at its data to choose."""
-        if settings.score_source != "private":
-            return None
-        return Scoring(settings.score_noise, settings.score_clip, selections)
 
     @property
     def spend(self) -> Spend:

@@ -18,8 +18,8 @@ from strategies.layers.privacy.scoring import Scoring
 from strategies.layers.privacy.settings import PrivacySettings
 from strategies.server.cohort import Fault
 from strategies.server.guard import CheckedReply
+from strategies.server.settings import SelectionSettings
 from strategies.server.wrapper import StrategyWrapper
-from strategies.settings import SelectionSettings
 
 
 @final

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from strategies.settings import Settings, split_list
+from strategies.core.settings import Settings, split_list
 
 Unit = Literal["none", "example", "client-local", "client-central"]
 AccountantName = Literal["prv", "rdp"]

@@ -23,6 +23,7 @@ from opacus.validators.errors import UnsupportedModuleError
 from torch import Tensor, nn
 from torch.nn import functional
 
+from strategies.client.settings import TrainSettings
 from strategies.client.training import GradientAdjustment, TrainStats, make_optimizer, planned_steps
 from strategies.core.errors import BadInput
 from strategies.core.examples import Examples
@@ -30,7 +31,6 @@ from strategies.core.secret_random import Randomness, RandomStream
 from strategies.layers.privacy.accounting import sample_rate
 from strategies.layers.privacy.clipping import ClippedSum
 from strategies.layers.privacy.noise import noised
-from strategies.settings import TrainSettings
 
 
 def poisson_batches(num_examples: int, rate: float, num_steps: int, stream: RandomStream) -> Iterator[Tensor]:

@@ -16,7 +16,7 @@ from app.client_app import app
 from strategies.analytics.asking import ANALYSE
 from strategies.core import wire
 from strategies.core.errors import LetheError
-from strategies.settings import Scalar
+from strategies.core.settings import Scalar
 from tests.app.asking import context, handlers, message, run_config
 
 PRIVATE = ("privacy.epsilon=8", "privacy.delta=1e-5", "privacy.accountant=rdp")

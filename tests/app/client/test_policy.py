@@ -11,7 +11,7 @@ from app.client.policy import Policy
 from app.client_app import app
 from strategies.core import wire
 from strategies.core.errors import BadInput
-from strategies.settings import Scalar
+from strategies.core.settings import Scalar
 from tests.app.asking import context, message, run_config
 
 LOOSE = ("privacy.epsilon=8", "privacy.delta=0.01", "privacy.randomness=seeded", "privacy.accountant=rdp")

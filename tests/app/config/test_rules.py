@@ -4,11 +4,11 @@ import re
 
 import pytest
 
-from app.config.conditions import shown
 from app.config.rules import CONDITIONS, check_names, nearest_key
 from app.config.run_config import RunConfig, default_values
+from strategies.core.conditions import shown
 from strategies.core.errors import BadInput
-from strategies.settings import Scalar
+from strategies.core.settings import Scalar
 
 KNOWN = ["train.local-epochs", "train.local-steps", "train.batch-size", "forget.epochs", "forget.batch-size"]
 FEDMD: dict[str, Scalar] = {

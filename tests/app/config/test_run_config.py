@@ -15,8 +15,8 @@ from app.config.rules import CONDITIONS
 from app.config.run_config import RunConfig, default_values, known_fields
 from app.strategy_rules import STRATEGY_CONDITIONS
 from strategies.core.errors import BadInput
+from strategies.core.settings import Scalar
 from strategies.registry import STRATEGIES
-from strategies.settings import Scalar
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = ["pyproject.toml", "pyproject-flwr.toml"]

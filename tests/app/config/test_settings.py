@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from app.config.settings import AttackSettings, DataSettings, ModelSettings, RequestSettings, RunSettings
-from strategies.settings import Settings
+from strategies.core.settings import Settings
 from unlearning.settings import AuditSettings, ForgetSettings
 
 SECTIONS = [

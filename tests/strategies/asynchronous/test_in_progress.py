@@ -13,8 +13,9 @@ from strategies.core.errors import LetheError
 from strategies.layers.compression.settings import CompressionSettings
 from strategies.log.strategy import LoggedStrategy
 from strategies.log.update_log import UpdateLog
-from strategies.rounds import Start
-from strategies.settings import SelectionSettings, StrategySettings
+from strategies.plan import Start
+from strategies.server.settings import SelectionSettings
+from strategies.settings import StrategySettings
 from tests.strategies.asynchronous.world import CLOCK, PARETO, drifting, fast_and_slow, run, settings
 from tests.strategies.compression import nodes
 from tests.strategies.fakes import Answer, FakeGrid, adds, flat_record, node_answer, raises, spoiled

@@ -7,11 +7,13 @@ from typing import Any
 from torch import Tensor
 
 from strategies.core import wire
-from strategies.rounds import Layer, RoundResult, Start, TrainingPlan, train
+from strategies.plan import RoundResult, Start, TrainingPlan
+from strategies.rounds import Layer, train
 from strategies.server import memory as strategy_state
 from strategies.server.cohort import Cohort
+from strategies.server.settings import SelectionSettings
 from strategies.server.wrapper import StrategyWrapper
-from strategies.settings import SelectionSettings, StrategySettings
+from strategies.settings import StrategySettings
 from tests.strategies.fakes import Answer, FakeGrid, adds, flat_record, node_answer
 
 CLOCK = SelectionSettings(speeds="equal")

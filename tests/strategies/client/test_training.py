@@ -9,6 +9,7 @@ from hypothesis import given, settings, strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+from strategies.client.settings import TrainSettings
 from strategies.client.training import (
     ClientJob,
     TrainStats,
@@ -20,7 +21,7 @@ from strategies.client.training import (
 from strategies.core.examples import Examples
 from strategies.core.seeds import torch_generator
 from strategies.core.wire import Layout
-from strategies.settings import StrategySettings, TrainSettings
+from strategies.settings import StrategySettings
 
 PLAIN = TrainSettings(momentum=0.0, batch_size=4, local_epochs=2)
 NUM_EXAMPLES = 10

@@ -9,6 +9,7 @@ from flwr.app import Message
 from torch import Tensor, nn
 from torch.nn import functional
 
+from strategies.client.settings import TrainSettings
 from strategies.client.training import ClientJob
 from strategies.coded_gd import coded_gd
 from strategies.coded_gd.coded_gd import CODED_EXAMPLES, DECODED, PART_EXAMPLES, CodedGD, coded_gradient
@@ -16,9 +17,11 @@ from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.core.examples import Examples
 from strategies.core.seeds import torch_generator
-from strategies.rounds import RoundResult, Start, TrainingPlan, train
+from strategies.plan import RoundResult, Start, TrainingPlan
+from strategies.rounds import train
 from strategies.server.cohort import Cohort
-from strategies.settings import SelectionSettings, StrategySettings, TrainSettings
+from strategies.server.settings import SelectionSettings
+from strategies.settings import StrategySettings
 from tests.strategies.fakes import Answer, FakeGrid, node_answer, raises
 from tests.strategies.fedprox.test_fedprox import model
 

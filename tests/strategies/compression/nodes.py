@@ -12,9 +12,11 @@ from strategies.core.seeds import derive_seed, torch_generator
 from strategies.layers.compression.client import ClientLink, LostVersion
 from strategies.layers.compression.settings import CompressionSettings
 from strategies.models.mask import unpack
-from strategies.rounds import Layer, RoundResult, Start, TrainingPlan, train
+from strategies.plan import RoundResult, Start, TrainingPlan
+from strategies.rounds import Layer, train
 from strategies.server.cohort import Cohort
-from strategies.settings import SelectionSettings, StrategySettings
+from strategies.server.settings import SelectionSettings
+from strategies.settings import StrategySettings
 from tests.strategies.fakes import FakeGrid
 
 SIZE = 60

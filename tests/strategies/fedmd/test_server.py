@@ -20,8 +20,9 @@ from strategies.fedmd.privacy import count_answer, epsilon
 from strategies.fedmd.server import RepeatedAnswers, initial_state, means
 from strategies.log.strategy import LoggedStrategy
 from strategies.log.update_log import UpdateLog
+from strategies.plan import RoundResult, Start
 from strategies.registry import lookup
-from strategies.rounds import RoundResult, Start, train
+from strategies.rounds import train
 from strategies.settings import StrategySettings
 from tests.strategies.fakes import FakeGrid, spoiled
 from tests.strategies.fedmd.world import (

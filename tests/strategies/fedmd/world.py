@@ -15,9 +15,10 @@ from strategies.core.secret_random import Randomness
 from strategies.core.seeds import seeded_layers, torch_generator
 from strategies.fedmd.client import DIGEST, QUERY, ClientWork, answer_digest, answer_query
 from strategies.fedmd.server import FedMD, ServerSide
-from strategies.rounds import TrainingPlan
+from strategies.plan import TrainingPlan
 from strategies.server.cohort import Cohort
-from strategies.settings import SelectionSettings, StrategySettings
+from strategies.server.settings import SelectionSettings
+from strategies.settings import StrategySettings
 from tests.strategies.fakes import Answer, FakeGrid
 
 CLASSES = 3

@@ -6,6 +6,7 @@ import torch
 from flwr.app import ConfigRecord, Message, RecordDict
 from torch import Tensor, nn
 
+from strategies.client.settings import TrainSettings
 from strategies.client.training import ClientJob, TrainStats
 from strategies.core import wire
 from strategies.core.examples import Examples
@@ -21,11 +22,13 @@ from strategies.gossip.gossip import (
     train_client,
 )
 from strategies.gossip.topology import adjacency
-from strategies.rounds import RoundResult, Start, TrainingPlan, train
+from strategies.plan import RoundResult, Start, TrainingPlan
+from strategies.rounds import train
 from strategies.server import memory as strategy_state
 from strategies.server.aggregation import ExactSum
 from strategies.server.cohort import Cohort
-from strategies.settings import SelectionSettings, StrategySettings, TrainSettings
+from strategies.server.settings import SelectionSettings
+from strategies.settings import StrategySettings
 from tests.strategies.fakes import Answer, FakeGrid, adds, flat_record, node_answer, raises
 
 # by hand

@@ -8,12 +8,12 @@ import torch
 from hypothesis import given, strategies as st
 from torch import Tensor, nn
 
+from strategies.client.settings import TrainSettings
 from strategies.client.training import local_train
 from strategies.core.examples import Examples
 from strategies.core.seeds import torch_generator
 from strategies.core.wire import Layout
 from strategies.models.mask import flat_mask_of, held, hold, masks_in, pack, unpack
-from strategies.settings import TrainSettings
 
 LAYOUT = Layout(("0.weight", "0.bias"), ((1, 2), (1,)))
 SECOND_PRUNED = {"0.weight": torch.tensor([[True, False]])}

@@ -19,10 +19,12 @@ from strategies.core.seeds import torch_generator
 from strategies.fedavg import FedAvg
 from strategies.one_shot import one_shot
 from strategies.one_shot.one_shot import NAME, OneShot, ServerSide, answers, votes
+from strategies.plan import RoundResult, Start, TrainingPlan
 from strategies.registry import lookup
-from strategies.rounds import RoundResult, Start, TrainingPlan, train
+from strategies.rounds import train
 from strategies.server.cohort import Cohort
-from strategies.settings import SelectionSettings, StrategySettings
+from strategies.server.settings import SelectionSettings
+from strategies.settings import StrategySettings
 from tests.strategies.fakes import Answer, FakeGrid, adds, flat_record, node_answer, raises, spoiled
 
 ONE = Examples(torch.ones(1, 1), torch.zeros(1, dtype=torch.int64))

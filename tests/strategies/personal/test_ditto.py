@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from strategies import fedavg
 from strategies.client.own_models import DITTO, ClientState
+from strategies.client.settings import TrainSettings
 from strategies.client.training import ClientJob, LocalResult, local_train
 from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.core.seeds import torch_generator
 from strategies.personal import ditto
-from strategies.settings import StrategySettings, TrainSettings
+from strategies.settings import StrategySettings
 from tests.strategies.fedprox.test_fedprox import examples, model
 
 TRAIN = TrainSettings(local_epochs=2, batch_size=8, learning_rate=0.1)

@@ -8,6 +8,7 @@ from flwr.app import ConfigRecord, Message
 from hypothesis import given, strategies as st
 from torch import Tensor, nn
 
+from strategies.client.settings import TrainSettings
 from strategies.client.training import ClientJob
 from strategies.core import wire
 from strategies.core.examples import Examples
@@ -23,10 +24,12 @@ from strategies.personal.measuring import (
     figures,
     worst,
 )
-from strategies.rounds import RoundResult, Start, TrainingPlan, train
+from strategies.plan import RoundResult, Start, TrainingPlan
+from strategies.rounds import train
 from strategies.server.cohort import Cohort
 from strategies.server.grids import CohortGrid
-from strategies.settings import SelectionSettings, StrategySettings, TrainSettings
+from strategies.server.settings import SelectionSettings
+from strategies.settings import StrategySettings
 from tests.strategies.fakes import Answer, FakeGrid, adds, flat_record, node_answer
 
 

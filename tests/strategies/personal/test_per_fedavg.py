@@ -6,13 +6,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from strategies import fedavg
+from strategies.client.settings import TrainSettings
 from strategies.client.training import ClientJob, LocalResult
 from strategies.core import wire
 from strategies.core.examples import Examples
 from strategies.core.seeds import torch_generator
 from strategies.personal import per_fedavg
 from strategies.personal.per_fedavg import descend, hessian_product, meta_gradient
-from strategies.settings import StrategySettings, TrainSettings
+from strategies.settings import StrategySettings
 from tests.strategies.fedprox.test_fedprox import examples, model
 
 

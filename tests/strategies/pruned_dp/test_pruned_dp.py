@@ -17,10 +17,12 @@ from strategies.layers.privacy.settings import PrivacySettings
 from strategies.models.fisher import fisher_scores
 from strategies.models.neurons import hidden_groups
 from strategies.models.subnetwork import block_index, pack_kept, subnetwork, unpack_kept
+from strategies.plan import RoundResult, Start, TrainingPlan
 from strategies.pruned_dp.pruned_dp import Pruning
-from strategies.rounds import RoundResult, Start, TrainingPlan, train
+from strategies.rounds import train
 from strategies.server.cohort import Cohort
-from strategies.settings import SelectionSettings, StrategySettings
+from strategies.server.settings import SelectionSettings
+from strategies.settings import StrategySettings
 from tests.strategies.fakes import Answer, FakeGrid, raises
 
 PRUNED = StrategySettings(name="pruned-dp", score="random", refresh=2)

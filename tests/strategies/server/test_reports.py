@@ -18,11 +18,13 @@ from strategies.gossip import gossip
 from strategies.layers.privacy.settings import PrivacySettings
 from strategies.one_shot import one_shot
 from strategies.personal import measuring as personal
+from strategies.plan import RoundResult, Start, TrainingPlan
 from strategies.registry import STRATEGIES
-from strategies.rounds import RoundResult, Start, TrainingPlan, train
+from strategies.rounds import train
 from strategies.server import reports
 from strategies.server.cohort import Cohort
-from strategies.settings import SelectionSettings, StrategySettings
+from strategies.server.settings import SelectionSettings
+from strategies.settings import StrategySettings
 from tests.strategies.fakes import Answer, FakeGrid, adds, flat_record, node_answer, spoiled
 
 SERVERS = {

@@ -5,16 +5,17 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from strategies.clock_settings import check_speeds
 from strategies.core import wire
-from strategies.rounds import RoundResult, Start, TrainingPlan, train
+from strategies.plan import RoundResult, Start, TrainingPlan
+from strategies.rounds import train
 from strategies.server import memory as strategy_state
 from strategies.server.clock import Clock
 from strategies.server.cohort import Cohort
 from strategies.server.selection import ask_clients, select_clients
 from strategies.server.selection_methods import Candidates, Known, choose
+from strategies.server.settings import SelectionSettings, check_speeds
 from strategies.server.wrapper import StrategyWrapper
-from strategies.settings import SelectionSettings, StrategySettings
+from strategies.settings import StrategySettings
 from tests.strategies.fakes import FakeGrid, adds, flat_record, node_answer
 
 METHODS = ["uniform", "power-of-choice", "oort", "budgeted"]

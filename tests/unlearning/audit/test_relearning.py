@@ -9,10 +9,11 @@ from flwr.app import Message
 from torch import Tensor
 
 from strategies.client.evaluation import evaluate
+from strategies.client.settings import TrainSettings
 from strategies.core import wire
 from strategies.core.examples import Examples
-from strategies.rounds import Start, train
-from strategies.settings import TrainSettings
+from strategies.plan import Start
+from strategies.rounds import train
 from tests.unlearning.methods.federation import Federation, blobs
 from unlearning.audit.evidence import answer_question
 from unlearning.audit.relearning import Relearning

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from strategies.client.settings import TrainSettings
 from strategies.client.training import local_train
 from strategies.core.examples import Examples
 from strategies.core.seeds import torch_generator
-from strategies.settings import TrainSettings
 from unlearning.central.masks import apply_masks, flat_mask, mask_adjustment, masked, sparsity
 from unlearning.central.parameters import flat_parameters
 

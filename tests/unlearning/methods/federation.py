@@ -17,6 +17,7 @@ from flwr.supercore.run import Run
 from torch import Tensor, nn
 
 from app.simulation.grid import take_identity
+from strategies.client.settings import TrainSettings
 from strategies.client.training import ClientJob
 from strategies.core import wire
 from strategies.core.examples import Examples
@@ -24,10 +25,12 @@ from strategies.core.seeds import torch_generator
 from strategies.log.strategy import LoggedStrategy
 from strategies.log.update_log import UpdateLog
 from strategies.models.mask import hold, masks_in, unpack
+from strategies.plan import Start, TrainingPlan
 from strategies.registry import lookup
-from strategies.rounds import Start, TrainingPlan, train
+from strategies.rounds import train
 from strategies.server.cohort import Cohort
-from strategies.settings import SelectionSettings, StrategySettings, TrainSettings
+from strategies.server.settings import SelectionSettings
+from strategies.settings import StrategySettings
 from unlearning.audit.evidence import ForgetSpec
 from unlearning.methods import METHODS, ClientTask
 from unlearning.run import TrainedRun

@@ -7,10 +7,10 @@ import torch
 from torch import Generator, Tensor, nn
 
 from strategies.client.evaluation import evaluate
+from strategies.client.settings import TrainSettings
 from strategies.core import wire
 from strategies.core.examples import Examples
 from strategies.core.seeds import torch_generator
-from strategies.settings import TrainSettings
 from tests.unlearning.methods.federation import Federation, blobs
 from unlearning.audit.gathering import spec_for
 from unlearning.forgetting import ForgetResult, forget

@@ -11,7 +11,7 @@ from strategies.core import wire
 from strategies.core.errors import BadInput, LetheError
 from strategies.core.examples import Examples
 from strategies.core.seeds import torch_generator
-from strategies.settings import SelectionSettings
+from strategies.server.settings import SelectionSettings
 from tests.unlearning.methods.federation import Federation
 from tests.unlearning.methods.slow import (
     CLASS,
@@ -124,7 +124,8 @@ def test_without_a_log_the_client_trains_a_round(tmp_path: Path) -> None:
 
 def trained_once(run: TrainedRun, cohort: object) -> Tensor:
     """Return the model after one more round of a cohort."""
-    from strategies.rounds import Start, train
+    from strategies.plan import Start
+    from strategies.rounds import train
 
     plan = replace(run.plan, rounds=LAST + 1)
     arrays = train(plan, cohort, Start(wire.FlatRecord(run.final, run.layout), LAST))  # type: ignore[arg-type]

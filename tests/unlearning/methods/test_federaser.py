@@ -10,13 +10,15 @@ import torch
 from flwr.app import RecordDict
 from torch import Tensor
 
+from strategies.client.settings import TrainSettings
 from strategies.client.training import ClientJob
 from strategies.core import wire
 from strategies.core.errors import BadInput, LetheError
 from strategies.core.examples import Examples
 from strategies.core.seeds import torch_generator
 from strategies.registry import lookup
-from strategies.settings import SelectionSettings, StrategySettings, TrainSettings
+from strategies.server.settings import SelectionSettings
+from strategies.settings import StrategySettings
 from tests.unlearning.methods.federation import Federation, blobs
 from tests.unlearning.runs import OneParameter, Rounds, logged_run
 from unlearning.central.federaser import calibrated_step, logged_update

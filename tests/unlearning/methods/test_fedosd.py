@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from strategies.client.settings import TrainSettings
 from strategies.core.errors import LetheError
 from strategies.core.examples import Examples
-from strategies.settings import TrainSettings
 from tests.unlearning.methods.federation import Federation
 from tests.unlearning.methods.slow import (
     CLIENT,

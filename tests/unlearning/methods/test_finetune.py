@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from strategies.client.settings import TrainSettings
 from strategies.core.examples import Examples
-from strategies.settings import TrainSettings
 from tests.unlearning.methods.federation import Federation, blobs
 from tests.unlearning.methods.slow import (
     CLIENT,

@@ -9,14 +9,16 @@ import pytest
 import torch
 
 from strategies.client.evaluation import evaluate
+from strategies.client.settings import TrainSettings
 from strategies.core import wire
 from strategies.core.errors import BadInput
 from strategies.fedmd.server import initial_state
 from strategies.log.strategy import LoggedStrategy
 from strategies.log.update_log import UpdateLog
-from strategies.rounds import Start, train
+from strategies.plan import Start
+from strategies.rounds import train
 from strategies.server.cohort import Cohort
-from strategies.settings import StrategySettings, TrainSettings
+from strategies.settings import StrategySettings
 from tests.strategies.fakes import raises
 from tests.strategies.fedmd.world import (
     CLASSES,

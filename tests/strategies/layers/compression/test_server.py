@@ -14,10 +14,10 @@ from strategies.core.seeds import torch_generator
 from strategies.layers.compression.settings import CompressionSettings
 from strategies.log.strategy import LoggedStrategy
 from strategies.log.update_log import UpdateLog
-from strategies.rounds import RoundResult, Start
+from strategies.plan import RoundResult, Start
 from strategies.server import memory as strategy_state
+from strategies.server.settings import SelectionSettings
 from strategies.server.wrapper import StrategyWrapper
-from strategies.settings import SelectionSettings
 from tests.strategies.compression.nodes import LAYOUT, SIZE, Client, Step, model, run
 from tests.strategies.fakes import raises
 

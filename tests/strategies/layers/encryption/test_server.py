@@ -12,9 +12,11 @@ from strategies.core import wire
 from strategies.layers.encryption.ckks import Secret, new_secret
 from strategies.layers.encryption.client import decrypted_reply, encrypted_reply
 from strategies.layers.privacy.settings import PrivacySettings
-from strategies.rounds import RoundResult, Start, TrainingPlan, train
+from strategies.plan import RoundResult, Start, TrainingPlan
+from strategies.rounds import train
 from strategies.server.cohort import Cohort
-from strategies.settings import SelectionSettings, StrategySettings
+from strategies.server.settings import SelectionSettings
+from strategies.settings import StrategySettings
 from tests.strategies.fakes import Answer, FakeGrid, flat_record, raises
 
 ENCRYPTED = PrivacySettings(encryption="ckks")

@@ -14,6 +14,7 @@ from flwr.app import RecordDict
 from torch import nn
 
 from strategies import fedavg
+from strategies.client.settings import TrainSettings
 from strategies.client.training import ClientJob, LocalResult, local_train
 from strategies.core import wire
 from strategies.core.errors import BadInput, LetheError, RunCorrupt
@@ -24,7 +25,7 @@ from strategies.layers.privacy.accounting import Spend, epsilon_of
 from strategies.layers.privacy.client import BudgetSpent, ClientPrivacy, train_privately
 from strategies.layers.privacy.ledger import LedgerFile, read_account
 from strategies.layers.privacy.settings import PrivacySettings
-from strategies.settings import StrategySettings, TrainSettings
+from strategies.settings import StrategySettings
 
 SETTINGS = PrivacySettings(unit="example", epsilon=4.0, accountant="rdp", randomness="seeded", delta=1e-3)
 ROUNDS = 3

@@ -10,6 +10,7 @@ from flwr.app import RecordDict
 from hypothesis import given, settings, strategies as st
 from torch import Tensor, nn
 
+from strategies.client.settings import TrainSettings
 from strategies.client.training import ClientJob, LocalResult
 from strategies.core import wire
 from strategies.core.errors import LetheError
@@ -24,7 +25,7 @@ from strategies.layers.privacy.settings import PrivacySettings
 from strategies.models.neurons import hidden_groups
 from strategies.models.subnetwork import block_index, top_neurons, unpack_kept
 from strategies.pruned_dp import pruned_dp
-from strategies.settings import StrategySettings, TrainSettings
+from strategies.settings import StrategySettings
 
 SEEDED = Randomness(secret=False)
 DELTA = 1e-3

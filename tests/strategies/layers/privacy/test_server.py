@@ -6,6 +6,7 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message
 
+from strategies.client.settings import TrainSettings
 from strategies.core import wire
 from strategies.core.errors import BadInput, LetheError
 from strategies.fedavg import FedAvg
@@ -22,9 +23,11 @@ from strategies.layers.privacy.server import (
     repeated_rounds,
 )
 from strategies.layers.privacy.settings import PrivacySettings
-from strategies.rounds import RoundResult, Start, TrainingPlan, train
+from strategies.plan import RoundResult, Start, TrainingPlan
+from strategies.rounds import train
 from strategies.server.cohort import Cohort
-from strategies.settings import SelectionSettings, StrategySettings, TrainSettings
+from strategies.server.settings import SelectionSettings
+from strategies.settings import StrategySettings
 from tests.strategies.fakes import Answer, FakeGrid, adds, flat_record, node_answer, raises
 
 EXACT = PrivacySettings(unit="client-central", noise_multiplier=0.0, clip_norm=100.0, randomness="seeded")

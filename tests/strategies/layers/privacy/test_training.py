@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from app.config.settings import ModelSettings
 from app.models.built_in import ChannelsLast, build_model
+from strategies.client.settings import TrainSettings
 from strategies.client.training import local_train
 from strategies.core.errors import BadInput
 from strategies.core.examples import Examples
@@ -19,7 +20,6 @@ from strategies.layers.privacy.noise import clipped, noised
 from strategies.layers.privacy.training import PrivateTrainer, poisson_batches
 from strategies.models.neurons import hidden_groups
 from strategies.models.subnetwork import subnetwork
-from strategies.settings import TrainSettings
 
 ONE_STEP = TrainSettings(local_steps=1, batch_size=64, momentum=0.0, learning_rate=1.0)
 Name = Literal["mlp", "cnn", "resnet18"]

@@ -18,10 +18,12 @@ from strategies.layers.privacy.settings import PrivacySettings
 from strategies.layers.secagg.client import Refused, SecureClient
 from strategies.layers.secagg.masking import Vector
 from strategies.layers.secagg.training import client_vector, summed
-from strategies.rounds import RoundResult, Start, TrainingPlan, train
+from strategies.plan import RoundResult, Start, TrainingPlan
+from strategies.rounds import train
 from strategies.server.aggregation import ExactSum, fraction_bits
 from strategies.server.cohort import Cohort
-from strategies.settings import SelectionSettings, StrategySettings
+from strategies.server.settings import SelectionSettings
+from strategies.settings import StrategySettings
 from tests.strategies.fakes import Answer, FakeGrid, flat_record, node_answer, raises
 
 SECURE = PrivacySettings(secure_aggregation=True, threshold=0.67, max_examples=100)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from strategies.core.errors import BadInput
-from strategies.settings import Scalar
+from strategies.core.settings import Scalar
 
 
 def shown(value: object) -> str:
@@ -36,6 +36,34 @@ def refuse_changed(
     for key in keys:
         if flat[key] != defaults[key]:
             raise BadInput(f"{key}: given {shown(flat[key])}, which has an effect only with {needed}")
+
+
+def refuse_beside(key: str, contradicts: bool, flat: Mapping[str, Scalar], other: str, reason: str) -> None:
+    """Refuse a key beside another one.
+
+    Parameters
+    ----------
+    key
+        That is refused.
+    contradicts
+        Whether it is.
+    flat
+        Every key of the run config.
+    other
+        The other key.
+    reason
+        Why the two do not go together.
+
+    Raises
+    ------
+    BadInput
+        Naming both with their values.
+    """
+    if contradicts:
+        raise BadInput(
+            f"{key}: given {shown(flat[key])}, but with {other} = {shown(flat[other])} {reason}; drop one of "
+            "the two"
+        )
 
 
 def is_number(text: str) -> bool:

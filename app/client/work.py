@@ -1,4 +1,4 @@
-"""A FedMD client's side of a run: its own model, the public data, and what it is measured on."""
+"""A client with a model of its own: that model, the public data, and what it is measured on."""
 
 from collections.abc import Mapping
 from functools import lru_cache, partial
@@ -13,20 +13,18 @@ from app.config.settings import DataSettings
 from app.data import PublicData, load_public, load_server_data, own_data, own_path_of
 from app.models.per_client import build_client_model, model_name_of
 from strategies.client.own_models import ClientState
+from strategies.client.work import ClientWork
 from strategies.core import wire
 from strategies.core.errors import BadInput
 from strategies.core.examples import Examples
 from strategies.core.secret_random import Randomness
-from strategies.fedmd.client import ClientWork
-from strategies.settings import Scalar, split_list
+from strategies.core.settings import Scalar, split_list
+from strategies.registry import lookup
 from unlearning.audit.own_models import FOREIGN, answer_about_own_model
-
-NAME = "fedmd"
-"""As ``strategy.name`` has it."""
 
 
 def work_of(message: Message, context: Context) -> ClientWork:
-    """Return all that FedMD's client half needs to answer a message.
+    """Return all that a client half needs to answer a message of its own type.
 
     Raises
     ------
@@ -60,10 +58,8 @@ def check(node: Node) -> None:
     """
     client_model(node)
     public_data(node)
-    if node.config.strategy.upper_bound and own_path(node):
-        raise BadInput(
-            "strategy.upper-bound: needs all clients' data in one place, but this node has its own"
-        )
+    strategy = node.config.strategy
+    lookup(strategy.name).check_client(strategy, own_path(node) is not None)
 
 
 def client_model(node: Node) -> nn.Module:
@@ -85,7 +81,7 @@ def public_data(node: Node) -> PublicData:
     settings = _placed(node.config.data, tuple(sorted(node.node_config.items())))
     public = load_public(settings, node.config.run.seed)
     if public is None:
-        raise BadInput("data.public: given 0, but fedmd needs public data")
+        raise BadInput(f"data.public: given 0, but {node.config.strategy.name} needs public data")
     expected = node.message_config.get(wire.PUBLIC_HASH)
     if expected is not None and public.hash != expected:
         raise BadInput(
@@ -117,10 +113,11 @@ def answer_audit(
     BadInput
         If the node has no model of the course, or would need data that lie elsewhere.
     """
+    kept = lookup(node.config.strategy.name).kept
 
     def model_of(course: str) -> nn.Module:
         model = client_model(node)
-        if not ClientState(context.state, course).read_model(model):
+        if not ClientState(context.state, course, kept).read_model(model):
             raise BadInput(f"client {node.client_id} has no model of '{course or 'the run'}' to be measured")
         return model
 

@@ -1,0 +1,78 @@
+"""Names in a run config that are not known: the nearest of those there are."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+
+from strategies.core.conditions import shown
+from strategies.core.errors import BadInput
+from strategies.core.settings import Scalar
+from strategies.registry import all_traits, family_names
+
+_ALIKE = 0.6  # what difflib takes for a close match
+
+
+def _likeness(first: str, second: str) -> float:
+    return difflib.SequenceMatcher(None, first, second).ratio()
+
+
+def nearest_key(given: str, known: Iterable[str]) -> str | None:
+    """Return the known key that was probably meant, or None when no name in its section is alike.
+
+    A section that is misspelt is put right first. Without a section, all of them are looked through.
+
+    >>> nearest_key("train.epochs", ["train.local-epochs", "train.momentum", "forget.epochs"])
+    'train.local-epochs'
+    >>> nearest_key("model.epochs", ["model.hidden", "forget.epochs"]) is None
+    True
+    """
+    section, _, name = given.rpartition(".")
+    parted = [key.partition(".") for key in known]
+    meant = difflib.get_close_matches(section, {part[0] for part in parted}, n=1, cutoff=_ALIKE)
+    scores = {
+        f"{known_section}.{known_name}": _likeness(known_name, name)
+        for known_section, _, known_name in parted
+        if not section or [known_section] == meant
+    }
+    best = max(scores, key=lambda key: scores[key], default=None)
+    return best if best is not None and scores[best] >= _ALIKE else None
+
+
+def check_names(strategy: str, method: str, defaults: Mapping[str, Scalar]) -> None:
+    """Refuse a strategy or a forgetting method that does not exist.
+
+    The methods are imported only for a name that is not the default, which is known: they bring torch with
+    them, and most commands should answer before that.
+
+    Parameters
+    ----------
+    strategy
+        ``strategy.name``.
+    method
+        ``forget.method``.
+    defaults
+        Every key's default.
+
+    Raises
+    ------
+    BadInput
+        Naming the key, the name given, the names there are and the nearest of them.
+    """
+    for traits in all_traits():
+        if traits.owns(strategy):
+            if traits.is_family:
+                _check_known("strategy.name", strategy, family_names(traits.name))
+            break
+    else:
+        _check_known("strategy.name", strategy, [traits.shown_name for traits in all_traits()])
+    if method != defaults["forget.method"]:
+        from unlearning.methods import METHODS
+
+        _check_known("forget.method", method, METHODS)
+
+
+def _check_known(key: str, given: str, known: Iterable[str]) -> None:
+    names = sorted(known)
+    if given not in names:
+        near = difflib.get_close_matches(given, names, n=1, cutoff=_ALIKE)
+        advice = f"; did you mean {near[0]!r}?" if near else ""
+        raise BadInput(f"{key}: given {shown(given)}, allowed {', '.join(names)}{advice}")

@@ -1,0 +1,112 @@
+"""What the rest of the program must know of an algorithm without importing it.
+
+Rules of the run config, the session, the node, forgetting and the report read traits, never names. This file
+and those that declare traits import no torch, so that the command line can judge a config at once.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from strategies.core.conditions import Condition
+from strategies.core.settings import Scalar, Settings, hyphenated
+
+Check = Callable[[Mapping[str, Scalar]], None]
+"""Raises `BadInput` where a run config, flat and with every key, contradicts the algorithm."""
+
+
+@dataclass(frozen=True)
+class Traits:
+    """An algorithm's name, its keys, and what it can be combined with.
+
+    The defaults describe federated averaging.
+
+    Parameters
+    ----------
+    name
+        As ``strategy.name`` has it. A name that ends with a colon stands for all that begin with it.
+    settings
+        The class that holds its keys of the section ``strategy``; None: it has none.
+    fields
+        Those fields of `settings` that it reads; None: all of them.
+    conditions
+        When its own keys have an effect.
+    check
+        What else a run config must not say.
+    averages
+        Whether a round adds a weighted mean of the clients' updates to one model.
+    encodes
+        Whether what the clients send may be compressed.
+    noised
+        Whether nothing leaves a client but its update, so that noise on the update protects it.
+    adds_mean
+        Whether that mean is added as it is, so that noise on the mean protects the clients.
+    hidden
+        What the server may do without: ``sum``, every single update and every single mean but one; ``mean``,
+        every single update; or ``none``.
+    asynchronous
+        Whether the server takes a step without waiting for all that it has asked.
+    everybody
+        Whether every connected client has a place in each round.
+    single_round
+        Whether there is one round only.
+    local_steps
+        Whether clients train as the section ``train`` says.
+    one_model
+        Whether all clients train one model; else each has its own, and the server none.
+    personal_models
+        Whether each client keeps a model of its own besides the one that all share.
+    public_data
+        What for the server needs public data in any case; empty: it does not.
+    protecting
+        Keys that a message to a client must leave as they were when the client was started, where another one
+        protects it.
+    noise_key
+        The key above 0 with which its clients add noise of their own; empty: they add none.
+    only_retraining
+        Why only retraining forgets; empty: other methods do as well.
+    only_clients
+        Why nothing but whole clients can be forgotten; empty: classes and examples can be, too.
+    """
+
+    name: str
+    settings: type[Settings] | None = None
+    fields: tuple[str, ...] | None = None
+    conditions: tuple[Condition, ...] = ()
+    check: Check | None = None
+    averages: bool = True
+    encodes: bool = True
+    noised: bool = True
+    adds_mean: bool = True
+    hidden: Literal["none", "mean", "sum"] = "sum"
+    asynchronous: bool = False
+    everybody: bool = False
+    single_round: bool = False
+    local_steps: bool = True
+    one_model: bool = True
+    personal_models: bool = False
+    public_data: str = ""
+    protecting: tuple[Condition, ...] = ()
+    noise_key: str = ""
+    only_retraining: str = ""
+    only_clients: str = ""
+
+    @property
+    def is_family(self) -> bool:
+        """Whether it stands for all names that begin with its own."""
+        return self.name.endswith(":")
+
+    @property
+    def shown_name(self) -> str:
+        """The name for people."""
+        return f"{self.name}<ClassName>" if self.is_family else self.name
+
+    def owns(self, name: str) -> bool:
+        """Whether a value of ``strategy.name`` means this algorithm."""
+        return name.startswith(self.name) if self.is_family else name == self.name
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of the run config that it reads."""
+        own = self.fields or tuple(self.settings.model_fields if self.settings is not None else ())
+        return tuple(f"strategy.{hyphenated(field)}" for field in own)

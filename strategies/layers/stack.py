@@ -1,0 +1,247 @@
+"""The server half of a training in its wrappers, and the order of these, in one list."""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
+
+from flwr.app import Message
+from flwr.serverapp.strategy import Strategy
+
+from strategies.algorithm import Members, PartsStrategy
+from strategies.asynchronous.in_progress import Flights
+from strategies.asynchronous.settings import updates_from_sent
+from strategies.core.errors import LetheError
+from strategies.layers.compression.server import CompressedStrategy, Copies
+from strategies.layers.privacy.server import ServerPrivacy
+from strategies.layers.secagg.training import Federation, SecureSettings, SecureStrategy
+from strategies.plan import TrainingPlan
+from strategies.registry import lookup
+from strategies.server.cohort import Cohort
+from strategies.server.exclusion import DroppingStrategy
+from strategies.server.guard import GuardedStrategy, Reference
+from strategies.server.selection_methods import HeardStrategy
+from strategies.server.wrapper import StrategyWrapper
+
+Build = Callable[[], Strategy]
+"""Makes a server half."""
+Layer = Callable[[Strategy], Strategy]
+"""Wraps the server half in what must see each accepted update, for example the update log."""
+Wrapper = TypeVar("Wrapper")
+
+
+@dataclass(eq=False)
+class Surroundings:
+    """What the wrappers of a training share with its loop, kept up to date by both.
+
+    Parameters
+    ----------
+    plan, cohort
+        The training's.
+    build
+        Makes the server half in place of the plan's; None: the plan does.
+    layer
+        What sees each accepted update; None: nothing.
+    scope
+        Returns the name of the present round in the list of faults.
+    reject
+        Told of each reply that is not used, with the reason.
+    names
+        Node id -> client-id.
+    max_examples
+        Node id -> how many examples the client described.
+    keeps
+        Client-id -> share of the neurons that the client can train.
+    accepted
+        Client-ids whose updates count in the round.
+    """
+
+    plan: TrainingPlan
+    cohort: Cohort
+    build: Build | None
+    layer: Layer | None
+    scope: Callable[[], str]
+    reject: Callable[[Message, str], None]
+    names: dict[int, str] = field(default_factory=dict)
+    max_examples: dict[int, int] = field(default_factory=dict)
+    keeps: dict[str, float] = field(default_factory=dict)
+    accepted: list[str] = field(default_factory=list)
+
+    @property
+    def is_asynchronous(self) -> bool:
+        """Whether the server takes steps without waiting; a method that brings its own strategy waits."""
+        return self.build is None and self.plan.strategy.traits.asynchronous
+
+
+class Stack:
+    """A server half in its wrappers.
+
+    Parameters
+    ----------
+    around
+        What they share with the loop.
+
+    Attributes
+    ----------
+    strategy : StrategyWrapper
+        The outermost wrapper.
+    """
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self._made: list[Strategy] = []
+        self.privacy: ServerPrivacy | None = None
+        inner = _server_half(around)
+        for entry in ORDER:
+            made = entry.wrap(self, inner)
+            if made is not None:
+                self._made.append(inner := made)
+        if not isinstance(inner, StrategyWrapper):
+            raise RuntimeError("the stack has no wrapper")
+        self.strategy = inner
+
+    def _found(self, kind: type[Wrapper]) -> Wrapper | None:
+        return next((made for made in self._made if isinstance(made, kind)), None)
+
+    @property
+    def parts(self) -> PartsStrategy | None:
+        """Where clients train parts of the model: the wrapper that knows which."""
+        return self._found(PartsStrategy)
+
+    @property
+    def in_progress(self) -> Flights | None:
+        """Where the server does not wait: the clients in progress."""
+        return self._found(Flights)
+
+    @property
+    def heard(self) -> HeardStrategy:
+        """What notes each client's loss."""
+        found = self._found(HeardStrategy)
+        if found is None:
+            raise RuntimeError("the stack has no wrapper that notes losses")
+        return found
+
+    def _logged(self, inner: Strategy) -> Strategy | None:
+        return None if self._around.layer is None else self._around.layer(inner)
+
+    def _in_parts(self, inner: Strategy) -> Strategy | None:
+        around, plan = self._around, self._around.plan
+        wrap = lookup(plan.strategy.name).around
+        if wrap is None:
+            return None
+        if around.cohort.mask is not None:
+            raise LetheError(
+                f"{plan.strategy.name}: clients cannot train parts of a model that is pruned itself"
+            )
+        central = plan.privacy.unit == "client-central"
+        return wrap(inner, plan.server_side, Members(around.names, around.keeps, central))
+
+    def _private(self, inner: Strategy) -> Strategy | None:
+        plan = self._around.plan
+        self.privacy = ServerPrivacy.of(plan.privacy, plan.selection, plan.rounds, plan.seed)
+        return None if self.privacy is None else self.privacy.around(inner, self._around.names)
+
+    def _hearing(self, inner: Strategy) -> Strategy:
+        return HeardStrategy(inner)
+
+    def _checked(self, inner: Strategy) -> Strategy:
+        privacy = self._around.plan.privacy
+        if privacy.secure_aggregation:
+            return self._unmasked(inner)
+        return self._decrypted(inner) if privacy.encryption != "none" else self._guarded(inner)
+
+    def _unmasked(self, inner: Strategy) -> Strategy:
+        around, privacy = self._around, self._around.plan.privacy
+        settings = SecureSettings(privacy.threshold, privacy.max_weight)
+        federation = Federation(around.cohort, around.names, around.scope, around.accepted.append)
+        return SecureStrategy(inner, settings, federation)
+
+    def _decrypted(self, inner: Strategy) -> Strategy:
+        from strategies.layers.encryption.server import EncryptedStrategy  # Needs an extra
+
+        around = self._around
+        return EncryptedStrategy(
+            inner, around.cohort, around.names, around.max_examples, around.reject, around.accepted.append
+        )
+
+    def _guarded(self, inner: Strategy) -> Strategy:
+        around = self._around
+        return GuardedStrategy(
+            inner,
+            around.reject,
+            around.max_examples,
+            around.accepted.append,
+            around.cohort.mask,
+            self._reference_of if self.parts is None else self.parts.reference_of,
+            self._staleness_of,
+        )
+
+    def _excluding(self, inner: Strategy) -> Strategy:
+        return DroppingStrategy(inner, self._around.plan.drop, self._around.names)
+
+    def _decoded(self, inner: Strategy) -> Strategy | None:
+        around, compression = self._around, self._around.plan.compression
+        if not compression.on:
+            return None
+        copies = Copies(compression, around.plan.seed, secrets.token_hex(8))
+        return CompressedStrategy(
+            inner,
+            copies,
+            around.names,
+            around.reject,
+            around.accepted,
+            mask=around.cohort.mask,
+            asynchronous=around.is_asynchronous,
+        )
+
+    def _unawaited(self, inner: Strategy) -> Strategy | None:
+        around, plan = self._around, self._around.plan
+        if not around.is_asynchronous:
+            return None
+        return Flights(
+            inner, plan.strategy, plan.selection, plan.seed, around.cohort, self.heard, around.accepted
+        )
+
+    def _reference_of(self, message: Message) -> Reference | None:
+        """Return the model that a node's update is told from; None: the present one."""
+        if self.in_progress is None or not updates_from_sent(self._around.plan.strategy):
+            return None
+        return self.in_progress.reference_of(message.metadata.src_node_id)
+
+    def _staleness_of(self, node_id: int) -> int:
+        return 0 if self.in_progress is None else self.in_progress.staleness_of(node_id)
+
+
+class Entry(NamedTuple):
+    """A wrapper's place in the stack.
+
+    Parameters
+    ----------
+    wrap
+        Returns the wrapper around a strategy; None where the training needs none.
+    reason
+        Why it has this place.
+    """
+
+    wrap: Callable[[Stack, Strategy], Strategy | None]
+    reason: str
+
+
+ORDER = (
+    Entry(Stack._logged, "the log holds what the server half adds, so it comes first"),
+    Entry(Stack._in_parts, "makes updates of the whole model of parts, which the log then holds"),
+    Entry(Stack._private, "noise goes on what is released, and accounts see every accepted reply"),
+    Entry(Stack._hearing, "selection hears of accepted replies only"),
+    Entry(Stack._checked, "nothing goes further in that was not checked, unmasked or decrypted"),
+    Entry(Stack._excluding, "tells clients what to leave out, in messages that are then encoded"),
+    Entry(Stack._decoded, "what arrives encoded is decoded before it is checked"),
+    Entry(Stack._unawaited, "decides when a round has enough replies, whatever they hold"),
+)
+"""The wrappers from the inside out."""
+
+
+def _server_half(around: Surroundings) -> Strategy:
+    plan = around.plan
+    if around.build is not None:
+        return around.build()
+    return plan.build(plan) if plan.build is not None else lookup(plan.strategy.name).build(plan.server_side)

@@ -1,0 +1,149 @@
+"""What a training is asked for, where it begins, and what comes of each round."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from flwr.app import ArrayRecord
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor
+
+from strategies.algorithm import Holdings, ServerSide
+from strategies.layers.compression.settings import CompressionSettings
+from strategies.layers.privacy.settings import PrivacySettings
+from strategies.registry import PLAIN
+from strategies.server.cohort import Fault, Traffic
+from strategies.server.exclusion import Drop
+from strategies.server.settings import SelectionSettings
+from strategies.settings import StrategySettings
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What to train with, apart from the data: all that a repetition needs.
+
+    Parameters
+    ----------
+    strategy, selection
+        Sections of the run config; clients read the rest from their own copy of it.
+    rounds
+        Number of rounds.
+    seed
+        The run's seed.
+    evaluate_every
+        Rounds between two evaluations; the last round is always evaluated.
+    federated_evaluation
+        Whether clients evaluate, too, on what they hold out.
+    drop
+        Examples that are left out.
+    build
+        Makes the server half from the plan in place of the algorithm's own; None: that does.
+    privacy
+        What is protected; clients read it from their own copy of the run config, too.
+    holdings
+        What the server holds; None where the algorithm needs nothing of it.
+    compression
+        What travels instead of whole models; clients read it from their own copy of the run config, too.
+    local_test_share
+        Share of its own examples that a client holds out, which federated evaluation measures on.
+    """
+
+    strategy: StrategySettings
+    selection: SelectionSettings
+    rounds: int
+    seed: int
+    evaluate_every: int = 1
+    federated_evaluation: bool = False
+    drop: Drop = Drop()
+    build: "Callable[[TrainingPlan], Strategy] | None" = None
+    privacy: PrivacySettings = PrivacySettings()
+    holdings: Holdings | None = None
+    compression: CompressionSettings = CompressionSettings()
+    local_test_share: float = 0.0
+
+    @property
+    def in_rounds(self) -> "TrainingPlan":
+        """The plan, with rounds of plain averaging in place of asynchronous steps, or of a single round."""
+        traits = self.strategy.traits
+        if not traits.asynchronous and not traits.single_round:
+            return self
+        return replace(self, strategy=self.strategy.model_copy(update={"name": PLAIN}), build=None)
+
+    @property
+    def server_side(self) -> ServerSide:
+        """What the algorithm's server half is made of."""
+        return ServerSide(self.strategy, self.seed, self.rounds, self.evaluate_every, self.holdings)
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """One round as it went; of an asynchronous strategy, one step of the server.
+
+    Parameters
+    ----------
+    round
+        From 1.
+    arrays
+        The model after the round.
+    metrics
+        Means over the clients' replies and the results of evaluation, by name.
+    selected, accepted
+        Client-ids that were asked, and whose updates were aggregated, in their order of arrival.
+    faults
+        What went wrong with the others.
+    traffic
+        Bytes and visits of this round.
+    seconds
+        Wall-clock time of the round with its evaluation.
+    clients
+        What each client reported after the round, by client-id; empty for strategies with a global model.
+    privacy
+        What every client has spent after the round (see `ServerPrivacy.to_json`); None where nothing is
+        private.
+    neurons
+        Client-id -> which neurons it trains, as hexadecimal text; empty where all train the whole model.
+    pending_states
+        What clients that are still at work kept when they were asked, by node id: a checkpoint holds that, as
+        a resumed run asks them again.
+    """
+
+    round: int
+    arrays: ArrayRecord
+    metrics: Mapping[str, float]
+    selected: tuple[str, ...]
+    accepted: tuple[str, ...]
+    faults: tuple[Fault, ...]
+    traffic: Traffic
+    seconds: float
+    clients: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    privacy: Mapping[str, Any] | None = None
+    neurons: Mapping[str, str] = field(default_factory=dict)
+    pending_states: Mapping[int, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a training run begins.
+
+    Parameters
+    ----------
+    arrays
+        The model.
+    completed_rounds
+        0 for a fresh run.
+    strategy_tensors
+        The strategy's own memory after those rounds (see `strategy_state`).
+    privacy
+        What every client had spent after them, as in `RoundResult`.
+    neurons
+        Which neurons each client trained last, as in `RoundResult`.
+    attempts
+        Client-id -> rounds in which it was asked, those that an interruption undid included.
+    """
+
+    arrays: ArrayRecord
+    completed_rounds: int = 0
+    strategy_tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    privacy: Mapping[str, Any] | None = None
+    neurons: Mapping[str, str] = field(default_factory=dict)
+    attempts: Mapping[str, int] = field(default_factory=dict)
