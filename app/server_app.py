@@ -9,7 +9,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from app.config.run_config import RunConfig
 from app.messages.packing import PackingGrid
-from app.report import write_report
+from app.report.page import write_report
 from app.workflows import analyse, resume, serve, train
 from strategies.runs.files import to_json
 from strategies.runs.folder import RunFolder

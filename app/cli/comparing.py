@@ -38,7 +38,7 @@ def compare(  # noqa: PLR0913, PLR0917  # a parameter per option
     chosen = [*others, *options.pruning(prune, sparsity)]
     config = resolved(folder, chosen, ("forget", "audit"))
     from app import workflows
-    from app.report import write_report
+    from app.report.page import write_report
     from strategies.core.settings import split_list
 
     contest = workflows.Contest(request, split_list(methods), config.forget, config.audit, relearn)

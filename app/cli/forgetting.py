@@ -91,7 +91,7 @@ def audit(  # noqa: PLR0913, PLR0917  # a parameter per option
     methods = list(dict.fromkeys(method or _methods_used(folder, request, after)))
     from app import workflows
     from app.forgettings.folder import answer_name, read_audit
-    from app.report import write_report
+    from app.report.page import write_report
 
     with interruptible(_AGAIN), output.observed() as observer:
         workflows.audit(folder, request, methods, config.audit, observer, after=after)
@@ -135,7 +135,7 @@ def _finish_forgetting(
     folder: "RunFolder", name: str, purged: Sequence[Mapping[str, Any]], json: bool
 ) -> None:
     from app.forgettings.folder import read_audit, read_result
-    from app.report import write_report
+    from app.report.page import write_report
 
     report, path = write_report(folder), folder.forget_folder(name)
     result, found = read_result(path), read_audit(path)

@@ -30,7 +30,7 @@ def report(
 ) -> None:
     """Write a run's report anew and print where it lies."""
     folder = options.open_run(run, options.only_home("report", overrides, home))
-    from app.report import write_report
+    from app.report.page import write_report
 
     path = write_report(folder)
     if json:

@@ -47,7 +47,7 @@ def train(
         folder = _resume(resume, home)
     else:
         raise BadInput("--resume: an interrupted run keeps its config; leave out --config and --set")
-    from app.report import write_report
+    from app.report.page import write_report
 
     summary, report = folder.read_summary(), write_report(folder)
     if json:

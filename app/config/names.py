@@ -1,7 +1,7 @@
 """Names in a run config that are not known: the nearest of those there are."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from strategies.core.conditions import shown
 from strategies.core.errors import BadInput
@@ -37,20 +37,13 @@ def nearest_key(given: str, known: Iterable[str]) -> str | None:
     return best if best is not None and scores[best] >= _ALIKE else None
 
 
-def check_names(strategy: str, method: str, defaults: Mapping[str, Scalar]) -> None:
-    """Refuse a strategy or a forgetting method that does not exist.
-
-    The methods are imported only for a name that is not the default, which is known: they bring torch with
-    them, and most commands should answer before that.
+def check_strategy_name(name: str) -> None:
+    """Refuse an algorithm that does not exist.
 
     Parameters
     ----------
-    strategy
+    name
         ``strategy.name``.
-    method
-        ``forget.method``.
-    defaults
-        Every key's default.
 
     Raises
     ------
@@ -58,16 +51,35 @@ def check_names(strategy: str, method: str, defaults: Mapping[str, Scalar]) -> N
         Naming the key, the name given, the names there are and the nearest of them.
     """
     for traits in all_traits():
-        if traits.owns(strategy):
+        if traits.owns(name):
             if traits.is_family:
-                _check_known("strategy.name", strategy, family_names(traits.name))
-            break
-    else:
-        _check_known("strategy.name", strategy, [traits.shown_name for traits in all_traits()])
-    if method != defaults["forget.method"]:
+                _check_known("strategy.name", name, family_names(traits.name))
+            return
+    _check_known("strategy.name", name, [traits.shown_name for traits in all_traits()])
+
+
+def check_method_name(name: str, default: Scalar) -> None:
+    """Refuse a forgetting method that does not exist.
+
+    The methods are imported only for a name that is not the default, which is known: they bring torch with
+    them, and most commands should answer before that.
+
+    Parameters
+    ----------
+    name
+        ``forget.method``.
+    default
+        Its default.
+
+    Raises
+    ------
+    BadInput
+        As for `check_strategy_name`.
+    """
+    if name != default:
         from unlearning.methods import METHODS
 
-        _check_known("forget.method", method, METHODS)
+        _check_known("forget.method", name, METHODS)
 
 
 def _check_known(key: str, given: str, known: Iterable[str]) -> None:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from app.config.names import check_names, nearest_key
+from app.config.names import check_method_name, check_strategy_name, nearest_key
 from app.config.rules import check_contradictions
 from app.config.settings import AttackSettings, DataSettings, ModelSettings, RequestSettings, RunSettings
 from strategies.analytics.settings import AnalyticsSettings
@@ -63,8 +63,9 @@ class RunConfig(BaseModel):
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
         defaults = default_values()
+        check_strategy_name(self.strategy.name)
         check_contradictions(self.to_flat(), defaults)
-        check_names(self.strategy.name, self.forget.method, defaults)
+        check_method_name(self.forget.method, defaults["forget.method"])
         return self
 
     @classmethod

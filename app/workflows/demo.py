@@ -7,7 +7,7 @@ from typing import Any
 
 from app.config.run_config import RunConfig
 from app.forgettings.folder import read_audit
-from app.report import write_report
+from app.report.page import write_report
 from app.workflows.forgetting import audit, forget, settled
 from app.workflows.observer import Observer
 from app.workflows.session import Session

@@ -9,7 +9,7 @@ import torch
 from app.cli.entry import run
 from app.config.run_config import RunConfig
 from app.data import load_client_data
-from app.report import write_report
+from app.report.page import write_report
 from app.workflows import analyse, train
 from strategies.core.errors import BadInput
 

@@ -32,11 +32,6 @@ def test_options_by_hand() -> None:
         name="flwr:FedAdam", options="eta = 0.1, tau = 1e-3, note = 'a, b', on = true"
     )
     assert settings.option_values == {"eta": 0.1, "tau": 1e-3, "note": "a, b", "on": True}
-    assert settings.flwr_class == "FedAdam"
-
-
-def test_a_strategy_of_this_package_is_no_flower_class() -> None:
-    assert StrategySettings(name="fedprox").flwr_class is None
 
 
 @pytest.mark.parametrize(("retention", "interval"), [("full", 1), ("sum", 1), ("interval:3", 3)])

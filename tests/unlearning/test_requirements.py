@@ -1,19 +1,20 @@
-"""unlearning/requirements.py: what strategies leave to forgetting."""
+"""unlearning/requirements.py: what algorithms leave to forgetting, by their traits."""
 
 import pytest
 
 from strategies.core.errors import BadInput
-from strategies.registry import STRATEGIES
-from unlearning import requirements as limits
+from strategies.registry import all_traits
 from unlearning.methods import METHODS
 from unlearning.requirements import check_strategy
 
-
-def test_every_strategy_named_here_exists() -> None:
-    assert set(limits._LIMITS) | set(limits._CLIENTS_ONLY) <= set(STRATEGIES)
+ONLY_RETRAINING = [traits.name for traits in all_traits() if traits.only_retraining]
 
 
-@pytest.mark.parametrize("strategy", limits._LIMITS)
+def test_some_leave_nothing_else() -> None:
+    assert {"coded-gd", "one-shot", "gossip"} <= set(ONLY_RETRAINING)
+
+
+@pytest.mark.parametrize("strategy", ONLY_RETRAINING)
 def test_only_retraining_forgets(strategy: str) -> None:
     check_strategy(strategy, "retrain", "client")
     for method in set(METHODS) - {"retrain"}:

@@ -10,15 +10,13 @@ from flwr.common.config import flatten_dict, fuse_dicts
 from hypothesis import HealthCheck, assume, given, settings, strategies as st
 from pydantic import ValidationError
 
-from app.analytics_rules import ANALYTICS_CONDITIONS
 from app.config.rules import CONDITIONS
 from app.config.run_config import RunConfig, default_values, known_fields
-from app.strategy_rules import STRATEGY_CONDITIONS
 from strategies.core.errors import BadInput
 from strategies.core.settings import Scalar
-from strategies.registry import STRATEGIES
+from strategies.registry import all_traits
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MANIFESTS = ["pyproject.toml", "pyproject-flwr.toml"]
 SHIPPED_CONFIGS = sorted(
     path
@@ -171,7 +169,7 @@ def flat_configs(draw: st.DrawFn) -> dict[str, Scalar]:
     _settle_encryption(flat)
     _settle_secure(flat)
     _settle_analytics(flat)
-    for condition in (*CONDITIONS, *STRATEGY_CONDITIONS, *ANALYTICS_CONDITIONS):
+    for condition in CONDITIONS:
         if not condition.holds(flat[condition.on]):
             flat |= {key: default_values()[key] for key in condition.keys}
     _settle_fedmd(flat)
@@ -351,7 +349,8 @@ def test_an_unknown_key_is_refused_in_one_line(key: str, value: Any) -> None:
             "strategy.name",
             "fedprx",
             'strategy.name: given "fedprx", '
-            f"allowed {', '.join(sorted([*STRATEGIES, 'flwr:<ClassName>']))}; did you mean 'fedprox'?",
+            f"allowed {', '.join(sorted(traits.shown_name for traits in all_traits()))}; "
+            "did you mean 'fedprox'?",
         ),
     ],
 )

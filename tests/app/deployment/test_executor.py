@@ -25,7 +25,7 @@ from app.deployment.bundles import ANY
 
 _TAKEN = """
 import sys
-from app import executor
+from app.deployment import executor
 import app.client_app
 executor.forget_own_modules()
 sys.path.insert(0, {folder!r})
@@ -117,12 +117,12 @@ def test_each_task_gets_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     assert forked == ["one", "two"]
 
 
-ROOT = Path(executor.__file__).parents[1]
+ROOT = Path(executor.__file__).parents[2]
 HASH = "0123456789abcdef"
 _KEPT = """
 import sys
 from pathlib import Path
-from app import executor
+from app.deployment import executor
 import app.client_app
 before = app.client_app
 executor.take_over(Path({folder!r}))

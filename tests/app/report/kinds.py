@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from app.report import TriggeredImage, write_report, write_triggered
 from app.report.diagnosis import render_diagnosis
+from app.report.page import write_report
+from app.report.triggered import TriggeredImage, write_triggered
 from app.workflows.diagnosing import Diagnosis
 from strategies.analytics.diagnosis import Evidence, findings
 from strategies.core.seeds import numpy_generator, torch_generator

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.report import TriggeredImage, write_report, write_triggered
+from app.report.page import write_report
+from app.report.triggered import TriggeredImage, write_triggered
 from strategies.runs.files import read_json, write_json
 from strategies.runs.folder import RunFolder
 from tests.app.report.run_folders import (

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.config.run_config import RunConfig
-from app.report import write_report
+from app.report.page import write_report
 from app.workflows import forget, train
 from app.workflows.accounts import ATTEMPTS, RunAccounts
 from app.workflows.session import open_session

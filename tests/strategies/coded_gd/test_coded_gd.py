@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from strategies.client.settings import TrainSettings
-from strategies.client.training import ClientJob
+from strategies.client.training import ClientJob, summed_gradient
 from strategies.coded_gd import coded_gd
-from strategies.coded_gd.coded_gd import CODED_EXAMPLES, DECODED, PART_EXAMPLES, CodedGD, coded_gradient
+from strategies.coded_gd.coded_gd import CODED_EXAMPLES, DECODED, PART_EXAMPLES, CodedGD
 from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.core.examples import Examples
@@ -93,7 +93,7 @@ def test_a_coded_gradient_by_hand() -> None:
     with torch.no_grad():
         network.weight.zero_()
     parts = [Examples(torch.tensor([[x]]), torch.tensor([y])) for x, y in ((1.0, 0), (3.0, 1))]
-    coded_gradient(network, parts, [2.0, -1.0])
+    summed_gradient(network, parts, [2.0, -1.0])
     assert network.weight.grad is not None
     assert network.weight.grad.flatten().tolist() == pytest.approx([-2.5, 2.5])
 

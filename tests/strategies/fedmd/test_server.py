@@ -10,6 +10,7 @@ from flwr.app import Message
 from flwr.common.serde import message_to_proto
 from torch import Tensor
 
+from strategies.algorithm import Holdings, ServerSide
 from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.core.seeds import torch_generator
@@ -320,5 +321,8 @@ def test_accuracy_is_measured_when_the_plan_says_so() -> None:
 
 
 def test_without_public_data_there_is_no_server_half() -> None:
-    with pytest.raises(LetheError, match="without public data"):
-        lookup("fedmd").build(SETTINGS, 0)
+    with pytest.raises(LetheError, match="without a model and data on the server"):
+        lookup("fedmd").build(ServerSide(SETTINGS))
+    without = Holdings(torch.nn.Identity, 2)
+    with pytest.raises(LetheError, match=r"data\.public: given 0, but fedmd needs public data"):
+        lookup("fedmd").build(ServerSide(SETTINGS, holdings=without))

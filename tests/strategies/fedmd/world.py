@@ -13,7 +13,7 @@ from strategies.core import wire
 from strategies.core.examples import Examples
 from strategies.core.secret_random import Randomness
 from strategies.core.seeds import seeded_layers, torch_generator
-from strategies.fedmd.client import DIGEST, QUERY, ClientWork, answer_digest, answer_query
+from strategies.fedmd.client import DIGEST, QUERY, FedMDWork, answer_digest, answer_query
 from strategies.fedmd.server import FedMD, ServerSide
 from strategies.plan import TrainingPlan
 from strategies.server.cohort import Cohort
@@ -93,9 +93,9 @@ class Client:
     state: RecordDict = field(default_factory=RecordDict)
     sent: list[Message] = field(default_factory=list)
 
-    def work(self, config: dict[str, Any], content: RecordDict | None = None) -> ClientWork:
+    def work(self, config: dict[str, Any], content: RecordDict | None = None) -> FedMDWork:
         """Return what the client half is given for a message."""
-        return ClientWork(
+        return FedMDWork(
             build_model=partial(network, self.hidden, dropout=self.dropout),
             examples=self.examples,
             public=PUBLIC,

@@ -7,12 +7,12 @@ from torch.nn import functional
 
 from strategies import fedavg
 from strategies.client.settings import TrainSettings
-from strategies.client.training import ClientJob, LocalResult
+from strategies.client.training import ClientJob, LocalResult, proximal_adjustment
 from strategies.core import wire
 from strategies.core.examples import Examples
 from strategies.core.seeds import torch_generator
 from strategies.fedprox import fedprox
-from strategies.fedprox.fedprox import proximal_adjustment, steps_for
+from strategies.fedprox.fedprox import steps_for
 from strategies.settings import StrategySettings
 
 

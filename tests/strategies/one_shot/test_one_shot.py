@@ -9,7 +9,7 @@ from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from hypothesis import given, strategies as st
 from torch import Tensor, nn
 
-from strategies import fedavg
+from strategies import algorithm, fedavg
 from strategies.client.distillation import DistillationSettings, distil
 from strategies.client.evaluation import predict_logits
 from strategies.core import wire
@@ -220,8 +220,8 @@ def test_unchecked_replies_are_refused() -> None:
 
 
 def test_it_cannot_be_built_of_its_settings_alone() -> None:
-    with pytest.raises(LetheError, match="one-shot has no such thing as a server half without public data"):
-        lookup(NAME).build(settings(), 0)
+    with pytest.raises(LetheError, match="one-shot has no server half without a model and data"):
+        lookup(NAME).build(algorithm.ServerSide(settings()))
 
 
 def test_further_rounds_are_those_of_fedavg() -> None:

@@ -9,7 +9,7 @@ from flwr.app import RecordDict
 from torch import Tensor, nn
 
 from strategies import fedavg
-from strategies.client.own_models import DITTO, ClientState
+from strategies.client.own_models import ClientState
 from strategies.client.settings import TrainSettings
 from strategies.client.training import ClientJob, LocalResult, local_train
 from strategies.core import wire
@@ -98,6 +98,6 @@ def test_a_client_without_state_uses_the_global_model() -> None:
 
 def test_a_state_of_another_architecture_is_refused() -> None:
     kept = RecordDict()
-    ClientState(kept, "", DITTO).write_model(nn.Linear(2, 2))
+    ClientState(kept, "", ditto.KIND).write_model(nn.Linear(2, 2))
     with pytest.raises(LetheError, match="has 43 parameters, but the state it kept has 6"):
         ditto.train_client(job(0.1, kept))

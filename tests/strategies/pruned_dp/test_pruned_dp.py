@@ -9,6 +9,7 @@ from flwr.app import Message
 from hypothesis import given, settings, strategies as st
 from torch import Tensor, nn
 
+from strategies.algorithm import Holdings
 from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.core.examples import Examples
@@ -39,6 +40,9 @@ def small_model() -> nn.Module:
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator))
     return model
+
+
+HELD = Holdings(small_model, 2)
 
 
 LAYOUT = wire.Layout.of(small_model().state_dict())
@@ -78,9 +82,8 @@ def run(
     grid = FakeGrid(nodes, shuffle)
     cohort = Cohort(grid, 2.0, 0.001)
     cohort.connect(len(nodes))
-    pruning = Pruning(strategy, small_model(), 0) if strategy.name == "pruned-dp" else None
     plan = TrainingPlan(
-        strategy, SelectionSettings(), rounds, 0, privacy=privacy or PrivacySettings(), pruning=pruning
+        strategy, SelectionSettings(), rounds, 0, privacy=privacy or PrivacySettings(), holdings=HELD
     )
     results: list[RoundResult] = []
     begin = start or Start(wire.FlatRecord(start_flat(), LAYOUT))

@@ -19,7 +19,7 @@ from strategies.layers.privacy.settings import PrivacySettings
 from strategies.one_shot import one_shot
 from strategies.personal import measuring as personal
 from strategies.plan import RoundResult, Start, TrainingPlan
-from strategies.registry import STRATEGIES
+from strategies.registry import all_traits, lookup
 from strategies.rounds import train
 from strategies.server import reports
 from strategies.server.cohort import Cohort
@@ -105,10 +105,13 @@ def names_of_lines() -> set[str]:
     return set(_round_json(empty))
 
 
+ALGORITHMS = [lookup(traits.name) for traits in all_traits()]
+
+
 def test_no_name_of_a_client_is_the_servers() -> None:
     """By construction: no table of any strategy has a name in common with what the server writes."""
     tables = [reports.TRAINING, reports.EVALUATION, reports.PRIVATE]
-    tables += [t for spec in STRATEGIES.values() for t in (spec.reports, spec.returns)]
+    tables += [t for spec in ALGORITHMS for t in (spec.reports, spec.returns)]
     known = {name for table in tables for name in table}
     assert not known & (SERVERS | names_of_lines())
     assert not {name for name in known if name.startswith(("client-", "test-"))}

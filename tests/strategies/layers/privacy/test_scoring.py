@@ -25,6 +25,8 @@ from strategies.layers.privacy.settings import PrivacySettings
 from strategies.models.neurons import hidden_groups
 from strategies.models.subnetwork import block_index, top_neurons, unpack_kept
 from strategies.pruned_dp import pruned_dp
+from strategies.registry import lookup
+from strategies.server.settings import SelectionSettings
 from strategies.settings import StrategySettings
 
 SEEDED = Randomness(secret=False)
@@ -222,7 +224,8 @@ def test_seeded_noise_repeats_and_secret_noise_does_not() -> None:
 def test_without_noise_there_is_no_choice() -> None:
     with pytest.raises(LetheError, match="a private mask without its cost is refused"):
         Scoring(0.0, 0.01)
-    assert Scoring.of(StrategySettings(name="pruned-dp"), 2) is None
+    settings = StrategySettings(name="pruned-dp")
+    assert lookup("pruned-dp").scoring(settings, 2, SelectionSettings()) is None
     for client in (privacy(None), privacy(None, unit="client-central"), privacy(unit="client-central")):
         with pytest.raises(LetheError, match="does not pay for: nothing is sent"):
             train_privately(pruned_dp.train_client, job(), client)

@@ -1,13 +1,14 @@
-"""app/strategy_rules.py: keys that have no effect with a strategy, or contradict it."""
+"""app/config/rules.py: keys that have no effect with an algorithm, or contradict it, by its traits."""
 
 import re
 
 import pytest
 
+from app.config.rules import CONDITIONS
 from app.config.run_config import RunConfig
-from app.strategy_rules import STRATEGY_CONDITIONS
 from strategies.core.errors import BadInput
 from strategies.core.settings import Scalar
+from tests.app.config.test_rules import IDLE as OTHERS
 
 WITHOUT_NOISE = "a strategy of which nothing leaves a client but noised updates"
 PARTIAL: dict[str, Scalar] = {
@@ -33,6 +34,16 @@ DISTILLED: dict[str, Scalar] = {
     "strategy.distil-batch-size": 8,
     "strategy.distil-temperature": 2.0,
 }
+QUESTION: dict[str, Scalar] = {
+    "statistic": "mean",
+    "column": "brightness",
+    "quantile": 0.25,
+    "low": -1.0,
+    "high": 2.0,
+    "bins": 5,
+    "top": 2,
+}
+ASKING: dict[str, Scalar] = {"run.workflow": "analytics"}
 ONE_SHOT: dict[str, Scalar] = {"strategy.name": "one-shot", "run.rounds": 1}
 IDLE: list[tuple[dict[str, Scalar], str, str]] = [
     ({"strategy.meta-gradient": "first-order"}, "strategy.meta-gradient", 'strategy.name = "per-fedavg"'),
@@ -40,6 +51,7 @@ IDLE: list[tuple[dict[str, Scalar], str, str]] = [
     ({"strategy.personal-steps": 2}, "strategy.personal-steps", 'strategy.name = "per-fedavg"'),
     ({"strategy.ditto-lambda": 2.0}, "strategy.ditto-lambda", 'strategy.name = "ditto"'),
     ({"strategy.topology": "torus"}, "strategy.topology", 'strategy.name = "gossip"'),
+    ({"strategy.edge-probability": 0.2}, "strategy.edge-probability", 'strategy.name = "gossip"'),
     (
         {"strategy.name": "gossip", "strategy.edge-probability": 0.2},
         "strategy.edge-probability",
@@ -62,6 +74,18 @@ IDLE: list[tuple[dict[str, Scalar], str, str]] = [
     *(({key: value}, key, 'strategy.name = "one-shot"') for key, value in DISTILLED.items()),
     ({**ONE_SHOT, "privacy.unit": "example"}, "privacy.unit", "a strategy that averages updates"),
     ({**ONE_SHOT, "forget.prune": "omp"}, "forget.prune", "a strategy that averages updates"),
+    *(
+        ({f"analytics.{key}": value}, f"analytics.{key}", 'run.workflow = "analytics"')
+        for key, value in QUESTION.items()
+    ),
+    ({**ASKING, "analytics.enabled": True}, "analytics.enabled", 'run.workflow = "train"'),
+    ({**ASKING, "analytics.quantile": 0.25}, "analytics.quantile", 'analytics.statistic = "quantile"'),
+    ({**ASKING, "analytics.top": 2}, "analytics.top", 'analytics.statistic = "heavy-hitters"'),
+    *(
+        ({**ASKING, f"analytics.{key}": value}, f"analytics.{key}", 'analytics.column = "brightness"')
+        for key, value in QUESTION.items()
+        if key in {"low", "high", "bins"}
+    ),
 ]
 
 
@@ -72,7 +96,14 @@ def test_a_key_without_effect_is_refused(given: dict[str, Scalar], key: str, wor
 
 
 def test_every_condition_has_a_case_above() -> None:
-    assert [key for _, key, _ in IDLE] == [key for c in STRATEGY_CONDITIONS for key in c.keys]
+    cases = [(key, words) for _, key, words in (*IDLE, *OTHERS)]
+    missing = [
+        (key, condition.words)
+        for condition in CONDITIONS
+        for key in condition.keys
+        if not any(key == named and condition.words.startswith(words) for named, words in cases)
+    ]
+    assert missing == []
 
 
 @pytest.mark.parametrize(
