@@ -17,13 +17,13 @@ from typing import final
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
 
 from strategies.algorithm import Algorithm
 from strategies.client.training import ClientJob, LocalResult
 from strategies.core import wire
 from strategies.server.aggregation import FRACTION_BITS, ExactSum, MetricMeans
 from strategies.server.guard import Reference, checked
+from strategies.server.wrapper import ServerHalf
 
 _logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def train_client(job: ClientJob) -> LocalResult:
     return LocalResult(job.model, len(job.examples), metrics)
 
 
-class EvaluatingStrategy(Strategy, ABC):
+class EvaluatingStrategy(ServerHalf, ABC):
     """A strategy whose clients evaluate what they are sent; their metrics are averaged over examples."""
 
     def configure_evaluate(

@@ -1,6 +1,6 @@
 """The section ``strategy`` of the run config, put together from the settings of all algorithms.
 
-A field ``ditto_lambda`` is the key ``strategy.ditto-lambda`` everywhere outside Python. Defaults are not
+A field ``step_size`` is the key ``strategy.step-size`` everywhere outside Python. Defaults are not
 repeated in the docstrings of settings; each says the unit and, where there is one, the neutral value: the
 value at which the setting changes nothing.
 """
@@ -22,7 +22,7 @@ class NamedStrategy(Settings):
     Attributes
     ----------
     name
-        A name of `strategies.registry`, or ``flwr:<ClassName>`` for one of Flower's own strategies.
+        A name of `strategies.registry`; one that ends with a colon there stands for all that begin with it.
     """
 
     name: str = Field(default="fedavg", min_length=1)

@@ -15,6 +15,7 @@ from flwr.cli.build import build_fab_from_disk
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from strategies.registry import _MODULES, PLAIN, all_traits
 from tests.secret_seeds import secret_seeds
 
 ROOT = Path(__file__).parents[1]
@@ -101,6 +102,35 @@ def test_no_text_names_somebody_elses_package() -> None:
             text = (ROOT / name).read_bytes().decode("utf-8", errors="ignore")
             found += [f"{name}: {match[0]}" for match in _FOREIGN.finditer(text)]
     assert not found
+
+
+# the house
+
+
+def _names_of(algorithm: str) -> re.Pattern[str]:
+    """Return what finds an algorithm's name in any spelling: with hyphens, underscores, or neither."""
+    spelt = r"[-_ ]?".join(algorithm.split("-"))
+    return re.compile(rf"(?<![a-z]){spelt}(?![a-z])", re.IGNORECASE)
+
+
+_APART = {
+    ("unlearning/methods/redistill.py", "fedmd"),  # A method that works on nothing but its log
+    ("strategies/flower/flower.py", "fedprox"),  # The class of Flower's that has this name
+}
+
+
+@pytest.mark.parametrize("name", [traits.name for traits in all_traits() if traits.name != PLAIN])
+def test_no_algorithm_is_named_outside_its_own_folder(name: str) -> None:
+    """Neither as text nor as an identifier: what others must know of it, its traits say."""
+    home = str(Path(_MODULES[name].replace(".", "/")).parent)
+    found = []
+    for path in sorted(p for folder in PACKAGES for p in (ROOT / folder).rglob("*.py")):
+        place = path.relative_to(ROOT).as_posix()
+        if place.startswith((f"{home}/", "strategies/registry.py")) or (place, name) in _APART:
+            continue
+        lines = [place, *path.read_text(encoding="utf-8").splitlines()]
+        found += [f"{place}:{i}: {line}" for i, line in enumerate(lines) if _names_of(name).search(line)]
+    assert found == []
 
 
 # the bundle

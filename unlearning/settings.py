@@ -111,8 +111,8 @@ class ForgetSettings(Settings):
     fisher_max_inverse
         Fisher forgetting: largest factor on that variance where the information is small, above 0.
     prune
-        What comes before the method: ``none``, ``omp`` (one-shot magnitude), ``synflow`` (no data) or ``imp``
-        (iterative magnitude).
+        What comes before the method: ``none``, ``omp`` (magnitude, in one step), ``synflow`` (no data) or
+        ``imp`` (iterative magnitude).
     sparsity
         Share of the weights to prune, in [0, 1); neutral 0.
     prune_iterations

@@ -3,7 +3,7 @@
 A SuperNode holds a client's state in memory, for one run of Flower's. A node that is started with
 ``state="<folder>"`` in its config also writes it down after each message, one file per training run, and
 reads it back where Flower has none: after a restart, and when a later run of Flower's resumes the training,
-forgets or audits. That is the privacy account, a FedMD model, and what is left over from compression.
+forgets or audits. That is the privacy account, a model of its own, and what is left over from compression.
 """
 
 import re

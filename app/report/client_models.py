@@ -1,6 +1,6 @@
 """The report on clients with models of their own: a figure and a table, from the lines of the rounds.
 
-Either each has nothing but its own (FedMD), or all share one that each personalises.
+Either each has nothing but its own, or all share one that each personalises.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ from strategies.personal import measuring as personal
 
 _BEFORE, _BOUND, _AFTER = "baseline-accuracy", "upper-bound", "accuracy"
 _SHARED = {personal.GLOBAL: _BEFORE, personal.PERSONAL: _AFTER}
-"""Where clients personalise: their figures, and which of those of FedMD they stand for."""
+"""Where clients personalise: their figures, and which of those of own models they stand for."""
 
 
 _COLUMNS = ("before, %", "after, %", "gain", "all data, %", "gap to all data")

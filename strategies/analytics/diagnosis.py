@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from strategies.client.training import summed_gradient
 from strategies.core import wire
 from strategies.core.examples import Examples
+from strategies.registry import PLAIN, all_traits
 
 LOW_DIVERGENCE, HIGH_DIVERGENCE = 0.1, 0.4
 """Bits of label divergence, mean over the clients: below, nearly IID; above, far apart."""
@@ -212,26 +213,34 @@ def advice(name: str, value: float | None) -> str:
     if value is None:
         return "It could not be measured: the average over the clients is zero."
     if name == "label divergence" and LOW_DIVERGENCE < value <= HIGH_DIVERGENCE:
-        return "The clients differ in their labels: fewer local epochs, or fedprox, keep them together."
+        helping = _helping("drift")
+        return f"The clients differ in their labels: fewer local epochs, or {helping}, keep them together."
     high, calm, warning = _ADVICE[name]
     return warning if value > high else calm
+
+
+def _helping(against: str) -> str:
+    """Return the names of the algorithms that help against something, as a list in words."""
+    return " or ".join(sorted(traits.name for traits in all_traits() if against in traits.helps))
 
 
 _ADVICE: Mapping[str, tuple[float, str, str]] = {
     "label divergence": (
         HIGH_DIVERGENCE,
-        "The clients' labels are alike: plain fedavg is a fair choice.",
-        "The clients' labels are far apart: expect a poor common model, and try ditto or per-fedavg.",
+        f"The clients' labels are alike: plain {PLAIN} is a fair choice.",
+        f"The clients' labels are far apart: expect a poor common model, and try {_helping('labels')}.",
     ),
     "gradient dissimilarity": (
         HIGH_DISSIMILARITY,
         "The gradients mostly agree: several local epochs save rounds.",
-        "The gradients are at odds: take fewer local steps, a smaller learning rate, or fedprox.",
+        "The gradients are at odds: take fewer local steps, a smaller learning rate, or "
+        f"{_helping('drift')}.",
     ),
     "client drift": (
         HIGH_DRIFT,
         "Local training goes about the same way everywhere.",
-        "Clients drift apart within a round: lower train.local-epochs or -learning-rate, or use fedprox.",
+        "Clients drift apart within a round: lower train.local-epochs or -learning-rate, or use "
+        f"{_helping('drift')}.",
     ),
     "size imbalance": (
         HIGH_IMBALANCE,
@@ -241,7 +250,8 @@ _ADVICE: Mapping[str, tuple[float, str, str]] = {
     "speed imbalance": (
         HIGH_IMBALANCE,
         "No client is waited for long.",
-        "One client is waited for in every round: use fedbuff, selection.over-selection or a deadline.",
+        f"One client is waited for in every round: use {_helping('waiting')}, selection.over-selection or a "
+        "deadline.",
     ),
 }
 

@@ -12,18 +12,18 @@ from typing import final
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
 
 from strategies.core import wire
 from strategies.fedavg import FedAvg
 from strategies.server.aggregation import ExactSum, MetricMeans
 from strategies.server.guard import ClientUpdate, Reference, checked
+from strategies.server.wrapper import ServerHalf
 
 _logger = logging.getLogger(__name__)
 
 
 @final
-class StaleAverage(Strategy):
+class StaleAverage(ServerHalf):
     """The server half of both, a Flower strategy that streams.
 
     The guard says of each update how many steps it is behind; the mean of that is the metric ``staleness``.
@@ -42,13 +42,14 @@ class StaleAverage(Strategy):
     """
 
     is_weighted_average = True
+    weight_divisor: float | None = None
 
     def __init__(self, discount: Callable[[int], float], rate: float) -> None:
         self._discount = discount
         self._rate = rate
         self._plain = FedAvg()
         self._reference: Reference | None = None
-        self.weight_divisor: float | None = None
+        self.weight_divisor = None
 
     def aggregation_weight(self, update: ClientUpdate) -> float:
         """Return n_k s(t − τ_k)."""

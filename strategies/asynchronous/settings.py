@@ -94,6 +94,7 @@ TRAITS = (
         (*_BOTH, "buffer_size", "server_learning_rate"),
         conditions=_CONDITIONS,
         check=_check_buffer,
+        helps=("waiting",),
         asynchronous=True,
         hidden="none",
     ),

@@ -63,6 +63,9 @@ class Traits:
         protects it.
     noise_key
         The key above 0 with which its clients add noise of their own; empty: they add none.
+    helps
+        What it is advised against: ``drift`` of the clients, ``labels`` that are far apart, ``waiting`` for
+        slow clients.
     only_retraining
         Why only retraining forgets; empty: other methods do as well.
     only_clients
@@ -88,6 +91,7 @@ class Traits:
     public_data: str = ""
     protecting: tuple[Condition, ...] = ()
     noise_key: str = ""
+    helps: tuple[Literal["drift", "labels", "waiting"], ...] = ()
     only_retraining: str = ""
     only_clients: str = ""
 

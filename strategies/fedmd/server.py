@@ -31,7 +31,7 @@ from strategies.fedmd.consensus import (
 from strategies.fedmd.privacy import epsilon
 from strategies.fedmd.settings import FedMDSettings
 from strategies.server.guard import CheckedReply, ClientUpdate
-from strategies.server.wrapper import ReturnResult, StrategyWrapper, innermost
+from strategies.server.wrapper import ReturnResult, ServerHalf, StrategyWrapper, innermost
 from strategies.settings import StrategySettings
 
 _logger = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def initial_state(settings: StrategySettings, num_public: int, num_classes: int)
 
 
 @final
-class FedMD(Strategy):
+class FedMD(ServerHalf):
     """The server half, a Flower strategy with a second exchange per round.
 
     Parameters

@@ -46,4 +46,4 @@ def _parse_work(text: str) -> dict[str, float]:
     return shares
 
 
-TRAITS = (Traits("fedprox", FedProxSettings),)
+TRAITS = (Traits("fedprox", FedProxSettings, helps=("drift",)),)

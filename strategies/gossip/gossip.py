@@ -40,7 +40,7 @@ from strategies.gossip.settings import GossipSettings
 from strategies.gossip.topology import Weights, adjacency, mixing_weights, second_eigenvalue
 from strategies.server.aggregation import MetricMeans
 from strategies.server.grids import client_ids_of
-from strategies.server.guard import CheckedReply
+from strategies.server.guard import CheckedReply, ClientUpdate
 from strategies.settings import StrategySettings
 
 _logger = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ class Gossip(EvaluatingStrategy):
         self._clients: list[str] = []
         self._eigenvalue = 0.0
 
-    def aggregation_weight(self, client_id: str) -> float:
+    def aggregation_weight(self, update: ClientUpdate) -> float:
         """Return what a client's model counts in the mean, before division."""
         return 1.0
 

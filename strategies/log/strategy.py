@@ -5,13 +5,12 @@ from typing import final
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg, FedProx, Strategy
+from flwr.serverapp.strategy import Strategy
 
-from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.log.update_log import UpdateLog
-from strategies.server.guard import CheckedReply, ClientUpdate
-from strategies.server.wrapper import StrategyWrapper, innermost, is_weighted_average
+from strategies.server.guard import CheckedReply
+from strategies.server.wrapper import StrategyWrapper
 
 
 @final
@@ -24,13 +23,11 @@ class LoggedStrategy(StrategyWrapper):
     Parameters
     ----------
     inner
-        Any Flower strategy. Where it says that it is a weighted average (see
-        `strategies.server.wrapper.is_weighted_average`), or is Flower's own FedAvg or FedProx weighted by
-        examples, the rounds are marked as such: subtraction needs that.
+        Any Flower strategy. Where it says that it is a weighted average (see `strategies.server.wrapper`),
+        the rounds are marked as such: subtraction needs that.
     log
         Open for writing; closing it is the caller's.
-        Updates weigh their number of examples, unless the strategy has a method `aggregation_weight`, and
-        their weights are divided by their sum, unless it has an attribute `weight_divisor`.
+        Updates weigh, and their weights are divided by, what the strategy answers.
     num_examples
         Node id -> number of examples that the node described itself with; saves time under retention `sum`
         (see `UpdateLog.begin_round`).
@@ -43,11 +40,6 @@ class LoggedStrategy(StrategyWrapper):
         self._log = log
         self._num_examples = num_examples or {}
         self._expected_weight: float | None = None
-
-    @property
-    def is_weighted_average(self) -> bool:
-        """Whether a round adds exactly the weighted mean of the updates to the model."""
-        return is_weighted_average(self.inner) or _is_flower_average(self.inner)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -73,8 +65,7 @@ class LoggedStrategy(StrategyWrapper):
         try:
             arrays, metrics = self.inner.aggregate_train(server_round, self._logged(server_round, replies))
             if arrays is not None:
-                divisor = getattr(innermost(self.inner), "weight_divisor", None)
-                self._log.commit_round(server_round, self.is_weighted_average, divisor)
+                self._log.commit_round(server_round, self.is_weighted_average, self.weight_divisor)
         finally:
             self._log.abandon()  # Nothing is left to abandon after a commit
         return arrays, metrics
@@ -87,16 +78,6 @@ class LoggedStrategy(StrategyWrapper):
                 )
             update = reply.update
             examples = update.num_examples
-            weight = self._weight(update)
+            weight = float(self.aggregation_weight(update))
             self._log.add(server_round, update.client_id, weight, examples, update.delta, update.norm)
             yield reply
-
-    def _weight(self, update: ClientUpdate) -> float:
-        weigh = getattr(innermost(self.inner), "aggregation_weight", None)
-        return update.num_examples if weigh is None else float(weigh(update))
-
-
-def _is_flower_average(strategy: Strategy) -> bool:
-    return (
-        type(strategy) in (FedAvg, FedProx) and getattr(strategy, "weighted_by_key", "") == wire.NUM_EXAMPLES
-    )

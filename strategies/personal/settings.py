@@ -36,6 +36,7 @@ TRAITS = (
         ("meta_gradient", "inner_rate", "personal_steps"),
         noised=False,
         hidden="none",
+        helps=("labels",),
     ),
     Traits("ditto", PersonalSettings, ("ditto_lambda",), noised=False, hidden="none", personal_models=True),
 )

@@ -9,7 +9,7 @@ counted as accepted, logged, and aggregated: nothing is refused after the guard.
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol, Self, final, runtime_checkable
+from typing import Self, final
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from strategies.core import wire
 from strategies.server.aggregation import MAX_ABS_UPDATE, ExactSum, largest_entry
-from strategies.server.wrapper import StrategyWrapper, innermost, replies_are_updates
+from strategies.server.wrapper import StrategyWrapper, answers_of
 
 _SIMULATION_SAYS = "Exception ClientAppException occurred. Message: "
 """What stands before an exception's own words, after Ray's traceback (flwr.clientapp.client_app)."""
@@ -111,14 +111,6 @@ class CheckedReply(Message):
         checked.__dict__.update(message.__dict__)
         checked.__dict__["update"] = update
         return checked
-
-
-@runtime_checkable
-class Judge(Protocol):
-    """A strategy that cannot use every well-formed update; the guard rejects what it refuses."""
-
-    def refusal(self, update: ClientUpdate) -> str:
-        """Return why an update cannot be used; nothing if it can."""
 
 
 class Rejected(Exception):
@@ -319,7 +311,7 @@ class GuardedStrategy(StrategyWrapper):
         is, and only its layout must be that of `arrays`.
         """
         reference = Reference.of(arrays, self._mask)
-        if not replies_are_updates(self.inner):
+        if not self.replies_are_updates:
             reference = Reference(torch.zeros_like(reference.flat), reference.layout, self._mask)
         self._reference = reference
         return self.inner.configure_train(server_round, arrays, config, grid)
@@ -334,11 +326,11 @@ class GuardedStrategy(StrategyWrapper):
         return self.inner.aggregate_train(server_round, self._noted(good))
 
     def _noted(self, replies: Iterator[CheckedReply]) -> Iterator[CheckedReply]:
-        strategy = innermost(self.inner)
+        answers = answers_of(self.inner)
         for reply in replies:
             if (staleness := self._staleness_of(reply.update.node_id)) > 0:
                 reply = CheckedReply.of(reply, replace(reply.update, staleness=staleness))
-            if isinstance(strategy, Judge) and (reason := strategy.refusal(reply.update)):
+            if reason := answers.refusal(reply.update):
                 self._reject(reply, reason)
                 continue
             if self._accept is not None:

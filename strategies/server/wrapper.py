@@ -2,10 +2,15 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from strategies.server.guard import ClientUpdate
 
 
 @dataclass(frozen=True)
@@ -27,8 +32,59 @@ class ReturnResult:
     rejected: Mapping[str, str] = field(default_factory=dict)
 
 
-class StrategyWrapper(Strategy):
-    """Delegate every hook to the wrapped strategy.
+class Answers:
+    """What wrappers ask a server half, with the answers of one that says nothing."""
+
+    @property
+    def is_weighted_average(self) -> bool:
+        """Whether a round adds exactly Σ n_i δ_i / Σ n_i to the model."""
+        return False
+
+    @property
+    def replies_are_updates(self) -> bool:
+        """Whether replies carry the model that was sent, changed; else they stand for themselves."""
+        return True
+
+    @property
+    def weight_divisor(self) -> float | None:
+        """What the weights of the last round were divided by; None: by their sum."""
+        return None
+
+    @property
+    def entry_counts(self) -> Tensor | None:
+        """How many clients were asked for each entry, shape [P]; None where nothing is divided by that."""
+        return None
+
+    def aggregation_weight(self, update: "ClientUpdate") -> float:
+        """Return what an update weighs, before division."""
+        return update.num_examples
+
+    def refusal(self, update: "ClientUpdate") -> str:
+        """Return why a well-formed update cannot be used; nothing if it can."""
+        return ""
+
+    def configure_return(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Return the messages of a round's second exchange; `arrays` is what the round gave."""
+        return []
+
+    def aggregate_return(self, server_round: int, replies: Iterable[Message]) -> ReturnResult:
+        """Return what comes of the replies to the second exchange."""
+        return ReturnResult()
+
+
+class ServerHalf(Answers, Strategy):
+    """A server half of this project's own."""
+
+
+def answers_of(strategy: Strategy) -> Answers:
+    """Return what a strategy answers to its wrappers; one of Flower's says nothing."""
+    return strategy if isinstance(strategy, Answers) else Answers()
+
+
+class StrategyWrapper(ServerHalf):
+    """Delegate every hook and every answer to the wrapped strategy.
 
     Parameters
     ----------
@@ -41,8 +97,31 @@ class StrategyWrapper(Strategy):
 
     @property
     def is_weighted_average(self) -> bool:
-        """Whether a round adds exactly the weighted mean of the updates to the model."""
-        return is_weighted_average(self.inner)
+        """The wrapped strategy's answer."""
+        return answers_of(self.inner).is_weighted_average
+
+    @property
+    def replies_are_updates(self) -> bool:
+        """The wrapped strategy's answer."""
+        return answers_of(self.inner).replies_are_updates
+
+    @property
+    def weight_divisor(self) -> float | None:
+        """The wrapped strategy's answer."""
+        return answers_of(self.inner).weight_divisor
+
+    @property
+    def entry_counts(self) -> Tensor | None:
+        """The wrapped strategy's answer."""
+        return answers_of(self.inner).entry_counts
+
+    def aggregation_weight(self, update: "ClientUpdate") -> float:
+        """Return the wrapped strategy's answer."""
+        return answers_of(self.inner).aggregation_weight(update)
+
+    def refusal(self, update: "ClientUpdate") -> str:
+        """Return the wrapped strategy's answer."""
+        return answers_of(self.inner).refusal(update)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -69,35 +148,16 @@ class StrategyWrapper(Strategy):
     def configure_return(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Return the messages of the round's second exchange; none where the wrapped strategy has no such.
-
-        A strategy that has one brings this method and `aggregate_return`; `arrays` is what the round gave.
-        """
-        configure = getattr(self.inner, "configure_return", None)
-        messages: Iterable[Message] = (
-            [] if configure is None else configure(server_round, arrays, config, grid)
-        )
-        return messages
+        """Return the wrapped strategy's messages."""
+        return answers_of(self.inner).configure_return(server_round, arrays, config, grid)
 
     def aggregate_return(self, server_round: int, replies: Iterable[Message]) -> ReturnResult:
-        """Return what the wrapped strategy makes of the replies to the second exchange."""
-        aggregate = getattr(self.inner, "aggregate_return", None)
-        result: ReturnResult = ReturnResult() if aggregate is None else aggregate(server_round, replies)
-        return result
+        """Return the wrapped strategy's result."""
+        return answers_of(self.inner).aggregate_return(server_round, replies)
 
     def summary(self) -> None:
         """Log the wrapped strategy's settings."""
         self.inner.summary()
-
-
-def is_weighted_average(strategy: Strategy) -> bool:
-    """Say whether a round adds exactly Σ n_i δ_i / Σ n_i; False where the strategy does not say."""
-    return bool(getattr(strategy, "is_weighted_average", False))
-
-
-def replies_are_updates(strategy: Strategy) -> bool:
-    """Say whether replies carry the model that was sent, changed; False where they stand for themselves."""
-    return bool(getattr(innermost(strategy), "replies_are_updates", True))
 
 
 def innermost(strategy: Strategy) -> Strategy:

@@ -4,8 +4,8 @@ Jia, Liu, Ram, Yao, Liu, Liu, Sharma, Liu, "Model Sparsity Can Simplify Machine 
 arXiv 2304.04934, section 4 ("prune first, then unlearn"): the error of approximate forgetting on a mask m is
 O(η²t ‖m ⊙ (θ_t − θ_0)‖₂ σ(m)). Three ways to a mask of sparsity p:
 
-- OMP, one-shot magnitude pruning (Ma et al., NeurIPS 2021): train, prune the smallest weights of all layers
-  together, rewind the rest to early weights, retrain.
+- OMP, magnitude pruning in one step (Ma et al., NeurIPS 2021): train, prune the smallest weights of all
+  layers together, rewind the rest to early weights, retrain.
 - IMP, iterative magnitude pruning (Frankle and Carbin, ICLR 2019, arXiv 1803.03635): rounds of training,
   pruning 20 % of what is left, and rewinding.
 - SynFlow (Tanaka, Kunin, Yamins, Ganguli, NeurIPS 2020, arXiv 2006.05467): no data at all. 100 times, score

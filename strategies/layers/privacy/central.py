@@ -42,7 +42,7 @@ from strategies.layers.privacy.settings import PrivacySettings
 from strategies.server.guard import CheckedReply, SummedUpdate
 from strategies.server.selection import cohort_size, require_enough, select_clients
 from strategies.server.settings import SelectionSettings
-from strategies.server.wrapper import StrategyWrapper, is_weighted_average
+from strategies.server.wrapper import StrategyWrapper
 
 
 @final
@@ -207,8 +207,8 @@ class CentralStrategy(StrategyWrapper):
 
     def __init__(self, inner: Strategy, privacy: CentralPrivacy) -> None:
         super().__init__(inner)
-        if not is_weighted_average(inner):
-            raise LetheError("central privacy needs a strategy that averages updates: fedavg or fedprox")
+        if not self.is_weighted_average:
+            raise LetheError("central privacy needs a strategy that averages updates")
         self._privacy = privacy
         self._start: tuple[Tensor, wire.Layout] | None = None
 
@@ -241,15 +241,11 @@ class CentralStrategy(StrategyWrapper):
         """Return start + (m (flat − start) + noise) / m; where clients train parts, m is per entry."""
         if self._privacy.noise_multiplier == 0:
             return flat
-        counts = self._entry_counts()
+        counts = self.entry_counts
         m = torch.tensor(expected, dtype=torch.float64) if counts is None else counts.double()
         total = self._privacy.released((flat.double() - start.double()) * m, server_round)
         change = torch.where(m > 0, total / m.clamp(min=1e-300), 0.0)  # Nobody was asked where m is 0
         return (start.double() + change).float()
-
-    def _entry_counts(self) -> Tensor | None:
-        counts = getattr(self.inner, "entry_counts", None)
-        return counts if isinstance(counts, Tensor) else None
 
     def _shares(self, replies: Iterable[Message], expected: float) -> Iterator[Message]:
         """Yield clipped updates whose mean over those who answered is their sum over those expected."""
@@ -262,7 +258,7 @@ class CentralStrategy(StrategyWrapper):
                 continue
             delta = clipped(reply.update.delta, self._privacy.settings.clip_norm)
             good.append(CheckedReply.of(reply, replace(reply.update, delta=delta, num_examples=1)))
-        factor = len(good) / expected if expected and self._entry_counts() is None else 1.0
+        factor = len(good) / expected if expected and self.entry_counts is None else 1.0
         for reply in good:
             delta = reply.update.delta if factor == 1.0 else reply.update.delta * factor
             norm = float(torch.linalg.vector_norm(delta))

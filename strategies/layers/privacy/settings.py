@@ -40,7 +40,8 @@ class PrivacySettings(Settings):
     randomness
         ``secret`` draws noise and samples from a cryptographic stream under a key of the machine's entropy;
         ``seeded`` derives the key from ``run.seed``, so that runs repeat, and protects only against those who
-        do not know the seed, which the server does. Also that of FedMD's noise on logits.
+        do not know the seed, which the server does. Also that of noise that an algorithm's clients add by
+        themselves.
     ledger
         A client's folder in which what was spent outlasts the run, so that it adds up over runs on the same
         data; neutral empty.

@@ -14,10 +14,12 @@ from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.core.seeds import torch_generator
 from strategies.fedavg import FedAvg
+from strategies.flower.flower import build
 from strategies.log.strategy import LoggedStrategy
 from strategies.log.update_log import UpdateLog
 from strategies.server.guard import GuardedStrategy
 from strategies.server.wrapper import StrategyWrapper
+from strategies.settings import StrategySettings
 from tests.strategies.update_logs import ONE, one
 
 
@@ -85,7 +87,7 @@ def log(tmp_path: Path) -> Iterator[UpdateLog]:
 
 def flower_average() -> Strategy:
     """Return Flower's FedAvg for two nodes."""
-    return flower.FedAvg(min_train_nodes=1, min_available_nodes=1)
+    return build(StrategySettings(name="flwr:FedAvg"))
 
 
 @pytest.mark.parametrize("own", [True, False])
@@ -169,11 +171,11 @@ def test_a_round_that_failed_is_not_in_the_log(log: UpdateLog) -> None:
     ("inner", "averages"),
     [
         (FedAvg(), True),
-        (flower.FedAvg(), True),
-        (flower.FedProx(proximal_mu=0.1), True),
-        (flower.FedAvg(weighted_by_key="loss"), False),
-        (flower.FedAvgM(), False),
-        (flower.FedMedian(), False),
+        (flower_average(), True),
+        (build(StrategySettings(name="flwr:FedProx", options="proximal-mu = 0.1")), True),
+        (build(StrategySettings(name="flwr:FedAvg", options="weighted-by-key = 'loss'")), False),
+        (build(StrategySettings(name="flwr:FedAvgM")), False),
+        (flower.FedAvg(), False),
         (Failing(FedAvg()), True),
     ],
 )
