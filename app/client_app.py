@@ -101,15 +101,19 @@ def train(message: Message, context: Context) -> Message:
     if link is None:
         chosen = {wire.POSITIONS: result.positions} if result.positions else {}
         record = wire.record_of(result.model.state_dict())
-        return wire.reply_to(message, node.client_id, metrics, record, config=chosen)
-    return link.reply(
-        message,
-        node.client_id,
-        metrics,
-        result.model,
-        derive_seed(node.seed, "up", node.client_id, node.server_round),
-        lambda: evaluate(result.model, job.examples).accuracy,
-    )
+        reply = wire.reply_to(message, node.client_id, metrics, record, config=chosen)
+    else:
+        reply = link.reply(
+            message,
+            node.client_id,
+            metrics,
+            result.model,
+            derive_seed(node.seed, "up", node.client_id, node.server_round),
+            lambda: evaluate(result.model, job.examples).accuracy,
+        )
+    for name, flat in result.records.items():
+        reply.content[name] = wire.FlatRecord(flat, wire.Layout.of(result.model.state_dict()))
+    return reply
 
 
 def _trained_privately(node: Node, half: ClientHalf, job: ClientJob, privacy: ClientPrivacy) -> LocalResult:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from flwr.app import Message
 from flwr.serverapp.strategy import Strategy
-from torch import nn
+from torch import Tensor, nn
 
 from strategies.client.settings import TrainSettings
 from strategies.client.training import ClientHalf, ClientJob
@@ -116,11 +116,14 @@ class Members:
         Client-id -> share of the neurons that the client said it can train.
     central_noise
         Whether noise is added to the sum of the updates.
+    mask
+        Which parameters may differ from zero, shape [P], bool; None: all.
     """
 
     names: Mapping[int, str]
     keeps: Mapping[str, float]
     central_noise: bool = False
+    mask: Tensor | None = None
 
 
 class PartsStrategy(StrategyWrapper):
@@ -152,7 +155,8 @@ class Algorithm:
     build
         Makes the server half.
     around
-        Wraps the server half and what logs it, where clients train parts of the model; None: they train all.
+        Wraps the server half and what logs it, where it does more than the log holds, such as sending parts
+        of the model (`PartsStrategy`) or further records; None: it does not.
     personalise
         Makes a client's own model of the one that all share; None where clients have none.
     reports
@@ -188,7 +192,7 @@ class Algorithm:
     summary: str
     client: ClientHalf
     build: Callable[[ServerSide], Strategy]
-    around: Callable[[Strategy, ServerSide, Members], PartsStrategy] | None = None
+    around: Callable[[Strategy, ServerSide, Members], StrategyWrapper] | None = None
     personalise: Personalise | None = None
     reports: Known = field(default_factory=dict)
     returns: Known = field(default_factory=dict)

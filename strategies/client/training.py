@@ -151,6 +151,8 @@ class LocalResult:
         Numbers about the work.
     start
         What the model was before training, as one vector; None: what the job's model was.
+    records
+        Further records of the reply that have the model's layout, by name, shape [size] each.
     positions
         Which neurons the client chose (see `strategies.models.subnetwork.pack_kept`); empty where it chose
         none.
@@ -161,6 +163,7 @@ class LocalResult:
     metrics: Mapping[str, float] = field(default_factory=dict)
     start: Tensor | None = None
     positions: bytes = b""
+    records: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 ClientHalf = Callable[[ClientJob], LocalResult]

@@ -11,7 +11,6 @@ from flwr.serverapp.strategy import Strategy
 from strategies.algorithm import Members, PartsStrategy
 from strategies.asynchronous.in_progress import Flights
 from strategies.asynchronous.settings import updates_from_sent
-from strategies.core.errors import LetheError
 from strategies.layers.compression.server import CompressedStrategy, Copies
 from strategies.layers.privacy.server import ServerPrivacy
 from strategies.layers.secagg.training import Federation, SecureSettings, SecureStrategy
@@ -124,17 +123,14 @@ class Stack:
     def _logged(self, inner: Strategy) -> Strategy | None:
         return None if self._around.layer is None else self._around.layer(inner)
 
-    def _in_parts(self, inner: Strategy) -> Strategy | None:
+    def _completed(self, inner: Strategy) -> Strategy | None:
         around, plan = self._around, self._around.plan
         wrap = lookup(plan.strategy.name).around
         if wrap is None:
             return None
-        if around.cohort.mask is not None:
-            raise LetheError(
-                f"{plan.strategy.name}: clients cannot train parts of a model that is pruned itself"
-            )
         central = plan.privacy.unit == "client-central"
-        return wrap(inner, plan.server_side, Members(around.names, around.keeps, central))
+        members = Members(around.names, around.keeps, central, around.cohort.mask)
+        return wrap(inner, plan.server_side, members)
 
     def _private(self, inner: Strategy) -> Strategy | None:
         plan = self._around.plan
@@ -229,7 +225,7 @@ class Entry(NamedTuple):
 
 ORDER = (
     Entry(Stack._logged, "the log holds what the server half adds, so it comes first"),
-    Entry(Stack._in_parts, "makes updates of the whole model of parts, which the log then holds"),
+    Entry(Stack._completed, "what an algorithm does beyond that, such as sending parts of the model"),
     Entry(Stack._private, "noise goes on what is released, and accounts see every accepted reply"),
     Entry(Stack._hearing, "selection hears of accepted replies only"),
     Entry(Stack._checked, "nothing goes further in that was not checked, unmasked or decrypted"),

@@ -38,5 +38,13 @@ TRAITS = (
         hidden="none",
         helps=("labels",),
     ),
-    Traits("ditto", PersonalSettings, ("ditto_lambda",), noised=False, hidden="none", personal_models=True),
+    Traits(
+        "ditto",
+        PersonalSettings,
+        ("ditto_lambda",),
+        noised=False,
+        hidden="none",
+        personal_models=True,
+        helps=("labels",),
+    ),
 )

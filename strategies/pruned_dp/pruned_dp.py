@@ -312,6 +312,8 @@ class PrunedStrategy(PartsStrategy):
 
 
 def _around(inner: Strategy, side: ServerSide, members: Members) -> PrunedStrategy:
+    if members.mask is not None:
+        raise LetheError("pruned-dp: clients cannot train parts of a model that is pruned itself")
     model = side.held.build_model()
     pruning = Pruning(side.settings.own(PrunedSettings), model, side.seed, side.held.public)
     return PrunedStrategy(inner, pruning, members.names, members.keeps, by_asked=members.central_noise)

@@ -7,7 +7,7 @@ counted as accepted, logged, and aggregated: nothing is refused after the guard.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self, final
 
@@ -43,6 +43,8 @@ class ClientUpdate:
         Euclidean norm of `delta`.
     metrics
         The scalar metrics of the reply, without `num-examples`.
+    records
+        Further records of the reply that have the model's layout, by name, shape [size] each, finite.
     staleness
         Server steps that it is behind, as the server counts them.
     """
@@ -53,6 +55,7 @@ class ClientUpdate:
     delta: Tensor
     norm: float
     metrics: Mapping[str, float] = field(default_factory=dict)
+    records: Mapping[str, Tensor] = field(default_factory=dict)
     staleness: int = 0
 
     @property
@@ -132,7 +135,12 @@ class Reference:
         return Reference(wire.flat_of(arrays, layout), layout, mask)
 
 
-def check_reply(message: Message, reference: Reference, max_examples: int | None = None) -> ClientUpdate:
+def check_reply(
+    message: Message,
+    reference: Reference,
+    max_examples: int | None = None,
+    records: Sequence[str] = (),
+) -> ClientUpdate:
     """Return the update that a reply carries.
 
     Parameters
@@ -143,6 +151,8 @@ def check_reply(message: Message, reference: Reference, max_examples: int | None
         The model that was sent.
     max_examples
         How many examples the client described itself with, if known.
+    records
+        Names of further records of arrays, each with the layout of the model, that belong to it.
 
     Raises
     ------
@@ -153,10 +163,14 @@ def check_reply(message: Message, reference: Reference, max_examples: int | None
     content = message.content
     num_examples = example_count(content.metric_records, max_examples)
     arrays = content.array_records
-    if list(arrays) != [wire.ARRAYS]:
-        raise Rejected(f"wrong keys: expected one array record '{wire.ARRAYS}', got {sorted(arrays)}")
-    record = arrays[wire.ARRAYS]
-    delta = _delta(record, reference)
+    expected = {wire.ARRAYS, *records}
+    if set(arrays) != expected:
+        wanted = (
+            f"one array record '{wire.ARRAYS}'" if not records else f"the array records {sorted(expected)}"
+        )
+        raise Rejected(f"wrong keys: expected {wanted}, got {sorted(arrays)}")
+    delta = _delta(arrays[wire.ARRAYS], reference)
+    others = {name: _like_the_model(arrays[name], name, reference) for name in records}
     norm = _checked_norm(delta)
     if reference.mask is not None and bool(delta[~reference.mask].any()):
         raise Rejected("pruned weights were changed")
@@ -164,7 +178,7 @@ def check_reply(message: Message, reference: Reference, max_examples: int | None
     metrics.pop(wire.NUM_EXAMPLES, None)
     node_id = message.metadata.src_node_id
     return ClientUpdate(
-        wire.client_id_in(content) or str(node_id), node_id, num_examples, delta, norm, metrics
+        wire.client_id_in(content) or str(node_id), node_id, num_examples, delta, norm, metrics, others
     )
 
 
@@ -202,6 +216,19 @@ def _delta(record: ArrayRecord, reference: Reference) -> Tensor:
         return wire.flat_of(record, reference.layout) - reference.flat
     except ValueError as error:
         raise Rejected(first_line(str(error))) from None
+
+
+def _like_the_model(record: ArrayRecord, name: str, reference: Reference) -> Tensor:
+    """Return a record with the model's layout as a vector; `Rejected` if it has another, or is not finite."""
+    try:
+        flat = wire.flat_of(record, reference.layout)
+    except ValueError as error:
+        raise Rejected(f"'{name}': {first_line(str(error))}") from None
+    try:
+        _checked_norm(flat)
+    except Rejected as reason:
+        raise Rejected(f"'{name}': {reason}") from None
+    return flat
 
 
 def _checked_norm(delta: Tensor) -> float:
@@ -244,6 +271,7 @@ def checked(
     reject: Reject,
     max_examples: Mapping[int, int] | None = None,
     reference_of: ReferenceOf | None = None,
+    records: Sequence[str] = (),
 ) -> Iterator[CheckedReply]:
     """Yield the usable replies one at a time, in the order they come; the others go to `reject`."""
     for message in replies:
@@ -253,7 +281,7 @@ def checked(
         try:
             limit = (max_examples or {}).get(message.metadata.src_node_id)
             own = None if reference_of is None else reference_of(message)
-            update = check_reply(message, own or reference, limit)
+            update = check_reply(message, own or reference, limit, records)
         except Rejected as reason:
             reject(message, str(reason))
             continue
@@ -322,7 +350,14 @@ class GuardedStrategy(StrategyWrapper):
         """Pass on the replies that can be used."""
         if self._reference is None:
             raise RuntimeError("aggregate_train was called before configure_train")
-        good = checked(replies, self._reference, self._reject, self._max_examples, self._reference_of)
+        good = checked(
+            replies,
+            self._reference,
+            self._reject,
+            self._max_examples,
+            self._reference_of,
+            self.reply_records,
+        )
         return self.inner.aggregate_train(server_round, self._noted(good))
 
     def _noted(self, replies: Iterator[CheckedReply]) -> Iterator[CheckedReply]:

@@ -46,6 +46,11 @@ class Answers:
         return True
 
     @property
+    def reply_records(self) -> tuple[str, ...]:
+        """Names of further records of arrays that each reply must carry, with the layout of the model."""
+        return ()
+
+    @property
     def weight_divisor(self) -> float | None:
         """What the weights of the last round were divided by; None: by their sum."""
         return None
@@ -104,6 +109,11 @@ class StrategyWrapper(ServerHalf):
     def replies_are_updates(self) -> bool:
         """The wrapped strategy's answer."""
         return answers_of(self.inner).replies_are_updates
+
+    @property
+    def reply_records(self) -> tuple[str, ...]:
+        """The wrapped strategy's answer."""
+        return answers_of(self.inner).reply_records
 
     @property
     def weight_divisor(self) -> float | None:
