@@ -155,8 +155,10 @@ class Algorithm:
     build
         Makes the server half.
     around
-        Wraps the server half and what logs it, where it does more than the log holds, such as sending parts
-        of the model (`PartsStrategy`) or further records; None: it does not.
+        Wraps the server half and what logs it, where it does more than the log holds, such as sending further
+        records; None: it does not.
+    parts
+        Wraps whatever trains the model, where clients train parts of it; None: they train all.
     personalise
         Makes a client's own model of the one that all share; None where clients have none.
     reports
@@ -193,6 +195,7 @@ class Algorithm:
     client: ClientHalf
     build: Callable[[ServerSide], Strategy]
     around: Callable[[Strategy, ServerSide, Members], StrategyWrapper] | None = None
+    parts: Callable[[Strategy, ServerSide, Members], PartsStrategy] | None = None
     personalise: Personalise | None = None
     reports: Known = field(default_factory=dict)
     returns: Known = field(default_factory=dict)

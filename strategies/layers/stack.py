@@ -124,13 +124,22 @@ class Stack:
         return None if self._around.layer is None else self._around.layer(inner)
 
     def _completed(self, inner: Strategy) -> Strategy | None:
-        around, plan = self._around, self._around.plan
-        wrap = lookup(plan.strategy.name).around
-        if wrap is None:
+        around = self._around
+        if around.build is not None or around.plan.build is not None:
             return None
-        central = plan.privacy.unit == "client-central"
-        members = Members(around.names, around.keeps, central, around.cohort.mask)
-        return wrap(inner, plan.server_side, members)
+        wrap = lookup(around.plan.strategy.name).around
+        return None if wrap is None else wrap(inner, around.plan.server_side, self._members)
+
+    def _in_parts(self, inner: Strategy) -> Strategy | None:
+        plan = self._around.plan
+        wrap = lookup(plan.strategy.name).parts
+        return None if wrap is None else wrap(inner, plan.server_side, self._members)
+
+    @property
+    def _members(self) -> Members:
+        around = self._around
+        central = around.plan.privacy.unit == "client-central"
+        return Members(around.names, around.keeps, central, around.cohort.mask)
 
     def _private(self, inner: Strategy) -> Strategy | None:
         plan = self._around.plan
@@ -225,7 +234,8 @@ class Entry(NamedTuple):
 
 ORDER = (
     Entry(Stack._logged, "the log holds what the server half adds, so it comes first"),
-    Entry(Stack._completed, "what an algorithm does beyond that, such as sending parts of the model"),
+    Entry(Stack._completed, "what an algorithm does beyond that, such as sending further records"),
+    Entry(Stack._in_parts, "makes updates of the whole model of those of its parts"),
     Entry(Stack._private, "noise goes on what is released, and accounts see every accepted reply"),
     Entry(Stack._hearing, "selection hears of accepted replies only"),
     Entry(Stack._checked, "nothing goes further in that was not checked, unmasked or decrypted"),

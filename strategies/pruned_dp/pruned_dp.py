@@ -311,7 +311,7 @@ class PrunedStrategy(PartsStrategy):
             yield CheckedReply.of(reply, replace(reply.update, delta=delta, norm=norm))
 
 
-def _around(inner: Strategy, side: ServerSide, members: Members) -> PrunedStrategy:
+def _parts(inner: Strategy, side: ServerSide, members: Members) -> PrunedStrategy:
     if members.mask is not None:
         raise LetheError("pruned-dp: clients cannot train parts of a model that is pruned itself")
     model = side.held.build_model()
@@ -330,6 +330,6 @@ ALGORITHM = Algorithm(
     "each client trains a smaller network of the most important neurons, and only that travels",
     train_client,
     lambda side: fedavg.FedAvg(),
-    around=_around,
+    parts=_parts,
     scoring=_scoring,
 )
