@@ -21,6 +21,7 @@ PLAIN = "fedavg"
 _MODULES = {
     PLAIN: "strategies.fedavg",
     "fedprox": "strategies.fedprox.fedprox",
+    "scaffold": "strategies.scaffold.scaffold",
     "flwr:": "strategies.flower.flower",
     "fedmd": "strategies.fedmd.server",
     "pruned-dp": "strategies.pruned_dp.pruned_dp",

@@ -1,0 +1,1 @@
+"""SCAFFOLD: averaging with control variates."""

@@ -1,0 +1,212 @@
+"""SCAFFOLD: control variates keep clients with different data from drifting apart.
+
+Karimireddy, Kale, Mohri, Reddi, Stich, Suresh, "SCAFFOLD: Stochastic Controlled Averaging for Federated
+Learning", ICML 2020, arXiv 1910.06378, Algorithm 1 with option II. Client i takes K local steps
+
+    y ← y − η (g_i(y) − c_i + c),    then    c_i⁺ = c_i − c + (x − y) / (K η)
+
+and sends y − x and c_i⁺ − c_i. The server averages the models and moves its control variate by
+
+    c ← c + (1/N) Σ_i (c_i⁺ − c_i)
+
+over the clients that answered, of N in the federation. Differs from the paper: models are averaged weighted
+by examples, as in FedAvg, with a global step size of 1, and the correction c − c_i may count less than 1. In
+the first round all control variates are zero, so that round is FedAvg's, to the bit, and so are all with a
+share of 0.
+
+A client takes up its new control variate when the server says that it used it: an answer that is lost, late
+or rejected leaves both sides as they were, and c stays the sum of the c_i over N.
+
+What is left of a forgotten client: its gradients are part of c, which moved the others' local steps, as its
+updates moved the model that they began from. The log holds the updates, so that subtraction is what it is for
+FedAvg; every retraining, and every training after a forgetting, begins with control variates of zero.
+"""
+
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from typing import final
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor
+
+from strategies import fedavg
+from strategies.algorithm import Algorithm, Members, ServerSide
+from strategies.client.training import ClientJob, GradientAdjustment, LocalResult, planned_steps
+from strategies.core import wire
+from strategies.core.errors import LetheError
+from strategies.scaffold.settings import ScaffoldSettings
+from strategies.server.aggregation import ExactSum
+from strategies.server.guard import CheckedReply
+from strategies.server.wrapper import StrategyWrapper
+
+CONTROL = "control"
+"""Array record, both ways, with the layout of the model: c to the client, c_i⁺ − c_i back."""
+TRAINING = "scaffold-training"
+"""str, server to client: names the training that the control variates belong to."""
+USED = "scaffold-used"
+"""int, server to client: the last round whose answer of this client was used; 0: none."""
+_STATE = "scaffold"
+_KEPT, _NEXT, _ROUND = "kept", "next", "round"
+
+
+def new_control(own: Tensor, server: Tensor, before: Tensor, after: Tensor, moved: float) -> Tensor:
+    """Return c_i⁺ = c_i − c + (x − y) / (K η).
+
+    Parameters
+    ----------
+    own, server
+        c_i and c, shape [size].
+    before, after
+        x and y, shape [size].
+    moved
+        K η, above 0.
+    """
+    return own - server + (before - after) / moved
+
+
+def correction(model: torch.nn.Module, flat: Tensor, layout: wire.Layout) -> GradientAdjustment:
+    """Return what adds a vector of the model's layout to the gradients."""
+    entries = layout.unflatten(flat)
+    device = next(model.parameters()).device
+    ordered = [entries[name].to(device) for name, p in model.named_parameters() if p.requires_grad]
+
+    def adjust(parameters: Iterable[torch.nn.Parameter]) -> None:
+        for parameter, term in zip(parameters, ordered, strict=True):
+            parameter.grad = term.clone() if parameter.grad is None else parameter.grad.add_(term)
+
+    return adjust
+
+
+def train_client(job: ClientJob) -> LocalResult:
+    """Run the client half: local steps with the correction, and the new control variate."""
+    if CONTROL not in job.received.array_records:  # Asked by a forgetting method, which has no c
+        return fedavg.train_client(job)
+    layout = wire.Layout.of(job.model.state_dict())
+    before = layout.flatten(job.model.state_dict())
+    server = wire.flat_of(job.received.array_records[CONTROL], layout)
+    kept = _Kept(job.state, job.received.config_records[wire.CONFIG], layout.size)
+    share = job.strategy.own(ScaffoldSettings).control_share
+    term = share * (server - kept.control)
+    adjust = correction(job.model, term, layout) if bool(term.any()) else None
+    stats = job.train_model(job.model, adjust=adjust)
+    after = layout.flatten(job.model.state_dict())
+    moved = planned_steps(len(job.examples), job.train) * job.learning_rate
+    change = new_control(kept.control, server, before, after, moved) - kept.control
+    kept.propose(kept.control + change, job.server_round)
+    metrics = {wire.TRAIN_LOSS: stats.mean_loss, wire.NUM_STEPS: stats.num_steps}
+    return LocalResult(job.model, len(job.examples), metrics, records={CONTROL: change})
+
+
+class _Kept:
+    """A client's control variate: the one that the server knows, and the one that it was last sent."""
+
+    def __init__(self, state: RecordDict, config: ConfigRecord, size: int) -> None:
+        self._state = state
+        self._training = str(config.get(TRAINING, ""))
+        record = state.array_records.get(_STATE, ArrayRecord())
+        facts = state.config_records.get(f"{_STATE}-facts", ConfigRecord())
+        mine = facts.get(TRAINING) == self._training
+        name = _NEXT if facts.get(_ROUND) == config.get(USED) else _KEPT
+        held = record.get(name) if mine else None
+        flat = None if held is None else torch.from_numpy(np.array(held.numpy()))
+        self.control = flat if flat is not None and flat.shape == (size,) else torch.zeros(size)
+
+    def propose(self, control: Tensor, server_round: int) -> None:
+        """Keep what the server is sent, until it says whether it used that."""
+        arrays = {_KEPT: self.control, _NEXT: control}
+        self._state[_STATE] = ArrayRecord({name: Array(flat.numpy()) for name, flat in arrays.items()})
+        self._state[f"{_STATE}-facts"] = ConfigRecord({TRAINING: self._training, _ROUND: server_round})
+
+
+@final
+class Scaffold(StrategyWrapper):
+    """The server half around averaging: sends c with the model, and moves it by what comes back.
+
+    Parameters
+    ----------
+    inner
+        Adds the weighted mean of the updates.
+    names
+        Node id -> client-id of all clients of the federation, kept up to date by its owner.
+    """
+
+    memory_name = "scaffold"
+
+    def __init__(self, inner: Strategy, names: Mapping[int, str]) -> None:
+        super().__init__(inner)
+        self._names = names
+        self._training = secrets.token_hex(8)
+        self._control = torch.zeros(0)
+        self._used: dict[str, int] = {}
+
+    @property
+    def reply_records(self) -> tuple[str, ...]:
+        """The change of the client's control variate."""
+        return (CONTROL,)
+
+    def memory(self) -> dict[str, Tensor]:
+        """Return c, the training's name and whose answers were used when."""
+        name = torch.tensor(list(self._training.encode()), dtype=torch.uint8)
+        used = {f"used/{client_id}": torch.tensor(number) for client_id, number in self._used.items()}
+        return {"control": self._control, "training": name, **used}
+
+    def recall(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up what `memory` returned."""
+        self._control = tensors["control"].clone()
+        self._training = bytes(tensors["training"].tolist()).decode()
+        used = {name.partition("/")[2]: int(t) for name, t in tensors.items() if name.startswith("used/")}
+        self._used = used
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send the model with c."""
+        layout = wire.layout_of(arrays)
+        if len(self._control) != layout.size:
+            self._control = torch.zeros(layout.size)
+        record = wire.FlatRecord(self._control, layout)
+        messages = list(self.inner.configure_train(server_round, arrays, config, grid))
+        for message in messages:
+            used = self._used.get(self._names[message.metadata.dst_node_id], 0)
+            told = {**message.content.config_records[wire.CONFIG], TRAINING: self._training, USED: used}
+            message.content = RecordDict(
+                {**message.content, CONTROL: record, wire.CONFIG: ConfigRecord(told)}
+            )
+        return messages
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Return the averaged model; c moves with it, or not at all."""
+        total, heard = ExactSum(len(self._control)), list[str]()
+
+        def noted() -> Iterator[Message]:
+            for reply in replies:
+                if not isinstance(reply, CheckedReply):
+                    raise LetheError("scaffold: a reply was not checked; put Scaffold inside the guard")
+                total.add(reply.update.records[CONTROL], 1.0)
+                heard.append(reply.update.client_id)
+                yield reply
+
+        arrays, metrics = self.inner.aggregate_train(server_round, noted())
+        if arrays is not None:
+            clients = max(len(set(self._names.values())), len(heard))
+            self._control = total.added_to(self._control, clients)
+            self._used.update(dict.fromkeys(heard, server_round))
+        return arrays, metrics
+
+
+def _around(inner: Strategy, side: ServerSide, members: Members) -> Scaffold:
+    return Scaffold(inner, members.names)
+
+
+ALGORITHM = Algorithm(
+    "averaging with control variates, which keep clients with different data from drifting apart",
+    train_client,
+    lambda side: fedavg.FedAvg(),
+    around=_around,
+)
