@@ -15,7 +15,7 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check browser lint format bundle clean
+.PHONY: help setup demo test check browser lint format generate bundle clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -48,10 +48,14 @@ lint: setup ## style, docstrings, types and the layers of the packages
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict $(CHECKED)
 	$(BIN)/lint-imports
+	$(BIN)/python -m app.config.reference --check
 
 format: setup ## rewrite the sources in the form that lint asks for
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+generate: setup ## write what is generated: both manifests' keys and docs/config.md
+	$(BIN)/python -m app.config.reference
 
 bundle: setup ## build the bundle (FAB) for a SuperLink in build/bundle
 	rm -rf build/bundle

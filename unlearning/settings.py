@@ -224,7 +224,7 @@ def method_settings(
 
     Examples
     --------
-    >>> from strategies.settings import TrainSettings
+    >>> from strategies.client.settings import TrainSettings
     >>> method_settings(TrainSettings, ForgetSettings(batch_size=8)).batch_size
     8
     >>> method_settings(TrainSettings, ForgetSettings(), momentum="ratio").momentum

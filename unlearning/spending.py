@@ -132,7 +132,8 @@ class TookPart:
 
     def __call__(self, result: RoundResult, strategy: Strategy) -> None:
         """Note a round."""
-        self._used |= bool(result.accepted) or wire.WITHHELD in result.metrics
+        drawn_nobody = not result.selected and not result.faults  # As Poisson sampling may
+        self._used |= bool(result.accepted) or drawn_nobody or wire.WITHHELD in result.metrics
         for fault in result.faults:
             who = "" if fault.client_id == wire.EVERYBODY else f"client {fault.client_id}: "
             self._reasons.setdefault(f"{who}{fault.reason}")

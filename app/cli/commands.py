@@ -11,6 +11,7 @@ import typer
 from app.cli import (
     analysing,
     comparing,
+    configuring,
     diagnosing,
     executing,
     forgetting,
@@ -46,6 +47,7 @@ for _command in (
     looking.bench,
 ):
     app.command()(_command)
+app.add_typer(configuring.config, name="config")
 
 
 def _print_version(wanted: bool) -> None:

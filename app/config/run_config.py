@@ -260,14 +260,14 @@ def _explained(section: str, error: ErrorDetails) -> str:
     """Return the line that says what is wrong with a key: the key, what was given, what is allowed."""
     key = f"{section}.{error['loc'][0]}"
     complaint = error.get("ctx", {}).get("error")
-    allowed = _allowed(known_fields()[key]) if complaint is None else str(complaint)
+    allowed = allowed_values(known_fields()[key]) if complaint is None else str(complaint)
     return f"{key}: given {shown(error['input'])}, allowed {allowed}"
 
 
-def _allowed(field: FieldInfo) -> str:
+def allowed_values(field: FieldInfo) -> str:
     """Return the values a field takes, in words.
 
-    >>> _allowed(known_fields()["selection.fraction"])
+    >>> allowed_values(known_fields()["selection.fraction"])
     'a number > 0 and <= 1'
     """
     if get_origin(field.annotation) is Literal:

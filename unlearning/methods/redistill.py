@@ -29,6 +29,7 @@ from strategies.core.errors import LetheError
 from strategies.fedmd import client
 from strategies.fedmd.server import FedMD, means
 from strategies.log.update_log import UpdateLog
+from strategies.registry import lookup
 from strategies.server.reports import rebuilt
 from unlearning.methods.base import UNCHANGED, ForgetJob, Method, Needs, Outcome
 from unlearning.methods.federated import absence_notes
@@ -81,11 +82,11 @@ def _figures(content: RecordDict) -> dict[str, float]:
 def redistilled(job: ForgetJob) -> Outcome:
     """Recompute the consensus of the kept rounds and have the remaining clients digest it."""
     run, log = job.run, job.run.log
-    if log is None or run.plan.build is None:
+    if log is None:
         raise RuntimeError("needs were not checked")
     if job.absent and job.absent == job.request.named_clients:
         return Outcome(run.final.clone(), absence_notes(job), {UNCHANGED: 1})
-    strategy = run.plan.build(run.plan)
+    strategy = lookup(run.plan.strategy.name).build(run.plan.server_side)
     if not isinstance(strategy, FedMD):
         raise RuntimeError("needs were not checked")
     rounds = log.kept_rounds()[-job.settings.redistill_rounds :]

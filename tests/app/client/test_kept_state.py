@@ -43,7 +43,7 @@ def pays(message: Message, context: Context) -> Message:
     model = torch.nn.Linear(2, 1)
     with torch.no_grad():
         model.weight.fill_(read_account(context.state).attempts)
-    ClientState(context.state).write_model(model)
+    ClientState(context.state, "", "own").write_model(model)
     return message
 
 
@@ -60,7 +60,7 @@ def test_account_and_model_survive_a_restart(tmp_path: Path) -> None:
     keep_state(message(), second, pays)
     assert read_account(second.state) == Account((Spend(1.0, 0.1, 15),), 3, 1.0)
     model = torch.nn.Linear(2, 1)
-    assert ClientState(second.state).read_model(model)
+    assert ClientState(second.state, "", "own").read_model(model)
     assert model.weight.tolist() == [[3.0, 3.0]]
 
 

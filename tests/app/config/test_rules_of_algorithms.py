@@ -1,13 +1,16 @@
 """app/config/rules.py: keys that have no effect with an algorithm, or contradict it, by its traits."""
 
 import re
+from typing import Literal, get_args, get_origin
 
 import pytest
 
 from app.config.rules import CONDITIONS
-from app.config.run_config import RunConfig
+from app.config.run_config import RunConfig, known_fields
 from strategies.core.errors import BadInput
 from strategies.core.settings import Scalar
+from strategies.core.traits import Traits
+from strategies.registry import all_traits
 from tests.app.config.test_rules import IDLE as OTHERS
 
 WITHOUT_NOISE = "a strategy of which nothing leaves a client but noised updates"
@@ -101,9 +104,35 @@ def test_every_condition_has_a_case_above() -> None:
         (key, condition.words)
         for condition in CONDITIONS
         for key in condition.keys
-        if not any(key == named and condition.words.startswith(words) for named, words in cases)
+        if not condition.words.startswith("strategy.name = ")  # Those are tested below, by ownership
+        and not any(key == named and condition.words.startswith(words) for named, words in cases)
     ]
     assert missing == []
+
+
+NUMBERS = [
+    (traits, key)
+    for traits in all_traits()
+    for key in traits.keys
+    if known_fields()[key].annotation in {int, float, bool} or get_origin(known_fields()[key].annotation)
+]
+
+
+def other_value(key: str) -> Scalar:
+    """Return an allowed value that is not the default."""
+    field = known_fields()[key]
+    if field.annotation is bool:
+        return not field.default
+    if get_origin(field.annotation) is Literal:
+        return str(next(value for value in get_args(field.annotation) if value != field.default))
+    return field.default + 1 if field.annotation is int else (field.default or 1.0) / 2
+
+
+@pytest.mark.parametrize(("traits", "key"), NUMBERS, ids=lambda part: getattr(part, "name", part))
+def test_a_key_of_another_algorithm_is_refused(traits: Traits, key: str) -> None:
+    """With plain averaging, which reads none of them; the line names who does."""
+    with pytest.raises(BadInput, match=rf"^{key}: given .*only with strategy\.name = .*{traits.shown_name}"):
+        RunConfig.from_flat({key: other_value(key)})
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def built(name: str, shape: tuple[int, ...] = (1, 8, 8), seed: int = 0, client_i
 
 
 def test_clients_take_the_list_in_turn_and_a_node_its_own() -> None:
-    settings = StrategySettings(models="cnn-8-16, mlp-4")
+    settings = StrategySettings(name="fedmd", models="cnn-8-16, mlp-4")
     assert [model_name_of(settings, {}, i) for i in ("0", "1", "2")] == ["cnn-8-16", "mlp-4", "cnn-8-16"]
     assert model_name_of(settings, {"model.name": "mlp-9"}, "0") == "mlp-9"
     named = {model_name_of(settings, {}, f"hospital-{i}") for i in range(9)}

@@ -1,0 +1,147 @@
+"""Every key of the run config with its type, default, meaning and reader, from the classes that hold them.
+
+Both manifests and docs/config.md are written from here, by ``python -m app.config.reference``.
+"""
+
+import inspect
+import re
+import sys
+import textwrap
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from app.config.rules import CONDITIONS
+from app.config.run_config import RunConfig, allowed_values, known_fields
+from strategies.core.conditions import shown
+from strategies.core.settings import Scalar, hyphenated
+from strategies.core.traits import Traits
+from strategies.registry import all_traits
+
+MANIFESTS = ("pyproject.toml", "pyproject-flwr.toml")
+PAGE = "docs/config.md"
+_WIDTH = 140
+_TABLE = "[tool.flwr.app.config]\n"
+_PAGE_HEAD = """# Every key of the run config
+
+`lethe config` lists them, `lethe config explain KEY` explains one, `lethe config check FILE` checks a file.
+
+Give a key with `--set KEY=VALUE`, in a TOML file with `--config FILE`, or with `flwr run --run-config`. A key
+that would have no effect is refused if it differs from its default. This page is written by `make generate`.
+"""
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of the run config.
+
+    Parameters
+    ----------
+    key
+        With its section.
+    allowed
+        Type and range, in words.
+    default
+        As TOML.
+    meaning
+        What it does, with its unit and its neutral value.
+    only_with
+        When it has an effect, where that is not always.
+    """
+
+    key: str
+    allowed: str
+    default: Scalar
+    meaning: str
+    only_with: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the same as plain data."""
+        return asdict(self)
+
+
+def all_keys() -> list[Key]:
+    """Return every key, in the order of the manifests."""
+    meanings = {key: text for name in RunConfig.model_fields for key, text in _meanings(name).items()}
+    needs: dict[str, list[str]] = {}
+    for condition in CONDITIONS:
+        for key in condition.keys:
+            needs.setdefault(key, []).append(condition.words)
+    defaults = RunConfig().to_flat()
+    return [
+        Key(key, allowed_values(field), defaults[key], meanings[key], tuple(needs.get(key, ())))
+        for key, field in known_fields().items()
+    ]
+
+
+def _meanings(section: str) -> dict[str, str]:
+    """Return what each key of a section means, from the docstrings of the classes that hold it."""
+    found: dict[str, str] = {}
+    for holder in type(getattr(RunConfig(), section)).__mro__:
+        text = inspect.cleandoc(holder.__doc__ or "")
+        _, _, attributes = text.partition("Attributes\n----------\n")
+        for name, meaning in re.findall(r"^(\w+)\n((?:    .*(?:\n|$)|\n)+)", attributes, re.MULTILINE):
+            found.setdefault(f"{section}.{hyphenated(name)}", " ".join(meaning.split()))
+    return found
+
+
+def manifest(text: str) -> str:
+    """Return a manifest with every key at its default."""
+    head, table, rest = text.partition(_TABLE)
+    following = re.search(r"^\[", rest, re.MULTILINE)
+    after = "" if following is None else f"\n{rest[following.start() :]}"
+    sections: dict[str, list[str]] = {}
+    for key in all_keys():
+        line = f"{key.key} = {shown(key.default)}\n"
+        sections.setdefault(key.key.partition(".")[0], []).append(line)
+    return f"{head}{table}{chr(10).join(''.join(lines) for lines in sections.values())}{after}"
+
+
+def page() -> str:
+    """Return docs/config.md."""
+    parts = [_PAGE_HEAD]
+    for name in RunConfig.model_fields:
+        keys = [key for key in all_keys() if key.key.partition(".")[0] == name]
+        owners = [traits for traits in all_traits() if name == "strategy" and traits.keys]
+        listed = "".join(f"- `{owner.shown_name}` reads {_listed(owner)}.\n" for owner in owners)
+        parts.append("\n".join([f"## {name}\n", *([listed] if listed else []), *map(_entry, keys)]))
+    return "\n".join(parts)
+
+
+def _listed(owner: Traits) -> str:
+    return ", ".join(f"`{key}`" for key in owner.keys)
+
+
+def _entry(key: Key) -> str:
+    only = f" Only with {'; and '.join(key.only_with)}." if key.only_with else ""
+    text = f"**`{key.key}`** = `{shown(key.default)}`, {key.allowed}. {key.meaning}{only}".replace("``", "`")
+    return (
+        textwrap.fill(text, _WIDTH, initial_indent="- ", subsequent_indent="  ", break_long_words=False)
+        + "\n"
+    )
+
+
+def generated(root: Path) -> dict[Path, str]:
+    """Return what each generated file must hold."""
+    files = {root / name: manifest((root / name).read_text(encoding="utf-8")) for name in MANIFESTS}
+    return {**files, root / PAGE: page()}
+
+
+def main(arguments: list[str]) -> int:
+    """Write the generated files, or with ``--check`` name those that are stale; return the exit status."""
+    root = Path.cwd()
+    stale = [
+        path
+        for path, text in generated(root).items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
+    for path in stale:
+        if "--check" in arguments:
+            sys.stderr.write(f"{path.relative_to(root)}: stale; run make generate\n")
+        else:
+            path.write_text(generated(root)[path], encoding="utf-8")
+    return int("--check" in arguments and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
