@@ -37,7 +37,7 @@ class RunSettings(Settings):
         What the ServerApp does: ``train``, ``resume`` the run that ``request.run`` names, or what the section
         ``request`` names on a finished run, or ``analytics``, which asks what that section says.
     federated_evaluation
-        Whether the clients evaluate as well, on their own data.
+        Whether the clients evaluate as well, on what they hold out (``data.local-test-share``).
     certificate_key
         File with the private key that signs certificates of forgetting; made on first use.
     """
