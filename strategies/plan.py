@@ -11,7 +11,7 @@ from torch import Tensor
 from strategies.algorithm import Holdings, ServerSide
 from strategies.layers.compression.settings import CompressionSettings
 from strategies.layers.privacy.settings import PrivacySettings
-from strategies.registry import PLAIN
+from strategies.registry import PLAIN, lookup
 from strategies.server.cohort import Fault, Traffic
 from strategies.server.exclusion import Drop
 from strategies.server.settings import SelectionSettings
@@ -73,6 +73,12 @@ class TrainingPlan:
     def server_side(self) -> ServerSide:
         """What the algorithm's server half is made of."""
         return ServerSide(self.strategy, self.seed, self.rounds, self.evaluate_every, self.holdings)
+
+    def server_half(self) -> Strategy:
+        """Make the server half that the plan asks for."""
+        if self.build is not None:
+            return self.build(self)
+        return lookup(self.strategy.name).build(self.server_side)
 
 
 @dataclass(frozen=True)

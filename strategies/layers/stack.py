@@ -90,7 +90,7 @@ class Stack:
         self._around = around
         self._made: list[Strategy] = []
         self.privacy: ServerPrivacy | None = None
-        inner = _server_half(around)
+        inner = around.plan.server_half() if around.build is None else around.build()
         for entry in ORDER:
             made = entry.wrap(self, inner)
             if made is not None:
@@ -244,10 +244,3 @@ ORDER = (
     Entry(Stack._unawaited, "decides when a round has enough replies, whatever they hold"),
 )
 """The wrappers from the inside out."""
-
-
-def _server_half(around: Surroundings) -> Strategy:
-    plan = around.plan
-    if around.build is not None:
-        return around.build()
-    return plan.build(plan) if plan.build is not None else lookup(plan.strategy.name).build(plan.server_side)

@@ -29,7 +29,6 @@ from strategies.core.errors import LetheError
 from strategies.fedmd import client
 from strategies.fedmd.server import FedMD, means
 from strategies.log.update_log import UpdateLog
-from strategies.registry import lookup
 from strategies.server.reports import rebuilt
 from unlearning.methods.base import UNCHANGED, ForgetJob, Method, Needs, Outcome
 from unlearning.methods.federated import absence_notes
@@ -86,7 +85,7 @@ def redistilled(job: ForgetJob) -> Outcome:
         raise RuntimeError("needs were not checked")
     if job.absent and job.absent == job.request.named_clients:
         return Outcome(run.final.clone(), absence_notes(job), {UNCHANGED: 1})
-    strategy = lookup(run.plan.strategy.name).build(run.plan.server_side)
+    strategy = run.plan.server_half()
     if not isinstance(strategy, FedMD):
         raise RuntimeError("needs were not checked")
     rounds = log.kept_rounds()[-job.settings.redistill_rounds :]
