@@ -195,7 +195,7 @@ def test_photos_are_turned_upright(tmp_path: Path, orientation: int, file_type: 
 def test_other_ways_to_store_colours_become_red_green_and_blue(
     mode: str, suffix: str, tmp_path: Path
 ) -> None:
-    """A red image beside a red one in RGB: the same numbers but for what JPEG loses; grey stays one channel."""
+    """A red image beside a red one in RGB: the same numbers but for JPEG; grey stays one channel."""
     colour = "gray" if mode == "LA" else "red"
     (tmp_path / "a").mkdir()
     Image.new("RGB" if mode != "LA" else "L", (8, 8), colour).save(tmp_path / "a" / "a.png")
