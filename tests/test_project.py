@@ -202,3 +202,19 @@ def test_no_secret_seeds_a_generator() -> None:
 def test_lint_passes_what_is_right() -> None:
     code = '"""A module."""\n\nfrom flwr.serverapp import strategy\n\n__all__ = ["strategy"]\n'
     assert lint(code) == "All checks passed!\n"
+
+
+def test_names_that_others_import_by_stay() -> None:
+    """Each in a fresh interpreter, so that no other import prepares the way."""
+    for name, parts in {
+        "strategies.wire": "NUM_EXAMPLES, Layout, reply_to",
+        "strategies.update_log": "UpdateLog",
+        "app.config": "RunConfig",
+        "app.config.settings": "DataSettings",
+        "unlearning.audit": "AuditReport, audit",
+        "unlearning.audit.metrics": "margin",
+        "unlearning.request": "ForgetRequest",
+    }.items():
+        command = [sys.executable, "-c", f"from {name} import {parts}"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr

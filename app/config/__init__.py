@@ -1,1 +1,5 @@
-"""The parts of app.config."""
+"""The run config: its sections, the rules between them, and how it is read."""
+
+from app.config.run_config import RunConfig
+
+__all__ = ["RunConfig"]

@@ -1,1 +1,5 @@
-"""The parts of app.models."""
+"""The models that are built in."""
+
+from app.models.built_in import build_model
+
+__all__ = ["build_model"]
