@@ -14,6 +14,7 @@ import torch
 
 from app.config.run_config import RunConfig
 from app.workflows import audit, forget, list_runs, resume, train
+from strategies.core import wire
 from strategies.core.errors import BadInput
 from strategies.log.update_log import UpdateLog
 from strategies.runs.folder import RunFolder
@@ -114,6 +115,7 @@ STRATEGIES = {
     "fedavg": (),
     "fedprox": ("strategy.name=fedprox", "strategy.work=1=0.5"),
     "fedadam": ("strategy.name=flwr:FedAdam", "strategy.options=eta=0.01"),
+    "scaffold": ("strategy.name=scaffold", "train.momentum=0", "compression.codec=int8"),
     "sum": ("log.retention=sum", "selection.fraction=0.5"),
 }
 
@@ -132,6 +134,22 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, variant: str)
         assert logs[0].weighted_sum(client_id).equal(logs[1].weighted_sum(client_id))
     for left, right in zip(whole.read_metrics(), cut.read_metrics(), strict=True):
         assert left | {"seconds": 0} == right | {"seconds": 0}
+
+
+def test_scaffold_is_forgotten_as_an_average_and_retrained_without_a_trace(tmp_path: Path) -> None:
+    """Subtraction sums the log; retraining begins with control variates of zero: it is the run without."""
+    keys = ("strategy.name=scaffold", "train.momentum=0", "data.public=0.2")
+    folder = train(config(tmp_path, "run.name=all", *keys))
+    never = train(config(tmp_path, "run.name=never", "data.without=2", *keys))
+    name = forget(folder, CLIENT_2, ForgetSettings(method="retrain"))
+    path = folder.forget_folder(name) / "model.safetensors"
+    assert path.read_bytes() == (never.path / "model.safetensors").read_bytes()
+    log = UpdateLog.open(folder.log_path)
+    initial = wire.Layout.of(folder.read_initial()).flatten(folder.read_initial())
+    total = sum((log.weighted_sum(i).double() for i in log.clients()), start=initial.double())
+    torch.testing.assert_close(total.float(), flat_model(folder), rtol=0, atol=1e-5)
+    for method in ("subtract", "finetune", "federaser"):
+        assert (folder.forget_folder(forget(folder, CLIENT_2, ForgetSettings(method=method)))).exists()
 
 
 def test_a_killed_process_can_be_resumed(tmp_path: Path) -> None:

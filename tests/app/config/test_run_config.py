@@ -15,6 +15,7 @@ from app.config.run_config import RunConfig, default_values, known_fields
 from strategies.core.errors import BadInput
 from strategies.core.settings import Scalar
 from strategies.registry import all_traits
+from strategies.runs.home import MARKER
 
 ROOT = Path(__file__).parents[3]
 MANIFESTS = ["pyproject.toml", "pyproject-flwr.toml"]
@@ -228,6 +229,19 @@ def test_a_file_is_judged_together_with_the_overrides(tmp_path: Path) -> None:
 )
 def test_overrides_by_hand(override: str, key: str, value: Scalar) -> None:
     assert RunConfig().with_overrides([override]).to_flat()[key] == value
+
+
+def test_a_retired_key_is_read_over_in_a_run_s_own_config_alone(tmp_path: Path) -> None:
+    """A run of an earlier version keeps its config; whoever writes one today is told."""
+    path = tmp_path / "config.toml"
+    path.write_text("run.rounds = 3\naudit.mia-c = 1.0\n", encoding="utf-8")
+    with pytest.raises(BadInput, match=r"audit\.mia-c: unknown key, given 1\.0"):
+        RunConfig.from_toml(path)
+    (tmp_path / MARKER).touch()
+    assert RunConfig.from_toml(path).run.rounds == 3
+    path.write_text("run.rounds = 3\naudit.mia-d = 1.0\n", encoding="utf-8")
+    with pytest.raises(BadInput, match=r"audit\.mia-d: unknown key"):
+        RunConfig.from_toml(path)
 
 
 def test_of_two_overrides_of_a_key_the_last_wins() -> None:

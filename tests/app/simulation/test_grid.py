@@ -177,3 +177,12 @@ def test_a_run_config_that_the_clients_refuse_is_bad_input(capfd: pytest.Capture
     ):
         ask(grid, "train", model())
     assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_elsewhere_than_on_linux_it_is_refused_before_anything_starts(
+    platform: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.simulation.launch.sys.platform", platform)
+    with pytest.raises(BadInput, match=rf"^platform: got {platform}, .* needs Linux .* use flwr run$"):
+        LocalGrid(APP, {}, 2)
