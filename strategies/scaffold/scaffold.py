@@ -26,15 +26,15 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from typing import final
 
-import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from strategies import fedavg
 from strategies.algorithm import Algorithm, Members, ServerSide
+from strategies.client.proposed import TRAINING, USED, Proposed
 from strategies.client.training import ClientJob, GradientAdjustment, LocalResult, planned_steps
 from strategies.core import wire
 from strategies.core.errors import LetheError
@@ -45,12 +45,7 @@ from strategies.server.wrapper import StrategyWrapper
 
 CONTROL = "control"
 """Array record, both ways, with the layout of the model: c to the client, c_i⁺ − c_i back."""
-TRAINING = "scaffold-training"
-"""str, server to client: names the training that the control variates belong to."""
-USED = "scaffold-used"
-"""int, server to client: the last round whose answer of this client was used; 0: none."""
 _STATE = "scaffold"
-_KEPT, _NEXT, _ROUND = "kept", "next", "round"
 
 
 def new_control(own: Tensor, server: Tensor, before: Tensor, after: Tensor, moved: float) -> Tensor:
@@ -88,38 +83,17 @@ def train_client(job: ClientJob) -> LocalResult:
     layout = wire.Layout.of(job.model.state_dict())
     before = layout.flatten(job.model.state_dict())
     server = wire.flat_of(job.received.array_records[CONTROL], layout)
-    kept = _Kept(job.state, job.received.config_records[wire.CONFIG], layout.size)
+    kept = Proposed(job.state, job.received.config_records[wire.CONFIG], layout.size, _STATE)
     share = job.strategy.own(ScaffoldSettings).control_share
-    term = share * (server - kept.control)
+    term = share * (server - kept.value)
     adjust = correction(job.model, term, layout) if bool(term.any()) else None
     stats = job.train_model(job.model, adjust=adjust)
     after = layout.flatten(job.model.state_dict())
     moved = planned_steps(len(job.examples), job.train) * job.learning_rate
-    change = new_control(kept.control, server, before, after, moved) - kept.control
-    kept.propose(kept.control + change, job.server_round)
+    change = new_control(kept.value, server, before, after, moved) - kept.value
+    kept.propose(kept.value + change, job.server_round)
     metrics = {wire.TRAIN_LOSS: stats.mean_loss, wire.NUM_STEPS: stats.num_steps}
     return LocalResult(job.model, len(job.examples), metrics, records={CONTROL: change})
-
-
-class _Kept:
-    """A client's control variate: the one that the server knows, and the one that it was last sent."""
-
-    def __init__(self, state: RecordDict, config: ConfigRecord, size: int) -> None:
-        self._state = state
-        self._training = str(config.get(TRAINING, ""))
-        record = state.array_records.get(_STATE, ArrayRecord())
-        facts = state.config_records.get(f"{_STATE}-facts", ConfigRecord())
-        mine = facts.get(TRAINING) == self._training
-        name = _NEXT if facts.get(_ROUND) == config.get(USED) else _KEPT
-        held = record.get(name) if mine else None
-        flat = None if held is None else torch.from_numpy(np.array(held.numpy()))
-        self.control = flat if flat is not None and flat.shape == (size,) else torch.zeros(size)
-
-    def propose(self, control: Tensor, server_round: int) -> None:
-        """Keep what the server is sent, until it says whether it used that."""
-        arrays = {_KEPT: self.control, _NEXT: control}
-        self._state[_STATE] = ArrayRecord({name: Array(flat.numpy()) for name, flat in arrays.items()})
-        self._state[f"{_STATE}-facts"] = ConfigRecord({TRAINING: self._training, _ROUND: server_round})
 
 
 @final
