@@ -1,6 +1,6 @@
 """A strategy's own memory, in and out, so that a run can be resumed.
 
-The project's strategies keep nothing between rounds; a wrapper that does says so (see `Remembers`). Flower's
+What keeps something between rounds says so (see `Remembers`). Flower's
 optimiser strategies keep moments as attributes: arrays, dicts or lists of arrays, records. Those are read and
 written here by attribute, so that a resumed run continues with the same moments.
 """
@@ -22,7 +22,7 @@ _WRAPPER = "@"
 
 @runtime_checkable
 class Remembers(Protocol):
-    """A wrapper that keeps something between rounds."""
+    """A wrapper or server half that keeps something between rounds."""
 
     memory_name: str
 
@@ -49,9 +49,11 @@ def capture(strategy: Strategy) -> dict[str, Tensor]:
 
 
 def _remembering(strategy: Strategy) -> Iterator[Remembers]:
-    while isinstance(strategy, StrategyWrapper):
+    while True:
         if isinstance(strategy, Remembers):
             yield strategy
+        if not isinstance(strategy, StrategyWrapper):
+            return
         strategy = strategy.inner
 
 
