@@ -22,6 +22,7 @@ _MODULES = {
     PLAIN: "strategies.fedavg",
     "fedprox": "strategies.fedprox.fedprox",
     "scaffold": "strategies.scaffold.scaffold",
+    "feddyn": "strategies.feddyn.feddyn",
     "flwr:": "strategies.flower.flower",
     "fedmd": "strategies.fedmd.server",
     "pruned-dp": "strategies.pruned_dp.pruned_dp",

@@ -1,0 +1,1 @@
+"""FedDyn: dynamic regularisation."""

@@ -1,0 +1,148 @@
+"""FedDyn: a regulariser that changes with each round lets clients with different data agree.
+
+Acar, Zhao, Navarro, Mattina, Whatmough, Saligrama, "Federated Learning Based on Dynamic Regularization", ICLR
+2021, arXiv 2111.04263, Algorithm 1. Client k approximately minimises
+
+    L_k(θ) − ⟨g_k, θ⟩ + (α/2) ‖θ − θ_{t−1}‖²,    then    g_k ← g_k − α (θ_k − θ_{t−1})
+
+The server, with m clients of which those in P answered,
+
+    h ← h − α (1/m) Σ_{k∈P} (θ_k − θ_{t−1}),    θ_t = (1/|P|) Σ_{k∈P} θ_k − h / α
+
+Clients count alike, whatever the number of their examples. Differs from the paper: m is the number of clients
+that were asked so far, and a client takes up its new g_k when the server says that it used it. The model does
+not move by the mean of the updates alone, so that methods which sum the log do not serve; every retraining
+begins with h and g_k of zero.
+"""
+
+import logging
+import secrets
+from collections.abc import Iterable, Mapping
+from typing import final
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from torch import Tensor, nn
+
+from strategies import fedavg
+from strategies.algorithm import Algorithm
+from strategies.client.proposed import TRAINING, USED, Proposed
+from strategies.client.training import ClientJob, LocalResult
+from strategies.core import wire
+from strategies.feddyn.settings import FedDynSettings
+from strategies.server.aggregation import ExactSum, MetricMeans
+from strategies.server.guard import CheckedReply, ClientUpdate
+
+_logger = logging.getLogger(__name__)
+_STATE = "feddyn"
+
+
+def train_client(job: ClientJob) -> LocalResult:
+    """Run the client half: local steps under the dynamic regulariser."""
+    alpha = job.strategy.own(FedDynSettings).dyn_alpha
+    layout = wire.Layout.of(job.model.state_dict())
+    start = layout.flatten(job.model.state_dict())
+    config = job.received.config_records.get(wire.CONFIG, ConfigRecord())
+    kept = Proposed(job.state, config, layout.size, _STATE)
+    named = [(name, p) for name, p in job.model.named_parameters() if p.requires_grad]
+    linear = layout.unflatten(kept.value)
+    terms = [(linear[name].to(p.device), p.detach().clone()) for name, p in named]
+
+    def adjust(parameters: Iterable[nn.Parameter]) -> None:
+        for parameter, (term, anchor) in zip(parameters, terms, strict=True):
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad.add_(parameter.detach() - anchor, alpha=alpha).sub_(term)
+
+    stats = job.train_model(job.model, adjust=adjust)
+    change = layout.flatten(job.model.state_dict()) - start
+    kept.propose(kept.value - alpha * change, job.server_round)
+    metrics = {wire.TRAIN_LOSS: stats.mean_loss, wire.NUM_STEPS: stats.num_steps}
+    return LocalResult(job.model, len(job.examples), metrics)
+
+
+@final
+class FedDyn(fedavg.EvaluatingStrategy):
+    """The server half.
+
+    Parameters
+    ----------
+    settings
+        α.
+    """
+
+    memory_name = "feddyn"
+
+    def __init__(self, settings: FedDynSettings) -> None:
+        self._alpha = settings.dyn_alpha
+        self._training = secrets.token_hex(8)
+        self._used: dict[int, int] = {}
+        self._asked: set[int] = set()
+        self._h = torch.zeros(0)
+        self._flat, self._layout = torch.zeros(0), wire.Layout((), ())
+
+    def aggregation_weight(self, update: ClientUpdate) -> float:
+        """Return 1: clients count alike."""
+        return 1.0
+
+    def memory(self) -> dict[str, Tensor]:
+        """Return h, the training's name, and who was asked, and used when."""
+        name = torch.tensor(list(self._training.encode()), dtype=torch.uint8)
+        asked = torch.tensor(sorted(self._asked), dtype=torch.int64)
+        used = {f"used/{node}": torch.tensor(number) for node, number in self._used.items()}
+        return {"h": self._h, "training": name, "asked": asked, **used}
+
+    def recall(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up what `memory` returned."""
+        self._h, self._asked = tensors["h"].clone(), set(tensors["asked"].tolist())
+        self._training = bytes(tensors["training"].tolist()).decode()
+        told = {name.partition("/")[2]: int(t) for name, t in tensors.items() if name.startswith("used/")}
+        self._used = {int(node): number for node, number in told.items()}
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send the model to every node of the grid, with the last round whose answer was used."""
+        self._layout = wire.layout_of(arrays)
+        self._flat = wire.flat_of(arrays, self._layout)
+        if len(self._h) != self._layout.size:
+            self._h = torch.zeros(self._layout.size)
+        messages = fedavg.broadcast(server_round, arrays, config, grid, wire.TRAIN)
+        for message in messages:
+            node = message.metadata.dst_node_id
+            self._asked.add(node)
+            told = {**message.content.config_records[wire.CONFIG], TRAINING: self._training}
+            told[USED] = self._used.get(node, 0)
+            message.content = RecordDict({**message.content, wire.CONFIG: ConfigRecord(told)})
+        return messages
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Return θ_t, or (None, None) when there is no usable reply."""
+        total, metrics, heard = ExactSum(self._layout.size), MetricMeans(), list[int]()
+        for reply in replies:
+            if not isinstance(reply, CheckedReply):
+                raise RuntimeError("a reply was not checked; put FedDyn inside GuardedStrategy")
+            total.add(reply.update.delta, 1.0)
+            metrics.add(reply.update.metrics, reply.update.num_examples)
+            heard.append(reply.update.node_id)
+        if not heard:
+            return None, None
+        share = total.added_to(torch.zeros_like(self._h), len(self._asked))
+        self._h = self._h - self._alpha * share
+        self._used.update(dict.fromkeys(heard, server_round))
+        flat = total.added_to(self._flat) - self._h / self._alpha
+        return wire.FlatRecord(flat, self._layout), MetricRecord(dict(metrics.means()))
+
+    def summary(self) -> None:
+        """Log what the strategy does."""
+        _logger.info("FedDyn: alpha %g", self._alpha)
+
+
+ALGORITHM = Algorithm(
+    "a regulariser that changes with each round lets clients with different data agree",
+    train_client,
+    lambda side: FedDyn(side.settings.own(FedDynSettings)),
+)
