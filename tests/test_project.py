@@ -1,5 +1,6 @@
 """The project's own files: manifests agree, versions fit, the bundle is whole, lint really fails."""
 
+import ast
 import io
 import re
 import shutil
@@ -131,6 +132,25 @@ def test_no_algorithm_is_named_outside_its_own_folder(name: str) -> None:
         lines = [place, *path.read_text(encoding="utf-8").splitlines()]
         found += [f"{place}:{i}: {line}" for i, line in enumerate(lines) if _names_of(name).search(line)]
     assert found == []
+
+
+_ABOVE = {"strategies.rounds", "strategies.plan", "strategies.layers.stack", "strategies.analytics"}
+"""What is made of algorithms, and so imported by none."""
+
+
+@pytest.mark.parametrize("name", [traits.name for traits in all_traits()])
+def test_an_algorithm_imports_no_other_one_and_nothing_above_it(name: str) -> None:
+    """But for plain averaging, on which most are built."""
+    home = _MODULES[name] if name == PLAIN else _MODULES[name].rpartition(".")[0]
+    others = {_MODULES[t.name].rpartition(".")[0] for t in all_traits() if t.name != PLAIN} - {home}
+    place = ROOT / home.replace(".", "/")
+    files = [place.with_suffix(".py")] if name == PLAIN else sorted(place.glob("*.py"))
+    assert files
+    for path in files:
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        imported = {n.module or "" for n in nodes if isinstance(n, ast.ImportFrom)}
+        wrong = {m for m in imported for bad in others | _ABOVE if m == bad or m.startswith(f"{bad}.")}
+        assert not wrong, f"{path}: {wrong}"
 
 
 # the bundle
