@@ -1,13 +1,18 @@
 """What shall be forgotten: whole clients, classes, or single examples of clients, named by explicit ids."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+from flwr.app import ConfigRecord
+from torch import Tensor
+
 from strategies.core import wire
 from strategies.core.errors import BadInput
+from strategies.core.examples import Examples, selection_mask
 from strategies.runs.files import text_of
 from strategies.server.exclusion import Drop
 
@@ -130,6 +135,113 @@ class ForgetRequest:
         ):
             raise BadInput("a request names clients by texts, classes and samples by whole numbers")
         return ForgetRequest(clients, classes, samples, names)
+
+
+@dataclass(frozen=True)
+class ForgetSpec:
+    """Which of one client's examples are to be forgotten.
+
+    Attributes
+    ----------
+    everything : bool
+        All of them.
+    classes : tuple of int
+        Those with these labels.
+    indices : tuple of int
+        Those at these positions in the client's own data.
+    gone_classes, gone_indices : tuple of int
+        Those that were forgotten before: they are neither to be forgotten nor retained.
+    """
+
+    everything: bool = False
+    classes: tuple[int, ...] = ()
+    indices: tuple[int, ...] = ()
+    gone_classes: tuple[int, ...] = ()
+    gone_indices: tuple[int, ...] = ()
+
+    def mask(self, y: Tensor) -> Tensor:
+        """Return which of the examples with labels `y` the request names, shape [n], bool.
+
+        Raises
+        ------
+        BadInput
+            If an index lies outside the data.
+        """
+        outside = [i for i in (*self.indices, *self.gone_indices) if not 0 <= i < len(y)]
+        if outside:
+            raise BadInput(
+                f"the request names example {outside[0]}; this client has examples 0 to {len(y) - 1}"
+            )
+        if self.everything:
+            return torch.ones(len(y), dtype=torch.bool)
+        return selection_mask(y, self.classes, self.indices)
+
+    def left(self, y: Tensor) -> Tensor:
+        """Return which of the examples were not forgotten before, shape [n], bool."""
+        return ~selection_mask(y, self.gone_classes, self.gone_indices)
+
+    def split(self, examples: Examples) -> tuple[Examples, Examples]:
+        """Return (to be forgotten, retained); what was forgotten before is in neither.
+
+        Raises
+        ------
+        BadInput
+            If an index lies outside the data.
+        """
+        forget, left = self.mask(examples.y), self.left(examples.y)
+        return examples.split(forget & left)[0], examples.split(~forget & left)[0]
+
+    def less(self, positions: Collection[int]) -> "ForgetSpec":
+        """Return the same of a client's examples without those at some positions."""
+        if not positions:
+            return self
+        return replace(self, gone_indices=(*self.gone_indices, *positions))
+
+    def expected_size(self, num_examples: int) -> int | None:
+        """Return how many of a client's examples are left; None if that depends on its labels."""
+        return None if self.gone_classes else num_examples - len(set(self.gone_indices))
+
+    def expected_count(self, num_left: int) -> int | None:
+        """Return how many of the examples that are left this names; None if that depends on their labels."""
+        if self.everything:
+            return num_left
+        named = set(self.indices) - set(self.gone_indices)
+        return None if self.classes or (named and self.gone_classes) else len(named)
+
+    def to_config(self) -> ConfigRecord:
+        """Return the record that carries the specification to the client."""
+        gone = {wire.GONE_CLASSES: list(self.gone_classes), wire.GONE_INDICES: list(self.gone_indices)}
+        return ConfigRecord(
+            {
+                wire.FORGET_ALL: self.everything,
+                wire.DROP_CLASSES: list(self.classes),
+                wire.DROP_INDICES: list(self.indices),
+                **{key: values for key, values in gone.items() if values},
+            }
+        )
+
+    @staticmethod
+    def from_config(config: Mapping[str, Any]) -> "ForgetSpec":
+        """Read the record back; a missing key names nothing."""
+        return ForgetSpec(
+            everything=bool(config.get(wire.FORGET_ALL, False)),
+            classes=tuple(wire.config_list(config, wire.DROP_CLASSES)),
+            indices=tuple(wire.config_list(config, wire.DROP_INDICES)),
+            gone_classes=tuple(wire.config_list(config, wire.GONE_CLASSES)),
+            gone_indices=tuple(wire.config_list(config, wire.GONE_INDICES)),
+        )
+
+
+def spec_for(request: ForgetRequest, client_id: str, earlier: Sequence[ForgetRequest] = ()) -> ForgetSpec:
+    """Return which of a client's examples a request names, and which earlier ones did."""
+    gone = Drop.joined(each.drop for each in earlier)
+    return ForgetSpec(
+        everything=client_id in request.clients,
+        classes=request.classes,
+        indices=tuple(request.samples.get(client_id, ())),
+        gone_classes=gone.classes,
+        gone_indices=tuple(gone.indices.get(client_id, ())),
+    )
 
 
 def read_samples(path: Path) -> dict[str, tuple[int, ...]]:

@@ -17,9 +17,7 @@ from strategies.core.errors import BadInput
 from strategies.core.examples import Examples
 from strategies.server.cohort import Cohort
 from strategies.server.guard import first_line
-from unlearning.audit.evidence import ForgetSpec
-from unlearning.audit.gathering import spec_for
-from unlearning.request import ForgetRequest
+from unlearning.request import ForgetRequest, ForgetSpec, spec_for
 from unlearning.run import TrainedRun
 
 _SCOPE = "what the request names"

@@ -37,7 +37,7 @@ from strategies.models.mask import hold, masks_in, unpack
 from strategies.models.neurons import hidden_groups
 from strategies.models.subnetwork import subnetwork, unpack_kept
 from strategies.registry import lookup
-from unlearning.audit.evidence import ForgetSpec
+from unlearning.request import ForgetSpec
 
 if TYPE_CHECKING:
     from strategies.layers.encryption.ckks import Secret

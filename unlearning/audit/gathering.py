@@ -11,10 +11,9 @@ from torch import Tensor
 
 from strategies.core import wire
 from strategies.server.cohort import Cohort
-from strategies.server.exclusion import Drop
 from unlearning.audit import metrics
-from unlearning.audit.evidence import AuditAnswer, ForgetSpec, decode_answer
-from unlearning.request import ForgetRequest
+from unlearning.audit.evidence import AuditAnswer, decode_answer
+from unlearning.request import ForgetRequest, ForgetSpec, spec_for
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,18 +71,6 @@ class Evidence:
             return torch.zeros(0), torch.zeros(0)
         forget, pooled = torch.cat(marks), torch.cat(vectors)
         return pooled[forget], pooled[~forget]
-
-
-def spec_for(request: ForgetRequest, client_id: str, earlier: Sequence[ForgetRequest] = ()) -> ForgetSpec:
-    """Return which of a client's examples a request names, and which earlier ones did."""
-    gone = Drop.joined(each.drop for each in earlier)
-    return ForgetSpec(
-        everything=client_id in request.clients,
-        classes=request.classes,
-        indices=tuple(request.samples.get(client_id, ())),
-        gone_classes=gone.classes,
-        gone_indices=tuple(gone.indices.get(client_id, ())),
-    )
 
 
 class Asks(Protocol):

@@ -20,9 +20,8 @@ from strategies.core import wire
 from strategies.core.examples import Examples
 from strategies.server.cohort import Cohort
 from unlearning.audit import metrics
-from unlearning.audit.evidence import AuditAnswer, ForgetSpec, answer_audit, decode_answer, encode_answer
-from unlearning.audit.gathering import spec_for
-from unlearning.request import ForgetRequest
+from unlearning.audit.evidence import AuditAnswer, answer_audit, decode_answer, encode_answer
+from unlearning.request import ForgetRequest, ForgetSpec, spec_for
 
 FOREIGN = "foreign-clients"
 """Client-ids joined by commas, server to client, audits only: whose data follow the client's own."""

@@ -16,9 +16,7 @@ from strategies.core.seeds import torch_generator
 from strategies.server.cohort import Cohort
 from strategies.server.exclusion import Drop
 from strategies.settings import StrategySettings
-from unlearning.audit.evidence import ForgetSpec
-from unlearning.audit.gathering import spec_for
-from unlearning.request import ForgetRequest, Kind
+from unlearning.request import ForgetRequest, ForgetSpec, Kind, spec_for
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
 from unlearning.standing import Standing, absent_clients

@@ -16,13 +16,13 @@ from strategies.core.seeds import torch_generator
 from tests.unlearning.audit_world import LAYOUT, SURE, content_of, images, two_weight_model, weights
 from unlearning.audit.evidence import (
     AuditAnswer,
-    ForgetSpec,
     answer_audit,
     answer_question,
     decode_answer,
     encode_answer,
     encode_sums,
 )
+from unlearning.request import ForgetSpec
 
 EVERYTHING = ForgetSpec(everything=True)
 

@@ -31,8 +31,8 @@ from strategies.rounds import train
 from strategies.server.cohort import Cohort
 from strategies.server.settings import SelectionSettings
 from strategies.settings import StrategySettings
-from unlearning.audit.evidence import ForgetSpec
 from unlearning.methods import METHODS, ClientTask
+from unlearning.request import ForgetSpec
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
 

@@ -12,9 +12,8 @@ from strategies.core import wire
 from strategies.core.examples import Examples
 from strategies.core.seeds import torch_generator
 from tests.unlearning.methods.federation import Federation, blobs
-from unlearning.audit.gathering import spec_for
 from unlearning.forgetting import ForgetResult, forget
-from unlearning.request import ForgetRequest
+from unlearning.request import ForgetRequest, spec_for
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
 
