@@ -4,16 +4,22 @@ What is lost, late or rejected so changes neither side: the client goes on from 
 knows of. A vector belongs to one training; the next one begins with zero.
 """
 
+import secrets
+from collections.abc import Iterable, Mapping
+
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from torch import Tensor
+
+from strategies.core import wire
 
 TRAINING = "proposed-training"
 """str, server to client: names the training that the vector belongs to."""
 USED = "proposed-used"
 """int, server to client: the last round whose answer of this client was used; 0: none."""
 _KEPT, _NEXT, _ROUND = "kept", "next", "round"
+_USED = "used/"
 
 
 class Proposed:
@@ -51,3 +57,32 @@ class Proposed:
         arrays = {_KEPT: self.value, _NEXT: value}
         self._state[self._name] = ArrayRecord({key: Array(flat.numpy()) for key, flat in arrays.items()})
         self._state[f"{self._name}-facts"] = ConfigRecord({TRAINING: self._training, _ROUND: server_round})
+
+
+class Confirmed:
+    """The server's side: the name of a training, and the last round whose answer of each client was used."""
+
+    def __init__(self) -> None:
+        self._training = secrets.token_hex(8)
+        self._used: dict[str, int] = {}
+
+    def tell(self, message: Message, client: str) -> None:
+        """Put into a client's message what it needs to know, by the name that `note` gives it."""
+        told = {**message.content.config_records[wire.CONFIG], TRAINING: self._training}
+        told[USED] = self._used.get(client, 0)
+        message.content = RecordDict({**message.content, wire.CONFIG: ConfigRecord(told)})
+
+    def note(self, clients: Iterable[str], server_round: int) -> None:
+        """Note whose answers a round has used."""
+        self._used.update(dict.fromkeys(clients, server_round))
+
+    def memory(self) -> dict[str, Tensor]:
+        """Return what must be in a checkpoint."""
+        name = torch.tensor(list(self._training.encode()), dtype=torch.uint8)
+        return {"training": name, **{f"{_USED}{i}": torch.tensor(t) for i, t in self._used.items()}}
+
+    def recall(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up what `memory` returned."""
+        self._training = bytes(tensors["training"].tolist()).decode()
+        names = [name for name in tensors if name.startswith(_USED)]
+        self._used = {name.removeprefix(_USED): int(tensors[name]) for name in names}

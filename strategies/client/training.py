@@ -330,3 +330,35 @@ def train_near(job: ClientJob, mu: float, num_steps: int | None = None) -> Local
     stats = job.train_model(job.model, num_steps=num_steps, adjust=adjust)
     metrics = {wire.TRAIN_LOSS: stats.mean_loss, wire.NUM_STEPS: stats.num_steps}
     return LocalResult(job.model, len(job.examples), metrics)
+
+
+def linear_adjustment(model: nn.Module, flat: Tensor, layout: wire.Layout) -> GradientAdjustment:
+    """Return the adjustment that adds a vector to the gradients.
+
+    Parameters
+    ----------
+    model
+        Whose trainable parameters are adjusted, in their order.
+    flat
+        Shape [layout.size].
+    layout
+        Of the model.
+    """
+    entries = layout.unflatten(flat)
+    terms = [entries[name].to(p.device) for name, p in model.named_parameters() if p.requires_grad]
+
+    def adjust(parameters: Sequence[nn.Parameter]) -> None:
+        for parameter, term in zip(parameters, terms, strict=True):
+            parameter.grad = term.clone() if parameter.grad is None else parameter.grad.add_(term)
+
+    return adjust
+
+
+def joined(*adjustments: GradientAdjustment) -> GradientAdjustment:
+    """Return the adjustment that makes several, one after the other."""
+
+    def adjust(parameters: Sequence[nn.Parameter]) -> None:
+        for each in adjustments:
+            each(parameters)
+
+    return adjust

@@ -16,19 +16,18 @@ begins with h and g_k of zero.
 """
 
 import logging
-import secrets
 from collections.abc import Iterable, Mapping
 from typing import final
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from torch import Tensor, nn
+from torch import Tensor
 
 from strategies import fedavg
 from strategies.algorithm import Algorithm
-from strategies.client.proposed import TRAINING, USED, Proposed
-from strategies.client.training import ClientJob, LocalResult
+from strategies.client.proposed import Confirmed, Proposed
+from strategies.client.training import ClientJob, LocalResult, joined, linear_adjustment, proximal_adjustment
 from strategies.core import wire
 from strategies.feddyn.settings import FedDynSettings
 from strategies.server.aggregation import ExactSum, MetricMeans
@@ -45,16 +44,8 @@ def train_client(job: ClientJob) -> LocalResult:
     start = layout.flatten(job.model.state_dict())
     config = job.received.config_records.get(wire.CONFIG, ConfigRecord())
     kept = Proposed(job.state, config, layout.size, _STATE)
-    named = [(name, p) for name, p in job.model.named_parameters() if p.requires_grad]
-    linear = layout.unflatten(kept.value)
-    terms = [(linear[name].to(p.device), p.detach().clone()) for name, p in named]
-
-    def adjust(parameters: Iterable[nn.Parameter]) -> None:
-        for parameter, (term, anchor) in zip(parameters, terms, strict=True):
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            parameter.grad.add_(parameter.detach() - anchor, alpha=alpha).sub_(term)
-
+    anchor = [p.detach().clone() for p in job.model.parameters() if p.requires_grad]
+    adjust = joined(proximal_adjustment(anchor, alpha), linear_adjustment(job.model, -kept.value, layout))
     stats = job.train_model(job.model, adjust=adjust)
     change = layout.flatten(job.model.state_dict()) - start
     kept.propose(kept.value - alpha * change, job.server_round)
@@ -76,8 +67,7 @@ class FedDyn(fedavg.EvaluatingStrategy):
 
     def __init__(self, settings: FedDynSettings) -> None:
         self._alpha = settings.dyn_alpha
-        self._training = secrets.token_hex(8)
-        self._used: dict[int, int] = {}
+        self._confirmed = Confirmed()
         self._asked: set[int] = set()
         self._h = torch.zeros(0)
         self._flat, self._layout = torch.zeros(0), wire.Layout((), ())
@@ -87,18 +77,14 @@ class FedDyn(fedavg.EvaluatingStrategy):
         return 1.0
 
     def memory(self) -> dict[str, Tensor]:
-        """Return h, the training's name, and who was asked, and used when."""
-        name = torch.tensor(list(self._training.encode()), dtype=torch.uint8)
+        """Return h, who was asked, and which answers were used."""
         asked = torch.tensor(sorted(self._asked), dtype=torch.int64)
-        used = {f"used/{node}": torch.tensor(number) for node, number in self._used.items()}
-        return {"h": self._h, "training": name, "asked": asked, **used}
+        return {"h": self._h, "asked": asked, **self._confirmed.memory()}
 
     def recall(self, tensors: Mapping[str, Tensor]) -> None:
         """Take up what `memory` returned."""
         self._h, self._asked = tensors["h"].clone(), set(tensors["asked"].tolist())
-        self._training = bytes(tensors["training"].tolist()).decode()
-        told = {name.partition("/")[2]: int(t) for name, t in tensors.items() if name.startswith("used/")}
-        self._used = {int(node): number for node, number in told.items()}
+        self._confirmed.recall(tensors)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -110,29 +96,26 @@ class FedDyn(fedavg.EvaluatingStrategy):
             self._h = torch.zeros(self._layout.size)
         messages = fedavg.broadcast(server_round, arrays, config, grid, wire.TRAIN)
         for message in messages:
-            node = message.metadata.dst_node_id
-            self._asked.add(node)
-            told = {**message.content.config_records[wire.CONFIG], TRAINING: self._training}
-            told[USED] = self._used.get(node, 0)
-            message.content = RecordDict({**message.content, wire.CONFIG: ConfigRecord(told)})
+            self._asked.add(message.metadata.dst_node_id)
+            self._confirmed.tell(message, str(message.metadata.dst_node_id))
         return messages
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return θ_t, or (None, None) when there is no usable reply."""
-        total, metrics, heard = ExactSum(self._layout.size), MetricMeans(), list[int]()
+        total, metrics, heard = ExactSum(self._layout.size), MetricMeans(), list[str]()
         for reply in replies:
             if not isinstance(reply, CheckedReply):
                 raise RuntimeError("a reply was not checked; put FedDyn inside GuardedStrategy")
             total.add(reply.update.delta, 1.0)
             metrics.add(reply.update.metrics, reply.update.num_examples)
-            heard.append(reply.update.node_id)
+            heard.append(str(reply.update.node_id))
         if not heard:
             return None, None
         share = total.added_to(torch.zeros_like(self._h), len(self._asked))
         self._h = self._h - self._alpha * share
-        self._used.update(dict.fromkeys(heard, server_round))
+        self._confirmed.note(heard, server_round)
         flat = total.added_to(self._flat) - self._h / self._alpha
         return wire.FlatRecord(flat, self._layout), MetricRecord(dict(metrics.means()))
 

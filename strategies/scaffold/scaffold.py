@@ -22,20 +22,19 @@ updates moved the model that they began from. The log holds the updates, so that
 FedAvg; every retraining, and every training after a forgetting, begins with control variates of zero.
 """
 
-import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from typing import final
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from strategies import fedavg
 from strategies.algorithm import Algorithm, Members, ServerSide
-from strategies.client.proposed import TRAINING, USED, Proposed
-from strategies.client.training import ClientJob, GradientAdjustment, LocalResult, planned_steps
+from strategies.client.proposed import Confirmed, Proposed
+from strategies.client.training import ClientJob, LocalResult, linear_adjustment, planned_steps
 from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.scaffold.settings import ScaffoldSettings
@@ -63,19 +62,6 @@ def new_control(own: Tensor, server: Tensor, before: Tensor, after: Tensor, move
     return own - server + (before - after) / moved
 
 
-def correction(model: torch.nn.Module, flat: Tensor, layout: wire.Layout) -> GradientAdjustment:
-    """Return what adds a vector of the model's layout to the gradients."""
-    entries = layout.unflatten(flat)
-    device = next(model.parameters()).device
-    ordered = [entries[name].to(device) for name, p in model.named_parameters() if p.requires_grad]
-
-    def adjust(parameters: Iterable[torch.nn.Parameter]) -> None:
-        for parameter, term in zip(parameters, ordered, strict=True):
-            parameter.grad = term.clone() if parameter.grad is None else parameter.grad.add_(term)
-
-    return adjust
-
-
 def train_client(job: ClientJob) -> LocalResult:
     """Run the client half: local steps with the correction, and the new control variate."""
     if CONTROL not in job.received.array_records:  # Asked by a forgetting method, which has no c
@@ -86,7 +72,7 @@ def train_client(job: ClientJob) -> LocalResult:
     kept = Proposed(job.state, job.received.config_records[wire.CONFIG], layout.size, _STATE)
     share = job.strategy.own(ScaffoldSettings).control_share
     term = share * (server - kept.value)
-    adjust = correction(job.model, term, layout) if bool(term.any()) else None
+    adjust = linear_adjustment(job.model, term, layout) if bool(term.any()) else None
     stats = job.train_model(job.model, adjust=adjust)
     after = layout.flatten(job.model.state_dict())
     moved = planned_steps(len(job.examples), job.train) * job.learning_rate
@@ -113,9 +99,8 @@ class Scaffold(StrategyWrapper):
     def __init__(self, inner: Strategy, names: Mapping[int, str]) -> None:
         super().__init__(inner)
         self._names = names
-        self._training = secrets.token_hex(8)
+        self._confirmed = Confirmed()
         self._control = torch.zeros(0)
-        self._used: dict[str, int] = {}
 
     @property
     def reply_records(self) -> tuple[str, ...]:
@@ -123,17 +108,13 @@ class Scaffold(StrategyWrapper):
         return (CONTROL,)
 
     def memory(self) -> dict[str, Tensor]:
-        """Return c, the training's name and whose answers were used when."""
-        name = torch.tensor(list(self._training.encode()), dtype=torch.uint8)
-        used = {f"used/{client_id}": torch.tensor(number) for client_id, number in self._used.items()}
-        return {"control": self._control, "training": name, **used}
+        """Return c, and which answers were used."""
+        return {"control": self._control, **self._confirmed.memory()}
 
     def recall(self, tensors: Mapping[str, Tensor]) -> None:
         """Take up what `memory` returned."""
         self._control = tensors["control"].clone()
-        self._training = bytes(tensors["training"].tolist()).decode()
-        used = {name.partition("/")[2]: int(t) for name, t in tensors.items() if name.startswith("used/")}
-        self._used = used
+        self._confirmed.recall(tensors)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -145,11 +126,8 @@ class Scaffold(StrategyWrapper):
         record = wire.FlatRecord(self._control, layout)
         messages = list(self.inner.configure_train(server_round, arrays, config, grid))
         for message in messages:
-            used = self._used.get(self._names[message.metadata.dst_node_id], 0)
-            told = {**message.content.config_records[wire.CONFIG], TRAINING: self._training, USED: used}
-            message.content = RecordDict(
-                {**message.content, CONTROL: record, wire.CONFIG: ConfigRecord(told)}
-            )
+            self._confirmed.tell(message, self._names[message.metadata.dst_node_id])
+            message.content[CONTROL] = record
         return messages
 
     def aggregate_train(
@@ -170,7 +148,7 @@ class Scaffold(StrategyWrapper):
         if arrays is not None:
             clients = max(len(set(self._names.values())), len(heard))
             self._control = total.added_to(self._control, clients)
-            self._used.update(dict.fromkeys(heard, server_round))
+            self._confirmed.note(heard, server_round)
         return arrays, metrics
 
 
