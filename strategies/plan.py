@@ -9,6 +9,7 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from strategies.algorithm import Holdings, ServerSide
+from strategies.core import wire
 from strategies.layers.compression.settings import CompressionSettings
 from strategies.layers.privacy.settings import PrivacySettings
 from strategies.registry import PLAIN, lookup
@@ -125,6 +126,11 @@ class RoundResult:
     privacy: Mapping[str, Any] | None = None
     neurons: Mapping[str, str] = field(default_factory=dict)
     pending_states: Mapping[int, bytes] = field(default_factory=dict)
+
+    @property
+    def used_an_answer(self) -> bool:
+        """Whether an answer of any client counted, one that withheld its update included."""
+        return bool(self.accepted) or wire.WITHHELD in self.metrics
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ class TookPart:
     def __call__(self, result: RoundResult, strategy: Strategy) -> None:
         """Note a round."""
         drawn_nobody = not result.selected and not result.faults  # As Poisson sampling may
-        self._used |= bool(result.accepted) or drawn_nobody or wire.WITHHELD in result.metrics
+        self._used |= result.used_an_answer or drawn_nobody
         for fault in result.faults:
             who = "" if fault.client_id == wire.EVERYBODY else f"client {fault.client_id}: "
             self._reasons.setdefault(f"{who}{fault.reason}")

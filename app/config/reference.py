@@ -99,9 +99,9 @@ def manifest(text: str) -> str:
 
 def page() -> str:
     """Return docs/config.md."""
-    parts = [_PAGE_HEAD]
+    parts, every = [_PAGE_HEAD], all_keys()
     for name in RunConfig.model_fields:
-        keys = [key for key in all_keys() if key.key.partition(".")[0] == name]
+        keys = [key for key in every if key.key.partition(".")[0] == name]
         owners = [traits for traits in all_traits() if name == "strategy" and traits.keys]
         listed = "".join(f"- `{owner.shown_name}` reads {_listed(owner)}.\n" for owner in owners)
         parts.append("\n".join([f"## {name}\n", *([listed] if listed else []), *map(_entry, keys)]))
@@ -130,16 +130,16 @@ def generated(root: Path) -> dict[Path, str]:
 def main(arguments: list[str]) -> int:
     """Write the generated files, or with ``--check`` name those that are stale; return the exit status."""
     root = Path.cwd()
-    stale = [
-        path
+    stale = {
+        path: text
         for path, text in generated(root).items()
         if not path.exists() or path.read_text(encoding="utf-8") != text
-    ]
-    for path in stale:
+    }
+    for path, text in stale.items():
         if "--check" in arguments:
             sys.stderr.write(f"{path.relative_to(root)}: stale; run make generate\n")
         else:
-            path.write_text(generated(root)[path], encoding="utf-8")
+            path.write_text(text, encoding="utf-8")
     return int("--check" in arguments and bool(stale))
 
 

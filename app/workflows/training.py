@@ -311,7 +311,7 @@ class _Training:
         self._privacy = result.privacy
         if result.privacy is not None:
             self._accounts().spent(result.privacy)
-        self._learned |= bool(result.accepted) or wire.WITHHELD in result.metrics
+        self._learned |= result.used_an_answer
         self._folder.append_metrics(_round_json(result))
         self._note_nodes()
         states = getattr(self._cohort.grid, "client_states", None)

@@ -6,6 +6,7 @@ was held out.
 """
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ _BLOCK = 20
 """Positions among which a share is held out as exactly as whole examples allow."""
 
 
+@lru_cache(maxsize=256)
 def held_out(share: float, client_id: str, count: int) -> Tensor:
     """Return which of a client's examples are held out, never the first one.
 
@@ -31,7 +33,8 @@ def held_out(share: float, client_id: str, count: int) -> Tensor:
     Returns
     -------
     Tensor
-        Shape [count], bool. What it says of a position does not depend on `count`.
+        Shape [count], bool; kept, so not to be changed. What it says of a position does not depend on
+        `count`.
 
     Examples
     --------

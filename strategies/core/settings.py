@@ -38,6 +38,50 @@ def split_list(text: str) -> tuple[str, ...]:
     return entries
 
 
+def split_pairs(text: str, what: str) -> dict[str, float]:
+    """Return the numbers of ``client-id=number`` pairs separated by commas, by client-id.
+
+    Parameters
+    ----------
+    text
+        The pairs; the empty text has none.
+    what
+        What the numbers are, for messages.
+
+    Raises
+    ------
+    ValueError
+        If the text is something else.
+
+    Examples
+    --------
+    >>> split_pairs("3=0.5, hospital-a=2", "weight")
+    {'3': 0.5, 'hospital-a': 2.0}
+    """
+    pairs = [entry.rpartition("=") for entry in split_list(text)]
+    try:
+        numbers = {client_id.strip(): float(number) for client_id, _, number in pairs}
+    except ValueError:
+        raise ValueError(f"'client-id={what}' pairs separated by commas") from None
+    if len(numbers) < len(pairs) or "" in numbers:
+        raise ValueError(f"'client-id={what}' pairs, each with a client-id of its own")
+    return numbers
+
+
+def split_shares(text: str) -> dict[str, float]:
+    """Return the shares of ``client-id=share`` pairs, each in (0, 1], by client-id.
+
+    Raises
+    ------
+    ValueError
+        If the text is something else.
+    """
+    shares = split_pairs(text, "share")
+    if not all(0 < share <= 1 for share in shares.values()):
+        raise ValueError("'client-id=share' pairs with every share in (0, 1]")
+    return shares
+
+
 class Settings(BaseModel):
     """Base of every section: frozen, strict about types, closed to unknown keys, hyphens in its keys."""
 

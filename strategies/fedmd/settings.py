@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 
 from strategies.core.conditions import Condition, is_number, only
 from strategies.core.errors import BadInput
-from strategies.core.settings import Scalar, Settings, split_list
+from strategies.core.settings import Scalar, Settings, split_list, split_pairs
 from strategies.core.traits import Traits
 from strategies.models.architecture import Architecture
 
@@ -121,13 +121,13 @@ class FedMDSettings(Settings):
 
 
 def _parse_weights(text: str) -> dict[str, float]:
-    pairs = [entry.rpartition("=") for entry in split_list(text)]
     wanted = "'client-id=weight' pairs separated by commas, each weight above 0"
+    split_list(text)  # Says by itself what is wrong with a list
     try:
-        weights = {client_id.strip(): float(weight) for client_id, _, weight in pairs}
+        weights = split_pairs(text, "weight")
     except ValueError:
         raise ValueError(wanted) from None
-    if len(weights) < len(pairs) or "" in weights or not all(0 < w < float("inf") for w in weights.values()):
+    if not all(0 < weight < float("inf") for weight in weights.values()):
         raise ValueError(wanted)
     return weights
 

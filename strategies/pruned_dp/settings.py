@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 
 from strategies.core.conditions import lacks_public_data, only, refuse_beside, shown
 from strategies.core.errors import BadInput
-from strategies.core.settings import Scalar, Settings, split_list
+from strategies.core.settings import Scalar, Settings, split_shares
 from strategies.core.traits import Traits
 
 
@@ -48,26 +48,13 @@ class PrunedSettings(Settings):
     @property
     def client_keeps(self) -> dict[str, float]:
         """``keeps``, parsed: share by client-id."""
-        return _parse_keeps(self.keeps)
+        return split_shares(self.keeps)
 
     @field_validator("keeps")
     @classmethod
     def _keeps_parse(cls, value: str) -> str:
-        _parse_keeps(value)
+        split_shares(value)
         return value
-
-
-def _parse_keeps(text: str) -> dict[str, float]:
-    pairs = [entry.rpartition("=") for entry in split_list(text)]
-    try:
-        shares = {client_id.strip(): float(share) for client_id, _, share in pairs}
-    except ValueError:
-        raise ValueError("'client-id=share' pairs separated by commas") from None
-    if len(shares) < len(pairs) or "" in shares:
-        raise ValueError("'client-id=share' pairs, each with a client-id of its own")
-    if not all(0 < share <= 1 for share in shares.values()):
-        raise ValueError("'client-id=share' pairs with every share in (0, 1]")
-    return shares
 
 
 def _check(flat: Mapping[str, Scalar]) -> None:

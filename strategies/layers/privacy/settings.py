@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from strategies.core.settings import Settings, split_list
+from strategies.core.settings import Settings, split_pairs
 
 Unit = Literal["none", "example", "client-local", "client-central"]
 AccountantName = Literal["prv", "rdp"]
@@ -148,13 +148,7 @@ def parse_pairs(text: str, what: str) -> dict[str, float]:
     >>> parse_pairs("3=0.5, hospital-a=2", "epsilon")
     {'3': 0.5, 'hospital-a': 2.0}
     """
-    pairs = [entry.rpartition("=") for entry in split_list(text)]
-    try:
-        numbers = {client_id.strip(): float(number) for client_id, _, number in pairs}
-    except ValueError:
-        raise ValueError(f"'client-id={what}' pairs separated by commas") from None
-    if len(numbers) < len(pairs) or "" in numbers:
-        raise ValueError(f"'client-id={what}' pairs, each with a client-id of its own")
+    numbers = split_pairs(text, what)
     if not all(number >= 0 and math.isfinite(number) for number in numbers.values()):
         raise ValueError(f"'client-id={what}' pairs with every {what} >= 0")
     return numbers
