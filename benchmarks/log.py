@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from torch import Tensor
-
 from app.models.built_in import build_model
 from app.simulation import LocalGrid
 from app.workflows.observer import Observer, Quiet
@@ -45,44 +43,29 @@ class TimedLog:
     ----------
     log
         Open for writing.
+
+    Attributes
+    ----------
+    add_seconds, other_seconds : list[float]
+        What each call to add an update took, and each of the others.
     """
 
     def __init__(self, log: UpdateLog) -> None:
-        self.log = log
-        self.seconds = 0.0
         self.add_seconds: list[float] = []
+        self.other_seconds: list[float] = []
+        self.begin_round = _timed(log.begin_round, self.other_seconds)
+        self.add = _timed(log.add, self.add_seconds)
+        self.commit_round = _timed(log.commit_round, self.other_seconds)
+        self.abandon = log.abandon
 
-    def begin_round(self, server_round: int, expected_weight: float | None = None) -> None:
-        """Begin a round."""
-        self._timed(self.log.begin_round, server_round, expected_weight)
 
-    def add(
-        self,
-        server_round: int,
-        client_id: str,
-        weight_raw: float,
-        num_examples: int,
-        delta: Tensor,
-        norm: float,
-    ) -> None:
-        """Add an update."""
-        seconds = self._timed(self.log.add, server_round, client_id, weight_raw, num_examples, delta, norm)
-        self.add_seconds.append(seconds)
-
-    def commit_round(self, server_round: int, averaging: bool) -> None:
-        """Commit the round."""
-        self._timed(self.log.commit_round, server_round, averaging)
-
-    def abandon(self) -> None:
-        """Give up the round, if there is one."""
-        self.log.abandon()
-
-    def _timed(self, call: Callable[..., None], *args: Any) -> float:
+def _timed(call: Callable[..., None], seconds: list[float]) -> Callable[..., None]:
+    def timed(*args: Any) -> None:
         began = time.perf_counter()
         call(*args)
-        seconds = time.perf_counter() - began
-        self.seconds += seconds
-        return seconds
+        seconds.append(time.perf_counter() - began)
+
+    return timed
 
 
 class Rounds:
@@ -182,10 +165,11 @@ def _measure(
         timed = TimedLog(log)
         rounds = loop.measure(lambda inner: LoggedStrategy(inner, cast(UpdateLog, timed), loop.num_examples))
         log.compact()
+        waited = sum(timed.add_seconds) + sum(timed.other_seconds)
         return {
             "round-seconds": statistics.median(rounds),
-            "server-seconds": timed.seconds / len(rounds),
-            "share": timed.seconds / (sum(rounds) - timed.seconds),
+            "server-seconds": waited / len(rounds),
+            "share": waited / (sum(rounds) - waited),
             "add-seconds": statistics.median(timed.add_seconds),
             "bytes-per-client-and-round": log.stored_bytes() / num_updates,
             "bytes-per-client": log.stored_bytes() / num_updates * len(rounds),
