@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from app.config.run_config import RunConfig
+from app.report.comparison_tables import OTHER_SEED
+from app.workflows import other_seeds
 from app.workflows.forgetting import OpenedRun
 from app.workflows.observer import Observer, Quiet
 from app.workflows.session import Session
@@ -100,8 +102,15 @@ def _one(keys: Sequence[str]) -> dict[str, dict[str, float]]:
                 for method in METHODS:
                     opened.forget(_REQUEST, method, config.forget, cohort)
                 report = opened.audit(_REQUEST, METHODS, config.audit, cohort).to_json()
-    models = report["models"].items()
-    table = {name: {f: float(figures[f]) for f in FIGURES} for name, figures in models}
+    return table_of(report)
+
+
+def table_of(report: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Return an audit report's figures by model; retraining with another seed has one name for all seeds."""
+    table = {}
+    for name, figures in report["models"].items():
+        row = OTHER_SEED if name.startswith(other_seeds.PREFIX) else name
+        table[row] = {figure: float(figures[figure]) for figure in FIGURES}
     for method in METHODS:
         for form in ("disparity", "disparity_without_mia"):
             table[method][form] = report["comparisons"][method][form]
