@@ -15,18 +15,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from app.models.built_in import build_model
+from flwr.serverapp import Grid
+
 from app.simulation import LocalGrid
 from app.workflows.observer import Observer, Quiet
 from benchmarks import clients
 from benchmarks.jobs import Job, Task, machine, write_data
+from benchmarks.loop import TrainingLoop
 from strategies.core import wire
 from strategies.log.retention import DTYPES
 from strategies.log.strategy import LoggedStrategy
 from strategies.log.update_log import UpdateLog
-from strategies.plan import Start, TrainingPlan
-from strategies.rounds import Layer, train
-from strategies.server.cohort import Cohort
+from strategies.rounds import Layer
 
 KINDS: tuple[tuple[str, str], ...] = (
     *(("full", dtype) for dtype in DTYPES),
@@ -69,29 +69,28 @@ def _timed(call: Callable[..., None], seconds: list[float]) -> Callable[..., Non
 
 
 class Rounds:
-    """The training loop over connected clients, started anew for each measurement.
+    """The training loop over connected clients, with the same initial model for each measurement.
 
     Parameters
     ----------
-    cohort
-        Connected.
+    grid
+        The clients are behind it.
     task
         What to train.
     """
 
-    def __init__(self, cohort: Cohort, task: Task) -> None:
-        config = task.run_config()
-        self._cohort = cohort
-        self._plan = TrainingPlan(config.strategy, config.selection, task.job.rounds, config.run.seed)
-        self._state = build_model(config.model, (1, 28, 28), 10, config.run.seed).state_dict()
+    def __init__(self, grid: Grid, task: Task) -> None:
+        self._loop = TrainingLoop(grid, task.run_config())
+        self._state = clients.initial_model().state_dict()
         self.layout = wire.Layout.of(self._state)
-        self.num_examples = {info.node_id: info.num_examples for info in cohort.clients.values()}
+        members = self._loop.cohort.clients.values()
+        self.num_examples = {info.node_id: info.num_examples for info in members}
 
-    def measure(self, layer: Layer | None) -> list[float]:
+    def measure(self, layer: Layer | None = None) -> list[float]:
         """Train; return the seconds of each round."""
         seconds: list[float] = []
-        start = Start(wire.record_of(self._state))
-        train(self._plan, self._cohort, start, layer=layer, on_round=lambda r, _: seconds.append(r.seconds))
+        initial = wire.record_of(self._state)
+        self._loop.train(initial, lambda result: seconds.append(result.seconds), layer)
         return seconds
 
 
@@ -147,10 +146,7 @@ def _connected(job: Job, workers: int) -> Iterator[Rounds]:
     with tempfile.TemporaryDirectory() as data:
         task = Task(job, str(write_data(job, Path(data))), workers)
         with LocalGrid(f"{clients.__name__}:app", task.run_config().to_flat(), job.clients, workers) as grid:
-            cohort = Cohort(grid)
-            cohort.client_config.update({wire.NUM_CLASSES: 10, wire.INPUT_SHAPE: [1, 28, 28]})
-            cohort.connect(job.clients)
-            loop = Rounds(cohort, task)
+            loop = Rounds(grid, task)
             loop.measure(None)  # The first round warms workers and caches up
             yield loop
 

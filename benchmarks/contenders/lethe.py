@@ -4,31 +4,18 @@ from flwr.serverapp import Grid
 
 from app.simulation import LocalGrid
 from benchmarks import clients
-from benchmarks.jobs import INPUT_SHAPE, NUM_CLASSES, Stopwatch, Task
+from benchmarks.jobs import Stopwatch, Task
+from benchmarks.loop import TrainingLoop
 from strategies.core import wire
-from strategies.plan import RoundResult, Start, TrainingPlan
-from strategies.rounds import train
-from strategies.server.cohort import Cohort
 
 
-def train_over(grid: Grid, task: Task, watch: Stopwatch) -> wire.FlatRecord:
-    """Connect to the clients and train; return the final model."""
-    config = task.run_config()
-    cohort = Cohort(grid)
-    cohort.client_config.update({wire.NUM_CLASSES: NUM_CLASSES, wire.INPUT_SHAPE: list(INPUT_SHAPE)})
-    cohort.connect(task.job.clients)
-    model = clients.initial_model()
-    plan = TrainingPlan(config.strategy, config.selection, config.run.rounds, config.run.seed)
+def train_over(grid: Grid, task: Task, watch: Stopwatch) -> None:
+    """Connect to the clients, train, and report."""
+    loop = TrainingLoop(grid, task.run_config())
+    initial = wire.record_of(clients.initial_model().state_dict())
     watch.start()
-
-    def on_round(result: RoundResult, strategy: object) -> None:
-        watch.lap()
-        if len(result.accepted) != task.job.clients:
-            raise RuntimeError(f"{len(result.accepted)} of {task.job.clients} clients: {result.faults[:1]}")
-
-    arrays = train(plan, cohort, Start(wire.record_of(model.state_dict())), on_round=on_round)
-    assert isinstance(arrays, wire.FlatRecord)
-    return arrays
+    arrays = loop.train(initial, lambda result: watch.lap())
+    watch.report(wire.flat_of(arrays, wire.layout_of(arrays)), workers=task.workers)
 
 
 def main() -> None:
@@ -37,9 +24,7 @@ def main() -> None:
     task = Task.read()
     config = task.run_config().to_flat()
     with LocalGrid(f"{clients.__name__}:app", config, task.job.clients, task.workers) as grid:
-        arrays = train_over(grid, task, watch)
-    assert arrays.flat is not None
-    watch.report(arrays.flat, workers=task.workers)
+        train_over(grid, task, watch)
 
 
 if __name__ == "__main__":

@@ -29,9 +29,7 @@ def main() -> None:
 
     @server_app.main()
     def serve_all(grid: Grid, context: Context) -> None:
-        arrays = train_over(grid, task, watch)
-        assert arrays.flat is not None
-        watch.report(arrays.flat, workers=task.workers)
+        train_over(grid, task, watch)
 
     run_simulation(server_app, client_app, task.job.clients, backend_config=backend_config(task))
 

@@ -10,10 +10,8 @@ from flwr.clientapp import ClientApp
 from app.config.run_config import RunConfig
 from app.simulation import LocalGrid
 from benchmarks.jobs import Stopwatch, Task
+from benchmarks.loop import TrainingLoop
 from strategies.core import wire
-from strategies.plan import RoundResult, Start, TrainingPlan
-from strategies.rounds import train
-from strategies.server.cohort import Cohort
 
 _SCALARS_PER_MEGABYTE = 250_000
 
@@ -48,23 +46,13 @@ def main() -> None:
     """Run the task on standard input."""
     watch = Stopwatch()
     task = Task.read()
-    config = RunConfig().with_overrides([f"run.rounds={task.job.rounds}"])
-    plan = TrainingPlan(config.strategy, config.selection, config.run.rounds, config.run.seed)
+    config = RunConfig().with_overrides([f"run.rounds={task.job.rounds}", f"data.clients={task.job.clients}"])
     with LocalGrid(f"{__spec__.name}:app", {}, task.job.clients, task.workers) as grid:
-        cohort = Cohort(grid)
-        cohort.connect(task.job.clients)
-        start = Start(wire.record_of({"w": torch.zeros(task.megabytes * _SCALARS_PER_MEGABYTE)}))
+        loop = TrainingLoop(grid, config)
+        initial = wire.record_of({"w": torch.zeros(task.megabytes * _SCALARS_PER_MEGABYTE)})
         before = resident_mb()
         watch.start()
-
-        def on_round(result: RoundResult, strategy: object) -> None:
-            watch.lap()
-            if len(result.accepted) != task.job.clients:
-                raise RuntimeError(
-                    f"{len(result.accepted)} of {task.job.clients} clients: {result.faults[:1]}"
-                )
-
-        arrays = train(plan, cohort, start, on_round=on_round)
+        arrays = loop.train(initial, lambda result: watch.lap())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     flat = wire.flat_of(arrays, wire.layout_of(arrays))
     watch.report(flat, **{"before-mb": before, "peak-mb": peak, "added-mb": peak - before})
