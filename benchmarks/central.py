@@ -4,9 +4,7 @@ What `unlearning.central` does to a model is measured here as Jia et al. measure
 2304.04934): UA, MIA-efficacy, RA and TA, and their mean distance to a model that was retrained.
 """
 
-import statistics
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,12 +15,16 @@ from app.config.run_config import RunConfig
 from app.data import load_client_data, load_server_data
 from app.models.built_in import build_model
 from app.simulation.launch import partition_configs
+from benchmarks.figures import stopped
+from benchmarks.options import BenchmarkOptions
 from strategies.client.evaluation import evaluate, predict_logits
 from strategies.core.errors import BadInput
 from strategies.core.examples import Examples
 from strategies.core.seeds import numpy_generator, torch_generator
 from unlearning.audit import metrics
 from unlearning.audit.membership import membership_attack
+from unlearning.central.finetune import FinetuneSettings, finetune
+from unlearning.central.l1_sparse import L1SparseSettings, l1_sparse
 from unlearning.central.masks import Masks
 from unlearning.central.prune import SparseModel, omp
 from unlearning.central.training import SgdSettings, trained
@@ -30,6 +32,50 @@ from unlearning.central.training import SgdSettings, trained
 RATES = ("UA", "MIA", "RA", "TA")
 Rates = Mapping[str, float]
 _STEP_SHARES = (0.5, 0.25, 0.25)  # At half and three quarters of the epochs the step size falls to a tenth.
+
+
+@dataclass(frozen=True, kw_only=True)
+class HolderOptions(BenchmarkOptions):
+    """Options of a benchmark on one data holder."""
+
+    data_file: str = ""
+    """An npz file with ``x_train``, ``y_train``, ``x_test`` and ``y_test``."""
+    data_root: str = ""
+    data_name: str = ""
+    """Without a file: where a data set lies, and its name; by default scikit-learn's digits."""
+    model: str = "cnn"
+    """``model.name``."""
+    train_examples: int = 5_000
+    test_examples: int = 2_000
+    """0 for all, of both."""
+    epochs: int = 20
+    learning_rate: float = 0.05
+    """Of training and retraining; the step size falls to a tenth at half and at three quarters."""
+    seeds: int = 3
+    """Number of seeds, from 0."""
+    overrides: str = "model.width=16"
+    """Further keys of the run config, as ``section.key=value`` with blanks between them."""
+
+    def keys(self) -> list[str]:
+        """Return what the options say as keys of the run config."""
+        return [
+            f"data.name={f'npz:{self.data_file}' if self.data_file else self.data_name or 'digits'}",
+            f"data.root={self.data_root}",
+            f"data.train-limit={self.train_examples}",
+            f"data.test-limit={self.test_examples}",
+            f"model.name={self.model}",
+            *str(self.overrides).split(),
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleaningOptions(HolderOptions):
+    """Options of a benchmark in which fine-tuning and l1-sparse forget a part of the training data."""
+
+    forget_epochs: int = 10
+    forget_rate: float = 0.05
+    gamma: float = 2e-3
+    """Epochs and step size of both, and the first penalty of l1-sparse."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +101,8 @@ class Holder:
     seed: int
 
     @staticmethod
-    def of(keys: Sequence[str], seed: int) -> "Holder":
-        """Return the holder of all training data that a run config names.
+    def of(options: HolderOptions, seed: int) -> "Holder":
+        """Return the holder of all training data that the options name.
 
         Raises
         ------
@@ -64,7 +110,7 @@ class Holder:
             If a key is refused, or there are no test data.
         """
         held = ["data.clients=1", "data.public=0", f"run.seed={seed}"]
-        config = RunConfig().with_overrides([*keys, *held])
+        config = RunConfig().with_overrides([*options.keys(), *held])
         server = load_server_data(config.data, seed)
         if server.test is None:
             raise BadInput(f"data set {server.name} has no test data; set data.test-share")
@@ -80,34 +126,6 @@ class Holder:
     def generator(self, *scope: int | str) -> torch.Generator:
         """Return a generator for the scope."""
         return torch_generator(self.seed, "benchmark", *scope)
-
-
-def config_keys(
-    data_file: str, data_name: str, data_root: str, sizes: tuple[int, int], model: str, overrides: str
-) -> list[str]:
-    """Return what a benchmark's options say as keys of the run config.
-
-    Parameters
-    ----------
-    data_file
-        An npz file; empty: a data set by name.
-    data_name, data_root
-        The data set, by default scikit-learn's digits, and where it lies.
-    sizes
-        Training and test examples; 0 for all.
-    model
-        ``model.name``.
-    overrides
-        Further keys, as ``section.key=value`` with blanks between them.
-    """
-    return [
-        f"data.name={f'npz:{data_file}' if data_file else data_name or 'digits'}",
-        f"data.root={data_root}",
-        f"data.train-limit={sizes[0]}",
-        f"data.test-limit={sizes[1]}",
-        f"model.name={model}",
-        *str(overrides).split(),
-    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,20 +207,36 @@ class Timed:
 
 def timed(make: Callable[[], nn.Module]) -> Timed:
     """Make a model and time it."""
-    began = time.perf_counter()
-    model = make()
-    return Timed(model, time.perf_counter() - began)
+    seconds: list[float] = []
+    with stopped(seconds):
+        model = make()
+    return Timed(model, seconds[0])
 
 
-def mean_std(values: Iterable[float]) -> dict[str, float]:
-    """Return mean and sample standard deviation, which is 0 over a single value."""
-    listed = list(values)
-    return {"mean": statistics.fmean(listed), "std": statistics.stdev(listed) if len(listed) > 1 else 0.0}
+def cleaned(
+    model: nn.Module,
+    retained: Examples,
+    settings: L1SparseSettings,
+    generator: Callable[[], torch.Generator],
+    masks: Masks,
+) -> dict[str, Timed]:
+    """Return a model fine-tuned on what stays, as it is and with the penalty of l1-sparse.
 
-
-def pooled(tables: Sequence[Mapping[str, Mapping[str, float]]], label: str) -> list[dict[str, object]]:
-    """Return one row per entry of equal tables, a table per seed, with mean and spread of each figure."""
-    return [
-        {label: name, **{figure: mean_std(table[name][figure] for table in tables) for figure in row}}
-        for name, row in tables[0].items()
-    ]
+    Parameters
+    ----------
+    model
+        What forgets; it stays as it is.
+    retained
+        What stays.
+    settings
+        Of l1-sparse; fine-tuning has all of them but the penalty.
+    generator
+        Makes the generator of each.
+    masks
+        Of a sparse model.
+    """
+    plain = FinetuneSettings.model_validate(settings.model_dump(exclude={"gamma"}))
+    return {
+        "FT": timed(lambda: finetune(model, retained, plain, generator(), masks=masks)),
+        "l1-sparse": timed(lambda: l1_sparse(model, retained, settings, generator(), masks=masks)),
+    }

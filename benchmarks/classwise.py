@@ -17,24 +17,23 @@ from typing import Any
 import torch
 from torch import nn
 
-from app.workflows.observer import Observer, Quiet
+from app.workflows.observer import Observer
 from benchmarks.central import (
     Holder,
+    HolderOptions,
     Split,
     Timed,
-    config_keys,
     disparity,
     fitted,
-    pooled,
     rates,
     sparse_start,
     timed,
 )
-from benchmarks.jobs import machine
+from benchmarks.figures import kind, pooled
 from benchmarks.kept import Kept
+from benchmarks.options import numbers
 from strategies.core.errors import BadInput
 from strategies.core.examples import Examples
-from strategies.core.settings import split_list
 from unlearning.central.ascent import AscentSettings, ascend
 from unlearning.central.finetune import FinetuneSettings, finetune
 from unlearning.central.fisher import FisherSettings, fisher_forget
@@ -93,124 +92,79 @@ class Work:
         return work
 
 
-def run(  # noqa: PLR0913  # a parameter per option
-    observer: Observer | None = None,
-    *,
-    data_file: str = "",
-    data_root: str = "",
-    data_name: str = "",
-    model: str = "cnn",
-    train_examples: int = 5_000,
-    test_examples: int = 2_000,
-    epochs: int = 20,
-    learning_rate: float = 0.05,
-    weight_decay: float = 5e-4,
-    finetune_epochs: int = 5,
-    finetune_rates: str = "0.01,0.03,0.1",
-    gammas: str = "1e-4,3e-4,1e-3,3e-3",
-    ascent_rates: str = "1e-4,3e-4,1e-3,3e-3",
-    influence_alphas: str = "0.01,0.03,0.1,0.3,1",
-    fisher_alphas: str = "1e-8,1e-7,1e-6,1e-5",
-    curvature_examples: int = 256,
-    sparsity: float = 0.95,
-    seeds: int = 3,
-    search_seed: int = 1_000,
-    keep: str = "",
-    overrides: str = "model.width=16 model.hidden=128",
-) -> dict[str, Any]:
-    """Return for each kind of request, dense and sparse, the rates of every method and its disparity.
+@dataclass(frozen=True, kw_only=True)
+class Options(HolderOptions):
+    """Options of the benchmark."""
 
-    Parameters
-    ----------
-    observer
-        Told of each method.
-    data_file
-        An npz file with ``x_train``, ``y_train``, ``x_test`` and ``y_test``.
-    data_root, data_name
-        Without a file: a data set by name, and where it lies; by default scikit-learn's digits.
-    model
-        ``model.name``.
-    train_examples, test_examples
-        0 for all.
-    epochs, learning_rate, weight_decay
-        Of training and retraining; the step size falls to a tenth at half and at three quarters.
-    finetune_epochs, finetune_rates, gammas
-        Of fine-tuning and of l1-sparse: passes, step sizes of both, first penalties of the latter.
-    ascent_rates
-        Step sizes of gradient ascent.
-    influence_alphas
-        Lengths of the influence step.
-    fisher_alphas
-        Variances of the noise of Fisher forgetting where the information is 1.
-    curvature_examples
-        Retained examples that influence and Fisher forgetting take the curvature from.
-    sparsity
-        Of the sparse models.
-    seeds
-        Number of seeds, from 0.
-    search_seed
-        Seed on which step sizes, penalties, lengths and variances are chosen from those given.
-    keep
-        Folder in which the choice and each seed's results are kept, so that a call goes on where another
-        stopped. Empty: nothing is kept.
-    overrides
-        Further keys of the run config, as ``section.key=value`` with blanks between them.
+    weight_decay: float = 5e-4
+    """Of training, fine-tuning and l1-sparse."""
+    finetune_epochs: int = 5
+    finetune_rates: str = "0.01,0.03,0.1"
+    """Epochs and step sizes of fine-tuning and of l1-sparse."""
+    gammas: str = "1e-4,3e-4,1e-3,3e-3"
+    """First penalties of l1-sparse."""
+    ascent_rates: str = "1e-4,3e-4,1e-3,3e-3"
+    """Step sizes of gradient ascent."""
+    influence_alphas: str = "0.01,0.03,0.1,0.3,1"
+    """Lengths of the influence step."""
+    fisher_alphas: str = "1e-8,1e-7,1e-6,1e-5"
+    """Variances of the noise of Fisher forgetting where the information is 1."""
+    curvature_examples: int = 256
+    """Retained examples that influence and Fisher forgetting take the curvature from."""
+    sparsity: float = 0.95
+    """Of the sparse models."""
+    search_seed: int = 1_000
+    """Seed on which step sizes, penalties, lengths and variances are chosen from those given."""
+    keep: str = ""
+    """Folder in which the choice and each seed's results are kept, so that a call goes on where another
+    stopped. Empty: nothing is kept."""
+    overrides: str = "model.width=16 model.hidden=128"
+
+    def work(self) -> Work:
+        """Return how models are trained and how methods work, before anything is searched."""
+        sgd: dict[str, Any] = {"epochs": self.finetune_epochs, "weight_decay": self.weight_decay}
+        return Work(
+            SgdSettings(epochs=self.epochs, learning_rate=self.learning_rate, weight_decay=self.weight_decay),
+            FinetuneSettings(**sgd),
+            L1SparseSettings(**sgd),
+            AscentSettings(),
+            InfluenceSettings(fisher_examples=self.curvature_examples, max_retain_drop=100.0),
+            FisherSettings(),
+        )
+
+
+def run(options: Options, observer: Observer) -> dict[str, Any]:
+    """Return for each kind of request, dense and sparse, the rates of every method and its disparity.
 
     Raises
     ------
     BadInput
         If the search would use a reported seed.
     """
-    options = {name: value for name, value in locals().items() if name != "observer"}
-    observer = observer or Quiet()
-    if search_seed in range(seeds):
+    if options.search_seed in range(options.seeds):
         raise BadInput(
-            f"search_seed: got {search_seed}, allowed a seed that is not reported, from {seeds} on"
+            f"search_seed: got {options.search_seed}, allowed a seed that is not reported, "
+            f"from {options.seeds} on"
         )
-    sgd: dict[str, Any] = {"epochs": finetune_epochs, "weight_decay": weight_decay}
-    work = Work(
-        SgdSettings(epochs=epochs, learning_rate=learning_rate, weight_decay=weight_decay),
-        FinetuneSettings(**sgd),
-        L1SparseSettings(**sgd),
-        AscentSettings(),
-        InfluenceSettings(fisher_examples=curvature_examples, max_retain_drop=100.0),
-        FisherSettings(),
-    )
-    sizes = (train_examples, test_examples)
-    keys = config_keys(data_file, data_name, data_root, sizes, model, overrides)
-    grid = {method: numbers(options[name]) for method, name in SEARCHED.items()}
+    told = options.settings()
+    work = options.work()
+    grid = {method: numbers(name, told[name]) for method, name in SEARCHED.items()}
 
     def held(seed: int) -> Iterator[Contest]:
-        return contests(Holder.of(keys, seed), work, sparsity, curvature_examples, observer)
+        return contests(Holder.of(options, seed), work, options, observer)
 
     def search() -> dict[str, dict[str, float]]:
-        return {contest.name: contest.searched(work, grid, observer) for contest in held(search_seed)}
+        return {contest.name: contest.searched(work, grid, observer) for contest in held(options.search_seed)}
 
     def measure(seed: int) -> dict[str, Table]:
         return {each.name: each.table(work.tuned(chosen[each.name]), observer) for each in held(seed)}
 
-    with Kept.under(keep, {name: options[name] for name in options if name not in {"seeds", "keep"}}) as kept:
+    same = {name: value for name, value in told.items() if name not in {"seeds", "keep"}}
+    with Kept.under(options.keep, same) as kept:
         chosen = kept.piece("chosen", search)
-        tables = [kept.piece(f"seed {seed}", partial(measure, seed)) for seed in range(seeds)]
-    rows = {title: pooled([table[title] for table in tables], "model") for title in chosen}
-    return {"machine": machine(), "settings": options, "chosen": chosen, **rows}
-
-
-def numbers(text: object) -> list[float]:
-    """Return numbers that are separated by commas.
-
-    Raises
-    ------
-    BadInput
-        If there is none, or one is no number.
-    """
-    try:
-        found = [float(each) for each in split_list(str(text))]
-    except ValueError:
-        found = []
-    if not found:
-        raise BadInput(f"expected numbers separated by commas, got '{text}'")
-    return found
+        tables = [kept.piece(f"seed {seed}", partial(measure, seed)) for seed in range(options.seeds)]
+    rows = {title: pooled("model", [table[title] for table in tables]) for title in chosen}
+    return {"settings": told, "chosen": chosen, **rows}
 
 
 def requests(holder: Holder) -> dict[str, Split]:
@@ -225,38 +179,22 @@ def requests(holder: Holder) -> dict[str, Split]:
     }
 
 
-def contests(
-    holder: Holder, work: Work, sparsity: float, curvature_examples: int, observer: Observer
-) -> Iterator["Contest"]:
-    """Train the holder's model, dense and sparse, and yield what is contested with each.
-
-    Parameters
-    ----------
-    holder
-        Data and model.
-    work
-        How models are trained.
-    sparsity
-        Of the sparse model.
-    curvature_examples
-        Retained examples that Fisher forgetting takes the curvature from.
-    observer
-        Told of each model.
-    """
+def contests(holder: Holder, work: Work, options: Options, observer: Observer) -> Iterator["Contest"]:
+    """Train the holder's model, dense and sparse, and yield what is contested with each."""
     start = holder.model()
     dense: nn.Module | None = None
-    for rate in (0.0, sparsity):
-        kind = f"{100 * rate:g} % sparse" if rate else "dense"
-        observer.phase(f"train, seed {holder.seed}, {kind}", 1)
-        first = sparse_start(dense or start, start, rate)
+    for sparsity in (0.0, options.sparsity):
+        observer.phase(f"train, seed {holder.seed}, {kind(sparsity)}", 1)
+        first = sparse_start(dense or start, start, sparsity)
         sgd, draw = work.train, holder.generator
         original = fitted(first.model, holder.train, sgd, draw("train"), first.masks)
         dense = dense or original
         observer.advance("trained")
         for title, split in requests(holder).items():
             retrained = timed(partial(fitted, first.model, split.retain, sgd, draw("train"), first.masks))
-            contest = Contest(f"{title}, {kind}", holder, split, original, retrained, first.masks)
-            yield contest.with_curvature(curvature_examples)
+            name = f"{title}, {kind(sparsity)}"
+            contest = Contest(name, holder, split, original, retrained, first.masks)
+            yield contest.with_curvature(options.curvature_examples)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,15 +4,14 @@ Every client has two classes, so whoever is ignored takes classes along. A coded
 and its time counts as often. Speeds are drawn once, so the slow clients are the same in every round.
 """
 
-import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from app.config.run_config import RunConfig
-from app.workflows.observer import Observer, Quiet
-from app.workflows.training import train
-from benchmarks.inline import InlineGrid
-from benchmarks.jobs import chosen, machine, spread
+from app.workflows.observer import Observer
+from benchmarks.figures import pooled, spread
+from benchmarks.options import DataOptions, chosen
+from benchmarks.reaching import inline_rounds
 
 DATA: Mapping[str, Sequence[str]] = {"digits": ("data.name=digits",), "mnist": ("data.name=mnist",)}
 _RUN = (
@@ -21,55 +20,40 @@ _RUN = (
     "data.shards-per-client=2",
     "model.name=mlp",
     "run.workers=1",
-    "log.enabled=false",
     "run.evaluate-every=1000000",
 )
 _RATE = "train.learning-rate=0.1"
 """At 0.5 the loss rises and falls, and differences in the last bit of a sum grow to other models."""
 
 
-def run(
-    observer: Observer | None = None,
-    *,
-    data: str = "",
-    data_root: str = "",
-    rounds: int = 100,
-    seeds: int = 3,
-    speeds: str = "pareto:1.2",
-) -> dict[str, Any]:
-    """Return accuracy in percent and simulated seconds after as many steps, by data set.
+@dataclass(frozen=True, kw_only=True)
+class Options(DataOptions):
+    """Options of the benchmark."""
 
-    Parameters
-    ----------
-    observer
-        Told of each run.
-    data
-        Names of the data sets, with commas between them; empty: all.
-    data_root
-        Where torchvision's MNIST lies (``data.root``).
-    rounds
-        Steps.
-    seeds
-        Number of seeds, from 0.
-    speeds
-        ``selection.speeds``.
-    """
-    observer = observer or Quiet()
-    wanted = chosen("data", data, DATA)
-    observer.phase("coding", len(wanted) * seeds)
-    settings = {"rounds": rounds, "seeds": seeds, "speeds": speeds, "clients": 10}
-    results: dict[str, Any] = {"machine": machine(), "settings": settings}
+    data: str = ""
+    """Names of the data sets, with commas between them; empty: all."""
+    rounds: int = 100
+    """Steps."""
+    seeds: int = 3
+    """Number of seeds, from 0."""
+    speeds: str = "pareto:1.2"
+    """``selection.speeds``."""
+
+
+def run(options: Options, observer: Observer) -> dict[str, Any]:
+    """Return accuracy in percent and simulated seconds after as many steps, by data set."""
+    wanted = chosen("data", options.data, DATA)
+    observer.phase("coding", len(wanted) * options.seeds)
+    results: dict[str, Any] = {"settings": {**options.settings("rounds", "seeds", "speeds"), "clients": 10}}
+    own = (f"data.root={options.data_root}", f"run.rounds={options.rounds}")
     for name in wanted:
         size = ["data.train-limit=2000", "data.test-limit=2000"] if name == "mnist" else []
-        keys = [*_RUN, *DATA[name], *size, f"data.root={data_root}", f"run.rounds={rounds}"]
+        keys = [*_RUN, *DATA[name], *size, *own, f"selection.speeds={options.speeds}"]
         tables = []
-        for seed in range(seeds):
-            tables.append(_one([*keys, f"selection.speeds={speeds}", f"run.seed={seed}"]))
+        for seed in range(options.seeds):
+            tables.append(_one([*keys, f"run.seed={seed}"]))
             observer.advance(f"{name}, seed {seed}")
-        results[name] = [
-            {"server": row, **{key: spread(table[row][key] for table in tables) for key in tables[0][row]}}
-            for row in tables[0]
-        ]
+        results[name] = pooled("server", tables, spread)
     return results
 
 
@@ -98,9 +82,7 @@ def _ignoring(keys: Sequence[str]) -> list[str]:
 
 
 def _figures(keys: Sequence[str], parts: int) -> dict[str, float]:
-    with tempfile.TemporaryDirectory() as home:
-        config = RunConfig().with_overrides([*keys, f"run.home={home}"])
-        lines = train(config, None, InlineGrid(config)).read_metrics()
+    lines = inline_rounds(keys)
     return {
         "accuracy": float(lines[-1]["test-accuracy"]),
         "loss": float(lines[-1]["test-loss"]),

@@ -5,11 +5,12 @@ with ``down`` encode the way down as well; otherwise the model is sent to everyb
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from app.workflows.observer import Observer, Quiet
-from benchmarks.jobs import chosen, machine
-from benchmarks.reaching import MNIST_CNN, Contenders, named, race
+from app.workflows.observer import Observer
+from benchmarks.options import chosen
+from benchmarks.reaching import Contenders, RaceOptions, named, race
 
 PLAIN = "plain"
 _SPARSE = "compression.keep=0.01"
@@ -44,44 +45,24 @@ PARTITIONS: Mapping[str, Sequence[str]] = {
 }
 
 
-def run(  # noqa: PLR0913 (each is an option of the command line)
-    observer: Observer | None = None,
-    *,
-    data_root: str = "",
-    codecs: str = "",
-    partitions: str = "",
-    seeds: int = 3,
-    goal: float = 97.0,
-    rounds: int = 100,
-    overrides: str = "",
-) -> dict[str, Any]:
-    """Return rounds and bytes to the goal by partition and codec, and how many times less than plain.
+@dataclass(frozen=True, kw_only=True)
+class Options(RaceOptions):
+    """Options of the benchmark."""
 
-    Parameters
-    ----------
-    observer
-        Told of each run.
-    data_root
-        Where torchvision's MNIST lies (``data.root``).
-    codecs, partitions
-        Names of those to measure, with semicolons and commas between them; empty: all.
-    seeds
-        Number of seeds, from 0.
-    goal
-        Test accuracy in percent.
-    rounds
-        After which a run is given up.
-    overrides
-        Further keys of the run config, as ``section.key=value`` with a semicolon between them.
-    """
-    names = named("codecs", codecs, CODECS, PLAIN)
-    wanted = chosen("partitions", partitions, PARTITIONS)
-    common = (*MNIST_CNN, f"data.root={data_root}", "train.learning-rate=0.1", f"run.rounds={rounds}")
-    told = (*common, *(key for key in overrides.split(";") if key))
-    watcher = observer or Quiet()
-    watcher.phase("compression", len(wanted) * len(names) * seeds)
-    results: dict[str, Any] = {"machine": machine(), "goal": goal, "rounds": rounds, "seeds": seeds}
+    codecs: str = ""
+    """Names of those to measure, with semicolons between them; empty: all."""
+    partitions: str = ""
+    """Names of those to measure, with commas between them; empty: all."""
+
+
+def run(options: Options, observer: Observer) -> dict[str, Any]:
+    """Return rounds and bytes to the goal by partition and codec, and how many times less than plain."""
+    names = named("codecs", options.codecs, CODECS, PLAIN)
+    wanted = chosen("partitions", options.partitions, PARTITIONS)
+    observer.phase("compression", len(wanted) * len(names) * options.seeds)
+    results: dict[str, Any] = options.settings("goal", "rounds", "seeds")
     for partition in wanted:
-        contenders = {name: (*told, *PARTITIONS[partition], *CODECS[name]) for name in names}
-        results[partition] = race(contenders, PLAIN, seeds, goal, watcher, partition)
+        common = [*options.keys("train.learning-rate=0.1"), *PARTITIONS[partition]]
+        contenders = {name: (*common, *CODECS[name]) for name in names}
+        results[partition] = race(contenders, PLAIN, options, observer, partition)
     return results

@@ -5,17 +5,17 @@ examples per class learn a public data set first. Measured are the accuracy befo
 of the same models trained on all private data together, the upload, and `redistill` against retraining.
 """
 
-import statistics
-import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from app.config.run_config import RunConfig
 from app.workflows.forgetting import OpenedRun
-from app.workflows.observer import Observer, Quiet
+from app.workflows.observer import Observer
 from app.workflows.session import Session
 from app.workflows.training import train
-from benchmarks.jobs import chosen, machine
+from benchmarks.figures import each_figure
+from benchmarks.options import DataOptions, chosen, separate_keys
+from benchmarks.runs import local_clients
 from strategies.fedmd.settings import FedMDSettings
 from strategies.runs.folder import RunFolder
 from unlearning.request import ForgetRequest
@@ -44,100 +44,75 @@ _REQUEST = ForgetRequest(clients=("3",))
 _METHOD = "redistill"
 
 
-def run(  # noqa: PLR0913  # a parameter per option
-    observer: Observer | None = None,
-    *,
-    data_root: str = "",
-    cifar: str = "cifar10",
-    cases: str = "",
-    consensus: str = "",
-    seeds: int = 3,
-    rounds: int = 20,
-    per_class: int = 3,
-    side: int = 28,
-    public_limit: int = 0,
-    forget: bool = True,
-    overrides: str = "",
-) -> dict[str, Any]:
-    """Return mean and standard deviation of each figure, by case and consensus, and of forgetting by case.
+@dataclass(frozen=True, kw_only=True)
+class Options(DataOptions):
+    """Options of the benchmark."""
 
-    Parameters
-    ----------
-    observer
-        Told of each run.
-    data_root
-        Where torchvision's data sets lie (``data.root``).
-    cifar
-        CIFAR-10, by name or as ``npz:<file>``.
-    cases, consensus
-        Names of those to measure, with commas between them; empty: all.
-    seeds
-        Number of seeds, from 0.
-    rounds
-        Of training.
-    per_class
-        Private examples per client and class.
-    side
-        Pixels that digits and MNIST are scaled to.
-    public_limit
-        Public examples used; 0 for all.
-    forget
-        Whether client 3 is forgotten as well, from the runs with the first consensus.
-    overrides
-        Further keys of the run config, as ``section.key=value`` with a semicolon between them.
-    """
-    wanted, rules = chosen("cases", cases, CASES), chosen("consensus", consensus, dict.fromkeys(CONSENSUS))
-    settings = {
-        "rounds": rounds,
-        "seeds": seeds,
-        "per_class": per_class,
-        "public_limit": public_limit,
-        "overrides": overrides,
-    }
-    common = [
-        "strategy.name=fedmd",
-        "data.clients=10",
-        "data.public-labels=own",
-        f"data.root={data_root}",
-        f"data.public-limit={public_limit}",
-        f"data.per-class={per_class}",
-        f"run.rounds={rounds}",
-        f"run.evaluate-every={rounds}",
-        *(key for key in overrides.split(";") if key),
-    ]
-    observer = observer or Quiet()
-    observer.phase("fedmd", len(wanted) * len(rules) * seeds)
-    results: dict[str, Any] = {"machine": machine(), "settings": settings, "cases": {}}
+    cifar: str = "cifar10"
+    """CIFAR-10, by name or as ``npz:<file>``."""
+    cases: str = ""
+    consensus: str = ""
+    """Names of those to measure, with commas between them; empty: all."""
+    seeds: int = 3
+    """Number of seeds, from 0."""
+    rounds: int = 20
+    """Of training."""
+    per_class: int = 3
+    """Private examples per client and class."""
+    side: int = 28
+    """Pixels that digits and MNIST are scaled to."""
+    public_limit: int = 0
+    """Public examples used; 0 for all."""
+    forget: bool = True
+    """Whether client 3 is forgotten as well, from the runs with the first consensus."""
+    overrides: str = ""
+    """Further keys of the run config, as ``section.key=value`` with a semicolon between them."""
+
+    def keys(self, case: str) -> list[str]:
+        """Return what all runs of a case have in common, as keys of the run config."""
+        cifar = (f"data.name={self.cifar}", f"data.public={self.cifar}")
+        return [
+            *CASES[case],
+            *((f"data.size={self.side}",) if case.startswith("digits") else cifar),
+            "strategy.name=fedmd",
+            "data.clients=10",
+            "data.public-labels=own",
+            f"data.root={self.data_root}",
+            f"data.public-limit={self.public_limit}",
+            f"data.per-class={self.per_class}",
+            f"run.rounds={self.rounds}",
+            f"run.evaluate-every={self.rounds}",
+            *separate_keys(self.overrides),
+        ]
+
+
+def run(options: Options, observer: Observer) -> dict[str, Any]:
+    """Return mean and standard deviation of each figure, by case and consensus, and of forgetting by case."""
+    wanted = chosen("cases", options.cases, CASES)
+    rules = chosen("consensus", options.consensus, dict.fromkeys(CONSENSUS))
+    observer.phase("fedmd", len(wanted) * len(rules) * options.seeds)
+    results: dict[str, dict[str, Any]] = {case: {} for case in wanted}
     for case in wanted:
-        places = [f"data.size={side}"] if case.startswith("digits") else _cifar(cifar)
-        found: dict[str, Any] = {}
         for rule in rules:
-            keys = [*CASES[case], *places, *common, f"strategy.consensus={rule}"]
-            wants_forgetting = forget and rule == rules[0]
-            bound = f"strategy.upper-bound={'true' if rule == rules[0] else 'false'}"
+            first = rule == rules[0]
+            bound = f"strategy.upper-bound={str(first).lower()}"
+            keys = [*options.keys(case), f"strategy.consensus={rule}", bound]
             samples = []
-            for seed in range(seeds):
-                samples.append(_one([*keys, bound, f"run.seed={seed}"], wants_forgetting))
+            for seed in range(options.seeds):
+                samples.append(_one([*keys, f"run.seed={seed}"], options.forget and first))
                 observer.advance(f"{case}, {rule}, seed {seed}", samples[-1])
-            found[rule] = _summary(samples)
-        results["cases"][case] = found
-    return results
-
-
-def _cifar(place: str) -> list[str]:
-    return [f"data.name={place}", f"data.public={place}"]
+            results[case][rule] = each_figure(samples)
+    settings = options.settings("rounds", "seeds", "per_class", "public_limit", "overrides")
+    return {"settings": settings, "cases": results}
 
 
 def _one(keys: Sequence[str], forget: bool) -> dict[str, float]:
     """Return the figures of one run, and of forgetting client 3 afterwards."""
-    with tempfile.TemporaryDirectory() as home:
-        config = RunConfig().with_overrides([*keys, f"run.home={home}"])
-        session = Session.of(config)
-        with session.local_grid() as grid:
-            folder = train(config, None, grid)
-            figures = _trained(folder, session)
-            if forget:
-                figures |= _forgotten(OpenedRun.of(folder, None), grid)
+    with local_clients(keys) as (session, grid):
+        folder = train(session.config, None, grid)
+        figures = _trained(folder, session)
+        if forget:
+            figures |= _forgotten(OpenedRun.of(folder, None), grid)
     return figures
 
 
@@ -178,13 +153,3 @@ def _forgotten(opened: OpenedRun, grid: Any) -> dict[str, float]:
         if disparity is not None:
             figures["before_disparity"] = disparity
     return figures
-
-
-def _summary(samples: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    return {
-        name: {
-            "mean": statistics.fmean(sample[name] for sample in samples),
-            "std": statistics.stdev(sample[name] for sample in samples) if len(samples) > 1 else 0.0,
-        }
-        for name in samples[0]
-    }

@@ -5,19 +5,18 @@ forgotten by each method and the run is trained again without it, all in one pro
 audited. Seconds are those of the methods alone.
 """
 
-import statistics
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from app.config.run_config import RunConfig
 from app.report.comparison_tables import OTHER_SEED
 from app.workflows import other_seeds
 from app.workflows.forgetting import OpenedRun
-from app.workflows.observer import Observer, Quiet
-from app.workflows.session import Session
+from app.workflows.observer import Observer
 from app.workflows.training import train
-from benchmarks.jobs import chosen, machine
+from benchmarks.figures import each_figure
+from benchmarks.options import RunOptions, chosen
+from benchmarks.runs import local_clients
 from unlearning.request import ForgetRequest
 
 FIGURES = (
@@ -45,63 +44,41 @@ _RUN = (
 )
 
 
-def run(
-    observer: Observer | None = None,
-    *,
-    data_root: str = "",
-    train_examples: int = 12_000,
-    rounds: int = 15,
-    seeds: int = 3,
-    partitions: str = "",
-    overrides: str = "",
-) -> dict[str, Any]:
-    """Return mean and standard deviation of each figure, by partition and model.
+@dataclass(frozen=True, kw_only=True)
+class Options(RunOptions):
+    """Options of the benchmark."""
 
-    Parameters
-    ----------
-    observer
-        Told of each run.
-    data_root
-        Where torchvision's MNIST lies (``data.root``).
-    train_examples
-        Size of the training data before the public share is held out; 0 for all.
-    rounds
-        Of training.
-    seeds
-        Number of seeds, from 0.
-    partitions
-        Names of those to measure, with commas between them; empty: all.
-    overrides
-        Further keys of the run config, as ``section.key=value`` with blanks between them.
-    """
-    wanted = chosen("partitions", partitions, PARTITIONS)
-    settings = {"train_examples": train_examples, "rounds": rounds, "seeds": seeds, "overrides": overrides}
-    observer = observer or Quiet()
-    observer.phase("forgetting", len(wanted) * seeds)
-    results: dict[str, Any] = {"machine": machine(), "settings": settings, "partitions": {}}
+    train_examples: int = 12_000
+    partitions: str = ""
+    """Names of those to measure, with commas between them; empty: all."""
+    overrides: str = ""
+    """Further keys of the run config, as ``section.key=value`` with blanks between them."""
+
+
+def run(options: Options, observer: Observer) -> dict[str, Any]:
+    """Return mean and standard deviation of each figure, by partition and model."""
+    wanted = chosen("partitions", options.partitions, PARTITIONS)
+    observer.phase("forgetting", len(wanted) * options.seeds)
+    found: dict[str, Any] = {}
     for partition in wanted:
+        keys = [*_RUN, *PARTITIONS[partition], *options.keys(), *options.overrides.split()]
         tables = []
-        for seed in range(seeds):
-            size = [f"data.root={data_root}", f"data.train-limit={train_examples}", f"run.rounds={rounds}"]
-            tables.append(
-                _one([*_RUN, *PARTITIONS[partition], *size, *overrides.split(), f"run.seed={seed}"])
-            )
+        for seed in range(options.seeds):
+            tables.append(_one([*keys, f"run.seed={seed}"]))
             observer.advance(f"{partition}, seed {seed}", tables[-1]["distill"])
-        results["partitions"][partition] = _summary(tables)
-    return results
+        found[partition] = {model: each_figure([table[model] for table in tables]) for model in tables[0]}
+    settings = options.settings("train_examples", "rounds", "seeds", "overrides")
+    return {"settings": settings, "partitions": found}
 
 
 def _one(keys: Sequence[str]) -> dict[str, dict[str, float]]:
-    with tempfile.TemporaryDirectory() as home:
-        config = RunConfig().with_overrides([*keys, f"run.home={home}"])
-        with Session.of(config).local_grid() as grid:
-            folder = train(config, None, grid)
-            opened = OpenedRun.of(folder, None)
-            with opened.session.cohort(grid) as cohort:
-                opened.forget(_REQUEST, "retrain", config.forget, cohort)
-                for method in METHODS:
-                    opened.forget(_REQUEST, method, config.forget, cohort)
-                report = opened.audit(_REQUEST, METHODS, config.audit, cohort).to_json()
+    with local_clients(keys) as (session, grid):
+        config = session.config
+        opened = OpenedRun.of(train(config, None, grid), None)
+        with opened.session.cohort(grid) as cohort:
+            for method in ("retrain", *METHODS):
+                opened.forget(_REQUEST, method, config.forget, cohort)
+            report = opened.audit(_REQUEST, METHODS, config.audit, cohort).to_json()
     return table_of(report)
 
 
@@ -116,17 +93,3 @@ def table_of(report: Mapping[str, Any]) -> dict[str, dict[str, float]]:
             table[method][form] = report["comparisons"][method][form]
         table[method]["times_faster"] = table["retrain"]["seconds"] / table[method]["seconds"]
     return table
-
-
-def _summary(tables: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
-    models = tables[0]
-    return {
-        model: {figure: _mean_std(table[model][figure] for table in tables) for figure in models[model]}
-        for model in models
-    }
-
-
-def _mean_std(values: Iterable[float]) -> dict[str, float]:
-    listed = list(values)
-    spread = statistics.stdev(listed) if len(listed) > 1 else 0.0
-    return {"mean": statistics.fmean(listed), "std": spread}

@@ -6,8 +6,8 @@ without learning; the second trains.
 """
 
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ import torch
 from matplotlib.figure import Figure
 
 from app.config.run_config import RunConfig
-from app.workflows.observer import Observer, Quiet
-from app.workflows.session import Session
+from app.workflows.observer import Observer
 from app.workflows.training import train
-from benchmarks.jobs import machine, spread
+from benchmarks.figures import pooled, spread
+from benchmarks.options import RunOptions
+from benchmarks.runs import local_clients
 from strategies.core.seeds import torch_generator
 from strategies.gossip.gossip import DISTANCE, consensus_distance, mixed
 from strategies.gossip.settings import GossipSettings
@@ -47,78 +48,55 @@ _TAIL = 8
 _SIZE, _MIXTURES = 1000, 60
 
 
-def run(
-    observer: Observer | None = None,
-    *,
-    data_root: str = "",
-    clients: int = 16,
-    train_examples: int = 3200,
-    rounds: int = 40,
-    seeds: int = 3,
-    plot: str = "",
-) -> dict[str, Any]:
-    """Return, by topology, the factor per round in theory and as measured, and what training reaches.
+@dataclass(frozen=True, kw_only=True)
+class Options(RunOptions):
+    """Options of the benchmark; without rounds, nothing is trained."""
 
-    Parameters
-    ----------
-    observer
-        Told of each run.
-    data_root
-        Where torchvision's MNIST lies (``data.root``).
-    clients
-        Of the federation.
-    train_examples
-        In all.
-    rounds
-        Of training; 0 leaves the second part out.
-    seeds
-        Number of seeds, from 0.
-    plot
-        File for a picture of the first part, of seed 0; empty: none.
-    """
-    size = [f"data.root={data_root}", f"data.clients={clients}", f"data.train-limit={train_examples}"]
-    keys = [*_RUN, *size, "data.test-limit=2000", f"run.rounds={rounds}"]
-    observer = observer or Quiet()
-    observer.phase("gossip", seeds)
+    train_examples: int = 3200
+    rounds: int = 40
+    clients: int = 16
+    """Of the federation."""
+    plot: str = ""
+    """File for a picture of the first part, of seed 0; empty: none."""
+
+
+def run(options: Options, observer: Observer) -> dict[str, Any]:
+    """Return, by topology, the factor per round in theory and as measured, and what training reaches."""
+    keys = [*_RUN, *options.keys(), f"data.clients={options.clients}", "data.test-limit=2000"]
+    observer.phase("gossip", options.seeds)
     curves: dict[str, tuple[list[float], float]] = {}
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in TOPOLOGIES}
+    tables: list[dict[str, dict[str, float]]] = []
     averaged: list[float] = []
-    for seed in range(seeds):
+    for seed in range(options.seeds):
         own = [*keys, f"run.seed={seed}"]
-        if rounds:
-            averaged.append(_lines([*own, "strategy.name=fedavg"], {"": ()})[""][-1]["test-accuracy"])
-        trained = _lines([*own, "strategy.name=gossip"], TOPOLOGIES) if rounds else {}
+        table: dict[str, dict[str, float]] = {}
         for name, topology in TOPOLOGIES.items():
-            distances, eigenvalue = mixing(topology, clients, seed)
-            runs[name].append({"theory": eigenvalue, "measured": factor(distances)})
-            if name in trained:
-                runs[name][-1] |= _reached(trained[name][-1])
+            distances, eigenvalue = mixing(topology, options.clients, seed)
+            table[name] = {"theory": eigenvalue, "measured": factor(distances)}
             curves.setdefault(name, (distances, eigenvalue))
+        if options.rounds:
+            averaged.append(_last_lines([*own, "strategy.name=fedavg"], {"": ()})[""]["test-accuracy"])
+            for name, line in _last_lines([*own, "strategy.name=gossip"], TOPOLOGIES).items():
+                table[name]["distance after training"] = float(line[DISTANCE])
+                table[name]["accuracy of the mean"] = float(line["test-accuracy"])
+        tables.append(table)
         observer.advance(f"seed {seed}")
-    rows = [
-        {"topology": name, **{key: spread(figures[key] for figures in found) for key in found[0]}}
-        for name, found in runs.items()
-    ]
-    if plot:
-        picture(curves).savefig(Path(plot), dpi=110)
-    settings = {"clients": clients, "train_examples": train_examples, "rounds": rounds, "seeds": seeds}
+    if options.plot:
+        picture(curves).savefig(Path(options.plot), dpi=110)
     return {
-        "machine": machine(),
-        "settings": settings,
-        "topologies": rows,
+        "settings": options.settings("clients", "train_examples", "rounds", "seeds"),
+        "topologies": pooled("topology", tables, spread),
         "fedavg": spread(averaged),
     }
 
 
-def _lines(keys: Sequence[str], variants: Mapping[str, Sequence[str]]) -> dict[str, list[dict[str, Any]]]:
-    """Return the rounds of each variant, whose keys matter to the server alone, over the same clients."""
-    found = {}
-    with tempfile.TemporaryDirectory() as home:
-        config = RunConfig().with_overrides([*keys, f"run.home={home}"])
-        with Session.of(config).local_grid() as grid:
-            for name, variant in variants.items():
-                found[name] = train(config.with_overrides(variant), None, grid).read_metrics()
-    return found
+def _last_lines(keys: Sequence[str], variants: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Any]]:
+    """Return the last round of each variant, whose keys matter to the server alone, over the same clients."""
+    with local_clients(keys) as (session, grid):
+        return {
+            name: train(session.config.with_overrides(variant), None, grid).read_metrics()[-1]
+            for name, variant in variants.items()
+        }
 
 
 def mixing(topology: Sequence[str], clients: int, seed: int) -> tuple[list[float], float]:
@@ -132,13 +110,6 @@ def mixing(topology: Sequence[str], clients: int, seed: int) -> tuple[list[float
         models = [mixed(models, row.tolist()) for row in weights]
         distances.append(consensus_distance(models))
     return distances, second_eigenvalue(weights)
-
-
-def _reached(line: Mapping[str, Any]) -> dict[str, float]:
-    return {
-        "distance after training": float(line[DISTANCE]),
-        "accuracy of the mean": float(line["test-accuracy"]),
-    }
 
 
 def factor(distances: Sequence[float]) -> float:

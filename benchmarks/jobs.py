@@ -2,13 +2,11 @@
 
 import json
 import os
-import platform
 import resource
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -21,8 +19,8 @@ from torch import nn
 from app.config.run_config import RunConfig
 from app.config.settings import ModelSettings
 from app.data import load_client_data
-from app.simulation.launch import num_cores, partition_configs
-from strategies.core.errors import BadInput, LetheError
+from app.simulation.launch import partition_configs
+from strategies.core.errors import LetheError
 from strategies.core.examples import Examples
 from strategies.core.seeds import numpy_generator
 
@@ -30,9 +28,6 @@ LEARNING_RATE = 0.05
 NUM_PARAMETERS = 582_026
 NUM_CLASSES = 10
 INPUT_SHAPE = (1, 28, 28)
-
-Spread = Mapping[str, float | None]
-"""``mean`` and ``std``: None where there are too few values."""
 
 
 @dataclass(frozen=True)
@@ -222,49 +217,3 @@ def contend(name: str, task: Task, path: Sequence[str] = (), timeout: float = 36
         raise LetheError(f"contender '{name}' failed: {lines[-1]}")
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return result
-
-
-def chosen(option: str, given: str, known: Mapping[str, object], separator: str = ",") -> list[str]:
-    """Return the known names that an option gives, in their own order; all if it is empty.
-
-    Raises
-    ------
-    BadInput
-        If there is no such name.
-    """
-    names = {name.strip() for name in given.split(separator) if name.strip()}
-    if unknown := sorted(names - set(known)):
-        raise BadInput(f"{option}: got '{unknown[0]}', allowed some of {', '.join(known)}")
-    return [name for name in known if not names or name in names]
-
-
-def spread(values: Iterable[float]) -> Spread:
-    """Return mean and sample standard deviation.
-
-    Examples
-    --------
-    >>> spread([1.0, 3.0]), spread([])
-    ({'mean': 2.0, 'std': 1.4142135623730951}, {'mean': None, 'std': None})
-    """
-    found = list(values)
-    mean = statistics.fmean(found) if found else None
-    return {"mean": mean, "std": statistics.stdev(found) if len(found) > 1 else None}
-
-
-def machine() -> dict[str, Any]:
-    """Return what a measurement depends on besides the code."""
-    return {
-        "cores": num_cores(),
-        "processor": _processor(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
-def _processor() -> str:
-    """Return the processor's model where Linux names it, else its architecture."""
-    listed = Path("/proc/cpuinfo")
-    lines = listed.read_text().splitlines() if listed.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

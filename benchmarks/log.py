@@ -6,22 +6,24 @@ both see the machine in the same state. The rounds' own seconds are given beside
 threads take from the workers, and can be compared on a quiet machine only.
 """
 
-import os
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from flwr.serverapp import Grid
 
 from app.simulation import LocalGrid
-from app.workflows.observer import Observer, Quiet
+from app.simulation.launch import num_cores
+from app.workflows.observer import Observer
 from benchmarks import clients
-from benchmarks.jobs import Job, Task, machine, write_data
+from benchmarks.figures import stopped
+from benchmarks.jobs import Job, Task, write_data
 from benchmarks.loop import TrainingLoop
+from benchmarks.options import BenchmarkOptions
 from strategies.core import wire
 from strategies.log.retention import DTYPES
 from strategies.log.strategy import LoggedStrategy
@@ -61,9 +63,8 @@ class TimedLog:
 
 def _timed(call: Callable[..., None], seconds: list[float]) -> Callable[..., None]:
     def timed(*args: Any) -> None:
-        began = time.perf_counter()
-        call(*args)
-        seconds.append(time.perf_counter() - began)
+        with stopped(seconds):
+            call(*args)
 
     return timed
 
@@ -94,48 +95,39 @@ class Rounds:
         return seconds
 
 
-def run(
-    observer: Observer | None = None,
-    *,
-    num_clients: int = 100,
-    rounds: int = 2,
-    steps: int = 10,
-    repeats: int = 1,
-    workers: int = 0,
-    folder: str = "",
-) -> dict[str, Any]:
-    """Measure each kind of log.
+@dataclass(frozen=True, kw_only=True)
+class Options(BenchmarkOptions):
+    """Options of the benchmark."""
 
-    Parameters
-    ----------
-    observer
-        Told of each kind.
-    num_clients, rounds, steps
-        The job, with a model of 2.3 MB: every client takes part in every round and makes so many steps of 32.
-    repeats
-        How often the kinds are gone through; medians are given.
-    workers
-        Processes that train; 0 for one per core.
-    folder
-        Where the logs are written: the disk matters; empty for the folder of temporary files.
-    """
-    observer = observer or Quiet()
-    workers = workers or len(os.sched_getaffinity(0))
+    num_clients: int = 100
+    rounds: int = 2
+    steps: int = 10
+    """The job, with a model of 2.3 MB: in every round, every client makes so many steps of 32 examples."""
+    repeats: int = 1
+    """How often the kinds are gone through; medians are given."""
+    workers: int = 0
+    """Processes that train; 0 for one per core."""
+    folder: str = ""
+    """Where the logs are written: the disk matters; empty for the folder of temporary files."""
+
+
+def run(options: Options, observer: Observer) -> dict[str, Any]:
+    """Measure each kind of log."""
+    workers = options.workers or num_cores()
     measured: dict[tuple[str, str], list[dict[str, float]]] = {kind: [] for kind in KINDS}
     plain: list[float] = []
-    observer.phase("log", repeats * (len(KINDS) + 1))
-    with _connected(Job(num_clients, rounds, steps, 32), workers) as loop:
-        for _ in range(repeats):
-            plain += loop.measure(None)
+    observer.phase("log", options.repeats * (len(KINDS) + 1))
+    with _connected(Job(options.num_clients, options.rounds, options.steps, 32), workers) as rounds:
+        for _ in range(options.repeats):
+            plain += rounds.measure()
             observer.advance("no log")
             for kind in KINDS:
-                measured[kind].append(_measure(loop, *kind, folder or None, num_clients * rounds))
+                measured[kind].append(_measure(rounds, kind, options))
                 observer.advance(" ".join(kind))
     return {
-        "machine": machine(),
         "workers": workers,
-        "clients": num_clients,
-        "model-bytes": loop.layout.size * 4,
+        "clients": options.num_clients,
+        "model-bytes": rounds.layout.size * 4,
         "round-seconds-without-log": statistics.median(plain),
         "results": [_result(kind, found) for kind, found in measured.items()],
     }
@@ -146,29 +138,30 @@ def _connected(job: Job, workers: int) -> Iterator[Rounds]:
     with tempfile.TemporaryDirectory() as data:
         task = Task(job, str(write_data(job, Path(data))), workers)
         with LocalGrid(f"{clients.__name__}:app", task.run_config().to_flat(), job.clients, workers) as grid:
-            loop = Rounds(grid, task)
-            loop.measure(None)  # The first round warms workers and caches up
-            yield loop
+            rounds = Rounds(grid, task)
+            rounds.measure()  # The first round warms workers and caches up
+            yield rounds
 
 
-def _measure(
-    loop: Rounds, retention: str, dtype: str, folder: str | None, num_updates: int
-) -> dict[str, float]:
+def _measure(rounds: Rounds, kind: tuple[str, str], options: Options) -> dict[str, float]:
     with (
-        tempfile.TemporaryDirectory(dir=folder) as path,
-        UpdateLog.create(Path(path) / "log", loop.layout, retention, dtype) as log,
+        tempfile.TemporaryDirectory(dir=options.folder or None) as path,
+        UpdateLog.create(Path(path) / "log", rounds.layout, *kind) as log,
     ):
         timed = TimedLog(log)
-        rounds = loop.measure(lambda inner: LoggedStrategy(inner, cast(UpdateLog, timed), loop.num_examples))
+        seconds = rounds.measure(
+            lambda inner: LoggedStrategy(inner, cast(UpdateLog, timed), rounds.num_examples)
+        )
         log.compact()
         waited = sum(timed.add_seconds) + sum(timed.other_seconds)
+        stored = log.stored_bytes() / options.num_clients
         return {
-            "round-seconds": statistics.median(rounds),
-            "server-seconds": waited / len(rounds),
-            "share": waited / (sum(rounds) - waited),
+            "round-seconds": statistics.median(seconds),
+            "server-seconds": waited / len(seconds),
+            "share": waited / (sum(seconds) - waited),
             "add-seconds": statistics.median(timed.add_seconds),
-            "bytes-per-client-and-round": log.stored_bytes() / num_updates,
-            "bytes-per-client": log.stored_bytes() / num_updates * len(rounds),
+            "bytes-per-client-and-round": stored / options.rounds,
+            "bytes-per-client": stored,
         }
 
 

@@ -15,10 +15,11 @@ from typing import Any
 from app.config.run_config import RunConfig
 from app.workflows import Contest, compare, resume, train
 from app.workflows.forgetting import OpenedRun
-from app.workflows.observer import Observer, Quiet
+from app.workflows.observer import Observer
+from benchmarks.figures import Spread, kind, spread
 from benchmarks.forgetting import PARTITIONS
-from benchmarks.jobs import Spread, machine, spread
 from benchmarks.kept import Kept
+from benchmarks.options import RunOptions
 from benchmarks.sequence import disparities, sequence_rows
 from strategies.core.errors import BadInput
 from strategies.core.settings import split_list
@@ -49,76 +50,46 @@ _RUN = (
 )
 
 
-def run(  # noqa: PLR0913  # a parameter per option
-    observer: Observer | None = None,
-    *,
-    data_name: str = "mnist",
-    data_root: str = "",
-    train_examples: int = 6_000,
-    rounds: int = 15,
-    seeds: int = 3,
-    first_seed: int = 0,
-    methods: str = "",
-    partitions: str = "iid,dirichlet-0.5",
-    sparsities: str = "0,0.95",
-    sequence: str = "3,5,7",
-    keep: str = "",
-    overrides: str = "",
-) -> dict[str, Any]:
-    """Return a table per partition, dense and sparse, and one of the sequence of requests.
+@dataclass(frozen=True, kw_only=True)
+class Options(RunOptions):
+    """Options of the benchmark."""
 
-    Parameters
-    ----------
-    observer
-        Told of each run.
-    data_name, data_root
-        ``data.name`` and ``data.root``: where torchvision's data set lies.
-    train_examples
-        Size of the training data before the public share is held out; 0 for all.
-    rounds
-        Of training.
-    seeds, first_seed
-        Number of seeds, and the first of them.
-    methods
-        Names separated by commas; empty: all that serve the request.
-    partitions
-        Names separated by commas.
-    sparsities
-        Of the runs, separated by commas, each in [0, 1); 0: dense.
-    sequence
-        Clients that are forgotten one after another, separated by commas; empty: none.
-    keep
-        Folder in which runs and results are kept: a call makes what is missing there and reads the rest, so
-        that calls for single seeds, partitions and sparsities add up. Empty: nothing is kept.
-    overrides
-        Further keys of the run config, as ``section.key=value`` with blanks between them.
-    """
-    options = {name: value for name, value in locals().items() if name != "observer"}
-    clients, titles = split_list(str(sequence)), {float(s): _title(float(s)) for s in _listed(sparsities)}
-    size = [f"data.name={data_name}", f"data.root={data_root}", f"data.train-limit={train_examples}"]
-    keys = [*_RUN, *size, f"run.rounds={rounds}", *str(overrides).split()]
-    same = {"keys": keys, "methods": methods}
-    results: dict[str, Any] = {"machine": machine(), "settings": options}
+    data_name: str = "mnist"
+    """``data.name``."""
+    first_seed: int = 0
+    methods: str = ""
+    """Names separated by commas; empty: all that serve the request."""
+    partitions: str = "iid,dirichlet-0.5"
+    """Names separated by commas."""
+    sparsities: str = "0,0.95"
+    """Of the runs, separated by commas, each in [0, 1); 0: dense."""
+    sequence: str = "3,5,7"
+    """Clients that are forgotten one after another, separated by commas; empty: none."""
+    keep: str = ""
+    """Folder in which runs and results are kept: a call makes what is missing there and reads the rest, so
+    that calls for single seeds, partitions and sparsities add up. Empty: nothing is kept."""
+    overrides: str = ""
+    """Further keys of the run config, as ``section.key=value`` with blanks between them."""
+
+
+def run(options: Options, observer: Observer) -> dict[str, Any]:
+    """Return a table per partition, dense and sparse, and one of the sequence of requests."""
+    clients, methods = split_list(str(options.sequence)), split_list(str(options.methods))
+    sparsities = [float(each) for each in split_list(str(options.sparsities))]
+    keys = [*_RUN, f"data.name={options.data_name}", *options.keys(), *str(options.overrides).split()]
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    results: dict[str, Any] = {"settings": options.settings()}
     steps: list[dict[str, Any]] = []
-    numbers = range(first_seed, first_seed + seeds)
-    with Kept.under(str(keep), same) as kept:
-        for partition in _listed(partitions):
+    with Kept.under(str(options.keep), {"keys": keys, "methods": options.methods}) as kept:
+        for partition in split_list(str(options.partitions)):
             its_keys = [*keys, *_keys_of(partition)]
-            studies = [Study(its_keys, partition, n, kept, observer or Quiet()) for n in numbers]
-            for sparsity, title in titles.items():
-                made = [study.compared(sparsity, split_list(str(methods))) for study in studies]
-                results[f"{partition}, {title}"] = rows(made)
+            studies = [Study(its_keys, partition, seed, kept, observer) for seed in seeds]
+            for sparsity in sparsities:
+                made = [study.compared(sparsity, methods) for study in studies]
+                results[f"{partition}, {kind(sparsity)}"] = rows(made)
             sequences = [study.sequence(clients) for study in studies if clients]
             steps += [{"partition": partition, **row} for row in sequence_rows(sequences)]
     return {**results, "one after another": steps} if steps else results
-
-
-def _listed(option: object) -> tuple[str, ...]:
-    return split_list(str(option))
-
-
-def _title(sparsity: float) -> str:
-    return f"{100 * sparsity:g} % sparse" if sparsity > 0 else "dense"
 
 
 def _keys_of(partition: str) -> Sequence[str]:
@@ -179,7 +150,7 @@ class Study:
     def compared(self, sparsity: float, methods: tuple[str, ...]) -> dict[str, Any]:
         """Return the comparison of the methods, on the run pruned to a sparsity; 0 leaves it dense."""
         made: dict[str, Any] = self.kept.piece(
-            self._name(_title(sparsity)), partial(self._compare, sparsity, methods)
+            self._name(kind(sparsity)), partial(self._compare, sparsity, methods)
         )
         return made
 

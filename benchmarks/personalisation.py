@@ -6,6 +6,7 @@ models that clients keep: Ditto's, and one that only ever trained locally (Ditto
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from flwr.app import RecordDict
@@ -14,8 +15,10 @@ from torch import nn
 from app.config.run_config import RunConfig
 from app.data import load_client_data, load_server_data
 from app.models.built_in import build_model
-from app.workflows.observer import Observer, Quiet
-from benchmarks.jobs import chosen, machine, spread
+from app.simulation.launch import partition_configs
+from app.workflows.observer import Observer
+from benchmarks.figures import pooled, spread
+from benchmarks.options import RunOptions, chosen
 from strategies.algorithm import Personalise
 from strategies.client.training import ClientJob, local_train
 from strategies.core import wire
@@ -51,57 +54,39 @@ _RUN = (
 )
 
 
-def run(  # noqa: PLR0913  # a parameter per option
-    observer: Observer | None = None,
-    *,
-    data: str = "",
-    data_root: str = "",
-    clients: int = 20,
-    train_examples: int = 4000,
-    rounds: int = 20,
-    seeds: int = 3,
-    inner_rate: float = 0.1,
-) -> dict[str, Any]:
-    """Return accuracies in percent, mean over clients and over the worst tenth, by data set.
+@dataclass(frozen=True, kw_only=True)
+class Options(RunOptions):
+    """Options of the benchmark; the number of training examples is that of MNIST."""
 
-    Parameters
-    ----------
-    observer
-        Told of each run.
-    data
-        Names of the data sets, with commas between them; empty: all.
-    data_root
-        Where torchvision's MNIST lies (``data.root``).
-    clients
-        Of the federation.
-    train_examples
-        Training examples in all, of MNIST.
-    rounds
-        Of training.
-    seeds
-        Number of seeds, from 0.
-    inner_rate
-        ``strategy.inner-rate``, and the size of the one step.
-    """
-    wanted = chosen("data", data, DATA)
-    settings = {"clients": clients, "train_examples": train_examples, "rounds": rounds, "seeds": seeds}
-    observer = observer or Quiet()
-    observer.phase("personalisation", len(wanted) * seeds)
-    results: dict[str, Any] = {"machine": machine(), "settings": {**settings, "inner_rate": inner_rate}}
+    train_examples: int = 4000
+    rounds: int = 20
+    data: str = ""
+    """Names of the data sets, with commas between them; empty: all."""
+    clients: int = 20
+    """Of the federation."""
+    inner_rate: float = 0.1
+    """``strategy.inner-rate``, and the size of the one step."""
+
+
+def run(options: Options, observer: Observer) -> dict[str, Any]:
+    """Return accuracies in percent, mean over clients and over the worst tenth, by data set."""
+    wanted = chosen("data", options.data, DATA)
+    observer.phase("personalisation", len(wanted) * options.seeds)
+    settings = options.settings("clients", "train_examples", "rounds", "seeds", "inner_rate")
+    results: dict[str, Any] = {"settings": settings}
+    own = (
+        f"data.root={options.data_root}",
+        f"data.clients={options.clients}",
+        f"run.rounds={options.rounds}",
+    )
     for name in wanted:
-        size = [f"data.train-limit={train_examples}", "data.test-limit=2000"] if name == "mnist" else []
-        keys = [*_RUN, *DATA[name], *size, f"data.root={data_root}", f"data.clients={clients}"]
+        limits = [f"data.train-limit={options.train_examples}", "data.test-limit=2000"]
+        keys = [*_RUN, *DATA[name], *(limits if name == "mnist" else ()), *own]
         tables = []
-        for seed in range(seeds):
-            tables.append(_one([*keys, f"run.rounds={rounds}", f"run.seed={seed}"], inner_rate))
+        for seed in range(options.seeds):
+            tables.append(_one([*keys, f"run.seed={seed}"], options.inner_rate))
             observer.advance(f"{name}, seed {seed}")
-        results[name] = [
-            {
-                "model": row,
-                **{figure: spread([t[row][figure] for t in tables]) for figure in ("mean", "worst")},
-            }
-            for row in tables[0]
-        ]
+        results[name] = pooled("model", tables, spread)
     return results
 
 
@@ -133,8 +118,7 @@ class _Federation:
         self._model = build_model(config.model, server.input_shape, server.num_classes, config.run.seed)
         self._layout = wire.Layout.of(self._model.state_dict())
         self._flat = self._layout.flatten(self._model.state_dict())
-        count = config.data.clients
-        nodes = [{"partition-id": i, wire.NUM_PARTITIONS: count} for i in range(count)]
+        nodes = partition_configs(config.data.clients)
         self._clients = [load_client_data(config.data, config.run.seed, node) for node in nodes]
         self._states = [RecordDict() for _ in nodes]
 

@@ -5,10 +5,9 @@ the noise is spread over, how large the network is, and how much of it each clie
 """
 
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,13 +17,13 @@ from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
 from torch import nn
 
 from app.client.node import pick_device
-from app.config.run_config import RunConfig
-from app.config.settings import ModelSettings
-from app.models.built_in import build_model
-from app.workflows.observer import Observer, Quiet
-from app.workflows.session import Session
+from app.workflows.observer import Observer
 from app.workflows.training import train
-from benchmarks.jobs import INPUT_SHAPE, NUM_CLASSES, machine
+from benchmarks.blocks import block, built_in, kept_neurons
+from benchmarks.figures import mean_std
+from benchmarks.jobs import INPUT_SHAPE, NUM_CLASSES
+from benchmarks.options import RunOptions, numbers
+from benchmarks.runs import local_clients
 from strategies.core import wire
 from strategies.core.errors import BadInput
 from strategies.core.secret_random import Randomness, RandomStream
@@ -32,99 +31,78 @@ from strategies.layers.privacy.accounting import Spend, epsilon_of
 from strategies.layers.privacy.clipping import ClippedSum
 from strategies.layers.privacy.training import PrivateTrainer
 from strategies.models.neurons import hidden_groups
-from strategies.models.subnetwork import block_index, subnetwork
-from strategies.pruned_dp.pruned_dp import Pruning
-from strategies.pruned_dp.settings import PrunedSettings
+from strategies.models.subnetwork import subnetwork
 
 SCORES = ("fisher", "random", "ordered", "magnitude")
 Step = Callable[[], None]
 
 
-def run(  # noqa: PLR0913 (each is an option of the command line)
-    observer: Observer | None = None,
-    *,
-    data_root: str = "",
-    device: str = "cpu",
-    threads: int = 0,
-    steps: int = 50,
-    batch_size: int = 32,
-    keep: float = 0.4,
-    epsilons: str = "2,4,8",
-    keeps: str = "0.5,0.75",
-    scores: str = ",".join(SCORES),
-    unit: str = "example",
-    rounds: int = 10,
-    seeds: int = 3,
-    first_seed: int = 0,
-    train_examples: int = 6000,
-    learning_rate: float = 0.5,
-    clip_norm: float = 1.0,
-    model: str = "cnn",
-    width: int = 8,
-    hidden: int = 64,
-    workers: int = 0,
-    parts: str = "steps,bytes,epsilon,accuracy",
-) -> dict[str, Any]:
-    """Measure.
+@dataclass(frozen=True, kw_only=True)
+class Options(RunOptions):
+    """Options of the benchmark; those of `RunOptions` are of the runs that accuracy is measured on."""
 
-    Parameters
-    ----------
-    observer
-        Told of each measurement.
-    data_root
-        Where torchvision's MNIST lies (``data.root``); needed for accuracy.
-    device
-        ``cpu``, ``cuda`` or ``auto``.
-    threads
-        Of torch, for the time of a step; 0 leaves them as they are.
-    steps, batch_size
-        Steps that are timed, and examples of each.
-    keep
-        For the bytes.
-    epsilons, keeps, scores
-        Of the runs that are compared, separated by commas.
-    unit, rounds, seeds, first_seed, train_examples, learning_rate, clip_norm, model, width, hidden, workers
-        Of these runs; 0 examples are all, 0 workers all cores.
-    parts
-        What is measured: ``steps``, ``bytes``, ``epsilon``, ``accuracy``, separated by commas.
-    """
-    watcher, chosen = observer or Quiet(), parts.split(",")
+    rounds: int = 10
+    first_seed: int = 0
+    device: str = "cpu"
+    """``cpu``, ``cuda`` or ``auto``."""
+    threads: int = 0
+    """Of torch, for the time of a step; 0 leaves them as they are."""
+    steps: int = 50
+    batch_size: int = 32
+    """Steps that are timed, and examples of each."""
+    keep: float = 0.4
+    """For the bytes."""
+    epsilons: str = "2,4,8"
+    keeps: str = "0.5,0.75"
+    scores: str = ",".join(SCORES)
+    """Of the runs that are compared, separated by commas."""
+    unit: str = "example"
+    learning_rate: float = 0.5
+    clip_norm: float = 1.0
+    model: str = "cnn"
+    width: int = 8
+    hidden: int = 64
+    workers: int = 0
+    """Of these runs; 0 workers are all cores."""
+    parts: str = "steps,bytes,epsilon,accuracy"
+    """What is measured: ``steps``, ``bytes``, ``epsilon``, ``accuracy``, separated by commas."""
+
+    def keys(self) -> list[str]:
+        """Return what all runs have in common, as keys of the run config."""
+        return [
+            *("data.name=mnist", "data.clients=10", "data.public=0.05", *super().keys()),
+            *(f"run.device={self.device}", f"run.workers={self.workers}"),
+            *(f"model.name={self.model}", f"model.hidden={self.hidden}"),
+            *([f"model.width={self.width}"] if self.model == "cnn" else []),
+            *(f"train.learning-rate={self.learning_rate}", "train.momentum=0.0"),
+            *(f"privacy.unit={self.unit}", f"privacy.clip-norm={self.clip_norm}", "privacy.delta=1e-5"),
+            *("privacy.accountant=rdp", "privacy.randomness=seeded"),
+            *(f"run.evaluate-every={self.rounds}", "log.enabled=false"),
+        ]
+
+
+def run(options: Options, observer: Observer) -> dict[str, Any]:
+    """Return what the parts measure, by part."""
     known: Mapping[str, Callable[[], Any]] = {
-        "steps": partial(_steps, device, threads, steps, batch_size, watcher),
-        "bytes": partial(_bytes, keep),
+        "steps": lambda: _steps(options, observer),
+        "bytes": lambda: _bytes(options.keep),
         "epsilon": _epsilon,
-        "accuracy": partial(
-            _accuracy,
-            [
-                *(f"data.root={data_root}", "data.name=mnist", "data.clients=10", "data.public=0.05"),
-                *(f"data.train-limit={train_examples}", f"run.rounds={rounds}", f"run.device={device}"),
-                *(f"run.workers={workers}", f"model.name={model}", f"model.hidden={hidden}"),
-                *([f"model.width={width}"] if model == "cnn" else []),
-                *(f"train.learning-rate={learning_rate}", "train.momentum=0.0"),
-                *(f"privacy.unit={unit}", f"privacy.clip-norm={clip_norm}", "privacy.delta=1e-5"),
-                *("privacy.accountant=rdp", "privacy.randomness=seeded"),
-            ],
-            [float(e) for e in str(epsilons).split(",")],
-            _contenders(scores.split(","), [float(k) for k in str(keeps).split(",")]),
-            range(first_seed, first_seed + seeds),
-            watcher,
-        ),
+        "accuracy": lambda: _accuracy(options, observer),
     }
-    if unknown := [part for part in chosen if part not in known]:
+    parts = options.parts.split(",")
+    if unknown := [part for part in parts if part not in known]:
         raise BadInput(f"benchmark privacy: unknown part '{unknown[0]}'; parts are {', '.join(known)}")
-    return {"machine": machine(), **{part: known[part]() for part in chosen}}
+    return {part: known[part]() for part in parts}
 
 
-def _steps(
-    device_name: str, threads: int, steps: int, batch_size: int, watcher: Observer
-) -> dict[str, dict[str, float]]:
+def _steps(options: Options, observer: Observer) -> dict[str, dict[str, float]]:
     """Return milliseconds of a local step of the cnn, in turns, and how they relate."""
-    if threads:
-        torch.set_num_threads(threads)
-    device = pick_device(device_name)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = pick_device(options.device)
     generator = torch.Generator().manual_seed(0)
-    x = torch.rand(batch_size, *INPUT_SHAPE, generator=generator).to(device)
-    y = torch.randint(0, NUM_CLASSES, (batch_size,), generator=generator).to(device)
+    x = torch.rand(options.batch_size, *INPUT_SHAPE, generator=generator).to(device)
+    y = torch.randint(0, NUM_CLASSES, (options.batch_size,), generator=generator).to(device)
     contenders: dict[str, Step] = {
         "plain": _plain(_cnn(1.0, device), x, y),
         "hooks": _hooks(_cnn(1.0, device), x, y),
@@ -134,14 +112,14 @@ def _steps(
         "private, keep 0.5": _private(_cnn(0.5, device), x, y),
     }
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    watcher.phase("steps", steps)
-    for turn in range(steps + 3):
+    observer.phase("steps", options.steps)
+    for turn in range(options.steps + 3):
         for name, step in contenders.items():
             began = _now(device)
             step()
             if turn >= 3:  # the first ones warm up
                 seconds[name].append(_now(device) - began)
-        watcher.advance(f"step {turn}")
+        observer.advance(f"step {turn}")
     median = {name: 1000 * statistics.median(values) for name, values in seconds.items()}
     return {
         "milliseconds": median,
@@ -161,60 +139,55 @@ def _now(device: torch.device) -> float:
 
 
 def _cnn(keep: float, device: torch.device) -> nn.Module:
-    model = build_model(ModelSettings(), INPUT_SHAPE, NUM_CLASSES, seed=0)
-    settings = PrunedSettings(score="random")
-    kept = Pruning(settings, model, 0).kept("0", keep, 1, {})
-    return subnetwork(model, hidden_groups(model), kept).to(device)
+    model = built_in("cnn")
+    return subnetwork(model, hidden_groups(model), kept_neurons(model, keep, "random")).to(device)
 
 
-def _plain(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Step:
-    optimizer = torch.optim.SGD(model.parameters(), 0.1, fused=True)
+def _sgd(model: nn.Module) -> torch.optim.SGD:
+    return torch.optim.SGD(model.parameters(), 0.1, fused=True)
 
+
+def _stepping(optimizer: torch.optim.Optimizer, loss: Callable[[], Any]) -> Step:
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        nn.functional.cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
+        loss().backward()
         optimizer.step()
 
     return step
+
+
+def _plain(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Step:
+    return _stepping(_sgd(model), lambda: nn.functional.cross_entropy(model(x), y))
 
 
 def _hooks(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Step:
     """Opacus' default; its norms of the cnn's convolutions are wrong (see docs/privacy.md)."""
     module = GradSampleModule(model)
-    plain = torch.optim.SGD(model.parameters(), 0.1, fused=True)
-    noise = torch.Generator(device=x.device)
-    optimizer = DPOptimizer(
-        plain, noise_multiplier=1.0, max_grad_norm=1.0, expected_batch_size=len(x), generator=noise
-    )
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        nn.functional.cross_entropy(module(x), y).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-
-    return step
+    optimizer = DPOptimizer(_sgd(model), **_noised(x))
+    return _stepping(optimizer, lambda: nn.functional.cross_entropy(module(x), y))
 
 
 def _two_passes(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Step:
     """Opacus' ghost clipping; its norms of the cnn's convolutions are those of `_hooks`."""
     module = GradSampleModuleFastGradientClipping(model, max_grad_norm=1.0)
-    plain = torch.optim.SGD(model.parameters(), 0.1, fused=True)
-    noise = torch.Generator(device=x.device)
-    optimizer = DPOptimizerFastGradientClipping(
-        plain, noise_multiplier=1.0, max_grad_norm=1.0, expected_batch_size=len(x), generator=noise
-    )
+    optimizer = DPOptimizerFastGradientClipping(_sgd(model), **_noised(x))
     criterion = DPLossFastGradientClipping(module, optimizer, nn.CrossEntropyLoss())
+    return _stepping(optimizer, lambda: criterion(module(x), y))
 
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        criterion(module(x), y).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
 
-    return step
+def _noised(x: torch.Tensor) -> dict[str, Any]:
+    """Return what an optimiser of Opacus is told."""
+    noise = torch.Generator(device=x.device)
+    return {
+        "noise_multiplier": 1.0,
+        "max_grad_norm": 1.0,
+        "expected_batch_size": len(x),
+        "generator": noise,
+    }
 
 
 def _private(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Step:
-    plain = torch.optim.SGD(model.parameters(), 0.1, fused=True)
+    plain = _sgd(model)
     trainer, noise = PrivateTrainer(1.0, 1.0, Randomness(secret=True)), RandomStream.secret()
     clipped, parameters = ClippedSum(model, 1.0).__enter__(), list(model.parameters())
 
@@ -234,19 +207,17 @@ def _bytes(keep: float) -> dict[str, dict[str, float]]:
 
     found: dict[str, dict[str, float]] = {}
     for name in ("mlp", "cnn", "resnet18"):
-        model = build_model(ModelSettings.model_validate({"name": name}), INPUT_SHAPE, NUM_CLASSES, seed=0)
-        layout, groups = wire.Layout.of(model.state_dict()), hidden_groups(model)
-        settings = PrunedSettings(score="random")
-        kept = Pruning(settings, model, 0).kept("0", keep, 1, {})
-        index, small = block_index(layout, groups, kept)
+        model = built_in(name)
+        layout = wire.Layout.of(model.state_dict())
+        index, small = block(model, keep, "random")
         flat = layout.flatten(model.state_dict())
         dense = len(dump(RecordDict({wire.ARRAYS: wire.FlatRecord(flat, layout)})))
-        block = len(dump(RecordDict({wire.ARRAYS: wire.FlatRecord(flat[index], small)})))
+        part = len(dump(RecordDict({wire.ARRAYS: wire.FlatRecord(flat[index], small)})))
         found[name] = {
             "keep": keep,
             "dense": dense,
-            "block": block,
-            "saved-percent": 100 * (1 - block / dense),
+            "block": part,
+            "saved-percent": 100 * (1 - part / dense),
         }
     return found
 
@@ -266,56 +237,41 @@ def _epsilon() -> dict[str, float]:
     return {"rdp": ours, "dp-accounting": theirs, "prv": prv, "difference-percent": 100 * (ours / theirs - 1)}
 
 
-def _contenders(scores: Sequence[str], keeps: Sequence[float]) -> dict[str, list[str]]:
+def _contenders(options: Options) -> dict[str, list[str]]:
     """Return the keys of each contender by its name: the dense network, and every selection and share."""
-    contenders: dict[str, list[str]] = {"dense": []}
-    for score in scores:
-        for keep in keeps:
-            contenders[f"{score}, keep {keep:g}"] = [
-                *("strategy.name=pruned-dp", f"strategy.score={score}", f"strategy.keep={keep}"),
-            ]
-    return contenders
+    pruned = {
+        f"{score}, keep {keep:g}": [
+            *("strategy.name=pruned-dp", f"strategy.score={score}", f"strategy.keep={keep}"),
+        ]
+        for score in options.scores.split(",")
+        for keep in numbers("keeps", options.keeps)
+    }
+    return {"dense": [], **pruned}
 
 
-def _accuracy(
-    keys: Sequence[str],
-    epsilons: Sequence[float],
-    contenders: Mapping[str, Sequence[str]],
-    seeds: Sequence[int],
-    watcher: Observer,
-) -> dict[str, dict[str, dict[str, float]]]:
+def _accuracy(options: Options, observer: Observer) -> dict[str, dict[str, dict[str, float]]]:
     """Return the test accuracy by ε and contender over the seeds, and how far it is from the dense network's.
 
     The difference is taken seed by seed, as both have the same data, initial model and noise to begin with.
     """
-    watcher.phase("accuracy", len(epsilons) * len(contenders) * len(seeds))
+    epsilons, contenders = numbers("epsilons", options.epsilons), _contenders(options)
+    observer.phase("accuracy", len(epsilons) * len(contenders) * options.seeds)
     found: dict[str, dict[str, dict[str, float]]] = {}
     for epsilon in epsilons:
-        results: dict[str, list[float]] = {}
+        results: dict[str, list[float]] = {name: [] for name in contenders}
         for name, own in contenders.items():
-            for seed in seeds:
-                accuracy = _one([*keys, f"privacy.epsilon={epsilon}", *own, f"run.seed={seed}"])
-                results.setdefault(name, []).append(accuracy)
-                watcher.advance(f"ε {epsilon:g}, {name}, seed {seed}", {"accuracy": accuracy})
+            for seed in range(options.first_seed, options.first_seed + options.seeds):
+                keys = [*options.keys(), f"privacy.epsilon={epsilon}", *own, f"run.seed={seed}"]
+                with local_clients(keys) as (session, grid):
+                    final = train(session.config, None, grid).read_summary()["final"]
+                results[name].append(float(final["test-accuracy"]))
+                observer.advance(f"ε {epsilon:g}, {name}, seed {seed}", {"accuracy": results[name][-1]})
         found[f"{epsilon:g}"] = {
-            name: _spread("", values)
-            | _spread("over-dense-", [v - d for v, d in zip(values, results["dense"], strict=True)])
-            for name, values in results.items()
+            name: mean_std(values) | _over_dense(values, results["dense"]) for name, values in results.items()
         }
     return found
 
 
-def _spread(prefix: str, values: Sequence[float]) -> dict[str, float]:
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return {f"{prefix}mean": statistics.fmean(values), f"{prefix}std": deviation}
-
-
-def _one(keys: list[str]) -> float:
-    with tempfile.TemporaryDirectory() as home:
-        last = RunConfig().with_overrides(keys).run.rounds
-        config = RunConfig().with_overrides(
-            [*keys, f"run.home={home}", f"run.evaluate-every={last}", "log.enabled=false"]
-        )
-        with Session.of(config).local_grid() as grid:
-            folder = train(config, None, grid)
-        return float(folder.read_summary()["final"]["test-accuracy"])
+def _over_dense(values: Sequence[float], dense: Sequence[float]) -> dict[str, float]:
+    spread = mean_std(value - other for value, other in zip(values, dense, strict=True))
+    return {f"over-dense-{figure}": value for figure, value in spread.items()}

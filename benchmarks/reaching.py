@@ -1,7 +1,6 @@
 """Training until a test accuracy is reached, and what that took: rounds, bytes, simulated seconds."""
 
 import math
-import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -11,17 +10,36 @@ from typing import Any
 from app.config.run_config import RunConfig
 from app.workflows.observer import Observer, Quiet
 from app.workflows.training import train
+from benchmarks.figures import mean_std
 from benchmarks.inline import InlineGrid
-from benchmarks.jobs import chosen
+from benchmarks.options import DataOptions, chosen, separate_keys
 from strategies.runs.folder import RunFolder
 
-MNIST_CNN = (
-    *("data.name=mnist", "data.public=0", "data.clients=10"),
-    *("model.width=4", "model.hidden=32", "train.local-steps=10"),
-)
-"""All of MNIST over ten clients, and a small CNN, as keys of the run config."""
 Contenders = Mapping[str, Sequence[str]]
 """What each contender sets, as keys of the run config, by its name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RaceOptions(DataOptions):
+    """Options of a benchmark that races to an accuracy: all of MNIST over ten clients, and a small CNN."""
+
+    seeds: int = 3
+    """Number of seeds, from 0."""
+    goal: float = 97.0
+    """Test accuracy in percent."""
+    rounds: int = 100
+    """After which a run is given up."""
+    overrides: str = ""
+    """Further keys of the run config, as ``section.key=value`` with a semicolon between them."""
+
+    def keys(self, *own: str) -> list[str]:
+        """Return what all contenders have in common: these settings, a benchmark's own, the overrides."""
+        return [
+            *("data.name=mnist", "data.public=0", "data.clients=10", f"data.root={self.data_root}"),
+            *("model.width=4", "model.hidden=32", "train.local-steps=10", f"run.rounds={self.rounds}"),
+            *own,
+            *separate_keys(self.overrides),
+        ]
 
 
 class _Reached(Exception):
@@ -66,22 +84,27 @@ class Reached:
     accuracy: float
 
 
-def reach(keys: Sequence[str], goal: float) -> Reached:
-    """Train until the goal or the last round.
+def inline_rounds(keys: Sequence[str], observer: Observer | None = None) -> list[dict[str, Any]]:
+    """Train with all clients in this process, until an observer has seen enough; return the rounds.
 
     Parameters
     ----------
     keys
         Of the run config, as ``section.key=value``.
-    goal
-        Test accuracy in percent.
+    observer
+        Told of each round.
     """
     with tempfile.TemporaryDirectory() as home:
         overrides = [*keys, f"run.home={home}", "run.name=measured", "log.enabled=false"]
         config = RunConfig().with_overrides(overrides)
         with suppress(_Reached):
-            train(config, _Watcher(goal), InlineGrid(config))
-        lines = RunFolder.open("measured", config.run.home_path).read_metrics()
+            train(config, observer, InlineGrid(config))
+        return RunFolder.open("measured", config.run.home_path).read_metrics()
+
+
+def reach(keys: Sequence[str], goal: float) -> Reached:
+    """Train until the goal, a test accuracy in percent, or the last round."""
+    lines = inline_rounds(keys, _Watcher(goal))
     best = max(float(line.get("test-accuracy", 0.0)) for line in lines)
     return Reached(
         best >= goal,
@@ -106,7 +129,7 @@ def named(option: str, given: str, contenders: Contenders, base: str) -> list[st
 
 
 def race(
-    contenders: Contenders, base: str, seeds: int, goal: float, watcher: Observer, place: str = ""
+    contenders: Contenders, base: str, options: RaceOptions, observer: Observer, place: str = ""
 ) -> dict[str, Any]:
     """Have each contender train to the goal with each seed; return what `compared` makes of it.
 
@@ -116,34 +139,20 @@ def race(
         All keys of each.
     base
         The contender that the others are compared with.
-    seeds
-        Number of seeds, from 0.
-    goal
-        Test accuracy in percent.
-    watcher
+    options
+        The goal and the seeds.
+    observer
         Told of each run.
     place
-        What the runs have in common, for the watcher.
+        What the runs have in common, for the observer.
     """
     measured: dict[str, list[Reached]] = {name: [] for name in contenders}
     for name, keys in contenders.items():
-        for seed in range(seeds):
-            measured[name].append(reach([*keys, f"run.seed={seed}"], goal))
+        for seed in range(options.seeds):
+            measured[name].append(reach([*keys, f"run.seed={seed}"], options.goal))
             told = ", ".join(filter(None, (place, name, f"seed {seed}")))
-            watcher.advance(told, vars(measured[name][-1]))
+            observer.advance(told, vars(measured[name][-1]))
     return compared(measured, base)
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Return mean and standard deviation; 0 for one value.
-
-    >>> spread([1.0, 3.0])
-    {'mean': 2.0, 'std': 1.4142135623730951}
-    """
-    return {
-        "mean": statistics.fmean(values),
-        "std": statistics.stdev(values) if len(values) > 1 else 0.0,
-    }
 
 
 def compared(measured: Mapping[str, Sequence[Reached]], base: str) -> dict[str, Any]:
@@ -163,12 +172,12 @@ def compared(measured: Mapping[str, Sequence[Reached]], base: str) -> dict[str, 
     for name, runs in measured.items():
         found[name] = {
             "reached": sum(run.reached for run in runs),
-            "accuracy": spread([run.accuracy for run in runs]),
-            **{key: spread([cost(run) for run in runs]) for key, cost in _COSTS.items()},
+            "accuracy": mean_std([run.accuracy for run in runs]),
+            **{key: mean_std([cost(run) for run in runs]) for key, cost in _COSTS.items()},
         }
         if all(run.reached for run in (*runs, *measured[base])):
             found[name]["times-less"] = {
-                key: spread([cost(b) / cost(r) for b, r in zip(measured[base], runs, strict=True)])
+                key: mean_std([cost(b) / cost(r) for b, r in zip(measured[base], runs, strict=True)])
                 for key, cost in _COSTS.items()
                 if all(cost(run) for run in runs)
             }

@@ -1,14 +1,15 @@
 """What secure aggregation costs: seconds and bytes of whole rounds, plain and masked, in one call."""
 
 import tempfile
+from dataclasses import dataclass
 from typing import Any
 
 from app.config.run_config import RunConfig
 from app.models.built_in import build_model
-from app.workflows.observer import Observer, Quiet
+from app.workflows.observer import Observer
 from app.workflows.session import CLIENT_APP
 from benchmarks import losing
-from benchmarks.jobs import machine
+from benchmarks.options import BenchmarkOptions
 from benchmarks.rounds import beside_plain
 from strategies.core import wire
 from strategies.core.errors import BadInput
@@ -17,52 +18,39 @@ _DIGITS = (1, 8, 8), 10
 """Input shape and number of classes."""
 
 
-def run(
-    observer: Observer | None = None,
-    *,
-    cohorts: str = "cnn:5,cnn:10,mlp:10,mlp:30,mlp:100,resnet18:5",
-    lost: str = "mlp:30",
-    rounds: int = 3,
-    workers: int = 0,
-) -> dict[str, Any]:
-    """Measure.
+@dataclass(frozen=True, kw_only=True)
+class Options(BenchmarkOptions):
+    """Options of the benchmark."""
 
-    Parameters
-    ----------
-    observer
-        Told of each measurement.
-    cohorts
-        Model and number of clients of each measurement on digits, as ``cnn:10,mlp:30``; may be empty.
-    lost
-        The same, of rounds in which a tenth of the clients, at least one, is lost after it has dealt its
-        shares; may be empty.
-    rounds
-        Of each run; the first does not count, if there are others.
-    workers
-        Processes that train; 0 are all cores.
+    cohorts: str = "cnn:5,cnn:10,mlp:10,mlp:30,mlp:100,resnet18:5"
+    """Model and number of clients of each measurement on digits, as ``cnn:10,mlp:30``; may be empty."""
+    lost: str = "mlp:30"
+    """The same, of rounds in which a tenth of the clients, at least one, is lost after it has dealt its
+    shares; may be empty."""
+    rounds: int = 3
+    """Of each run; the first does not count, if there are others."""
+    workers: int = 0
+    """Processes that train; 0 are all cores."""
 
-    Returns
-    -------
-    dict
-        ``whole`` and ``lost`` by cohort, and the ``machine``.
+
+def run(options: Options, observer: Observer) -> dict[str, Any]:
+    """Return the figures of whole cohorts and of those that lose clients, by cohort.
 
     Raises
     ------
     BadInput
         If a cohort is none.
     """
-    watcher = observer or Quiet()
-    parts = {"whole": _parsed("cohorts", cohorts), "lost": _parsed("lost", lost)}
-    watcher.phase("secagg", sum(map(len, parts.values())))
-    found: dict[str, Any] = {}
+    parts = {"whole": _parsed("cohorts", options.cohorts), "lost": _parsed("lost", options.lost)}
+    observer.phase("secagg", sum(map(len, parts.values())))
+    found: dict[str, Any] = {part: {} for part in parts}
     for part, pairs in parts.items():
-        found[part] = {}
         for model, clients in pairs:
             keys = [f"model.name={model}", f"data.clients={clients}"]
-            keys += [f"run.rounds={rounds}", f"run.workers={workers}"]
+            keys += [f"run.rounds={options.rounds}", f"run.workers={options.workers}"]
             found[part][f"{model}:{clients}"] = _measured(keys, part == "lost")
-            watcher.advance(f"{clients} clients, {model}, {part}")
-    return {**found, "machine": machine()}
+            observer.advance(f"{clients} clients, {model}, {part}")
+    return found
 
 
 def _parsed(option: str, text: str) -> list[tuple[str, int]]:

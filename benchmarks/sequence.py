@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from app.workflows.forgetting import OpenedRun
-from benchmarks.jobs import spread
+from benchmarks.figures import spread
 from strategies.core.errors import LetheError
 from strategies.server.cohort import Cohort
 from unlearning import forgetting

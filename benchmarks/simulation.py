@@ -6,15 +6,16 @@ training. Seconds are those of the rounds, without imports, data and connecting,
 
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from app.simulation.launch import num_cores
-from app.workflows.observer import Observer, Quiet
-from benchmarks.jobs import JOBS, Task, chosen, contend, machine, write_data
+from app.workflows.observer import Observer
+from benchmarks.jobs import JOBS, Task, contend, write_data
+from benchmarks.options import BenchmarkOptions, chosen
 from strategies.core.errors import LetheError
 
 BASELINE = "plain"
@@ -55,62 +56,54 @@ CONTENDERS: Mapping[str, Contender] = {
 }
 
 
-def run(
-    observer: Observer | None = None,
-    *,
-    scale: float = 1.0,
-    repeats: int = 3,
-    ray: bool = False,
-    pfl_path: str = "",
-    jobs: str = "",
-    contenders: str = "",
-) -> dict[str, Any]:
-    """Measure all contenders on both jobs.
+@dataclass(frozen=True, kw_only=True)
+class Options(BenchmarkOptions):
+    """Options of the benchmark."""
 
-    Parameters
-    ----------
-    observer
-        Told how far it is.
-    scale
-        Share of each job's clients, for a quick look.
-    repeats
-        Runs of each contender, in turns; the median is reported.
-    ray
-        Whether Flower's own simulation takes part: it takes minutes.
-    pfl_path
-        Folder in which pfl is found, if it is not installed (``pip install --target``). Without pfl, it is
-        left out and the result says so.
-    jobs, contenders
-        Names of those to run, with commas between them; empty: all. The plain loop always runs.
+    scale: float = 1.0
+    """Share of each job's clients, for a quick look."""
+    repeats: int = 3
+    """Runs of each contender, in turns; the median is reported."""
+    ray: bool = False
+    """Whether Flower's own simulation takes part: it takes minutes."""
+    pfl_path: str = ""
+    """Folder in which pfl is found, if it is not installed (``pip install --target``). Without pfl, it is
+    left out and the result says so."""
+    jobs: str = ""
+    contenders: str = ""
+    """Names of those to run, with commas between them; empty: all. The plain loop always runs."""
+
+
+def run(options: Options, observer: Observer) -> dict[str, Any]:
+    """Measure all contenders on both jobs.
 
     Returns
     -------
     dict
-        ``machine``, ``notes``, and for each job ``job``, each contender's measurements and the ``ratios`` of
-        the median seconds to those of the plain loop.
+        ``notes``, and for each job ``job``, each contender's measurements and the ``ratios`` of the median
+        seconds to those of the plain loop.
 
     Raises
     ------
     BadInput
         If there is no job or contender of a name.
     """
-    watcher = observer or Quiet()
-    wanted = chosen("jobs", jobs, JOBS)
-    among = {BASELINE, *chosen("contenders", contenders, CONTENDERS)}
-    names = [name for name in CONTENDERS if name in among and (ray or name not in ON_RAY)]
+    wanted = chosen("jobs", options.jobs, JOBS)
+    among = {BASELINE, *chosen("contenders", options.contenders, CONTENDERS)}
+    names = [name for name in CONTENDERS if name in among and (options.ray or name not in ON_RAY)]
     notes = []
-    if not pfl_path and find_spec("pfl") is None:
+    if not options.pfl_path and find_spec("pfl") is None:
         names = [name for name in names if not name.startswith("pfl")]
         notes.append(
             "pfl is not installed and was left out; pip install --target <folder> pfl, and give the folder"
         )
-    watcher.phase("simulation", len(wanted) * len(names) * repeats)
-    results: dict[str, Any] = {"machine": machine(), "notes": notes}
+    observer.phase("simulation", len(wanted) * len(names) * options.repeats)
+    results: dict[str, Any] = {"notes": notes}
     with tempfile.TemporaryDirectory() as folder:
         for title in wanted:
-            job = JOBS[title].scaled(scale)
+            job = JOBS[title].scaled(options.scale)
             task = Task(job, str(write_data(job, Path(folder))))
-            measured = _measure(names, task, repeats, [pfl_path] if pfl_path else [], watcher.advance)
+            measured = _measure(names, task, options, observer)
             results[title] = {"job": vars(job), **measured, "ratios": ratios(measured)}
     return results
 
@@ -130,16 +123,13 @@ def ratios(measured: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _measure(
-    names: Sequence[str],
-    task: Task,
-    repeats: int,
-    path: Sequence[str],
-    advance: Callable[[str], None],
+    names: Sequence[str], task: Task, options: Options, observer: Observer
 ) -> dict[str, dict[str, Any]]:
     """Run the contenders in turns, so that a change in the machine's speed meets them all."""
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     failed: dict[str, str] = {}
-    for _ in range(repeats):
+    path = [options.pfl_path] if options.pfl_path else []
+    for _ in range(options.repeats):
         for name in names:
             contender = CONTENDERS[name]
             if name not in failed:
@@ -147,7 +137,7 @@ def _measure(
                     runs[name].append(contend(contender.module, contender.told(task), path))
                 except LetheError as error:
                     failed[name] = str(error)
-            advance(name)
+            observer.advance(name)
     return {name: {"failed": failed[name]} if name in failed else summary(runs[name]) for name in names}
 
 

@@ -21,8 +21,10 @@ from torch.nn import functional
 
 from app.config.settings import DataSettings
 from app.data import load_client_data
-from app.workflows.observer import Observer, Quiet
-from benchmarks.jobs import machine
+from app.simulation.launch import partition_configs
+from app.workflows.observer import Observer
+from benchmarks.figures import mean_std
+from benchmarks.options import BenchmarkOptions, numbers
 from strategies.client.settings import TrainSettings
 from strategies.client.training import ClientJob
 from strategies.core import wire
@@ -69,51 +71,44 @@ class Task:
     seed: int
 
 
-def run(
-    observer: Observer | None = None,
-    *,
-    seeds: int = 3,
-    rounds: int = 40,
-    epochs: int = EPOCHS,
-    stragglers: str = "0,0.5,0.9",
-    devices_seed: int = 0,
-) -> dict[str, Any]:
-    """Return the loss after each round by share of stragglers and contender: mean over seeds, and its spread.
+@dataclass(frozen=True, kw_only=True)
+class Options(BenchmarkOptions):
+    """Options of the benchmark."""
 
-    Parameters
-    ----------
-    observer
-        Told of each run.
-    seeds
-        Number of seeds, from 0.
-    rounds
-        How many; the paper has 200.
-    epochs
-        Local epochs of a device that is no straggler.
-    stragglers
-        Shares, separated by commas.
-    devices_seed
-        Of the data set.
-    """
-    data = DataSettings(
-        name=f"synthetic:1,1,{DEVICES},{devices_seed}", partition="devices", clients=DEVICES, public="0"
-    )
-    nodes = [{"partition-id": i, "num-partitions": DEVICES} for i in range(DEVICES)]
-    devices = [load_client_data(data, 0, node) for node in nodes]
-    shares = [float(share) for share in str(stragglers).split(",")]  # One is a number
-    watcher = observer or Quiet()
-    watcher.phase("stragglers", len(shares) * len(CONTENDERS) * seeds)
+    seeds: int = 3
+    """Number of seeds, from 0."""
+    rounds: int = 40
+    """How many; the paper has 200."""
+    epochs: int = EPOCHS
+    """Local epochs of a device that is no straggler."""
+    stragglers: str = "0,0.5,0.9"
+    """Shares, separated by commas."""
+    devices_seed: int = 0
+    """Of the data set."""
+
+    def devices(self) -> list[Examples]:
+        """Return each device's examples."""
+        name = f"synthetic:1,1,{DEVICES},{self.devices_seed}"
+        data = DataSettings(name=name, partition="devices", clients=DEVICES, public="0")
+        return [load_client_data(data, 0, node) for node in partition_configs(DEVICES)]
+
+
+def run(options: Options, observer: Observer) -> dict[str, Any]:
+    """Return the loss after each round over the seeds, by share of stragglers and contender."""
+    devices = options.devices()
+    shares = numbers("stragglers", options.stragglers)
+    observer.phase("stragglers", len(shares) * len(CONTENDERS) * options.seeds)
     found: dict[str, Any] = {}
     for share in shares:
         for name, (mu, keeps_partial) in CONTENDERS.items():
-            tasks = [Task(mu, keeps_partial, share, rounds, epochs, seed) for seed in range(seeds)]
             curves = []
-            for task in tasks:
+            for seed in range(options.seeds):
+                task = Task(mu, keeps_partial, share, options.rounds, options.epochs, seed)
                 curves.append(losses(task, devices))
-                watcher.advance(f"{share:.0%} stragglers, {name}, seed {task.seed}", {"loss": curves[-1][-1]})
+                observer.advance(f"{share:.0%} stragglers, {name}, seed {seed}", {"loss": curves[-1][-1]})
             found.setdefault(f"{share:g}", {})[name] = _summary(curves)
     sizes = [len(device) for device in devices]
-    return {"machine": machine(), "rounds": rounds, "seeds": seeds, "sizes": sizes, "losses": found}
+    return {**options.settings("rounds", "seeds"), "sizes": sizes, "losses": found}
 
 
 def losses(task: Task, devices: Sequence[Examples]) -> list[float]:
@@ -161,6 +156,6 @@ def _summary(curves: Sequence[Sequence[float]]) -> dict[str, Any]:
     rises = [sum(max(0.0, b - a) for a, b in pairwise(curve)) for curve in curves]
     return {
         "curve": [statistics.fmean(values) for values in zip(*curves, strict=True)],
-        "last": {"mean": statistics.fmean(last), "std": statistics.stdev(last) if len(last) > 1 else 0.0},
+        "last": mean_std(last),
         "rises": statistics.fmean(rises),
     }

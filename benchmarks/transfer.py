@@ -13,13 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from app.workflows.observer import Observer, Quiet
-from benchmarks.central import Holder, Timed, config_keys, fitted, pooled, sparse_start, timed
-from benchmarks.jobs import machine
+from app.workflows.observer import Observer
+from benchmarks.central import CleaningOptions, Holder, Timed, cleaned, fitted, sparse_start, timed
+from benchmarks.figures import kind, pooled
 from strategies.client.evaluation import evaluate, predict_logits
 from strategies.core.examples import Examples
-from unlearning.central.finetune import FinetuneSettings, finetune
-from unlearning.central.l1_sparse import L1SparseSettings, l1_sparse
+from unlearning.central.l1_sparse import L1SparseSettings
 from unlearning.central.parameters import copied
 from unlearning.central.training import SgdSettings, trained
 
@@ -27,72 +26,37 @@ PROBE = SgdSettings(epochs=100, learning_rate=0.05)
 """How the last layer is trained: it begins at zero, and the loss is convex."""
 
 
-def run(  # noqa: PLR0913  # a parameter per option
-    observer: Observer | None = None,
-    *,
-    data_file: str = "",
-    data_root: str = "",
-    data_name: str = "",
-    model: str = "cnn",
-    train_examples: int = 5_000,
-    test_examples: int = 2_000,
-    epochs: int = 20,
-    learning_rate: float = 0.05,
-    forget_epochs: int = 3,
-    forget_rate: float = 0.02,
-    gamma: float = 2e-3,
-    sparsity: float = 0.95,
-    harmful_classes: int = 3,
-    per_class: int = 20,
-    seeds: int = 3,
-    overrides: str = "model.width=16",
-) -> dict[str, Any]:
-    """Return, for each source model, its accuracy, that of the target task, and the time it took.
+@dataclass(frozen=True, kw_only=True)
+class Options(CleaningOptions):
+    """Options of the benchmark."""
 
-    Parameters
-    ----------
-    observer
-        Told of each model.
-    data_file
-        An npz file with ``x_train``, ``y_train``, ``x_test`` and ``y_test``.
-    data_root, data_name
-        Without a file: a data set by name, and where it lies; by default scikit-learn's digits.
-    model
-        ``model.name``.
-    train_examples, test_examples
-        0 for all.
-    epochs, learning_rate
-        Of the source model; the step size falls to a tenth at half and at three quarters.
-    forget_epochs, forget_rate, gamma
-        Of fine-tuning, and of l1-sparse, whose first penalty is `gamma`.
-    sparsity
-        Of the sparse source model.
-    harmful_classes
-        How many there are, at least 1.
-    per_class
-        Training examples of each class of the target task.
-    seeds
-        Number of seeds, from 0.
-    overrides
-        Further keys of the run config, as ``section.key=value`` with blanks between them.
-    """
-    options = {name: value for name, value in locals().items() if name != "observer"}
-    observer = observer or Quiet()
-    sizes = (train_examples, test_examples)
-    keys = config_keys(data_file, data_name, data_root, sizes, model, overrides)
-    train = SgdSettings(epochs=epochs, learning_rate=learning_rate)
-    forget = L1SparseSettings(epochs=forget_epochs, learning_rate=forget_rate, gamma=gamma)
-    observer.phase("transfer", 2 * seeds)
+    forget_epochs: int = 3
+    forget_rate: float = 0.02
+    sparsity: float = 0.95
+    """Of the sparse source model."""
+    harmful_classes: int = 3
+    """How many there are, at least 1."""
+    per_class: int = 20
+    """Training examples of each class of the target task."""
+
+
+def run(options: Options, observer: Observer) -> dict[str, Any]:
+    """Return, for each source model, its accuracy, that of the target task, and the time it took."""
+    train = SgdSettings(epochs=options.epochs, learning_rate=options.learning_rate)
+    forget = L1SparseSettings(
+        epochs=options.forget_epochs, learning_rate=options.forget_rate, gamma=options.gamma
+    )
+    observer.phase("transfer", 2 * options.seeds)
     tables: list[dict[str, dict[str, float]]] = []
-    for seed in range(seeds):
-        holder = Holder.of(keys, seed)
-        transfer = Transfer(holder, tasks(holder, harmful_classes, per_class), train, forget)
+    for seed in range(options.seeds):
+        holder = Holder.of(options, seed)
+        transfer = Transfer(holder, tasks(holder, options.harmful_classes, options.per_class), train, forget)
         table: dict[str, dict[str, float]] = {}
-        for rate in (0.0, sparsity):
+        for rate in (0.0, options.sparsity):
             table |= transfer.table(rate)
             observer.advance(f"seed {seed}, sparsity {rate:g}")
         tables.append(table)
-    return {"machine": machine(), "settings": options, "by source model": pooled(tables, "source")}
+    return {"settings": options.settings(), "by source model": pooled("source", tables)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,17 +134,12 @@ class Transfer:
         masks = first.masks
         if masks:
             untouched = fitted(first.model, everything, self.train, draw("train"), masks)
-        plain = FinetuneSettings(epochs=self.forget.epochs, learning_rate=self.forget.learning_rate)
         models = {
             "untouched": Timed(untouched, 0.0),
-            "FT": timed(lambda: finetune(untouched, tasks.helpful, plain, draw("FT"), masks=masks)),
-            "l1-sparse": timed(
-                lambda: l1_sparse(untouched, tasks.helpful, self.forget, draw("FT"), masks=masks)
-            ),
+            **cleaned(untouched, tasks.helpful, self.forget, lambda: draw("FT"), masks),
             "retrained": timed(lambda: fitted(first.model, tasks.helpful, self.train, draw("train"), masks)),
         }
-        kind = f"{100 * sparsity:g} % sparse" if sparsity else "dense"
-        return {f"{name}, {kind}": self._row(made) for name, made in models.items()}
+        return {f"{name}, {kind(sparsity)}": self._row(made) for name, made in models.items()}
 
     def _row(self, source: Timed) -> dict[str, float]:
         tasks = self.tasks

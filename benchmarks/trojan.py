@@ -13,84 +13,48 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from app.workflows.observer import Observer, Quiet
-from benchmarks.central import Holder, config_keys, fitted, pooled, sparse_start, timed
-from benchmarks.jobs import machine
+from app.workflows.observer import Observer
+from benchmarks.central import CleaningOptions, Holder, cleaned, fitted, sparse_start, timed
+from benchmarks.figures import pooled
+from benchmarks.options import numbers
 from strategies.client.backdoor import Trigger, default_trigger, poison, stamp
 from strategies.client.evaluation import evaluate, predict_logits
 from strategies.core.examples import Examples
 from unlearning.audit import metrics
-from unlearning.central.finetune import FinetuneSettings, finetune
-from unlearning.central.l1_sparse import L1SparseSettings, l1_sparse
+from unlearning.central.l1_sparse import L1SparseSettings
 from unlearning.central.masks import Masks
 from unlearning.central.training import SgdSettings
 
 TARGET = 0
 
 
-def run(  # noqa: PLR0913  # a parameter per option
-    observer: Observer | None = None,
-    *,
-    data_file: str = "",
-    data_root: str = "",
-    data_name: str = "",
-    model: str = "cnn",
-    train_examples: int = 5_000,
-    test_examples: int = 2_000,
-    epochs: int = 10,
-    learning_rate: float = 0.05,
-    weight_decay: float = 5e-4,
-    forget_epochs: int = 10,
-    forget_rate: float = 0.05,
-    gamma: float = 2e-3,
-    poisoned_share: float = 0.1,
-    sparsities: str = "0,0.75,0.9,0.95,0.99",
-    seeds: int = 3,
-    overrides: str = "model.width=16",
-) -> dict[str, Any]:
-    """Return, for each sparsity, ASR and TA before and after forgetting, and of the retrained model.
+@dataclass(frozen=True, kw_only=True)
+class Options(CleaningOptions):
+    """Options of the benchmark."""
 
-    Parameters
-    ----------
-    observer
-        Told of each model.
-    data_file
-        An npz file with ``x_train``, ``y_train``, ``x_test`` and ``y_test``.
-    data_root, data_name
-        Without a file: a data set by name, and where it lies; by default scikit-learn's digits.
-    model
-        ``model.name``.
-    train_examples, test_examples
-        0 for all.
-    epochs, learning_rate
-        Of training; the step size falls to a tenth at half and at three quarters.
-    weight_decay
-        Of training and forgetting.
-    forget_epochs, forget_rate, gamma
-        Of fine-tuning, and of l1-sparse, whose first penalty is `gamma`.
-    poisoned_share
-        Share of the training data that carries the trigger.
-    sparsities
-        Separated by commas, each in [0, 1).
-    seeds
-        Number of seeds, from 0.
-    overrides
-        Further keys of the run config, as ``section.key=value`` with blanks between them.
-    """
-    options = {name: value for name, value in locals().items() if name != "observer"}
-    observer = observer or Quiet()
-    sizes = (train_examples, test_examples)
-    keys = config_keys(data_file, data_name, data_root, sizes, model, overrides)
-    chosen = [float(each) for each in str(sparsities).split(",")]
-    decay: dict[str, Any] = {"weight_decay": weight_decay}
-    tuned = L1SparseSettings(epochs=forget_epochs, learning_rate=forget_rate, gamma=gamma, **decay)
-    train = SgdSettings(epochs=epochs, learning_rate=learning_rate, **decay)
-    observer.phase("trojan", seeds * len(chosen))
+    epochs: int = 10
+    weight_decay: float = 5e-4
+    """Of training and forgetting."""
+    poisoned_share: float = 0.1
+    """Share of the training data that carries the trigger."""
+    sparsities: str = "0,0.75,0.9,0.95,0.99"
+    """Separated by commas, each in [0, 1)."""
+
+
+def run(options: Options, observer: Observer) -> dict[str, Any]:
+    """Return, for each sparsity, ASR and TA before and after forgetting, and of the retrained model."""
+    sparsities = numbers("sparsities", options.sparsities)
+    decay: dict[str, Any] = {"weight_decay": options.weight_decay}
+    forget = L1SparseSettings(
+        epochs=options.forget_epochs, learning_rate=options.forget_rate, gamma=options.gamma, **decay
+    )
+    train = SgdSettings(epochs=options.epochs, learning_rate=options.learning_rate, **decay)
+    observer.phase("trojan", options.seeds * len(sparsities))
     tables = []
-    for seed in range(seeds):
-        cleanse = Cleanse.of(Holder.of(keys, seed), poisoned_share, train, tuned)
-        tables.append(cleanse.table(chosen, observer))
-    return {"machine": machine(), "settings": options, "by sparsity": pooled(tables, "sparsity")}
+    for seed in range(options.seeds):
+        cleanse = Cleanse.of(Holder.of(options, seed), options.poisoned_share, train, forget)
+        tables.append(cleanse.table(sparsities, observer))
+    return {"settings": options.settings(), "by sparsity": pooled("sparsity", tables)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,13 +105,9 @@ class Cleanse:
 
     def _row(self, start: nn.Module, model: nn.Module, masks: Masks) -> dict[str, float]:
         draw = self.holder.generator
-        plain = FinetuneSettings.model_validate(self.forget.model_dump(exclude={"gamma"}))
         models = {
             "before": timed(lambda: model),
-            "FT": timed(lambda: finetune(model, self.clean, plain, draw("forget"), masks=masks)),
-            "l1-sparse": timed(
-                lambda: l1_sparse(model, self.clean, self.forget, draw("forget"), masks=masks)
-            ),
+            **cleaned(model, self.clean, self.forget, lambda: draw("forget"), masks),
             "retrain": timed(lambda: fitted(start, self.clean, self.train, draw("train"), masks)),
         }
         row = {}

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from app.deployment.federation_keys import make_keys
+from app.simulation.launch import partition_configs
 from benchmarks.deployed.processes import (
     READY_SECONDS,
     ROOT,
@@ -188,23 +189,28 @@ class Federation(Processes):
 
     def resident_mb(self, program: str) -> float:
         """Return the resident memory of one of the SuperLink's processes; 0 where there is none (Linux)."""
-        for pid in tree_of(self.processes["superlink"].pid):
-            if program.encode() in read_proc(Path(f"/proc/{pid}/cmdline")):
-                pages = read_proc(Path(f"/proc/{pid}/statm")).split()
-                return int(pages[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6 if pages else 0.0
+        for pid in self._running(program):
+            pages = read_proc(Path(f"/proc/{pid}/statm")).split()
+            return int(pages[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6 if pages else 0.0
         return 0.0
 
     def kill_server_app(self) -> None:
         """End the ServerApp's process at once, as a machine that runs out of memory would."""
-        found = [
-            pid
-            for pid in tree_of(self.processes["superlink"].pid)
-            if b"flwr-serverapp" in read_proc(Path(f"/proc/{pid}/cmdline"))
-        ]
+        found = self._running("flwr-serverapp")
         if not found:
             raise LetheError("no ServerApp runs")
         for pid in found:
             os.kill(pid, signal.SIGKILL)
+
+    def _running(self, program: str) -> list[int]:
+        """Return the SuperLink's processes that run a program."""
+        tree = tree_of(self.processes["superlink"].pid)
+        return [pid for pid in tree if program.encode() in read_proc(Path(f"/proc/{pid}/cmdline"))]
+
+
+def nodes_of(clients: Sequence[str]) -> dict[str, Mapping[str, Scalar]]:
+    """Return the config of each client's node where all share one data set, in their order."""
+    return dict(zip(clients, partition_configs(len(clients)), strict=True))
 
 
 def _toml(value: Scalar) -> str:

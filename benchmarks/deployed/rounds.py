@@ -9,14 +9,15 @@ import shutil
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.workflows.observer import Observer, Quiet
+from app.workflows.observer import Observer
 from benchmarks.deployed import parts
-from benchmarks.deployed.federation import Federation
+from benchmarks.deployed.federation import Federation, nodes_of
 from benchmarks.deployed.soak import rounds_of
-from benchmarks.jobs import machine
+from benchmarks.options import BenchmarkOptions
 from strategies.core.errors import BadInput, LetheError
 from strategies.core.settings import Scalar
 
@@ -26,22 +27,23 @@ _FEWEST = 2
 """Rounds: the first does not count."""
 
 
-def run(observer: Observer | None = None, *, rounds: int = 5) -> dict[str, Any]:
-    """Measure Flower's FedAvg as it is installed, and Lethe without and with ``lethe executor``.
+@dataclass(frozen=True, kw_only=True)
+class Options(BenchmarkOptions):
+    """Options of the benchmark."""
 
-    Parameters
-    ----------
-    observer
-        Told how far it is.
-    rounds
-        Of each contender; the first, in which apps are unpacked, is left out of the median.
+    rounds: int = 5
+    """Of each contender; the first, in which apps are unpacked, is left out of the median."""
+
+
+def run(options: Options, observer: Observer) -> dict[str, Any]:
+    """Measure Flower's FedAvg as it is installed, and Lethe without and with ``lethe executor``.
 
     Returns
     -------
     dict
-        ``machine``; for each contender ``round-seconds`` and their ``median``, and the median seconds of each
-        of the ``parts`` of a round and their ``sum``; the ``ratios`` of the medians to Flower's; and, for
-        people, all ``parts`` beside each other.
+        For each contender ``round-seconds`` and their ``median``, and the median seconds of each of the
+        ``parts`` of a round and their ``sum``; the ``ratios`` of the medians to Flower's; and, for people,
+        all ``parts`` beside each other.
 
     Raises
     ------
@@ -50,24 +52,23 @@ def run(observer: Observer | None = None, *, rounds: int = 5) -> dict[str, Any]:
     LetheError
         If a contender does not come to its end.
     """
-    if rounds < _FEWEST:
-        raise BadInput(f"benchmark deployed: rounds: given {rounds}, allowed at least {_FEWEST}")
+    if options.rounds < _FEWEST:
+        raise BadInput(f"benchmark deployed: rounds: given {options.rounds}, allowed at least {_FEWEST}")
     contenders: dict[str, Callable[[Path, int], list[float]]] = {
         "flower": _flower,
         "lethe-fresh-processes": lambda folder, count: _lethe(folder, count, warm=False),
         "lethe-executor": lambda folder, count: _lethe(folder, count, warm=True),
     }
-    watcher = observer or Quiet()
-    watcher.phase("deployed", len(contenders))
+    observer.phase("deployed", len(contenders))
     measured: dict[str, dict[str, Any]] = {}
     for name, contender in contenders.items():
         with tempfile.TemporaryDirectory() as folder:
-            seconds = contender(Path(folder), rounds)
+            seconds = contender(Path(folder), options.rounds)
             measured[name] = figures(seconds, parts.read(Path(folder)))
-        watcher.advance(name)
+        observer.advance(name)
     base = measured["flower"]["median"]
     ratios = {name: round(each["median"] / base, 3) for name, each in measured.items()}
-    return {"machine": machine(), **measured, "ratios": ratios, "parts": table(measured)}
+    return {**measured, "ratios": ratios, "parts": table(measured)}
 
 
 def figures(seconds: Sequence[float], stamps: Sequence[parts.Stamp]) -> dict[str, Any]:
@@ -89,14 +90,10 @@ def table(measured: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def _nodes() -> dict[str, dict[str, Scalar]]:
-    return {name: {"partition-id": int(name), "num-partitions": len(_CLIENTS)} for name in _CLIENTS}
-
-
 def _flower(folder: Path, rounds: int) -> list[float]:
     times, app = folder / "times.json", Path(shutil.copytree(_APP, folder / "plain"))
     (app / "manifest.txt").rename(app / "pyproject.toml")
-    with Federation(folder, _CLIENTS, _nodes(), app=app, short_poll=False) as federation:
+    with Federation(folder, _CLIENTS, nodes_of(_CLIENTS), app=app, short_poll=False) as federation:
         federation.environment |= parts.put_ahead(folder)
         federation.start()
         printed = federation.run({"rounds": rounds, "times": str(times)})
@@ -107,7 +104,7 @@ def _flower(folder: Path, rounds: int) -> list[float]:
 
 
 def _lethe(folder: Path, rounds: int, *, warm: bool) -> list[float]:
-    with Federation(folder, _CLIENTS, _nodes()) as federation:
+    with Federation(folder, _CLIENTS, nodes_of(_CLIENTS)) as federation:
         federation.environment |= parts.put_ahead(folder)
         federation.start(warm=warm)
         config: dict[str, Scalar] = {

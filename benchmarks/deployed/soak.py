@@ -15,9 +15,9 @@ from typing import Any
 
 from app.config.run_config import RunConfig
 from app.workflows import train
-from app.workflows.observer import Observer, Quiet
-from benchmarks.deployed.federation import Federation
-from benchmarks.jobs import machine
+from app.workflows.observer import Observer
+from benchmarks.deployed.federation import Federation, nodes_of
+from benchmarks.options import BenchmarkOptions
 from strategies.core.errors import LetheError
 from strategies.core.seeds import numpy_generator
 from strategies.core.settings import Scalar
@@ -31,82 +31,72 @@ _SETTLED = 0.1
 """Share of the rounds after which the server's memory is looked at first, and of the last ones looked at."""
 
 
-def run(
-    observer: Observer | None = None,
-    *,
-    rounds: int = 200,
-    clients: int = 5,
-    seconds_between_kills: float = 40.0,
-    round_timeout: float = 30.0,
-    seed: int = 0,
-    keep: str = "",
-) -> dict[str, Any]:
-    """Train digits on a federation of processes and kill a client every now and then.
+@dataclass(frozen=True, kw_only=True)
+class Options(BenchmarkOptions):
+    """Options of the benchmark."""
 
-    Parameters
-    ----------
-    observer
-        Told how far it is.
-    rounds, clients
-        Of the training.
-    seconds_between_kills
-        From one kill to the next, on average (exponential).
-    round_timeout
-        Seconds the server waits for an answer that does not come.
-    seed
-        Of the training and of the kills.
-    keep
-        Folder in which all files are left; empty: none are.
+    rounds: int = 200
+    clients: int = 5
+    """Of the training."""
+    seconds_between_kills: float = 40.0
+    """From one kill to the next, on average (exponential)."""
+    round_timeout: float = 30.0
+    """Seconds the server waits for an answer that does not come."""
+    seed: int = 0
+    """Of the training and of the kills."""
+    keep: str = ""
+    """Folder in which all files are left; empty: none are."""
+
+    def config(self) -> dict[str, Scalar]:
+        """Return the config of the run."""
+        return {
+            "run.name": _NAME,
+            "run.rounds": self.rounds,
+            "run.seed": self.seed,
+            "run.round-timeout": self.round_timeout,
+            "run.evaluate-every": 5,
+            "data.clients": self.clients,
+            "model.name": "mlp",
+            "model.hidden": 32,
+            "log.retention": "sum",
+        }
+
+
+def run(options: Options, observer: Observer) -> dict[str, Any]:
+    """Train digits on a federation of processes and kill a client every now and then.
 
     Returns
     -------
     dict
-        ``machine``, ``rounds``, ``completed``, ``lost`` (rounds without any client's update), ``kills``,
-        ``faults`` (answers that were missing), ``seconds``, ``accuracy`` and ``undisturbed-accuracy`` in
-        percent, and for ``server-app`` and ``superlink`` the resident memory in MB after a tenth of the
-        rounds and at the end, and the growth in percent.
+        ``rounds``, ``completed``, ``lost`` (rounds without any client's update), ``kills``, ``faults``
+        (answers that were missing), ``seconds``, ``accuracy`` and ``undisturbed-accuracy`` in percent, and
+        for ``server-app`` and ``superlink`` the resident memory in MB after a tenth of the rounds and at the
+        end, and the growth in percent.
 
     Raises
     ------
     LetheError
         If the run does not come to its end; the message holds the end of its log.
     """
-    config = _config(rounds, clients, round_timeout, seed)
+    config = options.config()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(keep or temporary)
-        names = [str(i) for i in range(clients)]
-        nodes = {name: {"partition-id": int(name), "num-partitions": clients} for name in names}
-        with Federation(folder, names, nodes) as federation:
+        names = [str(i) for i in range(options.clients)]
+        with Federation(Path(options.keep or temporary), names, nodes_of(names)) as federation:
             federation.start(warm=True)
-            soak = _Soak(federation, config, names, observer or Quiet(), seed)
-            soak.watch(seconds_between_kills)
+            soak = _Soak(federation, config, names, observer, options.seed)
+            soak.watch(options.seconds_between_kills)
         found = RunFolder.open(_NAME, federation.runs)
         home = Path(temporary) / "undisturbed"
         overrides = [f"{k}={v}" for k, v in config.items()]
         calm = train(RunConfig().with_overrides([*overrides, f"run.home={home}", "run.workers=1"]))
         return {
-            "machine": machine(),
-            "rounds": rounds,
+            "rounds": options.rounds,
             **_outcome(found),
             "kills": soak.kills,
             "undisturbed-accuracy": calm.read_summary()["final"]["test-accuracy"],
             "server-app": growth(soak.server_app_mb),
             "superlink": growth(soak.superlink_mb),
         }
-
-
-def _config(rounds: int, clients: int, round_timeout: float, seed: int) -> dict[str, Scalar]:
-    return {
-        "run.name": _NAME,
-        "run.rounds": rounds,
-        "run.seed": seed,
-        "run.round-timeout": round_timeout,
-        "run.evaluate-every": 5,
-        "data.clients": clients,
-        "model.name": "mlp",
-        "model.hidden": 32,
-        "log.retention": "sum",
-    }
 
 
 @dataclass
@@ -197,7 +187,7 @@ def growth(megabytes: Sequence[float]) -> dict[str, float]:
 
     Examples
     --------
-    >>> growth([50.0, 100, 100, 100, 100, 100, 100, 100, 100, 104])
+    >>> growth([50.0, *[100.0] * 8, 104.0])
     {'early-mb': 100.0, 'late-mb': 104.0, 'growth-percent': 4.0}
     """
     tenth = max(1, round(len(megabytes) * _SETTLED))

@@ -8,19 +8,20 @@ import torch
 from torch import nn
 
 from app.workflows.observer import Quiet
-from benchmarks import classwise, transfer, trojan
+from benchmarks import BENCHMARKS, classwise, transfer, trojan
 from benchmarks.central import (
     Holder,
+    HolderOptions,
     Split,
     Timed,
-    config_keys,
     disparity,
     fitted,
     phases,
-    pooled,
     rates,
     sparse_start,
 )
+from benchmarks.figures import pooled
+from benchmarks.options import numbers
 from strategies.core.errors import BadInput
 from strategies.core.examples import Examples
 from unlearning.central.masks import sparsity
@@ -32,7 +33,7 @@ SMALL = {"train_examples": 200, "test_examples": 100, "epochs": 2, "seeds": 1, "
 
 @pytest.fixture(scope="module")
 def holder() -> Holder:
-    return Holder.of(config_keys("", "", "", (200, 100), "cnn", TINY), seed=0)
+    return Holder.of(HolderOptions(train_examples=200, test_examples=100, overrides=TINY), seed=0)
 
 
 class Known(nn.Module):
@@ -127,24 +128,24 @@ def test_a_cleanse_poisons_a_share(holder: Holder) -> None:
 
 def test_tables_of_several_seeds_become_rows() -> None:
     """Of 1 and 3 the mean is 2 and the sample variance 2; a single value has no spread."""
-    rows = pooled([{"a": {"UA": 1.0}}, {"a": {"UA": 3.0}}], "model")
+    rows = pooled("model", [{"a": {"UA": 1.0}}, {"a": {"UA": 3.0}}])
     assert rows == [{"model": "a", "UA": {"mean": 2.0, "std": math.sqrt(2.0)}}]
-    assert pooled([{"a": {"UA": 1.0}}], "model")[0]["UA"] == {"mean": 1.0, "std": 0.0}
+    assert pooled("model", [{"a": {"UA": 1.0}}])[0]["UA"] == {"mean": 1.0, "std": 0.0}
 
 
 def test_data_without_a_test_set_are_refused() -> None:
     with pytest.raises(BadInput, match=r"no test data; set data\.test-share"):
-        Holder.of(config_keys("", "", "", (200, 0), "mlp", "data.test-share=0"), seed=0)
+        Holder.of(HolderOptions(model="mlp", overrides="data.test-share=0"), seed=0)
 
 
-def numbers(rows: list[dict[str, Any]]) -> list[float]:
+def means(rows: list[dict[str, Any]]) -> list[float]:
     return [cell["mean"] for row in rows for cell in row.values() if isinstance(cell, dict)]
 
 
 def test_classwise_end_to_end() -> None:
     one = {"finetune_rates": "0.03", "gammas": "1e-3", "influence_alphas": "0.1", "fisher_alphas": "1e-7"}
     options = {**SMALL, **one, "finetune_epochs": 1, "curvature_examples": 16, "ascent_rates": "1e-4,1.0"}
-    found = classwise.run(**options)
+    found = BENCHMARKS["classwise"](**options)
     tables = ["class-wise, dense", "random, dense", "class-wise, 95 % sparse", "random, 95 % sparse"]
     assert list(found) == ["machine", "settings", "chosen", *tables]
     for title in tables:
@@ -198,14 +199,14 @@ def test_l1_sparse_is_searched_at_the_step_size_of_fine_tuning() -> None:
 
 def test_a_search_on_a_reported_seed_is_refused() -> None:
     with pytest.raises(BadInput, match="search_seed: got 2, allowed a seed that is not reported, from 3 on"):
-        classwise.run(search_seed=2)
+        BENCHMARKS["classwise"](search_seed=2)
 
 
 @pytest.mark.parametrize("text", ["", "a", "1,b"])
 def test_what_is_no_list_of_numbers_is_refused(text: str) -> None:
-    with pytest.raises(BadInput, match="expected numbers separated by commas, got"):
-        classwise.numbers(text)
-    assert classwise.numbers("1e-3, 2") == [1e-3, 2.0]
+    with pytest.raises(BadInput, match="gammas: expected numbers separated by commas, got"):
+        numbers("gammas", text)
+    assert numbers("gammas", "1e-3, 2") == [1e-3, 2.0]
 
 
 def test_success_is_counted_without_the_target_class_and_with_it() -> None:
@@ -215,14 +216,14 @@ def test_success_is_counted_without_the_target_class_and_with_it() -> None:
 
 
 def test_trojan_end_to_end() -> None:
-    found = trojan.run(**SMALL, sparsities="0,0.9", forget_epochs=1)
+    found = BENCHMARKS["trojan"](**SMALL, sparsities="0,0.9", forget_epochs=1)
     rows = found["by sparsity"]
     assert [row["sparsity"] for row in rows] == ["0 %", "90 %"]
-    assert all(value >= 0.0 for value in numbers(rows))
+    assert all(value >= 0.0 for value in means(rows))
 
 
 def test_transfer_end_to_end() -> None:
-    rows = transfer.run(**SMALL, per_class=5)["by source model"]
+    rows = BENCHMARKS["transfer"](**SMALL, per_class=5)["by source model"]
     assert [row["source"] for row in rows[:2]] == ["untouched, dense", "FT, dense"]
     assert len(rows) == 8
     assert rows[0]["seconds"]["mean"] == 0.0

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import methods
+from benchmarks import BENCHMARKS, methods
 from benchmarks.sequence import sequence_rows
 from strategies.core.errors import BadInput
 
@@ -44,7 +44,7 @@ def test_several_seeds_make_one_row() -> None:
 
 def test_an_unknown_partition_is_refused() -> None:
     with pytest.raises(BadInput, match=r"unknown partition 'shards'; known partitions: iid, dirichlet-0\.5"):
-        methods.run(partitions="shards")
+        BENCHMARKS["methods"](partitions="shards")
 
 
 TINY: dict[str, Any] = {
@@ -67,8 +67,8 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def measured(kept: Path) -> dict[str, Any]:
-    methods.run(**TINY, keep=str(kept), sparsities="0")
-    return methods.run(**TINY, keep=str(kept))
+    BENCHMARKS["methods"](**TINY, keep=str(kept), sparsities="0")
+    return BENCHMARKS["methods"](**TINY, keep=str(kept))
 
 
 def test_what_is_kept_is_not_measured_again(
@@ -76,7 +76,7 @@ def test_what_is_kept_is_not_measured_again(
 ) -> None:
     monkeypatch.setattr(methods, "train", None)
     monkeypatch.setattr(methods, "compare", None)
-    again = methods.run(**TINY, keep=str(kept))
+    again = BENCHMARKS["methods"](**TINY, keep=str(kept))
     assert {title: again[title] for title in again if title != "settings"} == {
         title: measured[title] for title in measured if title != "settings"
     }
@@ -84,7 +84,7 @@ def test_what_is_kept_is_not_measured_again(
 
 def test_what_was_kept_with_other_settings_is_refused(measured: dict[str, Any], kept: Path) -> None:
     with pytest.raises(BadInput, match=r"keep: .* with methods='subtract,distill', got 'subtract'; give ano"):
-        methods.run(**{**TINY, "methods": "subtract"}, keep=str(kept))
+        BENCHMARKS["methods"](**{**TINY, "methods": "subtract"}, keep=str(kept))
 
 
 def test_end_to_end(measured: dict[str, Any]) -> None:

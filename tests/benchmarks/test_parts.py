@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import BENCHMARKS
 from benchmarks.deployed import stamped
 from benchmarks.deployed.parts import PARTS, Stamp, medians, put_ahead, read, rounds
-from benchmarks.deployed.rounds import figures, run, table
+from benchmarks.deployed.rounds import figures, table
 from strategies.core.errors import BadInput, LetheError
 
 LAST = (10.0, 10.5, 12.0, 12.25, 13.0, 15.0, 15.5, 15.75, 17.0, 17.5, 18.0, 18.5, 19.0, 20.0)
@@ -90,7 +91,7 @@ def test_figures_stand_beside_each_other() -> None:
 
 def test_too_few_rounds_are_refused() -> None:
     with pytest.raises(BadInput, match="rounds: given 1, allowed at least 2"):
-        run(rounds=1)
+        BENCHMARKS["deployed"](rounds=1)
 
 
 def test_a_program_ahead_takes_notes_and_is_the_program(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from app.config.settings import DataSettings
 from app.data import load_client_data
 from app.workflows.observer import Quiet
-from benchmarks.reaching import Reached, compared, named, race, reach
+from benchmarks.reaching import RaceOptions, Reached, compared, named, race, reach
 from benchmarks.stragglers import CONTENDERS, DEVICES, Task, losses
 from strategies.core.errors import BadInput
 
@@ -59,7 +59,7 @@ def test_a_race_runs_every_contender_with_every_seed() -> None:
     common = (*KEYS, "run.rounds=2")
     told = Notes()
     contenders = {"plain": common, "int8": (*common, "compression.codec=int8")}
-    found = race(contenders, "plain", 2, 1.0, told, "iid")
+    found = race(contenders, "plain", RaceOptions(seeds=2, goal=1.0), told, "iid")
     assert told.messages == [f"iid, {name}, seed {seed}" for name in contenders for seed in (0, 1)]
     assert found["int8"]["reached"] == 2
     assert 2.5 < found["int8"]["times-less"]["bytes-up"]["mean"] < 4

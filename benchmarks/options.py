@@ -1,0 +1,90 @@
+"""What a user can set of a benchmark: options that several have in common, and what their texts say.
+
+Each benchmark has a class ``Options``, whose fields are its options with their defaults.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from strategies.core.errors import BadInput
+from strategies.core.settings import split_list
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkOptions:
+    """The options of a benchmark."""
+
+    def settings(self, *names: str) -> dict[str, Any]:
+        """Return the options with these names; all of them if none is given."""
+        return {name: value for name, value in asdict(self).items() if not names or name in names}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions(BenchmarkOptions):
+    """Options of a benchmark on one of torchvision's data sets."""
+
+    data_root: str = ""
+    """Where torchvision's data sets, such as MNIST, lie (``data.root``)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(DataOptions):
+    """Options of a benchmark that trains federations to the end."""
+
+    train_examples: int = 6_000
+    """Size of the training data before a public share is held out; 0 for all."""
+    rounds: int = 15
+    """Of training."""
+    seeds: int = 3
+    """Number of seeds, from 0, or from ``first_seed`` where there is that option."""
+
+    def keys(self) -> list[str]:
+        """Return where the data lie, how many there are, and the rounds, as keys of the run config."""
+        return [
+            f"data.root={self.data_root}",
+            f"data.train-limit={self.train_examples}",
+            f"run.rounds={self.rounds}",
+        ]
+
+
+def chosen(option: str, given: str, known: Mapping[str, object], separator: str = ",") -> list[str]:
+    """Return the known names that an option gives, in their own order; all if it is empty.
+
+    Raises
+    ------
+    BadInput
+        If there is no such name.
+    """
+    names = {name.strip() for name in given.split(separator) if name.strip()}
+    if unknown := sorted(names - set(known)):
+        raise BadInput(f"{option}: got '{unknown[0]}', allowed some of {', '.join(known)}")
+    return [name for name in known if not names or name in names]
+
+
+def numbers(option: str, given: object) -> list[float]:
+    """Return the numbers that an option gives, separated by commas.
+
+    Raises
+    ------
+    BadInput
+        If there is none, or one is no number.
+    """
+    try:
+        found = [float(each) for each in split_list(str(given))]
+    except ValueError:
+        found = []
+    if not found:
+        raise BadInput(f"{option}: expected numbers separated by commas, got '{given}'")
+    return found
+
+
+def separate_keys(overrides: str) -> list[str]:
+    """Return the keys of a run config that have a semicolon between them.
+
+    Examples
+    --------
+    >>> separate_keys("data.clients=4;model.name=mlp"), separate_keys("")
+    (['data.clients=4', 'model.name=mlp'], [])
+    """
+    return [key for key in overrides.split(";") if key]
