@@ -8,7 +8,7 @@ go, and its times are compared with one another only.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -147,26 +147,16 @@ class Study:
     kept: Kept
     observer: Observer
 
-    def compared(self, sparsity: float, methods: tuple[str, ...]) -> dict[str, Any]:
+    def compared(self, sparsity: float, methods: tuple[str, ...]) -> Any:
         """Return the comparison of the methods, on the run pruned to a sparsity; 0 leaves it dense."""
-        made: dict[str, Any] = self.kept.piece(
-            self._name(kind(sparsity)), partial(self._compare, sparsity, methods)
-        )
-        return made
+        return self._piece(kind(sparsity), partial(self._compare, sparsity, methods))
 
-    def sequence(self, clients: Sequence[str]) -> list[dict[str, Any]]:
-        """Forget clients one after another by the default method; return each one's `Step` as a mapping."""
-        found: list[dict[str, Any]] = self.kept.piece(
-            self._name(f"clients {' '.join(clients)}"),
-            lambda: [
-                {"client": client, **asdict(step)}
-                for client, step in zip(clients, disparities(self._opened(), clients), strict=True)
-            ],
-        )
-        return found
+    def sequence(self, clients: Sequence[str]) -> Any:
+        """Forget clients one after another by the default method; return what `disparities` does."""
+        return self._piece(f"clients {' '.join(clients)}", lambda: disparities(self._opened(), clients))
 
-    def _name(self, what: str) -> str:
-        return f"{self.partition}, {what}, seed {self.seed}"
+    def _piece(self, what: str, make: Callable[[], Any]) -> Any:
+        return self.kept.piece(f"{self.partition}, {what}, seed {self.seed}", make)
 
     def _compare(self, sparsity: float, methods: tuple[str, ...]) -> dict[str, Any]:
         opened = self._opened()

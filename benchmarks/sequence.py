@@ -1,7 +1,7 @@
 """Several clients forgotten one after another by the default method, each step against retraining."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from app.workflows.forgetting import OpenedRun
@@ -24,7 +24,7 @@ def sequence_rows(seeds: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str
     Parameters
     ----------
     seeds
-        Per seed what `Study.sequence` returns; none: no row.
+        Per seed what `disparities` returns; none: no row.
     """
     return [
         {
@@ -37,16 +37,11 @@ def sequence_rows(seeds: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str
     ]
 
 
-@dataclass(frozen=True)
-class Step:
-    """Disparity to retraining of one request, in points: after those before it, and by itself."""
-
-    after_others: float
-    alone: float
-
-
-def disparities(opened: OpenedRun, clients: Sequence[str]) -> list[Step]:
+def disparities(opened: OpenedRun, clients: Sequence[str]) -> list[dict[str, Any]]:
     """Forget clients one after another, and each alone, by the run's default method.
+
+    Of each ``client`` the disparity to retraining is returned, in points: ``after_others``, after the clients
+    before it, and ``alone``.
 
     Parameters
     ----------
@@ -71,7 +66,7 @@ def disparities(opened: OpenedRun, clients: Sequence[str]) -> list[Step]:
             opened.observer.advance("after others")
             alone = _served(opened.run, request, settings, cohort)[0] if run.forgotten else disparity
             opened.observer.advance("alone")
-            steps.append(Step(disparity, alone))
+            steps.append({"client": client, "after_others": disparity, "alone": alone})
             run = following
     return steps
 
