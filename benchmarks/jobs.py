@@ -204,7 +204,7 @@ def contend(name: str, task: Task, path: Sequence[str] = (), timeout: float = 36
     """
     search = [str(folder) for folder in sys.path if folder] + list(path)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(search)}
-    command = [sys.executable, "-m", f"benchmarks.contenders.{name}"]
+    command = [sys.executable, "-m", "benchmarks.contenders", name]
     told = json.dumps(asdict(task))
     try:
         done = subprocess.run(

@@ -14,10 +14,8 @@ from benchmarks.jobs import Stopwatch, Task, client_examples
 from strategies.core.seeds import torch_generator
 
 
-def main() -> None:
-    """Run the task on standard input."""
-    watch = Stopwatch()
-    task = Task.read()
+def main(task: Task, watch: Stopwatch) -> None:
+    """Run the task."""
     client_app, server_app = ClientApp(), ServerApp()
 
     @client_app.query()
@@ -58,7 +56,3 @@ def main() -> None:
         watch.report(torch.cat([tensor.flatten() for tensor in state.values()]), workers=task.workers)
 
     run_simulation(server_app, client_app, task.job.clients, backend_config=backend_config(task))
-
-
-if __name__ == "__main__":
-    main()

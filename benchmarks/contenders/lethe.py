@@ -18,14 +18,8 @@ def train_over(grid: Grid, task: Task, watch: Stopwatch) -> None:
     watch.report(wire.flat_of(arrays, wire.layout_of(arrays)), workers=task.workers)
 
 
-def main() -> None:
-    """Run the task on standard input."""
-    watch = Stopwatch()
-    task = Task.read()
+def main(task: Task, watch: Stopwatch) -> None:
+    """Run the task."""
     config = task.run_config().to_flat()
     with LocalGrid(f"{clients.__name__}:app", config, task.job.clients, task.workers) as grid:
         train_over(grid, task, watch)
-
-
-if __name__ == "__main__":
-    main()

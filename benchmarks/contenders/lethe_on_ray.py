@@ -13,10 +13,8 @@ from benchmarks.contenders.lethe import train_over
 from benchmarks.jobs import Stopwatch, Task
 
 
-def main() -> None:
-    """Run the task on standard input."""
-    watch = Stopwatch()
-    task = Task.read()
+def main(task: Task, watch: Stopwatch) -> None:
+    """Run the task."""
     run_config = task.run_config().to_flat()
     client_app, server_app = ClientApp(), ServerApp()
 
@@ -41,7 +39,3 @@ def backend_config(task: Task) -> dict[str, dict[str, Any]]:
         "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
         "init_args": {"num_cpus": task.workers, "log_to_driver": False},
     }
-
-
-if __name__ == "__main__":
-    main()

@@ -65,10 +65,8 @@ class Laps(TrainingProcessCallback):
         return False, Metrics()
 
 
-def main() -> None:
-    """Run the task on standard input."""
-    watch = Stopwatch()
-    task = Task.read()
+def main(task: Task, watch: Stopwatch) -> None:
+    """Run the task."""
     data = [Dataset(raw_data=[c.x, c.y], user_id=str(i)) for i, c in enumerate(task.clients())]
     users = FederatedDataset(lambda i: data[i], MinimizeReuseUserSampler(list(range(task.job.clients))))
     module = Model()
@@ -87,7 +85,3 @@ def main() -> None:
     Averaging().run(parameters, backend, model, training, callbacks=callbacks, send_metrics_to_platform=False)
     flat = torch.cat([tensor.flatten() for tensor in module.state_dict().values()])
     watch.report(flat, threads=torch.get_num_threads())
-
-
-if __name__ == "__main__":
-    main()

@@ -19,10 +19,8 @@ def train_client(model: nn.Module, examples: Examples, batch_size: int, generato
         optimizer.step()
 
 
-def main() -> None:
-    """Run the task on standard input."""
-    watch = Stopwatch()
-    task = Task.read()
+def main(task: Task, watch: Stopwatch) -> None:
+    """Run the task."""
     clients = task.clients()
     model = initial_model()
     torch.optim.SGD(model.parameters())  # The first optimiser imports for seconds: no part of a round.
@@ -40,7 +38,3 @@ def main() -> None:
         watch.lap()
     flat = torch.cat([tensor.flatten() for tensor in global_state.values()])
     watch.report(flat, threads=torch.get_num_threads())
-
-
-if __name__ == "__main__":
-    main()

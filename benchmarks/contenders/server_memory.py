@@ -42,12 +42,10 @@ def resident_mb() -> float:
     return pages * resource.getpagesize() / 1e6
 
 
-def main() -> None:
-    """Run the task on standard input."""
-    watch = Stopwatch()
-    task = Task.read()
+def main(task: Task, watch: Stopwatch) -> None:
+    """Run the task."""
     config = RunConfig().with_overrides([f"run.rounds={task.job.rounds}", f"data.clients={task.job.clients}"])
-    with LocalGrid(f"{__spec__.name}:app", {}, task.job.clients, task.workers) as grid:
+    with LocalGrid(f"{__name__}:app", {}, task.job.clients, task.workers) as grid:
         loop = TrainingLoop(grid, config)
         initial = wire.record_of({"w": torch.zeros(task.megabytes * _SCALARS_PER_MEGABYTE)})
         before = resident_mb()
@@ -56,7 +54,3 @@ def main() -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     flat = wire.flat_of(arrays, wire.layout_of(arrays))
     watch.report(flat, **{"before-mb": before, "peak-mb": peak, "added-mb": peak - before})
-
-
-if __name__ == "__main__":
-    main()
