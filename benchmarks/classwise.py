@@ -10,7 +10,7 @@ themselves, the value with the smallest disparity on a seed that is not among th
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
@@ -33,7 +33,6 @@ from benchmarks.figures import kind, pooled
 from benchmarks.kept import Kept
 from benchmarks.options import numbers
 from strategies.core.errors import BadInput
-from strategies.core.examples import Examples
 from unlearning.central.ascent import AscentSettings, ascend
 from unlearning.central.finetune import FinetuneSettings, finetune
 from unlearning.central.fisher import FisherSettings, fisher_forget
@@ -45,6 +44,8 @@ from unlearning.central.training import SgdSettings
 FORGOTTEN_CLASS = 0
 FORGOTTEN_SHARE = 0.1
 Table = dict[str, dict[str, float]]
+Chosen = Mapping[str, float]
+"""Method -> the value of the setting that is searched."""
 
 SEARCHED: Mapping[str, str] = {
     "FT": "finetune_rates",
@@ -54,42 +55,6 @@ SEARCHED: Mapping[str, str] = {
     "FF": "fisher_alphas",
 }
 """Method -> the option with the values that are tried."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """How the models are trained and how the methods work; epochs, step sizes and examples."""
-
-    train: SgdSettings
-    finetune: FinetuneSettings
-    l1_sparse: L1SparseSettings
-    ascent: AscentSettings
-    influence: InfluenceSettings
-    fisher: FisherSettings
-
-    def having(self, method: str, value: float) -> "Work":
-        """Return the same with a value of the setting that is searched for a method.
-
-        l1-sparse takes the step size of fine-tuning, so that the two differ in the penalty alone.
-        """
-        changed: dict[str, dict[str, Any]] = {
-            "FT": {
-                "finetune": self.finetune.model_copy(update={"learning_rate": value}),
-                "l1_sparse": self.l1_sparse.model_copy(update={"learning_rate": value}),
-            },
-            "l1-sparse": {"l1_sparse": self.l1_sparse.model_copy(update={"gamma": value})},
-            "GA": {"ascent": self.ascent.model_copy(update={"learning_rate": value})},
-            "IU": {"influence": self.influence.model_copy(update={"alphas": (value,)})},
-            "FF": {"fisher": self.fisher.model_copy(update={"alpha": value})},
-        }
-        return replace(self, **changed[method])
-
-    def tuned(self, chosen: Mapping[str, float]) -> "Work":
-        """Return the same with the values chosen for each method, in their order."""
-        work = self
-        for method, value in chosen.items():
-            work = work.having(method, value)
-        return work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,18 +85,6 @@ class Options(HolderOptions):
     stopped. Empty: nothing is kept."""
     overrides: str = "model.width=16 model.hidden=128"
 
-    def work(self) -> Work:
-        """Return how models are trained and how methods work, before anything is searched."""
-        sgd: dict[str, Any] = {"epochs": self.finetune_epochs, "weight_decay": self.weight_decay}
-        return Work(
-            SgdSettings(epochs=self.epochs, learning_rate=self.learning_rate, weight_decay=self.weight_decay),
-            FinetuneSettings(**sgd),
-            L1SparseSettings(**sgd),
-            AscentSettings(),
-            InfluenceSettings(fisher_examples=self.curvature_examples, max_retain_drop=100.0),
-            FisherSettings(),
-        )
-
 
 def run(options: Options, observer: Observer) -> dict[str, Any]:
     """Return for each kind of request, dense and sparse, the rates of every method and its disparity.
@@ -147,17 +100,15 @@ def run(options: Options, observer: Observer) -> dict[str, Any]:
             f"from {options.seeds} on"
         )
     told = options.settings()
-    work = options.work()
     grid = {method: numbers(name, told[name]) for method, name in SEARCHED.items()}
 
-    def held(seed: int) -> Iterator[Contest]:
-        return contests(Holder.of(options, seed), work, options, observer)
-
-    def search() -> dict[str, dict[str, float]]:
-        return {contest.name: contest.searched(work, grid, observer) for contest in held(options.search_seed)}
+    def search() -> dict[str, Chosen]:
+        contested = contests(Holder.of(options, options.search_seed), options, observer)
+        return {contest.name: contest.searched(grid, observer) for contest in contested}
 
     def measure(seed: int) -> dict[str, Table]:
-        return {each.name: each.table(work.tuned(chosen[each.name]), observer) for each in held(seed)}
+        contested = contests(Holder.of(options, seed), options, observer)
+        return {contest.name: contest.table(chosen[contest.name], observer) for contest in contested}
 
     same = {name: value for name, value in told.items() if name not in {"seeds", "keep"}}
     with Kept.under(options.keep, same) as kept:
@@ -179,95 +130,88 @@ def requests(holder: Holder) -> dict[str, Split]:
     }
 
 
-def contests(holder: Holder, work: Work, options: Options, observer: Observer) -> Iterator["Contest"]:
+def contests(holder: Holder, options: Options, observer: Observer) -> Iterator["Contest"]:
     """Train the holder's model, dense and sparse, and yield what is contested with each."""
     start = holder.model()
+    sgd = SgdSettings(
+        epochs=options.epochs, learning_rate=options.learning_rate, weight_decay=options.weight_decay
+    )
+    draw = holder.generator
     dense: nn.Module | None = None
     for sparsity in (0.0, options.sparsity):
         observer.phase(f"train, seed {holder.seed}, {kind(sparsity)}", 1)
         first = sparse_start(dense or start, start, sparsity)
-        sgd, draw = work.train, holder.generator
         original = fitted(first.model, holder.train, sgd, draw("train"), first.masks)
         dense = dense or original
         observer.advance("trained")
         for title, split in requests(holder).items():
             retrained = timed(partial(fitted, first.model, split.retain, sgd, draw("train"), first.masks))
             name = f"{title}, {kind(sparsity)}"
-            contest = Contest(name, holder, split, original, retrained, first.masks)
-            yield contest.with_curvature(options.curvature_examples)
+            yield Contest(name, holder, options, split, original, retrained, first.masks)
 
 
 @dataclass(frozen=True, eq=False)
 class Contest:
-    """One request on one model.
-
-    Parameters
-    ----------
-    name
-        Of the table.
-    holder, split
-        Where the data are, and which of them are forgotten.
-    original, retrained
-        θo and θr.
-    masks
-        Of the sparse model.
-    seen
-        Retained examples that Fisher forgetting takes the curvature from; None: all.
-    """
+    """One request on one model."""
 
     name: str
+    """Of the table."""
     holder: Holder
+    options: Options
     split: Split
+    """Which of the holder's data are forgotten."""
     original: nn.Module
     retrained: Timed
+    """θo and θr."""
     masks: Masks
-    seen: Examples | None = None
+    """Of the sparse model."""
 
-    def with_curvature(self, count: int) -> "Contest":
-        """Return the same with that many examples drawn for the curvature."""
-        order = torch.randperm(len(self.split.retain), generator=self.holder.generator("fisher"))
-        return replace(self, seen=self.split.retain.subset(order[:count]))
-
-    def table(self, work: Work, observer: Observer) -> Table:
+    def table(self, chosen: Chosen, observer: Observer) -> Table:
         """Return the rates of every model, with its disparity, seconds and speed."""
         observer.phase(f"forget, seed {self.holder.seed}, {self.name}", len(SEARCHED))
         models: dict[str, Timed] = {"before": Timed(self.original, 0.0), "retrain": self.retrained}
         for name in SEARCHED:
-            models[name] = timed(partial(self.forgotten, name, work))
+            models[name] = timed(partial(self.forgotten, name, chosen))
             observer.advance(name)
         return {name: self._row(made) for name, made in models.items()}
 
-    def searched(
-        self, work: Work, grid: Mapping[str, Sequence[float]], observer: Observer
-    ) -> dict[str, float]:
+    def searched(self, grid: Mapping[str, Sequence[float]], observer: Observer) -> Chosen:
         """Return the value of each method's setting with the smallest disparity; the first of equals."""
         observer.phase(f"search, {self.name}", sum(len(values) for values in grid.values()))
         chosen: dict[str, float] = {}
         for method, values in grid.items():
             tried = {}
             for value in values:
-                model = self.forgotten(method, work.having(method, value)) if len(values) > 1 else None
+                model = self.forgotten(method, {**chosen, method: value}) if len(values) > 1 else None
                 tried[value] = self._disparity(self._rates(model)) if model else 0.0
                 observer.advance(f"{method} at {value:g}", {"disparity": tried[value]})
             chosen[method] = min(tried, key=tried.__getitem__)
-            work = work.having(method, chosen[method])
         return chosen
 
-    def forgotten(self, method: str, work: Work) -> nn.Module:
-        """Return the model after a method of the paper."""
-        model, split, masks = self.original, self.split, self.masks
-        draw = self.holder.generator
+    def forgotten(self, method: str, chosen: Chosen) -> nn.Module:
+        """Return the model after a method of the paper.
+
+        l1-sparse takes the step size of fine-tuning, so that the two differ in the penalty alone.
+        """
+        model, split, masks, draw = self.original, self.split, self.masks, self.holder.generator
+        value, count = chosen[method], self.options.curvature_examples
+        epochs, decay = self.options.finetune_epochs, self.options.weight_decay
         if method == "FT":
-            return finetune(model, split.retain, work.finetune, draw("FT"), masks=masks)
+            plain = FinetuneSettings(epochs=epochs, weight_decay=decay, learning_rate=value)
+            return finetune(model, split.retain, plain, draw("FT"), masks=masks)
         if method == "l1-sparse":
-            return l1_sparse(model, split.retain, work.l1_sparse, draw("FT"), masks=masks)
+            rate = chosen["FT"]
+            sparse = L1SparseSettings(epochs=epochs, weight_decay=decay, learning_rate=rate, gamma=value)
+            return l1_sparse(model, split.retain, sparse, draw("FT"), masks=masks)
         if method == "GA":
-            return ascend(model, split.forget, work.ascent, draw("GA"), masks=masks)
+            return ascend(model, split.forget, AscentSettings(learning_rate=value), draw("GA"), masks=masks)
         if method == "IU":
-            return influence(model, split.retain, split.forget, work.influence, draw("IU"), masks=masks).model
+            step = InfluenceSettings(fisher_examples=count, max_retain_drop=100.0, alphas=(value,))
+            return influence(model, split.retain, split.forget, step, draw("IU"), masks=masks).model
         whole = sorted(set(split.forget.y.tolist()) - set(split.retain.y.tolist()))
-        seen = split.retain if self.seen is None else self.seen
-        return fisher_forget(model, seen, work.fisher, draw("FF"), classes=whole, masks=masks)
+        order = torch.randperm(len(split.retain), generator=draw("fisher"))
+        seen = split.retain.subset(order[:count])
+        return fisher_forget(model, seen, FisherSettings(alpha=value), draw("FF"), classes=whole, masks=masks)
 
     def _row(self, made: Timed) -> dict[str, float]:
         measured = self._rates(made.model)

@@ -166,35 +166,20 @@ def test_the_search_takes_the_value_that_comes_closest_to_retraining(holder: Hol
     """Ascent with a huge step ends at a model that knows nothing; next to none leaves a model that is θr."""
     split = classwise.requests(holder)["random"]
     model = fitted(holder.model(), holder.train, SgdSettings(epochs=3), holder.generator("t"))
-    contest = classwise.Contest("random", holder, split, model, Timed(model, 1.0), {})
-    work = classwise.Work(
-        SgdSettings(),
-        classwise.FinetuneSettings(),
-        classwise.L1SparseSettings(),
-        classwise.AscentSettings(epochs=1),
-        classwise.InfluenceSettings(),
-        classwise.FisherSettings(),
-    )
-    assert contest.searched(work, {"GA": [100.0, 1e-9, 10.0]}, Quiet()) == {"GA": 1e-9}
+    contest = classwise.Contest("random", holder, classwise.Options(), split, model, Timed(model, 1.0), {})
+    assert contest.searched({"GA": [100.0, 1e-9, 10.0]}, Quiet()) == {"GA": 1e-9}
 
 
-def test_l1_sparse_is_searched_at_the_step_size_of_fine_tuning() -> None:
-    work = classwise.Work(
-        SgdSettings(),
-        classwise.FinetuneSettings(),
-        classwise.L1SparseSettings(),
-        classwise.AscentSettings(),
-        classwise.InfluenceSettings(),
-        classwise.FisherSettings(),
+def test_l1_sparse_is_searched_at_the_step_size_of_fine_tuning(holder: Holder) -> None:
+    split = classwise.requests(holder)["random"]
+    options = classwise.Options(finetune_epochs=1, weight_decay=0.0)
+    contest = classwise.Contest(
+        "random", holder, options, split, holder.model(), Timed(holder.model(), 1.0), {}
     )
-    tuned = work.having("FT", 0.5).having("l1-sparse", 0.25)
-    assert (tuned.finetune.learning_rate, tuned.l1_sparse.learning_rate, tuned.l1_sparse.gamma) == (
-        0.5,
-        0.5,
-        0.25,
-    )
-    assert work.having("IU", 3.0).influence.alphas == (3.0,)
-    assert work.finetune.learning_rate != 0.5
+    found = contest.forgotten("l1-sparse", {"FT": 0.05, "l1-sparse": 0.25})
+    settings = classwise.L1SparseSettings(epochs=1, weight_decay=0.0, learning_rate=0.05, gamma=0.25)
+    expected = classwise.l1_sparse(holder.model(), split.retain, settings, holder.generator("FT"))
+    assert all(torch.equal(a, b) for a, b in zip(found.parameters(), expected.parameters(), strict=True))
 
 
 def test_a_search_on_a_reported_seed_is_refused() -> None:
