@@ -10,7 +10,7 @@ from typing import Any
 
 from app.workflows.observer import Observer
 from benchmarks.options import chosen
-from benchmarks.reaching import Contenders, RaceOptions, named, race
+from benchmarks.reaching import Contenders, RaceOptions, race
 
 PLAIN = "plain"
 _SPARSE = "compression.keep=0.01"
@@ -57,7 +57,7 @@ class Options(RaceOptions):
 
 def run(options: Options, observer: Observer) -> dict[str, Any]:
     """Return rounds and bytes to the goal by partition and codec, and how many times less than plain."""
-    names = named("codecs", options.codecs, CODECS, PLAIN)
+    names = chosen("codecs", options.codecs, CODECS, ";", PLAIN)
     wanted = chosen("partitions", options.partitions, PARTITIONS)
     observer.phase("compression", len(wanted) * len(names) * options.seeds)
     results: dict[str, Any] = options.settings("goal", "rounds", "seeds")

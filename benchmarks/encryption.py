@@ -10,15 +10,15 @@ from app.client.encryption_key import require_library
 from app.workflows.observer import Observer
 from benchmarks.blocks import block, built_in
 from benchmarks.figures import stopped
-from benchmarks.options import BenchmarkOptions, numbers
-from benchmarks.rounds import beside_plain
+from benchmarks.options import numbers
+from benchmarks.rounds import RoundsOptions, beside_plain
 from strategies.core.errors import BadInput
 from strategies.core.seeds import torch_generator
 from strategies.layers.encryption.ckks import EncryptedSum, Secret, new_secret
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(BenchmarkOptions):
+class Options(RoundsOptions):
     """Options of the benchmark."""
 
     keeps: str = "1,0.75,0.5,0.25,0.1"
@@ -28,9 +28,7 @@ class Options(BenchmarkOptions):
     repeats: int = 5
     """Of each step of an update; the fastest counts."""
     clients: int = 10
-    rounds: int = 3
-    workers: int = 0
-    """Of the runs on digits; 0 workers are all cores."""
+    """Of the runs on digits."""
 
 
 def run(options: Options, observer: Observer) -> dict[str, Any]:
@@ -49,14 +47,8 @@ def run(options: Options, observer: Observer) -> dict[str, Any]:
     for keep in rates:
         found["updates"][f"{keep:g}"] = _update(secret, options.model, keep, options.repeats)
         observer.advance(f"one update, keep {keep:g}")
-    base = [
-        f"model.name={options.model}",
-        f"data.clients={options.clients}",
-        f"run.rounds={options.rounds}",
-        f"run.workers={options.workers}",
-    ]
     for keep in rates:
-        found["rounds"][f"{keep:g}"] = _rounds(base, keep)
+        found["rounds"][f"{keep:g}"] = _rounds(options.keys(options.model, options.clients), keep)
         observer.advance(f"rounds, keep {keep:g}")
     return found
 
@@ -101,4 +93,4 @@ def _rounds(base: list[str], keep: float) -> dict[str, float]:
     keys = base if keep == 1 else [*base, *pruned]
     with tempfile.TemporaryDirectory() as home:
         encryption = ["privacy.encryption=ckks", f"privacy.encryption-key={home}/ckks.key"]
-        return beside_plain(keys, "encrypted", encryption, home)
+        return beside_plain(keys, "encrypted", encryption)

@@ -15,7 +15,7 @@ from app.workflows.session import Session
 from app.workflows.training import train
 from benchmarks.figures import each_figure
 from benchmarks.options import DataOptions, chosen, separate_keys
-from benchmarks.runs import local_clients
+from benchmarks.rounds import local_clients
 from strategies.fedmd.settings import FedMDSettings
 from strategies.runs.folder import RunFolder
 from unlearning.request import ForgetRequest

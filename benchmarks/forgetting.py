@@ -16,7 +16,7 @@ from app.workflows.observer import Observer
 from app.workflows.training import train
 from benchmarks.figures import each_figure
 from benchmarks.options import RunOptions, chosen
-from benchmarks.runs import local_clients
+from benchmarks.rounds import local_clients
 from unlearning.request import ForgetRequest
 
 FIGURES = (

@@ -19,7 +19,7 @@ from app.workflows.observer import Observer
 from app.workflows.training import train
 from benchmarks.figures import pooled, spread
 from benchmarks.options import RunOptions
-from benchmarks.runs import local_clients
+from benchmarks.rounds import local_clients
 from strategies.core.seeds import torch_generator
 from strategies.gossip.gossip import DISTANCE, consensus_distance, mixed
 from strategies.gossip.settings import GossipSettings

@@ -48,8 +48,21 @@ class RunOptions(DataOptions):
         ]
 
 
-def chosen(option: str, given: str, known: Mapping[str, object], separator: str = ",") -> list[str]:
+def chosen(
+    option: str, given: str, known: Mapping[str, object], separator: str = ",", always: str = ""
+) -> list[str]:
     """Return the known names that an option gives, in their own order; all if it is empty.
+
+    Parameters
+    ----------
+    option, given
+        The option's name and its text.
+    known
+        By name.
+    separator
+        Between names.
+    always
+        A name that is chosen in any case, such as that of what others are compared with.
 
     Raises
     ------
@@ -59,7 +72,7 @@ def chosen(option: str, given: str, known: Mapping[str, object], separator: str 
     names = {name.strip() for name in given.split(separator) if name.strip()}
     if unknown := sorted(names - set(known)):
         raise BadInput(f"{option}: got '{unknown[0]}', allowed some of {', '.join(known)}")
-    return [name for name in known if not names or name in names]
+    return [name for name in known if not names or name in {*names, always}]
 
 
 def numbers(option: str, given: object) -> list[float]:

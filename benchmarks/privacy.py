@@ -23,7 +23,7 @@ from benchmarks.blocks import block, built_in, kept_neurons
 from benchmarks.figures import mean_std
 from benchmarks.jobs import INPUT_SHAPE, NUM_CLASSES
 from benchmarks.options import RunOptions, numbers
-from benchmarks.runs import local_clients
+from benchmarks.rounds import local_clients
 from strategies.core import wire
 from strategies.core.errors import BadInput
 from strategies.core.secret_random import Randomness, RandomStream

@@ -12,7 +12,7 @@ from app.workflows.observer import Observer, Quiet
 from app.workflows.training import train
 from benchmarks.figures import mean_std
 from benchmarks.inline import InlineGrid
-from benchmarks.options import DataOptions, chosen, separate_keys
+from benchmarks.options import DataOptions, separate_keys
 from strategies.runs.folder import RunFolder
 
 Contenders = Mapping[str, Sequence[str]]
@@ -114,18 +114,6 @@ def reach(keys: Sequence[str], goal: float) -> Reached:
         math.fsum(float(line.get("simulated-seconds", 0.0)) for line in lines),
         best,
     )
-
-
-def named(option: str, given: str, contenders: Contenders, base: str) -> list[str]:
-    """Return the base and the contenders that an option names, with semicolons between them; all if empty.
-
-    Raises
-    ------
-    BadInput
-        If there is no such contender.
-    """
-    names = {base, *chosen(option, given, contenders, separator=";")}
-    return [name for name in contenders if name in names]
 
 
 def race(

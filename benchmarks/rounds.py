@@ -1,15 +1,62 @@
-"""What protecting the updates adds to a round: the same rounds plain and protected, one after the other."""
+"""Runs that leave no folder behind, with their clients in this process tree, and what a round of them takes.
 
-from collections.abc import Sequence
+What protecting the updates adds to a round is measured beside the same rounds without it.
+"""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from flwr.serverapp import Grid
 
 from app.config.run_config import RunConfig
 from app.simulation import LocalGrid
-from app.workflows.session import CLIENT_APP, PREPARE
+from app.workflows.session import CLIENT_APP, PREPARE, Session
 from app.workflows.training import train
+from benchmarks.options import BenchmarkOptions
+
+
+@contextmanager
+def local_clients(keys: Sequence[str], client_app: str = CLIENT_APP) -> Iterator[tuple[Session, Grid]]:
+    """Start the clients of a run config in this process tree; yield the run's session and their grid.
+
+    Parameters
+    ----------
+    keys
+        Of the run config, as ``section.key=value``; ``run.home`` is a folder that is gone afterwards.
+    client_app
+        Import path of the ClientApp.
+    """
+    with tempfile.TemporaryDirectory() as home:
+        session = Session.of(RunConfig().with_overrides([*keys, f"run.home={home}"]))
+        config = session.config
+        clients, workers = config.data.clients, config.run.workers
+        with LocalGrid(client_app, config.to_flat(), clients, workers, prepare=PREPARE) as grid:
+            yield session, grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundsOptions(BenchmarkOptions):
+    """Options of a benchmark that measures rounds on digits."""
+
+    rounds: int = 3
+    """Of each run; the first does not count, if there are others."""
+    workers: int = 0
+    """Processes that train; 0 are all cores."""
+
+    def keys(self, model: str, clients: int) -> list[str]:
+        """Return the runs of a model and a number of clients as keys of the run config."""
+        return [
+            f"model.name={model}",
+            f"data.clients={clients}",
+            f"run.rounds={self.rounds}",
+            f"run.workers={self.workers}",
+        ]
 
 
 def beside_plain(
-    keys: Sequence[str], name: str, protection: Sequence[str], home: str, client_app: str = CLIENT_APP
+    keys: Sequence[str], name: str, protection: Sequence[str], client_app: str = CLIENT_APP
 ) -> dict[str, float]:
     """Run the same rounds plain and protected.
 
@@ -21,8 +68,6 @@ def beside_plain(
         Of the protection, by which its figures are called.
     protection
         Overrides that switch it on.
-    home
-        Folder for the runs.
     client_app
         Import path of the ClientApp of both.
 
@@ -32,8 +77,8 @@ def beside_plain(
         The figures of `mean_round` as ``plain-…`` and ``<name>-…``, and how many times the plain seconds,
         upload and download the protected ones are.
     """
-    plain = mean_round(keys, home, client_app)
-    protected = mean_round([*keys, *protection], home, client_app)
+    plain = mean_round(keys, client_app)
+    protected = mean_round([*keys, *protection], client_app)
     return {
         **{f"plain-{figure}": value for figure, value in plain.items()},
         **{f"{name}-{figure}": value for figure, value in protected.items()},
@@ -43,29 +88,21 @@ def beside_plain(
     }
 
 
-def mean_round(keys: Sequence[str], home: str, client_app: str = CLIENT_APP) -> dict[str, float]:
+def mean_round(keys: Sequence[str], client_app: str = CLIENT_APP) -> dict[str, float]:
     """Return mean ``seconds``, ``bytes-up`` and ``bytes-down`` of a round, and the last ``test-accuracy``.
 
     The first round, which warms workers and caches up, does not count where there are others.
-
-    Parameters
-    ----------
-    keys
-        Overrides of the run config.
-    home
-        Folder for the run.
-    client_app
-        Import path of the ClientApp.
     """
-    places = [f"run.home={home}", "log.enabled=false", "run.evaluate-every=1000"]
-    config = RunConfig().with_overrides([*keys, *places])
-    clients, workers = config.data.clients, config.run.workers
-    with LocalGrid(client_app, config.to_flat(), clients, workers, prepare=PREPARE) as grid:
-        folder = train(config, None, grid)
-    rounds = folder.read_metrics()
+    with local_clients([*keys, "log.enabled=false", "run.evaluate-every=1000"], client_app) as (
+        session,
+        grid,
+    ):
+        folder = train(session.config, None, grid)
+        rounds = folder.read_metrics()
+        final = folder.read_summary()["final"]
     later = rounds[1:] or rounds
     means = {
         figure: sum(line[figure] for line in later) / len(later)
         for figure in ("seconds", "bytes-up", "bytes-down")
     }
-    return {**means, "test-accuracy": float(folder.read_summary()["final"]["test-accuracy"])}
+    return {**means, "test-accuracy": float(final["test-accuracy"])}

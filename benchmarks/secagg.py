@@ -1,6 +1,5 @@
 """What secure aggregation costs: seconds and bytes of whole rounds, plain and masked, in one call."""
 
-import tempfile
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +8,7 @@ from app.models.built_in import build_model
 from app.workflows.observer import Observer
 from app.workflows.session import CLIENT_APP
 from benchmarks import losing
-from benchmarks.options import BenchmarkOptions
-from benchmarks.rounds import beside_plain
+from benchmarks.rounds import RoundsOptions, beside_plain
 from strategies.core import wire
 from strategies.core.errors import BadInput
 
@@ -19,7 +17,7 @@ _DIGITS = (1, 8, 8), 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(BenchmarkOptions):
+class Options(RoundsOptions):
     """Options of the benchmark."""
 
     cohorts: str = "cnn:5,cnn:10,mlp:10,mlp:30,mlp:100,resnet18:5"
@@ -27,10 +25,6 @@ class Options(BenchmarkOptions):
     lost: str = "mlp:30"
     """The same, of rounds in which a tenth of the clients, at least one, is lost after it has dealt its
     shares; may be empty."""
-    rounds: int = 3
-    """Of each run; the first does not count, if there are others."""
-    workers: int = 0
-    """Processes that train; 0 are all cores."""
 
 
 def run(options: Options, observer: Observer) -> dict[str, Any]:
@@ -46,9 +40,8 @@ def run(options: Options, observer: Observer) -> dict[str, Any]:
     found: dict[str, Any] = {part: {} for part in parts}
     for part, pairs in parts.items():
         for model, clients in pairs:
-            keys = [f"model.name={model}", f"data.clients={clients}"]
-            keys += [f"run.rounds={options.rounds}", f"run.workers={options.workers}"]
-            found[part][f"{model}:{clients}"] = _measured(keys, part == "lost")
+            measured = _measured(options.keys(model, clients), part == "lost")
+            found[part][f"{model}:{clients}"] = measured
             observer.advance(f"{clients} clients, {model}, {part}")
     return found
 
@@ -69,8 +62,7 @@ def _measured(keys: list[str], losing_some: bool) -> dict[str, float]:
     config = RunConfig().with_overrides(keys)
     state = build_model(config.model, *_DIGITS, config.run.seed).state_dict()
     client_app = f"{losing.__name__}:app" if losing_some else CLIENT_APP
-    with tempfile.TemporaryDirectory() as home:
-        figures = beside_plain(keys, "masked", ["privacy.secure-aggregation=true"], home, client_app)
+    figures = beside_plain(keys, "masked", ["privacy.secure-aggregation=true"], client_app)
     return {
         "parameters": wire.Layout.of(state).size,
         "lost": losing.num_lost(config.data.clients) if losing_some else 0,

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.workflows.observer import Observer
-from benchmarks.reaching import Contenders, RaceOptions, named, race
+from benchmarks.options import chosen
+from benchmarks.reaching import Contenders, RaceOptions, race
 
 PLAIN = "uniform"
 METHODS: Contenders = {
@@ -34,7 +35,7 @@ class Options(RaceOptions):
 
 def run(options: Options, observer: Observer) -> dict[str, Any]:
     """Return rounds, bytes and simulated seconds to the goal, and how many times less than uniformly."""
-    names = named("methods", options.methods, METHODS, PLAIN)
+    names = chosen("methods", options.methods, METHODS, ";", PLAIN)
     contenders = {name: (*options.keys(*_COMMON), *METHODS[name]) for name in names}
     observer.phase("selection", len(contenders) * options.seeds)
     found = race(contenders, PLAIN, options, observer)

@@ -89,8 +89,8 @@ def run(options: Options, observer: Observer) -> dict[str, Any]:
         If there is no job or contender of a name.
     """
     wanted = chosen("jobs", options.jobs, JOBS)
-    among = {BASELINE, *chosen("contenders", options.contenders, CONTENDERS)}
-    names = [name for name in CONTENDERS if name in among and (options.ray or name not in ON_RAY)]
+    among = chosen("contenders", options.contenders, CONTENDERS, always=BASELINE)
+    names = [name for name in among if options.ray or name not in ON_RAY]
     notes = []
     if not options.pfl_path and find_spec("pfl") is None:
         names = [name for name in names if not name.startswith("pfl")]

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.workflows.observer import Observer
-from benchmarks.reaching import Contenders, RaceOptions, named, race
+from benchmarks.options import chosen
+from benchmarks.reaching import Contenders, RaceOptions, race
 
 PLAIN = "fedavg"
 CONTENDERS: Contenders = {
@@ -36,7 +37,7 @@ def run(options: Options, observer: Observer) -> dict[str, Any]:
     common = options.keys(f"selection.speeds={options.speeds}")
     racing = {
         name: (*common, *CONTENDERS[name], f"run.rounds={options.rounds * _STEPS.get(name, 1)}")
-        for name in named("contenders", options.contenders, CONTENDERS, PLAIN)
+        for name in chosen("contenders", options.contenders, CONTENDERS, ";", PLAIN)
     }
     observer.phase("async", len(racing) * options.seeds)
     found = race(racing, PLAIN, options, observer)

@@ -7,7 +7,8 @@ import pytest
 from app.config.settings import DataSettings
 from app.data import load_client_data
 from app.workflows.observer import Quiet
-from benchmarks.reaching import RaceOptions, Reached, compared, named, race, reach
+from benchmarks.options import chosen
+from benchmarks.reaching import RaceOptions, Reached, compared, race, reach
 from benchmarks.stragglers import CONTENDERS, DEVICES, Task, losses
 from strategies.core.errors import BadInput
 
@@ -48,10 +49,10 @@ def test_a_training_ends_at_its_goal() -> None:
 def test_contenders_are_named_beside_the_base() -> None:
     """Names may hold commas; one that is not known is refused."""
     known = {"plain": (), "coded, down too": (), "coded": ()}
-    assert named("codecs", "", known, "plain") == ["plain", "coded, down too", "coded"]
-    assert named("codecs", "coded, down too", known, "plain") == ["plain", "coded, down too"]
+    assert chosen("codecs", "", known, ";", "plain") == ["plain", "coded, down too", "coded"]
+    assert chosen("codecs", "coded, down too", known, ";", "plain") == ["plain", "coded, down too"]
     with pytest.raises(BadInput, match="codecs: got 'zip', allowed some of plain"):
-        named("codecs", "coded;zip", known, "plain")
+        chosen("codecs", "coded;zip", known, ";", "plain")
 
 
 def test_a_race_runs_every_contender_with_every_seed() -> None:
