@@ -80,25 +80,17 @@ class CleaningOptions(HolderOptions):
 
 @dataclass(frozen=True, eq=False)
 class Holder:
-    """One data holder.
-
-    Parameters
-    ----------
-    train, test
-        Its data.
-    num_classes
-        Number of labels.
-    config
-        The run config that says which data and model.
-    seed
-        Of everything that is drawn.
-    """
+    """One data holder."""
 
     train: Examples
     test: Examples
+    """Its data."""
     num_classes: int
+    """Number of labels."""
     config: RunConfig
+    """The run config that says which data and model."""
     seed: int
+    """Of everything that is drawn."""
 
     @staticmethod
     def of(options: HolderOptions, seed: int) -> "Holder":

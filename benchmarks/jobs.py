@@ -32,22 +32,15 @@ INPUT_SHAPE = (1, 28, 28)
 
 @dataclass(frozen=True)
 class Job:
-    """Some rounds of federated averaging in which every client takes part.
-
-    Parameters
-    ----------
-    clients, rounds
-        How many.
-    steps
-        Optimiser steps of each client in each round.
-    batch_size
-        Examples of each step; a client holds `steps` × `batch_size` examples.
-    """
+    """Some rounds of federated averaging in which every client takes part."""
 
     clients: int
     rounds: int
+    """How many."""
     steps: int
+    """Optimiser steps of each client in each round."""
     batch_size: int
+    """Examples of each step; a client holds `steps` × `batch_size` examples."""
 
     def scaled(self, share: float) -> Self:
         """Return the job with that share of its clients, at least 2."""
@@ -62,25 +55,17 @@ JOBS: Mapping[str, Job] = {
 
 @dataclass(frozen=True)
 class Task:
-    """What a contender is told.
-
-    Parameters
-    ----------
-    job
-        What to do.
-    data
-        An npz file with the job's data.
-    workers, threads
-        Processes, and threads of each; 0 leaves it to the contender.
-    megabytes
-        Size of the model where that is what is asked about.
-    """
+    """What a contender is told."""
 
     job: Job
+    """What to do."""
     data: str
+    """An npz file with the job's data."""
     workers: int = 1
     threads: int = 0
+    """Processes, and threads of each; 0 leaves it to the contender."""
     megabytes: int = 0
+    """Size of the model where that is what is asked about."""
 
     @staticmethod
     def read() -> "Task":

@@ -20,15 +20,10 @@ SETTINGS = "settings.json"
 
 @dataclass(frozen=True)
 class Kept:
-    """A folder of pieces that were all measured with the same settings.
-
-    Parameters
-    ----------
-    path
-        The folder.
-    """
+    """A folder of pieces that were all measured with the same settings."""
 
     path: Path
+    """The folder."""
 
     @staticmethod
     @contextmanager

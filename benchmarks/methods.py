@@ -125,27 +125,18 @@ def _row(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Study:
-    """A run of one partition and seed, and what is done with it, piece by piece.
-
-    Parameters
-    ----------
-    keys
-        Of the run config, but for the seed.
-    partition
-        Its name.
-    seed
-        Of the run.
-    kept
-        Where runs and pieces lie.
-    observer
-        Told of everything that is done.
-    """
+    """A run of one partition and seed, and what is done with it, piece by piece."""
 
     keys: Sequence[str]
+    """Of the run config, but for the seed."""
     partition: str
+    """Its name."""
     seed: int
+    """Of the run."""
     kept: Kept
+    """Where runs and pieces lie."""
     observer: Observer
+    """Told of everything that is done."""
 
     def compared(self, sparsity: float, methods: tuple[str, ...]) -> Any:
         """Return the comparison of the methods, on the run pruned to a sparsity; 0 leaves it dense."""

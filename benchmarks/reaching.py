@@ -60,28 +60,19 @@ class _Watcher(Quiet):
 
 @dataclass(frozen=True)
 class Reached:
-    """What a training took.
-
-    Parameters
-    ----------
-    reached
-        Whether it reached the goal; otherwise the figures are those of all its rounds.
-    rounds
-        Up to the goal, the round that reached it included.
-    bytes_up, bytes_down
-        Of these rounds, over all clients.
-    simulated_seconds
-        Of these rounds; 0 without a clock.
-    accuracy
-        The best up to then, in percent.
-    """
+    """What a training took."""
 
     reached: bool
+    """Whether it reached the goal; otherwise the figures are those of all its rounds."""
     rounds: int
+    """Up to the goal, the round that reached it included."""
     bytes_up: int
     bytes_down: int
+    """Of these rounds, over all clients."""
     simulated_seconds: float
+    """Of these rounds; 0 without a clock."""
     accuracy: float
+    """The best up to then, in percent."""
 
 
 def inline_rounds(keys: Sequence[str], observer: Observer | None = None) -> list[dict[str, Any]]:

@@ -23,19 +23,13 @@ BASELINE = "plain"
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to run a job.
-
-    Parameters
-    ----------
-    module
-        In `benchmarks.contenders`.
-    workers, threads
-        As in `Task`; 0 workers stand for all cores.
-    """
+    """One way to run a job."""
 
     module: str
+    """In `benchmarks.contenders`."""
     workers: int = 1
     threads: int = 0
+    """As in `Task`; 0 workers stand for all cores."""
 
     def told(self, task: Task) -> Task:
         """Return the task for this contender."""

@@ -45,30 +45,20 @@ CONTENDERS: Mapping[str, tuple[float, bool]] = {
 
 @dataclass(frozen=True)
 class Task:
-    """One run.
-
-    Parameters
-    ----------
-    mu
-        Of FedProx.
-    keeps_partial
-        Whether stragglers count.
-    stragglers
-        Share of the chosen devices that are stragglers.
-    rounds
-        How many.
-    epochs
-        Of a device that is none.
-    seed
-        Decides who is chosen, who is a straggler, and the batches.
-    """
+    """One run."""
 
     mu: float
+    """Of FedProx."""
     keeps_partial: bool
+    """Whether stragglers count."""
     stragglers: float
+    """Share of the chosen devices that are stragglers."""
     rounds: int
+    """How many."""
     epochs: int
+    """Of a device that is none."""
     seed: int
+    """Decides who is chosen, who is a straggler, and the batches."""
 
 
 @dataclass(frozen=True, kw_only=True)

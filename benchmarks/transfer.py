@@ -61,27 +61,19 @@ def run(options: Options, observer: Observer) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class Tasks:
-    """The source task, whose last classes are harmful, and the target task.
-
-    Parameters
-    ----------
-    helpful, harmful
-        Training data of the source task.
-    num_source, num_target
-        Number of labels.
-    source_test
-        Of the helpful classes.
-    target, target_test
-        Few examples, and all test examples, labelled from 0.
-    """
+    """The source task, whose last classes are harmful, and the target task."""
 
     helpful: Examples
     harmful: Examples
+    """Training data of the source task."""
     num_source: int
     num_target: int
+    """Number of labels."""
     source_test: Examples
+    """Of the helpful classes."""
     target: Examples
     target_test: Examples
+    """Few examples, and all test examples, labelled from 0."""
 
 
 def tasks(holder: Holder, harmful_classes: int, per_class: int) -> Tasks:
@@ -107,22 +99,15 @@ def tasks(holder: Holder, harmful_classes: int, per_class: int) -> Tasks:
 
 @dataclass(frozen=True, eq=False)
 class Transfer:
-    """Source models and what can be made of them.
-
-    Parameters
-    ----------
-    holder
-        Gives model and seed.
-    tasks
-        The data.
-    train, forget
-        How source models are trained, and how they forget.
-    """
+    """Source models and what can be made of them."""
 
     holder: Holder
+    """Gives model and seed."""
     tasks: Tasks
+    """The data."""
     train: SgdSettings
     forget: L1SparseSettings
+    """How source models are trained, and how they forget."""
 
     def table(self, sparsity: float) -> dict[str, dict[str, float]]:
         """Return a row per source model of a sparsity."""

@@ -59,26 +59,18 @@ def run(options: Options, observer: Observer) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class Cleanse:
-    """One data holder whose training data are poisoned in part.
-
-    Parameters
-    ----------
-    holder
-        Its clean data and its model.
-    poisoned, clean
-        The training examples with the trigger, and the others.
-    trigger
-        What was stamped on.
-    train, forget
-        How the models are trained, and how they forget.
-    """
+    """One data holder whose training data are poisoned in part."""
 
     holder: Holder
+    """Its clean data and its model."""
     poisoned: Examples
     clean: Examples
+    """The training examples with the trigger, and the others."""
     trigger: Trigger
+    """What was stamped on."""
     train: SgdSettings
     forget: L1SparseSettings
+    """How the models are trained, and how they forget."""
 
     @staticmethod
     def of(holder: Holder, share: float, train: SgdSettings, forget: L1SparseSettings) -> "Cleanse":
