@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from flwr.serverapp import Grid
-
 from app.simulation import LocalGrid
 from app.simulation.launch import num_cores
 from app.workflows.observer import Observer
@@ -69,32 +67,6 @@ def _timed(call: Callable[..., None], seconds: list[float]) -> Callable[..., Non
     return timed
 
 
-class Rounds:
-    """The training loop over connected clients, with the same initial model for each measurement.
-
-    Parameters
-    ----------
-    grid
-        The clients are behind it.
-    task
-        What to train.
-    """
-
-    def __init__(self, grid: Grid, task: Task) -> None:
-        self._loop = TrainingLoop(grid, task.run_config())
-        self._state = clients.initial_model().state_dict()
-        self.layout = wire.Layout.of(self._state)
-        members = self._loop.cohort.clients.values()
-        self.num_examples = {info.node_id: info.num_examples for info in members}
-
-    def measure(self, layer: Layer | None = None) -> list[float]:
-        """Train; return the seconds of each round."""
-        seconds: list[float] = []
-        initial = wire.record_of(self._state)
-        self._loop.train(initial, lambda result: seconds.append(result.seconds), layer)
-        return seconds
-
-
 @dataclass(frozen=True, kw_only=True)
 class Options(BenchmarkOptions):
     """Options of the benchmark."""
@@ -116,42 +88,52 @@ def run(options: Options, observer: Observer) -> dict[str, Any]:
     workers = options.workers or num_cores()
     measured: dict[tuple[str, str], list[dict[str, float]]] = {kind: [] for kind in KINDS}
     plain: list[float] = []
+    layout = wire.Layout.of(clients.initial_model().state_dict())
     observer.phase("log", options.repeats * (len(KINDS) + 1))
-    with _connected(Job(options.num_clients, options.rounds, options.steps, 32), workers) as rounds:
+    with _connected(Job(options.num_clients, options.rounds, options.steps, 32), workers) as loop:
         for _ in range(options.repeats):
-            plain += rounds.measure()
+            plain += _seconds(loop)
             observer.advance("no log")
             for kind in KINDS:
-                measured[kind].append(_measure(rounds, kind, options))
+                measured[kind].append(_measure(loop, layout, kind, options))
                 observer.advance(" ".join(kind))
     return {
         "workers": workers,
         "clients": options.num_clients,
-        "model-bytes": rounds.layout.size * 4,
+        "model-bytes": layout.size * 4,
         "round-seconds-without-log": statistics.median(plain),
         "results": [_result(kind, found) for kind, found in measured.items()],
     }
 
 
 @contextmanager
-def _connected(job: Job, workers: int) -> Iterator[Rounds]:
+def _connected(job: Job, workers: int) -> Iterator[TrainingLoop]:
     with tempfile.TemporaryDirectory() as data:
         task = Task(job, str(write_data(job, Path(data))), workers)
         with LocalGrid(f"{clients.__name__}:app", task.run_config().to_flat(), job.clients, workers) as grid:
-            rounds = Rounds(grid, task)
-            rounds.measure()  # The first round warms workers and caches up
-            yield rounds
+            loop = TrainingLoop(grid, task.run_config())
+            _seconds(loop)  # The first round warms workers and caches up
+            yield loop
 
 
-def _measure(rounds: Rounds, kind: tuple[str, str], options: Options) -> dict[str, float]:
+def _seconds(loop: TrainingLoop, layer: Layer | None = None) -> list[float]:
+    """Train, always from the same model; return the seconds of each round."""
+    seconds: list[float] = []
+    initial = wire.record_of(clients.initial_model().state_dict())
+    loop.train(initial, lambda result: seconds.append(result.seconds), layer)
+    return seconds
+
+
+def _measure(
+    loop: TrainingLoop, layout: wire.Layout, kind: tuple[str, str], options: Options
+) -> dict[str, float]:
+    num_examples = {info.node_id: info.num_examples for info in loop.cohort.clients.values()}
     with (
         tempfile.TemporaryDirectory(dir=options.folder or None) as path,
-        UpdateLog.create(Path(path) / "log", rounds.layout, *kind) as log,
+        UpdateLog.create(Path(path) / "log", layout, *kind) as log,
     ):
         timed = TimedLog(log)
-        seconds = rounds.measure(
-            lambda inner: LoggedStrategy(inner, cast(UpdateLog, timed), rounds.num_examples)
-        )
+        seconds = _seconds(loop, lambda inner: LoggedStrategy(inner, cast(UpdateLog, timed), num_examples))
         log.compact()
         waited = sum(timed.add_seconds) + sum(timed.other_seconds)
         stored = log.stored_bytes() / options.num_clients

@@ -34,16 +34,7 @@ class TrainingLoop:
     def train(
         self, initial: ArrayRecord, on_round: Callable[[RoundResult], None], layer: Layer | None = None
     ) -> ArrayRecord:
-        """Train; return the final model.
-
-        Parameters
-        ----------
-        initial
-            The model to begin with.
-        on_round
-            Told of each round.
-        layer
-            Wraps the strategy.
+        """Train, with a layer around the strategy if one is given; return the final model.
 
         Raises
         ------
