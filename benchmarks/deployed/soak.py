@@ -78,16 +78,15 @@ def run(options: Options, observer: Observer) -> dict[str, Any]:
     LetheError
         If the run does not come to its end; the message holds the end of its log.
     """
-    config = options.config()
     with tempfile.TemporaryDirectory() as temporary:
         names = [str(i) for i in range(options.clients)]
         with Federation(Path(options.keep or temporary), names, nodes_of(names)) as federation:
             federation.start(warm=True)
-            soak = _Soak(federation, config, names, observer, options.seed)
-            soak.watch(options.seconds_between_kills)
+            soak = _Soak(federation, options, observer)
+            soak.watch()
         found = RunFolder.open(_NAME, federation.runs)
         home = Path(temporary) / "undisturbed"
-        overrides = [f"{k}={v}" for k, v in config.items()]
+        overrides = [f"{key}={value}" for key, value in options.config().items()]
         calm = train(RunConfig().with_overrides([*overrides, f"run.home={home}", "run.workers=1"]))
         return {
             "rounds": options.rounds,
@@ -104,28 +103,27 @@ class _Soak:
     """A run under observation."""
 
     federation: Federation
-    config: dict[str, Scalar]
-    names: Sequence[str]
+    options: Options
     observer: Observer
-    seed: int
     kills: int = 0
     _dead_since: dict[str, float] = field(default_factory=dict)
     server_app_mb: list[float] = field(default_factory=list)
     superlink_mb: list[float] = field(default_factory=list)
 
-    def watch(self, between: float) -> None:
+    def watch(self) -> None:
         """Kill and restart clients until the run ends; note the server's memory after each round."""
-        federation, draw = self.federation, numpy_generator(self.seed, "soak")
-        told = {**self.config, "run.home": str(federation.runs)}
+        federation, draw = self.federation, numpy_generator(self.options.seed, "soak")
+        between = self.options.seconds_between_kills
+        told = {**self.options.config(), "run.home": str(federation.runs)}
         process = federation.start_run(told, _NAME)
-        self.observer.phase("soak", int(self.config["run.rounds"]))
+        self.observer.phase("soak", self.options.rounds)
         next_kill = 0.0
         while process.poll() is None:
             now = time.monotonic()
             self._look()
             next_kill = next_kill or (self.server_app_mb and now + draw.exponential(between)) or 0.0
             if next_kill and now >= next_kill:
-                self._kill(str(draw.choice(self.names)), gently=draw.random() < 0.5)
+                self._kill(str(draw.choice(federation.clients)), gently=draw.random() < 0.5)
                 next_kill = now + draw.exponential(between)
             self._restart(now)
             time.sleep(_LOOK_SECONDS)
@@ -142,7 +140,7 @@ class _Soak:
 
         A SuperLink that was not told of a node's death refuses it until it has missed two heartbeats.
         """
-        for name in self.names:
+        for name in self.federation.clients:
             if self.federation.is_running(name):
                 self._dead_since.pop(name, None)
             elif now - self._dead_since.setdefault(name, now) > _AWAY_SECONDS:
