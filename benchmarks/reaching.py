@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from app.config.run_config import RunConfig
 from app.workflows.observer import Observer, Quiet
 from app.workflows.training import train
-from benchmarks.figures import mean_std
+from benchmarks.figures import each_figure, mean_std
 from benchmarks.inline import InlineGrid
 from benchmarks.options import DataOptions, separate_keys
 from strategies.runs.folder import RunFolder
@@ -73,6 +73,15 @@ class Reached:
     """Of these rounds; 0 without a clock."""
     accuracy: float
     """The best up to then, in percent."""
+
+    def costs(self) -> dict[str, float]:
+        """Return what it took, by name."""
+        return {
+            "rounds": self.rounds,
+            "bytes-up": self.bytes_up,
+            "bytes": self.bytes_up + self.bytes_down,
+            "simulated-seconds": self.simulated_seconds,
+        }
 
 
 def inline_rounds(keys: Sequence[str], observer: Observer | None = None) -> list[dict[str, Any]]:
@@ -148,24 +157,18 @@ def compared(measured: Mapping[str, Sequence[Reached]], base: str) -> dict[str, 
         The contender that the others are compared with.
     """
     found: dict[str, Any] = {}
+    least = [run.costs() for run in measured[base]]
     for name, runs in measured.items():
+        costs = [run.costs() for run in runs]
         found[name] = {
             "reached": sum(run.reached for run in runs),
-            "accuracy": mean_std([run.accuracy for run in runs]),
-            **{key: mean_std([cost(run) for run in runs]) for key, cost in _COSTS.items()},
+            "accuracy": mean_std(run.accuracy for run in runs),
+            **each_figure(costs),
         }
         if all(run.reached for run in (*runs, *measured[base])):
             found[name]["times-less"] = {
-                key: mean_std([cost(b) / cost(r) for b, r in zip(measured[base], runs, strict=True)])
-                for key, cost in _COSTS.items()
-                if all(cost(run) for run in runs)
+                key: mean_std(b[key] / c[key] for b, c in zip(least, costs, strict=True))
+                for key in costs[0]
+                if all(cost[key] for cost in costs)
             }
     return found
-
-
-_COSTS: Mapping[str, Callable[[Reached], float]] = {
-    "rounds": lambda run: run.rounds,
-    "bytes-up": lambda run: run.bytes_up,
-    "bytes": lambda run: run.bytes_up + run.bytes_down,
-    "simulated-seconds": lambda run: run.simulated_seconds,
-}
