@@ -56,6 +56,10 @@ class HolderOptions(BenchmarkOptions):
     overrides: str = "model.width=16"
     """Further keys of the run config, as ``section.key=value`` with blanks between them."""
 
+    def training(self, weight_decay: float = 0.0) -> SgdSettings:
+        """Return how a model is trained."""
+        return SgdSettings(epochs=self.epochs, learning_rate=self.learning_rate, weight_decay=weight_decay)
+
     def keys(self) -> list[str]:
         """Return what the options say as keys of the run config."""
         return [
@@ -76,6 +80,15 @@ class CleaningOptions(HolderOptions):
     forget_rate: float = 0.05
     gamma: float = 2e-3
     """Epochs and step size of both, and the first penalty of l1-sparse."""
+
+    def cleaning(self, weight_decay: float = 0.0) -> L1SparseSettings:
+        """Return how l1-sparse works."""
+        return L1SparseSettings(
+            epochs=self.forget_epochs,
+            learning_rate=self.forget_rate,
+            gamma=self.gamma,
+            weight_decay=weight_decay,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,20 +225,9 @@ def cleaned(
     generator: Callable[[], torch.Generator],
     masks: Masks,
 ) -> dict[str, Timed]:
-    """Return a model fine-tuned on what stays, as it is and with the penalty of l1-sparse.
+    """Return a model fine-tuned on what stays, without and with the penalty of l1-sparse.
 
-    Parameters
-    ----------
-    model
-        What forgets; it stays as it is.
-    retained
-        What stays.
-    settings
-        Of l1-sparse; fine-tuning has all of them but the penalty.
-    generator
-        Makes the generator of each.
-    masks
-        Of a sparse model.
+    All other settings are the same; each of the two has a generator of its own.
     """
     plain = FinetuneSettings.model_validate(settings.model_dump(exclude={"gamma"}))
     return {

@@ -39,7 +39,6 @@ from unlearning.central.fisher import FisherSettings, fisher_forget
 from unlearning.central.influence import InfluenceSettings, influence
 from unlearning.central.l1_sparse import L1SparseSettings, l1_sparse
 from unlearning.central.masks import Masks
-from unlearning.central.training import SgdSettings
 
 FORGOTTEN_CLASS = 0
 FORGOTTEN_SHARE = 0.1
@@ -133,10 +132,7 @@ def requests(holder: Holder) -> dict[str, Split]:
 def contests(holder: Holder, options: Options, observer: Observer) -> Iterator["Contest"]:
     """Train the holder's model, dense and sparse, and yield what is contested with each."""
     start = holder.model()
-    sgd = SgdSettings(
-        epochs=options.epochs, learning_rate=options.learning_rate, weight_decay=options.weight_decay
-    )
-    draw = holder.generator
+    sgd, draw = options.training(weight_decay=options.weight_decay), holder.generator
     dense: nn.Module | None = None
     for sparsity in (0.0, options.sparsity):
         observer.phase(f"train, seed {holder.seed}, {kind(sparsity)}", 1)

@@ -42,15 +42,12 @@ class Options(CleaningOptions):
 
 def run(options: Options, observer: Observer) -> dict[str, Any]:
     """Return, for each source model, its accuracy, that of the target task, and the time it took."""
-    train = SgdSettings(epochs=options.epochs, learning_rate=options.learning_rate)
-    forget = L1SparseSettings(
-        epochs=options.forget_epochs, learning_rate=options.forget_rate, gamma=options.gamma
-    )
     observer.phase("transfer", 2 * options.seeds)
     tables: list[dict[str, dict[str, float]]] = []
     for seed in range(options.seeds):
         holder = Holder.of(options, seed)
-        transfer = Transfer(holder, tasks(holder, options.harmful_classes, options.per_class), train, forget)
+        its_tasks = tasks(holder, options.harmful_classes, options.per_class)
+        transfer = Transfer(holder, its_tasks, options.training(), options.cleaning())
         table: dict[str, dict[str, float]] = {}
         for rate in (0.0, options.sparsity):
             table |= transfer.table(rate)

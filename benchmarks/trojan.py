@@ -44,11 +44,8 @@ class Options(CleaningOptions):
 def run(options: Options, observer: Observer) -> dict[str, Any]:
     """Return, for each sparsity, ASR and TA before and after forgetting, and of the retrained model."""
     sparsities = numbers("sparsities", options.sparsities)
-    decay: dict[str, Any] = {"weight_decay": options.weight_decay}
-    forget = L1SparseSettings(
-        epochs=options.forget_epochs, learning_rate=options.forget_rate, gamma=options.gamma, **decay
-    )
-    train = SgdSettings(epochs=options.epochs, learning_rate=options.learning_rate, **decay)
+    train = options.training(weight_decay=options.weight_decay)
+    forget = options.cleaning(weight_decay=options.weight_decay)
     observer.phase("trojan", options.seeds * len(sparsities))
     tables = []
     for seed in range(options.seeds):
