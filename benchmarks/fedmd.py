@@ -117,19 +117,18 @@ def _one(keys: Sequence[str], forget: bool) -> dict[str, float]:
 
 
 def _trained(folder: RunFolder, session: Session) -> dict[str, float]:
-    summary, data = folder.read_summary(), session.server_data
+    summary, lines, data = folder.read_summary(), folder.read_metrics(), session.server_data
     final = summary["final"]
-    aligned = session.config.strategy.own(FedMDSettings).alignment_size(
-        len(data.public) if data.public is not None else 0
-    )
+    num_public = 0 if data.public is None else len(data.public)
+    aligned = session.config.strategy.own(FedMDSettings).alignment_size(num_public)
     logits = aligned * data.num_classes * 4 * len(summary["clients"]) * summary["rounds"]
-    described = sum(len(line["accepted"]) for line in folder.read_metrics())
+    uploaded = sum(line["bytes-up"] for line in lines)
     figures = {
         "baseline": final["baseline-accuracy"],
         "accuracy": final["test-accuracy"],
         "gain": final["collaboration-gain"],
-        "upload_per_client_round": sum(m["bytes-up"] for m in folder.read_metrics()) / described,
-        "upload_overhead_percent": 100 * (sum(m["bytes-up"] for m in folder.read_metrics()) / logits - 1),
+        "upload_per_client_round": uploaded / sum(len(line["accepted"]) for line in lines),
+        "upload_overhead_percent": 100 * (uploaded / logits - 1),
         "seconds": summary["seconds"],
     }
     if "upper-bound" in final:

@@ -46,13 +46,7 @@ def mean_std(values: Iterable[float]) -> dict[str, float]:
 def each_figure(
     samples: Sequence[Figures], over: Callable[[Iterable[float]], Spread] = mean_std
 ) -> dict[str, Spread]:
-    """Return mean and spread of each figure over samples that have the same figures.
-
-    Examples
-    --------
-    >>> each_figure([{"seconds": 1.0}, {"seconds": 3.0}])["seconds"]["mean"]
-    2.0
-    """
+    """Return mean and spread of each figure over samples that have the same figures."""
     return {figure: over(sample[figure] for sample in samples) for figure in samples[0]}
 
 
@@ -76,13 +70,7 @@ def pooled(
 
 
 def kind(sparsity: float) -> str:
-    """Return what tables call a model of a sparsity.
-
-    Examples
-    --------
-    >>> kind(0.0), kind(0.95)
-    ('dense', '95 % sparse')
-    """
+    """Return what tables call a model of a sparsity, such as ``95 % sparse``."""
     return f"{100 * sparsity:g} % sparse" if sparsity > 0 else "dense"
 
 

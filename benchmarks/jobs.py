@@ -28,6 +28,8 @@ LEARNING_RATE = 0.05
 NUM_PARAMETERS = 582_026
 NUM_CLASSES = 10
 INPUT_SHAPE = (1, 28, 28)
+_PATIENCE = 3600.0
+"""Seconds after which a contender is given up."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ class Stopwatch:
         sys.stdout.write(json.dumps(measured) + "\n")
 
 
-def contend(name: str, task: Task, path: Sequence[str] = (), timeout: float = 3600.0) -> dict[str, Any]:
+def contend(name: str, task: Task, path: Sequence[str] = ()) -> dict[str, Any]:
     """Run a contender in a fresh process; return what it measured.
 
     Parameters
@@ -179,8 +181,6 @@ def contend(name: str, task: Task, path: Sequence[str] = (), timeout: float = 36
         What it is to do.
     path
         Folders in which it finds further packages.
-    timeout
-        Seconds after which it is given up.
 
     Raises
     ------
@@ -193,10 +193,16 @@ def contend(name: str, task: Task, path: Sequence[str] = (), timeout: float = 36
     told = json.dumps(asdict(task))
     try:
         done = subprocess.run(
-            command, input=told, capture_output=True, text=True, check=False, timeout=timeout, env=environment
+            command,
+            input=told,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_PATIENCE,
+            env=environment,
         )
     except subprocess.TimeoutExpired:
-        raise LetheError(f"contender '{name}' took more than {timeout:g} s") from None
+        raise LetheError(f"contender '{name}' took more than {_PATIENCE:g} s") from None
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise LetheError(f"contender '{name}' failed: {lines[-1]}")

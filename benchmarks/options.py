@@ -93,11 +93,5 @@ def numbers(option: str, given: object) -> list[float]:
 
 
 def separate_keys(overrides: str) -> list[str]:
-    """Return the keys of a run config that have a semicolon between them.
-
-    Examples
-    --------
-    >>> separate_keys("data.clients=4;model.name=mlp"), separate_keys("")
-    (['data.clients=4', 'model.name=mlp'], [])
-    """
+    """Return the keys of a run config that have a semicolon between them; none if there is no text."""
     return [key for key in overrides.split(";") if key]
