@@ -4,16 +4,15 @@ Every client has two classes, so whoever is ignored takes classes along. A coded
 and its time counts as often. Speeds are drawn once, so the slow clients are the same in every round.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from app.workflows.observer import Observer
 from benchmarks.figures import pooled, spread
-from benchmarks.options import DataOptions, chosen
+from benchmarks.options import DigitsOptions
 from benchmarks.reaching import inline_rounds
 
-DATA: Mapping[str, Sequence[str]] = {"digits": ("data.name=digits",), "mnist": ("data.name=mnist",)}
 _RUN = (
     "data.public=0",
     "data.partition=shards",
@@ -27,11 +26,9 @@ _RATE = "train.learning-rate=0.1"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(DataOptions):
+class Options(DigitsOptions):
     """Options of the benchmark."""
 
-    data: str = ""
-    """Names of the data sets, with commas between them; empty: all."""
     rounds: int = 100
     """Steps."""
     seeds: int = 3
@@ -42,13 +39,11 @@ class Options(DataOptions):
 
 def run(options: Options, observer: Observer) -> dict[str, Any]:
     """Return accuracy in percent and simulated seconds after as many steps, by data set."""
-    wanted = chosen("data", options.data, DATA)
-    observer.phase("coding", len(wanted) * options.seeds)
+    data_sets = options.data_sets()
+    observer.phase("coding", len(data_sets) * options.seeds)
     results: dict[str, Any] = {"settings": {**options.settings("rounds", "seeds", "speeds"), "clients": 10}}
-    own = (f"data.root={options.data_root}", f"run.rounds={options.rounds}")
-    for name in wanted:
-        size = ["data.train-limit=2000", "data.test-limit=2000"] if name == "mnist" else []
-        keys = [*_RUN, *DATA[name], *size, *own, f"selection.speeds={options.speeds}"]
+    for name, data in data_sets.items():
+        keys = [*_RUN, *data, f"run.rounds={options.rounds}", f"selection.speeds={options.speeds}"]
         tables = []
         for seed in range(options.seeds):
             tables.append(_one([*keys, f"run.seed={seed}"]))

@@ -32,16 +32,17 @@ PARTITIONS: Mapping[str, Sequence[str]] = {
     "iid": (),
     "dirichlet-0.5": ("data.partition=dirichlet", "data.alpha=0.5"),
 }
-_REQUEST = ForgetRequest(clients=("3",))
-_RUN = (
-    "data.name=mnist",
+ATTACKER = "3"
+POISONED = (
     "data.clients=10",
     "data.public=0.05",
     "train.learning-rate=0.05",
     "attack.kind=backdoor",
-    "attack.clients=3",
+    f"attack.clients={ATTACKER}",
     "run.evaluate-every=1000000",
 )
+"""Ten clients, of which one has a backdoor, as keys of the run config."""
+_REQUEST = ForgetRequest(clients=(ATTACKER,))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,13 @@ def run(options: Options, observer: Observer) -> dict[str, Any]:
     observer.phase("forgetting", len(wanted) * options.seeds)
     found: dict[str, Any] = {}
     for partition in wanted:
-        keys = [*_RUN, *PARTITIONS[partition], *options.keys(), *options.overrides.split()]
+        keys = [
+            "data.name=mnist",
+            *POISONED,
+            *PARTITIONS[partition],
+            *options.keys(),
+            *options.overrides.split(),
+        ]
         tables = []
         for seed in range(options.seeds):
             tables.append(_one([*keys, f"run.seed={seed}"]))

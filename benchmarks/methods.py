@@ -17,7 +17,7 @@ from app.workflows import Contest, compare, resume, train
 from app.workflows.forgetting import OpenedRun
 from app.workflows.observer import Observer
 from benchmarks.figures import Spread, kind, spread
-from benchmarks.forgetting import PARTITIONS
+from benchmarks.forgetting import ATTACKER, PARTITIONS, POISONED
 from benchmarks.kept import Kept
 from benchmarks.options import RunOptions
 from benchmarks.sequence import disparities, sequence_rows
@@ -26,7 +26,6 @@ from strategies.core.settings import split_list
 from strategies.runs.folder import MODEL, RunFolder
 from unlearning.request import ForgetRequest
 
-ATTACKER = "3"
 COLUMNS: Mapping[str, str] = {
     "disparity": "disparity",
     "without MIA": "disparity_without_mia",
@@ -40,14 +39,6 @@ COLUMNS: Mapping[str, str] = {
 }
 """Column of a row -> figure of a comparison."""
 GAPS = ("UA", "MIA", "RA", "TA", "ASR")
-_RUN = (
-    "data.clients=10",
-    "data.public=0.05",
-    "train.learning-rate=0.05",
-    "attack.kind=backdoor",
-    f"attack.clients={ATTACKER}",
-    "run.evaluate-every=1000000",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +67,7 @@ def run(options: Options, observer: Observer) -> dict[str, Any]:
     """Return a table per partition, dense and sparse, and one of the sequence of requests."""
     clients, methods = split_list(str(options.sequence)), split_list(str(options.methods))
     sparsities = [float(each) for each in split_list(str(options.sparsities))]
-    keys = [*_RUN, f"data.name={options.data_name}", *options.keys(), *str(options.overrides).split()]
+    keys = [*POISONED, f"data.name={options.data_name}", *options.keys(), *str(options.overrides).split()]
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     results: dict[str, Any] = {"settings": options.settings()}
     steps: list[dict[str, Any]] = []

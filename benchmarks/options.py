@@ -29,6 +29,22 @@ class DataOptions(BenchmarkOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DigitsOptions(DataOptions):
+    """Options of a benchmark on two data sets of digits."""
+
+    data: str = ""
+    """Names of the data sets, ``digits`` and ``mnist``, with commas between them; empty: both."""
+
+    def data_sets(self, mnist_examples: int = 2000) -> dict[str, list[str]]:
+        """Return the data sets as keys of the run config, MNIST with so many training examples."""
+        limits = [f"data.train-limit={mnist_examples}", "data.test-limit=2000"]
+        known = {"digits": ["data.name=digits"], "mnist": ["data.name=mnist", *limits]}
+        return {
+            name: [*known[name], f"data.root={self.data_root}"] for name in chosen("data", self.data, known)
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunOptions(DataOptions):
     """Options of a benchmark that trains federations to the end."""
 

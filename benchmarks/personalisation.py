@@ -18,7 +18,7 @@ from app.models.built_in import build_model
 from app.simulation.launch import partition_configs
 from app.workflows.observer import Observer
 from benchmarks.figures import pooled, spread
-from benchmarks.options import RunOptions, chosen
+from benchmarks.options import DigitsOptions, RunOptions
 from strategies.algorithm import Personalise
 from strategies.client.training import ClientJob, local_train
 from strategies.core import wire
@@ -29,7 +29,6 @@ from strategies.personal.per_fedavg import descend
 from strategies.registry import lookup
 from strategies.server.aggregation import ExactSum
 
-DATA: Mapping[str, Sequence[str]] = {"digits": ("data.name=digits",), "mnist": ("data.name=mnist",)}
 _META = "strategy.name=per-fedavg"
 GLOBAL: Mapping[str, Sequence[str]] = {
     "fedavg": ("strategy.name=fedavg",),
@@ -55,13 +54,11 @@ _RUN = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(RunOptions):
+class Options(RunOptions, DigitsOptions):
     """Options of the benchmark; the number of training examples is that of MNIST."""
 
     train_examples: int = 4000
     rounds: int = 20
-    data: str = ""
-    """Names of the data sets, with commas between them; empty: all."""
     clients: int = 20
     """Of the federation."""
     inner_rate: float = 0.1
@@ -70,18 +67,12 @@ class Options(RunOptions):
 
 def run(options: Options, observer: Observer) -> dict[str, Any]:
     """Return accuracies in percent, mean over clients and over the worst tenth, by data set."""
-    wanted = chosen("data", options.data, DATA)
-    observer.phase("personalisation", len(wanted) * options.seeds)
+    data_sets = options.data_sets(options.train_examples)
+    observer.phase("personalisation", len(data_sets) * options.seeds)
     settings = options.settings("clients", "train_examples", "rounds", "seeds", "inner_rate")
     results: dict[str, Any] = {"settings": settings}
-    own = (
-        f"data.root={options.data_root}",
-        f"data.clients={options.clients}",
-        f"run.rounds={options.rounds}",
-    )
-    for name in wanted:
-        limits = [f"data.train-limit={options.train_examples}", "data.test-limit=2000"]
-        keys = [*_RUN, *DATA[name], *(limits if name == "mnist" else ()), *own]
+    for name, data in data_sets.items():
+        keys = [*_RUN, *data, f"data.clients={options.clients}", f"run.rounds={options.rounds}"]
         tables = []
         for seed in range(options.seeds):
             tables.append(_one([*keys, f"run.seed={seed}"], options.inner_rate))
@@ -93,16 +84,13 @@ def run(options: Options, observer: Observer) -> dict[str, Any]:
 def _one(keys: Sequence[str], inner_rate: float) -> dict[str, dict[str, float]]:
     """Return mean and worst by model, of one seed."""
     table: dict[str, dict[str, float]] = {}
-    for name, own in OWN.items():
-        federation = _Federation(RunConfig().with_overrides([*keys, *own]))
+    for name, own in {**OWN, **GLOBAL}.items():
+        rate = [f"strategy.inner-rate={inner_rate}"] if _META in own else []
+        federation = _Federation(RunConfig().with_overrides([*keys, *own, *rate]))
         federation.train()
-        table[name] = federation.measured(ditto.personalise)
-    for name, strategy in GLOBAL.items():
-        rate = [f"strategy.inner-rate={inner_rate}"] if name != "fedavg" else []
-        federation = _Federation(RunConfig().with_overrides([*keys, *strategy, *rate]))
-        federation.train()
-        for change_name, change in _changes(federation.config, inner_rate).items():
-            table[f"{name}{change_name}"] = federation.measured(change)
+        kept = {"": ditto.personalise} if name in OWN else _changes(federation.config, inner_rate)
+        for change, personalise in kept.items():
+            table[f"{name}{change}"] = federation.measured(personalise)
     return table
 
 

@@ -178,12 +178,7 @@ def _two_passes(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Step:
 def _noised(x: torch.Tensor) -> dict[str, Any]:
     """Return what an optimiser of Opacus is told."""
     noise = torch.Generator(device=x.device)
-    return {
-        "noise_multiplier": 1.0,
-        "max_grad_norm": 1.0,
-        "expected_batch_size": len(x),
-        "generator": noise,
-    }
+    return {"noise_multiplier": 1.0, "max_grad_norm": 1.0, "expected_batch_size": len(x), "generator": noise}
 
 
 def _private(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Step:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -35,30 +36,22 @@ from strategies.server.aggregation import ExactSum
 from strategies.settings import StrategySettings
 
 DEVICES, CHOSEN, EPOCHS = 30, 10, 20
-CONTENDERS: Mapping[str, tuple[float, bool]] = {
-    "fedavg": (0.0, False),
-    "fedprox, mu 0": (0.0, True),
-    "fedprox, mu 1": (1.0, True),
-}
-"""μ, and whether the work of stragglers counts."""
 
 
 @dataclass(frozen=True)
-class Task:
-    """One run."""
+class Contender:
+    """FedProx with some μ, or FedAvg."""
 
     mu: float
-    """Of FedProx."""
     keeps_partial: bool
-    """Whether stragglers count."""
-    stragglers: float
-    """Share of the chosen devices that are stragglers."""
-    rounds: int
-    """How many."""
-    epochs: int
-    """Of a device that is none."""
-    seed: int
-    """Decides who is chosen, who is a straggler, and the batches."""
+    """Whether the work of stragglers counts."""
+
+
+CONTENDERS: Mapping[str, Contender] = {
+    "fedavg": Contender(0.0, keeps_partial=False),
+    "fedprox, mu 0": Contender(0.0, keeps_partial=True),
+    "fedprox, mu 1": Contender(1.0, keeps_partial=True),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,32 +83,37 @@ def run(options: Options, observer: Observer) -> dict[str, Any]:
     observer.phase("stragglers", len(shares) * len(CONTENDERS) * options.seeds)
     found: dict[str, Any] = {}
     for share in shares:
-        for name, (mu, keeps_partial) in CONTENDERS.items():
+        for name, contender in CONTENDERS.items():
             curves = []
             for seed in range(options.seeds):
-                task = Task(mu, keeps_partial, share, options.rounds, options.epochs, seed)
-                curves.append(losses(task, devices))
+                curves.append(losses(options, contender, share, seed, devices))
                 observer.advance(f"{share:.0%} stragglers, {name}, seed {seed}", {"loss": curves[-1][-1]})
             found.setdefault(f"{share:g}", {})[name] = _summary(curves)
     sizes = [len(device) for device in devices]
     return {**options.settings("rounds", "seeds"), "sizes": sizes, "losses": found}
 
 
-def losses(task: Task, devices: Sequence[Examples]) -> list[float]:
-    """Return the training loss over all devices before the first round and after each round."""
+def losses(
+    options: Options, contender: Contender, stragglers: float, seed: int, devices: Sequence[Examples]
+) -> list[float]:
+    """Return the training loss over all devices before the first round and after each round.
+
+    The seed decides who is chosen, who is among the share of stragglers, and the batches.
+    """
     model = nn.Linear(devices[0].x.shape[1], 10)
     layout = wire.Layout.of(model.state_dict())
     flat = torch.zeros(layout.size)
-    train = TrainSettings(learning_rate=0.01, momentum=0.0, batch_size=10, local_epochs=task.epochs)
+    train = TrainSettings(learning_rate=0.01, momentum=0.0, batch_size=10, local_epochs=options.epochs)
     found = [_loss(model, flat, layout, devices)]
-    for server_round in range(1, task.rounds + 1):
+    for server_round in range(1, options.rounds + 1):
         total = ExactSum(layout.size)
-        for device, work in _chosen(task, server_round).items():
-            if work < 1 and not task.keeps_partial:
+        chosen = _chosen(options.epochs, stragglers, numpy_generator(seed, "stragglers", server_round))
+        for device, work in chosen.items():
+            if work < 1 and not contender.keeps_partial:
                 continue
             wire.load_flat(model, flat, layout)
-            settings = StrategySettings(name="fedprox", mu=task.mu, work=f"{device}={work}")
-            generator = torch_generator(task.seed, "client", device, "round", server_round)
+            settings = StrategySettings(name="fedprox", mu=contender.mu, work=f"{device}={work}")
+            generator = torch_generator(seed, "client", device, "round", server_round)
             job = ClientJob(model, devices[device], train, settings, str(device), server_round, generator)
             result = train_client(job)
             total.add(layout.flatten(result.model.state_dict()) - flat, result.num_examples)
@@ -124,13 +122,12 @@ def losses(task: Task, devices: Sequence[Examples]) -> list[float]:
     return found
 
 
-def _chosen(task: Task, server_round: int) -> dict[int, float]:
+def _chosen(epochs: int, stragglers: float, generator: np.random.Generator) -> dict[int, float]:
     """Return the devices of a round with the share of the epochs that each does; below 1: a straggler."""
-    generator = numpy_generator(task.seed, "stragglers", server_round)
     chosen = generator.choice(DEVICES, size=CHOSEN, replace=False)
-    late = set(generator.permutation(chosen)[: round(task.stragglers * CHOSEN)].tolist())
-    epochs = {int(i): int(generator.integers(1, task.epochs)) for i in chosen}
-    return {i: epochs[i] / task.epochs if i in late else 1.0 for i in map(int, chosen)}
+    late = set(generator.permutation(chosen)[: round(stragglers * CHOSEN)].tolist())
+    done = {int(i): int(generator.integers(1, epochs)) for i in chosen}
+    return {i: done[i] / epochs if i in late else 1.0 for i in map(int, chosen)}
 
 
 def _loss(model: nn.Module, flat: Tensor, layout: wire.Layout, devices: Sequence[Examples]) -> float:

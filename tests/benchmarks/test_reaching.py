@@ -9,7 +9,7 @@ from app.data import load_client_data
 from app.workflows.observer import Quiet
 from benchmarks.options import chosen
 from benchmarks.reaching import RaceOptions, Reached, compared, race, reach
-from benchmarks.stragglers import CONTENDERS, DEVICES, Task, losses
+from benchmarks.stragglers import CONTENDERS, DEVICES, Options, losses
 from strategies.core.errors import BadInput
 
 KEYS = ("data.clients=2", "data.public=0", "data.train-limit=200", "model.name=mlp", "model.hidden=8")
@@ -86,7 +86,7 @@ def test_stragglers() -> None:
     ]
 
     def end(name: str, share: float) -> float:
-        return losses(Task(*CONTENDERS[name], share, 2, 3, 0), devices)[-1]
+        return losses(Options(rounds=2, epochs=3), CONTENDERS[name], share, 0, devices)[-1]
 
     assert end("fedavg", 0.0) == end("fedprox, mu 0", 0.0) != end("fedprox, mu 1", 0.0)
     assert len({end(name, 0.5) for name in CONTENDERS}) == 3
