@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 from strategies.core.errors import LetheError
 
@@ -104,10 +104,20 @@ class Processes:
         """
         path = self._output_path(name)
         path.parent.mkdir(exist_ok=True)
+        program = shutil.which(command[0], path=self.environment["PATH"])
+        if program is None:
+            raise LetheError(f"{command[0]}: not installed")
         with path.open("wb") as output:
-            process = self._spawn(command, output, place or self.folder)
-        self.processes[name] = process
-        return process
+            self.processes[name] = subprocess.Popen(
+                [program, *command[1:]],
+                cwd=place or self.folder,
+                env=self.environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        return self.processes[name]
 
     def finish(self, name: str, timeout: float = 1800.0) -> int:
         """Wait for a process to end; return its exit status.
@@ -179,20 +189,6 @@ class Processes:
 
     def _output_path(self, name: str) -> Path:
         return self.folder / "output" / f"{name}.txt"
-
-    def _spawn(self, command: tuple[str, ...], output: IO[bytes], place: Path) -> subprocess.Popen[bytes]:
-        program = shutil.which(command[0], path=self.environment["PATH"])
-        if program is None:
-            raise LetheError(f"{command[0]}: not installed")
-        return subprocess.Popen(
-            [program, *command[1:]],
-            cwd=place,
-            env=self.environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
 
 
 def tree_of(root: int) -> list[int]:
