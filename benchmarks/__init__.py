@@ -8,11 +8,8 @@ such options and an observer, which is told how far it is.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from strategies.core.errors import BadInput
 
 if TYPE_CHECKING:
     from app.workflows.observer import Observer
@@ -59,11 +56,8 @@ def _benchmark(name: str, summary: str) -> Benchmark:
         from benchmarks.figures import machine
 
         module = import_module(module_of(name))
-        known = [field.name for field in fields(module.Options)]
-        if unknown := sorted(set(given) - set(known)):
-            allowed = ", ".join(known)
-            raise BadInput(f"benchmark {name}: unknown option '{unknown[0]}'; its options are {allowed}")
-        return {"machine": machine(), **module.run(module.Options(**given), observer or Quiet())}
+        options = module.Options.of(name, given)
+        return {"machine": machine(), **module.run(options, observer or Quiet())}
 
     run.__doc__ = summary
     return run

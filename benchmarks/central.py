@@ -16,7 +16,7 @@ from app.data import load_client_data, load_server_data
 from app.models.built_in import build_model
 from app.simulation.launch import partition_configs
 from benchmarks.figures import stopped
-from benchmarks.options import BenchmarkOptions
+from benchmarks.options import SeedsOptions
 from strategies.client.evaluation import evaluate, predict_logits
 from strategies.core.errors import BadInput
 from strategies.core.examples import Examples
@@ -34,8 +34,7 @@ Rates = Mapping[str, float]
 _STEP_SHARES = (0.5, 0.25, 0.25)  # At half and three quarters of the epochs the step size falls to a tenth.
 
 
-@dataclass(frozen=True, kw_only=True)
-class HolderOptions(BenchmarkOptions):
+class HolderOptions(SeedsOptions):
     """Options of a benchmark on one data holder."""
 
     data_file: str = ""
@@ -51,8 +50,6 @@ class HolderOptions(BenchmarkOptions):
     epochs: int = 20
     learning_rate: float = 0.05
     """Of training and retraining; the step size falls to a tenth at half and at three quarters."""
-    seeds: int = 3
-    """Number of seeds, from 0."""
     overrides: str = "model.width=16"
     """Further keys of the run config, as ``section.key=value`` with blanks between them."""
 
@@ -68,11 +65,10 @@ class HolderOptions(BenchmarkOptions):
             f"data.train-limit={self.train_examples}",
             f"data.test-limit={self.test_examples}",
             f"model.name={self.model}",
-            *str(self.overrides).split(),
+            *self.overrides.split(),
         ]
 
 
-@dataclass(frozen=True, kw_only=True)
 class CleaningOptions(HolderOptions):
     """Options of a benchmark in which fine-tuning and l1-sparse forget a part of the training data."""
 

@@ -56,7 +56,6 @@ SEARCHED: Mapping[str, str] = {
 """Method -> the option with the values that are tried."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Options(HolderOptions):
     """Options of the benchmark."""
 
@@ -132,7 +131,7 @@ def requests(holder: Holder) -> dict[str, Split]:
 def contests(holder: Holder, options: Options, observer: Observer) -> Iterator["Contest"]:
     """Train the holder's model, dense and sparse, and yield what is contested with each."""
     start = holder.model()
-    sgd, draw = options.training(weight_decay=options.weight_decay), holder.generator
+    sgd, draw = options.training(options.weight_decay), holder.generator
     dense: nn.Module | None = None
     for sparsity in (0.0, options.sparsity):
         observer.phase(f"train, seed {holder.seed}, {kind(sparsity)}", 1)

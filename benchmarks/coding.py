@@ -5,12 +5,11 @@ and its time counts as often. Speeds are drawn once, so the slow clients are the
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from app.workflows.observer import Observer
 from benchmarks.figures import pooled, spread
-from benchmarks.options import DigitsOptions
+from benchmarks.options import DigitsOptions, SeedsOptions
 from benchmarks.reaching import inline_rounds
 
 _RUN = (
@@ -25,14 +24,11 @@ _RATE = "train.learning-rate=0.1"
 """At 0.5 the loss rises and falls, and differences in the last bit of a sum grow to other models."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(DigitsOptions):
+class Options(DigitsOptions, SeedsOptions):
     """Options of the benchmark."""
 
     rounds: int = 100
     """Steps."""
-    seeds: int = 3
-    """Number of seeds, from 0."""
     speeds: str = "pareto:1.2"
     """``selection.speeds``."""
 

@@ -5,7 +5,6 @@ with ``down`` encode the way down as well; otherwise the model is sent to everyb
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from app.workflows.observer import Observer
@@ -45,7 +44,6 @@ PARTITIONS: Mapping[str, Sequence[str]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
 class Options(RaceOptions):
     """Options of the benchmark."""
 

@@ -1,7 +1,6 @@
 """What encryption costs: bytes and seconds of one update against the keep rate, and of whole rounds."""
 
 import tempfile
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,7 +16,6 @@ from strategies.core.seeds import torch_generator
 from strategies.layers.encryption.ckks import EncryptedSum, Secret, new_secret
 
 
-@dataclass(frozen=True, kw_only=True)
 class Options(RoundsOptions):
     """Options of the benchmark."""
 
@@ -53,7 +51,7 @@ def run(options: Options, observer: Observer) -> dict[str, Any]:
     return found
 
 
-def _rates(text: object) -> list[float]:
+def _rates(text: str) -> list[float]:
     rates = numbers("keeps", text)
     if not all(0 < rate <= 1 for rate in rates):
         raise BadInput(f"benchmark encryption: keeps: given '{text}', allowed numbers in (0, 1] with commas")

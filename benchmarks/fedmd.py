@@ -6,7 +6,6 @@ of the same models trained on all private data together, the upload, and `redist
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from app.workflows.forgetting import OpenedRun
@@ -14,7 +13,7 @@ from app.workflows.observer import Observer
 from app.workflows.session import Session
 from app.workflows.training import train
 from benchmarks.figures import each_figure
-from benchmarks.options import DataOptions, chosen, separate_keys
+from benchmarks.options import DataOptions, SeedsOptions, chosen, separate_keys
 from benchmarks.rounds import local_clients
 from strategies.fedmd.settings import FedMDSettings
 from strategies.runs.folder import RunFolder
@@ -44,8 +43,7 @@ _REQUEST = ForgetRequest(clients=("3",))
 _METHOD = "redistill"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(DataOptions):
+class Options(DataOptions, SeedsOptions):
     """Options of the benchmark."""
 
     cifar: str = "cifar10"
@@ -53,8 +51,6 @@ class Options(DataOptions):
     cases: str = ""
     consensus: str = ""
     """Names of those to measure, with commas between them; empty: all."""
-    seeds: int = 3
-    """Number of seeds, from 0."""
     rounds: int = 20
     """Of training."""
     per_class: int = 3

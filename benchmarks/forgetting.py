@@ -6,7 +6,6 @@ audited. Seconds are those of the methods alone.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from app.report.comparison_tables import OTHER_SEED
@@ -45,7 +44,6 @@ POISONED = (
 _REQUEST = ForgetRequest(clients=(ATTACKER,))
 
 
-@dataclass(frozen=True, kw_only=True)
 class Options(RunOptions):
     """Options of the benchmark."""
 

@@ -7,7 +7,6 @@ without learning; the second trains.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,6 @@ _TAIL = 8
 _SIZE, _MIXTURES = 1000, 60
 
 
-@dataclass(frozen=True, kw_only=True)
 class Options(RunOptions):
     """Options of the benchmark; without rounds, nothing is trained."""
 

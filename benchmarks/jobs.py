@@ -60,7 +60,6 @@ class Task:
     """What a contender is told."""
 
     job: Job
-    """What to do."""
     data: str
     """An npz file with the job's data."""
     workers: int = 1

@@ -10,7 +10,6 @@ import statistics
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -67,7 +66,6 @@ def _timed(call: Callable[..., None], seconds: list[float]) -> Callable[..., Non
     return timed
 
 
-@dataclass(frozen=True, kw_only=True)
 class Options(BenchmarkOptions):
     """Options of the benchmark."""
 

@@ -3,21 +3,18 @@
 The server process is measured with clients that only add a constant to the model.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from app.workflows.observer import Observer
 from benchmarks.jobs import Job, Task, contend
-from benchmarks.options import BenchmarkOptions
+from benchmarks.options import BenchmarkOptions, numbers
 
 
-@dataclass(frozen=True, kw_only=True)
 class Options(BenchmarkOptions):
     """Options of the benchmark."""
 
-    clients: Sequence[int] = (10, 100, 1000)
-    """Numbers of clients in a round."""
+    clients: str = "10,100,1000"
+    """Numbers of clients in a round, separated by commas."""
     megabytes: int = 10
     """Size of the model."""
     workers: int = 2
@@ -34,9 +31,10 @@ def run(options: Options, observer: Observer) -> dict[str, Any]:
         round begins, ``peak-mb``, the most afterwards, their difference ``added-mb``, and the time per
         client.
     """
-    observer.phase("memory", len(options.clients))
+    cohorts = [int(number) for number in numbers("clients", options.clients)]
+    observer.phase("memory", len(cohorts))
     measured: dict[str, Any] = {}
-    for number in options.clients:
+    for number in cohorts:
         job = Job(clients=number, rounds=2, steps=1, batch_size=1)
         task = Task(job, "", options.workers, megabytes=options.megabytes)
         measured[str(number)] = contend("server_memory", task)

@@ -41,7 +41,6 @@ COLUMNS: Mapping[str, str] = {
 GAPS = ("UA", "MIA", "RA", "TA", "ASR")
 
 
-@dataclass(frozen=True, kw_only=True)
 class Options(RunOptions):
     """Options of the benchmark."""
 
@@ -65,14 +64,14 @@ class Options(RunOptions):
 
 def run(options: Options, observer: Observer) -> dict[str, Any]:
     """Return a table per partition, dense and sparse, and one of the sequence of requests."""
-    clients, methods = split_list(str(options.sequence)), split_list(str(options.methods))
-    sparsities = [float(each) for each in split_list(str(options.sparsities))]
-    keys = [*POISONED, f"data.name={options.data_name}", *options.keys(), *str(options.overrides).split()]
+    clients, methods = split_list(options.sequence), split_list(options.methods)
+    sparsities = [float(each) for each in split_list(options.sparsities)]
+    keys = [*POISONED, f"data.name={options.data_name}", *options.keys(), *options.overrides.split()]
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     results: dict[str, Any] = {"settings": options.settings()}
     steps: list[dict[str, Any]] = []
-    with Kept.under(str(options.keep), {"keys": keys, "methods": options.methods}) as kept:
-        for partition in split_list(str(options.partitions)):
+    with Kept.under(options.keep, {"keys": keys, "methods": options.methods}) as kept:
+        for partition in split_list(options.partitions):
             its_keys = [*keys, *_keys_of(partition)]
             studies = [Study(its_keys, partition, seed, kept, observer) for seed in seeds]
             for sparsity in sparsities:
@@ -121,13 +120,10 @@ class Study:
     keys: Sequence[str]
     """Of the run config, but for the seed."""
     partition: str
-    """Its name."""
     seed: int
-    """Of the run."""
     kept: Kept
     """Where runs and pieces lie."""
     observer: Observer
-    """Told of everything that is done."""
 
     def compared(self, sparsity: float, methods: tuple[str, ...]) -> Any:
         """Return the comparison of the methods, on the run pruned to a sparsity; 0 leaves it dense."""

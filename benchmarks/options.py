@@ -4,23 +4,53 @@ Each benchmark has a class ``Options``, whose fields are its options with their 
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from app.config.run_config import allowed_values
+from strategies.core.conditions import shown
 from strategies.core.errors import BadInput
 from strategies.core.settings import split_list
 
 
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkOptions:
-    """The options of a benchmark."""
+class BenchmarkOptions(BaseModel):
+    """The options of a benchmark; a text may be given as a number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+
+    @classmethod
+    def of(cls, benchmark: str, given: Mapping[str, Any]) -> Self:
+        """Return the options that a benchmark is given.
+
+        Raises
+        ------
+        BadInput
+            If there is no such option, or it takes no such value.
+        """
+        if unknown := sorted(set(given) - set(cls.model_fields)):
+            known = ", ".join(cls.model_fields)
+            raise BadInput(f"benchmark {benchmark}: unknown option '{unknown[0]}'; its options are {known}")
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            name = str(error.errors()[0]["loc"][0])
+            allowed = allowed_values(cls.model_fields[name])
+            told = f"{name}: given {shown(given[name])}, allowed {allowed}"
+            raise BadInput(f"benchmark {benchmark}: {told}") from None
 
     def settings(self, *names: str) -> dict[str, Any]:
         """Return the options with these names; all of them if none is given."""
-        return {name: value for name, value in asdict(self).items() if not names or name in names}
+        return self.model_dump(include=set(names) or None)
 
 
-@dataclass(frozen=True, kw_only=True)
+class SeedsOptions(BenchmarkOptions):
+    """Options of a benchmark over seeds."""
+
+    seeds: int = 3
+    """Number of seeds, from 0."""
+
+
 class DataOptions(BenchmarkOptions):
     """Options of a benchmark on one of torchvision's data sets."""
 
@@ -28,7 +58,6 @@ class DataOptions(BenchmarkOptions):
     """Where torchvision's data sets, such as MNIST, lie (``data.root``)."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class DigitsOptions(DataOptions):
     """Options of a benchmark on two data sets of digits."""
 
@@ -44,7 +73,6 @@ class DigitsOptions(DataOptions):
         }
 
 
-@dataclass(frozen=True, kw_only=True)
 class RunOptions(DataOptions):
     """Options of a benchmark that trains federations to the end."""
 
@@ -91,7 +119,7 @@ def chosen(
     return [name for name in known if not names or name in {*names, always}]
 
 
-def numbers(option: str, given: object) -> list[float]:
+def numbers(option: str, given: str) -> list[float]:
     """Return the numbers that an option gives, separated by commas.
 
     Raises
@@ -100,7 +128,7 @@ def numbers(option: str, given: object) -> list[float]:
         If there is none, or one is no number.
     """
     try:
-        found = [float(each) for each in split_list(str(given))]
+        found = [float(each) for each in split_list(given)]
     except ValueError:
         found = []
     if not found:

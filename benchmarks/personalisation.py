@@ -6,7 +6,6 @@ models that clients keep: Ditto's, and one that only ever trained locally (Ditto
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from flwr.app import RecordDict
@@ -53,7 +52,6 @@ _RUN = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class Options(RunOptions, DigitsOptions):
     """Options of the benchmark; the number of training examples is that of MNIST."""
 

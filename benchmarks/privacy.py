@@ -7,7 +7,6 @@ the noise is spread over, how large the network is, and how much of it each clie
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -37,7 +36,6 @@ SCORES = ("fisher", "random", "ordered", "magnitude")
 Step = Callable[[], None]
 
 
-@dataclass(frozen=True, kw_only=True)
 class Options(RunOptions):
     """Options of the benchmark; those of `RunOptions` are of the runs that accuracy is measured on."""
 

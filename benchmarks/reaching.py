@@ -12,19 +12,16 @@ from app.workflows.observer import Observer, Quiet
 from app.workflows.training import train
 from benchmarks.figures import each_figure, mean_std
 from benchmarks.inline import InlineGrid
-from benchmarks.options import DataOptions, separate_keys
+from benchmarks.options import DataOptions, SeedsOptions, separate_keys
 from strategies.runs.folder import RunFolder
 
 Contenders = Mapping[str, Sequence[str]]
 """What each contender sets, as keys of the run config, by its name."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RaceOptions(DataOptions):
+class RaceOptions(DataOptions, SeedsOptions):
     """Options of a benchmark that races to an accuracy: all of MNIST over ten clients, and a small CNN."""
 
-    seeds: int = 3
-    """Number of seeds, from 0."""
     goal: float = 97.0
     """Test accuracy in percent."""
     rounds: int = 100

@@ -6,7 +6,6 @@ What protecting the updates adds to a round is measured beside the same rounds w
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from flwr.serverapp import Grid
 
@@ -36,7 +35,6 @@ def local_clients(keys: Sequence[str], client_app: str = CLIENT_APP) -> Iterator
             yield session, grid
 
 
-@dataclass(frozen=True, kw_only=True)
 class RoundsOptions(BenchmarkOptions):
     """Options of a benchmark that measures rounds on digits."""
 

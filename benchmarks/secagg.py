@@ -1,6 +1,5 @@
 """What secure aggregation costs: seconds and bytes of whole rounds, plain and masked, in one call."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from app.config.run_config import RunConfig
@@ -16,7 +15,6 @@ _DIGITS = (1, 8, 8), 10
 """Input shape and number of classes."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Options(RoundsOptions):
     """Options of the benchmark."""
 

@@ -1,6 +1,5 @@
 """Rounds and simulated time to an accuracy on MNIST, Dirichlet 0.1, by how a round's clients are chosen."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from app.workflows.observer import Observer
@@ -23,7 +22,6 @@ _COMMON = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class Options(RaceOptions):
     """Options of the benchmark."""
 

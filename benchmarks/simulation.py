@@ -50,7 +50,6 @@ CONTENDERS: Mapping[str, Contender] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
 class Options(BenchmarkOptions):
     """Options of the benchmark."""
 

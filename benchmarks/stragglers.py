@@ -25,7 +25,7 @@ from app.data import load_client_data
 from app.simulation.launch import partition_configs
 from app.workflows.observer import Observer
 from benchmarks.figures import mean_std
-from benchmarks.options import BenchmarkOptions, numbers
+from benchmarks.options import SeedsOptions, numbers
 from strategies.client.settings import TrainSettings
 from strategies.client.training import ClientJob
 from strategies.core import wire
@@ -54,12 +54,9 @@ CONTENDERS: Mapping[str, Contender] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(BenchmarkOptions):
+class Options(SeedsOptions):
     """Options of the benchmark."""
 
-    seeds: int = 3
-    """Number of seeds, from 0."""
     rounds: int = 40
     """How many; the paper has 200."""
     epochs: int = EPOCHS

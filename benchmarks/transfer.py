@@ -18,7 +18,6 @@ from benchmarks.central import CleaningOptions, Holder, Timed, cleaned, fitted, 
 from benchmarks.figures import kind, pooled
 from strategies.client.evaluation import evaluate, predict_logits
 from strategies.core.examples import Examples
-from unlearning.central.l1_sparse import L1SparseSettings
 from unlearning.central.parameters import copied
 from unlearning.central.training import SgdSettings, trained
 
@@ -26,7 +25,6 @@ PROBE = SgdSettings(epochs=100, learning_rate=0.05)
 """How the last layer is trained: it begins at zero, and the loss is convex."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Options(CleaningOptions):
     """Options of the benchmark."""
 
@@ -47,7 +45,7 @@ def run(options: Options, observer: Observer) -> dict[str, Any]:
     for seed in range(options.seeds):
         holder = Holder.of(options, seed)
         its_tasks = tasks(holder, options.harmful_classes, options.per_class)
-        transfer = Transfer(holder, its_tasks, options.training(), options.cleaning())
+        transfer = Transfer(holder, its_tasks, options)
         table: dict[str, dict[str, float]] = {}
         for rate in (0.0, options.sparsity):
             table |= transfer.table(rate)
@@ -99,27 +97,23 @@ class Transfer:
     """Source models and what can be made of them."""
 
     holder: Holder
-    """Gives model and seed."""
     tasks: Tasks
-    """The data."""
-    train: SgdSettings
-    forget: L1SparseSettings
-    """How source models are trained, and how they forget."""
+    options: Options
 
     def table(self, sparsity: float) -> dict[str, dict[str, float]]:
         """Return a row per source model of a sparsity."""
-        tasks, draw = self.tasks, self.holder.generator
+        tasks, draw, train = self.tasks, self.holder.generator, self.options.training()
         start = self.holder.model(tasks.num_source)
         everything = Examples.concat([tasks.helpful, tasks.harmful])
-        untouched = fitted(start, everything, self.train, draw("train"))
+        untouched = fitted(start, everything, train, draw("train"))
         first = sparse_start(untouched, start, sparsity)
         masks = first.masks
         if masks:
-            untouched = fitted(first.model, everything, self.train, draw("train"), masks)
+            untouched = fitted(first.model, everything, train, draw("train"), masks)
         models = {
             "untouched": Timed(untouched, 0.0),
-            **cleaned(untouched, tasks.helpful, self.forget, lambda: draw("FT"), masks),
-            "retrained": timed(lambda: fitted(first.model, tasks.helpful, self.train, draw("train"), masks)),
+            **cleaned(untouched, tasks.helpful, self.options.cleaning(), lambda: draw("FT"), masks),
+            "retrained": timed(lambda: fitted(first.model, tasks.helpful, train, draw("train"), masks)),
         }
         return {f"{name}, {kind(sparsity)}": self._row(made) for name, made in models.items()}
 

@@ -21,14 +21,11 @@ from strategies.client.backdoor import Trigger, default_trigger, poison, stamp
 from strategies.client.evaluation import evaluate, predict_logits
 from strategies.core.examples import Examples
 from unlearning.audit import metrics
-from unlearning.central.l1_sparse import L1SparseSettings
 from unlearning.central.masks import Masks
-from unlearning.central.training import SgdSettings
 
 TARGET = 0
 
 
-@dataclass(frozen=True, kw_only=True)
 class Options(CleaningOptions):
     """Options of the benchmark."""
 
@@ -44,12 +41,10 @@ class Options(CleaningOptions):
 def run(options: Options, observer: Observer) -> dict[str, Any]:
     """Return, for each sparsity, ASR and TA before and after forgetting, and of the retrained model."""
     sparsities = numbers("sparsities", options.sparsities)
-    train = options.training(weight_decay=options.weight_decay)
-    forget = options.cleaning(weight_decay=options.weight_decay)
     observer.phase("trojan", options.seeds * len(sparsities))
     tables = []
     for seed in range(options.seeds):
-        cleanse = Cleanse.of(Holder.of(options, seed), options.poisoned_share, train, forget)
+        cleanse = Cleanse.of(Holder.of(options, seed), options)
         tables.append(cleanse.table(sparsities, observer))
     return {"settings": options.settings(), "by sparsity": pooled("sparsity", tables)}
 
@@ -65,39 +60,38 @@ class Cleanse:
     """The training examples with the trigger, and the others."""
     trigger: Trigger
     """What was stamped on."""
-    train: SgdSettings
-    forget: L1SparseSettings
-    """How the models are trained, and how they forget."""
+    options: Options
 
     @staticmethod
-    def of(holder: Holder, share: float, train: SgdSettings, forget: L1SparseSettings) -> "Cleanse":
+    def of(holder: Holder, options: Options) -> "Cleanse":
         """Poison a share of a holder's training data."""
         trigger = default_trigger(tuple(holder.train.x.shape[1:]), TARGET)
-        data, chosen = poison(holder.train, share, trigger, holder.generator("poison"))
-        return Cleanse(holder, data.subset(chosen), data.without(chosen), trigger, train, forget)
+        data, chosen = poison(holder.train, options.poisoned_share, trigger, holder.generator("poison"))
+        return Cleanse(holder, data.subset(chosen), data.without(chosen), trigger, options)
 
     def table(self, sparsities: Sequence[float], observer: Observer) -> dict[str, dict[str, float]]:
         """Return what is left of the backdoor, by sparsity in percent."""
         start = self.holder.model()
-        dense = self._trained(start, {})
+        everything = Examples.concat([self.poisoned, self.clean])
+        dense = self._fitted(start, everything, {})
         found = {}
         for sparsity in sparsities:
             first = sparse_start(dense, start, sparsity)
-            model = dense if sparsity == 0 else self._trained(first.model, first.masks)
+            model = self._fitted(first.model, everything, first.masks) if sparsity else dense
             found[f"{100 * sparsity:g} %"] = self._row(first.model, model, first.masks)
             observer.advance(f"sparsity {sparsity:g}")
         return found
 
-    def _trained(self, start: nn.Module, masks: Masks) -> nn.Module:
-        data = Examples.concat([self.poisoned, self.clean])
-        return fitted(start, data, self.train, self.holder.generator("train"), masks)
+    def _fitted(self, start: nn.Module, examples: Examples, masks: Masks) -> nn.Module:
+        train = self.options.training(self.options.weight_decay)
+        return fitted(start, examples, train, self.holder.generator("train"), masks)
 
     def _row(self, start: nn.Module, model: nn.Module, masks: Masks) -> dict[str, float]:
-        draw = self.holder.generator
+        forget = self.options.cleaning(self.options.weight_decay)
         models = {
             "before": timed(lambda: model),
-            **cleaned(model, self.clean, self.forget, lambda: draw("forget"), masks),
-            "retrain": timed(lambda: fitted(start, self.clean, self.train, draw("train"), masks)),
+            **cleaned(model, self.clean, forget, lambda: self.holder.generator("forget"), masks),
+            "retrain": timed(lambda: self._fitted(start, self.clean, masks)),
         }
         row = {}
         for name, made in models.items():

@@ -1,7 +1,6 @@
 """Simulated time to an accuracy on MNIST with slow clients: rounds that wait for them, steps that do not."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from app.workflows.observer import Observer
@@ -21,7 +20,6 @@ _STEPS: Mapping[str, int] = {"fedasync": 10, "fedbuff": 2}
 """How many steps bring as many updates as a round of ten clients."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Options(RaceOptions):
     """Options of the benchmark; rounds are those of ten updates."""
 

@@ -31,7 +31,6 @@ _SETTLED = 0.1
 """Share of the rounds after which the server's memory is looked at first, and of the last ones looked at."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Options(BenchmarkOptions):
     """Options of the benchmark."""
 

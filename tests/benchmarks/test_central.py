@@ -120,7 +120,7 @@ def test_a_probe_leaves_the_source_model_as_it_is(holder: Holder) -> None:
 
 
 def test_a_cleanse_poisons_a_share(holder: Holder) -> None:
-    cleanse = trojan.Cleanse.of(holder, 0.25, SgdSettings(), trojan.L1SparseSettings())
+    cleanse = trojan.Cleanse.of(holder, trojan.Options(poisoned_share=0.25))
     assert len(cleanse.poisoned) == 50
     assert set(cleanse.poisoned.y.tolist()) == {trojan.TARGET}
     assert len(cleanse.clean) == 150

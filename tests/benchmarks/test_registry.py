@@ -1,10 +1,8 @@
 """The registry of benchmarks: each can be run with the options that docs/benchmarks.md gives it."""
 
 import re
-from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,8 +15,7 @@ COMMAND = re.compile(r"lethe bench ([a-z]+) (?:[^`\n\\]|\\\n)*")
 
 def options_of(name: str) -> list[str]:
     """Return the names of a benchmark's options."""
-    options: Any = import_module(module_of(name)).Options
-    return [field.name for field in fields(options)]
+    return list(import_module(module_of(name)).Options.model_fields)
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -29,6 +26,13 @@ def test_every_benchmark_says_what_it_does_and_lists_its_options(name: str) -> N
     ) as raised:
         BENCHMARKS[name](nope=1)
     assert str(raised.value).endswith(", ".join(options_of(name)))
+
+
+def test_a_value_that_an_option_does_not_take_is_refused_and_a_number_is_a_text() -> None:
+    with pytest.raises(BadInput, match='benchmark gossip: seeds: given "many", allowed an integer'):
+        BENCHMARKS["gossip"](seeds="many")
+    with pytest.raises(BadInput, match="partitions: got '7', allowed some of iid"):
+        BENCHMARKS["forgetting"](partitions=7)
 
 
 def test_documented_commands_set_options_that_there_are() -> None:
