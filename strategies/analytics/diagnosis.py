@@ -14,6 +14,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from flwr.app import ArrayRecord
@@ -161,6 +162,29 @@ class Finding:
     scale: str = ""
     threshold: float | None = None
     threshold_name: str = ""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found, and who could not be asked.
+
+    Parameters
+    ----------
+    findings
+        The figures.
+    faults
+        One line for each client that did not answer usefully.
+    """
+
+    findings: list[Finding]
+    faults: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        figures = {
+            f.name: {"value": f.value, "clients": dict(f.clients), "advice": f.advice} for f in self.findings
+        }
+        return {"figures": figures, "faults": self.faults}
 
 
 @dataclass(frozen=True)
