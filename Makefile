@@ -68,4 +68,4 @@ bundle: setup ## build the bundle (FAB) for a SuperLink in build/bundle
 
 clean: ## remove what was built, except .venv
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
-	find $(PACKAGES) tests benchmarks -type d -name __pycache__ -prune -exec rm -rf {} +
+	find $(PACKAGES) tests benchmarks docs -type d -name __pycache__ -prune -exec rm -rf {} +
