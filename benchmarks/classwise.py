@@ -33,7 +33,7 @@ from benchmarks.central import (
 from benchmarks.jobs import machine
 from benchmarks.kept import Kept
 from strategies.core.errors import BadInput
-from strategies.core.examples import Examples
+from strategies.core.examples import TensorExamples
 from strategies.core.settings import split_list
 from unlearning.central.ascent import AscentSettings, ascend
 from unlearning.central.finetune import FinetuneSettings, finetune
@@ -283,7 +283,7 @@ class Contest:
     original: nn.Module
     retrained: Timed
     masks: Masks
-    seen: Examples | None = None
+    seen: TensorExamples | None = None
 
     def with_curvature(self, count: int) -> "Contest":
         """Return the same with that many examples drawn for the curvature."""

@@ -10,7 +10,7 @@ from app.client.encryption_key import require_library
 from app.config.settings import ModelSettings
 from app.models.built_in import build_model
 from app.workflows.observer import Observer, Quiet
-from benchmarks.jobs import INPUT_SHAPE, NUM_CLASSES, machine
+from benchmarks.jobs import INPUT_SHAPE, NUM_GROUPS, machine
 from benchmarks.rounds import beside_plain
 from strategies.core import wire
 from strategies.core.errors import BadInput
@@ -118,7 +118,7 @@ def _update(secret: Secret, name: str, keep: float, repeats: int) -> dict[str, f
 
 
 def _block_size(name: str, keep: float) -> int:
-    model = build_model(ModelSettings.model_validate({"name": name}), INPUT_SHAPE, NUM_CLASSES, seed=0)
+    model = build_model(ModelSettings.model_validate({"name": name}), INPUT_SHAPE, NUM_GROUPS, seed=0)
     layout = wire.Layout.of(model.state_dict())
     kept = Pruning(PrunedSettings(score="ordered"), model, 0).kept("0", keep, 1, {})
     index, _ = block_index(layout, hidden_groups(model), kept)

@@ -147,7 +147,7 @@ def _trained(folder: RunFolder, session: Session) -> dict[str, float]:
     aligned = session.config.strategy.own(FedMDSettings).alignment_size(
         len(data.public) if data.public is not None else 0
     )
-    logits = aligned * data.num_classes * 4 * len(summary["clients"]) * summary["rounds"]
+    logits = aligned * data.num_groups * 4 * len(summary["clients"]) * summary["rounds"]
     described = sum(len(line["accepted"]) for line in folder.read_metrics())
     figures = {
         "baseline": final["baseline-accuracy"],

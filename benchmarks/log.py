@@ -165,7 +165,7 @@ def _connected(job: Job, workers: int) -> Iterator[Rounds]:
         task = Task(job, str(write_data(job, Path(data))), workers)
         with LocalGrid(f"{clients.__name__}:app", task.run_config().to_flat(), job.clients, workers) as grid:
             cohort = Cohort(grid)
-            cohort.client_config.update({wire.NUM_CLASSES: 10, wire.INPUT_SHAPE: [1, 28, 28]})
+            cohort.client_config.update({wire.NUM_GROUPS: 10, wire.INPUT_SHAPE: [1, 28, 28]})
             cohort.connect(job.clients)
             loop = Rounds(cohort, task)
             loop.measure(None)  # The first round warms workers and caches up

@@ -24,7 +24,7 @@ from app.models.built_in import build_model
 from app.workflows.observer import Observer, Quiet
 from app.workflows.session import Session
 from app.workflows.training import train
-from benchmarks.jobs import INPUT_SHAPE, NUM_CLASSES, machine
+from benchmarks.jobs import INPUT_SHAPE, NUM_GROUPS, machine
 from strategies.core import wire
 from strategies.core.errors import BadInput
 from strategies.core.secret_random import Randomness, RandomStream
@@ -124,7 +124,7 @@ def _steps(
     device = pick_device(device_name)
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(batch_size, *INPUT_SHAPE, generator=generator).to(device)
-    y = torch.randint(0, NUM_CLASSES, (batch_size,), generator=generator).to(device)
+    y = torch.randint(0, NUM_GROUPS, (batch_size,), generator=generator).to(device)
     contenders: dict[str, Step] = {
         "plain": _plain(_cnn(1.0, device), x, y),
         "hooks": _hooks(_cnn(1.0, device), x, y),
@@ -161,7 +161,7 @@ def _now(device: torch.device) -> float:
 
 
 def _cnn(keep: float, device: torch.device) -> nn.Module:
-    model = build_model(ModelSettings(), INPUT_SHAPE, NUM_CLASSES, seed=0)
+    model = build_model(ModelSettings(), INPUT_SHAPE, NUM_GROUPS, seed=0)
     settings = PrunedSettings(score="random")
     kept = Pruning(settings, model, 0).kept("0", keep, 1, {})
     return subnetwork(model, hidden_groups(model), kept).to(device)
@@ -234,7 +234,7 @@ def _bytes(keep: float) -> dict[str, dict[str, float]]:
 
     found: dict[str, dict[str, float]] = {}
     for name in ("mlp", "cnn", "resnet18"):
-        model = build_model(ModelSettings.model_validate({"name": name}), INPUT_SHAPE, NUM_CLASSES, seed=0)
+        model = build_model(ModelSettings.model_validate({"name": name}), INPUT_SHAPE, NUM_GROUPS, seed=0)
         layout, groups = wire.Layout.of(model.state_dict()), hidden_groups(model)
         settings = PrunedSettings(score="random")
         kept = Pruning(settings, model, 0).kept("0", keep, 1, {})

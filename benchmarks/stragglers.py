@@ -26,7 +26,7 @@ from benchmarks.jobs import machine
 from strategies.client.settings import TrainSettings
 from strategies.client.training import ClientJob
 from strategies.core import wire
-from strategies.core.examples import Examples
+from strategies.core.examples import TensorExamples
 from strategies.core.seeds import numpy_generator, torch_generator
 from strategies.fedprox.fedprox import train_client
 from strategies.server.aggregation import ExactSum
@@ -116,7 +116,7 @@ def run(
     return {"machine": machine(), "rounds": rounds, "seeds": seeds, "sizes": sizes, "losses": found}
 
 
-def losses(task: Task, devices: Sequence[Examples]) -> list[float]:
+def losses(task: Task, devices: Sequence[TensorExamples]) -> list[float]:
     """Return the training loss over all devices before the first round and after each round."""
     model = nn.Linear(devices[0].x.shape[1], 10)
     layout = wire.Layout.of(model.state_dict())
@@ -148,7 +148,7 @@ def _chosen(task: Task, server_round: int) -> dict[int, float]:
     return {i: epochs[i] / task.epochs if i in late else 1.0 for i in map(int, chosen)}
 
 
-def _loss(model: nn.Module, flat: Tensor, layout: wire.Layout, devices: Sequence[Examples]) -> float:
+def _loss(model: nn.Module, flat: Tensor, layout: wire.Layout, devices: Sequence[TensorExamples]) -> float:
     wire.load_flat(model, flat, layout)
     x, y = torch.cat([d.x for d in devices]), torch.cat([d.y for d in devices])
     with torch.no_grad():

@@ -16,8 +16,8 @@ from torch import nn
 from app.workflows.observer import Observer, Quiet
 from benchmarks.central import Holder, Timed, config_keys, fitted, pooled, sparse_start, timed
 from benchmarks.jobs import machine
-from strategies.client.evaluation import evaluate, predict_logits
-from strategies.core.examples import Examples
+from strategies.client.evaluation import evaluate, outputs_of
+from strategies.core.examples import TensorExamples, concatenated
 from unlearning.central.finetune import FinetuneSettings, finetune
 from unlearning.central.l1_sparse import L1SparseSettings, l1_sparse
 from unlearning.central.parameters import copied
@@ -111,33 +111,33 @@ class Tasks:
         Few examples, and all test examples, labelled from 0.
     """
 
-    helpful: Examples
-    harmful: Examples
+    helpful: TensorExamples
+    harmful: TensorExamples
     num_source: int
     num_target: int
-    source_test: Examples
-    target: Examples
-    target_test: Examples
+    source_test: TensorExamples
+    target: TensorExamples
+    target_test: TensorExamples
 
 
 def tasks(holder: Holder, harmful_classes: int, per_class: int) -> Tasks:
     """Return the tasks that are made of a holder's data."""
-    half = holder.num_classes // 2
+    half = holder.num_groups // 2
     helpful, others = holder.train.split(holder.train.y < half)
     source_test, target_test = holder.test.split(holder.test.y < half)
     kept = torch.cat(
-        [torch.nonzero(others.y == c).flatten()[:per_class] for c in range(half, holder.num_classes)]
+        [torch.nonzero(others.y == c).flatten()[:per_class] for c in range(half, holder.num_groups)]
     )
     target, rest = others.subset(kept), others.without(kept)
     drawn = torch.randint(harmful_classes, (len(rest),), generator=holder.generator("harmful"))
     return Tasks(
         helpful,
-        Examples(rest.x, half + drawn),
+        TensorExamples(rest.x, half + drawn),
         half + harmful_classes,
-        holder.num_classes - half,
+        holder.num_groups - half,
         source_test,
-        Examples(target.x, target.y - half),
-        Examples(target_test.x, target_test.y - half),
+        TensorExamples(target.x, target.y - half),
+        TensorExamples(target_test.x, target_test.y - half),
     )
 
 
@@ -164,7 +164,7 @@ class Transfer:
         """Return a row per source model of a sparsity."""
         tasks, draw = self.tasks, self.holder.generator
         start = self.holder.model(tasks.num_source)
-        everything = Examples.concat([tasks.helpful, tasks.harmful])
+        everything = concatenated([tasks.helpful, tasks.harmful])
         untouched = fitted(start, everything, self.train, draw("train"))
         first = sparse_start(untouched, start, sparsity)
         masks = first.masks
@@ -200,11 +200,11 @@ def probed(source: nn.Module, tasks: Tasks, generator: torch.Generator) -> nn.Mo
     )
     twin = copied(source)
     twin.set_submodule(head_name, nn.Identity())
-    features = predict_logits(twin, tasks.target.x)
+    features = outputs_of(twin, tasks.target)
     last = nn.Linear(head.in_features, tasks.num_target)
     with torch.no_grad():
         for parameter in last.parameters():
             parameter.zero_()
-    probe = trained(last, Examples(features, tasks.target.y), PROBE, generator)
+    probe = trained(last, TensorExamples(features, tasks.target.y), PROBE, generator)
     twin.set_submodule(head_name, probe.to(head.weight.device))
     return twin

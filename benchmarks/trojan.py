@@ -17,8 +17,9 @@ from app.workflows.observer import Observer, Quiet
 from benchmarks.central import Holder, config_keys, fitted, pooled, sparse_start, timed
 from benchmarks.jobs import machine
 from strategies.client.backdoor import Trigger, default_trigger, poison, stamp
-from strategies.client.evaluation import evaluate, predict_logits
-from strategies.core.examples import Examples
+from strategies.client.evaluation import evaluate, outputs_of
+from strategies.core.examples import TensorExamples, concatenated
+from strategies.task import CLASSIFICATION
 from unlearning.audit import metrics
 from unlearning.central.finetune import FinetuneSettings, finetune
 from unlearning.central.l1_sparse import L1SparseSettings, l1_sparse
@@ -110,8 +111,8 @@ class Cleanse:
     """
 
     holder: Holder
-    poisoned: Examples
-    clean: Examples
+    poisoned: TensorExamples
+    clean: TensorExamples
     trigger: Trigger
     train: SgdSettings
     forget: L1SparseSettings
@@ -136,7 +137,7 @@ class Cleanse:
         return found
 
     def _trained(self, start: nn.Module, masks: Masks) -> nn.Module:
-        data = Examples.concat([self.poisoned, self.clean])
+        data = concatenated([self.poisoned, self.clean])
         return fitted(start, data, self.train, self.holder.generator("train"), masks)
 
     def _row(self, start: nn.Module, model: nn.Module, masks: Masks) -> dict[str, float]:
@@ -157,8 +158,9 @@ class Cleanse:
         return {**row, "FT s": models["FT"].seconds, "retrain s": models["retrain"].seconds}
 
     def _attack_success(self, model: nn.Module) -> tuple[float, float]:
-        stamped = stamp(self.holder.test.x, self.trigger)
-        return success_rates(predict_logits(model, stamped).argmax(dim=1), self.holder.test.y)
+        test = self.holder.test
+        stamped = TensorExamples(stamp(test.x, self.trigger), test.y)
+        return success_rates(CLASSIFICATION.predict(outputs_of(model, stamped)), test.y)
 
 
 def success_rates(predictions: Tensor, labels: Tensor) -> tuple[float, float]:
@@ -169,7 +171,7 @@ def success_rates(predictions: Tensor, labels: Tensor) -> tuple[float, float]:
     predictions, labels
         Predicted and true classes, shape [n].
 
-    Examples
+    TensorExamples
     --------
     >>> import torch
     >>> success_rates(torch.tensor([0, 0, 1, 1, 2]), torch.tensor([0, 1, 1, 2, 2]))

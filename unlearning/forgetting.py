@@ -118,8 +118,8 @@ def check_request(run: TrainedRun, request: ForgetRequest, method: str, settings
         if client_id not in run.clients:
             raise BadInput(f"unknown client '{client_id}'; known clients: {', '.join(run.clients)}")
     for label in request.classes:
-        if label >= run.num_classes:
-            raise BadInput(f"unknown class {label}; the run has classes 0 to {run.num_classes - 1}")
+        if label >= run.num_groups:
+            raise BadInput(f"unknown class {label}; the run has classes 0 to {run.num_groups - 1}")
     _check_positions(request, run.num_examples, run.plan.local_test_share)
     _check_not_forgotten(run, request)
     _check_remains(run, request)
@@ -154,7 +154,7 @@ def _check_remains(run: TrainedRun, request: ForgetRequest) -> None:
     if set(run.clients) <= {*request.clients, *run.forgotten_clients}:
         raise BadInput("the request names every client: nobody would remain")
     drop = Drop.joined(each.drop for each in (request, *run.forgotten))
-    if len(drop.classes) >= run.num_classes:
+    if len(drop.classes) >= run.num_groups:
         raise BadInput("the request names every class: nobody would remain")
     left = {*run.clients} - {*request.clients, *run.forgotten_clients}
     if all(i in run.num_examples and len(drop.indices.get(i, ())) >= run.num_examples[i] for i in left):

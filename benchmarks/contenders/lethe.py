@@ -4,7 +4,7 @@ from flwr.serverapp import Grid
 
 from app.simulation import LocalGrid
 from benchmarks import clients
-from benchmarks.jobs import INPUT_SHAPE, NUM_CLASSES, Stopwatch, Task
+from benchmarks.jobs import INPUT_SHAPE, NUM_GROUPS, Stopwatch, Task
 from strategies.core import wire
 from strategies.plan import RoundResult, Start, TrainingPlan
 from strategies.rounds import train
@@ -15,7 +15,7 @@ def train_over(grid: Grid, task: Task, watch: Stopwatch) -> wire.FlatRecord:
     """Connect to the clients and train; return the final model."""
     config = task.run_config()
     cohort = Cohort(grid)
-    cohort.client_config.update({wire.NUM_CLASSES: NUM_CLASSES, wire.INPUT_SHAPE: list(INPUT_SHAPE)})
+    cohort.client_config.update({wire.NUM_GROUPS: NUM_GROUPS, wire.INPUT_SHAPE: list(INPUT_SHAPE)})
     cohort.connect(task.job.clients)
     model = clients.initial_model()
     plan = TrainingPlan(config.strategy, config.selection, config.run.rounds, config.run.seed)

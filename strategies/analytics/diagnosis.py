@@ -24,6 +24,7 @@ from strategies.client.training import summed_gradient
 from strategies.core import wire
 from strategies.core.examples import Examples
 from strategies.registry import PLAIN, all_traits
+from strategies.task import CLASSIFICATION, Task
 
 LOW_DIVERGENCE, HIGH_DIVERGENCE = 0.1, 0.4
 """Bits of label divergence, mean over the clients: below, nearly IID; above, far apart."""
@@ -37,9 +38,9 @@ SECONDS = "seconds"
 """float, client to server: how long the client's local training of a round takes, as measured."""
 
 
-def gradient_answer(model: nn.Module, examples: Examples) -> ArrayRecord:
+def gradient_answer(model: nn.Module, examples: Examples, task: Task = CLASSIFICATION) -> ArrayRecord:
     """Return the model plus the gradient of its mean loss on the examples, as a reply carries an update."""
-    summed_gradient(model, [examples], [1.0 / len(examples)])
+    summed_gradient(model, [examples], [1.0 / len(examples)], task)
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     state = {name: t.clone() for name, t in model.state_dict().items()}
     return wire.record_of(

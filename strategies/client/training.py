@@ -12,13 +12,13 @@ from typing import Protocol
 import torch
 from flwr.app import RecordDict
 from torch import Tensor, nn
-from torch.nn import functional
 
 from strategies.client.settings import TrainSettings
 from strategies.core import wire
 from strategies.core.examples import Examples
 from strategies.models.neurons import Group
 from strategies.settings import StrategySettings
+from strategies.task import CLASSIFICATION, Task
 
 _CHUNK = 512
 """Examples per forward pass of a full-batch gradient."""
@@ -45,9 +45,9 @@ class Trainer(Protocol):
         settings: TrainSettings,
         generator: torch.Generator,
         *,
-        learning_rate: float | None = None,
         num_steps: int | None = None,
         adjust: GradientAdjustment | None = None,
+        task: Task = CLASSIFICATION,
     ) -> TrainStats:
         """Train; see `local_train`."""
 
@@ -56,7 +56,12 @@ class Scorer(Protocol):
     """What scores hidden neurons by a client's own examples, so that the scores may be acted upon openly."""
 
     def __call__(
-        self, model: nn.Module, groups: Sequence[Group], examples: Examples, generator: torch.Generator
+        self,
+        model: nn.Module,
+        groups: Sequence[Group],
+        examples: Examples,
+        generator: torch.Generator,
+        task: Task = CLASSIFICATION,
     ) -> Sequence[Tensor]:
         """Return a score for each neuron of each group, shape [size] each."""
 
@@ -95,6 +100,8 @@ class ClientJob:
         Name of the course of training that the message belongs to; empty: the run's own.
     examples_of
         Returns the examples of any client, by client-id, where they lie in one place; None: they do not.
+    task
+        What is learned.
     """
 
     model: nn.Module
@@ -111,11 +118,12 @@ class ClientJob:
     received: RecordDict = field(default_factory=RecordDict)
     course: str = ""
     examples_of: Callable[[str], Examples] | None = None
+    task: Task = CLASSIFICATION
 
     @property
     def learning_rate(self) -> float:
         """The round's learning rate."""
-        return self.train.learning_rate * self.train.lr_decay ** (self.server_round - 1)
+        return self.train.in_round(self.server_round).learning_rate
 
     def train_model(
         self,
@@ -129,11 +137,11 @@ class ClientJob:
         return trainer(
             model,
             self.examples,
-            self.train,
+            self.train.in_round(self.server_round),
             self.generator,
-            learning_rate=self.learning_rate,
             num_steps=num_steps,
             adjust=adjust,
+            task=self.task,
         )
 
 
@@ -205,15 +213,13 @@ def batches(
                 return
 
 
-def make_optimizer(
-    parameters: Sequence[nn.Parameter], settings: TrainSettings, learning_rate: float
-) -> torch.optim.Optimizer:
+def make_optimizer(parameters: Sequence[nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
     """Return the optimiser that the settings name, in torch's fused form."""
-    decay = settings.weight_decay
+    rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(parameters, learning_rate, settings.momentum, weight_decay=decay, fused=True)
+        return torch.optim.SGD(parameters, rate, settings.momentum, weight_decay=decay, fused=True)
     kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
-    return kind(parameters, learning_rate, weight_decay=decay, fused=True)
+    return kind(parameters, rate, weight_decay=decay, fused=True)
 
 
 def local_train(
@@ -222,11 +228,11 @@ def local_train(
     settings: TrainSettings,
     generator: torch.Generator,
     *,
-    learning_rate: float | None = None,
     num_steps: int | None = None,
     adjust: GradientAdjustment | None = None,
+    task: Task = CLASSIFICATION,
 ) -> TrainStats:
-    """Train a model in place on labelled examples with mini-batch cross-entropy.
+    """Train a model in place on labelled examples, in mini-batches.
 
     Parameters
     ----------
@@ -238,12 +244,12 @@ def local_train(
         Optimiser, batch size, epochs or steps.
     generator
         Draws the batches; on the CPU.
-    learning_rate
-        Instead of the settings' own, for schedules.
     num_steps
         Instead of the settings' own; 0 leaves the model as it is.
     adjust
         Changes the gradients before each step; None for plain training.
+    task
+        What is learned.
 
     Raises
     ------
@@ -256,15 +262,15 @@ def local_train(
     steps = planned_steps(len(examples), settings) if num_steps is None else num_steps
     if steps == 0:
         return TrainStats(0, 0.0)
-    data = examples.to(parameters[0].device)
-    rate = settings.learning_rate if learning_rate is None else learning_rate
-    optimizer = make_optimizer(parameters, settings, rate)
+    device = parameters[0].device
+    data = examples.to(device)
+    optimizer = make_optimizer(parameters, settings)
     model.train()
-    total = torch.zeros((), device=data.x.device)
-    for batch in batches(len(data), settings.batch_size, steps, generator):
-        index = batch.to(data.x.device)
+    total = torch.zeros((), device=device)
+    for index in batches(len(data), settings.batch_size, steps, generator):
+        inputs, targets = data.batch(index)
         optimizer.zero_grad(set_to_none=True)
-        loss = functional.cross_entropy(model(data.x[index]), data.y[index])
+        loss = task.loss(task.forward(model, inputs), targets)
         loss.backward()  # type: ignore[no-untyped-call]
         if adjust is not None:
             adjust(parameters)
@@ -293,7 +299,9 @@ def proximal_adjustment(anchor: Sequence[Tensor], mu: float) -> GradientAdjustme
     return adjust
 
 
-def summed_gradient(model: nn.Module, parts: Sequence[Examples], coefficients: Sequence[float]) -> None:
+def summed_gradient(
+    model: nn.Module, parts: Sequence[Examples], coefficients: Sequence[float], task: Task = CLASSIFICATION
+) -> None:
     """Put Σ_j c_j ∇L_j into the parameters' `.grad`, with L_j the summed loss of part j.
 
     Parameters
@@ -302,14 +310,15 @@ def summed_gradient(model: nn.Module, parts: Sequence[Examples], coefficients: S
         On any device.
     parts, coefficients
         As many of both.
+    task
+        What is learned.
     """
     device = next(model.parameters()).device
     model.zero_grad(set_to_none=True)
     model.train()
     for part, coefficient in zip(parts, coefficients, strict=True):
-        data = part.to(device)
-        for index in torch.split(torch.arange(len(data), device=device), _CHUNK):
-            loss = functional.cross_entropy(model(data.x[index]), data.y[index], reduction="sum")
+        for inputs, targets in part.to(device).batches(_CHUNK):
+            loss = task.summed_loss(task.forward(model, inputs), targets)
             (coefficient * loss).backward()  # type: ignore[no-untyped-call]
 
 

@@ -40,10 +40,10 @@ def train_client(job: ClientJob) -> LocalResult:
     local_train(
         own,
         job.examples,
-        job.train,
+        job.train.in_round(job.server_round),
         torch_generator(job.generator.initial_seed(), "ditto"),
-        learning_rate=job.learning_rate,
         adjust=proximal_adjustment(anchor, weight) if weight > 0 else None,
+        task=job.task,
     )
     state.write_model(own)
     return result

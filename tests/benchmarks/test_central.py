@@ -22,7 +22,7 @@ from benchmarks.central import (
     sparse_start,
 )
 from strategies.core.errors import BadInput
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples
 from unlearning.central.masks import sparsity
 from unlearning.central.training import SgdSettings
 
@@ -47,7 +47,7 @@ class Known(nn.Module):
 
 
 def examples(values: list[float], labels: list[int]) -> Examples:
-    return Examples(torch.tensor(values).unsqueeze(1), torch.tensor(labels))
+    return TensorExamples(torch.tensor(values).unsqueeze(1), torch.tensor(labels))
 
 
 def test_rates_of_a_model_whose_answers_are_known() -> None:

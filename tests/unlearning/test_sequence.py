@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from strategies.core.errors import BadInput
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples
 from strategies.log.update_log import UpdateLog
 from tests.unlearning.methods.federation import Federation, blobs
 from tests.unlearning.runs import GLOBAL_METHODS
@@ -57,7 +57,7 @@ def without_values(data: Mapping[str, Examples], *requests: ForgetRequest) -> di
             named = torch.isin(examples.y, torch.tensor(request.classes, dtype=torch.int64))
             named[list(request.samples.get(client_id, ()))] = True
             x[named | (client_id in request.clients)] = 77.0
-        changed[client_id] = Examples(x, examples.y)
+        changed[client_id] = TensorExamples(x, examples.y)
     return changed
 
 

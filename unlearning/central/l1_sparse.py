@@ -21,6 +21,7 @@ import torch
 from pydantic import Field
 from torch import Generator, nn
 
+from strategies.task import CLASSIFICATION, Task
 from unlearning.central.data import Data, gathered
 from unlearning.central.masks import Masks
 from unlearning.central.training import SgdSettings, trained
@@ -82,28 +83,13 @@ def l1_sparse(
     generator: Generator,
     *,
     masks: Masks | None = None,
+    task: Task = CLASSIFICATION,
 ) -> nn.Module:
-    """Return a copy of the model, fine-tuned on the retained data under the fading penalty.
+    """Return a copy of the model θo, fine-tuned on the retained data D_r under the fading penalty.
 
-    Parameters
-    ----------
-    model
-        θo; it is not altered.
-    retain
-        D_r, at least one example.
-    settings
-        γ, epochs and optimiser.
-    generator
-        Draws the batches; on the CPU.
-    masks
-        Pruned weights, which stay zero; None for a dense model.
-
-    Raises
-    ------
-    ValueError
-        If there is no example, or a mask fits no parameter.
+    Parameters and errors are those of `trained`.
     """
     retain = gathered(retain)
     weights = penalty_weights(settings.gamma, settings.epochs)
     penalty = FadingL1(weights, settings.steps_per_epoch(len(retain)))
-    return trained(model, retain, settings, generator, adjustments=[penalty], masks=masks)
+    return trained(model, retain, settings, generator, adjustments=[penalty], masks=masks, task=task)

@@ -17,7 +17,7 @@ from unlearning.methods import (
     retrain,
     subtract,
 )
-from unlearning.methods.base import ClientAction, ClientAnswer, ClientTask, ForgetJob, Method, Needs, Outcome
+from unlearning.methods.base import ClientAction, ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
 
 _MODULES = (
     subtract,
@@ -39,4 +39,4 @@ _MODULES = (
 
 METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in _MODULES}
 
-__all__ = ["METHODS", "ClientAction", "ClientAnswer", "ClientTask", "ForgetJob", "Method", "Needs", "Outcome"]
+__all__ = ["METHODS", "ClientAction", "ClientAnswer", "ForgetJob", "ForgetWork", "Method", "Needs", "Outcome"]

@@ -41,7 +41,7 @@ from unlearning.central.ascent import (
     projected_ascent,
 )
 from unlearning.central.parameters import flat_parameters
-from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Method, Needs, Outcome
+from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
 from unlearning.methods.federated import (
     FederatedWork,
     absence_notes,
@@ -86,22 +86,24 @@ class SampleSettings(ClassSettings):
     epochs: int = Field(default=5, ge=0)
 
 
-def ascent_client(task: ClientTask) -> ClientAnswer:
+def ascent_client(work: ForgetWork) -> ClientAnswer:
     """Run the client half for classes and examples: one pass up the loss on the forgotten data.
 
     It also says how accurate the model was that came.
     """
-    settings, model = settings_in(AscentSettings, task.config), received_model(task)
-    metrics = {wire.ACCURACY: evaluate(model, task.forget).accuracy}
-    return trained_answer(ascend(model, task.forget, settings, task.generator), len(task.forget), metrics)
+    settings, model = settings_in(AscentSettings, work.config), received_model(work)
+    metrics = {wire.ACCURACY: evaluate(model, work.forget, task=work.task).accuracy}
+    higher = ascend(model, work.forget, settings, work.generator, task=work.task)
+    return trained_answer(higher, len(work.forget), metrics)
 
 
-def projected_client(task: ClientTask) -> ClientAnswer:
+def projected_client(work: ForgetWork) -> ClientAnswer:
     """Run the leaving client's half: projected ascent from the model that came, w_ref."""
-    model = received_model(task)
-    settings, radius = settings_in(ProjectedAscentSettings, task.config), float(task.config[RADIUS])
-    up = projected_ascent(model, task.forget, flat_parameters(model), radius, settings, task.generator)
-    return trained_answer(up, len(task.forget))
+    model = received_model(work)
+    settings, radius = settings_in(ProjectedAscentSettings, work.config), float(work.config[RADIUS])
+    start = flat_parameters(model)
+    up = projected_ascent(model, work.forget, start, radius, settings, work.generator, work.task)
+    return trained_answer(up, len(work.forget))
 
 
 def shuffled(flat: Tensor, layout: wire.Layout, generator: Generator) -> Tensor:

@@ -16,6 +16,7 @@ from strategies.core.seeds import torch_generator
 from strategies.server.cohort import Cohort
 from strategies.server.exclusion import Drop
 from strategies.settings import StrategySettings
+from strategies.task import CLASSIFICATION, Task
 from unlearning.request import ForgetRequest, ForgetSpec, Kind, spec_for
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
@@ -151,7 +152,7 @@ class ForgetJob:
 
 
 @dataclass(frozen=True)
-class ClientTask:
+class ForgetWork:
     """All that the client half of a method is given.
 
     Parameters
@@ -174,6 +175,8 @@ class ClientTask:
         The section ``strategy`` of the run config.
     server_round
         The round of the message; 0 outside of rounds.
+    work
+        What is learned.
     """
 
     arrays: Mapping[str, ArrayRecord]
@@ -187,6 +190,7 @@ class ClientTask:
     generator: torch.Generator
     strategy: StrategySettings = field(default_factory=StrategySettings)
     server_round: int = 0
+    task: Task = CLASSIFICATION
 
 
 @dataclass(frozen=True)
@@ -197,7 +201,7 @@ class ClientAnswer:
     arrays: ArrayRecord | None = None
 
 
-ClientAction = Callable[[ClientTask], ClientAnswer]
+ClientAction = Callable[[ForgetWork], ClientAnswer]
 
 
 @dataclass(frozen=True)

@@ -26,13 +26,13 @@ import torch
 from flwr.serverapp.strategy import Strategy
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional
 
-from strategies.client.distillation import DistillationSettings, distil
-from strategies.client.evaluation import predict_logits
+from strategies.client.distillation import DistillationSettings, Lesson, distil
+from strategies.client.evaluation import outputs_of
 from strategies.core import wire
 from strategies.core.examples import Examples
 from strategies.plan import RoundResult, Start
+from strategies.task import CLASSIFICATION, Task
 from unlearning.methods import fast_fedul, subtract
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
 from unlearning.methods.federated import keeping
@@ -53,25 +53,26 @@ class DistillSettings(DistillationSettings):
 D = TypeVar("D", bound=DistillSettings)
 
 
-def agreeing(student: Tensor, teacher: Tensor, drop_share: float) -> Tensor:
-    """Return the positions left when the share with the largest KL(teacher ‖ student) is dropped, sorted.
+def agreeing(student: Tensor, teacher: Tensor, drop_share: float, task: Task = CLASSIFICATION) -> Tensor:
+    """Return the positions left when the share that lies farthest from the teacher is dropped, sorted.
 
     Parameters
     ----------
     student, teacher
-        Logits, shape [n, classes].
+        Outputs, shape [n, classes] for classification.
     drop_share
         In [0, 1); 0 keeps all.
+    task
+        Says how far two outputs lie apart: KL(teacher ‖ student).
     """
-    log_student, log_teacher = functional.log_softmax(student, dim=1), functional.log_softmax(teacher, dim=1)
-    divergence = functional.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(dim=1)
+    divergence = task.divergences(student, teacher)
     keep = len(divergence) - int(drop_share * len(divergence))
     return divergence.argsort(stable=True)[:keep].sort().values
 
 
 def labelled(settings: D, public: Examples) -> tuple[D, list[str]]:
     """Return the settings without the hard-label term, and a note, where the public data have no labels."""
-    if settings.hard_label_weight == 0 or not bool((public.y < 0).any()):
+    if settings.hard_label_weight == 0 or not bool((public.targets() < 0).any()):
         return settings, []
     note = "the public data have no labels of this run's classes: distilled without the hard-label term"
     return settings.model_copy(update={"hard_label_weight": 0.0}), [note]
@@ -89,11 +90,13 @@ def distilled(job: ForgetJob) -> Outcome:
     settings, unlabelled = labelled(settings, public)
     notes = [*start.notes, *unlabelled]
     student, teacher = run.model(start.flat), run.model(run.final)
-    teacher_logits = predict_logits(teacher, public.x)
+    taught = outputs_of(teacher, public, task=run.task)
     if settings.teacher_filter > 0:
-        kept = agreeing(predict_logits(student, public.x), teacher_logits, settings.teacher_filter)
-        public, teacher_logits = public.subset(kept), teacher_logits[kept]
-    distil(student, teacher_logits, public, settings, run.train.momentum, job.generator("distill"))
+        before = outputs_of(student, public, task=run.task)
+        kept = agreeing(before, taught, settings.teacher_filter, run.task)
+        public, taught = public.subset(kept), taught[kept]
+    draw = job.generator("distill")
+    distil(student, Lesson(public, taught), settings, run.train.momentum, draw, task=run.task)
     flat = run.layout.flatten(student.state_dict())
     if settings.post_training_rounds:
         flat = _post_trained(job, flat)

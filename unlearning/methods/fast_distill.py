@@ -27,9 +27,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from strategies.client.distillation import distil
-from strategies.client.evaluation import predict_logits
-from strategies.core.examples import Examples
+from strategies.client.distillation import Lesson, distil
+from strategies.client.evaluation import outputs_of
+from strategies.core.examples import Examples, TensorExamples, in_memory
 from unlearning.central.parameters import copied, layers_with_weights
 from unlearning.methods import fast_fedul
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
@@ -94,7 +94,7 @@ def head_of(model: nn.Module) -> tuple[nn.Module, nn.Module]:
     return body, model.get_submodule(last)
 
 
-def features_of(body: nn.Module, like: nn.Module, x: Tensor) -> Tensor:
+def features_of(body: nn.Module, like: nn.Module, examples: Examples) -> Tensor:
     """Return what the body makes of inputs, shape [n, ...], on the CPU.
 
     Parameters
@@ -103,14 +103,14 @@ def features_of(body: nn.Module, like: nn.Module, x: Tensor) -> Tensor:
         As `head_of` returns it; without layers the features are the inputs.
     like
         The model, which says where to compute.
-    x
-        Inputs, shape [n, ...].
+    examples
+        The targets are not read.
     """
     if not any(True for _ in body.parameters()):
         device = next(like.parameters()).device
         with torch.no_grad():
-            return torch.as_tensor(body(x.to(device))).cpu()
-    return predict_logits(body, x)
+            return torch.as_tensor(body(in_memory(examples).x.to(device))).cpu()
+    return outputs_of(body, examples)
 
 
 def distilled_fast(job: ForgetJob) -> Outcome:
@@ -126,12 +126,13 @@ def distilled_fast(job: ForgetJob) -> Outcome:
         return start
     settings, notes = labelled(method_settings(FastDistillSettings, job.settings), public)
     student = run.model(start.flat)
-    answers = predict_logits(run.model(run.final), public.x)
+    answers = outputs_of(run.model(run.final), public, task=run.task)
     momentum, draw = run.train.momentum, job.generator("distill")
-    distil(student, answers, public, settings.whole, momentum, draw, fading=True)
+    whole = Lesson(public, answers)
+    distil(student, whole, settings.whole, momentum, draw, fading=True, task=run.task)
     body, head = head_of(student)
-    data = Examples(features_of(body, student, public.x), public.y)
-    distil(head, answers, data, settings, momentum, draw, fading=True)
+    data = TensorExamples(features_of(body, student, public), public.targets())
+    distil(head, Lesson(data, answers), settings, momentum, draw, fading=True, task=run.task)
     flat = run.layout.flatten(student.state_dict())
     return Outcome(flat, [*start.notes, *notes], {**start.details, "public_examples": len(public)})
 

@@ -42,7 +42,7 @@ from strategies.server.aggregation import MAX_ABS_UPDATE, ExactSum, apply_mean, 
 from strategies.server.cohort import Fault
 from strategies.server.guard import Reference, checked
 from unlearning.central.federaser import with_norm
-from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Method, Needs, Outcome
+from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
 from unlearning.methods.federated import received_model, settings_in, told
 from unlearning.methods.logged import logged_targets
 from unlearning.settings import method_settings
@@ -58,20 +58,21 @@ class FedEraserSettings(Settings):
     interval_factor: bool = False
 
 
-def federaser_client(task: ClientTask) -> ClientAnswer:
+def federaser_client(work: ForgetWork) -> ClientAnswer:
     """Do a share of a round's local work, as the client half of the run's strategy does it in that round."""
-    share = settings_in(FedEraserSettings, task.config).ratio
-    steps = max(1, math.ceil(share * planned_steps(len(task.retain), task.train)))
+    share = settings_in(FedEraserSettings, work.config).ratio
+    steps = max(1, math.ceil(share * planned_steps(len(work.retain), work.train)))
     job = ClientJob(
-        received_model(task),
-        task.retain,
-        task.train.model_copy(update={"local_steps": steps}),
-        task.strategy,
-        task.client_id,
-        task.server_round,
-        task.generator,
+        received_model(work),
+        work.retain,
+        work.train.model_copy(update={"local_steps": steps}),
+        work.strategy,
+        work.client_id,
+        work.server_round,
+        work.generator,
+        task=work.task,
     )
-    result = lookup(task.strategy.name).client(job)
+    result = lookup(work.strategy.name).client(job)
     metrics = {**result.metrics, wire.NUM_EXAMPLES: result.num_examples}
     return ClientAnswer(metrics, wire.record_of(result.model.state_dict()))
 

@@ -24,7 +24,7 @@ from strategies.server.exclusion import Drop
 from strategies.server.members import ClientInfo
 from strategies.server.settings import SelectionSettings
 from strategies.server.wrapper import StrategyWrapper
-from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Outcome
+from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Outcome
 from unlearning.settings import ForgetSettings
 from unlearning.spending import train_after
 
@@ -98,9 +98,9 @@ def trained_answer(
     return ClientAnswer(numbers, wire.record_of(model.state_dict()))
 
 
-def received_model(task: ClientTask) -> nn.Module:
+def received_model(work: ForgetWork) -> nn.Module:
     """Return the model that came with the message."""
-    return task.build_model(task.arrays[wire.ARRAYS])
+    return work.build_model(work.arrays[wire.ARRAYS])
 
 
 # Who takes part

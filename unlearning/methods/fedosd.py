@@ -36,8 +36,8 @@ from strategies.server.cohort import Cohort
 from strategies.server.guard import CheckedReply
 from strategies.server.wrapper import StrategyWrapper
 from unlearning.central.fedosd import recovery_gradient, unlearning_loss_each, unlearning_step
-from unlearning.central.gradients import ExampleSum, gradient_sum
-from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Method, Needs, Outcome
+from unlearning.central.gradients import ExampleSum, Objective, gradient_sum
+from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
 from unlearning.methods.federated import (
     FederatedWork,
     absence_notes,
@@ -61,13 +61,13 @@ class FedOsdSettings(Settings):
     recovery_rounds: int = Field(default=3, ge=0)
 
 
-def fedosd_client(task: ClientTask) -> ClientAnswer:
+def fedosd_client(work: ForgetWork) -> ClientAnswer:
     """Run the client half: gradient sums over the forgotten and over the retained data."""
-    model = received_model(task)
+    model = received_model(work)
     return answer_with(
         {
-            FORGET: gradient_sum(model, task.forget, unlearning_loss_each),
-            RETAIN: gradient_sum(model, task.retain),
+            FORGET: gradient_sum(model, work.forget, Objective(work.task, unlearning_loss_each)),
+            RETAIN: gradient_sum(model, work.retain, Objective(work.task)),
         }
     )
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from strategies.server.cohort import Cohort
 from unlearning.central.finetune import FinetuneSettings, finetune
-from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Method, Needs, Outcome
+from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
 from unlearning.methods.federated import (
     FederatedWork,
     absence_notes,
@@ -34,11 +34,11 @@ from unlearning.settings import method_settings
 ACTION = "train.finetune"
 
 
-def finetune_client(task: ClientTask) -> ClientAnswer:
+def finetune_client(work: ForgetWork) -> ClientAnswer:
     """Run the client half: fine-tune on the retained data as the message says."""
-    settings = settings_in(FinetuneSettings, task.config)
-    model = finetune(received_model(task), task.retain, settings, task.generator)
-    return trained_answer(model, len(task.retain))
+    settings = settings_in(FinetuneSettings, work.config)
+    model = finetune(received_model(work), work.retain, settings, work.generator, task=work.task)
+    return trained_answer(model, len(work.retain))
 
 
 def finetuning_rounds(

@@ -21,7 +21,7 @@ from strategies.core import wire
 from strategies.core.errors import LetheError
 from unlearning.central.fisher import FisherSettings, add_noise, fisher_sum, without_class_rows
 from unlearning.central.gradients import ExampleSum
-from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Method, Needs, Outcome
+from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
 from unlearning.methods.federated import (
     FederatedWork,
     absence_notes,
@@ -37,9 +37,9 @@ DIAGONAL = "diagonal"
 """Array, client to server. Σ_x Σ_y p(y|x) (∂ log p)² over the client's retained examples."""
 
 
-def fisher_client(task: ClientTask) -> ClientAnswer:
+def fisher_client(work: ForgetWork) -> ClientAnswer:
     """Run the client half: the sum that makes up the Fisher diagonal, over the retained data."""
-    return answer_with({DIAGONAL: fisher_sum(received_model(task), task.retain)})
+    return answer_with({DIAGONAL: fisher_sum(received_model(work), work.retain, task=work.task)})
 
 
 def blurred(job: ForgetJob) -> Outcome:

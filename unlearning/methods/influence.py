@@ -25,14 +25,14 @@ from typing import Any
 import torch
 from flwr.app import Array, ArrayRecord
 from torch import Generator, Tensor, nn
-from torch.nn import functional
 
-from strategies.client.evaluation import predict_logits
+from strategies.client.evaluation import outputs_of
 from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.core.examples import Examples
 from strategies.server.cohort import Cohort
-from unlearning.central.gradients import ExampleSum, gradient_sum
+from strategies.task import Task
+from unlearning.central.gradients import ExampleSum, Objective, gradient_sum
 from unlearning.central.influence import (
     AlphaTrial,
     InfluenceSettings,
@@ -42,7 +42,7 @@ from unlearning.central.influence import (
 )
 from unlearning.central.inverse import conjugate_gradient_product, fisher_product_sum
 from unlearning.central.parameters import moved
-from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Method, Needs, Outcome
+from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
 from unlearning.methods.federated import absence_notes, never_took_part, received_model
 from unlearning.methods.fedosd import asked
 from unlearning.methods.sums import answer_with, ask_for_sums
@@ -69,41 +69,43 @@ Sums = Mapping[str, Mapping[str, ExampleSum]]
 # Client half
 
 
-def gradients_client(task: ClientTask) -> ClientAnswer:
+def gradients_client(work: ForgetWork) -> ClientAnswer:
     """Return the sums of gradients over the forgotten and over the retained data."""
-    model = received_model(task)
-    return answer_with({FORGET: gradient_sum(model, task.forget), RETAIN: gradient_sum(model, task.retain)})
+    model = received_model(work)
+    parts, objective = {FORGET: work.forget, RETAIN: work.retain}, Objective(work.task)
+    return answer_with({name: gradient_sum(model, part, objective) for name, part in parts.items()})
 
 
-def product_client(task: ClientTask) -> ClientAnswer:
+def product_client(work: ForgetWork) -> ClientAnswer:
     """Return Σ g (gᵀx) over the retained examples that F is made of."""
-    examples = task.retain.subset(wire.config_list(task.config, CHOSEN))
-    return answer_with({RETAIN: fisher_product_sum(received_model(task), examples, _received_vector(task))})
+    examples = work.retain.subset(wire.config_list(work.config, CHOSEN))
+    model, vector = received_model(work), _received_vector(work)
+    return answer_with({RETAIN: fisher_product_sum(model, examples, vector, Objective(work.task))})
 
 
-def trials_client(task: ClientTask) -> ClientAnswer:
-    """Return, for no step and for each length, the correct answers on D_r and the sum of losses on D_f."""
-    model, direction = received_model(task), _received_vector(task)
-    candidates = [moved(model, alpha * direction) for alpha in (0.0, *task.config[ALPHAS])]
-    correct = [_tally(candidate, task.retain)[0] for candidate in candidates]
-    losses = [_tally(candidate, task.forget)[1] for candidate in candidates]
+def trials_client(work: ForgetWork) -> ClientAnswer:
+    """Return, for no step and for each length, the sum of scores on D_r and the sum of losses on D_f."""
+    model, direction = received_model(work), _received_vector(work)
+    candidates = [moved(model, alpha * direction) for alpha in (0.0, *work.config[ALPHAS])]
+    correct = [_tally(candidate, work.retain, work.task)[0] for candidate in candidates]
+    losses = [_tally(candidate, work.forget, work.task)[1] for candidate in candidates]
     return answer_with(
         {
-            RETAIN: ExampleSum(torch.tensor(correct, dtype=torch.float64), len(task.retain)),
-            FORGET: ExampleSum(torch.tensor(losses, dtype=torch.float64), len(task.forget)),
+            RETAIN: ExampleSum(torch.tensor(correct, dtype=torch.float64), len(work.retain)),
+            FORGET: ExampleSum(torch.tensor(losses, dtype=torch.float64), len(work.forget)),
         }
     )
 
 
-def _tally(model: nn.Module, examples: Examples) -> tuple[int, float]:
-    """Return the number of correct answers and the sum of losses."""
-    logits = predict_logits(model, examples.x).double()
-    correct = int((logits.argmax(dim=1) == examples.y).sum())
-    return correct, float(functional.cross_entropy(logits, examples.y, reduction="sum"))
+def _tally(model: nn.Module, examples: Examples, task: Task) -> tuple[float, float]:
+    """Return the sum of scores, each from 0 to 1, and the sum of losses."""
+    outputs, targets = outputs_of(model, examples, task=task).double(), examples.targets()
+    right = float((task.scores(outputs, targets) / 100).double().sum())
+    return right, float(task.summed_loss(outputs, targets))
 
 
-def _received_vector(task: ClientTask) -> Tensor:
-    return torch.from_numpy(task.arrays[VECTOR][VECTOR].numpy().copy())
+def _received_vector(work: ForgetWork) -> Tensor:
+    return torch.from_numpy(work.arrays[VECTOR][VECTOR].numpy().copy())
 
 
 # Server half

@@ -20,7 +20,7 @@ clients online. At γ = 0 it is `finetune`, to the bit. Cost: a round per epoch.
 
 from strategies.server.cohort import Cohort
 from unlearning.central.l1_sparse import L1SparseSettings, l1_sparse, penalty_weights
-from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Method, Needs, Outcome
+from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
 from unlearning.methods.federated import (
     FederatedWork,
     absence_notes,
@@ -38,11 +38,11 @@ from unlearning.settings import OWN_DEFAULT, method_settings
 ACTION = "train.l1_sparse"
 
 
-def l1_sparse_client(task: ClientTask) -> ClientAnswer:
+def l1_sparse_client(work: ForgetWork) -> ClientAnswer:
     """Run the client half: one pass over the retained data under the round's penalty."""
-    settings = settings_in(L1SparseSettings, task.config)
-    model = l1_sparse(received_model(task), task.retain, settings, task.generator)
-    return trained_answer(model, len(task.retain))
+    settings = settings_in(L1SparseSettings, work.config)
+    model = l1_sparse(received_model(work), work.retain, settings, work.generator, task=work.task)
+    return trained_answer(model, len(work.retain))
 
 
 SHRINKAGE = 0.2

@@ -30,16 +30,17 @@ from strategies.fedmd import client
 from strategies.fedmd.server import FedMD, means
 from strategies.log.update_log import UpdateLog
 from strategies.server.reports import rebuilt
+from strategies.task import OutputSpec
 from unlearning.methods.base import UNCHANGED, ForgetJob, Method, Needs, Outcome
 from unlearning.methods.federated import absence_notes
 
 
 def kept_answers(
-    log: UpdateLog, server_round: int, gone: frozenset[str], num_classes: int
+    log: UpdateLog, server_round: int, gone: frozenset[str], num_outputs: int
 ) -> dict[str, Tensor]:
     """Return the logged answers of a round by client-id, shape [n, classes] each, without some clients'."""
     ids = [e.client_id for e in log.entries(server_round) if e.client_id not in gone]
-    return {i: log.delta(server_round, i).view(-1, num_classes) for i in ids}
+    return {i: log.delta(server_round, i).view(-1, num_outputs) for i in ids}
 
 
 @dataclass
@@ -90,9 +91,10 @@ def redistilled(job: ForgetJob) -> Outcome:
         raise RuntimeError("needs were not checked")
     rounds = log.kept_rounds()[-job.settings.redistill_rounds :]
     replay = _Replay(job, strategy, rounds)
+    num_outputs = run.task.outputs(OutputSpec(run.num_groups))
     consensus, reports = torch.zeros(0), dict[str, dict[str, float]]()
     for number, server_round in enumerate(rounds, start=1):
-        answers = kept_answers(log, server_round, frozenset(job.gone), run.num_classes)
+        answers = kept_answers(log, server_round, frozenset(job.gone), num_outputs)
         if answers:
             consensus = strategy.consensus(answers)
             reports = replay.round(server_round, consensus)

@@ -124,7 +124,7 @@ def described(tmp_path: Path, *overrides: str) -> Message:
     """Return what a node with a label of its own answers to the question who it is."""
     own = written(tmp_path / "own.npz", np.array([1, 4]))
     wanted = config(tmp_path, "log.enabled=false", *overrides)
-    told = ConfigRecord({wire.NUM_CLASSES: 2, wire.CLASS_NAMES: ["1", "5"], wire.INPUT_SHAPE: [4]})
+    told = ConfigRecord({wire.NUM_GROUPS: 2, wire.CLASS_NAMES: ["1", "5"], wire.INPUT_SHAPE: [4]})
     message = Message(RecordDict({wire.CONFIG: told}), 1, wire.DESCRIBE)
     node = {"client-id": "a", "data.path": str(own)}
     return describe(message, Context(1, 1, node, RecordDict(), wanted.to_flat()))

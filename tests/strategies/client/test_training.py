@@ -18,7 +18,7 @@ from strategies.client.training import (
     make_optimizer,
     planned_steps,
 )
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import torch_generator
 from strategies.core.wire import Layout
 from strategies.settings import StrategySettings
@@ -38,7 +38,7 @@ def model_of_ones() -> nn.Linear:
 
 def data(n: int = NUM_EXAMPLES) -> Examples:
     """Return n examples of two classes."""
-    return Examples(torch.randn(n, 3, generator=torch_generator(0, "data")), torch.arange(n) % 2)
+    return TensorExamples(torch.randn(n, 3, generator=torch_generator(0, "data")), torch.arange(n) % 2)
 
 
 def parameters_of(model: nn.Module) -> Tensor:
@@ -46,17 +46,11 @@ def parameters_of(model: nn.Module) -> Tensor:
     return Layout.of(model.state_dict()).flatten(model.state_dict())
 
 
-def trained(
-    train: TrainSettings = PLAIN,
-    seed: int = 0,
-    *,
-    learning_rate: float | None = None,
-    num_steps: int | None = None,
-) -> Tensor:
+def trained(train: TrainSettings = PLAIN, seed: int = 0, *, num_steps: int | None = None) -> Tensor:
     """Return the parameters after training from ones."""
     model = model_of_ones()
     generator = torch_generator(seed, "batches")
-    local_train(model, data(), train, generator, learning_rate=learning_rate, num_steps=num_steps)
+    local_train(model, data(), train, generator, num_steps=num_steps)
     return parameters_of(model)
 
 
@@ -84,8 +78,10 @@ def test_one_step_by_hand() -> None:
     0.1 row 0 becomes 1 + 0.05·x = (1.05, 1.1, 1), row 1 (0.95, 0.9, 1), the biases ±0.05.
     """
     model = model_of_ones()
-    one = Examples(torch.tensor([[1.0, 2.0, 0.0]]), torch.tensor([0]))
-    stats = local_train(model, one, PLAIN, torch_generator(0), learning_rate=0.1, num_steps=1)
+    one = TensorExamples(torch.tensor([[1.0, 2.0, 0.0]]), torch.tensor([0]))
+    stats = local_train(
+        model, one, PLAIN.model_copy(update={"learning_rate": 0.1}), torch_generator(0), num_steps=1
+    )
     torch.testing.assert_close(model.weight.detach(), torch.tensor([[1.05, 1.1, 1.0], [0.95, 0.9, 1.0]]))
     torch.testing.assert_close(model.bias.detach(), torch.tensor([0.05, -0.05]))
     assert stats.num_steps == 1
@@ -116,8 +112,10 @@ def test_weight_decay_by_hand() -> None:
     for kind in ("sgd", "adamw"):
         weight = nn.Parameter(torch.ones(1))
         weight.grad = torch.zeros(1)
-        train = TrainSettings.model_validate({"optimizer": kind, "momentum": 0.0, "weight-decay": 0.5})
-        make_optimizer([weight], train, 0.1).step()
+        train = TrainSettings.model_validate(
+            {"optimizer": kind, "momentum": 0.0, "weight-decay": 0.5, "learning-rate": 0.1}
+        )
+        make_optimizer([weight], train).step()
         assert weight.tolist() == pytest.approx([0.95])
 
 
@@ -126,7 +124,9 @@ def test_adam_by_hand() -> None:
     for kind in ("adam", "adamw"):
         weight = nn.Parameter(torch.ones(2))
         weight.grad = torch.tensor([3.0, -0.01])
-        make_optimizer([weight], TrainSettings.model_validate({"optimizer": kind}), 0.1).step()
+        make_optimizer(
+            [weight], TrainSettings.model_validate({"optimizer": kind, "learning-rate": 0.1})
+        ).step()
         assert weight.tolist() == pytest.approx([0.9, 1.1], rel=1e-5)
 
 
@@ -147,7 +147,9 @@ def test_mean_loss_is_over_the_steps() -> None:
         functional.cross_entropy(model(data().x[index]), data().y[index]).item()
         for index in batches(NUM_EXAMPLES, 4, 6, torch_generator(0, "batches"))
     ]
-    stats = local_train(model, data(), PLAIN, torch_generator(0, "batches"), learning_rate=0.0)
+    stats = local_train(
+        model, data(), PLAIN.model_copy(update={"learning_rate": 0.0}), torch_generator(0, "batches")
+    )
     assert stats.mean_loss == pytest.approx(sum(losses) / 6)
 
 
@@ -188,13 +190,12 @@ def test_number_of_batches(num_steps: int) -> None:
 
 
 def test_learning_rate_is_used() -> None:
-    """The settings' own, unless another is given; one step moves in proportion."""
+    """One step moves in proportion."""
     start = parameters_of(model_of_ones())
-    assert trained().equal(trained(learning_rate=PLAIN.learning_rate))
-    step = trained(num_steps=1, learning_rate=0.1) - start
-    torch.testing.assert_close(
-        trained(num_steps=1, learning_rate=0.2) - start, 2 * step, rtol=1e-4, atol=1e-6
+    step, twice = (
+        trained(PLAIN.model_copy(update={"learning_rate": rate}), num_steps=1) - start for rate in (0.1, 0.2)
     )
+    torch.testing.assert_close(twice, 2 * step, rtol=1e-4, atol=1e-6)
     assert step.abs().max() > 1e-3
 
 

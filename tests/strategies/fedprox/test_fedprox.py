@@ -9,7 +9,7 @@ from strategies import fedavg
 from strategies.client.settings import TrainSettings
 from strategies.client.training import ClientJob, LocalResult, proximal_adjustment
 from strategies.core import wire
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import torch_generator
 from strategies.fedprox import fedprox
 from strategies.fedprox.fedprox import steps_for
@@ -29,7 +29,9 @@ def model() -> nn.Module:
 def examples(n: int = 40) -> Examples:
     """Return inputs with random labels."""
     generator = torch_generator(0, "data")
-    return Examples(torch.randn(n, 4, generator=generator), torch.randint(0, 3, (n,), generator=generator))
+    return TensorExamples(
+        torch.randn(n, 4, generator=generator), torch.randint(0, 3, (n,), generator=generator)
+    )
 
 
 def job(mu: float, *, work: str = "", seed: int = 0, name: str = "fedprox") -> ClientJob:

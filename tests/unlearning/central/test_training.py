@@ -8,7 +8,7 @@ from torch import nn
 
 from strategies.client.settings import TrainSettings
 from strategies.client.training import local_train
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import torch_generator
 from unlearning.central.masks import flat_mask
 from unlearning.central.parameters import copied, flat_parameters
@@ -30,7 +30,7 @@ def test_one_step_by_hand() -> None:
     model = nn.Linear(1, 2, bias=False).double()
     with torch.no_grad():
         model.weight.zero_()
-    example = Examples(torch.tensor([[2.0]], dtype=torch.float64), torch.tensor([0]))
+    example = TensorExamples(torch.tensor([[2.0]], dtype=torch.float64), torch.tensor([0]))
     settings = SgdSettings(epochs=1, learning_rate=0.1, momentum=0.0)
     assert flat_parameters(trained(model, example, settings, torch_generator(0))).tolist() == pytest.approx(
         [0.1, -0.1]

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from strategies.client.distillation import distil, distillation_loss
-from strategies.client.evaluation import predict_logits
+from strategies.client.distillation import Lesson, distil, distillation_loss
+from strategies.client.evaluation import outputs_of
 from strategies.core.errors import BadInput, LetheError
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import torch_generator
 from tests.unlearning.runs import Rounds, linear_model, logged_run
 from unlearning.forgetting import forget
@@ -25,7 +25,7 @@ REQUEST = ForgetRequest(clients=("b",))
 def public(n: int = 64) -> Examples:
     """Return inputs in the plane, labelled by a rule."""
     x = torch.randn(n, 2, generator=torch_generator(0, "public"))
-    return Examples(x, (x[:, 0] > 0).long())
+    return TensorExamples(x, (x[:, 0] > 0).long())
 
 
 @pytest.fixture
@@ -45,11 +45,11 @@ def test_the_student_moves_towards_the_teacher(run: TrainedRun) -> None:
     settings = ForgetSettings(epochs=10, learning_rate=0.05, hard_label_weight=0.0)
     before = forget(run, REQUEST, "subtract", settings).flat
     after = forget(run, REQUEST, "distill", settings).flat
-    teacher = predict_logits(run.model(run.final), run.public.x)
+    teacher = outputs_of(run.model(run.final), run.public)
 
     def distance(flat: Tensor) -> float:
         assert run.public is not None
-        return distillation_loss(predict_logits(run.model(flat), run.public.x), teacher, 1.0).item()
+        return distillation_loss(outputs_of(run.model(flat), run.public), teacher, 1.0).item()
 
     assert distance(after) < 0.5 * distance(before)
 
@@ -66,16 +66,16 @@ def test_teacher_as_student_stays_where_it_is(run: TrainedRun) -> None:
     """Equal models have no gradient, so nothing moves but rounding."""
     assert run.public is not None
     model = run.model(run.final)
-    logits = predict_logits(model, run.public.x)
+    logits = outputs_of(model, run.public)
     settings = DistillSettings(epochs=2, hard_label_weight=0.0)
-    distil(model, logits, run.public, settings, 0.9, torch_generator(0, "x"))
+    distil(model, Lesson(run.public, logits), settings, 0.9, torch_generator(0, "x"))
     assert run.layout.flatten(model.state_dict()).allclose(run.final, atol=1e-5)
 
 
 def test_hard_labels_count_only_with_a_weight(run: TrainedRun) -> None:
     """With weight 0 other labels change nothing; with a weight they do."""
     assert run.public is not None
-    flipped = replace(run, public=Examples(run.public.x, 1 - run.public.y))
+    flipped = replace(run, public=TensorExamples(run.public.x, 1 - run.public.y))
     without, with_labels = (
         ForgetSettings(hard_label_weight=0.0, epochs=2),
         ForgetSettings(hard_label_weight=0.5, epochs=2),
@@ -91,7 +91,7 @@ def test_hard_labels_count_only_with_a_weight(run: TrainedRun) -> None:
 def test_unlabelled_public_data_are_used_without_their_labels(run: TrainedRun) -> None:
     """Labels of -1 say that there are none: the result is that of weight 0, and a note says so."""
     assert run.public is not None
-    unlabelled = replace(run, public=Examples(run.public.x, torch.full_like(run.public.y, -1)))
+    unlabelled = replace(run, public=TensorExamples(run.public.x, torch.full_like(run.public.y, -1)))
     result = forget(unlabelled, REQUEST, "distill", ForgetSettings(epochs=2, hard_label_weight=0.5))
     without = forget(run, REQUEST, "distill", ForgetSettings(epochs=2, hard_label_weight=0.0))
     assert result.flat.equal(without.flat)

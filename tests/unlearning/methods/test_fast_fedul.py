@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 from strategies.core.errors import BadInput
-from strategies.core.examples import Examples
+from strategies.core.examples import TensorExamples
 from tests.unlearning.runs import Rounds, linear_model, logged_run
 from unlearning.forgetting import ForgetResult, forget
 from unlearning.methods.fast_fedul import round_shares
@@ -162,7 +162,7 @@ def test_the_result_says_with_what_it_was_made(three_rounds: TrainedRun) -> None
 def with_public_data(three_rounds: TrainedRun) -> TrainedRun:
     """Return the run with inputs for the one-parameter model."""
     x = torch.linspace(-1, 1, 8).unsqueeze(1)
-    return replace(three_rounds, public=Examples(x, (x[:, 0] > 0).long()))
+    return replace(three_rounds, public=TensorExamples(x, (x[:, 0] > 0).long()))
 
 
 def test_distillation_of_no_epoch_is_its_start(with_public_data: TrainedRun) -> None:

@@ -14,7 +14,7 @@ from strategies.client.settings import TrainSettings
 from strategies.client.training import ClientJob
 from strategies.core import wire
 from strategies.core.errors import BadInput, LetheError
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import torch_generator
 from strategies.registry import lookup
 from strategies.server.settings import SelectionSettings
@@ -62,12 +62,12 @@ def one(value: float) -> Tensor:
 
 def ups(count: int) -> Examples:
     """Return inputs of 1 with label 0: a step of local training moves the one parameter up."""
-    return Examples(torch.ones((count, 1)), torch.zeros(count, dtype=torch.int64))
+    return TensorExamples(torch.ones((count, 1)), torch.zeros(count, dtype=torch.int64))
 
 
 def downs(count: int) -> Examples:
     """Return the same with label 1: it moves down."""
-    return Examples(torch.ones((count, 1)), torch.ones(count, dtype=torch.int64))
+    return TensorExamples(torch.ones((count, 1)), torch.ones(count, dtype=torch.int64))
 
 
 def test_a_replay_by_hand(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from strategies.core import wire
 from strategies.core.errors import BadInput, LetheError
-from strategies.core.examples import Examples
+from strategies.core.examples import TensorExamples
 from tests.unlearning.methods.federation import Federation, blobs, pooled
 from tests.unlearning.runs import OneParameter, logged_run
 from unlearning.central.fisher import FisherSettings, fisher_forget
@@ -75,7 +75,7 @@ def test_the_noise_by_hand(tmp_path: Path) -> None:
     Retained are x = 1 with client a and x = 3 with b: H = (¼ + 9/4)/2 = 5/4. At α = 5 the deviation is
     sqrt(5 / (5/4)) = 2; the draw is the job's first.
     """
-    a, b = (Examples(torch.tensor([[x]]), torch.tensor([0])) for x in (1.0, 3.0))
+    a, b = (TensorExamples(torch.tensor([[x]]), torch.tensor([0])) for x in (1.0, 3.0))
     zero = torch.zeros(1)
     rounds = [dict.fromkeys("abc", (1.0, zero))]
     run = logged_run(tmp_path / "log", rounds, initial=zero, clients=("a", "b", "c"))
@@ -176,7 +176,7 @@ def test_the_noise_comes_from_the_runs_seed_and_the_request(federation: Federati
 
 
 def test_only_clients_that_keep_data_are_asked(run: TrainedRun) -> None:
-    federation = Federation({**DATA, "1": Examples(DATA["1"].x, torch.ones_like(DATA["1"].y))})
+    federation = Federation({**DATA, "1": TensorExamples(DATA["1"].x, torch.ones_like(DATA["1"].y))})
     served(run, federation, CLASS)
     assert [i for kind, i in federation.asked if kind == ACTION] == ["0", "2", "10"]
     federation.asked.clear()

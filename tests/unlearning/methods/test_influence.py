@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from strategies.core import wire
 from strategies.core.errors import BadInput, LetheError
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples, concatenated
 from strategies.core.seeds import torch_generator
 from tests.unlearning.methods.federation import Federation, blobs, pooled
 from tests.unlearning.runs import OneParameter, logged_run
@@ -75,8 +75,8 @@ def test_a_step_by_hand(tmp_path: Path) -> None:
     ½·1)/3 = −½, F = λ + ¼ = ½ at λ = ¼, the step α·(−1). Of the two lengths, 3 raises the loss on D_f most,
     and costs nothing on D_r, whose logits are right at w < 0: w = −3.
     """
-    forget_set = Examples(torch.tensor([[2.0]]), torch.tensor([0]))
-    retained = Examples(torch.tensor([[1.0]]), torch.tensor([1]))
+    forget_set = TensorExamples(torch.tensor([[2.0]]), torch.tensor([0]))
+    retained = TensorExamples(torch.tensor([[1.0]]), torch.tensor([1]))
     federation = Federation({"a": retained, "b": retained, "c": forget_set}, OneParameter)
     zero = torch.zeros(1)
     rounds = [dict.fromkeys("abc", (1.0, zero))]
@@ -148,7 +148,7 @@ def test_how_the_examples_lie_with_the_clients_does_not_matter(
     """Client 2's data with two clients, the others' with one: the same sums."""
     ordered = ["0", "1", "10"]
     halves = DATA["2"].split(torch.arange(len(DATA["2"])) < 9)
-    merged = {"0": Examples.concat(DATA[i] for i in ordered), "1": halves[0], "2": halves[1]}
+    merged = {"0": concatenated(DATA[i] for i in ordered), "1": halves[0], "2": halves[1]}
     other = ForgetRequest(clients=("1", "2"))
     found = served(run, federation.but(data=merged), other)
     torch.testing.assert_close(found.flat, served(run, federation).flat, rtol=1e-6, atol=1e-7)
@@ -266,7 +266,7 @@ def test_too_small_a_damping_says_so(
 
 
 def test_nobody_holds_the_class(federation: Federation, run: TrainedRun) -> None:
-    none_of_2 = {i: Examples(e.x, e.y % 2) for i, e in DATA.items()}
+    none_of_2 = {i: TensorExamples(e.x, e.y % 2) for i, e in DATA.items()}
     with pytest.raises(LetheError, match="class-2: no connected client holds an example of it"):
         served(run, federation.but(data=none_of_2), ForgetRequest(classes=(2,)))
 

@@ -12,6 +12,7 @@ from strategies.client.evaluation import evaluate
 from strategies.client.settings import TrainSettings
 from strategies.core import wire
 from strategies.core.errors import BadInput
+from strategies.core.examples import concatenated
 from strategies.fedmd.server import initial_state
 from strategies.log.strategy import LoggedStrategy
 from strategies.log.update_log import UpdateLog
@@ -76,7 +77,7 @@ def world(path: Path, rounds: int, settings: StrategySettings = SETTINGS, retent
         initial=wire.flat_of(arrays, layout).clone(),
         final=wire.flat_of(final, layout).clone(),
         log=UpdateLog.open(path / "log"),
-        num_classes=CLASSES,
+        num_groups=CLASSES,
         public=PUBLIC.examples,
         test=TEST,
         clients=tuple(cohort.clients),
@@ -209,7 +210,7 @@ def test_others_answer_about_the_forgotten_clients_data(tmp_path: Path) -> None:
     questions = OwnModelQuestions(CLIENT_1, there.cohort, "retrain", (), TEST)
     who = there.clients[0]
     there.forget("retrain")
-    both = type(who.examples).concat([who.examples, there.clients[1].examples])
+    both = concatenated([who.examples, there.clients[1].examples])
     numbers, arrays = answer_about_own_model(questions("0"), both, TEST, who.model)
     reply = _reply(there, numbers, arrays)
     answer = questions.read("0", reply, len(who.examples))
