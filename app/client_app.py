@@ -263,7 +263,6 @@ def _method_handler(action: ClientAction) -> Callable[[Message, Context], Messag
             retain,
             forget,
             node.config.train,
-            node.config.forget,
             node.client_id,
             node.generator(),
             node.config.strategy,

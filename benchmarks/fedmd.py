@@ -167,7 +167,7 @@ def _forgotten(opened: OpenedRun, grid: Any) -> dict[str, float]:
     figures: dict[str, float] = {}
     with opened.session.cohort(grid) as cohort:
         for start in ("transferred", "now"):
-            settings = ForgetSettings(method=_METHOD, redistill_start=start)
+            settings = ForgetSettings.of(_METHOD, start=start)
             opened.forget(_REQUEST, _METHOD, settings, cohort)
             report = opened.audit(_REQUEST, [_METHOD], opened.session.config.audit, cohort)
             seconds = report.seconds_ratio(_METHOD)

@@ -237,7 +237,7 @@ def _check_private(run: TrainedRun, method: str, needed: Needs) -> None:
 def _check_fresh(run: TrainedRun, method: str, needed: Needs) -> None:
     """Refuse what reads the log as rounds that waited for everybody, where they did not."""
     if needed.fresh and run.plan.strategy.traits.asynchronous:
-        form = ' with forget.subtract-form = "renormalised"' if method == "subtract" else ""
+        form = ' with forget.subtract.form = "renormalised"' if method == "subtract" else ""
         raise BadInput(
             f"{method}{form} takes every update as made from the model of its round, but with "
             f"{run.plan.strategy.name} they may be late; use subtract (lazy), distill from it, or retrain"
@@ -382,7 +382,7 @@ def forget(
     notes = [*outcome.notes, *new, *_absent(run, request, needed, cohort)]
     details = {**outcome.details, **({"spent-epsilons": spent_by(run)} if new else {})}
     if not bool(torch.isfinite(outcome.flat).all()):
-        raise LetheError(f"{method} gave parameters that are not finite; lower forget.learning-rate")
+        raise LetheError(f"{method} gave parameters that are not finite; lower forget.{method}.learning-rate")
     traffic = cohort.traffic.since(before) if cohort is not None else Traffic()
     mask = run.mask if outcome.mask is None else outcome.mask
     flat = outcome.flat if mask is None else outcome.flat * mask

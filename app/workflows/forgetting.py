@@ -359,7 +359,7 @@ def settled(
     sparse = RunFolder(sparse_path(folder, settings))
     for method in PREFERRED:
         named = settings.model_copy(update={"method": method})
-        if is_served(sparse, answer_name(request, method, after), named.model_dump(by_alias=True)):
+        if is_served(sparse, answer_name(request, method, after), named):
             return named
     opened = OpenedRun.of(sparse if after else folder, None).following(after)
     return with_method(opened.run, request, settings)

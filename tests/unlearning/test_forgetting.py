@@ -113,9 +113,10 @@ def test_retraining_needs_clients(run: TrainedRun) -> None:
 
 def test_result_says_what_was_asked_and_what_it_took(run: TrainedRun) -> None:
     """Everything but the model, as plain data."""
-    result = forget(run, ForgetRequest(clients=("a",)), "subtract", SETTINGS).to_json()
+    settings = ForgetSettings.of("subtract", form="renormalised")
+    result = forget(run, ForgetRequest(clients=("a",)), "subtract", settings).to_json()
     assert result["request"]["clients"] == ["a"]
     assert result["method"] == "subtract"
     assert result["seconds"] >= 0
     assert result["traffic"] == {"bytes-up": 0, "bytes-down": 0, "visits": 0}
-    assert result["settings"]["subtract-form"] == "lazy"
+    assert result["settings"]["subtract"] == {"form": "renormalised"}

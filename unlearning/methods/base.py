@@ -13,6 +13,7 @@ from strategies.core import wire
 from strategies.core.errors import BadInput
 from strategies.core.examples import Examples
 from strategies.core.seeds import torch_generator
+from strategies.core.settings import Settings
 from strategies.server.cohort import Cohort
 from strategies.server.exclusion import Drop
 from strategies.settings import StrategySettings
@@ -165,8 +166,8 @@ class ForgetWork:
         The record ``config`` of the message.
     retain, forget
         The client's own examples that stay, and those that the request names.
-    train, settings
-        The sections ``train`` and ``forget`` of the run config.
+    train
+        The section ``train`` of the run config.
     client_id
         The client's stable name.
     generator
@@ -185,7 +186,6 @@ class ForgetWork:
     retain: Examples
     forget: Examples
     train: TrainSettings
-    settings: ForgetSettings
     client_id: str
     generator: torch.Generator
     strategy: StrategySettings = field(default_factory=StrategySettings)
@@ -238,13 +238,18 @@ class Method:
     refusal
         Why the other kinds are not served.
     needs
-        A function of the settings.
+        A function of the section ``forget``.
     run
         Does the work.
+    settings
+        Its own keys of that section.
     actions
         The client half, by message type, such as ``train.finetune`` or ``query.fisher``.
     prunes_anew
         Whether it chooses the mask of a pruned run anew; the others keep it.
+    flat_keys
+        What a key of its own was called when all methods shared one section, where that was something else:
+        the former key -> the present one.
     """
 
     name: str
@@ -256,5 +261,7 @@ class Method:
     refusal: str
     needs: Callable[[ForgetSettings], Needs]
     run: Callable[[ForgetJob], Outcome]
+    settings: type[Settings] = Settings
     actions: Mapping[str, ClientAction] = field(default_factory=dict)
     prunes_anew: bool = False
+    flat_keys: Mapping[str, str] = field(default_factory=dict)

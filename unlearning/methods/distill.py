@@ -11,7 +11,7 @@ trigger does not occur in X and so is not taught. Optionally a few federated rou
 follow.
 
 Differs from the paper: ``teacher-filter`` may leave out the share of X on which teacher and student disagree
-most, and ``start = "fast-fedul"`` begins with M' of `fast_fedul` instead.
+most, and ``forget.distill.start = "fast-fedul"`` begins with M' of `fast_fedul` instead.
 
 Guarantee: approximate, and the teacher still remembers the client: what it says about X may carry the client
 over. Read the membership figures, not only the backdoor's. Needs: the log with retention ``sum``, or ``full``
@@ -20,7 +20,7 @@ no round, or the post-training ones.
 """
 
 from dataclasses import replace
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from flwr.serverapp.strategy import Strategy
@@ -36,21 +36,33 @@ from strategies.task import CLASSIFICATION, Task
 from unlearning.methods import fast_fedul, subtract
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
 from unlearning.methods.federated import keeping
-from unlearning.settings import ForgetSettings, method_settings
+from unlearning.settings import ForgetSettings
 from unlearning.spending import train_after
 
+NAME = "distill"
 STARTS = {method.name: method for method in (subtract.METHOD, fast_fedul.METHOD)}
-"""Where the student may begin, by the value of ``forget.start``."""
+"""Where the student may begin, by the value of ``forget.distill.start``."""
 
 
 class DistillSettings(DistillationSettings):
-    """Distillation on the server; fields and their meaning as in `ForgetSettings`."""
+    """Distillation on the server.
 
+    Attributes
+    ----------
+    start
+        The model it begins with, that of ``subtract`` or of ``fast-fedul``.
+    teacher_filter
+        Share of the public data left out, in [0, 1), where teacher and student disagree most; neutral 0.
+    post_training_rounds
+        Federated rounds of the remaining clients afterwards, at least 0; neutral 0.
+    """
+
+    start: Literal["subtract", "fast-fedul"] = "subtract"
     teacher_filter: float = Field(default=0.0, ge=0, lt=1)
     post_training_rounds: int = Field(default=0, ge=0)
 
 
-D = TypeVar("D", bound=DistillSettings)
+D = TypeVar("D", bound=DistillationSettings)
 
 
 def agreeing(student: Tensor, teacher: Tensor, drop_share: float, task: Task = CLASSIFICATION) -> Tensor:
@@ -81,10 +93,10 @@ def labelled(settings: D, public: Examples) -> tuple[D, list[str]]:
 def distilled(job: ForgetJob) -> Outcome:
     """Subtract, distil the old model into the result, and train on with the remaining clients if asked to."""
     run, public = job.run, job.run.public
-    settings = method_settings(DistillSettings, job.settings)
+    settings = job.settings.own(NAME, DistillSettings)
     if public is None:
         raise RuntimeError("needs were not checked")
-    start = STARTS[job.settings.start].run(job)
+    start = STARTS[settings.start].run(job)
     if torch.equal(start.flat, run.final):
         return start
     settings, unlabelled = labelled(settings, public)
@@ -99,13 +111,13 @@ def distilled(job: ForgetJob) -> Outcome:
     distil(student, Lesson(public, taught), settings, run.train.momentum, draw, task=run.task)
     flat = run.layout.flatten(student.state_dict())
     if settings.post_training_rounds:
-        flat = _post_trained(job, flat)
+        flat = _post_trained(job, flat, settings.post_training_rounds)
     details = {"public_examples": len(public), "post_training_rounds": settings.post_training_rounds}
     return Outcome(flat, notes, details)
 
 
-def _post_trained(job: ForgetJob, flat: Tensor) -> Tensor:
-    run, rounds = job.run, job.settings.post_training_rounds
+def _post_trained(job: ForgetJob, flat: Tensor, rounds: int) -> Tensor:
+    run = job.run
     # Numbered on from the run's last round, so that clients draw fresh batches and the decayed learning rate.
     first = run.plan.rounds
     plan = replace(run.plan.in_rounds, rounds=first + rounds, drop=job.drop)
@@ -120,18 +132,20 @@ def _post_trained(job: ForgetJob, flat: Tensor) -> Tensor:
 
 def needs(settings: ForgetSettings) -> Needs:
     """Return the start's needs, public data, and the remaining clients for post-training rounds."""
-    start = STARTS[settings.start].needs(settings)
-    return replace(start, public=True, remaining=settings.post_training_rounds > 0)
+    own = settings.own(NAME, DistillSettings)
+    start = STARTS[own.start].needs(settings)
+    return replace(start, public=True, remaining=own.post_training_rounds > 0)
 
 
 METHOD = Method(
-    name="distill",
+    name=NAME,
     summary="subtract the client's logged updates, then distil the old model into the result on public data",
     guarantee="approximate: the teacher has seen the client, and its answers may carry the client over",
     source="Wu, Zhu, Mitra, arXiv 2201.09441",
-    cost="no round and no client visit, or `forget.post-training-rounds` rounds",
+    cost="no round and no client visit, or `forget.distill.post-training-rounds` rounds",
     serves=frozenset({"client"}),
     refusal="it starts from a subtraction, and the log holds one update per client, not per class or example",
     needs=needs,
     run=distilled,
+    settings=DistillSettings,
 )

@@ -45,13 +45,24 @@ from unlearning.central.federaser import with_norm
 from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
 from unlearning.methods.federated import received_model, settings_in, told
 from unlearning.methods.logged import logged_targets
-from unlearning.settings import method_settings
 
+NAME = "federaser"
 ACTION = "train.federaser"
 
 
 class FedEraserSettings(Settings):
-    """The replay; fields and their meaning as in `ForgetSettings`."""
+    """The replay.
+
+    Attributes
+    ----------
+    interval
+        Δt, rounds of the run from one replayed round to the next, at least 1; neutral 1, which replays every
+        round.
+    ratio
+        r, share of a round's local training that a replayed round takes, in (0, 1]; neutral 1.
+    interval_factor
+        Whether each calibrated update is taken Δt times, for the rounds that are left out.
+    """
 
     interval: int = Field(default=2, ge=1)
     ratio: float = Field(default=0.5, gt=0, le=1)
@@ -241,7 +252,7 @@ def erased(job: ForgetJob) -> Outcome:
     found = logged_targets(job)
     if not found.clients:
         return Outcome(job.run.final.clone(), found.notes)
-    settings = method_settings(FedEraserSettings, job.settings)
+    settings = job.settings.own(NAME, FedEraserSettings)
     replay = Replay(job, found.log, job.gone, settings)
     rounds = rounds_to_replay(found.log, _first_round(found.log, job.gone), settings.interval)
     flat = replay.run(rounds)
@@ -259,14 +270,15 @@ def _first_round(log: UpdateLog, client_ids: Collection[str]) -> int:
 
 
 METHOD = Method(
-    name="federaser",
+    name=NAME,
     summary="replay every few rounds without the client, with logged lengths and fresh directions",
     guarantee="approximate: the lengths of the steps are those of the run that contained the client",
     source="Liu et al., IWQoS 2021, arXiv 2012.13891",
-    cost="a visit to every remaining client per `forget.interval` rounds, with `forget.ratio` of its work",
+    cost="a visit to every remaining client per `forget.federaser.interval` rounds, with a share of its work",
     serves=frozenset({"client"}),
     refusal="the log holds one update per client and round, whose length is that of all its data",
     needs=lambda settings: Needs(log="norms", remaining=True, rebuilds=True, fresh=True),
     run=erased,
+    settings=FedEraserSettings,
     actions={ACTION: federaser_client},
 )

@@ -24,12 +24,14 @@ from typing import Any
 
 import torch
 from flwr.app import Array, ArrayRecord
+from pydantic import Field, field_validator
 from torch import Generator, Tensor, nn
 
 from strategies.client.evaluation import outputs_of
 from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.core.examples import Examples
+from strategies.core.settings import Settings, split_list
 from strategies.server.cohort import Cohort
 from strategies.task import Task
 from unlearning.central.gradients import ExampleSum, Objective, gradient_sum
@@ -46,8 +48,8 @@ from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method,
 from unlearning.methods.federated import absence_notes, never_took_part, received_model
 from unlearning.methods.fedosd import asked
 from unlearning.methods.sums import answer_with, ask_for_sums
-from unlearning.settings import method_settings
 
+NAME = "influence"
 GRADIENTS = "query.gradients"
 PRODUCT = "query.fisher_product"
 TRIALS = "query.influence_trials"
@@ -64,6 +66,65 @@ MAX_PRODUCTS = 200
 
 Sums = Mapping[str, Mapping[str, ExampleSum]]
 """Client-id -> name -> sum."""
+
+
+class InfluenceKeys(Settings):
+    """The step.
+
+    Attributes
+    ----------
+    damping
+        λ, above 0, the curvature assumed where no retained example has a gradient.
+    fisher_examples
+        Retained examples that the curvature is taken from, at least 1.
+    tolerance
+        Residual, relative to the right-hand side, at which the system with the Fisher matrix counts as
+        solved, in (0, 1); each further product with it is a visit to every client.
+    alphas
+        Lengths of the step that are tried, each above 0, separated by commas.
+    max_retain_drop
+        Percentage points of accuracy on the retained data that a length may cost, at least 0.
+    """
+
+    damping: float = Field(default=1e-3, gt=0)
+    fisher_examples: int = Field(default=256, ge=1)
+    tolerance: float = Field(default=1e-3, gt=0, lt=1)
+    alphas: str = "0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20"
+    max_retain_drop: float = Field(default=2.0, ge=0)
+
+    @field_validator("alphas", mode="before")
+    @classmethod
+    def _may_be_one_number(cls, value: object) -> object:
+        return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+    @field_validator("alphas")
+    @classmethod
+    def _alphas_parse(cls, value: str) -> str:
+        parsed_alphas(value)
+        return value
+
+    @property
+    def central(self) -> InfluenceSettings:
+        """The same as the central form knows it."""
+        values = self.model_dump(exclude={"tolerance", "alphas"})
+        return InfluenceSettings(**values, alphas=parsed_alphas(self.alphas))
+
+
+def parsed_alphas(text: str) -> tuple[float, ...]:
+    """Return the lengths of a list.
+
+    Raises
+    ------
+    ValueError
+        If the text is something else.
+    """
+    try:
+        alphas = tuple(float(entry) for entry in split_list(text))
+    except ValueError:
+        alphas = ()
+    if not alphas or not all(0 < alpha < float("inf") for alpha in alphas):
+        raise ValueError("numbers above 0 separated by commas, such as '0.5, 1, 2'")
+    return alphas
 
 
 # Client half
@@ -229,7 +290,9 @@ class FisherProducts:
         return self.damping * vector + ExampleSum.join(each[RETAIN] for each in answers.values()).mean
 
 
-def direction(clients: Clients, sums: Sums, settings: InfluenceSettings) -> tuple[Tensor, FisherProducts]:
+def direction(
+    clients: Clients, sums: Sums, settings: InfluenceSettings, tolerance: float
+) -> tuple[Tensor, FisherProducts]:
     """Return F⁻¹v, shape [P], float64, and the products it took.
 
     Raises
@@ -242,12 +305,11 @@ def direction(clients: Clients, sums: Sums, settings: InfluenceSettings) -> tupl
     products = FisherProducts(clients.only(chosen), chosen, settings.damping)
     try:
         vector = influence_vector(*(ExampleSum.join(s[n] for s in sums.values()) for n in (FORGET, RETAIN)))
-        tolerance = clients.job.settings.fisher_tolerance
         step = conjugate_gradient_product(products, vector, tolerance=tolerance, max_products=MAX_PRODUCTS)
     except ValueError as error:
         raise LetheError(f"influence: {error}") from error
     except ArithmeticError as error:
-        raise LetheError(f"influence: {error} (forget.damping is {settings.damping})") from error
+        raise LetheError(f"influence: {error} (forget.influence.damping is {settings.damping})") from error
     return step, products
 
 
@@ -278,11 +340,12 @@ def influenced(job: ForgetJob) -> Outcome:
     """
     if (unchanged := never_took_part(job)) is not None:
         return unchanged
-    settings = method_settings(InfluenceSettings, job.settings, alphas="alphas")
+    own = job.settings.own(NAME, InfluenceKeys)
+    settings = own.central
     clients = Clients(job, asked(job))
     sums = clients.sums(GRADIENTS, (FORGET, RETAIN), job.run.layout.size)
     clients.require(sums, _holders(job))
-    step, products = direction(clients, sums, settings)
+    step, products = direction(clients, sums, settings, own.tolerance)
     trials, answers = search(clients, step, settings)
     alpha = choose_alpha(trials, settings.max_retain_drop)
     flat = job.run.layout.flatten(moved(job.run.model(job.run.final), alpha * step).state_dict())
@@ -303,7 +366,7 @@ def _holders(job: ForgetJob) -> list[str]:
 
 
 METHOD = Method(
-    name="influence",
+    name=NAME,
     summary="take the forgotten data out of the loss by one Newton-like step",
     guarantee="none for networks: a first-order estimate of the minimum without the forgotten data",
     source="Jia et al., NeurIPS 2023, arXiv 2304.04934",
@@ -312,5 +375,7 @@ METHOD = Method(
     refusal="",
     needs=lambda settings: Needs(remaining=True, forgotten=True),
     run=influenced,
+    settings=InfluenceKeys,
+    flat_keys={"fisher-tolerance": "tolerance", "alpha-search": "alphas"},
     actions={GRADIENTS: gradients_client, PRODUCT: product_client, TRIALS: trials_client},
 )

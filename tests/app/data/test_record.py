@@ -104,7 +104,7 @@ def test_a_class_is_forgotten_by_its_own_label(run: RunFolder) -> None:
     classes, names = classes_in(run, ["9"])
     assert (classes, names) == ((2,), ("9",))
     request = ForgetRequest(classes=classes, class_names=names)
-    settings = ForgetSettings(method="negate", recovery_rounds=0)
+    settings = ForgetSettings.of("negate", epochs=1)
 
     name = forget(run, request, settings, None, InlineGrid(open_session(run).config))
 

@@ -67,7 +67,7 @@ def test_an_audit_is_certified_with_its_notes(small: RunFolder) -> None:
 
 def test_forgetting_again_drops_the_audit_of_another_model(small: RunFolder) -> None:
     audit(small, CLIENT_2, ["subtract"], AuditSettings())
-    forget(small, CLIENT_2, SUBTRACT.model_copy(update={"subtract_form": "renormalised"}))
+    forget(small, CLIENT_2, SUBTRACT.with_own("subtract", form="renormalised"))
     assert certified(small).statement["audit"] is None
 
 

@@ -152,7 +152,7 @@ def test_an_audit_stays_as_long_as_the_model_is_the_same(small: RunFolder) -> No
     measured = small.path / "forget" / NAME / AUDIT
     forget(small, CLIENT_2, SUBTRACT)
     assert statement_of(small)["audit"] == read_json(measured)
-    forget(small, CLIENT_2, ForgetSettings(method="subtract", subtract_form="renormalised"))
+    forget(small, CLIENT_2, ForgetSettings.of("subtract", form="renormalised"))
     assert not measured.exists()
     assert statement_of(small)["audit"] is None
 

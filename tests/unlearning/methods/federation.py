@@ -34,7 +34,6 @@ from strategies.settings import StrategySettings
 from unlearning.methods import METHODS, ForgetWork
 from unlearning.request import ForgetSpec
 from unlearning.run import TrainedRun
-from unlearning.settings import ForgetSettings
 
 ACTIONS = {kind: action for method in METHODS.values() for kind, action in method.actions.items()}
 
@@ -221,7 +220,6 @@ class Federation(Grid):
             retain,
             forget,
             self.settings,
-            ForgetSettings(),
             client_id,
             torch_generator(seed, "client", client_id, "round", number),
             self.strategy,

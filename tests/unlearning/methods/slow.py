@@ -41,7 +41,7 @@ def forgotten(
     method: str, run: TrainedRun, federation: Federation, request: ForgetRequest, **settings: object
 ) -> ForgetResult:
     """Serve a request by a method."""
-    chosen = ForgetSettings.model_validate({"method": method, **settings})
+    chosen = ForgetSettings.of(method, **settings)
     return forget(run, request, method, chosen, federation.cohort())
 
 

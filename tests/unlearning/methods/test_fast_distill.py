@@ -57,7 +57,8 @@ def started(run: TrainedRun, alpha: float) -> Tensor:
 def test_the_body_is_distilled_in_one_pass_only(run: TrainedRun) -> None:
     """However many passes the head takes: the convolution is the same; the linear layer is not."""
     one, five = (
-        forget(run, REQUEST, "fast-distill", ForgetSettings(epochs=epochs)).flat for epochs in (1, 5)
+        forget(run, REQUEST, "fast-distill", ForgetSettings.of("fast-distill", epochs=epochs)).flat
+        for epochs in (1, 5)
     )
     assert one[:FIRST].equal(five[:FIRST])
     assert not one[FIRST:].allclose(five[FIRST:])
@@ -72,7 +73,7 @@ def test_the_student_moves_towards_the_teacher(run: TrainedRun) -> None:
     def distance(flat: Tensor) -> float:
         return distillation_loss(outputs_of(run.model(flat), x), teacher, 1.0).item()
 
-    settings = ForgetSettings(epochs=20, hard_label_weight=0.0)
+    settings = ForgetSettings.of("fast-distill", epochs=20, hard_label_weight=0.0)
     after = forget(run, REQUEST, "fast-distill", settings).flat
     assert distance(after) < 0.7 * distance(started(run, OWN_ALPHA))
 
@@ -80,7 +81,9 @@ def test_the_student_moves_towards_the_teacher(run: TrainedRun) -> None:
 @pytest.mark.parametrize("alpha", [0.0, 0.3])
 def test_no_epoch_is_fast_fedul(run: TrainedRun, alpha: float) -> None:
     """The neutral setting; at α = 0 that is subtraction."""
-    settings = ForgetSettings(epochs=0, skew_alpha=alpha)
+    settings = ForgetSettings.of("fast-distill", epochs=0, skew_alpha=alpha).with_own(
+        "fast-fedul", alpha=alpha
+    )
     flat = forget(run, REQUEST, "fast-distill", settings).flat
     assert flat.equal(forget(run, REQUEST, "fast-fedul", settings).flat)
     if alpha == 0:
@@ -90,7 +93,7 @@ def test_no_epoch_is_fast_fedul(run: TrainedRun, alpha: float) -> None:
 def test_each_method_has_its_own_alpha(run: TrainedRun) -> None:
     """Fast-FedUL keeps the paper's 0.07 where nothing is said."""
     assert forget(run, REQUEST, "fast-fedul", ForgetSettings()).flat.equal(started(run, 0.07))
-    cautious = forget(run, REQUEST, "fast-distill", ForgetSettings(epochs=0)).flat
+    cautious = forget(run, REQUEST, "fast-distill", ForgetSettings.of("fast-distill", epochs=0)).flat
     assert cautious.equal(started(run, OWN_ALPHA))
 
 

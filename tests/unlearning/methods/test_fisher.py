@@ -25,7 +25,7 @@ DATA = {str(i): blobs(20 + 4 * i, seed=i) for i in (0, 1, 2, 10)}
 CLIENT = ForgetRequest(clients=("2",))
 CLASS = ForgetRequest(classes=(1,))
 SAMPLES = ForgetRequest(samples={"0": (3, 7, 8), "10": (0,)})
-SETTINGS = ForgetSettings(fisher_alpha=1e-3, fisher_max_inverse=50.0)
+SETTINGS = ForgetSettings.of("fisher", alpha=1e-3, max_inverse=50.0)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_the_noise_by_hand(tmp_path: Path) -> None:
     rounds = [dict.fromkeys("abc", (1.0, zero))]
     run = logged_run(tmp_path / "log", rounds, initial=zero, clients=("a", "b", "c"))
     request = ForgetRequest(clients=("c",))
-    settings = ForgetSettings(fisher_alpha=5.0)
+    settings = ForgetSettings.of("fisher", alpha=5.0)
     result = served(run, Federation({"a": a, "b": b, "c": b}, OneParameter), request, settings)
     draw = torch.randn(1, generator=job(run, request).generator("fisher"), dtype=torch.float64)
     assert result.flat.tolist() == pytest.approx((2.0 * draw).tolist())
@@ -113,7 +113,7 @@ def head(run: TrainedRun, flat: Tensor) -> nn.Linear:
 
 def test_rows_of_the_head_go_only_with_a_whole_class(federation: Federation, run: TrainedRun) -> None:
     """Without noise, a class request clears row 1; one for all of client 0's examples of class 1 does not."""
-    quiet = ForgetSettings(fisher_alpha=0.0)
+    quiet = ForgetSettings.of("fisher", alpha=0.0)
     cleared = head(run, served(run, federation, CLASS, quiet).flat)
     before = head(run, run.final)
     assert not cleared.weight[1].any()
@@ -131,7 +131,7 @@ def test_rows_of_the_head_go_only_with_a_whole_class(federation: Federation, run
 def test_at_alpha_zero_the_model_comes_back(
     federation: Federation, run: TrainedRun, request_: ForgetRequest
 ) -> None:
-    assert served(run, federation, request_, ForgetSettings(fisher_alpha=0.0)).flat.equal(run.final)
+    assert served(run, federation, request_, ForgetSettings.of("fisher", alpha=0.0)).flat.equal(run.final)
 
 
 def test_pruned_weights_get_no_noise(federation: Federation, run: TrainedRun) -> None:

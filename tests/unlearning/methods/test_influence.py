@@ -29,7 +29,8 @@ DATA = {str(i): blobs(20 + 4 * i, seed=i) for i in (0, 1, 2, 10)}
 CLIENT = ForgetRequest(clients=("2",))
 CLASS = ForgetRequest(classes=(1,))
 SAMPLES = ForgetRequest(samples={"0": (3, 7, 8), "10": (0,)})
-SETTINGS = ForgetSettings(damping=0.1, alpha_search="0.25, 0.5, 1, 2, 4", fisher_tolerance=1e-12)
+SETTINGS = ForgetSettings.of("influence", damping=0.1, alphas="0.25, 0.5, 1, 2, 4", tolerance=1e-12)
+LENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_a_step_by_hand(tmp_path: Path) -> None:
     zero = torch.zeros(1)
     rounds = [dict.fromkeys("abc", (1.0, zero))]
     run = logged_run(tmp_path / "log", rounds, initial=zero, clients=("a", "b", "c"))
-    settings = SETTINGS.model_copy(update={"damping": 0.25, "alpha_search": "1, 3"})
+    settings = SETTINGS.with_own("influence", damping=0.25, alphas="1, 3")
     result = served(run, federation, ForgetRequest(clients=("c",)), settings)
     assert result.flat.tolist() == pytest.approx([-3.0])
     assert result.details["alpha"] == 3.0
@@ -110,14 +111,14 @@ def test_equals_the_central_step(
     federation: Federation, run: TrainedRun, request_: ForgetRequest, fisher_examples: int
 ) -> None:
     """WoodFisher there, conjugate gradients here; the same examples drawn, the same lengths tried."""
-    settings = SETTINGS.model_copy(update={"fisher_examples": fisher_examples})
+    settings = SETTINGS.with_own("influence", fisher_examples=fisher_examples)
     result = served(run, federation, request_, settings)
     forget_set, retained = pooled(federation, masks(request_))
     central = influence(
         run.model(run.final),
         retained,
         forget_set,
-        InfluenceSettings(damping=0.1, fisher_examples=fisher_examples, alphas=settings.alphas),
+        InfluenceSettings(damping=0.1, fisher_examples=fisher_examples, alphas=LENGTHS),
         ForgetJob(run, request_, settings, None, lambda done, total, values: None).generator("influence"),
     )
     assert result.details["alpha"] == central.alpha != 0.0
@@ -174,7 +175,7 @@ def test_a_client_that_never_took_part_changes_nothing(run: TrainedRun) -> None:
 
 
 def test_the_drawn_examples_come_from_the_runs_seed(federation: Federation, run: TrainedRun) -> None:
-    few = SETTINGS.model_copy(update={"fisher_examples": 10})
+    few = SETTINGS.with_own("influence", fisher_examples=10)
     first = served(run, federation, settings=few).flat
     torch.rand(3)
     assert served(run, federation, settings=few).flat.equal(first)
@@ -184,18 +185,18 @@ def test_the_drawn_examples_come_from_the_runs_seed(federation: Federation, run:
 
 def test_only_clients_of_drawn_examples_are_asked_for_products(run: TrainedRun) -> None:
     federation = Federation(DATA)
-    result = served(run, federation, settings=SETTINGS.model_copy(update={"fisher_examples": 1}))
+    result = served(run, federation, settings=SETTINGS.with_own("influence", fisher_examples=1))
     counts = [sum(kind == wanted for kind, _ in federation.asked) for wanted in (GRADIENTS, PRODUCT, TRIALS)]
     assert counts == [4, result.details["products"], 8]
 
 
 def test_a_coarser_solution_takes_fewer_products(federation: Federation, run: TrainedRun) -> None:
-    coarse = served(run, federation, settings=SETTINGS.model_copy(update={"fisher_tolerance": 0.1}))
+    coarse = served(run, federation, settings=SETTINGS.with_own("influence", tolerance=0.1))
     assert coarse.details["products"] < served(run, federation).details["products"]
 
 
 def test_no_length_that_is_bearable_leaves_the_model(federation: Federation, run: TrainedRun) -> None:
-    settings = SETTINGS.model_copy(update={"alpha_search": "1e6", "max_retain_drop": 0.0})
+    settings = SETTINGS.with_own("influence", alphas="1e6", max_retain_drop=0.0)
     result = served(run, federation, settings=settings)
     assert result.flat.equal(run.final)
     assert result.notes == ("every length that was tried costs too much accuracy: the model is unchanged",)
@@ -261,7 +262,9 @@ def test_too_small_a_damping_says_so(
     federation: Federation, run: TrainedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("unlearning.methods.influence.MAX_PRODUCTS", 2)
-    with pytest.raises(LetheError, match=r"after 2 products; raise the damping \(forget.damping is 0.1\)"):
+    with pytest.raises(
+        LetheError, match=r"after 2 products; raise the damping \(forget.influence.damping is 0.1\)"
+    ):
         served(run, federation)
 
 

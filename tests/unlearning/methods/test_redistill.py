@@ -53,7 +53,7 @@ class World:
     cohort: Cohort
 
     def forget(self, method: str, request: ForgetRequest = CLIENT_1, **settings: Any) -> ForgetResult:
-        given = ForgetSettings(method=method, **settings)
+        given = ForgetSettings.of(method, **settings)
         return forget(self.run, request, method, given, self.cohort.on_course(method))
 
     def flats(self, course: str) -> list[torch.Tensor]:
@@ -151,7 +151,7 @@ def test_forgetting_twice_equals_once(tmp_path: Path) -> None:
 
 def test_a_replay_may_start_now_and_be_short(tmp_path: Path) -> None:
     there = world(tmp_path, 3)
-    short = there.forget("redistill", redistill_start="now", redistill_rounds=1)
+    short = there.forget("redistill", start="now", rounds=1)
     assert short.details["rounds"] == 1
     assert short.traffic.visits == 3
     assert not torch.equal(there.flats("redistill")[0], there.flats("")[0])
