@@ -119,6 +119,11 @@ class ForgetSettings(Settings):
         mine = {**dict(dict(self.given).get(method, ())), **{hyphenated(k): v for k, v in values.items()}}
         return ForgetSettings.model_validate({**self.model_dump(by_alias=True), method: mine})
 
+    def written_out(self, method: str) -> dict[str, Any]:
+        """Return the section as plain data, with every key of a method's own."""
+        own = self.own(method, settings_of(method)).model_dump(by_alias=True)
+        return {**self.model_dump(by_alias=True), **({method: own} if own else {})}
+
     @staticmethod
     def stored(values: Mapping[str, Any]) -> "ForgetSettings":
         """Return the settings that a finished run or result holds, those of version 0.1 included."""

@@ -12,10 +12,11 @@ from strategies.core.examples import Examples, TensorExamples
 from strategies.log.update_log import UpdateLog
 from tests.unlearning.methods.federation import Federation, blobs
 from tests.unlearning.runs import GLOBAL_METHODS
-from unlearning.forgetting import check_request, forget
+from unlearning.forgetting import forget
 from unlearning.methods import METHODS
 from unlearning.methods.fast_fedul import round_shares
 from unlearning.request import ForgetRequest
+from unlearning.requirements import check_request
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
 

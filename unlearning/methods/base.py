@@ -58,6 +58,8 @@ class Needs:
     fresh
         Whether every update of a logged round is taken as made from that round's model; with an asynchronous
         strategy it may be late.
+    form
+        Which form of the method has these needs, for messages; empty where it has but one.
     models
         Whose models it works on: ``global``, the one that all clients share; ``client``, those that clients
         keep to themselves; or ``any``.
@@ -69,6 +71,7 @@ class Needs:
     forgotten: bool = False
     rebuilds: bool = False
     fresh: bool = False
+    form: str = ""
     models: Literal["global", "client", "any"] = "global"
 
 
@@ -247,6 +250,10 @@ class Method:
         The client half, by message type, such as ``train.finetune`` or ``query.fisher``.
     prunes_anew
         Whether it chooses the mask of a pruned run anew; the others keep it.
+    trains_as_the_run
+        Whether its clients do nothing but train by the run's own algorithm, and so with its privacy.
+    is_reference
+        Whether it is the retraining that the others are compared with.
     flat_keys
         What a key of its own was called when all methods shared one section, where that was something else:
         the former key -> the present one.
@@ -264,4 +271,6 @@ class Method:
     settings: type[Settings] = Settings
     actions: Mapping[str, ClientAction] = field(default_factory=dict)
     prunes_anew: bool = False
+    trains_as_the_run: bool = False
+    is_reference: bool = False
     flat_keys: Mapping[str, str] = field(default_factory=dict)

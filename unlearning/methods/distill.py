@@ -147,5 +147,6 @@ METHOD = Method(
     refusal="it starts from a subtraction, and the log holds one update per client, not per class or example",
     needs=needs,
     run=distilled,
+    trains_as_the_run=True,
     settings=DistillSettings,
 )

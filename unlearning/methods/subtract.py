@@ -115,8 +115,9 @@ def subtracted(job: ForgetJob) -> Outcome:
 
 def needs(settings: ForgetSettings) -> Needs:
     """Return what the chosen form reads of the log."""
-    renormalises = settings.own(NAME, SubtractSettings).form == "renormalised"
-    return Needs(log="full" if renormalises else "sum", rebuilds=renormalises, fresh=renormalises)
+    if settings.own(NAME, SubtractSettings).form == "lazy":
+        return Needs(log="sum")
+    return Needs(log="full", rebuilds=True, fresh=True, form=' with forget.subtract.form = "renormalised"')
 
 
 METHOD = Method(

@@ -144,7 +144,7 @@ def test_public_data_are_needed(run: TrainedRun) -> None:
 def test_a_diverging_student_is_an_error(run: TrainedRun) -> None:
     """Parameters that are not finite never become a result."""
     settings = ForgetSettings.of("distill", learning_rate=3e38, epochs=5)
-    with pytest.raises(LetheError, match=r"not finite; lower forget\.learning-rate"):
+    with pytest.raises(LetheError, match=r"not finite; lower forget\.distill\.learning-rate"):
         forget(run, REQUEST, "distill", settings)
 
 
