@@ -50,10 +50,10 @@ class Hill:
         """Take steps of plain gradient descent."""
         (w,) = model.parameters()
         for _step in range(self.steps):
-            w.grad = self.a * (w.detach() - self.m)
+            gradients = [self.a * (w.detach() - self.m)]
             if adjust is not None:
-                adjust([w])
-            w.data.sub_(RATE * w.grad)
+                gradients = adjust([w], gradients)
+            w.data.sub_(RATE * gradients[0])
         return TrainStats(self.steps, 0.0)
 
     def __call__(self, message: Message) -> Message:

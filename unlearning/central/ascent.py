@@ -31,7 +31,7 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from strategies.client.evaluation import evaluate
-from strategies.client.training import batches, make_optimizer
+from strategies.client.training import Tensors, batches, make_optimizer
 from strategies.core.examples import Inputs
 from strategies.task import CLASSIFICATION, Task
 from unlearning.central.data import Data, gathered
@@ -64,11 +64,9 @@ class ProjectedAscentSettings(SgdSettings):
     stop_accuracy: float = Field(default=12.0, ge=0, le=100)
 
 
-def negate_gradients(parameters: Sequence[nn.Parameter]) -> None:
+def negate_gradients(parameters: Tensors, gradients: Tensors) -> Tensors:
     """Turn descent into ascent: the gradient adjustment g ← −g."""
-    for parameter in parameters:
-        if parameter.grad is not None:
-            parameter.grad.neg_()
+    return [-gradient for gradient in gradients]
 
 
 def ascend(

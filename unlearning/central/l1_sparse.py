@@ -21,6 +21,7 @@ import torch
 from pydantic import Field
 from torch import Generator, nn
 
+from strategies.client.training import Tensors
 from strategies.task import CLASSIFICATION, Task
 from unlearning.central.data import Data, gathered
 from unlearning.central.masks import Masks
@@ -67,13 +68,14 @@ class FadingL1:
         self._steps_per_epoch = steps_per_epoch
         self._step = 0
 
-    def __call__(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Add the penalty's subgradient to every gradient."""
+    def __call__(self, parameters: Tensors, gradients: Tensors) -> Tensors:
+        """Return the gradients with the penalty's subgradient."""
         weight = self._weights[self._step // self._steps_per_epoch]
         self._step += 1
-        for parameter in parameters:
-            if weight > 0 and parameter.grad is not None:
-                parameter.grad.add_(torch.sign(parameter.detach()), alpha=weight)
+        if weight <= 0:
+            return gradients
+        pairs = zip(parameters, gradients, strict=True)
+        return [g.add(torch.sign(w.detach()), alpha=weight) for w, g in pairs]
 
 
 def l1_sparse(

@@ -23,7 +23,14 @@ from opacus.validators.errors import UnsupportedModuleError
 from torch import Tensor, nn
 
 from strategies.client.settings import TrainSettings
-from strategies.client.training import GradientAdjustment, TrainStats, make_optimizer, planned_steps
+from strategies.client.training import (
+    GradientAdjustment,
+    TrainStats,
+    gradients_in,
+    make_optimizer,
+    planned_steps,
+    put_gradients,
+)
 from strategies.core.errors import BadInput
 from strategies.core.examples import Examples
 from strategies.core.secret_random import Randomness, RandomStream
@@ -160,7 +167,7 @@ def _step(
 ) -> None:
     """Adjust gradients that carry their noise, and take the step."""
     if adjust is not None:
-        adjust(parameters)
+        put_gradients(parameters, adjust(parameters, gradients_in(parameters)))
     optimizer.step()
 
 

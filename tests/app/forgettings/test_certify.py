@@ -34,7 +34,7 @@ def test_what_it_states(small: RunFolder) -> None:
     assert (statement["run"], statement["request"]) == ("small", CLIENT_2.to_json())
     assert (statement["after"], statement["forgotten"], statement["purged"]) == (None, [], None)
     assert statement["method"]["name"] == "subtract"
-    assert statement["settings"] == SUBTRACT.model_dump(by_alias=True)
+    assert statement["settings"] == {**SUBTRACT.model_dump(by_alias=True), "subtract": {"form": "lazy"}}
     files = {
         "config": "config.toml",
         "model before": "model.safetensors",

@@ -136,7 +136,7 @@ def test_what_was_forgotten_and_audited_is_only_purged(small: RunFolder) -> None
 
 
 @pytest.mark.parametrize(
-    "other", [{"method": "fast-fedul"}, {"method": "subtract", "subtract-form": "renormalised"}]
+    "other", [{"method": "fast-fedul"}, {"method": "subtract", "subtract.form": "renormalised"}]
 )
 def test_what_was_forgotten_in_another_way_is_forgotten_first(
     small: RunFolder, other: dict[str, str]

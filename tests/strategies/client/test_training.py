@@ -1,7 +1,7 @@
 """Seeded batches and the steps of the optimiser, against arithmetic by hand."""
 
 import math
-from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +12,12 @@ from torch.nn import functional
 from strategies.client.settings import TrainSettings
 from strategies.client.training import (
     ClientJob,
+    OneModel,
+    StepState,
+    Tensors,
     TrainStats,
     batches,
+    local_steps,
     local_train,
     make_optimizer,
     planned_steps,
@@ -22,6 +26,7 @@ from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import torch_generator
 from strategies.core.wire import Layout
 from strategies.settings import StrategySettings
+from strategies.task import CLASSIFICATION
 
 PLAIN = TrainSettings(momentum=0.0, batch_size=4, local_epochs=2)
 NUM_EXAMPLES = 10
@@ -226,11 +231,11 @@ def test_adjust_is_called_once_per_step() -> None:
     model.bias.requires_grad_(False)
     seen: list[Tensor] = []
 
-    def adjust(parameters: Sequence[nn.Parameter]) -> None:
-        (weight,) = parameters
+    def adjust(parameters: Tensors, gradients: Tensors) -> Tensors:
+        (weight,), (gradient,) = parameters, gradients
         assert weight is model.weight
-        assert weight.grad is not None
-        seen.append(weight.grad.clone())
+        seen.append(gradient.clone())
+        return gradients
 
     stats = local_train(model, data(), PLAIN, torch_generator(0, "batches"), adjust=adjust)
     assert len(seen) == stats.num_steps == 6
@@ -243,10 +248,8 @@ def test_adjust_is_called_once_per_step() -> None:
 def test_adjust_changes_the_result(factor: float, changed: bool) -> None:
     """Gradients times one are plain training; times two, not; times zero, the model stays."""
 
-    def scale(parameters: Sequence[nn.Parameter]) -> None:
-        for parameter in parameters:
-            assert parameter.grad is not None
-            parameter.grad.mul_(factor)
+    def scale(parameters: Tensors, gradients: Tensors) -> Tensors:
+        return [gradient * factor for gradient in gradients]
 
     model = model_of_ones()
     local_train(model, data(), PLAIN, torch_generator(0, "batches"), adjust=scale)
@@ -322,3 +325,62 @@ def test_a_step_in_the_wrong_direction_would_be_noticed() -> None:
     damaged = 2 * start - trained(num_steps=1)
     with pytest.raises(AssertionError, match="not close"):
         torch.testing.assert_close(damaged, slow_sgd(1, PLAIN), rtol=1e-5, atol=1e-6)
+
+
+# local steps as a pure function
+
+
+class Quadratic:
+    """The engine of a written-out gradient: f(w) = ½ (w − m)² for each client m, and plain descent."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+
+    def gradients(self, parameters: Tensors, batch: tuple[Any, Tensor]) -> tuple[Tensors, Tensor]:
+        (w,), (_, m) = parameters, batch
+        return [w - m], ((w - m) ** 2 / 2).sum()
+
+    def step(self, parameters: Tensors, gradients: Tensors) -> Tensors:
+        return [w - self._rate * g for w, g in zip(parameters, gradients, strict=True)]
+
+
+def test_local_steps_by_hand() -> None:
+    """From w = 0 to m = 1 at rate ½: ½, then ¾; losses ½ and ⅛. With μ = 1 from the anchor 0: ½, then ½."""
+    drawn = [(torch.zeros(1), torch.ones(1))] * 2
+    found, losses = local_steps([torch.zeros(1)], drawn, None, Quadratic(0.5))
+    assert (found[0].item(), losses.item()) == (0.75, 0.625)
+    pulled = StepState([torch.zeros(1)], 1.0).adjustment
+    assert local_steps([torch.zeros(1)], drawn, pulled, Quadratic(0.5))[0][0].item() == 0.5
+    corrected = StepState(correction=[torch.tensor([-1.0])]).adjustment
+    assert local_steps([torch.zeros(1)], drawn, corrected, Quadratic(0.5))[0][0].item() == 1.5
+
+
+def test_local_steps_change_nothing_that_they_are_given() -> None:
+    start, drawn = [torch.zeros(1)], [(torch.zeros(1), torch.ones(1))]
+    state = StepState([torch.ones(1)], 0.5, [torch.ones(1)])
+    local_steps(start, drawn, state.adjustment, Quadratic(0.5))
+    assert (start[0].item(), state.anchor[0].item(), state.correction[0].item()) == (0.0, 1.0, 1.0)
+
+
+def test_clients_side_by_side_are_the_clients_one_by_one() -> None:
+    """Along a first axis, with states of their own: what a batched engine makes of it."""
+    m = torch.tensor([1.0, -2.0, 5.0])
+    anchors, terms = torch.tensor([0.5, 0.0, 1.0]), torch.tensor([0.1, -0.2, 0.0])
+    together = StepState([anchors], 0.3, [terms])
+    found, _ = local_steps([torch.zeros(3)], [(m, m)] * 3, together.adjustment, Quadratic(0.2))
+    for i in range(3):
+        alone = StepState([anchors[i]], 0.3, [terms[i]])
+        one, _ = local_steps([torch.zeros(())], [(m[i], m[i])] * 3, alone.adjustment, Quadratic(0.2))
+        assert found[0][i].equal(one[0])
+
+
+def test_the_engine_of_one_model_is_plain_descent() -> None:
+    """Without momentum, the same as the written-out step on the gradients that autograd finds."""
+    model, train = model_of_ones(), TrainSettings(learning_rate=0.1, momentum=0.0)
+    parameters, examples = list(model.parameters()), data()
+    loss = functional.cross_entropy(model(examples.x), examples.y)
+    expected = [p - 0.1 * g for p, g in zip(parameters, torch.autograd.grad(loss, parameters), strict=True)]
+    engine = OneModel(model, CLASSIFICATION, make_optimizer(parameters, train))
+    found, total = local_steps(parameters, [(examples.x, examples.y)], None, engine)
+    torch.testing.assert_close(list(found), expected)
+    torch.testing.assert_close(total, loss)
