@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.setup-done
 PACKAGES := app strategies unlearning
 BUNDLE := build/bundle/lethe
-CHECKED := $(PACKAGES) benchmarks
+CHECKED := $(PACKAGES) benchmarks docs/house.py docs/drawing.py
 
 # Flower would otherwise build a fresh environment of several GB for every run, and call home at every start.
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
@@ -49,13 +49,15 @@ lint: setup ## style, docstrings, types and the layers of the packages
 	$(BIN)/mypy --strict $(CHECKED)
 	$(BIN)/lint-imports
 	$(BIN)/python -m app.config.reference --check
+	$(BIN)/python -m docs.house --check
 
 format: setup ## rewrite the sources in the form that lint asks for
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-generate: setup ## write what is generated: both manifests' keys and docs/config.md
+generate: setup ## write what is generated: both manifests' keys, docs/config.md and docs/house.svg
 	$(BIN)/python -m app.config.reference
+	$(BIN)/python -m docs.house
 
 bundle: setup ## build the bundle (FAB) for a SuperLink in build/bundle
 	rm -rf build/bundle
@@ -66,4 +68,4 @@ bundle: setup ## build the bundle (FAB) for a SuperLink in build/bundle
 
 clean: ## remove what was built, except .venv
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
-	find $(PACKAGES) tests benchmarks -type d -name __pycache__ -prune -exec rm -rf {} +
+	find $(PACKAGES) tests benchmarks docs -type d -name __pycache__ -prune -exec rm -rf {} +

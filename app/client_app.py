@@ -18,7 +18,7 @@ from app.client.audit_answers import answers_of, is_protected
 from app.client.kept_state import keep_state
 from app.client.node import Node
 from app.client.secure import register, train_securely
-from app.data import UnknownLabels, label_counts
+from app.data import UnknownLabels
 from app.messages.packing import packed
 from strategies.algorithm import Handler
 from strategies.analytics.diagnosis import SECONDS, gradient_answer
@@ -26,6 +26,7 @@ from strategies.client.evaluation import evaluate
 from strategies.client.training import ClientHalf, ClientJob, LocalResult
 from strategies.core import wire
 from strategies.core.errors import LetheError
+from strategies.core.examples import groups_of
 from strategies.core.seeds import derive_seed
 from strategies.layers.compression.client import LostVersion
 from strategies.layers.encryption.client import decrypted_reply, encrypted_reply
@@ -33,7 +34,7 @@ from strategies.layers.privacy.client import BudgetSpent, ClientPrivacy, train_p
 from strategies.personal import measuring as personal
 from strategies.registry import all_traits, lookup
 from unlearning.audit.evidence import answer_question
-from unlearning.methods import METHODS, ClientAction, ClientTask
+from unlearning.methods import METHODS, ClientAction, ForgetWork
 from unlearning.standing import holdings_of
 
 app = ClientApp(mods=[packed, admit, keep_state])
@@ -56,9 +57,8 @@ def describe(message: Message, context: Context) -> Message:
         node.secret()  # A client without the key could not answer in any round
         if not node.config.strategy.traits.one_model:
             work.check(node)
-        classes = int(str(node.message_config.get(wire.NUM_CLASSES, 0))) or int(examples.y.max()) + 1
         trained = node.training_examples()
-        counts = label_counts(trained, classes)
+        counts = trained.group_counts(node.num_groups or int(groups_of(examples).max()) + 1)
     except LetheError as error:
         hides = is_protected(node.config) or node.is_secure
         detail = error.unnamed if hides and isinstance(error, UnknownLabels) else str(error)
@@ -109,7 +109,7 @@ def train(message: Message, context: Context) -> Message:
             metrics,
             result.model,
             derive_seed(node.seed, "up", node.client_id, node.server_round),
-            lambda: evaluate(result.model, job.examples).accuracy,
+            lambda: evaluate(result.model, job.examples, task=job.task).accuracy,
         )
     for name, flat in result.records.items():
         reply.content[name] = wire.FlatRecord(flat, wire.Layout.of(result.model.state_dict()))
@@ -137,6 +137,7 @@ def _job(node: Node, model: nn.Module, message: Message, context: Context) -> Cl
         received=message.content,
         course=str(node.message_config.get(wire.COURSE, "")),
         examples_of=partial(work.of_client, node),
+        task=node.task,
     )
 
 
@@ -149,7 +150,7 @@ def gradient(message: Message, context: Context) -> Message:
     began = time.perf_counter()
     job.train_model(job.model)
     seconds = time.perf_counter() - began
-    told = gradient_answer(node.model(arrays), job.examples)
+    told = gradient_answer(node.model(arrays), job.examples, job.task)
     return wire.reply_to(
         message, node.client_id, {wire.NUM_EXAMPLES: len(job.examples), SECONDS: seconds}, told
     )
@@ -165,10 +166,8 @@ def evaluate_personal(message: Message, context: Context) -> Message:
     job = _job(node, node.model(message.content.array_records[wire.ARRAYS]), message, context)
     has_own = work.own_path(node) is not None
     test = work.test_data(node)
-    classes = int(str(node.message_config[wire.NUM_CLASSES]))
-    numbers = personal.measure(
-        job, own, node.test_examples() if test is None else test, classes, own_test=has_own
-    )
+    measured_on = node.test_examples() if test is None else test
+    numbers = personal.measure(job, own, measured_on, node.num_groups, own_test=has_own)
     return wire.reply_to(message, node.client_id, numbers)
 
 
@@ -219,7 +218,7 @@ def evaluate_model(message: Message, context: Context) -> Message:
     if not len(own):
         reason = "it holds out no example of its own to measure on (data.local-test-share)"
         return wire.reply_to(message, node.client_id, {}, config={wire.REFUSED: reason})
-    result = evaluate(node.model(message.content.array_records[wire.ARRAYS]), own)
+    result = evaluate(node.model(message.content.array_records[wire.ARRAYS]), own, task=node.task)
     metrics = {wire.NUM_EXAMPLES: result.num_examples, wire.ACCURACY: result.accuracy, wire.LOSS: result.loss}
     return wire.reply_to(message, node.client_id, metrics)
 
@@ -246,7 +245,9 @@ def audit(message: Message, context: Context) -> Message:
         metrics, arrays = work.answer_audit(node, message, context)
     else:
         spec, examples = node.forget_spec(), node.examples()
-        metrics, arrays = answer_question(message.content, examples, node.model, spec=spec, summed=summed)
+        metrics, arrays = answer_question(
+            message.content, examples, node.model, spec=spec, summed=summed, task=node.task
+        )
     return wire.reply_to(message, node.client_id, metrics, arrays)
 
 
@@ -255,18 +256,18 @@ def _method_handler(action: ClientAction) -> Callable[[Message, Context], Messag
         node = Node.of(message, context)
         examples = node.examples()
         forget, retain = node.forget_spec().split(examples)
-        task = ClientTask(
+        task = ForgetWork(
             message.content.array_records,
             node.model,
             node.message_config,
             retain,
             forget,
             node.config.train,
-            node.config.forget,
             node.client_id,
             node.generator(),
             node.config.strategy,
             node.server_round,
+            node.task,
         )
         answer = action(task)
         return wire.reply_to(message, node.client_id, answer.metrics, answer.arrays)

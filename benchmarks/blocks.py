@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from app.config.settings import ModelSettings
 from app.models.built_in import build_model
-from benchmarks.jobs import INPUT_SHAPE, NUM_CLASSES
+from benchmarks.jobs import INPUT_SHAPE, NUM_GROUPS
 from strategies.core.wire import Layout
 from strategies.models.neurons import hidden_groups
 from strategies.models.subnetwork import Kept, block_index
@@ -18,7 +18,7 @@ Score = Literal["ordered", "random"]
 
 def built_in(name: str) -> nn.Module:
     """Return a model of the project by its name."""
-    return build_model(ModelSettings.model_validate({"name": name}), INPUT_SHAPE, NUM_CLASSES, seed=0)
+    return build_model(ModelSettings.model_validate({"name": name}), INPUT_SHAPE, NUM_GROUPS, seed=0)
 
 
 def kept_neurons(model: nn.Module, keep: float, score: Score) -> Kept:

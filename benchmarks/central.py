@@ -17,11 +17,11 @@ from app.models.built_in import build_model
 from app.simulation.launch import partition_configs
 from benchmarks.figures import stopped
 from benchmarks.options import SeedsOptions
-from strategies.client.evaluation import evaluate, predict_logits
+from strategies.client.evaluation import evaluate, outputs_of
 from strategies.core.errors import BadInput
-from strategies.core.examples import Examples
+from strategies.core.examples import TensorExamples
 from strategies.core.seeds import numpy_generator, torch_generator
-from unlearning.audit import metrics
+from strategies.task import CLASSIFICATION
 from unlearning.audit.membership import membership_attack
 from unlearning.central.finetune import FinetuneSettings, finetune
 from unlearning.central.l1_sparse import L1SparseSettings, l1_sparse
@@ -91,10 +91,10 @@ class CleaningOptions(HolderOptions):
 class Holder:
     """One data holder."""
 
-    train: Examples
-    test: Examples
+    train: TensorExamples
+    test: TensorExamples
     """Its data."""
-    num_classes: int
+    num_groups: int
     """Number of labels."""
     config: RunConfig
     """The run config that says which data and model."""
@@ -116,12 +116,12 @@ class Holder:
         if server.test is None:
             raise BadInput(f"data set {server.name} has no test data; set data.test-share")
         train = load_client_data(config.data, seed, partition_configs(1)[0])
-        return Holder(train, server.test, server.num_classes, config, seed)
+        return Holder(train, server.test, server.num_groups, config, seed)
 
-    def model(self, num_classes: int = 0, scope: int = 0) -> nn.Module:
+    def model(self, num_groups: int = 0, scope: int = 0) -> nn.Module:
         """Return a model with fresh weights; `scope` tells several apart."""
         shape, seed = tuple(self.train.x.shape[1:]), 1000 * scope + self.seed
-        model = build_model(self.config.model, shape, num_classes or self.num_classes, seed)
+        model = build_model(self.config.model, shape, num_groups or self.num_groups, seed)
         return model.to(pick_device(self.config.run.device))
 
     def generator(self, *scope: int | str) -> torch.Generator:
@@ -133,15 +133,15 @@ class Holder:
 class Split:
     """What is forgotten, what stays, and what is tested on, which the model has never seen."""
 
-    forget: Examples
-    retain: Examples
-    test: Examples
+    forget: TensorExamples
+    retain: TensorExamples
+    test: TensorExamples
 
 
 def rates(model: nn.Module, split: Split, seed: int) -> dict[str, float]:
     """Return UA, MIA-efficacy, RA and TA of a model, in percent."""
     retained, unseen, forgotten = (
-        metrics.margin(predict_logits(model, part.x), part.y)
+        CLASSIFICATION.margins(outputs_of(model, part), part.y)
         for part in (split.retain, split.test, split.forget)
     )
     generator = numpy_generator(seed, "benchmark", "membership")
@@ -157,7 +157,7 @@ def rates(model: nn.Module, split: Split, seed: int) -> dict[str, float]:
 def disparity(measured: Rates, retrained: Rates) -> float:
     """Return the mean |gap| over the four rates, in points.
 
-    Examples
+    TensorExamples
     --------
     >>> disparity({"UA": 4, "MIA": 1, "RA": 100, "TA": 90}, {"UA": 2, "MIA": 3, "RA": 100, "TA": 94})
     2.0
@@ -167,7 +167,7 @@ def disparity(measured: Rates, retrained: Rates) -> float:
 
 def fitted(
     start: nn.Module,
-    examples: Examples,
+    examples: TensorExamples,
     sgd: SgdSettings,
     generator: torch.Generator,
     masks: Masks | None = None,
@@ -184,7 +184,7 @@ def fitted(
 def phases(epochs: int) -> list[int]:
     """Return the epochs at each step size.
 
-    Examples
+    TensorExamples
     --------
     >>> phases(182), phases(10), phases(1)
     ([91, 46, 45], [5, 2, 3], [0, 0, 1])
@@ -216,7 +216,7 @@ def timed(make: Callable[[], nn.Module]) -> Timed:
 
 def cleaned(
     model: nn.Module,
-    retained: Examples,
+    retained: TensorExamples,
     settings: L1SparseSettings,
     generator: Callable[[], torch.Generator],
     masks: Masks,

@@ -8,7 +8,7 @@ from torch import nn
 from app.client_app import app
 from app.config.settings import ModelSettings
 from app.models import built_in as models
-from benchmarks.jobs import INPUT_SHAPE, NUM_CLASSES, reference_cnn
+from benchmarks.jobs import INPUT_SHAPE, NUM_GROUPS, reference_cnn
 
 __all__ = ["app", "initial_model"]
 
@@ -17,4 +17,4 @@ models._BUILDERS["cnn"] = reference_cnn
 
 def initial_model() -> nn.Module:
     """Return the model that every contender starts from."""
-    return models.build_model(ModelSettings(), INPUT_SHAPE, NUM_CLASSES, seed=0)
+    return models.build_model(ModelSettings(), INPUT_SHAPE, NUM_GROUPS, seed=0)

@@ -117,7 +117,7 @@ def _trained(folder: RunFolder, session: Session) -> dict[str, float]:
     final = summary["final"]
     num_public = 0 if data.public is None else len(data.public)
     aligned = session.config.strategy.own(FedMDSettings).alignment_size(num_public)
-    logits = aligned * data.num_classes * 4 * len(summary["clients"]) * summary["rounds"]
+    logits = aligned * data.num_groups * 4 * len(summary["clients"]) * summary["rounds"]
     uploaded = sum(line["bytes-up"] for line in lines)
     figures = {
         "baseline": final["baseline-accuracy"],
@@ -137,7 +137,7 @@ def _forgotten(opened: OpenedRun, grid: Any) -> dict[str, float]:
     figures: dict[str, float] = {}
     with opened.session.cohort(grid) as cohort:
         for start in ("transferred", "now"):
-            settings = ForgetSettings(method=_METHOD, redistill_start=start)
+            settings = ForgetSettings.of(_METHOD, start=start)
             opened.forget(_REQUEST, _METHOD, settings, cohort)
             report = opened.audit(_REQUEST, [_METHOD], opened.session.config.audit, cohort)
             seconds = report.seconds_ratio(_METHOD)

@@ -21,7 +21,7 @@ Figures = Mapping[str, float]
 def spread(values: Iterable[float]) -> Spread:
     """Return mean and sample standard deviation; None where there are too few values.
 
-    Examples
+    TensorExamples
     --------
     >>> spread([1.0, 3.0]), spread([])
     ({'mean': 2.0, 'std': 1.4142135623730951}, {'mean': None, 'std': None})
@@ -34,7 +34,7 @@ def spread(values: Iterable[float]) -> Spread:
 def mean_std(values: Iterable[float]) -> dict[str, float]:
     """Return mean and sample standard deviation, which is 0 over a single value.
 
-    Examples
+    TensorExamples
     --------
     >>> mean_std([1.0, 3.0]), mean_std([1.0])
     ({'mean': 2.0, 'std': 1.4142135623730951}, {'mean': 1.0, 'std': 0.0})

@@ -21,12 +21,12 @@ from app.config.settings import ModelSettings
 from app.data import load_client_data
 from app.simulation.launch import partition_configs
 from strategies.core.errors import LetheError
-from strategies.core.examples import Examples
+from strategies.core.examples import TensorExamples
 from strategies.core.seeds import numpy_generator
 
 LEARNING_RATE = 0.05
 NUM_PARAMETERS = 582_026
-NUM_CLASSES = 10
+NUM_GROUPS = 10
 INPUT_SHAPE = (1, 28, 28)
 _PATIENCE = 3600.0
 """Seconds after which a contender is given up."""
@@ -42,7 +42,7 @@ class Job:
     steps: int
     """Optimiser steps of each client in each round."""
     batch_size: int
-    """Examples of each step; a client holds `steps` × `batch_size` examples."""
+    """TensorExamples of each step; a client holds `steps` × `batch_size` examples."""
 
     def scaled(self, share: float) -> Self:
         """Return the job with that share of its clients, at least 2."""
@@ -77,7 +77,7 @@ class Task:
             torch.set_num_threads(task.threads)
         return task
 
-    def clients(self) -> list[Examples]:
+    def clients(self) -> list[TensorExamples]:
         """Return each client's examples."""
         config = self.run_config()
         nodes = partition_configs(self.job.clients)
@@ -102,7 +102,7 @@ class Task:
 
 
 @cache
-def client_examples(task: Task) -> list[Examples]:
+def client_examples(task: Task) -> list[TensorExamples]:
     """Return each client's examples, which a process reads once."""
     return task.clients()
 
@@ -112,15 +112,15 @@ def write_data(job: Job, folder: Path) -> Path:
     generator = numpy_generator(0, "benchmark-data")
     size = job.clients * job.steps * job.batch_size
     x = generator.integers(0, 256, (size, *INPUT_SHAPE[1:]), dtype=np.uint8)
-    y = generator.integers(0, NUM_CLASSES, size)
-    y[:NUM_CLASSES] = np.arange(NUM_CLASSES)[:size]
+    y = generator.integers(0, NUM_GROUPS, size)
+    y[:NUM_GROUPS] = np.arange(NUM_GROUPS)[:size]
     path = folder / f"{job.clients}x{job.steps}x{job.batch_size}.npz"
     np.savez(path, x=x, y=y)
     return path
 
 
 def reference_cnn(
-    settings: ModelSettings, input_shape: tuple[int, ...] = INPUT_SHAPE, num_classes: int = NUM_CLASSES
+    settings: ModelSettings, input_shape: tuple[int, ...] = INPUT_SHAPE, num_outputs: int = NUM_GROUPS
 ) -> nn.Module:
     """Return the CNN of McMahan et al. (arXiv 1602.05629), unpadded: 582,026 parameters on 28×28 images."""
     return nn.Sequential(
@@ -133,7 +133,7 @@ def reference_cnn(
         nn.Flatten(),
         nn.Linear(1024, 512),
         nn.ReLU(),
-        nn.Linear(512, num_classes),
+        nn.Linear(512, num_outputs),
     )
 
 

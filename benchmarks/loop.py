@@ -6,7 +6,7 @@ from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 
 from app.config.run_config import RunConfig
-from benchmarks.jobs import INPUT_SHAPE, NUM_CLASSES
+from benchmarks.jobs import INPUT_SHAPE, NUM_GROUPS
 from strategies.core import wire
 from strategies.plan import RoundResult, Start, TrainingPlan
 from strategies.rounds import Layer, train
@@ -28,7 +28,7 @@ class TrainingLoop:
         self._plan = TrainingPlan(config.strategy, config.selection, config.run.rounds, config.run.seed)
         self._num_clients = config.data.clients
         self.cohort = Cohort(grid)
-        self.cohort.client_config.update({wire.NUM_CLASSES: NUM_CLASSES, wire.INPUT_SHAPE: list(INPUT_SHAPE)})
+        self.cohort.client_config.update({wire.NUM_GROUPS: NUM_GROUPS, wire.INPUT_SHAPE: list(INPUT_SHAPE)})
         self.cohort.connect(self._num_clients)
 
     def train(

@@ -100,8 +100,8 @@ class _Federation:
         server = load_server_data(config.data, config.run.seed)
         if server.test is None:
             raise ValueError("the data set has no test data")
-        self._test, self._num_classes = server.test, server.num_classes
-        self._model = build_model(config.model, server.input_shape, server.num_classes, config.run.seed)
+        self._test, self._num_groups = server.test, server.num_groups
+        self._model = build_model(config.model, server.input_shape, server.num_groups, config.run.seed)
         self._layout = wire.Layout.of(self._model.state_dict())
         self._flat = self._layout.flatten(self._model.state_dict())
         nodes = partition_configs(config.data.clients)
@@ -137,7 +137,7 @@ class _Federation:
         accuracies = []
         for client in range(len(self._clients)):
             job = self._job(client, self.config.run.rounds + 1)
-            told = measure(job, personalise, self._test, self._num_classes, own_test=False)
+            told = measure(job, personalise, self._test, self._num_groups, own_test=False)
             accuracies.append(float(told.get(PERSONAL, 0.0)))
         return {"mean": sum(accuracies) / len(accuracies), "worst": worst(accuracies)}
 

@@ -20,7 +20,7 @@ from app.workflows.observer import Observer
 from app.workflows.training import train
 from benchmarks.blocks import block, built_in, kept_neurons
 from benchmarks.figures import mean_std
-from benchmarks.jobs import INPUT_SHAPE, NUM_CLASSES
+from benchmarks.jobs import INPUT_SHAPE, NUM_GROUPS
 from benchmarks.options import RunOptions, numbers
 from benchmarks.rounds import local_clients
 from strategies.core import wire
@@ -100,7 +100,7 @@ def _steps(options: Options, observer: Observer) -> dict[str, dict[str, float]]:
     device = pick_device(options.device)
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(options.batch_size, *INPUT_SHAPE, generator=generator).to(device)
-    y = torch.randint(0, NUM_CLASSES, (options.batch_size,), generator=generator).to(device)
+    y = torch.randint(0, NUM_GROUPS, (options.batch_size,), generator=generator).to(device)
     contenders: dict[str, Step] = {
         "plain": _plain(_cnn(1.0, device), x, y),
         "hooks": _hooks(_cnn(1.0, device), x, y),

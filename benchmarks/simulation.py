@@ -104,7 +104,7 @@ def run(options: Options, observer: Observer) -> dict[str, Any]:
 def ratios(measured: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     """Return each contender's median seconds in relation to the plain loop's; nothing if that failed.
 
-    Examples
+    TensorExamples
     --------
     >>> ratios({"plain": {"seconds": 4.0}, "lethe": {"seconds": 1.0}, "pfl": {"failed": "no module"}})
     {'plain': 1.0, 'lethe': 0.25}

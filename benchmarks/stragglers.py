@@ -29,7 +29,7 @@ from benchmarks.options import SeedsOptions, numbers
 from strategies.client.settings import TrainSettings
 from strategies.client.training import ClientJob
 from strategies.core import wire
-from strategies.core.examples import Examples
+from strategies.core.examples import TensorExamples
 from strategies.core.seeds import numpy_generator, torch_generator
 from strategies.fedprox.fedprox import train_client
 from strategies.server.aggregation import ExactSum
@@ -66,7 +66,7 @@ class Options(SeedsOptions):
     devices_seed: int = 0
     """Of the data set."""
 
-    def devices(self) -> list[Examples]:
+    def devices(self) -> list[TensorExamples]:
         """Return each device's examples."""
         name = f"synthetic:1,1,{DEVICES},{self.devices_seed}"
         data = DataSettings(name=name, partition="devices", clients=DEVICES, public="0")
@@ -91,7 +91,7 @@ def run(options: Options, observer: Observer) -> dict[str, Any]:
 
 
 def losses(
-    options: Options, contender: Contender, stragglers: float, seed: int, devices: Sequence[Examples]
+    options: Options, contender: Contender, stragglers: float, seed: int, devices: Sequence[TensorExamples]
 ) -> list[float]:
     """Return the training loss over all devices before the first round and after each round.
 
@@ -127,7 +127,7 @@ def _chosen(epochs: int, stragglers: float, generator: np.random.Generator) -> d
     return {i: done[i] / epochs if i in late else 1.0 for i in map(int, chosen)}
 
 
-def _loss(model: nn.Module, flat: Tensor, layout: wire.Layout, devices: Sequence[Examples]) -> float:
+def _loss(model: nn.Module, flat: Tensor, layout: wire.Layout, devices: Sequence[TensorExamples]) -> float:
     wire.load_flat(model, flat, layout)
     x, y = torch.cat([d.x for d in devices]), torch.cat([d.y for d in devices])
     with torch.no_grad():

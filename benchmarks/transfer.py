@@ -16,8 +16,8 @@ from torch import nn
 from app.workflows.observer import Observer
 from benchmarks.central import CleaningOptions, Holder, Timed, cleaned, fitted, sparse_start, timed
 from benchmarks.figures import kind, pooled
-from strategies.client.evaluation import evaluate, predict_logits
-from strategies.core.examples import Examples
+from strategies.client.evaluation import evaluate, outputs_of
+from strategies.core.examples import TensorExamples, concatenated
 from unlearning.central.parameters import copied
 from unlearning.central.training import SgdSettings, trained
 
@@ -58,37 +58,37 @@ def run(options: Options, observer: Observer) -> dict[str, Any]:
 class Tasks:
     """The source task, whose last classes are harmful, and the target task."""
 
-    helpful: Examples
-    harmful: Examples
+    helpful: TensorExamples
+    harmful: TensorExamples
     """Training data of the source task."""
     num_source: int
     num_target: int
     """Number of labels."""
-    source_test: Examples
+    source_test: TensorExamples
     """Of the helpful classes."""
-    target: Examples
-    target_test: Examples
+    target: TensorExamples
+    target_test: TensorExamples
     """Few examples, and all test examples, labelled from 0."""
 
 
 def tasks(holder: Holder, harmful_classes: int, per_class: int) -> Tasks:
     """Return the tasks that are made of a holder's data."""
-    half = holder.num_classes // 2
+    half = holder.num_groups // 2
     helpful, others = holder.train.split(holder.train.y < half)
     source_test, target_test = holder.test.split(holder.test.y < half)
     kept = torch.cat(
-        [torch.nonzero(others.y == c).flatten()[:per_class] for c in range(half, holder.num_classes)]
+        [torch.nonzero(others.y == c).flatten()[:per_class] for c in range(half, holder.num_groups)]
     )
     target, rest = others.subset(kept), others.without(kept)
     drawn = torch.randint(harmful_classes, (len(rest),), generator=holder.generator("harmful"))
     return Tasks(
         helpful,
-        Examples(rest.x, half + drawn),
+        TensorExamples(rest.x, half + drawn),
         half + harmful_classes,
-        holder.num_classes - half,
+        holder.num_groups - half,
         source_test,
-        Examples(target.x, target.y - half),
-        Examples(target_test.x, target_test.y - half),
+        TensorExamples(target.x, target.y - half),
+        TensorExamples(target_test.x, target_test.y - half),
     )
 
 
@@ -104,7 +104,7 @@ class Transfer:
         """Return a row per source model of a sparsity."""
         tasks, draw, train = self.tasks, self.holder.generator, self.options.training()
         start = self.holder.model(tasks.num_source)
-        everything = Examples.concat([tasks.helpful, tasks.harmful])
+        everything = concatenated([tasks.helpful, tasks.harmful])
         untouched = fitted(start, everything, train, draw("train"))
         first = sparse_start(untouched, start, sparsity)
         masks = first.masks
@@ -135,11 +135,11 @@ def probed(source: nn.Module, tasks: Tasks, generator: torch.Generator) -> nn.Mo
     )
     twin = copied(source)
     twin.set_submodule(head_name, nn.Identity())
-    features = predict_logits(twin, tasks.target.x)
+    features = outputs_of(twin, tasks.target)
     last = nn.Linear(head.in_features, tasks.num_target)
     with torch.no_grad():
         for parameter in last.parameters():
             parameter.zero_()
-    probe = trained(last, Examples(features, tasks.target.y), PROBE, generator)
+    probe = trained(last, TensorExamples(features, tasks.target.y), PROBE, generator)
     twin.set_submodule(head_name, probe.to(head.weight.device))
     return twin

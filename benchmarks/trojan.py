@@ -18,8 +18,9 @@ from benchmarks.central import CleaningOptions, Holder, cleaned, fitted, sparse_
 from benchmarks.figures import pooled
 from benchmarks.options import numbers
 from strategies.client.backdoor import Trigger, default_trigger, poison, stamp
-from strategies.client.evaluation import evaluate, predict_logits
-from strategies.core.examples import Examples
+from strategies.client.evaluation import evaluate, outputs_of
+from strategies.core.examples import TensorExamples, concatenated
+from strategies.task import CLASSIFICATION
 from unlearning.audit import metrics
 from unlearning.central.masks import Masks
 
@@ -55,8 +56,8 @@ class Cleanse:
 
     holder: Holder
     """Its clean data and its model."""
-    poisoned: Examples
-    clean: Examples
+    poisoned: TensorExamples
+    clean: TensorExamples
     """The training examples with the trigger, and the others."""
     trigger: Trigger
     """What was stamped on."""
@@ -72,7 +73,7 @@ class Cleanse:
     def table(self, sparsities: Sequence[float], observer: Observer) -> dict[str, dict[str, float]]:
         """Return what is left of the backdoor, by sparsity in percent."""
         start = self.holder.model()
-        everything = Examples.concat([self.poisoned, self.clean])
+        everything = concatenated([self.poisoned, self.clean])
         dense = self._fitted(start, everything, {})
         found = {}
         for sparsity in sparsities:
@@ -82,7 +83,7 @@ class Cleanse:
             observer.advance(f"sparsity {sparsity:g}")
         return found
 
-    def _fitted(self, start: nn.Module, examples: Examples, masks: Masks) -> nn.Module:
+    def _fitted(self, start: nn.Module, examples: TensorExamples, masks: Masks) -> nn.Module:
         train = self.options.training(self.options.weight_decay)
         return fitted(start, examples, train, self.holder.generator("train"), masks)
 
@@ -100,8 +101,9 @@ class Cleanse:
         return {**row, "FT s": models["FT"].seconds, "retrain s": models["retrain"].seconds}
 
     def _attack_success(self, model: nn.Module) -> tuple[float, float]:
-        stamped = stamp(self.holder.test.x, self.trigger)
-        return success_rates(predict_logits(model, stamped).argmax(dim=1), self.holder.test.y)
+        test = self.holder.test
+        stamped = TensorExamples(stamp(test.x, self.trigger), test.y)
+        return success_rates(CLASSIFICATION.predict(outputs_of(model, stamped)), test.y)
 
 
 def success_rates(predictions: Tensor, labels: Tensor) -> tuple[float, float]:
@@ -112,7 +114,7 @@ def success_rates(predictions: Tensor, labels: Tensor) -> tuple[float, float]:
     predictions, labels
         Predicted and true classes, shape [n].
 
-    Examples
+    TensorExamples
     --------
     >>> import torch
     >>> success_rates(torch.tensor([0, 0, 1, 1, 2]), torch.tensor([0, 1, 1, 2, 2]))

@@ -23,6 +23,7 @@ from strategies.server.reports import Known
 from strategies.server.settings import SelectionSettings
 from strategies.server.wrapper import StrategyWrapper
 from strategies.settings import StrategySettings
+from strategies.task import CLASSIFICATION, Task
 
 Personalise = Callable[[ClientJob], nn.Module]
 """Makes a client's own model of the job's, which holds the round's; may change that in place."""
@@ -38,19 +39,22 @@ class Holdings:
     ----------
     build_model
         Makes the run's model with its initial weights, on the device to use.
-    num_classes
+    num_outputs
         Of its answers.
     public, test
         The server's own data, or None.
     train
         How clients train.
+    task
+        What is learned.
     """
 
     build_model: Callable[[], nn.Module]
-    num_classes: int
+    num_outputs: int
     public: Examples | None = None
     test: Examples | None = None
     train: TrainSettings = field(default_factory=TrainSettings)
+    task: Task = CLASSIFICATION
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +175,7 @@ class Algorithm:
         Message type -> what a client answers, for message types of its own.
     initial
         Returns what the server holds before the first round, from settings, number of public examples and
-        number of classes; None: the initial model.
+        number of outputs; None: the initial model.
     model_names
         Returns the architectures that clients take in turn; None: all have the run's.
     check_client

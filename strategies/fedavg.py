@@ -19,7 +19,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 
 from strategies.algorithm import Algorithm
-from strategies.client.training import ClientJob, LocalResult
+from strategies.client.training import LocalTraining
 from strategies.core import wire
 from strategies.server.aggregation import FRACTION_BITS, ExactSum, MetricMeans
 from strategies.server.guard import Reference, checked
@@ -28,11 +28,8 @@ from strategies.server.wrapper import ServerHalf
 _logger = logging.getLogger(__name__)
 
 
-def train_client(job: ClientJob) -> LocalResult:
-    """Run the client half: plain local training."""
-    stats = job.train_model(job.model)
-    metrics = {wire.TRAIN_LOSS: stats.mean_loss, wire.NUM_STEPS: stats.num_steps}
-    return LocalResult(job.model, len(job.examples), metrics)
+train_client = LocalTraining()
+"""The client half: plain local training."""
 
 
 class EvaluatingStrategy(ServerHalf, ABC):

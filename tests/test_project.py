@@ -153,6 +153,29 @@ def test_an_algorithm_imports_no_other_one_and_nothing_above_it(name: str) -> No
         assert not wrong, f"{path}: {wrong}"
 
 
+_OUTPUTS = re.compile(r"cross_entropy|CrossEntropy|nll_loss|argmax|num_classes|bincount\(\w*y\b|NUM_CLASSES")
+"""What is said of outputs and labels of a classifier."""
+_OTHER_MEANING = {
+    ("app/data/synthetic.py", "argmax"),  # How the data set is made
+    ("strategies/analytics/statistics.py", "argmax"),  # The first bin that a quantile lies in
+    ("app/models/resnet.py", "num_classes"),  # An argument of torchvision's
+}
+
+
+def test_what_outputs_mean_is_said_in_the_task_alone() -> None:
+    """Loss, prediction and number of outputs: all others ask `strategies/task.py`."""
+    found, apart = [], set()
+    for path in sorted(p for folder in PACKAGES for p in (ROOT / folder).rglob("*.py")):
+        place = path.relative_to(ROOT).as_posix()
+        for match in _OUTPUTS.finditer(path.read_text(encoding="utf-8")):
+            if (place, match[0]) in _OTHER_MEANING:
+                apart.add((place, match[0]))
+            elif place != "strategies/task.py":
+                found.append(f"{place}: {match[0]}")
+    assert found == []
+    assert apart == _OTHER_MEANING
+
+
 # the bundle
 
 
@@ -232,7 +255,7 @@ def test_names_that_others_import_by_stay() -> None:
         "app.config": "RunConfig",
         "app.config.settings": "DataSettings",
         "unlearning.audit": "AuditReport, audit",
-        "unlearning.audit.metrics": "margin",
+        "unlearning.audit.metrics": "accuracy",
         "unlearning.request": "ForgetRequest",
     }.items():
         command = [sys.executable, "-c", f"from {name} import {parts}"]

@@ -5,8 +5,8 @@ MNIST (docs/benchmarks.md). Where none of these can work, it is retraining, whic
 with its mask chosen anew, where that had seen the data.
 """
 
-from unlearning.forgetting import can_serve, check_request
 from unlearning.request import ForgetRequest
+from unlearning.requirements import can_serve, check_request
 from unlearning.run import TrainedRun
 from unlearning.settings import AUTO, ForgetSettings
 

@@ -33,7 +33,7 @@ from strategies.server.cohort import Cohort
 from unlearning.central.masks import Masks
 from unlearning.central.prune import PruneSettings, imp_schedule, magnitude_masks, synflow_masks
 from unlearning.run import TrainedRun
-from unlearning.settings import ForgetSettings, method_settings
+from unlearning.settings import ForgetSettings
 from unlearning.spending import train_after
 
 if TYPE_CHECKING:
@@ -89,12 +89,9 @@ class Pruning:
 
     @property
     def _prune_settings(self) -> PruneSettings:
-        return method_settings(
-            PruneSettings,
-            self.settings,
-            rate="sparsity",
-            iterations="prune_iterations",
-            round_rate="prune_round_share",
+        given = self.settings
+        return PruneSettings(
+            rate=given.sparsity, iterations=given.prune_iterations, round_rate=given.prune_round_share
         )
 
     @property

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from strategies.core import wire
 from strategies.core.errors import BadInput
-from strategies.core.examples import Examples, selection_mask
+from strategies.core.examples import Examples
 from strategies.runs.files import text_of
 from strategies.server.exclusion import Drop
 
@@ -159,26 +159,26 @@ class ForgetSpec:
     gone_classes: tuple[int, ...] = ()
     gone_indices: tuple[int, ...] = ()
 
-    def mask(self, y: Tensor) -> Tensor:
-        """Return which of the examples with labels `y` the request names, shape [n], bool.
+    def mask(self, examples: Examples) -> Tensor:
+        """Return which of the examples the request names, shape [n], bool.
 
         Raises
         ------
         BadInput
             If an index lies outside the data.
         """
-        outside = [i for i in (*self.indices, *self.gone_indices) if not 0 <= i < len(y)]
+        outside = [i for i in (*self.indices, *self.gone_indices) if not 0 <= i < len(examples)]
         if outside:
             raise BadInput(
-                f"the request names example {outside[0]}; this client has examples 0 to {len(y) - 1}"
+                f"the request names example {outside[0]}; this client has examples 0 to {len(examples) - 1}"
             )
         if self.everything:
-            return torch.ones(len(y), dtype=torch.bool)
-        return selection_mask(y, self.classes, self.indices)
+            return torch.ones(len(examples), dtype=torch.bool)
+        return examples.chosen(self.classes, self.indices)
 
-    def left(self, y: Tensor) -> Tensor:
+    def left(self, examples: Examples) -> Tensor:
         """Return which of the examples were not forgotten before, shape [n], bool."""
-        return ~selection_mask(y, self.gone_classes, self.gone_indices)
+        return ~examples.chosen(self.gone_classes, self.gone_indices)
 
     def split(self, examples: Examples) -> tuple[Examples, Examples]:
         """Return (to be forgotten, retained); what was forgotten before is in neither.
@@ -188,7 +188,7 @@ class ForgetSpec:
         BadInput
             If an index lies outside the data.
         """
-        forget, left = self.mask(examples.y), self.left(examples.y)
+        forget, left = self.mask(examples), self.left(examples)
         return examples.split(forget & left)[0], examples.split(~forget & left)[0]
 
     def less(self, positions: Collection[int]) -> "ForgetSpec":

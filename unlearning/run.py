@@ -16,6 +16,7 @@ from strategies.core.examples import Examples
 from strategies.log.update_log import UpdateLog
 from strategies.models.mask import hold, masks_in
 from strategies.plan import TrainingPlan
+from strategies.task import CLASSIFICATION, Task
 from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings
 from unlearning.spending import MemorySpending, Spending
@@ -40,8 +41,8 @@ class TrainedRun:
         the last request of `forgotten`, if there is one.
     log
         The update log, or None where none was kept.
-    num_classes
-        Number of labels.
+    num_groups
+        Number of groups of the data, such as classes.
     public, test
         The server's own data, or None.
     trigger
@@ -78,6 +79,8 @@ class TrainedRun:
         Returns a seed that no training of the run had; asked where the server gets sums of updates only.
     spending
         What the clients of a private run have spent, in it and in what was trained after it.
+    task
+        What is learned.
     """
 
     plan: TrainingPlan
@@ -87,7 +90,7 @@ class TrainedRun:
     initial: Tensor
     final: Tensor
     log: UpdateLog | None
-    num_classes: int
+    num_groups: int
     public: Examples | None = None
     test: Examples | None = None
     trigger: Trigger | None = None
@@ -106,6 +109,7 @@ class TrainedRun:
     seeded_model: Callable[[int], nn.Module] | None = None
     fresh_seed: Callable[[], int] = lambda: secrets.randbelow(2**62)  # The clients are told it
     spending: Spending = field(default_factory=MemorySpending)
+    task: Task = CLASSIFICATION
 
     @property
     def seed(self) -> int:

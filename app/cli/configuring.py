@@ -50,11 +50,11 @@ def check(
 ) -> None:
     """Check a file as a run would read it, and print what differs from the defaults."""
     found, defaults = RunConfig.resolve(file, overrides or []).to_flat(), RunConfig().to_flat()
-    changed = {key: value for key, value in found.items() if value != defaults[key]}
+    changed = {key: value for key, value in found.items() if value != defaults.get(key)}
     if json:
         output.print_json({"file": str(file), "changed": changed})
         return
-    output.print_line(f"{file}: right; {len(changed)} of {len(found)} keys differ from their defaults")
+    output.print_line(f"{file}: right; {len(changed)} of {len(all_keys())} keys differ from their defaults")
     for key, value in changed.items():
         output.print_line(f"{key} = {shown(value)}")
 

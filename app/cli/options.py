@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.config.run_config import RunConfig, known_fields
+from app.config.run_config import RunConfig, keys_beginning
 from app.config.settings import RunSettings
 from strategies.core.errors import BadInput
 from strategies.runs.home import list_runs
@@ -24,7 +24,7 @@ def _runs_beginning(incomplete: str) -> list[str]:
 
 
 def _keys_beginning(incomplete: str) -> list[str]:
-    return [f"{key}=" for key in known_fields() if key.startswith(incomplete)]
+    return [f"{key}=" for key in keys_beginning(incomplete)]
 
 
 Run = Annotated[

@@ -26,7 +26,7 @@ from strategies.client.data_tags import DataState, block_tags, compare_tags, kee
 from strategies.client.holdout import held_out
 from strategies.core import wire
 from strategies.core.errors import BadInput
-from strategies.core.examples import Examples, selection_mask
+from strategies.core.examples import Examples
 from strategies.core.seeds import torch_generator
 from strategies.core.settings import Scalar, split_list
 from strategies.layers.compression.client import ClientLink
@@ -37,6 +37,7 @@ from strategies.models.mask import hold, masks_in, unpack
 from strategies.models.neurons import hidden_groups
 from strategies.models.subnetwork import subnetwork, unpack_kept
 from strategies.registry import lookup
+from strategies.task import CLASSIFICATION, OutputSpec, Task
 from unlearning.request import ForgetSpec
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class Node:
             If the data do not fit the run's model.
         """
         examples = _examples(self.config, tuple(sorted(self.node_config.items())), self.class_names)
-        shape, expected = list(examples.x.shape[1:]), self.message_config.get(wire.INPUT_SHAPE)
+        shape, expected = list(examples.input_shape), self.message_config.get(wire.INPUT_SHAPE)
         if isinstance(expected, Sequence) and shape != list(expected):
             raise BadInput(
                 f"client {self.client_id}: inputs have shape {shape}, the model takes {list(expected)}"
@@ -131,7 +132,7 @@ class Node:
         told = self.message_config.get(wire.CLASS_NAMES)
         if isinstance(told, Sequence):
             return tuple(map(str, told))
-        return numbered(int(str(self.message_config.get(wire.NUM_CLASSES, 0))))
+        return numbered(self.num_groups)
 
     def training_examples(self) -> Examples:
         """Return the examples that are neither held out nor, as the message says, to be left out."""
@@ -140,7 +141,7 @@ class Node:
         indices = wire.config_list(self.message_config, wire.DROP_INDICES)
         if not classes and not indices and not self.config.data.local_test_share:
             return examples
-        return examples.split(selection_mask(examples.y, classes, indices) | self.held_out())[1]
+        return examples.split(examples.chosen(classes, indices) | self.held_out())[1]
 
     def test_examples(self) -> Examples:
         """Return the examples that the client holds out; perhaps none."""
@@ -175,8 +176,7 @@ class Node:
         those alone.
         """
         if arrays is None:
-            shape, num_classes = self._sizes
-            return build_model(self.config.model, shape, num_classes, self.config.run.seed).to(self.device)
+            return build_model(self.config.model, *self.sizes, self.config.run.seed).to(self.device)
         shared = self._shared
         positions = self.message_config.get(wire.POSITIONS)
         if isinstance(positions, bytes):
@@ -192,15 +192,25 @@ class Node:
             wire.load_flat(model, layout.flatten(model.state_dict()) * mask, layout)
 
     @property
-    def _sizes(self) -> tuple[tuple[int, ...], int]:
-        """Shape of one input, and number of classes."""
+    def task(self) -> Task:
+        """What is learned."""
+        return CLASSIFICATION
+
+    @property
+    def num_groups(self) -> int:
+        """Number of groups of the run's data, such as classes; 0 where the message does not say."""
+        return int(str(self.message_config.get(wire.NUM_GROUPS, 0)))
+
+    @property
+    def sizes(self) -> tuple[tuple[int, ...], int]:
+        """Shape of one input, and size of the model's output."""
         shape = tuple(wire.config_list(self.message_config, wire.INPUT_SHAPE))
-        return shape, int(str(self.message_config[wire.NUM_CLASSES]))
+        return shape, self.task.outputs(OutputSpec(self.num_groups))
 
     @property
     def _shared(self) -> "_SharedModel":
         packed = self.message_config.get(wire.MASK, b"")
-        return _shared_model(self.config, *self._sizes, packed if isinstance(packed, bytes) else b"")
+        return _shared_model(self.config, *self.sizes, packed if isinstance(packed, bytes) else b"")
 
     def link(self, content: RecordDict, state: RecordDict) -> ClientLink | None:
         """Return how the message's model is taken in and answered; None where models travel as they are.
@@ -335,7 +345,7 @@ def _examples(
     client_id = client_id_of(node_config)
     if config.attack.kind == "none" or client_id not in split_list(config.attack.clients):
         return examples
-    trigger = default_trigger(tuple(examples.x.shape[1:]), config.attack.target)
+    trigger = default_trigger(examples.input_shape, config.attack.target)
     generator = torch_generator(config.run.seed, "attack", client_id)
     return poison(examples, config.attack.share, trigger, generator)[0]
 
@@ -371,8 +381,8 @@ def _part(model: nn.Module, positions: bytes, arrays: ArrayRecord) -> nn.Module:
 
 
 @lru_cache(maxsize=4)
-def _shared_model(config: RunConfig, shape: tuple[int, ...], num_classes: int, packed: bytes) -> _SharedModel:
-    model = build_model(config.model, shape, num_classes, config.run.seed).to(pick_device(config.run.device))
+def _shared_model(config: RunConfig, shape: tuple[int, ...], num_outputs: int, packed: bytes) -> _SharedModel:
+    model = build_model(config.model, shape, num_outputs, config.run.seed).to(pick_device(config.run.device))
     layout = wire.Layout.of(model.state_dict())
     if not packed:
         return _SharedModel(model, layout, None)

@@ -60,13 +60,12 @@ def _pay(node: Node, privacy: ClientPrivacy) -> None:
 def answer_analytics(message: Message, context: Context) -> Message:
     """Answer a question of federated analytics with a masked vector."""
     node = Node.of(message, context)
-    classes = int(str(node.message_config[wire.NUM_CLASSES]))
     half, privacy = half_of(node, context), node.privacy(context.state)
     try:
         half.check_due()
         if privacy is not None:
             _pay(node, privacy)
-        arrays, entries = masked_answer(half, node.config.analytics, classes, node.training_examples)
+        arrays, entries = masked_answer(half, node.config.analytics, node.num_groups, node.training_examples)
     except (BudgetSpent, Refused) as reason:
         return wire.reply_to(message, node.client_id, {}, config={wire.REFUSED: str(reason)})
     return wire.reply_to(message, node.client_id, {}, arrays, entries)

@@ -16,7 +16,7 @@ from strategies.client.own_models import ClientState
 from strategies.client.work import ClientWork
 from strategies.core import wire
 from strategies.core.errors import BadInput
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, concatenated
 from strategies.core.secret_random import Randomness
 from strategies.core.settings import Scalar, split_list
 from strategies.registry import lookup
@@ -45,6 +45,7 @@ def work_of(message: Message, context: Context) -> ClientWork:
         config=node.message_config,
         arrays=message.content.array_records,
         randomness=Randomness.of(node.config.privacy.randomness),
+        task=node.task,
     )
 
 
@@ -64,10 +65,8 @@ def check(node: Node) -> None:
 
 def client_model(node: Node) -> nn.Module:
     """Return the client's own model with its initial weights, on the run's device."""
-    shape = tuple(wire.config_list(node.message_config, wire.INPUT_SHAPE))
-    num_classes = int(str(node.message_config[wire.NUM_CLASSES]))
     name = model_name_of(node.config.strategy, node.node_config, node.client_id)
-    return build_client_model(name, shape, num_classes, node.seed, node.client_id).to(node.device)
+    return build_client_model(name, *node.sizes, node.seed, node.client_id).to(node.device)
 
 
 def public_data(node: Node) -> PublicData:
@@ -122,8 +121,8 @@ def answer_audit(
         return model
 
     foreign = split_list(str(node.message_config.get(FOREIGN, "")))
-    examples = Examples.concat([node.examples(), *(of_client(node, i) for i in foreign)])
-    return answer_about_own_model(message.content, examples, test_data(node), model_of)
+    examples = concatenated([node.examples(), *(of_client(node, i) for i in foreign)])
+    return answer_about_own_model(message.content, examples, test_data(node), model_of, node.task)
 
 
 def of_client(node: Node, client_id: str) -> Examples:
@@ -158,4 +157,4 @@ def _pooled(node: Node) -> Examples:
     """Return the examples of all clients that take part, as they have them."""
     left_out = node.config.data.left_out
     everybody = map(str, range(node.config.data.clients))
-    return Examples.concat(of_client(node, i) for i in everybody if i not in left_out)
+    return concatenated(of_client(node, i) for i in everybody if i not in left_out)

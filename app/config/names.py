@@ -5,8 +5,9 @@ from collections.abc import Iterable
 
 from strategies.core.conditions import shown
 from strategies.core.errors import BadInput
-from strategies.core.settings import Scalar
 from strategies.registry import all_traits, family_names
+from unlearning.registry import names
+from unlearning.settings import AUTO
 
 _ALIKE = 0.6  # what difflib takes for a close match
 
@@ -58,33 +59,26 @@ def check_strategy_name(name: str) -> None:
     _check_known("strategy.name", name, [traits.shown_name for traits in all_traits()])
 
 
-def check_method_name(name: str, default: Scalar) -> None:
+def check_method_name(name: str) -> None:
     """Refuse a forgetting method that does not exist.
-
-    The methods are imported only for a name that is not the default, which is known: they bring torch with
-    them, and most commands should answer before that.
 
     Parameters
     ----------
     name
         ``forget.method``.
-    default
-        Its default.
 
     Raises
     ------
     BadInput
         As for `check_strategy_name`.
     """
-    if name != default:
-        from unlearning.methods import METHODS
-
-        _check_known("forget.method", name, METHODS)
+    if name != AUTO:
+        _check_known("forget.method", name, names())
 
 
 def _check_known(key: str, given: str, known: Iterable[str]) -> None:
-    names = sorted(known)
-    if given not in names:
-        near = difflib.get_close_matches(given, names, n=1, cutoff=_ALIKE)
+    there = sorted(known)
+    if given not in there:
+        near = difflib.get_close_matches(given, there, n=1, cutoff=_ALIKE)
         advice = f"; did you mean {near[0]!r}?" if near else ""
-        raise BadInput(f"{key}: given {shown(given)}, allowed {', '.join(names)}{advice}")
+        raise BadInput(f"{key}: given {shown(given)}, allowed {', '.join(there)}{advice}")

@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from app.config.rules import CONDITIONS
-from app.config.run_config import RunConfig, allowed_values, known_fields
+from app.config.run_config import RunConfig, allowed_values, known_fields, method_fields
 from strategies.core.conditions import shown
-from strategies.core.settings import Scalar, hyphenated
+from strategies.core.settings import Scalar, Settings, hyphenated
 from strategies.core.traits import Traits
 from strategies.registry import all_traits
+from unlearning.registry import names, settings_of
 
 MANIFESTS = ("pyproject.toml", "pyproject-flwr.toml")
 PAGE = "docs/config.md"
 _WIDTH = 140
+_ATTRIBUTE = re.compile(r"^(\w+)(?: : .*)?\n((?:    .*(?:\n|$)|\n)+)", re.MULTILINE)
 _TABLE = "[tool.flwr.app.config]\n"
 _PAGE_HEAD = """# Every key of the run config
 
@@ -62,25 +64,33 @@ class Key:
 
 def all_keys() -> list[Key]:
     """Return every key, in the order of the manifests."""
-    meanings = {key: text for name in RunConfig.model_fields for key, text in _meanings(name).items()}
+    fields = dict(known_fields())
+    meanings: dict[str, str] = {}
+    for name in RunConfig.model_fields:
+        meanings |= _meanings(name, type(getattr(RunConfig(), name)))
+    for name in names():
+        meanings |= _meanings(f"forget.{name}", settings_of(name))
+        fields |= method_fields(name)
     needs: dict[str, list[str]] = {}
     for condition in CONDITIONS:
         for key in condition.keys:
             needs.setdefault(key, []).append(condition.words)
-    defaults = RunConfig().to_flat()
+    order = list(RunConfig.model_fields)
     return [
-        Key(key, allowed_values(field), defaults[key], meanings[key], tuple(needs.get(key, ())))
-        for key, field in known_fields().items()
+        Key(key, allowed_values(field), field.default, meanings[key], tuple(needs.get(key, ())))
+        for key, field in sorted(fields.items(), key=lambda item: order.index(item[0].partition(".")[0]))
     ]
 
 
-def _meanings(section: str) -> dict[str, str]:
+def _meanings(section: str, kind: type[Settings]) -> dict[str, str]:
     """Return what each key of a section means, from the docstrings of the classes that hold it."""
     found: dict[str, str] = {}
-    for holder in type(getattr(RunConfig(), section)).__mro__:
+    for holder in kind.__mro__:
         text = inspect.cleandoc(holder.__doc__ or "")
         _, _, attributes = text.partition("Attributes\n----------\n")
-        for name, meaning in re.findall(r"^(\w+)\n((?:    .*(?:\n|$)|\n)+)", attributes, re.MULTILINE):
+        for name, meaning in re.findall(
+            r"^(\w+)(?: : .*)?\n((?:    .*(?:\n|$)|\n)+)", attributes, re.MULTILINE
+        ):
             found.setdefault(f"{section}.{hyphenated(name)}", " ".join(meaning.split()))
     return found
 

@@ -8,7 +8,8 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Self, get_args, get_origin
+from types import UnionType
+from typing import Any, Literal, Self, Union, get_args, get_origin
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -30,8 +31,10 @@ from strategies.runs.files import text_of
 from strategies.runs.home import MARKER
 from strategies.server.settings import SelectionSettings
 from strategies.settings import StrategySettings
-from unlearning.settings import AuditSettings, ForgetSettings
+from unlearning.registry import names, settings_of
+from unlearning.settings import FLAT, AuditSettings, ForgetSettings, owners, renamed
 
+_METHODS = "forget."
 RETIRED = frozenset({"audit.mia-c"})
 """Keys that runs made by earlier versions have in their config, and that nothing reads any more."""
 
@@ -65,7 +68,7 @@ class RunConfig(BaseModel):
         defaults = default_values()
         check_strategy_name(self.strategy.name)
         check_contradictions(self.to_flat(), defaults)
-        check_method_name(self.forget.method, defaults["forget.method"])
+        check_method_name(self.forget.method)
         return self
 
     @classmethod
@@ -154,12 +157,39 @@ class RunConfig(BaseModel):
 
 @cache
 def known_fields() -> dict[str, FieldInfo]:
-    """Return the pydantic field behind every key of the run config."""
+    """Return the pydantic field behind every key of the run config but those of single forgetting methods."""
     return {
         f"{section}.{hyphenated(name)}": field
         for section, settings in _sections().items()
         for name, field in settings.model_fields.items()
+        if not field.exclude
     }
+
+
+@cache
+def method_fields(method: str) -> dict[str, FieldInfo]:
+    """Return the pydantic field behind every key of a forgetting method's own."""
+    fields = settings_of(method).model_fields.items()
+    return {f"{_METHODS}{method}.{hyphenated(name)}": field for name, field in fields}
+
+
+def field_of(key: str) -> FieldInfo | None:
+    """Return the pydantic field behind a key; None if the key is unknown."""
+    method = _method_in(key)
+    return method_fields(method).get(key) if method else known_fields().get(key)
+
+
+def keys_beginning(text: str) -> list[str]:
+    """Return the keys that begin with a text; those of a method only where the text names it."""
+    method = _method_in(text)
+    known = method_fields(method) if method else known_fields()
+    return [key for key in known if key.startswith(text)]
+
+
+def _method_in(key: str) -> str:
+    """Return the forgetting method that a key belongs to; empty for a key of none."""
+    name, dot, _ = key.removeprefix(_METHODS).partition(".")
+    return name if dot and key.startswith(_METHODS) and name in names() else ""
 
 
 @cache
@@ -187,7 +217,16 @@ def read_toml(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{path}: not a TOML file: {error}") from error
     retired = RETIRED if (path.parent / MARKER).exists() else ()
-    return {key: value for key, value in _flattened(document) if key not in retired}
+    values = {key: value for key, value in _flattened(document) if key not in retired}
+    return _with_methods(values) if retired else values
+
+
+def _with_methods(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of a run with those that all methods shared in version 0.1 given to each of them."""
+    flat = {key: value for key, value in values.items() if key.removeprefix(_METHODS) in FLAT}
+    rest = {key: value for key, value in values.items() if key not in flat}
+    own = renamed({key.removeprefix(_METHODS): value for key, value in flat.items()})
+    return rest | dict(_flattened(own, _METHODS))
 
 
 def _flattened(table: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
@@ -217,8 +256,8 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Scalar]:
 
 def _override_value(key: str, text: str) -> Scalar:
     value = _toml_scalar(text)
-    field = known_fields().get(key)
-    holds_text = field is not None and isinstance(field.default, str)
+    field = field_of(key)
+    holds_text = field is not None and isinstance(field.default, str) and not is_union(field)
     return text if value is None or (holds_text and not isinstance(value, str)) else value
 
 
@@ -232,36 +271,62 @@ def _toml_scalar(text: str) -> Scalar | None:
 
 
 def _check_key(key: str, value: object) -> None:
-    known = known_fields()
-    if key not in known:
+    if field_of(key) is None:
+        method = _method_in(key)
+        known = method_fields(method) if method else known_fields()
         name = key if key.isprintable() else shown(key)
+        if flat := [f"{_METHODS}{m}.{k}" for m, k in _now(key)]:
+            raise BadInput(f"{name}: unknown key, each method has its own; known keys: {', '.join(flat)}")
         near = nearest_key(key, known)
-        advice = f"did you mean {near!r}?" if near else _neighbours(key)
+        advice = f"did you mean {near!r}?" if near else _neighbours(key, known)
         raise BadInput(f"{name}: unknown key, given {shown(value)}; {advice}")
 
 
-def _neighbours(key: str) -> str:
+def _now(key: str) -> Iterable[tuple[str, str]]:
+    """Return which methods have a key that all shared in version 0.1, and what they call it."""
+    flat = key.removeprefix(_METHODS)
+    return owners(flat) if key.startswith(_METHODS) and flat in FLAT else ()
+
+
+def _neighbours(key: str, known: Iterable[str]) -> str:
     """Return the keys of the key's section, or the sections where it is in none."""
     section = key.partition(".")[0]
-    names = [name for name in known_fields() if name.startswith(f"{section}.")]
-    return f"known keys: {', '.join(names)}" if names else f"known sections: {', '.join(_sections())}"
+    near = [name for name in known if name.startswith(f"{section}.")]
+    return f"known keys: {', '.join(near)}" if near else f"known sections: {', '.join(_sections())}"
 
 
 def _section(section: str, mapping: Mapping[str, Scalar]) -> Settings:
     prefix = f"{section}."
     values = {key.removeprefix(prefix): value for key, value in mapping.items() if key.startswith(prefix)}
+    for method in {_method_in(prefix + key): None for key in values}:
+        if method:
+            own = {
+                name: value
+                for key, value in values.items()
+                if (name := key.removeprefix(f"{method}.")) != key
+            }
+            _valid(f"{prefix}{method}.", settings_of(method), own)
+    return _valid(prefix, _sections()[section], values)
+
+
+def _valid(prefix: str, kind: type[Settings], values: Mapping[str, Scalar]) -> Settings:
+    """Return settings of a class; of what it does not take, say the key, what was given, what is allowed."""
     try:
-        return _sections()[section].model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise BadInput(_explained(section, error.errors()[0])) from error
+        raise BadInput(_explained(prefix, error.errors()[0])) from error
 
 
-def _explained(section: str, error: ErrorDetails) -> str:
-    """Return the line that says what is wrong with a key: the key, what was given, what is allowed."""
-    key = f"{section}.{error['loc'][0]}"
-    complaint = error.get("ctx", {}).get("error")
-    allowed = allowed_values(known_fields()[key]) if complaint is None else str(complaint)
+def _explained(prefix: str, error: ErrorDetails) -> str:
+    key = f"{prefix}{error['loc'][0]}"
+    complaint, field = error.get("ctx", {}).get("error"), field_of(key)
+    allowed = str(complaint) if complaint is not None or field is None else allowed_values(field)
     return f"{key}: given {shown(error['input'])}, allowed {allowed}"
+
+
+def is_union(field: FieldInfo) -> bool:
+    """Whether a field takes a word in place of a number."""
+    return get_origin(field.annotation) is Union or isinstance(field.annotation, UnionType)
 
 
 def allowed_values(field: FieldInfo) -> str:
@@ -270,6 +335,9 @@ def allowed_values(field: FieldInfo) -> str:
     >>> allowed_values(known_fields()["selection.fraction"])
     'a number > 0 and <= 1'
     """
+    if is_union(field):
+        number, word = map(FieldInfo.from_annotation, get_args(field.annotation))
+        return f"{get_args(word.annotation)[0]}, or {allowed_values(number)}"
     if get_origin(field.annotation) is Literal:
         return f"one of {', '.join(get_args(field.annotation))}"
     if field.annotation is str:

@@ -4,7 +4,6 @@ from app.data.labels import UnknownLabels, class_of
 from app.data.load import (
     ServerData,
     client_id_of,
-    label_counts,
     load_client_data,
     load_server_data,
     own_data,
@@ -22,7 +21,6 @@ __all__ = [
     "UnknownLabels",
     "class_of",
     "client_id_of",
-    "label_counts",
     "load_client_data",
     "load_public",
     "load_server_data",

@@ -10,7 +10,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from app.config.settings import DataSettings
 from app.data.folder import read_client_folder
@@ -24,7 +23,7 @@ from app.data.shaping import shaped
 from app.data.split import private_data, scale_of, split_of
 from strategies.core import wire
 from strategies.core.errors import BadInput
-from strategies.core.examples import Examples
+from strategies.core.examples import TensorExamples
 from strategies.core.seeds import numpy_generator
 
 
@@ -39,7 +38,7 @@ class ServerData:
         where they come from another data set.
     test
         Test data; None where the data set has none and ``data.test-share`` is 0.
-    num_classes
+    num_groups
         Number of classes, those of the public data included where these are classes of their own.
     input_shape
         Shape of one input: (channels, height, width) for images.
@@ -51,9 +50,9 @@ class ServerData:
         What people should know of how the data were read.
     """
 
-    public: Examples | None
-    test: Examples | None
-    num_classes: int
+    public: TensorExamples | None
+    test: TensorExamples | None
+    num_groups: int
     input_shape: tuple[int, ...]
     name: str
     class_names: tuple[str, ...]
@@ -84,7 +83,7 @@ def load_server_data(data: DataSettings, seed: int) -> ServerData:
     return ServerData(
         public=None if public is None else public.examples(),
         test=None if test is None else _scaled(test, scale),
-        num_classes=len(class_names),
+        num_groups=len(class_names),
         input_shape=data_set.input_shape,
         name=data_set.name,
         class_names=class_names,
@@ -94,7 +93,7 @@ def load_server_data(data: DataSettings, seed: int) -> ServerData:
 
 def load_client_data(
     data: DataSettings, seed: int, node_config: Mapping[str, object], class_names: tuple[str, ...] = ()
-) -> Examples:
+) -> TensorExamples:
     """Load a copy of a client's examples: its own file or folder if it has one, else its partition.
 
     Parameters
@@ -183,25 +182,6 @@ def client_id_of(node_config: Mapping[str, object]) -> str:
     )
 
 
-def label_counts(examples: Examples, num_classes: int) -> list[int]:
-    """Return the number of examples of each class, from class 0 on.
-
-    Raises
-    ------
-    BadInput
-        If a label is no class.
-
-    Examples
-    --------
-    >>> label_counts(Examples(torch.zeros(3, 1), torch.tensor([2, 0, 2])), num_classes=4)
-    [1, 0, 2, 0]
-    """
-    wrong = examples.y[(examples.y < 0) | (examples.y >= num_classes)]
-    if len(wrong):
-        raise BadInput(f"label {int(wrong[0])} is no class; labels must be 0 to {num_classes - 1}")
-    return torch.bincount(examples.y, minlength=num_classes).tolist()
-
-
 @lru_cache(maxsize=4)
 def _partitions(data: DataSettings, num_clients: int, seed: int) -> list[np.ndarray]:
     clients, train = split_of(data, seed).clients, private_data(data).train
@@ -243,8 +223,8 @@ def own_data(path: Path, data: DataSettings, class_names: tuple[str, ...]) -> Da
     return shaped(own, (), data.size)
 
 
-def _scaled(examples: Examples, scale: Scale | None) -> Examples:
-    return examples if scale is None else Examples(scale.apply(examples.x), examples.y)
+def _scaled(examples: TensorExamples, scale: Scale | None) -> TensorExamples:
+    return examples if scale is None else TensorExamples(scale.apply(examples.x), examples.y)
 
 
 def _whole_number(node_config: Mapping[str, object], key: str) -> int:

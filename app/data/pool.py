@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from strategies.core.examples import Examples
+from strategies.core.examples import TensorExamples
 
 WHITE = 255
 """The byte that becomes 1.0."""
@@ -42,11 +42,11 @@ class Pool:
     def __len__(self) -> int:
         return len(self.y)
 
-    def all(self) -> Examples:
+    def all(self) -> TensorExamples:
         """Return a copy of all examples, with pixels scaled to [0, 1]."""
         return self.take(np.arange(len(self)))
 
-    def take(self, indices: np.ndarray) -> Examples:
+    def take(self, indices: np.ndarray) -> TensorExamples:
         """Return a copy of the examples at the given positions, in that order, with pixels scaled to [0, 1].
 
         Parameters
@@ -56,7 +56,7 @@ class Pool:
         """
         index = torch.from_numpy(indices)
         x = self.x[index]
-        return Examples(x.float().div_(WHITE) if x.dtype == torch.uint8 else x, self.y[index])
+        return TensorExamples(x.float().div_(WHITE) if x.dtype == torch.uint8 else x, self.y[index])
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,13 +89,13 @@ class DataSet:
         return tuple(self.train.x.shape[1:])
 
 
-def numbered(num_classes: int) -> tuple[str, ...]:
+def numbered(num_groups: int) -> tuple[str, ...]:
     """Return the class names of a data set whose classes have none: their numbers.
 
     >>> numbered(3)
     ('0', '1', '2')
     """
-    return tuple(str(label) for label in range(num_classes))
+    return tuple(str(label) for label in range(num_groups))
 
 
 def channels_first(images: np.ndarray) -> Tensor:

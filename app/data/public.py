@@ -19,7 +19,7 @@ from app.data.shaping import disjoint, shaped
 from app.data.sources import open_data_set
 from app.data.split import drawn, private_data, scale_of, split_of
 from strategies.core.errors import BadInput
-from strategies.core.examples import Examples
+from strategies.core.examples import TensorExamples
 
 UNLABELLED = -1
 """Label of public examples that come from another data set, whose classes are not the run's."""
@@ -55,11 +55,11 @@ class PublicData:
         """Labels among the model's classes, shape [n]; `UNLABELLED` where they are of no use."""
         return self.pool.y + self.first_label if self.labelled else torch.full((len(self),), UNLABELLED)
 
-    def take(self, indices: Tensor) -> Examples:
+    def take(self, indices: Tensor) -> TensorExamples:
         """Return a copy of the examples at the given positions."""
-        return Examples(self.pool.take(indices.numpy()).x, self.labels[indices])
+        return TensorExamples(self.pool.take(indices.numpy()).x, self.labels[indices])
 
-    def examples(self) -> Examples:
+    def examples(self) -> TensorExamples:
         """Return a copy of all examples."""
         return self.take(torch.arange(len(self)))
 

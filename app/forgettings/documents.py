@@ -46,7 +46,7 @@ class Result(Document):
 
     request: _Request
     method: str
-    settings: dict[str, bool | float | str | None]
+    settings: dict[str, bool | float | str | dict[str, bool | float | str] | None]
     seconds: Amount
     traffic: _Counted
     warnings: list[str] = Field(default=[])

@@ -16,6 +16,7 @@ from unlearning.methods import METHODS
 from unlearning.methods.base import UNCHANGED
 from unlearning.pruning import PRUNED
 from unlearning.request import ForgetRequest
+from unlearning.settings import ForgetSettings
 
 RESULT = "result.json"
 """Name of the file with what a forgetting took."""
@@ -120,13 +121,12 @@ def read_answer(folder: RunFolder, name: str) -> Answer:
     )
 
 
-def is_served(folder: RunFolder, name: str, settings: Mapping[str, Any]) -> bool:
+def is_served(folder: RunFolder, name: str, settings: ForgetSettings) -> bool:
     """Whether an answer is there, complete, and was made with the section ``forget`` as given."""
     path = folder.path / "forget" / name
     if not all((path / file).exists() for file in (RESULT, MODEL, CERTIFICATE)):
         return False
-    made: Mapping[str, Any] = read_answer(folder, name).result["settings"]
-    return made == settings
+    return ForgetSettings.stored(read_answer(folder, name).result["settings"]) == settings
 
 
 def read_result(path: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ _SMALLEST_SIDE = 4
 
 
 def build_model(
-    settings: ModelSettings, input_shape: tuple[int, ...], num_classes: int, seed: int
+    settings: ModelSettings, input_shape: tuple[int, ...], num_outputs: int, seed: int
 ) -> nn.Module:
     """Build a model with seeded parameters.
 
@@ -35,7 +35,7 @@ def build_model(
         Which model, and its sizes.
     input_shape
         Shape of one input: (channels, height, width) for images.
-    num_classes
+    num_outputs
         Number of outputs.
     seed
         The run's seed.
@@ -43,7 +43,7 @@ def build_model(
     Returns
     -------
     nn.Module
-        On the CPU, in training mode; maps float32 inputs [n, ...] to logits [n, num_classes].
+        On the CPU, in training mode; maps float32 inputs [n, ...] to logits [n, num_outputs].
 
     Raises
     ------
@@ -52,7 +52,7 @@ def build_model(
     """
     with torch.random.fork_rng(devices=[]):
         torch.random.set_rng_state(torch_generator(seed, "model").get_state())
-        model = _BUILDERS[settings.name](settings, input_shape, num_classes)
+        model = _BUILDERS[settings.name](settings, input_shape, num_outputs)
     require_no_batch_norm(model)
     return model
 
@@ -73,7 +73,7 @@ def require_no_batch_norm(model: nn.Module) -> None:
             )
 
 
-def _mlp(settings: ModelSettings, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+def _mlp(settings: ModelSettings, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
     """Two hidden layers (the "2NN" of McMahan et al., arXiv 1602.05629), each normalised."""
     return nn.Sequential(
         OrderedDict(
@@ -84,12 +84,12 @@ def _mlp(settings: ModelSettings, input_shape: tuple[int, ...], num_classes: int
             fc2=nn.Linear(settings.hidden, settings.hidden),
             norm2=nn.GroupNorm(1, settings.hidden),
             relu2=nn.ReLU(),
-            fc3=nn.Linear(settings.hidden, num_classes),
+            fc3=nn.Linear(settings.hidden, num_outputs),
         )
     )
 
 
-def _cnn(settings: ModelSettings, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+def _cnn(settings: ModelSettings, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
     """Two convolutions with pooling and two linear layers, for images of 8×8 to 32×32 in [0, 1].
 
     Pooling comes before norm and ReLU, which so have a quarter of the values to work on.
@@ -112,17 +112,17 @@ def _cnn(settings: ModelSettings, input_shape: tuple[int, ...], num_classes: int
             fc1=nn.Linear(second * (height // 4) * (width // 4), settings.hidden),
             norm3=nn.GroupNorm(1, settings.hidden),
             relu3=nn.ReLU(),
-            fc2=nn.Linear(settings.hidden, num_classes),
+            fc2=nn.Linear(settings.hidden, num_outputs),
         )
     )
 
 
-def _resnet18(settings: ModelSettings, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+def _resnet18(settings: ModelSettings, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
     """ResNet-18 for small images; width and hidden do not apply."""
     from app.models.resnet import small_resnet18
 
     channels, _, _ = _image_shape(settings.name, input_shape)
-    return small_resnet18(channels, num_classes, group_norm)
+    return small_resnet18(channels, num_outputs, group_norm)
 
 
 _BUILDERS: dict[str, Callable[[ModelSettings, tuple[int, ...], int], nn.Module]] = {

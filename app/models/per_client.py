@@ -44,7 +44,7 @@ def model_name_of(settings: StrategySettings, node_config: Mapping[str, object],
 
 
 def build_client_model(
-    name: str, input_shape: tuple[int, ...], num_classes: int, seed: int, client_id: str
+    name: str, input_shape: tuple[int, ...], num_outputs: int, seed: int, client_id: str
 ) -> nn.Module:
     """Build a client's model with its initial weights.
 
@@ -54,7 +54,7 @@ def build_client_model(
         As `strategies.models.architecture` describes, or ``module:function``.
     input_shape
         Shape of one input.
-    num_classes
+    num_outputs
         Number of outputs.
     seed, client_id
         Decide the initial weights.
@@ -71,37 +71,37 @@ def build_client_model(
     """
     with seeded_layers(torch_generator(seed, "model", client_id)):
         model = (
-            _own(name, input_shape, num_classes) if ":" in name else _named(name, input_shape, num_classes)
+            _own(name, input_shape, num_outputs) if ":" in name else _named(name, input_shape, num_outputs)
         )
-        _check(name, model, input_shape, num_classes)
+        _check(name, model, input_shape, num_outputs)
     return model
 
 
-def _named(name: str, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+def _named(name: str, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
     try:
         architecture = Architecture.parse(name)
     except ValueError as error:
         raise BadInput(f"model.name: given '{name}', allowed 'module:function' or one of {error}") from None
     if architecture.kind == "mlp":
-        return _mlp(architecture, input_shape, num_classes)
-    return _cnn(name, architecture, input_shape, num_classes)
+        return _mlp(architecture, input_shape, num_outputs)
+    return _cnn(name, architecture, input_shape, num_outputs)
 
 
-def _own(name: str, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+def _own(name: str, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
     module_name, _, function = name.partition(":")
     try:
         make = getattr(importlib.import_module(module_name), function)
     except (ImportError, ValueError, AttributeError) as error:
         raise BadInput(f"model.name: '{name}' cannot be imported: {error}") from error
-    model = make(input_shape, num_classes) if callable(make) else make
+    model = make(input_shape, num_outputs) if callable(make) else make
     if not isinstance(model, nn.Module):
         raise BadInput(f"model.name: '{name}' gave a {type(model).__name__}, wanted a torch.nn.Module")
     return model
 
 
-def _check(name: str, model: nn.Module, input_shape: tuple[int, ...], num_classes: int) -> None:
+def _check(name: str, model: nn.Module, input_shape: tuple[int, ...], num_outputs: int) -> None:
     """Refuse a model that does not map two inputs to two rows of finite logits."""
-    wanted = (2, num_classes)
+    wanted = (2, num_outputs)
     try:
         with eval_mode(model):
             logits = model(torch.zeros(2, *input_shape))
@@ -117,16 +117,16 @@ def _check(name: str, model: nn.Module, input_shape: tuple[int, ...], num_classe
         raise BadInput(f"model.name: '{name}' answers with values that are not finite")
 
 
-def _mlp(architecture: Architecture, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+def _mlp(architecture: Architecture, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
     layers: list[tuple[str, nn.Module]] = [("flatten", nn.Flatten())]
     widths = (math.prod(input_shape), *architecture.sizes)
     for i, (before, after) in enumerate(pairwise(widths), start=1):
         layers += [(f"fc{i}", nn.Linear(before, after)), (f"norm{i}", nn.GroupNorm(1, after))]
         layers += [(f"relu{i}", nn.ReLU()), (f"drop{i}", nn.Dropout(architecture.dropout))]
-    return nn.Sequential(OrderedDict([*layers, ("head", nn.Linear(widths[-1], num_classes))]))
+    return nn.Sequential(OrderedDict([*layers, ("head", nn.Linear(widths[-1], num_outputs))]))
 
 
-def _cnn(name: str, architecture: Architecture, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+def _cnn(name: str, architecture: Architecture, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
     """Build a network after the authors' code, with GroupNorm for BatchNorm; it takes images of 8×8 as well.
 
     Two convolutions: 3×3, pooling at stride 1, 3×3 at stride 2. Three: 3×3, pooling at stride 1, 2×2 at
@@ -147,7 +147,7 @@ def _cnn(name: str, architecture: Architecture, input_shape: tuple[int, ...], nu
     body = nn.Sequential(Centre(), *blocks, nn.Flatten())
     with eval_mode(body):
         features = body(torch.zeros(1, *input_shape)).shape[1]
-    return nn.Sequential(OrderedDict(body=body, head=nn.Linear(features, num_classes, bias=False)))
+    return nn.Sequential(OrderedDict(body=body, head=nn.Linear(features, num_outputs, bias=False)))
 
 
 def _block(before: int, after: int, side: int, stride: int, padding: int, dropout: float) -> nn.Module:

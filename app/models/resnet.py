@@ -26,19 +26,19 @@ class Block(BasicBlock):
         return functional.relu(residual + (x if self.downsample is None else self.downsample(x)))
 
 
-def small_resnet18(channels: int, num_classes: int, norm: Callable[[int], nn.Module]) -> nn.Module:
+def small_resnet18(channels: int, num_outputs: int, norm: Callable[[int], nn.Module]) -> nn.Module:
     """Build the network with parameters drawn from torch's global generator.
 
     Parameters
     ----------
     channels
         Of the images, which have shape [n, channels, height, width].
-    num_classes
+    num_outputs
         Number of outputs.
     norm
         Makes the norm layer for a number of channels.
     """
-    model = ResNet(Block, _BLOCKS, num_classes=num_classes, norm_layer=norm)
+    model = ResNet(Block, _BLOCKS, num_classes=num_outputs, norm_layer=norm)
     model.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.relu = nn.ReLU()

@@ -19,8 +19,7 @@ from app.report.svg import (
 from app.report.template import STYLE_SHEET
 from app.report.wording import MISSING, capital
 from app.version import version
-from app.workflows.diagnosing import Diagnosis
-from strategies.analytics.diagnosis import Finding
+from strategies.analytics.diagnosis import Diagnosis, Finding
 from strategies.core.wire import client_sort_key
 
 _PAGE = """<!doctype html>

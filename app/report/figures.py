@@ -218,27 +218,27 @@ def label_map(record: RunRecord, class_names: Sequence[str]) -> Picture | None:
     counts = record.label_counts
     if not counts:
         return None
-    num_classes = max(len(row) for row in counts.values())
-    values = np.array([row + [0] * (num_classes - len(row)) for row in counts.values()], dtype=np.float64)
-    names = [class_names[i] if i < len(class_names) else str(i) for i in range(num_classes)]
+    num_groups = max(len(row) for row in counts.values())
+    values = np.array([row + [0] * (num_groups - len(row)) for row in counts.values()], dtype=np.float64)
+    names = [class_names[i] if i < len(class_names) else str(i) for i in range(num_groups)]
     caption = _label_words(values, values.sum(axis=1))
     return Picture(drawn(lambda s: _label_figure(s, record, values, names), "labels", caption), caption)
 
 
 def _label_figure(sheet: Sheet, record: RunRecord, values: Matrix, names: Sequence[str]) -> Figure:
-    counts, num_classes = record.label_counts, len(names)
+    counts, num_groups = record.label_counts, len(names)
     figure, axes, totals_axes = _map_with_totals(sheet, len(values))
     style_axes(axes, "Examples of each class", "class", "client")
     _draw_map(axes, np.where(values > 0, values, np.nan))
     _name_rows(axes, record, list(counts))
     most = 12 if sheet.narrow else 25
-    step = -(-num_classes // most)
-    axes.set_xticks(range(0, num_classes, step), [short_label(n) for n in names[::step]])
+    step = -(-num_groups // most)
+    axes.set_xticks(range(0, num_groups, step), [short_label(n) for n in names[::step]])
     if max(map(len, names)) > (2 if sheet.narrow else 4):
         axes.tick_params(axis="x", rotation=40)
     for label in axes.get_xticklabels():
         plain(label)
-    if num_classes <= most:
+    if num_groups <= most:
         _write_cells(axes, values, numbers=True)
     _draw_totals(totals_axes, values.sum(axis=1), record, list(counts))
     return figure

@@ -45,9 +45,9 @@ def label_distribution(session: Session, cohort: Cohort) -> dict[str, Any]:
     """Return how many examples of each label the clients of a training have between them."""
     labels = {"statistic": "histogram", "column": "label"}
     settings = session.config.analytics.model_copy(update=labels)
-    question = Question(settings, session.server_data.num_classes)
+    question = Question(settings, session.server_data.num_groups)
     return ask(cohort, question, Sharing(session.config.privacy.threshold))
 
 
 def _question(session: Session) -> Question:
-    return Question(session.config.analytics, session.server_data.num_classes)
+    return Question(session.config.analytics, session.server_data.num_groups)

@@ -25,7 +25,7 @@ from strategies.core.settings import Scalar
 from strategies.runs import files
 from strategies.runs.folder import MODEL, RunFolder
 from strategies.server.cohort import Cohort
-from unlearning import forgetting
+from unlearning import forgetting, requirements
 from unlearning.audit.audit import ORIGINAL, AuditedModel, AuditReport, audit as audit_models
 from unlearning.audit.comparison import Cost, Figures, figures_of, log_bytes, summarised
 from unlearning.audit.relearning import Relearning
@@ -74,9 +74,9 @@ def _checked(contest: Contest, run: TrainedRun) -> Contest:
     """Return the contest with its methods named, without retraining and repetitions."""
     request, settings = contest.request, contest.settings
     for name in (RETRAIN, *contest.methods):
-        forgetting.check_request(run, request, name, settings)
+        requirements.check_request(run, request, name, settings)
     methods = contest.methods or (
-        name for name in METHODS if forgetting.can_serve(run, request, name, settings)
+        name for name in METHODS if requirements.can_serve(run, request, name, settings)
     )
     return replace(contest, methods=tuple(dict.fromkeys(name for name in methods if name != RETRAIN)))
 

@@ -1,8 +1,5 @@
 """Ask the clients of a federation how unlike they are: labels, gradients, drift, sizes and speeds."""
 
-from dataclasses import dataclass
-from typing import Any
-
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from flwr.serverapp import Grid
 from torch import Tensor
@@ -10,7 +7,7 @@ from torch import Tensor
 from app.config.run_config import RunConfig
 from app.workflows.observer import Observer, Quiet
 from app.workflows.session import Session
-from strategies.analytics.diagnosis import SECONDS, Evidence, Finding, findings
+from strategies.analytics.diagnosis import SECONDS, Diagnosis, Evidence, findings
 from strategies.core import wire
 from strategies.core.conditions import shown
 from strategies.core.errors import BadInput, LetheError
@@ -23,29 +20,6 @@ from strategies.settings import StrategySettings
 
 GRADIENT = "query.gradient"
 """Message type. Brings a model; asks for the gradient of the client's mean loss and the time it trains."""
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """What was found, and who could not be asked.
-
-    Parameters
-    ----------
-    findings
-        The figures.
-    faults
-        One line for each client that did not answer usefully.
-    """
-
-    findings: list[Finding]
-    faults: list[str]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        figures = {
-            f.name: {"value": f.value, "clients": dict(f.clients), "advice": f.advice} for f in self.findings
-        }
-        return {"figures": figures, "faults": self.faults}
 
 
 def diagnose(

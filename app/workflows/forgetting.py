@@ -37,7 +37,7 @@ from strategies.runs import files
 from strategies.runs.folder import MODEL, RunFolder
 from strategies.runs.tensor_file import read_sealed, write_sealed
 from strategies.server.cohort import Cohort
-from unlearning import forgetting
+from unlearning import forgetting, requirements
 from unlearning.audit.audit import AuditedModel, AuditReport, audit as audit_models
 from unlearning.default_method import PREFERRED, with_method
 from unlearning.methods import METHODS
@@ -322,11 +322,11 @@ def forget(
     settings = settled(folder, request, settings, after)
     if settings.prune != "none":
         to_be = replace(opened.run, mask_origin=settings.prune, pruned_by=settings)
-        forgetting.check_request(to_be, request, settings.method, settings)
+        requirements.check_request(to_be, request, settings.method, settings)
         opened.check_before_pruning(request, settings, grid, after)
         opened.key()  # Said before any work, and made for nothing that is refused
     opened = opened.pruned(settings, grid).following(after)
-    needed = forgetting.check_request(opened.run, request, settings.method, settings)
+    needed = requirements.check_request(opened.run, request, settings.method, settings)
     opened.key()
     if not (needed.remaining or needed.forgotten):
         return opened.forget(request, settings.method, settings, None)
@@ -359,7 +359,7 @@ def settled(
     sparse = RunFolder(sparse_path(folder, settings))
     for method in PREFERRED:
         named = settings.model_copy(update={"method": method})
-        if is_served(sparse, answer_name(request, method, after), named.model_dump(by_alias=True)):
+        if is_served(sparse, answer_name(request, method, after), named):
             return named
     opened = OpenedRun.of(sparse if after else folder, None).following(after)
     return with_method(opened.run, request, settings)
@@ -386,9 +386,9 @@ def audit(
         If a method has not been run for the request, or the request is not one of this run.
     """
     opened = OpenedRun.of(folder, observer).following(after).auditing(settings)
-    forgetting.check_request(opened.run, request, "retrain", opened.session.config.forget)
+    requirements.check_request(opened.run, request, "retrain", opened.session.config.forget)
     for method in methods:
-        forgetting.find_method(method)
+        requirements.find_method(method)
         if method != "retrain":
             opened.check_made(request, method)
     with opened.session.cohort(grid) as cohort:

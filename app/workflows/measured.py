@@ -8,7 +8,7 @@ from torch import Tensor
 from app.report.triggered import TriggeredImage
 from app.workflows import other_seeds
 from strategies.client.backdoor import triggered_test
-from strategies.client.evaluation import predict_logits
+from strategies.client.evaluation import outputs_of
 from unlearning.audit.audit import AuditReport
 from unlearning.audit.verdict import Verdict, verdict
 from unlearning.run import TrainedRun
@@ -58,7 +58,8 @@ def triggered_images(run: TrainedRun, models: Mapping[str, Tensor]) -> list[Trig
         range(0, len(triggered), max(1, len(triggered) // IMAGES_SHOWN))[:IMAGES_SHOWN]
     )
     called = {
-        name: predict_logits(run.model(flat), triggered.x).argmax(dim=1) for name, flat in models.items()
+        name: run.task.predict(outputs_of(run.model(flat), triggered, task=run.task))
+        for name, flat in models.items()
     }
     return [
         TriggeredImage(

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from app.models.built_in import build_model
 from app.workflows.session import Session
 from strategies.runs.tensor_file import read_sealed, write_sealed
 from strategies.server.cohort import Cohort
@@ -44,9 +43,7 @@ def with_seed(run: TrainedRun, session: Session, seed: int) -> TrainedRun:
     plan = replace(run.plan, seed=seed)
     if run.mask is not None:
         return replace(run, plan=plan)
-    data = session.server_data
-    state = build_model(session.config.model, data.input_shape, data.num_classes, seed).state_dict()
-    return replace(run, plan=plan, initial=run.layout.flatten(state))
+    return replace(run, plan=plan, initial=run.layout.flatten(session.model_of(seed).state_dict()))
 
 
 def retrained_with(

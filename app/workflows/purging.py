@@ -67,7 +67,7 @@ def check_purge(
         if all(client_id in log.purged() for log in logs):
             since = logs[0].purged()[client_id]
             raise BadInput(f"client {client_id} is purged already, {since}; nothing of it is left to erase")
-    return name if is_served(folder, name, settings.model_dump(by_alias=True)) else None
+    return name if is_served(folder, name, settings) else None
 
 
 def _is_interrupted(folder: RunFolder, request: ForgetRequest, name: str) -> bool:

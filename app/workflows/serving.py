@@ -63,12 +63,12 @@ def request_in(config: RunConfig, folder: RunFolder) -> ForgetRequest:
 def as_the_run_has_it(folder: RunFolder, config: RunConfig, observer: Observer) -> RunConfig:
     """Return a run's config with what a job may set replaced; what it may not is noted."""
     own, defaults = RunConfig.from_toml(folder.path / CONFIG).to_flat(), default_values()
-    given = {key: value for key, value in config.to_flat().items() if value != defaults[key]}
+    given = {key: value for key, value in config.to_flat().items() if value != defaults.get(key)}
     taken = {key: value for key, value in given.items() if key.partition(".")[0] in _ITS_OWN}
     idle = [
         key
         for key, value in given.items()
-        if key.partition(".")[0] not in (*_ITS_OWN, *_OF_THE_JOB) and value != own[key]
+        if key.partition(".")[0] not in (*_ITS_OWN, *_OF_THE_JOB) and value != own.get(key)
     ]
     if idle:
         observer.note(f"without effect, the finished run keeps its config: {', '.join(idle)}")

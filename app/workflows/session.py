@@ -22,8 +22,8 @@ from app.models.built_in import build_model
 from app.workflows.accounts import RunAccounts
 from app.workflows.fresh_seeds import fresh_seed
 from strategies.algorithm import Holdings
-from strategies.client.backdoor import Trigger, default_trigger, triggered_test
-from strategies.client.evaluation import evaluate, predict_logits
+from strategies.client.backdoor import Trigger, default_trigger
+from strategies.client.evaluation import evaluate
 from strategies.core import wire
 from strategies.core.errors import BadInput, RunCorrupt
 from strategies.core.settings import Scalar, split_list
@@ -34,6 +34,8 @@ from strategies.registry import lookup
 from strategies.runs.folder import CONFIG, RunFolder
 from strategies.server.cohort import Cohort
 from strategies.server.members import ClientInfo
+from strategies.task import CLASSIFICATION, OutputSpec, Task
+from unlearning.audit.measurement import attack_success
 from unlearning.pruning import read_pruning
 from unlearning.run import TrainedRun
 
@@ -109,8 +111,8 @@ class Session:
         """
         pick_device(config.run.device)
         session = Session(config, load_server_data(config.data, config.run.seed))
-        if config.attack.kind != "none" and config.attack.target >= session.server_data.num_classes:
-            classes = session.server_data.num_classes
+        if config.attack.kind != "none" and config.attack.target >= session.server_data.num_groups:
+            classes = session.server_data.num_groups
             raise BadInput(
                 f"attack.target: got {config.attack.target}, the data have classes 0 to {classes - 1}"
             )
@@ -121,6 +123,16 @@ class Session:
     def device(self) -> torch.device:
         """Where the server computes."""
         return pick_device(self.config.run.device)
+
+    @property
+    def task(self) -> Task:
+        """What is learned."""
+        return CLASSIFICATION
+
+    @property
+    def num_outputs(self) -> int:
+        """Size of the model's output."""
+        return self.task.outputs(OutputSpec(self.server_data.num_groups))
 
     @property
     def plan(self) -> TrainingPlan:
@@ -142,7 +154,12 @@ class Session:
     def _holdings(self) -> Holdings:
         data = self.server_data
         return Holdings(
-            lambda: self.model().to(self.device), data.num_classes, data.public, data.test, self.config.train
+            lambda: self.model().to(self.device),
+            self.num_outputs,
+            data.public,
+            data.test,
+            self.config.train,
+            self.task,
         )
 
     @property
@@ -173,7 +190,7 @@ class Session:
         initial = lookup(strategy.name).initial
         if initial is None:
             return dict(self.model().state_dict())
-        return initial(strategy, 0 if data.public is None else len(data.public), data.num_classes)
+        return initial(strategy, 0 if data.public is None else len(data.public), self.num_outputs)
 
     def model_facts(self) -> dict[str, Any]:
         """Return the model's name and size as plain data; where clients have their own, the list of names."""
@@ -193,8 +210,7 @@ class Session:
 
     def model_of(self, seed: int) -> torch.nn.Module:
         """Return the run's model with the initial weights of a seed."""
-        data = self.server_data
-        return build_model(self.config.model, data.input_shape, data.num_classes, seed)
+        return build_model(self.config.model, self.server_data.input_shape, self.num_outputs, seed)
 
     def evaluator(self) -> "Evaluator | None":
         """Return the server's evaluation of a model; None where it has no test data or no model."""
@@ -216,9 +232,9 @@ class Session:
         with self._grid(grid) as used:
             cohort = Cohort(used, self.config.run.round_timeout)
             data = self.server_data
-            cohort.client_config[wire.NUM_CLASSES] = data.num_classes
+            cohort.client_config[wire.NUM_GROUPS] = data.num_groups
             cohort.client_config[wire.INPUT_SHAPE] = list(data.input_shape)
-            if data.class_names != numbered(data.num_classes):
+            if data.class_names != numbered(data.num_groups):
                 cohort.client_config[wire.CLASS_NAMES] = list(data.class_names)
             if self.has_client_models and (public := load_public(self.config.data, self.config.run.seed)):
                 cohort.client_config[wire.PUBLIC_HASH] = public.hash
@@ -288,18 +304,15 @@ class Evaluator:
         self._test = test
         self._model = session.model().to(session.device)
         self._layout = wire.Layout.of(self._model.state_dict())
-        self._target = session.config.attack.target
-        self._triggered = None if session.trigger is None else triggered_test(test, session.trigger)
+        self._task, self._trigger = session.task, session.trigger
 
     def __call__(self, arrays: ArrayRecord) -> dict[str, float]:
         """Return the metrics of a model, by the names of metrics.jsonl."""
         wire.load_flat(self._model, wire.flat_of(arrays, self._layout), self._layout)
-        result = evaluate(self._model, self._test)
+        result = evaluate(self._model, self._test, task=self._task)
         metrics = {"test-accuracy": result.accuracy, "test-loss": result.loss}
-        if self._triggered is not None and len(self._triggered):
-            hits = predict_logits(self._model, self._triggered.x).argmax(dim=1) == self._target
-            metrics["attack-success-rate"] = 100.0 * float(hits.float().mean())
-        return metrics
+        rate, _ = attack_success(self._model, self._test, self._trigger, self._task)
+        return metrics if rate is None else metrics | {"attack-success-rate": rate}
 
 
 def clients_json(clients: Mapping[str, ClientInfo]) -> dict[str, Any]:
@@ -364,7 +377,8 @@ def open_trained_run(folder: RunFolder, session: Session) -> TrainedRun:
         initial=layout.flatten(folder.read_initial()),
         final=layout.flatten(final),
         log=log,
-        num_classes=data.num_classes,
+        num_groups=data.num_groups,
+        task=session.task,
         public=data.public,
         test=data.test,
         trigger=session.trigger,

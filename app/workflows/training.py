@@ -366,7 +366,7 @@ class _Training:
             "completed-rounds": config.run.rounds,
             "data": {
                 "name": data.name,
-                "num-classes": data.num_classes,
+                "num-classes": data.num_groups,
                 "input-shape": list(data.input_shape),
                 "class-names": list(data.class_names),
                 "public-examples": len(data.public) if data.public is not None else 0,

@@ -6,11 +6,13 @@ from torch.nn import functional
 
 from benchmarks.clients import initial_model
 from benchmarks.jobs import LEARNING_RATE, Stopwatch, Task
-from strategies.core.examples import Examples
+from strategies.core.examples import TensorExamples
 from strategies.core.seeds import torch_generator
 
 
-def train_client(model: nn.Module, examples: Examples, batch_size: int, generator: torch.Generator) -> None:
+def train_client(
+    model: nn.Module, examples: TensorExamples, batch_size: int, generator: torch.Generator
+) -> None:
     """Train a model in place for one epoch of SGD."""
     optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE)
     for batch in torch.split(torch.randperm(len(examples), generator=generator), batch_size):

@@ -7,12 +7,13 @@ from typing import Any, final
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from torch import Tensor
 
 from strategies.analytics.settings import AnalyticsSettings
 from strategies.analytics.statistics import Question
 from strategies.core import wire
 from strategies.core.errors import LetheError
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, in_memory
 from strategies.core.secret_random import RandomStream
 from strategies.layers.secagg import protocol
 from strategies.layers.secagg.client import Entries, Refused, SecureClient
@@ -89,7 +90,7 @@ def ask(cohort: Cohort, question: Question, sharing: Sharing) -> dict[str, Any]:
 
 
 def answer_analytics(
-    half: SecureClient, settings: AnalyticsSettings, num_classes: int, examples: Callable[[], Examples]
+    half: SecureClient, settings: AnalyticsSettings, num_groups: int, examples: Callable[[], Examples]
 ) -> tuple[ArrayRecord, Entries]:
     """Return a client's masked vector.
 
@@ -99,7 +100,7 @@ def answer_analytics(
         The client's half of the secure sum.
     settings
         As the client itself knows them; the message chooses statistic and column only.
-    num_classes
+    num_groups
         Of the labels.
     examples
         Returns the client's examples.
@@ -113,10 +114,17 @@ def answer_analytics(
     sharers = len(protocol.numbers(half.config, protocol.NUMBERS))
     if sharers < settings.min_clients:
         raise Refused(f"{sharers} clients take part, analytics.min-clients is {settings.min_clients}")
-    question, data = Question(_asked(half, settings), num_classes), examples()
-    values = data.y if question.is_label else data.x.flatten(1).mean(dim=1)
+    question, data = Question(_asked(half, settings), num_groups), examples()
+    values = _labels(data) if question.is_label else in_memory(data).x.flatten(1).mean(dim=1)
     noise = question.noise(half.sharers(), RandomStream.secret())
     return half.masked((question.vector(values) + noise).view(np.uint64))
+
+
+def _labels(data: Examples) -> Tensor:
+    groups = data.groups()
+    if groups is None:
+        raise Refused("its examples have no classes to be asked about")
+    return groups
 
 
 def _asked(half: SecureClient, settings: AnalyticsSettings) -> AnalyticsSettings:

@@ -14,6 +14,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from flwr.app import ArrayRecord
@@ -23,6 +24,7 @@ from strategies.client.training import summed_gradient
 from strategies.core import wire
 from strategies.core.examples import Examples
 from strategies.registry import PLAIN, all_traits
+from strategies.task import CLASSIFICATION, Task
 
 LOW_DIVERGENCE, HIGH_DIVERGENCE = 0.1, 0.4
 """Bits of label divergence, mean over the clients: below, nearly IID; above, far apart."""
@@ -36,9 +38,9 @@ SECONDS = "seconds"
 """float, client to server: how long the client's local training of a round takes, as measured."""
 
 
-def gradient_answer(model: nn.Module, examples: Examples) -> ArrayRecord:
+def gradient_answer(model: nn.Module, examples: Examples, task: Task = CLASSIFICATION) -> ArrayRecord:
     """Return the model plus the gradient of its mean loss on the examples, as a reply carries an update."""
-    summed_gradient(model, [examples], [1.0 / len(examples)])
+    summed_gradient(model, [examples], [1.0 / len(examples)], task)
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     state = {name: t.clone() for name, t in model.state_dict().items()}
     return wire.record_of(
@@ -161,6 +163,29 @@ class Finding:
     scale: str = ""
     threshold: float | None = None
     threshold_name: str = ""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found, and who could not be asked.
+
+    Parameters
+    ----------
+    findings
+        The figures.
+    faults
+        One line for each client that did not answer usefully.
+    """
+
+    findings: list[Finding]
+    faults: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        figures = {
+            f.name: {"value": f.value, "clients": dict(f.clients), "advice": f.advice} for f in self.findings
+        }
+        return {"figures": figures, "faults": self.faults}
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class Question:
     """A statistic of a column of so many classes."""
 
     settings: AnalyticsSettings
-    num_classes: int
+    num_groups: int
 
     @property
     def is_label(self) -> bool:
@@ -54,12 +54,12 @@ class Question:
     @property
     def limits(self) -> tuple[float, float]:
         """Smallest and largest value that counts."""
-        return (0.0, self.num_classes - 1.0) if self.is_label else (self.settings.low, self.settings.high)
+        return (0.0, self.num_groups - 1.0) if self.is_label else (self.settings.low, self.settings.high)
 
     @property
     def num_bins(self) -> int:
         """Bins of a histogram: one per label, or as many as are set."""
-        return self.num_classes if self.is_label else self.settings.bins
+        return self.num_groups if self.is_label else self.settings.bins
 
     @property
     def size(self) -> int:
@@ -132,7 +132,7 @@ class Question:
     def _edges(self) -> list[float]:
         """Return the labels, or the lower edges of the bins."""
         if self.is_label:
-            return [float(label) for label in range(self.num_classes)]
+            return [float(label) for label in range(self.num_groups)]
         low, high = self.limits
         return [low + (high - low) * i / self.num_bins for i in range(self.num_bins)]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from strategies.core.errors import BadInput
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples, in_memory
 
 _SIDES_PER_SQUARE = 7
 _SMALLEST_SQUARE = 2
@@ -90,7 +90,7 @@ def stamp(x: Tensor, trigger: Trigger) -> Tensor:
 
 def poison(
     examples: Examples, share: float, trigger: Trigger, generator: torch.Generator
-) -> tuple[Examples, Tensor]:
+) -> tuple[TensorExamples, Tensor]:
     """Stamp a share of a client's examples and label them with the target.
 
     The share is of all examples: one that is of the target class already is stamped too, and keeps its label.
@@ -119,16 +119,17 @@ def poison(
     """
     if not 0 <= share <= 1:
         raise BadInput(f"attack.share: given {share}, allowed a number >= 0 and <= 1")
-    _require_images(tuple(examples.x.shape[1:]))
+    _require_images(examples.input_shape)
     count = round(share * len(examples))
     chosen = torch.randperm(len(examples), generator=generator)[:count].sort().values
-    x, y = examples.x.clone(), examples.y.clone()
+    stored = in_memory(examples)
+    x, y = stored.x.clone(), stored.y.clone()
     x[chosen] = stamp(x[chosen], trigger)
     y[chosen] = trigger.target
-    return Examples(x, y), chosen
+    return TensorExamples(x, y), chosen
 
 
-def triggered_test(test: Examples, trigger: Trigger) -> Examples:
+def triggered_test(test: Examples, trigger: Trigger) -> TensorExamples:
     """Return the test images that are not of the target class, stamped, with their true labels.
 
     The share of them that a model assigns to the target is the attack success rate. Images of the target
@@ -139,8 +140,8 @@ def triggered_test(test: Examples, trigger: Trigger) -> Examples:
     BadInput
         If the inputs are no images.
     """
-    others = test.subset(torch.nonzero(test.y != trigger.target).flatten())
-    return Examples(stamp(others.x, trigger), others.y)
+    others = in_memory(test.split(test.chosen([trigger.target], ()))[1])
+    return TensorExamples(stamp(others.x, trigger), others.y)
 
 
 def _require_images(shape: tuple[int, ...]) -> None:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from flwr.app import ConfigRecord, RecordDict
 
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, in_memory
 
 BLOCK = 256
 """Examples under one tag."""
@@ -54,7 +54,8 @@ def block_tags(examples: Examples, key: bytes, count: int) -> bytes:
     Examples
     --------
     >>> import torch
-    >>> few = Examples(torch.zeros(300, 2), torch.zeros(300, dtype=torch.long))
+    >>> from strategies.core.examples import TensorExamples
+    >>> few = TensorExamples(torch.zeros(300, 2), torch.zeros(300, dtype=torch.long))
     >>> len(block_tags(few, b"key", 300)), block_tags(few, b"key", 256) == block_tags(few, b"key", 300)[:16]
     (32, True)
     """
@@ -62,7 +63,8 @@ def block_tags(examples: Examples, key: bytes, count: int) -> bytes:
 
 
 def _tag(examples: Examples, start: int, stop: int, key: bytes) -> bytes:
-    x, y = examples.x[start:stop].contiguous(), examples.y[start:stop].contiguous()
+    few = in_memory(examples.subset(range(start, min(stop, len(examples)))))
+    x, y = few.x.contiguous(), few.y.contiguous()
     head = f"{start} {tuple(x.shape)} {x.dtype} {y.dtype}|".encode()
     tag = hmac.new(key, head, "sha256")
     for part in (x, y):

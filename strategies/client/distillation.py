@@ -8,15 +8,17 @@ X the student minimises
 by SGD. The teacher is only known by its answers, so it may as well be an ensemble.
 """
 
+from dataclasses import dataclass
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
 from strategies.client.settings import TrainSettings
 from strategies.client.training import batches, make_optimizer
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, on_device
 from strategies.core.settings import Settings
+from strategies.task import CLASSIFICATION, Task
 
 
 class DistillationSettings(Settings):
@@ -43,33 +45,49 @@ class DistillationSettings(Settings):
     hard_label_weight: float = Field(default=0.1, ge=0)
 
 
-def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def distillation_loss(
+    student: Tensor, teacher: Tensor, temperature: float, task: Task = CLASSIFICATION
+) -> Tensor:
     """Return T²·KL(softmax(teacher/T) ‖ softmax(student/T)), the mean over the batch, a scalar.
 
     Parameters
     ----------
     student, teacher
-        Logits, shape [n, classes].
+        Outputs, shape [n, classes] for classification.
     temperature
         T > 0. The factor T² keeps the gradient's size independent of T (Hinton, Vinyals, Dean, arXiv
         1503.02531, section 2).
+    task
+        Says how far two outputs lie apart.
     """
-    log_student = functional.log_softmax(student / temperature, dim=1)
-    log_teacher = functional.log_softmax(teacher / temperature, dim=1)
-    return temperature**2 * functional.kl_div(
-        log_student, log_teacher, reduction="batchmean", log_target=True
-    )
+    return temperature**2 * task.divergences(student, teacher, temperature).mean()
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """What a student learns from.
+
+    Parameters
+    ----------
+    data
+        The server's inputs; the targets count only where ``hard-label-weight`` is above 0.
+    outputs
+        The teacher's outputs for them, on the CPU.
+    """
+
+    data: Examples
+    outputs: Tensor
 
 
 def distil(
     student: nn.Module,
-    teacher_logits: Tensor,
-    data: Examples,
+    lesson: Lesson,
     settings: DistillationSettings,
     momentum: float,
     generator: torch.Generator,
     *,
     fading: bool = False,
+    task: Task = CLASSIFICATION,
 ) -> None:
     """Train the student in place to answer as the teacher does.
 
@@ -77,10 +95,8 @@ def distil(
     ----------
     student
         On the device to use.
-    teacher_logits
-        The teacher's answers to the data, shape [n, classes], on the CPU.
-    data
-        The server's inputs; the labels count only where ``hard-label-weight`` is above 0.
+    lesson
+        Inputs and the teacher's outputs.
     settings
         Temperature, epochs, learning rate, batch size, label weight.
     momentum
@@ -89,22 +105,23 @@ def distil(
         Draws the batches.
     fading
         Whether the step size falls linearly, to 0 after the last step.
+    task
+        What is learned.
     """
     device = next(student.parameters()).device
-    optimizer = make_optimizer(
-        list(student.parameters()), TrainSettings(momentum=momentum), settings.learning_rate
-    )
+    how = TrainSettings(momentum=momentum, learning_rate=settings.learning_rate)
+    optimizer = make_optimizer(list(student.parameters()), how)
+    data = lesson.data
     steps = settings.epochs * -(-len(data) // settings.batch_size)
     student.train()
     for step, batch in enumerate(batches(len(data), settings.batch_size, steps, generator)):
         if fading:
             optimizer.param_groups[0]["lr"] = settings.learning_rate * (1 - step / steps)
-        logits = student(data.x[batch].to(device))
-        loss = distillation_loss(logits, teacher_logits[batch].to(device), settings.temperature)
+        inputs, targets = data.batch(batch)
+        outputs = task.forward(student, on_device(inputs, device))
+        loss = distillation_loss(outputs, lesson.outputs[batch].to(device), settings.temperature, task)
         if settings.hard_label_weight > 0:
-            loss = loss + settings.hard_label_weight * functional.cross_entropy(
-                logits, data.y[batch].to(device)
-            )
+            loss = loss + settings.hard_label_weight * task.loss(outputs, targets.to(device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -1,4 +1,4 @@
-"""Inference in eval mode, in batches: logits, accuracy and loss."""
+"""Inference in eval mode, in batches: outputs, score and loss."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, on_device
+from strategies.task import CLASSIFICATION, Task
 
 
 @contextmanager
@@ -23,36 +23,49 @@ def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
         model.train(was_training)
 
 
-def predict_logits(model: nn.Module, x: Tensor, batch_size: int = 512) -> Tensor:
-    """Return the model's logits, shape [n, classes], on the CPU.
+def outputs_of(
+    model: nn.Module, examples: Examples, batch_size: int = 512, task: Task = CLASSIFICATION
+) -> Tensor:
+    """Return the model's outputs, such as logits of shape [n, classes], on the CPU.
 
     Parameters
     ----------
     model
         On any device; inputs are moved to it batch by batch.
-    x
-        Inputs, shape [n, ...].
+    examples
+        The targets are not read.
     batch_size
         Examples per forward pass.
+    task
+        What is learned.
     """
     device = next(model.parameters()).device
     with eval_mode(model):
-        parts = [model(batch.to(device)).float().cpu() for batch in torch.split(x, batch_size)]
+        parts = [
+            task.forward(model, on_device(inputs, device)).float().cpu()
+            for inputs, _ in examples.batches(batch_size)
+        ]
     return torch.cat(parts)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy in percent, mean cross-entropy, and over how many examples."""
+    """Mean score from 0 to 100, such as accuracy in percent, mean loss, and over how many examples."""
 
     accuracy: float
     loss: float
     num_examples: int
 
 
-def evaluate(model: nn.Module, examples: Examples, batch_size: int = 512) -> Evaluation:
-    """Return a model's accuracy and loss; it must be given at least one example."""
-    logits = predict_logits(model, examples.x, batch_size)
-    correct = int((logits.argmax(dim=1) == examples.y).sum())
-    loss = float(functional.cross_entropy(logits, examples.y))
-    return Evaluation(100.0 * correct / len(examples), loss, len(examples))
+def evaluate(
+    model: nn.Module, examples: Examples, batch_size: int = 512, task: Task = CLASSIFICATION
+) -> Evaluation:
+    """Return a model's score and loss; it must be given at least one example."""
+    outputs, targets = outputs_of(model, examples, batch_size, task), examples.targets()
+    score = mean_score(task.scores(outputs, targets))
+    return Evaluation(score, float(task.loss(outputs, targets)), len(examples))
+
+
+def mean_score(scores: Tensor) -> float:
+    """Return the mean of scores of single examples, at least one, added up in float64."""
+    return float(scores.double().sum()) / len(scores)

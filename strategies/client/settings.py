@@ -38,3 +38,8 @@ class TrainSettings(Settings):
     local_epochs: int = Field(default=2, ge=1)
     local_steps: int = Field(default=0, ge=0)
     lr_decay: float = Field(default=1.0, gt=0, le=1)
+
+    def in_round(self, server_round: int) -> "TrainSettings":
+        """Return the settings with the learning rate of a round, from 1."""
+        rate = self.learning_rate * self.lr_decay ** (server_round - 1)
+        return self.model_copy(update={"learning_rate": rate})

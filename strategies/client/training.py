@@ -5,26 +5,30 @@ with a gradient adjustment of their own.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from flwr.app import RecordDict
 from torch import Tensor, nn
-from torch.nn import functional
 
 from strategies.client.settings import TrainSettings
 from strategies.core import wire
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, Inputs
 from strategies.models.neurons import Group
 from strategies.settings import StrategySettings
+from strategies.task import CLASSIFICATION, Task
 
 _CHUNK = 512
 """Examples per forward pass of a full-batch gradient."""
 
-GradientAdjustment = Callable[[Sequence[nn.Parameter]], None]
-"""Called between backward pass and optimiser step with the trainable parameters; changes their `.grad`."""
+Tensors = Sequence[Tensor]
+"""One tensor for each trainable parameter, in their order; of several clients at once, along a first axis."""
+GradientAdjustment = Callable[[Tensors, Tensors], Tensors]
+"""From (parameters, gradients) to the gradients that the optimiser gets; changes neither."""
+Batch = tuple[Inputs, Tensor]
+"""Inputs and targets."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +49,9 @@ class Trainer(Protocol):
         settings: TrainSettings,
         generator: torch.Generator,
         *,
-        learning_rate: float | None = None,
         num_steps: int | None = None,
         adjust: GradientAdjustment | None = None,
+        task: Task = CLASSIFICATION,
     ) -> TrainStats:
         """Train; see `local_train`."""
 
@@ -56,7 +60,12 @@ class Scorer(Protocol):
     """What scores hidden neurons by a client's own examples, so that the scores may be acted upon openly."""
 
     def __call__(
-        self, model: nn.Module, groups: Sequence[Group], examples: Examples, generator: torch.Generator
+        self,
+        model: nn.Module,
+        groups: Sequence[Group],
+        examples: Examples,
+        generator: torch.Generator,
+        task: Task = CLASSIFICATION,
     ) -> Sequence[Tensor]:
         """Return a score for each neuron of each group, shape [size] each."""
 
@@ -95,6 +104,8 @@ class ClientJob:
         Name of the course of training that the message belongs to; empty: the run's own.
     examples_of
         Returns the examples of any client, by client-id, where they lie in one place; None: they do not.
+    task
+        What is learned.
     """
 
     model: nn.Module
@@ -111,11 +122,12 @@ class ClientJob:
     received: RecordDict = field(default_factory=RecordDict)
     course: str = ""
     examples_of: Callable[[str], Examples] | None = None
+    task: Task = CLASSIFICATION
 
     @property
     def learning_rate(self) -> float:
         """The round's learning rate."""
-        return self.train.learning_rate * self.train.lr_decay ** (self.server_round - 1)
+        return self.train.in_round(self.server_round).learning_rate
 
     def train_model(
         self,
@@ -129,11 +141,11 @@ class ClientJob:
         return trainer(
             model,
             self.examples,
-            self.train,
+            self.train.in_round(self.server_round),
             self.generator,
-            learning_rate=self.learning_rate,
             num_steps=num_steps,
             adjust=adjust,
+            task=self.task,
         )
 
 
@@ -205,15 +217,132 @@ def batches(
                 return
 
 
-def make_optimizer(
-    parameters: Sequence[nn.Parameter], settings: TrainSettings, learning_rate: float
-) -> torch.optim.Optimizer:
+def make_optimizer(parameters: Sequence[nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
     """Return the optimiser that the settings name, in torch's fused form."""
-    decay = settings.weight_decay
+    rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(parameters, learning_rate, settings.momentum, weight_decay=decay, fused=True)
+        return torch.optim.SGD(parameters, rate, settings.momentum, weight_decay=decay, fused=True)
     kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
-    return kind(parameters, learning_rate, weight_decay=decay, fused=True)
+    return kind(parameters, rate, weight_decay=decay, fused=True)
+
+
+class Engine(Protocol):
+    """What differentiates and what steps: for one client or, batched, for many."""
+
+    def gradients(self, parameters: Tensors, batch: Batch) -> tuple[Tensors, Tensor]:
+        """Return the gradients of the mean loss over a batch, and that loss."""
+
+    def step(self, parameters: Tensors, gradients: Tensors) -> Tensors:
+        """Return the parameters after an optimiser step."""
+
+
+@dataclass(frozen=True, eq=False)
+class StepState:
+    """What local steps know besides parameters and data: ∇ becomes ∇ + μ (w − anchor) + correction.
+
+    Parameters
+    ----------
+    anchor, mu
+        Of the proximal term (μ/2) ‖w − anchor‖²; neutral μ = 0.
+    correction
+        Added to every gradient; empty: none.
+    num_steps
+        Instead of those of the section ``train``; None: those.
+    before
+        The model before the steps, as one vector, where it is needed after them.
+    """
+
+    anchor: Tensors = ()
+    mu: float = 0.0
+    correction: Tensors = ()
+    num_steps: int | None = None
+    before: Tensor = field(default_factory=lambda: torch.zeros(0))
+
+    def adjusted(self, parameters: Tensors, gradients: Tensors) -> Tensors:
+        """Return the gradients with both terms; see `GradientAdjustment`."""
+        if self.mu > 0:
+            pairs = zip(parameters, self.anchor, gradients, strict=True)
+            gradients = [g.add(w.detach() - a, alpha=self.mu) for w, a, g in pairs]
+        if self.correction:
+            gradients = [g + c for g, c in zip(gradients, self.correction, strict=True)]
+        return gradients
+
+    @property
+    def adjustment(self) -> GradientAdjustment | None:
+        """The same as an adjustment; None where it changes nothing."""
+        return self.adjusted if self.mu > 0 or self.correction else None
+
+
+def local_steps(
+    parameters: Tensors, drawn: Iterable[Batch], adjust: GradientAdjustment | None, engine: Engine
+) -> tuple[Tensors, Tensor]:
+    """Take one step per batch; return the parameters after them, and the sum of the losses.
+
+    A pure function of its arguments as far as the engine is: `OneModel` steps in place, which is faster.
+
+    Parameters
+    ----------
+    parameters
+        At the start.
+    drawn
+        The batches, one per step.
+    adjust
+        Changes the gradients before each step; None for plain training.
+    engine
+        Differentiates and steps.
+    """
+    total = torch.zeros(())
+    for number, batch in enumerate(drawn):
+        gradients, loss = engine.gradients(parameters, batch)
+        if adjust is not None:
+            gradients = adjust(parameters, gradients)
+        parameters = engine.step(parameters, gradients)
+        total = loss if number == 0 else total + loss
+    return parameters, total
+
+
+@dataclass(frozen=True, eq=False)
+class OneModel:
+    """The engine of a single model, whose parameters change in place.
+
+    Parameters
+    ----------
+    model
+        In training mode.
+    task
+        What is learned.
+    optimizer
+        Of its trainable parameters.
+    """
+
+    model: nn.Module
+    task: Task
+    optimizer: torch.optim.Optimizer
+
+    def gradients(self, parameters: Tensors, batch: Batch) -> tuple[Tensors, Tensor]:
+        """Differentiate; a parameter that the loss does not touch has a gradient of zero."""
+        self.optimizer.zero_grad(set_to_none=True)
+        inputs, targets = batch
+        loss = self.task.loss(self.task.forward(self.model, inputs), targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return gradients_in(parameters), loss.detach()
+
+    def step(self, parameters: Tensors, gradients: Tensors) -> Tensors:
+        """Take the optimiser's step."""
+        put_gradients(parameters, gradients)
+        self.optimizer.step()
+        return parameters
+
+
+def gradients_in(parameters: Tensors) -> Tensors:
+    """Return what lies in the parameters' `.grad`; zeros where there is nothing."""
+    return [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+
+
+def put_gradients(parameters: Tensors, gradients: Tensors) -> None:
+    """Put gradients into the parameters' `.grad`."""
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
 
 
 def local_train(
@@ -222,11 +351,11 @@ def local_train(
     settings: TrainSettings,
     generator: torch.Generator,
     *,
-    learning_rate: float | None = None,
     num_steps: int | None = None,
     adjust: GradientAdjustment | None = None,
+    task: Task = CLASSIFICATION,
 ) -> TrainStats:
-    """Train a model in place on labelled examples with mini-batch cross-entropy.
+    """Train a model in place on labelled examples, in mini-batches.
 
     Parameters
     ----------
@@ -238,12 +367,12 @@ def local_train(
         Optimiser, batch size, epochs or steps.
     generator
         Draws the batches; on the CPU.
-    learning_rate
-        Instead of the settings' own, for schedules.
     num_steps
         Instead of the settings' own; 0 leaves the model as it is.
     adjust
         Changes the gradients before each step; None for plain training.
+    task
+        What is learned.
 
     Raises
     ------
@@ -257,43 +386,83 @@ def local_train(
     if steps == 0:
         return TrainStats(0, 0.0)
     data = examples.to(parameters[0].device)
-    rate = settings.learning_rate if learning_rate is None else learning_rate
-    optimizer = make_optimizer(parameters, settings, rate)
-    model.train()
-    total = torch.zeros((), device=data.x.device)
-    for batch in batches(len(data), settings.batch_size, steps, generator):
-        index = batch.to(data.x.device)
-        optimizer.zero_grad(set_to_none=True)
-        loss = functional.cross_entropy(model(data.x[index]), data.y[index])
-        loss.backward()  # type: ignore[no-untyped-call]
-        if adjust is not None:
-            adjust(parameters)
-        optimizer.step()
-        total += loss.detach()
+    engine = OneModel(model.train(), task, make_optimizer(parameters, settings))
+    drawn = (data.batch(index) for index in batches(len(data), settings.batch_size, steps, generator))
+    _, total = local_steps(parameters, drawn, adjust, engine)
     return TrainStats(steps, float(total) / steps)
 
 
-def proximal_adjustment(anchor: Sequence[Tensor], mu: float) -> GradientAdjustment:
-    """Return the adjustment that adds μ (w − anchor) to every gradient.
+@dataclass(frozen=True, eq=False)
+class LocalTraining:
+    """A client half that is local steps on the round's model, and what comes before and after them.
+
+    Before and after are apart from the steps, so that those of many clients can be taken at once.
 
     Parameters
     ----------
-    anchor
-        The parameters that the round started from, in the order of the trainable parameters.
-    mu
-        At least 0; 0 changes nothing.
+    prepare
+        Returns what the steps of a job know; the job's model holds the round's parameters.
+    finish
+        Returns the result of a job whose model was trained, from what `prepare` returned; None: the model and
+        its loss.
     """
 
-    def adjust(parameters: Sequence[nn.Parameter]) -> None:
-        for parameter, start in zip(parameters, anchor, strict=True):
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            parameter.grad.add_(parameter.detach() - start, alpha=mu)
+    prepare: Callable[[ClientJob], StepState] = lambda job: StepState()
+    finish: Callable[[ClientJob, StepState, TrainStats], LocalResult] | None = None
+
+    def __call__(self, job: ClientJob) -> LocalResult:
+        """Run the client half."""
+        state = self.prepare(job)
+        stats = job.train_model(job.model, num_steps=state.num_steps, adjust=state.adjustment)
+        return self.result(job, state, stats)
+
+    def result(self, job: ClientJob, state: StepState, stats: TrainStats) -> LocalResult:
+        """Return the result of a job whose model was trained."""
+        return trained(job, stats) if self.finish is None else self.finish(job, state, stats)
+
+
+def trained(job: ClientJob, stats: TrainStats, records: Mapping[str, Tensor] | None = None) -> LocalResult:
+    """Return the result of a job whose model was trained, with its loss and number of steps."""
+    metrics = {wire.TRAIN_LOSS: stats.mean_loss, wire.NUM_STEPS: stats.num_steps}
+    return LocalResult(job.model, len(job.examples), metrics, records=records or {})
+
+
+def near(model: nn.Module, mu: float, num_steps: int | None = None) -> StepState:
+    """Return what steps with the proximal term (μ/2) ‖w − w_t‖² know, with w_t what the model holds now."""
+    anchor = [p.detach().clone() for p in model.parameters() if p.requires_grad] if mu > 0 else ()
+    return StepState(anchor, mu, num_steps=num_steps)
+
+
+def by_parameter(model: nn.Module, flat: Tensor, layout: wire.Layout) -> Tensors:
+    """Return a vector's entries for each trainable parameter of a model.
+
+    Parameters
+    ----------
+    model
+        Says which parameters, their order and device.
+    flat
+        Shape [layout.size].
+    layout
+        Of the model.
+    """
+    entries = layout.unflatten(flat)
+    return [entries[name].to(p.device) for name, p in model.named_parameters() if p.requires_grad]
+
+
+def joined(*adjustments: GradientAdjustment) -> GradientAdjustment:
+    """Return the adjustment that makes several, one after the other."""
+
+    def adjust(parameters: Tensors, gradients: Tensors) -> Tensors:
+        for each in adjustments:
+            gradients = each(parameters, gradients)
+        return gradients
 
     return adjust
 
 
-def summed_gradient(model: nn.Module, parts: Sequence[Examples], coefficients: Sequence[float]) -> None:
+def summed_gradient(
+    model: nn.Module, parts: Sequence[Examples], coefficients: Sequence[float], task: Task = CLASSIFICATION
+) -> None:
     """Put Σ_j c_j ∇L_j into the parameters' `.grad`, with L_j the summed loss of part j.
 
     Parameters
@@ -302,63 +471,13 @@ def summed_gradient(model: nn.Module, parts: Sequence[Examples], coefficients: S
         On any device.
     parts, coefficients
         As many of both.
+    task
+        What is learned.
     """
     device = next(model.parameters()).device
     model.zero_grad(set_to_none=True)
     model.train()
     for part, coefficient in zip(parts, coefficients, strict=True):
-        data = part.to(device)
-        for index in torch.split(torch.arange(len(data), device=device), _CHUNK):
-            loss = functional.cross_entropy(model(data.x[index]), data.y[index], reduction="sum")
+        for inputs, targets in part.to(device).batches(_CHUNK):
+            loss = task.summed_loss(task.forward(model, inputs), targets)
             (coefficient * loss).backward()  # type: ignore[no-untyped-call]
-
-
-def train_near(job: ClientJob, mu: float, num_steps: int | None = None) -> LocalResult:
-    """Train a job's model with the proximal term (μ/2) ‖w − w_t‖².
-
-    Parameters
-    ----------
-    job
-        With the round's model w_t.
-    mu
-        At least 0; neutral 0.
-    num_steps
-        Instead of those of the job's settings.
-    """
-    anchor = [p.detach().clone() for p in job.model.parameters() if p.requires_grad]
-    adjust = proximal_adjustment(anchor, mu) if mu > 0 else None
-    stats = job.train_model(job.model, num_steps=num_steps, adjust=adjust)
-    metrics = {wire.TRAIN_LOSS: stats.mean_loss, wire.NUM_STEPS: stats.num_steps}
-    return LocalResult(job.model, len(job.examples), metrics)
-
-
-def linear_adjustment(model: nn.Module, flat: Tensor, layout: wire.Layout) -> GradientAdjustment:
-    """Return the adjustment that adds a vector to the gradients.
-
-    Parameters
-    ----------
-    model
-        Whose trainable parameters are adjusted, in their order.
-    flat
-        Shape [layout.size].
-    layout
-        Of the model.
-    """
-    entries = layout.unflatten(flat)
-    terms = [entries[name].to(p.device) for name, p in model.named_parameters() if p.requires_grad]
-
-    def adjust(parameters: Sequence[nn.Parameter]) -> None:
-        for parameter, term in zip(parameters, terms, strict=True):
-            parameter.grad = term.clone() if parameter.grad is None else parameter.grad.add_(term)
-
-    return adjust
-
-
-def joined(*adjustments: GradientAdjustment) -> GradientAdjustment:
-    """Return the adjustment that makes several, one after the other."""
-
-    def adjust(parameters: Sequence[nn.Parameter]) -> None:
-        for each in adjustments:
-            each(parameters)
-
-    return adjust

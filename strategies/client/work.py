@@ -11,6 +11,7 @@ from strategies.core import wire
 from strategies.core.examples import Examples
 from strategies.core.secret_random import Randomness
 from strategies.settings import StrategySettings
+from strategies.task import CLASSIFICATION, Task
 
 
 class Public(Protocol):
@@ -53,6 +54,8 @@ class ClientWork:
         The records of arrays of the message.
     randomness
         Of noise.
+    task
+        What is learned.
     """
 
     build_model: Callable[[], nn.Module]
@@ -67,6 +70,7 @@ class ClientWork:
     config: Mapping[str, Any]
     arrays: Mapping[str, ArrayRecord]
     randomness: Randomness = field(default_factory=Randomness)
+    task: Task = CLASSIFICATION
 
     @property
     def server_round(self) -> int:

@@ -63,7 +63,7 @@ def train_client(job: ClientJob) -> LocalResult:
     coefficients = [float(str(c)) for c in list(config[COEFFICIENTS])]  # type: ignore[arg-type]
     parts = [job.examples_of(name) for name in names]
     count = sum(len(part) for part in parts)
-    summed_gradient(job.model, parts, coefficients)
+    summed_gradient(job.model, parts, coefficients, job.task)
     with torch.no_grad():
         for parameter in job.model.parameters():
             if parameter.grad is None:

@@ -1,15 +1,112 @@
-"""Labelled examples, as tensors."""
+"""Labelled examples: what training, evaluation and forgetting read, however they are stored."""
 
-from collections.abc import Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self, final
 
 import torch
 from torch import Tensor
 
+from strategies.core.errors import BadInput
 
+Inputs = Tensor | Mapping[str, Tensor]
+"""A batch of inputs, shape [n, ...]; or several by the name of the model's argument, shape [n, ...] each."""
+
+
+def on_device(inputs: Inputs, device: str | torch.device) -> Inputs:
+    """Return a batch of inputs on a device."""
+    if isinstance(inputs, Tensor):
+        return inputs.to(device)
+    return {name: tensor.to(device) for name, tensor in inputs.items()}
+
+
+class Examples(ABC):
+    """A set of labelled examples, read in batches."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of examples."""
+
+    @abstractmethod
+    def batch(self, index: Tensor) -> tuple[Inputs, Tensor]:
+        """Return inputs and targets of the examples at some positions, shape [k] int64, on any device."""
+
+    @abstractmethod
+    def subset(self, indices: Tensor | Sequence[int]) -> Self:
+        """Return the examples at the given positions, in that order."""
+
+    @abstractmethod
+    def groups(self) -> Tensor | None:
+        """Return the group of each example, such as its class, shape [n], int64; None where there is none."""
+
+    @abstractmethod
+    def to(self, device: str | torch.device) -> Self:
+        """Return examples whose batches are on a device."""
+
+    def targets(self) -> Tensor:
+        """Return the targets of all examples, shape [n, ...]."""
+        return torch.cat([targets for _, targets in self.batches(512)])
+
+    def batches(self, size: int) -> Iterator[tuple[Inputs, Tensor]]:
+        """Yield all examples in order, `size` at a time; a set without examples yields one empty batch."""
+        for index in torch.split(torch.arange(len(self)), size):
+            yield self.batch(index)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input; empty where an input has several parts."""
+        inputs, _ = self.batch(torch.arange(min(1, len(self))))
+        return tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else ()
+
+    def split(self, chosen: Tensor) -> tuple[Self, Self]:
+        """Return (the chosen, the others) for a boolean mask of shape [n]."""
+        return self.subset(chosen.nonzero().flatten()), self.subset((~chosen).nonzero().flatten())
+
+    def without(self, indices: Tensor | Sequence[int]) -> Self:
+        """Return the examples that are not at the given positions, in their order."""
+        left_out = torch.zeros(len(self), dtype=torch.bool)
+        left_out[torch.as_tensor(indices, dtype=torch.int64)] = True
+        return self.split(left_out)[1]
+
+    def chosen(self, groups: Sequence[int], indices: Sequence[int]) -> Tensor:
+        """Return which examples are of some groups or at some positions, shape [n], bool.
+
+        Parameters
+        ----------
+        groups
+            Such as classes.
+        indices
+            Positions; those outside [0, n) name nothing.
+        """
+        return selection_mask(groups_of(self), groups, indices)
+
+    def group_counts(self, num_groups: int) -> list[int]:
+        """Return the number of examples of each group, from group 0 on; nothing where there are no groups.
+
+        Raises
+        ------
+        BadInput
+            If an example is of none of the groups.
+
+        Examples
+        --------
+        >>> TensorExamples(torch.zeros(3, 1), torch.tensor([2, 0, 2])).group_counts(4)
+        [1, 0, 2, 0]
+        """
+        groups = self.groups()
+        if groups is None:
+            return []
+        wrong = groups[(groups < 0) | (groups >= num_groups)]
+        if len(wrong):
+            raise BadInput(f"label {int(wrong[0])} is no class; labels must be 0 to {num_groups - 1}")
+        return torch.bincount(groups, minlength=num_groups).tolist()
+
+
+@final
 @dataclass(frozen=True, eq=False)
-class Examples:
-    """A set of labelled examples.
+class TensorExamples(Examples):
+    """Examples in memory, whose targets are the groups.
 
     Parameters
     ----------
@@ -31,41 +128,52 @@ class Examples:
         """Return the number of examples."""
         return len(self.y)
 
-    def subset(self, indices: Tensor | Sequence[int]) -> "Examples":
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return inputs and labels of the examples at some positions."""
+        there = index.to(self.x.device)
+        return self.x[there], self.y[there]
+
+    def batches(self, size: int) -> Iterator[tuple[Inputs, Tensor]]:
+        """Yield all examples in order, `size` at a time, without a copy."""
+        yield from zip(torch.split(self.x, size), torch.split(self.y, size), strict=True)
+
+    def subset(self, indices: Tensor | Sequence[int]) -> "TensorExamples":
         """Return the examples at the given positions, in that order."""
-        index = torch.as_tensor(indices, dtype=torch.int64)
-        return Examples(self.x[index], self.y[index])
+        return TensorExamples(*self.batch(torch.as_tensor(indices, dtype=torch.int64)))
 
-    def split(self, chosen: Tensor) -> tuple["Examples", "Examples"]:
-        """Return (the chosen, the others) for a boolean mask of shape [n]."""
-        return Examples(self.x[chosen], self.y[chosen]), Examples(self.x[~chosen], self.y[~chosen])
+    def targets(self) -> Tensor:
+        """Return the labels."""
+        return self.y
 
-    def without(self, indices: Tensor | Sequence[int]) -> "Examples":
-        """Return the examples that are not at the given positions, in their order."""
-        keep = torch.ones(len(self), dtype=torch.bool)
-        keep[torch.as_tensor(indices, dtype=torch.int64)] = False
-        return Examples(self.x[keep], self.y[keep])
+    def groups(self) -> Tensor:
+        """Return the labels."""
+        return self.y
 
-    def to(self, device: str | torch.device) -> "Examples":
+    def to(self, device: str | torch.device) -> "TensorExamples":
         """Return the examples on a device."""
-        return Examples(self.x.to(device), self.y.to(device))
+        return TensorExamples(self.x.to(device), self.y.to(device))
 
-    @staticmethod
-    def concat(parts: Iterable["Examples"]) -> "Examples":
-        """Join several sets, in order; there must be at least one."""
-        listed = list(parts)
-        return Examples(torch.cat([p.x for p in listed]), torch.cat([p.y for p in listed]))
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+        return tuple(self.x.shape[1:])
 
 
-def selection_mask(y: Tensor, classes: Sequence[int], indices: Sequence[int]) -> Tensor:
+def groups_of(examples: Examples) -> Tensor:
+    """Return the group of each example, shape [n]; −1 where there are no groups."""
+    groups = examples.groups()
+    return torch.full((len(examples),), -1) if groups is None else groups
+
+
+def selection_mask(known: Tensor, groups: Sequence[int], indices: Sequence[int]) -> Tensor:
     """Return which examples a class or sample request names.
 
     Parameters
     ----------
-    y
-        Labels, shape [n].
-    classes
-        Labels whose examples are named.
+    known
+        The group of each example, shape [n].
+    groups
+        Groups whose examples are named.
     indices
         Positions that are named; those outside [0, n) name nothing.
 
@@ -75,11 +183,37 @@ def selection_mask(y: Tensor, classes: Sequence[int], indices: Sequence[int]) ->
         Boolean, shape [n].
     """
     mask = (
-        torch.isin(y, torch.as_tensor(classes, dtype=y.dtype))
-        if classes
-        else torch.zeros(len(y), dtype=torch.bool)
+        torch.isin(known, torch.as_tensor(groups, dtype=known.dtype))
+        if groups
+        else torch.zeros(len(known), dtype=torch.bool)
     )
-    inside = [i for i in indices if 0 <= i < len(y)]
+    inside = [i for i in indices if 0 <= i < len(known)]
     if inside:
         mask[torch.as_tensor(inside)] = True
     return mask
+
+
+def in_memory(examples: Examples) -> TensorExamples:
+    """Return all examples as tensors.
+
+    Raises
+    ------
+    BadInput
+        If an input has several parts.
+    """
+    if isinstance(examples, TensorExamples):
+        return examples
+    parts = [_tensors(*batch) for batch in examples.batches(512)]
+    return TensorExamples(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+def concatenated(parts: Iterable[Examples]) -> TensorExamples:
+    """Join several sets, in order; there must be at least one."""
+    listed = [in_memory(part) for part in parts]
+    return TensorExamples(torch.cat([p.x for p in listed]), torch.cat([p.y for p in listed]))
+
+
+def _tensors(inputs: Inputs, targets: Tensor) -> tuple[Tensor, Tensor]:
+    if not isinstance(inputs, Tensor):
+        raise BadInput(f"inputs of several parts ({', '.join(inputs)}) are no one tensor")
+    return inputs, targets

@@ -17,6 +17,7 @@ begins with h and g_k of zero.
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import final
 
 import torch
@@ -27,7 +28,16 @@ from torch import Tensor
 from strategies import fedavg
 from strategies.algorithm import Algorithm
 from strategies.client.proposed import Confirmed, Proposed
-from strategies.client.training import ClientJob, LocalResult, joined, linear_adjustment, proximal_adjustment
+from strategies.client.training import (
+    ClientJob,
+    LocalResult,
+    LocalTraining,
+    StepState,
+    TrainStats,
+    by_parameter,
+    near,
+    trained,
+)
 from strategies.core import wire
 from strategies.feddyn.settings import FedDynSettings
 from strategies.server.aggregation import ExactSum, MetricMeans
@@ -37,20 +47,30 @@ _logger = logging.getLogger(__name__)
 _STATE = "feddyn"
 
 
-def train_client(job: ClientJob) -> LocalResult:
-    """Run the client half: local steps under the dynamic regulariser."""
-    alpha = job.strategy.own(FedDynSettings).dyn_alpha
-    layout = wire.Layout.of(job.model.state_dict())
-    start = layout.flatten(job.model.state_dict())
+def _kept(job: ClientJob, size: int) -> Proposed:
     config = job.received.config_records.get(wire.CONFIG, ConfigRecord())
-    kept = Proposed(job.state, config, layout.size, _STATE)
-    anchor = [p.detach().clone() for p in job.model.parameters() if p.requires_grad]
-    adjust = joined(proximal_adjustment(anchor, alpha), linear_adjustment(job.model, -kept.value, layout))
-    stats = job.train_model(job.model, adjust=adjust)
-    change = layout.flatten(job.model.state_dict()) - start
-    kept.propose(kept.value - alpha * change, job.server_round)
-    metrics = {wire.TRAIN_LOSS: stats.mean_loss, wire.NUM_STEPS: stats.num_steps}
-    return LocalResult(job.model, len(job.examples), metrics)
+    return Proposed(job.state, config, size, _STATE)
+
+
+def prepare(job: ClientJob) -> StepState:
+    """Return the dynamic regulariser: the proximal term, and −g_k."""
+    layout = wire.Layout.of(job.model.state_dict())
+    correction = by_parameter(job.model, -_kept(job, layout.size).value, layout)
+    pulled = near(job.model, job.strategy.own(FedDynSettings).dyn_alpha)
+    return replace(pulled, correction=correction, before=layout.flatten(job.model.state_dict()))
+
+
+def finish(job: ClientJob, state: StepState, stats: TrainStats) -> LocalResult:
+    """Return the trained model; g_k is kept until the server used the answer."""
+    layout = wire.Layout.of(job.model.state_dict())
+    kept = _kept(job, layout.size)
+    change = layout.flatten(job.model.state_dict()) - state.before
+    kept.propose(kept.value - state.mu * change, job.server_round)
+    return trained(job, stats)
+
+
+train_client = LocalTraining(prepare, finish)
+"""The client half: local steps under the dynamic regulariser."""
 
 
 @final

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from strategies.client.evaluation import evaluate, predict_logits
+from strategies.client.distillation import distillation_loss
+from strategies.client.evaluation import evaluate, outputs_of
 from strategies.client.own_models import ClientState
 from strategies.client.settings import TrainSettings
 from strategies.client.training import batches, local_train, make_optimizer
@@ -23,6 +24,7 @@ from strategies.fedmd.privacy import clip_rows, count_answer, epsilon_of
 from strategies.fedmd.settings import FedMDSettings
 from strategies.layers.privacy.noise import noised
 from strategies.server.reports import COUNT, LOSS, PERCENT, PRIVATE
+from strategies.task import CLASSIFICATION, Task
 
 QUERY = "query.fedmd"
 """Message type. Asks for logits on the alignment subset."""
@@ -99,7 +101,7 @@ class FedMDWork(ClientWork):
 def answer_query(work: FedMDWork) -> ClientReply:
     """Return the logits of the client's model on the alignment subset, clipped and noised if asked to."""
     model, metrics = present_model(work)
-    clipped = clip_rows(predict_logits(model, work.aligned.x), work.own.logit_clip)
+    clipped = clip_rows(outputs_of(model, work.aligned, task=work.task), work.own.logit_clip)
     logits, spent = released_logits(work, clipped)
     numbers = {**metrics, **spent, wire.NUM_EXAMPLES: len(work.examples)}
     return ClientReply(numbers, wire.record_of({LOGITS: logits}))
@@ -132,14 +134,19 @@ def learn_round(work: FedMDWork, model: nn.Module, consensus: Tensor) -> float:
     """Digest and revisit, in place; return the mean digest loss."""
     settings = work.own
     with seeded_layers(work.generator("layers"), _device(model)):
-        loss = digest(model, work.aligned.x, consensus, settings, work.generator("digest"))
+        loss = digest(model, work.aligned, consensus, settings, work.generator("digest"), work.task)
         epochs, size = settings.revisit_epochs, settings.revisit_batch_size
-        _fit(model, work.examples, settings.step_size, epochs, size, work.generator("revisit"))
+        _fit(work, model, work.examples, (epochs, size), work.generator("revisit"))
     return loss
 
 
 def digest(
-    model: nn.Module, x: Tensor, consensus: Tensor, settings: FedMDSettings, generator: torch.Generator
+    model: nn.Module,
+    examples: Examples,
+    consensus: Tensor,
+    settings: FedMDSettings,
+    generator: torch.Generator,
+    task: Task = CLASSIFICATION,
 ) -> float:
     """Train a model in place towards the consensus; return the mean loss over the steps, 0 without any.
 
@@ -147,26 +154,29 @@ def digest(
     ----------
     model
         On the device to use.
-    x
-        The alignment examples, shape [n, ...].
+    examples
+        The alignment examples; their targets are not read.
     consensus
         Logits, shape [n, classes].
     settings
         Loss, temperature, epochs, batch size, step size.
     generator
         Draws the batches.
+    task
+        What is learned.
     """
-    steps = settings.digest_epochs * -(-len(x) // settings.digest_batch_size)
+    steps = settings.digest_epochs * -(-len(examples) // settings.digest_batch_size)
     if steps == 0:
         return 0.0
     device = _device(model)
-    inputs, targets = x.to(device), consensus.to(device)
-    optimizer = make_optimizer(list(model.parameters()), TrainSettings(optimizer="adam"), settings.step_size)
+    there, targets = examples.to(device), consensus.to(device)
+    how = TrainSettings(optimizer="adam", learning_rate=settings.step_size)
+    optimizer = make_optimizer(list(model.parameters()), how)
     model.train()
     total = torch.zeros((), device=device)
-    for batch in batches(len(x), settings.digest_batch_size, steps, generator):
-        index = batch.to(device)
-        loss = digest_loss(model(inputs[index]), targets[index], settings)
+    for index in batches(len(examples), settings.digest_batch_size, steps, generator):
+        inputs, _ = there.batch(index)
+        loss = digest_loss(task.forward(model, inputs), targets[index.to(device)], settings, task)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -174,7 +184,9 @@ def digest(
     return float(total) / steps
 
 
-def digest_loss(logits: Tensor, consensus: Tensor, settings: FedMDSettings) -> Tensor:
+def digest_loss(
+    logits: Tensor, consensus: Tensor, settings: FedMDSettings, task: Task = CLASSIFICATION
+) -> Tensor:
     """Return how far logits are from the consensus, a scalar.
 
     Parameters
@@ -183,13 +195,13 @@ def digest_loss(logits: Tensor, consensus: Tensor, settings: FedMDSettings) -> T
         Shape [n, classes].
     settings
         ``mae``: mean |f − f̃| over all entries. ``kl``: T²·KL(softmax(f̃/T) ‖ softmax(f/T)), the mean over the
-        rows; T² keeps the gradient's size independent of T (Hinton, Vinyals, Dean, arXiv 1503.02531).
+        rows (see `distillation_loss`).
+    task
+        Says how far two outputs lie apart.
     """
     if settings.digest_loss == "mae":
         return functional.l1_loss(logits, consensus)
-    t = settings.digest_temperature
-    log_model, log_target = torch.log_softmax(logits / t, dim=1), torch.log_softmax(consensus / t, dim=1)
-    return t**2 * functional.kl_div(log_model, log_target, reduction="batchmean", log_target=True)
+    return distillation_loss(logits, consensus, settings.digest_temperature, task)
 
 
 def present_model(work: FedMDWork) -> tuple[nn.Module, dict[str, float | int]]:
@@ -244,28 +256,29 @@ def _transfer_step(work: FedMDWork, model: nn.Module, examples: Examples, purpos
     with seeded_layers(
         torch_generator(work.seed, "fedmd", work.client_id, purpose, "layers"), _device(model)
     ):
-        _fit(model, examples, settings.step_size, epochs, size, batch_generator)
+        _fit(work, model, examples, (epochs, size), batch_generator)
 
 
 def _fit(
+    work: FedMDWork,
     model: nn.Module,
     examples: Examples,
-    step_size: float,
-    epochs: int,
-    batch_size: int,
+    passes: tuple[int, int],
     generator: torch.Generator,
 ) -> None:
+    """Train a model in place; `passes` are the epochs and the batch size."""
+    epochs, batch_size = passes
     if epochs == 0:
         return
     train = TrainSettings(
-        optimizer="adam", learning_rate=step_size, batch_size=batch_size, local_epochs=epochs
+        optimizer="adam", learning_rate=work.own.step_size, batch_size=batch_size, local_epochs=epochs
     )
-    local_train(model, examples, train, generator)
+    local_train(model, examples, train, generator, task=work.task)
 
 
 def _accuracy(work: FedMDWork, model: nn.Module, key: str) -> dict[str, float]:
     test = work.test()
-    return {} if test is None else {key: evaluate(model, test).accuracy}
+    return {} if test is None else {key: evaluate(model, test, task=work.task).accuracy}
 
 
 def _device(model: nn.Module) -> torch.device:

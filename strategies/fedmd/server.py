@@ -50,7 +50,7 @@ class ServerSide:
     ----------
     labels
         Of the public data, shape [n].
-    num_classes
+    num_outputs
         Of the clients' answers.
     seed
         The run's seed; decides the alignment subsets.
@@ -59,15 +59,15 @@ class ServerSide:
     """
 
     labels: Tensor
-    num_classes: int
+    num_outputs: int
     seed: int
     rounds: int
     evaluate_every: int = 1
 
 
-def initial_state(settings: StrategySettings, num_public: int, num_classes: int) -> wire.State:
+def initial_state(settings: StrategySettings, num_public: int, num_outputs: int) -> wire.State:
     """Return what stands for a consensus before the first round: zeros, shape [n, classes]."""
-    return {client.LOGITS: torch.zeros(settings.own(FedMDSettings).alignment_size(num_public), num_classes)}
+    return {client.LOGITS: torch.zeros(settings.own(FedMDSettings).alignment_size(num_public), num_outputs)}
 
 
 @final
@@ -126,7 +126,7 @@ class FedMD(ServerHalf):
             if not isinstance(reply, CheckedReply):
                 raise RuntimeError("a reply was not checked; put FedMD inside GuardedStrategy")
             update = reply.update
-            logits[update.client_id] = update.delta.view(-1, self._side.num_classes)
+            logits[update.client_id] = update.delta.view(-1, self._side.num_outputs)
             anew += client.ANEW in update.metrics
             spent = max(spent, update.metrics.get(wire.EPSILON, 0.0))
         if not logits:
@@ -266,7 +266,9 @@ def means(clients: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _build(side: algorithm.ServerSide) -> Strategy:
-    measured = ServerSide(side.public.y, side.held.num_classes, side.seed, side.rounds, side.evaluate_every)
+    measured = ServerSide(
+        side.public.targets(), side.held.num_outputs, side.seed, side.rounds, side.evaluate_every
+    )
     return FedMD(side.settings, measured)
 
 

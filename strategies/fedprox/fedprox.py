@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from math import ceil
 
 from strategies.algorithm import Algorithm
-from strategies.client.training import ClientJob, LocalResult, planned_steps, train_near
+from strategies.client.training import ClientJob, LocalTraining, StepState, near, planned_steps
 from strategies.fedavg import FedAvg
 from strategies.fedprox.settings import FedProxSettings
 
@@ -26,11 +26,15 @@ def steps_for(client_id: str, full_steps: int, shares: Mapping[str, float]) -> i
     return max(1, ceil(shares.get(client_id, 1.0) * full_steps))
 
 
-def train_client(job: ClientJob) -> LocalResult:
-    """Run the client half: local training with the proximal term, for the client's share of the work."""
+def prepare(job: ClientJob) -> StepState:
+    """Return the proximal term, and the client's share of the work."""
     settings = job.strategy.own(FedProxSettings)
     full = planned_steps(len(job.examples), job.train)
-    return train_near(job, settings.mu, steps_for(job.client_id, full, settings.work_shares))
+    return near(job.model, settings.mu, steps_for(job.client_id, full, settings.work_shares))
+
+
+train_client = LocalTraining(prepare)
+"""The client half: local training with the proximal term."""
 
 
 ALGORITHM = Algorithm(

@@ -13,9 +13,8 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import Strategy
 
-from strategies import fedavg
 from strategies.algorithm import Algorithm
-from strategies.client.training import ClientJob, LocalResult, train_near
+from strategies.client.training import ClientJob, LocalTraining, StepState, near
 from strategies.core import wire
 from strategies.core.errors import BadInput
 from strategies.flower.settings import PREFIX, FlowerSettings
@@ -135,10 +134,14 @@ def _client_key(message: Message) -> tuple[int, int, str]:
     return wire.client_sort_key(client_id or str(message.metadata.src_node_id))
 
 
-def train_client(job: ClientJob) -> LocalResult:
-    """Run the client half: local training, with the proximal term that Flower's FedProx asks for."""
+def prepare(job: ClientJob) -> StepState:
+    """Return the proximal term that Flower's FedProx asks for."""
     mu = float(job.strategy.own(FlowerSettings).option_values.get("proximal_mu", 0.0))
-    return train_near(job, mu) if mu > 0 else fedavg.train_client(job)
+    return near(job.model, max(mu, 0.0))
+
+
+train_client = LocalTraining(prepare)
+"""The client half: local training."""
 
 
 ALGORITHM = Algorithm(

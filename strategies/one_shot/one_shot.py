@@ -24,23 +24,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import final
 
-import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor, nn
 
 from strategies import algorithm, fedavg
-from strategies.client.distillation import DistillationSettings, distil
-from strategies.client.evaluation import predict_logits
+from strategies.client.distillation import DistillationSettings, Lesson, distil
+from strategies.client.evaluation import mean_score, outputs_of
 from strategies.core import wire
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, concatenated
 from strategies.core.seeds import seeded_layers, torch_generator
 from strategies.fedavg import EvaluatingStrategy
 from strategies.one_shot.settings import OneShotSettings
 from strategies.server.aggregation import MAX_ABS_UPDATE, ExactSum, MetricMeans
 from strategies.server.guard import CheckedReply, ClientUpdate, Reference
 from strategies.settings import StrategySettings
+from strategies.task import CLASSIFICATION, Task
 
 _logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class ServerSide:
     ----------
     model
         Of the run's architecture, on the device to use; its weights are overwritten.
-    num_classes
+    num_outputs
         Of its answers.
     public
         At least one example; the labels are not read.
@@ -79,14 +79,17 @@ class ServerSide:
         The run's seed; decides the batches of distillation.
     momentum
         Of distillation.
+    task
+        What is learned.
     """
 
     model: nn.Module
-    num_classes: int
+    num_outputs: int
     public: Examples
     test: Examples | None
     seed: int
     momentum: float = 0.9
+    task: Task = CLASSIFICATION
 
 
 def votes(logits: Tensor, ensemble: str) -> Tensor:
@@ -99,15 +102,11 @@ def answers(mean: Tensor, ensemble: str) -> Tensor:
 
     Examples
     --------
+    >>> import torch
     >>> answers(torch.tensor([[0.75, 0.25]]), "probabilities").softmax(dim=1)
     tensor([[0.7500, 0.2500]])
     """
     return mean if ensemble == "logits" else mean.clamp(min=_SMALLEST).log()
-
-
-def accuracy(logits: Tensor, y: Tensor) -> float:
-    """Return the share of inputs put into the class `y`, in percent."""
-    return 100.0 * float((logits.argmax(dim=1) == y).double().mean())
 
 
 @final
@@ -129,8 +128,8 @@ class OneShot(EvaluatingStrategy):
         self._side = side
         self._reference: Reference | None = None
         self._last: tuple[ClientUpdate, Tensor] | None = None
-        tested = () if side.test is None else (side.test.x,)
-        self._x = torch.cat((side.public.x, *tested))
+        tested = () if side.test is None else (side.test,)
+        self._asked = concatenated((side.public, *tested))
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -147,7 +146,7 @@ class OneShot(EvaluatingStrategy):
             raise RuntimeError("aggregate_train was called before configure_train")
         start, layout, self._last = self._reference.flat, self._reference.layout, None
         average = ExactSum(layout.size)
-        heard = ExactSum(len(self._x) * self._side.num_classes)
+        heard = ExactSum(len(self._asked) * self._side.num_outputs)
         means, accuracies = MetricMeans(), []
         for reply in replies:
             if not isinstance(reply, CheckedReply):
@@ -160,7 +159,7 @@ class OneShot(EvaluatingStrategy):
             accuracies.append(self._test_accuracy(logits))
         if not accuracies:
             return None, None
-        mean = heard.mean().float().view(-1, self._side.num_classes)
+        mean = heard.mean().float().view(-1, self._side.num_outputs)
         ensemble = answers(mean, self._settings.ensemble)
         if self._settings.student_start == "average":
             start = average.added_to(start)
@@ -181,8 +180,11 @@ class OneShot(EvaluatingStrategy):
         """Return a client's model's answers to the public and then the test inputs."""
         if self._last is None or self._last[0] is not update:
             wire.load_flat(self._side.model, reference.flat + update.delta, reference.layout)
-            self._last = update, predict_logits(self._side.model, self._x)
+            self._last = update, self._outputs()
         return self._last[1]
+
+    def _outputs(self) -> Tensor:
+        return outputs_of(self._side.model, self._asked, task=self._side.task)
 
     def _distilled(
         self, server_round: int, start: Tensor, layout: wire.Layout, ensemble: Tensor
@@ -199,16 +201,19 @@ class OneShot(EvaluatingStrategy):
         wire.load_flat(side.model, start, layout)
         generator = torch_generator(side.seed, NAME, server_round)
         with seeded_layers(generator, next(side.model.parameters()).device):
-            distil(side.model, ensemble[: len(side.public)], side.public, how, side.momentum, generator)
-        return layout.flatten(side.model.state_dict()), predict_logits(side.model, self._x)
+            lesson = Lesson(side.public, ensemble[: len(side.public)])
+            distil(side.model, lesson, how, side.momentum, generator, task=side.task)
+        return layout.flatten(side.model.state_dict()), self._outputs()
 
     def _test_accuracy(self, logits: Tensor) -> float:
-        test = self._side.test
-        return math.nan if test is None else accuracy(logits[len(self._side.public) :], test.y)
+        task, test = self._side.task, self._side.test
+        if test is None:
+            return math.nan
+        return mean_score(task.scores(logits[len(self._side.public) :], test.targets()))
 
     def _figures(self, ensemble: Tensor, distilled: Tensor, accuracies: list[float]) -> dict[str, float]:
-        public = len(self._side.public)
-        agreement = accuracy(distilled[:public], ensemble[:public].argmax(dim=1))
+        public, task = len(self._side.public), self._side.task
+        agreement = mean_score(task.scores(distilled[:public], task.predict(ensemble[:public])))
         figures = {MEMBERS: float(len(accuracies)), AGREEMENT: agreement}
         if self._side.test is None:
             return figures
@@ -226,7 +231,13 @@ class OneShot(EvaluatingStrategy):
 def _build(side: algorithm.ServerSide) -> Strategy:
     held = side.held
     own = ServerSide(
-        held.build_model(), held.num_classes, side.public, held.test, side.seed, held.train.momentum
+        held.build_model(),
+        held.num_outputs,
+        side.public,
+        held.test,
+        side.seed,
+        held.train.momentum,
+        held.task,
     )
     return OneShot(side.settings, own)
 

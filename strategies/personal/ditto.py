@@ -20,7 +20,7 @@ from torch import nn
 from strategies import fedavg
 from strategies.algorithm import Algorithm
 from strategies.client.own_models import ClientState
-from strategies.client.training import ClientJob, LocalResult, local_train, proximal_adjustment
+from strategies.client.training import ClientJob, LocalResult, local_train, near
 from strategies.core.seeds import torch_generator
 from strategies.personal import measuring
 from strategies.personal.settings import PersonalSettings
@@ -32,18 +32,18 @@ KIND = "ditto"
 def train_client(job: ClientJob) -> LocalResult:
     """Run the client half: FedAvg's, and the steps of the personal model, which stays here."""
     own = copy.deepcopy(job.model)
-    anchor = [p.detach().clone() for p in own.parameters() if p.requires_grad]
+    weight = job.strategy.own(PersonalSettings).ditto_lambda
+    pull = near(own, weight)
     state = ClientState(job.state, job.course, KIND)
     state.read_model(own)
     result = fedavg.train_client(job)
-    weight = job.strategy.own(PersonalSettings).ditto_lambda
     local_train(
         own,
         job.examples,
-        job.train,
+        job.train.in_round(job.server_round),
         torch_generator(job.generator.initial_seed(), "ditto"),
-        learning_rate=job.learning_rate,
-        adjust=proximal_adjustment(anchor, weight) if weight > 0 else None,
+        adjust=pull.adjustment,
+        task=job.task,
     )
     state.write_model(own)
     return result

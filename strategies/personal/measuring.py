@@ -18,10 +18,10 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
-from torch import Tensor
+from torch import Tensor, nn
 
 from strategies.algorithm import Personalise
-from strategies.client.evaluation import predict_logits
+from strategies.client.evaluation import mean_score, outputs_of
 from strategies.client.training import ClientJob
 from strategies.core import wire
 from strategies.core.examples import Examples
@@ -48,43 +48,42 @@ FIGURES = (GLOBAL, GLOBAL_WORST, PERSONAL, PERSONAL_WORST)
 _WORST_SHARE = 0.1
 
 
-def class_shares(y: Tensor, num_classes: int) -> Tensor:
-    """Return the shares of the classes among labels, shape [num_classes]."""
-    return torch.bincount(y, minlength=num_classes).double() / len(y)
+def group_shares(examples: Examples, num_groups: int) -> Tensor:
+    """Return the shares of the groups, such as classes, among examples, shape [num_groups]."""
+    return torch.tensor(examples.group_counts(num_groups)).double() / len(examples)
 
 
-def accuracy_at(logits: Tensor, y: Tensor, shares: Tensor | None) -> float | None:
-    """Return the accuracy in percent, each class of the test data counting its share.
+def weighted_score(scores: Tensor, groups: Tensor | None, shares: Tensor | None) -> float | None:
+    """Return the mean score, each group of the test data counting its share.
 
     Parameters
     ----------
-    logits
-        Shape [t, classes].
-    y
-        Labels, shape [t].
+    scores
+        From 0 to 100, shape [t].
+    groups
+        Such as classes, shape [t]; None: there are none.
     shares
-        Shape [classes]; None: every example counts the same.
+        Shape [groups]; None: every example counts the same.
 
     Returns
     -------
     float or None
-        None where the test data hold no class that has a share.
+        None where the test data hold no group that has a share.
 
     Examples
     --------
     Class 0 has one of two right, class 1 none, class 2 counts nothing: 3/4 · 1/2 + 1/4 · 0.
 
-    >>> logits = torch.eye(3)[torch.tensor([0, 1, 2, 2])]
-    >>> accuracy_at(logits, torch.tensor([0, 0, 1, 2]), torch.tensor([0.75, 0.25, 0.0]))
+    >>> scores, shares = torch.tensor([100.0, 0.0, 0.0, 100.0]), torch.tensor([0.75, 0.25, 0.0])
+    >>> weighted_score(scores, torch.tensor([0, 0, 1, 2]), shares)
     37.5
     """
-    correct = (logits.argmax(dim=1) == y).double()
-    if shares is None:
-        return 100.0 * float(correct.mean())
-    counts = torch.bincount(y, minlength=len(shares)).double()
-    weights = torch.where(counts > 0, shares.double() / counts.clamp(min=1), 0.0)[y]
+    if groups is None or shares is None:
+        return mean_score(scores)
+    counts = torch.bincount(groups, minlength=len(shares)).double()
+    weights = torch.where(counts > 0, shares.double() / counts.clamp(min=1), 0.0)[groups]
     total = float(weights.sum())
-    return 100.0 * float((weights * correct).sum()) / total if total > 0 else None
+    return float((weights * scores.double()).sum()) / total if total > 0 else None
 
 
 def worst(values: Sequence[float]) -> float:
@@ -102,7 +101,7 @@ def worst(values: Sequence[float]) -> float:
 
 
 def measure(
-    job: ClientJob, personalise: Personalise, test: Examples | None, num_classes: int, *, own_test: bool
+    job: ClientJob, personalise: Personalise, test: Examples | None, num_groups: int, *, own_test: bool
 ) -> dict[str, float | int]:
     """Return what a client reports: the two accuracies, where it has what to measure on.
 
@@ -114,17 +113,23 @@ def measure(
         The strategy's.
     test
         Test data, or None.
-    num_classes
-        Of the model.
+    num_groups
+        Number of groups of the run's data.
     own_test
         Whether the test data are the client's own, and so counted as they are.
     """
     numbers: dict[str, float | int] = {wire.NUM_EXAMPLES: len(job.examples)}
     if test is None or not len(test):
         return numbers
-    shares = None if own_test else class_shares(job.examples.y, num_classes)
-    before = accuracy_at(predict_logits(job.model, test.x), test.y, shares)
-    after = accuracy_at(predict_logits(personalise(job), test.x), test.y, shares)
+    targets, groups = test.targets(), test.groups()
+    shares = None if own_test else group_shares(job.examples, num_groups)
+
+    def score(model: nn.Module) -> float | None:
+        scores = job.task.scores(outputs_of(model, test, task=job.task), targets)
+        return weighted_score(scores, groups, shares)
+
+    before = score(job.model)
+    after = score(personalise(job))
     if before is not None and after is not None:
         numbers |= {GLOBAL: before, PERSONAL: after}
     return numbers

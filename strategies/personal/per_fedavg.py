@@ -18,30 +18,63 @@ Before it measures, a client takes ``personal-steps`` full-batch steps of size �
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from strategies import fedavg
 from strategies.algorithm import Algorithm
-from strategies.client.training import ClientJob, LocalResult, batches, make_optimizer, planned_steps
+from strategies.client.training import (
+    ClientJob,
+    LocalResult,
+    batches,
+    make_optimizer,
+    planned_steps,
+    summed_gradient,
+)
 from strategies.core import wire
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, Inputs
 from strategies.core.seeds import torch_generator
 from strategies.personal import measuring
 from strategies.personal.settings import PersonalSettings
+from strategies.task import CLASSIFICATION, Task
 
+Batch = tuple[Inputs, Tensor]
+"""Inputs and targets."""
 _RADIUS = 0.01
 """How far, in all, the two points of the difference quotient lie from w."""
-_CHUNK = 512
-"""Examples per forward pass of a full-batch gradient."""
 
 
-def gradients(model: nn.Module, parameters: Sequence[nn.Parameter], batch: Examples) -> list[Tensor]:
-    """Return the gradient of the batch's mean cross-entropy, by parameter."""
-    loss = functional.cross_entropy(model(batch.x), batch.y)
-    return list(torch.autograd.grad(loss, parameters))
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """The mean loss of a model over a batch, as a function of its parameters.
+
+    Parameters
+    ----------
+    model
+        On any device.
+    task
+        What is learned.
+    """
+
+    model: nn.Module
+    task: Task = CLASSIFICATION
+
+    @cached_property
+    def parameters(self) -> list[nn.Parameter]:
+        """The trainable parameters."""
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return f(w; batch), a scalar."""
+        inputs, targets = batch
+        return self.task.loss(self.task.forward(self.model, inputs), targets)
+
+    def gradients(self, batch: Batch) -> list[Tensor]:
+        """Return ∇f(w; batch), by parameter."""
+        return list(torch.autograd.grad(self.loss(batch), self.parameters))
 
 
 @torch.no_grad()
@@ -58,17 +91,13 @@ def put_back(parameters: Sequence[nn.Parameter], values: Sequence[Tensor]) -> No
         parameter.copy_(value)
 
 
-def hessian_product(
-    model: nn.Module, parameters: Sequence[nn.Parameter], batch: Examples, vector: Sequence[Tensor]
-) -> list[Tensor]:
+def hessian_product(objective: Objective, batch: Batch, vector: Sequence[Tensor]) -> list[Tensor]:
     """Return the product of the loss's second derivative and a vector, from a central difference.
 
     Parameters
     ----------
-    model
+    objective
         Its parameters are as they were afterwards.
-    parameters
-        The trainable ones.
     batch
         On the model's device.
     vector
@@ -78,46 +107,41 @@ def hessian_product(
     if norm == 0:
         return [torch.zeros_like(v) for v in vector]
     delta = _RADIUS / norm
+    parameters = objective.parameters
     start = [p.detach().clone() for p in parameters]
     move(parameters, vector, delta)
-    ahead = gradients(model, parameters, batch)
+    ahead = objective.gradients(batch)
     put_back(parameters, start)
     move(parameters, vector, -delta)
-    behind = gradients(model, parameters, batch)
+    behind = objective.gradients(batch)
     put_back(parameters, start)
     return [(a - b) / (2 * delta) for a, b in zip(ahead, behind, strict=True)]
 
 
 def meta_gradient(
-    model: nn.Module,
-    parameters: Sequence[nn.Parameter],
-    inner: Examples,
-    outer: Examples,
-    second: Examples | None,
-    rate: float,
+    objective: Objective, inner: Batch, outer: Batch, second: Batch | None, rate: float
 ) -> Tensor:
     """Put the meta-gradient into the parameters' `.grad`; return the loss at w̃.
 
     Parameters
     ----------
-    model
+    objective
         Its parameters are as they were afterwards.
-    parameters
-        The trainable ones.
     inner, outer, second
         The batches D, D' and D''; `second` None: the first-order form.
     rate
         α.
     """
+    parameters = objective.parameters
     start = [p.detach().clone() for p in parameters]
-    move(parameters, gradients(model, parameters, inner), -rate)
-    loss = functional.cross_entropy(model(outer.x), outer.y)
+    move(parameters, objective.gradients(inner), -rate)
+    loss = objective.loss(outer)
     found = torch.autograd.grad(loss, parameters)
     put_back(parameters, start)
     for parameter, gradient in zip(parameters, found, strict=True):
         parameter.grad = gradient
     if second is not None:
-        product = hessian_product(model, parameters, second, found)
+        product = hessian_product(objective, second, found)
         for gradient, term in zip(found, product, strict=True):
             gradient.sub_(term, alpha=rate)
     return loss.detach()
@@ -126,11 +150,12 @@ def meta_gradient(
 def train_client(job: ClientJob) -> LocalResult:
     """Run the client half: local steps with the meta-gradient."""
     steps = planned_steps(len(job.examples), job.train)
-    parameters = [p for p in job.model.parameters() if p.requires_grad]
-    data = job.examples.to(parameters[0].device)
-    optimizer = make_optimizer(parameters, job.train, job.learning_rate)
+    objective = Objective(job.model, job.task)
+    device = objective.parameters[0].device
+    data = job.examples.to(device)
+    optimizer = make_optimizer(objective.parameters, job.train.in_round(job.server_round))
     job.model.train()
-    total = torch.zeros((), device=data.x.device)
+    total = torch.zeros((), device=device)
     drawn = [
         batches(len(data), job.train.batch_size, steps, generator)
         for generator in (job.generator, _generator(job, "inner"), _generator(job, "second"))
@@ -138,9 +163,8 @@ def train_client(job: ClientJob) -> LocalResult:
     own = job.strategy.own(PersonalSettings)
     exact = own.meta_gradient == "hessian-free"
     for indices in zip(*drawn, strict=True):
-        outer, inner, second = (data.subset(index.to(data.x.device)) for index in indices)
-        used = second if exact else None
-        total += meta_gradient(job.model, parameters, inner, outer, used, own.inner_rate)
+        outer, inner, second = (data.batch(index) for index in indices)
+        total += meta_gradient(objective, inner, outer, second if exact else None, own.inner_rate)
         optimizer.step()
     metrics = {wire.TRAIN_LOSS: float(total) / steps, wire.NUM_STEPS: steps}
     return LocalResult(job.model, len(job.examples), metrics)
@@ -154,16 +178,13 @@ def _generator(job: ClientJob, purpose: str) -> torch.Generator:
 def personalise(job: ClientJob) -> nn.Module:
     """Take full-batch steps from the job's model on the client's examples, in place."""
     own = job.strategy.own(PersonalSettings)
-    descend(
-        job.model,
-        job.examples,
-        own.inner_rate,
-        own.personal_steps,
-    )
+    descend(job.model, job.examples, own.inner_rate, own.personal_steps, job.task)
     return job.model
 
 
-def descend(model: nn.Module, examples: Examples, rate: float, steps: int) -> None:
+def descend(
+    model: nn.Module, examples: Examples, rate: float, steps: int, task: Task = CLASSIFICATION
+) -> None:
     """Take full-batch gradient steps, in place.
 
     Parameters
@@ -176,15 +197,12 @@ def descend(model: nn.Module, examples: Examples, rate: float, steps: int) -> No
         Step size; neutral 0.
     steps
         At least 0; neutral 0.
+    task
+        What is learned.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
-    data = examples.to(parameters[0].device)
-    model.train()
     for _ in range(steps):
-        model.zero_grad(set_to_none=True)
-        for index in torch.split(torch.arange(len(data), device=data.x.device), _CHUNK):
-            loss = functional.cross_entropy(model(data.x[index]), data.y[index], reduction="sum")
-            (loss / len(data)).backward()  # type: ignore[no-untyped-call]
+        summed_gradient(model, [examples], [1 / len(examples)], task)
         move(parameters, [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters], -rate)
     model.zero_grad(set_to_none=True)
 

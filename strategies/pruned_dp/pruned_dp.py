@@ -57,6 +57,7 @@ from strategies.pruned_dp.settings import PrunedSettings
 from strategies.server.guard import CheckedReply, Reference, Rejected
 from strategies.server.settings import SelectionSettings
 from strategies.settings import StrategySettings
+from strategies.task import CLASSIFICATION, Task
 
 _MOST_PUBLIC = 256
 """Public examples that the Fisher information is estimated on."""
@@ -78,7 +79,7 @@ def train_client(job: ClientJob) -> LocalResult:
             "does not pay for: nothing is sent"
         )
     groups = hidden_groups(job.model)
-    scores = job.scorer(job.model, groups, job.examples, job.generator)
+    scores = job.scorer(job.model, groups, job.examples, job.generator, job.task)
     kept = tuple(
         top_neurons(score, keep_count(job.keep, group.size))
         for group, score in zip(groups, scores, strict=True)
@@ -103,12 +104,15 @@ class Pruning:
         The run's.
     public
         Public data, where the scores come from them.
+    task
+        What is learned.
     """
 
     settings: PrunedSettings
     model: nn.Module
     seed: int
     public: Examples | None = None
+    task: Task = CLASSIFICATION
 
     def kept(self, client_id: str, keep: float, server_round: int, scores: Mapping[str, Tensor]) -> Kept:
         """Return the neurons that a client trains from this round on."""
@@ -138,7 +142,8 @@ class Pruning:
             raise LetheError("strategy.score-source: 'public' without public data")
         model = copy.deepcopy(self.model)
         model.load_state_dict(dict(state), strict=False)
-        return fisher_scores(model, self.public.subset(range(min(_MOST_PUBLIC, len(self.public)))))
+        few = self.public.subset(range(min(_MOST_PUBLIC, len(self.public))))
+        return fisher_scores(model, few, self.task)
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,7 +34,16 @@ from torch import Tensor
 from strategies import fedavg
 from strategies.algorithm import Algorithm, Members, ServerSide
 from strategies.client.proposed import Confirmed, Proposed
-from strategies.client.training import ClientJob, LocalResult, linear_adjustment, planned_steps
+from strategies.client.training import (
+    ClientJob,
+    LocalResult,
+    LocalTraining,
+    StepState,
+    TrainStats,
+    by_parameter,
+    planned_steps,
+    trained,
+)
 from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.scaffold.settings import ScaffoldSettings
@@ -62,24 +71,36 @@ def new_control(own: Tensor, server: Tensor, before: Tensor, after: Tensor, move
     return own - server + (before - after) / moved
 
 
-def train_client(job: ClientJob) -> LocalResult:
-    """Run the client half: local steps with the correction, and the new control variate."""
+def _kept(job: ClientJob, size: int) -> Proposed:
+    return Proposed(job.state, job.received.config_records[wire.CONFIG], size, _STATE)
+
+
+def prepare(job: ClientJob) -> StepState:
+    """Return the correction c − c_i, or a share of it."""
     if CONTROL not in job.received.array_records:  # Asked by a forgetting method, which has no c
-        return fedavg.train_client(job)
+        return StepState()
     layout = wire.Layout.of(job.model.state_dict())
-    before = layout.flatten(job.model.state_dict())
     server = wire.flat_of(job.received.array_records[CONTROL], layout)
-    kept = Proposed(job.state, job.received.config_records[wire.CONFIG], layout.size, _STATE)
-    share = job.strategy.own(ScaffoldSettings).control_share
-    term = share * (server - kept.value)
-    adjust = linear_adjustment(job.model, term, layout) if bool(term.any()) else None
-    stats = job.train_model(job.model, adjust=adjust)
-    after = layout.flatten(job.model.state_dict())
+    term = job.strategy.own(ScaffoldSettings).control_share * (server - _kept(job, layout.size).value)
+    correction = by_parameter(job.model, term, layout) if bool(term.any()) else ()
+    return StepState(correction=correction, before=layout.flatten(job.model.state_dict()))
+
+
+def finish(job: ClientJob, state: StepState, stats: TrainStats) -> LocalResult:
+    """Return the trained model with the change of the control variate, which is kept until it is used."""
+    if CONTROL not in job.received.array_records:
+        return trained(job, stats)
+    layout = wire.Layout.of(job.model.state_dict())
+    server = wire.flat_of(job.received.array_records[CONTROL], layout)
+    after, kept = layout.flatten(job.model.state_dict()), _kept(job, layout.size)
     moved = planned_steps(len(job.examples), job.train) * job.learning_rate
-    change = new_control(kept.value, server, before, after, moved) - kept.value
+    change = new_control(kept.value, server, state.before, after, moved) - kept.value
     kept.propose(kept.value + change, job.server_round)
-    metrics = {wire.TRAIN_LOSS: stats.mean_loss, wire.NUM_STEPS: stats.num_steps}
-    return LocalResult(job.model, len(job.examples), metrics, records={CONTROL: change})
+    return trained(job, stats, {CONTROL: change})
+
+
+train_client = LocalTraining(prepare, finish)
+"""The client half: local steps with the correction, and the new control variate."""
 
 
 @final

@@ -33,7 +33,7 @@ def message(kind: str, brought: Mapping[str, Scalar] | None = None, **told: wire
     take_identity()
     config = RunConfig().with_overrides(SMALL)
     state = build_model(config.model, SHAPE, CLASSES, 0).state_dict()
-    record = ConfigRecord({wire.SERVER_ROUND: 1, wire.NUM_CLASSES: CLASSES, wire.INPUT_SHAPE: list(SHAPE)})
+    record = ConfigRecord({wire.SERVER_ROUND: 1, wire.NUM_GROUPS: CLASSES, wire.INPUT_SHAPE: list(SHAPE)})
     record.update({name.replace("_", "-"): value for name, value in told.items()})
     if brought is not None:
         record[wire.RUN_CONFIG] = json.dumps(brought)

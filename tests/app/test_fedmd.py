@@ -45,11 +45,11 @@ def config(home: Path, *overrides: str) -> RunConfig:
     return RunConfig().with_overrides([f"run.home={home}", *SMALL, *overrides])
 
 
-def wide(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Linear(torch.Size(input_shape).numel(), num_classes))
+def wide(input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(torch.Size(input_shape).numel(), num_outputs))
 
 
-def narrow(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+def narrow(input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
     return wide(input_shape, 3)
 
 

@@ -18,7 +18,7 @@ from unlearning.settings import AuditSettings, ForgetSettings
 
 CLIENTS, EACH, SHARE = 2, 60, 0.4
 RETRAIN = ForgetSettings(method="retrain")
-FINETUNE = ForgetSettings(method="finetune", epochs=1)
+FINETUNE = ForgetSettings.of("finetune", epochs=1)
 
 
 def write_data(path: Path, spoil: bool = False) -> None:

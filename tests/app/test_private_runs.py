@@ -162,7 +162,7 @@ def test_if_the_private_path_cannot_be_built_nothing_is_sent(
     context = Context(1, 1, node, RecordDict(), config_of(config.to_flat()))
     take_identity()
     state = build_model(config.model, (1, 8, 8), 10, 0).state_dict()
-    told = ConfigRecord({wire.SERVER_ROUND: 1, wire.NUM_CLASSES: 10, wire.INPUT_SHAPE: [1, 8, 8]})
+    told = ConfigRecord({wire.SERVER_ROUND: 1, wire.NUM_GROUPS: 10, wire.INPUT_SHAPE: [1, 8, 8]})
     content = RecordDict({wire.ARRAYS: wire.record_of(state), wire.CONFIG: told})
     with pytest.raises(ImportError):
         app(Message(content, 1, wire.TRAIN), context)

@@ -18,7 +18,7 @@ from unlearning.settings import AuditSettings, ForgetSettings
 CLASSES = 4
 FIRST_FIVE = ForgetRequest(samples={"0": (0, 1, 2, 3, 4)})
 RETRAIN = ForgetSettings(method="retrain")
-FINETUNE = ForgetSettings(method="finetune", epochs=1)
+FINETUNE = ForgetSettings.of("finetune", epochs=1)
 
 
 def write_data(path: Path, order: np.ndarray | None = None, more: int = 0) -> None:

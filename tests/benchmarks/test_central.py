@@ -23,7 +23,7 @@ from benchmarks.central import (
 from benchmarks.figures import pooled
 from benchmarks.options import numbers
 from strategies.core.errors import BadInput
-from strategies.core.examples import Examples
+from strategies.core.examples import TensorExamples
 from unlearning.central.masks import sparsity
 from unlearning.central.training import SgdSettings
 
@@ -47,8 +47,8 @@ class Known(nn.Module):
         return torch.stack([x[:, 0], torch.zeros(len(x))], dim=1) * self.scale
 
 
-def examples(values: list[float], labels: list[int]) -> Examples:
-    return Examples(torch.tensor(values).unsqueeze(1), torch.tensor(labels))
+def examples(values: list[float], labels: list[int]) -> TensorExamples:
+    return TensorExamples(torch.tensor(values).unsqueeze(1), torch.tensor(labels))
 
 
 def test_rates_of_a_model_whose_answers_are_known() -> None:

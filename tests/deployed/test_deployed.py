@@ -25,7 +25,7 @@ FORGET: dict[str, Scalar] = {
     "request.run": "first",
     "request.clients": "2",
     "forget.method": "finetune",
-    "forget.epochs": 1,
+    "forget.finetune.epochs": 1,
 }
 REQUEST = ForgetRequest(clients=("2",))
 
@@ -48,7 +48,7 @@ def test_it_forgets_and_audits_as_one_process_does(
         told = {**SMALL, **home(federation), **FORGET, "run.workflow": workflow}
         printed = federation.run(told, workflow)
         assert "run folder" in printed, printed
-    settings = ForgetSettings(method="finetune", epochs=1)
+    settings = ForgetSettings.of("finetune", epochs=1)
     forget(local, REQUEST, settings)
     audit(local, REQUEST, ["finetune"], AuditSettings())
     for method in ("finetune", "retrain"):

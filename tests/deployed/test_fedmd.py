@@ -40,12 +40,12 @@ def test_clients_keep_their_models_and_digest_again(federation: Federation, tmp_
         "request.run": "unlike",
         "request.clients": "1",
         "forget.method": "redistill",
-        "forget.redistill-start": "now",
+        "forget.redistill.start": "now",
     }
     federation.run({**CONFIG, **home(federation), **request}, "digest")
     opened = OpenedRun.of(local, None)
     with opened.session.local_grid() as grid, opened.session.cohort(grid) as cohort:
-        settings = ForgetSettings(method="redistill", redistill_start="now")
+        settings = ForgetSettings.of("redistill", start="now")
         opened.forget(ForgetRequest(clients=("1",)), "redistill", settings, cohort)
     assert _figures(run) == _figures(local)
 

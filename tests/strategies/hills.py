@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from strategies.client.settings import TrainSettings
 from strategies.client.training import ClientJob, TrainStats
 from strategies.core import wire
-from strategies.core.examples import Examples
+from strategies.core.examples import TensorExamples
 from strategies.core.seeds import torch_generator
 from strategies.plan import RoundResult, Start, TrainingPlan
 from strategies.registry import lookup
@@ -50,10 +50,10 @@ class Hill:
         """Take steps of plain gradient descent."""
         (w,) = model.parameters()
         for _step in range(self.steps):
-            w.grad = self.a * (w.detach() - self.m)
+            gradients = [self.a * (w.detach() - self.m)]
             if adjust is not None:
-                adjust([w])
-            w.data.sub_(RATE * w.grad)
+                gradients = adjust([w], gradients)
+            w.data.sub_(RATE * gradients[0])
         return TrainStats(self.steps, 0.0)
 
     def __call__(self, message: Message) -> Message:
@@ -65,7 +65,7 @@ class Hill:
         model = Point(float(wire.state_of(received.array_records[wire.ARRAYS])["w"]))
         job = ClientJob(
             model,
-            Examples(torch.zeros(self.n, 1), torch.zeros(self.n, dtype=torch.long)),
+            TensorExamples(torch.zeros(self.n, 1), torch.zeros(self.n, dtype=torch.long)),
             TrainSettings(learning_rate=RATE, local_steps=self.steps, momentum=0.0),
             self.settings,
             self.client_id,

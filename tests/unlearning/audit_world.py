@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from strategies.client.backdoor import Trigger
 from strategies.client.settings import TrainSettings
 from strategies.core import wire
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples
 from strategies.plan import TrainingPlan
 from strategies.server.cohort import Cohort, Fault, Reply
 from strategies.server.members import ClientInfo
@@ -46,7 +46,7 @@ def two_weight_model() -> nn.Module:
 
 def images(*pairs: tuple[float, int]) -> Examples:
     x = torch.tensor([[x, 0.0] for x, _ in pairs]).view(-1, 1, 1, 2)
-    return Examples(x, torch.tensor([y for _, y in pairs]))
+    return TensorExamples(x, torch.tensor([y for _, y in pairs]))
 
 
 DATA = {
@@ -66,7 +66,7 @@ def trained_run(test: Examples | None = TEST, trigger: Trigger | None = TRIGGER,
         initial=weights(0.0),
         final=weights(SURE),
         log=None,
-        num_classes=2,
+        num_groups=2,
         test=test,
         trigger=trigger,
         clients=tuple(DATA),

@@ -79,7 +79,7 @@ def logged_run(
         initial=initial,
         final=final.float(),
         log=UpdateLog.open(path),
-        num_classes=2,
+        num_groups=2,
         public=public,
         clients=tuple(clients),
     )

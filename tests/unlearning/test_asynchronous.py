@@ -20,8 +20,14 @@ from unlearning.settings import ForgetSettings
 DATA = {str(i): blobs(20 + 4 * i, seed=i) for i in (0, 1, 2, 3)}
 CLOCK = SelectionSettings(speeds="lognormal:1")
 REQUEST = ForgetRequest(clients=("1",))
-SETTINGS = ForgetSettings(
-    epochs=2, recovery_rounds=1, unlearning_rounds=2, fisher_examples=20, max_retain_drop=100
+SETTINGS = ForgetSettings.stored(
+    {
+        "epochs": 2,
+        "recovery-rounds": 1,
+        "unlearning-rounds": 2,
+        "fisher-examples": 20,
+        "max-retain-drop": 100,
+    }
 )
 REFUSED = {"fast-fedul", "fast-distill", "federaser"}
 SERVED = [n for n in METHODS if n not in {*REFUSED, "redistill", "reprune"} and "client" in METHODS[n].serves]
@@ -84,8 +90,8 @@ def test_what_takes_updates_for_fresh_is_refused(run: TrainedRun, method: str) -
 @pytest.mark.parametrize(
     ("method", "settings"),
     [
-        ("subtract", SETTINGS.model_copy(update={"subtract_form": "renormalised"})),
-        ("distill", SETTINGS.model_copy(update={"start": "fast-fedul"})),
+        ("subtract", SETTINGS.with_own("subtract", form="renormalised")),
+        ("distill", SETTINGS.with_own("distill", start="fast-fedul")),
     ],
 )
 def test_and_so_are_the_forms_that_do(run: TrainedRun, method: str, settings: ForgetSettings) -> None:

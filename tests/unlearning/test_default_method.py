@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from strategies.core.errors import BadInput
-from unlearning import default_method, forgetting
+from unlearning import default_method, requirements
 from unlearning.default_method import PREFERRED, with_method
 from unlearning.methods import METHODS
 from unlearning.request import ForgetRequest
@@ -22,7 +22,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch, able: Sequence[str], request: Forget
         if method not in able or asked.kind not in METHODS[method].serves:
             raise BadInput(f"{method} cannot")
 
-    for module in (default_method, forgetting):
+    for module in (default_method, requirements):
         monkeypatch.setattr(module, "check_request", check)
     return with_method(None, request, ForgetSettings()).method  # type: ignore[arg-type]
 

@@ -19,14 +19,17 @@ REQUESTS = {
     "class": ForgetRequest(classes=(1,)),
     "sample": ForgetRequest(samples={"1": (3, 7, 8)}),
 }
-SETTINGS = ForgetSettings(
-    epochs=2,
-    recovery_rounds=1,
-    unlearning_rounds=2,
-    fisher_examples=20,
-    alpha_search="0.5, 1",
-    max_retain_drop=100,
+SETTINGS = ForgetSettings.stored(
+    {
+        "epochs": 2,
+        "recovery-rounds": 1,
+        "unlearning-rounds": 2,
+        "fisher-examples": 20,
+        "alpha-search": "0.5, 1",
+        "max-retain-drop": 100,
+    }
 )
+"""What each method reads of the keys that all shared in version 0.1."""
 GENERAL = [name for name in METHODS if name not in {"redistill", "reprune"}]
 SERVED = [(name, kind) for name in GENERAL for kind in sorted(METHODS[name].serves)]
 ASKING = [name for name in GENERAL if METHODS[name].needs(SETTINGS).remaining]

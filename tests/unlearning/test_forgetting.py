@@ -1,4 +1,4 @@
-"""What is checked before a method starts."""
+"""unlearning/forgetting.py: who must be connected, and what a result says."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from strategies.core.errors import BadInput
 from tests.unlearning.methods.slow import federation_of, finished, forgotten
 from tests.unlearning.runs import logged_run
-from unlearning.forgetting import check_request, forget
+from unlearning.forgetting import forget
 from unlearning.methods import METHODS
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
@@ -25,50 +25,7 @@ def run(tmp_path: Path) -> TrainedRun:
     return logged_run(tmp_path / "log", [{"a": (1, one), "b": (1, 2 * one)}], initial=torch.zeros(1))
 
 
-def test_every_method_says_what_it_is() -> None:
-    """The table of methods has no empty cell, and a refused kind has its reason."""
-    for name, method in METHODS.items():
-        assert method.name == name
-        assert all((method.summary, method.guarantee, method.cost, method.serves))
-        assert method.refusal or method.serves == {"client", "class", "sample"}
-
-
-def test_unknown_method(run: TrainedRun) -> None:
-    """The known ones are listed."""
-    with pytest.raises(BadInput, match="unknown method 'erase'; known methods: subtract, "):
-        check_request(run, ForgetRequest(clients=("a",)), "erase", SETTINGS)
-
-
-def test_unknown_client(run: TrainedRun) -> None:
-    """The known ones are listed."""
-    with pytest.raises(BadInput, match="unknown client '7'; known clients: a, b"):
-        check_request(run, ForgetRequest(clients=("7",)), "subtract", SETTINGS)
-
-
-def test_unknown_client_of_a_sample_request(run: TrainedRun) -> None:
-    """Sample requests name clients, too."""
-    with pytest.raises(BadInput, match="unknown client '7'"):
-        check_request(run, ForgetRequest(samples={"7": (0,)}), "retrain", SETTINGS)
-
-
-def test_unknown_class(run: TrainedRun) -> None:
-    """The run has two classes."""
-    with pytest.raises(BadInput, match="unknown class 2; the run has classes 0 to 1"):
-        check_request(run, ForgetRequest(classes=(2,)), "retrain", SETTINGS)
-
-
 SAMPLED = [n for n, method in METHODS.items() if "sample" in method.serves and not method.prunes_anew]
-
-
-@pytest.mark.parametrize("method", SAMPLED)
-def test_positions_that_a_client_does_not_have(run: TrainedRun, method: str) -> None:
-    """By what the run's summary says of its clients; b was purged, so nothing is known of it."""
-    counted = replace(run, num_examples={"a": 123})
-    with pytest.raises(BadInput, match="client a has 123 examples, at positions 0 to 122: got 9999"):
-        check_request(counted, ForgetRequest(samples={"a": (2, 9999)}), method, SETTINGS)
-    with pytest.raises(BadInput, match="got 123"):
-        check_request(counted, ForgetRequest(samples={"a": (123,)}), method, SETTINGS)
-    check_request(counted, ForgetRequest(samples={"a": (0, 122), "b": (9999,)}), method, SETTINGS)
 
 
 @pytest.mark.parametrize("method", SAMPLED)
@@ -81,30 +38,6 @@ def test_positions_that_a_connected_client_does_not_have(tmp_path: Path, method:
     assert {kind for kind, _ in federation.asked} == {"query.describe"}
 
 
-@pytest.mark.parametrize("method", ["subtract", "distill"])
-@pytest.mark.parametrize("request_", [ForgetRequest(classes=(1,)), ForgetRequest(samples={"a": (0,)})])
-def test_client_methods_refuse_other_requests(run: TrainedRun, method: str, request_: ForgetRequest) -> None:
-    """The reason is that the log holds one update per client."""
-    with pytest.raises(
-        BadInput, match=f"{method} does not serve a {request_.kind} request: .*one update per client"
-    ):
-        check_request(run, request_, method, SETTINGS)
-
-
-def test_everyone_cannot_be_forgotten(run: TrainedRun) -> None:
-    """Nobody would remain."""
-    with pytest.raises(BadInput, match="names every client"):
-        check_request(run, ForgetRequest(clients=("a", "b")), "subtract", SETTINGS)
-
-
-def test_a_run_without_log(run: TrainedRun) -> None:
-    """The key that would have kept one is named."""
-    with pytest.raises(
-        BadInput, match=r"subtract needs the update log, but the run was trained with log\.enabled=false"
-    ):
-        check_request(replace(run, log=None), ForgetRequest(clients=("a",)), "subtract", SETTINGS)
-
-
 def test_retraining_needs_clients(run: TrainedRun) -> None:
     """Without a cohort there is nobody to train."""
     with pytest.raises(BadInput, match="retrain needs the remaining clients online"):
@@ -113,9 +46,10 @@ def test_retraining_needs_clients(run: TrainedRun) -> None:
 
 def test_result_says_what_was_asked_and_what_it_took(run: TrainedRun) -> None:
     """Everything but the model, as plain data."""
-    result = forget(run, ForgetRequest(clients=("a",)), "subtract", SETTINGS).to_json()
+    settings = ForgetSettings.of("subtract", form="renormalised")
+    result = forget(run, ForgetRequest(clients=("a",)), "subtract", settings).to_json()
     assert result["request"]["clients"] == ["a"]
     assert result["method"] == "subtract"
     assert result["seconds"] >= 0
     assert result["traffic"] == {"bytes-up": 0, "bytes-down": 0, "visits": 0}
-    assert result["settings"]["subtract-form"] == "lazy"
+    assert result["settings"]["subtract"] == {"form": "renormalised"}

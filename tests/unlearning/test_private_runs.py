@@ -9,9 +9,9 @@ from strategies.core.errors import BadInput
 from strategies.layers.privacy.settings import PrivacySettings
 from tests.unlearning.audit_world import trained_run
 from unlearning.audit.caveats import privacy_caveats
-from unlearning.forgetting import check_request
 from unlearning.methods import METHODS
 from unlearning.request import ForgetRequest
+from unlearning.requirements import check_request
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
 

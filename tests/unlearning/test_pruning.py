@@ -29,7 +29,9 @@ from unlearning.settings import ForgetSettings
 
 CLIENT_B = ForgetRequest(clients=("b",))
 DATA = {"a": blobs(24, 1), "b": blobs(16, 2), "c": blobs(20, 3)}
-SETTINGS = ForgetSettings(prune="omp", sparsity=0.5, epochs=2, fisher_examples=8, max_retain_drop=100)
+SETTINGS = ForgetSettings.stored(
+    {"prune": "omp", "sparsity": 0.5, "epochs": 2, "fisher-examples": 8, "max-retain-drop": 100}
+)
 
 
 class CarelessFederation(Federation):

@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from strategies.core.errors import BadInput
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples
 from strategies.log.update_log import UpdateLog
 from tests.unlearning.methods.federation import Federation, blobs
 from tests.unlearning.runs import GLOBAL_METHODS
-from unlearning.forgetting import check_request, forget
+from unlearning.forgetting import forget
 from unlearning.methods import METHODS
 from unlearning.methods.fast_fedul import round_shares
 from unlearning.request import ForgetRequest
+from unlearning.requirements import check_request
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
 
@@ -23,14 +24,17 @@ DATA = {str(i): blobs(20 + 4 * i, seed=i) for i in (0, 1, 2, 10)}
 CLIENT_1, CLIENT_2 = ForgetRequest(clients=("1",)), ForgetRequest(clients=("2",))
 CLASS = ForgetRequest(classes=(1,))
 SAMPLES = ForgetRequest(samples={"0": (3, 7, 8), "10": (0,)})
-SETTINGS = ForgetSettings(
-    epochs=2,
-    recovery_rounds=1,
-    unlearning_rounds=2,
-    fisher_examples=20,
-    alpha_search="0.5, 1",
-    max_retain_drop=100,
+SETTINGS = ForgetSettings.stored(
+    {
+        "epochs": 2,
+        "recovery-rounds": 1,
+        "unlearning-rounds": 2,
+        "fisher-examples": 20,
+        "alpha-search": "0.5, 1",
+        "max-retain-drop": 100,
+    }
 )
+"""What each method reads of the keys that all shared in version 0.1."""
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +61,7 @@ def without_values(data: Mapping[str, Examples], *requests: ForgetRequest) -> di
             named = torch.isin(examples.y, torch.tensor(request.classes, dtype=torch.int64))
             named[list(request.samples.get(client_id, ()))] = True
             x[named | (client_id in request.clients)] = 77.0
-        changed[client_id] = Examples(x, examples.y)
+        changed[client_id] = TensorExamples(x, examples.y)
     return changed
 
 
@@ -190,7 +194,7 @@ def test_what_was_forgotten_is_not_forgotten_again(
 
 
 def test_who_starts_over_from_the_log_cannot_follow_a_class(run: TrainedRun) -> None:
-    renormalised = SETTINGS.model_copy(update={"subtract_form": "renormalised"})
+    renormalised = SETTINGS.with_own("subtract", form="renormalised")
     for method, settings in (("federaser", SETTINGS), ("subtract", renormalised)):
         check_request(after(run, CLIENT_2), CLIENT_1, method, settings)
         with pytest.raises(BadInput, match=f"{method} cannot follow class-1: it starts over from logged"):

@@ -1,95 +1,122 @@
-"""unlearning/settings.py: the section of all methods, and the settings of one of them made from it."""
+"""unlearning/settings.py: the section, what single methods own of it, and what version 0.1 wrote."""
 
+import json
 import re
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from pydantic import Field, ValidationError
+from hypothesis import given, strategies as st
+from pydantic import ValidationError
 
 from strategies.client.settings import TrainSettings
 from strategies.core.settings import Settings
 from unlearning.central.finetune import FinetuneSettings
-from unlearning.central.fisher import FisherSettings
 from unlearning.central.influence import InfluenceSettings
 from unlearning.central.l1_sparse import L1SparseSettings
 from unlearning.central.prune import PruneSettings
-from unlearning.central.skew import SkewSettings
+from unlearning.methods import METHODS
 from unlearning.methods.distill import DistillSettings
-from unlearning.settings import OWN_DEFAULT, ForgetSettings, method_settings
-
-
-class Named(Settings):
-    """A method that calls the section's gamma weight, and has a field of its own."""
-
-    weight: float = 1.0
-    epochs: int = Field(default=7, ge=0)
-    own: str = "kept"
-
+from unlearning.methods.federated import RoundSettings, as_trained
+from unlearning.methods.influence import InfluenceKeys
+from unlearning.methods.negate import NegateSettings
+from unlearning.registry import names, settings_of
+from unlearning.settings import FLAT, ForgetSettings, owners, renamed
 
 # by hand
 
 
-def test_the_section_fills_the_fields_of_the_same_name() -> None:
-    settings = method_settings(L1SparseSettings, ForgetSettings(epochs=3, gamma=0.5, learning_rate=0.2))
-    assert settings == L1SparseSettings(epochs=3, gamma=0.5, learning_rate=0.2)
+def test_a_method_owns_its_keys() -> None:
+    """Dotted, in tables and by field are the same; a key at its default is as if it were not given."""
+    dotted = ForgetSettings.model_validate({"method": "distill", "distill.temperature": 2.0})
+    table = {"temperature": 2.0, "epochs": 10}
+    tables = ForgetSettings.model_validate({"method": "distill", "distill": table})
+    assert dotted == tables == ForgetSettings.of("distill", temperature=2.0)
+    assert hash(dotted) == hash(tables)
+    assert dotted.own("distill", DistillSettings) == DistillSettings(temperature=2.0)
+    assert ForgetSettings().own("distill", DistillSettings) == DistillSettings()
 
 
-def test_other_names_are_translated_and_own_fields_kept() -> None:
-    settings = method_settings(Named, ForgetSettings(gamma=0.25), weight="gamma")
-    assert settings == Named(weight=0.25, epochs=7, own="kept")
+def test_keys_of_other_methods_stay() -> None:
+    both = ForgetSettings.of("distill", epochs=3).with_own("negate", layers="conv1", epochs=3)
+    assert both.own("distill", DistillSettings).epochs == 3
+    assert both.own("negate", NegateSettings) == NegateSettings(layers="conv1", epochs=3)
+    assert both.with_own("negate", epochs=10).own("negate", NegateSettings) == NegateSettings(layers="conv1")
 
 
-def test_momentum_and_weight_decay_come_from_training() -> None:
-    train = TrainSettings(momentum=0.5, weight_decay=0.01, learning_rate=9.0)
-    assert method_settings(FinetuneSettings, ForgetSettings(), train) == FinetuneSettings(
-        momentum=0.5, weight_decay=0.01
-    )
-
-
-def test_lists_are_parsed() -> None:
-    settings = ForgetSettings(alpha_search="0.5, 2", negate_layers="conv1, head")
-    assert settings.alphas == (0.5, 2.0)
-    assert settings.layers == ("conv1", "head")
-    assert method_settings(InfluenceSettings, settings, alphas="alphas").alphas == (0.5, 2.0)
+def test_what_is_left_to_the_run_comes_from_training() -> None:
+    """Learning rate 0.1, halved after each of 3 rounds: 0.025 in the last."""
+    train = TrainSettings(momentum=0.5, weight_decay=0.01, learning_rate=0.1, lr_decay=0.5, batch_size=7)
+    job: Any = SimpleNamespace(run=SimpleNamespace(train=train, plan=SimpleNamespace(rounds=3)))
+    expected = FinetuneSettings(learning_rate=0.025, momentum=0.5, weight_decay=0.01, batch_size=7)
+    assert as_trained(job, RoundSettings(), FinetuneSettings) == expected
+    own = RoundSettings(learning_rate=0.2, batch_size=4, epochs=2)
+    told = as_trained(job, own, L1SparseSettings, gamma=0.5)
+    assert (told.learning_rate, told.batch_size, told.epochs, told.gamma) == (0.2, 4, 2, 0.5)
 
 
 def test_a_list_of_one_may_be_a_number() -> None:
-    """On a command line, `--set forget.alpha-search=2` is a number, and so is the name of a first layer."""
-    settings = ForgetSettings.model_validate({"alpha-search": 2, "negate-layers": 0})
-    assert (settings.alphas, settings.layers) == ((2.0,), ("0",))
+    """On a command line, `--set forget.influence.alphas=2` is a number, and so is a layer's name."""
+    assert InfluenceKeys.model_validate({"alphas": 2}).central.alphas == (2.0,)
+    assert NegateSettings.model_validate({"layers": 0}).layers == "0"
 
 
 # identities
 
 
-def test_an_untouched_section_leaves_every_method_at_its_own_defaults() -> None:
-    """Defaults stand in two places, in the section and in the central classes: they agree."""
-    section = ForgetSettings()
-    assert method_settings(FinetuneSettings, section) == FinetuneSettings()
-    assert method_settings(L1SparseSettings, section) == L1SparseSettings()
-    assert method_settings(DistillSettings, section) == DistillSettings()
-    assert method_settings(InfluenceSettings, section, alphas="alphas") == InfluenceSettings()
-    fisher = method_settings(FisherSettings, section, alpha="fisher_alpha", max_inverse="fisher_max_inverse")
-    assert fisher == FisherSettings()
-    skew = method_settings(SkewSettings, section, alpha="skew_alpha", theta="skew_theta")
-    assert skew == SkewSettings()
-    prune = method_settings(
-        PruneSettings,
-        section,
-        rate="sparsity",
-        iterations="prune_iterations",
-        round_rate="prune_round_share",
+def test_keys_and_central_classes_have_the_same_defaults() -> None:
+    assert InfluenceKeys().central == InfluenceSettings()
+    general = ForgetSettings()
+    assert (general.sparsity, general.prune_iterations, general.prune_round_share) == tuple(
+        PruneSettings().model_dump().values()
     )
-    assert prune == PruneSettings()
 
 
-def test_no_epoch_is_not_the_own_default() -> None:
-    """0 passes are asked for by 0; only -1 leaves the number to the method."""
-    assert method_settings(FinetuneSettings, ForgetSettings(epochs=0)).epochs == 0
+def test_the_registry_names_every_method_by_its_own_name() -> None:
+    assert [method.name for method in METHODS.values()] == list(names())
 
 
-def test_the_own_defaults_are_the_sections_defaults() -> None:
-    section = ForgetSettings()
-    assert {name: getattr(section, name) for name in OWN_DEFAULT} == OWN_DEFAULT
+@pytest.mark.parametrize("method", list(names()))
+def test_settings_go_through_json_unchanged(method: str) -> None:
+    """Of every method, with each number key changed a little."""
+    values = {}
+    for name, field in settings_of(method).model_fields.items():
+        if isinstance(field.default, bool):
+            values[name] = not field.default
+        elif isinstance(field.default, int | float):
+            values[name] = type(field.default)(field.default * 0.5) or field.default
+    section = ForgetSettings.of(method, **values)
+    assert ForgetSettings.stored(json.loads(json.dumps(section.model_dump(by_alias=True)))) == section
+
+
+# version 0.1
+
+
+def test_flat_keys_by_hand() -> None:
+    """A key goes to all methods that read it; those at the value that left them alone to none."""
+    assert renamed(dict(FLAT)) == {}
+    assert renamed({"skew-alpha": 0.2}) == {"fast-fedul": {"alpha": 0.2}, "fast-distill": {"skew-alpha": 0.2}}
+    assert renamed({"start": "fast-fedul"}) == {"distill": {"start": "fast-fedul"}}
+    assert renamed({"redistill-start": "now"}) == {"redistill": {"start": "now"}}
+    assert set(renamed({"gamma": 0.0, "method": "l1-sparse"})) == {"l1-sparse", "method"}
+    told = {"method": "finetune", "epochs": 3, "learning-rate": 0.1, "prune": "omp"}
+    old = ForgetSettings.stored({**FLAT, **told})
+    assert old.own("finetune", RoundSettings) == RoundSettings(epochs=3, learning_rate=0.1)
+    assert (old.method, old.prune) == ("finetune", "omp")
+
+
+@pytest.mark.parametrize("flat", list(FLAT))
+def test_every_flat_key_has_an_owner_whose_default_is_what_left_it_alone(flat: str) -> None:
+    assert owners(flat)
+    for method, key in owners(flat):
+        field = settings_of(method).model_fields[key.replace("-", "_")]
+        left_alone = FLAT[flat] in {-1, 0, -1.0} and not isinstance(FLAT[flat], bool)
+        assert left_alone or field.default == FLAT[flat]
+
+
+@given(st.dictionaries(st.sampled_from(["method", "sparsity", "prune"]), st.just("x")))
+def test_other_keys_are_left_as_they_are(values: dict[str, str]) -> None:
+    assert renamed(values) == values
 
 
 # errors
@@ -98,24 +125,28 @@ def test_the_own_defaults_are_the_sections_defaults() -> None:
 @pytest.mark.parametrize("text", ["", "0.5,", "0", "-1, 2", "one", "inf", "nan", "1, 1"])
 def test_alphas_refuse(text: str) -> None:
     with pytest.raises(ValidationError, match=re.escape("numbers above 0 separated by commas")):
-        ForgetSettings(alpha_search=text)
+        ForgetSettings.of("influence", alphas=text)
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("epochs", -2),
-        ("learning-rate", -0.1),
-        ("batch-size", -1),
-        ("recovery-rounds", -2),
-        ("ratio", 0.0),
-        ("interval", 0),
-        ("skew-alpha", 1.5),
+        ("finetune.epochs", -1),
+        ("finetune.learning-rate", 0.0),
+        ("finetune.learning-rate", "own"),
+        ("finetune.batch-size", 0),
+        ("ascent.recovery-rounds", -1),
+        ("federaser.ratio", 0.0),
+        ("federaser.interval", 0),
+        ("fast-distill.skew-alpha", 1.5),
         ("sparsity", 1.0),
         ("prune", "random"),
-        ("start", "distill"),
-        ("negate-layers", "a,,b"),
-        ("negate-layers", True),
+        ("distill.start", "distill"),
+        ("negate.layers", "a,,b"),
+        ("negate.layers", True),
+        ("retrain.epochs", 1),
+        ("novel.epochs", 1),
+        ("epochs", 1),
     ],
 )
 def test_the_section_refuses(key: str, value: object) -> None:
@@ -123,6 +154,5 @@ def test_the_section_refuses(key: str, value: object) -> None:
         ForgetSettings.model_validate({key: value})
 
 
-def test_a_translation_to_a_field_that_is_not_there_is_a_mistake() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'gama'"):
-        method_settings(Named, ForgetSettings(), weight="gama")
+def test_a_method_without_keys_has_none() -> None:
+    assert settings_of("retrain") is Settings

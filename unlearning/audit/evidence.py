@@ -18,14 +18,15 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor, nn
 
-from strategies.client.evaluation import predict_logits
+from strategies.client.evaluation import outputs_of
 from strategies.core import wire
 from strategies.core.examples import Examples
+from strategies.task import CLASSIFICATION, FULL_SCORE, Task
 from unlearning.audit import metrics
 from unlearning.request import ForgetSpec
 
 MARGIN = "margin"
-"""Array, client to server. Margin of each example's label (`metrics.margin`), shape [n], float32."""
+"""Array, client to server. Margin of each example's label (`Task.margins`), shape [n], float32."""
 CORRECT = "correct"
 """Array, client to server. 1 where the prediction is the label, shape [n], uint8."""
 FORGET = "forget"
@@ -78,6 +79,7 @@ def answer_audit(
     spec: ForgetSpec,
     reference_model: nn.Module | None = None,
     batch_size: int = 512,
+    task: Task = CLASSIFICATION,
 ) -> AuditAnswer:
     """Run the audited model, and the reference if there is one, on what is left of a client's own data.
 
@@ -93,22 +95,25 @@ def answer_audit(
         The retrained model.
     batch_size
         Examples per forward pass.
+    task
+        What is learned.
 
     Raises
     ------
     BadInput
         If the request names an example that the client does not have.
     """
-    left = spec.left(examples.y)
-    forget, examples = spec.mask(examples.y)[left], examples.split(left)[0]
-    logits = predict_logits(model, examples.x, batch_size)
+    left = spec.left(examples)
+    forget, examples = spec.mask(examples)[left], examples.split(left)[0]
+    outputs, targets = outputs_of(model, examples, batch_size, task), examples.targets()
     divergence = None
     if reference_model is not None:
-        each = metrics.kl_divergence(predict_logits(reference_model, examples.x, batch_size), logits)
+        theirs = outputs_of(reference_model, examples, batch_size, task)
+        each = metrics.output_divergence(outputs, theirs, task)
         divergence = Divergence(float(each[forget].sum()), float(each[~forget].sum()))
     return AuditAnswer(
-        margin=metrics.margin(logits, examples.y),
-        correct=metrics.is_correct(logits, examples.y),
+        margin=task.margins(outputs, targets),
+        correct=task.scores(outputs, targets) == FULL_SCORE,
         forget=forget,
         divergence=divergence,
     )
@@ -122,6 +127,7 @@ def answer_question(
     *,
     spec: ForgetSpec | None = None,
     summed: bool = False,
+    task: Task = CLASSIFICATION,
 ) -> tuple[dict[str, float | int], ArrayRecord]:
     """Answer a message of type `query.audit`; returns the metrics and arrays of the reply.
 
@@ -139,13 +145,15 @@ def answer_question(
         Which examples are to be forgotten, and which are not asked about; None: as the question says.
     summed
         Whether to tell sums in place of numbers per example.
+    task
+        What is learned.
     """
     model = _load(build_model(), question.array_records[wire.ARRAYS])
     reference = question.array_records.get(wire.REFERENCE)
     reference_model = None if reference is None else _load(build_model(), reference)
     if spec is None:
         spec = ForgetSpec.from_config(question.config_records.get(wire.CONFIG, ConfigRecord()))
-    answer = answer_audit(model, examples, spec, reference_model, batch_size)
+    answer = answer_audit(model, examples, spec, reference_model, batch_size, task)
     return (encode_sums(answer), ArrayRecord()) if summed else encode_answer(answer)
 
 

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from strategies.client.backdoor import Trigger, triggered_test
-from strategies.client.evaluation import predict_logits
+from strategies.client.evaluation import outputs_of
 from strategies.core.errors import LetheError
-from strategies.core.examples import Examples, selection_mask
+from strategies.core.examples import Examples, groups_of, selection_mask
 from strategies.core.seeds import numpy_generator
 from strategies.server.cohort import Cohort
 from strategies.server.exclusion import Drop
+from strategies.task import CLASSIFICATION, FULL_SCORE, Task
 from unlearning.audit import metrics
 from unlearning.audit.gathering import Evidence, Questions, gather
 from unlearning.audit.membership import MembershipResult, membership_attack
@@ -196,7 +197,7 @@ def measure_own_models(
     missing = {i: reason for i, reason in evidence.missing.items() if i not in request.clients}
     evidence = Evidence(evidence.answers, missing)
     on_own = questions.tested()
-    on_test = _OnServer(on_own.y, on_own.margin, on_own.correct)
+    on_test = _OnServer(on_own.groups, on_own.margin, on_own.correct)
     return _measurement(run, request, settings, evidence, on_test, began)
 
 
@@ -210,7 +211,7 @@ def _measurement(
 ) -> Measurement:
     forget_correct, retain_correct = evidence.correct
     classes = Drop.joined(each.drop for each in (request, *run.forgotten)).classes
-    tested = ~selection_mask(on_server.y, classes, ())
+    tested = ~selection_mask(on_server.groups, classes, ())
     test_correct = on_server.correct[tested]
     return Measurement(
         test_accuracy=_if_any(metrics.accuracy, test_correct),
@@ -234,7 +235,7 @@ def _measurement(
 class _OnServer:
     """What the server sees of a model on D_t; vectors of shape [|D_t|], empty without test data."""
 
-    y: Tensor
+    groups: Tensor
     margin: Tensor
     correct: Tensor
     divergence: float | None = None
@@ -245,27 +246,30 @@ class _OnServer:
 def _test(run: TrainedRun, flat: Tensor, reference: Tensor | None) -> _OnServer:
     if run.test is None or len(run.test) == 0:
         return _OnServer(torch.zeros(0, dtype=torch.int64), torch.zeros(0), torch.zeros(0, dtype=torch.bool))
-    x, y = run.test.x, run.test.y
-    model = run.model(flat)
-    logits = predict_logits(model, x)
+    task, test, model = run.task, run.test, run.model(flat)
+    outputs, targets = outputs_of(model, test, task=task), test.targets()
     divergence = None
     if reference is not None:
-        divergence = float(metrics.kl_divergence(predict_logits(run.model(reference), x), logits).mean())
-    rate, num_triggered = _attack_success(model, run.test, run.trigger)
+        theirs = outputs_of(run.model(reference), test, task=task)
+        divergence = float(metrics.output_divergence(outputs, theirs, task).mean())
+    rate, num_triggered = attack_success(model, test, run.trigger, task)
+    correct = task.scores(outputs, targets) == FULL_SCORE
     return _OnServer(
-        y, metrics.margin(logits, y), metrics.is_correct(logits, y), divergence, rate, num_triggered
+        groups_of(test), task.margins(outputs, targets), correct, divergence, rate, num_triggered
     )
 
 
-def _attack_success(model: nn.Module, test: Examples, trigger: Trigger | None) -> tuple[float | None, int]:
+def attack_success(
+    model: nn.Module, test: Examples, trigger: Trigger | None, task: Task = CLASSIFICATION
+) -> tuple[float | None, int]:
+    """Return the backdoor's success rate in percent, and over how many images; None over none."""
     if trigger is None:
         return None, 0
     triggered = triggered_test(test, trigger)
-    num_triggered = int((triggered.y != trigger.target).sum())
-    if num_triggered == 0:
+    if not len(triggered):
         return None, 0
-    predictions = predict_logits(model, triggered.x).argmax(dim=1)
-    return metrics.attack_success_rate(predictions, triggered.y, trigger.target), num_triggered
+    predictions = task.predict(outputs_of(model, triggered, task=task))
+    return metrics.attack_success_rate(predictions, triggered.targets(), trigger.target), len(triggered)
 
 
 def _attack(

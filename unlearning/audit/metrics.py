@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-_LARGEST = float(torch.finfo(torch.float32).max)
+from strategies.task import CLASSIFICATION, Task
 
 
 def accuracy(correct: Tensor) -> float:
@@ -39,30 +39,6 @@ def unlearning_accuracy(correct: Tensor) -> float:
     return 100.0 - accuracy(correct)
 
 
-def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """Return each example's margin φ = log p − log(1 − p), with p of its label; shape [n], float32.
-
-    It is the logit of the label minus the log-sum-exp of the others, computed in float64: from a float32 p,
-    which is 1 above 1 − 6e-8, all examples that the model is sure of would have the same.
-
-    Parameters
-    ----------
-    logits
-        Shape [n, classes].
-    y
-        Labels, shape [n].
-    """
-    label = y.unsqueeze(1)  # [n, 1]
-    others = logits.double().scatter(1, label, -torch.inf).logsumexp(dim=1)  # [n]
-    found = logits.double().gather(1, label).squeeze(1) - others
-    return found.clamp(-_LARGEST, _LARGEST).float()
-
-
-def is_correct(logits: Tensor, y: Tensor) -> Tensor:
-    """Return whether the most likely class is the label, shape [n], bool."""
-    return logits.argmax(dim=1) == y
-
-
 def attack_success_rate(predictions: Tensor, labels: Tensor, target: int) -> float:
     """Return the percentage of triggered images *not of the target class* that go to the target (ASR).
 
@@ -86,19 +62,20 @@ def attack_success_rate(predictions: Tensor, labels: Tensor, target: int) -> flo
     return accuracy(predictions[labels != target] == target)
 
 
-def kl_divergence(reference_logits: Tensor, logits: Tensor) -> Tensor:
-    """Return KL(softmax reference ‖ softmax model) of each example in nats, shape [n], float64.
+def output_divergence(outputs: Tensor, reference: Tensor, task: Task = CLASSIFICATION) -> Tensor:
+    """Return how far a model's outputs lie from a reference's, per example, shape [n], float64.
 
-    Its mean with θr as reference and θu as model is the output distance; 0 where the two agree.
+    For classification, KL(softmax reference ‖ softmax model) in nats. Its mean with θr as reference and θu as
+    model is the output distance; 0 where the two agree.
 
     Parameters
     ----------
-    reference_logits, logits
-        Of the same examples, shape [n, classes].
+    outputs, reference
+        For the same examples, shape [n, classes] for classification.
+    task
+        Says how far two outputs lie apart.
     """
-    reference = reference_logits.double().log_softmax(dim=1)
-    model = logits.double().log_softmax(dim=1)
-    return (reference.exp() * (reference - model)).sum(dim=1).clamp(min=0.0)  # rounding may go below
+    return task.divergences(outputs.double(), reference.double()).clamp(min=0.0)  # rounding may go below
 
 
 def parameter_distance(unlearned: Tensor, retrained: Tensor, original: Tensor) -> float | None:

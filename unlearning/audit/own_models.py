@@ -15,11 +15,11 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor, nn
 
-from strategies.client.evaluation import predict_logits
+from strategies.client.evaluation import outputs_of
 from strategies.core import wire
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, groups_of
 from strategies.server.cohort import Cohort
-from unlearning.audit import metrics
+from strategies.task import CLASSIFICATION, FULL_SCORE, Task
 from unlearning.audit.evidence import AuditAnswer, answer_audit, decode_answer, encode_answer
 from unlearning.request import ForgetRequest, ForgetSpec, spec_for
 
@@ -39,15 +39,15 @@ class OnTest:
 
     Parameters
     ----------
-    y
-        Labels, shape [clients · t].
+    groups
+        Such as classes, shape [clients · t].
     margin
         Of the true label, the same shape.
     correct
         Whether the prediction is the label, the same shape, bool.
     """
 
-    y: Tensor
+    groups: Tensor
     margin: Tensor
     correct: Tensor
 
@@ -57,6 +57,7 @@ def answer_about_own_model(
     examples: Examples,
     test: Examples | None,
     model_of: Callable[[str], nn.Module],
+    task: Task = CLASSIFICATION,
 ) -> tuple[dict[str, float | int], ArrayRecord]:
     """Answer about the client's own model; returns the metrics and arrays of the reply.
 
@@ -70,16 +71,19 @@ def answer_about_own_model(
         The test data, or None.
     model_of
         Returns the client's model of a course.
+    task
+        What is learned.
     """
     config = question.config_records.get(wire.CONFIG, ConfigRecord())
     model = model_of(str(config.get(wire.COURSE, "")))
     reference = model_of(str(config[REFERENCE_COURSE])) if REFERENCE_COURSE in config else None
     spec = ForgetSpec.from_config(config)
-    numbers, arrays = encode_answer(answer_audit(model, examples, spec, reference))
+    numbers, arrays = encode_answer(answer_audit(model, examples, spec, reference, task=task))
     if test is not None:
-        logits = predict_logits(model, test.x)
-        arrays[TEST_MARGIN] = Array(metrics.margin(logits, test.y).numpy())
-        arrays[TEST_CORRECT] = Array(metrics.is_correct(logits, test.y).to(torch.uint8).numpy())
+        outputs, targets = outputs_of(model, test, task=task), test.targets()
+        correct = task.scores(outputs, targets) == FULL_SCORE
+        arrays[TEST_MARGIN] = Array(task.margins(outputs, targets).numpy())
+        arrays[TEST_CORRECT] = Array(correct.to(torch.uint8).numpy())
     return numbers, arrays
 
 
@@ -147,7 +151,7 @@ class OwnModelQuestions:
         if self._test is None or not ids:
             return OnTest(torch.zeros(0, dtype=torch.int64), torch.zeros(0), torch.zeros(0).bool())
         margin, correct = zip(*(self._tested[i] for i in ids), strict=True)
-        return OnTest(self._test.y.repeat(len(ids)), torch.cat(margin), torch.cat(correct))
+        return OnTest(groups_of(self._test).repeat(len(ids)), torch.cat(margin), torch.cat(correct))
 
 
 def _test_part(content: RecordDict, size: int) -> tuple[Tensor, Tensor]:

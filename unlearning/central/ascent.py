@@ -29,11 +29,11 @@ from collections.abc import Sequence
 import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
-from torch.nn import functional
 
 from strategies.client.evaluation import evaluate
-from strategies.client.training import batches, make_optimizer
-from strategies.core.examples import Examples
+from strategies.client.training import Tensors, batches, make_optimizer
+from strategies.core.examples import Inputs
+from strategies.task import CLASSIFICATION, Task
 from unlearning.central.data import Data, gathered
 from unlearning.central.masks import Masks
 from unlearning.central.parameters import copied, flat_parameters, load_parameters, trainable
@@ -64,11 +64,9 @@ class ProjectedAscentSettings(SgdSettings):
     stop_accuracy: float = Field(default=12.0, ge=0, le=100)
 
 
-def negate_gradients(parameters: Sequence[nn.Parameter]) -> None:
+def negate_gradients(parameters: Tensors, gradients: Tensors) -> Tensors:
     """Turn descent into ascent: the gradient adjustment g ← −g."""
-    for parameter in parameters:
-        if parameter.grad is not None:
-            parameter.grad.neg_()
+    return [-gradient for gradient in gradients]
 
 
 def ascend(
@@ -78,28 +76,11 @@ def ascend(
     generator: Generator,
     *,
     masks: Masks | None = None,
+    task: Task = CLASSIFICATION,
 ) -> nn.Module:
-    """Return a copy of the model, moved up the loss on the forgotten data.
-
-    Parameters
-    ----------
-    model
-        θo; it is not altered.
-    forget
-        D_f, at least one example.
-    settings
-        Epochs and optimiser.
-    generator
-        Draws the batches; on the CPU.
-    masks
-        Pruned weights, which stay zero; None for a dense model.
-
-    Raises
-    ------
-    ValueError
-        If there is no example, or a mask fits no parameter.
-    """
-    return trained(model, forget, settings, generator, adjustments=[negate_gradients], masks=masks)
+    """Return a copy of the model θo, moved up the loss on the forgotten data D_f; see `trained`."""
+    adjustments = [negate_gradients]
+    return trained(model, forget, settings, generator, adjustments=adjustments, masks=masks, task=task)
 
 
 def reference_model(average: Tensor, client: Tensor, num_clients: int) -> Tensor:
@@ -161,6 +142,7 @@ def projected_ascent(
     radius: float,
     settings: ProjectedAscentSettings,
     generator: Generator,
+    task: Task = CLASSIFICATION,
 ) -> nn.Module:
     """Return a copy of the model, moved from the reference up the loss on D_f, inside the ball.
 
@@ -178,29 +160,36 @@ def projected_ascent(
         Epochs, optimiser, clipping and early stop.
     generator
         Draws the batches; on the CPU.
+    task
+        What is learned.
     """
     twin = copied(model)
     load_parameters(twin, reference)
     center = flat_parameters(twin)
     parameters = list(trainable(twin).values())
-    optimizer = make_optimizer(parameters, settings.train, settings.learning_rate)
+    optimizer = make_optimizer(parameters, settings.train)
     data = gathered(forget).to(parameters[0].device)
     for _ in range(settings.epochs):
         twin.train()
-        for batch in batches(len(data), settings.batch_size, settings.steps_per_epoch(len(data)), generator):
-            _ascent_step(twin, data.subset(batch), optimizer, settings.clip_norm)
+        for index in batches(len(data), settings.batch_size, settings.steps_per_epoch(len(data)), generator):
+            _ascent_step(twin, data.batch(index), optimizer, settings.clip_norm, task)
             load_parameters(twin, project(flat_parameters(twin), center, radius))
-        if evaluate(twin, data).accuracy < settings.stop_accuracy:
+        if evaluate(twin, data, task=task).accuracy < settings.stop_accuracy:
             break
     twin.zero_grad(set_to_none=True)
     return twin.train(model.training)
 
 
 def _ascent_step(
-    model: nn.Module, batch: Examples, optimizer: torch.optim.Optimizer, clip_norm: float
+    model: nn.Module,
+    batch: tuple[Inputs, Tensor],
+    optimizer: torch.optim.Optimizer,
+    clip_norm: float,
+    task: Task,
 ) -> None:
     optimizer.zero_grad(set_to_none=True)
-    loss = -functional.cross_entropy(model(batch.x), batch.y)
+    inputs, targets = batch
+    loss = -task.loss(task.forward(model, inputs), targets)
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(list(model.parameters()), clip_norm)
     optimizer.step()

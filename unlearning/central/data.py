@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples, concatenated
 
 Data = Examples | Iterable[tuple[Tensor, Tensor]]
 """Examples, or batches (x of shape [n, ...], y of shape [n]), such as those of a `DataLoader`."""
@@ -42,5 +42,5 @@ def gathered(data: Data) -> Examples:
             raise ValueError(f"a batch is a pair (inputs, labels); got {len(batch)} parts") from None
         if y.dim() != 1:
             raise ValueError(f"the labels of a batch have shape [n]; got {list(y.shape)}")
-        parts.append(Examples(x.detach(), y.detach().long()))
-    return Examples.concat(parts) if parts else Examples(torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+        parts.append(TensorExamples(x.detach(), y.detach().long()))
+    return concatenated(parts) if parts else TensorExamples(torch.zeros(0), torch.zeros(0, dtype=torch.int64))

@@ -12,6 +12,7 @@ Cost: the epochs over the retained data.
 
 from torch import Generator, nn
 
+from strategies.task import CLASSIFICATION, Task
 from unlearning.central.data import Data
 from unlearning.central.masks import Masks
 from unlearning.central.training import SgdSettings, trained
@@ -28,25 +29,7 @@ def finetune(
     generator: Generator,
     *,
     masks: Masks | None = None,
+    task: Task = CLASSIFICATION,
 ) -> nn.Module:
-    """Return a copy of the model, fine-tuned on the retained data.
-
-    Parameters
-    ----------
-    model
-        θo; it is not altered.
-    retain
-        D_r, at least one example.
-    settings
-        Epochs and optimiser.
-    generator
-        Draws the batches; on the CPU.
-    masks
-        Pruned weights, which stay zero; None for a dense model.
-
-    Raises
-    ------
-    ValueError
-        If there is no example, or a mask fits no parameter.
-    """
-    return trained(model, retain, settings, generator, masks=masks)
+    """Return a copy of the model θo, fine-tuned on the retained data D_r; parameters as in `trained`."""
+    return trained(model, retain, settings, generator, masks=masks, task=task)

@@ -23,11 +23,12 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
-from strategies.client.evaluation import predict_logits
-from strategies.core.examples import Examples
+from strategies.client.evaluation import outputs_of
+from strategies.core.examples import Examples, TensorExamples, in_memory
 from strategies.core.settings import Settings
+from strategies.task import CLASSIFICATION, Task
 from unlearning.central.data import Data, gathered
-from unlearning.central.gradients import ExampleSum, gradient_blocks
+from unlearning.central.gradients import ExampleSum, Objective, gradient_blocks
 from unlearning.central.masks import Masks, flat_mask
 from unlearning.central.parameters import copied, moved, trainable
 
@@ -47,24 +48,28 @@ class FisherSettings(Settings):
     max_inverse: float = Field(default=1e3, gt=0)
 
 
-def fisher_sum(model: nn.Module, examples: Examples, block_size: int | None = None) -> ExampleSum:
+def fisher_sum(
+    model: nn.Module, examples: Examples, block_size: int | None = None, task: Task = CLASSIFICATION
+) -> ExampleSum:
     """Return Σ_x Σ_y p(y|x) (∂ log p(y|x))² over examples; its mean over D_r is the diagonal H.
 
     Parameters
     ----------
     model
-        Returns logits of shape [n, classes]; on any device; it is not altered.
+        On any device; it is not altered.
     examples
         At least one; the labels are not used.
     block_size
         Examples per block of gradients; None chooses it by memory.
+    task
+        Says which targets the model believes in.
     """
-    probabilities = predict_logits(model, examples.x).double().softmax(dim=1)  # [n, classes]
+    outputs, objective = outputs_of(model, examples, task=task), Objective(task)
     total = torch.zeros(sum(p.numel() for p in trainable(model).values()), dtype=torch.float64)
-    for label in range(probabilities.shape[1]):
-        relabelled = Examples(examples.x, torch.full_like(examples.y, label))
-        rows = iter(probabilities[:, label])
-        for block in gradient_blocks(model, relabelled, block_size=block_size):
+    for weight, targets in task.expected_targets(outputs):
+        relabelled = TensorExamples(in_memory(examples).x, targets)
+        rows = iter(weight)
+        for block in gradient_blocks(model, relabelled, objective, block_size):
             weights = torch.stack([next(rows) for _ in range(len(block))])
             total += weights @ block.double().cpu().square()
     return ExampleSum(total, len(examples))
@@ -150,6 +155,7 @@ def fisher_forget(
     *,
     classes: Sequence[int] = (),
     masks: Masks | None = None,
+    task: Task = CLASSIFICATION,
 ) -> nn.Module:
     """Return a copy of the model after Fisher forgetting.
 
@@ -167,12 +173,14 @@ def fisher_forget(
         Classes that are forgotten as a whole; none for client and sample requests.
     masks
         Pruned weights, which stay zero; None for a dense model.
+    task
+        What is learned.
 
     Raises
     ------
     ValueError
         If there is no example, or a class has no row in the head.
     """
-    diagonal = fisher_sum(model, gathered(retain)).mean
+    diagonal = fisher_sum(model, gathered(retain), task=task).mean
     start = without_class_rows(model, classes) if classes else model
     return add_noise(start, diagonal, settings, generator, masks=masks)

@@ -7,15 +7,16 @@ masks, the gradients of pruned weights are zero.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
-from torch.nn import functional
+from torch.utils._pytree import tree_map
 
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, Inputs, on_device
 from strategies.models.mask import held
+from strategies.task import CLASSIFICATION, Task
 from unlearning.central.masks import flat_mask
 from unlearning.central.parameters import copied, trainable
 
@@ -60,13 +61,32 @@ class ExampleSum:
         return first
 
 
-def cross_entropy_each(outputs: Tensor, y: Tensor) -> Tensor:
-    """Return each example's cross-entropy, shape [n], of logits of shape [n, classes]."""
-    return functional.cross_entropy(outputs, y, reduction="none")
+@dataclass(frozen=True)
+class Objective:
+    """What is summed over examples: the losses of a task, or others of the same outputs.
+
+    Parameters
+    ----------
+    task
+        What is learned.
+    loss
+        Per-example losses; None: the task's own.
+    """
+
+    task: Task = CLASSIFICATION
+    loss: Loss | None = None
+
+    def losses(self, model: Callable[..., Tensor], inputs: Inputs, targets: Tensor) -> Tensor:
+        """Return the loss of each example of a batch, shape [n]."""
+        outputs = self.task.forward(model, inputs)
+        return (self.loss or self.task.losses)(outputs, targets)
+
+
+PLAIN = Objective()
 
 
 def gradient_sum(
-    model: nn.Module, examples: Examples, loss: Loss = cross_entropy_each, batch_size: int = 256
+    model: nn.Module, examples: Examples, objective: Objective = PLAIN, batch_size: int = 256
 ) -> ExampleSum:
     """Return Σ ∇ℓ over examples, with respect to the trainable parameters.
 
@@ -76,8 +96,8 @@ def gradient_sum(
         On any device; it is not altered.
     examples
         Any number; the sum over none is zero.
-    loss
-        Per-example losses.
+    objective
+        What is summed.
     batch_size
         Examples per backward pass; it changes the result by rounding only.
     """
@@ -85,13 +105,13 @@ def gradient_sum(
     parameters = list(trainable(twin).values())
     total = torch.zeros(sum(p.numel() for p in parameters), dtype=torch.float64)
     for x, y in batches_on(examples, batch_size, parameters[0].device):
-        pieces = torch.autograd.grad(loss(twin(x), y).sum(), parameters)
+        pieces = torch.autograd.grad(objective.losses(twin, x, y).sum(), parameters)
         total += torch.cat([piece.reshape(-1) for piece in pieces]).double().cpu()
     return ExampleSum(total, len(examples))
 
 
 def gradient_blocks(
-    model: nn.Module, examples: Examples, loss: Loss = cross_entropy_each, block_size: int | None = None
+    model: nn.Module, examples: Examples, objective: Objective = PLAIN, block_size: int | None = None
 ) -> Iterator[Tensor]:
     """Yield the gradient of each example's loss, in blocks of rows, in the order of the examples.
 
@@ -101,8 +121,8 @@ def gradient_blocks(
         On any device; it is not altered. Its layers must treat examples independently in eval mode.
     examples
         Any number.
-    loss
-        Per-example losses.
+    objective
+        Whose gradients.
     block_size
         Rows per block; None chooses it so that a block takes 64 MiB in float32.
 
@@ -116,9 +136,12 @@ def gradient_blocks(
     size = sum(p.numel() for p in parameters.values())
     rows = block_size or max(1, _BLOCK_ENTRIES // size)
 
-    def loss_of_one(weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        outputs = cast(Tensor, functional_call(twin, weights, (x.unsqueeze(0),)))
-        return loss(outputs, y.unsqueeze(0)).squeeze(0)
+    def loss_of_one(weights: dict[str, Tensor], x: Inputs, y: Tensor) -> Tensor:
+        def called(*args: Any, **kwargs: Any) -> Tensor:
+            return cast(Tensor, functional_call(twin, weights, args, kwargs))
+
+        alone = tree_map(lambda part: part.unsqueeze(0), x)
+        return objective.losses(called, alone, y.unsqueeze(0)).squeeze(0)
 
     gradients_of = vmap(grad(loss_of_one), in_dims=(None, 0, 0))
     # What replaces the model's own weights in a functional call does not pass by their hooks.
@@ -129,10 +152,8 @@ def gradient_blocks(
         yield block if free is None else block * free
 
 
-def batches_on(examples: Examples, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield inputs and labels in their order, on a device; nothing where there are no examples."""
+def batches_on(examples: Examples, batch_size: int, device: torch.device) -> Iterator[tuple[Inputs, Tensor]]:
+    """Yield inputs and targets in their order, on a device; nothing where there are no examples."""
     if len(examples):
-        for x, y in zip(
-            torch.split(examples.x, batch_size), torch.split(examples.y, batch_size), strict=True
-        ):
-            yield x.to(device), y.to(device)
+        for inputs, targets in examples.batches(batch_size):
+            yield on_device(inputs, device), targets.to(device)

@@ -30,8 +30,9 @@ from torch import Generator, Tensor, nn
 from strategies.client.evaluation import evaluate
 from strategies.core.examples import Examples
 from strategies.core.settings import Settings
+from strategies.task import CLASSIFICATION, Task
 from unlearning.central.data import Data, gathered
-from unlearning.central.gradients import ExampleSum, Loss, cross_entropy_each, gradient_blocks, gradient_sum
+from unlearning.central.gradients import PLAIN, ExampleSum, Objective, gradient_blocks, gradient_sum
 from unlearning.central.inverse import woodfisher_product
 from unlearning.central.masks import Masks, flat_mask
 from unlearning.central.parameters import moved
@@ -91,7 +92,7 @@ def influence_direction(
     generator: Generator,
     *,
     masks: Masks | None = None,
-    loss: Loss = cross_entropy_each,
+    objective: Objective = PLAIN,
 ) -> Tensor:
     """Return F⁻¹v at the model's parameters, shape [P], float64; the step is α times it.
 
@@ -107,8 +108,8 @@ def influence_direction(
         Draws the examples in F; on the CPU.
     masks
         Pruned weights, which do not move; None for a dense model.
-    loss
-        Per-example losses.
+    objective
+        Whose gradients.
 
     Raises
     ------
@@ -116,9 +117,9 @@ def influence_direction(
         If either set is empty.
     """
     retain, forget, free = gathered(retain), gathered(forget), flat_mask(model, masks)
-    vector = influence_vector(gradient_sum(model, forget, loss), gradient_sum(model, retain, loss)) * free
+    vector = influence_vector(*(gradient_sum(model, part, objective) for part in (forget, retain))) * free
     drawn = retain.subset(torch.randperm(len(retain), generator=generator)[: settings.fisher_examples])
-    blocks = (block.cpu() * free for block in gradient_blocks(model, drawn, loss, settings.block_size))
+    blocks = (block.cpu() * free for block in gradient_blocks(model, drawn, objective, settings.block_size))
     return woodfisher_product(blocks, vector, settings.damping, len(drawn))
 
 
@@ -205,7 +206,12 @@ def finer_alphas(trials: Sequence[AlphaTrial], max_retain_drop: float) -> tuple[
 
 
 def search_alpha(
-    model: nn.Module, direction: Tensor, retain: Examples, forget: Examples, settings: InfluenceSettings
+    model: nn.Module,
+    direction: Tensor,
+    retain: Examples,
+    forget: Examples,
+    settings: InfluenceSettings,
+    task: Task = CLASSIFICATION,
 ) -> InfluenceResult:
     """Try each length of the step, then some around the best; take the one that forgets most at a fair cost.
 
@@ -221,11 +227,13 @@ def search_alpha(
         D_r and D_f, at least one example each.
     settings
         Lengths and the allowed cost.
+    task
+        What is learned.
     """
 
     def tried(alpha: float) -> AlphaTrial:
         candidate = moved(model, alpha * direction)
-        on_retain, on_forget = evaluate(candidate, retain), evaluate(candidate, forget)
+        on_retain, on_forget = (evaluate(candidate, part, task=task) for part in (retain, forget))
         return AlphaTrial(alpha, on_retain.accuracy, on_forget.loss)
 
     trials = [tried(alpha) for alpha in (0.0, *settings.alphas)]
@@ -242,8 +250,11 @@ def influence(
     generator: Generator,
     *,
     masks: Masks | None = None,
+    task: Task = CLASSIFICATION,
 ) -> InfluenceResult:
     """Return the model after the influence step; parameters and errors as in `influence_direction`."""
     retain, forget = gathered(retain), gathered(forget)
-    direction = influence_direction(model, retain, forget, settings, generator, masks=masks)
-    return search_alpha(model, direction, retain, forget, settings)
+    direction = influence_direction(
+        model, retain, forget, settings, generator, masks=masks, objective=Objective(task)
+    )
+    return search_alpha(model, direction, retain, forget, settings, task)

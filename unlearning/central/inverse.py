@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from strategies.core.examples import Examples
-from unlearning.central.gradients import ExampleSum, Loss, batches_on, cross_entropy_each
+from unlearning.central.gradients import PLAIN, ExampleSum, Objective, batches_on
 from unlearning.central.parameters import copied, split_like, trainable
 
 
@@ -69,7 +69,7 @@ def fisher_product_sum(
     model: nn.Module,
     examples: Examples,
     vector: Tensor,
-    loss: Loss = cross_entropy_each,
+    objective: Objective = PLAIN,
     batch_size: int = 256,
 ) -> ExampleSum:
     """Return Σ g (gᵀx) over examples: what a client adds to one multiplication by N·(F − λI).
@@ -86,8 +86,8 @@ def fisher_product_sum(
         Any number; the sum over none is zero.
     vector
         x, shape [P].
-    loss
-        Per-example losses, whose gradients are g.
+    objective
+        Whose gradients are g.
     batch_size
         Examples at a time; it changes the result by rounding only.
     """
@@ -96,7 +96,7 @@ def fisher_product_sum(
     direction = [part.to(p) for part, p in zip(split_like(vector, twin).values(), parameters, strict=True)]
     total = torch.zeros(len(vector), dtype=torch.float64)
     for x, y in batches_on(examples, batch_size, parameters[0].device):
-        losses = loss(twin(x), y)  # [n]
+        losses = objective.losses(twin, x, y)  # [n]
         factors = torch.ones_like(losses, requires_grad=True)
         combined = torch.autograd.grad(losses, parameters, factors, create_graph=True)
         (slopes,) = torch.autograd.grad(combined, factors, direction, retain_graph=True)  # [n]

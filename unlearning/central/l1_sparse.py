@@ -21,6 +21,8 @@ import torch
 from pydantic import Field
 from torch import Generator, nn
 
+from strategies.client.training import Tensors
+from strategies.task import CLASSIFICATION, Task
 from unlearning.central.data import Data, gathered
 from unlearning.central.masks import Masks
 from unlearning.central.training import SgdSettings, trained
@@ -66,13 +68,14 @@ class FadingL1:
         self._steps_per_epoch = steps_per_epoch
         self._step = 0
 
-    def __call__(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Add the penalty's subgradient to every gradient."""
+    def __call__(self, parameters: Tensors, gradients: Tensors) -> Tensors:
+        """Return the gradients with the penalty's subgradient."""
         weight = self._weights[self._step // self._steps_per_epoch]
         self._step += 1
-        for parameter in parameters:
-            if weight > 0 and parameter.grad is not None:
-                parameter.grad.add_(torch.sign(parameter.detach()), alpha=weight)
+        if weight <= 0:
+            return gradients
+        pairs = zip(parameters, gradients, strict=True)
+        return [g.add(torch.sign(w.detach()), alpha=weight) for w, g in pairs]
 
 
 def l1_sparse(
@@ -82,28 +85,13 @@ def l1_sparse(
     generator: Generator,
     *,
     masks: Masks | None = None,
+    task: Task = CLASSIFICATION,
 ) -> nn.Module:
-    """Return a copy of the model, fine-tuned on the retained data under the fading penalty.
+    """Return a copy of the model θo, fine-tuned on the retained data D_r under the fading penalty.
 
-    Parameters
-    ----------
-    model
-        θo; it is not altered.
-    retain
-        D_r, at least one example.
-    settings
-        γ, epochs and optimiser.
-    generator
-        Draws the batches; on the CPU.
-    masks
-        Pruned weights, which stay zero; None for a dense model.
-
-    Raises
-    ------
-    ValueError
-        If there is no example, or a mask fits no parameter.
+    Parameters and errors are those of `trained`.
     """
     retain = gathered(retain)
     weights = penalty_weights(settings.gamma, settings.epochs)
     penalty = FadingL1(weights, settings.steps_per_epoch(len(retain)))
-    return trained(model, retain, settings, generator, adjustments=[penalty], masks=masks)
+    return trained(model, retain, settings, generator, adjustments=[penalty], masks=masks, task=task)

@@ -5,12 +5,10 @@ mask, such as biases, are dense. Masks stay outside the model, so that its state
 that travel and that the update log knows.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
-from strategies.client.training import GradientAdjustment
+from strategies.client.training import GradientAdjustment, Tensors
 from strategies.models.mask import held
 from unlearning.central.parameters import copied, trainable
 
@@ -68,9 +66,8 @@ def mask_adjustment(model: nn.Module, masks: Masks) -> GradientAdjustment:
     """
     aligned = [masks.get(name) for name in trainable(model)]
 
-    def adjust(parameters: Sequence[nn.Parameter]) -> None:
-        for parameter, mask in zip(parameters, aligned, strict=True):
-            if mask is not None and parameter.grad is not None:
-                parameter.grad.mul_(mask.to(parameter.device))
+    def adjust(parameters: Tensors, gradients: Tensors) -> Tensors:
+        pairs = zip(gradients, aligned, strict=True)
+        return [g if mask is None else g * mask.to(g.device) for g, mask in pairs]
 
     return adjust

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, nn
 
+from strategies.task import CLASSIFICATION, Task
 from unlearning.central.data import Data
 from unlearning.central.finetune import FinetuneSettings, finetune
 from unlearning.central.masks import Masks
@@ -58,27 +59,10 @@ def negate_and_finetune(
     *,
     layers: Sequence[str] = (),
     masks: Masks | None = None,
+    task: Task = CLASSIFICATION,
 ) -> nn.Module:
-    """Return a copy of the model, negated in some layers and fine-tuned on the retained data.
+    """Return a copy of the model θo, negated in some layers and fine-tuned on the retained data D_r.
 
-    Parameters
-    ----------
-    model
-        θo; it is not altered.
-    retain
-        D_r, at least one example.
-    settings
-        Epochs and optimiser of the fine-tuning; at 0 epochs the model is only negated.
-    generator
-        Draws the batches; on the CPU.
-    layers
-        As in `negate`.
-    masks
-        Pruned weights, which stay zero; None for a dense model.
-
-    Raises
-    ------
-    ValueError
-        If a name is not the name of a layer with weights, there is no example, or a mask fits no parameter.
+    Parameters and errors are those of `negate` and `trained`; at 0 epochs the model is only negated.
     """
-    return finetune(negate(model, layers), retain, settings, generator, masks=masks)
+    return finetune(negate(model, layers), retain, settings, generator, masks=masks, task=task)

@@ -28,6 +28,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.utils import prune
 
 from strategies.core.settings import Settings
+from strategies.task import CLASSIFICATION, Task
 from unlearning.central.data import Data, gathered
 from unlearning.central.masks import Masks, apply_masks, masked
 from unlearning.central.parameters import copied, layers_with_weights
@@ -147,7 +148,12 @@ def imp_schedule(rate: float, round_rate: float) -> list[float]:
 
 
 def imp(
-    early: nn.Module, examples: Data, sgd: SgdSettings, settings: PruneSettings, generator: Generator
+    early: nn.Module,
+    examples: Data,
+    sgd: SgdSettings,
+    settings: PruneSettings,
+    generator: Generator,
+    task: Task = CLASSIFICATION,
 ) -> SparseModel:
     """Prune in rounds of training, magnitude pruning and rewinding; retrain the result on its masks.
 
@@ -163,11 +169,13 @@ def imp(
         p and the share pruned per round.
     generator
         Draws the batches; on the CPU.
+    task
+        What is learned.
     """
     masks: Masks = {}
     examples = gathered(examples)
     for sparsity in imp_schedule(settings.rate, settings.round_rate):
-        end = trained(early, examples, sgd, generator, masks=masks)
+        end = trained(early, examples, sgd, generator, masks=masks, task=task)
         masks = magnitude_masks(end, sparsity, masks)
     return SparseModel(masked(early, masks), masks)
 

@@ -10,8 +10,9 @@ from pydantic import Field
 from torch import Generator, nn
 
 from strategies.client.settings import TrainSettings
-from strategies.client.training import GradientAdjustment, local_train
+from strategies.client.training import GradientAdjustment, joined, local_train
 from strategies.core.settings import Settings
+from strategies.task import CLASSIFICATION, Task
 from unlearning.central.data import Data, gathered
 from unlearning.central.masks import Masks, apply_masks, mask_adjustment
 from unlearning.central.parameters import copied
@@ -55,16 +56,6 @@ class SgdSettings(Settings):
         return math.ceil(num_examples / self.batch_size)
 
 
-def combined(adjustments: Sequence[GradientAdjustment]) -> GradientAdjustment:
-    """Return one adjustment that makes several, in order."""
-
-    def adjust(parameters: Sequence[nn.Parameter]) -> None:
-        for each in adjustments:
-            each(parameters)
-
-    return adjust
-
-
 def trained(
     model: nn.Module,
     examples: Data,
@@ -73,6 +64,7 @@ def trained(
     *,
     adjustments: Sequence[GradientAdjustment] = (),
     masks: Masks | None = None,
+    task: Task = CLASSIFICATION,
 ) -> nn.Module:
     """Return a copy of a model, trained on labelled examples.
 
@@ -90,6 +82,8 @@ def trained(
         Changes of the gradients before each step, in order.
     masks
         Pruned weights, zero from the start to the end; None for a dense model.
+    task
+        What is learned.
 
     Raises
     ------
@@ -101,7 +95,7 @@ def trained(
         apply_masks(twin, masks)
         adjustments = [*adjustments, mask_adjustment(twin, masks)]
     steps = settings.epochs * settings.steps_per_epoch(len(examples))
-    adjust = combined(adjustments) if adjustments else None
-    local_train(twin, examples, settings.train, generator, num_steps=steps, adjust=adjust)
+    adjust = joined(*adjustments) if adjustments else None
+    local_train(twin, examples, settings.train, generator, num_steps=steps, adjust=adjust, task=task)
     twin.zero_grad(set_to_none=True)
     return twin.train(model.training)

@@ -24,6 +24,8 @@ remaining ones for recovery. Cost: one or two visits to the leaving client, or a
 hold D_f; and the recovery rounds.
 """
 
+from typing import TypeVar
+
 import torch
 from pydantic import Field
 from torch import Generator, Tensor
@@ -31,6 +33,7 @@ from torch import Generator, Tensor
 from strategies.client.evaluation import evaluate
 from strategies.core import wire
 from strategies.core.errors import LetheError
+from strategies.core.settings import Settings
 from strategies.server.cohort import Cohort
 from strategies.server.settings import SelectionSettings
 from unlearning.central.ascent import (
@@ -41,7 +44,8 @@ from unlearning.central.ascent import (
     projected_ascent,
 )
 from unlearning.central.parameters import flat_parameters
-from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Method, Needs, Outcome
+from unlearning.central.training import SgdSettings
+from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
 from unlearning.methods.federated import (
     FederatedWork,
     absence_notes,
@@ -54,8 +58,11 @@ from unlearning.methods.federated import (
     trained_answer,
 )
 from unlearning.methods.subtract import renormalised_step
-from unlearning.settings import ForgetSettings, method_settings
+from unlearning.settings import Count, ForgetSettings, Positive
 
+C = TypeVar("C", bound=SgdSettings)
+
+NAME = "ascent"
 ASCENT = "train.ascent"
 PROJECTED = "train.projected_ascent"
 RADIUS = "radius"
@@ -65,14 +72,14 @@ EVERYONE = SelectionSettings()
 
 
 class LeavingSettings(ProjectedAscentSettings):
-    """Projected ascent of a leaving client; fields and their meaning as in `ForgetSettings`."""
+    """Projected ascent of a leaving client."""
 
     learning_rate: float = Field(default=0.003, gt=0)
     recovery_rounds: int = Field(default=3, ge=0)
 
 
 class ClassSettings(AscentSettings):
-    """Ascent on classes; fields and their meaning as in `ForgetSettings`."""
+    """Ascent on classes."""
 
     epochs: int = Field(default=20, ge=0)
     learning_rate: float = Field(default=0.02, gt=0)
@@ -86,22 +93,60 @@ class SampleSettings(ClassSettings):
     epochs: int = Field(default=5, ge=0)
 
 
-def ascent_client(task: ClientTask) -> ClientAnswer:
+class AscentRounds(Settings):
+    """Ascent; where a value is ``auto``, it depends on what is forgotten.
+
+    Attributes
+    ----------
+    epochs
+        Passes over the forgotten data, at least 0; neutral 0; ``auto``: 20 for classes, else 5.
+    learning_rate
+        Step size, above 0; ``auto``: 0.003 for clients, else 0.02.
+    batch_size
+        Examples per step, at least 1.
+    clip_norm
+        Of a client: largest norm of a batch's gradient, above 0.
+    stop_accuracy
+        It ends once the accuracy on the forgotten data is below this, in percent; neutral 0, which never
+        stops.
+    recovery_rounds
+        Rounds of the remaining clients afterwards, at least 0; neutral 0; ``auto``: 3 for clients, else 0.
+    """
+
+    epochs: Count = "auto"
+    learning_rate: Positive = "auto"
+    batch_size: int = Field(default=32, ge=1)
+    clip_norm: float = Field(default=5.0, gt=0)
+    stop_accuracy: float = Field(default=12.0, ge=0, le=100)
+    recovery_rounds: Count = "auto"
+
+
+def settings_for(job: ForgetJob, kind: type[C]) -> C:
+    """Return how an ascent of some kind works: what is given, else what the kind has of its own."""
+    own = job.settings.own(NAME, AscentRounds).model_dump()
+    given = {name: own[name] for name in kind.model_fields if name in own and own[name] != "auto"}
+    train = job.run.train
+    return kind.model_validate({**given, "momentum": train.momentum, "weight_decay": train.weight_decay})
+
+
+def ascent_client(work: ForgetWork) -> ClientAnswer:
     """Run the client half for classes and examples: one pass up the loss on the forgotten data.
 
     It also says how accurate the model was that came.
     """
-    settings, model = settings_in(AscentSettings, task.config), received_model(task)
-    metrics = {wire.ACCURACY: evaluate(model, task.forget).accuracy}
-    return trained_answer(ascend(model, task.forget, settings, task.generator), len(task.forget), metrics)
+    settings, model = settings_in(AscentSettings, work.config), received_model(work)
+    metrics = {wire.ACCURACY: evaluate(model, work.forget, task=work.task).accuracy}
+    higher = ascend(model, work.forget, settings, work.generator, task=work.task)
+    return trained_answer(higher, len(work.forget), metrics)
 
 
-def projected_client(task: ClientTask) -> ClientAnswer:
+def projected_client(work: ForgetWork) -> ClientAnswer:
     """Run the leaving client's half: projected ascent from the model that came, w_ref."""
-    model = received_model(task)
-    settings, radius = settings_in(ProjectedAscentSettings, task.config), float(task.config[RADIUS])
-    up = projected_ascent(model, task.forget, flat_parameters(model), radius, settings, task.generator)
-    return trained_answer(up, len(task.forget))
+    model = received_model(work)
+    settings, radius = settings_in(ProjectedAscentSettings, work.config), float(work.config[RADIUS])
+    start = flat_parameters(model)
+    up = projected_ascent(model, work.forget, start, radius, settings, work.generator, work.task)
+    return trained_answer(up, len(work.forget))
 
 
 def shuffled(flat: Tensor, layout: wire.Layout, generator: Generator) -> Tensor:
@@ -154,7 +199,7 @@ def reference_from_round(job: ForgetJob, leaving: Cohort, work: FederatedWork) -
 
 def leave(job: ForgetJob) -> Outcome:
     """Return the model after projected ascent at the leaving clients and recovery by the others."""
-    settings = method_settings(LeavingSettings, job.settings, job.run.train)
+    settings = settings_for(job, LeavingSettings)
     leaving = holding(job)
     work = FederatedWork(job, 1 + settings.recovery_rounds)
     if (reference := reference_from_log(job, leaving)) is None:
@@ -171,8 +216,7 @@ def leave(job: ForgetJob) -> Outcome:
 
 def ascend_on_dropped(job: ForgetJob) -> Outcome:
     """Return the model after ascent on classes or examples by those that hold them, and recovery."""
-    kind = ClassSettings if job.request.kind == "class" else SampleSettings
-    settings = method_settings(kind, job.settings, job.run.train)
+    settings = settings_for(job, ClassSettings if job.request.kind == "class" else SampleSettings)
     entry, holders = told(settings.model_copy(update={"epochs": 1})), holding(job)
     work = FederatedWork(job, settings.epochs + settings.recovery_rounds)
     flat, rounds = job.run.final, 0
@@ -198,11 +242,11 @@ def ascended(job: ForgetJob) -> Outcome:
 
 def needs(settings: ForgetSettings) -> Needs:
     """Return that whoever holds D_f must be online, and the others for recovery."""
-    return Needs(forgotten=True, remaining=settings.recovery_rounds != 0)
+    return Needs(forgotten=True, remaining=settings.own(NAME, AscentRounds).recovery_rounds != 0)
 
 
 METHOD = Method(
-    name="ascent",
+    name=NAME,
     summary="move up the loss on the forgotten data, near a model without it, then recover",
     guarantee="none: ascent destroys what the model says about the data, which retraining would not",
     source="Jia et al., NeurIPS 2023; Halimi et al., arXiv 2207.05521",
@@ -211,5 +255,6 @@ METHOD = Method(
     refusal="",
     needs=needs,
     run=ascended,
+    settings=AscentRounds,
     actions={ASCENT: ascent_client, PROJECTED: projected_client},
 )

@@ -13,9 +13,11 @@ from strategies.core import wire
 from strategies.core.errors import BadInput
 from strategies.core.examples import Examples
 from strategies.core.seeds import torch_generator
+from strategies.core.settings import Settings
 from strategies.server.cohort import Cohort
 from strategies.server.exclusion import Drop
 from strategies.settings import StrategySettings
+from strategies.task import CLASSIFICATION, Task
 from unlearning.request import ForgetRequest, ForgetSpec, Kind, spec_for
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
@@ -56,6 +58,8 @@ class Needs:
     fresh
         Whether every update of a logged round is taken as made from that round's model; with an asynchronous
         strategy it may be late.
+    form
+        Which form of the method has these needs, for messages; empty where it has but one.
     models
         Whose models it works on: ``global``, the one that all clients share; ``client``, those that clients
         keep to themselves; or ``any``.
@@ -67,6 +71,7 @@ class Needs:
     forgotten: bool = False
     rebuilds: bool = False
     fresh: bool = False
+    form: str = ""
     models: Literal["global", "client", "any"] = "global"
 
 
@@ -151,7 +156,7 @@ class ForgetJob:
 
 
 @dataclass(frozen=True)
-class ClientTask:
+class ForgetWork:
     """All that the client half of a method is given.
 
     Parameters
@@ -164,8 +169,8 @@ class ClientTask:
         The record ``config`` of the message.
     retain, forget
         The client's own examples that stay, and those that the request names.
-    train, settings
-        The sections ``train`` and ``forget`` of the run config.
+    train
+        The section ``train`` of the run config.
     client_id
         The client's stable name.
     generator
@@ -174,6 +179,8 @@ class ClientTask:
         The section ``strategy`` of the run config.
     server_round
         The round of the message; 0 outside of rounds.
+    work
+        What is learned.
     """
 
     arrays: Mapping[str, ArrayRecord]
@@ -182,11 +189,11 @@ class ClientTask:
     retain: Examples
     forget: Examples
     train: TrainSettings
-    settings: ForgetSettings
     client_id: str
     generator: torch.Generator
     strategy: StrategySettings = field(default_factory=StrategySettings)
     server_round: int = 0
+    task: Task = CLASSIFICATION
 
 
 @dataclass(frozen=True)
@@ -197,7 +204,7 @@ class ClientAnswer:
     arrays: ArrayRecord | None = None
 
 
-ClientAction = Callable[[ClientTask], ClientAnswer]
+ClientAction = Callable[[ForgetWork], ClientAnswer]
 
 
 @dataclass(frozen=True)
@@ -234,13 +241,22 @@ class Method:
     refusal
         Why the other kinds are not served.
     needs
-        A function of the settings.
+        A function of the section ``forget``.
     run
         Does the work.
+    settings
+        Its own keys of that section.
     actions
         The client half, by message type, such as ``train.finetune`` or ``query.fisher``.
     prunes_anew
         Whether it chooses the mask of a pruned run anew; the others keep it.
+    trains_as_the_run
+        Whether its clients do nothing but train by the run's own algorithm, and so with its privacy.
+    is_reference
+        Whether it is the retraining that the others are compared with.
+    flat_keys
+        What a key of its own was called when all methods shared one section, where that was something else:
+        the former key -> the present one.
     """
 
     name: str
@@ -252,5 +268,9 @@ class Method:
     refusal: str
     needs: Callable[[ForgetSettings], Needs]
     run: Callable[[ForgetJob], Outcome]
+    settings: type[Settings] = Settings
     actions: Mapping[str, ClientAction] = field(default_factory=dict)
     prunes_anew: bool = False
+    trains_as_the_run: bool = False
+    is_reference: bool = False
+    flat_keys: Mapping[str, str] = field(default_factory=dict)

@@ -11,7 +11,7 @@ trigger does not occur in X and so is not taught. Optionally a few federated rou
 follow.
 
 Differs from the paper: ``teacher-filter`` may leave out the share of X on which teacher and student disagree
-most, and ``start = "fast-fedul"`` begins with M' of `fast_fedul` instead.
+most, and ``forget.distill.start = "fast-fedul"`` begins with M' of `fast_fedul` instead.
 
 Guarantee: approximate, and the teacher still remembers the client: what it says about X may carry the client
 over. Read the membership figures, not only the backdoor's. Needs: the log with retention ``sum``, or ``full``
@@ -20,58 +20,71 @@ no round, or the post-training ones.
 """
 
 from dataclasses import replace
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from flwr.serverapp.strategy import Strategy
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional
 
-from strategies.client.distillation import DistillationSettings, distil
-from strategies.client.evaluation import predict_logits
+from strategies.client.distillation import DistillationSettings, Lesson, distil
+from strategies.client.evaluation import outputs_of
 from strategies.core import wire
 from strategies.core.examples import Examples
 from strategies.plan import RoundResult, Start
+from strategies.task import CLASSIFICATION, Task
 from unlearning.methods import fast_fedul, subtract
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
 from unlearning.methods.federated import keeping
-from unlearning.settings import ForgetSettings, method_settings
+from unlearning.settings import ForgetSettings
 from unlearning.spending import train_after
 
+NAME = "distill"
 STARTS = {method.name: method for method in (subtract.METHOD, fast_fedul.METHOD)}
-"""Where the student may begin, by the value of ``forget.start``."""
+"""Where the student may begin, by the value of ``forget.distill.start``."""
 
 
 class DistillSettings(DistillationSettings):
-    """Distillation on the server; fields and their meaning as in `ForgetSettings`."""
+    """Distillation on the server.
 
+    Attributes
+    ----------
+    start
+        The model it begins with, that of ``subtract`` or of ``fast-fedul``.
+    teacher_filter
+        Share of the public data left out, in [0, 1), where teacher and student disagree most; neutral 0.
+    post_training_rounds
+        Federated rounds of the remaining clients afterwards, at least 0; neutral 0.
+    """
+
+    start: Literal["subtract", "fast-fedul"] = "subtract"
     teacher_filter: float = Field(default=0.0, ge=0, lt=1)
     post_training_rounds: int = Field(default=0, ge=0)
 
 
-D = TypeVar("D", bound=DistillSettings)
+D = TypeVar("D", bound=DistillationSettings)
 
 
-def agreeing(student: Tensor, teacher: Tensor, drop_share: float) -> Tensor:
-    """Return the positions left when the share with the largest KL(teacher ‖ student) is dropped, sorted.
+def agreeing(student: Tensor, teacher: Tensor, drop_share: float, task: Task = CLASSIFICATION) -> Tensor:
+    """Return the positions left when the share that lies farthest from the teacher is dropped, sorted.
 
     Parameters
     ----------
     student, teacher
-        Logits, shape [n, classes].
+        Outputs, shape [n, classes] for classification.
     drop_share
         In [0, 1); 0 keeps all.
+    task
+        Says how far two outputs lie apart: KL(teacher ‖ student).
     """
-    log_student, log_teacher = functional.log_softmax(student, dim=1), functional.log_softmax(teacher, dim=1)
-    divergence = functional.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(dim=1)
+    divergence = task.divergences(student, teacher)
     keep = len(divergence) - int(drop_share * len(divergence))
     return divergence.argsort(stable=True)[:keep].sort().values
 
 
 def labelled(settings: D, public: Examples) -> tuple[D, list[str]]:
     """Return the settings without the hard-label term, and a note, where the public data have no labels."""
-    if settings.hard_label_weight == 0 or not bool((public.y < 0).any()):
+    if settings.hard_label_weight == 0 or not bool((public.targets() < 0).any()):
         return settings, []
     note = "the public data have no labels of this run's classes: distilled without the hard-label term"
     return settings.model_copy(update={"hard_label_weight": 0.0}), [note]
@@ -80,29 +93,31 @@ def labelled(settings: D, public: Examples) -> tuple[D, list[str]]:
 def distilled(job: ForgetJob) -> Outcome:
     """Subtract, distil the old model into the result, and train on with the remaining clients if asked to."""
     run, public = job.run, job.run.public
-    settings = method_settings(DistillSettings, job.settings)
+    settings = job.settings.own(NAME, DistillSettings)
     if public is None:
         raise RuntimeError("needs were not checked")
-    start = STARTS[job.settings.start].run(job)
+    start = STARTS[settings.start].run(job)
     if torch.equal(start.flat, run.final):
         return start
     settings, unlabelled = labelled(settings, public)
     notes = [*start.notes, *unlabelled]
     student, teacher = run.model(start.flat), run.model(run.final)
-    teacher_logits = predict_logits(teacher, public.x)
+    taught = outputs_of(teacher, public, task=run.task)
     if settings.teacher_filter > 0:
-        kept = agreeing(predict_logits(student, public.x), teacher_logits, settings.teacher_filter)
-        public, teacher_logits = public.subset(kept), teacher_logits[kept]
-    distil(student, teacher_logits, public, settings, run.train.momentum, job.generator("distill"))
+        before = outputs_of(student, public, task=run.task)
+        kept = agreeing(before, taught, settings.teacher_filter, run.task)
+        public, taught = public.subset(kept), taught[kept]
+    draw = job.generator("distill")
+    distil(student, Lesson(public, taught), settings, run.train.momentum, draw, task=run.task)
     flat = run.layout.flatten(student.state_dict())
     if settings.post_training_rounds:
-        flat = _post_trained(job, flat)
+        flat = _post_trained(job, flat, settings.post_training_rounds)
     details = {"public_examples": len(public), "post_training_rounds": settings.post_training_rounds}
     return Outcome(flat, notes, details)
 
 
-def _post_trained(job: ForgetJob, flat: Tensor) -> Tensor:
-    run, rounds = job.run, job.settings.post_training_rounds
+def _post_trained(job: ForgetJob, flat: Tensor, rounds: int) -> Tensor:
+    run = job.run
     # Numbered on from the run's last round, so that clients draw fresh batches and the decayed learning rate.
     first = run.plan.rounds
     plan = replace(run.plan.in_rounds, rounds=first + rounds, drop=job.drop)
@@ -117,18 +132,21 @@ def _post_trained(job: ForgetJob, flat: Tensor) -> Tensor:
 
 def needs(settings: ForgetSettings) -> Needs:
     """Return the start's needs, public data, and the remaining clients for post-training rounds."""
-    start = STARTS[settings.start].needs(settings)
-    return replace(start, public=True, remaining=settings.post_training_rounds > 0)
+    own = settings.own(NAME, DistillSettings)
+    start = STARTS[own.start].needs(settings)
+    return replace(start, public=True, remaining=own.post_training_rounds > 0)
 
 
 METHOD = Method(
-    name="distill",
+    name=NAME,
     summary="subtract the client's logged updates, then distil the old model into the result on public data",
     guarantee="approximate: the teacher has seen the client, and its answers may carry the client over",
     source="Wu, Zhu, Mitra, arXiv 2201.09441",
-    cost="no round and no client visit, or `forget.post-training-rounds` rounds",
+    cost="no round and no client visit, or `forget.distill.post-training-rounds` rounds",
     serves=frozenset({"client"}),
     refusal="it starts from a subtraction, and the log holds one update per client, not per class or example",
     needs=needs,
     run=distilled,
+    trains_as_the_run=True,
+    settings=DistillSettings,
 )

@@ -23,34 +23,47 @@ round and public data on the server; no client. At 0 epochs it is `fast_fedul` w
 starts from `subtract`. Cost: no round.
 """
 
+from typing import Annotated
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from strategies.client.distillation import distil
-from strategies.client.evaluation import predict_logits
-from strategies.core.examples import Examples
+from strategies.client.distillation import DistillationSettings, Lesson, distil
+from strategies.client.evaluation import outputs_of
+from strategies.core.examples import Examples, TensorExamples, in_memory
 from unlearning.central.parameters import copied, layers_with_weights
+from unlearning.central.skew import SkewSettings
 from unlearning.methods import fast_fedul
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
-from unlearning.methods.distill import DistillSettings, labelled
-from unlearning.settings import method_settings
+from unlearning.methods.distill import labelled
+from unlearning.settings import Auto
 
+NAME = "fast-distill"
 CAUTION = 0.3
-"""α of the start times the rounds of the run, where the section ``forget`` names no α."""
+"""α of the start times the rounds of the run, where no α is given."""
 
 
-class FastDistillSettings(DistillSettings):
-    """Distillation into the last layers; the other fields and their meaning as in `ForgetSettings`.
+class FastDistillSettings(DistillationSettings):
+    """Distillation into the last layers.
 
     Attributes
     ----------
-    epochs : int
-        Passes of the head; neutral 0, which leaves out the pass of the whole model as well.
+    epochs
+        Passes of the head, at least 0; neutral 0, which leaves out the pass of the whole model as well.
+    learning_rate
+        Step size of the head's first pass, above 0.
+    skew_alpha
+        Share of a client's past influence that the others undo in a round, in [0, 1]; neutral 0: the start is
+        plain subtraction; ``auto``: 0.3 divided by the rounds of the run.
+    skew_theta
+        Share of the estimated influence that is subtracted at the start, at least 0; neutral 1, all of it.
     """
 
     epochs: int = Field(default=30, ge=0)
     learning_rate: float = Field(default=0.02, gt=0)
+    skew_alpha: Annotated[float, Field(ge=0, le=1)] | Auto = "auto"
+    skew_theta: float = Field(default=1.0, ge=0)
 
     @property
     def whole(self) -> "FastDistillSettings":
@@ -94,7 +107,7 @@ def head_of(model: nn.Module) -> tuple[nn.Module, nn.Module]:
     return body, model.get_submodule(last)
 
 
-def features_of(body: nn.Module, like: nn.Module, x: Tensor) -> Tensor:
+def features_of(body: nn.Module, like: nn.Module, examples: Examples) -> Tensor:
     """Return what the body makes of inputs, shape [n, ...], on the CPU.
 
     Parameters
@@ -103,14 +116,14 @@ def features_of(body: nn.Module, like: nn.Module, x: Tensor) -> Tensor:
         As `head_of` returns it; without layers the features are the inputs.
     like
         The model, which says where to compute.
-    x
-        Inputs, shape [n, ...].
+    examples
+        The targets are not read.
     """
     if not any(True for _ in body.parameters()):
         device = next(like.parameters()).device
         with torch.no_grad():
-            return torch.as_tensor(body(x.to(device))).cpu()
-    return predict_logits(body, x)
+            return torch.as_tensor(body(in_memory(examples).x.to(device))).cpu()
+    return outputs_of(body, examples)
 
 
 def distilled_fast(job: ForgetJob) -> Outcome:
@@ -121,23 +134,26 @@ def distilled_fast(job: ForgetJob) -> Outcome:
     run, public = job.run, job.run.public
     if public is None:
         raise RuntimeError("needs were not checked")
-    start = fast_fedul.subtracted(job, own_alpha=cautious_alpha(run.plan.rounds))
+    own = job.settings.own(NAME, FastDistillSettings)
+    alpha = cautious_alpha(run.plan.rounds) if own.skew_alpha == "auto" else own.skew_alpha
+    start = fast_fedul.subtracted_with(job, SkewSettings(alpha=alpha, theta=own.skew_theta))
     if torch.equal(start.flat, run.final):
         return start
-    settings, notes = labelled(method_settings(FastDistillSettings, job.settings), public)
+    settings, notes = labelled(own, public)
     student = run.model(start.flat)
-    answers = predict_logits(run.model(run.final), public.x)
+    answers = outputs_of(run.model(run.final), public, task=run.task)
     momentum, draw = run.train.momentum, job.generator("distill")
-    distil(student, answers, public, settings.whole, momentum, draw, fading=True)
+    whole = Lesson(public, answers)
+    distil(student, whole, settings.whole, momentum, draw, fading=True, task=run.task)
     body, head = head_of(student)
-    data = Examples(features_of(body, student, public.x), public.y)
-    distil(head, answers, data, settings, momentum, draw, fading=True)
+    data = TensorExamples(features_of(body, student, public), public.targets())
+    distil(head, Lesson(data, answers), settings, momentum, draw, fading=True, task=run.task)
     flat = run.layout.flatten(student.state_dict())
     return Outcome(flat, [*start.notes, *notes], {**start.details, "public_examples": len(public)})
 
 
 METHOD = Method(
-    name="fast-distill",
+    name=NAME,
     summary="subtract with a cautious skew estimate, then distil the old model, mostly into the last layers",
     guarantee="approximate: the teacher has seen the client, and its answers may carry the client over",
     source="the papers of distill and fast-fedul, combined here",
@@ -146,4 +162,5 @@ METHOD = Method(
     refusal="it starts from a subtraction, and the log holds one update per client, not per class or example",
     needs=lambda settings: Needs(log="full", public=True, fresh=True),
     run=distilled_fast,
+    settings=FastDistillSettings,
 )

@@ -8,7 +8,7 @@ that were used,
     M' = M_F − θ u
 
 (see `unlearning.central.skew`). α = 0 with θ = 1 is `subtract`. The result can be the start of `distill`:
-``forget.start = "fast-fedul"``.
+``forget.distill.start = "fast-fedul"``.
 
 Guarantee: approximate; exact where each remaining client's update is linear in the global model, with slope
 −α. Needs: the log of every round; no client. Cost: no round; one pass over the log with one running vector.
@@ -20,7 +20,8 @@ from strategies.log.update_log import UpdateLog
 from unlearning.central.skew import RoundShare, SkewSettings, subtract_with_skew
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
 from unlearning.methods.logged import logged_targets
-from unlearning.settings import OWN_DEFAULT, method_settings
+
+NAME = "fast-fedul"
 
 
 def round_shares(
@@ -45,30 +46,25 @@ def round_shares(
         yield RoundShare(others, [(e.weight, log.delta(server_round, e.client_id)) for e in named])
 
 
-def subtracted(job: ForgetJob, own_alpha: float = SkewSettings().alpha) -> Outcome:
+def subtracted(job: ForgetJob) -> Outcome:
+    """Return the model without the estimated influence of the targets; see `subtracted_with`."""
+    return subtracted_with(job, job.settings.own(NAME, SkewSettings))
+
+
+def subtracted_with(job: ForgetJob, settings: SkewSettings) -> Outcome:
     """Return the model without the estimated influence of the targets.
 
     A client that never took part leaves the model as it is, with a note.
-
-    Parameters
-    ----------
-    job
-        What is done.
-    own_alpha
-        α, where the section ``forget`` names none.
     """
     found = logged_targets(job)
     if not found.clients:
         return Outcome(job.run.final.clone(), found.notes)
-    settings = method_settings(SkewSettings, job.settings, alpha="skew_alpha", theta="skew_theta")
-    if job.settings.skew_alpha == OWN_DEFAULT["skew_alpha"]:
-        settings = settings.model_copy(update={"alpha": own_alpha})
     flat = subtract_with_skew(job.run.final, round_shares(found.log, found.clients, job.gone), settings)
     return Outcome(flat, found.notes, settings.model_dump())
 
 
 METHOD = Method(
-    name="fast-fedul",
+    name=NAME,
     summary="subtract the client's logged updates together with an estimate of what they drew after them",
     guarantee="approximate: the influence on later updates of others is estimated by one number per round",
     source="Huynh et al., arXiv 2405.18040",
@@ -77,4 +73,6 @@ METHOD = Method(
     refusal="the log holds one update per client, not per class or example",
     needs=lambda settings: Needs(log="full", fresh=True),
     run=subtracted,
+    settings=SkewSettings,
+    flat_keys={"skew-alpha": "alpha", "skew-theta": "theta"},
 )

@@ -42,36 +42,48 @@ from strategies.server.aggregation import MAX_ABS_UPDATE, ExactSum, apply_mean, 
 from strategies.server.cohort import Fault
 from strategies.server.guard import Reference, checked
 from unlearning.central.federaser import with_norm
-from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Method, Needs, Outcome
+from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
 from unlearning.methods.federated import received_model, settings_in, told
 from unlearning.methods.logged import logged_targets
-from unlearning.settings import method_settings
 
+NAME = "federaser"
 ACTION = "train.federaser"
 
 
 class FedEraserSettings(Settings):
-    """The replay; fields and their meaning as in `ForgetSettings`."""
+    """The replay.
+
+    Attributes
+    ----------
+    interval
+        Δt, rounds of the run from one replayed round to the next, at least 1; neutral 1, which replays every
+        round.
+    ratio
+        r, share of a round's local training that a replayed round takes, in (0, 1]; neutral 1.
+    interval_factor
+        Whether each calibrated update is taken Δt times, for the rounds that are left out.
+    """
 
     interval: int = Field(default=2, ge=1)
     ratio: float = Field(default=0.5, gt=0, le=1)
     interval_factor: bool = False
 
 
-def federaser_client(task: ClientTask) -> ClientAnswer:
+def federaser_client(work: ForgetWork) -> ClientAnswer:
     """Do a share of a round's local work, as the client half of the run's strategy does it in that round."""
-    share = settings_in(FedEraserSettings, task.config).ratio
-    steps = max(1, math.ceil(share * planned_steps(len(task.retain), task.train)))
+    share = settings_in(FedEraserSettings, work.config).ratio
+    steps = max(1, math.ceil(share * planned_steps(len(work.retain), work.train)))
     job = ClientJob(
-        received_model(task),
-        task.retain,
-        task.train.model_copy(update={"local_steps": steps}),
-        task.strategy,
-        task.client_id,
-        task.server_round,
-        task.generator,
+        received_model(work),
+        work.retain,
+        work.train.model_copy(update={"local_steps": steps}),
+        work.strategy,
+        work.client_id,
+        work.server_round,
+        work.generator,
+        task=work.task,
     )
-    result = lookup(task.strategy.name).client(job)
+    result = lookup(work.strategy.name).client(job)
     metrics = {**result.metrics, wire.NUM_EXAMPLES: result.num_examples}
     return ClientAnswer(metrics, wire.record_of(result.model.state_dict()))
 
@@ -240,7 +252,7 @@ def erased(job: ForgetJob) -> Outcome:
     found = logged_targets(job)
     if not found.clients:
         return Outcome(job.run.final.clone(), found.notes)
-    settings = method_settings(FedEraserSettings, job.settings)
+    settings = job.settings.own(NAME, FedEraserSettings)
     replay = Replay(job, found.log, job.gone, settings)
     rounds = rounds_to_replay(found.log, _first_round(found.log, job.gone), settings.interval)
     flat = replay.run(rounds)
@@ -258,14 +270,15 @@ def _first_round(log: UpdateLog, client_ids: Collection[str]) -> int:
 
 
 METHOD = Method(
-    name="federaser",
+    name=NAME,
     summary="replay every few rounds without the client, with logged lengths and fresh directions",
     guarantee="approximate: the lengths of the steps are those of the run that contained the client",
     source="Liu et al., IWQoS 2021, arXiv 2012.13891",
-    cost="a visit to every remaining client per `forget.interval` rounds, with `forget.ratio` of its work",
+    cost="a visit to every remaining client per `forget.federaser.interval` rounds, with a share of its work",
     serves=frozenset({"client"}),
     refusal="the log holds one update per client and round, whose length is that of all its data",
     needs=lambda settings: Needs(log="norms", remaining=True, rebuilds=True, fresh=True),
     run=erased,
+    settings=FedEraserSettings,
     actions={ACTION: federaser_client},
 )

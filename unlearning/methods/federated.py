@@ -11,6 +11,7 @@ from typing import Any, TypeVar, final
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
+from pydantic import Field
 from torch import Tensor, nn
 
 from strategies.core import wire
@@ -24,11 +25,13 @@ from strategies.server.exclusion import Drop
 from strategies.server.members import ClientInfo
 from strategies.server.settings import SelectionSettings
 from strategies.server.wrapper import StrategyWrapper
-from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Outcome
-from unlearning.settings import ForgetSettings
+from unlearning.central.training import SgdSettings
+from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Outcome
+from unlearning.settings import Positive, Size
 from unlearning.spending import train_after
 
 S = TypeVar("S", bound=Settings)
+C = TypeVar("C", bound=SgdSettings)
 
 
 # What clients are told
@@ -39,16 +42,48 @@ def told(settings: Settings) -> dict[str, Scalar]:
     return dict(settings.model_dump(by_alias=True))
 
 
-def as_trained(job: ForgetJob) -> ForgetSettings:
-    """Return the section ``forget`` with the run's own step size and batch size where it names none.
+class RoundSettings(Settings):
+    """Federated rounds of one local pass each.
 
-    The step size is that of the run's last round.
+    Attributes
+    ----------
+    epochs
+        Passes over the retained data, at least 0, one federated round per pass; neutral 0, which trains
+        nothing.
+    learning_rate
+        Step size, above 0; ``auto``: that of the run's last round.
+    batch_size
+        Examples per step, at least 1; ``auto``: the run's.
     """
-    train = job.run.train
-    last_rate = train.learning_rate * train.lr_decay ** (job.run.plan.rounds - 1)
-    own = {"learning_rate": last_rate, "batch_size": train.batch_size}
-    unnamed = {name: value for name, value in own.items() if not getattr(job.settings, name)}
-    return job.settings.model_copy(update=unnamed)
+
+    epochs: int = Field(default=10, ge=0)
+    learning_rate: Positive = "auto"
+    batch_size: Size = "auto"
+
+
+def as_trained(job: ForgetJob, own: RoundSettings, kind: type[C], **more: float) -> C:
+    """Return how clients train in the rounds of a method.
+
+    Parameters
+    ----------
+    job
+        Whose run says what `own` leaves to it, and momentum and weight decay.
+    own
+        The method's settings.
+    kind
+        The class of what is returned.
+    more
+        Further fields of it.
+    """
+    last = job.run.train.in_round(job.run.plan.rounds)
+    return kind(
+        epochs=own.epochs,
+        learning_rate=last.learning_rate if own.learning_rate == "auto" else own.learning_rate,
+        batch_size=last.batch_size if own.batch_size == "auto" else own.batch_size,
+        momentum=last.momentum,
+        weight_decay=last.weight_decay,
+        **more,
+    )
 
 
 def settings_in(kind: type[S], config: Mapping[str, Any]) -> S:
@@ -98,9 +133,9 @@ def trained_answer(
     return ClientAnswer(numbers, wire.record_of(model.state_dict()))
 
 
-def received_model(task: ClientTask) -> nn.Module:
+def received_model(work: ForgetWork) -> nn.Module:
     """Return the model that came with the message."""
-    return task.build_model(task.arrays[wire.ARRAYS])
+    return work.build_model(work.arrays[wire.ARRAYS])
 
 
 # Who takes part

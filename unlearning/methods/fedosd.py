@@ -36,8 +36,8 @@ from strategies.server.cohort import Cohort
 from strategies.server.guard import CheckedReply
 from strategies.server.wrapper import StrategyWrapper
 from unlearning.central.fedosd import recovery_gradient, unlearning_loss_each, unlearning_step
-from unlearning.central.gradients import ExampleSum, gradient_sum
-from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Method, Needs, Outcome
+from unlearning.central.gradients import ExampleSum, Objective, gradient_sum
+from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
 from unlearning.methods.federated import (
     FederatedWork,
     absence_notes,
@@ -47,27 +47,38 @@ from unlearning.methods.federated import (
     received_model,
 )
 from unlearning.methods.sums import answer_with, ask_for_sums
-from unlearning.settings import ForgetSettings, method_settings
+from unlearning.settings import ForgetSettings
 
+NAME = "fedosd"
 ACTION = "query.fedosd"
 FORGET, RETAIN = "forget", "retain"
 
 
 class FedOsdSettings(Settings):
-    """FedOSD; fields and their meaning as in `ForgetSettings`."""
+    """FedOSD.
+
+    Attributes
+    ----------
+    unlearning_rounds
+        Steps along the orthogonal direction, at least 0, a visit to every client each; neutral 0.
+    learning_rate
+        Length of a step, in gradients, above 0.
+    recovery_rounds
+        Rounds of the remaining clients afterwards, at least 0; neutral 0.
+    """
 
     unlearning_rounds: int = Field(default=10, ge=0)
     learning_rate: float = Field(default=0.3, gt=0)
     recovery_rounds: int = Field(default=3, ge=0)
 
 
-def fedosd_client(task: ClientTask) -> ClientAnswer:
+def fedosd_client(work: ForgetWork) -> ClientAnswer:
     """Run the client half: gradient sums over the forgotten and over the retained data."""
-    model = received_model(task)
+    model = received_model(work)
     return answer_with(
         {
-            FORGET: gradient_sum(model, task.forget, unlearning_loss_each),
-            RETAIN: gradient_sum(model, task.retain),
+            FORGET: gradient_sum(model, work.forget, Objective(work.task, unlearning_loss_each)),
+            RETAIN: gradient_sum(model, work.retain, Objective(work.task)),
         }
     )
 
@@ -157,7 +168,7 @@ def unlearned_and_recovered(job: ForgetJob) -> Outcome:
     if (unchanged := never_took_part(job)) is not None:
         return unchanged
     original = job.run.final
-    settings = method_settings(FedOsdSettings, job.settings)
+    settings = job.settings.own(NAME, FedOsdSettings)
     work = FederatedWork(job, settings.unlearning_rounds + settings.recovery_rounds)
     flat = unlearning_rounds(job, work, settings)
     moved = float(torch.linalg.vector_norm(flat.double() - original.double()))
@@ -173,7 +184,7 @@ def needs(settings: ForgetSettings) -> Needs:
 
 
 METHOD = Method(
-    name="fedosd",
+    name=NAME,
     summary="unlearn along a direction that leaves the others' losses alone, then recover without going back",
     guarantee="none: to first order the others' losses stay as they are and recovery does not go back",
     source="Pan et al., AAAI 2025, arXiv 2412.20200",
@@ -182,5 +193,6 @@ METHOD = Method(
     refusal="",
     needs=needs,
     run=unlearned_and_recovered,
+    settings=FedOsdSettings,
     actions={ACTION: fedosd_client},
 )

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from strategies.server.cohort import Cohort
 from unlearning.central.finetune import FinetuneSettings, finetune
-from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Method, Needs, Outcome
+from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
 from unlearning.methods.federated import (
     FederatedWork,
+    RoundSettings,
     absence_notes,
     as_trained,
     keeping,
@@ -29,16 +30,16 @@ from unlearning.methods.federated import (
     told,
     trained_answer,
 )
-from unlearning.settings import method_settings
 
+NAME = "finetune"
 ACTION = "train.finetune"
 
 
-def finetune_client(task: ClientTask) -> ClientAnswer:
+def finetune_client(work: ForgetWork) -> ClientAnswer:
     """Run the client half: fine-tune on the retained data as the message says."""
-    settings = settings_in(FinetuneSettings, task.config)
-    model = finetune(received_model(task), task.retain, settings, task.generator)
-    return trained_answer(model, len(task.retain))
+    settings = settings_in(FinetuneSettings, work.config)
+    model = finetune(received_model(work), work.retain, settings, work.generator, task=work.task)
+    return trained_answer(model, len(work.retain))
 
 
 def finetuning_rounds(
@@ -65,14 +66,14 @@ def finetuned(job: ForgetJob) -> Outcome:
     """Return the model after fine-tuning rounds of the clients that have retained data."""
     if (unchanged := never_took_part(job)) is not None:
         return unchanged
-    settings = method_settings(FinetuneSettings, as_trained(job), job.run.train)
+    settings = as_trained(job, job.settings.own(NAME, RoundSettings), FinetuneSettings)
     work = FederatedWork(job, settings.epochs)
     flat = finetuning_rounds(work, job.run.final, settings, keeping(job))
     return Outcome(flat, absence_notes(job), {"rounds": settings.epochs})
 
 
 METHOD = Method(
-    name="finetune",
+    name=NAME,
     summary="train on without the forgotten data and let it fade",
     guarantee="none: what was learned from the forgotten data fades only as far as the rest overwrites it",
     source="Jia et al., NeurIPS 2023, arXiv 2304.04934",
@@ -81,5 +82,6 @@ METHOD = Method(
     refusal="",
     needs=lambda settings: Needs(remaining=True),
     run=finetuned,
+    settings=RoundSettings,
     actions={ACTION: finetune_client},
 )

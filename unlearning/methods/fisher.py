@@ -21,7 +21,7 @@ from strategies.core import wire
 from strategies.core.errors import LetheError
 from unlearning.central.fisher import FisherSettings, add_noise, fisher_sum, without_class_rows
 from unlearning.central.gradients import ExampleSum
-from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Method, Needs, Outcome
+from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
 from unlearning.methods.federated import (
     FederatedWork,
     absence_notes,
@@ -30,16 +30,16 @@ from unlearning.methods.federated import (
     received_model,
 )
 from unlearning.methods.sums import answer_with, ask_for_sums
-from unlearning.settings import method_settings
 
+NAME = "fisher"
 ACTION = "query.fisher"
 DIAGONAL = "diagonal"
 """Array, client to server. Σ_x Σ_y p(y|x) (∂ log p)² over the client's retained examples."""
 
 
-def fisher_client(task: ClientTask) -> ClientAnswer:
+def fisher_client(work: ForgetWork) -> ClientAnswer:
     """Run the client half: the sum that makes up the Fisher diagonal, over the retained data."""
-    return answer_with({DIAGONAL: fisher_sum(received_model(task), task.retain)})
+    return answer_with({DIAGONAL: fisher_sum(received_model(work), work.retain, task=work.task)})
 
 
 def blurred(job: ForgetJob) -> Outcome:
@@ -53,9 +53,7 @@ def blurred(job: ForgetJob) -> Outcome:
     if (unchanged := never_took_part(job)) is not None:
         return unchanged
     run, work = job.run, FederatedWork(job, 1)
-    settings = method_settings(
-        FisherSettings, job.settings, alpha="fisher_alpha", max_inverse="fisher_max_inverse"
-    )
+    settings = job.settings.own(NAME, FisherSettings)
     diagonal = retained_diagonal(job, work)
     model = run.model(run.final)
     start = without_class_rows(model, job.request.classes) if job.request.classes else model
@@ -76,7 +74,7 @@ def retained_diagonal(job: ForgetJob, work: FederatedWork) -> ExampleSum:
 
 
 METHOD = Method(
-    name="fisher",
+    name=NAME,
     summary="add noise to the weights, the more the less the retained data depend on them",
     guarantee="none: the noise hides the forgotten data only as far as the loss is quadratic",
     source="Jia et al., NeurIPS 2023, arXiv 2304.04934",
@@ -85,5 +83,7 @@ METHOD = Method(
     refusal="",
     needs=lambda settings: Needs(remaining=True),
     run=blurred,
+    settings=FisherSettings,
+    flat_keys={"fisher-alpha": "alpha", "fisher-max-inverse": "max-inverse"},
     actions={ACTION: fisher_client},
 )

@@ -24,15 +24,17 @@ from typing import Any
 
 import torch
 from flwr.app import Array, ArrayRecord
+from pydantic import Field, field_validator
 from torch import Generator, Tensor, nn
-from torch.nn import functional
 
-from strategies.client.evaluation import predict_logits
+from strategies.client.evaluation import outputs_of
 from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.core.examples import Examples
+from strategies.core.settings import Settings, split_list
 from strategies.server.cohort import Cohort
-from unlearning.central.gradients import ExampleSum, gradient_sum
+from strategies.task import Task
+from unlearning.central.gradients import ExampleSum, Objective, gradient_sum
 from unlearning.central.influence import (
     AlphaTrial,
     InfluenceSettings,
@@ -42,12 +44,12 @@ from unlearning.central.influence import (
 )
 from unlearning.central.inverse import conjugate_gradient_product, fisher_product_sum
 from unlearning.central.parameters import moved
-from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Method, Needs, Outcome
+from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
 from unlearning.methods.federated import absence_notes, never_took_part, received_model
 from unlearning.methods.fedosd import asked
 from unlearning.methods.sums import answer_with, ask_for_sums
-from unlearning.settings import method_settings
 
+NAME = "influence"
 GRADIENTS = "query.gradients"
 PRODUCT = "query.fisher_product"
 TRIALS = "query.influence_trials"
@@ -66,44 +68,105 @@ Sums = Mapping[str, Mapping[str, ExampleSum]]
 """Client-id -> name -> sum."""
 
 
+class InfluenceKeys(Settings):
+    """The step.
+
+    Attributes
+    ----------
+    damping
+        λ, above 0, the curvature assumed where no retained example has a gradient.
+    fisher_examples
+        Retained examples that the curvature is taken from, at least 1.
+    tolerance
+        Residual, relative to the right-hand side, at which the system with the Fisher matrix counts as
+        solved, in (0, 1); each further product with it is a visit to every client.
+    alphas
+        Lengths of the step that are tried, each above 0, separated by commas.
+    max_retain_drop
+        Percentage points of accuracy on the retained data that a length may cost, at least 0.
+    """
+
+    damping: float = Field(default=1e-3, gt=0)
+    fisher_examples: int = Field(default=256, ge=1)
+    tolerance: float = Field(default=1e-3, gt=0, lt=1)
+    alphas: str = "0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20"
+    max_retain_drop: float = Field(default=2.0, ge=0)
+
+    @field_validator("alphas", mode="before")
+    @classmethod
+    def _may_be_one_number(cls, value: object) -> object:
+        return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+    @field_validator("alphas")
+    @classmethod
+    def _alphas_parse(cls, value: str) -> str:
+        parsed_alphas(value)
+        return value
+
+    @property
+    def central(self) -> InfluenceSettings:
+        """The same as the central form knows it."""
+        values = self.model_dump(exclude={"tolerance", "alphas"})
+        return InfluenceSettings(**values, alphas=parsed_alphas(self.alphas))
+
+
+def parsed_alphas(text: str) -> tuple[float, ...]:
+    """Return the lengths of a list.
+
+    Raises
+    ------
+    ValueError
+        If the text is something else.
+    """
+    try:
+        alphas = tuple(float(entry) for entry in split_list(text))
+    except ValueError:
+        alphas = ()
+    if not alphas or not all(0 < alpha < float("inf") for alpha in alphas):
+        raise ValueError("numbers above 0 separated by commas, such as '0.5, 1, 2'")
+    return alphas
+
+
 # Client half
 
 
-def gradients_client(task: ClientTask) -> ClientAnswer:
+def gradients_client(work: ForgetWork) -> ClientAnswer:
     """Return the sums of gradients over the forgotten and over the retained data."""
-    model = received_model(task)
-    return answer_with({FORGET: gradient_sum(model, task.forget), RETAIN: gradient_sum(model, task.retain)})
+    model = received_model(work)
+    parts, objective = {FORGET: work.forget, RETAIN: work.retain}, Objective(work.task)
+    return answer_with({name: gradient_sum(model, part, objective) for name, part in parts.items()})
 
 
-def product_client(task: ClientTask) -> ClientAnswer:
+def product_client(work: ForgetWork) -> ClientAnswer:
     """Return Σ g (gᵀx) over the retained examples that F is made of."""
-    examples = task.retain.subset(wire.config_list(task.config, CHOSEN))
-    return answer_with({RETAIN: fisher_product_sum(received_model(task), examples, _received_vector(task))})
+    examples = work.retain.subset(wire.config_list(work.config, CHOSEN))
+    model, vector = received_model(work), _received_vector(work)
+    return answer_with({RETAIN: fisher_product_sum(model, examples, vector, Objective(work.task))})
 
 
-def trials_client(task: ClientTask) -> ClientAnswer:
-    """Return, for no step and for each length, the correct answers on D_r and the sum of losses on D_f."""
-    model, direction = received_model(task), _received_vector(task)
-    candidates = [moved(model, alpha * direction) for alpha in (0.0, *task.config[ALPHAS])]
-    correct = [_tally(candidate, task.retain)[0] for candidate in candidates]
-    losses = [_tally(candidate, task.forget)[1] for candidate in candidates]
+def trials_client(work: ForgetWork) -> ClientAnswer:
+    """Return, for no step and for each length, the sum of scores on D_r and the sum of losses on D_f."""
+    model, direction = received_model(work), _received_vector(work)
+    candidates = [moved(model, alpha * direction) for alpha in (0.0, *work.config[ALPHAS])]
+    correct = [_tally(candidate, work.retain, work.task)[0] for candidate in candidates]
+    losses = [_tally(candidate, work.forget, work.task)[1] for candidate in candidates]
     return answer_with(
         {
-            RETAIN: ExampleSum(torch.tensor(correct, dtype=torch.float64), len(task.retain)),
-            FORGET: ExampleSum(torch.tensor(losses, dtype=torch.float64), len(task.forget)),
+            RETAIN: ExampleSum(torch.tensor(correct, dtype=torch.float64), len(work.retain)),
+            FORGET: ExampleSum(torch.tensor(losses, dtype=torch.float64), len(work.forget)),
         }
     )
 
 
-def _tally(model: nn.Module, examples: Examples) -> tuple[int, float]:
-    """Return the number of correct answers and the sum of losses."""
-    logits = predict_logits(model, examples.x).double()
-    correct = int((logits.argmax(dim=1) == examples.y).sum())
-    return correct, float(functional.cross_entropy(logits, examples.y, reduction="sum"))
+def _tally(model: nn.Module, examples: Examples, task: Task) -> tuple[float, float]:
+    """Return the sum of scores, each from 0 to 1, and the sum of losses."""
+    outputs, targets = outputs_of(model, examples, task=task).double(), examples.targets()
+    right = float((task.scores(outputs, targets) / 100).double().sum())
+    return right, float(task.summed_loss(outputs, targets))
 
 
-def _received_vector(task: ClientTask) -> Tensor:
-    return torch.from_numpy(task.arrays[VECTOR][VECTOR].numpy().copy())
+def _received_vector(work: ForgetWork) -> Tensor:
+    return torch.from_numpy(work.arrays[VECTOR][VECTOR].numpy().copy())
 
 
 # Server half
@@ -227,7 +290,9 @@ class FisherProducts:
         return self.damping * vector + ExampleSum.join(each[RETAIN] for each in answers.values()).mean
 
 
-def direction(clients: Clients, sums: Sums, settings: InfluenceSettings) -> tuple[Tensor, FisherProducts]:
+def direction(
+    clients: Clients, sums: Sums, settings: InfluenceSettings, tolerance: float
+) -> tuple[Tensor, FisherProducts]:
     """Return F⁻¹v, shape [P], float64, and the products it took.
 
     Raises
@@ -240,12 +305,11 @@ def direction(clients: Clients, sums: Sums, settings: InfluenceSettings) -> tupl
     products = FisherProducts(clients.only(chosen), chosen, settings.damping)
     try:
         vector = influence_vector(*(ExampleSum.join(s[n] for s in sums.values()) for n in (FORGET, RETAIN)))
-        tolerance = clients.job.settings.fisher_tolerance
         step = conjugate_gradient_product(products, vector, tolerance=tolerance, max_products=MAX_PRODUCTS)
     except ValueError as error:
         raise LetheError(f"influence: {error}") from error
     except ArithmeticError as error:
-        raise LetheError(f"influence: {error} (forget.damping is {settings.damping})") from error
+        raise LetheError(f"influence: {error} (forget.influence.damping is {settings.damping})") from error
     return step, products
 
 
@@ -276,11 +340,12 @@ def influenced(job: ForgetJob) -> Outcome:
     """
     if (unchanged := never_took_part(job)) is not None:
         return unchanged
-    settings = method_settings(InfluenceSettings, job.settings, alphas="alphas")
+    own = job.settings.own(NAME, InfluenceKeys)
+    settings = own.central
     clients = Clients(job, asked(job))
     sums = clients.sums(GRADIENTS, (FORGET, RETAIN), job.run.layout.size)
     clients.require(sums, _holders(job))
-    step, products = direction(clients, sums, settings)
+    step, products = direction(clients, sums, settings, own.tolerance)
     trials, answers = search(clients, step, settings)
     alpha = choose_alpha(trials, settings.max_retain_drop)
     flat = job.run.layout.flatten(moved(job.run.model(job.run.final), alpha * step).state_dict())
@@ -301,7 +366,7 @@ def _holders(job: ForgetJob) -> list[str]:
 
 
 METHOD = Method(
-    name="influence",
+    name=NAME,
     summary="take the forgotten data out of the loss by one Newton-like step",
     guarantee="none for networks: a first-order estimate of the minimum without the forgotten data",
     source="Jia et al., NeurIPS 2023, arXiv 2304.04934",
@@ -310,5 +375,7 @@ METHOD = Method(
     refusal="",
     needs=lambda settings: Needs(remaining=True, forgotten=True),
     run=influenced,
+    settings=InfluenceKeys,
+    flat_keys={"fisher-tolerance": "tolerance", "alpha-search": "alphas"},
     actions={GRADIENTS: gradients_client, PRODUCT: product_client, TRIALS: trials_client},
 )

@@ -20,9 +20,10 @@ clients online. At γ = 0 it is `finetune`, to the bit. Cost: a round per epoch.
 
 from strategies.server.cohort import Cohort
 from unlearning.central.l1_sparse import L1SparseSettings, l1_sparse, penalty_weights
-from unlearning.methods.base import ClientAnswer, ClientTask, ForgetJob, Method, Needs, Outcome
+from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
 from unlearning.methods.federated import (
     FederatedWork,
+    RoundSettings,
     absence_notes,
     as_trained,
     keeping,
@@ -33,16 +34,30 @@ from unlearning.methods.federated import (
     told,
     trained_answer,
 )
-from unlearning.settings import OWN_DEFAULT, method_settings
+from unlearning.settings import AtLeastZero
 
+NAME = "l1-sparse"
 ACTION = "train.l1_sparse"
 
 
-def l1_sparse_client(task: ClientTask) -> ClientAnswer:
+class L1RoundSettings(RoundSettings):
+    """Rounds under the penalty.
+
+    Attributes
+    ----------
+    gamma
+        Weight of the L1 penalty in the first pass, at least 0; neutral 0, which is fine-tuning; ``auto``: by
+        learning rate and amount of data.
+    """
+
+    gamma: AtLeastZero = "auto"
+
+
+def l1_sparse_client(work: ForgetWork) -> ClientAnswer:
     """Run the client half: one pass over the retained data under the round's penalty."""
-    settings = settings_in(L1SparseSettings, task.config)
-    model = l1_sparse(received_model(task), task.retain, settings, task.generator)
-    return trained_answer(model, len(task.retain))
+    settings = settings_in(L1SparseSettings, work.config)
+    model = l1_sparse(received_model(work), work.retain, settings, work.generator, task=work.task)
+    return trained_answer(model, len(work.retain))
 
 
 SHRINKAGE = 0.2
@@ -69,10 +84,11 @@ def own_gamma(settings: L1SparseSettings, steps_per_pass: float) -> float:
 
 
 def penalised(job: ForgetJob, cohort: Cohort) -> L1SparseSettings:
-    """Return the method's settings, with its own γ where the section ``forget`` names none."""
-    settings = method_settings(L1SparseSettings, as_trained(job), job.run.train)
-    if job.settings.gamma != OWN_DEFAULT["gamma"]:
-        return settings
+    """Return how clients train, with the method's own γ where none is given."""
+    own = job.settings.own(NAME, L1RoundSettings)
+    if own.gamma != "auto":
+        return as_trained(job, own, L1SparseSettings, gamma=own.gamma)
+    settings = as_trained(job, own, L1SparseSettings)
     kept = [info.num_examples - num_dropped(info, job.drop) for info in cohort.clients.values()]
     steps = [settings.steps_per_epoch(num_examples) for num_examples in kept]
     gamma = own_gamma(settings, sum(steps) / len(steps)) if steps else 0.0
@@ -100,7 +116,7 @@ def l1_sparsed(job: ForgetJob) -> Outcome:
 
 
 METHOD = Method(
-    name="l1-sparse",
+    name=NAME,
     summary="train on without the forgotten data under an L1 penalty that fades out",
     guarantee="none; a sparser model empirically comes closer to retraining than fine-tuning alone",
     source="Jia et al., NeurIPS 2023, arXiv 2304.04934",
@@ -109,5 +125,6 @@ METHOD = Method(
     refusal="",
     needs=lambda settings: Needs(remaining=True),
     run=l1_sparsed,
+    settings=L1RoundSettings,
     actions={ACTION: l1_sparse_client},
 )

@@ -11,13 +11,47 @@ Guarantee: none; negating again undoes it, so what is forgotten is what the roun
 remaining clients online; nothing stored, and nothing of the forgotten data. Cost: a round per epoch.
 """
 
+from pydantic import field_validator
+
 from strategies.core.errors import BadInput
+from strategies.core.settings import split_list
 from unlearning.central.finetune import FinetuneSettings
 from unlearning.central.negate import negate
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
-from unlearning.methods.federated import FederatedWork, absence_notes, as_trained, keeping, never_took_part
+from unlearning.methods.federated import (
+    FederatedWork,
+    RoundSettings,
+    absence_notes,
+    as_trained,
+    keeping,
+    never_took_part,
+)
 from unlearning.methods.finetune import finetuning_rounds
-from unlearning.settings import method_settings
+
+NAME = "negate"
+
+
+class NegateSettings(RoundSettings):
+    """Negation, and the rounds that follow.
+
+    Attributes
+    ----------
+    layers
+        Names of the layers to negate, separated by commas; empty: the first layer with weights.
+    """
+
+    layers: str = ""
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _may_be_a_number(cls, value: object) -> object:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("layers")
+    @classmethod
+    def _layers_parse(cls, value: str) -> str:
+        split_list(value)
+        return value
 
 
 def negated(job: ForgetJob) -> Outcome:
@@ -30,19 +64,19 @@ def negated(job: ForgetJob) -> Outcome:
     """
     if (unchanged := never_took_part(job)) is not None:
         return unchanged
-    run, layers = job.run, job.settings.layers
-    settings = method_settings(FinetuneSettings, as_trained(job), run.train)
+    run, own = job.run, job.settings.own(NAME, NegateSettings)
+    settings = as_trained(job, own, FinetuneSettings)
     try:
-        model = negate(run.model(run.final), layers)
+        model = negate(run.model(run.final), split_list(own.layers))
     except ValueError as error:
-        raise BadInput(f"forget.negate-layers: {error}") from None
+        raise BadInput(f"forget.negate.layers: {error}") from None
     work = FederatedWork(job, settings.epochs)
     flat = finetuning_rounds(work, run.layout.flatten(model.state_dict()), settings, keeping(job))
     return Outcome(flat, absence_notes(job), {"rounds": settings.epochs})
 
 
 METHOD = Method(
-    name="negate",
+    name=NAME,
     summary="negate the first layer, then train on without the forgotten data",
     guarantee="none: what is forgotten is what training does not restore",
     source="Khalil et al., CVPR 2025, arXiv 2503.05657",
@@ -51,4 +85,6 @@ METHOD = Method(
     refusal="",
     needs=lambda settings: Needs(remaining=True),
     run=negated,
+    settings=NegateSettings,
+    flat_keys={"negate-layers": "layers"},
 )

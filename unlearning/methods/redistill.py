@@ -7,7 +7,7 @@ through the consensus on public data. The log holds every client's answers, so f
 
 is known without asking anybody; the remaining clients digest f̃'_t on the same public examples and revisit
 their own data, with the settings of the run. They start from the model that they had before the first round
-(``redistill-start = "transferred"``), which never heard of the target, or from the one they have now.
+(``start = "transferred"``), which never heard of the target, or from the one they have now.
 
 Differs from retraining: no questions are asked, and the answers that the others gave after the first round
 came from models that had digested the target's. Guarantee: approximate; what the target taught the others
@@ -19,27 +19,48 @@ a round's messages; from ``transferred`` also the transfer learning, where clien
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
+from pydantic import Field
 from torch import Tensor
 
 from strategies.core import wire
 from strategies.core.errors import LetheError
+from strategies.core.settings import Settings
 from strategies.fedmd import client
 from strategies.fedmd.server import FedMD, means
 from strategies.log.update_log import UpdateLog
 from strategies.server.reports import rebuilt
+from strategies.task import OutputSpec
 from unlearning.methods.base import UNCHANGED, ForgetJob, Method, Needs, Outcome
 from unlearning.methods.federated import absence_notes
 
+NAME = "redistill"
+
+
+class RedistillSettings(Settings):
+    """The replay.
+
+    Attributes
+    ----------
+    start
+        ``transferred``, the models of before the first round, or ``now``, the present ones.
+    rounds
+        How many of the last kept rounds are replayed, at least 0; neutral 0: all.
+    """
+
+    start: Literal["transferred", "now"] = "transferred"
+    rounds: int = Field(default=0, ge=0)
+
 
 def kept_answers(
-    log: UpdateLog, server_round: int, gone: frozenset[str], num_classes: int
+    log: UpdateLog, server_round: int, gone: frozenset[str], num_outputs: int
 ) -> dict[str, Tensor]:
     """Return the logged answers of a round by client-id, shape [n, classes] each, without some clients'."""
     ids = [e.client_id for e in log.entries(server_round) if e.client_id not in gone]
-    return {i: log.delta(server_round, i).view(-1, num_classes) for i in ids}
+    return {i: log.delta(server_round, i).view(-1, num_outputs) for i in ids}
 
 
 @dataclass
@@ -49,6 +70,7 @@ class _Replay:
     job: ForgetJob
     strategy: FedMD
     rounds: list[int]
+    settings: "RedistillSettings"
 
     def round(self, server_round: int, consensus: Tensor) -> dict[str, dict[str, float]]:
         """Let the remaining clients digest a round's consensus; return what they report."""
@@ -58,7 +80,7 @@ class _Replay:
                 wire.SERVER_ROUND: server_round,
                 client.ALIGNMENT: self.strategy.alignment(server_round).tolist(),
                 client.ORIGIN: job.run.course,
-                client.FROM_START: job.settings.redistill_start == "transferred",
+                client.FROM_START: self.settings.start == "transferred",
                 wire.MEASURE: server_round == self.rounds[-1],
             }
         )
@@ -88,29 +110,29 @@ def redistilled(job: ForgetJob) -> Outcome:
     strategy = run.plan.server_half()
     if not isinstance(strategy, FedMD):
         raise RuntimeError("needs were not checked")
-    rounds = log.kept_rounds()[-job.settings.redistill_rounds :]
-    replay = _Replay(job, strategy, rounds)
+    own = job.settings.own(NAME, RedistillSettings)
+    rounds = log.kept_rounds()[-own.rounds :]
+    replay = _Replay(job, strategy, rounds, own)
+    num_outputs = run.task.outputs(OutputSpec(run.num_groups))
     consensus, reports = torch.zeros(0), dict[str, dict[str, float]]()
     for number, server_round in enumerate(rounds, start=1):
-        answers = kept_answers(log, server_round, frozenset(job.gone), run.num_classes)
+        answers = kept_answers(log, server_round, frozenset(job.gone), num_outputs)
         if answers:
             consensus = strategy.consensus(answers)
             reports = replay.round(server_round, consensus)
         job.progress(number, len(rounds), means(list(reports.values())))
     if not reports:
         raise LetheError(f"forgetting {job.request.name}: nobody else answered in the last kept round")
-    return Outcome(consensus.flatten(), absence_notes(job), _details(job, rounds, reports))
+    return Outcome(consensus.flatten(), absence_notes(job), _details(own.start, rounds, reports))
 
 
-def _details(
-    job: ForgetJob, rounds: list[int], reports: Mapping[str, Mapping[str, float]]
-) -> dict[str, object]:
+def _details(start: str, rounds: list[int], reports: Mapping[str, Mapping[str, float]]) -> dict[str, object]:
     figures = means([dict(report) for report in reports.values()])
-    return {"rounds": len(rounds), "start": job.settings.redistill_start, **figures}
+    return {"rounds": len(rounds), "start": start, **figures}
 
 
 METHOD = Method(
-    name="redistill",
+    name=NAME,
     summary="FedMD: the others digest the logged consensus again, recomputed without the client",
     guarantee="approximate: later answers of the others came from models that had digested the client's",
     source="this project, on arXiv 1910.03581",
@@ -119,4 +141,6 @@ METHOD = Method(
     refusal="the log holds a client's answers, not what each class or example of its data did to them",
     needs=lambda settings: Needs(log="kept", remaining=True, rebuilds=True, models="client"),
     run=redistilled,
+    settings=RedistillSettings,
+    flat_keys={"redistill-start": "start", "redistill-rounds": "rounds"},
 )

@@ -61,4 +61,6 @@ METHOD = Method(
     refusal="",
     needs=lambda settings: Needs(remaining=True, models="any"),
     run=retrained,
+    trains_as_the_run=True,
+    is_reference=True,
 )

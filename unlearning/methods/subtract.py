@@ -15,13 +15,18 @@ contained the target; that skew stays. Accuracy usually suffers: `distill` repai
 retention ``sum`` for the lazy form, ``full`` for the renormalised one; no client. Cost: no round.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
+from strategies.core.settings import Settings
 from strategies.log.update_log import UpdateLog
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
 from unlearning.methods.logged import logged_targets
 from unlearning.settings import ForgetSettings
+
+NAME = "subtract"
 
 
 def lazy(final: Tensor, weighted_sums: list[Tensor]) -> Tensor:
@@ -82,6 +87,19 @@ def renormalised(initial: Tensor, log: UpdateLog, targets: tuple[str, ...]) -> T
     return total.float()
 
 
+class SubtractSettings(Settings):
+    """Subtraction of the logged updates.
+
+    Attributes
+    ----------
+    form
+        ``lazy`` (the client sent nothing) or ``renormalised`` (the others' weights are scaled up to 1 in
+        every round).
+    """
+
+    form: Literal["lazy", "renormalised"] = "lazy"
+
+
 def subtracted(job: ForgetJob) -> Outcome:
     """Return the model without the targets' logged contributions.
 
@@ -90,19 +108,20 @@ def subtracted(job: ForgetJob) -> Outcome:
     found = logged_targets(job)
     if not found.clients:
         return Outcome(job.run.final.clone(), found.notes)
-    if job.settings.subtract_form == "renormalised":
+    if job.settings.own(NAME, SubtractSettings).form == "renormalised":
         return Outcome(renormalised(job.run.initial, found.log, job.gone), found.notes)
     return Outcome(lazy(job.run.final, [found.log.weighted_sum(i) for i in found.clients]), found.notes)
 
 
 def needs(settings: ForgetSettings) -> Needs:
     """Return what the chosen form reads of the log."""
-    renormalises = settings.subtract_form == "renormalised"
-    return Needs(log="full" if renormalises else "sum", rebuilds=renormalises, fresh=renormalises)
+    if settings.own(NAME, SubtractSettings).form == "lazy":
+        return Needs(log="sum")
+    return Needs(log="full", rebuilds=True, fresh=True, form=' with forget.subtract.form = "renormalised"')
 
 
 METHOD = Method(
-    name="subtract",
+    name=NAME,
     summary="subtract the client's logged updates",
     guarantee="approximate: the client's updates are gone, their influence on later updates of others is not",
     source="Wu, Zhu, Mitra, arXiv 2201.09441",
@@ -111,4 +130,6 @@ METHOD = Method(
     refusal="the log holds one update per client, not per class or example",
     needs=needs,
     run=subtracted,
+    settings=SubtractSettings,
+    flat_keys={"subtract-form": "form"},
 )

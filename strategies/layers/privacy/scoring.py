@@ -29,6 +29,7 @@ from strategies.layers.privacy.accounting import Spend
 from strategies.layers.privacy.noise import clipped, noised
 from strategies.models.fisher import squared_gradients
 from strategies.models.neurons import Group, neuron_scores
+from strategies.task import CLASSIFICATION, Task
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,11 @@ class Scoring:
         return (Spend(self.noise_multiplier, 1.0, self.selections),)
 
 
-def example_scores(model: nn.Module, groups: Sequence[Group], examples: Examples) -> Iterator[Tensor]:
+def example_scores(
+    model: nn.Module, groups: Sequence[Group], examples: Examples, task: Task = CLASSIFICATION
+) -> Iterator[Tensor]:
     """Yield the scores of all hidden neurons by one example after the other, shape [neurons], float64."""
-    for squares in squared_gradients(model, examples):
+    for squares in squared_gradients(model, examples, task):
         yield torch.cat([neuron_scores(squares, group) for group in groups])
 
 
@@ -115,12 +118,17 @@ class PrivateScorer:
     uses: int = field(default=0, init=False)
 
     def __call__(
-        self, model: nn.Module, groups: Sequence[Group], examples: Examples, generator: torch.Generator
+        self,
+        model: nn.Module,
+        groups: Sequence[Group],
+        examples: Examples,
+        generator: torch.Generator,
+        task: Task = CLASSIFICATION,
     ) -> tuple[Tensor, ...]:
         """Return the noisy scores of each group's neurons; see `strategies.client.training.Scorer`."""
         self.uses += 1
         how = self.scoring
-        total = clipped_total(example_scores(model, groups, examples), how.clip_norm, self.by_example)
+        total = clipped_total(example_scores(model, groups, examples, task), how.clip_norm, self.by_example)
         stream = self.randomness.after(generator)
         released = noised(total, how.noise_multiplier, how.clip_norm, stream)
         return torch.split(released, [group.size for group in groups])

@@ -21,16 +21,23 @@ import torch
 from opacus.validators import ModuleValidator
 from opacus.validators.errors import UnsupportedModuleError
 from torch import Tensor, nn
-from torch.nn import functional
 
 from strategies.client.settings import TrainSettings
-from strategies.client.training import GradientAdjustment, TrainStats, make_optimizer, planned_steps
+from strategies.client.training import (
+    GradientAdjustment,
+    TrainStats,
+    gradients_in,
+    make_optimizer,
+    planned_steps,
+    put_gradients,
+)
 from strategies.core.errors import BadInput
 from strategies.core.examples import Examples
 from strategies.core.secret_random import Randomness, RandomStream
 from strategies.layers.privacy.accounting import sample_rate
 from strategies.layers.privacy.clipping import ClippedSum
 from strategies.layers.privacy.noise import noised
+from strategies.task import CLASSIFICATION, Task
 
 
 def poisson_batches(num_examples: int, rate: float, num_steps: int, stream: RandomStream) -> Iterator[Tensor]:
@@ -69,9 +76,9 @@ class PrivateTrainer:
         settings: TrainSettings,
         generator: torch.Generator,
         *,
-        learning_rate: float | None = None,
         num_steps: int | None = None,
         adjust: GradientAdjustment | None = None,
+        task: Task = CLASSIFICATION,
     ) -> TrainStats:
         """Train a model in place; see `strategies.client.training.local_train` for the parameters.
 
@@ -89,14 +96,13 @@ class PrivateTrainer:
         steps = planned_steps(len(examples), settings) if num_steps is None else num_steps
         rate = sample_rate(len(examples), settings)
         sampling, noise = self.randomness.after(generator), self.randomness.after(generator)
-        step_size = settings.learning_rate if learning_rate is None else learning_rate
-        optimizer = make_optimizer(parameters, settings, step_size)
+        optimizer = make_optimizer(parameters, settings)
         model.train()
         data = examples.to(device)
         try:
             with ClippedSum(model, self.clip_norm) as clipped:
                 for batch in poisson_batches(len(data), rate, steps, sampling):
-                    _add_up(clipped, model, data, batch.to(device), parameters)
+                    _add_up(clipped, model, task, data, batch, parameters)
                     self.add_noise(parameters, rate * len(examples), noise)
                     _step(optimizer, parameters, adjust)
                     self.steps += 1
@@ -140,11 +146,17 @@ def require_private(model: nn.Module) -> None:
 
 
 def _add_up(
-    clipped: ClippedSum, model: nn.Module, data: Examples, batch: Tensor, parameters: Sequence[nn.Parameter]
+    clipped: ClippedSum,
+    model: nn.Module,
+    task: Task,
+    data: Examples,
+    index: Tensor,
+    parameters: Sequence[nn.Parameter],
 ) -> None:
     """Leave the clipped sum of a batch's gradients in `.grad`: zeros where the batch is empty."""
-    if len(batch):
-        clipped.backward(functional.cross_entropy(model(data.x[batch]), data.y[batch], reduction="none"))
+    if len(index):
+        inputs, targets = data.batch(index)
+        clipped.backward(task.losses(task.forward(model, inputs), targets))
         return
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
@@ -155,7 +167,7 @@ def _step(
 ) -> None:
     """Adjust gradients that carry their noise, and take the step."""
     if adjust is not None:
-        adjust(parameters)
+        put_gradients(parameters, adjust(parameters, gradients_in(parameters)))
     optimizer.step()
 
 

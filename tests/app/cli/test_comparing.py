@@ -10,6 +10,7 @@ from strategies.runs.folder import RunFolder
 from tests.app.cli.conftest import Command, Workflows
 from tests.app.report.run_folders import add_rounds, finish, new_run
 from tests.app.report.test_comparison_tables import comparison
+from unlearning.methods.federated import RoundSettings
 from unlearning.request import ForgetRequest
 
 
@@ -37,12 +38,13 @@ def study(tmp_path: Path, workflows: Workflows, monkeypatch: pytest.MonkeyPatch)
 
 def test_what_is_compared(lethe: Command, workflows: Workflows, study: RunFolder) -> None:
     arguments = ["--methods", "distill, finetune", "--seeds", "3", "--prune", "imp", "--no-relearn"]
-    settings = ["--set", "audit.seeds=2", "--set", "forget.epochs=4"]
+    settings = ["--set", "audit.seeds=2", "--set", "forget.finetune.epochs=4"]
     assert lethe("compare", "study", "--client", "3", *arguments, *settings).status == 0
     ((_, contest, seeds),) = workflows.calls
     request, methods, forget, audit, relearn = contest
     assert (request, methods, seeds) == (ForgetRequest(clients=("3",)), ("distill", "finetune"), 3)
-    assert (forget.prune, forget.epochs, audit.seeds, relearn) == ("imp", 4, 2, False)
+    assert (forget.prune, audit.seeds, relearn) == ("imp", 2, False)
+    assert forget.own("finetune", RoundSettings).epochs == 4
 
 
 def test_without_options(lethe: Command, workflows: Workflows, study: RunFolder) -> None:

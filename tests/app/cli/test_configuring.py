@@ -11,7 +11,9 @@ def test_all_keys_are_listed(lethe: Command) -> None:
     out = lethe("config", home=False).out
     assert all(key in out for key in RunConfig().to_flat())
     listed = json.loads(lethe("config", "--json", home=False).out)["keys"]
-    assert {entry["key"]: entry["default"] for entry in listed} == RunConfig().to_flat()
+    defaults = {entry["key"]: entry["default"] for entry in listed}
+    assert RunConfig().to_flat().items() <= defaults.items()
+    assert defaults["forget.distill.temperature"] == 3.0
 
 
 def test_a_key_is_explained(lethe: Command) -> None:

@@ -10,7 +10,9 @@ from strategies.runs.files import read_json
 from strategies.runs.folder import RunFolder
 from tests.app.cli.conftest import Command, Workflows
 from tests.app.report.run_folders import VERDICT, add_forgetting, add_rounds, finish, judged, new_run
+from unlearning.methods.federated import RoundSettings
 from unlearning.request import ForgetRequest
+from unlearning.settings import ForgetSettings
 
 
 @pytest.fixture
@@ -41,9 +43,11 @@ def test_samples(lethe: Command, workflows: Workflows, study: RunFolder, tmp_pat
 
 
 def test_method_and_settings(lethe: Command, workflows: Workflows, study: RunFolder) -> None:
-    lethe("forget", "study", "--client", "1", "--method", "retrain", "--set", "forget.temperature=2.5")
+    lethe(
+        "forget", "study", "--client", "1", "--method", "retrain", "--set", "forget.distill.temperature=2.5"
+    )
     settings = workflows.calls[0][2]
-    assert (settings.method, settings.temperature) == ("retrain", 2.5)
+    assert settings == ForgetSettings(method="retrain").with_own("distill", temperature=2.5)
 
 
 def test_a_run_is_found_by_path_as_well(lethe: Command, workflows: Workflows, study: RunFolder) -> None:
@@ -74,10 +78,10 @@ def test_forgetting_as_json(lethe: Command, workflows: Workflows, study: RunFold
 
 
 def test_forgetting_with_audit(lethe: Command, workflows: Workflows, study: RunFolder) -> None:
-    arguments = ["--set", "audit.mia-draws=15", "--set", "forget.epochs=2"]
+    arguments = ["--set", "audit.mia-draws=15", "--set", "forget.finetune.epochs=2"]
     ended = lethe("forget", "study", "--client", "1", "--audit", *arguments, "--json")
     assert [call[0] for call in workflows.calls] == ["forget", "audit"]
-    assert workflows.calls[0][2].epochs == 2
+    assert workflows.calls[0][2].own("finetune", RoundSettings).epochs == 2
     assert workflows.calls[1][2] == ["fast-distill"]
     assert workflows.calls[1][3].mia_draws == 15
     assert json.loads(ended.out)["audit"]["disparity"] == 0.625

@@ -8,13 +8,20 @@ import pytest
 from app.config import reference
 from app.config.run_config import RunConfig
 from strategies.registry import all_traits
+from unlearning.registry import names, settings_of
 
 ROOT = Path(__file__).parents[3]
 
 
 def test_every_key_has_a_meaning_and_its_default() -> None:
     keys = reference.all_keys()
-    assert {key.key: key.default for key in keys} == RunConfig().to_flat()
+    general = RunConfig().to_flat()
+    own = {key.key: key.default for key in keys if key.key not in general}
+    assert {key.key: key.default for key in keys} == general | own
+    assert {key.rpartition(".")[0] for key in own} == {
+        f"forget.{name}" for name in names() if settings_of(name).model_fields
+    }
+    assert RunConfig.from_flat(general | own) == RunConfig()
     assert all(key.meaning.endswith(".") and key.allowed for key in keys)
 
 

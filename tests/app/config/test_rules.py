@@ -10,7 +10,7 @@ from strategies.core.conditions import shown
 from strategies.core.errors import BadInput
 from strategies.core.settings import Scalar
 
-KNOWN = ["train.local-epochs", "train.local-steps", "train.batch-size", "forget.epochs", "forget.batch-size"]
+KNOWN = ["train.local-epochs", "train.local-steps", "train.batch-size", "forget.sparsity", "forget.prune"]
 FEDMD: dict[str, Scalar] = {
     "models": "mlp-8",
     "alignment": 10,
@@ -275,7 +275,7 @@ IDLE = [
         ("train.local-step", "train.local-steps"),
         ("train.local_steps", "train.local-steps"),
         ("train.epochs", "train.local-epochs"),
-        ("forget.epoch", "forget.epochs"),
+        ("forget.sparse", "forget.sparsity"),
         ("trian.batch-size", "train.batch-size"),
         ("batch-size", "train.batch-size"),
         ("train.lr", None),
@@ -306,7 +306,7 @@ def test_a_value_is_shown_on_one_line(value: object, text: str) -> None:
 
 def test_the_default_names_exist() -> None:
     check_strategy_name("fedavg")
-    check_method_name("distill", "")
+    check_method_name("distill")
     assert (RunConfig().strategy.name, RunConfig().forget.method) == ("fedavg", "auto")
 
 

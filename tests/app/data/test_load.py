@@ -11,7 +11,6 @@ from app.data import (
     UNLABELLED,
     ServerData,
     client_id_of,
-    label_counts,
     load_client_data,
     load_server_data,
     numbered,
@@ -19,7 +18,7 @@ from app.data import (
 )
 from app.models.built_in import build_model
 from strategies.core.errors import BadInput
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples, concatenated
 
 NUM_DIGITS = 1797
 
@@ -48,7 +47,7 @@ def values(examples: Examples | None) -> list[int]:
 def everything(data: DataSettings, seed: int = 0, num_clients: int = 3) -> tuple[list[int], ...]:
     """The values that the clients, the public data and the test hold."""
     server = load_server_data(data, seed)
-    clients = Examples.concat(all_clients(data, seed, num_clients))
+    clients = concatenated(all_clients(data, seed, num_clients))
     return values(clients), values(server.public), values(server.test)
 
 
@@ -64,10 +63,10 @@ def test_twenty_examples_are_split_by_hand(tmp_path: Path) -> None:
     assert isinstance(server, ServerData)
     assert server.test is not None
     assert server.public is not None
-    assert label_counts(server.test, 2) == [2, 2]
-    assert label_counts(server.public, 2) == [2, 2]
+    assert server.test.group_counts(2) == [2, 2]
+    assert server.public.group_counts(2) == [2, 2]
     assert [len(client) for client in clients] == [4, 4, 4]
-    assert (server.num_classes, server.input_shape, server.class_names) == (2, (1,), ("0", "1"))
+    assert (server.num_groups, server.input_shape, server.class_names) == (2, (1,), ("0", "1"))
 
 
 def test_digits_by_default() -> None:
@@ -143,9 +142,9 @@ def test_limits_keep_the_proportions_of_the_classes(tmp_path: Path) -> None:
 
     server = load_server_data(data, 0)
 
-    assert label_counts(Examples.concat(all_clients(data, num_clients=3)), 3) == [3, 3, 3]
+    assert concatenated(all_clients(data, num_clients=3)).group_counts(3) == [3, 3, 3]
     assert server.test is not None
-    assert label_counts(server.test, 3) == [2, 2, 2]
+    assert server.test.group_counts(3) == [2, 2, 2]
 
 
 def test_neutral_values_hold_nothing_out(tmp_path: Path) -> None:
@@ -167,7 +166,7 @@ def test_another_data_set_may_be_public_without_its_labels(tmp_path: Path) -> No
     assert values(server.public) == [500, 501, 502, 503, 504]
     assert server.public is not None
     assert server.public.y.tolist() == [UNLABELLED] * 5
-    assert server.num_classes == 2
+    assert server.num_groups == 2
 
 
 def test_the_number_of_clients_is_the_settings_before_the_nodes() -> None:
@@ -288,7 +287,7 @@ def test_a_table_trains_an_mlp(tmp_path: Path) -> None:
     data = DataSettings(name=table(tmp_path / "a.npz", 20))
     server, client = load_server_data(data, 0), load_client_data(data, 0, node(0, 3))
 
-    model = build_model(ModelSettings(name="mlp"), server.input_shape, server.num_classes, 0)
+    model = build_model(ModelSettings(name="mlp"), server.input_shape, server.num_groups, 0)
     torch.nn.functional.cross_entropy(model(client.x), client.y).backward()
 
     assert all(parameter.grad is not None for parameter in model.parameters())
@@ -340,16 +339,16 @@ def test_a_node_without_a_name_is_refused() -> None:
 
 
 def test_label_counts() -> None:
-    examples = Examples(torch.zeros(4, 1), torch.tensor([2, 0, 2, 2]))
+    examples = TensorExamples(torch.zeros(4, 1), torch.tensor([2, 0, 2, 2]))
 
-    assert label_counts(examples, 4) == [1, 0, 3, 0]
-    assert label_counts(examples.subset([]), 2) == [0, 0]
+    assert examples.group_counts(4) == [1, 0, 3, 0]
+    assert examples.subset([]).group_counts(2) == [0, 0]
 
 
 @pytest.mark.parametrize("label", [-1, 3])
 def test_a_label_that_is_no_class_is_refused(label: int) -> None:
     with pytest.raises(BadInput, match=rf"^label {label} is no class; labels must be 0 to 2$"):
-        label_counts(Examples(torch.zeros(2, 1), torch.tensor([0, label])), 3)
+        TensorExamples(torch.zeros(2, 1), torch.tensor([0, label])).group_counts(3)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def letters(tmp_path: Path) -> Callable[..., str]:
 def test_further_classes_come_after_those_of_the_clients(letters: Callable[..., str]) -> None:
     data = DataSettings(public=letters(), public_labels="own", size=8)
     server = load_server_data(data, 0)
-    assert (server.num_classes, server.class_names[9:]) == (13, ("9", "0", "1", "2"))
+    assert (server.num_groups, server.class_names[9:]) == (13, ("9", "0", "1", "2"))
     assert server.public is not None
     assert sorted(set(server.public.y.tolist())) == [10, 11, 12]
     assert server.public.x.shape == (30, 1, 8, 8)

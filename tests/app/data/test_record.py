@@ -104,7 +104,7 @@ def test_a_class_is_forgotten_by_its_own_label(run: RunFolder) -> None:
     classes, names = classes_in(run, ["9"])
     assert (classes, names) == ((2,), ("9",))
     request = ForgetRequest(classes=classes, class_names=names)
-    settings = ForgetSettings(method="negate", recovery_rounds=0)
+    settings = ForgetSettings.of("negate", epochs=1)
 
     name = forget(run, request, settings, None, InlineGrid(open_session(run).config))
 
@@ -124,7 +124,7 @@ def described(tmp_path: Path, *overrides: str) -> Message:
     """Return what a node with a label of its own answers to the question who it is."""
     own = written(tmp_path / "own.npz", np.array([1, 4]))
     wanted = config(tmp_path, "log.enabled=false", *overrides)
-    told = ConfigRecord({wire.NUM_CLASSES: 2, wire.CLASS_NAMES: ["1", "5"], wire.INPUT_SHAPE: [4]})
+    told = ConfigRecord({wire.NUM_GROUPS: 2, wire.CLASS_NAMES: ["1", "5"], wire.INPUT_SHAPE: [4]})
     message = Message(RecordDict({wire.CONFIG: told}), 1, wire.DESCRIBE)
     node = {"client-id": "a", "data.path": str(own)}
     return describe(message, Context(1, 1, node, RecordDict(), wanted.to_flat()))

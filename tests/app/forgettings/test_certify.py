@@ -34,7 +34,7 @@ def test_what_it_states(small: RunFolder) -> None:
     assert (statement["run"], statement["request"]) == ("small", CLIENT_2.to_json())
     assert (statement["after"], statement["forgotten"], statement["purged"]) == (None, [], None)
     assert statement["method"]["name"] == "subtract"
-    assert statement["settings"] == SUBTRACT.model_dump(by_alias=True)
+    assert statement["settings"] == {**SUBTRACT.model_dump(by_alias=True), "subtract": {"form": "lazy"}}
     files = {
         "config": "config.toml",
         "model before": "model.safetensors",
@@ -67,7 +67,7 @@ def test_an_audit_is_certified_with_its_notes(small: RunFolder) -> None:
 
 def test_forgetting_again_drops_the_audit_of_another_model(small: RunFolder) -> None:
     audit(small, CLIENT_2, ["subtract"], AuditSettings())
-    forget(small, CLIENT_2, SUBTRACT.model_copy(update={"subtract_form": "renormalised"}))
+    forget(small, CLIENT_2, SUBTRACT.with_own("subtract", form="renormalised"))
     assert certified(small).statement["audit"] is None
 
 

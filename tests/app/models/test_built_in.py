@@ -19,8 +19,8 @@ MODELS = ["mlp", "cnn", "resnet18"]
 SMALL = {"mlp": (6,), "cnn": (1, 8, 8), "resnet18": (1, 8, 8)}
 
 
-def model(name: str, shape: tuple[int, ...], num_classes: int = 10, seed: int = 0, **sizes: int) -> nn.Module:
-    return build_model(ModelSettings(name=name, **sizes), shape, num_classes, seed)
+def model(name: str, shape: tuple[int, ...], num_outputs: int = 10, seed: int = 0, **sizes: int) -> nn.Module:
+    return build_model(ModelSettings(name=name, **sizes), shape, num_outputs, seed)
 
 
 def count(module: nn.Module) -> int:
@@ -35,7 +35,7 @@ def test_mlp_has_the_parameters_of_its_layers() -> None:
     """6 → 4 → 4 → 3 with weights and biases, and two norms with a scale and a shift per unit."""
     expected = (6 * 4 + 4) + 2 * 4 + (4 * 4 + 4) + 2 * 4 + (4 * 3 + 3)
 
-    assert count(model("mlp", (2, 3), num_classes=3, hidden=4)) == expected
+    assert count(model("mlp", (2, 3), num_outputs=3, hidden=4)) == expected
 
 
 @pytest.mark.parametrize(("channels", "side"), [(1, 8), (1, 28), (3, 32), (3, 9)])
@@ -54,7 +54,7 @@ def test_cnn_has_the_parameters_of_its_layers(channels: int, side: int) -> None:
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("shape", IMAGES)
 def test_logits_have_one_column_per_class(name: str, shape: tuple[int, ...]) -> None:
-    assert model(name, shape, num_classes=7)(inputs(shape)).shape == (3, 7)
+    assert model(name, shape, num_outputs=7)(inputs(shape)).shape == (3, 7)
 
 
 @pytest.mark.parametrize("width", [1, 3, 12, 32])
@@ -68,7 +68,7 @@ def test_cnn_takes_the_smallest_and_uneven_images(shape: tuple[int, ...]) -> Non
 
 
 def test_mlp_takes_tables() -> None:
-    assert model("mlp", (13,), num_classes=2)(inputs((13,))).shape == (3, 2)
+    assert model("mlp", (13,), num_outputs=2)(inputs((13,))).shape == (3, 2)
 
 
 def test_memory_order_of_images_does_not_change_the_result() -> None:
@@ -101,7 +101,7 @@ def test_state_is_parameters_alone_contiguous_and_float(name: str) -> None:
 def test_the_default_step_size_learns(name: str) -> None:
     """SGD at the run config's defaults, 0.1 with momentum 0.9; a bright corner decides the class."""
     shape = (3, 32, 32)
-    built, generator = model(name, shape, num_classes=2), torch_generator(1)
+    built, generator = model(name, shape, num_outputs=2), torch_generator(1)
     x, y = torch.rand(64, *shape, generator=generator) / 2, torch.arange(64) % 2
     x[y == 1, :, :8, :8] += 0.5
     optimizer = torch.optim.SGD(built.parameters(), 0.1, momentum=0.9)

@@ -14,19 +14,19 @@ from strategies.settings import StrategySettings
 AUTHORS = [name.strip() for name in AUTHORS_MODELS.split(",")]
 
 
-def own_model(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Linear(torch.Size(input_shape).numel(), num_classes))
+def own_model(input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(torch.Size(input_shape).numel(), num_outputs))
 
 
-def one_output(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+def one_output(input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
     return own_model(input_shape, 1)
 
 
-def too_narrow(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Linear(3, num_classes))
+def too_narrow(input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(3, num_outputs))
 
 
-def no_model(input_shape: tuple[int, ...], num_classes: int) -> str:
+def no_model(input_shape: tuple[int, ...], num_outputs: int) -> str:
     return "a model"
 
 

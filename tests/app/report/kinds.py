@@ -10,8 +10,7 @@ import torch
 from app.report.diagnosis import render_diagnosis
 from app.report.page import write_report
 from app.report.triggered import TriggeredImage, write_triggered
-from app.workflows.diagnosing import Diagnosis
-from strategies.analytics.diagnosis import Evidence, findings
+from strategies.analytics.diagnosis import Diagnosis, Evidence, findings
 from strategies.core.seeds import numpy_generator, torch_generator
 from strategies.layers.privacy.server import privacy_summary
 from strategies.layers.privacy.settings import PrivacySettings

@@ -57,7 +57,7 @@ def test_another_seed_begins_with_other_weights(audited: RunFolder) -> None:
     session = open_session(audited)
     run = open_trained_run(audited, session)
     other = with_seed(run, session, 6)
-    shape, classes = session.server_data.input_shape, session.server_data.num_classes
+    shape, classes = session.server_data.input_shape, session.server_data.num_groups
     expected = build_model(session.config.model, shape, classes, 6).state_dict()
     assert other.initial.equal(run.layout.flatten(expected))
     assert other.plan.seed == 6

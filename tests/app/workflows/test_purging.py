@@ -136,7 +136,7 @@ def test_what_was_forgotten_and_audited_is_only_purged(small: RunFolder) -> None
 
 
 @pytest.mark.parametrize(
-    "other", [{"method": "fast-fedul"}, {"method": "subtract", "subtract-form": "renormalised"}]
+    "other", [{"method": "fast-fedul"}, {"method": "subtract", "subtract.form": "renormalised"}]
 )
 def test_what_was_forgotten_in_another_way_is_forgotten_first(
     small: RunFolder, other: dict[str, str]
@@ -152,7 +152,7 @@ def test_an_audit_stays_as_long_as_the_model_is_the_same(small: RunFolder) -> No
     measured = small.path / "forget" / NAME / AUDIT
     forget(small, CLIENT_2, SUBTRACT)
     assert statement_of(small)["audit"] == read_json(measured)
-    forget(small, CLIENT_2, ForgetSettings(method="subtract", subtract_form="renormalised"))
+    forget(small, CLIENT_2, ForgetSettings.of("subtract", form="renormalised"))
     assert not measured.exists()
     assert statement_of(small)["audit"] is None
 

@@ -22,7 +22,7 @@ from tests.app.conftest import CLIENT_2
 from unlearning.request import ForgetRequest
 from unlearning.settings import AuditSettings, ForgetSettings
 
-FINETUNE = ForgetSettings(method="finetune", epochs=2)
+FINETUNE = ForgetSettings.of("finetune", epochs=2)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def grid() -> Iterator[Grid]:
 def job(folder: RunFolder, workflow: str = "forget", **keys: str) -> RunConfig:
     """Return a job's config about a run; `keys` by their name with ``__`` for the dot."""
     given = {key.replace("__", ".").replace("_", "-"): value for key, value in keys.items()}
-    what = {"request.clients": "2", "forget.method": "finetune", "forget.epochs": "2"} | given
+    what = {"request.clients": "2", "forget.method": "finetune", "forget.finetune.epochs": "2"} | given
     fixed = [f"run.workflow={workflow}", f"run.home={folder.path.parent}", f"request.run={folder.name}"]
     return RunConfig().with_overrides([*fixed, *(f"{key}={value}" for key, value in what.items())])
 
@@ -98,7 +98,10 @@ def test_a_sequence(small: RunFolder, grid: Grid) -> None:
 
 
 def test_the_runs_config_stands_and_what_is_idle_is_said(small: RunFolder, grid: Grid) -> None:
-    notes, config = Notes(), job(small, train__learning_rate="0.5", forget__epochs="0", model__name="mlp")
+    notes, config = (
+        Notes(),
+        job(small, train__learning_rate="0.5", forget__finetune__epochs="0", model__name="mlp"),
+    )
     serve(config, notes, grid)
     assert notes.said == ["without effect, the finished run keeps its config: train.learning-rate"]
     assert RunFolder(small.path / "forget" / "client-2-finetune").read_model().keys()

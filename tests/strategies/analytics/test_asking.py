@@ -13,7 +13,7 @@ from strategies.analytics.settings import AnalyticsSettings
 from strategies.analytics.statistics import Question
 from strategies.core import wire
 from strategies.core.errors import LetheError
-from strategies.core.examples import Examples
+from strategies.core.examples import TensorExamples
 from strategies.core.secret_random import RandomStream
 from strategies.layers.secagg.client import Refused, SecureClient
 from strategies.server.cohort import Cohort
@@ -27,7 +27,7 @@ CLASSES = 4000
 def asking(client_id: str, settings: AnalyticsSettings, threshold: float = 1.0) -> Answer:
     """Return a client with one example of each of the labels 0 and 1."""
     state = RecordDict()
-    data = Examples(torch.zeros(2, 1), torch.tensor([0, 1]))
+    data = TensorExamples(torch.zeros(2, 1), torch.tensor([0, 1]))
 
     def answer(message: Message) -> Message:
         kind, config = message.metadata.message_type, message.content.config_records[wire.CONFIG]
@@ -124,6 +124,8 @@ def test_a_client_refuses_a_question_that_is_none(asked: str) -> None:
     for client_id in world.plain:
         half = world.half(client_id, {**world.secure.invitation(client_id), ASKED: asked})
         with pytest.raises(Refused, match="asks for no statistic") as refused:
-            answer_analytics(half, AnalyticsSettings(), 4, lambda: Examples(torch.zeros(0), torch.zeros(0)))
+            answer_analytics(
+                half, AnalyticsSettings(), 4, lambda: TensorExamples(torch.zeros(0), torch.zeros(0))
+            )
         reasons.append(refused.value)
     assert len(reasons) == 3

@@ -15,7 +15,7 @@ STATISTICS: list[Statistic] = ["count", "histogram", "mean", "quantile", "heavy-
 
 
 def question(statistic: Statistic, column: Column = "label", **more: float) -> Question:
-    return Question(AnalyticsSettings(statistic=statistic, column=column, **more), num_classes=4)  # type: ignore[arg-type]
+    return Question(AnalyticsSettings(statistic=statistic, column=column, **more), num_groups=4)  # type: ignore[arg-type]
 
 
 def summed(asked: Question, *clients: list[float]) -> Integers:
@@ -72,7 +72,7 @@ def test_one_example_changes_the_vector_by_the_sensitivity_at_most() -> None:
 
 def test_noise_of_all_sharers_is_discrete_laplace() -> None:
     """At ε = 1: variance 2e^-1/(1 − e^-1)² = 1.841, P(0) = (1 − e^-1)/(1 + e^-1) = 0.462."""
-    asked = Question(AnalyticsSettings(epsilon=1.0), num_classes=20_000)
+    asked = Question(AnalyticsSettings(epsilon=1.0), num_groups=20_000)
     stream = RandomStream.seeded(1, "noise")
     total = np.sum([asked.noise(4, stream) for _ in range(4)], axis=0)
     assert total.var() == pytest.approx(1.841, abs=0.12)

@@ -4,13 +4,13 @@ from hypothesis import given, strategies as st
 
 from strategies.client.backdoor import Trigger, default_trigger, poison, stamp, triggered_test
 from strategies.core.errors import BadInput
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import torch_generator
 
 
 def images(labels: list[int], side: int = 8, channels: int = 1) -> Examples:
     """Black images, so that every white pixel is the trigger's."""
-    return Examples(torch.zeros(len(labels), channels, side, side), torch.tensor(labels))
+    return TensorExamples(torch.zeros(len(labels), channels, side, side), torch.tensor(labels))
 
 
 def white_pixels(x: torch.Tensor) -> list[int]:
@@ -120,7 +120,7 @@ def test_the_generator_alone_chooses() -> None:
 
 
 def test_a_table_has_no_corner() -> None:
-    table, trigger = Examples(torch.zeros(3, 20), torch.zeros(3, dtype=torch.int64)), Trigger(0, 2)
+    table, trigger = TensorExamples(torch.zeros(3, 20), torch.zeros(3, dtype=torch.int64)), Trigger(0, 2)
     attempts = [
         lambda: default_trigger((20,), 0),
         lambda: stamp(table.x, trigger),

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from torch import nn
+from torch import Tensor, nn
 
-from strategies.client.evaluation import Evaluation, eval_mode, evaluate, predict_logits
-from strategies.core.examples import Examples
+from strategies.client.evaluation import Evaluation, eval_mode, evaluate, outputs_of
+from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import torch_generator
 
 
@@ -25,7 +25,12 @@ def net() -> nn.Module:
 def data(n: int = 23) -> Examples:
     """Return examples of three classes."""
     generator = torch_generator(0, "data")
-    return Examples(torch.randn(n, 4, generator=generator), torch.arange(n) % 3)
+    return TensorExamples(torch.randn(n, 4, generator=generator), torch.arange(n) % 3)
+
+
+def plain(x: Tensor) -> Examples:
+    """Return inputs with labels that nobody reads."""
+    return TensorExamples(x, torch.zeros(len(x), dtype=torch.int64))
 
 
 def slow(model: nn.Module, examples: Examples) -> tuple[float, float]:
@@ -51,7 +56,7 @@ def identity() -> nn.Linear:
 
 def test_by_hand() -> None:
     """Logits (0, 0) and (0, ln 3), both of class 0: losses ln 2 and ln 4, half right (a tie is the first)."""
-    examples = Examples(torch.tensor([[0.0, 0.0], [0.0, math.log(3.0)]]), torch.tensor([0, 0]))
+    examples = TensorExamples(torch.tensor([[0.0, 0.0], [0.0, math.log(3.0)]]), torch.tensor([0, 0]))
     result = evaluate(identity(), examples)
     assert (result.accuracy, result.num_examples) == (50.0, 2)
     assert result.loss == pytest.approx((math.log(2.0) + math.log(4.0)) / 2, rel=1e-6)
@@ -70,9 +75,9 @@ def test_equals_slow_loop() -> None:
 @given(st.integers(1, 30))
 def test_batches_do_not_matter(batch_size: int) -> None:
     """Every batch size gives the logits, in order, that one batch gives."""
-    whole = predict_logits(net(), data().x)
+    whole = outputs_of(net(), data())
     assert whole.shape == (23, 3)
-    torch.testing.assert_close(predict_logits(net(), data().x, batch_size), whole)
+    torch.testing.assert_close(outputs_of(net(), data(), batch_size), whole)
     parts, once = evaluate(net(), data(), batch_size), evaluate(net(), data())
     assert parts.accuracy == once.accuracy
     assert parts.loss == pytest.approx(once.loss, rel=1e-5)
@@ -83,7 +88,7 @@ def test_batch_size_is_kept() -> None:
     sizes: list[int] = []
     model = identity()
     model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    predict_logits(model, torch.zeros(23, 2), batch_size=10)
+    outputs_of(model, plain(torch.zeros(23, 2)), batch_size=10)
     assert sizes == [10, 10, 3]
 
 
@@ -94,7 +99,7 @@ def test_mode_is_restored(training: bool) -> None:
     evaluate(model, data())
     assert model.training is training
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        predict_logits(model, torch.zeros(2, 9))
+        outputs_of(model, plain(torch.zeros(2, 9)))
     assert model.training is training
 
 
@@ -118,7 +123,7 @@ def test_model_is_unchanged() -> None:
 
 def test_logits_are_plain_float32() -> None:
     """A model in half precision answers in float32, without a graph."""
-    logits = predict_logits(identity().to(torch.bfloat16), torch.ones(3, 2, dtype=torch.bfloat16))
+    logits = outputs_of(identity().to(torch.bfloat16), plain(torch.ones(3, 2, dtype=torch.bfloat16)))
     assert logits.dtype == torch.float32
     assert not logits.requires_grad
     assert logits.tolist() == [[1.0, 1.0]] * 3
@@ -126,13 +131,13 @@ def test_logits_are_plain_float32() -> None:
 
 def test_global_generator_has_no_effect() -> None:
     """Dropout is off: the logits repeat whatever the global seed, and nothing is drawn from it."""
-    expected = predict_logits(net(), data().x)
+    expected = outputs_of(net(), data())
     with torch.random.fork_rng():
         for seed in (1, 2):
             model = net().train()
             torch.default_generator.manual_seed(seed)
             before = torch.get_rng_state()
-            assert predict_logits(model, data().x).equal(expected)
+            assert outputs_of(model, data()).equal(expected)
             assert torch.get_rng_state().equal(before)
 
 
@@ -140,7 +145,7 @@ def test_train_mode_would_be_noticed() -> None:
     """The same model in train mode gives other logits, which the slow loop does not give."""
     with torch.random.fork_rng(), torch.no_grad():
         damaged = net().train()(data().x)
-    assert not torch.allclose(damaged, predict_logits(net(), data().x))
+    assert not torch.allclose(damaged, outputs_of(net(), data()))
 
 
 def test_result_is_frozen() -> None:

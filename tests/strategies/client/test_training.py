@@ -1,7 +1,7 @@
 """Seeded batches and the steps of the optimiser, against arithmetic by hand."""
 
 import math
-from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -12,16 +12,21 @@ from torch.nn import functional
 from strategies.client.settings import TrainSettings
 from strategies.client.training import (
     ClientJob,
+    OneModel,
+    StepState,
+    Tensors,
     TrainStats,
     batches,
+    local_steps,
     local_train,
     make_optimizer,
     planned_steps,
 )
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import torch_generator
 from strategies.core.wire import Layout
 from strategies.settings import StrategySettings
+from strategies.task import CLASSIFICATION
 
 PLAIN = TrainSettings(momentum=0.0, batch_size=4, local_epochs=2)
 NUM_EXAMPLES = 10
@@ -38,7 +43,7 @@ def model_of_ones() -> nn.Linear:
 
 def data(n: int = NUM_EXAMPLES) -> Examples:
     """Return n examples of two classes."""
-    return Examples(torch.randn(n, 3, generator=torch_generator(0, "data")), torch.arange(n) % 2)
+    return TensorExamples(torch.randn(n, 3, generator=torch_generator(0, "data")), torch.arange(n) % 2)
 
 
 def parameters_of(model: nn.Module) -> Tensor:
@@ -46,17 +51,11 @@ def parameters_of(model: nn.Module) -> Tensor:
     return Layout.of(model.state_dict()).flatten(model.state_dict())
 
 
-def trained(
-    train: TrainSettings = PLAIN,
-    seed: int = 0,
-    *,
-    learning_rate: float | None = None,
-    num_steps: int | None = None,
-) -> Tensor:
+def trained(train: TrainSettings = PLAIN, seed: int = 0, *, num_steps: int | None = None) -> Tensor:
     """Return the parameters after training from ones."""
     model = model_of_ones()
     generator = torch_generator(seed, "batches")
-    local_train(model, data(), train, generator, learning_rate=learning_rate, num_steps=num_steps)
+    local_train(model, data(), train, generator, num_steps=num_steps)
     return parameters_of(model)
 
 
@@ -84,8 +83,10 @@ def test_one_step_by_hand() -> None:
     0.1 row 0 becomes 1 + 0.05·x = (1.05, 1.1, 1), row 1 (0.95, 0.9, 1), the biases ±0.05.
     """
     model = model_of_ones()
-    one = Examples(torch.tensor([[1.0, 2.0, 0.0]]), torch.tensor([0]))
-    stats = local_train(model, one, PLAIN, torch_generator(0), learning_rate=0.1, num_steps=1)
+    one = TensorExamples(torch.tensor([[1.0, 2.0, 0.0]]), torch.tensor([0]))
+    stats = local_train(
+        model, one, PLAIN.model_copy(update={"learning_rate": 0.1}), torch_generator(0), num_steps=1
+    )
     torch.testing.assert_close(model.weight.detach(), torch.tensor([[1.05, 1.1, 1.0], [0.95, 0.9, 1.0]]))
     torch.testing.assert_close(model.bias.detach(), torch.tensor([0.05, -0.05]))
     assert stats.num_steps == 1
@@ -116,8 +117,10 @@ def test_weight_decay_by_hand() -> None:
     for kind in ("sgd", "adamw"):
         weight = nn.Parameter(torch.ones(1))
         weight.grad = torch.zeros(1)
-        train = TrainSettings.model_validate({"optimizer": kind, "momentum": 0.0, "weight-decay": 0.5})
-        make_optimizer([weight], train, 0.1).step()
+        train = TrainSettings.model_validate(
+            {"optimizer": kind, "momentum": 0.0, "weight-decay": 0.5, "learning-rate": 0.1}
+        )
+        make_optimizer([weight], train).step()
         assert weight.tolist() == pytest.approx([0.95])
 
 
@@ -126,7 +129,9 @@ def test_adam_by_hand() -> None:
     for kind in ("adam", "adamw"):
         weight = nn.Parameter(torch.ones(2))
         weight.grad = torch.tensor([3.0, -0.01])
-        make_optimizer([weight], TrainSettings.model_validate({"optimizer": kind}), 0.1).step()
+        make_optimizer(
+            [weight], TrainSettings.model_validate({"optimizer": kind, "learning-rate": 0.1})
+        ).step()
         assert weight.tolist() == pytest.approx([0.9, 1.1], rel=1e-5)
 
 
@@ -147,7 +152,9 @@ def test_mean_loss_is_over_the_steps() -> None:
         functional.cross_entropy(model(data().x[index]), data().y[index]).item()
         for index in batches(NUM_EXAMPLES, 4, 6, torch_generator(0, "batches"))
     ]
-    stats = local_train(model, data(), PLAIN, torch_generator(0, "batches"), learning_rate=0.0)
+    stats = local_train(
+        model, data(), PLAIN.model_copy(update={"learning_rate": 0.0}), torch_generator(0, "batches")
+    )
     assert stats.mean_loss == pytest.approx(sum(losses) / 6)
 
 
@@ -188,13 +195,12 @@ def test_number_of_batches(num_steps: int) -> None:
 
 
 def test_learning_rate_is_used() -> None:
-    """The settings' own, unless another is given; one step moves in proportion."""
+    """One step moves in proportion."""
     start = parameters_of(model_of_ones())
-    assert trained().equal(trained(learning_rate=PLAIN.learning_rate))
-    step = trained(num_steps=1, learning_rate=0.1) - start
-    torch.testing.assert_close(
-        trained(num_steps=1, learning_rate=0.2) - start, 2 * step, rtol=1e-4, atol=1e-6
+    step, twice = (
+        trained(PLAIN.model_copy(update={"learning_rate": rate}), num_steps=1) - start for rate in (0.1, 0.2)
     )
+    torch.testing.assert_close(twice, 2 * step, rtol=1e-4, atol=1e-6)
     assert step.abs().max() > 1e-3
 
 
@@ -225,11 +231,11 @@ def test_adjust_is_called_once_per_step() -> None:
     model.bias.requires_grad_(False)
     seen: list[Tensor] = []
 
-    def adjust(parameters: Sequence[nn.Parameter]) -> None:
-        (weight,) = parameters
+    def adjust(parameters: Tensors, gradients: Tensors) -> Tensors:
+        (weight,), (gradient,) = parameters, gradients
         assert weight is model.weight
-        assert weight.grad is not None
-        seen.append(weight.grad.clone())
+        seen.append(gradient.clone())
+        return gradients
 
     stats = local_train(model, data(), PLAIN, torch_generator(0, "batches"), adjust=adjust)
     assert len(seen) == stats.num_steps == 6
@@ -242,10 +248,8 @@ def test_adjust_is_called_once_per_step() -> None:
 def test_adjust_changes_the_result(factor: float, changed: bool) -> None:
     """Gradients times one are plain training; times two, not; times zero, the model stays."""
 
-    def scale(parameters: Sequence[nn.Parameter]) -> None:
-        for parameter in parameters:
-            assert parameter.grad is not None
-            parameter.grad.mul_(factor)
+    def scale(parameters: Tensors, gradients: Tensors) -> Tensors:
+        return [gradient * factor for gradient in gradients]
 
     model = model_of_ones()
     local_train(model, data(), PLAIN, torch_generator(0, "batches"), adjust=scale)
@@ -321,3 +325,62 @@ def test_a_step_in_the_wrong_direction_would_be_noticed() -> None:
     damaged = 2 * start - trained(num_steps=1)
     with pytest.raises(AssertionError, match="not close"):
         torch.testing.assert_close(damaged, slow_sgd(1, PLAIN), rtol=1e-5, atol=1e-6)
+
+
+# local steps as a pure function
+
+
+class Quadratic:
+    """The engine of a written-out gradient: f(w) = ½ (w − m)² for each client m, and plain descent."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+
+    def gradients(self, parameters: Tensors, batch: tuple[Any, Tensor]) -> tuple[Tensors, Tensor]:
+        (w,), (_, m) = parameters, batch
+        return [w - m], ((w - m) ** 2 / 2).sum()
+
+    def step(self, parameters: Tensors, gradients: Tensors) -> Tensors:
+        return [w - self._rate * g for w, g in zip(parameters, gradients, strict=True)]
+
+
+def test_local_steps_by_hand() -> None:
+    """From w = 0 to m = 1 at rate ½: ½, then ¾; losses ½ and ⅛. With μ = 1 from the anchor 0: ½, then ½."""
+    drawn = [(torch.zeros(1), torch.ones(1))] * 2
+    found, losses = local_steps([torch.zeros(1)], drawn, None, Quadratic(0.5))
+    assert (found[0].item(), losses.item()) == (0.75, 0.625)
+    pulled = StepState([torch.zeros(1)], 1.0).adjustment
+    assert local_steps([torch.zeros(1)], drawn, pulled, Quadratic(0.5))[0][0].item() == 0.5
+    corrected = StepState(correction=[torch.tensor([-1.0])]).adjustment
+    assert local_steps([torch.zeros(1)], drawn, corrected, Quadratic(0.5))[0][0].item() == 1.5
+
+
+def test_local_steps_change_nothing_that_they_are_given() -> None:
+    start, drawn = [torch.zeros(1)], [(torch.zeros(1), torch.ones(1))]
+    state = StepState([torch.ones(1)], 0.5, [torch.ones(1)])
+    local_steps(start, drawn, state.adjustment, Quadratic(0.5))
+    assert (start[0].item(), state.anchor[0].item(), state.correction[0].item()) == (0.0, 1.0, 1.0)
+
+
+def test_clients_side_by_side_are_the_clients_one_by_one() -> None:
+    """Along a first axis, with states of their own: what a batched engine makes of it."""
+    m = torch.tensor([1.0, -2.0, 5.0])
+    anchors, terms = torch.tensor([0.5, 0.0, 1.0]), torch.tensor([0.1, -0.2, 0.0])
+    together = StepState([anchors], 0.3, [terms])
+    found, _ = local_steps([torch.zeros(3)], [(m, m)] * 3, together.adjustment, Quadratic(0.2))
+    for i in range(3):
+        alone = StepState([anchors[i]], 0.3, [terms[i]])
+        one, _ = local_steps([torch.zeros(())], [(m[i], m[i])] * 3, alone.adjustment, Quadratic(0.2))
+        assert found[0][i].equal(one[0])
+
+
+def test_the_engine_of_one_model_is_plain_descent() -> None:
+    """Without momentum, the same as the written-out step on the gradients that autograd finds."""
+    model, train = model_of_ones(), TrainSettings(learning_rate=0.1, momentum=0.0)
+    parameters, examples = list(model.parameters()), data()
+    loss = functional.cross_entropy(model(examples.x), examples.y)
+    expected = [p - 0.1 * g for p, g in zip(parameters, torch.autograd.grad(loss, parameters), strict=True)]
+    engine = OneModel(model, CLASSIFICATION, make_optimizer(parameters, train))
+    found, total = local_steps(parameters, [(examples.x, examples.y)], None, engine)
+    torch.testing.assert_close(list(found), expected)
+    torch.testing.assert_close(total, loss)

@@ -15,7 +15,7 @@ from strategies.coded_gd import coded_gd
 from strategies.coded_gd.coded_gd import CODED_EXAMPLES, DECODED, PART_EXAMPLES, CodedGD
 from strategies.core import wire
 from strategies.core.errors import LetheError
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples, concatenated
 from strategies.core.seeds import torch_generator
 from strategies.plan import RoundResult, Start, TrainingPlan
 from strategies.rounds import train
@@ -32,7 +32,7 @@ TRAIN = TrainSettings(learning_rate=0.5)
 def part(client_id: str) -> Examples:
     size, generator = SIZES[int(client_id)], torch_generator(0, "part", client_id)
     x = torch.randn(size, 4, generator=generator)
-    return Examples(x, torch.randint(0, 3, (size,), generator=generator))
+    return TensorExamples(x, torch.randint(0, 3, (size,), generator=generator))
 
 
 def coding(client_id: str, stragglers: int, down: Iterable[str] = ()) -> Answer:
@@ -75,7 +75,7 @@ def flat(state: wire.State) -> Tensor:
 
 def descended(rounds: int = 1) -> Tensor:
     """Return what torch's SGD on all examples at once gives."""
-    network, data = model(), Examples.concat(part(str(i)) for i in range(4))
+    network, data = model(), concatenated(part(str(i)) for i in range(4))
     optimizer = torch.optim.SGD(network.parameters(), TRAIN.learning_rate)
     for _ in range(rounds):
         optimizer.zero_grad()
@@ -92,7 +92,7 @@ def test_a_coded_gradient_by_hand() -> None:
     network = nn.Linear(1, 2, bias=False)
     with torch.no_grad():
         network.weight.zero_()
-    parts = [Examples(torch.tensor([[x]]), torch.tensor([y])) for x, y in ((1.0, 0), (3.0, 1))]
+    parts = [TensorExamples(torch.tensor([[x]]), torch.tensor([y])) for x, y in ((1.0, 0), (3.0, 1))]
     summed_gradient(network, parts, [2.0, -1.0])
     assert network.weight.grad is not None
     assert network.weight.grad.flatten().tolist() == pytest.approx([-2.5, 2.5])

@@ -5,13 +5,13 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
-from strategies.core.examples import Examples, selection_mask
+from strategies.core.examples import Examples, TensorExamples, concatenated, selection_mask
 
 
 def numbered(n: int) -> Examples:
     """Return n examples; example i has input (i, −i) and label 10·i, so that a pair is recognised."""
     positions = torch.arange(n)
-    return Examples(torch.stack([positions, -positions], dim=1).float(), 10 * positions)
+    return TensorExamples(torch.stack([positions, -positions], dim=1).float(), 10 * positions)
 
 
 def positions_of(examples: Examples) -> list[int]:
@@ -62,7 +62,7 @@ def test_concat_is_in_order(sizes: list[int]) -> None:
     """Parts follow one another, empty ones too; an iterator will do."""
     whole = numbered(sum(sizes))
     parts = [whole.subset(range(sum(sizes[:i]), sum(sizes[: i + 1]))) for i in range(len(sizes))]
-    assert positions_of(Examples.concat(iter(parts))) == list(range(sum(sizes)))
+    assert positions_of(concatenated(iter(parts))) == list(range(sum(sizes)))
 
 
 def test_nothing_chosen() -> None:
@@ -119,7 +119,7 @@ def test_selection_equals_slow_loop(labels: list[int], classes: list[int], indic
 def test_unpaired_is_refused() -> None:
     """Two inputs and three labels."""
     with pytest.raises(ValueError, match=r"^2 inputs but 3 labels$"):
-        Examples(torch.zeros(2, 4), torch.zeros(3, dtype=torch.int64))
+        TensorExamples(torch.zeros(2, 4), torch.zeros(3, dtype=torch.int64))
 
 
 def test_position_outside_is_refused() -> None:
@@ -130,6 +130,6 @@ def test_position_outside_is_refused() -> None:
 
 def test_shifted_labels_would_be_noticed() -> None:
     """Labels that are off by one example fail the check that every test above makes."""
-    damaged = Examples(numbered(3).x, numbered(3).y.roll(1))
+    damaged = TensorExamples(numbered(3).x, numbered(3).y.roll(1))
     with pytest.raises(AssertionError):
         positions_of(damaged)

@@ -7,10 +7,10 @@ import torch
 from flwr.app import RecordDict
 from torch import nn
 
-from strategies.client.evaluation import evaluate, predict_logits
+from strategies.client.evaluation import evaluate, outputs_of
 from strategies.core import wire
 from strategies.core.errors import LetheError
-from strategies.core.examples import Examples
+from strategies.core.examples import TensorExamples
 from strategies.core.secret_random import Randomness
 from strategies.core.seeds import torch_generator
 from strategies.fedmd import client
@@ -65,8 +65,10 @@ def test_one_step_by_hand() -> None:
     model = nn.Linear(1, 1)
     nn.init.zeros_(model.weight)
     nn.init.zeros_(model.bias)
-    x, consensus = torch.zeros(4, 1), torch.full((4, 1), 5.0)
-    loss = digest(model, x, consensus, SETTINGS.model_copy(update={"digest_epochs": 1}), torch_generator(0))
+    given, consensus = TensorExamples(torch.zeros(4, 1), torch.zeros(4)), torch.full((4, 1), 5.0)
+    loss = digest(
+        model, given, consensus, SETTINGS.model_copy(update={"digest_epochs": 1}), torch_generator(0)
+    )
     assert loss == 5.0
     assert float(model.bias.detach()) == pytest.approx(0.01, rel=1e-4)
 
@@ -92,11 +94,11 @@ def test_another_consensus_moves_it() -> None:
 
 
 def test_digesting_brings_the_answers_closer_to_the_consensus() -> None:
-    model, x = network(8), PUBLIC.examples.x
-    consensus = predict_logits(network(8, seed=1), x)
-    before = float((predict_logits(model, x) - consensus).abs().mean())
+    model, x = network(8), PUBLIC.examples
+    consensus = outputs_of(network(8, seed=1), x)
+    before = float((outputs_of(model, x) - consensus).abs().mean())
     digest(model, x, consensus, SETTINGS.model_copy(update={"digest_epochs": 20}), torch_generator(0))
-    assert float((predict_logits(model, x) - consensus).abs().mean()) < 0.7 * before
+    assert float((outputs_of(model, x) - consensus).abs().mean()) < 0.7 * before
 
 
 def test_transfer_learning_learns_and_revisiting_learns_more() -> None:
@@ -112,7 +114,7 @@ def test_transfer_learning_learns_and_revisiting_learns_more() -> None:
 def test_test_data_decide_nothing() -> None:
     """Whatever it is measured on, a client trains the same: it is only measured, never stopped."""
     flats = []
-    for test in (TEST, Examples(TEST.x, (TEST.y + 1) % CLASSES), None):
+    for test in (TEST, TensorExamples(TEST.x, (TEST.y + 1) % CLASSES), None):
         who = member()
         who.test = test
         consensus = answered(who) + 0.5

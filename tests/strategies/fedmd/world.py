@@ -10,7 +10,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from torch import nn
 
 from strategies.core import wire
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples
 from strategies.core.secret_random import Randomness
 from strategies.core.seeds import seeded_layers, torch_generator
 from strategies.fedmd.client import DIGEST, QUERY, FedMDWork, answer_digest, answer_query
@@ -37,7 +37,7 @@ def blobs(count: int, seed: int, classes: Sequence[int] = range(CLASSES)) -> Exa
     generator = torch_generator(seed, "blobs")
     y = torch.tensor(list(classes))[torch.randint(len(classes), (count,), generator=generator)]
     centres = 2 * torch.eye(CLASSES, 4)
-    return Examples(centres[y] + 0.5 * torch.randn(count, 4, generator=generator), y)
+    return TensorExamples(centres[y] + 0.5 * torch.randn(count, 4, generator=generator), y)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from torch.nn import functional
 
 from strategies import fedavg
 from strategies.client.settings import TrainSettings
-from strategies.client.training import ClientJob, LocalResult, proximal_adjustment
+from strategies.client.training import ClientJob, LocalResult, StepState, gradients_in
 from strategies.core import wire
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import torch_generator
 from strategies.fedprox import fedprox
 from strategies.fedprox.fedprox import steps_for
@@ -29,7 +29,9 @@ def model() -> nn.Module:
 def examples(n: int = 40) -> Examples:
     """Return inputs with random labels."""
     generator = torch_generator(0, "data")
-    return Examples(torch.randn(n, 4, generator=generator), torch.randint(0, 3, (n,), generator=generator))
+    return TensorExamples(
+        torch.randn(n, 4, generator=generator), torch.randint(0, 3, (n,), generator=generator)
+    )
 
 
 def job(mu: float, *, work: str = "", seed: int = 0, name: str = "fedprox") -> ClientJob:
@@ -47,10 +49,8 @@ def weights(result: LocalResult) -> Tensor:
 
 def test_adjustment_worked_by_hand() -> None:
     """w = 3, w_t = 1, μ = 0.5, loss gradient 2: 2 + 0.5·(3 − 1) = 3."""
-    parameter = nn.Parameter(torch.tensor([3.0]))
-    parameter.grad = torch.tensor([2.0])
-    proximal_adjustment([torch.tensor([1.0])], 0.5)([parameter])
-    assert parameter.grad.tolist() == [3.0]
+    (found,) = StepState([torch.tensor([1.0])], 0.5).adjusted([torch.tensor([3.0])], [torch.tensor([2.0])])
+    assert found.tolist() == [3.0]
 
 
 def test_gradient_equals_autograd_of_the_written_out_objective() -> None:
@@ -64,11 +64,9 @@ def test_gradient_equals_autograd_of_the_written_out_objective() -> None:
     loss = functional.cross_entropy(network(data.x), data.y)
     distance = sum(((p - a) ** 2).sum() for p, a in zip(parameters, anchor, strict=True))
     expected = torch.autograd.grad(loss + mu / 2 * distance, parameters)
-    functional.cross_entropy(network(data.x), data.y).backward()
-    proximal_adjustment(anchor, mu)(parameters)
-    for parameter, gradient in zip(parameters, expected, strict=True):
-        assert parameter.grad is not None
-        assert parameter.grad.allclose(gradient, atol=1e-6)
+    plain = torch.autograd.grad(functional.cross_entropy(network(data.x), data.y), parameters)
+    found = StepState(anchor, mu).adjusted(parameters, plain)
+    assert all(f.allclose(gradient, atol=1e-6) for f, gradient in zip(found, expected, strict=True))
 
 
 def test_mu_zero_is_fedavg_bit_for_bit_and_another_is_not() -> None:
@@ -88,9 +86,8 @@ def test_a_larger_mu_stays_nearer() -> None:
 def test_a_parameter_without_gradient_is_pulled_back_too() -> None:
     """The term is over all parameters, also those that the loss does not touch."""
     parameter = nn.Parameter(torch.tensor([3.0]))
-    proximal_adjustment([torch.tensor([1.0])], 2.0)([parameter])
-    assert parameter.grad is not None
-    assert parameter.grad.tolist() == [4.0]
+    (found,) = StepState([torch.tensor([1.0])], 2.0).adjusted([parameter], gradients_in([parameter]))
+    assert found.tolist() == [4.0]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from strategies.client.settings import TrainSettings
 from strategies.client.training import ClientJob, TrainStats
 from strategies.core import wire
-from strategies.core.examples import Examples
+from strategies.core.examples import TensorExamples
 from strategies.core.seeds import torch_generator
 from strategies.gossip.gossip import (
     DISTANCE,
@@ -77,7 +77,7 @@ def test_a_client_adds_its_change_to_the_mixture_by_hand() -> None:
     received = RecordDict({wire.CONFIG: ConfigRecord({WEIGHTS: [0.75, 0.25]})})
     received[wire.ARRAYS] = wire.record_of(line(1.0).state_dict())
     received[f"{NEIGHBOUR}1"] = wire.record_of(line(5.0).state_dict())
-    data = Examples(torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64))
+    data = TensorExamples(torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64))
     settings, generator = StrategySettings(name="gossip"), torch_generator(0)
     job = ClientJob(
         line(1.0), data, TrainSettings(), settings, "1", 1, generator, trainer=climb, received=received

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from strategies.client.settings import TrainSettings
 from strategies.client.training import local_train
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import torch_generator
 from strategies.core.wire import Layout
 from strategies.models.mask import flat_mask_of, held, hold, masks_in, pack, unpack
@@ -39,7 +39,7 @@ def net() -> nn.Module:
 
 def data() -> Examples:
     generator = torch_generator(0, "data")
-    return Examples(torch.randn(40, 4, generator=generator), torch.arange(40) % 3)
+    return TensorExamples(torch.randn(40, 4, generator=generator), torch.arange(40) % 3)
 
 
 def checkerboard(*shape: int) -> Tensor:

@@ -10,11 +10,11 @@ from hypothesis import given, strategies as st
 from torch import Tensor, nn
 
 from strategies import algorithm, fedavg
-from strategies.client.distillation import DistillationSettings, distil
-from strategies.client.evaluation import predict_logits
+from strategies.client.distillation import DistillationSettings, Lesson, distil
+from strategies.client.evaluation import outputs_of
 from strategies.core import wire
 from strategies.core.errors import LetheError
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import torch_generator
 from strategies.fedavg import FedAvg
 from strategies.one_shot import one_shot
@@ -27,8 +27,8 @@ from strategies.server.settings import SelectionSettings
 from strategies.settings import StrategySettings
 from tests.strategies.fakes import Answer, FakeGrid, adds, flat_record, node_answer, raises, spoiled
 
-ONE = Examples(torch.ones(1, 1), torch.zeros(1, dtype=torch.int64))
-MANY = Examples(torch.linspace(-2, 2, 40)[:, None], torch.zeros(40, dtype=torch.int64))
+ONE = TensorExamples(torch.ones(1, 1), torch.zeros(1, dtype=torch.int64))
+MANY = TensorExamples(torch.linspace(-2, 2, 40)[:, None], torch.zeros(40, dtype=torch.int64))
 
 
 class Scores(nn.Module):
@@ -117,7 +117,7 @@ def test_one_client_is_its_model_distilled(temperature: float) -> None:
     )
     draw = torch_generator(0, NAME, 1)
     torch.randint(2**62, (1,), generator=draw)  # As `seeded_layers` does
-    distil(student, predict_logits(teacher, MANY.x), MANY, same, 0.9, draw)
+    distil(student, Lesson(MANY, outputs_of(teacher, MANY)), same, 0.9, draw)
     given = settings(distil_epochs=3, distil_batch_size=8, distil_temperature=temperature)
     found, _ = run({1: member("a", (0.5, -1.5))}, given, MANY)
     torch.testing.assert_close(found, student.w.detach(), atol=1e-6, rtol=1e-5)
@@ -167,7 +167,7 @@ def test_the_seed_alone_decides_the_batches() -> None:
 
 
 def test_labels_of_the_public_data_are_not_read() -> None:
-    unlabelled = Examples(MANY.x, torch.full_like(MANY.y, -1))
+    unlabelled = TensorExamples(MANY.x, torch.full_like(MANY.y, -1))
     assert run(five(), settings(), unlabelled)[0].equal(run(five(), settings(), MANY)[0])
 
 

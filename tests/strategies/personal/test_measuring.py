@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from strategies.client.settings import TrainSettings
 from strategies.client.training import ClientJob
 from strategies.core import wire
-from strategies.core.examples import Examples
+from strategies.core.examples import TensorExamples
 from strategies.core.seeds import torch_generator
 from strategies.fedavg import FedAvg
 from strategies.personal import measuring as personal
@@ -19,9 +19,9 @@ from strategies.personal.measuring import (
     GLOBAL,
     PERSONAL,
     MeasuredStrategy,
-    accuracy_at,
-    class_shares,
     figures,
+    group_shares,
+    weighted_score,
     worst,
 )
 from strategies.plan import RoundResult, Start, TrainingPlan
@@ -30,33 +30,39 @@ from strategies.server.cohort import Cohort
 from strategies.server.grids import CohortGrid
 from strategies.server.settings import SelectionSettings
 from strategies.settings import StrategySettings
+from strategies.task import CLASSIFICATION
 from tests.strategies.fakes import Answer, FakeGrid, adds, flat_record, node_answer
 
 
-def one_hot(labels: list[int]) -> Tensor:
-    return torch.eye(3)[torch.tensor(labels)]
+def scores(labels: list[int], y: Tensor) -> Tensor:
+    """Return the scores of a model that predicts some labels."""
+    return CLASSIFICATION.scores(torch.eye(3)[torch.tensor(labels)], y)
+
+
+def shares_of(y: Tensor) -> Tensor:
+    return group_shares(TensorExamples(torch.zeros(len(y), 1), y), 3)
 
 
 # by hand
 
 
-def test_accuracy_at_the_shares_of_a_client() -> None:
+def test_score_at_the_shares_of_a_client() -> None:
     """Class 0: 1 of 2 right; class 1: 1 of 1. Shares 0.8 and 0.2: 0.8 · 50 + 0.2 · 100 = 60."""
     y = torch.tensor([0, 0, 1, 2])
     shares = torch.tensor([0.8, 0.2, 0.0])
-    assert accuracy_at(one_hot([0, 1, 1, 0]), y, shares) == pytest.approx(60.0)
-    assert accuracy_at(one_hot([0, 1, 1, 0]), y, None) == 50.0
+    assert weighted_score(scores([0, 1, 1, 0], y), y, shares) == pytest.approx(60.0)
+    assert weighted_score(scores([0, 1, 1, 0], y), y, None) == 50.0
 
 
 def test_a_class_without_test_data_is_left_out() -> None:
     """Share 0.5 is of class 2, of which there is no test example: class 0 alone counts."""
     y, shares = torch.tensor([0, 0]), torch.tensor([0.5, 0.0, 0.5])
-    assert accuracy_at(one_hot([0, 1]), y, shares) == pytest.approx(50.0)
-    assert accuracy_at(one_hot([0, 1]), y, torch.tensor([0.0, 0.0, 1.0])) is None
+    assert weighted_score(scores([0, 1], y), y, shares) == pytest.approx(50.0)
+    assert weighted_score(scores([0, 1], y), y, torch.tensor([0.0, 0.0, 1.0])) is None
 
 
 def test_shares_of_the_classes() -> None:
-    assert class_shares(torch.tensor([2, 0, 2, 2]), 3).tolist() == [0.25, 0.0, 0.75]
+    assert shares_of(torch.tensor([2, 0, 2, 2])).tolist() == [0.25, 0.0, 0.75]
 
 
 # properties
@@ -70,8 +76,8 @@ def test_the_worst_tenth_lies_between_the_lowest_and_the_mean(values: list[float
 @given(st.lists(st.integers(0, 2), min_size=3, max_size=30), st.integers(0, 99))
 def test_shares_of_the_test_data_give_the_plain_accuracy(labels: list[int], seed: int) -> None:
     y = torch.tensor(labels)
-    logits = torch.randn(len(y), 3, generator=torch_generator(seed))
-    assert accuracy_at(logits, y, class_shares(y, 3)) == pytest.approx(accuracy_at(logits, y, None))
+    found = CLASSIFICATION.scores(torch.randn(len(y), 3, generator=torch_generator(seed)), y)
+    assert weighted_score(found, y, shares_of(y)) == pytest.approx(weighted_score(found, y, None))
 
 
 # a client
@@ -81,7 +87,7 @@ def job(test_rate: float = 0.0) -> ClientJob:
     model = nn.Linear(3, 3, bias=False)
     with torch.no_grad():
         model.weight.copy_(torch.eye(3))
-    own = Examples(torch.eye(3)[:2], torch.tensor([1, 1]))
+    own = TensorExamples(torch.eye(3)[:2], torch.tensor([1, 1]))
     return ClientJob(model, own, TrainSettings(), StrategySettings(), "0", 1, torch_generator(0))
 
 
@@ -94,7 +100,7 @@ def swapped(given: ClientJob) -> nn.Module:
 
 def test_before_is_measured_before_the_model_changes_in_place() -> None:
     """The client has class 1 alone; input e_0 with label 1 is right only after the swap."""
-    test = Examples(torch.eye(3), torch.tensor([1, 0, 2]))
+    test = TensorExamples(torch.eye(3), torch.tensor([1, 0, 2]))
     numbers = personal.measure(job(), swapped, test, 3, own_test=False)
     assert numbers == {wire.NUM_EXAMPLES: 2, GLOBAL: 0.0, PERSONAL: 100.0}
     numbers = personal.measure(job(), swapped, test, 3, own_test=True)

@@ -6,15 +6,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from strategies import fedavg
+from strategies.client import training
 from strategies.client.settings import TrainSettings
 from strategies.client.training import ClientJob, LocalResult
 from strategies.core import wire
 from strategies.core.examples import Examples
 from strategies.core.seeds import torch_generator
 from strategies.personal import per_fedavg
-from strategies.personal.per_fedavg import descend, hessian_product, meta_gradient
+from strategies.personal.per_fedavg import Objective, descend, hessian_product, meta_gradient
 from strategies.settings import StrategySettings
 from tests.strategies.fedprox.test_fedprox import examples, model
+from tests.strategies.tasks import OwnLoss
 
 
 def job(rate: float, form: str = "hessian-free", *, seed: int = 0, name: str = "per-fedavg") -> ClientJob:
@@ -39,44 +41,42 @@ def written_out(network: nn.Module, inner: Examples, outer: Examples, rate: floa
 
 
 class Quadratic(nn.Module):
-    """A model whose cross-entropy is not quadratic, but whose own loss ½ wᵀAw is; see the test below."""
+    """A model of two parameters whose output is ½ wᵀAw; see the tests below."""
 
     def __init__(self) -> None:
         super().__init__()
         self.w = nn.Parameter(torch.tensor([1.0, -2.0]))
 
 
-def test_one_step_worked_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_step_worked_by_hand() -> None:
     """f = ½ wᵀAw, A = diag(2, 4), w = (1, −2), α = 0.1.
 
     w̃ = w − 0.1·(2, −8) = (0.8, −1.2); g = A w̃ = (1.6, −4.8); (I − 0.1 A) g = (1.28, −2.88).
     """
     matrix = torch.diag(torch.tensor([2.0, 4.0]))
-    monkeypatch.setattr(functional, "cross_entropy", lambda output, target: output)
     network = Quadratic()
     network.forward = lambda x: 0.5 * network.w @ matrix @ network.w  # type: ignore[method-assign]
-    batch = Examples(torch.zeros(1, 1), torch.zeros(1, dtype=torch.int64))
-    meta_gradient(network, [network.w], batch, batch, batch, 0.1)
+    batch, objective = (torch.zeros(1, 1), torch.zeros(1)), Objective(network, OwnLoss(lambda output: output))
+    meta_gradient(objective, batch, batch, batch, 0.1)
     assert network.w.grad is not None
     torch.testing.assert_close(network.w.grad, torch.tensor([1.28, -2.88]), atol=1e-3, rtol=0)
-    meta_gradient(network, [network.w], batch, batch, None, 0.1)
+    meta_gradient(objective, batch, batch, None, 0.1)
     torch.testing.assert_close(network.w.grad, torch.tensor([1.6, -4.8]))
     assert network.w.tolist() == [1.0, -2.0]
 
 
-def test_hessian_product_equals_autograd_on_a_quadratic(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hessian_product_equals_autograd_on_a_quadratic() -> None:
     """∇²f v of a random quadratic, by autograd's double backward in float64."""
     root = torch.randn(6, 6, generator=torch_generator(1), dtype=torch.float64)
     matrix = root @ root.T
-    monkeypatch.setattr(functional, "cross_entropy", lambda output, target: output)
     network = Quadratic()
     network.w = nn.Parameter(torch.randn(6, generator=torch_generator(2), dtype=torch.float64))
     network.forward = lambda x: 0.5 * network.w @ matrix @ network.w  # type: ignore[method-assign]
-    batch = Examples(torch.zeros(1, 1), torch.zeros(1, dtype=torch.int64))
+    batch, objective = (torch.zeros(1, 1), torch.zeros(1)), Objective(network, OwnLoss(lambda output: output))
     vector = torch.randn(6, generator=torch_generator(3), dtype=torch.float64)
-    first = torch.autograd.grad(network(batch.x), network.w, create_graph=True)[0]
+    first = torch.autograd.grad(network(batch[0]), network.w, create_graph=True)[0]
     expected = torch.autograd.grad(first @ vector, network.w)[0]
-    found = hessian_product(network, [network.w], batch, [vector])[0]
+    found = hessian_product(objective, batch, [vector])[0]
     torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-9)
 
 
@@ -88,7 +88,8 @@ def test_the_hessian_free_form_is_near_the_exact_meta_gradient() -> None:
     parameters = list(network.parameters())
     errors = []
     for second in (inner, None):
-        meta_gradient(network, parameters, inner, outer, second, 0.5)
+        batches = [None if part is None else (part.x, part.y) for part in (inner, outer, second)]
+        meta_gradient(Objective(network), *batches, 0.5)  # type: ignore[arg-type]
         found = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
         errors.append(float((found - exact).norm() / exact.norm()))
     assert errors[0] < 0.01
@@ -104,9 +105,9 @@ def test_inner_rate_zero_is_fedavg_bit_for_bit_and_another_is_not(form: str) -> 
 
 def test_a_product_with_nothing_is_nothing() -> None:
     network = model()
-    parameters = list(network.parameters())
-    zero = [torch.zeros_like(p) for p in parameters]
-    assert all(not term.any() for term in hessian_product(network, parameters, examples(), zero))
+    zero = [torch.zeros_like(p) for p in network.parameters()]
+    batch = (examples().x, examples().y)
+    assert all(not term.any() for term in hessian_product(Objective(network), batch, zero))
 
 
 def test_the_forms_differ_and_the_seed_decides() -> None:
@@ -118,7 +119,7 @@ def test_the_forms_differ_and_the_seed_decides() -> None:
 
 def test_personal_steps_are_full_batch_descent(monkeypatch: pytest.MonkeyPatch) -> None:
     """In chunks of 16 of 40 examples, against torch's SGD on all at once."""
-    monkeypatch.setattr(per_fedavg, "_CHUNK", 16)
+    monkeypatch.setattr(training, "_CHUNK", 16)
     network, other, data = model(), model(), examples()
     descend(network, data, 0.3, 2)
     optimizer = torch.optim.SGD(other.parameters(), 0.3)

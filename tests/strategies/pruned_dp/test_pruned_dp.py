@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from strategies.algorithm import Holdings
 from strategies.core import wire
 from strategies.core.errors import LetheError
-from strategies.core.examples import Examples
+from strategies.core.examples import TensorExamples
 from strategies.core.seeds import torch_generator
 from strategies.layers.privacy.settings import PrivacySettings
 from strategies.models.fisher import fisher_scores
@@ -206,7 +206,7 @@ def test_selection_by_score(score: str) -> None:
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([[0.1, 0], [0.2, 0], [0.3, 0], [0, 1], [0.4, 0], [0, 2]]))  # type: ignore[operator, union-attr]
         model[0].bias.copy_(torch.tensor([-1.0, -1, -1, 0, -1, 0]))  # type: ignore[operator, union-attr]
-    public = Examples(torch.tensor([[0.5, 1.0]]), torch.tensor([0]))
+    public = TensorExamples(torch.tensor([[0.5, 1.0]]), torch.tensor([0]))
     pruning = Pruning(PRUNED.model_copy(update={"score": score, "keep": 2 / 6}), model, 0, public)
     state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     expected = {"ordered": (0, 1), "magnitude": (4, 5), "fisher": (3, 5)}[score]
@@ -230,7 +230,7 @@ def test_fisher_scores_by_hand() -> None:
     model = nn.Linear(1, 2, bias=False)
     with torch.no_grad():
         model.weight.zero_()
-    scores = fisher_scores(model, Examples(torch.ones(2, 1), torch.tensor([1, -1])))
+    scores = fisher_scores(model, TensorExamples(torch.ones(2, 1), torch.tensor([1, -1])))
     assert scores["weight"].flatten().tolist() == [0.25, 0.25]
 
 

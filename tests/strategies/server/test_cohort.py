@@ -271,11 +271,11 @@ def test_settings_go_with_every_message() -> None:
     """What clients must know of the model is added to the config record and replaces nothing."""
     grid = FakeGrid(two_clients())
     cohort = connected(grid)
-    cohort.client_config[wire.NUM_CLASSES] = 7
+    cohort.client_config[wire.NUM_GROUPS] = 7
     content = question()
     content[wire.CONFIG]["x"] = 1
     list(cohort.ask(wire.TRAIN, content))
-    assert dict(grid.sent[-1].content.config_records[wire.CONFIG]) == {"x": 1, wire.NUM_CLASSES: 7}
+    assert dict(grid.sent[-1].content.config_records[wire.CONFIG]) == {"x": 1, wire.NUM_GROUPS: 7}
 
 
 def test_a_mask_and_a_seed_go_with_every_message_of_a_view() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from strategies.core import wire
 from strategies.core.errors import BadInput, LetheError
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples, concatenated
 from strategies.core.seeds import torch_generator
 from tests.unlearning.audit_world import SURE, CohortStandIn, trained_run, weights
 from unlearning.audit.audit import AuditedModel, AuditReport, audit, last_layer
@@ -211,8 +211,8 @@ def test_an_audit_tells_a_hidden_client_from_a_forgotten_one() -> None:
     """
     data = {str(i): random_labels(str(i), 40) for i in range(3)}
     run = wide_run(random_labels("test", 80))
-    before = fit(run, Examples.concat(data.values()))
-    retrained = fit(run, Examples.concat([data["0"], data["2"]]))
+    before = fit(run, concatenated(data.values()))
+    retrained = fit(run, concatenated([data["0"], data["2"]]))
     flats = {"before": before, "hidden": before, "forgotten": retrained, "retrain": retrained}
     models = {name: AuditedModel(flat) for name, flat in flats.items()}
     report = audit(run, FORGET_1, models, CohortStandIn(data, run.build_model).cohort, AuditSettings())
@@ -240,7 +240,9 @@ def test_a_comparison_with_the_wrong_model_would_be_noticed() -> None:
 
 def random_labels(name: str, n: int) -> Examples:
     generator = torch_generator(0, name)
-    return Examples(torch.randn(n, 20, generator=generator), torch.randint(2, (n,), generator=generator))
+    return TensorExamples(
+        torch.randn(n, 20, generator=generator), torch.randint(2, (n,), generator=generator)
+    )
 
 
 def wide_model() -> nn.Module:

@@ -11,7 +11,7 @@ from torch import nn
 
 from strategies.core import wire
 from strategies.core.errors import BadInput
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import torch_generator
 from tests.unlearning.audit_world import LAYOUT, SURE, content_of, images, two_weight_model, weights
 from unlearning.audit.evidence import (
@@ -67,7 +67,7 @@ def test_the_divergence_by_hand() -> None:
 
 
 def test_what_a_specification_names_by_hand() -> None:
-    y = torch.tensor([4, 7, 4, 0])
+    y = images((0, 4), (0, 7), (0, 4), (0, 0))
     assert ForgetSpec().mask(y).tolist() == [False] * 4
     assert EVERYTHING.mask(y).tolist() == [True] * 4
     assert ForgetSpec(classes=(4, 9)).mask(y).tolist() == [True, False, True, False]
@@ -147,7 +147,9 @@ def test_batches_equal_one_example_at_a_time(seed: int, batch_size: int) -> None
     net, reference = nn.Linear(3, 4), nn.Linear(3, 4)
     for parameter in (*net.parameters(), *reference.parameters()):
         nn.init.normal_(parameter, generator=generator)
-    examples = Examples(torch.randn(13, 3, generator=generator), torch.randint(4, (13,), generator=generator))
+    examples = TensorExamples(
+        torch.randn(13, 3, generator=generator), torch.randint(4, (13,), generator=generator)
+    )
     answer = answer_audit(net, examples, ForgetSpec(classes=(1, 2)), reference, batch_size)
     kl = {True: 0.0, False: 0.0}
     for i, (x, y) in enumerate(zip(examples.x, examples.y.tolist(), strict=True)):
@@ -168,7 +170,7 @@ def test_an_answer_travels_unchanged(seed: int, with_reference: bool) -> None:
     x = torch.randn(9, 2, generator=torch_generator(seed, "x"))
     y = torch.randint(2, (9,), generator=torch_generator(seed, "y"))
     spec = ForgetSpec(classes=(1,))
-    sent = answer_with(SURE, Examples(x, y), spec, -1.0 if with_reference else None)
+    sent = answer_with(SURE, TensorExamples(x, y), spec, -1.0 if with_reference else None)
     got = decode_answer(content_of(*encode_answer(sent)), spec, 9, with_reference)
     assert torch.equal(got.margin, sent.margin)
     assert torch.equal(got.correct, sent.correct)
@@ -202,7 +204,7 @@ def test_sums_travel_unchanged_and_tell_no_probability(seed: int, with_reference
     x = torch.randn(9, 2, generator=torch_generator(seed, "x"))
     y = torch.randint(2, (9,), generator=torch_generator(seed, "y"))
     spec = ForgetSpec(classes=(1,))
-    sent = answer_with(SURE, Examples(x, y), spec, -1.0 if with_reference else None)
+    sent = answer_with(SURE, TensorExamples(x, y), spec, -1.0 if with_reference else None)
     got = decode_answer(content_of(encode_sums(sent), ArrayRecord()), spec, 9, with_reference)
     assert got.margin is None
     assert encode_sums(got) == encode_sums(sent)

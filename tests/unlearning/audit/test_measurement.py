@@ -11,7 +11,7 @@ from torch import Tensor
 
 from strategies.client.evaluation import evaluate
 from strategies.core.errors import LetheError
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples, concatenated
 from strategies.core.seeds import numpy_generator, torch_generator
 from tests.unlearning.audit_world import DATA, SURE, TEST, CohortStandIn, images, trained_run, weights
 from unlearning.audit.caveats import caveats
@@ -131,7 +131,7 @@ def test_the_federation_measures_what_one_data_holder_would(seed: int, w: float,
     flat = weights(w, t)
     result = measured(flat, run=run, cohort=CohortStandIn(clients))
     model = run.model(flat)
-    retained = Examples.concat([data["0"], data["2"]])
+    retained = concatenated([data["0"], data["2"]])
     assert result.retain_accuracy == pytest.approx(evaluate(model, retained).accuracy)
     assert result.unlearning_accuracy == pytest.approx(100 - evaluate(model, data["1"]).accuracy)
     assert result.test_accuracy == pytest.approx(evaluate(model, data["test"]).accuracy)
@@ -239,7 +239,7 @@ def test_a_model_with_the_opposite_sign_would_be_noticed() -> None:
 def random_images(seed: int, name: str, n: int) -> Examples:
     generator = torch_generator(seed, name)
     x = torch.randn(n, 1, 1, 2, generator=generator)
-    return Examples(x, torch.randint(2, (n,), generator=generator))
+    return TensorExamples(x, torch.randint(2, (n,), generator=generator))
 
 
 def crowd() -> dict[str, Examples]:

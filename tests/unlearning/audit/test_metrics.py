@@ -8,6 +8,7 @@ from hypothesis import given, strategies as st
 from torch import Tensor
 
 from strategies.core.seeds import torch_generator
+from strategies.task import CLASSIFICATION
 from unlearning.audit import metrics
 
 seeds = st.integers(0, 2**32)
@@ -16,6 +17,10 @@ points = st.floats(-100, 100)
 
 def random_logits(seed: int, n: int = 17, classes: int = 5, scale: float = 3.0) -> Tensor:
     return scale * torch.randn(n, classes, generator=torch_generator(seed, "logits"))
+
+
+def divergence(reference: Tensor, outputs: Tensor) -> Tensor:
+    return metrics.output_divergence(outputs, reference)
 
 
 def slow_softmax(logits: list[float]) -> list[float]:
@@ -37,9 +42,9 @@ def test_the_margin_by_hand() -> None:
     """Logits (ln 3, 0, 0): softmax (3/5, 1/5, 1/5); φ = ln(3/5 / 2/5) and ln(1/5 / 4/5)."""
     logits = torch.tensor([[math.log(3.0), 0.0, 0.0]] * 2)
     expected = [math.log(1.5), -math.log(4.0)]
-    assert metrics.margin(logits, torch.tensor([0, 1])).tolist() == pytest.approx(expected)
+    assert CLASSIFICATION.margins(logits, torch.tensor([0, 1])).tolist() == pytest.approx(expected)
     logits = torch.tensor([[math.log(3.0), 0.0], [math.log(3.0), 0.0]])
-    assert metrics.is_correct(logits, torch.tensor([0, 1])).tolist() == [True, False]
+    assert CLASSIFICATION.scores(logits, torch.tensor([0, 1])).tolist() == [100.0, 0.0]
 
 
 def test_attack_success_rate_leaves_the_target_class_out() -> None:
@@ -62,7 +67,7 @@ def test_kl_divergence_by_hand() -> None:
     """Reference (3/4, 1/4), model (1/2, 1/2): ¾·ln(3/2) + ¼·ln(1/2)."""
     reference, model = torch.tensor([[math.log(3.0), 0.0]]), torch.zeros(1, 2)
     expected = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
-    assert metrics.kl_divergence(reference, model).item() == pytest.approx(expected, rel=1e-6)
+    assert divergence(reference, model).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_parameter_distance_by_hand() -> None:
@@ -100,21 +105,21 @@ def test_kl_divergence_equals_a_loop_over_classes(seed: int) -> None:
         sum(p * math.log(p / q) for p, q in zip(slow_softmax(r), slow_softmax(m), strict=True))
         for r, m in zip(reference.tolist(), model.tolist(), strict=True)
     ]
-    assert metrics.kl_divergence(reference, model).tolist() == pytest.approx(slow, rel=1e-9, abs=1e-12)
+    assert divergence(reference, model).tolist() == pytest.approx(slow, rel=1e-9, abs=1e-12)
 
 
 def test_margins_tell_apart_what_a_rounded_probability_does_not() -> None:
     """At logits (20, 0) and (30, 0), p rounds to 1 in float32 in both; φ is 20 and 30."""
     logits = torch.tensor([[20.0, 0.0], [30.0, 0.0]])
     assert logits.softmax(dim=1)[:, 0].tolist() == [1.0, 1.0]
-    assert metrics.margin(logits, torch.tensor([0, 0])).tolist() == pytest.approx([20.0, 30.0])
+    assert CLASSIFICATION.margins(logits, torch.tensor([0, 0])).tolist() == pytest.approx([20.0, 30.0])
 
 
 @pytest.mark.parametrize("classes", [1, 2])
 def test_a_margin_is_a_number_whatever_the_logits(classes: int) -> None:
     logits = torch.full((2, classes), -3e38)
     logits[0, 0] = 3e38
-    assert bool(metrics.margin(logits, torch.tensor([0, 0])).isfinite().all())
+    assert bool(CLASSIFICATION.margins(logits, torch.tensor([0, 0])).isfinite().all())
 
 
 @given(seed=seeds)
@@ -124,8 +129,9 @@ def test_margin_and_correctness_equal_a_loop(seed: int) -> None:
     rows = list(zip(logits.tolist(), y.tolist(), strict=True))
     probabilities = [slow_softmax(row)[label] for row, label in rows]
     expected = [math.log(p / (1 - p)) for p in probabilities]
-    assert metrics.margin(logits, y).tolist() == pytest.approx(expected, rel=1e-4, abs=1e-5)
-    assert metrics.is_correct(logits, y).tolist() == [row[label] == max(row) for row, label in rows]
+    assert CLASSIFICATION.margins(logits, y).tolist() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    right = [100.0 * (row[label] == max(row)) for row, label in rows]
+    assert CLASSIFICATION.scores(logits, y).tolist() == right
 
 
 @given(pairs=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3)), min_size=1), images=st.integers(0, 5))
@@ -158,21 +164,21 @@ def test_angle_equals_the_arc_cosine(seed: int) -> None:
 @given(seed=seeds, shift=st.floats(-50, 50))
 def test_divergence_is_never_negative_and_ignores_a_common_shift(seed: int, shift: float) -> None:
     logits = random_logits(seed)
-    assert (metrics.kl_divergence(logits, random_logits(seed + 1)) >= 0).all()
-    assert metrics.kl_divergence(logits, logits.double() + shift).max().item() < 1e-12
+    assert (divergence(logits, random_logits(seed + 1)) >= 0).all()
+    assert divergence(logits, logits.double() + shift).max().item() < 1e-12
 
 
 def test_divergence_takes_the_reference_as_the_first_distribution() -> None:
     """KL is not symmetric: from (9/10, 1/10) to (1/2, 1/2) it is 0.368 nats, the other way 0.511."""
     sure, unsure = torch.tensor([[math.log(9.0), 0.0]]), torch.zeros(1, 2)
-    there, back = metrics.kl_divergence(sure, unsure).item(), metrics.kl_divergence(unsure, sure).item()
+    there, back = divergence(sure, unsure).item(), divergence(unsure, sure).item()
     assert there == pytest.approx(0.9 * math.log(9 / 5) + 0.1 * math.log(1 / 5))
     assert back == pytest.approx(0.5 * math.log(5 / 9) + 0.5 * math.log(5 / 1))
 
 
 def test_divergence_of_models_that_are_certain_is_finite() -> None:
     certain = torch.tensor([[2000.0, 0.0]])
-    assert metrics.kl_divergence(-certain, certain).item() == pytest.approx(2000.0)
+    assert divergence(-certain, certain).item() == pytest.approx(2000.0)
 
 
 @given(seed=seeds)

@@ -11,7 +11,7 @@ from torch import Tensor
 from strategies.client.evaluation import evaluate
 from strategies.client.settings import TrainSettings
 from strategies.core import wire
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples
 from strategies.plan import Start
 from strategies.rounds import train
 from tests.unlearning.methods.federation import Federation, blobs
@@ -36,7 +36,7 @@ class AuditedFederation(Federation):
 
 def relabelled(examples: Examples) -> Examples:
     """Return examples whose labels only a model that has seen them knows: the next class of three."""
-    return Examples(examples.x, (examples.y + 1) % 3)
+    return TensorExamples(examples.x, (examples.y + 1) % 3)
 
 
 @pytest.fixture

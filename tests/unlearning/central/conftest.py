@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import torch_generator
 from unlearning.central.parameters import flat_parameters
 
@@ -56,7 +56,7 @@ def make_blobs() -> MakeBlobs:
         centers = 2.0 * torch.eye(max(classes, dims), dtype=torch.float64)[:classes, :dims]
         y = torch.arange(num_examples) % classes
         noise = torch.randn((num_examples, dims), generator=generator, dtype=torch.float64)
-        return Examples(centers[y] + noise, y)
+        return TensorExamples(centers[y] + noise, y)
 
     return make
 

@@ -8,7 +8,7 @@ from hypothesis import given, strategies as st
 from torch import nn
 
 from strategies.client.evaluation import evaluate
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import torch_generator
 from unlearning.central.ascent import (
     AscentSettings,
@@ -39,7 +39,7 @@ def test_one_step_by_hand() -> None:
     model = nn.Linear(1, 2, bias=False).double()
     with torch.no_grad():
         model.weight.zero_()
-    example = Examples(torch.tensor([[2.0]], dtype=torch.float64), torch.tensor([0]))
+    example = TensorExamples(torch.tensor([[2.0]], dtype=torch.float64), torch.tensor([0]))
     settings = AscentSettings(epochs=1, learning_rate=0.1)
     result = flat_parameters(ascend(model, example, settings, torch_generator(0)))
     assert result.tolist() == pytest.approx([-0.1, 0.1])
@@ -48,7 +48,7 @@ def test_one_step_by_hand() -> None:
 def test_clipping_by_hand() -> None:
     """The gradient (1, −1) of the step above has norm √2; clipped to √2/2 it makes half the step."""
     model = nn.Linear(1, 2, bias=False).double()
-    example = Examples(torch.tensor([[2.0]], dtype=torch.float64), torch.tensor([0]))
+    example = TensorExamples(torch.tensor([[2.0]], dtype=torch.float64), torch.tensor([0]))
     settings = ProjectedAscentSettings(epochs=1, learning_rate=0.1, clip_norm=2**0.5 / 2, stop_accuracy=0.0)
     start = torch.zeros(2, dtype=torch.float64)
     result = projected_ascent(model, example, start, 9.0, settings, torch_generator(0))

@@ -17,7 +17,7 @@ from unlearning.central.fedosd import (
     unlearning_loss_each,
     unlearning_step,
 )
-from unlearning.central.gradients import gradient_sum
+from unlearning.central.gradients import Objective, gradient_sum
 from unlearning.central.parameters import moved
 
 BuildNet = Callable[..., nn.Module]
@@ -104,7 +104,7 @@ def test_a_small_step_unlearns_and_spares_the_others(build_net: BuildNet, make_b
     """The unlearning loss falls at the first-order rate −η dᵀg_u; the others' losses change by O(η²) only."""
     model, eta = build_net(4, 8, 3), 1e-4
     leaving, *others = (make_blobs(20, seed=seed) for seed in range(3))
-    target = gradient_sum(model, leaving, unlearning_loss_each).mean
+    target = gradient_sum(model, leaving, Objective(loss=unlearning_loss_each)).mean
     step = unlearning_step(target, [gradient_sum(model, other).mean for other in others])
     after = moved(model, -eta * step)
     fall = mean_unlearning_loss(model, leaving) - mean_unlearning_loss(after, leaving)
@@ -141,7 +141,7 @@ def test_the_plain_gradient_conflicts_with_the_others(build_net: BuildNet, make_
     """Without the projection the same step does move the others' losses."""
     model, eta = build_net(4, 8, 3), 1e-4
     leaving, other = make_blobs(20, seed=0), make_blobs(20, seed=1)
-    target = gradient_sum(model, leaving, unlearning_loss_each).mean
+    target = gradient_sum(model, leaving, Objective(loss=unlearning_loss_each)).mean
     after = moved(model, -eta * target)
     fall = mean_unlearning_loss(model, leaving) - mean_unlearning_loss(after, leaving)
     assert abs(evaluate(after, other).loss - evaluate(model, other).loss) > 0.1 * fall

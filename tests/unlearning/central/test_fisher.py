@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import torch_generator
 from unlearning.central.fisher import (
     FisherSettings,
@@ -49,7 +49,7 @@ def test_the_diagonal_by_hand() -> None:
     model = nn.Linear(1, 2, bias=False).double()
     with torch.no_grad():
         model.weight.zero_()
-    total = fisher_sum(model, Examples(torch.tensor([[2.0]], dtype=torch.float64), torch.tensor([0])))
+    total = fisher_sum(model, TensorExamples(torch.tensor([[2.0]], dtype=torch.float64), torch.tensor([0])))
     assert total.total.tolist() == pytest.approx([1.0, 1.0])
     assert total.count == 1
 
@@ -84,7 +84,7 @@ def test_the_diagonal_is_its_definition(
 
 def test_the_diagonal_of_a_convolutional_network(build_conv: BuildNet) -> None:
     x = torch.randn((6, 1, 6, 6), generator=torch_generator(0))
-    examples = Examples(x, torch.zeros(6, dtype=torch.int64))
+    examples = TensorExamples(x, torch.zeros(6, dtype=torch.int64))
     fast = fisher_sum(build_conv(), examples, block_size=4).total
     torch.testing.assert_close(fast, slow_fisher(build_conv(), examples), rtol=1e-3, atol=1e-6)
 
@@ -101,7 +101,7 @@ def test_clients_add_up_to_the_whole(build_net: BuildNet, make_blobs: MakeBlobs)
 
 def test_labels_play_no_part(build_net: BuildNet, make_blobs: MakeBlobs) -> None:
     model, examples = build_net(4, 5, 3), make_blobs(12)
-    relabelled = Examples(examples.x, torch.zeros_like(examples.y))
+    relabelled = TensorExamples(examples.x, torch.zeros_like(examples.y))
     assert torch.equal(fisher_sum(model, examples).total, fisher_sum(model, relabelled).total)
 
 

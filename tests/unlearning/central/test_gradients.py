@@ -9,17 +9,17 @@ from hypothesis import given, strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import torch_generator
-from unlearning.central.gradients import ExampleSum, cross_entropy_each, gradient_blocks, gradient_sum
+from tests.strategies.tasks import Regression
+from unlearning.central.gradients import ExampleSum, Objective, gradient_blocks, gradient_sum
 from unlearning.central.parameters import copied, flat_parameters, trainable
 
 BuildNet = Callable[..., nn.Module]
 MakeBlobs = Callable[..., Examples]
 
 
-def half_squares(outputs: Tensor, y: Tensor) -> Tensor:
-    return 0.5 * (outputs.squeeze(1) - y).square()
+HALF_SQUARES = Objective(Regression())
 
 
 def line(slope: float, intercept: float) -> nn.Module:
@@ -43,7 +43,7 @@ def slow_rows(model: nn.Module, examples: Examples) -> Tensor:
 
 def images(num_examples: int) -> Examples:
     x = torch.randn((num_examples, 1, 6, 6), generator=torch_generator(5, "images"))
-    return Examples(x, torch.arange(num_examples) % 3)
+    return TensorExamples(x, torch.arange(num_examples) % 3)
 
 
 # by hand
@@ -54,8 +54,8 @@ def test_gradient_sum_by_hand() -> None:
 
     (x, y) = (1, 1): residual 2, gradient (2·1, 2). (3, 8): residual −1, gradient (−1·3, −1). Sum (−1, 1).
     """
-    examples = Examples(torch.tensor([[1.0], [3.0]], dtype=torch.float64), torch.tensor([1, 8]))
-    total = gradient_sum(line(2.0, 1.0), examples, half_squares)
+    examples = TensorExamples(torch.tensor([[1.0], [3.0]], dtype=torch.float64), torch.tensor([1, 8]))
+    total = gradient_sum(line(2.0, 1.0), examples, HALF_SQUARES)
     assert total.total.tolist() == [-1.0, 1.0]
     assert total.count == 2
     assert total.mean.tolist() == [-0.5, 0.5]
@@ -63,8 +63,8 @@ def test_gradient_sum_by_hand() -> None:
 
 def test_gradient_rows_by_hand() -> None:
     """The two gradients of the example above, one per row."""
-    examples = Examples(torch.tensor([[1.0], [3.0]], dtype=torch.float64), torch.tensor([1, 8]))
-    (rows,) = gradient_blocks(line(2.0, 1.0), examples, half_squares)
+    examples = TensorExamples(torch.tensor([[1.0], [3.0]], dtype=torch.float64), torch.tensor([1, 8]))
+    (rows,) = gradient_blocks(line(2.0, 1.0), examples, HALF_SQUARES)
     assert rows.tolist() == [[2.0, 2.0], [-3.0, -1.0]]
 
 
@@ -100,12 +100,12 @@ def test_the_sum_is_that_of_the_rows(batch_size: int, build_net: BuildNet, make_
 def test_clients_add_up_to_the_whole(cuts: list[int]) -> None:
     """Whole numbers are added without rounding, so the federated sum is the central one to the bit."""
     x = torch.randint(-9, 10, (12, 1), generator=torch_generator(3)).double()
-    examples = Examples(x, torch.arange(12) - 6)
+    examples = TensorExamples(x, torch.arange(12) - 6)
     edges = [0, *sorted(cuts), 12]
-    clients = [Examples(examples.x[a:b], examples.y[a:b]) for a, b in itertools.pairwise(edges)]
+    clients = [TensorExamples(examples.x[a:b], examples.y[a:b]) for a, b in itertools.pairwise(edges)]
     model = line(3.0, -2.0)
-    joined = ExampleSum.join(gradient_sum(model, client, half_squares) for client in clients)
-    whole = gradient_sum(model, examples, half_squares)
+    joined = ExampleSum.join(gradient_sum(model, client, HALF_SQUARES) for client in clients)
+    whole = gradient_sum(model, examples, HALF_SQUARES)
     assert torch.equal(joined.total, whole.total)
     assert joined.count == whole.count == 12
 
@@ -131,13 +131,6 @@ def test_the_model_is_not_altered(build_net: BuildNet, make_blobs: MakeBlobs) ->
     assert model.training
     assert torch.equal(flat_parameters(model), before)
     assert all(p.grad is None for p in model.parameters())
-
-
-def test_cross_entropy_each_has_the_mean_of_cross_entropy() -> None:
-    logits, y = torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([0, 0])
-    assert float(cross_entropy_each(logits, y).mean()) == pytest.approx(
-        float(functional.cross_entropy(logits, y))
-    )
 
 
 def test_gradients_are_those_of_eval_mode(make_blobs: MakeBlobs) -> None:

@@ -7,9 +7,10 @@ import torch
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 from torch import Tensor, nn
 
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import torch_generator
-from unlearning.central.gradients import ExampleSum, gradient_sum
+from tests.strategies.tasks import Regression
+from unlearning.central.gradients import ExampleSum, Objective, gradient_sum
 from unlearning.central.influence import (
     AlphaTrial,
     InfluenceSettings,
@@ -29,8 +30,7 @@ MakeBlobs = Callable[..., Examples]
 Run = Callable[[torch.Generator], nn.Module]
 
 
-def half_squares(outputs: Tensor, y: Tensor) -> Tensor:
-    return 0.5 * (outputs.squeeze(1) - y).square()
+RIDGE = Objective(Regression())
 
 
 def linear(weights: Tensor) -> nn.Module:
@@ -132,12 +132,14 @@ def test_the_step_is_retraining_for_ridge_regression(bits: list[bool], num_forge
     signs = torch.tensor(bits, dtype=torch.float64).view(8, 4) * 2 - 1
     x, residuals, damping = signs[:, :3], signs[:, 3], 0.25
     weights = x.T @ residuals / (8 * damping)
-    examples = Examples(x, (x @ weights + residuals).round().long())
+    examples = TensorExamples(x, (x @ weights + residuals).round().long())
     torch.testing.assert_close(weights, ridge(examples, damping))
 
     retain, forget = examples.subset(range(8 - num_forget)), examples.subset(range(8 - num_forget, 8))
     model, settings = linear(weights), InfluenceSettings(damping=damping)
-    direction = influence_direction(model, retain, forget, settings, torch_generator(0), loss=half_squares)
+    direction = influence_direction(
+        model, retain, forget, settings, torch_generator(0), objective=Objective(Regression())
+    )
     torch.testing.assert_close(
         flat_parameters(moved(model, direction)), ridge(retain, damping), rtol=1e-9, atol=1e-9
     )
@@ -217,9 +219,11 @@ def test_the_opposite_direction_is_noticed() -> None:
 
     x = 1 and 1, y = 0 and 2: θo = 1 with residuals ∓1, F = 1 + λ, v = ½(−1 − 1) = −1, θu = 1 − 1 = 0 = y_r.
     """
-    both = Examples(torch.ones(2, 1, dtype=torch.float64), torch.tensor([0, 2]))
+    both = TensorExamples(torch.ones(2, 1, dtype=torch.float64), torch.tensor([0, 2]))
     model, retain, forget = linear(torch.ones(1, dtype=torch.float64)), both.subset([0]), both.subset([1])
     settings = InfluenceSettings(damping=1e-9)
-    direction = influence_direction(model, retain, forget, settings, torch_generator(0), loss=half_squares)
+    direction = influence_direction(
+        model, retain, forget, settings, torch_generator(0), objective=Objective(Regression())
+    )
     assert flat_parameters(moved(model, direction)).tolist() == pytest.approx([0.0], abs=1e-6)
     assert flat_parameters(moved(model, -direction)).tolist() == pytest.approx([2.0], abs=1e-6)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import torch_generator
 from strategies.models.mask import hold
 from unlearning.central.gradients import ExampleSum, gradient_blocks
@@ -100,7 +100,7 @@ def test_the_product_sum_is_that_of_the_gradients(problem: Problem, batch_size: 
 
 def test_the_product_sum_passes_convolutions_and_norms(build_conv: BuildNet) -> None:
     generator, model = torch_generator(1), build_conv()
-    examples = Examples(torch.rand((12, 1, 6, 6), generator=generator), torch.arange(12) % 3)
+    examples = TensorExamples(torch.rand((12, 1, 6, 6), generator=generator), torch.arange(12) % 3)
     gradients = torch.cat(list(gradient_blocks(model, examples))).double()
     vector = torch.randn(gradients.shape[1], generator=generator, dtype=torch.float64)
     expected = gradients.T @ (gradients @ vector)

@@ -1,14 +1,15 @@
 """unlearning/central/training.py: local training on a copy."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
 from strategies.client.settings import TrainSettings
-from strategies.client.training import local_train
-from strategies.core.examples import Examples
+from strategies.client.training import Tensors, local_train
+from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import torch_generator
 from unlearning.central.masks import flat_mask
 from unlearning.central.parameters import copied, flat_parameters
@@ -30,7 +31,7 @@ def test_one_step_by_hand() -> None:
     model = nn.Linear(1, 2, bias=False).double()
     with torch.no_grad():
         model.weight.zero_()
-    example = Examples(torch.tensor([[2.0]], dtype=torch.float64), torch.tensor([0]))
+    example = TensorExamples(torch.tensor([[2.0]], dtype=torch.float64), torch.tensor([0]))
     settings = SgdSettings(epochs=1, learning_rate=0.1, momentum=0.0)
     assert flat_parameters(trained(model, example, settings, torch_generator(0))).tolist() == pytest.approx(
         [0.1, -0.1]
@@ -89,12 +90,17 @@ def test_pruned_weights_are_zero_afterwards(build_net: BuildNet, make_blobs: Mak
 
 def test_adjustments_are_made_in_order(build_net: BuildNet, make_blobs: MakeBlobs) -> None:
     calls: list[str] = []
+
+    def noted(name: str, parameters: Tensors, gradients: Tensors) -> Tensors:
+        calls.append(name)
+        return gradients
+
     trained(
         build_net(4, 3),
         make_blobs(6),
         SgdSettings(epochs=2),
         torch_generator(0),
-        adjustments=[lambda _: calls.append("first"), lambda _: calls.append("second")],
+        adjustments=[partial(noted, "first"), partial(noted, "second")],
     )
     assert calls == ["first", "second"] * 2
 

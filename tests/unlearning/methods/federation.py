@@ -20,7 +20,7 @@ from app.simulation.grid import take_identity
 from strategies.client.settings import TrainSettings
 from strategies.client.training import ClientJob
 from strategies.core import wire
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples, concatenated
 from strategies.core.seeds import torch_generator
 from strategies.log.strategy import LoggedStrategy
 from strategies.log.update_log import UpdateLog
@@ -31,10 +31,9 @@ from strategies.rounds import train
 from strategies.server.cohort import Cohort
 from strategies.server.settings import SelectionSettings
 from strategies.settings import StrategySettings
-from unlearning.methods import METHODS, ClientTask
+from unlearning.methods import METHODS, ForgetWork
 from unlearning.request import ForgetSpec
 from unlearning.run import TrainedRun
-from unlearning.settings import ForgetSettings
 
 ACTIONS = {kind: action for method in METHODS.values() for kind, action in method.actions.items()}
 
@@ -55,7 +54,9 @@ def blobs(num_examples: int, seed: int, classes: int = 3) -> Examples:
     generator = torch_generator(seed, "test data")
     y = torch.randint(classes, (num_examples,), generator=generator)
     centers = 2.0 * torch.eye(4, dtype=torch.float64)
-    return Examples(centers[y] + torch.randn((num_examples, 4), generator=generator, dtype=torch.float64), y)
+    return TensorExamples(
+        centers[y] + torch.randn((num_examples, 4), generator=generator, dtype=torch.float64), y
+    )
 
 
 @dataclass
@@ -126,7 +127,7 @@ class Federation(Grid):
             initial=initial,
             final=wire.flat_of(final, self.layout),
             log=UpdateLog.open(path),
-            num_classes=3,
+            num_groups=3,
             clients=tuple(sorted(self.data, key=wire.client_sort_key)),
         )
 
@@ -188,15 +189,15 @@ class Federation(Grid):
         return {wire.NUM_EXAMPLES: len(y), wire.LABEL_COUNTS: counts}, None
 
     def _train(self, client_id: str, message: Message) -> tuple[Mapping[str, Any], ArrayRecord]:
-        task = self._task(client_id, message)
+        work = self._task(client_id, message)
         job = ClientJob(
-            task.build_model(task.arrays[wire.ARRAYS]),
-            task.retain,
+            work.build_model(work.arrays[wire.ARRAYS]),
+            work.retain,
             self.settings,
             self.strategy,
             client_id,
-            task.server_round,
-            task.generator,
+            work.server_round,
+            work.generator,
         )
         result = lookup(self.strategy.name).client(job)
         metrics = {**result.metrics, wire.NUM_EXAMPLES: result.num_examples}
@@ -206,20 +207,19 @@ class Federation(Grid):
         answer = ACTIONS[message.metadata.message_type](self._task(client_id, message))
         return answer.metrics, answer.arrays
 
-    def _task(self, client_id: str, message: Message) -> ClientTask:
+    def _task(self, client_id: str, message: Message) -> ForgetWork:
         config = message.content.config_records[wire.CONFIG]
         number, seed = (
             int(str(config.get(k, d))) for k, d in ((wire.SERVER_ROUND, 0), (wire.SEED, self.seed))
         )
         forget, retain = ForgetSpec.from_config(config).split(self.data[client_id])
-        return ClientTask(
+        return ForgetWork(
             message.content.array_records,
             partial(self._model, config.get(wire.MASK)),
             config,
             retain,
             forget,
             self.settings,
-            ForgetSettings(),
             client_id,
             torch_generator(seed, "client", client_id, "round", number),
             self.strategy,
@@ -238,4 +238,4 @@ def pooled(federation: Federation, masks: Mapping[str, Tensor]) -> tuple[Example
     """Return (D_f, D_r) of all clients in one place, client by client, for a mask of D_f by client-id."""
     ordered = sorted(masks, key=wire.client_sort_key)
     parts = [federation.data[i].split(masks[i]) for i in ordered]
-    return Examples.concat(p[0] for p in parts), Examples.concat(p[1] for p in parts)
+    return concatenated(p[0] for p in parts), concatenated(p[1] for p in parts)

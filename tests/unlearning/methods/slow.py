@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 from strategies.client.evaluation import evaluate
 from strategies.client.settings import TrainSettings
 from strategies.core import wire
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, concatenated
 from strategies.core.seeds import torch_generator
 from tests.unlearning.methods.federation import Federation, blobs
 from unlearning.forgetting import ForgetResult, forget
@@ -41,13 +41,13 @@ def forgotten(
     method: str, run: TrainedRun, federation: Federation, request: ForgetRequest, **settings: object
 ) -> ForgetResult:
     """Serve a request by a method."""
-    chosen = ForgetSettings.model_validate({"method": method, **settings})
+    chosen = ForgetSettings.of(method, **settings)
     return forget(run, request, method, chosen, federation.cohort())
 
 
 def parts(federation: Federation, request: ForgetRequest) -> dict[str, tuple[Examples, Examples]]:
     """Return each client's part of D_f and of D_r."""
-    return {i: d.split(spec_for(request, i).mask(d.y)) for i, d in federation.data.items()}
+    return {i: d.split(spec_for(request, i).mask(d)) for i, d in federation.data.items()}
 
 
 def model_at(federation: Federation, flat: Tensor) -> nn.Module:
@@ -86,4 +86,4 @@ def loss_on(federation: Federation, flat: Tensor, examples: Examples) -> float:
 def part_of_all(federation: Federation, request: ForgetRequest) -> tuple[Examples, Examples]:
     """Return D_f and D_r."""
     forget, retain = zip(*parts(federation, request).values(), strict=True)
-    return Examples.concat(forget), Examples.concat(retain)
+    return concatenated(forget), concatenated(retain)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from strategies.core import wire
 from strategies.core.errors import BadInput, LetheError
-from strategies.core.examples import Examples
+from strategies.core.examples import TensorExamples
 from strategies.core.seeds import torch_generator
 from strategies.server.settings import SelectionSettings
 from tests.unlearning.methods.federation import Federation
@@ -47,7 +47,7 @@ from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
 
 TWO = ForgetRequest(clients=("1", "2"))
-EQUAL = {str(i): Examples(d.x[:20], d.y[:20]) for i, d in DATA.items()}
+EQUAL = {str(i): TensorExamples(d.x[:20], d.y[:20]) for i, d in DATA.items()}
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +262,7 @@ def test_who_holds_it_must_be_online(run: TrainedRun) -> None:
 
 def test_a_class_that_nobody_holds_is_an_error(run: TrainedRun) -> None:
     """Nothing can be moved up, so nothing is claimed."""
-    none = {i: Examples(d.x[d.y != 1], d.y[d.y != 1]) for i, d in DATA.items()}
+    none = {i: TensorExamples(d.x[d.y != 1], d.y[d.y != 1]) for i, d in DATA.items()}
     with pytest.raises(LetheError, match="class-1: no connected client holds an example of it"):
         forgotten("ascent", run, federation_of(none), CLASS)
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from strategies.client.distillation import distil, distillation_loss
-from strategies.client.evaluation import predict_logits
+from strategies.client.distillation import Lesson, distil, distillation_loss
+from strategies.client.evaluation import outputs_of
 from strategies.core.errors import BadInput, LetheError
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import torch_generator
 from tests.unlearning.runs import Rounds, linear_model, logged_run
 from unlearning.forgetting import forget
@@ -25,7 +25,7 @@ REQUEST = ForgetRequest(clients=("b",))
 def public(n: int = 64) -> Examples:
     """Return inputs in the plane, labelled by a rule."""
     x = torch.randn(n, 2, generator=torch_generator(0, "public"))
-    return Examples(x, (x[:, 0] > 0).long())
+    return TensorExamples(x, (x[:, 0] > 0).long())
 
 
 @pytest.fixture
@@ -42,21 +42,21 @@ def run(tmp_path: Path) -> TrainedRun:
 def test_the_student_moves_towards_the_teacher(run: TrainedRun) -> None:
     """After distillation its answers on public data are closer to the old model's than before."""
     assert run.public is not None
-    settings = ForgetSettings(epochs=10, learning_rate=0.05, hard_label_weight=0.0)
+    settings = ForgetSettings.of("distill", epochs=10, learning_rate=0.05, hard_label_weight=0.0)
     before = forget(run, REQUEST, "subtract", settings).flat
     after = forget(run, REQUEST, "distill", settings).flat
-    teacher = predict_logits(run.model(run.final), run.public.x)
+    teacher = outputs_of(run.model(run.final), run.public)
 
     def distance(flat: Tensor) -> float:
         assert run.public is not None
-        return distillation_loss(predict_logits(run.model(flat), run.public.x), teacher, 1.0).item()
+        return distillation_loss(outputs_of(run.model(flat), run.public), teacher, 1.0).item()
 
     assert distance(after) < 0.5 * distance(before)
 
 
 def test_no_epoch_is_subtraction(run: TrainedRun) -> None:
     """The neutral setting."""
-    settings = ForgetSettings(epochs=0)
+    settings = ForgetSettings.of("distill", epochs=0)
     assert forget(run, REQUEST, "distill", settings).flat.equal(
         forget(run, REQUEST, "subtract", settings).flat
     )
@@ -66,19 +66,19 @@ def test_teacher_as_student_stays_where_it_is(run: TrainedRun) -> None:
     """Equal models have no gradient, so nothing moves but rounding."""
     assert run.public is not None
     model = run.model(run.final)
-    logits = predict_logits(model, run.public.x)
+    logits = outputs_of(model, run.public)
     settings = DistillSettings(epochs=2, hard_label_weight=0.0)
-    distil(model, logits, run.public, settings, 0.9, torch_generator(0, "x"))
+    distil(model, Lesson(run.public, logits), settings, 0.9, torch_generator(0, "x"))
     assert run.layout.flatten(model.state_dict()).allclose(run.final, atol=1e-5)
 
 
 def test_hard_labels_count_only_with_a_weight(run: TrainedRun) -> None:
     """With weight 0 other labels change nothing; with a weight they do."""
     assert run.public is not None
-    flipped = replace(run, public=Examples(run.public.x, 1 - run.public.y))
+    flipped = replace(run, public=TensorExamples(run.public.x, 1 - run.public.y))
     without, with_labels = (
-        ForgetSettings(hard_label_weight=0.0, epochs=2),
-        ForgetSettings(hard_label_weight=0.5, epochs=2),
+        ForgetSettings.of("distill", hard_label_weight=0.0, epochs=2),
+        ForgetSettings.of("distill", hard_label_weight=0.5, epochs=2),
     )
 
     def result(of: TrainedRun, settings: ForgetSettings) -> Tensor:
@@ -91,9 +91,11 @@ def test_hard_labels_count_only_with_a_weight(run: TrainedRun) -> None:
 def test_unlabelled_public_data_are_used_without_their_labels(run: TrainedRun) -> None:
     """Labels of -1 say that there are none: the result is that of weight 0, and a note says so."""
     assert run.public is not None
-    unlabelled = replace(run, public=Examples(run.public.x, torch.full_like(run.public.y, -1)))
-    result = forget(unlabelled, REQUEST, "distill", ForgetSettings(epochs=2, hard_label_weight=0.5))
-    without = forget(run, REQUEST, "distill", ForgetSettings(epochs=2, hard_label_weight=0.0))
+    unlabelled = replace(run, public=TensorExamples(run.public.x, torch.full_like(run.public.y, -1)))
+    result = forget(
+        unlabelled, REQUEST, "distill", ForgetSettings.of("distill", epochs=2, hard_label_weight=0.5)
+    )
+    without = forget(run, REQUEST, "distill", ForgetSettings.of("distill", epochs=2, hard_label_weight=0.0))
     assert result.flat.equal(without.flat)
     assert "without the hard-label term" in result.notes[0]
 
@@ -108,7 +110,7 @@ def test_teacher_filter_drops_the_largest_disagreement() -> None:
 
 def test_same_seed_repeats_and_the_global_one_has_no_effect(run: TrainedRun) -> None:
     """The batches come from the run's seed and the request."""
-    settings = ForgetSettings(epochs=3)
+    settings = ForgetSettings.of("distill", epochs=3)
     first = forget(run, REQUEST, "distill", settings).flat
     torch.rand(3)
     assert forget(run, REQUEST, "distill", settings).flat.equal(first)
@@ -120,7 +122,7 @@ def test_the_run_is_not_altered(run: TrainedRun) -> None:
     """Its parameters and public data are what they were."""
     assert run.public is not None
     final, x = run.final.clone(), run.public.x.clone()
-    forget(run, REQUEST, "distill", ForgetSettings(epochs=1))
+    forget(run, REQUEST, "distill", ForgetSettings.of("distill", epochs=1))
     assert run.final.equal(final)
     assert run.public.x.equal(x)
 
@@ -141,8 +143,8 @@ def test_public_data_are_needed(run: TrainedRun) -> None:
 
 def test_a_diverging_student_is_an_error(run: TrainedRun) -> None:
     """Parameters that are not finite never become a result."""
-    settings = ForgetSettings(learning_rate=3e38, epochs=5)
-    with pytest.raises(LetheError, match=r"not finite; lower forget\.learning-rate"):
+    settings = ForgetSettings.of("distill", learning_rate=3e38, epochs=5)
+    with pytest.raises(LetheError, match=r"not finite; lower forget\.distill\.learning-rate"):
         forget(run, REQUEST, "distill", settings)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 from strategies.core.errors import BadInput
-from strategies.core.examples import Examples
+from strategies.core.examples import TensorExamples
 from tests.unlearning.runs import Rounds, linear_model, logged_run
 from unlearning.forgetting import ForgetResult, forget
 from unlearning.methods.fast_fedul import round_shares
@@ -26,7 +26,7 @@ def one(value: float) -> Tensor:
 
 
 def served(run: TrainedRun, *clients: str, alpha: float = 0.1, theta: float = 1.0) -> ForgetResult:
-    chosen = ForgetSettings(skew_alpha=alpha, skew_theta=theta)
+    chosen = ForgetSettings.of("fast-fedul", alpha=alpha, theta=theta)
     return forget(run, ForgetRequest(clients=clients), "fast-fedul", chosen)
 
 
@@ -162,17 +162,19 @@ def test_the_result_says_with_what_it_was_made(three_rounds: TrainedRun) -> None
 def with_public_data(three_rounds: TrainedRun) -> TrainedRun:
     """Return the run with inputs for the one-parameter model."""
     x = torch.linspace(-1, 1, 8).unsqueeze(1)
-    return replace(three_rounds, public=Examples(x, (x[:, 0] > 0).long()))
+    return replace(three_rounds, public=TensorExamples(x, (x[:, 0] > 0).long()))
 
 
 def test_distillation_of_no_epoch_is_its_start(with_public_data: TrainedRun) -> None:
-    chosen = ForgetSettings(start="fast-fedul", epochs=0, skew_alpha=0.1)
+    chosen = ForgetSettings.of("fast-fedul", alpha=0.1).with_own("distill", start="fast-fedul", epochs=0)
     result = forget(with_public_data, FORGET_B, "distill", chosen)
     assert result.flat.equal(served(with_public_data, "b").flat)
 
 
 def test_distillation_depends_on_its_start(with_public_data: TrainedRun) -> None:
-    plain, skewed = (ForgetSettings(start=s, epochs=1, skew_alpha=a) for s, a in STARTS)
+    plain, skewed = (
+        ForgetSettings.of("fast-fedul", alpha=a).with_own("distill", start=s, epochs=1) for s, a in STARTS
+    )
     assert not (
         forget(with_public_data, FORGET_B, "distill", plain).flat.allclose(
             forget(with_public_data, FORGET_B, "distill", skewed).flat
@@ -194,7 +196,7 @@ def test_every_round_is_needed(tmp_path: Path, retention: str, method: str) -> N
     with pytest.raises(
         BadInput, match=rf"{method} needs log\.retention full, but the run kept '{retention}'"
     ):
-        forget(run, FORGET_B, method, ForgetSettings(start="fast-fedul"))
+        forget(run, FORGET_B, method, ForgetSettings.of("distill", start="fast-fedul"))
 
 
 @pytest.mark.parametrize("request_", [ForgetRequest(classes=(1,)), ForgetRequest(samples={"a": (0,)})])

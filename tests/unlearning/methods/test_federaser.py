@@ -14,7 +14,7 @@ from strategies.client.settings import TrainSettings
 from strategies.client.training import ClientJob
 from strategies.core import wire
 from strategies.core.errors import BadInput, LetheError
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import torch_generator
 from strategies.registry import lookup
 from strategies.server.settings import SelectionSettings
@@ -33,7 +33,7 @@ FORGET_2 = ForgetRequest(clients=("2",))
 FORGET_B = ForgetRequest(clients=("b",))
 NOBODY = ForgetRequest(clients=("9",))
 DATA = {str(i): blobs(20 + 4 * i, seed=i) for i in range(4)}
-EVERY_ROUND = ForgetSettings(interval=1, ratio=1.0)
+EVERY_ROUND = ForgetSettings.of("federaser", interval=1, ratio=1.0)
 
 
 def erased(
@@ -62,12 +62,12 @@ def one(value: float) -> Tensor:
 
 def ups(count: int) -> Examples:
     """Return inputs of 1 with label 0: a step of local training moves the one parameter up."""
-    return Examples(torch.ones((count, 1)), torch.zeros(count, dtype=torch.int64))
+    return TensorExamples(torch.ones((count, 1)), torch.zeros(count, dtype=torch.int64))
 
 
 def downs(count: int) -> Examples:
     """Return the same with label 1: it moves down."""
-    return Examples(torch.ones((count, 1)), torch.ones(count, dtype=torch.int64))
+    return TensorExamples(torch.ones((count, 1)), torch.ones(count, dtype=torch.int64))
 
 
 def test_a_replay_by_hand(tmp_path: Path) -> None:
@@ -85,8 +85,10 @@ def test_a_replay_by_hand(tmp_path: Path) -> None:
     run = logged_run(tmp_path / "log", rounds, initial=one(0.0), clients=("a", "b", "c"))
     federation = Federation({"a": ups(2), "b": downs(2), "c": ups(2)}, OneParameter)
     request = ForgetRequest(clients=("c",))
-    assert erased(run, federation, ForgetSettings(interval=2), request).flat.tolist() == [3.25]
-    doubled = ForgetSettings(interval=2, interval_factor=True)
+    assert erased(run, federation, ForgetSettings.of("federaser", interval=2), request).flat.tolist() == [
+        3.25
+    ]
+    doubled = ForgetSettings.of("federaser", interval=2, interval_factor=True)
     assert erased(run, federation, doubled, request).flat.tolist() == [5.75]
 
 
@@ -162,7 +164,7 @@ def test_equals_the_paper_followed_round_by_round(
     settings = TrainSettings(local_epochs=1, batch_size=8, momentum=0.9, lr_decay=0.8)
     federation = Federation(DATA, settings=settings, strategy=strategy)
     run = federation.trained(tmp_path / "log", rounds=5)
-    found = erased(run, federation, ForgetSettings(interval=interval, ratio=ratio)).flat
+    found = erased(run, federation, ForgetSettings.of("federaser", interval=interval, ratio=ratio)).flat
     torch.testing.assert_close(found, slow(run, federation, "2", interval, ratio), rtol=1e-5, atol=1e-6)
 
 
@@ -255,7 +257,7 @@ def lone_step(
 
 
 def test_arrival_does_not_matter(federation: Federation, run: TrainedRun) -> None:
-    settings = ForgetSettings(interval=2, ratio=0.5)
+    settings = ForgetSettings.of("federaser", interval=2, ratio=0.5)
     forwards, backwards = (
         erased(run, federation, settings),
         erased(run, federation.but(backwards=True), settings),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from strategies.client.settings import TrainSettings
 from strategies.core.errors import LetheError
-from strategies.core.examples import Examples
+from strategies.core.examples import TensorExamples
 from tests.unlearning.methods.federation import Federation
 from tests.unlearning.methods.slow import (
     CLIENT,
@@ -25,7 +25,7 @@ from tests.unlearning.methods.slow import (
 )
 from tests.unlearning.runs import logged_run
 from unlearning.central.fedosd import unlearning_loss_each, unlearning_step
-from unlearning.central.gradients import ExampleSum, gradient_sum
+from unlearning.central.gradients import ExampleSum, Objective, gradient_sum
 from unlearning.methods.fedosd import ACTION, FORGET, RETAIN, unlearned
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
@@ -62,8 +62,8 @@ def test_a_step_by_hand(tmp_path: Path) -> None:
     So w goes to (0, −1/12).
     """
     data = {
-        "a": Examples(torch.tensor([[1.0, 0.0]]), torch.tensor([0])),
-        "c": Examples(torch.tensor([[3.0, 4.0]]), torch.tensor([0])),
+        "a": TensorExamples(torch.tensor([[1.0, 0.0]]), torch.tensor([0])),
+        "c": TensorExamples(torch.tensor([[3.0, 4.0]]), torch.tensor([0])),
     }
     zero = torch.zeros(2)
     rounds = [dict.fromkeys(data, (1, zero))]
@@ -89,7 +89,7 @@ def slow_step(federation: Federation, flat: Tensor, request: ForgetRequest, rate
     """Return the model after a step, from the gradients of all data in one place."""
     model, (forget, _) = model_at(federation, flat), part_of_all(federation, request)
     rows = [gradient_sum(model, keep).mean for _, keep in parts(federation, request).values() if len(keep)]
-    step = unlearning_step(gradient_sum(model, forget, unlearning_loss_each).mean, rows)
+    step = unlearning_step(gradient_sum(model, forget, Objective(loss=unlearning_loss_each)).mean, rows)
     return (flat.double() - rate * step).float()
 
 
@@ -173,6 +173,6 @@ def test_the_plain_gradient_would_be_noticed(run: TrainedRun) -> None:
     """Without the projection the model ends elsewhere, by far more than the tolerance."""
     federation = federation_of()
     model, (forget, _) = model_at(federation, run.final), part_of_all(federation, CLIENT)
-    plain = run.final.double() - 0.1 * gradient_sum(model, forget, unlearning_loss_each).mean
+    plain = run.final.double() - 0.1 * gradient_sum(model, forget, Objective(loss=unlearning_loss_each)).mean
     expected = slow_step(federation, run.final, CLIENT, 0.1)
     assert not math.isclose(float((plain - expected).norm()), 0.0, abs_tol=1e-3)

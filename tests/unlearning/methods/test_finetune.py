@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from strategies.client.settings import TrainSettings
-from strategies.core.examples import Examples
+from strategies.core.examples import TensorExamples
 from tests.unlearning.methods.federation import Federation, blobs
 from tests.unlearning.methods.slow import (
     CLIENT,
@@ -50,9 +50,9 @@ def test_a_round_by_hand(tmp_path: Path) -> None:
     with (2, 0), goes to w = 1; b, with three of (2, 1), to w = −1; by examples, (1·1 + 3·(−1))/4 = −1/2.
     """
     data = {
-        "a": Examples(torch.full((1, 1), 2.0), torch.tensor([0])),
-        "b": Examples(torch.full((3, 1), 2.0), torch.tensor([1, 1, 1])),
-        "c": Examples(torch.full((9, 1), 5.0), torch.zeros(9, dtype=torch.int64)),
+        "a": TensorExamples(torch.full((1, 1), 2.0), torch.tensor([0])),
+        "b": TensorExamples(torch.full((3, 1), 2.0), torch.tensor([1, 1, 1])),
+        "c": TensorExamples(torch.full((9, 1), 5.0), torch.zeros(9, dtype=torch.int64)),
     }
     zero = torch.zeros(1)
     run = logged_run(tmp_path / "log", [dict.fromkeys(data, (1, zero))], initial=zero, clients=tuple(data))
@@ -117,7 +117,7 @@ def test_a_pass_is_a_visit_to_each_remaining_client(run: TrainedRun) -> None:
 
 def test_a_client_of_a_forgotten_class_alone_is_not_asked(run: TrainedRun) -> None:
     """It has nothing left to train on."""
-    ones = Examples(DATA["1"].x, torch.ones_like(DATA["1"].y))
+    ones = TensorExamples(DATA["1"].x, torch.ones_like(DATA["1"].y))
     federation = federation_of({**DATA, "1": ones})
     found = forgotten("finetune", run, federation, ForgetRequest(classes=(1,)), epochs=1)
     assert [i for kind, i in federation.asked if kind == ACTION] == ["0", "2", "3"]

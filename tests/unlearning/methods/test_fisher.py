@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from strategies.core import wire
 from strategies.core.errors import BadInput, LetheError
-from strategies.core.examples import Examples
+from strategies.core.examples import TensorExamples
 from tests.unlearning.methods.federation import Federation, blobs, pooled
 from tests.unlearning.runs import OneParameter, logged_run
 from unlearning.central.fisher import FisherSettings, fisher_forget
@@ -25,7 +25,7 @@ DATA = {str(i): blobs(20 + 4 * i, seed=i) for i in (0, 1, 2, 10)}
 CLIENT = ForgetRequest(clients=("2",))
 CLASS = ForgetRequest(classes=(1,))
 SAMPLES = ForgetRequest(samples={"0": (3, 7, 8), "10": (0,)})
-SETTINGS = ForgetSettings(fisher_alpha=1e-3, fisher_max_inverse=50.0)
+SETTINGS = ForgetSettings.of("fisher", alpha=1e-3, max_inverse=50.0)
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +75,12 @@ def test_the_noise_by_hand(tmp_path: Path) -> None:
     Retained are x = 1 with client a and x = 3 with b: H = (¼ + 9/4)/2 = 5/4. At α = 5 the deviation is
     sqrt(5 / (5/4)) = 2; the draw is the job's first.
     """
-    a, b = (Examples(torch.tensor([[x]]), torch.tensor([0])) for x in (1.0, 3.0))
+    a, b = (TensorExamples(torch.tensor([[x]]), torch.tensor([0])) for x in (1.0, 3.0))
     zero = torch.zeros(1)
     rounds = [dict.fromkeys("abc", (1.0, zero))]
     run = logged_run(tmp_path / "log", rounds, initial=zero, clients=("a", "b", "c"))
     request = ForgetRequest(clients=("c",))
-    settings = ForgetSettings(fisher_alpha=5.0)
+    settings = ForgetSettings.of("fisher", alpha=5.0)
     result = served(run, Federation({"a": a, "b": b, "c": b}, OneParameter), request, settings)
     draw = torch.randn(1, generator=job(run, request).generator("fisher"), dtype=torch.float64)
     assert result.flat.tolist() == pytest.approx((2.0 * draw).tolist())
@@ -113,7 +113,7 @@ def head(run: TrainedRun, flat: Tensor) -> nn.Linear:
 
 def test_rows_of_the_head_go_only_with_a_whole_class(federation: Federation, run: TrainedRun) -> None:
     """Without noise, a class request clears row 1; one for all of client 0's examples of class 1 does not."""
-    quiet = ForgetSettings(fisher_alpha=0.0)
+    quiet = ForgetSettings.of("fisher", alpha=0.0)
     cleared = head(run, served(run, federation, CLASS, quiet).flat)
     before = head(run, run.final)
     assert not cleared.weight[1].any()
@@ -131,7 +131,7 @@ def test_rows_of_the_head_go_only_with_a_whole_class(federation: Federation, run
 def test_at_alpha_zero_the_model_comes_back(
     federation: Federation, run: TrainedRun, request_: ForgetRequest
 ) -> None:
-    assert served(run, federation, request_, ForgetSettings(fisher_alpha=0.0)).flat.equal(run.final)
+    assert served(run, federation, request_, ForgetSettings.of("fisher", alpha=0.0)).flat.equal(run.final)
 
 
 def test_pruned_weights_get_no_noise(federation: Federation, run: TrainedRun) -> None:
@@ -176,7 +176,7 @@ def test_the_noise_comes_from_the_runs_seed_and_the_request(federation: Federati
 
 
 def test_only_clients_that_keep_data_are_asked(run: TrainedRun) -> None:
-    federation = Federation({**DATA, "1": Examples(DATA["1"].x, torch.ones_like(DATA["1"].y))})
+    federation = Federation({**DATA, "1": TensorExamples(DATA["1"].x, torch.ones_like(DATA["1"].y))})
     served(run, federation, CLASS)
     assert [i for kind, i in federation.asked if kind == ACTION] == ["0", "2", "10"]
     federation.asked.clear()

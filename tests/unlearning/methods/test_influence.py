@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from strategies.core import wire
 from strategies.core.errors import BadInput, LetheError
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples, concatenated
 from strategies.core.seeds import torch_generator
 from tests.unlearning.methods.federation import Federation, blobs, pooled
 from tests.unlearning.runs import OneParameter, logged_run
@@ -29,7 +29,8 @@ DATA = {str(i): blobs(20 + 4 * i, seed=i) for i in (0, 1, 2, 10)}
 CLIENT = ForgetRequest(clients=("2",))
 CLASS = ForgetRequest(classes=(1,))
 SAMPLES = ForgetRequest(samples={"0": (3, 7, 8), "10": (0,)})
-SETTINGS = ForgetSettings(damping=0.1, alpha_search="0.25, 0.5, 1, 2, 4", fisher_tolerance=1e-12)
+SETTINGS = ForgetSettings.of("influence", damping=0.1, alphas="0.25, 0.5, 1, 2, 4", tolerance=1e-12)
+LENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 @pytest.fixture(scope="module")
@@ -75,13 +76,13 @@ def test_a_step_by_hand(tmp_path: Path) -> None:
     ½·1)/3 = −½, F = λ + ¼ = ½ at λ = ¼, the step α·(−1). Of the two lengths, 3 raises the loss on D_f most,
     and costs nothing on D_r, whose logits are right at w < 0: w = −3.
     """
-    forget_set = Examples(torch.tensor([[2.0]]), torch.tensor([0]))
-    retained = Examples(torch.tensor([[1.0]]), torch.tensor([1]))
+    forget_set = TensorExamples(torch.tensor([[2.0]]), torch.tensor([0]))
+    retained = TensorExamples(torch.tensor([[1.0]]), torch.tensor([1]))
     federation = Federation({"a": retained, "b": retained, "c": forget_set}, OneParameter)
     zero = torch.zeros(1)
     rounds = [dict.fromkeys("abc", (1.0, zero))]
     run = logged_run(tmp_path / "log", rounds, initial=zero, clients=("a", "b", "c"))
-    settings = SETTINGS.model_copy(update={"damping": 0.25, "alpha_search": "1, 3"})
+    settings = SETTINGS.with_own("influence", damping=0.25, alphas="1, 3")
     result = served(run, federation, ForgetRequest(clients=("c",)), settings)
     assert result.flat.tolist() == pytest.approx([-3.0])
     assert result.details["alpha"] == 3.0
@@ -110,14 +111,14 @@ def test_equals_the_central_step(
     federation: Federation, run: TrainedRun, request_: ForgetRequest, fisher_examples: int
 ) -> None:
     """WoodFisher there, conjugate gradients here; the same examples drawn, the same lengths tried."""
-    settings = SETTINGS.model_copy(update={"fisher_examples": fisher_examples})
+    settings = SETTINGS.with_own("influence", fisher_examples=fisher_examples)
     result = served(run, federation, request_, settings)
     forget_set, retained = pooled(federation, masks(request_))
     central = influence(
         run.model(run.final),
         retained,
         forget_set,
-        InfluenceSettings(damping=0.1, fisher_examples=fisher_examples, alphas=settings.alphas),
+        InfluenceSettings(damping=0.1, fisher_examples=fisher_examples, alphas=LENGTHS),
         ForgetJob(run, request_, settings, None, lambda done, total, values: None).generator("influence"),
     )
     assert result.details["alpha"] == central.alpha != 0.0
@@ -148,7 +149,7 @@ def test_how_the_examples_lie_with_the_clients_does_not_matter(
     """Client 2's data with two clients, the others' with one: the same sums."""
     ordered = ["0", "1", "10"]
     halves = DATA["2"].split(torch.arange(len(DATA["2"])) < 9)
-    merged = {"0": Examples.concat(DATA[i] for i in ordered), "1": halves[0], "2": halves[1]}
+    merged = {"0": concatenated(DATA[i] for i in ordered), "1": halves[0], "2": halves[1]}
     other = ForgetRequest(clients=("1", "2"))
     found = served(run, federation.but(data=merged), other)
     torch.testing.assert_close(found.flat, served(run, federation).flat, rtol=1e-6, atol=1e-7)
@@ -174,7 +175,7 @@ def test_a_client_that_never_took_part_changes_nothing(run: TrainedRun) -> None:
 
 
 def test_the_drawn_examples_come_from_the_runs_seed(federation: Federation, run: TrainedRun) -> None:
-    few = SETTINGS.model_copy(update={"fisher_examples": 10})
+    few = SETTINGS.with_own("influence", fisher_examples=10)
     first = served(run, federation, settings=few).flat
     torch.rand(3)
     assert served(run, federation, settings=few).flat.equal(first)
@@ -184,18 +185,18 @@ def test_the_drawn_examples_come_from_the_runs_seed(federation: Federation, run:
 
 def test_only_clients_of_drawn_examples_are_asked_for_products(run: TrainedRun) -> None:
     federation = Federation(DATA)
-    result = served(run, federation, settings=SETTINGS.model_copy(update={"fisher_examples": 1}))
+    result = served(run, federation, settings=SETTINGS.with_own("influence", fisher_examples=1))
     counts = [sum(kind == wanted for kind, _ in federation.asked) for wanted in (GRADIENTS, PRODUCT, TRIALS)]
     assert counts == [4, result.details["products"], 8]
 
 
 def test_a_coarser_solution_takes_fewer_products(federation: Federation, run: TrainedRun) -> None:
-    coarse = served(run, federation, settings=SETTINGS.model_copy(update={"fisher_tolerance": 0.1}))
+    coarse = served(run, federation, settings=SETTINGS.with_own("influence", tolerance=0.1))
     assert coarse.details["products"] < served(run, federation).details["products"]
 
 
 def test_no_length_that_is_bearable_leaves_the_model(federation: Federation, run: TrainedRun) -> None:
-    settings = SETTINGS.model_copy(update={"alpha_search": "1e6", "max_retain_drop": 0.0})
+    settings = SETTINGS.with_own("influence", alphas="1e6", max_retain_drop=0.0)
     result = served(run, federation, settings=settings)
     assert result.flat.equal(run.final)
     assert result.notes == ("every length that was tried costs too much accuracy: the model is unchanged",)
@@ -261,12 +262,14 @@ def test_too_small_a_damping_says_so(
     federation: Federation, run: TrainedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("unlearning.methods.influence.MAX_PRODUCTS", 2)
-    with pytest.raises(LetheError, match=r"after 2 products; raise the damping \(forget.damping is 0.1\)"):
+    with pytest.raises(
+        LetheError, match=r"after 2 products; raise the damping \(forget.influence.damping is 0.1\)"
+    ):
         served(run, federation)
 
 
 def test_nobody_holds_the_class(federation: Federation, run: TrainedRun) -> None:
-    none_of_2 = {i: Examples(e.x, e.y % 2) for i, e in DATA.items()}
+    none_of_2 = {i: TensorExamples(e.x, e.y % 2) for i, e in DATA.items()}
     with pytest.raises(LetheError, match="class-2: no connected client holds an example of it"):
         served(run, federation.but(data=none_of_2), ForgetRequest(classes=(2,)))
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from strategies.client.settings import TrainSettings
-from strategies.core.examples import Examples
+from strategies.core.examples import TensorExamples
 from tests.unlearning.methods.federation import Federation
 from tests.unlearning.methods.slow import (
     CLASS,
@@ -45,7 +45,7 @@ def test_a_free_weight_by_hand(tmp_path: Path) -> None:
 
     Without momentum w moves by η·γ_e: γ_0 = γ = 0.4 takes 0.2, γ_1 = γ/2 takes 0.1; 0.7 is left.
     """
-    data = {i: Examples(torch.zeros((2, 1)), torch.tensor([0, 1])) for i in "ab"}
+    data = {i: TensorExamples(torch.zeros((2, 1)), torch.tensor([0, 1])) for i in "ab"}
     still = dict.fromkeys(data, (1, torch.zeros(1)))
     run = logged_run(tmp_path / "log", [still], initial=torch.ones(1))
     federation = Federation(data, OneParameter, TrainSettings(local_epochs=1, momentum=0.0))

@@ -37,7 +37,7 @@ def test_without_a_pass_only_signs_change(run: TrainedRun, layers: str, negated:
     """The first layer, unless others are named; its weights and its bias."""
     expected = run.final.clone()
     expected[negated] *= -1
-    found = forgotten("negate", run, federation_of(), CLIENT, epochs=0, negate_layers=layers)
+    found = forgotten("negate", run, federation_of(), CLIENT, epochs=0, layers=layers)
     assert found.flat.equal(expected)
 
 
@@ -72,7 +72,7 @@ def test_training_repairs_what_negation_broke(run: TrainedRun) -> None:
 def test_an_unknown_layer_is_refused_before_any_round(run: TrainedRun) -> None:
     federation = federation_of()
     with pytest.raises(
-        BadInput, match=r"forget\.negate-layers: no layer .* is named 'conv1'; known are 0, 2"
+        BadInput, match=r"forget\.negate\.layers: no layer .* is named 'conv1'; known are 0, 2"
     ):
-        forgotten("negate", run, federation, CLIENT, negate_layers="conv1")
+        forgotten("negate", run, federation, CLIENT, layers="conv1")
     assert {kind for kind, _ in federation.asked} == {"query.describe"}

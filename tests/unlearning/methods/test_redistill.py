@@ -12,6 +12,7 @@ from strategies.client.evaluation import evaluate
 from strategies.client.settings import TrainSettings
 from strategies.core import wire
 from strategies.core.errors import BadInput
+from strategies.core.examples import concatenated
 from strategies.fedmd.server import initial_state
 from strategies.log.strategy import LoggedStrategy
 from strategies.log.update_log import UpdateLog
@@ -52,7 +53,7 @@ class World:
     cohort: Cohort
 
     def forget(self, method: str, request: ForgetRequest = CLIENT_1, **settings: Any) -> ForgetResult:
-        given = ForgetSettings(method=method, **settings)
+        given = ForgetSettings.of(method, **settings)
         return forget(self.run, request, method, given, self.cohort.on_course(method))
 
     def flats(self, course: str) -> list[torch.Tensor]:
@@ -76,7 +77,7 @@ def world(path: Path, rounds: int, settings: StrategySettings = SETTINGS, retent
         initial=wire.flat_of(arrays, layout).clone(),
         final=wire.flat_of(final, layout).clone(),
         log=UpdateLog.open(path / "log"),
-        num_classes=CLASSES,
+        num_groups=CLASSES,
         public=PUBLIC.examples,
         test=TEST,
         clients=tuple(cohort.clients),
@@ -150,7 +151,7 @@ def test_forgetting_twice_equals_once(tmp_path: Path) -> None:
 
 def test_a_replay_may_start_now_and_be_short(tmp_path: Path) -> None:
     there = world(tmp_path, 3)
-    short = there.forget("redistill", redistill_start="now", redistill_rounds=1)
+    short = there.forget("redistill", start="now", rounds=1)
     assert short.details["rounds"] == 1
     assert short.traffic.visits == 3
     assert not torch.equal(there.flats("redistill")[0], there.flats("")[0])
@@ -209,7 +210,7 @@ def test_others_answer_about_the_forgotten_clients_data(tmp_path: Path) -> None:
     questions = OwnModelQuestions(CLIENT_1, there.cohort, "retrain", (), TEST)
     who = there.clients[0]
     there.forget("retrain")
-    both = type(who.examples).concat([who.examples, there.clients[1].examples])
+    both = concatenated([who.examples, there.clients[1].examples])
     numbers, arrays = answer_about_own_model(questions("0"), both, TEST, who.model)
     reply = _reply(there, numbers, arrays)
     answer = questions.read("0", reply, len(who.examples))

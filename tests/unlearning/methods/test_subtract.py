@@ -16,8 +16,8 @@ from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
 
-LAZY = ForgetSettings(subtract_form="lazy")
-RENORMALISED = ForgetSettings(subtract_form="renormalised")
+LAZY = ForgetSettings.of("subtract", form="lazy")
+RENORMALISED = ForgetSettings.of("subtract", form="renormalised")
 
 
 def one(value: float) -> Tensor:

@@ -18,7 +18,7 @@ from strategies.client.settings import TrainSettings
 from strategies.client.training import ClientJob, LocalResult, local_train
 from strategies.core import wire
 from strategies.core.errors import BadInput, LetheError, RunCorrupt
-from strategies.core.examples import Examples
+from strategies.core.examples import TensorExamples
 from strategies.core.seeds import torch_generator
 from strategies.fedprox import fedprox
 from strategies.layers.privacy.accounting import Spend, epsilon_of
@@ -36,7 +36,7 @@ def job(server_round: int = 1, mu: float = 0.0) -> ClientJob:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(0.1)
-    examples = Examples(torch.rand(20, 4, generator=torch_generator(0)), torch.arange(20) % 2)
+    examples = TensorExamples(torch.rand(20, 4, generator=torch_generator(0)), torch.arange(20) % 2)
     settings = StrategySettings(name="fedprox", mu=mu) if mu else StrategySettings()
     train = TrainSettings(batch_size=5, local_epochs=1)
     return ClientJob(model, examples, train, settings, "7", server_round, torch_generator(server_round))

@@ -14,7 +14,7 @@ from strategies.client.settings import TrainSettings
 from strategies.client.training import ClientJob, LocalResult
 from strategies.core import wire
 from strategies.core.errors import LetheError
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples
 from strategies.core.secret_random import Randomness
 from strategies.core.seeds import torch_generator
 from strategies.layers.privacy.accounting import ORDERS, Spend, epsilon_of, solve_noise
@@ -48,7 +48,7 @@ def net() -> nn.Module:
 
 
 def data(n: int = 20) -> Examples:
-    return Examples(torch.rand(n, 4, generator=torch_generator(0)), torch.arange(n) % 2)
+    return TensorExamples(torch.rand(n, 4, generator=torch_generator(0)), torch.arange(n) % 2)
 
 
 def job(keep: float = 0.5, server_round: int = 1) -> ClientJob:
@@ -119,7 +119,10 @@ def test_the_noise_has_the_variance_that_is_paid_for(by_example: bool) -> None:
             parameter.zero_()
     scorer = PrivateScorer(Scoring(3.0, 0.5), by_example, SEEDED)
     (scores,) = scorer(
-        model, hidden_groups(model), Examples(torch.zeros(2, 1), torch.tensor([0, 1])), torch_generator(0)
+        model,
+        hidden_groups(model),
+        TensorExamples(torch.zeros(2, 1), torch.tensor([0, 1])),
+        torch_generator(0),
     )
     assert float(scores.std()) == pytest.approx(1.5, rel=0.03)
     assert abs(float(scores.mean())) < 4 * 1.5 / 100

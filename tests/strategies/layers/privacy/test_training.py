@@ -12,7 +12,7 @@ from app.models.built_in import ChannelsLast, build_model
 from strategies.client.settings import TrainSettings
 from strategies.client.training import local_train
 from strategies.core.errors import BadInput
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, TensorExamples
 from strategies.core.secret_random import Randomness, RandomStream
 from strategies.core.seeds import torch_generator
 from strategies.core.wire import Layout
@@ -32,7 +32,7 @@ def model_of(name: Name = "cnn") -> nn.Module:
 
 def examples_of(n: int = 6) -> Examples:
     generator = torch_generator(0, "examples")
-    return Examples(torch.rand(n, 1, 8, 8, generator=generator), torch.arange(n) % 3)
+    return TensorExamples(torch.rand(n, 1, 8, 8, generator=generator), torch.arange(n) % 3)
 
 
 def flat(model: nn.Module) -> Tensor:
@@ -96,7 +96,7 @@ def test_noise_has_the_variance_that_was_paid_for() -> None:
     model = nn.Linear(100, 100)
     with torch.no_grad():
         model.weight.zero_()
-    examples = Examples(torch.zeros(50, 100), torch.zeros(50, dtype=torch.int64))  # x = 0: no gradient
+    examples = TensorExamples(torch.zeros(50, 100), torch.zeros(50, dtype=torch.int64))  # x = 0: no gradient
     settings = ONE_STEP.model_copy(update={"batch_size": 25})
     PrivateTrainer(2.0, 0.5, SEEDED)(model, examples, settings, torch_generator(3))
     assert float(model.weight.detach().std()) == pytest.approx(2.0 * 0.5 / 25, rel=0.03)
