@@ -27,7 +27,7 @@ def nearest_key(given: str, known: Iterable[str]) -> str | None:
     True
     """
     section, _, name = given.rpartition(".")
-    parted = [key.partition(".") for key in known]
+    parted = [key.rpartition(".") for key in known]
     meant = difflib.get_close_matches(section, {part[0] for part in parted}, n=1, cutoff=_ALIKE)
     scores = {
         f"{known_section}.{known_name}": _likeness(known_name, name)

@@ -4,6 +4,7 @@ A run config is flat: keys ``section.name`` with scalar values, the same in a TO
 and in ``[tool.flwr.app.config]``, from which Flower passes it to the apps.
 """
 
+import difflib
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -272,14 +273,20 @@ def _toml_scalar(text: str) -> Scalar | None:
 
 def _check_key(key: str, value: object) -> None:
     if field_of(key) is None:
-        method = _method_in(key)
-        known = method_fields(method) if method else known_fields()
+        known = _known_beside(key)
         name = key if key.isprintable() else shown(key)
         if flat := [f"{_METHODS}{m}.{k}" for m, k in _now(key)]:
             raise BadInput(f"{name}: unknown key, each method has its own; known keys: {', '.join(flat)}")
         near = nearest_key(key, known)
         advice = f"did you mean {near!r}?" if near else _neighbours(key, known)
         raise BadInput(f"{name}: unknown key, given {shown(value)}; {advice}")
+
+
+def _known_beside(key: str) -> Iterable[str]:
+    """Return the keys among which one was probably meant: those of a method that is named, or nearly."""
+    method, dot, _ = key.removeprefix(_METHODS).partition(".")
+    near = difflib.get_close_matches(method, names(), n=1) if dot and key.startswith(_METHODS) else []
+    return method_fields(near[0]) if near else known_fields()
 
 
 def _now(key: str) -> Iterable[tuple[str, str]]:

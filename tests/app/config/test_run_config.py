@@ -441,3 +441,28 @@ def test_the_manifest_check_notices(damage: dict[str, Scalar], monkeypatch: pyte
     monkeypatch.setattr(f"{__name__}.shipped", lambda manifest: default_values() | damage)
     with pytest.raises(AssertionError):
         test_a_manifest_holds_every_key_at_its_default("pyproject.toml")
+
+
+@pytest.mark.parametrize(
+    ("key", "advice"),
+    [
+        ("forget.distill.temprature", "did you mean 'forget.distill.temperature'?"),
+        ("forget.distil.temperature", "did you mean 'forget.distill.temperature'?"),
+        ("forget.gamma", "each method has its own; known keys: forget.l1-sparse.gamma"),
+        ("forget.novel.x", "known keys: forget.method, forget.prune"),
+    ],
+)
+def test_a_key_of_a_method_that_is_not_known_is_told_from_those_that_are(key: str, advice: str) -> None:
+    with pytest.raises(BadInput, match=re.escape(advice)):
+        RunConfig.from_flat({key: 1})
+
+
+def test_a_finished_run_of_version_0_1_keeps_its_settings(tmp_path: Path) -> None:
+    """Its flat keys go to the methods that read them; elsewhere such a key is refused."""
+    old = tmp_path / "config.toml"
+    old.write_text('[forget]\nmethod = "distill"\nepochs = 3\nlearning-rate = 0.0\nratio = 0.5\n')
+    with pytest.raises(BadInput, match=r"forget\.epochs: unknown key"):
+        RunConfig.from_toml(old)
+    (tmp_path / MARKER).touch()
+    assert RunConfig.from_toml(old).to_flat()["forget.distill.epochs"] == 3
+    assert "forget.federaser.ratio" not in RunConfig.from_toml(old).to_flat()
