@@ -12,6 +12,7 @@ from strategies.core.errors import LetheError
 from strategies.server.cohort import Cohort, Traffic
 from strategies.threads import one_thread
 from unlearning.attendance import Attendance
+from unlearning.holdings import Holdings, logged_holdings
 from unlearning.methods import METHODS
 from unlearning.methods.base import UNCHANGED, ForgetJob, Needs, Progress
 from unlearning.request import ForgetRequest
@@ -19,7 +20,6 @@ from unlearning.requirements import check_online, check_request
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
 from unlearning.spending import spent_by, spent_notes
-from unlearning.standing import Standing, offline_standing
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def forget(
     settings: ForgetSettings,
     cohort: Cohort | None = None,
     progress: Progress = lambda done, total, values: None,
-    standing: Standing | None = None,
+    holdings: Holdings | None = None,
 ) -> ForgetResult:
     """Serve a request to forget; the run is not altered. What is pruned stays zero, here and on the clients.
 
@@ -108,8 +108,8 @@ def forget(
         Connected clients; None where the method needs none.
     progress
         Told how far the method is.
-    standing
-        What clients said of the request, where they were asked (see `unlearning.standing`).
+    holdings
+        What clients said of the request, where they were asked (see `unlearning.holdings`).
 
     Raises
     ------
@@ -120,8 +120,8 @@ def forget(
     """
     needed = check_request(run, request, method, settings)
     check_online(method, request, needed, cohort, run.plan.local_test_share)
-    known = standing or offline_standing(run, request)
-    if known.nothing:
+    known = holdings or logged_holdings(run, request)
+    if known.nothing_to_forget:
         return _unchanged(run, request, method, settings, known)
     if cohort is not None and not METHODS[method].prunes_anew:
         cohort = cohort.masked(run.mask)
@@ -160,10 +160,10 @@ def forget(
 
 
 def _unchanged(
-    run: TrainedRun, request: ForgetRequest, method: str, settings: ForgetSettings, standing: Standing
+    run: TrainedRun, request: ForgetRequest, method: str, settings: ForgetSettings, holdings: Holdings
 ) -> ForgetResult:
     """Return the model as it is, with a note that says why."""
-    notes = (*standing.nothing, "the model is unchanged", *standing.notes)
+    notes = (*holdings.nothing_to_forget, "the model is unchanged", *holdings.notes)
     return ForgetResult(
         run.final.clone(),
         request,
@@ -171,7 +171,7 @@ def _unchanged(
         settings,
         0.0,
         Traffic(),
-        standing.warnings,
+        holdings.warnings,
         notes,
         {UNCHANGED: 1},
     )

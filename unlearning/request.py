@@ -149,17 +149,17 @@ class ForgetSpec:
         Those with these labels.
     indices : tuple of int
         Those at these positions in the client's own data.
-    gone_classes, gone_indices : tuple of int
+    earlier_classes, earlier_indices : tuple of int
         Those that were forgotten before: they are neither to be forgotten nor retained.
     """
 
     everything: bool = False
     classes: tuple[int, ...] = ()
     indices: tuple[int, ...] = ()
-    gone_classes: tuple[int, ...] = ()
-    gone_indices: tuple[int, ...] = ()
+    earlier_classes: tuple[int, ...] = ()
+    earlier_indices: tuple[int, ...] = ()
 
-    def mask(self, examples: Examples) -> Tensor:
+    def named(self, examples: Examples) -> Tensor:
         """Return which of the examples the request names, shape [n], bool.
 
         Raises
@@ -167,7 +167,7 @@ class ForgetSpec:
         BadInput
             If an index lies outside the data.
         """
-        outside = [i for i in (*self.indices, *self.gone_indices) if not 0 <= i < len(examples)]
+        outside = [i for i in (*self.indices, *self.earlier_indices) if not 0 <= i < len(examples)]
         if outside:
             raise BadInput(
                 f"the request names example {outside[0]}; this client has examples 0 to {len(examples) - 1}"
@@ -176,9 +176,9 @@ class ForgetSpec:
             return torch.ones(len(examples), dtype=torch.bool)
         return examples.chosen(self.classes, self.indices)
 
-    def left(self, examples: Examples) -> Tensor:
+    def unforgotten(self, examples: Examples) -> Tensor:
         """Return which of the examples were not forgotten before, shape [n], bool."""
-        return ~examples.chosen(self.gone_classes, self.gone_indices)
+        return ~examples.chosen(self.earlier_classes, self.earlier_indices)
 
     def split(self, examples: Examples) -> tuple[Examples, Examples]:
         """Return (to be forgotten, retained); what was forgotten before is in neither.
@@ -188,29 +188,29 @@ class ForgetSpec:
         BadInput
             If an index lies outside the data.
         """
-        forget, left = self.mask(examples), self.left(examples)
+        forget, left = self.named(examples), self.unforgotten(examples)
         return examples.split(forget & left)[0], examples.split(~forget & left)[0]
 
-    def less(self, positions: Collection[int]) -> "ForgetSpec":
+    def without(self, positions: Collection[int]) -> "ForgetSpec":
         """Return the same of a client's examples without those at some positions."""
         if not positions:
             return self
-        return replace(self, gone_indices=(*self.gone_indices, *positions))
+        return replace(self, earlier_indices=(*self.earlier_indices, *positions))
 
     def expected_size(self, num_examples: int) -> int | None:
         """Return how many of a client's examples are left; None if that depends on its labels."""
-        return None if self.gone_classes else num_examples - len(set(self.gone_indices))
+        return None if self.earlier_classes else num_examples - len(set(self.earlier_indices))
 
     def expected_count(self, num_left: int) -> int | None:
         """Return how many of the examples that are left this names; None if that depends on their labels."""
         if self.everything:
             return num_left
-        named = set(self.indices) - set(self.gone_indices)
-        return None if self.classes or (named and self.gone_classes) else len(named)
+        named = set(self.indices) - set(self.earlier_indices)
+        return None if self.classes or (named and self.earlier_classes) else len(named)
 
     def to_config(self) -> ConfigRecord:
         """Return the record that carries the specification to the client."""
-        gone = {wire.GONE_CLASSES: list(self.gone_classes), wire.GONE_INDICES: list(self.gone_indices)}
+        gone = {wire.GONE_CLASSES: list(self.earlier_classes), wire.GONE_INDICES: list(self.earlier_indices)}
         return ConfigRecord(
             {
                 wire.FORGET_ALL: self.everything,
@@ -227,8 +227,8 @@ class ForgetSpec:
             everything=bool(config.get(wire.FORGET_ALL, False)),
             classes=tuple(wire.config_list(config, wire.DROP_CLASSES)),
             indices=tuple(wire.config_list(config, wire.DROP_INDICES)),
-            gone_classes=tuple(wire.config_list(config, wire.GONE_CLASSES)),
-            gone_indices=tuple(wire.config_list(config, wire.GONE_INDICES)),
+            earlier_classes=tuple(wire.config_list(config, wire.GONE_CLASSES)),
+            earlier_indices=tuple(wire.config_list(config, wire.GONE_INDICES)),
         )
 
 
@@ -239,8 +239,8 @@ def spec_for(request: ForgetRequest, client_id: str, earlier: Sequence[ForgetReq
         everything=client_id in request.clients,
         classes=request.classes,
         indices=tuple(request.samples.get(client_id, ())),
-        gone_classes=gone.classes,
-        gone_indices=tuple(gone.indices.get(client_id, ())),
+        earlier_classes=gone.classes,
+        earlier_indices=tuple(gone.indices.get(client_id, ())),
     )
 
 

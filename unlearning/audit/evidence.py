@@ -103,8 +103,8 @@ def answer_audit(
     BadInput
         If the request names an example that the client does not have.
     """
-    left = spec.left(examples)
-    forget, examples = spec.mask(examples)[left], examples.split(left)[0]
+    left = spec.unforgotten(examples)
+    forget, examples = spec.named(examples)[left], examples.split(left)[0]
     outputs, targets = outputs_of(model, examples, batch_size, task), examples.targets()
     divergence = None
     if reference_model is not None:

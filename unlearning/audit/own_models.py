@@ -125,7 +125,7 @@ class OwnModelQuestions:
         own = self._sizes[client_id]
         foreign = tuple(range(own, own + sum(self._sizes[i] for i in self._foreign)))
         return ForgetSpec(
-            False, spec.classes, (*spec.indices, *foreign), spec.gone_classes, spec.gone_indices
+            False, spec.classes, (*spec.indices, *foreign), spec.earlier_classes, spec.earlier_indices
         )
 
     def __call__(self, client_id: str) -> RecordDict:

@@ -49,12 +49,12 @@ from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method,
 from unlearning.methods.federated import (
     FederatedWork,
     absence_notes,
-    holding,
-    keeping,
+    clients_with_forgotten,
+    clients_with_retained,
     never_took_part,
     received_model,
+    settings_entries,
     settings_in,
-    told,
     trained_answer,
 )
 from unlearning.methods.subtract import renormalised_step
@@ -200,16 +200,16 @@ def reference_from_round(job: ForgetJob, leaving: Cohort, work: FederatedWork) -
 def leave(job: ForgetJob) -> Outcome:
     """Return the model after projected ascent at the leaving clients and recovery by the others."""
     settings = settings_for(job, LeavingSettings)
-    leaving = holding(job)
+    leaving = clients_with_forgotten(job)
     work = FederatedWork(job, 1 + settings.recovery_rounds)
     if (reference := reference_from_log(job, leaving)) is None:
         work.total_rounds += 1
         reference = reference_from_round(job, leaving, work)
     radius = radius_around(job, reference)
-    entry = {**told(settings), RADIUS: radius, wire.FORGET_ALL: True}
-    flat = work.act(reference, PROJECTED, [entry], leaving, drop=job.named, selection=EVERYONE)
+    entry = {**settings_entries(settings), RADIUS: radius, wire.FORGET_ALL: True}
+    flat = work.act(reference, PROJECTED, [entry], leaving, drop=job.forget_drop, selection=EVERYONE)
     moved = float(torch.linalg.vector_norm(flat.double() - reference.double()))
-    flat = work.train(flat, settings.recovery_rounds, keeping(job))
+    flat = work.train(flat, settings.recovery_rounds, clients_with_retained(job))
     details = {"radius": radius, "distance": moved, "recovery_rounds": settings.recovery_rounds}
     return Outcome(flat, absence_notes(job), details)
 
@@ -217,18 +217,18 @@ def leave(job: ForgetJob) -> Outcome:
 def ascend_on_dropped(job: ForgetJob) -> Outcome:
     """Return the model after ascent on classes or examples by those that hold them, and recovery."""
     settings = settings_for(job, ClassSettings if job.request.kind == "class" else SampleSettings)
-    entry, holders = told(settings.model_copy(update={"epochs": 1})), holding(job)
+    entry, holders = settings_entries(settings.model_copy(update={"epochs": 1})), clients_with_forgotten(job)
     work = FederatedWork(job, settings.epochs + settings.recovery_rounds)
     flat, rounds = job.run.final, 0
     for _ in range(settings.epochs):
-        higher = work.act(flat, ASCENT, [entry], holders, drop=job.named, selection=EVERYONE)
+        higher = work.act(flat, ASCENT, [entry], holders, drop=job.forget_drop, selection=EVERYONE)
         if (accuracy := work.metrics.get(wire.ACCURACY)) is None:
             raise LetheError(f"forgetting {job.request.name}: no client that takes part says its accuracy")
         if accuracy < settings.stop_accuracy:
             break  # The model that came was low enough, so what was made of it is not needed
         flat, rounds = higher, rounds + 1
     work.total_rounds = work.done + settings.recovery_rounds
-    flat = work.train(flat, settings.recovery_rounds, keeping(job))
+    flat = work.train(flat, settings.recovery_rounds, clients_with_retained(job))
     details = {"rounds": rounds, "recovery_rounds": settings.recovery_rounds}
     return Outcome(flat, absence_notes(job), details)
 

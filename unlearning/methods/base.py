@@ -18,10 +18,10 @@ from strategies.server.cohort import Cohort
 from strategies.server.exclusion import Drop
 from strategies.settings import StrategySettings
 from strategies.task import CLASSIFICATION, Task
+from unlearning.holdings import Holdings, absent_clients
 from unlearning.request import ForgetRequest, ForgetSpec, Kind, spec_for
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
-from unlearning.standing import Standing, absent_clients
 
 UNCHANGED = "unchanged"
 """Among the details of a result: 1 where nothing was to be forgotten."""
@@ -91,7 +91,7 @@ class ForgetJob:
         Connected clients, or None.
     progress
         Told how far the method is.
-    standing
+    holdings
         What clients said that they hold of the request.
     """
 
@@ -100,7 +100,7 @@ class ForgetJob:
     settings: ForgetSettings
     cohort: Cohort | None
     progress: Progress
-    standing: Standing = field(default_factory=Standing)
+    holdings: Holdings = field(default_factory=Holdings)
 
     def generator(self, *scope: int | str) -> torch.Generator:
         """Return a generator that depends on the run's seed, the request and the scope only."""
@@ -135,13 +135,13 @@ class ForgetJob:
         return Drop.joined(request.drop for request in (self.request, *self.run.forgotten))
 
     @property
-    def named(self) -> Drop:
+    def forget_drop(self) -> Drop:
         """What the request names, for methods that train on it; less what was forgotten before."""
         earlier = Drop.joined(request.drop for request in self.run.forgotten)
         return replace(self.request.drop, gone=earlier)
 
     @property
-    def gone(self) -> tuple[str, ...]:
+    def excluded_clients(self) -> tuple[str, ...]:
         """Clients that shall have no part in the result: those of the request and those forgotten before."""
         return tuple(sorted({*self.request.clients, *self.run.forgotten_clients}, key=wire.client_sort_key))
 

@@ -35,7 +35,7 @@ from strategies.plan import RoundResult, Start
 from strategies.task import CLASSIFICATION, Task
 from unlearning.methods import fast_fedul, subtract
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
-from unlearning.methods.federated import keeping
+from unlearning.methods.federated import clients_with_retained
 from unlearning.settings import ForgetSettings
 from unlearning.spending import train_after
 
@@ -126,7 +126,7 @@ def _post_trained(job: ForgetJob, flat: Tensor, rounds: int) -> Tensor:
         job.progress(result.round - first, rounds, result.metrics)
 
     start = Start(wire.FlatRecord(flat, run.layout), completed_rounds=first)
-    arrays = train_after(run, plan, keeping(job), start, report)
+    arrays = train_after(run, plan, clients_with_retained(job), start, report)
     return wire.flat_of(arrays, run.layout).clone()
 
 

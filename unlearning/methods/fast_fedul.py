@@ -59,7 +59,9 @@ def subtracted_with(job: ForgetJob, settings: SkewSettings) -> Outcome:
     found = logged_targets(job)
     if not found.clients:
         return Outcome(job.run.final.clone(), found.notes)
-    flat = subtract_with_skew(job.run.final, round_shares(found.log, found.clients, job.gone), settings)
+    flat = subtract_with_skew(
+        job.run.final, round_shares(found.log, found.clients, job.excluded_clients), settings
+    )
     return Outcome(flat, found.notes, settings.model_dump())
 
 

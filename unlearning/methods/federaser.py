@@ -43,7 +43,7 @@ from strategies.server.cohort import Fault
 from strategies.server.guard import Reference, checked
 from unlearning.central.federaser import with_norm
 from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
-from unlearning.methods.federated import received_model, settings_in, told
+from unlearning.methods.federated import received_model, settings_entries, settings_in
 from unlearning.methods.logged import logged_targets
 
 NAME = "federaser"
@@ -234,7 +234,7 @@ class Replay:
             yield update.client_id, with_norm(entries[update.client_id].norm, update.delta)
 
     def _question(self, server_round: int, flat: Tensor) -> RecordDict:
-        config = ConfigRecord({**told(self._settings), wire.SERVER_ROUND: server_round})
+        config = ConfigRecord({**settings_entries(self._settings), wire.SERVER_ROUND: server_round})
         return RecordDict({wire.ARRAYS: wire.FlatRecord(flat, self._job.run.layout), wire.CONFIG: config})
 
     def _reject(self, message: Message, reason: str) -> None:
@@ -253,8 +253,8 @@ def erased(job: ForgetJob) -> Outcome:
     if not found.clients:
         return Outcome(job.run.final.clone(), found.notes)
     settings = job.settings.own(NAME, FedEraserSettings)
-    replay = Replay(job, found.log, job.gone, settings)
-    rounds = rounds_to_replay(found.log, _first_round(found.log, job.gone), settings.interval)
+    replay = Replay(job, found.log, job.excluded_clients, settings)
+    rounds = rounds_to_replay(found.log, _first_round(found.log, job.excluded_clients), settings.interval)
     flat = replay.run(rounds)
     details = {
         "rounds": len(rounds),

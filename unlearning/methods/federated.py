@@ -1,4 +1,4 @@
-"""What methods that work in federated rounds share: the rounds, what clients are told, and who takes part.
+"""What methods in federated rounds share: the rounds, the settings that messages carry, and who takes part.
 
 How a client shall work travels with the message. A client's own run config is that of the training, and a
 request may come years later with other settings.
@@ -34,10 +34,10 @@ S = TypeVar("S", bound=Settings)
 C = TypeVar("C", bound=SgdSettings)
 
 
-# What clients are told
+# The settings that messages carry
 
 
-def told(settings: Settings) -> dict[str, Scalar]:
+def settings_entries(settings: Settings) -> dict[str, Scalar]:
     """Return settings as entries of the record ``config``, under the keys of the run config."""
     return dict(settings.model_dump(by_alias=True))
 
@@ -87,7 +87,7 @@ def as_trained(job: ForgetJob, own: RoundSettings, kind: type[C], **more: float)
 
 
 def settings_in(kind: type[S], config: Mapping[str, Any]) -> S:
-    """Read back what `told` wrote.
+    """Read back what `settings_entries` wrote.
 
     Raises
     ------
@@ -147,7 +147,7 @@ def num_dropped(info: ClientInfo, drop: Drop) -> int:
     return of_classes + len(drop.indices.get(info.client_id, ()))
 
 
-def keeping(job: ForgetJob) -> Cohort:
+def clients_with_retained(job: ForgetJob) -> Cohort:
     """Return the remaining clients that have examples left, those that come later included.
 
     Raises
@@ -155,13 +155,13 @@ def keeping(job: ForgetJob) -> Cohort:
     LetheError
         If there is none.
     """
-    left = job.remaining().without(job.standing.emptied).keeping(job.drop)
+    left = job.remaining().without(job.holdings.clients_without_retained).keeping(job.drop)
     if not left.clients:
         raise LetheError(f"{job.request.name} leaves no connected client an example: nobody would remain")
     return left
 
 
-def holding(job: ForgetJob) -> Cohort:
+def clients_with_forgotten(job: ForgetJob) -> Cohort:
     """Return the connected clients that hold what shall be forgotten and took part in the run.
 
     Raises
@@ -174,7 +174,7 @@ def holding(job: ForgetJob) -> Cohort:
     others = [
         i
         for i, info in connected.clients.items()
-        if i in job.standing.idle
+        if i in job.holdings.clients_without_forgotten
         or (i not in named if job.request.named_clients else num_dropped(info, job.request.drop) == 0)
     ]
     if len(others) == len(connected.clients):

@@ -41,8 +41,8 @@ from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method,
 from unlearning.methods.federated import (
     FederatedWork,
     absence_notes,
-    holding,
-    keeping,
+    clients_with_forgotten,
+    clients_with_retained,
     never_took_part,
     received_model,
 )
@@ -145,16 +145,16 @@ class OneWayRecovery(StrategyWrapper):
             yield CheckedReply.of(reply, replace(reply.update, delta=delta))
 
 
-def asked(job: ForgetJob) -> Cohort:
+def clients_asked(job: ForgetJob) -> Cohort:
     """Return the clients that hold some of D_f or of D_r."""
     connected = job.connected()
-    wanted = {**holding(job).clients, **keeping(job).clients}
+    wanted = {**clients_with_forgotten(job).clients, **clients_with_retained(job).clients}
     return connected.without(i for i in connected.clients if i not in wanted)
 
 
 def unlearning_rounds(job: ForgetJob, work: FederatedWork, settings: FedOsdSettings) -> Tensor:
     """Return the model after the steps along orthogonal directions, shape [P]."""
-    flat, layout, cohort = job.run.final, job.run.layout, asked(job)
+    flat, layout, cohort = job.run.final, job.run.layout, clients_asked(job)
     for _ in range(settings.unlearning_rounds):
         records = {wire.ARRAYS: wire.FlatRecord(flat, layout)}
         sums = ask_for_sums(cohort, ACTION, job.spec, records, (FORGET, RETAIN), layout.size)
@@ -173,7 +173,7 @@ def unlearned_and_recovered(job: ForgetJob) -> Outcome:
     flat = unlearning_rounds(job, work, settings)
     moved = float(torch.linalg.vector_norm(flat.double() - original.double()))
     flat = work.train(
-        flat, settings.recovery_rounds, keeping(job), lambda: OneWayRecovery(FedAvg(), original)
+        flat, settings.recovery_rounds, clients_with_retained(job), lambda: OneWayRecovery(FedAvg(), original)
     )
     return Outcome(flat, absence_notes(job), {**settings.model_dump(), "distance": moved})
 

@@ -23,11 +23,11 @@ from unlearning.methods.federated import (
     RoundSettings,
     absence_notes,
     as_trained,
-    keeping,
+    clients_with_retained,
     never_took_part,
     received_model,
+    settings_entries,
     settings_in,
-    told,
     trained_answer,
 )
 
@@ -58,7 +58,7 @@ def finetuning_rounds(
     cohort
         Clients that have retained examples.
     """
-    one_pass = told(settings.model_copy(update={"epochs": 1}))
+    one_pass = settings_entries(settings.model_copy(update={"epochs": 1}))
     return work.act(flat, ACTION, [one_pass] * settings.epochs, cohort)
 
 
@@ -68,7 +68,7 @@ def finetuned(job: ForgetJob) -> Outcome:
         return unchanged
     settings = as_trained(job, job.settings.own(NAME, RoundSettings), FinetuneSettings)
     work = FederatedWork(job, settings.epochs)
-    flat = finetuning_rounds(work, job.run.final, settings, keeping(job))
+    flat = finetuning_rounds(work, job.run.final, settings, clients_with_retained(job))
     return Outcome(flat, absence_notes(job), {"rounds": settings.epochs})
 
 

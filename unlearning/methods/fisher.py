@@ -25,7 +25,7 @@ from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method,
 from unlearning.methods.federated import (
     FederatedWork,
     absence_notes,
-    keeping,
+    clients_with_retained,
     never_took_part,
     received_model,
 )
@@ -64,7 +64,7 @@ def blurred(job: ForgetJob) -> Outcome:
 
 def retained_diagonal(job: ForgetJob, work: FederatedWork) -> ExampleSum:
     """Return the sum over the retained examples of all clients; its mean is H."""
-    run, cohort = job.run, keeping(job)
+    run, cohort = job.run, clients_with_retained(job)
     records = {wire.ARRAYS: wire.FlatRecord(run.final, run.layout)}
     sums = ask_for_sums(cohort, ACTION, job.spec, records, (DIAGONAL,), run.layout.size)
     work.advance({"clients": len(sums)})

@@ -46,7 +46,7 @@ from unlearning.central.inverse import conjugate_gradient_product, fisher_produc
 from unlearning.central.parameters import moved
 from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
 from unlearning.methods.federated import absence_notes, never_took_part, received_model
-from unlearning.methods.fedosd import asked
+from unlearning.methods.fedosd import clients_asked
 from unlearning.methods.sums import answer_with, ask_for_sums
 
 NAME = "influence"
@@ -187,7 +187,7 @@ class Clients:
     job: ForgetJob
     cohort: Cohort
 
-    def only(self, client_ids: Collection[str]) -> "Clients":
+    def restricted_to(self, client_ids: Collection[str]) -> "Clients":
         """Return some of them."""
         return Clients(self.job, self.cohort.without(i for i in self.cohort.clients if i not in client_ids))
 
@@ -197,13 +197,13 @@ class Clients:
         names: Sequence[str],
         size: int,
         vector: Tensor | None = None,
-        told: Callable[[str], Mapping[str, Any]] = lambda client_id: {},
+        entries: Callable[[str], Mapping[str, Any]] = lambda client_id: {},
     ) -> dict[str, dict[str, ExampleSum]]:
         """Return their sums about the model before forgetting, in the order of their names."""
         records: dict[str, ArrayRecord] = {wire.ARRAYS: self._model}
         if vector is not None:
             records[VECTOR] = ArrayRecord({VECTOR: Array(vector.numpy())})
-        return ask_for_sums(self.cohort, message_type, self.job.spec, records, names, size, told)
+        return ask_for_sums(self.cohort, message_type, self.job.spec, records, names, size, entries)
 
     def require(self, answers: Sums, wanted: Iterable[str]) -> None:
         """Raise `LetheError` if one of the clients that are needed did not answer."""
@@ -302,7 +302,7 @@ def direction(
     """
     counts = {i: each[RETAIN].count for i, each in sums.items()}
     chosen = draw_examples(counts, settings.fisher_examples, clients.job.generator("influence"))
-    products = FisherProducts(clients.only(chosen), chosen, settings.damping)
+    products = FisherProducts(clients.restricted_to(chosen), chosen, settings.damping)
     try:
         vector = influence_vector(*(ExampleSum.join(s[n] for s in sums.values()) for n in (FORGET, RETAIN)))
         step = conjugate_gradient_product(products, vector, tolerance=tolerance, max_products=MAX_PRODUCTS)
@@ -317,7 +317,7 @@ def search(clients: Clients, step: Tensor, settings: InfluenceSettings) -> tuple
     """Return what each length of the step does, 0 first, and the answers to the first visit."""
     trials, answers = try_lengths(clients, step, settings.alphas)
     if finer := finer_alphas(trials, settings.max_retain_drop):
-        trials += try_lengths(clients.only(answers), step, finer)[0][1:]
+        trials += try_lengths(clients.restricted_to(answers), step, finer)[0][1:]
     return trials, answers
 
 
@@ -342,7 +342,7 @@ def influenced(job: ForgetJob) -> Outcome:
         return unchanged
     own = job.settings.own(NAME, InfluenceKeys)
     settings = own.central
-    clients = Clients(job, asked(job))
+    clients = Clients(job, clients_asked(job))
     sums = clients.sums(GRADIENTS, (FORGET, RETAIN), job.run.layout.size)
     clients.require(sums, _holders(job))
     step, products = direction(clients, sums, settings, own.tolerance)

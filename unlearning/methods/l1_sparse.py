@@ -26,12 +26,12 @@ from unlearning.methods.federated import (
     RoundSettings,
     absence_notes,
     as_trained,
-    keeping,
+    clients_with_retained,
     never_took_part,
     num_dropped,
     received_model,
+    settings_entries,
     settings_in,
-    told,
     trained_answer,
 )
 from unlearning.settings import AtLeastZero
@@ -107,10 +107,10 @@ def l1_sparsed(job: ForgetJob) -> Outcome:
     """Return the model after fine-tuning rounds under the fading penalty."""
     if (unchanged := never_took_part(job)) is not None:
         return unchanged
-    cohort = keeping(job)
+    cohort = clients_with_retained(job)
     settings = penalised(job, cohort)
     work = FederatedWork(job, settings.epochs)
-    flat = work.act(job.run.final, ACTION, [told(each) for each in passes(settings)], cohort)
+    flat = work.act(job.run.final, ACTION, [settings_entries(each) for each in passes(settings)], cohort)
     details = {"rounds": settings.epochs, "gamma": settings.gamma}
     return Outcome(flat, absence_notes(job), details)
 

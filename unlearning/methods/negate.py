@@ -23,7 +23,7 @@ from unlearning.methods.federated import (
     RoundSettings,
     absence_notes,
     as_trained,
-    keeping,
+    clients_with_retained,
     never_took_part,
 )
 from unlearning.methods.finetune import finetuning_rounds
@@ -71,7 +71,9 @@ def negated(job: ForgetJob) -> Outcome:
     except ValueError as error:
         raise BadInput(f"forget.negate.layers: {error}") from None
     work = FederatedWork(job, settings.epochs)
-    flat = finetuning_rounds(work, run.layout.flatten(model.state_dict()), settings, keeping(job))
+    flat = finetuning_rounds(
+        work, run.layout.flatten(model.state_dict()), settings, clients_with_retained(job)
+    )
     return Outcome(flat, absence_notes(job), {"rounds": settings.epochs})
 
 

@@ -116,7 +116,7 @@ def redistilled(job: ForgetJob) -> Outcome:
     num_outputs = run.task.outputs(OutputSpec(run.num_groups))
     consensus, reports = torch.zeros(0), dict[str, dict[str, float]]()
     for number, server_round in enumerate(rounds, start=1):
-        answers = kept_answers(log, server_round, frozenset(job.gone), num_outputs)
+        answers = kept_answers(log, server_round, frozenset(job.excluded_clients), num_outputs)
         if answers:
             consensus = strategy.consensus(answers)
             reports = replay.round(server_round, consensus)

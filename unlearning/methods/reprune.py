@@ -19,7 +19,7 @@ from strategies.core import wire
 from strategies.plan import RoundResult, Start
 from strategies.server.cohort import Cohort
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
-from unlearning.methods.federated import feasible, keeping
+from unlearning.methods.federated import clients_with_retained, feasible
 from unlearning.methods.retrain import RENEWED, SEED
 from unlearning.pruning import Pruning
 from unlearning.run import TrainedRun
@@ -28,7 +28,7 @@ from unlearning.spending import train_after
 
 def repruned(job: ForgetJob) -> Outcome:
     """Return what pruning the run would have given without the forgotten data."""
-    run, cohort = job.run, keeping(job)
+    run, cohort = job.run, clients_with_retained(job)
     if run.pruned_by is None:
         raise RuntimeError("needs were not checked")
     initial = run.layout.flatten(run.build_model().state_dict())

@@ -20,7 +20,7 @@ from strategies.core import wire
 from strategies.personal import measuring as personal
 from strategies.plan import RoundResult, Start
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
-from unlearning.methods.federated import feasible, keeping
+from unlearning.methods.federated import clients_with_retained, feasible
 from unlearning.spending import train_after
 
 SEED = "seed"
@@ -33,7 +33,7 @@ RENEWED = (
 
 def retrained(job: ForgetJob) -> Outcome:
     """Return the model that the run would have given without the forgotten data."""
-    run, cohort = job.run, keeping(job)
+    run, cohort = job.run, clients_with_retained(job)
     notes: tuple[str, ...] = ()
     if run.plan.privacy.hides_updates:
         run = run.renewed()

@@ -109,7 +109,7 @@ def subtracted(job: ForgetJob) -> Outcome:
     if not found.clients:
         return Outcome(job.run.final.clone(), found.notes)
     if job.settings.own(NAME, SubtractSettings).form == "renormalised":
-        return Outcome(renormalised(job.run.initial, found.log, job.gone), found.notes)
+        return Outcome(renormalised(job.run.initial, found.log, job.excluded_clients), found.notes)
     return Outcome(lazy(job.run.final, [found.log.weighted_sum(i) for i in found.clients]), found.notes)
 
 

@@ -70,7 +70,7 @@ def ask_for_sums(
     arrays: Mapping[str, ArrayRecord],
     names: Sequence[str],
     size: int,
-    told: Callable[[str], Mapping[str, Any]] = lambda client_id: {},
+    entries: Callable[[str], Mapping[str, Any]] = lambda client_id: {},
 ) -> dict[str, dict[str, ExampleSum]]:
     """Ask every client of a cohort for its sums.
 
@@ -90,7 +90,7 @@ def ask_for_sums(
         Of the sums.
     size
         P.
-    told
+    entries
         What the record ``config`` of a client's message holds besides.
 
     Returns
@@ -101,7 +101,7 @@ def ask_for_sums(
     made: dict[str, RecordDict] = {}
 
     def content(client_id: str) -> RecordDict:
-        config = {**spec(client_id).to_config(), **told(client_id)}
+        config = {**spec(client_id).to_config(), **entries(client_id)}
         return made.setdefault(repr(config), RecordDict({**arrays, wire.CONFIG: ConfigRecord(config)}))
 
     answers: dict[str, dict[str, ExampleSum]] = {}

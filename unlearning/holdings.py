@@ -25,7 +25,7 @@ _NAMED_AT_MOST = 8
 
 
 @dataclass(frozen=True)
-class Holding:
+class ClientHolding:
     """What a client said; None where it does not tell, as that is private, or did not answer."""
 
     data: DataState = "unknown"
@@ -34,24 +34,24 @@ class Holding:
 
 
 @dataclass(frozen=True)
-class Standing:
+class Holdings:
     """What is known of a request that can be served.
 
     Parameters
     ----------
     nothing
         Notes on why there is nothing to forget; none where there is something.
-    emptied
+    clients_without_retained
         Clients that the request leaves nothing to train on.
-    idle
+    clients_without_forgotten
         Clients that hold nothing that it names.
     warnings, notes
         Whose data are no longer those of the run, and whose may be others.
     """
 
-    nothing: tuple[str, ...] = ()
-    emptied: tuple[str, ...] = ()
-    idle: tuple[str, ...] = ()
+    nothing_to_forget: tuple[str, ...] = ()
+    clients_without_retained: tuple[str, ...] = ()
+    clients_without_forgotten: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -73,7 +73,7 @@ def holdings_of(
         Whether the server must learn nothing but that of them.
     """
     told: dict[str, wire.ConfigValue] = {wire.DATA_STATE: data}
-    if private or (data == "changed" and (spec.indices or spec.gone_indices)):
+    if private or (data == "changed" and (spec.indices or spec.earlier_indices)):
         return told
     try:
         forget, retain = spec.split(examples)
@@ -82,7 +82,7 @@ def holdings_of(
     return {**told, wire.FORGETS: len(forget) > 0, wire.KEEPS: len(retain) > 0}
 
 
-def standing_of(run: TrainedRun, request: ForgetRequest, cohort: Cohort) -> Standing:
+def ask_holdings(run: TrainedRun, request: ForgetRequest, cohort: Cohort) -> Holdings:
     """Ask clients what there is of a request, before any work.
 
     Parameters
@@ -104,18 +104,20 @@ def standing_of(run: TrainedRun, request: ForgetRequest, cohort: Cohort) -> Stan
     warnings = _warned(changed)
     notes = _noted([i for i, each in holdings.items() if each.data == "unknown"], len(holdings))
     if nothing := _nothing(run, request, holdings):
-        return Standing(nothing, warnings=warnings, notes=notes)
-    emptied = tuple(i for i, each in holdings.items() if each.keeps is False and i not in request.clients)
+        return Holdings(nothing, warnings=warnings, notes=notes)
+    without_retained = tuple(
+        i for i, each in holdings.items() if each.keeps is False and i not in request.clients
+    )
     remaining = set(holdings) - set(request.clients)
-    if remaining and remaining <= set(emptied):
+    if remaining and remaining <= set(without_retained):
         raise BadInput(f"{request.name} leaves no connected client an example: nobody would remain")
-    idle = tuple(i for i, each in holdings.items() if each.forgets is False)
-    return Standing((), emptied, idle, warnings, notes)
+    without_forgotten = tuple(i for i, each in holdings.items() if each.forgets is False)
+    return Holdings((), without_retained, without_forgotten, warnings, notes)
 
 
-def offline_standing(run: TrainedRun, request: ForgetRequest) -> Standing:
+def logged_holdings(run: TrainedRun, request: ForgetRequest) -> Holdings:
     """Return what is known of a request without asking any client."""
-    return Standing(_nothing(run, request, {}))
+    return Holdings(_nothing(run, request, {}))
 
 
 def absent_clients(run: TrainedRun, clients: Iterable[str]) -> tuple[str, ...]:
@@ -126,11 +128,11 @@ def absent_clients(run: TrainedRun, clients: Iterable[str]) -> tuple[str, ...]:
     return tuple(i for i in clients if i not in known)
 
 
-def _ask(run: TrainedRun, request: ForgetRequest, cohort: Cohort) -> dict[str, Holding]:
+def _ask(run: TrainedRun, request: ForgetRequest, cohort: Cohort) -> dict[str, ClientHolding]:
     def content(client_id: str) -> RecordDict:
         return RecordDict({wire.CONFIG: spec_for(request, client_id, run.forgotten).to_config()})
 
-    found = dict.fromkeys(cohort.clients, Holding())
+    found = dict.fromkeys(cohort.clients, ClientHolding())
     for reply in cohort.ask(wire.HOLDINGS, content, scope=_SCOPE):
         told = reply.message.content.config_records.get(wire.CONFIG, ConfigRecord())
         if (reason := told.get(wire.REFUSED)) is not None:
@@ -139,9 +141,9 @@ def _ask(run: TrainedRun, request: ForgetRequest, cohort: Cohort) -> dict[str, H
     return found
 
 
-def _read(told: Mapping[str, Any]) -> Holding:
+def _read(told: Mapping[str, Any]) -> ClientHolding:
     data, forgets, keeps = (told.get(key) for key in (wire.DATA_STATE, wire.FORGETS, wire.KEEPS))
-    return Holding(
+    return ClientHolding(
         data if data in {"same", "changed"} else "unknown",
         forgets if isinstance(forgets, bool) else None,
         keeps if isinstance(keeps, bool) else None,
@@ -157,12 +159,14 @@ def _check_positions(run: TrainedRun, request: ForgetRequest, changed: Collectio
             )
 
 
-def _nothing(run: TrainedRun, request: ForgetRequest, holdings: Mapping[str, Holding]) -> tuple[str, ...]:
+def _nothing(
+    run: TrainedRun, request: ForgetRequest, holdings: Mapping[str, ClientHolding]
+) -> tuple[str, ...]:
     """Return why nobody holds what the request names; nothing where somebody does, or may."""
     named = request.named_clients
     asked = named or sorted({*run.clients, *holdings} - set(run.forgotten_clients), key=wire.client_sort_key)
     away = absent_clients(run, asked)
-    if any(holdings.get(i, Holding()).forgets is not False for i in asked if i not in away):
+    if any(holdings.get(i, ClientHolding()).forgets is not False for i in asked if i not in away):
         return ()
     if named:
         return tuple(
