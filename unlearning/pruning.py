@@ -24,9 +24,8 @@ from typing import TYPE_CHECKING
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from strategies.core import wire
 from strategies.models.mask import flat_mask_of
-from strategies.plan import RoundResult, Start
+from strategies.plan import RoundResult
 from strategies.runs.files import read_json
 from strategies.runs.folder import RunFolder
 from strategies.server.cohort import Cohort
@@ -118,11 +117,9 @@ class Pruning:
         def report(result: RoundResult, _: Strategy) -> None:
             progress(before + result.round, self.num_rounds, result.metrics)
 
-        start = Start(wire.FlatRecord(run.initial * mask, run.layout))
         if run.plan.privacy.hides_updates:
             cohort = cohort.seeded(run.fresh_seed())
-        arrays = train_after(run, run.plan, cohort.masked(mask), start, report)
-        return wire.flat_of(arrays, run.layout)
+        return train_after(run, run.plan, cohort.masked(mask), run.initial * mask, report)
 
 
 def sparse_name(settings: ForgetSettings) -> str:

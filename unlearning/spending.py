@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, final
 
 from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Strategy
+from torch import Tensor
 
 from strategies.core import wire
 from strategies.core.errors import LetheError
@@ -68,10 +69,11 @@ def train_after(
     run: "TrainedRun",
     plan: TrainingPlan,
     cohort: Cohort,
-    start: Start,
+    flat: Tensor,
     on_round: OnRound,
     build: Build | None = None,
-) -> ArrayRecord:
+    completed_rounds: int = 0,
+) -> Tensor:
     """Train after a run as `strategies.rounds.train` does; where it is private, its accounts go on.
 
     Raises
@@ -80,13 +82,14 @@ def train_after(
         If no answer of a client could be used in any round, or the first round of a private training finds no
         client that may take part.
     """
+    start = Start(wire.FlatRecord(flat, run.layout), completed_rounds=completed_rounds)
     took_part = TookPart(on_round)
     if plan.privacy.on:
         arrays = _train_privately(run, plan, cohort, start, took_part, build)
     else:
         arrays = train(plan, cohort, start, build=build, on_round=took_part)
     took_part.require()
-    return arrays
+    return wire.flat_of(arrays, run.layout).clone()
 
 
 def _train_privately(

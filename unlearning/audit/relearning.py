@@ -11,7 +11,7 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from strategies.core import wire
-from strategies.plan import RoundResult, Start
+from strategies.plan import RoundResult
 from strategies.server.cohort import Cohort
 from strategies.server.exclusion import Drop
 from unlearning.audit import metrics
@@ -82,12 +82,11 @@ class Relearning:
                 federated_evaluation=False,
                 drop=Drop.joined(request.drop for request in run.forgotten),
             )
-            start = Start(wire.FlatRecord(flat, run.layout), completed_rounds=first)
             cohort = self.cohort.masked(run.mask).without(run.forgotten_clients)
             if run.plan.privacy.hides_updates:
                 cohort = cohort.seeded(run.fresh_seed())
             with suppress(_Relearned):
-                train_after(run, plan, cohort, start, look)
+                train_after(run, plan, cohort, flat, look, completed_rounds=first)
         return self._relearned(seen)
 
     def _relearned(self, seen: list[float]) -> int | None:

@@ -29,9 +29,8 @@ from torch import Tensor
 
 from strategies.client.distillation import DistillationSettings, Lesson, distil
 from strategies.client.evaluation import outputs_of
-from strategies.core import wire
 from strategies.core.examples import Examples
-from strategies.plan import RoundResult, Start
+from strategies.plan import RoundResult
 from strategies.task import CLASSIFICATION, Task
 from unlearning.methods import fast_fedul, subtract
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
@@ -66,16 +65,14 @@ D = TypeVar("D", bound=DistillationSettings)
 
 
 def agreeing(student: Tensor, teacher: Tensor, drop_share: float, task: Task = CLASSIFICATION) -> Tensor:
-    """Return the positions left when the share that lies farthest from the teacher is dropped, sorted.
+    """Return the sorted positions left without the share of examples on which the student disagrees most.
 
     Parameters
     ----------
     student, teacher
-        Outputs, shape [n, classes] for classification.
+        Outputs, shape [n, classes] for classification; their distance is the task's, KL(teacher ‖ student).
     drop_share
         In [0, 1); 0 keeps all.
-    task
-        Says how far two outputs lie apart: KL(teacher ‖ student).
     """
     divergence = task.divergences(student, teacher)
     keep = len(divergence) - int(drop_share * len(divergence))
@@ -92,10 +89,8 @@ def labelled(settings: D, public: Examples) -> tuple[D, list[str]]:
 
 def distilled(job: ForgetJob) -> Outcome:
     """Subtract, distil the old model into the result, and train on with the remaining clients if asked to."""
-    run, public = job.run, job.run.public
+    run, public = job.run, job.public
     settings = job.settings.own(NAME, DistillSettings)
-    if public is None:
-        raise RuntimeError("needs were not checked")
     start = STARTS[settings.start].run(job)
     if torch.equal(start.flat, run.final):
         return start
@@ -125,9 +120,7 @@ def _post_trained(job: ForgetJob, flat: Tensor, rounds: int) -> Tensor:
     def report(result: RoundResult, _: Strategy) -> None:
         job.progress(result.round - first, rounds, result.metrics)
 
-    start = Start(wire.FlatRecord(flat, run.layout), completed_rounds=first)
-    arrays = train_after(run, plan, clients_with_retained(job), start, report)
-    return wire.flat_of(arrays, run.layout).clone()
+    return train_after(run, plan, clients_with_retained(job), flat, report, completed_rounds=first)
 
 
 def needs(settings: ForgetSettings) -> Needs:
@@ -143,10 +136,10 @@ METHOD = Method(
     guarantee="approximate: the teacher has seen the client, and its answers may carry the client over",
     source="Wu, Zhu, Mitra, arXiv 2201.09441",
     cost="no round and no client visit, or `forget.distill.post-training-rounds` rounds",
-    serves=frozenset({"client"}),
-    refusal="it starts from a subtraction, and the log holds one update per client, not per class or example",
     needs=needs,
     run=distilled,
+    serves=frozenset({"client"}),
+    refusal="it starts from a subtraction, and the log holds one update per client, not per class or example",
     trains_as_the_run=True,
     settings=DistillSettings,
 )

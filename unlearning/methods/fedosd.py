@@ -40,10 +40,8 @@ from unlearning.central.gradients import ExampleSum, Objective, gradient_sum
 from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
 from unlearning.methods.federated import (
     FederatedWork,
-    absence_notes,
     clients_with_forgotten,
     clients_with_retained,
-    never_took_part,
     received_model,
 )
 from unlearning.methods.sums import answer_with, ask_for_sums
@@ -86,19 +84,8 @@ def fedosd_client(work: ForgetWork) -> ClientAnswer:
 def unlearned(flat: Tensor, sums: Mapping[str, Mapping[str, ExampleSum]], learning_rate: float) -> Tensor:
     """Return the model after one step along the orthogonal direction, shape [P], float32.
 
-    Parameters
-    ----------
-    flat
-        The model before, shape [P].
-    sums
-        Client-id -> gradient sums over its part of D_f and of D_r.
-    learning_rate
-        η.
-
-    Raises
-    ------
-    LetheError
-        If no sum is over an example of D_f.
+    `sums` are each client's gradient sums over its part of D_f and of D_r; LetheError if none is over an
+    example of D_f.
     """
     gradients = ExampleSum.join(each[FORGET] for each in sums.values()) if sums else None
     if gradients is None or not gradients.count:
@@ -109,15 +96,7 @@ def unlearned(flat: Tensor, sums: Mapping[str, Mapping[str, ExampleSum]], learni
 
 @final
 class OneWayRecovery(StrategyWrapper):
-    """Take from each update its part along the way back to the model before forgetting.
-
-    Parameters
-    ----------
-    inner
-        Averages the updates.
-    original
-        w_orig, shape [P].
-    """
+    """Take from each update its part along the way back to `original`, w_orig; `inner` averages the rest."""
 
     def __init__(self, inner: Strategy, original: Tensor) -> None:
         super().__init__(inner)
@@ -165,8 +144,6 @@ def unlearning_rounds(job: ForgetJob, work: FederatedWork, settings: FedOsdSetti
 
 def unlearned_and_recovered(job: ForgetJob) -> Outcome:
     """Return the model after unlearning along orthogonal directions and recovery by the remaining clients."""
-    if (unchanged := never_took_part(job)) is not None:
-        return unchanged
     original = job.run.final
     settings = job.settings.own(NAME, FedOsdSettings)
     work = FederatedWork(job, settings.unlearning_rounds + settings.recovery_rounds)
@@ -175,11 +152,11 @@ def unlearned_and_recovered(job: ForgetJob) -> Outcome:
     flat = work.train(
         flat, settings.recovery_rounds, clients_with_retained(job), lambda: OneWayRecovery(FedAvg(), original)
     )
-    return Outcome(flat, absence_notes(job), {**settings.model_dump(), "distance": moved})
+    return Outcome(flat, job.absence_notes, {**settings.model_dump(), "distance": moved})
 
 
 def needs(settings: ForgetSettings) -> Needs:
-    """Return that everyone must be online."""
+    """Return that all clients must be online."""
     return Needs(forgotten=True, remaining=True)
 
 
@@ -189,8 +166,6 @@ METHOD = Method(
     guarantee="none: to first order the others' losses stay as they are and recovery does not go back",
     source="Pan et al., AAAI 2025, arXiv 2412.20200",
     cost="a visit to every client per unlearning round, and the recovery rounds",
-    serves=frozenset({"client", "class", "sample"}),
-    refusal="",
     needs=needs,
     run=unlearned_and_recovered,
     settings=FedOsdSettings,

@@ -24,9 +24,7 @@ from unlearning.central.gradients import ExampleSum
 from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
 from unlearning.methods.federated import (
     FederatedWork,
-    absence_notes,
     clients_with_retained,
-    never_took_part,
     received_model,
 )
 from unlearning.methods.sums import answer_with, ask_for_sums
@@ -43,15 +41,7 @@ def fisher_client(work: ForgetWork) -> ClientAnswer:
 
 
 def blurred(job: ForgetJob) -> Outcome:
-    """Return the model with noise in the shape of the retained data's Fisher diagonal.
-
-    Raises
-    ------
-    LetheError
-        If no client that keeps data answers.
-    """
-    if (unchanged := never_took_part(job)) is not None:
-        return unchanged
+    """Return the model with noise in the shape of the retained data's Fisher diagonal."""
     run, work = job.run, FederatedWork(job, 1)
     settings = job.settings.own(NAME, FisherSettings)
     diagonal = retained_diagonal(job, work)
@@ -59,11 +49,14 @@ def blurred(job: ForgetJob) -> Outcome:
     start = without_class_rows(model, job.request.classes) if job.request.classes else model
     noisy = add_noise(start, diagonal.mean, settings, job.generator("fisher"))
     details = {**settings.model_dump(), "examples": diagonal.count}
-    return Outcome(run.layout.flatten(noisy.state_dict()), absence_notes(job), details)
+    return Outcome(run.layout.flatten(noisy.state_dict()), job.absence_notes, details)
 
 
 def retained_diagonal(job: ForgetJob, work: FederatedWork) -> ExampleSum:
-    """Return the sum over the retained examples of all clients; its mean is H."""
+    """Return the sum over the retained examples of all clients, whose mean is H.
+
+    LetheError if none answers.
+    """
     run, cohort = job.run, clients_with_retained(job)
     records = {wire.ARRAYS: wire.FlatRecord(run.final, run.layout)}
     sums = ask_for_sums(cohort, ACTION, job.spec, records, (DIAGONAL,), run.layout.size)
@@ -79,8 +72,6 @@ METHOD = Method(
     guarantee="none: the noise hides the forgotten data only as far as the loss is quadratic",
     source="Jia et al., NeurIPS 2023, arXiv 2304.04934",
     cost="one visit to every client that keeps data, of a backward pass per example and class",
-    serves=frozenset({"client", "class", "sample"}),
-    refusal="",
     needs=lambda settings: Needs(remaining=True),
     run=blurred,
     settings=FisherSettings,

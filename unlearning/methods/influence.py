@@ -45,7 +45,7 @@ from unlearning.central.influence import (
 from unlearning.central.inverse import conjugate_gradient_product, fisher_product_sum
 from unlearning.central.parameters import moved
 from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
-from unlearning.methods.federated import absence_notes, never_took_part, received_model
+from unlearning.methods.federated import received_model
 from unlearning.methods.fedosd import clients_asked
 from unlearning.methods.sums import answer_with, ask_for_sums
 
@@ -111,13 +111,7 @@ class InfluenceKeys(Settings):
 
 
 def parsed_alphas(text: str) -> tuple[float, ...]:
-    """Return the lengths of a list.
-
-    Raises
-    ------
-    ValueError
-        If the text is something else.
-    """
+    """Return the lengths in a list; ValueError if the text is something else."""
     try:
         alphas = tuple(float(entry) for entry in split_list(text))
     except ValueError:
@@ -174,21 +168,13 @@ def _received_vector(work: ForgetWork) -> Tensor:
 
 @dataclass(frozen=True)
 class Clients:
-    """The clients that hold some of D_f or D_r, and what every message to them carries.
-
-    Parameters
-    ----------
-    job
-        What is done.
-    cohort
-        Whom to ask.
-    """
+    """The clients that hold some of D_f or D_r, and what every message to them carries."""
 
     job: ForgetJob
     cohort: Cohort
 
     def restricted_to(self, client_ids: Collection[str]) -> "Clients":
-        """Return some of them."""
+        """Return the same for some of the clients only."""
         return Clients(self.job, self.cohort.without(i for i in self.cohort.clients if i not in client_ids))
 
     def sums(
@@ -256,17 +242,7 @@ def draw_examples(counts: Mapping[str, int], num_examples: int, generator: Gener
 
 @dataclass
 class FisherProducts:
-    """The map x -> Fx, one visit to the clients of the examples that F is made of.
-
-    Parameters
-    ----------
-    clients
-        Those clients.
-    chosen
-        Which of their retained examples.
-    damping
-        λ.
-    """
+    """The map x -> Fx, one visit to the clients whose retained examples `chosen` make F, with damping λ."""
 
     clients: Clients
     chosen: Mapping[str, Sequence[int]]
@@ -276,10 +252,7 @@ class FisherProducts:
     def __call__(self, vector: Tensor) -> Tensor:
         """Return Fx, shape [P], float64.
 
-        Raises
-        ------
-        LetheError
-            If a client does not answer: without its examples F would be another matrix.
+        LetheError if a client does not answer, as F would be another matrix.
         """
         answers = self.clients.sums(
             PRODUCT, (RETAIN,), len(vector), vector, lambda i: {CHOSEN: list(self.chosen[i])}
@@ -295,10 +268,7 @@ def direction(
 ) -> tuple[Tensor, FisherProducts]:
     """Return F⁻¹v, shape [P], float64, and the products it took.
 
-    Raises
-    ------
-    LetheError
-        If a set is empty, or the products do not suffice.
+    LetheError if a set is empty, or the products do not suffice.
     """
     counts = {i: each[RETAIN].count for i, each in sums.items()}
     chosen = draw_examples(counts, settings.fisher_examples, clients.job.generator("influence"))
@@ -324,7 +294,7 @@ def search(clients: Clients, step: Tensor, settings: InfluenceSettings) -> tuple
 def try_lengths(clients: Clients, step: Tensor, alphas: Sequence[float]) -> tuple[list[AlphaTrial], Sums]:
     """Return what each length of the step does to the accuracy on D_r and the loss on D_f; 0 first."""
     answers = clients.sums(TRIALS, (RETAIN, FORGET), len(alphas) + 1, step, lambda _: {ALPHAS: list(alphas)})
-    clients.require(answers, _holders(clients.job))
+    clients.require(answers, clients.job.participants)
     correct, losses = (ExampleSum.join(s[n] for s in answers.values()).mean for n in (RETAIN, FORGET))
     numbers = zip((0.0, *alphas), correct.tolist(), losses.tolist(), strict=True)
     return [AlphaTrial(alpha, 100.0 * accuracy, loss) for alpha, accuracy, loss in numbers], answers
@@ -333,24 +303,19 @@ def try_lengths(clients: Clients, step: Tensor, alphas: Sequence[float]) -> tupl
 def influenced(job: ForgetJob) -> Outcome:
     """Return the model after the influence step of the length that the clients' own data bear.
 
-    Raises
-    ------
-    LetheError
-        If a client whose data are forgotten does not answer, or one fails later.
+    LetheError if a client whose data are forgotten does not answer, or one fails later.
     """
-    if (unchanged := never_took_part(job)) is not None:
-        return unchanged
     own = job.settings.own(NAME, InfluenceKeys)
     settings = own.central
     clients = Clients(job, clients_asked(job))
     sums = clients.sums(GRADIENTS, (FORGET, RETAIN), job.run.layout.size)
-    clients.require(sums, _holders(job))
+    clients.require(sums, job.participants)
     step, products = direction(clients, sums, settings, own.tolerance)
     trials, answers = search(clients, step, settings)
     alpha = choose_alpha(trials, settings.max_retain_drop)
     flat = job.run.layout.flatten(moved(job.run.model(job.run.final), alpha * step).state_dict())
     notes = [
-        *absence_notes(job),
+        *job.absence_notes,
         *clients.notes(sums, "its data are not in the step"),
         *clients.notes(answers, "its data are not in the choice of the step's length"),
         *([] if alpha else ["every length that was tried costs too much accuracy: the model is unchanged"]),
@@ -360,19 +325,12 @@ def influenced(job: ForgetJob) -> Outcome:
     )
 
 
-def _holders(job: ForgetJob) -> list[str]:
-    """Return the clients that the request names and that took part."""
-    return [i for i in job.request.named_clients if i not in job.absent]
-
-
 METHOD = Method(
     name=NAME,
     summary="take the forgotten data out of the loss by one Newton-like step",
     guarantee="none for networks: a first-order estimate of the minimum without the forgotten data",
     source="Jia et al., NeurIPS 2023, arXiv 2304.04934",
     cost="three visits to every client, and one per product with the Fisher matrix, some dozens",
-    serves=frozenset({"client", "class", "sample"}),
-    refusal="",
     needs=lambda settings: Needs(remaining=True, forgotten=True),
     run=influenced,
     settings=InfluenceKeys,

@@ -24,10 +24,8 @@ from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method,
 from unlearning.methods.federated import (
     FederatedWork,
     RoundSettings,
-    absence_notes,
     as_trained,
     clients_with_retained,
-    never_took_part,
     num_dropped,
     received_model,
     settings_entries,
@@ -65,14 +63,7 @@ SHRINKAGE = 0.2
 
 
 def own_gamma(settings: L1SparseSettings, steps_per_pass: float) -> float:
-    """Return the γ that moves a free weight by `SHRINKAGE`.
-
-    Parameters
-    ----------
-    settings
-        Epochs, learning rate and momentum.
-    steps_per_pass
-        Optimiser steps of one local pass, the mean over clients; above 0.
+    """Return the γ that moves a free weight by `SHRINKAGE`, for a mean number of steps per pass above 0.
 
     Examples
     --------
@@ -105,14 +96,12 @@ def passes(settings: L1SparseSettings) -> list[L1SparseSettings]:
 
 def l1_sparsed(job: ForgetJob) -> Outcome:
     """Return the model after fine-tuning rounds under the fading penalty."""
-    if (unchanged := never_took_part(job)) is not None:
-        return unchanged
     cohort = clients_with_retained(job)
     settings = penalised(job, cohort)
     work = FederatedWork(job, settings.epochs)
     flat = work.act(job.run.final, ACTION, [settings_entries(each) for each in passes(settings)], cohort)
     details = {"rounds": settings.epochs, "gamma": settings.gamma}
-    return Outcome(flat, absence_notes(job), details)
+    return Outcome(flat, job.absence_notes, details)
 
 
 METHOD = Method(
@@ -121,8 +110,6 @@ METHOD = Method(
     guarantee="none; a sparser model empirically comes closer to retraining than fine-tuning alone",
     source="Jia et al., NeurIPS 2023, arXiv 2304.04934",
     cost="a round of the remaining clients per epoch",
-    serves=frozenset({"client", "class", "sample"}),
-    refusal="",
     needs=lambda settings: Needs(remaining=True),
     run=l1_sparsed,
     settings=L1RoundSettings,

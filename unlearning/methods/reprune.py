@@ -15,8 +15,7 @@ from dataclasses import replace
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from strategies.core import wire
-from strategies.plan import RoundResult, Start
+from strategies.plan import RoundResult
 from strategies.server.cohort import Cohort
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
 from unlearning.methods.federated import clients_with_retained, feasible
@@ -50,7 +49,7 @@ def repruned(job: ForgetJob) -> Outcome:
 
 
 def _trained(job: ForgetJob, run: TrainedRun, cohort: Cohort, done_of: tuple[int, int]) -> Tensor:
-    """Return the weights after training from a run's initial ones, shape [P]."""
+    """Return the weights after training from a run's initial ones; `done_of` is (rounds before, all rounds)."""
     done, total = done_of
 
     def report(result: RoundResult, _: Strategy) -> None:
@@ -58,9 +57,7 @@ def _trained(job: ForgetJob, run: TrainedRun, cohort: Cohort, done_of: tuple[int
 
     if run.plan.privacy.hides_updates:
         cohort = cohort.seeded(run.fresh_seed())
-    start = Start(wire.FlatRecord(run.initial, run.layout))
-    arrays = train_after(run, run.plan, cohort, start, report)
-    return wire.flat_of(arrays, run.layout).clone()
+    return train_after(run, run.plan, cohort, run.initial, report)
 
 
 METHOD = Method(
@@ -69,8 +66,6 @@ METHOD = Method(
     guarantee="exact",
     source="the reference for pruned runs",
     cost="all rounds of the run, as often as it was trained to be pruned, and once more",
-    serves=frozenset({"client", "class", "sample"}),
-    refusal="",
     needs=lambda settings: Needs(remaining=True),
     run=repruned,
     prunes_anew=True,

@@ -16,9 +16,8 @@ from dataclasses import replace
 
 from flwr.serverapp.strategy import Strategy
 
-from strategies.core import wire
 from strategies.personal import measuring as personal
-from strategies.plan import RoundResult, Start
+from strategies.plan import RoundResult
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
 from unlearning.methods.federated import clients_with_retained, feasible
 from unlearning.spending import train_after
@@ -45,10 +44,9 @@ def retrained(job: ForgetJob) -> Outcome:
         job.progress(result.round, plan.rounds, result.metrics)
         figures.update({key: result.metrics[key] for key in personal.FIGURES if key in result.metrics})
 
-    start = Start(wire.FlatRecord(run.initial, run.layout))
-    arrays = train_after(run, plan, cohort, start, report)
+    flat = train_after(run, plan, cohort, run.initial, report)
     details = {"rounds": plan.rounds, **figures, **({SEED: run.seed} if notes else {})}
-    return Outcome(wire.flat_of(arrays, run.layout).clone(), notes, details)
+    return Outcome(flat, notes, details)
 
 
 METHOD = Method(
@@ -57,8 +55,6 @@ METHOD = Method(
     guarantee="exact",
     source="the reference",
     cost="all rounds of the run, every remaining client in each",
-    serves=frozenset({"client", "class", "sample"}),
-    refusal="",
     needs=lambda settings: Needs(remaining=True, models="any"),
     run=retrained,
     trains_as_the_run=True,

@@ -28,16 +28,7 @@ def answer_with(sums: Sums) -> ClientAnswer:
 
 
 def read_sums(content: RecordDict, names: Sequence[str], size: int) -> dict[str, ExampleSum]:
-    """Read back what `answer_with` wrote, and check it.
-
-    Parameters
-    ----------
-    content
-        The reply's content.
-    names
-        Of the sums.
-    size
-        P.
+    """Read back what `answer_with` wrote: sums by name, shape [size], float64.
 
     Raises
     ------
@@ -72,24 +63,18 @@ def ask_for_sums(
     size: int,
     entries: Callable[[str], Mapping[str, Any]] = lambda client_id: {},
 ) -> dict[str, dict[str, ExampleSum]]:
-    """Ask every client of a cohort for its sums.
-
-    An answer that cannot be used is recorded as a fault of its client.
+    """Ask every client of a cohort for its sums; an unusable answer is recorded as a fault of its client.
 
     Parameters
     ----------
-    cohort
-        Whom to ask.
-    message_type
-        The action's.
+    cohort, message_type
+        Who is asked, and for which action.
     spec
         Which of its examples each client takes for forgotten, by client-id.
     arrays
-        What is sent, by the record's name.
-    names
-        Of the sums.
-    size
-        P.
+        The records of arrays that are sent, by name.
+    names, size
+        Of the sums, and P.
     entries
         What the record ``config`` of a client's message holds besides.
 
