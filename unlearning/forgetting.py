@@ -32,18 +32,14 @@ class ForgetResult:
         New parameters, shape [P], float32.
     request, method, settings
         What was asked for.
-    seconds
-        Wall-clock time of the method alone.
-    traffic
-        Bytes and client visits.
+    seconds, traffic
+        Wall-clock time of the method alone; bytes and client visits.
     warnings
-        Which clients that were needed failed, so that the request is perhaps not served as the method would.
-    notes
-        Remarks for people.
-    details
-        Numbers about the work, by name.
+        Which clients that were needed failed, so that the request is perhaps not fully served.
+    notes, details
+        Remarks for people; numbers about the work, by name.
     mask
-        Which parameters are left, shape [P], bool, where the method chose that anew; None: those of the run.
+        Which parameters are left, shape [P], bool, if the method chose that anew; None: those of the run.
     """
 
     flat: Tensor
@@ -92,24 +88,20 @@ def forget(
     progress: Progress = lambda done, total, values: None,
     holdings: Holdings | None = None,
 ) -> ForgetResult:
-    """Serve a request to forget; the run is not altered. What is pruned stays zero, here and on the clients.
+    """Serve a request to forget; the run is not altered, and pruned weights stay zero everywhere.
 
     Parameters
     ----------
-    run
-        The finished run.
-    request
-        Clients, classes or samples by explicit ids.
-    method
-        A name of `METHODS`.
-    settings
-        The section ``forget`` of the run config.
+    run, request
+        The finished run, and clients, classes or samples by explicit ids.
+    method, settings
+        A name of `METHODS`, and the section ``forget`` of the run config.
     cohort
         Connected clients; None where the method needs none.
     progress
-        Told how far the method is.
+        Receives how far the method is.
     holdings
-        What clients said of the request, where they were asked (see `unlearning.holdings`).
+        What clients said that they hold of the request, if they were asked (see `unlearning.holdings`).
 
     Raises
     ------

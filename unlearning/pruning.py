@@ -48,32 +48,14 @@ CHOOSING = ("prune", "sparsity", "prune-iterations", "prune-round-share")
 
 @dataclass(frozen=True, eq=False)
 class Pruning:
-    """How a run is pruned.
-
-    Parameters
-    ----------
-    run
-        A dense run; it is not altered.
-    settings
-        The section ``forget``: ``prune``, ``sparsity`` and what belongs to them.
-    input_shape
-        Of one example.
-    """
+    """How a dense run is pruned: the settings are the section ``forget``, `input_shape` is of one example."""
 
     run: TrainedRun
     settings: ForgetSettings
     input_shape: tuple[int, ...]
 
     def mask(self, cohort: Cohort, progress: "Progress") -> Tensor:
-        """Return which parameters are left, shape [P], bool.
-
-        Parameters
-        ----------
-        cohort
-            All clients; asked by ``imp`` only.
-        progress
-            Told of every round.
-        """
+        """Return which parameters are left, shape [P], bool; only ``imp`` asks the clients of the cohort."""
         run, settings = self.run, self._prune_settings
         if self.settings.prune == "synflow":
             masks = synflow_masks(run.model(run.initial), self.input_shape, settings)
@@ -110,7 +92,7 @@ class Pruning:
         return masks
 
     def _trained(self, masks: Masks, cohort: Cohort, progress: "Progress", trainings_before: int) -> Tensor:
-        """Return the weights after training on masks from the run's initial ones on, shape [P]."""
+        """Return the weights after training on masks from the run's initial weights, shape [P]."""
         run, mask = self.run, flat_mask_of(masks, self.run.layout)
         before = trainings_before * run.plan.rounds
 
@@ -142,14 +124,14 @@ def sparse_name(settings: ForgetSettings) -> str:
 
 
 def sparse_path(folder: RunFolder, settings: ForgetSettings) -> Path:
-    """Return where the run that a method works on lies: the folder of the run itself if nothing is pruned."""
+    """Return the folder of the run that a method works on: that of the run itself if nothing is pruned."""
     return folder.path if settings.prune == "none" else folder.path / PRUNED / sparse_name(settings)
 
 
 def read_pruning(folder: RunFolder) -> ForgetSettings | None:
-    """Return the settings by which a run was pruned; None for a dense run, or where some are not known."""
+    """Return the settings by which a run was pruned; None for a dense run, or if some are not known."""
     if not (folder.path / PRUNING).exists():
         return None
-    told = read_json(folder.path / PRUNING)
-    settings = ForgetSettings.model_validate({key: told[key] for key in CHOOSING if key in told})
+    stored = read_json(folder.path / PRUNING)
+    settings = ForgetSettings.model_validate({key: stored[key] for key in CHOOSING if key in stored})
     return settings if sparse_name(settings) == folder.path.name else None

@@ -1,4 +1,4 @@
-"""Relearning: how many rounds with the forgotten data back until a model knows them as well as before.
+"""Relearning: how many rounds with the forgotten data back a model needs to know them as well as before.
 
 A model that only hides what it learned relearns it faster than one that never had it. The effort of a
 retrained model is the scale (see `unlearning.audit.metrics.relearn_effort`).
@@ -32,20 +32,18 @@ class Relearning:
 
     Parameters
     ----------
-    run
-        The run whose rounds go on; it is not altered.
-    request
-        What was forgotten, and is back.
+    run, request
+        The run whose rounds go on, and what was forgotten, and is back.
     original
         UA of the model before forgetting, in percent.
     cohort
-        All clients, the forgotten ones included; whom the run had forgotten before stays out.
+        All clients, the forgotten ones included; those that the run had forgotten earlier stay out.
     max_rounds
         Rounds after which to give up.
     tolerance
         Points above `original` that count as relearned.
     progress
-        Told of every round.
+        Called after every round.
     """
 
     run: TrainedRun
@@ -57,13 +55,7 @@ class Relearning:
     progress: Progress = field(default=lambda done, total, values: None)
 
     def rounds(self, flat: Tensor) -> int | None:
-        """Return after how many rounds a model has relearned; None if it has not after the most allowed.
-
-        Parameters
-        ----------
-        flat
-            The model, shape [P].
-        """
+        """Return after how many rounds a model of shape [P] has relearned; None if not in `max_rounds`."""
         run, first = self.run, self.run.plan.rounds
         seen: list[float] = []
 

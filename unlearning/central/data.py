@@ -1,4 +1,4 @@
-"""What the central functions take for a set of examples: `Examples`, or batches as of a `DataLoader`."""
+"""The data that central functions take: `Examples`, or batches as of a `DataLoader`."""
 
 from collections.abc import Iterable
 

@@ -28,7 +28,7 @@ _CUTOFF = 1e-10  # Relative to the largest eigenvalue of A Aᵀ; below it, gradi
 
 
 def unlearning_loss_each(outputs: Tensor, y: Tensor) -> Tensor:
-    """Return −log(1 − p_y / 2) of each example, shape [n], in [0, log 2], for logits of shape [n, classes]."""
+    """Return −log(1 − p_y / 2) of each example, shape [n], in [0, log 2], from logits [n, classes]."""
     of_label = outputs.softmax(dim=1).gather(1, y.unsqueeze(1)).squeeze(1)
     return -torch.log1p(-of_label / 2)
 

@@ -1,4 +1,4 @@
-"""Fisher forgetting (FF): noise where the retained data do not care.
+"""Fisher forgetting (FF): add noise to the weights that the retained data depend on least.
 
 Golatkar, Achille, Soatto, "Eternal Sunshine of the Spotless Net", CVPR 2020, arXiv 1911.04933, as used by
 Jia, Liu, Ram, Yao, Liu, Liu, Sharma, Liu, "Model Sparsity Can Simplify Machine Unlearning", NeurIPS 2023,

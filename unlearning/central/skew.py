@@ -61,7 +61,7 @@ def next_estimate(estimate: Tensor, share: RoundShare, alpha: float) -> Tensor:
 
 
 def influence_estimate(rounds: Iterable[RoundShare], size: int, alpha: float) -> Tensor:
-    """Return u, shape [size], float64, after all rounds of a run in order, those without a target included."""
+    """Return u, shape [size], float64, after all rounds in order, those without a target included."""
     estimate = torch.zeros(size, dtype=torch.float64)
     for share in rounds:
         estimate = next_estimate(estimate, share, alpha)

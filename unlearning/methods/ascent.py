@@ -1,4 +1,4 @@
-"""Gradient ascent: whoever holds what is to be forgotten moves the model up the loss on it.
+"""Gradient ascent: clients with forgotten data move the model up the loss on it.
 
 A client that leaves: projected ascent after Halimi, Kadhe, Rawat, Baracaldo, "Federated Unlearning: How to
 Efficiently Erase a Client in FL?", arXiv 2207.05521:

@@ -1,4 +1,4 @@
-"""What a forgetting method is: its needs, what it serves, its guarantee, and a function that does it."""
+"""A forgetting method: its needs, what it serves, its guarantee, and the function that does the work."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,7 +34,7 @@ class Progress(Protocol):
     """Receives how far a method is."""
 
     def __call__(self, done: int, total: int, values: Mapping[str, float]) -> None:
-        """Take note of `done` of `total` steps."""
+        """Report `done` of `total` steps, with figures by name."""
 
 
 @dataclass(frozen=True)
@@ -189,9 +189,9 @@ ClientAction = Callable[[ForgetWork], ClientAnswer]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a method returns: new flat parameters, remarks for people, and numbers about the work.
+    """A method's result: new flat parameters, remarks for people, and numbers about the work.
 
-    `mask` says which parameters are left where the method chose that anew; None: those of the run.
+    `mask` says which parameters are left if the method chose that anew; None: those of the run.
     """
 
     flat: Tensor

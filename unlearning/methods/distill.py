@@ -80,7 +80,7 @@ def agreeing(student: Tensor, teacher: Tensor, drop_share: float, task: Task = C
 
 
 def labelled(settings: D, public: Examples) -> tuple[D, list[str]]:
-    """Return the settings without the hard-label term, and a note, where the public data have no labels."""
+    """Return the settings without the hard-label term, and a note, if the public data have no labels."""
     if settings.hard_label_weight == 0 or not bool((public.targets() < 0).any()):
         return settings, []
     note = "the public data have no labels of this run's classes: distilled without the hard-label term"
@@ -88,7 +88,7 @@ def labelled(settings: D, public: Examples) -> tuple[D, list[str]]:
 
 
 def distilled(job: ForgetJob) -> Outcome:
-    """Subtract, distil the old model into the result, and train on with the remaining clients if asked to."""
+    """Subtract, distil the old model into the result, and train for `post_training_rounds`."""
     run, public = job.run, job.public
     settings = job.settings.own(NAME, DistillSettings)
     start = STARTS[settings.start].run(job)

@@ -73,7 +73,7 @@ class FastDistillSettings(DistillationSettings):
 
 
 def cautious_alpha(rounds: int) -> float:
-    """Return the α of the start for a run of so many rounds, at least 1.
+    """Return the α of the start for a run of at least one round.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Forgetting a client by subtracting its logged updates and what they drew after them: Fast-FedUL.
+"""Fast-FedUL: subtract a client's logged updates and an estimate of their influence on later updates.
 
 Huynh, Nguyen, Nguyen, Nguyen, Weidlich, Nguyen, Aberer, "Fast-FedUL: A Training-Free Federated Unlearning
 with Provable Skew Resilience", ECML PKDD 2024, arXiv 2405.18040. Round by round, with the weights w_{t,i}

@@ -1,4 +1,4 @@
-"""Forgetting a client by replaying the run without it, in fewer and shorter rounds: FedEraser.
+"""FedEraser: replay the run without a client, in fewer and shorter rounds.
 
 Liu, Ma, Yang, Wang, Liu, "FedEraser: Enabling Efficient Client-Level Data Removal from Federated Learning
 Models", IWQoS 2021, arXiv 2012.13891. From the initial model M_1 on, for every Δt-th round t of the run and
@@ -71,7 +71,7 @@ class FedEraserSettings(Settings):
 
 
 def federaser_client(work: ForgetWork) -> ClientAnswer:
-    """Do a share of a round's local work, as the client half of the run's strategy does it in that round."""
+    """Run the client half: a share of a round's local work, by the run's own strategy."""
     share = settings_in(FedEraserSettings, work.config).ratio
     steps = max(1, math.ceil(share * planned_steps(len(work.retain), work.train)))
     job = ClientJob(
@@ -151,7 +151,7 @@ class Replay:
 
     @property
     def faults(self) -> list[Fault]:
-        """One for each client and round without a usable update."""
+        """A fault for each client and round without a usable update."""
         return self._cohort.faults[self._known_faults :]
 
     @property

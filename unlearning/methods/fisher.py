@@ -1,4 +1,4 @@
-"""Fisher forgetting (FF) over a federation: noise where the retained data of all clients do not care.
+"""Fisher forgetting (FF) over a federation: noise on the weights that matter least for retained data.
 
 Golatkar, Achille, Soatto, "Eternal Sunshine of the Spotless Net", CVPR 2020, arXiv 1911.04933, as used by
 Jia, Liu, Ram, Yao, Liu, Liu, Sharma, Liu, "Model Sparsity Can Simplify Machine Unlearning", NeurIPS 2023,
@@ -36,7 +36,7 @@ DIAGONAL = "diagonal"
 
 
 def fisher_client(work: ForgetWork) -> ClientAnswer:
-    """Run the client half: the sum that makes up the Fisher diagonal, over the retained data."""
+    """Run the client half: the client's part of the Fisher diagonal, over its retained data."""
     return answer_with({DIAGONAL: fisher_sum(received_model(work), work.retain, task=work.task)})
 
 

@@ -139,7 +139,7 @@ def product_client(work: ForgetWork) -> ClientAnswer:
 
 
 def trials_client(work: ForgetWork) -> ClientAnswer:
-    """Return, for no step and for each length, the sum of scores on D_r and the sum of losses on D_f."""
+    """Return the sum of scores on D_r and the sum of losses on D_f, for no step and for each length."""
     model, direction = received_model(work), _received_vector(work)
     candidates = [moved(model, alpha * direction) for alpha in (0.0, *work.config[ALPHAS])]
     correct = [_tally(candidate, work.retain, work.task)[0] for candidate in candidates]
@@ -200,7 +200,7 @@ class Clients:
                 )
 
     def notes(self, answers: Sums, loss: str) -> list[str]:
-        """Return a note for each client that did not answer, and what is lost by that."""
+        """Return a note for each client that did not answer; `loss` says what is lost by that."""
         silent = [i for i in self.cohort.clients if i not in answers]
         return [f"client {i} failed, {loss}: {self._reason(i)}" for i in silent]
 
@@ -301,7 +301,7 @@ def try_lengths(clients: Clients, step: Tensor, alphas: Sequence[float]) -> tupl
 
 
 def influenced(job: ForgetJob) -> Outcome:
-    """Return the model after the influence step of the length that the clients' own data bear.
+    """Return the model after the influence step of the length that loses little accuracy on D_r.
 
     LetheError if a client whose data are forgotten does not answer, or one fails later.
     """

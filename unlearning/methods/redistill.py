@@ -1,13 +1,13 @@
-"""Forgetting a client in FedMD: the others digest the logged consensus again, recomputed without it.
+"""Forgetting in FedMD: the remaining clients digest the logged consensus again, without the client.
 
 Not in a paper. In FedMD (Li, Wang, arXiv 1910.03581; see `strategies.fedmd`) a client reaches the others only
 through the consensus on public data. The log holds every client's answers, so for each kept round t
 
     f̃'_t(x) = Σ_{k ≠ target} c_k f_k,t(x),   Σ_{k ≠ target} c_k = 1
 
-is known without asking anybody; the remaining clients digest f̃'_t on the same public examples and revisit
+follows from the log; the remaining clients digest f̃'_t on the same public examples and revisit
 their own data, with the settings of the run. They start from the model that they had before the first round
-(``start = "transferred"``), which never heard of the target, or from the one they have now.
+(``start = "transferred"``), which learned nothing of the target, or from the one they have now.
 
 Differs from retraining: no questions are asked, and the answers that the others gave after the first round
 came from models that had digested the target's. Guarantee: approximate; what the target taught the others
@@ -95,8 +95,8 @@ class _Replay:
 
 def _figures(content: RecordDict) -> dict[str, float]:
     """Return the figures that a client's reply holds."""
-    told = rebuilt(content.metric_records.get(wire.METRICS, MetricRecord()), client.RETURNS)[0]
-    return {name: float(value) for name, value in told.items()}
+    metrics = rebuilt(content.metric_records.get(wire.METRICS, MetricRecord()), client.RETURNS)[0]
+    return {name: float(value) for name, value in metrics.items()}
 
 
 def redistilled(job: ForgetJob) -> Outcome:

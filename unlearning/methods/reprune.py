@@ -1,4 +1,4 @@
-"""Pruning anew: the run, its mask and the training on it again, none of which sees the forgotten data.
+"""Pruning anew: train, choose the mask and train on it again, all without the forgotten data.
 
 `retrain` on a pruned run keeps its mask, and a mask of ``omp`` or ``imp`` was chosen by weights that had seen
 all data. Here the dense run is trained without D_f, its weights give a mask as those of the run did, and what
@@ -49,7 +49,7 @@ def repruned(job: ForgetJob) -> Outcome:
 
 
 def _trained(job: ForgetJob, run: TrainedRun, cohort: Cohort, done_of: tuple[int, int]) -> Tensor:
-    """Return the weights after training from a run's initial ones; `done_of` is (rounds before, all rounds)."""
+    """Return the weights after training from a run's initial ones; `done_of` is (rounds before, in all)."""
     done, total = done_of
 
     def report(result: RoundResult, _: Strategy) -> None:

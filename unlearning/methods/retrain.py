@@ -1,10 +1,10 @@
 """Retraining without the forgotten data: the reference for every other method.
 
 Same seed, rounds and settings, same initial model, without D_f: a forgotten client takes no part; for class
-and sample requests each client leaves the named examples out, and a client that has nothing left takes no
-part. What was forgotten before is left out as well.
-Guarantee: exact. Needs: the remaining clients
-online. Cost: every round of the run again.
+and sample requests each client leaves the named examples out, and a client without other examples takes no
+part. What was forgotten earlier is left out as well.
+
+Guarantee: exact. Needs: the remaining clients online. Cost: every round of the run again.
 
 Where the server gets sums of updates only, masked or encrypted, two trainings that differ by one client alone
 would tell it that client's update: sum₁ − sum₂ = n_C δ_C. Such a run is retrained from other initial weights

@@ -7,8 +7,7 @@ w_{t,i} the weight that client i's update ΔM_t^i had in round t, and N clients 
     renormalised (for comparison):  M' = M_1 + Σ_t [ΔM_t − w_{t,target} ΔM_t^target] / (1 − w_{t,target})
 
 The paper writes both for equal weights, w = 1/N: then the factors are 1/N, N/(N−1) and 1/(N−1). Here they are
-the weights that were used. A round in which nobody but the target took part contributes nothing to the
-renormalised form.
+the weights that were used. A round of the target alone contributes nothing to the renormalised form.
 
 Guarantee: approximate. The subtraction is exact, but later updates of the others were computed at models that
 contained the target; that skew stays. Accuracy usually suffers: `distill` repairs it. Needs: the log with

@@ -50,12 +50,6 @@ TWO = ForgetRequest(clients=("1", "2"))
 EQUAL = {str(i): TensorExamples(d.x[:20], d.y[:20]) for i, d in DATA.items()}
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
-    """Return a run of clients 0 to 3."""
-    return finished(federation_of(), tmp_path_factory.mktemp("run"))
-
-
 def job_of(run: TrainedRun, federation: Federation, request: ForgetRequest = CLIENT) -> ForgetJob:
     return ForgetJob(run, request, ForgetSettings(), federation.cohort(), lambda done, total, values: None)
 

@@ -17,7 +17,6 @@ from tests.unlearning.methods.slow import (
     assert_same,
     draws,
     federation_of,
-    finished,
     flat_of,
     forgotten,
     mean_of,
@@ -29,13 +28,6 @@ from unlearning.central.l1_sparse import L1SparseSettings, l1_sparse
 from unlearning.methods.l1_sparse import SHRINKAGE, own_gamma, passes
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
-    """Return a run of clients 0 to 3."""
-    return finished(federation_of(), tmp_path_factory.mktemp("run"))
-
 
 # by hand
 
