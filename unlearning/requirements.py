@@ -86,17 +86,17 @@ def _check_remains(run: TrainedRun, request: ForgetRequest) -> None:
         raise BadInput("the request names every example of every client: nobody would remain")
 
 
-def _check_positions(request: ForgetRequest, num_examples: Mapping[str, int], aside: float) -> None:
+def _check_positions(request: ForgetRequest, num_examples: Mapping[str, int], holdout_share: float) -> None:
     """Refuse positions that a client did not train on, and those that it does not have, if that is known."""
     for client_id, positions in request.samples.items():
-        if held := [position for position in positions if is_held_out(aside, client_id, position)]:
+        if held := [position for position in positions if is_held_out(holdout_share, client_id, position)]:
             raise BadInput(
                 f"example {held[0]} of client {client_id} was held out (data.local-test-share): the model "
                 "was not trained on it, so there is nothing to forget"
             )
         count = num_examples.get(client_id)
-        if count is not None and positions[-1] >= (size := count + most_held_out(aside, count)):
-            most = f"at most {size}" if aside else f"{size}"
+        if count is not None and positions[-1] >= (size := count + most_held_out(holdout_share, count)):
+            most = f"at most {size}" if holdout_share else f"{size}"
             raise BadInput(
                 f"client {client_id} has {most} examples, at positions 0 to {size - 1}: got {positions[-1]}"
             )
@@ -228,16 +228,16 @@ def _check_log(run: TrainedRun, method: str, needed: Needs) -> None:
 
 
 def check_online(
-    method: str, request: ForgetRequest, needed: Needs, cohort: Cohort | None, aside: float
+    method: str, request: ForgetRequest, needed: Needs, cohort: Cohort | None, holdout_share: float
 ) -> None:
     """Refuse a request if a client that its method needs is not connected, or lacks an example that it names.
 
-    `aside` is the share of its examples that each client holds out; BadInput names the client or position.
+    `holdout_share` is what each client holds out of its examples; BadInput names the client or position.
     """
     if cohort is not None:
         known = {i: info.known_examples for i, info in cohort.clients.items()}
         counts = {i: count for i, count in known.items() if count is not None}
-        _check_positions(request, counts, aside)
+        _check_positions(request, counts, holdout_share)
     if needed.remaining and cohort is None:
         raise BadInput(f"{method} needs the remaining clients online, but no client is connected")
     if needed.forgotten:

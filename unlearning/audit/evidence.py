@@ -90,7 +90,7 @@ def answer_audit(
     examples
         All of the client's data, as it trained on it (poisoned, if it was), un-augmented, on the CPU.
     spec
-        Which of them are to be forgotten, and which were earlier; BadInput if the client does not have one.
+        Which of them are to be forgotten, and which were earlier; BadInput for a position without an example.
     batch_size
         Examples per forward pass.
     """

@@ -69,7 +69,7 @@ class Evidence:
         return pooled[forget], pooled[~forget]
 
 
-class Asks(Protocol):
+class AuditQuestions(Protocol):
     """Makes each client's question, and reads the answer."""
 
     request: ForgetRequest
@@ -82,7 +82,7 @@ class Asks(Protocol):
         """Decode a client's answer; ValueError if it could not have come from any model."""
 
 
-def gather(cohort: Cohort, questions: Asks, scope: str = "audit") -> Evidence:
+def gather(cohort: Cohort, questions: AuditQuestions, scope: str = "audit") -> Evidence:
     """Ask every client about a model; those that were forgotten earlier are not asked.
 
     An answer that could not have come from any model is recorded as a fault of its client, as no answer is.

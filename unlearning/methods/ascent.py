@@ -195,7 +195,7 @@ def reference_from_round(job: ForgetJob, leaving: Cohort, work: FederatedWork) -
     return (final.double() + renormalised_step(torch.zeros_like(step), weight * step, weight)).float()
 
 
-def leave(job: ForgetJob) -> Outcome:
+def ascend_on_clients(job: ForgetJob) -> Outcome:
     """Return the model after projected ascent at the leaving clients and recovery by the others."""
     settings = settings_for(job, LeavingSettings)
     leaving = clients_with_forgotten(job)
@@ -212,7 +212,7 @@ def leave(job: ForgetJob) -> Outcome:
     return Outcome(flat, job.absence_notes, details)
 
 
-def ascend_on_dropped(job: ForgetJob) -> Outcome:
+def ascend_on_examples(job: ForgetJob) -> Outcome:
     """Return the model after ascent on classes or examples by those that hold them, and recovery."""
     settings = settings_for(job, ClassSettings if job.request.kind == "class" else SampleSettings)
     entry, holders = settings_entries(settings.model_copy(update={"epochs": 1})), clients_with_forgotten(job)
@@ -233,7 +233,7 @@ def ascend_on_dropped(job: ForgetJob) -> Outcome:
 
 def ascended(job: ForgetJob) -> Outcome:
     """Return the model after ascent on what is to be forgotten."""
-    return leave(job) if job.request.kind == "client" else ascend_on_dropped(job)
+    return ascend_on_clients(job) if job.request.kind == "client" else ascend_on_examples(job)
 
 
 def needs(settings: ForgetSettings) -> Needs:

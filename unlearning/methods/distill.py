@@ -64,7 +64,9 @@ class DistillSettings(DistillationSettings):
 D = TypeVar("D", bound=DistillationSettings)
 
 
-def agreeing(student: Tensor, teacher: Tensor, drop_share: float, task: Task = CLASSIFICATION) -> Tensor:
+def nearest_to_teacher(
+    student: Tensor, teacher: Tensor, drop_share: float, task: Task = CLASSIFICATION
+) -> Tensor:
     """Return the sorted positions left without the share of examples on which the student disagrees most.
 
     Parameters
@@ -79,7 +81,7 @@ def agreeing(student: Tensor, teacher: Tensor, drop_share: float, task: Task = C
     return divergence.argsort(stable=True)[:keep].sort().values
 
 
-def labelled(settings: D, public: Examples) -> tuple[D, list[str]]:
+def without_unlabelled_term(settings: D, public: Examples) -> tuple[D, list[str]]:
     """Return the settings without the hard-label term, and a note, if the public data have no labels."""
     if settings.hard_label_weight == 0 or not bool((public.targets() < 0).any()):
         return settings, []
@@ -94,13 +96,13 @@ def distilled(job: ForgetJob) -> Outcome:
     start = STARTS[settings.start].run(job)
     if torch.equal(start.flat, run.final):
         return start
-    settings, unlabelled = labelled(settings, public)
+    settings, unlabelled = without_unlabelled_term(settings, public)
     notes = [*start.notes, *unlabelled]
     student, teacher = run.model(start.flat), run.model(run.final)
     taught = outputs_of(teacher, public, task=run.task)
     if settings.teacher_filter > 0:
         before = outputs_of(student, public, task=run.task)
-        kept = agreeing(before, taught, settings.teacher_filter, run.task)
+        kept = nearest_to_teacher(before, taught, settings.teacher_filter, run.task)
         public, taught = public.subset(kept), taught[kept]
     draw = job.generator("distill")
     distil(student, Lesson(public, taught), settings, run.train.momentum, draw, task=run.task)

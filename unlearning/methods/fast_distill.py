@@ -36,7 +36,7 @@ from unlearning.central.parameters import copied, layers_with_weights
 from unlearning.central.skew import SkewSettings
 from unlearning.methods import fast_fedul
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
-from unlearning.methods.distill import labelled
+from unlearning.methods.distill import without_unlabelled_term
 from unlearning.settings import Auto
 
 NAME = "fast-distill"
@@ -66,7 +66,7 @@ class FastDistillSettings(DistillationSettings):
     skew_theta: float = Field(default=1.0, ge=0)
 
     @property
-    def whole(self) -> "FastDistillSettings":
+    def whole_model(self) -> "FastDistillSettings":
         """The settings for the pass of the whole model."""
         changed = {"epochs": min(1, self.epochs), "learning_rate": self.learning_rate / 2}
         return self.model_copy(update=changed)
@@ -119,12 +119,12 @@ def distilled_fast(job: ForgetJob) -> Outcome:
     start = fast_fedul.subtracted_with(job, SkewSettings(alpha=alpha, theta=own.skew_theta))
     if torch.equal(start.flat, run.final):
         return start
-    settings, notes = labelled(own, public)
+    settings, notes = without_unlabelled_term(own, public)
     student = run.model(start.flat)
     answers = outputs_of(run.model(run.final), public, task=run.task)
     momentum, draw = run.train.momentum, job.generator("distill")
     whole = Lesson(public, answers)
-    distil(student, whole, settings.whole, momentum, draw, fading=True, task=run.task)
+    distil(student, whole, settings.whole_model, momentum, draw, fading=True, task=run.task)
     body, head = head_of(student)
     data = TensorExamples(features_of(body, student, public), public.targets())
     distil(head, Lesson(data, answers), settings, momentum, draw, fading=True, task=run.task)

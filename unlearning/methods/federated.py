@@ -61,7 +61,7 @@ class RoundSettings(Settings):
     batch_size: Size = "auto"
 
 
-def as_trained(job: ForgetJob, own: RoundSettings, kind: type[C], **more: float) -> C:
+def local_settings(job: ForgetJob, own: RoundSettings, kind: type[C], **more: float) -> C:
     """Return how clients train in the rounds of a method: settings of class `kind`, with the fields `more`.
 
     What `own` leaves to the run, momentum and weight decay are those of the run's last round.
@@ -245,7 +245,7 @@ class FederatedWork:
         plan = replace(
             run.plan.in_rounds,
             rounds=before + count,
-            selection=selection or feasible(run.plan.selection, cohort),
+            selection=selection or feasible_selection(run.plan.selection, cohort),
             federated_evaluation=False,
             drop=self.job.drop if drop is None else drop,
         )
@@ -260,7 +260,7 @@ class FederatedWork:
         self.advance(result.metrics)
 
 
-def feasible(selection: SelectionSettings, cohort: Cohort) -> SelectionSettings:
+def feasible_selection(selection: SelectionSettings, cohort: Cohort) -> SelectionSettings:
     """Return the selection with no larger minimum than the cohort can meet."""
     fewest = max(1, min(selection.min_clients, len(cohort.clients)))
     return selection.model_copy(update={"min_clients": fewest})

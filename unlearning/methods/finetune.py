@@ -20,8 +20,8 @@ from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method,
 from unlearning.methods.federated import (
     FederatedWork,
     RoundSettings,
-    as_trained,
     clients_with_retained,
+    local_settings,
     received_model,
     settings_entries,
     settings_in,
@@ -41,7 +41,7 @@ def finetune_client(work: ForgetWork) -> ClientAnswer:
 
 def finetuned_from(job: ForgetJob, flat: Tensor, own: RoundSettings) -> Outcome:
     """Fine-tune from flat parameters, shape [P]: a round per epoch of the clients with retained data."""
-    settings = as_trained(job, own, FinetuneSettings)
+    settings = local_settings(job, own, FinetuneSettings)
     one_pass = settings_entries(settings.model_copy(update={"epochs": 1}))
     work = FederatedWork(job, settings.epochs)
     flat = work.act(flat, ACTION, [one_pass] * settings.epochs, clients_with_retained(job))

@@ -40,7 +40,7 @@ def fisher_client(work: ForgetWork) -> ClientAnswer:
     return answer_with({DIAGONAL: fisher_sum(received_model(work), work.retain, task=work.task)})
 
 
-def blurred(job: ForgetJob) -> Outcome:
+def with_fisher_noise(job: ForgetJob) -> Outcome:
     """Return the model with noise in the shape of the retained data's Fisher diagonal."""
     run, work = job.run, FederatedWork(job, 1)
     settings = job.settings.own(NAME, FisherSettings)
@@ -73,7 +73,7 @@ METHOD = Method(
     source="Jia et al., NeurIPS 2023, arXiv 2304.04934",
     cost="one visit to every client that keeps data, of a backward pass per example and class",
     needs=lambda settings: Needs(remaining=True),
-    run=blurred,
+    run=with_fisher_noise,
     settings=FisherSettings,
     flat_keys={"fisher-alpha": "alpha", "fisher-max-inverse": "max-inverse"},
     actions={ACTION: fisher_client},

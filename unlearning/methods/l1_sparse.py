@@ -24,8 +24,8 @@ from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method,
 from unlearning.methods.federated import (
     FederatedWork,
     RoundSettings,
-    as_trained,
     clients_with_retained,
+    local_settings,
     num_dropped,
     received_model,
     settings_entries,
@@ -62,31 +62,31 @@ SHRINKAGE = 0.2
 """How far the penalty moves a weight that the loss does not hold, over all passes, at the method's own γ."""
 
 
-def own_gamma(settings: L1SparseSettings, steps_per_pass: float) -> float:
+def default_gamma(settings: L1SparseSettings, steps_per_pass: float) -> float:
     """Return the γ that moves a free weight by `SHRINKAGE`, for a mean number of steps per pass above 0.
 
     Examples
     --------
-    >>> round(own_gamma(L1SparseSettings(epochs=10, learning_rate=0.01, momentum=0.9), 176), 5)
+    >>> round(default_gamma(L1SparseSettings(epochs=10, learning_rate=0.01, momentum=0.9), 176), 5)
     0.00207
     """
     length = settings.learning_rate / (1 - settings.momentum)
     return 2 * SHRINKAGE / (length * steps_per_pass * (settings.epochs + 1))
 
 
-def penalised(job: ForgetJob, cohort: Cohort) -> L1SparseSettings:
+def penalised_settings(job: ForgetJob, cohort: Cohort) -> L1SparseSettings:
     """Return how clients train, with the method's own γ where none is given."""
     own = job.settings.own(NAME, L1RoundSettings)
     if own.gamma != "auto":
-        return as_trained(job, own, L1SparseSettings, gamma=own.gamma)
-    settings = as_trained(job, own, L1SparseSettings)
+        return local_settings(job, own, L1SparseSettings, gamma=own.gamma)
+    settings = local_settings(job, own, L1SparseSettings)
     kept = [info.num_examples - num_dropped(info, job.drop) for info in cohort.clients.values()]
     steps = [settings.steps_per_epoch(num_examples) for num_examples in kept]
-    gamma = own_gamma(settings, sum(steps) / len(steps)) if steps else 0.0
+    gamma = default_gamma(settings, sum(steps) / len(steps)) if steps else 0.0
     return settings.model_copy(update={"gamma": gamma})
 
 
-def passes(settings: L1SparseSettings) -> list[L1SparseSettings]:
+def settings_by_round(settings: L1SparseSettings) -> list[L1SparseSettings]:
     """Return the settings of each round: one pass at the round's γ_e."""
     return [
         settings.model_copy(update={"epochs": 1, "gamma": gamma})
@@ -97,9 +97,11 @@ def passes(settings: L1SparseSettings) -> list[L1SparseSettings]:
 def l1_sparsed(job: ForgetJob) -> Outcome:
     """Return the model after fine-tuning rounds under the fading penalty."""
     cohort = clients_with_retained(job)
-    settings = penalised(job, cohort)
+    settings = penalised_settings(job, cohort)
     work = FederatedWork(job, settings.epochs)
-    flat = work.act(job.run.final, ACTION, [settings_entries(each) for each in passes(settings)], cohort)
+    flat = work.act(
+        job.run.final, ACTION, [settings_entries(each) for each in settings_by_round(settings)], cohort
+    )
     details = {"rounds": settings.epochs, "gamma": settings.gamma}
     return Outcome(flat, job.absence_notes, details)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from strategies.plan import RoundResult
 from strategies.server.cohort import Cohort
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
-from unlearning.methods.federated import clients_with_retained, feasible
+from unlearning.methods.federated import clients_with_retained, feasible_selection
 from unlearning.methods.retrain import RENEWED, SEED
 from unlearning.pruning import Pruning
 from unlearning.run import TrainedRun
@@ -34,7 +34,7 @@ def repruned(job: ForgetJob) -> Outcome:
     dense = replace(run, initial=initial, mask=None, mask_origin="")
     hidden = run.plan.privacy.hides_updates
     dense = dense.renewed() if hidden else dense
-    plan = replace(dense.plan, drop=job.drop, selection=feasible(run.plan.selection, cohort))
+    plan = replace(dense.plan, drop=job.drop, selection=feasible_selection(run.plan.selection, cohort))
     dense = replace(dense, plan=plan)
     rounds = Pruning(dense, run.pruned_by, ()).num_rounds + 2 * plan.rounds
     done = plan.rounds

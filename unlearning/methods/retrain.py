@@ -19,7 +19,7 @@ from flwr.serverapp.strategy import Strategy
 from strategies.personal import measuring as personal
 from strategies.plan import RoundResult
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
-from unlearning.methods.federated import clients_with_retained, feasible
+from unlearning.methods.federated import clients_with_retained, feasible_selection
 from unlearning.spending import train_after
 
 SEED = "seed"
@@ -37,7 +37,7 @@ def retrained(job: ForgetJob) -> Outcome:
     if run.plan.privacy.hides_updates:
         run = run.renewed()
         cohort, notes = cohort.seeded(run.seed), (RENEWED,)
-    plan = replace(run.plan, drop=job.drop, selection=feasible(run.plan.selection, cohort))
+    plan = replace(run.plan, drop=job.drop, selection=feasible_selection(run.plan.selection, cohort))
     figures: dict[str, float] = {}
 
     def report(result: RoundResult, _: Strategy) -> None:
