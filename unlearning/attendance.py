@@ -18,7 +18,8 @@ class Attendance:
     def warnings(self, named: Collection[str]) -> list[str]:
         """Return a line for each client whose failures may have spoilt the result.
 
-        These are the clients that failed always, and those `named` in the request that failed at all.
+        These are the clients that failed always, and those `named` in the request that failed at all; clients
+        without data left do not count.
         """
         return [
             f"client {i}, of the request, failed in {share} ({reason}): what only it could do to have the "
@@ -30,7 +31,7 @@ class Attendance:
         ]
 
     def notes(self, named: Collection[str], known: Sequence[str] = ()) -> list[str]:
-        """Return a line for each other client that failed, unless a line in `known` begins with it."""
+        """Return a line for each other client that failed, unless a line in `known` is about it."""
         return [
             f"client {i} took no part: {wire.NOTHING_LEFT}"
             if wire.NOTHING_LEFT in reason

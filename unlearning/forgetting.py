@@ -74,8 +74,8 @@ class ForgetResult:
 def _absent(run: TrainedRun, request: ForgetRequest, needed: Needs, cohort: Cohort | None) -> list[str]:
     if not needed.remaining or cohort is None:
         return []
-    gone = {*request.clients, *run.forgotten_clients, *cohort.clients}
-    absent = [client_id for client_id in run.clients if client_id not in gone]
+    not_missing = {*request.clients, *run.forgotten_clients, *cohort.clients}
+    absent = [client_id for client_id in run.clients if client_id not in not_missing]
     return [f"client {', '.join(absent)} of the run did not take part: not connected"] if absent else []
 
 

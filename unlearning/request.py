@@ -197,13 +197,13 @@ class ForgetSpec:
 
     def to_config(self) -> ConfigRecord:
         """Return the record that carries the specification to the client."""
-        gone = {wire.GONE_CLASSES: list(self.earlier_classes), wire.GONE_INDICES: list(self.earlier_indices)}
+        lists = {wire.GONE_CLASSES: list(self.earlier_classes), wire.GONE_INDICES: list(self.earlier_indices)}
         return ConfigRecord(
             {
                 wire.FORGET_ALL: self.everything,
                 wire.DROP_CLASSES: list(self.classes),
                 wire.DROP_INDICES: list(self.indices),
-                **{key: values for key, values in gone.items() if values},
+                **{key: values for key, values in lists.items() if values},
             }
         )
 
@@ -221,13 +221,13 @@ class ForgetSpec:
 
 def spec_for(request: ForgetRequest, client_id: str, earlier: Sequence[ForgetRequest] = ()) -> ForgetSpec:
     """Return which of a client's examples a request names, and which earlier requests did."""
-    gone = Drop.joined(each.drop for each in earlier)
+    before = Drop.joined(each.drop for each in earlier)
     return ForgetSpec(
         everything=client_id in request.clients,
         classes=request.classes,
         indices=tuple(request.samples.get(client_id, ())),
-        earlier_classes=gone.classes,
-        earlier_indices=tuple(gone.indices.get(client_id, ())),
+        earlier_classes=before.classes,
+        earlier_indices=tuple(before.indices.get(client_id, ())),
     )
 
 

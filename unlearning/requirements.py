@@ -161,7 +161,7 @@ def _check_private(run: TrainedRun, method: Method, needed: Needs) -> None:
 
 
 def _check_fresh(run: TrainedRun, method: str, needed: Needs) -> None:
-    """Refuse a method that takes no logged update for late, on a run with late ones."""
+    """Refuse a method that takes every update as made from its round's model, if updates may be late."""
     if needed.fresh and run.plan.strategy.traits.asynchronous:
         raise BadInput(
             f"{method}{needed.form} takes every update as made from the model of its round, but with "

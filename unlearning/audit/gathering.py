@@ -89,8 +89,8 @@ def gather(cohort: Cohort, questions: AuditQuestions, scope: str = "audit") -> E
     The cohort holds all clients, the forgotten ones included, as only they hold D_f; `scope` names the
     exchange in the list of faults.
     """
-    gone = {client_id for each in questions.earlier for client_id in each.clients}
-    cohort = cohort.without(gone) if gone else cohort
+    forgotten = {client_id for each in questions.earlier for client_id in each.clients}
+    cohort = cohort.without(forgotten) if forgotten else cohort
     clients = cohort.clients
     known_faults = len(cohort.faults)
     answers: dict[str, AuditAnswer] = {}

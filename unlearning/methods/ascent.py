@@ -213,7 +213,7 @@ def ascend_on_clients(job: ForgetJob) -> Outcome:
 
 
 def ascend_on_examples(job: ForgetJob) -> Outcome:
-    """Return the model after ascent on classes or examples by those that hold them, and recovery."""
+    """Return the model after ascent by the clients that hold the classes or examples, and recovery."""
     settings = settings_for(job, ClassSettings if job.request.kind == "class" else SampleSettings)
     entry, holders = settings_entries(settings.model_copy(update={"epochs": 1})), clients_with_forgotten(job)
     work = FederatedWork(job, settings.epochs + settings.recovery_rounds)

@@ -82,7 +82,7 @@ def nearest_to_teacher(
 
 
 def without_unlabelled_term(settings: D, public: Examples) -> tuple[D, list[str]]:
-    """Return the settings without the hard-label term, and a note, if the public data have no labels."""
+    """Return the settings, without the hard-label term if the public data have no labels, with notes."""
     if settings.hard_label_weight == 0 or not bool((public.targets() < 0).any()):
         return settings, []
     note = "the public data have no labels of this run's classes: distilled without the hard-label term"

@@ -96,7 +96,7 @@ def unlearned(flat: Tensor, sums: Mapping[str, Mapping[str, ExampleSum]], learni
 
 @final
 class OneWayRecovery(StrategyWrapper):
-    """Take from each update its part along the way back to `original`, w_orig; `inner` averages the rest."""
+    """Remove from each update its part along the way back to `original`, w_orig, before `inner` averages."""
 
     def __init__(self, inner: Strategy, original: Tensor) -> None:
         super().__init__(inner)

@@ -1,4 +1,4 @@
-"""unlearning/methods/ascent.py: up the loss on what is to be forgotten, by whoever holds it."""
+"""unlearning/methods/ascent.py: up the loss on what is to be forgotten, by the clients that hold it."""
 
 from dataclasses import replace
 from pathlib import Path
