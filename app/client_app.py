@@ -34,8 +34,8 @@ from strategies.layers.privacy.client import BudgetSpent, ClientPrivacy, train_p
 from strategies.personal import measuring as personal
 from strategies.registry import all_traits, lookup
 from unlearning.audit.evidence import answer_question
+from unlearning.holdings import holdings_of
 from unlearning.methods import METHODS, ClientAction, ForgetWork
-from unlearning.standing import holdings_of
 
 app = ClientApp(mods=[packed, admit, keep_state])
 

@@ -8,13 +8,7 @@ from strategies.server.cohort import Cohort, Fault
 
 
 class Attendance:
-    """How a cohort's clients answer from here on.
-
-    Parameters
-    ----------
-    cohort
-        Whose faults and turns count.
-    """
+    """Counts how a cohort's clients answer from here on."""
 
     def __init__(self, cohort: Cohort) -> None:
         self._cohort = cohort
@@ -24,12 +18,8 @@ class Attendance:
     def warnings(self, named: Collection[str]) -> list[str]:
         """Return a line for each client whose failures may have spoilt the result.
 
-        Such is a client without any answer in it, and, however often it failed, a client of the request.
-
-        Parameters
-        ----------
-        named
-            The clients of the request.
+        These are the clients that failed always, and those `named` in the request that failed at all; clients
+        without data left do not count.
         """
         return [
             f"client {i}, of the request, failed in {share} ({reason}): what only it could do to have the "
@@ -41,15 +31,7 @@ class Attendance:
         ]
 
     def notes(self, named: Collection[str], known: Sequence[str] = ()) -> list[str]:
-        """Return a line for each of the other clients that failed.
-
-        Parameters
-        ----------
-        named
-            The clients of the request.
-        known
-            Lines that there are already; a client that one of them begins with gets no other.
-        """
+        """Return a line for each other client that failed, unless a line in `known` is about it."""
         return [
             f"client {i} took no part: {wire.NOTHING_LEFT}"
             if wire.NOTHING_LEFT in reason
@@ -60,7 +42,7 @@ class Attendance:
         ]
 
     def _failures(self) -> Iterator[tuple[str, str, str, bool]]:
-        """Yield client-id, how often it failed, why at first, and whether it always did."""
+        """Yield client-id, how often it failed, its first reason, and whether it always failed."""
         faults: list[Fault] = self._cohort.faults[self._known_faults :]
         failed = Counter(fault.client_id for fault in faults)
         reasons = {fault.client_id: fault.reason for fault in reversed(faults)}

@@ -1,10 +1,10 @@
-"""A certificate of forgetting: what a server states that it did, signed, in bytes of which none can change.
+"""A certificate of forgetting: a server's signed statement of what it did.
 
     {"certificate":{…},"signature":"<128 hexadecimal digits>"}
 
 and a newline. The value of ``certificate`` is JSON in the form of `strategies.runs.files.canonical_json`; the
-signature is Ed25519 (RFC 8032) over its bytes as they stand in the file, so whoever checks it needs no writer
-of JSON and no opinion on how floats are printed. The public key stands inside the certificate: it shows that
+signature is Ed25519 (RFC 8032) over its bytes as they stand in the file, so that a check needs no writer of
+JSON and no opinion on how floats are printed. The public key stands inside the certificate: it shows that
 nothing was changed since it was signed. *Who* signed is another question, answered by comparing that key, or
 its fingerprint, with one that came from the signer by another way.
 
@@ -34,22 +34,14 @@ PUBLIC_KEY = "public-key"
 
 @dataclass(frozen=True)
 class Certificate:
-    """A certificate as it was read; whether it holds, `is_signed` says.
-
-    Parameters
-    ----------
-    statement
-        What it states.
-    document
-        The bytes that it was read from.
-    """
+    """A certificate as it was read: its statement, and the bytes of the document. `is_signed` checks it."""
 
     statement: Mapping[str, Any]
     document: bytes
 
     @property
     def public_key(self) -> bytes:
-        """The key that it names as its signer's, 32 bytes; empty where it names none."""
+        """The signer's key that it names, 32 bytes; empty if it names none."""
         return _from_hex(self.statement.get(PUBLIC_KEY), 32)
 
     @property
@@ -59,7 +51,7 @@ class Certificate:
 
     @property
     def is_signed(self) -> bool:
-        """Whether these are, byte for byte, the bytes that the holder of the key signed."""
+        """Whether the holder of the key signed exactly these bytes."""
         signature = _from_hex(json.loads(self.document)["signature"], 64)
         try:
             if not signature or self.document != _document(self.statement, signature):
@@ -72,14 +64,9 @@ class Certificate:
 
 
 def make(statement: Mapping[str, Any], key: Ed25519PrivateKey) -> bytes:
-    """Return the certificate of a statement.
+    """Return the certificate of a statement, signed with `key`; format, version and public key are added.
 
-    Parameters
-    ----------
-    statement
-        What `strategies.runs.files.canonical_json` takes; format, version and public key are added.
-    key
-        The signer's.
+    The statement is anything that `strategies.runs.files.canonical_json` takes.
     """
     public_key = key.public_key().public_bytes_raw().hex()
     whole = {**statement, "format": FORMAT, "version": VERSION, PUBLIC_KEY: public_key}
@@ -87,13 +74,7 @@ def make(statement: Mapping[str, Any], key: Ed25519PrivateKey) -> bytes:
 
 
 def read(document: bytes) -> Certificate:
-    """Read a certificate, without judging it.
-
-    Raises
-    ------
-    BadInput
-        If it is none, or of another version.
-    """
+    """Read a certificate, without judging it; BadInput if it is none, or of another version."""
     try:
         found = json.loads(document)
     except (ValueError, RecursionError):
@@ -107,7 +88,7 @@ def read(document: bytes) -> Certificate:
 
 
 def fingerprint(public_key: bytes) -> str:
-    """Return what people compare in the place of a public key of 32 bytes.
+    """Return a short text to compare in place of a public key of 32 bytes.
 
     Examples
     --------
@@ -122,14 +103,8 @@ def limits(
 ) -> list[str]:
     """Return what must not be concluded from a certificate.
 
-    Parameters
-    ----------
-    method, guarantee
-        Of forgetting, and what it promises.
-    audit
-        ``audit.json``, or None where nothing was measured.
-    epsilon
-        Of a guarantee that holds for the model after forgetting; None: there is none.
+    `audit` is ``audit.json``, or None if nothing was measured; `epsilon` that of a guarantee for the model
+    after forgetting, or None.
     """
     measured: Sequence[str] = (
         ("nothing was audited: what the model still shows of the forgotten data is unknown",)
@@ -151,7 +126,7 @@ def limits(
 
 
 def limits_of_sums() -> list[str]:
-    """Return what must not be concluded where a run of masked or encrypted sums was retrained."""
+    """Return what must not be concluded after a run of masked or encrypted sums was retrained."""
     return [
         "the server got the sums of two trainings over nearly the same clients: other initial weights and "
         "another seed keep their difference from being the forgotten client's update, but it may tell "
@@ -162,12 +137,7 @@ def limits_of_sums() -> list[str]:
 def limits_of_purge(clients: Sequence[str], *, keys_destroyed: bool = False) -> list[str]:
     """Return what must not be concluded from a certificate that says that clients were purged.
 
-    Parameters
-    ----------
-    clients
-        Purged.
-    keys_destroyed
-        Whether the updates were encrypted, with keys that were destroyed.
+    `keys_destroyed` says that the updates were encrypted, with keys that were destroyed.
     """
     named = ", ".join(clients)
     return [
@@ -190,7 +160,7 @@ def _document(statement: Mapping[str, Any], signature: bytes) -> bytes:
 
 
 def _from_hex(text: object, length: int) -> bytes:
-    """Return the bytes that hexadecimal digits stand for; empty where they are none of that length."""
+    """Return the bytes of hexadecimal digits; empty if they are not of that length."""
     try:
         found = bytes.fromhex(text) if isinstance(text, str) else b""
     except ValueError:

@@ -1,8 +1,8 @@
-"""The method where none is named: the best of those that can serve a request on a run.
+"""The method that serves a request for which none is named: the best that can.
 
 Best is what came closest to retraining in a fraction of its time, on digits with the default settings and on
-MNIST (docs/benchmarks.md). Where none of these can work, it is retraining, which is exact: of a pruned run
-with its mask chosen anew, where that had seen the data.
+MNIST (docs/benchmarks.md). If none of these can work, it is retraining, which is exact: of a pruned run with
+its mask chosen anew, if the mask had seen the data.
 """
 
 from unlearning.request import ForgetRequest
@@ -15,19 +15,9 @@ PREFERRED = ("fast-distill", "distill", "redistill", "reprune", "retrain")
 
 
 def with_method(run: TrainedRun, request: ForgetRequest, settings: ForgetSettings) -> ForgetSettings:
-    """Return the section ``forget`` with a method named, as it is where it names one.
+    """Return the section ``forget`` with a method named; unchanged if it names one.
 
-    Parameters
-    ----------
-    run, request
-        What shall be forgotten of which run.
-    settings
-        The section ``forget``.
-
-    Raises
-    ------
-    BadInput
-        If the request cannot be served at all, and why retraining cannot.
+    BadInput if not even retraining can serve the request.
     """
     if settings.method != AUTO:
         return settings

@@ -12,6 +12,7 @@ from strategies.core.errors import LetheError
 from strategies.server.cohort import Cohort, Traffic
 from strategies.threads import one_thread
 from unlearning.attendance import Attendance
+from unlearning.holdings import Holdings, logged_holdings
 from unlearning.methods import METHODS
 from unlearning.methods.base import UNCHANGED, ForgetJob, Needs, Progress
 from unlearning.request import ForgetRequest
@@ -19,7 +20,6 @@ from unlearning.requirements import check_online, check_request
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
 from unlearning.spending import spent_by, spent_notes
-from unlearning.standing import Standing, offline_standing
 
 
 @dataclass(frozen=True)
@@ -32,18 +32,14 @@ class ForgetResult:
         New parameters, shape [P], float32.
     request, method, settings
         What was asked for.
-    seconds
-        Wall-clock time of the method alone.
-    traffic
-        Bytes and client visits.
+    seconds, traffic
+        Wall-clock time of the method alone; bytes and client visits.
     warnings
-        Which clients that were needed failed, so that the request is perhaps not served as the method would.
-    notes
-        Remarks for people.
-    details
-        Numbers about the work, by name.
+        Which clients that were needed failed, so that the request is perhaps not fully served.
+    notes, details
+        Remarks for people; numbers about the work, by name.
     mask
-        Which parameters are left, shape [P], bool, where the method chose that anew; None: those of the run.
+        Which parameters are left, shape [P], bool, if the method chose that anew; None: those of the run.
     """
 
     flat: Tensor
@@ -78,8 +74,8 @@ class ForgetResult:
 def _absent(run: TrainedRun, request: ForgetRequest, needed: Needs, cohort: Cohort | None) -> list[str]:
     if not needed.remaining or cohort is None:
         return []
-    gone = {*request.clients, *run.forgotten_clients, *cohort.clients}
-    absent = [client_id for client_id in run.clients if client_id not in gone]
+    not_missing = {*request.clients, *run.forgotten_clients, *cohort.clients}
+    absent = [client_id for client_id in run.clients if client_id not in not_missing]
     return [f"client {', '.join(absent)} of the run did not take part: not connected"] if absent else []
 
 
@@ -90,26 +86,22 @@ def forget(
     settings: ForgetSettings,
     cohort: Cohort | None = None,
     progress: Progress = lambda done, total, values: None,
-    standing: Standing | None = None,
+    holdings: Holdings | None = None,
 ) -> ForgetResult:
-    """Serve a request to forget; the run is not altered. What is pruned stays zero, here and on the clients.
+    """Serve a request to forget; the run is not altered, and pruned weights stay zero everywhere.
 
     Parameters
     ----------
-    run
-        The finished run.
-    request
-        Clients, classes or samples by explicit ids.
-    method
-        A name of `METHODS`.
-    settings
-        The section ``forget`` of the run config.
+    run, request
+        The finished run, and clients, classes or samples by explicit ids.
+    method, settings
+        A name of `METHODS`, and the section ``forget`` of the run config.
     cohort
         Connected clients; None where the method needs none.
     progress
-        Told how far the method is.
-    standing
-        What clients said of the request, where they were asked (see `unlearning.standing`).
+        Receives how far the method is.
+    holdings
+        What clients said that they hold of the request, if they were asked (see `unlearning.holdings`).
 
     Raises
     ------
@@ -120,8 +112,8 @@ def forget(
     """
     needed = check_request(run, request, method, settings)
     check_online(method, request, needed, cohort, run.plan.local_test_share)
-    known = standing or offline_standing(run, request)
-    if known.nothing:
+    known = holdings or logged_holdings(run, request)
+    if known.nothing_to_forget:
         return _unchanged(run, request, method, settings, known)
     if cohort is not None and not METHODS[method].prunes_anew:
         cohort = cohort.masked(run.mask)
@@ -160,10 +152,10 @@ def forget(
 
 
 def _unchanged(
-    run: TrainedRun, request: ForgetRequest, method: str, settings: ForgetSettings, standing: Standing
+    run: TrainedRun, request: ForgetRequest, method: str, settings: ForgetSettings, holdings: Holdings
 ) -> ForgetResult:
     """Return the model as it is, with a note that says why."""
-    notes = (*standing.nothing, "the model is unchanged", *standing.notes)
+    notes = (*holdings.nothing_to_forget, "the model is unchanged", *holdings.notes)
     return ForgetResult(
         run.final.clone(),
         request,
@@ -171,7 +163,7 @@ def _unchanged(
         settings,
         0.0,
         Traffic(),
-        standing.warnings,
+        holdings.warnings,
         notes,
         {UNCHANGED: 1},
     )

@@ -1,4 +1,4 @@
-"""What a forgetting guarantees, computed from method and run: a mask may hold what a method forgets."""
+"""The guarantee of a forgetting, computed from method and run: a mask may remember what a method forgets."""
 
 from unlearning.methods.base import Method
 
@@ -7,16 +7,9 @@ CHOSEN_BY_DATA = frozenset({"imp", "omp"})
 
 
 def guarantee_of(method: Method, mask_origin: str, *, unchanged: bool = False) -> str:
-    """Return what a method guaranteed on a run.
+    """Return what a method guarantees on a run whose mask was chosen by `mask_origin`, empty for a dense run.
 
-    Parameters
-    ----------
-    method
-        Of forgetting.
-    mask_origin
-        How the mask of the run was chosen; empty for a dense run.
-    unchanged
-        Whether there was nothing to forget, so that the model is the one from before.
+    `unchanged` says that there was nothing to forget, so that the model is the one from before.
     """
     if unchanged:
         return "exact: nothing was to be forgotten, and the model is the one from before"

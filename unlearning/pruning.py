@@ -24,9 +24,8 @@ from typing import TYPE_CHECKING
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from strategies.core import wire
 from strategies.models.mask import flat_mask_of
-from strategies.plan import RoundResult, Start
+from strategies.plan import RoundResult
 from strategies.runs.files import read_json
 from strategies.runs.folder import RunFolder
 from strategies.server.cohort import Cohort
@@ -49,32 +48,14 @@ CHOOSING = ("prune", "sparsity", "prune-iterations", "prune-round-share")
 
 @dataclass(frozen=True, eq=False)
 class Pruning:
-    """How a run is pruned.
-
-    Parameters
-    ----------
-    run
-        A dense run; it is not altered.
-    settings
-        The section ``forget``: ``prune``, ``sparsity`` and what belongs to them.
-    input_shape
-        Of one example.
-    """
+    """How a dense run is pruned: the settings are the section ``forget``, `input_shape` is of one example."""
 
     run: TrainedRun
     settings: ForgetSettings
     input_shape: tuple[int, ...]
 
     def mask(self, cohort: Cohort, progress: "Progress") -> Tensor:
-        """Return which parameters are left, shape [P], bool.
-
-        Parameters
-        ----------
-        cohort
-            All clients; asked by ``imp`` only.
-        progress
-            Told of every round.
-        """
+        """Return which parameters are left, shape [P], bool; only ``imp`` asks the clients of the cohort."""
         run, settings = self.run, self._prune_settings
         if self.settings.prune == "synflow":
             masks = synflow_masks(run.model(run.initial), self.input_shape, settings)
@@ -111,18 +92,16 @@ class Pruning:
         return masks
 
     def _trained(self, masks: Masks, cohort: Cohort, progress: "Progress", trainings_before: int) -> Tensor:
-        """Return the weights after training on masks from the run's initial ones on, shape [P]."""
+        """Return the weights after training on masks from the run's initial weights, shape [P]."""
         run, mask = self.run, flat_mask_of(masks, self.run.layout)
         before = trainings_before * run.plan.rounds
 
         def report(result: RoundResult, _: Strategy) -> None:
             progress(before + result.round, self.num_rounds, result.metrics)
 
-        start = Start(wire.FlatRecord(run.initial * mask, run.layout))
         if run.plan.privacy.hides_updates:
             cohort = cohort.seeded(run.fresh_seed())
-        arrays = train_after(run, run.plan, cohort.masked(mask), start, report)
-        return wire.flat_of(arrays, run.layout)
+        return train_after(run, run.plan, cohort.masked(mask), run.initial * mask, report)
 
 
 def sparse_name(settings: ForgetSettings) -> str:
@@ -145,14 +124,14 @@ def sparse_name(settings: ForgetSettings) -> str:
 
 
 def sparse_path(folder: RunFolder, settings: ForgetSettings) -> Path:
-    """Return where the run that a method works on lies: the folder of the run itself if nothing is pruned."""
+    """Return the folder of the run that a method works on: that of the run itself if nothing is pruned."""
     return folder.path if settings.prune == "none" else folder.path / PRUNED / sparse_name(settings)
 
 
 def read_pruning(folder: RunFolder) -> ForgetSettings | None:
-    """Return the settings by which a run was pruned; None for a dense run, or where some are not known."""
+    """Return the settings by which a run was pruned; None for a dense run, or if some are not known."""
     if not (folder.path / PRUNING).exists():
         return None
-    told = read_json(folder.path / PRUNING)
-    settings = ForgetSettings.model_validate({key: told[key] for key in CHOOSING if key in told})
+    stored = read_json(folder.path / PRUNING)
+    settings = ForgetSettings.model_validate({key: stored[key] for key in CHOOSING if key in stored})
     return settings if sparse_name(settings) == folder.path.name else None

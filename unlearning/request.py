@@ -1,4 +1,4 @@
-"""What shall be forgotten: whole clients, classes, or single examples of clients, named by explicit ids."""
+"""Requests to forget: whole clients, classes, or single examples of clients, named by explicit ids."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -35,13 +35,12 @@ class ForgetRequest:
     samples
         Client-id -> positions in that client's own data.
     class_names
-        What people call the classes, where that is not their number; the same request without.
+        What people call the classes, where that is not their number; it does not change the request.
 
     Raises
     ------
     BadInput
-        If none or several kinds are given, a position or label is negative, or there is not a name for each
-        class.
+        If none or several kinds are given, a position or label is negative, or a class has no name.
     """
 
     clients: tuple[str, ...] = ()
@@ -96,7 +95,7 @@ class ForgetRequest:
 
     @property
     def drop(self) -> Drop:
-        """What the clients that remain must leave out of their training."""
+        """What the remaining clients leave out of their training."""
         return Drop(self.classes, self.samples)
 
     @property
@@ -116,13 +115,7 @@ class ForgetRequest:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> "ForgetRequest":
-        """Return the request that `to_json` wrote.
-
-        Raises
-        ------
-        BadInput
-            If it is something else.
-        """
+        """Return the request that `to_json` wrote; BadInput if it is something else."""
         try:
             clients, classes = tuple(data.get("clients", ())), tuple(data.get("classes", ()))
             samples = {str(c): tuple(s) for c, s in data.get("samples", {}).items()}
@@ -149,25 +142,22 @@ class ForgetSpec:
         Those with these labels.
     indices : tuple of int
         Those at these positions in the client's own data.
-    gone_classes, gone_indices : tuple of int
-        Those that were forgotten before: they are neither to be forgotten nor retained.
+    earlier_classes, earlier_indices : tuple of int
+        Those that were forgotten earlier: they are neither to be forgotten nor retained.
     """
 
     everything: bool = False
     classes: tuple[int, ...] = ()
     indices: tuple[int, ...] = ()
-    gone_classes: tuple[int, ...] = ()
-    gone_indices: tuple[int, ...] = ()
+    earlier_classes: tuple[int, ...] = ()
+    earlier_indices: tuple[int, ...] = ()
 
-    def mask(self, examples: Examples) -> Tensor:
+    def named(self, examples: Examples) -> Tensor:
         """Return which of the examples the request names, shape [n], bool.
 
-        Raises
-        ------
-        BadInput
-            If an index lies outside the data.
+        BadInput if an index is outside the data.
         """
-        outside = [i for i in (*self.indices, *self.gone_indices) if not 0 <= i < len(examples)]
+        outside = [i for i in (*self.indices, *self.earlier_indices) if not 0 <= i < len(examples)]
         if outside:
             raise BadInput(
                 f"the request names example {outside[0]}; this client has examples 0 to {len(examples) - 1}"
@@ -176,47 +166,44 @@ class ForgetSpec:
             return torch.ones(len(examples), dtype=torch.bool)
         return examples.chosen(self.classes, self.indices)
 
-    def left(self, examples: Examples) -> Tensor:
-        """Return which of the examples were not forgotten before, shape [n], bool."""
-        return ~examples.chosen(self.gone_classes, self.gone_indices)
+    def unforgotten(self, examples: Examples) -> Tensor:
+        """Return which of the examples were not forgotten earlier, shape [n], bool."""
+        return ~examples.chosen(self.earlier_classes, self.earlier_indices)
 
     def split(self, examples: Examples) -> tuple[Examples, Examples]:
-        """Return (to be forgotten, retained); what was forgotten before is in neither.
+        """Return (forget set, retain set); what was forgotten earlier is in neither.
 
-        Raises
-        ------
-        BadInput
-            If an index lies outside the data.
+        BadInput if an index is outside the data.
         """
-        forget, left = self.mask(examples), self.left(examples)
+        forget, left = self.named(examples), self.unforgotten(examples)
         return examples.split(forget & left)[0], examples.split(~forget & left)[0]
 
-    def less(self, positions: Collection[int]) -> "ForgetSpec":
-        """Return the same of a client's examples without those at some positions."""
+    def without(self, positions: Collection[int]) -> "ForgetSpec":
+        """Return the specification for a client's examples without those at some positions."""
         if not positions:
             return self
-        return replace(self, gone_indices=(*self.gone_indices, *positions))
+        return replace(self, earlier_indices=(*self.earlier_indices, *positions))
 
     def expected_size(self, num_examples: int) -> int | None:
-        """Return how many of a client's examples are left; None if that depends on its labels."""
-        return None if self.gone_classes else num_examples - len(set(self.gone_indices))
+        """Return how many of a client's examples were not forgotten earlier; None if labels decide it."""
+        return None if self.earlier_classes else num_examples - len(set(self.earlier_indices))
 
     def expected_count(self, num_left: int) -> int | None:
-        """Return how many of the examples that are left this names; None if that depends on their labels."""
+        """Return how many of the remaining examples are to be forgotten; None if labels decide it."""
         if self.everything:
             return num_left
-        named = set(self.indices) - set(self.gone_indices)
-        return None if self.classes or (named and self.gone_classes) else len(named)
+        named = set(self.indices) - set(self.earlier_indices)
+        return None if self.classes or (named and self.earlier_classes) else len(named)
 
     def to_config(self) -> ConfigRecord:
         """Return the record that carries the specification to the client."""
-        gone = {wire.GONE_CLASSES: list(self.gone_classes), wire.GONE_INDICES: list(self.gone_indices)}
+        lists = {wire.GONE_CLASSES: list(self.earlier_classes), wire.GONE_INDICES: list(self.earlier_indices)}
         return ConfigRecord(
             {
                 wire.FORGET_ALL: self.everything,
                 wire.DROP_CLASSES: list(self.classes),
                 wire.DROP_INDICES: list(self.indices),
-                **{key: values for key, values in gone.items() if values},
+                **{key: values for key, values in lists.items() if values},
             }
         )
 
@@ -227,31 +214,25 @@ class ForgetSpec:
             everything=bool(config.get(wire.FORGET_ALL, False)),
             classes=tuple(wire.config_list(config, wire.DROP_CLASSES)),
             indices=tuple(wire.config_list(config, wire.DROP_INDICES)),
-            gone_classes=tuple(wire.config_list(config, wire.GONE_CLASSES)),
-            gone_indices=tuple(wire.config_list(config, wire.GONE_INDICES)),
+            earlier_classes=tuple(wire.config_list(config, wire.GONE_CLASSES)),
+            earlier_indices=tuple(wire.config_list(config, wire.GONE_INDICES)),
         )
 
 
 def spec_for(request: ForgetRequest, client_id: str, earlier: Sequence[ForgetRequest] = ()) -> ForgetSpec:
-    """Return which of a client's examples a request names, and which earlier ones did."""
-    gone = Drop.joined(each.drop for each in earlier)
+    """Return which of a client's examples a request names, and which earlier requests did."""
+    before = Drop.joined(each.drop for each in earlier)
     return ForgetSpec(
         everything=client_id in request.clients,
         classes=request.classes,
         indices=tuple(request.samples.get(client_id, ())),
-        gone_classes=gone.classes,
-        gone_indices=tuple(gone.indices.get(client_id, ())),
+        earlier_classes=before.classes,
+        earlier_indices=tuple(before.indices.get(client_id, ())),
     )
 
 
 def read_samples(path: Path) -> dict[str, tuple[int, ...]]:
-    """Read ``{"client-id": [positions]}`` from a JSON file.
-
-    Raises
-    ------
-    BadInput
-        If the file is missing or of another form.
-    """
+    """Read ``{"client-id": [positions]}`` from a JSON file; BadInput if it is missing or of another form."""
     try:
         data = json.loads(text_of(path.read_bytes()))
     except OSError as error:
@@ -268,14 +249,14 @@ def _is_index_list(value: object) -> bool:
 
 
 def _shortened(name: str, whole: str, *, always: bool = False) -> str:
-    """Return a name with room for a method's in that of a folder; a hash stands for what is cut off."""
+    """Cut a long name, so that a method's name fits in the folder's as well; a hash stands for the rest."""
     if len(name) > _LONGEST_NAME:
         return f"{name[:_LONGEST_NAME]}={wire.short_hash(whole)}"
     return f"{name}-{wire.short_hash(whole)}" if always else name
 
 
 def _slug(text: str) -> str:
-    """Return a file-safe form of an id; ids that it changes stay distinct by a hash."""
+    """Return a file-safe form of an id; a changed id stays distinct by a hash."""
     safe = "".join(c if (c.isalnum() and c.isascii()) or c in "._" else "_" for c in text)
     return (
         text if safe == text and not text.startswith(".") else f"{safe.lstrip('.')}={wire.short_hash(text)}"

@@ -1,4 +1,4 @@
-"""What a request needs before any work: a method that serves it, on a run that has what the method reads."""
+"""Checks before any work: a method must serve the request, and the run must have what the method reads."""
 
 from collections.abc import Mapping
 
@@ -24,13 +24,7 @@ _SERVED_BY = {
 
 
 def find_method(name: str) -> Method:
-    """Return the method of that name.
-
-    Raises
-    ------
-    BadInput
-        If there is none.
-    """
+    """Return the method of that name; BadInput if there is none."""
     if name not in METHODS:
         raise BadInput(f"unknown method '{name}'; known methods: {', '.join(METHODS)}")
     return METHODS[name]
@@ -39,11 +33,8 @@ def find_method(name: str) -> Method:
 def check_request(run: TrainedRun, request: ForgetRequest, method: str, settings: ForgetSettings) -> Needs:
     """Check, before any work, that a method can serve a request on a run; return what it needs.
 
-    Raises
-    ------
-    BadInput
-        If the method does not serve the kind of request, a client, class or position is unknown or forgotten
-        already, or the log or the public data that it needs is missing.
+    BadInput if the method does not serve the kind of request, a client, class or position is unknown or
+    forgotten already, or the log or the public data that it needs is missing.
     """
     chosen = find_method(method)
     if request.kind not in chosen.serves:
@@ -84,7 +75,7 @@ def can_serve(run: TrainedRun, request: ForgetRequest, method: str, settings: Fo
 
 
 def _check_remains(run: TrainedRun, request: ForgetRequest) -> None:
-    """Refuse what leaves nobody an example, as far as that is known without asking."""
+    """Refuse a request that leaves no client, as far as that is known without asking."""
     if set(run.clients) <= {*request.clients, *run.forgotten_clients}:
         raise BadInput("the request names every client: nobody would remain")
     drop = Drop.joined(each.drop for each in (request, *run.forgotten))
@@ -95,17 +86,17 @@ def _check_remains(run: TrainedRun, request: ForgetRequest) -> None:
         raise BadInput("the request names every example of every client: nobody would remain")
 
 
-def _check_positions(request: ForgetRequest, num_examples: Mapping[str, int], aside: float) -> None:
+def _check_positions(request: ForgetRequest, num_examples: Mapping[str, int], holdout_share: float) -> None:
     """Refuse positions that a client did not train on, and those that it does not have, if that is known."""
     for client_id, positions in request.samples.items():
-        if held := [position for position in positions if is_held_out(aside, client_id, position)]:
+        if held := [position for position in positions if is_held_out(holdout_share, client_id, position)]:
             raise BadInput(
                 f"example {held[0]} of client {client_id} was held out (data.local-test-share): the model "
                 "was not trained on it, so there is nothing to forget"
             )
         count = num_examples.get(client_id)
-        if count is not None and positions[-1] >= (size := count + most_held_out(aside, count)):
-            most = f"at most {size}" if aside else f"{size}"
+        if count is not None and positions[-1] >= (size := count + most_held_out(holdout_share, count)):
+            most = f"at most {size}" if holdout_share else f"{size}"
             raise BadInput(
                 f"client {client_id} has {most} examples, at positions 0 to {size - 1}: got {positions[-1]}"
             )
@@ -148,7 +139,7 @@ def _check_personal(run: TrainedRun, method: str, needed: Needs) -> None:
 
 
 def _check_private(run: TrainedRun, method: Method, needed: Needs) -> None:
-    """Refuse what would have clients work on their data less protected than the run promised."""
+    """Refuse a method whose clients would work on their data less protected than the run promised."""
     if method.trains_as_the_run or not (needed.remaining or needed.forgotten):
         return
     if run.plan.privacy.encryption != "none":
@@ -170,7 +161,7 @@ def _check_private(run: TrainedRun, method: Method, needed: Needs) -> None:
 
 
 def _check_fresh(run: TrainedRun, method: str, needed: Needs) -> None:
-    """Refuse what reads the log as rounds that waited for everybody, where they did not."""
+    """Refuse a method that takes every update as made from its round's model, if updates may be late."""
     if needed.fresh and run.plan.strategy.traits.asynchronous:
         raise BadInput(
             f"{method}{needed.form} takes every update as made from the model of its round, but with "
@@ -237,28 +228,16 @@ def _check_log(run: TrainedRun, method: str, needed: Needs) -> None:
 
 
 def check_online(
-    method: str, request: ForgetRequest, needed: Needs, cohort: Cohort | None, aside: float
+    method: str, request: ForgetRequest, needed: Needs, cohort: Cohort | None, holdout_share: float
 ) -> None:
-    """Refuse a request whose method needs clients that are not connected, or that names what they lack.
+    """Refuse a request if a client that its method needs is not connected, or lacks an example that it names.
 
-    Parameters
-    ----------
-    method, request, needed
-        The method's name, what is to be forgotten, and what the method needs.
-    cohort
-        Connected clients, or None.
-    aside
-        The share of its examples that each client holds out.
-
-    Raises
-    ------
-    BadInput
-        Naming the client or position.
+    `holdout_share` is what each client holds out of its examples; BadInput names the client or position.
     """
     if cohort is not None:
         known = {i: info.known_examples for i, info in cohort.clients.items()}
         counts = {i: count for i, count in known.items() if count is not None}
-        _check_positions(request, counts, aside)
+        _check_positions(request, counts, holdout_share)
     if needed.remaining and cohort is None:
         raise BadInput(f"{method} needs the remaining clients online, but no client is connected")
     if needed.forgotten:
@@ -270,12 +249,9 @@ def check_online(
 
 
 def check_strategy(strategy: str, method: Method, kind: str) -> None:
-    """Refuse a method, or a kind of request, that an algorithm leaves no room for.
+    """Refuse a method, or a kind of request, that a strategy does not allow.
 
-    Raises
-    ------
-    BadInput
-        With the reason, and what serves.
+    BadInput says why and what serves.
     """
     traits = traits_of(strategy)
     if traits.only_retraining and not method.is_reference:

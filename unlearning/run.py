@@ -1,4 +1,4 @@
-"""A finished training run as the forgetting methods see it: models, log, plan, and what the server holds."""
+"""A finished training run as the forgetting methods see it: models, log, plan, and the server's data."""
 
 import secrets
 from collections.abc import Callable, Mapping
@@ -107,7 +107,7 @@ class TrainedRun:
     course: str = ""
     forgotten: tuple[ForgetRequest, ...] = ()
     seeded_model: Callable[[int], nn.Module] | None = None
-    fresh_seed: Callable[[], int] = lambda: secrets.randbelow(2**62)  # The clients are told it
+    fresh_seed: Callable[[], int] = lambda: secrets.randbelow(2**62)  # Clients learn it
     spending: Spending = field(default_factory=MemorySpending)
     task: Task = CLASSIFICATION
 
@@ -122,12 +122,9 @@ class TrainedRun:
         return tuple(client_id for request in self.forgotten for client_id in request.clients)
 
     def renewed(self) -> "TrainedRun":
-        """Return the run with a seed, and initial weights, that no training of it had; a mask stays.
+        """Return the run with a new seed and new initial weights, which no training of it had; a mask stays.
 
-        Raises
-        ------
-        LetheError
-            If no other initial weights can be had.
+        LetheError if the run has only one set of initial weights.
         """
         if self.seeded_model is None:
             raise LetheError("the run's sums are hidden, and there are no other weights to begin again from")

@@ -103,19 +103,11 @@ class ForgetSettings(Settings):
         return ForgetSettings.model_validate({"method": method, method: values})
 
     def own(self, method: str, kind: type[S]) -> S:
-        """Return a method's own settings.
-
-        Parameters
-        ----------
-        method
-            Its name.
-        kind
-            Its class of settings.
-        """
+        """Return a method's own settings, of class `kind`."""
         return kind.model_validate(dict(dict(self.given).get(method, ())))
 
     def with_own(self, method: str, **values: Any) -> "ForgetSettings":
-        """Return the same with some keys of a method, by the names of its fields."""
+        """Return these settings with some keys of a method changed, by the names of its fields."""
         mine = {**dict(dict(self.given).get(method, ())), **{hyphenated(k): v for k, v in values.items()}}
         return ForgetSettings.model_validate({**self.model_dump(by_alias=True), method: mine})
 
@@ -156,23 +148,14 @@ class ForgetSettings(Settings):
 
 
 def changed_values(kind: type[Settings], values: Mapping[str, Any]) -> dict[str, Scalar]:
-    """Return the values that are not the defaults of a class of settings, by key.
-
-    Raises
-    ------
-    ValidationError
-        If the class does not take them.
-    """
+    """Return the values that differ from the defaults of a class of settings, by key."""
     return kind.model_validate(dict(values)).model_dump(by_alias=True, exclude_defaults=True)
 
 
 def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries of a section ``forget`` with the flat keys of version 0.1 given to the methods.
+    """Return a section ``forget`` in which each flat key of version 0.1 is given to the methods that read it.
 
-    Parameters
-    ----------
-    values
-        By key without the section. A flat key that is not at its default goes to every method that reads it.
+    A flat key at its default is left out.
 
     Examples
     --------

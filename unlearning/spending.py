@@ -1,4 +1,4 @@
-"""Accounts that go on: what is trained after a private run is paid for by the clients that paid for the run.
+"""Privacy accounts that go on: training after a private run spends from the accounts of the run.
 
 A retraining on the same data is another release of them. So it begins with what the run, and everything that
 was trained after it, has spent: a client whose budget does not allow another round is left out of it.
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, final
 
 from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Strategy
+from torch import Tensor
 
 from strategies.core import wire
 from strategies.core.errors import LetheError
@@ -27,16 +28,16 @@ class Spending(Protocol):
     """What the clients of a run have spent, in the run and in all that was trained after it."""
 
     def known(self) -> Mapping[str, Any] | None:
-        """Return the accounts as the last round left them; None where there was none."""
+        """Return the accounts as the last round left them; None if there was no round."""
 
     def attempts(self) -> Mapping[str, int]:
         """Return in how many rounds each client was asked."""
 
     def asked(self, server_round: int, client_ids: list[str]) -> None:
-        """Write down, before anything is sent, whom a round asks."""
+        """Record the clients of a round before anything is sent."""
 
     def spent(self, document: Mapping[str, Any]) -> None:
-        """Write down the accounts after a round."""
+        """Record the accounts after a round."""
 
 
 @dataclass
@@ -68,25 +69,24 @@ def train_after(
     run: "TrainedRun",
     plan: TrainingPlan,
     cohort: Cohort,
-    start: Start,
+    flat: Tensor,
     on_round: OnRound,
     build: Build | None = None,
-) -> ArrayRecord:
-    """Train after a run as `strategies.rounds.train` does; where it is private, its accounts go on.
+    completed_rounds: int = 0,
+) -> Tensor:
+    """Train after a run as `strategies.rounds.train` does, from flat parameters; return them, shape [P].
 
-    Raises
-    ------
-    LetheError
-        If no answer of a client could be used in any round, or the first round of a private training finds no
-        client that may take part.
+    A private training goes on with the run's accounts. LetheError if no answer of a client could be used in
+    any round, or the first round of a private training finds no client that may take part.
     """
+    start = Start(wire.FlatRecord(flat, run.layout), completed_rounds=completed_rounds)
     took_part = TookPart(on_round)
     if plan.privacy.on:
         arrays = _train_privately(run, plan, cohort, start, took_part, build)
     else:
         arrays = train(plan, cohort, start, build=build, on_round=took_part)
     took_part.require()
-    return arrays
+    return wire.flat_of(arrays, run.layout).clone()
 
 
 def _train_privately(
@@ -117,13 +117,7 @@ def _train_privately(
 
 @final
 class TookPart:
-    """Notes whether an answer of any client was used in a training.
-
-    Parameters
-    ----------
-    on_round
-        Told of each round as well.
-    """
+    """Notes whether an answer of any client was used in a training; passes each round on to `on_round`."""
 
     def __init__(self, on_round: OnRound) -> None:
         self._on_round = on_round
@@ -140,7 +134,7 @@ class TookPart:
         self._on_round(result, strategy)
 
     def require(self) -> None:
-        """Raise `LetheError`, with the reasons, if none was: the model is then the one it began with."""
+        """Raise `LetheError`, with the reasons, if no answer was used: nothing was then learned."""
         if self._used:
             return
         why = "; ".join(list(self._reasons)[:3]) or "nobody answered"
@@ -148,7 +142,7 @@ class TookPart:
 
 
 def _require_somebody(result: RoundResult) -> None:
-    """Refuse to go on where everybody refuses; a round without an answer for other reasons is one of many."""
+    """Raise `LetheError` if every client refused; a round without answers for other reasons is no error."""
     refused = [fault for fault in result.faults if fault.reason.startswith("refused: ")]
     others = [fault for fault in result.faults if fault.client_id != "all" and fault not in refused]
     if refused and not others:
@@ -161,15 +155,7 @@ def _require_somebody(result: RoundResult) -> None:
 
 
 def spent_notes(run: "TrainedRun", before: Mapping[str, Any] | None) -> list[str]:
-    """Return what the clients have spent in all, after what was trained since; nothing where that is nothing.
-
-    Parameters
-    ----------
-    run
-        The run, or one that is pruned from it.
-    before
-        What `Spending.known` returned before.
-    """
+    """Return notes on what clients have spent in all, if anything was spent since the accounts `before`."""
     after = run.spending.known()
     if not run.plan.privacy.on or after is None or after == before:
         return []

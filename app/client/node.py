@@ -154,7 +154,7 @@ class Node:
     def forget_spec(self) -> ForgetSpec:
         """Return what the message says is to be forgotten, of what the client trained on."""
         aside = self.held_out().nonzero().flatten().tolist()
-        return ForgetSpec.from_config(self.message_config).less(aside)
+        return ForgetSpec.from_config(self.message_config).without(aside)
 
     def keep_tags(self, state: RecordDict) -> None:
         """Keep tags of the client's data in its state, where the message belongs to a training."""

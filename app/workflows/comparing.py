@@ -29,12 +29,12 @@ from unlearning import forgetting, requirements
 from unlearning.audit.audit import ORIGINAL, AuditedModel, AuditReport, audit as audit_models
 from unlearning.audit.comparison import Cost, Figures, figures_of, log_bytes, summarised
 from unlearning.audit.relearning import Relearning
+from unlearning.holdings import ask_holdings
 from unlearning.methods import METHODS
 from unlearning.pruning import sparse_name
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import AuditSettings, ForgetSettings
-from unlearning.standing import standing_of
 
 RETRAIN = "retrain"
 FOLDER = "compare"
@@ -198,12 +198,12 @@ class _Work:
         models = {ORIGINAL: AuditedModel(run.final, run.train_seconds)}
         up, down, visits = (traffic.get(key) for key in ("bytes-up", "bytes-down", "visits"))
         costs = {ORIGINAL: Cost(run.train_seconds, up, down, visits, stored)}
-        standing = standing_of(run, contest.request, cohort)
+        holdings = ask_holdings(run, contest.request, cohort)
         for method in (*contest.methods, RETRAIN):
             progress = told(self.observer, f"{method} {contest.request.name}, seed {run.seed}")
             try:
                 made = forgetting.forget(
-                    run, contest.request, method, contest.settings, cohort, progress, standing
+                    run, contest.request, method, contest.settings, cohort, progress, holdings
                 )
             except LetheError as error:
                 if method == RETRAIN:

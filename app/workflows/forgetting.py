@@ -40,13 +40,13 @@ from strategies.server.cohort import Cohort
 from unlearning import forgetting, requirements
 from unlearning.audit.audit import AuditedModel, AuditReport, audit as audit_models
 from unlearning.default_method import PREFERRED, with_method
+from unlearning.holdings import ask_holdings
 from unlearning.methods import METHODS
 from unlearning.methods.base import Progress
 from unlearning.pruning import PRUNING, sparse_path
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import AUTO, AuditSettings, ForgetSettings
-from unlearning.standing import standing_of
 
 MASK = "mask.safetensors"
 """Name of the file in a forgetting's folder with its own mask, where it chose one."""
@@ -114,7 +114,7 @@ class OpenedRun:
         if after:
             raise BadInput(f"run '{path.name}': no forgetting '{after}'; known: none so far")
         with self.session.cohort(grid) as cohort:
-            standing_of(self.run, request, cohort)
+            ask_holdings(self.run, request, cohort)
 
     def following(self, after: str) -> "OpenedRun":
         """Return the run as an earlier forgetting left it; with an empty name as it is.
@@ -155,8 +155,8 @@ class OpenedRun:
         if keeps_states and cohort is not None:
             restore_states(self.folder, cohort.grid, besides=name)
             cohort = cohort.on_course(name)
-        standing = None if cohort is None else standing_of(self.run, request, cohort)
-        result = forgetting.forget(self.run, request, method, settings, cohort, progress, standing)
+        holdings = None if cohort is None else ask_holdings(self.run, request, cohort)
+        result = forgetting.forget(self.run, request, method, settings, cohort, progress, holdings)
         path = self.folder.forget_folder(name)
         (path / CERTIFICATE).unlink(missing_ok=True)
         if not self._is_again(path, result.flat):
@@ -197,7 +197,7 @@ class OpenedRun:
             self.forget(request, "retrain", self.session.config.forget, cohort)
         if self.run.client_models:
             restore_states(self.folder, cohort.grid)
-        standing = standing_of(self.run, request, cohort)
+        holdings = ask_holdings(self.run, request, cohort)
         models = {"before": AuditedModel(self.run.final, self.run.train_seconds, self.run.course)}
         models |= {method: self._made(request, method) for method in [*methods, "retrain"]}
         models |= self.other_seeds(request, settings.seeds, cohort)
@@ -206,7 +206,7 @@ class OpenedRun:
         if any(METHODS[method].prunes_anew for method in methods):
             run = replace(run, mask=None)  # Models of several masks: each has its zeros in itself
         report = audit_models(run, request, models, cohort, settings)
-        report = replace(report, notes=(*standing.warnings, *report.notes, *standing.notes))
+        report = replace(report, notes=(*holdings.warnings, *report.notes, *holdings.notes))
         for method in methods:
             path = self.folder.forget_folder(self.name_of(request, method))
             files.write_json(path / AUDIT, method_audit(report, method))

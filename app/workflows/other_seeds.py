@@ -9,10 +9,10 @@ from strategies.runs.tensor_file import read_sealed, write_sealed
 from strategies.server.cohort import Cohort
 from unlearning import forgetting
 from unlearning.audit.audit import AuditedModel, AuditReport
+from unlearning.holdings import ask_holdings
 from unlearning.methods.base import Progress
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
-from unlearning.standing import standing_of
 
 PREFIX = "retrain-seed-"
 """What the name of such a model in an audit begins with; the seed follows."""
@@ -78,8 +78,8 @@ def retrained_with(
         return AuditedModel(run.layout.flatten(kept.tensors), float(kept.metadata["seconds"]))
     other = with_seed(run, session, seed)
     settings = session.config.forget
-    standing = standing_of(run, request, cohort)
-    result = forgetting.forget(other, request, "retrain", settings, cohort.seeded(seed), progress, standing)
+    holdings = ask_holdings(run, request, cohort)
+    result = forgetting.forget(other, request, "retrain", settings, cohort.seeded(seed), progress, holdings)
     write_sealed(path, run.layout.unflatten(result.flat), {"seconds": repr(result.seconds)})
     return AuditedModel(result.flat, result.seconds)
 

@@ -17,7 +17,7 @@ from unlearning.central.l1_sparse import L1SparseSettings
 from unlearning.central.prune import PruneSettings
 from unlearning.methods import METHODS
 from unlearning.methods.distill import DistillSettings
-from unlearning.methods.federated import RoundSettings, as_trained
+from unlearning.methods.federated import RoundSettings, local_settings
 from unlearning.methods.influence import InfluenceKeys
 from unlearning.methods.negate import NegateSettings
 from unlearning.registry import names, settings_of
@@ -49,9 +49,9 @@ def test_what_is_left_to_the_run_comes_from_training() -> None:
     train = TrainSettings(momentum=0.5, weight_decay=0.01, learning_rate=0.1, lr_decay=0.5, batch_size=7)
     job: Any = SimpleNamespace(run=SimpleNamespace(train=train, plan=SimpleNamespace(rounds=3)))
     expected = FinetuneSettings(learning_rate=0.025, momentum=0.5, weight_decay=0.01, batch_size=7)
-    assert as_trained(job, RoundSettings(), FinetuneSettings) == expected
+    assert local_settings(job, RoundSettings(), FinetuneSettings) == expected
     own = RoundSettings(learning_rate=0.2, batch_size=4, epochs=2)
-    told = as_trained(job, own, L1SparseSettings, gamma=0.5)
+    told = local_settings(job, own, L1SparseSettings, gamma=0.5)
     assert (told.learning_rate, told.batch_size, told.epochs, told.gamma) == (0.2, 4, 2, 0.5)
 
 

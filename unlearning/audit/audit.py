@@ -16,25 +16,10 @@ from strategies.core.wire import Layout
 from strategies.server.cohort import Cohort
 from unlearning.audit import metrics
 from unlearning.audit.caveats import caveats, floor_caveats, mask_caveats, privacy_caveats
-from unlearning.audit.evidence import answer_audit, answer_question
 from unlearning.audit.measurement import Measurement, measure, measure_own_models
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import AuditSettings
-
-__all__ = [
-    "ORIGINAL",
-    "AuditReport",
-    "AuditedModel",
-    "Comparison",
-    "EarlierRequest",
-    "Measurement",
-    "answer_audit",
-    "answer_question",
-    "audit",
-    "compare",
-    "measure",
-]
 
 ORIGINAL = "before"
 """Name of the model before forgetting."""
@@ -71,7 +56,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class EarlierRequest:
-    """Whether what was forgotten before stayed forgotten: all models, measured on that.
+    """All models, measured on an earlier request: whether it stayed forgotten.
 
     Attributes
     ----------
@@ -149,14 +134,8 @@ class AuditReport:
 class AuditedModel:
     """A model to be audited.
 
-    Attributes
-    ----------
-    flat : Tensor
-        Its parameters, shape [run.layout.size].
-    seconds : float or None
-        Wall-clock that made it; None if unknown.
-    course : str
-        Where clients keep models of their own: the course of training of those that are measured.
+    `flat` are its parameters, shape [run.layout.size]; `seconds` the wall-clock that made it, None if
+    unknown. `course` names the models to measure where clients keep models of their own.
     """
 
     flat: Tensor
@@ -176,11 +155,9 @@ def audit(
 
     Parameters
     ----------
-    run
-        The finished run. Where something was forgotten before, the original is the model without that, and
-        all models are measured on those requests as well.
-    request
-        What was to be forgotten.
+    run, request
+        The finished run, and what was to be forgotten. If something was forgotten earlier, the original is
+        the model without that, and all models are measured on those requests as well.
     models
         By name: the original as `ORIGINAL`, the retrained one, and any number of others. Retrainings with
         other seeds belong here too: their distance to `reference` is the scale for that of the others.
@@ -258,7 +235,7 @@ def _earlier(
 
 
 def _notes_on(earlier: Sequence[EarlierRequest]) -> Iterator[str]:
-    """Yield for whom it could not be measured whether they stayed forgotten."""
+    """Yield a note for each model and earlier request about which no client answered."""
     for each in earlier:
         for name, measured in each.measurements.items():
             if measured.num_forget == 0:
@@ -275,14 +252,8 @@ def compare(
 ) -> Comparison:
     """Compare one model with the retrained one.
 
-    Parameters
-    ----------
-    measured, reference
-        What was measured of the two.
-    flat, retrained, original
-        Parameters of the two and of the model before forgetting, shape [layout.size].
-    layout
-        Names and shapes of their entries.
+    `measured` and `reference` are the measurements of the two; `flat`, `retrained` and `original` the
+    parameters of the two and of the model before forgetting, shape [layout.size].
     """
     gaps = _gaps(measured, reference)
     return Comparison(

@@ -1,4 +1,4 @@
-"""What an audit's figures do not show: said in words, so that no one concludes it from a table."""
+"""What an audit's figures do not show, in words, so that no one concludes it from a table."""
 
 from collections.abc import Iterator, Mapping
 
@@ -15,12 +15,8 @@ ATTACK_TOOK_PERCENT = 50.0
 def caveats(measurements: Mapping[str, Measurement], original: str) -> Iterator[str]:
     """Yield what cannot be concluded from the measurements of several models, and why.
 
-    Parameters
-    ----------
-    measurements
-        By model.
-    original
-        Name of the model before forgetting, on which an attack must work to tell anything about the others.
+    `original` names the model before forgetting, on which an attack must work to tell anything about the
+    others.
     """
     before = measurements[original]
     yield from _about_data(before)
@@ -30,13 +26,7 @@ def caveats(measurements: Mapping[str, Measurement], original: str) -> Iterator[
 
 
 def mask_caveats(origin: str) -> Iterator[str]:
-    """Yield what the mask of a pruned run keeps of the forgotten data.
-
-    Parameters
-    ----------
-    origin
-        How the mask was chosen; empty for a dense run.
-    """
+    """Yield what the mask of a pruned run keeps of the forgotten data; `origin` is empty for a dense run."""
     if origin in CHOSEN_BY_DATA:
         yield (
             f"the mask ({origin}) was chosen by weights that had seen the forgotten data, so that not even "
@@ -45,15 +35,7 @@ def mask_caveats(origin: str) -> Iterator[str]:
 
 
 def floor_caveats(run: TrainedRun, has_floor: bool) -> Iterator[str]:
-    """Yield what the gaps to a model retrained with another seed are to be held against.
-
-    Parameters
-    ----------
-    run
-        The run.
-    has_floor
-        Whether a second retraining was measured, too.
-    """
+    """Yield the scale for gaps to a model retrained with another seed: a second retraining."""
     if not run.plan.privacy.hides_updates:
         return
     seen = (
@@ -68,21 +50,15 @@ def floor_caveats(run: TrainedRun, has_floor: bool) -> Iterator[str]:
 
 
 def privacy_caveats(run: TrainedRun, request: ForgetRequest) -> Iterator[str]:
-    """Yield what differential privacy guaranteed about the forgotten data before anything was forgotten.
-
-    Parameters
-    ----------
-    run, request
-        What was asked of which run.
-    """
-    told = run.privacy
-    if told is None:
+    """Yield what differential privacy guaranteed about the forgotten data before any forgetting."""
+    summary = run.privacy
+    if summary is None:
         return
-    where = f"δ = {told['delta']:g}, sampling: {told['sampling']}, accountant {told['accountant']}"
+    where = f"δ = {summary['delta']:g}, sampling: {summary['sampling']}, accountant {summary['accountant']}"
     for client_id in request.named_clients:
-        epsilon = told["clients"].get(client_id, {}).get("epsilon")
+        epsilon = summary["clients"].get(client_id, {}).get("epsilon")
         spent = "without a bound, as there was no noise" if epsilon is None else f"with ε = {epsilon:.3g}"
-        if told["unit"] == "client":
+        if summary["unit"] == "client":
             yield (
                 f"privacy: the model before forgetting was private {spent} for client {client_id} as a whole "
                 f"({where}): that bounds what it tells about the client, before and without any forgetting"
@@ -133,9 +109,9 @@ def _about_membership(before: Measurement) -> Iterator[str]:
 
 
 def _about_clients(measurements: Mapping[str, Measurement]) -> Iterator[str]:
-    if told := sorted({i for m in measurements.values() for i in m.sums_only}, key=client_sort_key):
+    if ids := sorted({i for m in measurements.values() for i in m.sums_only}, key=client_sort_key):
         yield (
-            f"client {', '.join(told)} told sums in place of numbers per example (audit.answers), and has no "
+            f"client {', '.join(ids)} sent sums in place of numbers per example (audit.answers), and has no "
             "part in the membership attack"
         )
     for name, measured in measurements.items():

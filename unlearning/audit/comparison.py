@@ -35,16 +35,8 @@ GAP = "_gap"
 class Cost:
     """What it took to make a model; None where it was not counted.
 
-    Parameters
-    ----------
-    seconds
-        Wall-clock.
-    bytes_up, bytes_down
-        From and to clients.
-    client_visits
-        Messages that clients worked on.
-    log_bytes
-        Of the update log that the server must keep for it.
+    Wall-clock in seconds, bytes from and to clients, messages that clients worked on, and the bytes of the
+    update log that the server must keep for it.
     """
 
     seconds: float | None
@@ -70,16 +62,10 @@ def log_bytes(log: UpdateLog | None, needs: Needs) -> int:
 def figures_of(
     report: AuditReport, costs: Mapping[str, Cost], relearned: Mapping[str, int | None]
 ) -> dict[str, dict[str, float | None]]:
-    """Return every figure of every model of an audit, by model.
+    """Return every figure of every model of a seed's audit, by model.
 
-    Parameters
-    ----------
-    report
-        Of one seed.
-    costs
-        By model, the retrained one included.
-    relearned
-        Rounds to relearn by model; empty where that was not measured.
+    `costs` are by model, the retrained one included; `relearned` holds rounds to relearn by model, and is
+    empty if that was not measured.
     """
     own = {name: _own_figures(report, name, costs[name], relearned) for name in report.measurements}
     reference = own[report.reference]

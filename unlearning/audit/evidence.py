@@ -59,10 +59,10 @@ class AuditAnswer:
     Attributes
     ----------
     margin : Tensor or None
-        Of each example's label, shape [n], float32; None where only sums were told.
+        Of each example's label, shape [n], float32; None if the client sent sums only.
     correct, forget : Tensor
         Whether the prediction is the label, and whether the example is to be forgotten, shape [n], bool;
-        in no particular order where only sums were told.
+        in no particular order if the client sent sums only.
     divergence : Divergence or None
         None without a reference model.
     """
@@ -81,30 +81,21 @@ def answer_audit(
     batch_size: int = 512,
     task: Task = CLASSIFICATION,
 ) -> AuditAnswer:
-    """Run the audited model, and the reference if there is one, on what is left of a client's own data.
+    """Run the audited model, and the reference if there is one, on the client's data not forgotten earlier.
 
     Parameters
     ----------
-    model
-        The audited model, on any device; it comes back in the mode it was in.
+    model, reference_model
+        The audited and the retrained model, on any device; they come back in the mode they were in.
     examples
         All of the client's data, as it trained on it (poisoned, if it was), un-augmented, on the CPU.
     spec
-        Which of them are to be forgotten, and which were before.
-    reference_model
-        The retrained model.
+        Which of them are to be forgotten, and which were earlier; BadInput for a position without an example.
     batch_size
         Examples per forward pass.
-    task
-        What is learned.
-
-    Raises
-    ------
-    BadInput
-        If the request names an example that the client does not have.
     """
-    left = spec.left(examples)
-    forget, examples = spec.mask(examples)[left], examples.split(left)[0]
+    left = spec.unforgotten(examples)
+    forget, examples = spec.named(examples)[left], examples.split(left)[0]
     outputs, targets = outputs_of(model, examples, batch_size, task), examples.targets()
     divergence = None
     if reference_model is not None:
@@ -135,18 +126,14 @@ def answer_question(
     ----------
     question
         The message's content: `arrays`, `config` and perhaps `reference`.
-    examples
+    examples, batch_size
         As in `answer_audit`.
     build_model
         Makes a model of the run's architecture on the device to use; its weights are overwritten.
-    batch_size
-        Examples per forward pass.
     spec
         Which examples are to be forgotten, and which are not asked about; None: as the question says.
     summed
-        Whether to tell sums in place of numbers per example.
-    task
-        What is learned.
+        Whether to send sums in place of numbers per example.
     """
     model = _load(build_model(), question.array_records[wire.ARRAYS])
     reference = question.array_records.get(wire.REFERENCE)
@@ -158,7 +145,7 @@ def answer_question(
 
 
 def encode_sums(answer: AuditAnswer) -> dict[str, float | int]:
-    """Return the metrics under which the sums of an answer travel."""
+    """Return the metrics that carry the sums of an answer."""
     right = answer.correct & answer.forget
     return {
         **_totals(answer),
@@ -177,7 +164,7 @@ def _totals(answer: AuditAnswer) -> dict[str, float | int]:
 
 
 def encode_answer(answer: AuditAnswer) -> tuple[dict[str, float | int], ArrayRecord]:
-    """Return the metrics and arrays under which an answer with numbers per example travels."""
+    """Return the metrics and arrays that carry an answer with numbers per example."""
     assert answer.margin is not None
     vectors = {
         MARGIN: answer.margin,
@@ -197,11 +184,11 @@ def decode_answer(
     content
         The reply's content.
     spec
-        What the client was told to forget.
+        What the client should forget.
     num_examples
-        How many examples the client said it holds; None if it said nothing, and its word counts now.
+        How many examples the client said it holds; None if it said nothing, and the answer's number counts.
     with_reference
-        Whether it was sent a reference model.
+        Whether the client got a reference model.
 
     Raises
     ------
@@ -233,7 +220,7 @@ def _check_count(name: str, marked: int, spec: ForgetSpec, size: int) -> None:
 
 
 def _from_sums(numbers: Mapping[str, Any], spec: ForgetSpec, size: int) -> AuditAnswer:
-    """Return the answer of a client that tells sums: examples in some order, without margins."""
+    """Return the answer of a client that sends sums: examples in some order, without margins."""
     forgotten = _count(numbers, NUM_FORGET, size)
     _check_count(NUM_FORGET, forgotten, spec, size)
     right_forget = _count(numbers, CORRECT_FORGET, forgotten)
@@ -251,7 +238,7 @@ def _count(numbers: Mapping[str, Any], name: str, most: int) -> int:
 
 
 def _size(numbers: Mapping[str, Any], spec: ForgetSpec, num_examples: int | None) -> int:
-    """Return over how many examples an answer must be; the client's word counts where only it can know."""
+    """Return the number of examples in an answer; the client's own number counts if only it can know."""
     if num_examples is not None and (expected := spec.expected_size(num_examples)) is not None:
         return expected
     claimed, most = numbers.get(wire.NUM_EXAMPLES), num_examples

@@ -20,12 +20,8 @@ from unlearning.request import ForgetRequest, ForgetSpec, spec_for
 class Evidence:
     """All clients' answers about one model.
 
-    Attributes
-    ----------
-    answers : mapping of str to AuditAnswer
-        By client-id, in the order of `client_sort_key`, whatever order they arrived in.
-    missing : mapping of str to str
-        Why each of the other clients is not among them, by client-id.
+    `answers` are by client-id, in the order of `client_sort_key`, whatever order they arrived in; `missing`
+    says why each other client is not among them.
     """
 
     answers: Mapping[str, AuditAnswer]
@@ -33,14 +29,14 @@ class Evidence:
 
     @cached_property
     def margin(self) -> tuple[Tensor, Tensor]:
-        """Margin of the true label, on D_f and on D_r; without the clients that told sums only."""
-        told = [(a.margin, a.forget) for a in self.answers.values()]
-        known = [(margin, forget) for margin, forget in told if margin is not None]
+        """Margin of the true label, on D_f and on D_r; without the clients that sent sums only."""
+        pairs = [(a.margin, a.forget) for a in self.answers.values()]
+        known = [(margin, forget) for margin, forget in pairs if margin is not None]
         return self._pooled([m for m, _ in known], [forget for _, forget in known])
 
     @property
     def sums_only(self) -> tuple[str, ...]:
-        """Clients that told sums in place of numbers per example."""
+        """Clients that sent sums in place of numbers per example."""
         return tuple(i for i, answer in self.answers.items() if answer.margin is None)
 
     @cached_property
@@ -73,7 +69,7 @@ class Evidence:
         return pooled[forget], pooled[~forget]
 
 
-class Asks(Protocol):
+class AuditQuestions(Protocol):
     """Makes each client's question, and reads the answer."""
 
     request: ForgetRequest
@@ -86,23 +82,15 @@ class Asks(Protocol):
         """Decode a client's answer; ValueError if it could not have come from any model."""
 
 
-def gather(cohort: Cohort, questions: Asks, scope: str = "audit") -> Evidence:
-    """Ask every client about a model.
+def gather(cohort: Cohort, questions: AuditQuestions, scope: str = "audit") -> Evidence:
+    """Ask every client about a model; those that were forgotten earlier are not asked.
 
     An answer that could not have come from any model is recorded as a fault of its client, as no answer is.
-
-    Parameters
-    ----------
-    cohort
-        All clients, the forgotten ones included: only they hold D_f. Clients that were forgotten before are
-        not asked.
-    questions
-        What to ask.
-    scope
-        Names the exchange in the list of faults.
+    The cohort holds all clients, the forgotten ones included, as only they hold D_f; `scope` names the
+    exchange in the list of faults.
     """
-    gone = {client_id for each in questions.earlier for client_id in each.clients}
-    cohort = cohort.without(gone) if gone else cohort
+    forgotten = {client_id for each in questions.earlier for client_id in each.clients}
+    cohort = cohort.without(forgotten) if forgotten else cohort
     clients = cohort.clients
     known_faults = len(cohort.faults)
     answers: dict[str, AuditAnswer] = {}
@@ -121,20 +109,16 @@ def gather(cohort: Cohort, questions: Asks, scope: str = "audit") -> Evidence:
 
 
 class Questions:
-    """Makes each client's question about one model; clients that are asked the same share one record.
+    """Makes each client's question about one model; clients with the same question share one record.
 
     Parameters
     ----------
-    request
-        What is, or was, to be forgotten.
+    request, earlier
+        What is, or was, to be forgotten, and what was forgotten earlier, which counts neither way.
     layout
         Names and shapes of the model's entries.
-    flat
-        The model's parameters, shape [layout.size].
-    reference
-        The retrained model's, or None.
-    earlier
-        What was forgotten before, and counts neither way.
+    flat, reference
+        The parameters of the model and, or None, of the retrained one, shape [layout.size].
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Measure one model: what its clients say about D_f and D_r, and what the server sees on its own test data.
+"""Measure one model: what its clients say about D_f and D_r, and what the server sees on its test data.
 
 It is the same for a model before forgetting, after it, or retrained, and the same in one process, under `flwr
 run` and deployed: D_f and D_r are only ever seen by the clients (unlearning/audit/evidence.py), D_t and
@@ -62,7 +62,7 @@ class Measurement:
     seconds : float
         Wall-clock of this measurement.
     sums_only : tuple of str
-        Clients that told sums in place of numbers per example: they have no part in the membership attack.
+        Clients that sent sums in place of numbers per example: they have no part in the membership attack.
     """
 
     test_accuracy: float | None
@@ -139,10 +139,10 @@ def measure(
     Parameters
     ----------
     run
-        Gives the architecture, the test data, the trigger, and what was forgotten before, which counts
+        Gives the architecture, the test data, the trigger, and what was forgotten earlier, which counts
         neither as forgotten nor as retained.
     flat
-        The model's parameters, shape [run.layout.size].
+        The model's parameters, shape [run.layout.size]; LetheError if one is not finite.
     request
         What is, or was, to be forgotten.
     cohort
@@ -150,14 +150,9 @@ def measure(
     settings
         The section `audit`.
     reference
-        The retrained model's parameters; None where this is that model, or where there is none.
+        The retrained model's parameters; None if this is that model, or there is none.
     name
         The model's name in messages.
-
-    Raises
-    ------
-    LetheError
-        If the parameters are not finite.
     """
     began = time.perf_counter()
     if not bool(flat.isfinite().all()):
@@ -179,16 +174,11 @@ def measure_own_models(
     reference_course: str | None = None,
     name: str = "model",
 ) -> Measurement:
-    """Measure the models that the remaining clients keep; figures are means over these.
+    """Measure the models of their own that the remaining clients keep; figures are means over these.
 
-    Parameters
-    ----------
-    run, request, cohort, settings, name
-        As for `measure`; the clients that were forgotten are not asked.
-    course
-        The course of training whose models are measured.
-    reference_course
-        That of the retrained models; None where it is the same, or there is none.
+    Parameters are those of `measure`, but the models are those of a course of training, and the retrained
+    ones those of `reference_course`, None if it is the same or there is none. Forgotten clients are not
+    asked.
     """
     began = time.perf_counter()
     questions = OwnModelQuestions(request, cohort, reference_course, run.forgotten, run.test)

@@ -34,7 +34,7 @@ CONFIDENCE_PERCENT = 95
 
 @dataclass(frozen=True)
 class MembershipResult:
-    """What the attacker found out about one model.
+    """The attacker's results on one model.
 
     Attributes
     ----------
@@ -46,10 +46,8 @@ class MembershipResult:
     guessing_bound : float
         The percentage that an attacker who tosses a coin stays at or below, in a single draw, with 95 %
         probability; the mean of several varies less.
-    num_per_side : int
-        Members, and as many non-members, that the attacker was trained and checked on in each draw.
-    num_available : int
-        Members, and as many non-members, that there would have been without the cap.
+    num_per_side, num_available : int
+        Members, and as many non-members, in each draw, and how many there would have been without the cap.
     num_draws : int
         How often they were drawn.
     """
@@ -81,13 +79,10 @@ def membership_attack(
 
     Parameters
     ----------
-    retained
-        The model's margins on D_r (members), shape [n_r].
-    unseen
-        The same on D_t (non-members), shape [n_t]; in class-wise forgetting without the forgotten classes:
-        with them, the attacker finds the class in place of membership.
-    forgotten
-        The same on D_f, shape [n_f].
+    retained, unseen, forgotten
+        The model's margins on D_r (members), D_t (non-members) and D_f, one-dimensional. In class-wise
+        forgetting D_t comes without the forgotten classes: with them, the attacker finds the class in place
+        of membership.
     generator
         Draws the members and the halves. Give the same seed for every model that is compared: gaps between
         them then do not come from the draw.
@@ -131,15 +126,10 @@ def membership_attack(
 
 
 def best_threshold(members: Any, non_members: Any) -> float:
-    """Return the margin from which on the attacker says "member": that with the most right answers.
+    """Return the lowest margin that the attacker calls "member": that with the most right answers.
 
-    Cuts lie half-way between neighbouring margins, below all of them and above all of them. Of equally good
-    ones it is the middle one, the lower of two.
-
-    Parameters
-    ----------
-    members, non_members
-        Margins, float64, shapes [n] and [m].
+    Margins are float64. Cuts lie half-way between neighbouring margins, below all of them and above all of
+    them. Of equally good ones it is the middle one, the lower of two.
 
     Examples
     --------

@@ -17,17 +17,9 @@ from strategies.task import CLASSIFICATION, Task
 
 
 def accuracy(correct: Tensor) -> float:
-    """Return the percentage of examples that were classified correctly.
+    """Return the percentage of true entries, one per example, shape [n].
 
-    Parameters
-    ----------
-    correct
-        1 or True where the prediction is the label, shape [n].
-
-    Raises
-    ------
-    ValueError
-        If there is no example.
+    ValueError if there is no example.
     """
     if len(correct) == 0:
         raise ValueError("the accuracy over 0 examples is not defined; expected at least 1")
@@ -44,20 +36,8 @@ def attack_success_rate(predictions: Tensor, labels: Tensor, target: int) -> flo
 
     Images of the target class are left out: a clean model assigns them to the target as well, so that
     counting them puts a floor of 100 / classes under the rate (as in the backdoor table of Jia et al.).
-
-    Parameters
-    ----------
-    predictions
-        Predicted classes of the triggered images, shape [n].
-    labels
-        Their true classes before the trigger was stamped on, shape [n].
-    target
-        The class that the backdoor points to.
-
-    Raises
-    ------
-    ValueError
-        If every image is of the target class.
+    Predictions and true labels, those before the trigger was stamped on, have shape [n]; ValueError if every
+    image is of the target class.
     """
     return accuracy(predictions[labels != target] == target)
 
@@ -65,15 +45,8 @@ def attack_success_rate(predictions: Tensor, labels: Tensor, target: int) -> flo
 def output_divergence(outputs: Tensor, reference: Tensor, task: Task = CLASSIFICATION) -> Tensor:
     """Return how far a model's outputs lie from a reference's, per example, shape [n], float64.
 
-    For classification, KL(softmax reference ‖ softmax model) in nats. Its mean with θr as reference and θu as
-    model is the output distance; 0 where the two agree.
-
-    Parameters
-    ----------
-    outputs, reference
-        For the same examples, shape [n, classes] for classification.
-    task
-        Says how far two outputs lie apart.
+    For classification, outputs have shape [n, classes], and this is KL(softmax reference ‖ softmax model) in
+    nats. Its mean with θr as reference and θu as model is the output distance; 0 where the two agree.
     """
     return task.divergences(outputs.double(), reference.double()).clamp(min=0.0)  # rounding may go below
 
@@ -81,17 +54,9 @@ def output_divergence(outputs: Tensor, reference: Tensor, task: Task = CLASSIFIC
 def parameter_distance(unlearned: Tensor, retrained: Tensor, original: Tensor) -> float | None:
     """Return ‖θu − θr‖ / ‖θo − θr‖: 0 at the retrained model, 1 as far from it as the original.
 
-    Two retrainings with different seeds do not coincide either; their distance is the scale to judge this by.
-
-    Parameters
-    ----------
-    unlearned, retrained, original
-        Flat parameters, shape [P].
-
-    Returns
-    -------
-    float or None
-        None if θo equals θr while θu does not: there was nothing to forget, and the ratio has no meaning.
+    All have shape [P]. Two retrainings with different seeds do not coincide either; their distance is the
+    scale to judge this by. None if θo equals θr while θu does not: there was nothing to forget, and the ratio
+    has no meaning.
     """
     moved = _distance(unlearned, retrained)
     if moved == 0.0:
@@ -101,17 +66,9 @@ def parameter_distance(unlearned: Tensor, retrained: Tensor, original: Tensor) -
 
 
 def angle(first: Tensor, second: Tensor) -> float | None:
-    """Return the angle between two vectors in degrees; of the last layers of θu and θr it is reported.
+    """Return the angle between two vectors in degrees, in [0, 180]; None if either is all zeros.
 
-    Parameters
-    ----------
-    first, second
-        Shape [P].
-
-    Returns
-    -------
-    float or None
-        In [0, 180]; None if either is all zeros.
+    It is reported for the last layers of θu and θr.
     """
     if not (first.any() and second.any()):
         return None
@@ -128,15 +85,8 @@ def gap(value: float | None, reference: float | None) -> float | None:
 def disparity(gaps: Iterable[float | None]) -> float | None:
     """Return the mean |gap| to the retrained model, in points: the headline figure of a method; 0 is perfect.
 
-    Parameters
-    ----------
-    gaps
-        Of UA, RA and TA, and of MIA-efficacy where its attacker is better than guessing.
-
-    Returns
-    -------
-    float or None
-        None if one of them was not measured: a mean over fewer is not comparable.
+    The gaps are of UA, RA and TA, and of MIA-efficacy if its attacker is better than guessing. None if one of
+    them was not measured: a mean over fewer is not comparable.
     """
     sizes = [None if g is None else abs(g) for g in gaps]
     known = [s for s in sizes if s is not None]
@@ -149,17 +99,12 @@ def rounds_to_relearn(accuracies: Sequence[float], original: float, tolerance: f
     Parameters
     ----------
     accuracies
-        UA (percent) after 0, 1, 2, … further rounds.
+        UA (percent) after 0, 1, 2, … further rounds; None is returned if no round has relearned.
     original
         UA of θo.
     tolerance
         Points above `original` that count as relearned. A UA below `original` counts as well: D_f is then
         known better than it was at first.
-
-    Returns
-    -------
-    int or None
-        None if it never happened in the rounds given.
     """
     return next((r for r, value in enumerate(accuracies) if value <= original + tolerance), None)
 
@@ -167,11 +112,8 @@ def rounds_to_relearn(accuracies: Sequence[float], original: float, tolerance: f
 def relearn_effort(unlearned_rounds: int | None, retrained_rounds: int | None) -> float | None:
     """Return the rounds θu needs to relearn over those of θr; below 1, D_f was hidden rather than forgotten.
 
-    Returns
-    -------
-    float or None
-        None if either never relearned, or if θr needs no round at all: it then does as well on D_f as θo
-        without having seen it, so that relearning tells nothing.
+    None if either never relearned, or if θr needs no round at all: it then does as well on D_f as θo without
+    having seen it, so that relearning tells nothing.
     """
     if unlearned_rounds is None or not retrained_rounds:
         return None

@@ -35,16 +35,10 @@ TEST_CORRECT = "test-correct"
 
 @dataclass(frozen=True, eq=False)
 class OnTest:
-    """What the clients' models say about the test data, one after another.
+    """The clients' models on the test data, one after another: vectors of shape [clients · t].
 
-    Parameters
-    ----------
-    groups
-        Such as classes, shape [clients · t].
-    margin
-        Of the true label, the same shape.
-    correct
-        Whether the prediction is the label, the same shape, bool.
+    `groups` are such as classes, `margin` is of the true label, `correct` whether the prediction is the
+    label.
     """
 
     groups: Tensor
@@ -71,8 +65,6 @@ def answer_about_own_model(
         The test data, or None.
     model_of
         Returns the client's model of a course.
-    task
-        What is learned.
     """
     config = question.config_records.get(wire.CONFIG, ConfigRecord())
     model = model_of(str(config.get(wire.COURSE, "")))
@@ -90,18 +82,8 @@ def answer_about_own_model(
 class OwnModelQuestions:
     """Makes each client's question about its own model; see `unlearning.audit.gathering.Questions`.
 
-    Parameters
-    ----------
-    request
-        What is, or was, to be forgotten.
-    cohort
-        All clients, the forgotten ones included: only their number of examples is read.
-    reference_course
-        The retrained models' course, or None.
-    earlier
-        What was forgotten before.
-    test
-        The test data, or None.
+    Of the cohort, all clients, only the numbers of examples are read. `reference_course` is that of the
+    retrained models, or None; `test` the test data, or None.
     """
 
     def __init__(
@@ -125,7 +107,7 @@ class OwnModelQuestions:
         own = self._sizes[client_id]
         foreign = tuple(range(own, own + sum(self._sizes[i] for i in self._foreign)))
         return ForgetSpec(
-            False, spec.classes, (*spec.indices, *foreign), spec.gone_classes, spec.gone_indices
+            False, spec.classes, (*spec.indices, *foreign), spec.earlier_classes, spec.earlier_indices
         )
 
     def __call__(self, client_id: str) -> RecordDict:
@@ -146,7 +128,7 @@ class OwnModelQuestions:
         return answer
 
     def tested(self) -> OnTest:
-        """Return what was read about the test data, in the order of the client-ids."""
+        """Return the answers about the test data, in the order of the client-ids."""
         ids = sorted(self._tested, key=wire.client_sort_key)
         if self._test is None or not ids:
             return OnTest(torch.zeros(0, dtype=torch.int64), torch.zeros(0), torch.zeros(0).bool())

@@ -1,4 +1,4 @@
-"""Relearning: how many rounds with the forgotten data back until a model knows them as well as before.
+"""Relearning: how many rounds with the forgotten data back a model needs to know them as well as before.
 
 A model that only hides what it learned relearns it faster than one that never had it. The effort of a
 retrained model is the scale (see `unlearning.audit.metrics.relearn_effort`).
@@ -11,7 +11,7 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from strategies.core import wire
-from strategies.plan import RoundResult, Start
+from strategies.plan import RoundResult
 from strategies.server.cohort import Cohort
 from strategies.server.exclusion import Drop
 from unlearning.audit import metrics
@@ -32,20 +32,18 @@ class Relearning:
 
     Parameters
     ----------
-    run
-        The run whose rounds go on; it is not altered.
-    request
-        What was forgotten, and is back.
+    run, request
+        The run whose rounds go on, and what was forgotten, and is back.
     original
         UA of the model before forgetting, in percent.
     cohort
-        All clients, the forgotten ones included; whom the run had forgotten before stays out.
+        All clients, the forgotten ones included; those that the run had forgotten earlier stay out.
     max_rounds
         Rounds after which to give up.
     tolerance
         Points above `original` that count as relearned.
     progress
-        Told of every round.
+        Called after every round.
     """
 
     run: TrainedRun
@@ -57,13 +55,7 @@ class Relearning:
     progress: Progress = field(default=lambda done, total, values: None)
 
     def rounds(self, flat: Tensor) -> int | None:
-        """Return after how many rounds a model has relearned; None if it has not after the most allowed.
-
-        Parameters
-        ----------
-        flat
-            The model, shape [P].
-        """
+        """Return after how many rounds a model of shape [P] has relearned; None if not in `max_rounds`."""
         run, first = self.run, self.run.plan.rounds
         seen: list[float] = []
 
@@ -82,12 +74,11 @@ class Relearning:
                 federated_evaluation=False,
                 drop=Drop.joined(request.drop for request in run.forgotten),
             )
-            start = Start(wire.FlatRecord(flat, run.layout), completed_rounds=first)
             cohort = self.cohort.masked(run.mask).without(run.forgotten_clients)
             if run.plan.privacy.hides_updates:
                 cohort = cohort.seeded(run.fresh_seed())
             with suppress(_Relearned):
-                train_after(run, plan, cohort, start, look)
+                train_after(run, plan, cohort, flat, look, completed_rounds=first)
         return self._relearned(seen)
 
     def _relearned(self, seen: list[float]) -> int | None:

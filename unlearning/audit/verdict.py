@@ -3,7 +3,7 @@
 Three distances to the retrained model are compared, each a disparity (`unlearning.audit.metrics.disparity`):
 that of the model after forgetting, that of the model before, which is what doing nothing gives, and the
 floor, which is that of a second retraining with another seed. Two models whose disparities differ by less
-than the floor cannot be told apart by this audit. Which figures the disparity is the mean of is said with it.
+than the floor cannot be told apart by this audit. The verdict names the figures in the disparity.
 """
 
 from collections.abc import Mapping
@@ -29,19 +29,19 @@ BACKDOOR_POINTS = 1.0
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of a forgetting.
+    """The verdict on a forgetting.
 
     Parameters
     ----------
     outcome
         ``closer`` to retraining than doing nothing, ``within-floor`` (not to be told apart from doing
-        nothing), ``worse``, the ``reference`` itself, or ``unknown`` where too little was measured.
+        nothing), ``worse``, the ``reference`` itself, or ``unknown`` if too little was measured.
     text
         The same in words, with the figures.
     disparity, before
-        Of the models after and before forgetting, in points; None where they could not be measured.
+        Of the models after and before forgetting, in points; None if they could not be measured.
     floor
-        Of a second retraining; the mean where there are several, None where there is none.
+        Of a second retraining; the mean if there are several, None if there is none.
     counts_mia
         Whether MIA-efficacy is among the figures, as its attacker was better than guessing.
     """
@@ -59,12 +59,7 @@ class Verdict:
 
 
 def judge(disparity: float | None, before: float | None, floor: float | None) -> Outcome:
-    """Return the outcome.
-
-    Parameters
-    ----------
-    disparity, before, floor
-        As in `Verdict`.
+    """Return the outcome for disparities as in `Verdict`.
 
     Examples
     --------
@@ -88,10 +83,8 @@ def verdict(
 
     Parameters
     ----------
-    disparities
-        With and without MIA-efficacy, by model.
-    floors
-        The same of the retrainings with other seeds.
+    disparities, floors
+        With and without MIA-efficacy, by model; `floors` those of the retrainings with other seeds.
     measured
         By model.
     names
@@ -118,7 +111,7 @@ def verdict(
 
 
 def _conclusion(outcome: Outcome, disparity: float, floor: float | None) -> str:
-    """Return what follows where the forgetting and doing nothing cannot be told apart."""
+    """Return what follows if the forgetting and doing nothing cannot be told apart."""
     if outcome != "within-floor":
         return ""
     if disparity <= (floor or 0.0):
@@ -127,7 +120,7 @@ def _conclusion(outcome: Outcome, disparity: float, floor: float | None) -> str:
 
 
 def _of(with_mia: float | None, counts_mia: bool) -> str:
-    """Return of which figures the disparity is the mean."""
+    """Return the figures that the disparity is the mean of."""
     if counts_mia:
         return ""
     if with_mia is None:
@@ -143,7 +136,7 @@ def _against_floor(disparity: float, floor: float | None) -> str:
 
 
 def _backdoor(before: Measurement, after: Measurement, retrained: Measurement) -> str:
-    """Return how much of a backdoor is left; empty where there was none, or no more than in the retrained."""
+    """Return how much of a backdoor is left; empty if it is no more than in the retrained model."""
     left, allowed = after.attack_success_rate, retrained.attack_success_rate
     if before.attack_success_rate is None or left is None or allowed is None:
         return ""

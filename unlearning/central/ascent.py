@@ -84,21 +84,9 @@ def ascend(
 
 
 def reference_model(average: Tensor, client: Tensor, num_clients: int) -> Tensor:
-    """Return w_ref = (N·w − w_i) / (N − 1): the average without the client's model.
+    """Return w_ref = (N·w − w_i) / (N − 1), shape [P]: the average w without the client's model w_i.
 
-    Parameters
-    ----------
-    average
-        w, the uniform average over the clients, shape [P].
-    client
-        w_i, the client's own model of that round, shape [P].
-    num_clients
-        N, at least 2.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two clients.
+    w is the uniform average over N clients. ValueError if N is below 2.
     """
     if num_clients < 2:
         raise ValueError(f"a reference model needs at least 2 clients, got {num_clients}")
@@ -106,19 +94,9 @@ def reference_model(average: Tensor, client: Tensor, num_clients: int) -> Tensor
 
 
 def ball_radius(reference: Tensor, random_models: Sequence[Tensor]) -> float:
-    """Return δ, a third of the mean distance from the reference to models with random weights.
+    """Return δ, a third of the mean distance from w_ref to models with random weights (paper: 10), all [P].
 
-    Parameters
-    ----------
-    reference
-        w_ref, shape [P].
-    random_models
-        Fresh initialisations, each of shape [P]; at least one (paper: 10).
-
-    Raises
-    ------
-    ValueError
-        If there is no random model.
+    ValueError if there is no random model.
     """
     if not random_models:
         raise ValueError("the radius needs at least 1 random model, got none")
@@ -149,7 +127,7 @@ def projected_ascent(
     Parameters
     ----------
     model
-        Gives the architecture and the device; it is not altered.
+        Gives the architecture and the device.
     forget
         D_i, the leaving client's data, at least one example.
     reference
@@ -160,8 +138,6 @@ def projected_ascent(
         Epochs, optimiser, clipping and early stop.
     generator
         Draws the batches; on the CPU.
-    task
-        What is learned.
     """
     twin = copied(model)
     load_parameters(twin, reference)

@@ -1,4 +1,4 @@
-"""What the central functions take for a set of examples: `Examples`, or batches as of a `DataLoader`."""
+"""The data that central functions take: `Examples`, or batches as of a `DataLoader`."""
 
 from collections.abc import Iterable
 
@@ -12,20 +12,10 @@ Data = Examples | Iterable[tuple[Tensor, Tensor]]
 
 
 def gathered(data: Data) -> Examples:
-    """Return all examples of a set, in order.
+    """Return all examples of a set, in order; ValueError if a batch is not a pair of inputs and labels.
 
-    Batches are gone through once and kept in memory, with whatever order or augmentation this one pass draws;
-    the methods make batches of their own.
-
-    Parameters
-    ----------
-    data
-        `Examples`, which come back as they are, or batches; of none, a set without examples is made.
-
-    Raises
-    ------
-    ValueError
-        If a batch is not a pair of inputs and labels, one label to an input.
+    `Examples` come back as they are. Batches are read once and kept in memory, with the order or augmentation
+    of this one pass; the methods make batches of their own.
 
     Examples
     --------

@@ -22,38 +22,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from unlearning.central.parameters import with_norm
+
 _CUTOFF = 1e-10  # Relative to the largest eigenvalue of A Aᵀ; below it, gradients count as dependent.
 
 
 def unlearning_loss_each(outputs: Tensor, y: Tensor) -> Tensor:
-    """Return −log(1 − p_y / 2) of each example, shape [n], in [0, log 2].
-
-    Parameters
-    ----------
-    outputs
-        Logits, shape [n, classes].
-    y
-        Labels, shape [n].
-    """
+    """Return −log(1 − p_y / 2) of each example, shape [n], in [0, log 2], from logits [n, classes]."""
     of_label = outputs.softmax(dim=1).gather(1, y.unsqueeze(1)).squeeze(1)
     return -torch.log1p(-of_label / 2)
-
-
-def with_norm(vector: Tensor, norm: float) -> Tensor:
-    """Return the vector scaled to a norm; a zero vector has no direction and stays zero."""
-    length = float(torch.linalg.vector_norm(vector.double()))
-    return vector * (norm / length) if length > 0 else torch.zeros_like(vector)
 
 
 def orthogonal_direction(unlearning_gradient: Tensor, remaining_gradients: Sequence[Tensor]) -> Tensor:
     """Return the part of g_u that is orthogonal to every remaining gradient, shape [P], float64.
 
-    Parameters
-    ----------
-    unlearning_gradient
-        g_u, shape [P].
-    remaining_gradients
-        One per remaining client, each of shape [P]; none leaves g_u as it is.
+    All gradients have shape [P]; without remaining ones, g_u stays as it is.
     """
     target = unlearning_gradient.double()
     if not remaining_gradients:
@@ -67,8 +50,8 @@ def orthogonal_direction(unlearning_gradient: Tensor, remaining_gradients: Seque
 def unlearning_step(unlearning_gradient: Tensor, remaining_gradients: Sequence[Tensor]) -> Tensor:
     """Return d, the orthogonal direction at the length of g_u, shape [P], float64; the step is −η d.
 
-    It is zero where g_u lies in the span of the remaining gradients: then nothing can be unlearned without
-    conflict.
+    It is zero where g_u lies in the span of the remaining gradients: every step would then conflict with
+    them.
     """
     direction = orthogonal_direction(unlearning_gradient, remaining_gradients)
     norm = float(torch.linalg.vector_norm(unlearning_gradient.double()))
@@ -79,12 +62,8 @@ def unlearning_step(unlearning_gradient: Tensor, remaining_gradients: Sequence[T
 def recovery_gradient(gradient: Tensor, current: Tensor, original: Tensor) -> Tensor:
     """Return a remaining client's gradient without its part along w − w_orig, at its own length, float64.
 
-    Parameters
-    ----------
-    gradient
-        g_k, shape [P].
-    current, original
-        w now and w before forgetting, shape [P]; where they are equal, the gradient stays as it is.
+    `current` and `original` are w now and before forgetting, all of shape [P]; where they are equal, the
+    gradient stays as it is.
     """
     away = current.double() - original.double()
     squared = float(away @ away)

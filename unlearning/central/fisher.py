@@ -1,4 +1,4 @@
-"""Fisher forgetting (FF): noise where the retained data do not care.
+"""Fisher forgetting (FF): add noise to the weights that the retained data depend on least.
 
 Golatkar, Achille, Soatto, "Eternal Sunshine of the Spotless Net", CVPR 2020, arXiv 1911.04933, as used by
 Jia, Liu, Ram, Yao, Liu, Liu, Sharma, Liu, "Model Sparsity Can Simplify Machine Unlearning", NeurIPS 2023,
@@ -53,16 +53,8 @@ def fisher_sum(
 ) -> ExampleSum:
     """Return Σ_x Σ_y p(y|x) (∂ log p(y|x))² over examples; its mean over D_r is the diagonal H.
 
-    Parameters
-    ----------
-    model
-        On any device; it is not altered.
-    examples
-        At least one; the labels are not used.
-    block_size
-        Examples per block of gradients; None chooses it by memory.
-    task
-        Says which targets the model believes in.
+    There must be at least one example; the labels are not used. `block_size` counts examples per block of
+    gradients; None chooses it by memory.
     """
     outputs, objective = outputs_of(model, examples, task=task), Objective(task)
     total = torch.zeros(sum(p.numel() for p in trainable(model).values()), dtype=torch.float64)
@@ -76,15 +68,7 @@ def fisher_sum(
 
 
 def noise_scale(diagonal: Tensor, settings: FisherSettings) -> Tensor:
-    """Return the noise's standard deviation sqrt(α · min(1/H, clamp)), shape [P].
-
-    Parameters
-    ----------
-    diagonal
-        H, shape [P], at least 0.
-    settings
-        α and the clamp, which holds where H is 0.
-    """
+    """Return the noise's standard deviation sqrt(α · min(1/H, clamp)), shape [P]; H is at least 0."""
     return (settings.alpha * diagonal.reciprocal().clamp(max=settings.max_inverse)).sqrt()
 
 
@@ -96,41 +80,19 @@ def add_noise(
     *,
     masks: Masks | None = None,
 ) -> nn.Module:
-    """Return a copy of the model with Fisher-shaped noise.
+    """Return a copy of the model θo with noise by the diagonal H, shape [P].
 
-    Parameters
-    ----------
-    model
-        θo; it is not altered.
-    diagonal
-        H, shape [P].
-    settings
-        α and the clamp.
-    generator
-        Draws the noise; on the CPU.
-    masks
-        Pruned weights, which get no noise; None for a dense model.
+    The generator, on the CPU, draws the noise; pruned weights of the masks get none.
     """
     noise = torch.randn(len(diagonal), generator=generator, dtype=torch.float64)
     return moved(model, noise_scale(diagonal.double(), settings) * noise * flat_mask(model, masks))
 
 
 def without_class_rows(model: nn.Module, classes: Sequence[int]) -> nn.Module:
-    """Return a copy of the model whose last linear layer knows nothing of some classes: their rows are zero.
+    """Return a copy of the model with the rows of some classes in its last linear layer set to zero.
 
     Only for requests that forget classes as a whole; examples of a class that stay in D_r need its row.
-
-    Parameters
-    ----------
-    model
-        It is not altered.
-    classes
-        Labels; none leaves the model as it is.
-
-    Raises
-    ------
-    ValueError
-        If there is no linear layer, or it has no row for a class.
+    ValueError if there is no linear layer, or it has no row for a class.
     """
     twin = copied(model)
     heads = [module for module in twin.modules() if isinstance(module, nn.Linear)]
@@ -157,29 +119,10 @@ def fisher_forget(
     masks: Masks | None = None,
     task: Task = CLASSIFICATION,
 ) -> nn.Module:
-    """Return a copy of the model after Fisher forgetting.
+    """Return a copy of the model θo after Fisher forgetting with the retained data D_r, at least one example.
 
-    Parameters
-    ----------
-    model
-        θo; it is not altered.
-    retain
-        D_r, at least one example.
-    settings
-        α and the clamp.
-    generator
-        Draws the noise; on the CPU.
-    classes
-        Classes that are forgotten as a whole; none for client and sample requests.
-    masks
-        Pruned weights, which stay zero; None for a dense model.
-    task
-        What is learned.
-
-    Raises
-    ------
-    ValueError
-        If there is no example, or a class has no row in the head.
+    `classes` are those forgotten as a whole; none for client and sample requests. Pruned weights of the masks
+    stay zero. ValueError if there is no example, or a class has no row in the head.
     """
     diagonal = fisher_sum(model, gathered(retain), task=task).mean
     start = without_class_rows(model, classes) if classes else model

@@ -28,15 +28,7 @@ _BLOCK_ENTRIES = 2**24  # Entries of one block of per-example gradients: 64 MiB 
 
 @dataclass(frozen=True, eq=False)
 class ExampleSum:
-    """A sum of vectors over examples, with the number of examples.
-
-    Parameters
-    ----------
-    total
-        Shape [P], float64, on the CPU.
-    count
-        Number of examples in it, at least 0.
-    """
+    """A sum of vectors over `count` examples; `total` has shape [P], float64, on the CPU."""
 
     total: Tensor
     count: int
@@ -63,15 +55,7 @@ class ExampleSum:
 
 @dataclass(frozen=True)
 class Objective:
-    """What is summed over examples: the losses of a task, or others of the same outputs.
-
-    Parameters
-    ----------
-    task
-        What is learned.
-    loss
-        Per-example losses; None: the task's own.
-    """
+    """What is summed over examples: the losses of a task, or other per-example losses of the same outputs."""
 
     task: Task = CLASSIFICATION
     loss: Loss | None = None
@@ -88,18 +72,9 @@ PLAIN = Objective()
 def gradient_sum(
     model: nn.Module, examples: Examples, objective: Objective = PLAIN, batch_size: int = 256
 ) -> ExampleSum:
-    """Return Σ ∇ℓ over examples, with respect to the trainable parameters.
+    """Return Σ ∇ℓ over examples, with respect to the trainable parameters; over no example it is zero.
 
-    Parameters
-    ----------
-    model
-        On any device; it is not altered.
-    examples
-        Any number; the sum over none is zero.
-    objective
-        What is summed.
-    batch_size
-        Examples per backward pass; it changes the result by rounding only.
+    `batch_size` counts examples per backward pass and changes the result by rounding only.
     """
     twin = copied(model).eval()
     parameters = list(trainable(twin).values())
@@ -113,23 +88,10 @@ def gradient_sum(
 def gradient_blocks(
     model: nn.Module, examples: Examples, objective: Objective = PLAIN, block_size: int | None = None
 ) -> Iterator[Tensor]:
-    """Yield the gradient of each example's loss, in blocks of rows, in the order of the examples.
+    """Yield the gradient of each example's loss, in blocks of shape [rows, P], in the order of the examples.
 
-    Parameters
-    ----------
-    model
-        On any device; it is not altered. Its layers must treat examples independently in eval mode.
-    examples
-        Any number.
-    objective
-        Whose gradients.
-    block_size
-        Rows per block; None chooses it so that a block takes 64 MiB in float32.
-
-    Yields
-    ------
-    Tensor
-        Shape [rows, P], on the model's device, in its dtype.
+    Blocks are on the model's device, in its dtype. The model's layers must treat examples independently in
+    eval mode. `block_size` is the rows per block; None: as many as take 64 MiB in float32.
     """
     twin = copied(model).eval()
     parameters = {name: p.detach() for name, p in trainable(twin).items()}

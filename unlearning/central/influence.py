@@ -69,13 +69,7 @@ class InfluenceSettings(Settings):
 
 
 def influence_vector(forget: ExampleSum, retain: ExampleSum) -> Tensor:
-    """Return v from the gradient sums over D_f and D_r, shape [P], float64.
-
-    Raises
-    ------
-    ValueError
-        If either set is empty.
-    """
+    """Return v from the gradient sums over D_f and D_r, shape [P], float64; ValueError if a set is empty."""
     if forget.count < 1 or retain.count < 1:
         raise ValueError(
             f"both sets need examples, got {forget.count} to forget and {retain.count} to retain"
@@ -94,27 +88,10 @@ def influence_direction(
     masks: Masks | None = None,
     objective: Objective = PLAIN,
 ) -> Tensor:
-    """Return F⁻¹v at the model's parameters, shape [P], float64; the step is α times it.
+    """Return F⁻¹v at the parameters of the model θo, shape [P], float64; the step is α times it.
 
-    Parameters
-    ----------
-    model
-        θo; it is not altered.
-    retain, forget
-        D_r and D_f, at least one example each.
-    settings
-        Damping and the number of examples in F.
-    generator
-        Draws the examples in F; on the CPU.
-    masks
-        Pruned weights, which do not move; None for a dense model.
-    objective
-        Whose gradients.
-
-    Raises
-    ------
-    ValueError
-        If either set is empty.
+    The generator, on the CPU, draws the examples in F; pruned weights of the masks do not move. ValueError if
+    D_r or D_f is empty.
     """
     retain, forget, free = gathered(retain), gathered(forget), flat_mask(model, masks)
     vector = influence_vector(*(gradient_sum(model, part, objective) for part in (forget, retain))) * free
@@ -134,16 +111,10 @@ class AlphaTrial:
 
 @dataclass(frozen=True, eq=False)
 class InfluenceResult:
-    """The model after the step, and how its length was found.
+    """The model θu after the step, and how its length was found.
 
-    Parameters
-    ----------
-    model
-        θu.
-    alpha
-        The length taken; 0.0, with the model unchanged, where every trial cost too much on D_r.
-    trials
-        What was tried, in that order, α = 0 first.
+    `alpha` is 0.0, with the model unchanged, where every trial cost too much on D_r. `trials` are in their
+    order, α = 0 first.
     """
 
     model: nn.Module
@@ -152,19 +123,9 @@ class InfluenceResult:
 
 
 def choose_alpha(trials: Sequence[AlphaTrial], max_retain_drop: float) -> float:
-    """Return the length that forgets most among those that D_r can bear.
+    """Return the α with the highest finite loss on D_f among those that D_r can bear, the smallest of equals.
 
-    Parameters
-    ----------
-    trials
-        The first is α = 0, which is always bearable.
-    max_retain_drop
-        Percentage points of accuracy on D_r.
-
-    Returns
-    -------
-    float
-        The α with the highest finite loss on D_f; the smallest of equals.
+    The first trial is α = 0, which is always bearable; `max_retain_drop` is in percentage points of accuracy.
     """
     floor = trials[0].retain_accuracy - max_retain_drop
     bearable = [t for t in trials if t.retain_accuracy >= floor and math.isfinite(t.forget_loss)]
@@ -172,21 +133,11 @@ def choose_alpha(trials: Sequence[AlphaTrial], max_retain_drop: float) -> float:
 
 
 def finer_alphas(trials: Sequence[AlphaTrial], max_retain_drop: float) -> tuple[float, ...]:
-    """Return lengths between the one that would be chosen and the next longer one that was tried.
+    """Return lengths between the one that would be chosen and the next longer one that was tried, ascending.
 
     A step that is too long destroys everything, and one a little shorter than D_r can bear may forget only
-    half: what is bearable is bracketed first and then looked at closely.
-
-    Parameters
-    ----------
-    trials, max_retain_drop
-        As in `choose_alpha`.
-
-    Returns
-    -------
-    tuple of float
-        Ascending; below the shortest length, which is halved again and again, where not even that was chosen;
-        empty where the longest was.
+    half: what is bearable is bracketed first and then looked at closely. If not even the shortest length was
+    chosen, it is halved again and again; if the longest was, there are none.
 
     Examples
     --------
@@ -215,20 +166,8 @@ def search_alpha(
 ) -> InfluenceResult:
     """Try each length of the step, then some around the best; take the one that forgets most at a fair cost.
 
-    Test data play no part: a length chosen on them would flatter every accuracy reported on them.
-
-    Parameters
-    ----------
-    model
-        θo; it is not altered.
-    direction
-        F⁻¹v, shape [P].
-    retain, forget
-        D_r and D_f, at least one example each.
-    settings
-        Lengths and the allowed cost.
-    task
-        What is learned.
+    Test data play no part: a length chosen on them would flatter every accuracy reported on them. `direction`
+    is F⁻¹v, shape [P]; D_r and D_f have at least one example each.
     """
 
     def tried(alpha: float) -> AlphaTrial:

@@ -34,18 +34,11 @@ def woodfisher_product(blocks: Iterable[Tensor], vector: Tensor, damping: float,
     Parameters
     ----------
     blocks
-        Gradients, each of shape [rows, P], N rows in all.
+        Gradients, each of shape [rows, P], N rows in all; ValueError if there are others.
     vector
         v, shape [P]; the result has its dtype, and float64 is advisable.
-    damping
-        λ, above 0.
-    num_examples
-        N.
-
-    Raises
-    ------
-    ValueError
-        If the blocks do not have N rows in all.
+    damping, num_examples
+        λ, above 0, and N.
     """
     product = vector / damping
     factors: list[Tensor] = []  # F⁻¹ = λ⁻¹I − Σ WᵀW, one W per block, shape [rows, P]
@@ -72,24 +65,12 @@ def fisher_product_sum(
     objective: Objective = PLAIN,
     batch_size: int = 256,
 ) -> ExampleSum:
-    """Return Σ g (gᵀx) over examples: what a client adds to one multiplication by N·(F − λI).
+    """Return Σ g (gᵀx) over examples, x = `vector` of shape [P]: a client's part of N·(F − λI) x.
 
     No gradient of a single example is formed. Σ uᵢ gᵢ is linear in u, so its derivative by uᵢ along x is gᵢᵀx
     (Pearlmutter, "Fast Exact Multiplication by the Hessian", Neural Computation 1994, has the idea); with
     these slopes for u, Σ uᵢ gᵢ is the result. It takes four passes over a batch, and the memory of a few.
-
-    Parameters
-    ----------
-    model
-        On any device; it is not altered.
-    examples
-        Any number; the sum over none is zero.
-    vector
-        x, shape [P].
-    objective
-        Whose gradients are g.
-    batch_size
-        Examples at a time; it changes the result by rounding only.
+    `batch_size` changes the result by rounding only; over no example it is zero.
     """
     twin = copied(model).eval()
     parameters = list(trainable(twin).values())
@@ -117,14 +98,9 @@ def conjugate_gradient_product(
     vector
         v, shape [P], float64.
     tolerance
-        Norm of the residual at which to stop, relative to ‖v‖.
+        Norm of the residual at which to stop, relative to ‖v‖; ArithmeticError if it is not reached.
     max_products
         Multiplications allowed.
-
-    Raises
-    ------
-    ArithmeticError
-        If the tolerance is not reached.
     """
     solution = torch.zeros_like(vector)
     residual = direction = vector

@@ -53,15 +53,7 @@ def penalty_weights(gamma: float, epochs: int) -> list[float]:
 
 @final
 class FadingL1:
-    """The gradient adjustment γ_e·sign(w); it counts its calls, one per optimiser step.
-
-    Parameters
-    ----------
-    weights
-        γ_e by epoch.
-    steps_per_epoch
-        At least 1.
-    """
+    """The gradient adjustment γ_e·sign(w); it counts its calls, one per optimiser step, to know the epoch."""
 
     def __init__(self, weights: Sequence[float], steps_per_epoch: int) -> None:
         self._weights = weights

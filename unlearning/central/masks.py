@@ -24,10 +24,7 @@ def sparsity(masks: Masks) -> float:
 def masked(model: nn.Module, masks: Masks) -> nn.Module:
     """Return a copy of a model with its pruned weights set to zero.
 
-    Raises
-    ------
-    ValueError
-        If a mask fits no trainable parameter by name and shape.
+    ValueError if a mask fits no trainable parameter by name and shape.
     """
     twin = copied(model)
     apply_masks(twin, masks)

@@ -27,17 +27,7 @@ from unlearning.central.parameters import copied, layers_with_weights
 def negate(model: nn.Module, layers: Sequence[str] = ()) -> nn.Module:
     """Return a copy of the model with all parameters of some layers multiplied by −1.
 
-    Parameters
-    ----------
-    model
-        It is not altered.
-    layers
-        Names out of `layers_with_weights`; none for the first of them.
-
-    Raises
-    ------
-    ValueError
-        If a name is not the name of a layer with weights.
+    Layers are named as in `layers_with_weights`, by default the first; ValueError for any other name.
     """
     known = layers_with_weights(model)
     chosen = tuple(layers) or known[:1]

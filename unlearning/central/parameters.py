@@ -32,10 +32,7 @@ def flat_parameters(model: nn.Module) -> Tensor:
 def split_like(flat: Tensor, model: nn.Module) -> dict[str, Tensor]:
     """Return views of a flat vector, by name, in the parameters' shapes.
 
-    Raises
-    ------
-    ValueError
-        If the vector has another number of entries than the model has trainable parameters.
+    ValueError if its length is another.
     """
     parameters = trainable(model)
     size = sum(p.numel() for p in parameters.values())
@@ -60,6 +57,14 @@ def moved(model: nn.Module, step: Tensor) -> nn.Module:
     twin = copied(model)
     load_parameters(twin, flat_parameters(model).double() + step.double())
     return twin
+
+
+def with_norm(vector: Tensor, norm: float) -> Tensor:
+    """Return a vector scaled to a norm of at least 0; a zero vector has no direction and stays zero."""
+    length = float(torch.linalg.vector_norm(vector.double()))
+    if length == 0:
+        return torch.zeros_like(vector)
+    return (vector.double() * (norm / length)).to(vector.dtype)
 
 
 def layers_with_weights(model: nn.Module) -> tuple[str, ...]:

@@ -80,14 +80,10 @@ def lowest_pruned(
     scores
         One non-negative score per weight, by the weight's name, in the weight's shape.
     rate
-        Share of all weights that is pruned then, those of `masks` included; in [0, 1).
+        Share of all weights that is pruned then, those of `masks` included; in [0, 1). ValueError if more is
+        pruned already.
     masks
         Weights that are pruned already and stay so.
-
-    Raises
-    ------
-    ValueError
-        If more is pruned already.
     """
     layers = prunable(copied(model).cpu())
     kept = {
@@ -119,14 +115,7 @@ def weight_of(layer: nn.Module) -> Tensor:
 def omp(trained_model: nn.Module, early: nn.Module, rate: float) -> SparseModel:
     """Prune by the trained weights' magnitude and rewind the rest; retrain the result on its masks.
 
-    Parameters
-    ----------
-    trained_model
-        Gives the mask; it is not altered.
-    early
-        The same architecture at the start of training, or soon after; it is not altered.
-    rate
-        p, in [0, 1).
+    `early` is the same architecture at the start of training, or soon after; `rate` is p, in [0, 1).
     """
     masks = magnitude_masks(trained_model, rate)
     return SparseModel(masked(early, masks), masks)
@@ -157,20 +146,8 @@ def imp(
 ) -> SparseModel:
     """Prune in rounds of training, magnitude pruning and rewinding; retrain the result on its masks.
 
-    Parameters
-    ----------
-    early
-        Where every round starts; it is not altered.
-    examples
-        Training data, at least one example.
-    sgd
-        Training within a round.
-    settings
-        p and the share pruned per round.
-    generator
-        Draws the batches; on the CPU.
-    task
-        What is learned.
+    Every round starts at `early` and trains by `sgd` on at least one example; the generator, on the CPU,
+    draws the batches.
     """
     masks: Masks = {}
     examples = gathered(examples)
@@ -184,14 +161,7 @@ def synflow_scores(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, 
     """Return |w·∂R/∂w| of every prunable weight, by name, in float64, which a deep product of weights needs.
 
     Biases count as 0 and normalisation as the identity: what flows is products of weights, as the paper's R
-    has it.
-
-    Parameters
-    ----------
-    model
-        It is not altered; activations must leave positive values as they are (ReLU).
-    input_shape
-        Of one example.
+    has it. Activations must leave positive values as they are (ReLU). `input_shape` is of one example.
     """
     twin = _linearised(model)
     device = next(twin.parameters()).device
@@ -214,17 +184,7 @@ def _linearised(model: nn.Module) -> nn.Module:
 
 
 def synflow_masks(model: nn.Module, input_shape: tuple[int, ...], settings: PruneSettings) -> Masks:
-    """Return SynFlow's masks, without data.
-
-    Parameters
-    ----------
-    model
-        Freshly initialised, as the paper prunes it; it is not altered.
-    input_shape
-        Of one example.
-    settings
-        p and the number of iterations.
-    """
+    """Return SynFlow's masks, without data, for a freshly initialised model and the shape of one example."""
     current = copied(model)
     masks: Masks = {}
     for iteration in range(1, settings.iterations + 1):

@@ -46,12 +46,8 @@ class SkewSettings(Settings):
 class RoundShare:
     """What one round holds of the target and of the others.
 
-    Parameters
-    ----------
-    remaining_weight
-        Σ of the weights used for clients outside the target, in [0, 1].
-    target
-        (weight used, update of shape [P]) of each target client that took part; empty for none.
+    `remaining_weight` is the sum of the weights used for clients outside the target, in [0, 1]; `target`
+    holds (weight used, update of shape [P]) of each target client that took part.
     """
 
     remaining_weight: float
@@ -59,33 +55,13 @@ class RoundShare:
 
 
 def next_estimate(estimate: Tensor, share: RoundShare, alpha: float) -> Tensor:
-    """Return u after one more round, shape [P].
-
-    Parameters
-    ----------
-    estimate
-        u before it, shape [P], float64.
-    share
-        The round.
-    alpha
-        In [0, 1].
-    """
+    """Return u after one more round, shape [P], float64, for α in [0, 1]."""
     decayed = (1.0 - alpha * share.remaining_weight) * estimate
     return sum((weight * delta.double() for weight, delta in share.target), decayed)
 
 
 def influence_estimate(rounds: Iterable[RoundShare], size: int, alpha: float) -> Tensor:
-    """Return u after all rounds, shape [size], float64.
-
-    Parameters
-    ----------
-    rounds
-        Every round of the run in order, those without the target included.
-    size
-        P.
-    alpha
-        In [0, 1]; neutral 0.
-    """
+    """Return u, shape [size], float64, after all rounds in order, those without a target included."""
     estimate = torch.zeros(size, dtype=torch.float64)
     for share in rounds:
         estimate = next_estimate(estimate, share, alpha)
@@ -93,16 +69,6 @@ def influence_estimate(rounds: Iterable[RoundShare], size: int, alpha: float) ->
 
 
 def subtract_with_skew(final_model: Tensor, rounds: Iterable[RoundShare], settings: SkewSettings) -> Tensor:
-    """Return M' = M_F − θ u, shape [P], in the dtype of M_F.
-
-    Parameters
-    ----------
-    final_model
-        M_F, shape [P]; it is not altered.
-    rounds
-        As in `influence_estimate`.
-    settings
-        α and θ.
-    """
+    """Return M' = M_F − θ u, shape [P], in the dtype of M_F."""
     estimate = influence_estimate(rounds, len(final_model), settings.alpha)
     return (final_model.double() - settings.theta * estimate).to(final_model.dtype)

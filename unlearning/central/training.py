@@ -82,8 +82,6 @@ def trained(
         Changes of the gradients before each step, in order.
     masks
         Pruned weights, zero from the start to the end; None for a dense model.
-    task
-        What is learned.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Gradient ascent: whoever holds what is to be forgotten moves the model up the loss on it.
+"""Gradient ascent: clients with forgotten data move the model up the loss on it.
 
 A client that leaves: projected ascent after Halimi, Kadhe, Rawat, Baracaldo, "Federated Unlearning: How to
 Efficiently Erase a Client in FL?", arXiv 2207.05521:
@@ -48,13 +48,11 @@ from unlearning.central.training import SgdSettings
 from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
 from unlearning.methods.federated import (
     FederatedWork,
-    absence_notes,
-    holding,
-    keeping,
-    never_took_part,
+    clients_with_forgotten,
+    clients_with_retained,
     received_model,
+    settings_entries,
     settings_in,
-    told,
     trained_answer,
 )
 from unlearning.methods.subtract import renormalised_step
@@ -122,7 +120,7 @@ class AscentRounds(Settings):
 
 
 def settings_for(job: ForgetJob, kind: type[C]) -> C:
-    """Return how an ascent of some kind works: what is given, else what the kind has of its own."""
+    """Return the settings of a kind of ascent: the given values, else the defaults of the kind."""
     own = job.settings.own(NAME, AscentRounds).model_dump()
     given = {name: own[name] for name in kind.model_fields if name in own and own[name] != "auto"}
     train = job.run.train
@@ -132,7 +130,7 @@ def settings_for(job: ForgetJob, kind: type[C]) -> C:
 def ascent_client(work: ForgetWork) -> ClientAnswer:
     """Run the client half for classes and examples: one pass up the loss on the forgotten data.
 
-    It also says how accurate the model was that came.
+    The answer also holds the accuracy of the model that came.
     """
     settings, model = settings_in(AscentSettings, work.config), received_model(work)
     metrics = {wire.ACCURACY: evaluate(model, work.forget, task=work.task).accuracy}
@@ -150,7 +148,7 @@ def projected_client(work: ForgetWork) -> ClientAnswer:
 
 
 def shuffled(flat: Tensor, layout: wire.Layout, generator: Generator) -> Tensor:
-    """Return a model with the entries of each tensor in another order: a draw of the same distribution."""
+    """Return a model with the entries of each tensor shuffled: a draw from the same distribution."""
     pieces = torch.split(flat, list(layout.sizes))
     return torch.cat([piece[torch.randperm(len(piece), generator=generator)] for piece in pieces])
 
@@ -165,10 +163,10 @@ def radius_around(job: ForgetJob, reference: Tensor) -> float:
 
 
 def reference_from_log(job: ForgetJob, leaving: Cohort) -> Tensor | None:
-    """Return w_ref, shape [P], from the updates of the run's last round; None where the log has them not.
+    """Return w_ref, shape [P], from the updates of the run's last round; None if the log does not hold them.
 
-    Nor does it help where something was forgotten before, as the model is not that of the last round then, or
-    where training was asynchronous, as the last step is then of a few clients.
+    None also after an earlier forgetting, as the model is then not that of the last round, and for
+    asynchronous training, whose last step is of a few clients.
     """
     run, log = job.run, job.run.log
     last = run.plan.rounds
@@ -197,51 +195,49 @@ def reference_from_round(job: ForgetJob, leaving: Cohort, work: FederatedWork) -
     return (final.double() + renormalised_step(torch.zeros_like(step), weight * step, weight)).float()
 
 
-def leave(job: ForgetJob) -> Outcome:
+def ascend_on_clients(job: ForgetJob) -> Outcome:
     """Return the model after projected ascent at the leaving clients and recovery by the others."""
     settings = settings_for(job, LeavingSettings)
-    leaving = holding(job)
+    leaving = clients_with_forgotten(job)
     work = FederatedWork(job, 1 + settings.recovery_rounds)
     if (reference := reference_from_log(job, leaving)) is None:
         work.total_rounds += 1
         reference = reference_from_round(job, leaving, work)
     radius = radius_around(job, reference)
-    entry = {**told(settings), RADIUS: radius, wire.FORGET_ALL: True}
-    flat = work.act(reference, PROJECTED, [entry], leaving, drop=job.named, selection=EVERYONE)
+    entry = {**settings_entries(settings), RADIUS: radius, wire.FORGET_ALL: True}
+    flat = work.act(reference, PROJECTED, [entry], leaving, drop=job.forget_drop, selection=EVERYONE)
     moved = float(torch.linalg.vector_norm(flat.double() - reference.double()))
-    flat = work.train(flat, settings.recovery_rounds, keeping(job))
+    flat = work.train(flat, settings.recovery_rounds, clients_with_retained(job))
     details = {"radius": radius, "distance": moved, "recovery_rounds": settings.recovery_rounds}
-    return Outcome(flat, absence_notes(job), details)
+    return Outcome(flat, job.absence_notes, details)
 
 
-def ascend_on_dropped(job: ForgetJob) -> Outcome:
-    """Return the model after ascent on classes or examples by those that hold them, and recovery."""
+def ascend_on_examples(job: ForgetJob) -> Outcome:
+    """Return the model after ascent by the clients that hold the classes or examples, and recovery."""
     settings = settings_for(job, ClassSettings if job.request.kind == "class" else SampleSettings)
-    entry, holders = told(settings.model_copy(update={"epochs": 1})), holding(job)
+    entry, holders = settings_entries(settings.model_copy(update={"epochs": 1})), clients_with_forgotten(job)
     work = FederatedWork(job, settings.epochs + settings.recovery_rounds)
     flat, rounds = job.run.final, 0
     for _ in range(settings.epochs):
-        higher = work.act(flat, ASCENT, [entry], holders, drop=job.named, selection=EVERYONE)
+        higher = work.act(flat, ASCENT, [entry], holders, drop=job.forget_drop, selection=EVERYONE)
         if (accuracy := work.metrics.get(wire.ACCURACY)) is None:
             raise LetheError(f"forgetting {job.request.name}: no client that takes part says its accuracy")
         if accuracy < settings.stop_accuracy:
             break  # The model that came was low enough, so what was made of it is not needed
         flat, rounds = higher, rounds + 1
     work.total_rounds = work.done + settings.recovery_rounds
-    flat = work.train(flat, settings.recovery_rounds, keeping(job))
+    flat = work.train(flat, settings.recovery_rounds, clients_with_retained(job))
     details = {"rounds": rounds, "recovery_rounds": settings.recovery_rounds}
-    return Outcome(flat, absence_notes(job), details)
+    return Outcome(flat, job.absence_notes, details)
 
 
 def ascended(job: ForgetJob) -> Outcome:
     """Return the model after ascent on what is to be forgotten."""
-    if (unchanged := never_took_part(job)) is not None:
-        return unchanged
-    return leave(job) if job.request.kind == "client" else ascend_on_dropped(job)
+    return ascend_on_clients(job) if job.request.kind == "client" else ascend_on_examples(job)
 
 
 def needs(settings: ForgetSettings) -> Needs:
-    """Return that whoever holds D_f must be online, and the others for recovery."""
+    """Return that clients with forgotten data must be online, and the others for recovery."""
     return Needs(forgotten=True, remaining=settings.own(NAME, AscentRounds).recovery_rounds != 0)
 
 
@@ -251,8 +247,6 @@ METHOD = Method(
     guarantee="none: ascent destroys what the model says about the data, which retraining would not",
     source="Jia et al., NeurIPS 2023; Halimi et al., arXiv 2207.05521",
     cost="one or two visits to a leaving client, or a round per epoch of those that hold the data; recovery",
-    serves=frozenset({"client", "class", "sample"}),
-    refusal="",
     needs=needs,
     run=ascended,
     settings=AscentRounds,

@@ -1,4 +1,4 @@
-"""What a forgetting method is: its needs, what it serves, its guarantee, and a function that does it."""
+"""A forgetting method: its needs, what it serves, its guarantee, and the function that does the work."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,14 +14,15 @@ from strategies.core.errors import BadInput
 from strategies.core.examples import Examples
 from strategies.core.seeds import torch_generator
 from strategies.core.settings import Settings
+from strategies.log.update_log import UpdateLog
 from strategies.server.cohort import Cohort
 from strategies.server.exclusion import Drop
 from strategies.settings import StrategySettings
 from strategies.task import CLASSIFICATION, Task
+from unlearning.holdings import Holdings, absent_clients
 from unlearning.request import ForgetRequest, ForgetSpec, Kind, spec_for
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
-from unlearning.standing import Standing, absent_clients
 
 UNCHANGED = "unchanged"
 """Among the details of a result: 1 where nothing was to be forgotten."""
@@ -30,10 +31,10 @@ LogNeed = Literal["none", "norms", "sum", "kept", "full"]
 
 
 class Progress(Protocol):
-    """Told how far a method is."""
+    """Receives how far a method is."""
 
     def __call__(self, done: int, total: int, values: Mapping[str, float]) -> None:
-        """Take note of `done` of `total` steps."""
+        """Report `done` of `total` steps, with figures by name."""
 
 
 @dataclass(frozen=True)
@@ -79,20 +80,8 @@ class Needs:
 class ForgetJob:
     """All that a method is given.
 
-    Parameters
-    ----------
-    run
-        The finished run; read only.
-    request
-        What shall be forgotten.
-    settings
-        The section ``forget`` of the run config.
-    cohort
-        Connected clients, or None.
-    progress
-        Told how far the method is.
-    standing
-        What clients said that they hold of the request.
+    The run is read only. `cohort` holds the connected clients, or None; `holdings` what clients said that
+    they hold of the request.
     """
 
     run: TrainedRun
@@ -100,30 +89,18 @@ class ForgetJob:
     settings: ForgetSettings
     cohort: Cohort | None
     progress: Progress
-    standing: Standing = field(default_factory=Standing)
+    holdings: Holdings = field(default_factory=Holdings)
 
     def generator(self, *scope: int | str) -> torch.Generator:
         """Return a generator that depends on the run's seed, the request and the scope only."""
         return torch_generator(self.run.seed, "forget", self.request.name, *scope)
 
     def remaining(self) -> Cohort:
-        """Return the connected clients without the forgotten ones.
-
-        Raises
-        ------
-        BadInput
-            If no client is connected.
-        """
+        """Return the connected clients without the forgotten ones; BadInput if no client is connected."""
         return self.connected().without(self.request.clients)
 
     def connected(self) -> Cohort:
-        """Return all connected clients, those of the request included, those forgotten before left out.
-
-        Raises
-        ------
-        BadInput
-            If no client is connected.
-        """
+        """Return all connected clients but those forgotten earlier; BadInput if no client is connected."""
         if self.cohort is None:
             raise BadInput("this needs the remaining clients online, but no client is connected")
         earlier = self.run.forgotten_clients
@@ -131,56 +108,59 @@ class ForgetJob:
 
     @property
     def drop(self) -> Drop:
-        """What the clients that remain must leave out of their training, earlier requests included."""
+        """What the remaining clients leave out of their training, earlier requests included."""
         return Drop.joined(request.drop for request in (self.request, *self.run.forgotten))
 
     @property
-    def named(self) -> Drop:
-        """What the request names, for methods that train on it; less what was forgotten before."""
+    def forget_drop(self) -> Drop:
+        """What the request names, for methods that train on it, without what was forgotten earlier."""
         earlier = Drop.joined(request.drop for request in self.run.forgotten)
         return replace(self.request.drop, gone=earlier)
 
     @property
-    def gone(self) -> tuple[str, ...]:
-        """Clients that shall have no part in the result: those of the request and those forgotten before."""
+    def excluded_clients(self) -> tuple[str, ...]:
+        """Clients without a part in the result: those of the request and those forgotten earlier."""
         return tuple(sorted({*self.request.clients, *self.run.forgotten_clients}, key=wire.client_sort_key))
 
     def spec(self, client_id: str) -> ForgetSpec:
-        """Return which of a client's examples are to be forgotten, and which were before."""
+        """Return which of a client's examples are to be forgotten, and which were forgotten earlier."""
         return spec_for(self.request, client_id, self.run.forgotten)
 
     @property
-    def absent(self) -> tuple[str, ...]:
-        """Clients of the request that never took part in a round, as far as the update log tells."""
-        return absent_clients(self.run, self.request.named_clients)
+    def participants(self) -> tuple[str, ...]:
+        """Clients of the request that took part in a round, as far as the update log tells."""
+        absent = absent_clients(self.run, self.request.named_clients)
+        return tuple(i for i in self.request.named_clients if i not in absent)
+
+    @property
+    def absence_notes(self) -> list[str]:
+        """A note for each client of the request that never took part."""
+        absent = absent_clients(self.run, self.request.named_clients)
+        return [f"client {i} never took part in a round: nothing to forget" for i in absent]
+
+    @property
+    def log(self) -> UpdateLog:
+        """The run's update log, for methods whose needs ask for it."""
+        if self.run.log is None:
+            raise RuntimeError("needs were not checked")
+        return self.run.log
+
+    @property
+    def public(self) -> Examples:
+        """The server's public data, for methods whose needs ask for them."""
+        if self.run.public is None:
+            raise RuntimeError("needs were not checked")
+        return self.run.public
 
 
 @dataclass(frozen=True)
 class ForgetWork:
     """All that the client half of a method is given.
 
-    Parameters
-    ----------
-    arrays
-        The records of arrays of the message, by name; ``arrays`` is the model.
-    build_model
-        Makes a model of the run's architecture on the device to use, with the weights of a record.
-    config
-        The record ``config`` of the message.
-    retain, forget
-        The client's own examples that stay, and those that the request names.
-    train
-        The section ``train`` of the run config.
-    client_id
-        The client's stable name.
-    generator
-        Seeded by run, client and round.
-    strategy
-        The section ``strategy`` of the run config.
-    server_round
-        The round of the message; 0 outside of rounds.
-    work
-        What is learned.
+    `arrays` and `config` are the message's records, of which ``arrays["arrays"]`` is the model; `build_model`
+    makes a model with a record's weights on the device to use. `retain` and `forget` are the client's own
+    examples that stay and that the request names, `train` and `strategy` sections of the run config.
+    `generator` is seeded by run, client and round; `server_round` is 0 outside of rounds.
     """
 
     arrays: Mapping[str, ArrayRecord]
@@ -209,9 +189,9 @@ ClientAction = Callable[[ForgetWork], ClientAnswer]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a method returns: new flat parameters, remarks for people, and numbers about the work.
+    """A method's result: new flat parameters, remarks for people, and numbers about the work.
 
-    `mask` says which parameters are left where the method chose that anew; None: those of the run.
+    `mask` says which parameters are left if the method chose that anew; None: those of the run.
     """
 
     flat: Tensor
@@ -228,22 +208,15 @@ class Method:
     ----------
     name
         As in the run config.
-    summary
-        One line for people.
-    guarantee
-        Exact, or approximate and what is not promised.
-    source
-        The paper it comes from, in a few words.
-    cost
-        In rounds and client visits.
-    serves
-        The kinds of request.
-    refusal
-        Why the other kinds are not served.
+    summary, guarantee, source, cost
+        For people: one line; exact, or approximate and what is not promised; the paper in a few words; rounds
+        and client visits.
     needs
-        A function of the section ``forget``.
+        What must be there, by the section ``forget``.
     run
         Does the work.
+    serves, refusal
+        The kinds of request, and why the other kinds are not served.
     settings
         Its own keys of that section.
     actions
@@ -251,12 +224,11 @@ class Method:
     prunes_anew
         Whether it chooses the mask of a pruned run anew; the others keep it.
     trains_as_the_run
-        Whether its clients do nothing but train by the run's own algorithm, and so with its privacy.
+        Whether its clients only train by the run's own algorithm, and so with its privacy.
     is_reference
         Whether it is the retraining that the others are compared with.
     flat_keys
-        What a key of its own was called when all methods shared one section, where that was something else:
-        the former key -> the present one.
+        Key of version 0.1, where all methods shared one section -> its own key, where the two differ.
     """
 
     name: str
@@ -264,10 +236,10 @@ class Method:
     guarantee: str
     source: str
     cost: str
-    serves: frozenset[Kind]
-    refusal: str
     needs: Callable[[ForgetSettings], Needs]
     run: Callable[[ForgetJob], Outcome]
+    serves: frozenset[Kind] = frozenset({"client", "class", "sample"})
+    refusal: str = ""
     settings: type[Settings] = Settings
     actions: Mapping[str, ClientAction] = field(default_factory=dict)
     prunes_anew: bool = False

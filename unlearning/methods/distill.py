@@ -29,13 +29,12 @@ from torch import Tensor
 
 from strategies.client.distillation import DistillationSettings, Lesson, distil
 from strategies.client.evaluation import outputs_of
-from strategies.core import wire
 from strategies.core.examples import Examples
-from strategies.plan import RoundResult, Start
+from strategies.plan import RoundResult
 from strategies.task import CLASSIFICATION, Task
 from unlearning.methods import fast_fedul, subtract
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
-from unlearning.methods.federated import keeping
+from unlearning.methods.federated import clients_with_retained
 from unlearning.settings import ForgetSettings
 from unlearning.spending import train_after
 
@@ -65,25 +64,25 @@ class DistillSettings(DistillationSettings):
 D = TypeVar("D", bound=DistillationSettings)
 
 
-def agreeing(student: Tensor, teacher: Tensor, drop_share: float, task: Task = CLASSIFICATION) -> Tensor:
-    """Return the positions left when the share that lies farthest from the teacher is dropped, sorted.
+def nearest_to_teacher(
+    student: Tensor, teacher: Tensor, drop_share: float, task: Task = CLASSIFICATION
+) -> Tensor:
+    """Return the sorted positions left without the share of examples on which the student disagrees most.
 
     Parameters
     ----------
     student, teacher
-        Outputs, shape [n, classes] for classification.
+        Outputs, shape [n, classes] for classification; their distance is the task's, KL(teacher ‖ student).
     drop_share
         In [0, 1); 0 keeps all.
-    task
-        Says how far two outputs lie apart: KL(teacher ‖ student).
     """
     divergence = task.divergences(student, teacher)
     keep = len(divergence) - int(drop_share * len(divergence))
     return divergence.argsort(stable=True)[:keep].sort().values
 
 
-def labelled(settings: D, public: Examples) -> tuple[D, list[str]]:
-    """Return the settings without the hard-label term, and a note, where the public data have no labels."""
+def without_unlabelled_term(settings: D, public: Examples) -> tuple[D, list[str]]:
+    """Return the settings, without the hard-label term if the public data have no labels, with notes."""
     if settings.hard_label_weight == 0 or not bool((public.targets() < 0).any()):
         return settings, []
     note = "the public data have no labels of this run's classes: distilled without the hard-label term"
@@ -91,21 +90,19 @@ def labelled(settings: D, public: Examples) -> tuple[D, list[str]]:
 
 
 def distilled(job: ForgetJob) -> Outcome:
-    """Subtract, distil the old model into the result, and train on with the remaining clients if asked to."""
-    run, public = job.run, job.run.public
+    """Subtract, distil the old model into the result, and train for `post_training_rounds`."""
+    run, public = job.run, job.public
     settings = job.settings.own(NAME, DistillSettings)
-    if public is None:
-        raise RuntimeError("needs were not checked")
     start = STARTS[settings.start].run(job)
     if torch.equal(start.flat, run.final):
         return start
-    settings, unlabelled = labelled(settings, public)
+    settings, unlabelled = without_unlabelled_term(settings, public)
     notes = [*start.notes, *unlabelled]
     student, teacher = run.model(start.flat), run.model(run.final)
     taught = outputs_of(teacher, public, task=run.task)
     if settings.teacher_filter > 0:
         before = outputs_of(student, public, task=run.task)
-        kept = agreeing(before, taught, settings.teacher_filter, run.task)
+        kept = nearest_to_teacher(before, taught, settings.teacher_filter, run.task)
         public, taught = public.subset(kept), taught[kept]
     draw = job.generator("distill")
     distil(student, Lesson(public, taught), settings, run.train.momentum, draw, task=run.task)
@@ -125,9 +122,7 @@ def _post_trained(job: ForgetJob, flat: Tensor, rounds: int) -> Tensor:
     def report(result: RoundResult, _: Strategy) -> None:
         job.progress(result.round - first, rounds, result.metrics)
 
-    start = Start(wire.FlatRecord(flat, run.layout), completed_rounds=first)
-    arrays = train_after(run, plan, keeping(job), start, report)
-    return wire.flat_of(arrays, run.layout).clone()
+    return train_after(run, plan, clients_with_retained(job), flat, report, completed_rounds=first)
 
 
 def needs(settings: ForgetSettings) -> Needs:
@@ -143,10 +138,10 @@ METHOD = Method(
     guarantee="approximate: the teacher has seen the client, and its answers may carry the client over",
     source="Wu, Zhu, Mitra, arXiv 2201.09441",
     cost="no round and no client visit, or `forget.distill.post-training-rounds` rounds",
-    serves=frozenset({"client"}),
-    refusal="it starts from a subtraction, and the log holds one update per client, not per class or example",
     needs=needs,
     run=distilled,
+    serves=frozenset({"client"}),
+    refusal="it starts from a subtraction, and the log holds one update per client, not per class or example",
     trains_as_the_run=True,
     settings=DistillSettings,
 )

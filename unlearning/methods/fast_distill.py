@@ -36,7 +36,7 @@ from unlearning.central.parameters import copied, layers_with_weights
 from unlearning.central.skew import SkewSettings
 from unlearning.methods import fast_fedul
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
-from unlearning.methods.distill import labelled
+from unlearning.methods.distill import without_unlabelled_term
 from unlearning.settings import Auto
 
 NAME = "fast-distill"
@@ -66,14 +66,14 @@ class FastDistillSettings(DistillationSettings):
     skew_theta: float = Field(default=1.0, ge=0)
 
     @property
-    def whole(self) -> "FastDistillSettings":
-        """The same for the pass of the whole model."""
+    def whole_model(self) -> "FastDistillSettings":
+        """The settings for the pass of the whole model."""
         changed = {"epochs": min(1, self.epochs), "learning_rate": self.learning_rate / 2}
         return self.model_copy(update=changed)
 
 
 def cautious_alpha(rounds: int) -> float:
-    """Return the α of the start for a run of so many rounds, at least 1.
+    """Return the α of the start for a run of at least one round.
 
     Examples
     --------
@@ -84,18 +84,10 @@ def cautious_alpha(rounds: int) -> float:
 
 
 def head_of(model: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """Return (body, head): what makes features of inputs, and the layers that follow.
+    """Return (body, head): the layers that make features of inputs, and the layers that follow.
 
-    Parameters
-    ----------
-    model
-        Of a chain of layers, the head begins with the first linear one; of any other model it is the last
-        layer with weights.
-
-    Returns
-    -------
-    tuple of nn.Module
-        The head is part of the model, so that training it trains the model; the body is for inference.
+    The head of a chain of layers begins with its first linear layer; of any other model it is the last layer
+    with weights. Training the head trains the model; the body is for inference.
     """
     if isinstance(model, nn.Sequential):
         layers = list(model)
@@ -108,16 +100,9 @@ def head_of(model: nn.Module) -> tuple[nn.Module, nn.Module]:
 
 
 def features_of(body: nn.Module, like: nn.Module, examples: Examples) -> Tensor:
-    """Return what the body makes of inputs, shape [n, ...], on the CPU.
+    """Return the body's outputs, shape [n, ...], on the CPU; a body without layers gives the inputs.
 
-    Parameters
-    ----------
-    body
-        As `head_of` returns it; without layers the features are the inputs.
-    like
-        The model, which says where to compute.
-    examples
-        The targets are not read.
+    `like` is the model, on whose device they are computed.
     """
     if not any(True for _ in body.parameters()):
         device = next(like.parameters()).device
@@ -127,24 +112,19 @@ def features_of(body: nn.Module, like: nn.Module, examples: Examples) -> Tensor:
 
 
 def distilled_fast(job: ForgetJob) -> Outcome:
-    """Subtract with a small α, then distil the old model's answers into the last layers.
-
-    A client that never took part leaves the model as it is, with a note.
-    """
-    run, public = job.run, job.run.public
-    if public is None:
-        raise RuntimeError("needs were not checked")
+    """Subtract with a small α, then distil the old model's answers into the last layers."""
+    run, public = job.run, job.public
     own = job.settings.own(NAME, FastDistillSettings)
     alpha = cautious_alpha(run.plan.rounds) if own.skew_alpha == "auto" else own.skew_alpha
     start = fast_fedul.subtracted_with(job, SkewSettings(alpha=alpha, theta=own.skew_theta))
     if torch.equal(start.flat, run.final):
         return start
-    settings, notes = labelled(own, public)
+    settings, notes = without_unlabelled_term(own, public)
     student = run.model(start.flat)
     answers = outputs_of(run.model(run.final), public, task=run.task)
     momentum, draw = run.train.momentum, job.generator("distill")
     whole = Lesson(public, answers)
-    distil(student, whole, settings.whole, momentum, draw, fading=True, task=run.task)
+    distil(student, whole, settings.whole_model, momentum, draw, fading=True, task=run.task)
     body, head = head_of(student)
     data = TensorExamples(features_of(body, student, public), public.targets())
     distil(head, Lesson(data, answers), settings, momentum, draw, fading=True, task=run.task)
@@ -158,9 +138,9 @@ METHOD = Method(
     guarantee="approximate: the teacher has seen the client, and its answers may carry the client over",
     source="the papers of distill and fast-fedul, combined here",
     cost="no round, no client visit",
-    serves=frozenset({"client"}),
-    refusal="it starts from a subtraction, and the log holds one update per client, not per class or example",
     needs=lambda settings: Needs(log="full", public=True, fresh=True),
     run=distilled_fast,
+    serves=frozenset({"client"}),
+    refusal="it starts from a subtraction, and the log holds one update per client, not per class or example",
     settings=FastDistillSettings,
 )

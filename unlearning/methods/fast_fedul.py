@@ -1,4 +1,4 @@
-"""Forgetting a client by subtracting its logged updates and what they drew after them: Fast-FedUL.
+"""Fast-FedUL: subtract a client's logged updates and an estimate of their influence on later updates.
 
 Huynh, Nguyen, Nguyen, Nguyen, Weidlich, Nguyen, Aberer, "Fast-FedUL: A Training-Free Federated Unlearning
 with Provable Skew Resilience", ECML PKDD 2024, arXiv 2405.18040. Round by round, with the weights w_{t,i}
@@ -19,29 +19,21 @@ from collections.abc import Collection, Iterator
 from strategies.log.update_log import UpdateLog
 from unlearning.central.skew import RoundShare, SkewSettings, subtract_with_skew
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
-from unlearning.methods.logged import logged_targets
 
 NAME = "fast-fedul"
 
 
 def round_shares(
-    log: UpdateLog, targets: Collection[str], gone: Collection[str] = ()
+    log: UpdateLog, targets: Collection[str], earlier: Collection[str] = ()
 ) -> Iterator[RoundShare]:
-    """Yield what each round holds of the targets and of the others, rounds without a target included.
+    """Yield what each round of the log holds of the targets and of the others, in order.
 
-    Parameters
-    ----------
-    log
-        With every update.
-    targets
-        Client-ids to forget.
-    gone
-        Client-ids that were forgotten before: their later updates, and so what those undid, are not in the
-        model any more.
+    Clients in `earlier` were forgotten before: their later updates, and so what those undid, are not in the
+    model any more.
     """
     for server_round in log.rounds():
         entries = log.entries(server_round)
-        others = sum(entry.weight for entry in entries if entry.client_id not in {*targets, *gone})
+        others = sum(entry.weight for entry in entries if entry.client_id not in {*targets, *earlier})
         named = [entry for entry in entries if entry.client_id in targets]
         yield RoundShare(others, [(e.weight, log.delta(server_round, e.client_id)) for e in named])
 
@@ -52,15 +44,10 @@ def subtracted(job: ForgetJob) -> Outcome:
 
 
 def subtracted_with(job: ForgetJob, settings: SkewSettings) -> Outcome:
-    """Return the model without the estimated influence of the targets.
-
-    A client that never took part leaves the model as it is, with a note.
-    """
-    found = logged_targets(job)
-    if not found.clients:
-        return Outcome(job.run.final.clone(), found.notes)
-    flat = subtract_with_skew(job.run.final, round_shares(found.log, found.clients, job.gone), settings)
-    return Outcome(flat, found.notes, settings.model_dump())
+    """Return the model without the estimated influence of the targets."""
+    shares = round_shares(job.log, job.participants, job.excluded_clients)
+    flat = subtract_with_skew(job.run.final, shares, settings)
+    return Outcome(flat, job.absence_notes, settings.model_dump())
 
 
 METHOD = Method(
@@ -69,10 +56,10 @@ METHOD = Method(
     guarantee="approximate: the influence on later updates of others is estimated by one number per round",
     source="Huynh et al., arXiv 2405.18040",
     cost="no round, no client visit",
-    serves=frozenset({"client"}),
-    refusal="the log holds one update per client, not per class or example",
     needs=lambda settings: Needs(log="full", fresh=True),
     run=subtracted,
+    serves=frozenset({"client"}),
+    refusal="the log holds one update per client, not per class or example",
     settings=SkewSettings,
     flat_keys={"skew-alpha": "alpha", "skew-theta": "theta"},
 )

@@ -1,4 +1,4 @@
-"""Forgetting a client by replaying the run without it, in fewer and shorter rounds: FedEraser.
+"""FedEraser: replay the run without a client, in fewer and shorter rounds.
 
 Liu, Ma, Yang, Wang, Liu, "FedEraser: Enabling Efficient Client-Level Data Removal from Federated Learning
 Models", IWQoS 2021, arXiv 2012.13891. From the initial model M_1 on, for every Δt-th round t of the run and
@@ -7,8 +7,10 @@ each client k but the target that took part in it, with weights w_{t,k} and upda
     Ũ_k = ‖U_k‖ · Û_k / ‖Û_k‖,    M ← M + Σ_k w_{t,k} Ũ_k / Σ_k w_{t,k},
 
 Û_k the update that k makes of M with a share r of its local work in that round. Up to the first round that
-the target took part in, the logged updates were made without it, and are added as they are. See
-`unlearning.central.federaser` for the flaws of the released code.
+the target took part in, the logged updates were made without it, and are added as they are. Norms
+are of the update as a whole. The released code computes U_k against the *next* global model, which already
+contains most of the step and so shrinks it; it calibrates the clients' average, layer by layer; and it
+divides by K − 1 twice.
 
 Differs from the paper: calibration needs no more of U_k than its norm, which the log keeps of every update,
 so any retention serves; a round whose updates would be added but are not kept is calibrated as well. Local
@@ -41,10 +43,9 @@ from strategies.registry import lookup
 from strategies.server.aggregation import MAX_ABS_UPDATE, ExactSum, apply_mean, largest_entry
 from strategies.server.cohort import Fault
 from strategies.server.guard import Reference, checked
-from unlearning.central.federaser import with_norm
+from unlearning.central.parameters import with_norm
 from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
-from unlearning.methods.federated import received_model, settings_in, told
-from unlearning.methods.logged import logged_targets
+from unlearning.methods.federated import received_model, settings_entries, settings_in
 
 NAME = "federaser"
 ACTION = "train.federaser"
@@ -70,7 +71,7 @@ class FedEraserSettings(Settings):
 
 
 def federaser_client(work: ForgetWork) -> ClientAnswer:
-    """Do a share of a round's local work, as the client half of the run's strategy does it in that round."""
+    """Run the client half: a share of a round's local work, by the run's own strategy."""
     share = settings_in(FedEraserSettings, work.config).ratio
     steps = max(1, math.ceil(share * planned_steps(len(work.retain), work.train)))
     job = ClientJob(
@@ -90,16 +91,10 @@ def federaser_client(work: ForgetWork) -> ClientAnswer:
 
 @dataclass(frozen=True)
 class ReplayedRound:
-    """A round of the run that is replayed.
+    """A round of the run, counted from 1, that is replayed.
 
-    Parameters
-    ----------
-    round
-        From 1.
-    span
-        Rounds of the run from this one up to the next that is replayed, at least 1.
-    calibrated
-        Whether the updates are made anew; else the logged ones are added.
+    `span` counts the rounds from this one up to the next that is replayed; `calibrated` says whether clients
+    make the updates anew, else the logged ones are added.
     """
 
     round: int
@@ -108,17 +103,7 @@ class ReplayedRound:
 
 
 def rounds_to_replay(log: UpdateLog, first: int, interval: int) -> list[ReplayedRound]:
-    """Return every Δt-th round, and those up to the target's first whose updates can be read.
-
-    Parameters
-    ----------
-    log
-        The update log.
-    first
-        The first round that a target took part in.
-    interval
-        Δt, at least 1.
-    """
+    """Return every Δt-th round, and those up to the targets' `first` round whose updates can be read."""
     rounds = log.rounds()
     clean = {t for t in log.kept_rounds() if t <= first}
     chosen = [t for t in rounds if t in clean or (t - 1) % interval == 0]
@@ -130,18 +115,7 @@ Entries = Mapping[str, Entry]
 
 
 class Replay:
-    """The replay of a run without some of its clients.
-
-    Parameters
-    ----------
-    job
-        What is done.
-    log
-        The update log.
-    targets
-        Clients that are left out.
-    settings
-        Δt, r, and whether steps are multiplied.
+    """The replay of a job's run without the clients that are forgotten.
 
     Attributes
     ----------
@@ -151,12 +125,8 @@ class Replay:
         Rounds without a usable update.
     """
 
-    def __init__(
-        self, job: ForgetJob, log: UpdateLog, targets: Collection[str], settings: FedEraserSettings
-    ) -> None:
+    def __init__(self, job: ForgetJob, settings: FedEraserSettings) -> None:
         self._job = job
-        self._log = log
-        self._targets = targets
         self._settings = settings
         self._cohort = job.remaining()
         self._known_faults = len(self._cohort.faults)
@@ -167,10 +137,7 @@ class Replay:
     def run(self, rounds: Sequence[ReplayedRound]) -> Tensor:
         """Return the model after the rounds, shape [P].
 
-        Raises
-        ------
-        LetheError
-            If clients were asked and none made an update.
+        LetheError if clients were asked and none made an update.
         """
         flat = self._job.run.initial.clone()
         for number, replayed in enumerate(rounds, start=1):
@@ -184,7 +151,7 @@ class Replay:
 
     @property
     def faults(self) -> list[Fault]:
-        """One for each client and round without a usable update."""
+        """A fault for each client and round without a usable update."""
         return self._cohort.faults[self._known_faults :]
 
     @property
@@ -204,9 +171,8 @@ class Replay:
         ]
 
     def _after(self, replayed: ReplayedRound, flat: Tensor) -> Tensor:
-        entries = {
-            e.client_id: e for e in self._log.entries(replayed.round) if e.client_id not in self._targets
-        }
+        logged, targets = self._job.log.entries(replayed.round), self._job.excluded_clients
+        entries = {e.client_id: e for e in logged if e.client_id not in targets}
         make = self._calibrated if replayed.calibrated else self._logged
         total = ExactSum(len(flat))
         for client_id, update in make(replayed.round, flat, entries):
@@ -220,7 +186,7 @@ class Replay:
         return apply_mean(flat, total.mean() * (replayed.span if self._settings.interval_factor else 1))
 
     def _logged(self, server_round: int, _: Tensor, entries: Entries) -> Iterator[tuple[str, Tensor]]:
-        return ((i, self._log.delta(server_round, i)) for i in entries)
+        return ((i, self._job.log.delta(server_round, i)) for i in entries)
 
     def _calibrated(self, server_round: int, flat: Tensor, entries: Entries) -> Iterator[tuple[str, Tensor]]:
         online = [i for i in entries if i in self._cohort.clients]
@@ -231,10 +197,10 @@ class Replay:
         for reply in checked((r.message for r in replies), reference, self._reject):
             self.calibrations += 1
             update = reply.update
-            yield update.client_id, with_norm(entries[update.client_id].norm, update.delta)
+            yield update.client_id, with_norm(update.delta, entries[update.client_id].norm)
 
     def _question(self, server_round: int, flat: Tensor) -> RecordDict:
-        config = ConfigRecord({**told(self._settings), wire.SERVER_ROUND: server_round})
+        config = ConfigRecord({**settings_entries(self._settings), wire.SERVER_ROUND: server_round})
         return RecordDict({wire.ARRAYS: wire.FlatRecord(flat, self._job.run.layout), wire.CONFIG: config})
 
     def _reject(self, message: Message, reason: str) -> None:
@@ -245,16 +211,10 @@ class Replay:
 
 
 def erased(job: ForgetJob) -> Outcome:
-    """Return the model of the run replayed without the targets.
-
-    A client that never took part leaves the model as it is, with a note.
-    """
-    found = logged_targets(job)
-    if not found.clients:
-        return Outcome(job.run.final.clone(), found.notes)
+    """Return the model of the run replayed without the targets."""
     settings = job.settings.own(NAME, FedEraserSettings)
-    replay = Replay(job, found.log, job.gone, settings)
-    rounds = rounds_to_replay(found.log, _first_round(found.log, job.gone), settings.interval)
+    replay = Replay(job, settings)
+    rounds = rounds_to_replay(job.log, _first_round(job.log, job.excluded_clients), settings.interval)
     flat = replay.run(rounds)
     details = {
         "rounds": len(rounds),
@@ -262,7 +222,7 @@ def erased(job: ForgetJob) -> Outcome:
         "calibrations": replay.calibrations,
         "left_out": replay.left_out,
     }
-    return Outcome(flat, [*found.notes, *replay.notes], details)
+    return Outcome(flat, [*job.absence_notes, *replay.notes], details)
 
 
 def _first_round(log: UpdateLog, client_ids: Collection[str]) -> int:
@@ -275,10 +235,10 @@ METHOD = Method(
     guarantee="approximate: the lengths of the steps are those of the run that contained the client",
     source="Liu et al., IWQoS 2021, arXiv 2012.13891",
     cost="a visit to every remaining client per `forget.federaser.interval` rounds, with a share of its work",
-    serves=frozenset({"client"}),
-    refusal="the log holds one update per client and round, whose length is that of all its data",
     needs=lambda settings: Needs(log="norms", remaining=True, rebuilds=True, fresh=True),
     run=erased,
+    serves=frozenset({"client"}),
+    refusal="the log holds one update per client and round, whose length is that of all its data",
     settings=FedEraserSettings,
     actions={ACTION: federaser_client},
 )

@@ -1,4 +1,4 @@
-"""What methods that work in federated rounds share: the rounds, what clients are told, and who takes part.
+"""What methods in federated rounds share: the rounds, the settings that messages carry, and who takes part.
 
 How a client shall work travels with the message. A client's own run config is that of the training, and a
 request may come years later with other settings.
@@ -18,7 +18,7 @@ from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.core.settings import Scalar, Settings
 from strategies.fedavg import FedAvg
-from strategies.plan import RoundResult, Start
+from strategies.plan import RoundResult
 from strategies.rounds import Build
 from strategies.server.cohort import Cohort
 from strategies.server.exclusion import Drop
@@ -26,7 +26,7 @@ from strategies.server.members import ClientInfo
 from strategies.server.settings import SelectionSettings
 from strategies.server.wrapper import StrategyWrapper
 from unlearning.central.training import SgdSettings
-from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Outcome
+from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork
 from unlearning.settings import Positive, Size
 from unlearning.spending import train_after
 
@@ -34,10 +34,10 @@ S = TypeVar("S", bound=Settings)
 C = TypeVar("C", bound=SgdSettings)
 
 
-# What clients are told
+# The settings that messages carry
 
 
-def told(settings: Settings) -> dict[str, Scalar]:
+def settings_entries(settings: Settings) -> dict[str, Scalar]:
     """Return settings as entries of the record ``config``, under the keys of the run config."""
     return dict(settings.model_dump(by_alias=True))
 
@@ -61,19 +61,10 @@ class RoundSettings(Settings):
     batch_size: Size = "auto"
 
 
-def as_trained(job: ForgetJob, own: RoundSettings, kind: type[C], **more: float) -> C:
-    """Return how clients train in the rounds of a method.
+def local_settings(job: ForgetJob, own: RoundSettings, kind: type[C], **more: float) -> C:
+    """Return how clients train in the rounds of a method: settings of class `kind`, with the fields `more`.
 
-    Parameters
-    ----------
-    job
-        Whose run says what `own` leaves to it, and momentum and weight decay.
-    own
-        The method's settings.
-    kind
-        The class of what is returned.
-    more
-        Further fields of it.
+    What `own` leaves to the run, momentum and weight decay are those of the run's last round.
     """
     last = job.run.train.in_round(job.run.plan.rounds)
     return kind(
@@ -87,13 +78,7 @@ def as_trained(job: ForgetJob, own: RoundSettings, kind: type[C], **more: float)
 
 
 def settings_in(kind: type[S], config: Mapping[str, Any]) -> S:
-    """Read back what `told` wrote.
-
-    Raises
-    ------
-    KeyError
-        If an entry is missing.
-    """
+    """Read back what `settings_entries` wrote; KeyError if an entry is missing."""
     fields = kind.model_fields.items()
     return kind.model_validate({name: config[spec.alias or name] for name, spec in fields})
 
@@ -128,7 +113,7 @@ class TellingStrategy(StrategyWrapper):
 def trained_answer(
     model: nn.Module, num_examples: int, metrics: Mapping[str, float] | None = None
 ) -> ClientAnswer:
-    """Return a client's answer to a train message: its new parameters, on how many examples, and metrics."""
+    """Return a client's answer to a train message: its new parameters, number of examples, and metrics."""
     numbers = {**(metrics or {}), wire.NUM_EXAMPLES: num_examples}
     return ClientAnswer(numbers, wire.record_of(model.state_dict()))
 
@@ -142,39 +127,33 @@ def received_model(work: ForgetWork) -> nn.Module:
 
 
 def num_dropped(info: ClientInfo, drop: Drop) -> int:
-    """Return how many of a client's examples are left out, by what it said of itself."""
+    """Return how many of a client's examples are left out, by what the client said of itself."""
     of_classes = sum(info.label_counts[c] for c in drop.classes if c < len(info.label_counts))
     return of_classes + len(drop.indices.get(info.client_id, ()))
 
 
-def keeping(job: ForgetJob) -> Cohort:
-    """Return the remaining clients that have examples left, those that come later included.
+def clients_with_retained(job: ForgetJob) -> Cohort:
+    """Return the remaining clients that have examples left, late arrivals included.
 
-    Raises
-    ------
-    LetheError
-        If there is none.
+    LetheError if there is none.
     """
-    left = job.remaining().without(job.standing.emptied).keeping(job.drop)
+    left = job.remaining().without(job.holdings.clients_without_retained).keeping(job.drop)
     if not left.clients:
         raise LetheError(f"{job.request.name} leaves no connected client an example: nobody would remain")
     return left
 
 
-def holding(job: ForgetJob) -> Cohort:
-    """Return the connected clients that hold what shall be forgotten and took part in the run.
+def clients_with_forgotten(job: ForgetJob) -> Cohort:
+    """Return the connected clients that took part and hold what shall be forgotten.
 
-    Raises
-    ------
-    LetheError
-        If there is none.
+    LetheError if there is none.
     """
     connected = job.connected()
-    named = set(job.request.named_clients) - set(job.absent)
+    named = set(job.participants)
     others = [
         i
         for i, info in connected.clients.items()
-        if i in job.standing.idle
+        if i in job.holdings.clients_without_forgotten
         or (i not in named if job.request.named_clients else num_dropped(info, job.request.drop) == 0)
     ]
     if len(others) == len(connected.clients):
@@ -182,40 +161,15 @@ def holding(job: ForgetJob) -> Cohort:
     return connected.without(others)
 
 
-def never_took_part(job: ForgetJob) -> Outcome | None:
-    """Return the model as it is, with a note, if no client of the request ever took part; else None."""
-    if not job.absent or job.absent != job.request.named_clients:
-        return None
-    return Outcome(job.run.final.clone(), absence_notes(job))
-
-
-def absence_notes(job: ForgetJob) -> list[str]:
-    """Return a note for each client of the request that never took part."""
-    return [f"client {i} never took part in a round: nothing to forget" for i in job.absent]
-
-
 # Rounds
 
 
 @dataclass
 class FederatedWork:
-    """The federated rounds of one job, in one or more phases.
+    """The federated rounds of one job, in one or more phases; `total_rounds` is over all phases.
 
-    Rounds are numbered on from the run's last, so that clients draw fresh batches.
-
-    Parameters
-    ----------
-    job
-        What is done.
-    total_rounds
-        Of all phases, for the progress.
-
-    Attributes
-    ----------
-    metrics
-        Means over the clients' answers in the last round, by name.
-    done
-        Rounds so far.
+    Rounds are numbered on from the run's last, so that clients draw fresh batches. `metrics` are means over
+    the clients' answers in the last round, by name.
     """
 
     job: ForgetJob
@@ -233,9 +187,7 @@ class FederatedWork:
         drop: Drop | None = None,
         selection: SelectionSettings | None = None,
     ) -> Tensor:
-        """Average what clients make of the model with an action of a method, round after round.
-
-        What they say of the last round is in `metrics` afterwards.
+        """Return the model, shape [P], after rounds that average what a method's action makes of it.
 
         Parameters
         ----------
@@ -244,18 +196,13 @@ class FederatedWork:
         message_type
             The action's.
         entries
-            What clients are told besides, one mapping per round.
+            What the record ``config`` holds besides, one mapping per round.
         cohort
-            Who may be asked.
+            The clients that may be asked.
         drop
             Which examples count as forgotten on the clients; None: those of the job.
         selection
-            Who is asked in a round; None: as in the run.
-
-        Returns
-        -------
-        Tensor
-            The model after, shape [P].
+            How a round's clients are chosen; None: as in the run.
         """
         first = self._next_round
         return self._rounds(
@@ -268,23 +215,14 @@ class FederatedWork:
         )
 
     def train(self, flat: Tensor, rounds: int, cohort: Cohort, build: Build | None = None) -> Tensor:
-        """Train on as the run did, without what shall be forgotten.
+        """Return the model, shape [P], after training on as the run did, without what shall be forgotten.
 
-        Parameters
-        ----------
-        flat
-            The model before, shape [P].
-        rounds
-            At least 0; neutral 0.
-        cohort
-            Who may be asked.
-        build
-            Makes the strategy; None: the run's.
+        `build` makes the strategy; None: the run's. At 0 rounds the model stays as it is.
         """
         return self._rounds(flat, rounds, cohort, None, None, build)
 
     def advance(self, values: Mapping[str, float] | None = None) -> None:
-        """Take note that a round is done."""
+        """Report one more round as done."""
         self.done += 1
         self.job.progress(self.done, self.total_rounds, values or {})
 
@@ -307,13 +245,11 @@ class FederatedWork:
         plan = replace(
             run.plan.in_rounds,
             rounds=before + count,
-            selection=selection or feasible(run.plan.selection, cohort),
+            selection=selection or feasible_selection(run.plan.selection, cohort),
             federated_evaluation=False,
             drop=self.job.drop if drop is None else drop,
         )
-        start = Start(wire.FlatRecord(flat, run.layout), completed_rounds=before)
-        arrays = train_after(run, plan, cohort, start, self._on_round, build)
-        return wire.flat_of(arrays, run.layout).clone()
+        return train_after(run, plan, cohort, flat, self._on_round, build, before)
 
     def _on_round(self, result: RoundResult, _: Strategy) -> None:
         if not result.accepted:
@@ -324,7 +260,7 @@ class FederatedWork:
         self.advance(result.metrics)
 
 
-def feasible(selection: SelectionSettings, cohort: Cohort) -> SelectionSettings:
-    """Return the selection with no more clients than can be there without the forgotten ones."""
+def feasible_selection(selection: SelectionSettings, cohort: Cohort) -> SelectionSettings:
+    """Return the selection with no larger minimum than the cohort can meet."""
     fewest = max(1, min(selection.min_clients, len(cohort.clients)))
     return selection.model_copy(update={"min_clients": fewest})

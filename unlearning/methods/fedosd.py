@@ -40,10 +40,8 @@ from unlearning.central.gradients import ExampleSum, Objective, gradient_sum
 from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
 from unlearning.methods.federated import (
     FederatedWork,
-    absence_notes,
-    holding,
-    keeping,
-    never_took_part,
+    clients_with_forgotten,
+    clients_with_retained,
     received_model,
 )
 from unlearning.methods.sums import answer_with, ask_for_sums
@@ -86,19 +84,8 @@ def fedosd_client(work: ForgetWork) -> ClientAnswer:
 def unlearned(flat: Tensor, sums: Mapping[str, Mapping[str, ExampleSum]], learning_rate: float) -> Tensor:
     """Return the model after one step along the orthogonal direction, shape [P], float32.
 
-    Parameters
-    ----------
-    flat
-        The model before, shape [P].
-    sums
-        Client-id -> gradient sums over its part of D_f and of D_r.
-    learning_rate
-        η.
-
-    Raises
-    ------
-    LetheError
-        If no sum is over an example of D_f.
+    `sums` are each client's gradient sums over its part of D_f and of D_r; LetheError if none is over an
+    example of D_f.
     """
     gradients = ExampleSum.join(each[FORGET] for each in sums.values()) if sums else None
     if gradients is None or not gradients.count:
@@ -109,15 +96,7 @@ def unlearned(flat: Tensor, sums: Mapping[str, Mapping[str, ExampleSum]], learni
 
 @final
 class OneWayRecovery(StrategyWrapper):
-    """Take from each update its part along the way back to the model before forgetting.
-
-    Parameters
-    ----------
-    inner
-        Averages the updates.
-    original
-        w_orig, shape [P].
-    """
+    """Remove from each update its part along the way back to `original`, w_orig, before `inner` averages."""
 
     def __init__(self, inner: Strategy, original: Tensor) -> None:
         super().__init__(inner)
@@ -145,16 +124,16 @@ class OneWayRecovery(StrategyWrapper):
             yield CheckedReply.of(reply, replace(reply.update, delta=delta))
 
 
-def asked(job: ForgetJob) -> Cohort:
+def clients_asked(job: ForgetJob) -> Cohort:
     """Return the clients that hold some of D_f or of D_r."""
     connected = job.connected()
-    wanted = {**holding(job).clients, **keeping(job).clients}
+    wanted = {**clients_with_forgotten(job).clients, **clients_with_retained(job).clients}
     return connected.without(i for i in connected.clients if i not in wanted)
 
 
 def unlearning_rounds(job: ForgetJob, work: FederatedWork, settings: FedOsdSettings) -> Tensor:
     """Return the model after the steps along orthogonal directions, shape [P]."""
-    flat, layout, cohort = job.run.final, job.run.layout, asked(job)
+    flat, layout, cohort = job.run.final, job.run.layout, clients_asked(job)
     for _ in range(settings.unlearning_rounds):
         records = {wire.ARRAYS: wire.FlatRecord(flat, layout)}
         sums = ask_for_sums(cohort, ACTION, job.spec, records, (FORGET, RETAIN), layout.size)
@@ -165,21 +144,19 @@ def unlearning_rounds(job: ForgetJob, work: FederatedWork, settings: FedOsdSetti
 
 def unlearned_and_recovered(job: ForgetJob) -> Outcome:
     """Return the model after unlearning along orthogonal directions and recovery by the remaining clients."""
-    if (unchanged := never_took_part(job)) is not None:
-        return unchanged
     original = job.run.final
     settings = job.settings.own(NAME, FedOsdSettings)
     work = FederatedWork(job, settings.unlearning_rounds + settings.recovery_rounds)
     flat = unlearning_rounds(job, work, settings)
     moved = float(torch.linalg.vector_norm(flat.double() - original.double()))
     flat = work.train(
-        flat, settings.recovery_rounds, keeping(job), lambda: OneWayRecovery(FedAvg(), original)
+        flat, settings.recovery_rounds, clients_with_retained(job), lambda: OneWayRecovery(FedAvg(), original)
     )
-    return Outcome(flat, absence_notes(job), {**settings.model_dump(), "distance": moved})
+    return Outcome(flat, job.absence_notes, {**settings.model_dump(), "distance": moved})
 
 
 def needs(settings: ForgetSettings) -> Needs:
-    """Return that everyone must be online."""
+    """Return that all clients must be online."""
     return Needs(forgotten=True, remaining=True)
 
 
@@ -189,8 +166,6 @@ METHOD = Method(
     guarantee="none: to first order the others' losses stay as they are and recovery does not go back",
     source="Pan et al., AAAI 2025, arXiv 2412.20200",
     cost="a visit to every client per unlearning round, and the recovery rounds",
-    serves=frozenset({"client", "class", "sample"}),
-    refusal="",
     needs=needs,
     run=unlearned_and_recovered,
     settings=FedOsdSettings,

@@ -15,19 +15,16 @@ clients online. At 0 epochs the model comes back unchanged. Cost: a round per ep
 
 from torch import Tensor
 
-from strategies.server.cohort import Cohort
 from unlearning.central.finetune import FinetuneSettings, finetune
 from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
 from unlearning.methods.federated import (
     FederatedWork,
     RoundSettings,
-    absence_notes,
-    as_trained,
-    keeping,
-    never_took_part,
+    clients_with_retained,
+    local_settings,
     received_model,
+    settings_entries,
     settings_in,
-    told,
     trained_answer,
 )
 
@@ -42,34 +39,18 @@ def finetune_client(work: ForgetWork) -> ClientAnswer:
     return trained_answer(model, len(work.retain))
 
 
-def finetuning_rounds(
-    work: FederatedWork, flat: Tensor, settings: FinetuneSettings, cohort: Cohort
-) -> Tensor:
-    """Return the model after a round of one local pass per epoch, shape [P].
-
-    Parameters
-    ----------
-    work
-        The job's rounds.
-    flat
-        The model before, shape [P].
-    settings
-        Epochs and optimiser.
-    cohort
-        Clients that have retained examples.
-    """
-    one_pass = told(settings.model_copy(update={"epochs": 1}))
-    return work.act(flat, ACTION, [one_pass] * settings.epochs, cohort)
+def finetuned_from(job: ForgetJob, flat: Tensor, own: RoundSettings) -> Outcome:
+    """Fine-tune from flat parameters, shape [P]: a round per epoch of the clients with retained data."""
+    settings = local_settings(job, own, FinetuneSettings)
+    one_pass = settings_entries(settings.model_copy(update={"epochs": 1}))
+    work = FederatedWork(job, settings.epochs)
+    flat = work.act(flat, ACTION, [one_pass] * settings.epochs, clients_with_retained(job))
+    return Outcome(flat, job.absence_notes, {"rounds": settings.epochs})
 
 
 def finetuned(job: ForgetJob) -> Outcome:
-    """Return the model after fine-tuning rounds of the clients that have retained data."""
-    if (unchanged := never_took_part(job)) is not None:
-        return unchanged
-    settings = as_trained(job, job.settings.own(NAME, RoundSettings), FinetuneSettings)
-    work = FederatedWork(job, settings.epochs)
-    flat = finetuning_rounds(work, job.run.final, settings, keeping(job))
-    return Outcome(flat, absence_notes(job), {"rounds": settings.epochs})
+    """Fine-tune the run's final model."""
+    return finetuned_from(job, job.run.final, job.settings.own(NAME, RoundSettings))
 
 
 METHOD = Method(
@@ -78,8 +59,6 @@ METHOD = Method(
     guarantee="none: what was learned from the forgotten data fades only as far as the rest overwrites it",
     source="Jia et al., NeurIPS 2023, arXiv 2304.04934",
     cost="a round of the remaining clients per epoch",
-    serves=frozenset({"client", "class", "sample"}),
-    refusal="",
     needs=lambda settings: Needs(remaining=True),
     run=finetuned,
     settings=RoundSettings,

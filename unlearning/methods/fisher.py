@@ -1,4 +1,4 @@
-"""Fisher forgetting (FF) over a federation: noise where the retained data of all clients do not care.
+"""Fisher forgetting (FF) over a federation: noise on the weights that matter least for retained data.
 
 Golatkar, Achille, Soatto, "Eternal Sunshine of the Spotless Net", CVPR 2020, arXiv 1911.04933, as used by
 Jia, Liu, Ram, Yao, Liu, Liu, Sharma, Liu, "Model Sparsity Can Simplify Machine Unlearning", NeurIPS 2023,
@@ -24,9 +24,7 @@ from unlearning.central.gradients import ExampleSum
 from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
 from unlearning.methods.federated import (
     FederatedWork,
-    absence_notes,
-    keeping,
-    never_took_part,
+    clients_with_retained,
     received_model,
 )
 from unlearning.methods.sums import answer_with, ask_for_sums
@@ -38,20 +36,12 @@ DIAGONAL = "diagonal"
 
 
 def fisher_client(work: ForgetWork) -> ClientAnswer:
-    """Run the client half: the sum that makes up the Fisher diagonal, over the retained data."""
+    """Run the client half: the client's part of the Fisher diagonal, over its retained data."""
     return answer_with({DIAGONAL: fisher_sum(received_model(work), work.retain, task=work.task)})
 
 
-def blurred(job: ForgetJob) -> Outcome:
-    """Return the model with noise in the shape of the retained data's Fisher diagonal.
-
-    Raises
-    ------
-    LetheError
-        If no client that keeps data answers.
-    """
-    if (unchanged := never_took_part(job)) is not None:
-        return unchanged
+def with_fisher_noise(job: ForgetJob) -> Outcome:
+    """Return the model with noise in the shape of the retained data's Fisher diagonal."""
     run, work = job.run, FederatedWork(job, 1)
     settings = job.settings.own(NAME, FisherSettings)
     diagonal = retained_diagonal(job, work)
@@ -59,12 +49,15 @@ def blurred(job: ForgetJob) -> Outcome:
     start = without_class_rows(model, job.request.classes) if job.request.classes else model
     noisy = add_noise(start, diagonal.mean, settings, job.generator("fisher"))
     details = {**settings.model_dump(), "examples": diagonal.count}
-    return Outcome(run.layout.flatten(noisy.state_dict()), absence_notes(job), details)
+    return Outcome(run.layout.flatten(noisy.state_dict()), job.absence_notes, details)
 
 
 def retained_diagonal(job: ForgetJob, work: FederatedWork) -> ExampleSum:
-    """Return the sum over the retained examples of all clients; its mean is H."""
-    run, cohort = job.run, keeping(job)
+    """Return the sum over the retained examples of all clients, whose mean is H.
+
+    LetheError if none answers.
+    """
+    run, cohort = job.run, clients_with_retained(job)
     records = {wire.ARRAYS: wire.FlatRecord(run.final, run.layout)}
     sums = ask_for_sums(cohort, ACTION, job.spec, records, (DIAGONAL,), run.layout.size)
     work.advance({"clients": len(sums)})
@@ -79,10 +72,8 @@ METHOD = Method(
     guarantee="none: the noise hides the forgotten data only as far as the loss is quadratic",
     source="Jia et al., NeurIPS 2023, arXiv 2304.04934",
     cost="one visit to every client that keeps data, of a backward pass per example and class",
-    serves=frozenset({"client", "class", "sample"}),
-    refusal="",
     needs=lambda settings: Needs(remaining=True),
-    run=blurred,
+    run=with_fisher_noise,
     settings=FisherSettings,
     flat_keys={"fisher-alpha": "alpha", "fisher-max-inverse": "max-inverse"},
     actions={ACTION: fisher_client},

@@ -45,8 +45,8 @@ from unlearning.central.influence import (
 from unlearning.central.inverse import conjugate_gradient_product, fisher_product_sum
 from unlearning.central.parameters import moved
 from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
-from unlearning.methods.federated import absence_notes, never_took_part, received_model
-from unlearning.methods.fedosd import asked
+from unlearning.methods.federated import received_model
+from unlearning.methods.fedosd import clients_asked
 from unlearning.methods.sums import answer_with, ask_for_sums
 
 NAME = "influence"
@@ -111,13 +111,7 @@ class InfluenceKeys(Settings):
 
 
 def parsed_alphas(text: str) -> tuple[float, ...]:
-    """Return the lengths of a list.
-
-    Raises
-    ------
-    ValueError
-        If the text is something else.
-    """
+    """Return the lengths in a list; ValueError if the text is something else."""
     try:
         alphas = tuple(float(entry) for entry in split_list(text))
     except ValueError:
@@ -145,7 +139,7 @@ def product_client(work: ForgetWork) -> ClientAnswer:
 
 
 def trials_client(work: ForgetWork) -> ClientAnswer:
-    """Return, for no step and for each length, the sum of scores on D_r and the sum of losses on D_f."""
+    """Return the sum of scores on D_r and the sum of losses on D_f, for no step and for each length."""
     model, direction = received_model(work), _received_vector(work)
     candidates = [moved(model, alpha * direction) for alpha in (0.0, *work.config[ALPHAS])]
     correct = [_tally(candidate, work.retain, work.task)[0] for candidate in candidates]
@@ -174,21 +168,13 @@ def _received_vector(work: ForgetWork) -> Tensor:
 
 @dataclass(frozen=True)
 class Clients:
-    """The clients that hold some of D_f or D_r, and what every message to them carries.
-
-    Parameters
-    ----------
-    job
-        What is done.
-    cohort
-        Whom to ask.
-    """
+    """The clients that hold some of D_f or D_r, and what every message to them carries."""
 
     job: ForgetJob
     cohort: Cohort
 
-    def only(self, client_ids: Collection[str]) -> "Clients":
-        """Return some of them."""
+    def restricted_to(self, client_ids: Collection[str]) -> "Clients":
+        """Return the same for some of the clients only."""
         return Clients(self.job, self.cohort.without(i for i in self.cohort.clients if i not in client_ids))
 
     def sums(
@@ -197,13 +183,13 @@ class Clients:
         names: Sequence[str],
         size: int,
         vector: Tensor | None = None,
-        told: Callable[[str], Mapping[str, Any]] = lambda client_id: {},
+        entries: Callable[[str], Mapping[str, Any]] = lambda client_id: {},
     ) -> dict[str, dict[str, ExampleSum]]:
         """Return their sums about the model before forgetting, in the order of their names."""
         records: dict[str, ArrayRecord] = {wire.ARRAYS: self._model}
         if vector is not None:
             records[VECTOR] = ArrayRecord({VECTOR: Array(vector.numpy())})
-        return ask_for_sums(self.cohort, message_type, self.job.spec, records, names, size, told)
+        return ask_for_sums(self.cohort, message_type, self.job.spec, records, names, size, entries)
 
     def require(self, answers: Sums, wanted: Iterable[str]) -> None:
         """Raise `LetheError` if one of the clients that are needed did not answer."""
@@ -214,7 +200,7 @@ class Clients:
                 )
 
     def notes(self, answers: Sums, loss: str) -> list[str]:
-        """Return a note for each client that did not answer, and what is lost by that."""
+        """Return a note for each client that did not answer; `loss` says what is lost by that."""
         silent = [i for i in self.cohort.clients if i not in answers]
         return [f"client {i} failed, {loss}: {self._reason(i)}" for i in silent]
 
@@ -256,17 +242,7 @@ def draw_examples(counts: Mapping[str, int], num_examples: int, generator: Gener
 
 @dataclass
 class FisherProducts:
-    """The map x -> Fx, one visit to the clients of the examples that F is made of.
-
-    Parameters
-    ----------
-    clients
-        Those clients.
-    chosen
-        Which of their retained examples.
-    damping
-        λ.
-    """
+    """The map x -> Fx, one visit to the clients whose retained examples `chosen` make F, with damping λ."""
 
     clients: Clients
     chosen: Mapping[str, Sequence[int]]
@@ -276,10 +252,7 @@ class FisherProducts:
     def __call__(self, vector: Tensor) -> Tensor:
         """Return Fx, shape [P], float64.
 
-        Raises
-        ------
-        LetheError
-            If a client does not answer: without its examples F would be another matrix.
+        LetheError if a client does not answer, as F would be another matrix.
         """
         answers = self.clients.sums(
             PRODUCT, (RETAIN,), len(vector), vector, lambda i: {CHOSEN: list(self.chosen[i])}
@@ -295,14 +268,11 @@ def direction(
 ) -> tuple[Tensor, FisherProducts]:
     """Return F⁻¹v, shape [P], float64, and the products it took.
 
-    Raises
-    ------
-    LetheError
-        If a set is empty, or the products do not suffice.
+    LetheError if a set is empty, or the products do not suffice.
     """
     counts = {i: each[RETAIN].count for i, each in sums.items()}
     chosen = draw_examples(counts, settings.fisher_examples, clients.job.generator("influence"))
-    products = FisherProducts(clients.only(chosen), chosen, settings.damping)
+    products = FisherProducts(clients.restricted_to(chosen), chosen, settings.damping)
     try:
         vector = influence_vector(*(ExampleSum.join(s[n] for s in sums.values()) for n in (FORGET, RETAIN)))
         step = conjugate_gradient_product(products, vector, tolerance=tolerance, max_products=MAX_PRODUCTS)
@@ -317,40 +287,35 @@ def search(clients: Clients, step: Tensor, settings: InfluenceSettings) -> tuple
     """Return what each length of the step does, 0 first, and the answers to the first visit."""
     trials, answers = try_lengths(clients, step, settings.alphas)
     if finer := finer_alphas(trials, settings.max_retain_drop):
-        trials += try_lengths(clients.only(answers), step, finer)[0][1:]
+        trials += try_lengths(clients.restricted_to(answers), step, finer)[0][1:]
     return trials, answers
 
 
 def try_lengths(clients: Clients, step: Tensor, alphas: Sequence[float]) -> tuple[list[AlphaTrial], Sums]:
     """Return what each length of the step does to the accuracy on D_r and the loss on D_f; 0 first."""
     answers = clients.sums(TRIALS, (RETAIN, FORGET), len(alphas) + 1, step, lambda _: {ALPHAS: list(alphas)})
-    clients.require(answers, _holders(clients.job))
+    clients.require(answers, clients.job.participants)
     correct, losses = (ExampleSum.join(s[n] for s in answers.values()).mean for n in (RETAIN, FORGET))
     numbers = zip((0.0, *alphas), correct.tolist(), losses.tolist(), strict=True)
     return [AlphaTrial(alpha, 100.0 * accuracy, loss) for alpha, accuracy, loss in numbers], answers
 
 
 def influenced(job: ForgetJob) -> Outcome:
-    """Return the model after the influence step of the length that the clients' own data bear.
+    """Return the model after the influence step of the length that loses little accuracy on D_r.
 
-    Raises
-    ------
-    LetheError
-        If a client whose data are forgotten does not answer, or one fails later.
+    LetheError if a client whose data are forgotten does not answer, or one fails later.
     """
-    if (unchanged := never_took_part(job)) is not None:
-        return unchanged
     own = job.settings.own(NAME, InfluenceKeys)
     settings = own.central
-    clients = Clients(job, asked(job))
+    clients = Clients(job, clients_asked(job))
     sums = clients.sums(GRADIENTS, (FORGET, RETAIN), job.run.layout.size)
-    clients.require(sums, _holders(job))
+    clients.require(sums, job.participants)
     step, products = direction(clients, sums, settings, own.tolerance)
     trials, answers = search(clients, step, settings)
     alpha = choose_alpha(trials, settings.max_retain_drop)
     flat = job.run.layout.flatten(moved(job.run.model(job.run.final), alpha * step).state_dict())
     notes = [
-        *absence_notes(job),
+        *job.absence_notes,
         *clients.notes(sums, "its data are not in the step"),
         *clients.notes(answers, "its data are not in the choice of the step's length"),
         *([] if alpha else ["every length that was tried costs too much accuracy: the model is unchanged"]),
@@ -360,19 +325,12 @@ def influenced(job: ForgetJob) -> Outcome:
     )
 
 
-def _holders(job: ForgetJob) -> list[str]:
-    """Return the clients that the request names and that took part."""
-    return [i for i in job.request.named_clients if i not in job.absent]
-
-
 METHOD = Method(
     name=NAME,
     summary="take the forgotten data out of the loss by one Newton-like step",
     guarantee="none for networks: a first-order estimate of the minimum without the forgotten data",
     source="Jia et al., NeurIPS 2023, arXiv 2304.04934",
     cost="three visits to every client, and one per product with the Fisher matrix, some dozens",
-    serves=frozenset({"client", "class", "sample"}),
-    refusal="",
     needs=lambda settings: Needs(remaining=True, forgotten=True),
     run=influenced,
     settings=InfluenceKeys,

@@ -24,14 +24,12 @@ from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method,
 from unlearning.methods.federated import (
     FederatedWork,
     RoundSettings,
-    absence_notes,
-    as_trained,
-    keeping,
-    never_took_part,
+    clients_with_retained,
+    local_settings,
     num_dropped,
     received_model,
+    settings_entries,
     settings_in,
-    told,
     trained_answer,
 )
 from unlearning.settings import AtLeastZero
@@ -64,38 +62,31 @@ SHRINKAGE = 0.2
 """How far the penalty moves a weight that the loss does not hold, over all passes, at the method's own γ."""
 
 
-def own_gamma(settings: L1SparseSettings, steps_per_pass: float) -> float:
-    """Return the γ that moves a free weight by `SHRINKAGE`.
-
-    Parameters
-    ----------
-    settings
-        Epochs, learning rate and momentum.
-    steps_per_pass
-        Optimiser steps of one local pass, the mean over clients; above 0.
+def default_gamma(settings: L1SparseSettings, steps_per_pass: float) -> float:
+    """Return the γ that moves a free weight by `SHRINKAGE`, for a mean number of steps per pass above 0.
 
     Examples
     --------
-    >>> round(own_gamma(L1SparseSettings(epochs=10, learning_rate=0.01, momentum=0.9), 176), 5)
+    >>> round(default_gamma(L1SparseSettings(epochs=10, learning_rate=0.01, momentum=0.9), 176), 5)
     0.00207
     """
     length = settings.learning_rate / (1 - settings.momentum)
     return 2 * SHRINKAGE / (length * steps_per_pass * (settings.epochs + 1))
 
 
-def penalised(job: ForgetJob, cohort: Cohort) -> L1SparseSettings:
+def penalised_settings(job: ForgetJob, cohort: Cohort) -> L1SparseSettings:
     """Return how clients train, with the method's own γ where none is given."""
     own = job.settings.own(NAME, L1RoundSettings)
     if own.gamma != "auto":
-        return as_trained(job, own, L1SparseSettings, gamma=own.gamma)
-    settings = as_trained(job, own, L1SparseSettings)
+        return local_settings(job, own, L1SparseSettings, gamma=own.gamma)
+    settings = local_settings(job, own, L1SparseSettings)
     kept = [info.num_examples - num_dropped(info, job.drop) for info in cohort.clients.values()]
     steps = [settings.steps_per_epoch(num_examples) for num_examples in kept]
-    gamma = own_gamma(settings, sum(steps) / len(steps)) if steps else 0.0
+    gamma = default_gamma(settings, sum(steps) / len(steps)) if steps else 0.0
     return settings.model_copy(update={"gamma": gamma})
 
 
-def passes(settings: L1SparseSettings) -> list[L1SparseSettings]:
+def settings_by_round(settings: L1SparseSettings) -> list[L1SparseSettings]:
     """Return the settings of each round: one pass at the round's γ_e."""
     return [
         settings.model_copy(update={"epochs": 1, "gamma": gamma})
@@ -105,14 +96,14 @@ def passes(settings: L1SparseSettings) -> list[L1SparseSettings]:
 
 def l1_sparsed(job: ForgetJob) -> Outcome:
     """Return the model after fine-tuning rounds under the fading penalty."""
-    if (unchanged := never_took_part(job)) is not None:
-        return unchanged
-    cohort = keeping(job)
-    settings = penalised(job, cohort)
+    cohort = clients_with_retained(job)
+    settings = penalised_settings(job, cohort)
     work = FederatedWork(job, settings.epochs)
-    flat = work.act(job.run.final, ACTION, [told(each) for each in passes(settings)], cohort)
+    flat = work.act(
+        job.run.final, ACTION, [settings_entries(each) for each in settings_by_round(settings)], cohort
+    )
     details = {"rounds": settings.epochs, "gamma": settings.gamma}
-    return Outcome(flat, absence_notes(job), details)
+    return Outcome(flat, job.absence_notes, details)
 
 
 METHOD = Method(
@@ -121,8 +112,6 @@ METHOD = Method(
     guarantee="none; a sparser model empirically comes closer to retraining than fine-tuning alone",
     source="Jia et al., NeurIPS 2023, arXiv 2304.04934",
     cost="a round of the remaining clients per epoch",
-    serves=frozenset({"client", "class", "sample"}),
-    refusal="",
     needs=lambda settings: Needs(remaining=True),
     run=l1_sparsed,
     settings=L1RoundSettings,

@@ -15,18 +15,10 @@ from pydantic import field_validator
 
 from strategies.core.errors import BadInput
 from strategies.core.settings import split_list
-from unlearning.central.finetune import FinetuneSettings
 from unlearning.central.negate import negate
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
-from unlearning.methods.federated import (
-    FederatedWork,
-    RoundSettings,
-    absence_notes,
-    as_trained,
-    keeping,
-    never_took_part,
-)
-from unlearning.methods.finetune import finetuning_rounds
+from unlearning.methods.federated import RoundSettings
+from unlearning.methods.finetune import finetuned_from
 
 NAME = "negate"
 
@@ -55,24 +47,13 @@ class NegateSettings(RoundSettings):
 
 
 def negated(job: ForgetJob) -> Outcome:
-    """Return the model, negated in some layers and trained on by the remaining clients.
-
-    Raises
-    ------
-    BadInput
-        If the model has no layer of a given name.
-    """
-    if (unchanged := never_took_part(job)) is not None:
-        return unchanged
+    """Negate layers of the model, then train on; BadInput if it lacks a layer that is named."""
     run, own = job.run, job.settings.own(NAME, NegateSettings)
-    settings = as_trained(job, own, FinetuneSettings)
     try:
         model = negate(run.model(run.final), split_list(own.layers))
     except ValueError as error:
         raise BadInput(f"forget.negate.layers: {error}") from None
-    work = FederatedWork(job, settings.epochs)
-    flat = finetuning_rounds(work, run.layout.flatten(model.state_dict()), settings, keeping(job))
-    return Outcome(flat, absence_notes(job), {"rounds": settings.epochs})
+    return finetuned_from(job, run.layout.flatten(model.state_dict()), own)
 
 
 METHOD = Method(
@@ -81,8 +62,6 @@ METHOD = Method(
     guarantee="none: what is forgotten is what training does not restore",
     source="Khalil et al., CVPR 2025, arXiv 2503.05657",
     cost="a round of the remaining clients per epoch",
-    serves=frozenset({"client", "class", "sample"}),
-    refusal="",
     needs=lambda settings: Needs(remaining=True),
     run=negated,
     settings=NegateSettings,

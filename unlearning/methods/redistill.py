@@ -1,13 +1,13 @@
-"""Forgetting a client in FedMD: the others digest the logged consensus again, recomputed without it.
+"""Forgetting in FedMD: the remaining clients digest the logged consensus again, without the client.
 
 Not in a paper. In FedMD (Li, Wang, arXiv 1910.03581; see `strategies.fedmd`) a client reaches the others only
 through the consensus on public data. The log holds every client's answers, so for each kept round t
 
     f̃'_t(x) = Σ_{k ≠ target} c_k f_k,t(x),   Σ_{k ≠ target} c_k = 1
 
-is known without asking anybody; the remaining clients digest f̃'_t on the same public examples and revisit
+follows from the log; the remaining clients digest f̃'_t on the same public examples and revisit
 their own data, with the settings of the run. They start from the model that they had before the first round
-(``start = "transferred"``), which never heard of the target, or from the one they have now.
+(``start = "transferred"``), which learned nothing of the target, or from the one they have now.
 
 Differs from retraining: no questions are asked, and the answers that the others gave after the first round
 came from models that had digested the target's. Guarantee: approximate; what the target taught the others
@@ -17,7 +17,7 @@ a round's messages; from ``transferred`` also the transfer learning, where clien
 (``strategy.keep-transferred``).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,8 +34,7 @@ from strategies.fedmd.server import FedMD, means
 from strategies.log.update_log import UpdateLog
 from strategies.server.reports import rebuilt
 from strategies.task import OutputSpec
-from unlearning.methods.base import UNCHANGED, ForgetJob, Method, Needs, Outcome
-from unlearning.methods.federated import absence_notes
+from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
 
 NAME = "redistill"
 
@@ -56,16 +55,16 @@ class RedistillSettings(Settings):
 
 
 def kept_answers(
-    log: UpdateLog, server_round: int, gone: frozenset[str], num_outputs: int
+    log: UpdateLog, server_round: int, excluded: Collection[str], num_outputs: int
 ) -> dict[str, Tensor]:
     """Return the logged answers of a round by client-id, shape [n, classes] each, without some clients'."""
-    ids = [e.client_id for e in log.entries(server_round) if e.client_id not in gone]
+    ids = [e.client_id for e in log.entries(server_round) if e.client_id not in excluded]
     return {i: log.delta(server_round, i).view(-1, num_outputs) for i in ids}
 
 
 @dataclass
 class _Replay:
-    """The replay of a job: what each round's messages say, and what came of them."""
+    """Replays the rounds of a job."""
 
     job: ForgetJob
     strategy: FedMD
@@ -95,18 +94,14 @@ class _Replay:
 
 
 def _figures(content: RecordDict) -> dict[str, float]:
-    """Return what a client measured, as far as it can be."""
-    told = rebuilt(content.metric_records.get(wire.METRICS, MetricRecord()), client.RETURNS)[0]
-    return {name: float(value) for name, value in told.items()}
+    """Return the figures that a client's reply holds."""
+    metrics = rebuilt(content.metric_records.get(wire.METRICS, MetricRecord()), client.RETURNS)[0]
+    return {name: float(value) for name, value in metrics.items()}
 
 
 def redistilled(job: ForgetJob) -> Outcome:
     """Recompute the consensus of the kept rounds and have the remaining clients digest it."""
-    run, log = job.run, job.run.log
-    if log is None:
-        raise RuntimeError("needs were not checked")
-    if job.absent and job.absent == job.request.named_clients:
-        return Outcome(run.final.clone(), absence_notes(job), {UNCHANGED: 1})
+    run, log = job.run, job.log
     strategy = run.plan.server_half()
     if not isinstance(strategy, FedMD):
         raise RuntimeError("needs were not checked")
@@ -116,14 +111,14 @@ def redistilled(job: ForgetJob) -> Outcome:
     num_outputs = run.task.outputs(OutputSpec(run.num_groups))
     consensus, reports = torch.zeros(0), dict[str, dict[str, float]]()
     for number, server_round in enumerate(rounds, start=1):
-        answers = kept_answers(log, server_round, frozenset(job.gone), num_outputs)
+        answers = kept_answers(log, server_round, job.excluded_clients, num_outputs)
         if answers:
             consensus = strategy.consensus(answers)
             reports = replay.round(server_round, consensus)
         job.progress(number, len(rounds), means(list(reports.values())))
     if not reports:
         raise LetheError(f"forgetting {job.request.name}: nobody else answered in the last kept round")
-    return Outcome(consensus.flatten(), absence_notes(job), _details(own.start, rounds, reports))
+    return Outcome(consensus.flatten(), job.absence_notes, _details(own.start, rounds, reports))
 
 
 def _details(start: str, rounds: list[int], reports: Mapping[str, Mapping[str, float]]) -> dict[str, object]:
@@ -137,10 +132,10 @@ METHOD = Method(
     guarantee="approximate: later answers of the others came from models that had digested the client's",
     source="this project, on arXiv 1910.03581",
     cost="one visit to every remaining client per replayed round, half of the round's messages",
-    serves=frozenset({"client"}),
-    refusal="the log holds a client's answers, not what each class or example of its data did to them",
     needs=lambda settings: Needs(log="kept", remaining=True, rebuilds=True, models="client"),
     run=redistilled,
+    serves=frozenset({"client"}),
+    refusal="the log holds a client's answers, not what each class or example of its data did to them",
     settings=RedistillSettings,
     flat_keys={"redistill-start": "start", "redistill-rounds": "rounds"},
 )

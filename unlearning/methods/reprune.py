@@ -1,4 +1,4 @@
-"""Pruning anew: the run, its mask and the training on it again, none of which sees the forgotten data.
+"""Pruning anew: train, choose the mask and train on it again, all without the forgotten data.
 
 `retrain` on a pruned run keeps its mask, and a mask of ``omp`` or ``imp`` was chosen by weights that had seen
 all data. Here the dense run is trained without D_f, its weights give a mask as those of the run did, and what
@@ -15,11 +15,10 @@ from dataclasses import replace
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from strategies.core import wire
-from strategies.plan import RoundResult, Start
+from strategies.plan import RoundResult
 from strategies.server.cohort import Cohort
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
-from unlearning.methods.federated import feasible, keeping
+from unlearning.methods.federated import clients_with_retained, feasible_selection
 from unlearning.methods.retrain import RENEWED, SEED
 from unlearning.pruning import Pruning
 from unlearning.run import TrainedRun
@@ -28,14 +27,14 @@ from unlearning.spending import train_after
 
 def repruned(job: ForgetJob) -> Outcome:
     """Return what pruning the run would have given without the forgotten data."""
-    run, cohort = job.run, keeping(job)
+    run, cohort = job.run, clients_with_retained(job)
     if run.pruned_by is None:
         raise RuntimeError("needs were not checked")
     initial = run.layout.flatten(run.build_model().state_dict())
     dense = replace(run, initial=initial, mask=None, mask_origin="")
     hidden = run.plan.privacy.hides_updates
     dense = dense.renewed() if hidden else dense
-    plan = replace(dense.plan, drop=job.drop, selection=feasible(run.plan.selection, cohort))
+    plan = replace(dense.plan, drop=job.drop, selection=feasible_selection(run.plan.selection, cohort))
     dense = replace(dense, plan=plan)
     rounds = Pruning(dense, run.pruned_by, ()).num_rounds + 2 * plan.rounds
     done = plan.rounds
@@ -50,7 +49,7 @@ def repruned(job: ForgetJob) -> Outcome:
 
 
 def _trained(job: ForgetJob, run: TrainedRun, cohort: Cohort, done_of: tuple[int, int]) -> Tensor:
-    """Return the weights after training from a run's initial ones, shape [P]."""
+    """Return the weights after training from a run's initial ones; `done_of` is (rounds before, in all)."""
     done, total = done_of
 
     def report(result: RoundResult, _: Strategy) -> None:
@@ -58,9 +57,7 @@ def _trained(job: ForgetJob, run: TrainedRun, cohort: Cohort, done_of: tuple[int
 
     if run.plan.privacy.hides_updates:
         cohort = cohort.seeded(run.fresh_seed())
-    start = Start(wire.FlatRecord(run.initial, run.layout))
-    arrays = train_after(run, run.plan, cohort, start, report)
-    return wire.flat_of(arrays, run.layout).clone()
+    return train_after(run, run.plan, cohort, run.initial, report)
 
 
 METHOD = Method(
@@ -69,8 +66,6 @@ METHOD = Method(
     guarantee="exact",
     source="the reference for pruned runs",
     cost="all rounds of the run, as often as it was trained to be pruned, and once more",
-    serves=frozenset({"client", "class", "sample"}),
-    refusal="",
     needs=lambda settings: Needs(remaining=True),
     run=repruned,
     prunes_anew=True,

@@ -1,10 +1,10 @@
 """Retraining without the forgotten data: the reference for every other method.
 
 Same seed, rounds and settings, same initial model, without D_f: a forgotten client takes no part; for class
-and sample requests each client leaves the named examples out, and a client that has nothing left takes no
-part. What was forgotten before is left out as well.
-Guarantee: exact. Needs: the remaining clients
-online. Cost: every round of the run again.
+and sample requests each client leaves the named examples out, and a client without other examples takes no
+part. What was forgotten earlier is left out as well.
+
+Guarantee: exact. Needs: the remaining clients online. Cost: every round of the run again.
 
 Where the server gets sums of updates only, masked or encrypted, two trainings that differ by one client alone
 would tell it that client's update: sum₁ − sum₂ = n_C δ_C. Such a run is retrained from other initial weights
@@ -16,11 +16,10 @@ from dataclasses import replace
 
 from flwr.serverapp.strategy import Strategy
 
-from strategies.core import wire
 from strategies.personal import measuring as personal
-from strategies.plan import RoundResult, Start
+from strategies.plan import RoundResult
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
-from unlearning.methods.federated import feasible, keeping
+from unlearning.methods.federated import clients_with_retained, feasible_selection
 from unlearning.spending import train_after
 
 SEED = "seed"
@@ -33,22 +32,21 @@ RENEWED = (
 
 def retrained(job: ForgetJob) -> Outcome:
     """Return the model that the run would have given without the forgotten data."""
-    run, cohort = job.run, keeping(job)
+    run, cohort = job.run, clients_with_retained(job)
     notes: tuple[str, ...] = ()
     if run.plan.privacy.hides_updates:
         run = run.renewed()
         cohort, notes = cohort.seeded(run.seed), (RENEWED,)
-    plan = replace(run.plan, drop=job.drop, selection=feasible(run.plan.selection, cohort))
+    plan = replace(run.plan, drop=job.drop, selection=feasible_selection(run.plan.selection, cohort))
     figures: dict[str, float] = {}
 
     def report(result: RoundResult, _: Strategy) -> None:
         job.progress(result.round, plan.rounds, result.metrics)
         figures.update({key: result.metrics[key] for key in personal.FIGURES if key in result.metrics})
 
-    start = Start(wire.FlatRecord(run.initial, run.layout))
-    arrays = train_after(run, plan, cohort, start, report)
+    flat = train_after(run, plan, cohort, run.initial, report)
     details = {"rounds": plan.rounds, **figures, **({SEED: run.seed} if notes else {})}
-    return Outcome(wire.flat_of(arrays, run.layout).clone(), notes, details)
+    return Outcome(flat, notes, details)
 
 
 METHOD = Method(
@@ -57,8 +55,6 @@ METHOD = Method(
     guarantee="exact",
     source="the reference",
     cost="all rounds of the run, every remaining client in each",
-    serves=frozenset({"client", "class", "sample"}),
-    refusal="",
     needs=lambda settings: Needs(remaining=True, models="any"),
     run=retrained,
     trains_as_the_run=True,

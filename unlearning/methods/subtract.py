@@ -7,14 +7,14 @@ w_{t,i} the weight that client i's update ΔM_t^i had in round t, and N clients 
     renormalised (for comparison):  M' = M_1 + Σ_t [ΔM_t − w_{t,target} ΔM_t^target] / (1 − w_{t,target})
 
 The paper writes both for equal weights, w = 1/N: then the factors are 1/N, N/(N−1) and 1/(N−1). Here they are
-the weights that were used. A round in which nobody but the target took part contributes nothing to the
-renormalised form.
+the weights that were used. A round of the target alone contributes nothing to the renormalised form.
 
 Guarantee: approximate. The subtraction is exact, but later updates of the others were computed at models that
 contained the target; that skew stays. Accuracy usually suffers: `distill` repairs it. Needs: the log with
 retention ``sum`` for the lazy form, ``full`` for the renormalised one; no client. Cost: no round.
 """
 
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -23,22 +23,13 @@ from torch import Tensor
 from strategies.core.settings import Settings
 from strategies.log.update_log import UpdateLog
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
-from unlearning.methods.logged import logged_targets
 from unlearning.settings import ForgetSettings
 
 NAME = "subtract"
 
 
-def lazy(final: Tensor, weighted_sums: list[Tensor]) -> Tensor:
-    """Return M_F − Σ over targets of Σ_t w_t ΔM_t, shape [P], float32.
-
-    Parameters
-    ----------
-    final
-        M_F, shape [P].
-    weighted_sums
-        Σ_t w_t ΔM_t of each target, shape [P] each.
-    """
+def lazy(final: Tensor, weighted_sums: Iterable[Tensor]) -> Tensor:
+    """Return M_F minus the Σ_t w_t ΔM_t of each target, shapes [P], float32."""
     total = final.double()
     for weighted_sum in weighted_sums:
         total = total - weighted_sum.double()
@@ -48,14 +39,8 @@ def lazy(final: Tensor, weighted_sums: list[Tensor]) -> Tensor:
 def renormalised_step(global_step: Tensor, target_step: Tensor, target_weight: float) -> Tensor:
     """Return the mean update of the others, [ΔM_t − Σ w ΔM^target] / (1 − Σ w), shape [P], float64.
 
-    Parameters
-    ----------
-    global_step
-        ΔM_t = Σ_i w_i ΔM_t^i over all clients, shape [P].
-    target_step
-        Σ over the targets of w ΔM_t, shape [P].
-    target_weight
-        Σ over the targets of w, in [0, 1]; at 1 nobody else took part and the step is zero.
+    `global_step` is ΔM_t, the weighted sum over all clients, `target_step` that over the targets, shapes [P],
+    and `target_weight` the targets' weight, in [0, 1]; at 1 nobody else took part and the step is zero.
     """
     if target_weight >= 1.0:
         return torch.zeros_like(global_step, dtype=torch.float64)
@@ -65,14 +50,7 @@ def renormalised_step(global_step: Tensor, target_step: Tensor, target_weight: f
 def renormalised(initial: Tensor, log: UpdateLog, targets: tuple[str, ...]) -> Tensor:
     """Return M_1 + Σ_t of the others' renormalised mean updates, shape [P], float32.
 
-    Parameters
-    ----------
-    initial
-        M_1, shape [P].
-    log
-        With every update of the others.
-    targets
-        Client-ids to forget, those forgotten before included.
+    The log must hold every update of the others; `targets` include the clients forgotten earlier.
     """
     total = initial.double()
     for server_round in log.rounds():
@@ -101,16 +79,10 @@ class SubtractSettings(Settings):
 
 
 def subtracted(job: ForgetJob) -> Outcome:
-    """Return the model without the targets' logged contributions.
-
-    A client that never took part leaves the model as it is, with a note.
-    """
-    found = logged_targets(job)
-    if not found.clients:
-        return Outcome(job.run.final.clone(), found.notes)
+    """Return the model without the targets' logged contributions."""
     if job.settings.own(NAME, SubtractSettings).form == "renormalised":
-        return Outcome(renormalised(job.run.initial, found.log, job.gone), found.notes)
-    return Outcome(lazy(job.run.final, [found.log.weighted_sum(i) for i in found.clients]), found.notes)
+        return Outcome(renormalised(job.run.initial, job.log, job.excluded_clients), job.absence_notes)
+    return Outcome(lazy(job.run.final, map(job.log.weighted_sum, job.participants)), job.absence_notes)
 
 
 def needs(settings: ForgetSettings) -> Needs:
@@ -126,10 +98,10 @@ METHOD = Method(
     guarantee="approximate: the client's updates are gone, their influence on later updates of others is not",
     source="Wu, Zhu, Mitra, arXiv 2201.09441",
     cost="no round, no client visit",
-    serves=frozenset({"client"}),
-    refusal="the log holds one update per client, not per class or example",
     needs=needs,
     run=subtracted,
+    serves=frozenset({"client"}),
+    refusal="the log holds one update per client, not per class or example",
     settings=SubtractSettings,
     flat_keys={"subtract-form": "form"},
 )

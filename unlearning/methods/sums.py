@@ -28,16 +28,7 @@ def answer_with(sums: Sums) -> ClientAnswer:
 
 
 def read_sums(content: RecordDict, names: Sequence[str], size: int) -> dict[str, ExampleSum]:
-    """Read back what `answer_with` wrote, and check it.
-
-    Parameters
-    ----------
-    content
-        The reply's content.
-    names
-        Of the sums.
-    size
-        P.
+    """Read back what `answer_with` wrote: sums by name, shape [size], float64.
 
     Raises
     ------
@@ -70,27 +61,21 @@ def ask_for_sums(
     arrays: Mapping[str, ArrayRecord],
     names: Sequence[str],
     size: int,
-    told: Callable[[str], Mapping[str, Any]] = lambda client_id: {},
+    entries: Callable[[str], Mapping[str, Any]] = lambda client_id: {},
 ) -> dict[str, dict[str, ExampleSum]]:
-    """Ask every client of a cohort for its sums.
-
-    An answer that cannot be used is recorded as a fault of its client.
+    """Ask every client of a cohort for its sums; an unusable answer is recorded as a fault of its client.
 
     Parameters
     ----------
-    cohort
-        Whom to ask.
-    message_type
-        The action's.
+    cohort, message_type
+        Who is asked, and for which action.
     spec
         Which of its examples each client takes for forgotten, by client-id.
     arrays
-        What is sent, by the record's name.
-    names
-        Of the sums.
-    size
-        P.
-    told
+        The records of arrays that are sent, by name.
+    names, size
+        Of the sums, and P.
+    entries
         What the record ``config`` of a client's message holds besides.
 
     Returns
@@ -101,7 +86,7 @@ def ask_for_sums(
     made: dict[str, RecordDict] = {}
 
     def content(client_id: str) -> RecordDict:
-        config = {**spec(client_id).to_config(), **told(client_id)}
+        config = {**spec(client_id).to_config(), **entries(client_id)}
         return made.setdefault(repr(config), RecordDict({**arrays, wire.CONFIG: ConfigRecord(config)}))
 
     answers: dict[str, dict[str, ExampleSum]] = {}

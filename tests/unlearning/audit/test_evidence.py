@@ -68,26 +68,26 @@ def test_the_divergence_by_hand() -> None:
 
 def test_what_a_specification_names_by_hand() -> None:
     y = images((0, 4), (0, 7), (0, 4), (0, 0))
-    assert ForgetSpec().mask(y).tolist() == [False] * 4
-    assert EVERYTHING.mask(y).tolist() == [True] * 4
-    assert ForgetSpec(classes=(4, 9)).mask(y).tolist() == [True, False, True, False]
-    assert ForgetSpec(indices=(0, 3)).mask(y).tolist() == [True, False, False, True]
+    assert ForgetSpec().named(y).tolist() == [False] * 4
+    assert EVERYTHING.named(y).tolist() == [True] * 4
+    assert ForgetSpec(classes=(4, 9)).named(y).tolist() == [True, False, True, False]
+    assert ForgetSpec(indices=(0, 3)).named(y).tolist() == [True, False, False, True]
 
 
 def test_what_was_forgotten_before_is_in_no_part_by_hand() -> None:
     """Labels 4, 7, 4, 0: class 7 and position 3 are gone, 4 is to be forgotten; position 2 is as well."""
     examples = images((1, 4), (2, 7), (3, 4), (4, 0))
-    forget, retain = ForgetSpec(classes=(4,), gone_classes=(7,), gone_indices=(3,)).split(examples)
+    forget, retain = ForgetSpec(classes=(4,), earlier_classes=(7,), earlier_indices=(3,)).split(examples)
     assert (forget.y.tolist(), retain.y.tolist()) == ([4, 4], [])
-    forget, retain = ForgetSpec(indices=(1, 2), gone_classes=(7,)).split(examples)
+    forget, retain = ForgetSpec(indices=(1, 2), earlier_classes=(7,)).split(examples)
     assert (forget.y.tolist(), retain.y.tolist()) == ([4], [4, 0])
-    forget, retain = ForgetSpec(everything=True, gone_indices=(0, 3)).split(examples)
+    forget, retain = ForgetSpec(everything=True, earlier_indices=(0, 3)).split(examples)
     assert (forget.y.tolist(), retain.y.tolist()) == ([7, 4], [])
 
 
 def test_an_answer_is_silent_on_what_was_forgotten_before() -> None:
     """As `test_an_answer_by_hand`, the first example gone: no number of it reaches the server."""
-    spec = ForgetSpec(indices=(2,), gone_indices=(0,))
+    spec = ForgetSpec(indices=(2,), earlier_indices=(0,))
     answer = answer_with(SURE, images((1, 1), (-1, 0), (-1, 1)), spec, reference=0.0)
     assert answer.margin.tolist() == pytest.approx([SURE, -SURE])
     assert answer.forget.tolist() == [False, True]
@@ -97,11 +97,11 @@ def test_an_answer_is_silent_on_what_was_forgotten_before() -> None:
 
 def test_a_position_that_was_forgotten_before_must_exist() -> None:
     with pytest.raises(BadInput, match="the request names example 9; this client has examples 0 to 0"):
-        ForgetSpec(gone_indices=(9,)).split(images((1, 1)))
+        ForgetSpec(earlier_indices=(9,)).split(images((1, 1)))
 
 
 def test_a_client_of_which_nothing_is_left_answers_all_the_same() -> None:
-    spec = ForgetSpec(classes=(0,), gone_classes=(1,))
+    spec = ForgetSpec(classes=(0,), earlier_classes=(1,))
     numbers, arrays = encode_answer(answer_with(SURE, images((1, 1)), spec, reference=0.0))
     decoded = decode_answer(content_of(numbers, arrays), spec, 1, with_reference=True)
     assert len(decoded.forget) == 0
@@ -111,10 +111,10 @@ def test_a_client_of_which_nothing_is_left_answers_all_the_same() -> None:
     ("spec", "size", "count"),
     [
         (ForgetSpec(), 5, 0),
-        (ForgetSpec(everything=True, gone_indices=(1, 2)), 3, 3),
-        (ForgetSpec(indices=(1, 4), gone_indices=(1, 2)), 3, 1),
-        (ForgetSpec(indices=(1, 4), gone_classes=(7,)), None, None),
-        (ForgetSpec(gone_classes=(7,)), None, 0),
+        (ForgetSpec(everything=True, earlier_indices=(1, 2)), 3, 3),
+        (ForgetSpec(indices=(1, 4), earlier_indices=(1, 2)), 3, 1),
+        (ForgetSpec(indices=(1, 4), earlier_classes=(7,)), None, None),
+        (ForgetSpec(earlier_classes=(7,)), None, 0),
         (ForgetSpec(classes=(7,)), 5, None),
     ],
 )
@@ -125,7 +125,7 @@ def test_how_much_an_answer_must_hold(spec: ForgetSpec, size: int | None, count:
 
 @pytest.mark.parametrize("claimed", [6, -1, 2.5, None])
 def test_a_client_cannot_answer_for_more_than_it_holds(claimed: float | None) -> None:
-    spec = ForgetSpec(gone_classes=(0,))
+    spec = ForgetSpec(earlier_classes=(0,))
     numbers, arrays = encode_answer(answer_with(SURE, images(*[(1, 1)] * 5), spec))
     numbers = {k: v for k, v in {**numbers, "num-examples": claimed}.items() if v is not None}
     with pytest.raises(ValueError, match=f"'num-examples' is {claimed}, expected a number from 0 to 5"):
@@ -133,7 +133,10 @@ def test_a_client_cannot_answer_for_more_than_it_holds(claimed: float | None) ->
 
 
 def test_the_record_carries_the_specification() -> None:
-    for spec in (EVERYTHING, ForgetSpec(classes=(1,), indices=(2, 3), gone_classes=(4,), gone_indices=(5,))):
+    for spec in (
+        EVERYTHING,
+        ForgetSpec(classes=(1,), indices=(2, 3), earlier_classes=(4,), earlier_indices=(5,)),
+    ):
         assert ForgetSpec.from_config(spec.to_config()) == spec
     assert set(EVERYTHING.to_config()) == {"forget-all", "drop-classes", "drop-indices"}
 

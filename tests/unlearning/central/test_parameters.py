@@ -4,8 +4,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import given, strategies as st
 from torch import nn
 
+from strategies.core.seeds import torch_generator
 from strategies.core.wire import Layout
 from unlearning.central.parameters import (
     copied,
@@ -15,6 +17,7 @@ from unlearning.central.parameters import (
     moved,
     split_like,
     trainable,
+    with_norm,
 )
 
 BuildNet = Callable[..., nn.Module]
@@ -90,3 +93,20 @@ def test_a_vector_of_another_length_is_refused() -> None:
         ValueError, match=r"expected shape \(3,\), one entry per trainable parameter, got \(4,\)"
     ):
         split_like(torch.zeros(4), two_weights())
+
+
+def test_a_norm_by_hand() -> None:
+    """Length 10 in the direction of (0, −2): (0, −10)."""
+    assert with_norm(torch.tensor([0.0, -2.0]), 10.0).tolist() == [0.0, -10.0]
+
+
+@given(seed=st.integers(0, 1000), norm=st.floats(1e-6, 1e6), scale=st.sampled_from([1.0, 7.0]))
+def test_the_norm_is_given_and_the_direction_kept(seed: int, norm: float, scale: float) -> None:
+    vector = torch.randn(50, generator=torch_generator(seed), dtype=torch.float64)
+    result = with_norm(scale * vector, norm)
+    assert float(result.norm()) == pytest.approx(norm, rel=1e-12)
+    assert float(result @ vector) == pytest.approx(norm * float(vector.norm()), rel=1e-12)
+
+
+def test_a_zero_vector_or_norm_gives_zero() -> None:
+    assert with_norm(torch.zeros(3), 1.0).tolist() == with_norm(torch.ones(3), 0.0).tolist() == [0.0] * 3

@@ -47,7 +47,7 @@ def forgotten(
 
 def parts(federation: Federation, request: ForgetRequest) -> dict[str, tuple[Examples, Examples]]:
     """Return each client's part of D_f and of D_r."""
-    return {i: d.split(spec_for(request, i).mask(d)) for i, d in federation.data.items()}
+    return {i: d.split(spec_for(request, i).named(d)) for i, d in federation.data.items()}
 
 
 def model_at(federation: Federation, flat: Tensor) -> nn.Module:

@@ -1,4 +1,4 @@
-"""unlearning/methods/ascent.py: up the loss on what is to be forgotten, by whoever holds it."""
+"""unlearning/methods/ascent.py: up the loss on what is to be forgotten, by the clients that hold it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -48,12 +48,6 @@ from unlearning.settings import ForgetSettings
 
 TWO = ForgetRequest(clients=("1", "2"))
 EQUAL = {str(i): TensorExamples(d.x[:20], d.y[:20]) for i, d in DATA.items()}
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
-    """Return a run of clients 0 to 3."""
-    return finished(federation_of(), tmp_path_factory.mktemp("run"))
 
 
 def job_of(run: TrainedRun, federation: Federation, request: ForgetRequest = CLIENT) -> ForgetJob:

@@ -14,7 +14,7 @@ from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import torch_generator
 from tests.unlearning.runs import Rounds, linear_model, logged_run
 from unlearning.forgetting import forget
-from unlearning.methods.distill import DistillSettings, agreeing
+from unlearning.methods.distill import DistillSettings, nearest_to_teacher
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
@@ -104,8 +104,8 @@ def test_teacher_filter_drops_the_largest_disagreement() -> None:
     """Of four examples, the one with opposite answers goes."""
     teacher = torch.tensor([[2.0, 0.0], [0.0, 2.0], [5.0, 0.0], [1.0, 1.0]])
     student = torch.tensor([[2.0, 0.0], [0.0, 1.9], [0.0, 5.0], [1.0, 1.0]])
-    assert agreeing(student, teacher, 0.25).tolist() == [0, 1, 3]
-    assert agreeing(student, teacher, 0.0).tolist() == [0, 1, 2, 3]
+    assert nearest_to_teacher(student, teacher, 0.25).tolist() == [0, 1, 3]
+    assert nearest_to_teacher(student, teacher, 0.0).tolist() == [0, 1, 2, 3]
 
 
 def test_same_seed_repeats_and_the_global_one_has_no_effect(run: TrainedRun) -> None:

@@ -16,7 +16,6 @@ from tests.unlearning.methods.slow import (
     REQUESTS,
     assert_same,
     federation_of,
-    finished,
     forgotten,
     loss_on,
     model_at,
@@ -42,12 +41,6 @@ class TwoParameters(nn.Module):
         """Return logits, shape [n, 2]."""
         first = x @ self.w
         return torch.stack([first, torch.zeros_like(first)], dim=1)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
-    """Return a run of clients 0 to 3."""
-    return finished(federation_of(), tmp_path_factory.mktemp("run"))
 
 
 # by hand

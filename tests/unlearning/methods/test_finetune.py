@@ -33,13 +33,6 @@ from unlearning.methods.finetune import ACTION
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
-    """Return a run of clients 0 to 3."""
-    return finished(federation_of(), tmp_path_factory.mktemp("run"))
-
-
 # by hand
 
 

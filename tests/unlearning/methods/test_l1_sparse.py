@@ -17,7 +17,6 @@ from tests.unlearning.methods.slow import (
     assert_same,
     draws,
     federation_of,
-    finished,
     flat_of,
     forgotten,
     mean_of,
@@ -26,16 +25,9 @@ from tests.unlearning.methods.slow import (
 )
 from tests.unlearning.runs import OneParameter, logged_run
 from unlearning.central.l1_sparse import L1SparseSettings, l1_sparse
-from unlearning.methods.l1_sparse import SHRINKAGE, own_gamma, passes
+from unlearning.methods.l1_sparse import SHRINKAGE, default_gamma, settings_by_round
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
-    """Return a run of clients 0 to 3."""
-    return finished(federation_of(), tmp_path_factory.mktemp("run"))
-
 
 # by hand
 
@@ -64,7 +56,7 @@ def test_a_free_weight_by_hand(tmp_path: Path) -> None:
 
 def test_the_penalty_of_each_pass_by_hand() -> None:
     """γ (1 − e/E): 0.8, 0.6, 0.4, 0.2."""
-    settings = passes(L1SparseSettings(epochs=4, gamma=0.8))
+    settings = settings_by_round(L1SparseSettings(epochs=4, gamma=0.8))
     assert [each.gamma for each in settings] == pytest.approx([0.8, 0.6, 0.4, 0.2])
     assert {each.epochs for each in settings} == {1}
 
@@ -75,8 +67,8 @@ def test_the_own_penalty_moves_a_free_weight_by_the_shrinkage(
 ) -> None:
     """Σ over all steps of η/(1 − μ)·γ_e."""
     settings = L1SparseSettings(epochs=epochs, learning_rate=0.05, momentum=momentum)
-    gamma = own_gamma(settings, steps)
-    each = passes(settings.model_copy(update={"gamma": gamma}))
+    gamma = default_gamma(settings, steps)
+    each = settings_by_round(settings.model_copy(update={"gamma": gamma}))
     assert sum(0.05 / (1 - momentum) * p.gamma * steps for p in each) == pytest.approx(SHRINKAGE)
 
 
@@ -113,7 +105,7 @@ def test_the_own_penalty_counts_the_steps_that_stay(run: TrainedRun) -> None:
     left = [len(retain) for _, retain in parts(federation, CLASS).values()]
     steps = sum(-(-n // 8) for n in left) / len(left)
     settings = L1SparseSettings(epochs=2, learning_rate=0.05, momentum=0.9)
-    assert found.details["gamma"] == pytest.approx(own_gamma(settings, steps))
+    assert found.details["gamma"] == pytest.approx(default_gamma(settings, steps))
 
 
 # identities

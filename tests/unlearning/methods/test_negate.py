@@ -9,7 +9,6 @@ from tests.unlearning.methods.slow import (
     CLIENT,
     REQUESTS,
     federation_of,
-    finished,
     flat_of,
     forgotten,
     loss_on,
@@ -19,13 +18,6 @@ from tests.unlearning.methods.slow import (
 from unlearning.central.negate import negate
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
-    """Return a run of clients 0 to 3; its model has layers "0" (4·8 + 8 parameters) and "2"."""
-    return finished(federation_of(), tmp_path_factory.mktemp("run"))
-
 
 # by hand
 

@@ -18,12 +18,6 @@ from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
-    """Return a run of clients 0 to 3."""
-    return finished(federation_of(), tmp_path_factory.mktemp("run"))
-
-
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda r: r.kind)
 def test_equals_a_run_that_never_had_the_data(
     run: TrainedRun, request_: ForgetRequest, tmp_path: Path

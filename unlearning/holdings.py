@@ -1,8 +1,8 @@
-"""What is known of a request before any work: what clients hold of it, and what it leaves them.
+"""What clients hold of a request, asked before any work, and what the request leaves them.
 
 A position names an example only as long as the data are those of the run: clients compare them with the tags
-that they keep (`strategies.client.data_tags`) and say whether these hold. Where a client has no tags of the
-run, or does not answer, nothing is known, and that is said.
+that they keep (`strategies.client.data_tags`) and say whether these hold. If a client has no tags of the run,
+or does not answer, nothing is known, and that is said.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -25,8 +25,8 @@ _NAMED_AT_MOST = 8
 
 
 @dataclass(frozen=True)
-class Holding:
-    """What a client said; None where it does not tell, as that is private, or did not answer."""
+class ClientHolding:
+    """A client's answer; None where it says nothing, because that is private or because it did not answer."""
 
     data: DataState = "unknown"
     forgets: bool | None = None
@@ -34,24 +34,24 @@ class Holding:
 
 
 @dataclass(frozen=True)
-class Standing:
+class Holdings:
     """What is known of a request that can be served.
 
     Parameters
     ----------
-    nothing
-        Notes on why there is nothing to forget; none where there is something.
-    emptied
+    nothing_to_forget
+        Notes on why there is nothing to forget; empty if there is something.
+    clients_without_retained
         Clients that the request leaves nothing to train on.
-    idle
-        Clients that hold nothing that it names.
+    clients_without_forgotten
+        Clients that hold nothing that the request names.
     warnings, notes
-        Whose data are no longer those of the run, and whose may be others.
+        Clients whose data have changed since the run, and clients whose data may have.
     """
 
-    nothing: tuple[str, ...] = ()
-    emptied: tuple[str, ...] = ()
-    idle: tuple[str, ...] = ()
+    nothing_to_forget: tuple[str, ...] = ()
+    clients_without_retained: tuple[str, ...] = ()
+    clients_without_forgotten: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -59,43 +59,25 @@ class Standing:
 def holdings_of(
     spec: ForgetSpec, examples: Examples, data: DataState, *, private: bool
 ) -> dict[str, wire.ConfigValue]:
-    """Return a client's answer to the question what it holds.
+    """Return a client's answer to the question what it holds of a specification.
 
-    Parameters
-    ----------
-    spec
-        What is, and was, to be forgotten.
-    examples
-        All of the client's.
-    data
-        Whether they are those of the run.
-    private
-        Whether the server must learn nothing but that of them.
+    `examples` are all of the client's; `data` says whether they are those of the run, which is all that the
+    server learns where the answer is `private`.
     """
-    told: dict[str, wire.ConfigValue] = {wire.DATA_STATE: data}
-    if private or (data == "changed" and (spec.indices or spec.gone_indices)):
-        return told
+    answer: dict[str, wire.ConfigValue] = {wire.DATA_STATE: data}
+    if private or (data == "changed" and (spec.indices or spec.earlier_indices)):
+        return answer
     try:
         forget, retain = spec.split(examples)
     except BadInput as error:
-        return {**told, wire.REFUSED: str(error)}
-    return {**told, wire.FORGETS: len(forget) > 0, wire.KEEPS: len(retain) > 0}
+        return {**answer, wire.REFUSED: str(error)}
+    return {**answer, wire.FORGETS: len(forget) > 0, wire.KEEPS: len(retain) > 0}
 
 
-def standing_of(run: TrainedRun, request: ForgetRequest, cohort: Cohort) -> Standing:
-    """Ask clients what there is of a request, before any work.
+def ask_holdings(run: TrainedRun, request: ForgetRequest, cohort: Cohort) -> Holdings:
+    """Ask the connected clients what they hold of a request, before any work.
 
-    Parameters
-    ----------
-    run, request
-        What was asked of which run.
-    cohort
-        Connected clients.
-
-    Raises
-    ------
-    BadInput
-        If nobody would remain, or positions name other examples than those of the run.
+    BadInput if nobody would remain, or positions name other examples than those of the run.
     """
     cohort = cohort.without(run.forgotten_clients)
     holdings = _ask(run, request, cohort)
@@ -104,44 +86,46 @@ def standing_of(run: TrainedRun, request: ForgetRequest, cohort: Cohort) -> Stan
     warnings = _warned(changed)
     notes = _noted([i for i, each in holdings.items() if each.data == "unknown"], len(holdings))
     if nothing := _nothing(run, request, holdings):
-        return Standing(nothing, warnings=warnings, notes=notes)
-    emptied = tuple(i for i, each in holdings.items() if each.keeps is False and i not in request.clients)
+        return Holdings(nothing, warnings=warnings, notes=notes)
+    without_retained = tuple(
+        i for i, each in holdings.items() if each.keeps is False and i not in request.clients
+    )
     remaining = set(holdings) - set(request.clients)
-    if remaining and remaining <= set(emptied):
+    if remaining and remaining <= set(without_retained):
         raise BadInput(f"{request.name} leaves no connected client an example: nobody would remain")
-    idle = tuple(i for i, each in holdings.items() if each.forgets is False)
-    return Standing((), emptied, idle, warnings, notes)
+    without_forgotten = tuple(i for i, each in holdings.items() if each.forgets is False)
+    return Holdings((), without_retained, without_forgotten, warnings, notes)
 
 
-def offline_standing(run: TrainedRun, request: ForgetRequest) -> Standing:
-    """Return what is known of a request without asking any client."""
-    return Standing(_nothing(run, request, {}))
+def logged_holdings(run: TrainedRun, request: ForgetRequest) -> Holdings:
+    """Return what the log alone tells of a request, without asking any client."""
+    return Holdings(_nothing(run, request, {}))
 
 
 def absent_clients(run: TrainedRun, clients: Iterable[str]) -> tuple[str, ...]:
-    """Return those of some clients that never took part in a round, as far as the update log tells."""
+    """Return the clients of a list that never took part in a round, as far as the update log tells."""
     if run.log is None:
         return ()
     known = set(run.log.clients())
     return tuple(i for i in clients if i not in known)
 
 
-def _ask(run: TrainedRun, request: ForgetRequest, cohort: Cohort) -> dict[str, Holding]:
+def _ask(run: TrainedRun, request: ForgetRequest, cohort: Cohort) -> dict[str, ClientHolding]:
     def content(client_id: str) -> RecordDict:
         return RecordDict({wire.CONFIG: spec_for(request, client_id, run.forgotten).to_config()})
 
-    found = dict.fromkeys(cohort.clients, Holding())
+    found = dict.fromkeys(cohort.clients, ClientHolding())
     for reply in cohort.ask(wire.HOLDINGS, content, scope=_SCOPE):
-        told = reply.message.content.config_records.get(wire.CONFIG, ConfigRecord())
-        if (reason := told.get(wire.REFUSED)) is not None:
+        answer = reply.message.content.config_records.get(wire.CONFIG, ConfigRecord())
+        if (reason := answer.get(wire.REFUSED)) is not None:
             raise BadInput(f"client {reply.client_id}: {first_line(str(reason))}")
-        found[reply.client_id] = _read(told)
+        found[reply.client_id] = _read(answer)
     return found
 
 
-def _read(told: Mapping[str, Any]) -> Holding:
-    data, forgets, keeps = (told.get(key) for key in (wire.DATA_STATE, wire.FORGETS, wire.KEEPS))
-    return Holding(
+def _read(answer: Mapping[str, Any]) -> ClientHolding:
+    data, forgets, keeps = (answer.get(key) for key in (wire.DATA_STATE, wire.FORGETS, wire.KEEPS))
+    return ClientHolding(
         data if data in {"same", "changed"} else "unknown",
         forgets if isinstance(forgets, bool) else None,
         keeps if isinstance(keeps, bool) else None,
@@ -157,12 +141,14 @@ def _check_positions(run: TrainedRun, request: ForgetRequest, changed: Collectio
             )
 
 
-def _nothing(run: TrainedRun, request: ForgetRequest, holdings: Mapping[str, Holding]) -> tuple[str, ...]:
-    """Return why nobody holds what the request names; nothing where somebody does, or may."""
+def _nothing(
+    run: TrainedRun, request: ForgetRequest, holdings: Mapping[str, ClientHolding]
+) -> tuple[str, ...]:
+    """Return notes on why no client holds what the request names; empty if one does, or may."""
     named = request.named_clients
     asked = named or sorted({*run.clients, *holdings} - set(run.forgotten_clients), key=wire.client_sort_key)
     away = absent_clients(run, asked)
-    if any(holdings.get(i, Holding()).forgets is not False for i in asked if i not in away):
+    if any(holdings.get(i, ClientHolding()).forgets is not False for i in asked if i not in away):
         return ()
     if named:
         return tuple(

@@ -1,4 +1,4 @@
-"""What is asked before any work: are the data still those of the run, and would anybody remain?"""
+"""What is asked before any work: do clients hold the data of the run, and would any client remain?"""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ def write_data(path: Path, order: np.ndarray | None = None, more: int = 0) -> No
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """Return a run of clients 0 and 1, each with a file of its own shape, and 2, who was never drawn."""
-    home = tmp_path_factory.mktemp("standing")
+    home = tmp_path_factory.mktemp("holdings")
     write_data(home / "data.npz")
     keys = (
         f"run.home={home}",
