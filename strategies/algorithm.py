@@ -80,7 +80,7 @@ class ServerSide:
     holdings: Holdings | None = None
 
     @property
-    def held(self) -> Holdings:
+    def required_holdings(self) -> Holdings:
         """What the server holds.
 
         Raises
@@ -103,9 +103,9 @@ class ServerSide:
         LetheError
             If there are none.
         """
-        if self.held.public is None:
+        if self.required_holdings.public is None:
             raise LetheError(f"data.public: given 0, but {self.settings.name} needs public data")
-        return self.held.public
+        return self.required_holdings.public
 
 
 @dataclass(frozen=True, eq=False)

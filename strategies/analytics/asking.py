@@ -68,8 +68,8 @@ def ask(cohort: Cohort, question: Question, sharing: Sharing) -> dict[str, Any]:
     asked = json.dumps({"statistic": settings.statistic, "column": settings.column})
 
     def content(client_id: str) -> RecordDict:
-        told: dict[str, Any] = {**secure.invitation(client_id), ASKED: asked}
-        return RecordDict({wire.CONFIG: ConfigRecord(told)})
+        entries: dict[str, Any] = {**secure.invitation(client_id), ASKED: asked}
+        return RecordDict({wire.CONFIG: ConfigRecord(entries)})
 
     ready = secure.open()
     for reply in cohort.ask(ANALYSE, content, ready, sharing.scope):

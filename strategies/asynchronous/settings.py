@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from strategies.core.conditions import only
+from strategies.core.conditions import only_with
 from strategies.core.errors import BadInput
 from strategies.core.settings import Scalar, Settings
 from strategies.core.traits import Traits
@@ -65,8 +65,8 @@ def updates_from_sent(settings: "NamedStrategy") -> bool:
 
 _BOTH = ("concurrency", "max_staleness", "staleness", "staleness_exponent", "hinge_slope", "hinge_start")
 _CONDITIONS = (
-    only("strategy.staleness-exponent", "strategy.staleness", "polynomial"),
-    only("strategy.hinge-slope strategy.hinge-start", "strategy.staleness", "hinge"),
+    only_with("strategy.staleness-exponent", "strategy.staleness", "polynomial"),
+    only_with("strategy.hinge-slope strategy.hinge-start", "strategy.staleness", "hinge"),
 )
 
 

@@ -46,10 +46,10 @@ class Proposed:
         self._state, self._name = state, name
         self._training = str(config.get(TRAINING, ""))
         record = state.array_records.get(name, ArrayRecord())
-        facts = state.config_records.get(f"{name}-facts", ConfigRecord())
-        which = _NEXT if facts.get(_ROUND) == config.get(USED) else _KEPT
-        held = record.get(which) if facts.get(TRAINING) == self._training else None
-        flat = None if held is None else torch.from_numpy(np.array(held.numpy()))
+        status = state.config_records.get(f"{name}-facts", ConfigRecord())
+        which = _NEXT if status.get(_ROUND) == config.get(USED) else _KEPT
+        stored = record.get(which) if status.get(TRAINING) == self._training else None
+        flat = None if stored is None else torch.from_numpy(np.array(stored.numpy()))
         self.value = flat if flat is not None and flat.shape == (size,) else torch.zeros(size)
 
     def propose(self, value: Tensor, server_round: int) -> None:
@@ -68,9 +68,7 @@ class Confirmed:
 
     def tell(self, message: Message, client: str) -> None:
         """Put into a client's message what it needs to know, by the name that `note` gives it."""
-        told = {**message.content.config_records[wire.CONFIG], TRAINING: self._training}
-        told[USED] = self._used.get(client, 0)
-        message.content = RecordDict({**message.content, wire.CONFIG: ConfigRecord(told)})
+        wire.add_entries(message, {TRAINING: self._training, USED: self._used.get(client, 0)})
 
     def note(self, clients: Iterable[str], server_round: int) -> None:
         """Note whose answers a round has used."""

@@ -100,8 +100,8 @@ class ClientJob:
         What the client keeps between messages, changed in place; empty where nothing is kept.
     received
         The message itself, for client halves that are sent more than a model.
-    course
-        Name of the course of training that the message belongs to; empty: the run's own.
+    lineage
+        Name of the lineage that the message belongs to; empty: the run's own.
     examples_of
         Returns the examples of any client, by client-id, where they lie in one place; None: they do not.
     task
@@ -120,7 +120,7 @@ class ClientJob:
     scorer: Scorer | None = None
     state: RecordDict = field(default_factory=RecordDict)
     received: RecordDict = field(default_factory=RecordDict)
-    course: str = ""
+    lineage: str = ""
     examples_of: Callable[[str], Examples] | None = None
     task: Task = CLASSIFICATION
 

@@ -21,7 +21,7 @@ from typing import final
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
 from flwr.serverapp import Grid
 from torch import Tensor
 
@@ -31,7 +31,7 @@ from strategies.coded_gd.gradient_code import Matrix, decoding, encoding
 from strategies.coded_gd.settings import CodedSettings
 from strategies.core import wire
 from strategies.core.errors import LetheError
-from strategies.fedavg import EvaluatingStrategy
+from strategies.fedavg import EvaluatingStrategy, broadcast
 from strategies.server.grids import client_ids_of
 from strategies.server.guard import CheckedReply, ClientUpdate
 from strategies.server.reports import COUNT, Range
@@ -116,19 +116,11 @@ class CodedGD(EvaluatingStrategy):
         self._flat = wire.flat_of(arrays, self._layout)
         code, names = encoding(len(nodes), self._stragglers, self._seed), list(nodes.values())
         self._rows = dict(zip(names, code, strict=True))
-        messages = []
-        for place, node in enumerate(nodes):
-            held = [(place + offset) % len(nodes) for offset in range(self._stragglers + 1)]
-            told = ConfigRecord(
-                {
-                    **config,
-                    wire.SERVER_ROUND: server_round,
-                    PARTS: [names[j] for j in held],
-                    COEFFICIENTS: [float(code[place, j]) for j in held],
-                }
-            )
-            content = RecordDict({wire.ARRAYS: arrays, wire.CONFIG: told})
-            messages.append(Message(content, node, MessageType.TRAIN, group_id=str(server_round)))
+        messages = broadcast(server_round, arrays, config, grid, MessageType.TRAIN)
+        for place, message in enumerate(messages):
+            parts = [(place + offset) % len(nodes) for offset in range(self._stragglers + 1)]
+            coefficients = [float(code[place, j]) for j in parts]
+            wire.add_entries(message, {PARTS: [names[j] for j in parts], COEFFICIENTS: coefficients})
         return messages
 
     def refusal(self, update: ClientUpdate) -> str:

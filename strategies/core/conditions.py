@@ -91,7 +91,7 @@ class Condition:
     words: str
 
 
-def only(keys: str, on: str, *values: Scalar) -> Condition:
+def only_with(keys: str, on: str, *values: Scalar) -> Condition:
     """Return the condition that the key `on` has one of some values, for keys separated by blanks."""
     words = f"{on} = {' or '.join(shown(value) for value in values)}"
     return Condition(tuple(keys.split()), on, lambda given: given in values, words)

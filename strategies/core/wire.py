@@ -27,7 +27,7 @@ from strategies.core.arrays import floats_in
 State = dict[str, Tensor]
 """A model's `state_dict` on the CPU."""
 
-ConfigValue = bool | int | float | str | bytes | list[int] | list[bytes]
+ConfigValue = bool | int | float | str | bytes | list[int] | list[float] | list[str] | list[bytes]
 """What the record ``config`` may hold here."""
 
 # Records
@@ -86,9 +86,9 @@ MASK = "mask"
 """bytes, server to client, if the model is pruned: which parameters stay zero (`strategies.models.mask`)."""
 SEED = "seed"
 """int, server to client, in retrainings with another seed: seeds the client's work instead of the run's."""
-COURSE = "course"
-"""str, server to client, where clients keep models: the course of training that the message belongs to, such
-as a retraining; missing or empty: the run's own."""
+LINEAGE = "course"
+"""str, server to client, where clients keep models: which line of training the message belongs to, such as a
+retraining; missing or empty: the run's own."""
 MEASURE = "measure"
 """bool, server to client, in a round's second exchange: whether the client shall report its accuracy."""
 PUBLIC_HASH = "public-hash"
@@ -412,6 +412,13 @@ def reply_to(
     )
     content[CONFIG] = ConfigRecord({CLIENT_ID: client_id, **(config or {})})
     return Message(content, reply_to=message)
+
+
+def add_entries(message: Message, entries: Mapping[str, ConfigValue]) -> None:
+    """Add entries to a message's record `config`; content that other messages share is not changed."""
+    if entries:
+        config = ConfigRecord({**message.content.config_records[CONFIG], **entries})
+        message.content = RecordDict({**message.content, CONFIG: config})
 
 
 def client_id_in(content: RecordDict) -> str | None:

@@ -38,7 +38,7 @@ LOGITS = "logits"
 ALIGNMENT = "alignment"
 """list[int], server to client. Positions in the public data."""
 ORIGIN = "origin-course"
-"""str, server to client, where a course of training starts from another: its name; empty: the run's own."""
+"""str, server to client, where a lineage starts from another: its name; empty: the run's own."""
 FROM_START = "from-start"
 """bool, server to client, beside `ORIGIN`. Whether it starts from what that was before its first round."""
 BASELINE = "baseline-accuracy"
@@ -94,8 +94,8 @@ class FedMDWork(ClientWork):
 
     @cached_property
     def client_state(self) -> ClientState:
-        """What the client keeps, of the course of training that the message belongs to."""
-        return ClientState(self.state, str(self.config.get(wire.COURSE, "")), KIND)
+        """What the client keeps, of the lineage that the message belongs to."""
+        return ClientState(self.state, str(self.config.get(wire.LINEAGE, "")), KIND)
 
 
 def answer_query(work: FedMDWork) -> ClientReply:
@@ -207,15 +207,15 @@ def digest_loss(
 def present_model(work: FedMDWork) -> tuple[nn.Module, dict[str, float | int]]:
     """Return the client's model, made by transfer learning where it has none, and what is to be reported."""
     model = work.build_model()
-    if work.client_state.read_model(model) or _started_from_another_course(work, model):
+    if work.client_state.read_model(model) or _started_from_another_lineage(work, model):
         return model, {}
     transfer(work, model)
     expected = work.server_round == 1 or work.config.get(FROM_START, False)
     return model, ({} if expected else {ANEW: 1})
 
 
-def _started_from_another_course(work: FedMDWork, model: nn.Module) -> bool:
-    """Begin a course with the model that another one has or began with; False where there is none."""
+def _started_from_another_lineage(work: FedMDWork, model: nn.Module) -> bool:
+    """Begin a lineage with the model that another one has or began with; False where there is none."""
     if ORIGIN not in work.config:
         return False
     origin = ClientState(work.state, str(work.config[ORIGIN]), KIND)
@@ -234,7 +234,7 @@ def transfer(work: FedMDWork, model: nn.Module) -> None:
     settings, state = work.own, work.client_state
     _transfer_step(work, model, work.public.take(torch.arange(len(work.public))), "public")
     bound: dict[str, float] = {}
-    if settings.upper_bound and not work.config.get(wire.COURSE):
+    if settings.upper_bound and not work.config.get(wire.LINEAGE):
         before = wire.Layout.of(model.state_dict()).flatten(model.state_dict())
         _transfer_step(work, model, work.pooled(), "pooled")
         bound = _accuracy(work, model, UPPER_BOUND)

@@ -13,7 +13,7 @@ server (local privacy): ε bounds what an exchange of all of its private data wo
 logits, and not the accuracies and losses that a client reports for the sake of measuring.
 
 Noise is drawn anew for each answer, so the mean of many answers to one question is better than each. A
-client therefore counts every answer, whatever round, course of training or examples the question names: μ² of
+client therefore counts every answer, whatever round, lineage or examples the question names: μ² of
 several answers is the sum of theirs, and is kept in the client's state.
 """
 

@@ -106,8 +106,7 @@ class FedMD(ServerHalf):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Ask every node of the grid for its logits on the round's alignment subset; send indices only."""
-        told = ConfigRecord({**config, **self._told(server_round)})
-        content = RecordDict({wire.CONFIG: told})
+        content = RecordDict({wire.CONFIG: ConfigRecord({**config, **self._entries(server_round)})})
         return [
             Message(content, node_id, client.QUERY, group_id=str(server_round))
             for node_id in grid.get_node_ids()
@@ -150,8 +149,8 @@ class FedMD(ServerHalf):
         """Send the consensus to every node of the grid."""
         last = server_round == self._side.rounds
         measure = last or server_round % self._side.evaluate_every == 0
-        told = {**config, **self._told(server_round), wire.MEASURE: measure}
-        content = RecordDict({wire.ARRAYS: arrays, wire.CONFIG: ConfigRecord(told)})
+        entries = {**config, **self._entries(server_round), wire.MEASURE: measure}
+        content = RecordDict({wire.ARRAYS: arrays, wire.CONFIG: ConfigRecord(entries)})
         return [
             Message(content, node_id, client.DIGEST, group_id=str(server_round))
             for node_id in grid.get_node_ids()
@@ -185,7 +184,7 @@ class FedMD(ServerHalf):
         """Log what the strategy does."""
         _logger.info("FedMD: %s consensus of logits", self._settings.consensus)
 
-    def _told(self, server_round: int) -> dict[str, int | list[int]]:
+    def _entries(self, server_round: int) -> dict[str, int | list[int]]:
         return {wire.SERVER_ROUND: server_round, client.ALIGNMENT: self.alignment(server_round).tolist()}
 
     def _privacy(self, server_round: int, reported: float) -> dict[str, float]:
@@ -267,7 +266,7 @@ def means(clients: list[dict[str, float]]) -> dict[str, float]:
 
 def _build(side: algorithm.ServerSide) -> Strategy:
     measured = ServerSide(
-        side.public.targets(), side.held.num_outputs, side.seed, side.rounds, side.evaluate_every
+        side.public.targets(), side.required_holdings.num_outputs, side.seed, side.rounds, side.evaluate_every
     )
     return FedMD(side.settings, measured)
 

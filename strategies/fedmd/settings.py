@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from strategies.core.conditions import Condition, is_number, only
+from strategies.core.conditions import Condition, is_number, only_with
 from strategies.core.errors import BadInput
 from strategies.core.settings import Scalar, Settings, split_list, split_pairs
 from strategies.core.traits import Traits
@@ -154,8 +154,8 @@ TRAITS = (
         "fedmd",
         FedMDSettings,
         conditions=(
-            only("strategy.weights", "strategy.consensus", "weighted"),
-            only("strategy.digest-temperature", "strategy.digest-loss", "kl"),
+            only_with("strategy.weights", "strategy.consensus", "weighted"),
+            only_with("strategy.digest-temperature", "strategy.digest-loss", "kl"),
             Condition(
                 ("strategy.logit-noise",),
                 "strategy.logit-clip",

@@ -132,9 +132,9 @@ class Gossip(EvaluatingStrategy):
             self.models.setdefault(client_id, wire.flat_of(arrays, self._layout).numpy().copy())
         weights = self._weights(len(nodes))
         self._eigenvalue = second_eigenvalue(weights)
-        told = {**config, wire.SERVER_ROUND: server_round}
+        common, group = {**config, wire.SERVER_ROUND: server_round}, str(server_round)
         return [
-            Message(self._content(place, weights, told), node, MessageType.TRAIN, group_id=str(server_round))
+            Message(self._content(place, weights, common), node, MessageType.TRAIN, group_id=group)
             for place, node in enumerate(nodes)
         ]
 
@@ -142,10 +142,10 @@ class Gossip(EvaluatingStrategy):
         settings = self._settings
         return mixing_weights(adjacency(settings.topology, size, settings.edge_probability, self._seed))
 
-    def _content(self, place: int, weights: Weights, told: Mapping[str, object]) -> RecordDict:
+    def _content(self, place: int, weights: Weights, common: Mapping[str, object]) -> RecordDict:
         neighbours = [j for j in np.flatnonzero(weights[place]).tolist() if j != place]
         row = [float(weights[place, j]) for j in (place, *neighbours)]
-        content = RecordDict({wire.CONFIG: ConfigRecord({**told, WEIGHTS: row})})  # type: ignore[dict-item]
+        content = RecordDict({wire.CONFIG: ConfigRecord({**common, WEIGHTS: row})})  # type: ignore[dict-item]
         for number, j in enumerate((place, *neighbours)):
             content[f"{NEIGHBOUR}{number}" if number else wire.ARRAYS] = self._record(self._clients[j])
         return content

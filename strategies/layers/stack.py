@@ -9,7 +9,7 @@ from flwr.app import Message
 from flwr.serverapp.strategy import Strategy
 
 from strategies.algorithm import Members, PartsStrategy
-from strategies.asynchronous.in_progress import Flights
+from strategies.asynchronous.in_progress import InProgress
 from strategies.asynchronous.settings import updates_from_sent
 from strategies.layers.compression.server import CompressedStrategy, Copies
 from strategies.layers.privacy.server import ServerPrivacy
@@ -17,10 +17,9 @@ from strategies.layers.secagg.training import Federation, SecureSettings, Secure
 from strategies.plan import TrainingPlan
 from strategies.registry import lookup
 from strategies.server.cohort import Cohort
-from strategies.server.exclusion import DroppingStrategy
 from strategies.server.guard import GuardedStrategy, Reference
-from strategies.server.selection_methods import HeardStrategy
-from strategies.server.wrapper import StrategyWrapper
+from strategies.server.selection_methods import LastKnownLoss
+from strategies.server.wrapper import AddedEntries, StrategyWrapper
 
 Build = Callable[[], Strategy]
 """Makes a server half."""
@@ -108,14 +107,14 @@ class Stack:
         return self._found(PartsStrategy)
 
     @property
-    def in_progress(self) -> Flights | None:
+    def in_progress(self) -> InProgress | None:
         """Where the server does not wait: the clients in progress."""
-        return self._found(Flights)
+        return self._found(InProgress)
 
     @property
-    def heard(self) -> HeardStrategy:
-        """What notes each client's loss."""
-        found = self._found(HeardStrategy)
+    def known_losses(self) -> LastKnownLoss:
+        """The wrapper that notes each client's loss."""
+        found = self._found(LastKnownLoss)
         if found is None:
             raise RuntimeError("the stack has no wrapper that notes losses")
         return found
@@ -146,8 +145,8 @@ class Stack:
         self.privacy = ServerPrivacy.of(plan.privacy, plan.selection, plan.rounds, plan.seed)
         return None if self.privacy is None else self.privacy.around(inner, self._around.names)
 
-    def _hearing(self, inner: Strategy) -> Strategy:
-        return HeardStrategy(inner)
+    def _with_losses(self, inner: Strategy) -> Strategy:
+        return LastKnownLoss(inner)
 
     def _checked(self, inner: Strategy) -> Strategy:
         privacy = self._around.plan.privacy
@@ -182,7 +181,8 @@ class Stack:
         )
 
     def _excluding(self, inner: Strategy) -> Strategy:
-        return DroppingStrategy(inner, self._around.plan.drop, self._around.names)
+        drop, names = self._around.plan.drop, self._around.names
+        return AddedEntries(inner, lambda _, node_id: drop.config(names[node_id]))
 
     def _decoded(self, inner: Strategy) -> Strategy | None:
         around, compression = self._around, self._around.plan.compression
@@ -203,8 +203,8 @@ class Stack:
         around, plan = self._around, self._around.plan
         if not around.is_asynchronous:
             return None
-        return Flights(
-            inner, plan.strategy, plan.selection, plan.seed, around.cohort, self.heard, around.accepted
+        return InProgress(
+            inner, plan.strategy, plan.selection, plan.seed, around.cohort, self.known_losses, around.accepted
         )
 
     def _reference_of(self, message: Message) -> Reference | None:
@@ -237,7 +237,7 @@ ORDER = (
     Entry(Stack._completed, "what an algorithm does beyond that, such as sending further records"),
     Entry(Stack._in_parts, "makes updates of the whole model of those of its parts"),
     Entry(Stack._private, "noise goes on what is released, and accounts see every accepted reply"),
-    Entry(Stack._hearing, "selection hears of accepted replies only"),
+    Entry(Stack._with_losses, "selection uses the losses of accepted replies only"),
     Entry(Stack._checked, "nothing goes further in that was not checked, unmasked or decrypted"),
     Entry(Stack._excluding, "tells clients what to leave out, in messages that are then encoded"),
     Entry(Stack._decoded, "what arrives encoded is decoded before it is checked"),

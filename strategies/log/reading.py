@@ -91,7 +91,7 @@ class LogReader:
         """Return the SHA-256 of the log, the last link of its chain; see `strategies.log.chain`."""
         return self._index.head()
 
-    def facts(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """Return what a summary and a certificate state of the log: hash, retention, rounds, encryption."""
         return {
             "sha256": self.sha256(),

@@ -97,13 +97,13 @@ def votes(logits: Tensor, ensemble: str) -> Tensor:
     return logits if ensemble == "logits" else logits.softmax(dim=1)
 
 
-def answers(mean: Tensor, ensemble: str) -> Tensor:
+def ensemble_logits(mean: Tensor, ensemble: str) -> Tensor:
     """Return the logits of the ensemble from the mean of its members' votes, shape [n, classes].
 
     Examples
     --------
     >>> import torch
-    >>> answers(torch.tensor([[0.75, 0.25]]), "probabilities").softmax(dim=1)
+    >>> ensemble_logits(torch.tensor([[0.75, 0.25]]), "probabilities").softmax(dim=1)
     tensor([[0.7500, 0.2500]])
     """
     return mean if ensemble == "logits" else mean.clamp(min=_SMALLEST).log()
@@ -146,21 +146,21 @@ class OneShot(EvaluatingStrategy):
             raise RuntimeError("aggregate_train was called before configure_train")
         start, layout, self._last = self._reference.flat, self._reference.layout, None
         average = ExactSum(layout.size)
-        heard = ExactSum(len(self._asked) * self._side.num_outputs)
+        votes_sum = ExactSum(len(self._asked) * self._side.num_outputs)
         means, accuracies = MetricMeans(), []
         for reply in replies:
             if not isinstance(reply, CheckedReply):
                 raise RuntimeError("a reply was not checked; put OneShot inside GuardedStrategy")
             update = reply.update
             logits = self._logits(update, self._reference)
-            heard.add(votes(logits, self._settings.ensemble).flatten(), 1.0)
+            votes_sum.add(votes(logits, self._settings.ensemble).flatten(), 1.0)
             update.add_to(average)
             means.add(update.metrics, update.num_examples)
             accuracies.append(self._test_accuracy(logits))
         if not accuracies:
             return None, None
-        mean = heard.mean().float().view(-1, self._side.num_outputs)
-        ensemble = answers(mean, self._settings.ensemble)
+        mean = votes_sum.mean().float().view(-1, self._side.num_outputs)
+        ensemble = ensemble_logits(mean, self._settings.ensemble)
         if self._settings.student_start == "average":
             start = average.added_to(start)
         flat, distilled = self._distilled(server_round, start, layout, ensemble)
@@ -229,15 +229,15 @@ class OneShot(EvaluatingStrategy):
 
 
 def _build(side: algorithm.ServerSide) -> Strategy:
-    held = side.held
+    holdings = side.required_holdings
     own = ServerSide(
-        held.build_model(),
-        held.num_outputs,
+        holdings.build_model(),
+        holdings.num_outputs,
         side.public,
-        held.test,
+        holdings.test,
         side.seed,
-        held.train.momentum,
-        held.task,
+        holdings.train.momentum,
+        holdings.task,
     )
     return OneShot(side.settings, own)
 

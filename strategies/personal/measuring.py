@@ -179,12 +179,12 @@ class MeasuredStrategy(StrategyWrapper):
         for reply in replies:
             client_id = wire.client_id_in(reply.content) or str(reply.metadata.src_node_id)
             numbers = dict(wire.iter_numbers(reply.content.metric_records.get(wire.METRICS, {})))
-            told = {key: numbers[key] for key in (GLOBAL, PERSONAL) if key in numbers}
-            if not all(0 <= value <= 100 for value in told.values()):
+            accuracies = {key: numbers[key] for key in (GLOBAL, PERSONAL) if key in numbers}
+            if not all(0 <= value <= 100 for value in accuracies.values()):
                 rejected[client_id] = "reports accuracies that are no percentages"
-            elif len(told) < 2:
+            elif len(accuracies) < 2:
                 rejected[client_id] = "has no test data to measure its own model on"
             else:
-                clients[client_id] = told
+                clients[client_id] = accuracies
         ordered = {i: clients[i] for i in sorted(clients, key=wire.client_sort_key)}
         return ReturnResult(figures(ordered.values()), ordered, rejected)

@@ -215,9 +215,10 @@ class PrunedStrategy(PartsStrategy):
         node_id = reply.metadata.src_node_id
         choice = self._choosing.get(node_id)
         if choice is not None and not reply.has_error():
-            told = reply.content.config_records.get(wire.CONFIG, ConfigRecord())
-            if wire.REFUSED not in told:
-                self.selected[choice.client_id] = packed = self._chosen(told.get(wire.POSITIONS), choice.keep)
+            config = reply.content.config_records.get(wire.CONFIG, ConfigRecord())
+            if wire.REFUSED not in config:
+                packed = self._chosen(config.get(wire.POSITIONS), choice.keep)
+                self.selected[choice.client_id] = packed
                 self._blocks[node_id] = self._block(packed)
         block = self._blocks.get(node_id)
         return None if block is None else block.reference
@@ -255,7 +256,7 @@ class PrunedStrategy(PartsStrategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Send every client its block, after selecting anew where it is time to."""
+        """Send each client its block; reselect every `refresh` rounds."""
         self._model, self._blocks, self._choosing = Reference.of(arrays), {}, {}
         if (server_round - 1) % self._pruning.settings.refresh == 0:
             self.selected.clear()
@@ -264,17 +265,17 @@ class PrunedStrategy(PartsStrategy):
         if not self._by_private_data:
             self._select([name for name in names if name not in self.selected], server_round)
         for client_id, message in zip(names, messages, strict=True):
-            told = {**message.content.config_records[wire.CONFIG]}
             node_id, sent = message.metadata.dst_node_id, self._model
             if client_id in self.selected:
-                told[wire.POSITIONS] = self.selected[client_id]
+                wire.add_entries(message, {wire.POSITIONS: self.selected[client_id]})
                 self._blocks[node_id] = self._block(self.selected[client_id])
                 sent = self._blocks[node_id].reference
             else:
-                told[wire.KEEP] = self._keep_of(client_id)
+                wire.add_entries(message, {wire.KEEP: self._keep_of(client_id)})
                 self._choosing[node_id] = _Choice(client_id, self._keep_of(client_id))
             record = wire.FlatRecord(sent.flat, sent.layout)
-            message.content = RecordDict({wire.ARRAYS: record, wire.CONFIG: ConfigRecord(told)})
+            config_sent = message.content.config_records[wire.CONFIG]
+            message.content = RecordDict({wire.ARRAYS: record, wire.CONFIG: config_sent})
         return messages
 
     @property
@@ -319,8 +320,8 @@ class PrunedStrategy(PartsStrategy):
 def _parts(inner: Strategy, side: ServerSide, members: Members) -> PrunedStrategy:
     if members.mask is not None:
         raise LetheError("pruned-dp: clients cannot train parts of a model that is pruned itself")
-    model = side.held.build_model()
-    pruning = Pruning(side.settings.own(PrunedSettings), model, side.seed, side.held.public)
+    model = side.required_holdings.build_model()
+    pruning = Pruning(side.settings.own(PrunedSettings), model, side.seed, side.required_holdings.public)
     return PrunedStrategy(inner, pruning, members.names, members.keeps, by_asked=members.central_noise)
 
 

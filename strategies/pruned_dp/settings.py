@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from strategies.core.conditions import lacks_public_data, only, refuse_beside, shown
+from strategies.core.conditions import lacks_public_data, only_with, refuse_beside, shown
 from strategies.core.errors import BadInput
 from strategies.core.settings import Scalar, Settings, split_shares
 from strategies.core.traits import Traits
@@ -113,13 +113,13 @@ TRAITS = (
         "pruned-dp",
         PrunedSettings,
         conditions=(
-            only("strategy.score-source", "strategy.score", "fisher"),
-            only("strategy.score-noise strategy.score-clip", "strategy.score-source", "private"),
+            only_with("strategy.score-source", "strategy.score", "fisher"),
+            only_with("strategy.score-noise strategy.score-clip", "strategy.score-source", "private"),
         ),
         check=_check,
         hidden="mean",
         protecting=(
-            only(
+            only_with(
                 "strategy.score-source strategy.score-noise strategy.score-clip",
                 "strategy.score-source",
                 "private",

@@ -63,7 +63,7 @@ def write_chunks(path: Path, chunks: Iterable[Chunk], mode: int = _EVERYBODY) ->
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Let no other process that holds a file read or change it meanwhile; wait for one that does.
 
     The lock is on a file beside it, as every write replaces the file itself. A killed holder loses it.

@@ -155,21 +155,21 @@ class Scaffold(StrategyWrapper):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return the averaged model; c moves with it, or not at all."""
-        total, heard = ExactSum(len(self._control)), list[str]()
+        total, used = ExactSum(len(self._control)), list[str]()
 
         def noted() -> Iterator[Message]:
             for reply in replies:
                 if not isinstance(reply, CheckedReply):
                     raise LetheError("scaffold: a reply was not checked; put Scaffold inside the guard")
                 total.add(reply.update.records[CONTROL], 1.0)
-                heard.append(reply.update.client_id)
+                used.append(reply.update.client_id)
                 yield reply
 
         arrays, metrics = self.inner.aggregate_train(server_round, noted())
         if arrays is not None:
-            clients = max(len(set(self._names.values())), len(heard))
+            clients = max(len(set(self._names.values())), len(used))
             self._control = total.added_to(self._control, clients)
-            self._confirmed.note(heard, server_round)
+            self._confirmed.note(used, server_round)
         return arrays, metrics
 
 

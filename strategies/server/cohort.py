@@ -20,7 +20,7 @@ from strategies.models.mask import pack
 from strategies.server.exclusion import Drop
 from strategies.server.grids import CancellingGrid, QueueingGrid
 from strategies.server.guard import error_line, first_line
-from strategies.server.members import ClientInfo, Roll
+from strategies.server.members import ClientInfo, FederationMembers
 
 _PAUSE_SHARE = 0.01
 """Of the time since the last reply: so long is the pause between two looks."""
@@ -89,7 +89,7 @@ class _Asked:
 class _Shared:
     """What all views of one federation have in common."""
 
-    roll: Roll = field(default_factory=Roll)
+    members: FederationMembers = field(default_factory=FederationMembers)
     asked: dict[str, _Asked] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     traffic: Traffic = field(default_factory=Traffic)
@@ -127,7 +127,7 @@ class Cohort:
         self._shared = _Shared()
         self._excluded: frozenset[str] = frozenset()
         self._drops: tuple[Drop, ...] = ()
-        self._told: Mapping[str, int | bytes | str] = {}
+        self._view_config: Mapping[str, int | bytes | str] = {}
 
     @property
     def client_config(self) -> dict[str, int | list[int] | list[str] | str]:
@@ -140,13 +140,13 @@ class Cohort:
 
     @property
     def message_config(self) -> dict[str, int | list[int] | list[str] | bytes | str]:
-        """What every message of this view says: `client_config`, the mask, the seed, the course."""
-        return {**self.client_config, **self._told}
+        """What every message of this view says: `client_config`, the mask, the seed, the lineage."""
+        return {**self.client_config, **self._view_config}
 
     @property
     def clients(self) -> dict[str, ClientInfo]:
         """The clients of this view by client-id, in the order of `client_sort_key`."""
-        everybody = self._shared.roll.clients
+        everybody = self._shared.members.clients
         known = (
             i
             for i, info in everybody.items()
@@ -157,7 +157,7 @@ class Cohort:
     @property
     def nodes(self) -> dict[str, int]:
         """The node behind each client-id of the whole federation."""
-        return {client_id: info.node_id for client_id, info in self._shared.roll.clients.items()}
+        return {client_id: info.node_id for client_id, info in self._shared.members.clients.items()}
 
     def names(self) -> dict[int, str]:
         """Return the client-id behind each node of this view."""
@@ -168,7 +168,7 @@ class Cohort:
 
         While such a node is there, no other can have its client-id.
         """
-        self._shared.roll.former.update(nodes)
+        self._shared.members.former.update(nodes)
 
     @property
     def faults(self) -> list[Fault]:
@@ -191,7 +191,7 @@ class Cohort:
         view._excluded |= frozenset(client_ids)
         return view
 
-    def keeping(self, drop: Drop) -> "Cohort":
+    def without_emptied(self, drop: Drop) -> "Cohort":
         """Return a view without the clients that have nothing left, those that come later included."""
         view = self._view()
         view._drops = (*self._drops, drop)
@@ -209,25 +209,25 @@ class Cohort:
             return self
         view = self._view()
         view.mask = mask
-        view._told = {**self._told, wire.MASK: pack(mask)}
+        view._view_config = {**self._view_config, wire.MASK: pack(mask)}
         return view
 
     def seeded(self, seed: int) -> "Cohort":
         """Return a view whose clients draw from another seed than the run's; their data stay the same."""
         view = self._view()
-        view._told = {**self._told, wire.SEED: seed}
+        view._view_config = {**self._view_config, wire.SEED: seed}
         return view
 
-    def on_course(self, name: str) -> "Cohort":
-        """Return a view whose clients work on the models that they keep for another course of training."""
+    def on_lineage(self, name: str) -> "Cohort":
+        """Return a view whose clients work on the models that they keep for another lineage."""
         view = self._view()
-        view._told = {**self._told, wire.COURSE: name}
+        view._view_config = {**self._view_config, wire.LINEAGE: name}
         return view
 
     def _view(self) -> "Cohort":
         view = Cohort(self.grid, self.timeout, self.poll_seconds)
         view.mask, view._shared = self.mask, self._shared
-        view._excluded, view._drops, view._told = self._excluded, self._drops, self._told
+        view._excluded, view._drops, view._view_config = self._excluded, self._drops, self._view_config
         return view
 
     def require(self, client_ids: Iterable[str]) -> None:
@@ -272,16 +272,16 @@ class Cohort:
             )
 
     def refresh(self, scope: str) -> None:
-        """Ask nodes that are new who they are, and some that were refused.
+        """Ask new nodes who they are, and some that were refused.
 
-        Whoever is asked the first time is waited for. Whoever did not answer in time, or was refused (see
-        `Roll`), is asked again from time to time, but holds up no round: its answer counts when it comes.
+        A node that is asked for the first time is waited for. One that did not answer in time, or was refused
+        (see `FederationMembers`), is asked again from time to time, and no round waits for its answer.
         """
-        self._shared.roll.looks += 1
+        self._shared.members.looks += 1
         self._look(scope)
 
     def _look(self, scope: str) -> None:
-        due = self._shared.roll.due(self.grid.get_node_ids())
+        due = self._shared.members.due(self.grid.get_node_ids())
         self._give_up(i for i, asked in self._asked.items() if asked.node_id not in due)
         first = self._ask_who(due, scope)
         sent = time.monotonic()
@@ -306,7 +306,7 @@ class Cohort:
         for node_id in nodes:
             self.add_fault(self._name(node_id), scope, self.silence)
             if self.has_queue:
-                self._shared.roll.refuse(node_id, self.silence)
+                self._shared.members.refuse(node_id, self.silence)
         if self.has_queue:
             self._give_up(listed)
         return nodes
@@ -327,7 +327,7 @@ class Cohort:
         sent = self.push([Message(content, node_id, wire.DESCRIBE) for node_id in due], scope) if due else {}
         for message_id, node_id in sent.items():
             self._asked[message_id] = _Asked(node_id, now + self._message_seconds)
-        return set(sent.values()) - known - self._shared.roll.refused.keys()
+        return set(sent.values()) - known - self._shared.members.refused.keys()
 
     def _who_answered(self, replies: list[Reply], scope: str) -> int:
         """Add what has come in answer; return how many answers that were, useful or not."""
@@ -346,12 +346,12 @@ class Cohort:
         self.cancel(given_up)
 
     def _unknown(self) -> list[int]:
-        return self._shared.roll.unknown(self.grid.get_node_ids())
+        return self._shared.members.unknown(self.grid.get_node_ids())
 
     def _bind(self, reply: Reply, scope: str) -> None:
         message, present = reply.message, self.grid.get_node_ids()
-        before = self._shared.roll.refused.get(message.metadata.src_node_id)
-        reason = self._shared.roll.enter(
+        before = self._shared.members.refused.get(message.metadata.src_node_id)
+        reason = self._shared.members.enter(
             message.metadata.src_node_id, reply.client_id, message.content, present
         )
         if reason and (before is None or before.reason != reason):
@@ -501,7 +501,7 @@ class Cohort:
             return None
         self._shared.traffic.bytes_up += wire.records_bytes(message.content)
         claimed = wire.client_id_in(message.content)
-        bound = self._shared.roll.nodes.get(node_id)
+        bound = self._shared.members.nodes.get(node_id)
         if claimed is None or (bound is not None and claimed != bound):
             shown = first_line(str(claimed), 64)
             self.add_fault(self._name(node_id), scope, f"claims client-id '{shown}', which is not its own")
@@ -509,7 +509,7 @@ class Cohort:
         return Reply(claimed, message)
 
     def _name(self, node_id: int) -> str:
-        return self._shared.roll.nodes.get(node_id, f"node {node_id}")
+        return self._shared.members.nodes.get(node_id, f"node {node_id}")
 
 
 def _total_bytes(messages: Sequence[Message]) -> int:

@@ -82,19 +82,19 @@ class SummedUpdate(ClientUpdate):
         What it is divided by.
     bits
         b of the fixed point.
-    told
+    client_reports
         What clients reported in the clear, by client-id.
     """
 
     total: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     weight: float = 0.0
     bits: int = 0
-    told: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    client_reports: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def reports(self) -> Mapping[str, Mapping[str, float]]:
         """What clients reported in the clear, by client-id."""
-        return self.told
+        return self.client_reports
 
     def add_to(self, total: ExactSum) -> None:
         """Add the sum."""
@@ -186,8 +186,8 @@ def check_answered(message: Message) -> None:
     """Check that a reply is neither an error nor a refusal; `Rejected` if it is."""
     if message.has_error():
         raise Rejected(error_line(message.error.reason))
-    told = message.content.config_records.get(wire.CONFIG, ConfigRecord())
-    if (reason := told.get(wire.REFUSED)) is not None:
+    config = message.content.config_records.get(wire.CONFIG, ConfigRecord())
+    if (reason := config.get(wire.REFUSED)) is not None:
         raise Rejected(f"refused: {first_line(str(reason))}")
 
 

@@ -55,7 +55,7 @@ class Refusal:
 
 
 @dataclass
-class Roll:
+class FederationMembers:
     """Binds each client-id to the node that first used it.
 
     A node that is refused is asked again: as soon as the owner of its client-id is gone, or, where its data
@@ -112,11 +112,11 @@ class Roll:
         metrics = content.metric_records.get(wire.METRICS, MetricRecord())
         config = content.config_records.get(wire.CONFIG, ConfigRecord())
         num_examples = metrics.get(wire.NUM_EXAMPLES, 0)
-        labels, told = metrics.get(wire.LABEL_COUNTS, []), config.get(wire.NUM_PARTITIONS, 0)
+        labels, partitions = metrics.get(wire.LABEL_COUNTS, []), config.get(wire.NUM_PARTITIONS, 0)
         owner = self._owner(node_id, client_id, present)
         reason = _reason(node_id, client_id, owner) or _impossible(num_examples, config)
         if reason or not isinstance(num_examples, int):
-            self.refuse(node_id, reason, owner, final=_is_count(told) and told > 0)
+            self.refuse(node_id, reason, owner, final=_is_count(partitions) and partitions > 0)
             return reason
         self.refused.pop(node_id, None)
         if (holder := self.clients.get(client_id)) is not None:
@@ -127,7 +127,7 @@ class Roll:
             node_id,
             num_examples,
             tuple(n for n in labels if _is_count(n)) if isinstance(labels, list) else (),
-            told if _is_count(told) else 0,
+            partitions if _is_count(partitions) else 0,
             _share(config.get(wire.KEEP)),
             bool(config.get(wire.HIDDEN, False)),
         )

@@ -89,7 +89,7 @@ def ask_clients(
     num_examples
         Of the connected clients, by client-id.
     known
-        What was heard of clients (see `strategies.server.selection_methods`).
+        The clients' last reports (see `strategies.server.selection_methods`).
     selection
         How to choose.
     seed, server_round

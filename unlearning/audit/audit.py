@@ -155,13 +155,13 @@ class AuditedModel:
         Its parameters, shape [run.layout.size].
     seconds : float or None
         Wall-clock that made it; None if unknown.
-    course : str
-        Where clients keep models of their own: the course of training of those that are measured.
+    lineage : str
+        Where clients keep models of their own: the lineage of those that are measured.
     """
 
     flat: Tensor
     seconds: float | None = None
-    course: str = ""
+    lineage: str = ""
 
 
 def audit(
@@ -206,10 +206,10 @@ def audit(
 
     def measured(of: TrainedRun, on: ForgetRequest) -> dict[str, Measurement]:
         if run.client_models:
-            against = models[reference].course
+            against = models[reference].lineage
             return {
                 name: measure_own_models(
-                    of, each.course, on, cohort, settings, None if name == reference else against, name
+                    of, each.lineage, on, cohort, settings, None if name == reference else against, name
                 )
                 for name, each in models.items()
             }

@@ -172,11 +172,11 @@ def measure(
 
 def measure_own_models(
     run: TrainedRun,
-    course: str,
+    lineage: str,
     request: ForgetRequest,
     cohort: Cohort,
     settings: AuditSettings,
-    reference_course: str | None = None,
+    reference_lineage: str | None = None,
     name: str = "model",
 ) -> Measurement:
     """Measure the models that the remaining clients keep; figures are means over these.
@@ -185,14 +185,14 @@ def measure_own_models(
     ----------
     run, request, cohort, settings, name
         As for `measure`; the clients that were forgotten are not asked.
-    course
-        The course of training whose models are measured.
-    reference_course
+    lineage
+        The lineage whose models are measured.
+    reference_lineage
         That of the retrained models; None where it is the same, or there is none.
     """
     began = time.perf_counter()
-    questions = OwnModelQuestions(request, cohort, reference_course, run.forgotten, run.test)
-    asked = cohort.without([*request.clients, *run.forgotten_clients]).on_course(course)
+    questions = OwnModelQuestions(request, cohort, reference_lineage, run.forgotten, run.test)
+    asked = cohort.without([*request.clients, *run.forgotten_clients]).on_lineage(lineage)
     evidence = gather(asked, questions, f"audit of {name}")
     missing = {i: reason for i, reason in evidence.missing.items() if i not in request.clients}
     evidence = Evidence(evidence.answers, missing)

@@ -28,7 +28,7 @@ from strategies.layers.compression.encoding import decode, encode
 from strategies.layers.compression.settings import CompressionSettings
 
 _STATE = "compression"
-_FACTS = "compression-facts"
+_STATUS = "compression-facts"
 _MODEL, _RESIDUAL, _NEXT = "model", "residual", "next-residual"
 _ANSWERED = "answered"  # The version that the reply after which `_NEXT` is the residual was an answer to
 
@@ -70,14 +70,14 @@ class ClientLink:
         self._layout = layout
         self._mask = mask
         self._start = torch.zeros(0)
-        if self._facts.get(wire.LINK) != self._config[wire.LINK]:
+        if self._status.get(wire.LINK) != self._config[wire.LINK]:
             self._state.pop(_STATE, None)
-            self._state[_FACTS] = ConfigRecord({wire.LINK: str(self._config[wire.LINK]), wire.VERSION: 0})
+            self._state[_STATUS] = ConfigRecord({wire.LINK: str(self._config[wire.LINK]), wire.VERSION: 0})
         self._settle()
 
     def _settle(self) -> None:
         """Take the residual after the last reply if that was used, and keep the one before it if not."""
-        answered, left = self._facts.pop(_ANSWERED, None), self._get(_NEXT)
+        answered, left = self._status.pop(_ANSWERED, None), self._get(_NEXT)
         self._kept.pop(_NEXT, None)
         if answered is None or answered != self._config.get(wire.USED_VERSION):
             return
@@ -93,11 +93,11 @@ class ClientLink:
     @property
     def version(self) -> int:
         """Which version of the model the client has; 0 for none."""
-        return int(str(self._facts.get(wire.VERSION, 0)))
+        return int(str(self._status.get(wire.VERSION, 0)))
 
     @property
-    def _facts(self) -> ConfigRecord:
-        return self._state.config_records.get(_FACTS, ConfigRecord())
+    def _status(self) -> ConfigRecord:
+        return self._state.config_records.get(_STATUS, ConfigRecord())
 
     def receive(self) -> ArrayRecord:
         """Return the model that the message brings or changes, and keep it where the next is a difference.
@@ -119,14 +119,14 @@ class ClientLink:
         else:
             kept = self._get(_MODEL)
             if kept is None or self.version != base:
-                self._facts[wire.VERSION] = 0
+                self._status[wire.VERSION] = 0
                 raise LostVersion(f"version {base!s} of the model is not here")
             flat = kept.clone()
             for payload in payloads_in(self._content):
                 flat += decode(payload, self._layout.shapes)
         if not self._settings.down.is_neutral(self._layout.shapes):
             self._put(_MODEL, flat)
-        self._facts[wire.VERSION] = version
+        self._status[wire.VERSION] = version
         self._start = self._masked(flat)
         return wire.FlatRecord(flat, self._layout)
 
@@ -182,7 +182,7 @@ class ClientLink:
         """Note what is left if the reply is used; without error feedback nothing ever is."""
         if not self._settings.error_feedback:
             return
-        self._facts[_ANSWERED] = self.version
+        self._status[_ANSWERED] = self.version
         if bool(residual.any()):
             self._put(_NEXT, residual)
 

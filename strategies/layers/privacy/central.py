@@ -162,11 +162,11 @@ class CentralPrivacy:
 
     def to_json(self) -> dict[str, Any]:
         """Return what was spent as plain data."""
-        told: dict[str, Any] = {"histories": _rows(self.histories)}
+        document: dict[str, Any] = {"histories": _rows(self.histories)}
         if self.settings.client_sampling == "poisson":
-            told["unamplified"] = _rows(self.unamplified)
-            told["epsilons-unamplified"] = {i: self._epsilon(h) for i, h in self.unamplified.items()}
-        return told
+            document["unamplified"] = _rows(self.unamplified)
+            document["epsilons-unamplified"] = {i: self._epsilon(h) for i, h in self.unamplified.items()}
+        return document
 
     def restore(self, document: Mapping[str, Any]) -> None:
         """Take up what `to_json` returned."""
@@ -234,8 +234,8 @@ class CentralStrategy(StrategyWrapper):
         flat = start if arrays is None else wire.flat_of(arrays, layout)
         released = self._released(start, flat, expected, server_round)
         epsilons = self._privacy.accounts.epsilons.values()
-        told = {**(metrics or {}), wire.EPSILON: max(epsilons, default=0.0)}
-        return wire.FlatRecord(released, layout), MetricRecord(told)
+        numbers = {**(metrics or {}), wire.EPSILON: max(epsilons, default=0.0)}
+        return wire.FlatRecord(released, layout), MetricRecord(numbers)
 
     def _released(self, start: Tensor, flat: Tensor, expected: float, server_round: int) -> Tensor:
         """Return start + (m (flat − start) + noise) / m; where clients train parts, m is per entry."""

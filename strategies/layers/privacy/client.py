@@ -111,7 +111,7 @@ def pay(job: ClientJob, privacy: ClientPrivacy) -> Payment:
     if privacy.budget == 0:
         raise BudgetSpent("its privacy budget is 0: it takes no part")
     ledger = LedgerFile.of(privacy.settings.ledger, job.client_id)
-    with nullcontext() if ledger is None else ledger.held():
+    with nullcontext() if ledger is None else ledger.locked():
         return _paid(job, privacy, ledger)
 
 
@@ -155,7 +155,7 @@ def pay_answer(client_id: str, privacy: ClientPrivacy, epsilon: float) -> None:
         If it would be more than the client has left; nothing is written then.
     """
     ledger = LedgerFile.of(privacy.settings.ledger, client_id)
-    with nullcontext() if ledger is None else ledger.held():
+    with nullcontext() if ledger is None else ledger.locked():
         known = read_account(privacy.state)
         history, asked = (known.history, known.asked) if ledger is None else ledger.read_all()
         total = asked + epsilon

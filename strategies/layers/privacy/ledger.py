@@ -124,7 +124,7 @@ class LedgerFile:
         return LedgerFile(Path(folder).expanduser() / f"{plain_name(client_id)}.json")
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Let no other process read or change the file meanwhile; wait for one that does.
 
         Raises
@@ -135,7 +135,7 @@ class LedgerFile:
             If the file cannot be locked; nothing may be spent then.
         """
         self._require_folder()
-        with files.held(self.path):
+        with files.locked(self.path):
             yield
 
     def _require_folder(self) -> None:

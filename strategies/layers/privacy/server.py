@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
@@ -115,8 +115,7 @@ class AccountedStrategy(StrategyWrapper):
         for message in messages:
             client_id = self._names[message.metadata.dst_node_id]
             if prior := self._accounts.attempts.get(client_id, 0):
-                told = {**message.content.config_records[wire.CONFIG], wire.PRIOR_ATTEMPTS: prior}
-                message.content = RecordDict({**message.content, wire.CONFIG: ConfigRecord(told)})
+                wire.add_entries(message, {wire.PRIOR_ATTEMPTS: prior})
             self._accounts.asked([client_id])
         return messages
 
@@ -134,12 +133,13 @@ class AccountedStrategy(StrategyWrapper):
         for reply in replies:
             if not isinstance(reply, CheckedReply):
                 raise LetheError("privacy: a reply was not checked; put AccountedStrategy inside the guard")
-            for client_id, told in reply.update.reports.items():
-                if wire.EPSILON not in told:
+            for client_id, report in reply.update.reports.items():
+                if wire.EPSILON not in report:
                     raise LetheError(
                         f"client {client_id} reports no ε: it runs another version or another config"
                     )
-                self._accounts.reported(client_id, told[wire.EPSILON], told.get(wire.NOISE_MULTIPLIER, 0.0))
+                noise = report.get(wire.NOISE_MULTIPLIER, 0.0)
+                self._accounts.reported(client_id, report[wire.EPSILON], noise)
             spent = {wire.EPSILON, wire.NOISE_MULTIPLIER}
             metrics = {name: value for name, value in reply.update.metrics.items() if name not in spent}
             yield CheckedReply.of(reply, replace(reply.update, metrics=metrics))

@@ -223,8 +223,8 @@ class SecureSum:
         """Ask clients, and return the numbers of those whose answer could be taken, ascending."""
 
         def content(client_id: str) -> RecordDict:
-            told: dict[str, Any] = {protocol.SESSION: self._session, **entries(self._numbers[client_id])}
-            return RecordDict({wire.CONFIG: ConfigRecord(told)})
+            config: dict[str, Any] = {protocol.SESSION: self._session, **entries(self._numbers[client_id])}
+            return RecordDict({wire.CONFIG: ConfigRecord(config)})
 
         taken = []
         for reply in self._ask(message_type, content, [self._members[n].client_id for n in numbers]):
