@@ -43,10 +43,6 @@ class Holdings:
         Of its answers.
     public, test
         The server's own data, or None.
-    train
-        How clients train.
-    task
-        What is learned.
     """
 
     build_model: Callable[[], nn.Module]
@@ -63,10 +59,6 @@ class ServerSide:
 
     Parameters
     ----------
-    settings
-        The section ``strategy``.
-    seed
-        The run's seed.
     rounds, evaluate_every
         How many rounds there are, and how many from one evaluation to the next.
     holdings
@@ -81,13 +73,7 @@ class ServerSide:
 
     @property
     def required_holdings(self) -> Holdings:
-        """What the server holds.
-
-        Raises
-        ------
-        LetheError
-            If that is nothing.
-        """
+        """What the server holds; LetheError if that is nothing."""
         if self.holdings is None:
             raise LetheError(
                 f"{self.settings.name} has no server half without a model and data on the server"
@@ -96,13 +82,7 @@ class ServerSide:
 
     @property
     def public(self) -> Examples:
-        """The public data.
-
-        Raises
-        ------
-        LetheError
-            If there are none.
-        """
+        """The public data; LetheError if there are none."""
         if self.required_holdings.public is None:
             raise LetheError(f"data.public: given 0, but {self.settings.name} needs public data")
         return self.required_holdings.public

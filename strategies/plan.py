@@ -27,16 +27,10 @@ class TrainingPlan:
     ----------
     strategy, selection
         Sections of the run config; clients read the rest from their own copy of it.
-    rounds
-        Number of rounds.
-    seed
-        The run's seed.
     evaluate_every
         Rounds between two evaluations; the last round is always evaluated.
     federated_evaluation
         Whether clients evaluate, too, on what they hold out.
-    drop
-        Examples that are left out.
     build
         Makes the server half from the plan in place of the algorithm's own; None: that does.
     privacy
@@ -90,16 +84,10 @@ class RoundResult:
     ----------
     round
         From 1.
-    arrays
-        The model after the round.
     metrics
         Means over the clients' replies and the results of evaluation, by name.
     selected, accepted
         Client-ids that were asked, and whose updates were aggregated, in their order of arrival.
-    faults
-        What went wrong with the others.
-    traffic
-        Bytes and visits of this round.
     seconds
         Wall-clock time of the round with its evaluation.
     clients
@@ -139,8 +127,6 @@ class Start:
 
     Parameters
     ----------
-    arrays
-        The model.
     completed_rounds
         0 for a fresh run.
     strategy_tensors

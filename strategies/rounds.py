@@ -46,8 +46,6 @@ def train(
 
     Parameters
     ----------
-    plan
-        What to do.
     cohort
         Connected clients; whoever is not in this view takes no part.
     start

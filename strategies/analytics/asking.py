@@ -96,14 +96,8 @@ def answer_analytics(
 
     Parameters
     ----------
-    half
-        The client's half of the secure sum.
     settings
         As the client itself knows them; the message chooses statistic and column only.
-    num_groups
-        Of the labels.
-    examples
-        Returns the client's examples.
 
     Raises
     ------

@@ -139,14 +139,10 @@ class Finding:
 
     Parameters
     ----------
-    name
-        Of the figure.
     value
         Of the federation; None where it could not be measured.
     clients
         By client-id; empty where the figure has no such parts.
-    advice
-        One sentence.
     unit
         Of the clients' values.
     scale
@@ -169,12 +165,7 @@ class Finding:
 class Diagnosis:
     """What was found, and who could not be asked.
 
-    Parameters
-    ----------
-    findings
-        The figures.
-    faults
-        One line for each client that did not answer usefully.
+    `faults` has a line for each client that did not answer usefully.
     """
 
     findings: list[Finding]

@@ -159,10 +159,6 @@ def negative_binomial(successes: float, log_failure: float, count: int, stream: 
         r, above 0; need not be whole.
     log_failure
         Logarithm of the probability of a failure, below 0.
-    count
-        Number of draws.
-    stream
-        Draws them.
     """
     log_success = float(_log_of_complement(torch.tensor(log_failure, dtype=torch.float64)))
     terms = _poisson(-successes * log_success, count, stream)

@@ -22,8 +22,6 @@ def staleness_weight(staleness: int, settings: AsyncSettings) -> float:
     ----------
     staleness
         Server steps that it is behind, at least 0.
-    settings
-        Which function, with its constants.
 
     Examples
     --------

@@ -25,10 +25,6 @@ def held_out(share: float, client_id: str, count: int) -> Tensor:
     ----------
     share
         In [0, 1): of 20 examples in a row, ``20 * share``, rounded so that it holds over all of them.
-    client_id
-        Of the client.
-    count
-        Examples that the client has.
 
     Returns
     -------

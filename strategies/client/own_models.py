@@ -34,8 +34,6 @@ class ClientState:
         ``context.state``, changed in place.
     lineage
         Name of the lineage; empty: the run's own.
-    kind
-        Of which strategy.
     """
 
     def __init__(self, records: RecordDict, lineage: str, kind: str) -> None:
@@ -57,8 +55,6 @@ class ClientState:
 
         Parameters
         ----------
-        model
-            Changed in place.
         transferred
             The weights of before the first round, if these were kept, instead of the present ones.
 

@@ -31,10 +31,6 @@ class Proposed:
         The client's ``context.state``, changed in place.
     config
         The record ``config`` of the message, with `TRAINING` and `USED`.
-    size
-        Entries of the vector.
-    name
-        Of its records in the state.
 
     Attributes
     ----------

@@ -80,12 +80,6 @@ class ClientJob:
         Holds the global parameters and is on the device to use; the client half may train it in place.
     examples
         The client's own data, on the CPU, without what it was told to leave out.
-    train, strategy
-        Settings of local training and of the strategy.
-    client_id
-        The client's stable name.
-    server_round
-        From 1.
     generator
         Seeded by run, client and round.
     trainer
@@ -104,8 +98,6 @@ class ClientJob:
         Name of the lineage that the message belongs to; empty: the run's own.
     examples_of
         Returns the examples of any client, by client-id, where they lie in one place; None: they do not.
-    task
-        What is learned.
     """
 
     model: nn.Module
@@ -157,10 +149,6 @@ class LocalResult:
     ----------
     model
         As trained; where a part of the job's model was trained, that part.
-    num_examples
-        The weight of the update.
-    metrics
-        Numbers about the work.
     start
         What the model was before training, as one vector; None: what the job's model was.
     records
@@ -203,10 +191,6 @@ def batches(
         At least 1.
     batch_size
         The last batch of an epoch may be smaller.
-    num_steps
-        Number of batches in all.
-    generator
-        On the CPU.
     """
     done = 0
     while done < num_steps:
@@ -279,17 +263,6 @@ def local_steps(
     """Take one step per batch; return the parameters after them, and the sum of the losses.
 
     A pure function of its arguments as far as the engine is: `OneModel` steps in place, which is faster.
-
-    Parameters
-    ----------
-    parameters
-        At the start.
-    drawn
-        The batches, one per step.
-    adjust
-        Changes the gradients before each step; None for plain training.
-    engine
-        Differentiates and steps.
     """
     total = torch.zeros(())
     for number, batch in enumerate(drawn):
@@ -309,8 +282,6 @@ class OneModel:
     ----------
     model
         In training mode.
-    task
-        What is learned.
     optimizer
         Of its trainable parameters.
     """
@@ -363,16 +334,8 @@ def local_train(
         On any device.
     examples
         At least one; moved to the model's device once.
-    settings
-        Optimiser, batch size, epochs or steps.
-    generator
-        Draws the batches; on the CPU.
     num_steps
         Instead of the settings' own; 0 leaves the model as it is.
-    adjust
-        Changes the gradients before each step; None for plain training.
-    task
-        What is learned.
 
     Raises
     ------
@@ -436,14 +399,7 @@ def near(model: nn.Module, mu: float, num_steps: int | None = None) -> StepState
 def by_parameter(model: nn.Module, flat: Tensor, layout: wire.Layout) -> Tensors:
     """Return a vector's entries for each trainable parameter of a model.
 
-    Parameters
-    ----------
-    model
-        Says which parameters, their order and device.
-    flat
-        Shape [layout.size].
-    layout
-        Of the model.
+    They have the parameters' order and device; the vector has shape [layout.size].
     """
     entries = layout.unflatten(flat)
     return [entries[name].to(p.device) for name, p in model.named_parameters() if p.requires_grad]
@@ -463,17 +419,7 @@ def joined(*adjustments: GradientAdjustment) -> GradientAdjustment:
 def summed_gradient(
     model: nn.Module, parts: Sequence[Examples], coefficients: Sequence[float], task: Task = CLASSIFICATION
 ) -> None:
-    """Put Σ_j c_j ∇L_j into the parameters' `.grad`, with L_j the summed loss of part j.
-
-    Parameters
-    ----------
-    model
-        On any device.
-    parts, coefficients
-        As many of both.
-    task
-        What is learned.
-    """
+    """Put Σ_j c_j ∇L_j into the parameters' `.grad`, with L_j the summed loss of part j."""
     device = next(model.parameters()).device
     model.zero_grad(set_to_none=True)
     model.train()

@@ -80,8 +80,6 @@ class CodedGD(EvaluatingStrategy):
 
     Parameters
     ----------
-    settings
-        The section ``strategy``.
     seed
         Decides the code.
     """

@@ -26,8 +26,6 @@ def encoding(size: int, stragglers: int, seed: int = 0) -> Matrix:
         Number of clients, and of parts: n.
     stragglers
         How many may fail to answer: s, in [0, n); 0 gives the identity.
-    seed
-        Decides H.
 
     Raises
     ------

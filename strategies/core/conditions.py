@@ -19,14 +19,7 @@ def refuse_changed(
 ) -> None:
     """Refuse keys that were set although they have no effect.
 
-    Parameters
-    ----------
-    keys
-        That have none.
-    flat, defaults
-        Every key of the run config, and its default.
-    needed
-        What they would take, to follow "only with".
+    `needed` says what they would take, to follow "only with".
 
     Raises
     ------
@@ -41,18 +34,7 @@ def refuse_changed(
 def refuse_beside(key: str, contradicts: bool, flat: Mapping[str, Scalar], other: str, reason: str) -> None:
     """Refuse a key beside another one.
 
-    Parameters
-    ----------
-    key
-        That is refused.
-    contradicts
-        Whether it is.
-    flat
-        Every key of the run config.
-    other
-        The other key.
-    reason
-        Why the two do not go together.
+    `reason` says why the two do not go together.
 
     Raises
     ------

@@ -103,8 +103,6 @@ class RandomStream:
 
         Parameters
         ----------
-        count
-            How many in all.
         std
             Their standard deviation, above 0.
         """

@@ -17,8 +17,6 @@ def derive_seed(seed: int, *scope: int | str) -> int:
 
     Parameters
     ----------
-    seed
-        The run's seed.
     scope
         What the generator is for, for example ``("client", "7", "round", 3)``.
 

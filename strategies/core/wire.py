@@ -295,8 +295,6 @@ class FlatRecord(ArrayRecord):
     ----------
     flat
         The vector, shape [layout.size]; it must not be changed afterwards.
-    layout
-        Names and shapes of the entries.
     """
 
     __qualname__ = ArrayRecord.__qualname__  # As above.
@@ -393,14 +391,8 @@ def reply_to(
 
     Parameters
     ----------
-    message
-        The message that is answered.
-    client_id
-        The client's stable name.
     metrics
         Numbers, under the keys of this module.
-    arrays
-        The client's new parameters, if the answer has any.
     config
         Small texts and settings besides the client-id.
     """

@@ -75,13 +75,7 @@ train_client = LocalTraining(prepare, finish)
 
 @final
 class FedDyn(fedavg.EvaluatingStrategy):
-    """The server half.
-
-    Parameters
-    ----------
-    settings
-        α.
-    """
+    """The server half."""
 
     memory_name = "feddyn"
 

@@ -152,18 +152,10 @@ def digest(
 
     Parameters
     ----------
-    model
-        On the device to use.
     examples
         The alignment examples; their targets are not read.
     consensus
         Logits, shape [n, classes].
-    settings
-        Loss, temperature, epochs, batch size, step size.
-    generator
-        Draws the batches.
-    task
-        What is learned.
     """
     steps = settings.digest_epochs * -(-len(examples) // settings.digest_batch_size)
     if steps == 0:
@@ -196,8 +188,6 @@ def digest_loss(
     settings
         ``mae``: mean |f − f̃| over all entries. ``kl``: T²·KL(softmax(f̃/T) ‖ softmax(f/T)), the mean over the
         rows (see `distillation_loss`).
-    task
-        Says how far two outputs lie apart.
     """
     if settings.digest_loss == "mae":
         return functional.l1_loss(logits, consensus)

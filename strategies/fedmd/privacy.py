@@ -97,8 +97,6 @@ def count_answer(state: RecordDict, noise: float, num_examples: int) -> float:
         The client's ``context.state``, changed in place.
     noise
         z, above 0.
-    num_examples
-        Public examples of the answer.
     """
     total = answered(state) + squared_mu(noise, num_examples)
     state[ANSWERS] = MetricRecord({_SQUARED_MU: total})

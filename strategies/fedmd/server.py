@@ -50,8 +50,6 @@ class ServerSide:
     ----------
     labels
         Of the public data, shape [n].
-    num_outputs
-        Of the clients' answers.
     seed
         The run's seed; decides the alignment subsets.
     rounds, evaluate_every
@@ -72,15 +70,7 @@ def initial_state(settings: StrategySettings, num_public: int, num_outputs: int)
 
 @final
 class FedMD(ServerHalf):
-    """The server half, a Flower strategy with a second exchange per round.
-
-    Parameters
-    ----------
-    settings
-        The section ``strategy``.
-    side
-        Public labels, and when to measure.
-    """
+    """The server half, a Flower strategy with a second exchange per round."""
 
     is_weighted_average = False
     replies_are_updates = False
@@ -239,11 +229,6 @@ class RepeatedAnswers(StrategyWrapper):
 
 def means(clients: list[dict[str, float]]) -> dict[str, float]:
     """Return the figures of a round: means over the clients that measured them.
-
-    Parameters
-    ----------
-    clients
-        What each client reported.
 
     Examples
     --------

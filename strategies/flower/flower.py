@@ -87,8 +87,6 @@ class SortedReplies(StrategyWrapper):
 
     Parameters
     ----------
-    inner
-        One of Flower's strategies.
     averaging
         Whether it averages the updates and nothing else.
     """

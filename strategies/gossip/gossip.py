@@ -95,8 +95,6 @@ class Gossip(EvaluatingStrategy):
 
     Parameters
     ----------
-    settings
-        The section ``strategy``.
     seed
         Decides a random topology.
 

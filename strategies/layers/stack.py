@@ -34,8 +34,6 @@ class Surroundings:
 
     Parameters
     ----------
-    plan, cohort
-        The training's.
     build
         Makes the server half in place of the plan's; None: the plan does.
     layer
@@ -72,18 +70,7 @@ class Surroundings:
 
 
 class Stack:
-    """A server half in its wrappers.
-
-    Parameters
-    ----------
-    around
-        What they share with the loop.
-
-    Attributes
-    ----------
-    strategy : StrategyWrapper
-        The outermost wrapper.
-    """
+    """A server half in its wrappers."""
 
     def __init__(self, around: Surroundings) -> None:
         self._around = around

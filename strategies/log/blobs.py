@@ -42,8 +42,6 @@ class Blobs:
 
     Parameters
     ----------
-    path
-        The log's folder.
     size
         Number of entries of an update.
     keys
@@ -91,8 +89,6 @@ class Blobs:
 
         Parameters
         ----------
-        server_round, client_id
-            Which.
         sha256
             What the file must hash to; None: not checked.
 
@@ -166,8 +162,6 @@ class Blobs:
 
         Parameters
         ----------
-        server_round, client_ids
-            Which.
         keep_cached
             Whether they will be read soon; otherwise they leave the cache to the training data.
 

@@ -22,15 +22,8 @@ from strategies.log.retention import Retention
 class LogReader:
     """All that can be asked of a log; `UpdateLog` opens one and adds the writing half.
 
-    Parameters
-    ----------
-    path
-        The log's folder.
-
     Attributes
     ----------
-    path : Path
-        The log's folder.
     layout : Layout
         Names and shapes behind the flat updates.
     retention : Retention

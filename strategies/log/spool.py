@@ -19,8 +19,6 @@ class Spool:
 
     Parameters
     ----------
-    folder
-        On the disk to use.
     key
         With which what lies on the disk is encrypted, 32 bytes of this process alone; None: it is not.
     """
@@ -34,13 +32,7 @@ class Spool:
         self._lock = Lock()
 
     def write(self, name: str, content: bytes | bytearray) -> None:
-        """Keep a byte string.
-
-        Raises
-        ------
-        LetheError
-            If the disk is full or does not take it.
-        """
+        """Keep a byte string; LetheError if the disk is full or does not take it."""
         content = content if self._key is None else seal(self._key, content, name.encode())
         with self._lock:
             try:
@@ -54,13 +46,7 @@ class Spool:
             self._end += -(-len(content) // _ALIGNMENT) * _ALIGNMENT
 
     def read(self, name: str) -> bytearray:
-        """Return what was kept under a name.
-
-        Raises
-        ------
-        KeyError
-            If nothing was.
-        """
+        """Return what was kept under a name; KeyError if nothing was."""
         start, length = self._places[name]
         content = bytearray(length)
         with self._lock:

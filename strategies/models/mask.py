@@ -74,8 +74,6 @@ def hold(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
 
     Parameters
     ----------
-    model
-        On any device.
     masks
         By parameter's name, in its shape; none leaves the model as it is.
 

@@ -69,18 +69,12 @@ class ServerSide:
     ----------
     model
         Of the run's architecture, on the device to use; its weights are overwritten.
-    num_outputs
-        Of its answers.
     public
         At least one example; the labels are not read.
     test
         What the accuracies are measured on; None: they are not.
     seed
         The run's seed; decides the batches of distillation.
-    momentum
-        Of distillation.
-    task
-        What is learned.
     """
 
     model: nn.Module
@@ -111,15 +105,7 @@ def ensemble_logits(mean: Tensor, ensemble: str) -> Tensor:
 
 @final
 class OneShot(EvaluatingStrategy):
-    """The server half: hears the members, and distils.
-
-    Parameters
-    ----------
-    settings
-        The section ``strategy``.
-    side
-        A model to compute with, public data and test data.
-    """
+    """The server half: hears the members, and distils."""
 
     is_weighted_average = False
 

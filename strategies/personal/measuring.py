@@ -107,14 +107,8 @@ def measure(
 
     Parameters
     ----------
-    job
-        With the round's model and the client's training examples.
-    personalise
-        The strategy's.
     test
         Test data, or None.
-    num_groups
-        Number of groups of the run's data.
     own_test
         Whether the test data are the client's own, and so counted as they are.
     """
@@ -153,13 +147,7 @@ def figures(clients: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 @final
 class MeasuredStrategy(StrategyWrapper):
-    """Have the clients measure what personalisation gives, after rounds that are evaluated.
-
-    Parameters
-    ----------
-    inner
-        A strategy that trains one model for all.
-    """
+    """Have the clients measure what personalisation gives, after rounds that are evaluated."""
 
     def __init__(self, inner: Strategy) -> None:
         super().__init__(inner)

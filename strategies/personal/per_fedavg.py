@@ -49,15 +49,7 @@ _RADIUS = 0.01
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """The mean loss of a model over a batch, as a function of its parameters.
-
-    Parameters
-    ----------
-    model
-        On any device.
-    task
-        What is learned.
-    """
+    """The mean loss of a model over a batch, as a function of its parameters."""
 
     model: nn.Module
     task: Task = CLASSIFICATION
@@ -100,8 +92,6 @@ def hessian_product(objective: Objective, batch: Batch, vector: Sequence[Tensor]
         Its parameters are as they were afterwards.
     batch
         On the model's device.
-    vector
-        By parameter.
     """
     norm = float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(v) for v in vector])))
     if norm == 0:
@@ -129,8 +119,6 @@ def meta_gradient(
         Its parameters are as they were afterwards.
     inner, outer, second
         The batches D, D' and D''; `second` None: the first-order form.
-    rate
-        α.
     """
     parameters = objective.parameters
     start = [p.detach().clone() for p in parameters]
@@ -189,16 +177,10 @@ def descend(
 
     Parameters
     ----------
-    model
-        On any device.
-    examples
-        At least one.
     rate
         Step size; neutral 0.
     steps
         At least 0; neutral 0.
-    task
-        What is learned.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     for _ in range(steps):

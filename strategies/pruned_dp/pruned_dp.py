@@ -96,16 +96,10 @@ class Pruning:
 
     Parameters
     ----------
-    settings
-        Of the strategy.
     model
         The run's, with its initial weights; it is not changed.
-    seed
-        The run's.
     public
         Public data, where the scores come from them.
-    task
-        What is learned.
     """
 
     settings: PrunedSettings
@@ -172,10 +166,6 @@ class PrunedStrategy(PartsStrategy):
 
     Parameters
     ----------
-    inner
-        Adds the weighted mean of the updates.
-    pruning
-        How neurons are selected.
     names
         Node id -> client-id, kept up to date by its owner.
     keeps

@@ -35,10 +35,6 @@ def write_chunks(path: Path, chunks: Iterable[Chunk], mode: int = _EVERYBODY) ->
 
     Parameters
     ----------
-    path
-        The file.
-    chunks
-        Its new content.
     mode
         Who may read and write it, less what the process's umask takes away.
 
@@ -97,13 +93,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_bytes(path: Path) -> bytearray:
-    """Return a file's content.
-
-    Raises
-    ------
-    RunCorrupt
-        If it is missing or cannot be read.
-    """
+    """Return a file's content; RunCorrupt if it is missing or cannot be read."""
     try:
         with path.open("rb", buffering=0) as file:
             content = bytearray(os.fstat(file.fileno()).st_size)
@@ -116,13 +106,7 @@ def read_bytes(path: Path) -> bytearray:
 
 
 def read_text(path: Path) -> str:
-    """Return a text file's content.
-
-    Raises
-    ------
-    RunCorrupt
-        If it is missing, cannot be read or is not UTF-8.
-    """
+    """Return a text file's content; RunCorrupt if it is missing, cannot be read or is not UTF-8."""
     try:
         return read_bytes(path).decode()
     except UnicodeDecodeError:
@@ -147,13 +131,7 @@ def text_of(content: bytes) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object that a JSON file holds.
-
-    Raises
-    ------
-    RunCorrupt
-        If it is missing or holds something else.
-    """
+    """Return the object that a JSON file holds; RunCorrupt if it is missing or holds something else."""
     try:
         value = json.loads(read_text(path))
     except json.JSONDecodeError as error:

@@ -54,13 +54,7 @@ REPORT = "report.html"
 
 @final
 class RunFolder:
-    """An existing run folder; use `create` or `open`.
-
-    Parameters
-    ----------
-    path
-        The folder.
-    """
+    """An existing run folder; use `create` or `open`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -75,8 +69,6 @@ class RunFolder:
             The folder that holds all runs; made where it is missing.
         name
             The run's name; empty: local time and label.
-        config_toml
-            The resolved config.
         label
             What a made-up name ends in, usually the strategy.
 
@@ -164,13 +156,7 @@ class RunFolder:
         return write_sealed(self._initial, state)
 
     def read_initial(self) -> State:
-        """Return the model before the first round.
-
-        Raises
-        ------
-        RunCorrupt
-            If it is missing or damaged.
-        """
+        """Return the model before the first round; RunCorrupt if it is missing or damaged."""
         return read_sealed(self._initial).tensors
 
     def write_model(self, state: State) -> str:

@@ -16,8 +16,6 @@ def in_use(folder: Path, *, alone: bool = False) -> Iterator[None]:
 
     Parameters
     ----------
-    folder
-        Of the run.
     alone
         Whether nobody else may work on it meanwhile.
 

@@ -123,8 +123,6 @@ def write_sealed(
     ----------
     path, mode
         As `write_chunks` takes them.
-    tensors, metadata
-        What the file shall hold.
 
     Raises
     ------

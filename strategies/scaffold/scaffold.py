@@ -109,8 +109,6 @@ class Scaffold(StrategyWrapper):
 
     Parameters
     ----------
-    inner
-        Adds the weighted mean of the updates.
     names
         Node id -> client-id of all clients of the federation, kept up to date by its owner.
     """

@@ -21,8 +21,6 @@ class Clock:
     speeds
         ``equal``; ``lognormal:<sigma>``, a factor exp(sigma·z) on the seconds per example, z standard normal;
         ``pareto:<shape>``, a factor of at least 1 that is above f with probability f^-shape.
-    seed
-        The run's.
     """
 
     speeds: str

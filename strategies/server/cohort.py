@@ -103,18 +103,11 @@ class Cohort:
 
     Parameters
     ----------
-    grid
-        Where messages go.
-    timeout
-        Seconds to wait for the replies to one set of messages; on a grid with a queue, seconds that a client
-        has from the moment a worker takes its message.
     poll_seconds
         Shortest pause between two looks for replies when there was none.
 
     Attributes
     ----------
-    timeout, poll_seconds : float
-        As given.
     mask : Tensor or None
         Which parameters may differ from zero, see `masked`.
     """
@@ -244,13 +237,6 @@ class Cohort:
     def connect(self, min_clients: int = 1, wait_seconds: float = 60.0) -> None:
         """Wait for nodes, ask each who it is, and bind its client-id to it.
 
-        Parameters
-        ----------
-        min_clients
-            How many nodes to wait for.
-        wait_seconds
-            How long to wait for them.
-
         Raises
         ------
         LetheError
@@ -370,8 +356,6 @@ class Cohort:
 
         Parameters
         ----------
-        message_type
-            As `ClientApp` registers it.
         content
             The same for all, or a function of the client-id.
         client_ids

@@ -33,14 +33,10 @@ class ClientUpdate:
 
     Parameters
     ----------
-    client_id, node_id
-        Who sent it.
     num_examples
         Positive; its weight in the average.
     delta
         New minus old parameters, shape [size], float32, finite.
-    norm
-        Euclidean norm of `delta`.
     metrics
         The scalar metrics of the reply, without `num-examples`.
     records
@@ -145,10 +141,6 @@ def check_reply(
 
     Parameters
     ----------
-    message
-        A reply to a train message.
-    reference
-        The model that was sent.
     max_examples
         How many examples the client described itself with, if known.
     records
@@ -294,8 +286,6 @@ class GuardedStrategy(StrategyWrapper):
 
     Parameters
     ----------
-    inner
-        Any Flower strategy.
     reject
         Told of each rejected reply.
     max_examples

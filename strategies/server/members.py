@@ -38,14 +38,10 @@ class Refusal:
 
     Parameters
     ----------
-    reason
-        For people.
     owner
         The node that uses the client-id; asked again once that is gone. None: it is something else.
     look
         The look from which on it is asked again; infinite where nothing can change.
-    tries
-        How often it was refused.
     """
 
     reason: str
@@ -102,10 +98,6 @@ class FederationMembers:
 
         Parameters
         ----------
-        node_id, client_id
-            Who says so.
-        content
-            The answer to the question who it is.
         present
             The nodes that are there: a client-id is free when its node is gone.
         """

@@ -48,8 +48,6 @@ def rebuilt(record: Mapping[str, Any], known: Known) -> tuple[dict[str, int | fl
 
     Parameters
     ----------
-    record
-        Any metric record.
     known
         What may be in it, besides `num-examples`, which is taken as it is if it is a number.
 
@@ -88,10 +86,6 @@ def cleaned(
 
     Parameters
     ----------
-    replies
-        From clients.
-    known
-        What they may report.
     complain
         Told of each reply from which something is left out, or that is not used.
     required

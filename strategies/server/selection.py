@@ -19,10 +19,6 @@ def select_clients(
 
     Parameters
     ----------
-    clients
-        Client-ids that are connected.
-    selection
-        The share to draw, and how many at least.
     seed, server_round
         Decide the draw.
 
@@ -90,8 +86,6 @@ def ask_clients(
         Of the connected clients, by client-id.
     known
         The clients' last reports (see `strategies.server.selection_methods`).
-    selection
-        How to choose.
     seed, server_round
         Decide what is drawn.
 

@@ -76,10 +76,6 @@ def choose(
     ----------
     candidates
         At least `count`.
-    count
-        How many.
-    settings
-        ``method`` and its own keys.
     seed, server_round
         Decide what is drawn.
     """

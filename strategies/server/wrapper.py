@@ -21,8 +21,6 @@ class ReturnResult:
 
     Parameters
     ----------
-    metrics
-        Figures of the round, by name.
     clients
         What each client reported, by client-id.
     rejected
@@ -91,13 +89,7 @@ def answers_of(strategy: Strategy) -> Answers:
 
 
 class StrategyWrapper(ServerHalf):
-    """Delegate every hook and every answer to the wrapped strategy.
-
-    Parameters
-    ----------
-    inner
-        Any Flower strategy, itself a wrapper or not.
-    """
+    """Delegate every hook and every answer to the wrapped strategy."""
 
     def __init__(self, inner: Strategy) -> None:
         self.inner = inner

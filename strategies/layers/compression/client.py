@@ -43,14 +43,8 @@ class ClientLink:
 
     Parameters
     ----------
-    settings
-        Of the run.
-    content
-        The message.
     state
         The client's ``context.state``.
-    layout
-        Of the run's model.
     mask
         Which parameters may differ from zero, shape [P], bool; None: all.
     """
@@ -150,8 +144,6 @@ class ClientLink:
             As in `wire.reply_to`.
         model
             As trained from what `receive` returned.
-        seed
-            Of what the codec draws.
         accuracy
             Measures the trained model on the client's own data, in percent.
         """
@@ -203,13 +195,7 @@ class ClientLink:
 
 
 def payloads_in(content: RecordDict) -> list[bytes]:
-    """Return the encoded vectors of a message.
-
-    Raises
-    ------
-    ValueError
-        If it has none.
-    """
+    """Return the encoded vectors of a message; ValueError if it has none."""
     payloads = content.config_records.get(wire.CODED, ConfigRecord()).get(wire.PAYLOAD)
     if not isinstance(payloads, list) or not all(isinstance(payload, bytes) for payload in payloads):
         raise ValueError(f"the record '{wire.CODED}' has no list of payloads")

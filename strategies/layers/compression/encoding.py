@@ -48,8 +48,6 @@ def encode(vector: Tensor, shapes: Shapes, codec: Codec, seed: int) -> bytes:
         Finite.
     shapes
         Of the entries that lie in it.
-    codec
-        How.
     seed
         Of what is drawn, in [0, 2^63).
     """

@@ -59,10 +59,6 @@ class Copies:
 
     Parameters
     ----------
-    settings
-        Of the run.
-    seed
-        The run's.
     link
         Names the training; versions of another one do not count.
     """
@@ -131,8 +127,6 @@ class CompressedStrategy(StrategyWrapper):
     ----------
     inner
         The guarded strategy.
-    copies
-        What clients hold.
     names
         Node id -> client-id, kept up to date by its owner.
     reject

@@ -92,13 +92,6 @@ class Secret:
     def decrypt(self, ciphertexts: Sequence[bytes], size: int) -> Tensor:
         """Return what ciphertexts hold, with noise of standard deviation `FLOODING_STD`.
 
-        Parameters
-        ----------
-        ciphertexts
-            Of one vector or of a sum.
-        size
-            n.
-
         Returns
         -------
         Tensor
@@ -116,13 +109,7 @@ class Secret:
 
 @final
 class EncryptedSum:
-    """A running sum of encrypted vectors, made without any key.
-
-    Parameters
-    ----------
-    size
-        Entries of a vector.
-    """
+    """A running sum of encrypted vectors, made without any key."""
 
     def __init__(self, size: int) -> None:
         self._size = size

@@ -22,8 +22,6 @@ def encrypted_record(secret: Secret, delta: Tensor, num_examples: int) -> Config
 
     Parameters
     ----------
-    secret
-        The clients' key.
     delta
         New minus old parameters, shape [P].
     num_examples

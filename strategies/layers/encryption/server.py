@@ -64,8 +64,6 @@ class EncryptedStrategy(StrategyWrapper):
     ----------
     inner
         A strategy that adds the weighted mean of the updates.
-    cohort
-        The clients, who decrypt.
     names
         Node id -> client-id, kept up to date by its owner.
     max_examples

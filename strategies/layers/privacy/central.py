@@ -52,14 +52,8 @@ class CentralPrivacy:
 
     Parameters
     ----------
-    settings, selection
-        Of the run.
     rounds
         Rounds that a budget is to last.
-    seed
-        The run's.
-    accounts
-        Where what was spent is written down for people.
     histories
         Client-id -> what was spent.
     unamplified
@@ -92,15 +86,7 @@ class CentralPrivacy:
         return self.selection.fraction if self.settings.client_sampling == "poisson" else 1.0
 
     def select(self, clients: Iterable[str], server_round: int) -> tuple[list[str], dict[str, str]]:
-        """Return the clients of a round, which are paid for with that, and who refuses and why.
-
-        Parameters
-        ----------
-        clients
-            Who is connected.
-        server_round
-            From 1.
-        """
+        """Return the clients of a round, which are paid for with that, and who refuses and why."""
         spend = Spend(self.noise_multiplier, self._rate, 1)
         refused: dict[str, str] = {}
         able = []
@@ -196,8 +182,6 @@ class CentralStrategy(StrategyWrapper):
     ----------
     inner
         A strategy that adds the weighted mean of the updates.
-    privacy
-        What was drawn, and the noise.
 
     Raises
     ------

@@ -53,8 +53,6 @@ class ClientPrivacy:
 
     Parameters
     ----------
-    settings
-        Of the run.
     budget
         The client's own; infinite if there is none.
     rounds

@@ -31,8 +31,6 @@ class Account:
 
     Parameters
     ----------
-    history
-        What was spent.
     attempts
         How many rounds of this run have reached the client, those that it refused included.
     noise_multiplier

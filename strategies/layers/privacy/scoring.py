@@ -104,12 +104,8 @@ class PrivateScorer:
 
     Parameters
     ----------
-    scoring
-        Noise and clip norm.
     by_example
         Whether the unit is an example; otherwise the client.
-    randomness
-        Of the noise.
     """
 
     scoring: Scoring

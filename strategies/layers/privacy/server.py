@@ -29,10 +29,6 @@ class ServerPrivacy:
 
     Parameters
     ----------
-    settings
-        Of the run.
-    accounts
-        What each client has spent.
     central
         Draws clients and adds noise; None where clients add it themselves.
     """
@@ -55,15 +51,7 @@ class ServerPrivacy:
         return ServerPrivacy(settings, accounts, CentralPrivacy(settings, selection, lasting, seed, accounts))
 
     def around(self, inner: Strategy, names: Mapping[int, str]) -> Strategy:
-        """Return a strategy that keeps the accounts, and adds the noise where that is the server's part.
-
-        Parameters
-        ----------
-        inner
-            The strategy with its log.
-        names
-            Node id -> client-id, kept up to date by its owner.
-        """
+        """Return a strategy that keeps the accounts, and adds the noise where that is the server's part."""
         if self.central is not None:
             return CentralStrategy(inner, self.central)
         return AccountedStrategy(inner, self.accounts, names)
@@ -91,15 +79,6 @@ class AccountedStrategy(StrategyWrapper):
     restarted federation begins with empty ones. A client pays for the rounds that it does not know.
 
     It belongs inside the guard, so that only replies that count are read, and outside what changes messages.
-
-    Parameters
-    ----------
-    inner
-        Any Flower strategy.
-    accounts
-        What is written.
-    names
-        Node id -> client-id.
     """
 
     def __init__(self, inner: Strategy, accounts: Accounts, names: Mapping[int, str]) -> None:
@@ -151,8 +130,6 @@ class RememberedAttempts(StrategyWrapper):
 
     Parameters
     ----------
-    inner
-        Any Flower strategy.
     names
         Node id -> client-id, kept up to date by its owner.
     before
@@ -191,8 +168,6 @@ def prior_attempts(
     ----------
     lines
         ``{"round": …, "clients": […], "training": …}``, one per attempt.
-    settings
-        Of the run.
     last_round
         The last complete round of the training that goes on.
     training
@@ -213,13 +188,7 @@ def prior_attempts(
 
 
 def repeated_rounds(lines: Iterable[Mapping[str, Any]], settings: PrivacySettings, last_round: int) -> int:
-    """Return how many rounds were asked and interrupted, and are counted again, before a run goes on.
-
-    Parameters
-    ----------
-    lines, settings, last_round
-        As `prior_attempts` takes them.
-    """
+    """Return how many rounds were asked and interrupted, and are counted again, before a run goes on."""
     return max(0, len(list(lines)) - last_round) if settings.randomness == "secret" else 0
 
 
@@ -234,12 +203,8 @@ def privacy_summary(
 
     Parameters
     ----------
-    settings
-        Of the run.
     document
         As `ServerPrivacy.after_round` returns it.
-    client_ids
-        All clients that are known.
     scoring
         How they chose neurons by their own data; None: they did not.
     asked

@@ -60,8 +60,6 @@ class PrivateTrainer:
         σ, at least 0.
     clip_norm
         C, above 0.
-    randomness
-        Of samples and noise.
     """
 
     noise_multiplier: float
@@ -121,8 +119,6 @@ class PrivateTrainer:
             Trainable, each with its sum as gradient, which is replaced.
         expected_batch_size
             qn.
-        stream
-            Draws the noise.
         """
         sums = torch.cat([_gradient(parameter).flatten() for parameter in parameters])
         released = noised(sums, self.noise_multiplier, self.clip_norm, stream).div_(expected_batch_size)

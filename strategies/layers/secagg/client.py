@@ -63,8 +63,6 @@ class SecureClient:
 
     Parameters
     ----------
-    config
-        The record ``config`` of the message.
     state
         The client's ``context.state``, changed in place.
     threshold

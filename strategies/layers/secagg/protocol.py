@@ -84,16 +84,7 @@ def commitments(key_share: bytes, seed_share: bytes) -> bytes:
 def byte_strings(config: Mapping[str, Any], key: str, count: int, sizes: frozenset[int]) -> list[bytes]:
     """Return a list of byte strings of a message.
 
-    Parameters
-    ----------
-    config
-        The message's record ``config``.
-    key
-        Of the list.
-    count
-        How many it must have.
-    sizes
-        Lengths that each may have.
+    `count` is their number, and `sizes` are the lengths that each may have.
 
     Raises
     ------

@@ -54,14 +54,8 @@ class SecureSum:
 
     Parameters
     ----------
-    client_ids
-        Whom to ask.
     threshold
         Share of them that must stay to the end.
-    ask
-        How they are reached.
-    blame
-        Told of what goes wrong.
     """
 
     def __init__(self, client_ids: Sequence[str], threshold: float, ask: Ask, blame: Blame) -> None:
@@ -110,15 +104,6 @@ class SecureSum:
 
     def add(self, client_id: str, content: RecordDict, size: int) -> None:
         """Take a client's masked vector.
-
-        Parameters
-        ----------
-        client_id
-            One of those that are ready.
-        content
-            Its reply.
-        size
-            Of the vector.
 
         Raises
         ------

@@ -52,11 +52,6 @@ def _value(coefficients: list[int], x: int) -> int:
 def combine(shares: Mapping[int, bytes]) -> bytes:
     """Return the secret that shares make up: the right one from as many as the threshold.
 
-    Parameters
-    ----------
-    shares
-        By point.
-
     Raises
     ------
     ValueError

@@ -138,8 +138,6 @@ class Federation:
 
     Parameters
     ----------
-    cohort
-        How clients are reached, and where faults are counted.
     names
         Node id -> client-id, kept up to date by its owner.
     scope
@@ -172,10 +170,6 @@ class SecureStrategy(StrategyWrapper):
     ----------
     inner
         A strategy that adds the weighted mean of the updates.
-    settings
-        Of the sums.
-    federation
-        The clients.
     """
 
     def __init__(self, inner: Strategy, settings: SecureSettings, federation: Federation) -> None:
