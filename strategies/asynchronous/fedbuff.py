@@ -22,15 +22,8 @@ from strategies.fedavg import train_client
 
 
 def build(settings: AsyncSettings) -> StaleAverage:
-    """Return the server half.
-
-    Parameters
-    ----------
-    settings
-        ``server-learning-rate`` and how staleness counts.
-    """
-    discount = partial(staleness_weight, settings=settings)
-    return StaleAverage(discount, settings.server_learning_rate)
+    """Return the server half."""
+    return StaleAverage(partial(staleness_weight, settings=settings), settings.server_learning_rate)
 
 
 ALGORITHM = Algorithm(

@@ -191,6 +191,8 @@ def batches(
         At least 1.
     batch_size
         The last batch of an epoch may be smaller.
+    generator
+        On the CPU.
     """
     done = 0
     while done < num_steps:

@@ -33,13 +33,12 @@ from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.fedavg import EvaluatingStrategy, broadcast
 from strategies.server.grids import client_ids_of
-from strategies.server.guard import CheckedReply, ClientUpdate
+from strategies.server.guard import ClientUpdate, all_checked
 from strategies.server.reports import COUNT, Range
 from strategies.settings import StrategySettings
 
 _logger = logging.getLogger(__name__)
 
-NAME = "coded-gd"
 PARTS = "parts"
 """list[str], server to client: the client-ids whose data it sums up."""
 COEFFICIENTS = "coefficients"
@@ -138,9 +137,7 @@ class CodedGD(EvaluatingStrategy):
         As many coded gradients as clients are held at once.
         """
         coded: dict[str, tuple[Tensor, float, float]] = {}
-        for reply in replies:
-            if not isinstance(reply, CheckedReply):
-                raise RuntimeError("a reply was not checked; put CodedGD inside GuardedStrategy")
+        for reply in all_checked(replies, "CodedGD"):
             update = reply.update
             counts = update.metrics[CODED_EXAMPLES], update.metrics[PART_EXAMPLES]
             coded[update.client_id] = (update.delta.double(), *counts)

@@ -41,7 +41,7 @@ from strategies.client.training import (
 from strategies.core import wire
 from strategies.feddyn.settings import FedDynSettings
 from strategies.server.aggregation import ExactSum, MetricMeans
-from strategies.server.guard import CheckedReply, ClientUpdate
+from strategies.server.guard import ClientUpdate, all_checked
 
 _logger = logging.getLogger(__name__)
 _STATE = "feddyn"
@@ -119,9 +119,7 @@ class FedDyn(fedavg.EvaluatingStrategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return θ_t, or (None, None) when there is no usable reply."""
         total, metrics, used = ExactSum(self._layout.size), MetricMeans(), list[str]()
-        for reply in replies:
-            if not isinstance(reply, CheckedReply):
-                raise RuntimeError("a reply was not checked; put FedDyn inside GuardedStrategy")
+        for reply in all_checked(replies, "FedDyn"):
             total.add(reply.update.delta, 1.0)
             metrics.add(reply.update.metrics, reply.update.num_examples)
             used.append(str(reply.update.node_id))

@@ -30,7 +30,7 @@ from strategies.fedmd.consensus import (
 )
 from strategies.fedmd.privacy import epsilon
 from strategies.fedmd.settings import FedMDSettings
-from strategies.server.guard import CheckedReply, ClientUpdate
+from strategies.server.guard import ClientUpdate, all_checked
 from strategies.server.wrapper import ReturnResult, ServerHalf, StrategyWrapper, innermost
 from strategies.settings import StrategySettings
 
@@ -111,9 +111,7 @@ class FedMD(ServerHalf):
         """
         logits: dict[str, Tensor] = {}
         anew, spent = 0, 0.0
-        for reply in replies:
-            if not isinstance(reply, CheckedReply):
-                raise RuntimeError("a reply was not checked; put FedMD inside GuardedStrategy")
+        for reply in all_checked(replies, "FedMD"):
             update = reply.update
             logits[update.client_id] = update.delta.view(-1, self._side.num_outputs)
             anew += client.ANEW in update.metrics

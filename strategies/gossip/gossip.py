@@ -40,12 +40,11 @@ from strategies.gossip.settings import GossipSettings
 from strategies.gossip.topology import Weights, adjacency, mixing_weights, second_eigenvalue
 from strategies.server.aggregation import MetricMeans
 from strategies.server.grids import client_ids_of
-from strategies.server.guard import CheckedReply, ClientUpdate
+from strategies.server.guard import ClientUpdate, all_checked
 from strategies.settings import StrategySettings
 
 _logger = logging.getLogger(__name__)
 
-NAME = "gossip"
 WEIGHTS = "mixing-weights"
 """list[float], server to client: the weight of the client's own model, then those of its neighbours'."""
 NEIGHBOUR = "neighbour-"
@@ -156,9 +155,7 @@ class Gossip(EvaluatingStrategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Take the new models; return the mean of all, or (None, None) when no client answered."""
         metrics, count = MetricMeans(), 0
-        for reply in replies:
-            if not isinstance(reply, CheckedReply):
-                raise RuntimeError("a reply was not checked; put Gossip inside GuardedStrategy")
+        for reply in all_checked(replies, "Gossip"):
             count += 1
             self.models[reply.update.client_id] = reply.update.delta.numpy().copy()
             metrics.add(reply.update.metrics, reply.update.num_examples)

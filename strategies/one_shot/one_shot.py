@@ -38,7 +38,7 @@ from strategies.core.seeds import seeded_layers, torch_generator
 from strategies.fedavg import EvaluatingStrategy
 from strategies.one_shot.settings import OneShotSettings
 from strategies.server.aggregation import MAX_ABS_UPDATE, ExactSum, MetricMeans
-from strategies.server.guard import CheckedReply, ClientUpdate, Reference
+from strategies.server.guard import ClientUpdate, Reference, all_checked
 from strategies.settings import StrategySettings
 from strategies.task import CLASSIFICATION, Task
 
@@ -134,9 +134,7 @@ class OneShot(EvaluatingStrategy):
         average = ExactSum(layout.size)
         votes_sum = ExactSum(len(self._asked) * self._side.num_outputs)
         means, accuracies = MetricMeans(), []
-        for reply in replies:
-            if not isinstance(reply, CheckedReply):
-                raise RuntimeError("a reply was not checked; put OneShot inside GuardedStrategy")
+        for reply in all_checked(replies, "OneShot"):
             update = reply.update
             logits = self._logits(update, self._reference)
             votes_sum.add(votes(logits, self._settings.ensemble).flatten(), 1.0)

@@ -17,7 +17,6 @@ from typing import final
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
 from torch import Tensor, nn
 
 from strategies.algorithm import Personalise
@@ -148,9 +147,6 @@ def figures(clients: Iterable[Mapping[str, float]]) -> dict[str, float]:
 @final
 class MeasuredStrategy(StrategyWrapper):
     """Have the clients measure what personalisation gives, after rounds that are evaluated."""
-
-    def __init__(self, inner: Strategy) -> None:
-        super().__init__(inner)
 
     def configure_return(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -54,7 +54,7 @@ from strategies.models.subnetwork import (
     unpack_kept,
 )
 from strategies.pruned_dp.settings import PrunedSettings
-from strategies.server.guard import CheckedReply, Reference, Rejected
+from strategies.server.guard import CheckedReply, Reference, Rejected, all_checked
 from strategies.server.settings import SelectionSettings
 from strategies.settings import StrategySettings
 from strategies.task import CLASSIFICATION, Task
@@ -288,11 +288,7 @@ class PrunedStrategy(PartsStrategy):
         return self.inner.aggregate_train(server_round, self._scattered(replies))
 
     def _scattered(self, replies: Iterable[Message]) -> Iterator[Message]:
-        good: list[CheckedReply] = []
-        for reply in replies:
-            if not isinstance(reply, CheckedReply):
-                raise LetheError("pruned-dp: a reply was not checked; put PrunedStrategy inside the guard")
-            good.append(reply)
+        good = list(all_checked(replies, "PrunedStrategy"))
         weights = self.entry_counts
         if weights is None:
             weights = torch.zeros_like(self._model.flat, dtype=torch.int64)

@@ -58,6 +58,10 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._initial = path / "initial.safetensors"
+        self._mask = path / "mask.safetensors"
+        self._checkpoint = path / "checkpoint.safetensors"
+        self._metrics = path / "metrics.jsonl"
 
     @staticmethod
     def create(home: Path | str, name: str, config_toml: str, label: str = "run") -> "RunFolder":
@@ -173,11 +177,7 @@ class RunFolder:
         RunCorrupt
             If the file is damaged.
         """
-        if not (self.path / MODEL).exists():
-            raise BadInput(
-                f"run '{self.name}': {self.path / MODEL} is missing; the run is not finished, resume it"
-            )
-        return read_sealed(self.path / MODEL).tensors
+        return read_sealed(self._finished(MODEL)).tensors
 
     def write_mask(self, masks: State, origin: str) -> str:
         """Keep the masks of a pruned run, by parameter, and how they were chosen; returns their SHA-256."""
@@ -262,11 +262,14 @@ class RunFolder:
         RunCorrupt
             If the file is damaged.
         """
-        if not (self.path / SUMMARY).exists():
-            raise BadInput(
-                f"run '{self.name}': {self.path / SUMMARY} is missing; the run is not finished, resume it"
-            )
-        return read_checked(self.path / SUMMARY, Summary)
+        return read_checked(self._finished(SUMMARY), Summary)
+
+    def _finished(self, name: str) -> Path:
+        """Return the path of a file that a finished run has; BadInput if it is missing."""
+        path = self.path / name
+        if not path.exists():
+            raise BadInput(f"run '{self.name}': {path} is missing; the run is not finished, resume it")
+        return path
 
     def write_nodes(self, nodes: Mapping[str, int]) -> None:
         """Keep which node is behind each client-id."""
@@ -311,22 +314,6 @@ class RunFolder:
     def forget_requests(self) -> list[str]:
         """Return the names of the requests that have a folder."""
         return folders_in(self.path / "forget")
-
-    @property
-    def _initial(self) -> Path:
-        return self.path / "initial.safetensors"
-
-    @property
-    def _mask(self) -> Path:
-        return self.path / "mask.safetensors"
-
-    @property
-    def _checkpoint(self) -> Path:
-        return self.path / "checkpoint.safetensors"
-
-    @property
-    def _metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
 
 
 def _check_version(path: Path, marker: Mapping[str, Any]) -> None:

@@ -45,10 +45,9 @@ from strategies.client.training import (
     trained,
 )
 from strategies.core import wire
-from strategies.core.errors import LetheError
 from strategies.scaffold.settings import ScaffoldSettings
 from strategies.server.aggregation import ExactSum
-from strategies.server.guard import CheckedReply
+from strategies.server.guard import all_checked
 from strategies.server.wrapper import StrategyWrapper
 
 CONTROL = "control"
@@ -156,9 +155,7 @@ class Scaffold(StrategyWrapper):
         total, used = ExactSum(len(self._control)), list[str]()
 
         def noted() -> Iterator[Message]:
-            for reply in replies:
-                if not isinstance(reply, CheckedReply):
-                    raise LetheError("scaffold: a reply was not checked; put Scaffold inside the guard")
+            for reply in all_checked(replies, "Scaffold"):
                 total.add(reply.update.records[CONTROL], 1.0)
                 used.append(reply.update.client_id)
                 yield reply

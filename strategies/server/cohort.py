@@ -200,21 +200,21 @@ class Cohort:
         """
         if mask is None:
             return self
-        view = self._view()
+        view = self._saying({wire.MASK: pack(mask)})
         view.mask = mask
-        view._view_config = {**self._view_config, wire.MASK: pack(mask)}
         return view
 
     def seeded(self, seed: int) -> "Cohort":
         """Return a view whose clients draw from another seed than the run's; their data stay the same."""
-        view = self._view()
-        view._view_config = {**self._view_config, wire.SEED: seed}
-        return view
+        return self._saying({wire.SEED: seed})
 
     def on_lineage(self, name: str) -> "Cohort":
         """Return a view whose clients work on the models that they keep for another lineage."""
+        return self._saying({wire.LINEAGE: name})
+
+    def _saying(self, entries: Mapping[str, int | bytes | str]) -> "Cohort":
         view = self._view()
-        view._view_config = {**self._view_config, wire.LINEAGE: name}
+        view._view_config = {**self._view_config, **entries}
         return view
 
     def _view(self) -> "Cohort":

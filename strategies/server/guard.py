@@ -112,6 +112,14 @@ class CheckedReply(Message):
         return checked
 
 
+def all_checked(replies: Iterable[Message], user: str) -> Iterator[CheckedReply]:
+    """Yield replies that passed the guard; RuntimeError where `user` was put outside of it."""
+    for reply in replies:
+        if not isinstance(reply, CheckedReply):
+            raise RuntimeError(f"a reply was not checked; put {user} inside GuardedStrategy")
+        yield reply
+
+
 class Rejected(Exception):
     """A reply that cannot be used; the message says why."""
 

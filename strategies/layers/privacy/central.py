@@ -39,7 +39,7 @@ from strategies.layers.privacy.accounts import Accounts
 from strategies.layers.privacy.client import BudgetSpent, noise_for
 from strategies.layers.privacy.noise import clipped, noised
 from strategies.layers.privacy.settings import PrivacySettings
-from strategies.server.guard import CheckedReply, SummedUpdate
+from strategies.server.guard import CheckedReply, SummedUpdate, all_checked
 from strategies.server.selection import cohort_size, require_enough, select_clients
 from strategies.server.settings import SelectionSettings
 from strategies.server.wrapper import StrategyWrapper
@@ -234,9 +234,7 @@ class CentralStrategy(StrategyWrapper):
     def _shares(self, replies: Iterable[Message], expected: float) -> Iterator[Message]:
         """Yield clipped updates whose mean over those who answered is their sum over those expected."""
         good: list[CheckedReply] = []
-        for reply in replies:
-            if not isinstance(reply, CheckedReply):
-                raise LetheError("privacy: a reply was not checked; put CentralStrategy inside the guard")
+        for reply in all_checked(replies, "CentralStrategy"):
             if isinstance(reply.update, SummedUpdate):  # Clients have clipped what they added up
                 yield CheckedReply.of(reply, replace(reply.update, weight=expected))
                 continue

@@ -17,7 +17,7 @@ from strategies.layers.privacy.checks import planned_rounds
 from strategies.layers.privacy.scoring import Scoring
 from strategies.layers.privacy.settings import PrivacySettings
 from strategies.server.cohort import Fault
-from strategies.server.guard import CheckedReply
+from strategies.server.guard import CheckedReply, all_checked
 from strategies.server.settings import SelectionSettings
 from strategies.server.wrapper import StrategyWrapper
 
@@ -109,9 +109,7 @@ class AccountedStrategy(StrategyWrapper):
         return arrays, metrics
 
     def _read(self, replies: Iterable[Message]) -> Iterator[Message]:
-        for reply in replies:
-            if not isinstance(reply, CheckedReply):
-                raise LetheError("privacy: a reply was not checked; put AccountedStrategy inside the guard")
+        for reply in all_checked(replies, "AccountedStrategy"):
             for client_id, report in reply.update.reports.items():
                 if wire.EPSILON not in report:
                     raise LetheError(
