@@ -33,7 +33,7 @@ Handler = Callable[[ClientWork], ClientReply]
 
 @dataclass(frozen=True, eq=False)
 class Holdings:
-    """What the server of a run holds besides its settings.
+    """The server's own resources in a run: model, public data and test data.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class Holdings:
 
 @dataclass(frozen=True, eq=False)
 class ServerSide:
-    """What an algorithm's server half is made of.
+    """The arguments that an algorithm's server half is built from.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ class ServerSide:
 
     @property
     def required_holdings(self) -> Holdings:
-        """What the server holds; LetheError if that is nothing."""
+        """The holdings; LetheError if there are none."""
         if self.holdings is None:
             raise LetheError(
                 f"{self.settings.name} has no server half without a model and data on the server"
@@ -90,7 +90,7 @@ class ServerSide:
 
 @dataclass(frozen=True, eq=False)
 class Members:
-    """What a server half knows of the clients of a training, kept up to date by its owner.
+    """The clients of a training as its server half sees them, kept up to date by the training loop.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ class PartsStrategy(StrategyWrapper):
     selected: dict[str, bytes]
 
     def reference_of(self, reply: Message) -> Reference | None:
-        """Return the part that a reply is about; None where it has none to tell."""
+        """Return the part of the model that a reply is about; None if it does not name one."""
         raise NotImplementedError
 
 

@@ -1,4 +1,4 @@
-"""What a training is asked for, where it begins, and what comes of each round."""
+"""The plan of a training, its start, and the result of each round."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -21,7 +21,7 @@ from strategies.settings import StrategySettings
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What to train with, apart from the data: all that a repetition needs.
+    """The settings of a training apart from the data; enough to repeat it.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class TrainingPlan:
 
 @dataclass(frozen=True)
 class RoundResult:
-    """One round as it went; of an asynchronous strategy, one step of the server.
+    """The result of one round, or of one server step of an asynchronous strategy.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ class RoundResult:
 
     @property
     def used_an_answer(self) -> bool:
-        """Whether an answer of any client counted, one that withheld its update included."""
+        """Whether any client's answer was used; an answer that withholds its update counts."""
         return bool(self.accepted) or wire.WITHHELD in self.metrics
 
 

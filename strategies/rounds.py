@@ -47,7 +47,7 @@ def train(
     Parameters
     ----------
     cohort
-        Connected clients; whoever is not in this view takes no part.
+        Connected clients; those outside of this view take no part.
     start
         A fresh model, or the state that an interrupted run left.
     build
@@ -102,7 +102,7 @@ class _Loop:
         """Do nothing."""
 
     def __exit__(self, *_: object) -> None:
-        """Wait for no client any more."""
+        """Stop waiting for clients."""
         if self._in_progress is not None:
             self._in_progress.cancel()
 
@@ -185,7 +185,7 @@ class _Loop:
                 self._cohort.add_fault(client_id, self._scope, "late: enough others had answered")
 
     def _return_round(self, server_round: int, arrays: ArrayRecord, selected: Sequence[str]) -> ReturnResult:
-        """Run the second exchange of strategies that have one, if the first gave something to send back."""
+        """Run a round's second exchange, if the strategy has one and the first had a usable reply."""
         if not self._accepted:
             return ReturnResult()
         clients = self._cohort.clients
@@ -207,7 +207,7 @@ class _Loop:
         known: reports.Known,
         most: Callable[[str], int | None],
     ) -> Iterator[Message]:
-        """Send messages to which the answers are numbers; yield those that can be, with known names only.
+        """Send messages that are answered with numbers; yield the valid replies, cut to the known names.
 
         `most` says of how many examples a client can speak; None: that is not known.
         """
@@ -279,13 +279,13 @@ class _Loop:
 
 
 def _known(plan: TrainingPlan, *, of_a_method: bool) -> reports.Known:
-    """Return what clients may report with their updates: of a forgetting method what they measured, too."""
+    """Return what clients may report with their updates; for a forgetting method, evaluation too."""
     own = reports.EVALUATION if of_a_method else lookup(plan.strategy.name).reports
     return {**reports.TRAINING, **own, **(reports.PRIVATE if plan.privacy.clients_add_noise else {})}
 
 
 def _required(plan: TrainingPlan) -> list[str]:
-    """Return what must be in every reply: what a client has spent, where it says so in the clear."""
+    """Return the required metrics of every reply, such as ε where clients report it in the clear."""
     reports_epsilon = plan.privacy.clients_add_noise and plan.privacy.encryption == "none"
     needed = lookup(plan.strategy.name).required(plan.strategy)
     return [*([wire.EPSILON] if reports_epsilon else []), *needed]

@@ -29,7 +29,7 @@ ASKED = "asked"
 @final
 @dataclass(frozen=True)
 class Sharing:
-    """What protects the answers.
+    """Secure aggregation of one question.
 
     Parameters
     ----------

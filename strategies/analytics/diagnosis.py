@@ -84,7 +84,7 @@ def _weighted_mean(vectors: Mapping[str, Tensor], weights: Mapping[str, float]) 
 
 
 def gradient_dissimilarity(gradients: Mapping[str, Tensor], weights: Mapping[str, float]) -> float | None:
-    """Return B²; None where the gradient of all is zero.
+    """Return B²; None if the mean gradient is zero.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found, and who could not be asked.
+    """The findings, and the faults of clients.
 
     `faults` has a line for each client that did not answer usefully.
     """
@@ -181,7 +181,7 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the clients told.
+    """The clients' replies.
 
     Parameters
     ----------

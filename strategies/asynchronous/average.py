@@ -23,7 +23,7 @@ _logger = logging.getLogger(__name__)
 
 @final
 class StaleAverage(EvaluatingStrategy):
-    """The server half of both, a Flower strategy that streams.
+    """The server half of `fedasync` and `fedbuff`; it adds up replies one by one.
 
     The guard says of each update how many steps it is behind; the mean of that is the metric ``staleness``.
 

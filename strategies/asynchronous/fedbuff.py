@@ -1,4 +1,4 @@
-"""FedBuff: a server step for every K updates that arrive, whoever sends them and however late.
+"""FedBuff: a server step for every K updates that arrive, from any clients and however late.
 
 Nguyen, Malik, Zhan, Yousefpour, Rabbat, Malek, Huba, "Federated Learning with Buffered Asynchronous
 Aggregation", AISTATS 2022, arXiv 2106.06639, Algorithm 1. With δ_k = x_k − x_τ, what the client changed in

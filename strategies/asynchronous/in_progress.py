@@ -189,7 +189,7 @@ class InProgress(StrategyWrapper):
         self._send(self._step, self._arrays, asked)
 
     def _chosen(self, idle: Sequence[str], clients: Mapping[str, ClientInfo], places: int) -> list[str]:
-        """Choose among the idle; the first draw of a step is that of the round with the same number."""
+        """Choose among the idle clients; a step's first draw equals the draw of the round with its number."""
         sizes = {i: clients[i].num_examples for i in idle}
         seconds = {i: self._clock.seconds(i, n) for i, n in sizes.items()} if self._clock else {}
         again = self._times_asked
@@ -244,7 +244,7 @@ class InProgress(StrategyWrapper):
             here = [f for f in self._in_progress.values() if f.reply is not None]
             if here:
                 return here[0]
-            if not self._pull():  # What is here counts, however busy this machine was
+            if not self._pull():  # Replies that have arrived count even if this machine was busy
                 for pending in self._in_progress.values():
                     self._lose([pending], pending.due)
                     if pending.lost:
@@ -259,7 +259,7 @@ class InProgress(StrategyWrapper):
         self._cohort.cancel(late)
 
     def _pull(self) -> bool:
-        """Take in replies that are here; say whether there was one."""
+        """Take the replies that have arrived; return whether there was one."""
         waiting = {f.message_id: f for f in self._in_progress.values() if f.reply is None and not f.lost}
         arrived = list(self._cohort.grid.pull_messages(list(waiting)))
         for message in arrived:
@@ -288,7 +288,7 @@ class InProgress(StrategyWrapper):
     # Checkpoints
 
     def memory(self) -> dict[str, Tensor]:
-        """Return what must be in a checkpoint: with a clock, who is at work, on which model, until when."""
+        """Return the state for a checkpoint: with a clock, the clients in progress and their models."""
         if self._clock is None:
             return {}
         tensors = {_NOW: torch.tensor(self._now, dtype=torch.float64)}
@@ -299,7 +299,7 @@ class InProgress(StrategyWrapper):
         return tensors
 
     def recall(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take up what `memory` returned; who was at work is asked again when the next step begins."""
+        """Restore `memory`; the clients that were in progress are asked again when the next step begins."""
         self._recalled = dict(tensors)
 
     def _take_up(self, arrays: ArrayRecord) -> None:

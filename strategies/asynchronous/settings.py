@@ -59,7 +59,7 @@ def updates_per_step(settings: "NamedStrategy") -> int:
 
 
 def updates_from_sent(settings: "NamedStrategy") -> bool:
-    """Say whether an update is what a client changed in the model it was sent; else told from the present."""
+    """Return whether updates are differences from the model that was sent; else from the present model."""
     return "strategy.mixing" not in settings.traits.keys
 
 

@@ -31,7 +31,7 @@ Tagger = Callable[[bytes, int], bytes]
 
 @dataclass(frozen=True)
 class _Kept:
-    """What lies in the state; `changed`: the data were others already while the run was still trained."""
+    """The tags in a client's state; `changed`: the data had changed before the run ended."""
 
     key: bytes
     count: int
@@ -69,7 +69,7 @@ def _tag(examples: Examples, start: int, stop: int, key: bytes) -> bytes:
 
 
 def keep_tags(state: RecordDict, num_examples: int, tagger: Tagger) -> None:
-    """Keep the tags of a client's data when it first trains; note where the data are others later in the run.
+    """Keep the tags of a client's data when it first trains; note if the data change later in the run.
 
     The client's ``context.state`` is changed in place.
     """

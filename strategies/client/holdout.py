@@ -54,7 +54,7 @@ def is_held_out(share: float, client_id: str, position: int) -> bool:
 
 
 def most_held_out(share: float, trained: int) -> int:
-    """Return at most how many examples a client holds out that trains on some number of them.
+    """Return an upper bound on the held-out examples of a client, from the number that it trains on.
 
     Examples
     --------

@@ -51,7 +51,7 @@ class ClientState:
         self._records[self._figures_name] = MetricRecord(dict(figures))
 
     def read_model(self, model: nn.Module, *, transferred: bool = False) -> bool:
-        """Load the kept weights into a model of the client's architecture; False where there are none.
+        """Load the kept weights into a model of the client's architecture; return whether there were any.
 
         Parameters
         ----------
@@ -82,7 +82,7 @@ class ClientState:
         self._put(_MODEL, wire.Layout.of(model.state_dict()).flatten(model.state_dict()))
 
     def keep_transferred(self) -> None:
-        """Keep a second copy of the present weights, as those of before the first round."""
+        """Keep a copy of the present weights as the weights before the first round."""
         record = self._records.array_records[self._name]
         self._put(_TRANSFERRED, torch.from_numpy(np.array(record[_MODEL].numpy())))
 

@@ -1,7 +1,7 @@
 """A vector that a client changes with each answer, and takes up when the server says that it used the answer.
 
-What is lost, late or rejected so changes neither side: the client goes on from the vector that the server
-knows of. A vector belongs to one training; the next one begins with zero.
+An answer that is lost, late or rejected changes neither side: the client goes on from the vector that the
+server knows. A vector belongs to one training; the next one begins with zero.
 """
 
 import secrets
@@ -49,14 +49,14 @@ class Proposed:
         self.value = flat if flat is not None and flat.shape == (size,) else torch.zeros(size)
 
     def propose(self, value: Tensor, server_round: int) -> None:
-        """Keep what the server is sent, until it says whether it used that."""
+        """Keep the vector that goes with an answer until the server says whether it used the answer."""
         arrays = {_KEPT: self.value, _NEXT: value}
         self._state[self._name] = ArrayRecord({key: Array(flat.numpy()) for key, flat in arrays.items()})
         self._state[f"{self._name}-facts"] = ConfigRecord({TRAINING: self._training, _ROUND: server_round})
 
 
 class Confirmed:
-    """The server's side: the name of a training, and the last round whose answer of each client was used."""
+    """The server's side: the training's name, and for each client the last round whose answer was used."""
 
     def __init__(self) -> None:
         self._training = secrets.token_hex(8)

@@ -40,7 +40,7 @@ class TrainStats:
 
 
 class Trainer(Protocol):
-    """What trains a model in place on a client, as `local_train` does."""
+    """Trains a model in place on a client, as `local_train` does."""
 
     def __call__(
         self,
@@ -57,7 +57,7 @@ class Trainer(Protocol):
 
 
 class Scorer(Protocol):
-    """What scores hidden neurons by a client's own examples, so that the scores may be acted upon openly."""
+    """Scores hidden neurons on a client's own examples; the scores may be released."""
 
     def __call__(
         self,
@@ -213,7 +213,7 @@ def make_optimizer(parameters: Sequence[nn.Parameter], settings: TrainSettings) 
 
 
 class Engine(Protocol):
-    """What differentiates and what steps: for one client or, batched, for many."""
+    """Computes gradients and takes optimiser steps, for one client or for many at once."""
 
     def gradients(self, parameters: Tensors, batch: Batch) -> tuple[Tensors, Tensor]:
         """Return the gradients of the mean loss over a batch, and that loss."""
@@ -224,7 +224,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class StepState:
-    """What local steps know besides parameters and data: ∇ becomes ∇ + μ (w − anchor) + correction.
+    """An algorithm's part in local steps: ∇ becomes ∇ + μ (w − anchor) + correction.
 
     Parameters
     ----------
@@ -308,7 +308,7 @@ class OneModel:
 
 
 def gradients_in(parameters: Tensors) -> Tensors:
-    """Return what lies in the parameters' `.grad`; zeros where there is nothing."""
+    """Return the parameters' `.grad`; zeros where it is None."""
     return [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
 
 
@@ -359,7 +359,7 @@ def local_train(
 
 @dataclass(frozen=True, eq=False)
 class LocalTraining:
-    """A client half that is local steps on the round's model, and what comes before and after them.
+    """A client half made of local steps on the round's model, with a preparation and a finish.
 
     Before and after are apart from the steps, so that those of many clients can be taken at once.
 
@@ -393,7 +393,7 @@ def trained(job: ClientJob, stats: TrainStats, records: Mapping[str, Tensor] | N
 
 
 def near(model: nn.Module, mu: float, num_steps: int | None = None) -> StepState:
-    """Return what steps with the proximal term (μ/2) ‖w − w_t‖² know, with w_t what the model holds now."""
+    """Return the state for the proximal term (μ/2) ‖w − w_t‖², with w_t the model's present weights."""
     anchor = [p.detach().clone() for p in model.parameters() if p.requires_grad] if mu > 0 else ()
     return StepState(anchor, mu, num_steps=num_steps)
 
@@ -408,7 +408,7 @@ def by_parameter(model: nn.Module, flat: Tensor, layout: wire.Layout) -> Tensors
 
 
 def joined(*adjustments: GradientAdjustment) -> GradientAdjustment:
-    """Return the adjustment that makes several, one after the other."""
+    """Return one adjustment that applies several in order."""
 
     def adjust(parameters: Tensors, gradients: Tensors) -> Tensors:
         for each in adjustments:

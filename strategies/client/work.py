@@ -1,4 +1,4 @@
-"""What a client has for a message type of an algorithm's own, and what it answers."""
+"""The arguments and the answer of a client's handler for an algorithm's own message type."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -66,7 +66,7 @@ class ClientWork:
 
 @dataclass(frozen=True)
 class ClientReply:
-    """What a client answers: numbers under the keys of `strategies.core.wire`, and arrays."""
+    """A client's answer: numbers under the keys of `strategies.core.wire`, and arrays."""
 
     metrics: Mapping[str, float | int]
     arrays: ArrayRecord | None = None

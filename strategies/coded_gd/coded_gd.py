@@ -125,7 +125,7 @@ class CodedGD(EvaluatingStrategy):
         if not {CODED_EXAMPLES, PART_EXAMPLES} <= set(update.metrics):
             return "it did not send a coded gradient"
         counts = update.metrics[CODED_EXAMPLES], update.metrics[PART_EXAMPLES]
-        if not all(abs(count) <= wire.MAX_EXAMPLES for count in counts):  # False for what is no number
+        if not all(abs(count) <= wire.MAX_EXAMPLES for count in counts):  # False for NaN
             return "it claims an impossible number of examples"
         return ""
 

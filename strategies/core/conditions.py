@@ -32,7 +32,7 @@ def refuse_changed(
 
 
 def refuse_beside(key: str, contradicts: bool, flat: Mapping[str, Scalar], other: str, reason: str) -> None:
-    """Refuse a key beside another one.
+    """Refuse a key that contradicts another one.
 
     `reason` says why the two do not go together.
 

@@ -185,7 +185,7 @@ _CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def client_id_fault(client_id: str) -> str:
-    """Return why a text can be no client-id, in a few words; nothing if it can.
+    """Return why a text is not a valid client-id, in a few words; empty if it is valid.
 
     Examples
     --------
@@ -228,7 +228,7 @@ class Layout:
 
     @staticmethod
     def of(state: Mapping[str, Tensor]) -> "Layout":
-        """Return the layout of a state; integer buffers are no part of it, as they are never averaged."""
+        """Return the layout of a state without its integer buffers, which are never averaged."""
         kept = {name: tuple(t.shape) for name, t in state.items() if t.is_floating_point()}
         return Layout(tuple(kept), tuple(kept.values()))
 

@@ -62,7 +62,7 @@ RETURNS = {
 
 @dataclass(frozen=True, eq=False)
 class FedMDWork(ClientWork):
-    """All that the client half is given, with what is derived of it."""
+    """The arguments of FedMD's client half."""
 
     @staticmethod
     def of(work: ClientWork) -> "FedMDWork":
@@ -94,7 +94,7 @@ class FedMDWork(ClientWork):
 
     @cached_property
     def client_state(self) -> ClientState:
-        """What the client keeps, of the lineage that the message belongs to."""
+        """The client's own model in the message's lineage."""
         return ClientState(self.state, str(self.config.get(wire.LINEAGE, "")), KIND)
 
 
@@ -195,7 +195,7 @@ def digest_loss(
 
 
 def present_model(work: FedMDWork) -> tuple[nn.Module, dict[str, float | int]]:
-    """Return the client's model, made by transfer learning where it has none, and what is to be reported."""
+    """Return the client's model and numbers to report; transfer learning makes a missing model."""
     model = work.build_model()
     if work.client_state.read_model(model) or _started_from_another_lineage(work, model):
         return model, {}
@@ -205,7 +205,7 @@ def present_model(work: FedMDWork) -> tuple[nn.Module, dict[str, float | int]]:
 
 
 def _started_from_another_lineage(work: FedMDWork, model: nn.Module) -> bool:
-    """Begin a lineage with the model that another one has or began with; False where there is none."""
+    """Start a lineage from another one's present or first model; return whether there was one."""
     if ORIGIN not in work.config:
         return False
     origin = ClientState(work.state, str(work.config[ORIGIN]), KIND)
@@ -241,7 +241,7 @@ def _transfer_step(work: FedMDWork, model: nn.Module, examples: Examples, purpos
     public = purpose == "public"
     epochs = settings.public_epochs if public else settings.private_epochs
     size = settings.public_batch_size if public else settings.private_batch_size
-    # The same in whichever round it happens: a client that lost its state makes the model it once had.
+    # The same in every round: a client that lost its state makes the same model again.
     batch_generator = torch_generator(work.seed, "fedmd", work.client_id, purpose)
     with seeded_layers(
         torch_generator(work.seed, "fedmd", work.client_id, purpose, "layers"), _device(model)

@@ -104,7 +104,7 @@ def count_answer(state: RecordDict, noise: float, num_examples: int) -> float:
 
 
 def _delta(mu: float, eps: float) -> float:
-    """Return δ(ε), its second term as a product of two small numbers in logarithms."""
+    """Return δ(ε); the second term is computed in logarithms to avoid underflow."""
     first = 0.5 * math.erfc((eps / mu - mu / 2) / math.sqrt(2))
     return first - math.exp(eps + _log_cdf(-eps / mu - mu / 2))
 

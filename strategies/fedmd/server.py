@@ -64,7 +64,7 @@ class ServerSide:
 
 
 def initial_state(settings: StrategySettings, num_public: int, num_outputs: int) -> wire.State:
-    """Return what stands for a consensus before the first round: zeros, shape [n, classes]."""
+    """Return the consensus before the first round: zeros, shape [n, classes]."""
     return {client.LOGITS: torch.zeros(settings.own(FedMDSettings).alignment_size(num_public), num_outputs)}
 
 
@@ -124,7 +124,7 @@ class FedMD(ServerHalf):
         )
 
     def consensus(self, logits: dict[str, Tensor]) -> Tensor:
-        """Return what the answers come to, shape [n, classes]; by client-id, of that shape each."""
+        """Return the consensus of the clients' logits, shape [n, classes], as each client's are."""
         if self._settings.consensus == "confidence":
             return confidence_consensus(logits)
         if self._settings.consensus == "variance":

@@ -103,7 +103,7 @@ class FedMDSettings(Settings):
         return _parse_weights(self.weights)
 
     def alignment_size(self, num_public: int) -> int:
-        """Return on how many of so many public examples the clients answer in a round."""
+        """Return the number of public examples in a round."""
         return min(self.alignment or MOST_ALIGNED, num_public)
 
     @field_validator("models")

@@ -30,7 +30,7 @@ Wrapper = TypeVar("Wrapper")
 
 @dataclass(eq=False)
 class Surroundings:
-    """What the wrappers of a training share with its loop, kept up to date by both.
+    """The state that a training's wrappers share with its loop; both keep it up to date.
 
     Parameters
     ----------
@@ -90,12 +90,12 @@ class Stack:
 
     @property
     def parts(self) -> PartsStrategy | None:
-        """Where clients train parts of the model: the wrapper that knows which."""
+        """The wrapper that knows which parts clients train; None if all train the whole model."""
         return self._found(PartsStrategy)
 
     @property
     def in_progress(self) -> InProgress | None:
-        """Where the server does not wait: the clients in progress."""
+        """The clients in progress of an asynchronous training; None for a training in rounds."""
         return self._found(InProgress)
 
     @property
@@ -195,7 +195,7 @@ class Stack:
         )
 
     def _reference_of(self, message: Message) -> Reference | None:
-        """Return the model that a node's update is told from; None: the present one."""
+        """Return the model that a node's update is measured against; None: the present one."""
         if self.in_progress is None or not updates_from_sent(self._around.plan.strategy):
             return None
         return self.in_progress.reference_of(message.metadata.src_node_id)

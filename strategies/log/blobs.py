@@ -106,7 +106,7 @@ class Blobs:
         return values
 
     def check(self, server_round: int, client_id: str, sha256: str | None) -> None:
-        """Make sure that a file is as it was written, as far as that can be told without a key that is gone.
+        """Check that a file is as it was written; without the client's key only its hash is checked.
 
         Raises
         ------
@@ -216,7 +216,7 @@ class Blobs:
             shutil.rmtree(path)
 
     def keep_only(self, wanted: set[Path]) -> None:
-        """Delete every blob that is not wanted, what a killed writer left; other files are not touched."""
+        """Delete every blob that is not wanted, such as those of a killed writer; keep other files."""
         for path in list(self._files()):
             if path not in wanted:
                 path.unlink()

@@ -199,7 +199,7 @@ class Index:
             self._describe(connection, key, value)
 
     def _describe(self, connection: sqlite3.Connection, key: str, value: str) -> None:
-        """Do the same as a part of the connection's transaction, so that all of it or nothing is written."""
+        """Do the same within the connection's transaction."""
         digest = _digest(sorted((self.meta() | {key: value}).items()))
         connection.executemany(
             "INSERT OR REPLACE INTO meta VALUES (?, ?)", [(key, value), ("digest", digest)]

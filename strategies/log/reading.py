@@ -170,7 +170,7 @@ class LogReader:
 
     @contextmanager
     def _unless_purged(self, client_id: str) -> Iterator[None]:
-        """Say of what a purge took that it was purged, not that the log is damaged."""
+        """Report purged data as purged, not as damage."""
         try:
             if client_id in self._purged:
                 raise RunCorrupt(f"{self.path}: client '{client_id}' is purged")

@@ -39,7 +39,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Update:
-    """What is remembered of an update besides its entry; `sha256` is known once it is written."""
+    """An update's part of its entry; `sha256` is known once the file is written."""
 
     weight_raw: float
     num_examples: int

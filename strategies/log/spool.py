@@ -1,4 +1,4 @@
-"""A place on the disk for what a round must keep until it ends, and nobody needs afterwards."""
+"""Temporary storage on disk for one round's updates."""
 
 from io import FileIO
 from pathlib import Path
@@ -12,7 +12,7 @@ _ALIGNMENT = 4096  # Of pages: no two entries share one
 
 
 class Spool:
-    """Byte strings by name, in a file without a name: it is gone when the process is, however that ends.
+    """Byte strings by name, in an unnamed file that disappears with the process.
 
     The file is written over in every round, so its pages stay in the cache; fresh ones cost several times as
     much. It may be used from several threads.

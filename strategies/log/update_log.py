@@ -12,8 +12,8 @@ disk; the commit waits until all of them are on it, and then writes the index in
   before is with the kernel and not lost; the last complete round is whole;
 - after a power loss the same holds, as the index never names a file that was not forced to the disk before.
 
-Under `sum` a client's new sum is a new file. The old one is deleted when the next round begins: whoever
-begins a round has the one before it in a checkpoint, so a run can be rewound to its last checkpoint.
+Under `sum` a client's new sum is a new file. The old one is deleted when the next round begins: by then
+the round before is in a checkpoint, so a run can be rewound to its last checkpoint.
 """
 
 import json

@@ -14,7 +14,7 @@ may be averaged in place of probabilities. The student may begin at the average 
 Kong, Stich, Jaggi, "Ensemble Distillation for Robust Model Fusion in Federated Learning", arXiv 2006.07242,
 Algorithm 1: without a step of distillation that is a round of FedAvg, to the bit.
 
-Members are heard one by one and their answers added up exactly, so the server holds one model at a time and
+Members are used one by one and their answers added up exactly, so the server holds one model at a time and
 the order of arrival does not change a bit.
 """
 
@@ -105,7 +105,7 @@ def ensemble_logits(mean: Tensor, ensemble: str) -> Tensor:
 
 @final
 class OneShot(EvaluatingStrategy):
-    """The server half: hears the members, and distils."""
+    """The server half: adds up the members' votes, and distils the ensemble."""
 
     is_weighted_average = False
 
@@ -127,7 +127,7 @@ class OneShot(EvaluatingStrategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Return the distilled model, or (None, None) when nobody can be heard."""
+        """Return the distilled model, or (None, None) when there is no usable reply."""
         if self._reference is None:
             raise RuntimeError("aggregate_train was called before configure_train")
         start, layout, self._last = self._reference.flat, self._reference.layout, None

@@ -102,7 +102,7 @@ def worst(values: Sequence[float]) -> float:
 def measure(
     job: ClientJob, personalise: Personalise, test: Examples | None, num_groups: int, *, own_test: bool
 ) -> dict[str, float | int]:
-    """Return what a client reports: the two accuracies, where it has what to measure on.
+    """Return a client's report: the two accuracies, if it has test data.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def measure(
 
 
 def figures(clients: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Return the figures of a round from what the clients reported; none where nobody could measure.
+    """Return the figures of a round from the clients' reports; empty if no client could measure.
 
     Examples
     --------

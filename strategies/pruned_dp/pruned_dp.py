@@ -92,7 +92,7 @@ def train_client(job: ClientJob) -> LocalResult:
 
 @dataclass(frozen=True, eq=False)
 class Pruning:
-    """What the server selects by.
+    """How the server selects neurons.
 
     Parameters
     ----------
@@ -195,7 +195,7 @@ class PrunedStrategy(PartsStrategy):
         self.selected: dict[str, bytes] = {}
 
     def reference_of(self, reply: Message) -> Reference | None:
-        """Return the block that a reply is about; None where it has none to tell.
+        """Return the block that a reply is about; None if it does not name one.
 
         Raises
         ------
@@ -214,7 +214,7 @@ class PrunedStrategy(PartsStrategy):
         return None if block is None else block.reference
 
     def _chosen(self, packed: object, keep: float) -> bytes:
-        """Return the positions of a reply if they are of as many neurons as they should be."""
+        """Return a reply's positions if they name the expected number of neurons."""
         if not isinstance(packed, bytes):
             raise Rejected(f"{wire.POSITIONS} of the neurons that it chose are missing")
         try:

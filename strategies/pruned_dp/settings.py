@@ -85,7 +85,7 @@ def _check(flat: Mapping[str, Scalar]) -> None:
 
 
 def _check_same_neurons(flat: Mapping[str, Scalar]) -> None:
-    """Refuse that clients train different neurons where only the mean of what they send is known."""
+    """Require that clients train the same neurons if only the mean of their updates is known."""
     same, setting = "all clients must train the same neurons", "privacy.encryption"
     refuse_beside("strategy.score", flat["strategy.score"] == "random", flat, setting, same)
     refuse_beside("strategy.score-source", flat["strategy.score-source"] == "private", flat, setting, same)

@@ -1,4 +1,4 @@
-"""What the documents of a run's folder hold, checked where they are read: whoever shows them relies on it.
+"""The schemas of a run folder's documents, checked whenever one is read.
 
 Numbers that were not finite are null. A document may hold more than is named here.
 """

@@ -60,7 +60,7 @@ def write_chunks(path: Path, chunks: Iterable[Chunk], mode: int = _EVERYBODY) ->
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Let no other process that holds a file read or change it meanwhile; wait for one that does.
+    """Lock a file against other processes that lock it; wait for one that has it.
 
     The lock is on a file beside it, as every write replaces the file itself. A killed holder loses it.
 
@@ -114,7 +114,7 @@ def read_text(path: Path) -> str:
 
 
 def text_of(content: bytes) -> str:
-    r"""Return what somebody's editor wrote: UTF-8, or UTF-16 with its mark; a mark at the start is left out.
+    r"""Decode text from an editor: UTF-8, or UTF-16 with a byte order mark; the mark is removed.
 
     Raises
     ------

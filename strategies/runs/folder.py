@@ -137,7 +137,7 @@ class RunFolder:
 
     @property
     def run_id(self) -> str:
-        """What tells the run from all others, of its own name, too; hexadecimal digits."""
+        """The run's unique id, in hexadecimal."""
         marker = files.read_json(self.path / MARKER)
         return str(marker.get("id", marker["config-sha256"]))
 

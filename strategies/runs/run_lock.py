@@ -1,4 +1,4 @@
-"""Who is working on a run: any number may forget and measure, one alone trains it or removes it."""
+"""The lock on a run: many processes may forget and measure, only one may train or remove it."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager

@@ -27,7 +27,7 @@ class Clock:
     seed: int
 
     def factor(self, client_id: str) -> float:
-        """Return how many times as long as the typical client this one takes for an example."""
+        """Return a client's seconds per example, relative to a typical client."""
         kind, _, parameter = self.speeds.partition(":")
         generator = numpy_generator(self.seed, "speed", client_id)
         if kind == "lognormal":

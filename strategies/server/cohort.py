@@ -1,4 +1,4 @@
-"""The clients of a federation, reached over any Flower `Grid`: who they are, and what they answer or fail to.
+"""The clients of a federation, reached over any Flower `Grid`: their ids, their replies and their faults.
 
 A `Cohort` binds each client-id to the node that first used it, hands replies on one at a time as they arrive,
 and records every client that does not answer usefully. It works the same over the project's own grid,
@@ -47,7 +47,7 @@ class Traffic:
     visits: int = 0
 
     def copy(self) -> "Traffic":
-        """Return the present counts."""
+        """Return a copy."""
         return Traffic(self.bytes_down, self.bytes_up, self.visits)
 
     def add(self, more: "Traffic") -> None:
@@ -74,12 +74,12 @@ class Reply:
 
 
 OnAnswer = Callable[[str, int, int], None]
-"""Told, of an exchange, its scope, how many nodes have answered, usefully or not, and how many were asked."""
+"""Called with an exchange's scope, how many nodes have answered, usefully or not, and how many were asked."""
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """A node that has been asked who it is, and until when the question holds."""
+    """A node that was asked who it is, and when the question expires."""
 
     node_id: int
     until: float
@@ -87,7 +87,7 @@ class _Asked:
 
 @dataclass
 class _Shared:
-    """What all views of one federation have in common."""
+    """The state that all views of one federation share."""
 
     members: FederationMembers = field(default_factory=FederationMembers)
     asked: dict[str, _Asked] = field(default_factory=dict)
@@ -124,16 +124,16 @@ class Cohort:
 
     @property
     def client_config(self) -> dict[str, int | list[int] | list[str] | str]:
-        """Settings that go with every message; what clients must know of the model besides the run config."""
+        """Entries for every message: what clients must know of the model besides the run config."""
         return self._shared.client_config
 
     def tell(self, on_answer: OnAnswer) -> None:
-        """Have every answer to an exchange told as it comes, in all views of the federation."""
+        """Call `on_answer` for every answer to an exchange, in all views of the federation."""
         self._shared.on_answer = on_answer
 
     @property
     def message_config(self) -> dict[str, int | list[int] | list[str] | bytes | str]:
-        """What every message of this view says: `client_config`, the mask, the seed, the lineage."""
+        """The entries of every message of this view: `client_config`, the mask, the seed, the lineage."""
         return {**self.client_config, **self._view_config}
 
     @property
@@ -185,7 +185,7 @@ class Cohort:
         return view
 
     def without_emptied(self, drop: Drop) -> "Cohort":
-        """Return a view without the clients that have nothing left, those that come later included."""
+        """Return a view without the clients, present or future, that a drop leaves no example."""
         view = self._view()
         view._drops = (*self._drops, drop)
         return view
@@ -249,7 +249,7 @@ class Cohort:
         self._look("connect")
         while len(self.clients) < min_clients and self._unknown() and time.monotonic() < deadline:
             time.sleep(self.poll_seconds)
-            self._look("connect")  # Those that did not answer: they may have been starting
+            self._look("connect")  # Nodes without an answer may still have been starting
         if len(self.clients) < min_clients:
             reasons = "; ".join(f"client {f.client_id}: {f.reason}" for f in self.faults[:3])
             raise LetheError(
@@ -286,7 +286,7 @@ class Cohort:
             self._bind(reply, scope)
 
     def _silent(self, message_ids: Iterable[str], scope: str) -> set[int]:
-        """Note that nodes do not say who they are; a worker of a queue is not left with such a message."""
+        """Record that nodes did not say who they are; on a queue, free their workers too."""
         listed = list(message_ids)
         nodes = {self._asked[i].node_id for i in listed}
         for node_id in nodes:
@@ -316,7 +316,7 @@ class Cohort:
         return set(sent.values()) - known - self._shared.members.refused.keys()
 
     def _who_answered(self, replies: list[Reply], scope: str) -> int:
-        """Add what has come in answer; return how many answers that were, useful or not."""
+        """Add the usable replies that have arrived; return the number of all that have."""
         arrived = 0
         for message in self.grid.pull_messages(list(self._asked)):
             asked = self._asked.pop(message.metadata.reply_to_message_id, None)
@@ -395,7 +395,7 @@ class Cohort:
         try:
             while waiting:
                 now = time.monotonic()
-                late = self.overdue(waiting, sent)  # A look may take longer: who answered meanwhile counts
+                late = self.overdue(waiting, sent)  # Before the look: replies that arrive during it count
                 arrived = 0
                 for message in self.grid.pull_messages(list(waiting)):
                     arrived += 1
@@ -432,12 +432,12 @@ class Cohort:
 
     @property
     def has_queue(self) -> bool:
-        """Whether messages wait for workers, each of which a client that hangs would keep."""
+        """Whether messages wait in a queue for workers, which a client that hangs would block."""
         return isinstance(self.grid, QueueingGrid)
 
     @property
     def silence(self) -> str:
-        """What is said of a client that did not answer in time."""
+        """The fault of a client that did not answer in time."""
         return f"no answer in {self.timeout:g} s"
 
     def _tell(self, scope: str, answered: int, asked: int) -> None:
@@ -451,7 +451,7 @@ class Cohort:
     def push(self, messages: Iterable[Message], scope: str) -> dict[str, int]:
         """Send messages; return the node of each that was accepted, by message id. The others are faults.
 
-        A node that wakes up after nobody waits for its answer any more is not handed the message.
+        A message expires once its answer no longer counts.
         """
         sent = list(messages)
         for message in [] if self.has_queue else sent:
@@ -468,13 +468,13 @@ class Cohort:
         return waiting
 
     def cancel(self, message_ids: Sequence[str]) -> None:
-        """Tell the grid, if it can be told, that nobody waits for the answers to some messages any more."""
+        """Cancel messages on a grid that can."""
         if message_ids and isinstance(self.grid, CancellingGrid):
             self.grid.cancel(message_ids)
 
     @property
     def _message_seconds(self) -> float:
-        """How long a message is handed out to its node: while its answer counts, and what clocks differ."""
+        """How long a message is valid: the timeout, and a margin for clocks that differ."""
         return self.timeout + _CLOCK_SECONDS
 
     def usable(self, message: Message, node_id: int, scope: str) -> Reply | None:

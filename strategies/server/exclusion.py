@@ -27,7 +27,7 @@ class Drop:
 
     @staticmethod
     def joined(drops: Iterable["Drop"]) -> "Drop":
-        """Return what several leave out between them.
+        """Return the union of several drops.
 
         Examples
         --------

@@ -135,14 +135,14 @@ class CohortGrid(GridWrapper):
 
 
 def client_ids_of(grid: Grid) -> dict[int, str]:
-    """Return the client-ids by node that a grid lists, in its order; the nodes' numbers where it has none."""
+    """Return a grid's client-ids by node, in its order; node numbers stand in for unknown ids."""
     if isinstance(grid, CohortGrid):
         return dict(grid.names)
     return {node_id: str(node_id) for node_id in grid.get_node_ids()}
 
 
 class SteadyGrid(GridWrapper):
-    """A grid on which a reply that does not come to its end holds up no other, and one error ends no run.
+    """A grid on which an unfinished reply does not delay the others, and a single error does not end a run.
 
     Flower's grid fetches all replies that are there before it returns the first, so that all are in memory
     at once; and of a client that died while it sent, it waits minutes for the rest. Here each reply is

@@ -66,7 +66,7 @@ class ClientUpdate:
 
 @dataclass(frozen=True, eq=False)
 class SummedUpdate(ClientUpdate):
-    """What several clients contributed to one round, of which only the sum is known.
+    """The contribution of several clients to one round, known only as a sum.
 
     The fields that a `ClientUpdate` has are those of the mean; it stands for no single client.
 
@@ -254,13 +254,13 @@ def first_line(text: str | None, limit: int = 200) -> str:
 
 
 def error_line(reason: str | None) -> str:
-    """Return in one line what a client failed of; of a traceback of Flower's simulation what it ends with."""
+    """Return a client's error in one line; of a traceback of Flower's simulation, the last line."""
     _, mark, said = (reason or "").rpartition(_SIMULATION_SAYS)
     return f"error: {first_line(said.rstrip().removesuffix(_SIMULATION_ENDS) if mark else reason)}"
 
 
 ReferenceOf = Callable[[Message], Reference | None]
-"""From a reply to what it is to be told from; raises `Rejected` if it does not say."""
+"""From a reply to the reference of its update; raises `Rejected` if the reply does not name it."""
 Reject = Callable[[Message, str], None]
 """Told of each rejected reply and the reason."""
 
@@ -303,7 +303,7 @@ class GuardedStrategy(StrategyWrapper):
     mask
         Which parameters may change, shape [P], bool; None: all.
     reference_of
-        From a reply to what it is to be told from, where nodes train parts of the model; None: all train the
+        From a reply to the reference of its update, where nodes train parts of the model; None: all train the
         whole.
     staleness_of
         From a node to how many steps its reply is behind.
@@ -331,10 +331,10 @@ class GuardedStrategy(StrategyWrapper):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Remember what is sent, so that updates can be told from it.
+        """Remember the model that is sent as the reference of the updates.
 
-        Of a strategy whose replies are no updates, what a reply carries is told from zero: it is taken as it
-        is, and only its layout must be that of `arrays`.
+        If a strategy's replies are no updates, the reference is zero: a reply is taken as it is, and only its
+        layout must be that of `arrays`.
         """
         reference = Reference.of(arrays, self._mask)
         if not self.replies_are_updates:

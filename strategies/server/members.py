@@ -1,4 +1,4 @@
-"""Who is who in a federation: the node behind each client-id, and what clients say of themselves."""
+"""The members of a federation: the node behind each client-id, and each client's description."""
 
 import math
 from collections.abc import Collection, Iterable
@@ -12,7 +12,7 @@ from strategies.core import wire
 
 @dataclass(frozen=True)
 class ClientInfo:
-    """What a client said about itself; where it hides its counts, it says 1 example and no labels."""
+    """A client's description of itself; a client that hides its counts says 1 example and no labels."""
 
     client_id: str
     node_id: int
@@ -34,7 +34,7 @@ _LONGEST_WAIT = 16
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a node is no client now, and when it is asked again.
+    """The reason why a node is not a client now, and when it is asked again.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ class FederationMembers:
         return [node_id for node_id in present if node_id not in known]
 
     def due(self, present: Iterable[int]) -> list[int]:
-        """Return the nodes that are to be asked who they are: the unknown, and the refused that are due."""
+        """Return the nodes to ask who they are: the unknown, and the refused that are due."""
         there = list(present)
         again = [i for i in there if (refusal := self.refused.get(i)) and self._is_due(refusal, there)]
         return self.unknown(there) + again
@@ -140,14 +140,14 @@ class FederationMembers:
 
 
 def _reason(node_id: int, client_id: str, owner: int | None) -> str:
-    """Return why a client-id cannot be a node's; nothing if it can."""
+    """Return why a node cannot have a client-id; empty if it can."""
     if fault := wire.client_id_fault(client_id):
         return f"its client-id {fault}"
     return "" if owner is None else f"node {node_id} claims a client-id that node {owner} uses"
 
 
 def _impossible(num_examples: object, config: ConfigRecord) -> str:
-    """Return what is wrong with the number of examples that a client told; nothing if it is possible."""
+    """Return what is wrong with a client's number of examples; empty if it is possible."""
     if not isinstance(num_examples, int) or num_examples <= 0:
         return str(config.get(wire.DETAIL, "")) or "it has no examples"
     if num_examples > wire.MAX_EXAMPLES:
@@ -160,5 +160,5 @@ def _is_count(value: object) -> TypeGuard[int]:
 
 
 def _share(value: object) -> float | None:
-    """Return a share in (0, 1] that a client told; None if it told none that can be used."""
+    """Return a client's share if it is in (0, 1], else None."""
     return float(value) if isinstance(value, int | float) and 0 < value <= 1 else None

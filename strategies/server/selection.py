@@ -78,7 +78,7 @@ def ask_clients(
     seed: int,
     server_round: int,
 ) -> Asked:
-    """Return whom to ask in a round, and whom not to wait for.
+    """Return the clients to ask in a round, and those that will be too late.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReturnResult:
-    """What came of the second exchange of a round.
+    """The result of a round's second exchange.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class ReturnResult:
 
 
 class Answers:
-    """What wrappers ask a server half, with the answers of one that says nothing."""
+    """What wrappers ask a server half, with default answers."""
 
     @property
     def is_weighted_average(self) -> bool:
@@ -65,7 +65,7 @@ class Answers:
         return update.num_examples
 
     def refusal(self, update: "ClientUpdate") -> str:
-        """Return why a well-formed update cannot be used; nothing if it can."""
+        """Return why a well-formed update cannot be used; empty if it can."""
         return ""
 
     def configure_return(
@@ -84,7 +84,7 @@ class ServerHalf(Answers, Strategy):
 
 
 def answers_of(strategy: Strategy) -> Answers:
-    """Return what a strategy answers to its wrappers; one of Flower's says nothing."""
+    """Return a strategy's answers to its wrappers; Flower's strategies have the defaults."""
     return strategy if isinstance(strategy, Answers) else Answers()
 
 

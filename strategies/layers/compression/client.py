@@ -30,7 +30,7 @@ from strategies.layers.compression.settings import CompressionSettings
 _STATE = "compression"
 _STATUS = "compression-facts"
 _MODEL, _RESIDUAL, _NEXT = "model", "residual", "next-residual"
-_ANSWERED = "answered"  # The version that the reply after which `_NEXT` is the residual was an answer to
+_ANSWERED = "answered"  # The version that the last reply answered
 
 
 class LostVersion(Exception):
@@ -39,7 +39,7 @@ class LostVersion(Exception):
 
 @final
 class ClientLink:
-    """What a client keeps between the rounds of one training.
+    """A client's compression state between the rounds of one training.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ class ClientLink:
         return self._state.config_records.get(_STATUS, ConfigRecord())
 
     def receive(self) -> ArrayRecord:
-        """Return the model that the message brings or changes, and keep it where the next is a difference.
+        """Return the model after the message; keep it if the next message brings a difference.
 
         Raises
         ------
@@ -136,7 +136,7 @@ class ClientLink:
         seed: int,
         accuracy: Callable[[], float],
     ) -> Message:
-        """Answer with a trained model: with its update encoded, with itself, or that it is withheld.
+        """Answer with a trained model's encoded update, with the model, or with a note that it is withheld.
 
         Parameters
         ----------
@@ -167,11 +167,11 @@ class ClientLink:
         settings = self._settings
         length = float(torch.linalg.vector_norm(update))
         if not length < settings.upload_threshold * float(torch.linalg.vector_norm(self._start)):
-            return False  # So that one that is not finite is sent, and the guard says so
+            return False  # A NaN is sent as well, and the guard reports it
         return not (settings.upload_accuracy and accuracy() >= settings.upload_accuracy)
 
     def _keep_residual(self, residual: Tensor) -> None:
-        """Note what is left if the reply is used; without error feedback nothing ever is."""
+        """Keep the residual that is left if the reply is used; none without error feedback."""
         if not self._settings.error_feedback:
             return
         self._status[_ANSWERED] = self.version

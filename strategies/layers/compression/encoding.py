@@ -92,7 +92,7 @@ def decode(payload: bytes, shapes: Shapes) -> Tensor:
 def _chosen(
     vector: Tensor, shapes: Shapes, codec: Codec, seed: int, generator: torch.Generator
 ) -> tuple[bytes, Tensor]:
-    """Return what says which numbers travel, and the numbers."""
+    """Return the header that names the entries, and the numbers that travel."""
     codes = CHOICES.index(codec.choice), FORMS.index(codec.form)
     if codec.choice == "all":
         return _HEAD.pack(*codes, len(vector)), vector

@@ -55,7 +55,7 @@ class _Sent:
 
 @final
 class Copies:
-    """The copy of the model that clients hold, its version, and who holds which.
+    """The copy of the model on the clients, its version, and the version that each client has.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ class CompressedStrategy(StrategyWrapper):
         self._withheld = 0
 
     def memory(self) -> dict[str, Tensor]:
-        """Return what must be in a checkpoint: of earlier rounds, what clients that are still at work got."""
+        """Return the state for a checkpoint, with the models of earlier rounds that clients still work on."""
         tensors = self._copies.memory()
         for server_round in sorted(set(self._asked.values()) & set(self._sent)) if self._asynchronous else ():
             sent = self._sent[server_round]
@@ -200,7 +200,7 @@ class CompressedStrategy(StrategyWrapper):
         return messages
 
     def _advanced(self, server_round: int, arrays: ArrayRecord) -> _Sent:
-        """Bring the copy nearer to the round's model; forget the rounds that no reply is awaited of."""
+        """Bring the copy nearer to the round's model; forget the rounds without open replies."""
         awaited = set(self._asked.values()) if self._asynchronous else set()
         self._sent = {number: sent for number, sent in self._sent.items() if number in awaited}
         flat = wire.flat_of(arrays, self._layout)
@@ -215,7 +215,7 @@ class CompressedStrategy(StrategyWrapper):
         if used := self._copies.used.get(client_id):
             config[wire.USED_VERSION] = used
         payloads = self._copies.since(client_id)
-        has = self._copies.versions.pop(client_id, 0)  # Until it answers, nobody knows what it has
+        has = self._copies.versions.pop(client_id, 0)  # Its version is unknown until it answers
         if payloads is None or sum(map(len, payloads)) >= 4 * self._layout.size:
             return RecordDict({**message.content, wire.ARRAYS: whole, wire.CONFIG: config})
         config[wire.BASE_VERSION] = has

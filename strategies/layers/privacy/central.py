@@ -86,7 +86,7 @@ class CentralPrivacy:
         return self.selection.fraction if self.settings.client_sampling == "poisson" else 1.0
 
     def select(self, clients: Iterable[str], server_round: int) -> tuple[list[str], dict[str, str]]:
-        """Return the clients of a round, which are paid for with that, and who refuses and why."""
+        """Draw and charge the clients of a round; return them, and the reasons of those that refuse."""
         spend = Spend(self.noise_multiplier, self._rate, 1)
         refused: dict[str, str] = {}
         able = []
@@ -199,7 +199,7 @@ class CentralStrategy(StrategyWrapper):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Remember the model, to which a round without an answer adds its noise."""
+        """Remember the model; a round without a reply adds its noise to it."""
         layout = wire.layout_of(arrays)
         self._start = wire.flat_of(arrays, layout), layout
         return self.inner.configure_train(server_round, arrays, config, grid)
@@ -207,7 +207,7 @@ class CentralStrategy(StrategyWrapper):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Return the noised model; (None, None) only where nobody could take part."""
+        """Return the noised model, or (None, None) if no client could take part."""
         if self._start is None:
             raise RuntimeError("aggregate_train was called before configure_train")
         expected = self._privacy.expected
@@ -228,11 +228,11 @@ class CentralStrategy(StrategyWrapper):
         counts = self.entry_counts
         m = torch.tensor(expected, dtype=torch.float64) if counts is None else counts.double()
         total = self._privacy.released((flat.double() - start.double()) * m, server_round)
-        change = torch.where(m > 0, total / m.clamp(min=1e-300), 0.0)  # Nobody was asked where m is 0
+        change = torch.where(m > 0, total / m.clamp(min=1e-300), 0.0)  # m is 0 where no client was asked
         return (start.double() + change).float()
 
     def _shares(self, replies: Iterable[Message], expected: float) -> Iterator[Message]:
-        """Yield clipped updates whose mean over those who answered is their sum over those expected."""
+        """Yield clipped updates, scaled so that their mean is their sum over the expected clients."""
         good: list[CheckedReply] = []
         for reply in all_checked(replies, "CentralStrategy"):
             if isinstance(reply.update, SummedUpdate):  # Clients have clipped what they added up

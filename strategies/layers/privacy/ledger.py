@@ -54,7 +54,7 @@ class Account:
 
 
 def with_rounds(history: History, cost: History, rounds: int) -> History:
-    """Return a history with the same cost some rounds more."""
+    """Return a history with the same cost added for some rounds."""
     for spend in cost if rounds > 0 else ():
         history = extended(history, replace(spend, steps=spend.steps * rounds))
     return history
@@ -123,7 +123,7 @@ class LedgerFile:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Let no other process read or change the file meanwhile; wait for one that does.
+        """Lock the file against other processes; wait for one that has it.
 
         Raises
         ------

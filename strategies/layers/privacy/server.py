@@ -25,7 +25,7 @@ from strategies.server.wrapper import StrategyWrapper
 @final
 @dataclass(frozen=True)
 class ServerPrivacy:
-    """What the server does and knows for the privacy of a run.
+    """The server's side of a private run.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class ServerPrivacy:
 
 @final
 class AccountedStrategy(StrategyWrapper):
-    """Write down what the clients report of their privacy, and tell them how often they were asked.
+    """Record the clients' reported ε, and tell each client how often it was asked before.
 
     A client's own account may know of fewer rounds than it spent in: one that is killed while it trains keeps
     the state it had before, a killed simulation takes all clients back to the last checkpoint, and a
@@ -124,7 +124,7 @@ class AccountedStrategy(StrategyWrapper):
 
 @final
 class RememberedAttempts(StrategyWrapper):
-    """Write down whom a round asks before anything is sent, so that it is known after an interruption.
+    """Record the clients of a round on disk before anything is sent, so that an interruption keeps them.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ class RememberedAttempts(StrategyWrapper):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Return the wrapped strategy's messages once it is written down whom they are for."""
+        """Record the recipients on disk, then return the wrapped strategy's messages."""
         messages = list(self.inner.configure_train(server_round, arrays, config, grid))
         names = self._names()
         self._before(server_round, [names[message.metadata.dst_node_id] for message in messages])
@@ -157,7 +157,7 @@ class RememberedAttempts(StrategyWrapper):
 def prior_attempts(
     lines: Iterable[Mapping[str, Any]], settings: PrivacySettings, last_round: int, training: str
 ) -> dict[str, int]:
-    """Return how many rounds each client may have spent in before a training goes on after `last_round`.
+    """Return the number of rounds that each client may have paid for before a training resumes.
 
     Seeded noise is the same when a round is repeated, so that a repetition releases nothing new; secret noise
     is not, nor is that of clients who draw anew in a repeated masked round, and every attempt counts.
@@ -186,7 +186,7 @@ def prior_attempts(
 
 
 def repeated_rounds(lines: Iterable[Mapping[str, Any]], settings: PrivacySettings, last_round: int) -> int:
-    """Return how many rounds were asked and interrupted, and are counted again, before a run goes on."""
+    """Return how many interrupted rounds count again in ε when a run goes on."""
     return max(0, len(list(lines)) - last_round) if settings.randomness == "secret" else 0
 
 

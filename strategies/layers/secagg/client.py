@@ -53,7 +53,7 @@ Entries = dict[str, wire.ConfigValue]
 
 
 class Refused(Exception):
-    """What the server asks for would uncover a client's vector, or does not fit what was before."""
+    """The server's request would reveal a client's vector, or is out of order."""
 
 
 @final
@@ -106,7 +106,7 @@ class SecureClient:
         }
 
     def check_due(self) -> None:
-        """Refuse, before any work is done for it, a vector that would not be masked afterwards.
+        """Check, before any work on a vector, that it would be masked afterwards.
 
         Raises
         ------
@@ -116,7 +116,7 @@ class SecureClient:
         self._memory(_SHARED)
 
     def sharers(self) -> int:
-        """Return the fewest clients that the sum can be of."""
+        """Return the smallest number of clients in a sum."""
         return int(str(self._memory(_SHARED)[protocol.THRESHOLD]))
 
     def masked(self, vector: Vector) -> tuple[ArrayRecord, Entries]:
@@ -175,7 +175,7 @@ class SecureClient:
             raise Refused(f"the message belongs to no secure sum: {error}") from None
 
     def _memory(self, stage: str) -> ConfigRecord:
-        """Return what the client remembers of the message's sum, if that is where it should be."""
+        """Return the client's record of the message's sum; Refused unless the sum is at this stage."""
         memory = self.state.config_records.get(STATE)
         if memory is None or memory[protocol.SESSION] != self._session:
             raise Refused("it knows nothing of this secure sum: it was restarted, or has opened its shares")
@@ -186,7 +186,7 @@ class SecureClient:
         return memory
 
     def _checked_members(self, memory: ConfigRecord) -> tuple[list[int], int, int]:
-        """Return who takes part, the client's own number and the threshold, if it can agree; note them."""
+        """Check and record who takes part; return the members, the client's own number and the threshold."""
         numbers = _numbers(self.config, protocol.NUMBERS)
         own, threshold = (int(str(self.config.get(key, 0))) for key in (protocol.OWN, protocol.THRESHOLD))
         least = protocol.needed(self.threshold, len(numbers))
@@ -231,7 +231,7 @@ class SecureClient:
     def _received(
         self, memory: ConfigRecord, numbers: Sequence[int], own: int
     ) -> tuple[list[bytes], list[int]]:
-        """Return the shares that the client holds of each, and whose are not what they should be."""
+        """Return the shares received from each client, and the clients whose shares are wrong."""
         count = len(numbers)
         kept: Any = memory[_RECEIVED]
         sealed = _byte_strings(self.config, protocol.SHARES, count, 0, protocol.SEALED_BYTES)
@@ -247,7 +247,7 @@ class SecureClient:
         return received, complaints
 
     def _open(self, memory: ConfigRecord, sender: int, own: int, box: bytes) -> bytes:
-        """Return a client's shares, or nothing where they are not what it sent."""
+        """Return a client's decrypted shares; empty if they are not what it sent."""
         nonce, sealed = box[: protocol.NONCE_BYTES], box[protocol.NONCE_BYTES :]
         bound = protocol.associated(self._session, sender, own)
         try:

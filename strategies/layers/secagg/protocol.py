@@ -40,7 +40,7 @@ SESSION_BYTES = 16
 
 
 def needed(threshold: float, count: int) -> int:
-    """Return how many of some clients must stay to the end: the share, and ⌊2n/3⌋ + 1 of n at the least.
+    """Return how many clients must stay to the end: the given share, and at least ⌊2n/3⌋ + 1 of n.
 
     A server that tells clients different stories of who was lost has at most n(n − t) shares of keys opened,
     and needs t(t − 1) of them for the masks of one client in a sum of t. With t ≥ ⌊2n/3⌋ + 1 it has too few;

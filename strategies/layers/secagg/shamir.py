@@ -28,7 +28,7 @@ def split(
     threshold
         How many shares give the secret back, at least 1.
     points
-        Different numbers from 1: whom the shares are for.
+        Different numbers from 1, one for each receiver.
     randbelow
         Draws uniformly from [0, n), unpredictably: `secrets.randbelow`.
 

@@ -205,7 +205,7 @@ class SecureStrategy(StrategyWrapper):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Add the vectors as they come, unmask the sum, and pass it on; where there is none, pass nothing."""
+        """Add the vectors as they arrive, unmask the sum and pass it on; pass nothing if there is no sum."""
         if self._sum is None:
             raise RuntimeError("aggregate_train was called before configure_train")
         reports: dict[str, Mapping[str, float]] = {}
