@@ -200,19 +200,19 @@ class Cohort:
         """
         if mask is None:
             return self
-        view = self._saying({wire.MASK: pack(mask)})
+        view = self._view_with({wire.MASK: pack(mask)})
         view.mask = mask
         return view
 
     def seeded(self, seed: int) -> "Cohort":
         """Return a view whose clients draw from another seed than the run's; their data stay the same."""
-        return self._saying({wire.SEED: seed})
+        return self._view_with({wire.SEED: seed})
 
     def on_lineage(self, name: str) -> "Cohort":
         """Return a view whose clients work on the models that they keep for another lineage."""
-        return self._saying({wire.LINEAGE: name})
+        return self._view_with({wire.LINEAGE: name})
 
-    def _saying(self, entries: Mapping[str, int | bytes | str]) -> "Cohort":
+    def _view_with(self, entries: Mapping[str, int | bytes | str]) -> "Cohort":
         view = self._view()
         view._view_config = {**self._view_config, **entries}
         return view

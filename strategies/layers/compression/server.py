@@ -32,7 +32,7 @@ from strategies.layers.compression.encoding import decode, encode
 from strategies.layers.compression.settings import CompressionSettings
 from strategies.server.wrapper import StrategyWrapper
 
-_HAS, _USED = "held/", "used/"
+_CLIENT_VERSION, _USED = "held/", "used/"
 _VERSION, _FLAT, _START = "version/", "flat/", "start/"
 
 
@@ -90,17 +90,17 @@ class Copies:
 
     def since(self, client_id: str) -> list[bytes] | None:
         """Return the payloads that bring a client up to date; None if it needs the model."""
-        has = self.versions.get(client_id)
-        if has is None:
+        version = self.versions.get(client_id)
+        if version is None:
             return None
-        missing = range(has + 1, self.version + 1)
-        if not all(version in self._payloads for version in missing):
+        missing = range(version + 1, self.version + 1)
+        if not all(number in self._payloads for number in missing):
             return None
-        return [self._payloads[version] for version in missing]
+        return [self._payloads[number] for number in missing]
 
     def memory(self) -> dict[str, Tensor]:
         """Return all that goes into a checkpoint; the payloads of earlier rounds do not."""
-        tensors = {_HAS + i: torch.tensor(version) for i, version in self.versions.items()}
+        tensors = {_CLIENT_VERSION + i: torch.tensor(version) for i, version in self.versions.items()}
         tensors |= {_USED + i: torch.tensor(version) for i, version in self.used.items()}
         tensors["version"] = torch.tensor(self.version)
         tensors["link"] = torch.from_numpy(np.frombuffer(self.link.encode(), dtype=np.uint8).copy())
@@ -110,7 +110,7 @@ class Copies:
         """Take up what `memory` returned."""
         self.link = bytes(tensors["link"].numpy()).decode()
         self.version, self.model = int(tensors["version"]), tensors.get("model")
-        self.versions, self.used = _versions(tensors, _HAS), _versions(tensors, _USED)
+        self.versions, self.used = _versions(tensors, _CLIENT_VERSION), _versions(tensors, _USED)
 
 
 def _versions(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, int]:
@@ -215,10 +215,10 @@ class CompressedStrategy(StrategyWrapper):
         if used := self._copies.used.get(client_id):
             config[wire.USED_VERSION] = used
         payloads = self._copies.since(client_id)
-        has = self._copies.versions.pop(client_id, 0)  # Its version is unknown until it answers
+        version = self._copies.versions.pop(client_id, 0)  # Its version is unknown until it answers
         if payloads is None or sum(map(len, payloads)) >= 4 * self._layout.size:
             return RecordDict({**message.content, wire.ARRAYS: whole, wire.CONFIG: config})
-        config[wire.BASE_VERSION] = has
+        config[wire.BASE_VERSION] = version
         others = {n: r for n, r in message.content.items() if n not in {wire.ARRAYS, wire.CONFIG}}
         return RecordDict({wire.CODED: ConfigRecord({wire.PAYLOAD: payloads}), wire.CONFIG: config, **others})
 
