@@ -135,7 +135,7 @@ def _job(node: Node, model: nn.Module, message: Message, context: Context) -> Cl
         keep=float(str(node.message_config.get(wire.KEEP, 0.0))),
         state=context.state,
         received=message.content,
-        course=str(node.message_config.get(wire.COURSE, "")),
+        lineage=str(node.message_config.get(wire.LINEAGE, "")),
         examples_of=partial(work.of_client, node),
         task=node.task,
     )

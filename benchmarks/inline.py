@@ -6,8 +6,7 @@ Many short runs share the data and the libraries that a process has loaded.
 from collections.abc import Iterable
 from typing import final
 
-from flwr.app import Message, RecordDict
-from flwr.serverapp import Grid
+from flwr.app import Message
 from flwr.supercore.run import Run
 
 from app.client_app import app
@@ -15,10 +14,11 @@ from app.config.run_config import RunConfig
 from app.simulation.client import RUN_ID, Clients
 from app.simulation.grid import take_identity
 from app.simulation.launch import partition_configs
+from strategies.server.grids import BaseGrid
 
 
 @final
-class InlineGrid(Grid):
+class InlineGrid(BaseGrid):
     """Clients of a run in this process; a message is worked on when it is pushed.
 
     Parameters
@@ -35,26 +35,6 @@ class InlineGrid(Grid):
         self._replies: dict[str, Message] = {}
         self._count = 0
         self._run = Run.create_empty(RUN_ID)
-
-    def set_run(self, run: Run) -> None:
-        """Set the run information."""
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        """Run information."""
-        return self._run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Create a message from the server to a node."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> list[int]:
         """Return the ids of all clients' nodes."""
@@ -75,7 +55,3 @@ class InlineGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str | None]) -> list[Message]:
         """Return the replies to these messages, each once."""
         return [self._replies.pop(i) for i in message_ids if i is not None and i in self._replies]
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        """Return the replies to the messages."""
-        return self.pull_messages(self.push_messages(messages))

@@ -33,7 +33,7 @@ Handler = Callable[[ClientWork], ClientReply]
 
 @dataclass(frozen=True, eq=False)
 class Holdings:
-    """What the server of a run holds besides its settings.
+    """The server's own resources in a run: model, public data and test data.
 
     Parameters
     ----------
@@ -43,10 +43,6 @@ class Holdings:
         Of its answers.
     public, test
         The server's own data, or None.
-    train
-        How clients train.
-    task
-        What is learned.
     """
 
     build_model: Callable[[], nn.Module]
@@ -59,14 +55,10 @@ class Holdings:
 
 @dataclass(frozen=True, eq=False)
 class ServerSide:
-    """What an algorithm's server half is made of.
+    """The arguments that an algorithm's server half is built from.
 
     Parameters
     ----------
-    settings
-        The section ``strategy``.
-    seed
-        The run's seed.
     rounds, evaluate_every
         How many rounds there are, and how many from one evaluation to the next.
     holdings
@@ -80,14 +72,8 @@ class ServerSide:
     holdings: Holdings | None = None
 
     @property
-    def held(self) -> Holdings:
-        """What the server holds.
-
-        Raises
-        ------
-        LetheError
-            If that is nothing.
-        """
+    def required_holdings(self) -> Holdings:
+        """The holdings; LetheError if there are none."""
         if self.holdings is None:
             raise LetheError(
                 f"{self.settings.name} has no server half without a model and data on the server"
@@ -96,21 +82,15 @@ class ServerSide:
 
     @property
     def public(self) -> Examples:
-        """The public data.
-
-        Raises
-        ------
-        LetheError
-            If there are none.
-        """
-        if self.held.public is None:
+        """The public data; LetheError if there are none."""
+        if self.required_holdings.public is None:
             raise LetheError(f"data.public: given 0, but {self.settings.name} needs public data")
-        return self.held.public
+        return self.required_holdings.public
 
 
 @dataclass(frozen=True, eq=False)
 class Members:
-    """What a server half knows of the clients of a training, kept up to date by its owner.
+    """The clients of a training as its server half sees them, kept up to date by the training loop.
 
     Parameters
     ----------
@@ -142,7 +122,7 @@ class PartsStrategy(StrategyWrapper):
     selected: dict[str, bytes]
 
     def reference_of(self, reply: Message) -> Reference | None:
-        """Return the part that a reply is about; None where it has none to tell."""
+        """Return the part of the model that a reply is about; None if it does not name one."""
         raise NotImplementedError
 
 

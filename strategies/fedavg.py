@@ -82,7 +82,7 @@ class FedAvg(EvaluatingStrategy):
             raise RuntimeError("aggregate_train was called before configure_train")
         total = ExactSum(self._reference.layout.size, self._fraction_bits)
         metrics = MetricMeans()
-        for reply in checked(replies, self._reference, _log_rejected):
+        for reply in checked(replies, self._reference, log_rejected):
             reply.update.add_to(total)
             metrics.add(reply.update.metrics, reply.update.num_examples)
         if total.count == 0:
@@ -120,7 +120,8 @@ def average_metrics(replies: Iterable[Message]) -> MetricRecord | None:
     return MetricRecord(dict(averaged)) if averaged else None
 
 
-def _log_rejected(message: Message, reason: str) -> None:
+def log_rejected(message: Message, reason: str) -> None:
+    """Log that a reply is not used."""
     _logger.warning("reply of node %d rejected: %s", message.metadata.src_node_id, reason)
 
 

@@ -1,4 +1,4 @@
-"""What a training is asked for, where it begins, and what comes of each round."""
+"""The plan of a training, its start, and the result of each round."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -21,22 +21,16 @@ from strategies.settings import StrategySettings
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What to train with, apart from the data: all that a repetition needs.
+    """The settings of a training apart from the data; enough to repeat it.
 
     Parameters
     ----------
     strategy, selection
         Sections of the run config; clients read the rest from their own copy of it.
-    rounds
-        Number of rounds.
-    seed
-        The run's seed.
     evaluate_every
         Rounds between two evaluations; the last round is always evaluated.
     federated_evaluation
         Whether clients evaluate, too, on what they hold out.
-    drop
-        Examples that are left out.
     build
         Makes the server half from the plan in place of the algorithm's own; None: that does.
     privacy
@@ -84,22 +78,16 @@ class TrainingPlan:
 
 @dataclass(frozen=True)
 class RoundResult:
-    """One round as it went; of an asynchronous strategy, one step of the server.
+    """The result of one round, or of one server step of an asynchronous strategy.
 
     Parameters
     ----------
     round
         From 1.
-    arrays
-        The model after the round.
     metrics
         Means over the clients' replies and the results of evaluation, by name.
     selected, accepted
         Client-ids that were asked, and whose updates were aggregated, in their order of arrival.
-    faults
-        What went wrong with the others.
-    traffic
-        Bytes and visits of this round.
     seconds
         Wall-clock time of the round with its evaluation.
     clients
@@ -129,7 +117,7 @@ class RoundResult:
 
     @property
     def used_an_answer(self) -> bool:
-        """Whether an answer of any client counted, one that withheld its update included."""
+        """Whether any client's answer was used; an answer that withholds its update counts."""
         return bool(self.accepted) or wire.WITHHELD in self.metrics
 
 
@@ -139,8 +127,6 @@ class Start:
 
     Parameters
     ----------
-    arrays
-        The model.
     completed_rounds
         0 for a fresh run.
     strategy_tensors

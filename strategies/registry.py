@@ -44,13 +44,7 @@ def all_traits() -> tuple[Traits, ...]:
 
 
 def traits_of(name: str) -> Traits:
-    """Return the traits of the algorithm with this name.
-
-    Raises
-    ------
-    BadInput
-        If there is none.
-    """
+    """Return the traits of the algorithm with this name; BadInput if there is none."""
     for traits in all_traits():
         if traits.owns(name):
             return traits
@@ -59,13 +53,7 @@ def traits_of(name: str) -> Traits:
 
 
 def lookup(name: str) -> "Algorithm":
-    """Return the algorithm with this name.
-
-    Raises
-    ------
-    BadInput
-        If there is none.
-    """
+    """Return the algorithm with this name; BadInput if there is none."""
     found = import_module(_MODULES[traits_of(name).name]).ALGORITHM
     if TYPE_CHECKING:
         assert isinstance(found, Algorithm)

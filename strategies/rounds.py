@@ -46,10 +46,8 @@ def train(
 
     Parameters
     ----------
-    plan
-        What to do.
     cohort
-        Connected clients; whoever is not in this view takes no part.
+        Connected clients; those outside of this view take no part.
     start
         A fresh model, or the state that an interrupted run left.
     build
@@ -98,15 +96,15 @@ class _Loop:
         self._update_clients()
         stack = Stack(self._around)
         self.strategy, self.privacy, self.parts = stack.strategy, stack.privacy, stack.parts
-        self._heard, self._flights = stack.heard, stack.in_progress
+        self._known_losses, self._in_progress = stack.known_losses, stack.in_progress
 
     def __enter__(self) -> None:
         """Do nothing."""
 
     def __exit__(self, *_: object) -> None:
-        """Wait for no client any more."""
-        if self._flights is not None:
-            self._flights.cancel()
+        """Stop waiting for clients."""
+        if self._in_progress is not None:
+            self._in_progress.cancel()
 
     def run_round(self, server_round: int, arrays: ArrayRecord, evaluate: Evaluate | None) -> RoundResult:
         """Train one round, and evaluate where the plan says so."""
@@ -115,7 +113,7 @@ class _Loop:
         returned = self._return_round(server_round, arrays, selected)
         metrics |= returned.metrics
         if self._evaluates(server_round):
-            idle = selected if self._flights is None else self._accepted
+            idle = selected if self._in_progress is None else self._accepted
             metrics |= self._evaluate(server_round, arrays, idle, evaluate)
         faults = tuple(self._cohort.faults[num_faults:])
         return RoundResult(
@@ -130,7 +128,7 @@ class _Loop:
             returned.clients,
             None if self.privacy is None else self.privacy.after_round(faults),
             {} if self.parts is None else {i: p.hex() for i, p in self.parts.selected.items()},
-            {} if self._flights is None else self._flights.pending_states,
+            {} if self._in_progress is None else self._in_progress.pending_states,
         )
 
     def _evaluates(self, server_round: int) -> bool:
@@ -143,12 +141,12 @@ class _Loop:
         self._accepted.clear()
         self._cohort.refresh(self._scope)
         self._update_clients()
-        if self._flights is None:
+        if self._in_progress is None:
             asked = self._select(self._cohort.clients, server_round)
             selected, replies = asked.clients, self._exchanged(server_round, arrays, asked)
         else:
-            self._flights.begin(server_round, arrays)
-            selected, replies = self._flights.selected, self._flights.replies()
+            self._in_progress.begin(server_round, arrays)
+            selected, replies = self._in_progress.selected, self._in_progress.replies()
         clean = reports.cleaned(replies, self._known, self._reject, required=self._required)
         new_arrays, means = self.strategy.aggregate_train(server_round, clean)
         metrics = dict(wire.iter_numbers(means or {}))
@@ -156,7 +154,7 @@ class _Loop:
             self._cohort.add_fault(
                 wire.EVERYBODY, self._scope, "no usable reply: the model is kept as it was"
             )
-        seconds = asked.seconds if self._flights is None else self._flights.seconds
+        seconds = asked.seconds if self._in_progress is None else self._in_progress.seconds
         if seconds is not None:
             metrics["simulated-seconds"] = seconds
         return arrays if new_arrays is None else new_arrays, metrics, selected
@@ -164,7 +162,7 @@ class _Loop:
     def _exchanged(self, server_round: int, arrays: ArrayRecord, asked: Asked) -> Iterator[Message]:
         """Send the model to those who are asked; return their replies as they come."""
         clients = self._cohort.clients
-        self._heard.asked(asked.clients)
+        self._known_losses.asked(asked.clients)
         grid = CohortGrid(self._cohort.grid, {i: clients[i] for i in asked.clients})
         messages = list(self.strategy.configure_train(server_round, arrays, self._message_config(), grid))
         return (reply.message for reply in self._in_time(messages, asked))
@@ -187,7 +185,7 @@ class _Loop:
                 self._cohort.add_fault(client_id, self._scope, "late: enough others had answered")
 
     def _return_round(self, server_round: int, arrays: ArrayRecord, selected: Sequence[str]) -> ReturnResult:
-        """Run the second exchange of strategies that have one, if the first gave something to send back."""
+        """Run a round's second exchange, if the strategy has one and the first had a usable reply."""
         if not self._accepted:
             return ReturnResult()
         clients = self._cohort.clients
@@ -209,7 +207,7 @@ class _Loop:
         known: reports.Known,
         most: Callable[[str], int | None],
     ) -> Iterator[Message]:
-        """Send messages to which the answers are numbers; yield those that can be, with known names only.
+        """Send messages that are answered with numbers; yield the valid replies, cut to the known names.
 
         `most` says of how many examples a client can speak; None: that is not known.
         """
@@ -255,7 +253,7 @@ class _Loop:
         if self.privacy is None or self.privacy.central is None:
             sizes = {i: info.num_examples for i, info in clients.items()}
             plan = self._plan
-            return ask_clients(sizes, self._heard.known, plan.selection, plan.seed, server_round)
+            return ask_clients(sizes, self._known_losses.known, plan.selection, plan.seed, server_round)
         selected, refused = self.privacy.central.select(clients, server_round)
         for client_id, reason in refused.items():
             self._cohort.add_fault(client_id, self._scope, f"refused: {reason}")
@@ -281,13 +279,13 @@ class _Loop:
 
 
 def _known(plan: TrainingPlan, *, of_a_method: bool) -> reports.Known:
-    """Return what clients may report with their updates: of a forgetting method what they measured, too."""
+    """Return what clients may report with their updates; for a forgetting method, evaluation too."""
     own = reports.EVALUATION if of_a_method else lookup(plan.strategy.name).reports
     return {**reports.TRAINING, **own, **(reports.PRIVATE if plan.privacy.clients_add_noise else {})}
 
 
 def _required(plan: TrainingPlan) -> list[str]:
-    """Return what must be in every reply: what a client has spent, where it says so in the clear."""
-    told = plan.privacy.clients_add_noise and plan.privacy.encryption == "none"
+    """Return the required metrics of every reply, such as ε where clients report it in the clear."""
+    reports_epsilon = plan.privacy.clients_add_noise and plan.privacy.encryption == "none"
     needed = lookup(plan.strategy.name).required(plan.strategy)
-    return [*([wire.EPSILON] if told else []), *needed]
+    return [*([wire.EPSILON] if reports_epsilon else []), *needed]

@@ -66,8 +66,8 @@ class TrainedRun:
         the strategy, and no model.
     personal_models
         Whether each client keeps a model of its own besides the one that all share.
-    course
-        The clients' course of training that `final` belongs to; empty: the run's own.
+    lineage
+        The clients' lineage that `final` belongs to; empty: the run's own.
     privacy
         What the run's summary says of its privacy; None where nothing is private.
     forgotten
@@ -104,7 +104,7 @@ class TrainedRun:
     privacy: Mapping[str, Any] | None = None
     client_models: bool = False
     personal_models: bool = False
-    course: str = ""
+    lineage: str = ""
     forgotten: tuple[ForgetRequest, ...] = ()
     seeded_model: Callable[[int], nn.Module] | None = None
     fresh_seed: Callable[[], int] = lambda: secrets.randbelow(2**62)  # Clients learn it

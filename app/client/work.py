@@ -110,14 +110,14 @@ def answer_audit(
     Raises
     ------
     BadInput
-        If the node has no model of the course, or would need data that lie elsewhere.
+        If the node has no model of the lineage, or would need data that lie elsewhere.
     """
     kept = lookup(node.config.strategy.name).kept
 
-    def model_of(course: str) -> nn.Module:
+    def model_of(lineage: str) -> nn.Module:
         model = client_model(node)
-        if not ClientState(context.state, course, kept).read_model(model):
-            raise BadInput(f"client {node.client_id} has no model of '{course or 'the run'}' to be measured")
+        if not ClientState(context.state, lineage, kept).read_model(model):
+            raise BadInput(f"client {node.client_id} has no model of '{lineage or 'the run'}' to be measured")
         return model
 
     foreign = split_list(str(node.message_config.get(FOREIGN, "")))

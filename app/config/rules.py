@@ -8,7 +8,14 @@ names them all. Which keys an algorithm has, and what it can be combined with, i
 from collections.abc import Callable, Mapping
 
 from app.config.secure_rules import check_encrypted, check_secure
-from strategies.core.conditions import Condition, is_number, lacks_public_data, only, refuse_changed, shown
+from strategies.core.conditions import (
+    Condition,
+    is_number,
+    lacks_public_data,
+    only_with,
+    refuse_changed,
+    shown,
+)
 from strategies.core.errors import BadInput
 from strategies.core.settings import Scalar, split_list
 from strategies.core.traits import Traits
@@ -94,16 +101,16 @@ _GENERAL = (
         lambda public: not is_number(str(public)),
         "data.public = <the name of a data set>",
     ),
-    only("model.width", "model.name", "cnn"),
-    only("model.hidden", "model.name", "mlp", "cnn"),
-    only("train.local-epochs", "train.local-steps", 0),
-    only("train.momentum", "train.optimizer", "sgd"),
-    only(_PRIVATE_KEYS, "privacy.unit", "example", "client-local", "client-central"),
-    only("privacy.client-sampling", "privacy.unit", "client-central"),
-    only("privacy.ledger", "privacy.unit", "example", "client-local"),
-    only("privacy.encryption-key", "privacy.encryption", "ckks"),
-    only("privacy.threshold privacy.max-examples", "privacy.secure-aggregation", True),
-    only("privacy.max-examples", "privacy.unit", "none"),
+    only_with("model.width", "model.name", "cnn"),
+    only_with("model.hidden", "model.name", "mlp", "cnn"),
+    only_with("train.local-epochs", "train.local-steps", 0),
+    only_with("train.momentum", "train.optimizer", "sgd"),
+    only_with(_PRIVATE_KEYS, "privacy.unit", "example", "client-local", "client-central"),
+    only_with("privacy.client-sampling", "privacy.unit", "client-central"),
+    only_with("privacy.ledger", "privacy.unit", "example", "client-local"),
+    only_with("privacy.encryption-key", "privacy.encryption", "ckks"),
+    only_with("privacy.threshold privacy.max-examples", "privacy.secure-aggregation", True),
+    only_with("privacy.max-examples", "privacy.unit", "none"),
     Condition(
         tuple(_COMPRESSED_KEYS.split()),
         "compression.codec",
@@ -118,38 +125,38 @@ _GENERAL = (
         lambda threshold: float(threshold) > 0,
         "compression.upload-threshold above 0",
     ),
-    only("selection.method selection.over-selection selection.speeds", "privacy.unit", "none"),
-    only("selection.candidates", "selection.method", "power-of-choice"),
-    only("selection.explore", "selection.method", "oort"),
-    only("selection.budget", "selection.method", "budgeted"),
+    only_with("selection.method selection.over-selection selection.speeds", "privacy.unit", "none"),
+    only_with("selection.candidates", "selection.method", "power-of-choice"),
+    only_with("selection.explore", "selection.method", "oort"),
+    only_with("selection.budget", "selection.method", "budgeted"),
     Condition(
         ("selection.deadline",),
         "selection.speeds",
         lambda speeds: speeds != "none",
         'selection.speeds other than "none"',
     ),
-    only("data.alpha", "data.partition", "dirichlet"),
-    only("data.shards-per-client", "data.partition", "shards"),
-    only("data.classes-per-client", "data.partition", "pathological"),
-    only("attack.clients attack.share attack.target", "attack.kind", "backdoor"),
-    only("log.retention log.dtype log.encrypted", "log.enabled", True),
-    only("log.keys", "log.encrypted", True),
+    only_with("data.alpha", "data.partition", "dirichlet"),
+    only_with("data.shards-per-client", "data.partition", "shards"),
+    only_with("data.classes-per-client", "data.partition", "pathological"),
+    only_with("attack.clients attack.share attack.target", "attack.kind", "backdoor"),
+    only_with("log.retention log.dtype log.encrypted", "log.enabled", True),
+    only_with("log.keys", "log.encrypted", True),
     Condition(
         ("log.dtype",),
         "log.retention",
         lambda given: given != "sum",
         'log.retention = "full" or "interval:<k>"',
     ),
-    only("request.run", "run.workflow", "resume", "forget", "audit"),
-    only(
+    only_with("request.run", "run.workflow", "resume", "forget", "audit"),
+    only_with(
         "request.clients request.classes request.samples request.after",
         "run.workflow",
         "forget",
         "audit",
     ),
-    only("forget.sparsity", "forget.prune", "omp", "synflow", "imp"),
-    only("forget.prune-iterations", "forget.prune", "synflow"),
-    only("forget.prune-round-share", "forget.prune", "imp"),
+    only_with("forget.sparsity", "forget.prune", "omp", "synflow", "imp"),
+    only_with("forget.prune-iterations", "forget.prune", "synflow"),
+    only_with("forget.prune-round-share", "forget.prune", "imp"),
 )
 
 _ASKED = (
@@ -157,11 +164,11 @@ _ASKED = (
     "analytics.top"
 )
 _ANALYTICS = (
-    only(_ASKED, "run.workflow", "analytics"),
-    only("analytics.enabled", "run.workflow", "train", "resume", "forget", "audit"),
-    only("analytics.quantile", "analytics.statistic", "quantile"),
-    only("analytics.top", "analytics.statistic", "heavy-hitters"),
-    only("analytics.low analytics.high analytics.bins", "analytics.column", "brightness"),
+    only_with(_ASKED, "run.workflow", "analytics"),
+    only_with("analytics.enabled", "run.workflow", "train", "resume", "forget", "audit"),
+    only_with("analytics.quantile", "analytics.statistic", "quantile"),
+    only_with("analytics.top", "analytics.statistic", "heavy-hitters"),
+    only_with("analytics.low analytics.high analytics.bins", "analytics.column", "brightness"),
 )
 
 CONDITIONS: tuple[Condition, ...] = (*_owned(), *_OF_ALGORITHMS, *_BY_TRAITS, *_GENERAL, *_ANALYTICS)

@@ -122,7 +122,7 @@ def sha256_of(path: Path) -> str:
 def _log_section(folder: RunFolder) -> dict[str, Any] | None:
     if not folder.log_path.is_dir():
         return None
-    return UpdateLog.open(folder.log_path).facts()
+    return UpdateLog.open(folder.log_path).summary()
 
 
 def purged_section(folder: RunFolder, answer: Answer) -> dict[str, Any] | None:

@@ -146,10 +146,10 @@ def read_result(path: Path) -> dict[str, Any]:
     return result
 
 
-def course_of(folder: RunFolder, name: str) -> str:
-    """Return the course of training to which clients' own models belong after a forgetting.
+def lineage_of(folder: RunFolder, name: str) -> str:
+    """Return the lineage to which clients' own models belong after a forgetting.
 
-    Where nothing was to be forgotten, that is the course of the model before; of an empty name the run's.
+    Where nothing was to be forgotten, that is the lineage of the model before; of an empty name the run's.
     """
     while name:
         result = read_result(place(folder.path / "forget", name))

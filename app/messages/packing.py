@@ -97,12 +97,6 @@ class PackingGrid(GridWrapper):
         """Pull replies and unpack them."""
         return _all_unpacked(self._grid.pull_messages(message_ids))
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Send packed messages and unpack what is received."""
-        return _all_unpacked(self._grid.send_and_receive(list(_all_packed(messages)), timeout=timeout))
-
 
 def _all_packed(messages: Iterable[Message]) -> Iterator[Message]:
     """Yield messages packed; what several share is packed once, so that it is sent once."""

@@ -11,7 +11,6 @@ from typing import Self, final
 import torch
 from flwr.app import Error, Message, RecordDict, UserConfigValue
 from flwr.common.constant import ErrorCode
-from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -21,6 +20,7 @@ from app.simulation.launch import Setup
 from app.simulation.pool import WorkerPool
 from app.simulation.states import ClientStates
 from strategies.core.errors import LetheError
+from strategies.server.grids import BaseGrid
 
 SERVER_NODE_ID = 0  # Flower's SuperLink is node 1; here that is the first client.
 PULL_SECONDS = 0.1
@@ -28,7 +28,7 @@ REPLIES_PER_PULL = 4
 
 
 @final
-class LocalGrid(Grid):
+class LocalGrid(BaseGrid):
     """A federation in one process tree: a ServerApp here, a ClientApp in worker processes.
 
     Node i + 1 is client i, with node config ``partition-id`` = i and ``num-partitions``. Messages are worked
@@ -120,15 +120,6 @@ class LocalGrid(Grid):
             pool.close()
             torch.set_num_threads(self._threads)
 
-    def set_run(self, run: Run) -> None:
-        """Set the run information."""
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        """Run information."""
-        return self._run
-
     @property
     def counts(self) -> dict[str, int]:
         """Workers replaced and late replies dropped so far; replies that wait to be pulled now."""
@@ -138,17 +129,6 @@ class LocalGrid(Grid):
             "dropped-replies": self._num_dropped,
             "undelivered-replies": len(self._inbox),
         }
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Create a message from the server to a node."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> list[int]:
         """Return the ids of all clients' nodes, in the order of the clients."""
@@ -195,19 +175,6 @@ class LocalGrid(Grid):
                 break
             self._advance(remaining)
         return [self._inbox.pop(i) for i in sorted(arrived, key=int)[:REPLIES_PER_PULL]]
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        """Push messages and return the replies in their order; after `timeout` seconds, cancel the rest."""
-        ids = self.push_messages(messages)
-        waiting = set(ids)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        replies: dict[str, Message] = {}
-        while waiting and (deadline is None or time.monotonic() < deadline):
-            for reply in self.pull_messages(waiting):
-                replies[reply.metadata.reply_to_message_id] = reply
-                waiting.discard(reply.metadata.reply_to_message_id)
-        self.cancel(waiting)
-        return [replies[i] for i in ids if i in replies]
 
     def cancel(self, message_ids: Iterable[str]) -> None:
         """Give up on messages: their replies will never be pulled.

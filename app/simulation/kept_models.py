@@ -83,8 +83,8 @@ def restore_tags(folder: RunFolder, grid: Grid) -> None:
     grid.restore_client_states({node: codec.dump(state) for node, state in states.items() if state})
 
 
-def keep_states(path: Path, grid: Grid, course: str) -> None:
-    """Write down the models that simulated clients made in a course of training.
+def keep_states(path: Path, grid: Grid, lineage: str) -> None:
+    """Write down the models that simulated clients made in a lineage.
 
     Parameters
     ----------
@@ -92,12 +92,12 @@ def keep_states(path: Path, grid: Grid, course: str) -> None:
         The forgetting's folder.
     grid
         Where the clients are.
-    course
-        Name of the course.
+    lineage
+        Name of the lineage.
     """
     if not isinstance(grid, LocalGrid):
         return
-    made = {node: records_of(codec.load(state), course) for node, state in grid.client_states().items()}
+    made = {node: records_of(codec.load(state), lineage) for node, state in grid.client_states().items()}
     contents = {str(node): codec.dump(records) for node, records in made.items() if records}
     write_sealed(
         path / CLIENTS,

@@ -17,8 +17,8 @@ from app.forgettings.folder import (
     CERTIFICATE,
     RESULT,
     answer_name,
-    course_of,
     is_served,
+    lineage_of,
     read_answer,
     read_result,
 )
@@ -130,8 +130,8 @@ class OpenedRun:
             final = run.layout.flatten(read_sealed(answer.model_path).tensors)
             forgotten = (*answer.forgotten, answer.request)
             own_mask = own_mask_of(answer.path, run)
-            course = course_of(self.folder, after)
-            run = replace(run, final=final, train_seconds=answer.seconds, forgotten=forgotten, course=course)
+            lineage, seconds = lineage_of(self.folder, after), answer.seconds
+            run = replace(run, final=final, train_seconds=seconds, forgotten=forgotten, lineage=lineage)
             if own_mask is not None:
                 initial = run.layout.flatten(run.build_model().state_dict())
                 run = replace(run, mask=own_mask, initial=initial * own_mask)
@@ -154,7 +154,7 @@ class OpenedRun:
         keeps_states = self.run.client_models or self.run.personal_models
         if keeps_states and cohort is not None:
             restore_states(self.folder, cohort.grid, besides=name)
-            cohort = cohort.on_course(name)
+            cohort = cohort.on_lineage(name)
         holdings = None if cohort is None else ask_holdings(self.run, request, cohort)
         result = forgetting.forget(self.run, request, method, settings, cohort, progress, holdings)
         path = self.folder.forget_folder(name)
@@ -198,7 +198,7 @@ class OpenedRun:
         if self.run.client_models:
             restore_states(self.folder, cohort.grid)
         holdings = ask_holdings(self.run, request, cohort)
-        models = {"before": AuditedModel(self.run.final, self.run.train_seconds, self.run.course)}
+        models = {"before": AuditedModel(self.run.final, self.run.train_seconds, self.run.lineage)}
         models |= {method: self._made(request, method) for method in [*methods, "retrain"]}
         models |= self.other_seeds(request, settings.seeds, cohort)
         self.observer.phase(f"audit {request.name}", 1)
@@ -249,7 +249,7 @@ class OpenedRun:
     def _made(self, request: ForgetRequest, method: str) -> AuditedModel:
         path = self.folder.forget_folder(self.name_of(request, method))
         flat = self.run.layout.flatten(read_sealed(path / MODEL).tensors)
-        return AuditedModel(flat, read_result(path)["seconds"], course_of(self.folder, path.name))
+        return AuditedModel(flat, read_result(path)["seconds"], lineage_of(self.folder, path.name))
 
 
 def own_mask_of(path: Path, run: TrainedRun) -> Tensor | None:

@@ -37,7 +37,7 @@ def fresh_seed(folder: RunFolder, seed: int, what: str, *, first: bool = False) 
         If the disk does not take it; nothing may be asked then.
     """
     path = outermost(folder).path / STARTS
-    with files.held(path):
+    with files.locked(path):
         before = [int(line["number"]) for line in read_lines(path) if line["of-seed"] == seed]
         number = max(before, default=-1 if first else 0) + 1
         taken = derive_seed(seed, "start", number) if number else seed

@@ -128,5 +128,5 @@ def _erase_beside_the_log(run: RunFolder, clients: Collection[str]) -> None:
     known = summary.get("clients", {})
     summary["clients"] = {i: {} if i in clients else known[i] for i in known}
     if run.log_path.is_dir():
-        summary["log"] = {**(summary.get("log") or {}), **UpdateLog.open(run.log_path).facts()}
+        summary["log"] = {**(summary.get("log") or {}), **UpdateLog.open(run.log_path).summary()}
     run.write_summary(summary)

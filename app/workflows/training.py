@@ -404,7 +404,7 @@ class _Training:
             "log": None
             if self._log is None
             else {
-                **self._log.facts(),
+                **self._log.summary(),
                 "dtype": config.log.dtype,
                 "bytes": self._log.stored_bytes(),
             },

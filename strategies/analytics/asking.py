@@ -29,7 +29,7 @@ ASKED = "asked"
 @final
 @dataclass(frozen=True)
 class Sharing:
-    """What protects the answers.
+    """Secure aggregation of one question.
 
     Parameters
     ----------
@@ -68,8 +68,8 @@ def ask(cohort: Cohort, question: Question, sharing: Sharing) -> dict[str, Any]:
     asked = json.dumps({"statistic": settings.statistic, "column": settings.column})
 
     def content(client_id: str) -> RecordDict:
-        told: dict[str, Any] = {**secure.invitation(client_id), ASKED: asked}
-        return RecordDict({wire.CONFIG: ConfigRecord(told)})
+        entries: dict[str, Any] = {**secure.invitation(client_id), ASKED: asked}
+        return RecordDict({wire.CONFIG: ConfigRecord(entries)})
 
     ready = secure.open()
     for reply in cohort.ask(ANALYSE, content, ready, sharing.scope):
@@ -96,14 +96,8 @@ def answer_analytics(
 
     Parameters
     ----------
-    half
-        The client's half of the secure sum.
     settings
         As the client itself knows them; the message chooses statistic and column only.
-    num_groups
-        Of the labels.
-    examples
-        Returns the client's examples.
 
     Raises
     ------

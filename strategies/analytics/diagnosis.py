@@ -84,7 +84,7 @@ def _weighted_mean(vectors: Mapping[str, Tensor], weights: Mapping[str, float]) 
 
 
 def gradient_dissimilarity(gradients: Mapping[str, Tensor], weights: Mapping[str, float]) -> float | None:
-    """Return B²; None where the gradient of all is zero.
+    """Return B²; None if the mean gradient is zero.
 
     Parameters
     ----------
@@ -139,14 +139,10 @@ class Finding:
 
     Parameters
     ----------
-    name
-        Of the figure.
     value
         Of the federation; None where it could not be measured.
     clients
         By client-id; empty where the figure has no such parts.
-    advice
-        One sentence.
     unit
         Of the clients' values.
     scale
@@ -167,14 +163,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found, and who could not be asked.
+    """The findings, and the faults of clients.
 
-    Parameters
-    ----------
-    findings
-        The figures.
-    faults
-        One line for each client that did not answer usefully.
+    `faults` has a line for each client that did not answer usefully.
     """
 
     findings: list[Finding]
@@ -190,7 +181,7 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the clients told.
+    """The clients' replies.
 
     Parameters
     ----------

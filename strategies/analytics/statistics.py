@@ -41,7 +41,7 @@ Integers = NDArray[np.int64]
 @final
 @dataclass(frozen=True)
 class Question:
-    """A statistic of a column of so many classes."""
+    """A statistic of one column, with the number of classes of the data."""
 
     settings: AnalyticsSettings
     num_groups: int
@@ -151,7 +151,7 @@ class Question:
 
 
 def negative_binomial(successes: float, log_failure: float, count: int, stream: RandomStream) -> Tensor:
-    """Return how many failures come before so many successes, shape [count], int64.
+    """Draw negative binomial numbers: failures before the r-th success, shape [count], int64.
 
     Parameters
     ----------
@@ -159,10 +159,6 @@ def negative_binomial(successes: float, log_failure: float, count: int, stream: 
         r, above 0; need not be whole.
     log_failure
         Logarithm of the probability of a failure, below 0.
-    count
-        Number of draws.
-    stream
-        Draws them.
     """
     log_success = float(_log_of_complement(torch.tensor(log_failure, dtype=torch.float64)))
     terms = _poisson(-successes * log_success, count, stream)
@@ -182,5 +178,5 @@ def _poisson(mean: float, count: int, stream: RandomStream) -> Tensor:
 
 
 def _log_of_complement(log: Tensor) -> Tensor:
-    """Return ln(1 − e^x) of x at most 0, where either of the two ways is exact."""
+    """Return ln(1 − e^x) for x at most 0, by the formula that is accurate there."""
     return torch.where(log > -math.log(2), torch.log(-torch.expm1(log)), torch.log1p(-torch.exp(log)))

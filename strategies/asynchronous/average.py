@@ -14,17 +14,16 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 
 from strategies.core import wire
-from strategies.fedavg import FedAvg
+from strategies.fedavg import EvaluatingStrategy, broadcast, log_rejected
 from strategies.server.aggregation import ExactSum, MetricMeans
 from strategies.server.guard import ClientUpdate, Reference, checked
-from strategies.server.wrapper import ServerHalf
 
 _logger = logging.getLogger(__name__)
 
 
 @final
-class StaleAverage(ServerHalf):
-    """The server half of both, a Flower strategy that streams.
+class StaleAverage(EvaluatingStrategy):
+    """The server half of `fedasync` and `fedbuff`; it adds up replies one by one.
 
     The guard says of each update how many steps it is behind; the mean of that is the metric ``staleness``.
 
@@ -47,7 +46,6 @@ class StaleAverage(ServerHalf):
     def __init__(self, discount: Callable[[int], float], rate: float) -> None:
         self._discount = discount
         self._rate = rate
-        self._plain = FedAvg()
         self._reference: Reference | None = None
         self.weight_divisor = None
 
@@ -60,7 +58,7 @@ class StaleAverage(ServerHalf):
     ) -> Iterable[Message]:
         """Send the model to every node of the grid."""
         self._reference = Reference.of(arrays)
-        return self._plain.configure_train(server_round, arrays, config, grid)
+        return broadcast(server_round, arrays, config, grid, wire.TRAIN)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -70,7 +68,7 @@ class StaleAverage(ServerHalf):
             raise RuntimeError("aggregate_train was called before configure_train")
         total = ExactSum(self._reference.layout.size)
         metrics, examples = MetricMeans(), list[int]()
-        for reply in checked(replies, self._reference, _log_rejected):
+        for reply in checked(replies, self._reference, log_rejected):
             update = reply.update
             total.add(update.delta, self.aggregation_weight(update))
             examples.append(update.num_examples)
@@ -81,20 +79,6 @@ class StaleAverage(ServerHalf):
         flat = total.added_to(self._reference.flat, self.weight_divisor)
         return wire.FlatRecord(flat, self._reference.layout), MetricRecord(dict(metrics.means()))
 
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Send the model to every node of the grid."""
-        return self._plain.configure_evaluate(server_round, arrays, config, grid)
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Return the metrics averaged over examples, or None when nobody answered."""
-        return self._plain.aggregate_evaluate(server_round, replies)
-
     def summary(self) -> None:
         """Log what the strategy does."""
         _logger.info("streaming average with less weight for late updates, rate %g", self._rate)
-
-
-def _log_rejected(message: Message, reason: str) -> None:
-    _logger.warning("reply of node %d rejected: %s", message.metadata.src_node_id, reason)

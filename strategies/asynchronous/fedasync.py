@@ -21,13 +21,7 @@ from strategies.fedavg import train_client
 
 
 def build(settings: AsyncSettings) -> StaleAverage:
-    """Return the server half.
-
-    Parameters
-    ----------
-    settings
-        ``mixing`` and how staleness counts.
-    """
+    """Return the server half."""
     return StaleAverage(partial(staleness_weight, settings=settings), settings.mixing)
 
 

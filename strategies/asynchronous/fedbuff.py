@@ -1,4 +1,4 @@
-"""FedBuff: a server step for every K updates that arrive, whoever sends them and however late.
+"""FedBuff: a server step for every K updates that arrive, from any clients and however late.
 
 Nguyen, Malik, Zhan, Yousefpour, Rabbat, Malek, Huba, "Federated Learning with Buffered Asynchronous
 Aggregation", AISTATS 2022, arXiv 2106.06639, Algorithm 1. With δ_k = x_k − x_τ, what the client changed in
@@ -22,15 +22,8 @@ from strategies.fedavg import train_client
 
 
 def build(settings: AsyncSettings) -> StaleAverage:
-    """Return the server half.
-
-    Parameters
-    ----------
-    settings
-        ``server-learning-rate`` and how staleness counts.
-    """
-    discount = partial(staleness_weight, settings=settings)
-    return StaleAverage(discount, settings.server_learning_rate)
+    """Return the server half."""
+    return StaleAverage(partial(staleness_weight, settings=settings), settings.server_learning_rate)
 
 
 ALGORITHM = Algorithm(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from strategies.core.conditions import only
+from strategies.core.conditions import only_with
 from strategies.core.errors import BadInput
 from strategies.core.settings import Scalar, Settings
 from strategies.core.traits import Traits
@@ -59,14 +59,14 @@ def updates_per_step(settings: "NamedStrategy") -> int:
 
 
 def updates_from_sent(settings: "NamedStrategy") -> bool:
-    """Say whether an update is what a client changed in the model it was sent; else told from the present."""
+    """Return whether updates are differences from the model that was sent; else from the present model."""
     return "strategy.mixing" not in settings.traits.keys
 
 
 _BOTH = ("concurrency", "max_staleness", "staleness", "staleness_exponent", "hinge_slope", "hinge_start")
 _CONDITIONS = (
-    only("strategy.staleness-exponent", "strategy.staleness", "polynomial"),
-    only("strategy.hinge-slope strategy.hinge-start", "strategy.staleness", "hinge"),
+    only_with("strategy.staleness-exponent", "strategy.staleness", "polynomial"),
+    only_with("strategy.hinge-slope strategy.hinge-start", "strategy.staleness", "hinge"),
 )
 
 

@@ -7,7 +7,7 @@ Xie, Koyejo, Gupta, "Asynchronous Federated Optimization", arXiv 1903.03934, sec
     polynomial:  (1 + s)^−a                             (a = ½ in FedBuff, arXiv 2106.06639)
     hinge:       1 where s ≤ b, else 1 / (a (s − b) + 1)
 
-A weight is never 0: whoever is counted among a step's clients is in its sum.
+A weight is never 0: every client that is counted in a step is in its sum.
 """
 
 import sys
@@ -22,8 +22,6 @@ def staleness_weight(staleness: int, settings: AsyncSettings) -> float:
     ----------
     staleness
         Server steps that it is behind, at least 0.
-    settings
-        Which function, with its constants.
 
     Examples
     --------

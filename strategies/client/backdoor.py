@@ -44,8 +44,6 @@ def default_trigger(input_shape: tuple[int, ...], target: int) -> Trigger:
     ----------
     input_shape
         (channels, height, width), pixels in [0, 1].
-    target
-        The class that triggered images are labelled with.
 
     Raises
     ------
@@ -74,8 +72,6 @@ def stamp(x: Tensor, trigger: Trigger) -> Tensor:
     ----------
     x
         Images, shape [n, channels, height, width].
-    trigger
-        What to stamp.
 
     Raises
     ------

@@ -31,7 +31,7 @@ Tagger = Callable[[bytes, int], bytes]
 
 @dataclass(frozen=True)
 class _Kept:
-    """What lies in the state; `changed`: the data were others already while the run was still trained."""
+    """The tags in a client's state; `changed`: the data had changed before the run ended."""
 
     key: bytes
     count: int
@@ -44,10 +44,6 @@ def block_tags(examples: Examples, key: bytes, count: int) -> bytes:
 
     Parameters
     ----------
-    examples
-        All of the client's.
-    key
-        Of the client's own.
     count
         How many of them, at least 0; where there are fewer, the last tags are of other data.
 
@@ -73,16 +69,9 @@ def _tag(examples: Examples, start: int, stop: int, key: bytes) -> bytes:
 
 
 def keep_tags(state: RecordDict, num_examples: int, tagger: Tagger) -> None:
-    """Keep the tags of a client's data when it first trains; note where the data are others later in the run.
+    """Keep the tags of a client's data when it first trains; note if the data change later in the run.
 
-    Parameters
-    ----------
-    state
-        The client's ``context.state``, changed in place.
-    num_examples
-        That it has now.
-    tagger
-        Returns tags of them.
+    The client's ``context.state`` is changed in place.
     """
     kept = _read(state)
     if kept is None:

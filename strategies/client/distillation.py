@@ -57,8 +57,6 @@ def distillation_loss(
     temperature
         T > 0. The factor T² keeps the gradient's size independent of T (Hinton, Vinyals, Dean, arXiv
         1503.02531, section 2).
-    task
-        Says how far two outputs lie apart.
     """
     return temperature**2 * task.divergences(student, teacher, temperature).mean()
 
@@ -95,18 +93,8 @@ def distil(
     ----------
     student
         On the device to use.
-    lesson
-        Inputs and the teacher's outputs.
-    settings
-        Temperature, epochs, learning rate, batch size, label weight.
-    momentum
-        Of the SGD steps.
-    generator
-        Draws the batches.
     fading
         Whether the step size falls linearly, to 0 after the last step.
-    task
-        What is learned.
     """
     device = next(student.parameters()).device
     how = TrainSettings(momentum=momentum, learning_rate=settings.learning_rate)

@@ -34,10 +34,6 @@ def outputs_of(
         On any device; inputs are moved to it batch by batch.
     examples
         The targets are not read.
-    batch_size
-        Examples per forward pass.
-    task
-        What is learned.
     """
     device = next(model.parameters()).device
     with eval_mode(model):

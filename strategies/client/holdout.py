@@ -25,10 +25,6 @@ def held_out(share: float, client_id: str, count: int) -> Tensor:
     ----------
     share
         In [0, 1): of 20 examples in a row, ``20 * share``, rounded so that it holds over all of them.
-    client_id
-        Of the client.
-    count
-        Examples that the client has.
 
     Returns
     -------
@@ -58,7 +54,7 @@ def is_held_out(share: float, client_id: str, position: int) -> bool:
 
 
 def most_held_out(share: float, trained: int) -> int:
-    """Return at most how many examples a client holds out that trains on some number of them.
+    """Return an upper bound on the held-out examples of a client, from the number that it trains on.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """What a client with a model of its own keeps between messages: that model as one vector, and a few figures.
 
 Flower ships a client's state with every message in simulation, so no optimiser's moments are kept. A client
-may hold the models of several courses of training: that of the run, under no name, and those of retrainings
+may hold the models of several lineages of training: that of the run, under no name, and those of retrainings
 and forgettings, which leave it alone.
 """
 
@@ -19,29 +19,27 @@ _MODEL = "model"
 _TRANSFERRED = "transferred"
 
 
-def records_of(state: RecordDict, course: str) -> RecordDict:
-    """Return those records of a client's state that belong to a course of training."""
-    of_course = [name for name in state if "/" in name and name.partition("/")[2] == course]
-    return RecordDict({name: state[name] for name in of_course})
+def records_of(state: RecordDict, lineage: str) -> RecordDict:
+    """Return those records of a client's state that belong to a lineage."""
+    names = [name for name in state if "/" in name and name.partition("/")[2] == lineage]
+    return RecordDict({name: state[name] for name in names})
 
 
 class ClientState:
-    """The records of one course of training in a client's state.
+    """The records of one lineage in a client's state.
 
     Parameters
     ----------
     records
         ``context.state``, changed in place.
-    course
-        Name of the course; empty: the run's own.
-    kind
-        Of which strategy.
+    lineage
+        Name of the lineage; empty: the run's own.
     """
 
-    def __init__(self, records: RecordDict, course: str, kind: str) -> None:
+    def __init__(self, records: RecordDict, lineage: str, kind: str) -> None:
         self._records = records
-        self._name = f"{kind}/{course}"
-        self._figures_name = f"{kind}-figures/{course}"
+        self._name = f"{kind}/{lineage}"
+        self._figures_name = f"{kind}-figures/{lineage}"
 
     @property
     def figures(self) -> dict[str, float]:
@@ -53,12 +51,10 @@ class ClientState:
         self._records[self._figures_name] = MetricRecord(dict(figures))
 
     def read_model(self, model: nn.Module, *, transferred: bool = False) -> bool:
-        """Load the kept weights into a model of the client's architecture; False where there are none.
+        """Load the kept weights into a model of the client's architecture; return whether there were any.
 
         Parameters
         ----------
-        model
-            Changed in place.
         transferred
             The weights of before the first round, if these were kept, instead of the present ones.
 
@@ -86,7 +82,7 @@ class ClientState:
         self._put(_MODEL, wire.Layout.of(model.state_dict()).flatten(model.state_dict()))
 
     def keep_transferred(self) -> None:
-        """Keep a second copy of the present weights, as those of before the first round."""
+        """Keep a copy of the present weights as the weights before the first round."""
         record = self._records.array_records[self._name]
         self._put(_TRANSFERRED, torch.from_numpy(np.array(record[_MODEL].numpy())))
 

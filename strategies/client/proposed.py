@@ -1,7 +1,7 @@
 """A vector that a client changes with each answer, and takes up when the server says that it used the answer.
 
-What is lost, late or rejected so changes neither side: the client goes on from the vector that the server
-knows of. A vector belongs to one training; the next one begins with zero.
+An answer that is lost, late or rejected changes neither side: the client goes on from the vector that the
+server knows. A vector belongs to one training; the next one begins with zero.
 """
 
 import secrets
@@ -31,10 +31,6 @@ class Proposed:
         The client's ``context.state``, changed in place.
     config
         The record ``config`` of the message, with `TRAINING` and `USED`.
-    size
-        Entries of the vector.
-    name
-        Of its records in the state.
 
     Attributes
     ----------
@@ -46,21 +42,21 @@ class Proposed:
         self._state, self._name = state, name
         self._training = str(config.get(TRAINING, ""))
         record = state.array_records.get(name, ArrayRecord())
-        facts = state.config_records.get(f"{name}-facts", ConfigRecord())
-        which = _NEXT if facts.get(_ROUND) == config.get(USED) else _KEPT
-        held = record.get(which) if facts.get(TRAINING) == self._training else None
-        flat = None if held is None else torch.from_numpy(np.array(held.numpy()))
+        status = state.config_records.get(f"{name}-facts", ConfigRecord())
+        which = _NEXT if status.get(_ROUND) == config.get(USED) else _KEPT
+        stored = record.get(which) if status.get(TRAINING) == self._training else None
+        flat = None if stored is None else torch.from_numpy(np.array(stored.numpy()))
         self.value = flat if flat is not None and flat.shape == (size,) else torch.zeros(size)
 
     def propose(self, value: Tensor, server_round: int) -> None:
-        """Keep what the server is sent, until it says whether it used that."""
+        """Keep the vector that goes with an answer until the server says whether it used the answer."""
         arrays = {_KEPT: self.value, _NEXT: value}
         self._state[self._name] = ArrayRecord({key: Array(flat.numpy()) for key, flat in arrays.items()})
         self._state[f"{self._name}-facts"] = ConfigRecord({TRAINING: self._training, _ROUND: server_round})
 
 
 class Confirmed:
-    """The server's side: the name of a training, and the last round whose answer of each client was used."""
+    """The server's side: the training's name, and for each client the last round whose answer was used."""
 
     def __init__(self) -> None:
         self._training = secrets.token_hex(8)
@@ -68,9 +64,7 @@ class Confirmed:
 
     def tell(self, message: Message, client: str) -> None:
         """Put into a client's message what it needs to know, by the name that `note` gives it."""
-        told = {**message.content.config_records[wire.CONFIG], TRAINING: self._training}
-        told[USED] = self._used.get(client, 0)
-        message.content = RecordDict({**message.content, wire.CONFIG: ConfigRecord(told)})
+        wire.add_entries(message, {TRAINING: self._training, USED: self._used.get(client, 0)})
 
     def note(self, clients: Iterable[str], server_round: int) -> None:
         """Note whose answers a round has used."""

@@ -40,7 +40,7 @@ class TrainStats:
 
 
 class Trainer(Protocol):
-    """What trains a model in place on a client, as `local_train` does."""
+    """Trains a model in place on a client, as `local_train` does."""
 
     def __call__(
         self,
@@ -57,7 +57,7 @@ class Trainer(Protocol):
 
 
 class Scorer(Protocol):
-    """What scores hidden neurons by a client's own examples, so that the scores may be acted upon openly."""
+    """Scores hidden neurons on a client's own examples; the scores may be released."""
 
     def __call__(
         self,
@@ -80,12 +80,6 @@ class ClientJob:
         Holds the global parameters and is on the device to use; the client half may train it in place.
     examples
         The client's own data, on the CPU, without what it was told to leave out.
-    train, strategy
-        Settings of local training and of the strategy.
-    client_id
-        The client's stable name.
-    server_round
-        From 1.
     generator
         Seeded by run, client and round.
     trainer
@@ -100,12 +94,10 @@ class ClientJob:
         What the client keeps between messages, changed in place; empty where nothing is kept.
     received
         The message itself, for client halves that are sent more than a model.
-    course
-        Name of the course of training that the message belongs to; empty: the run's own.
+    lineage
+        Name of the lineage that the message belongs to; empty: the run's own.
     examples_of
         Returns the examples of any client, by client-id, where they lie in one place; None: they do not.
-    task
-        What is learned.
     """
 
     model: nn.Module
@@ -120,7 +112,7 @@ class ClientJob:
     scorer: Scorer | None = None
     state: RecordDict = field(default_factory=RecordDict)
     received: RecordDict = field(default_factory=RecordDict)
-    course: str = ""
+    lineage: str = ""
     examples_of: Callable[[str], Examples] | None = None
     task: Task = CLASSIFICATION
 
@@ -157,10 +149,6 @@ class LocalResult:
     ----------
     model
         As trained; where a part of the job's model was trained, that part.
-    num_examples
-        The weight of the update.
-    metrics
-        Numbers about the work.
     start
         What the model was before training, as one vector; None: what the job's model was.
     records
@@ -203,8 +191,6 @@ def batches(
         At least 1.
     batch_size
         The last batch of an epoch may be smaller.
-    num_steps
-        Number of batches in all.
     generator
         On the CPU.
     """
@@ -227,7 +213,7 @@ def make_optimizer(parameters: Sequence[nn.Parameter], settings: TrainSettings) 
 
 
 class Engine(Protocol):
-    """What differentiates and what steps: for one client or, batched, for many."""
+    """Computes gradients and takes optimiser steps, for one client or for many at once."""
 
     def gradients(self, parameters: Tensors, batch: Batch) -> tuple[Tensors, Tensor]:
         """Return the gradients of the mean loss over a batch, and that loss."""
@@ -238,7 +224,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class StepState:
-    """What local steps know besides parameters and data: ∇ becomes ∇ + μ (w − anchor) + correction.
+    """An algorithm's part in local steps: ∇ becomes ∇ + μ (w − anchor) + correction.
 
     Parameters
     ----------
@@ -279,17 +265,6 @@ def local_steps(
     """Take one step per batch; return the parameters after them, and the sum of the losses.
 
     A pure function of its arguments as far as the engine is: `OneModel` steps in place, which is faster.
-
-    Parameters
-    ----------
-    parameters
-        At the start.
-    drawn
-        The batches, one per step.
-    adjust
-        Changes the gradients before each step; None for plain training.
-    engine
-        Differentiates and steps.
     """
     total = torch.zeros(())
     for number, batch in enumerate(drawn):
@@ -309,8 +284,6 @@ class OneModel:
     ----------
     model
         In training mode.
-    task
-        What is learned.
     optimizer
         Of its trainable parameters.
     """
@@ -335,7 +308,7 @@ class OneModel:
 
 
 def gradients_in(parameters: Tensors) -> Tensors:
-    """Return what lies in the parameters' `.grad`; zeros where there is nothing."""
+    """Return the parameters' `.grad`; zeros where it is None."""
     return [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
 
 
@@ -363,16 +336,8 @@ def local_train(
         On any device.
     examples
         At least one; moved to the model's device once.
-    settings
-        Optimiser, batch size, epochs or steps.
-    generator
-        Draws the batches; on the CPU.
     num_steps
         Instead of the settings' own; 0 leaves the model as it is.
-    adjust
-        Changes the gradients before each step; None for plain training.
-    task
-        What is learned.
 
     Raises
     ------
@@ -394,7 +359,7 @@ def local_train(
 
 @dataclass(frozen=True, eq=False)
 class LocalTraining:
-    """A client half that is local steps on the round's model, and what comes before and after them.
+    """A client half made of local steps on the round's model, with a preparation and a finish.
 
     Before and after are apart from the steps, so that those of many clients can be taken at once.
 
@@ -428,7 +393,7 @@ def trained(job: ClientJob, stats: TrainStats, records: Mapping[str, Tensor] | N
 
 
 def near(model: nn.Module, mu: float, num_steps: int | None = None) -> StepState:
-    """Return what steps with the proximal term (μ/2) ‖w − w_t‖² know, with w_t what the model holds now."""
+    """Return the state for the proximal term (μ/2) ‖w − w_t‖², with w_t the model's present weights."""
     anchor = [p.detach().clone() for p in model.parameters() if p.requires_grad] if mu > 0 else ()
     return StepState(anchor, mu, num_steps=num_steps)
 
@@ -436,21 +401,14 @@ def near(model: nn.Module, mu: float, num_steps: int | None = None) -> StepState
 def by_parameter(model: nn.Module, flat: Tensor, layout: wire.Layout) -> Tensors:
     """Return a vector's entries for each trainable parameter of a model.
 
-    Parameters
-    ----------
-    model
-        Says which parameters, their order and device.
-    flat
-        Shape [layout.size].
-    layout
-        Of the model.
+    They have the parameters' order and device; the vector has shape [layout.size].
     """
     entries = layout.unflatten(flat)
     return [entries[name].to(p.device) for name, p in model.named_parameters() if p.requires_grad]
 
 
 def joined(*adjustments: GradientAdjustment) -> GradientAdjustment:
-    """Return the adjustment that makes several, one after the other."""
+    """Return one adjustment that applies several in order."""
 
     def adjust(parameters: Tensors, gradients: Tensors) -> Tensors:
         for each in adjustments:
@@ -463,17 +421,7 @@ def joined(*adjustments: GradientAdjustment) -> GradientAdjustment:
 def summed_gradient(
     model: nn.Module, parts: Sequence[Examples], coefficients: Sequence[float], task: Task = CLASSIFICATION
 ) -> None:
-    """Put Σ_j c_j ∇L_j into the parameters' `.grad`, with L_j the summed loss of part j.
-
-    Parameters
-    ----------
-    model
-        On any device.
-    parts, coefficients
-        As many of both.
-    task
-        What is learned.
-    """
+    """Put Σ_j c_j ∇L_j into the parameters' `.grad`, with L_j the summed loss of part j."""
     device = next(model.parameters()).device
     model.zero_grad(set_to_none=True)
     model.train()

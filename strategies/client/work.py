@@ -1,4 +1,4 @@
-"""What a client has for a message type of an algorithm's own, and what it answers."""
+"""The arguments and the answer of a client's handler for an algorithm's own message type."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -34,28 +34,14 @@ class ClientWork:
         Makes the client's model with its initial weights, on the device to use.
     examples
         The client's own data, without what it was told to leave out.
-    public
-        The public data.
     test
         Returns the test data, or None where the client has none; only ever measured on.
     pooled
         Returns all clients' data, for upper bounds.
-    settings
-        The section ``strategy``.
     seed
         The run's seed, or another one for a repetition.
-    client_id
-        The client's stable name.
     state
         The client's own records, changed in place.
-    config
-        The record ``config`` of the message.
-    arrays
-        The records of arrays of the message.
-    randomness
-        Of noise.
-    task
-        What is learned.
     """
 
     build_model: Callable[[], nn.Module]
@@ -80,7 +66,7 @@ class ClientWork:
 
 @dataclass(frozen=True)
 class ClientReply:
-    """What a client answers: numbers under the keys of `strategies.core.wire`, and arrays."""
+    """A client's answer: numbers under the keys of `strategies.core.wire`, and arrays."""
 
     metrics: Mapping[str, float | int]
     arrays: ArrayRecord | None = None

@@ -21,7 +21,7 @@ from typing import final
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
 from flwr.serverapp import Grid
 from torch import Tensor
 
@@ -31,15 +31,14 @@ from strategies.coded_gd.gradient_code import Matrix, decoding, encoding
 from strategies.coded_gd.settings import CodedSettings
 from strategies.core import wire
 from strategies.core.errors import LetheError
-from strategies.fedavg import EvaluatingStrategy
+from strategies.fedavg import EvaluatingStrategy, broadcast
 from strategies.server.grids import client_ids_of
-from strategies.server.guard import CheckedReply, ClientUpdate
+from strategies.server.guard import ClientUpdate, all_checked
 from strategies.server.reports import COUNT, Range
 from strategies.settings import StrategySettings
 
 _logger = logging.getLogger(__name__)
 
-NAME = "coded-gd"
 PARTS = "parts"
 """list[str], server to client: the client-ids whose data it sums up."""
 COEFFICIENTS = "coefficients"
@@ -80,8 +79,6 @@ class CodedGD(EvaluatingStrategy):
 
     Parameters
     ----------
-    settings
-        The section ``strategy``.
     seed
         Decides the code.
     """
@@ -116,19 +113,11 @@ class CodedGD(EvaluatingStrategy):
         self._flat = wire.flat_of(arrays, self._layout)
         code, names = encoding(len(nodes), self._stragglers, self._seed), list(nodes.values())
         self._rows = dict(zip(names, code, strict=True))
-        messages = []
-        for place, node in enumerate(nodes):
-            held = [(place + offset) % len(nodes) for offset in range(self._stragglers + 1)]
-            told = ConfigRecord(
-                {
-                    **config,
-                    wire.SERVER_ROUND: server_round,
-                    PARTS: [names[j] for j in held],
-                    COEFFICIENTS: [float(code[place, j]) for j in held],
-                }
-            )
-            content = RecordDict({wire.ARRAYS: arrays, wire.CONFIG: told})
-            messages.append(Message(content, node, MessageType.TRAIN, group_id=str(server_round)))
+        messages = broadcast(server_round, arrays, config, grid, MessageType.TRAIN)
+        for place, message in enumerate(messages):
+            parts = [(place + offset) % len(nodes) for offset in range(self._stragglers + 1)]
+            coefficients = [float(code[place, j]) for j in parts]
+            wire.add_entries(message, {PARTS: [names[j] for j in parts], COEFFICIENTS: coefficients})
         return messages
 
     def refusal(self, update: ClientUpdate) -> str:
@@ -136,7 +125,7 @@ class CodedGD(EvaluatingStrategy):
         if not {CODED_EXAMPLES, PART_EXAMPLES} <= set(update.metrics):
             return "it did not send a coded gradient"
         counts = update.metrics[CODED_EXAMPLES], update.metrics[PART_EXAMPLES]
-        if not all(abs(count) <= wire.MAX_EXAMPLES for count in counts):  # False for what is no number
+        if not all(abs(count) <= wire.MAX_EXAMPLES for count in counts):  # False for NaN
             return "it claims an impossible number of examples"
         return ""
 
@@ -148,9 +137,7 @@ class CodedGD(EvaluatingStrategy):
         As many coded gradients as clients are held at once.
         """
         coded: dict[str, tuple[Tensor, float, float]] = {}
-        for reply in replies:
-            if not isinstance(reply, CheckedReply):
-                raise RuntimeError("a reply was not checked; put CodedGD inside GuardedStrategy")
+        for reply in all_checked(replies, "CodedGD"):
             update = reply.update
             counts = update.metrics[CODED_EXAMPLES], update.metrics[PART_EXAMPLES]
             coded[update.client_id] = (update.delta.double(), *counts)

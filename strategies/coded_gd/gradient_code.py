@@ -18,7 +18,7 @@ _TOLERANCE = 1e-6
 
 
 def encoding(size: int, stragglers: int, seed: int = 0) -> Matrix:
-    """Return B, shape [n, n]: row i is what client i multiplies the gradients of its parts with.
+    """Return B, shape [n, n]; row i has the factors of client i's gradients.
 
     Parameters
     ----------
@@ -26,8 +26,6 @@ def encoding(size: int, stragglers: int, seed: int = 0) -> Matrix:
         Number of clients, and of parts: n.
     stragglers
         How many may fail to answer: s, in [0, n); 0 gives the identity.
-    seed
-        Decides H.
 
     Raises
     ------
@@ -55,7 +53,7 @@ def encoding(size: int, stragglers: int, seed: int = 0) -> Matrix:
 
 
 def decoding(rows: Matrix) -> Matrix | None:
-    """Return a with aᵀ · rows = 1ᵀ, the shortest such vector, shape [m]; None where there is none.
+    """Return the shortest a with aᵀ · rows = 1ᵀ, shape [m]; None if there is no such vector.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Arrays as numpy writes them, whoever wrote them: npz files, and the arrays in messages."""
+"""Arrays in numpy's format from untrusted sources: npz files, and the arrays in messages."""
 
 import lzma
 import struct
@@ -41,7 +41,7 @@ def read_arrays(file: BinaryIO) -> Mapping[str, npt.NDArray[np.generic]]:
 
 
 def array_in(array: Array) -> npt.NDArray[np.generic]:
-    """Return an array of a message, of the shape that it says it has; objects are not unpacked.
+    """Return an array of a message, checked against its stated shape; objects are not unpacked.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def _translated() -> Iterator[None]:
     """Raise whatever is wrong as a `ValueError`."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # Of headers and names that numpy takes for a mistake
+            warnings.simplefilter("error")  # numpy warns of odd headers and names
             yield
     except _DAMAGE as error:
         raise ValueError(str(error) or type(error).__name__) from error

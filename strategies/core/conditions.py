@@ -19,14 +19,7 @@ def refuse_changed(
 ) -> None:
     """Refuse keys that were set although they have no effect.
 
-    Parameters
-    ----------
-    keys
-        That have none.
-    flat, defaults
-        Every key of the run config, and its default.
-    needed
-        What they would take, to follow "only with".
+    `needed` says what they would take, to follow "only with".
 
     Raises
     ------
@@ -39,20 +32,9 @@ def refuse_changed(
 
 
 def refuse_beside(key: str, contradicts: bool, flat: Mapping[str, Scalar], other: str, reason: str) -> None:
-    """Refuse a key beside another one.
+    """Refuse a key that contradicts another one.
 
-    Parameters
-    ----------
-    key
-        That is refused.
-    contradicts
-        Whether it is.
-    flat
-        Every key of the run config.
-    other
-        The other key.
-    reason
-        Why the two do not go together.
+    `reason` says why the two do not go together.
 
     Raises
     ------
@@ -91,7 +73,7 @@ class Condition:
     words: str
 
 
-def only(keys: str, on: str, *values: Scalar) -> Condition:
+def only_with(keys: str, on: str, *values: Scalar) -> Condition:
     """Return the condition that the key `on` has one of some values, for keys separated by blanks."""
     words = f"{on} = {' or '.join(shown(value) for value in values)}"
     return Condition(tuple(keys.split()), on, lambda given: given in values, words)

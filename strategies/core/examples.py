@@ -172,8 +172,6 @@ def selection_mask(known: Tensor, groups: Sequence[int], indices: Sequence[int])
     ----------
     known
         The group of each example, shape [n].
-    groups
-        Groups whose examples are named.
     indices
         Positions that are named; those outside [0, n) name nothing.
 
@@ -194,13 +192,7 @@ def selection_mask(known: Tensor, groups: Sequence[int], indices: Sequence[int])
 
 
 def in_memory(examples: Examples) -> TensorExamples:
-    """Return all examples as tensors.
-
-    Raises
-    ------
-    BadInput
-        If an input has several parts.
-    """
+    """Return all examples as tensors; BadInput if an input has several parts."""
     if isinstance(examples, TensorExamples):
         return examples
     parts = [_tensors(*batch) for batch in examples.batches(512)]

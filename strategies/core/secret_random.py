@@ -42,7 +42,7 @@ Floats = NDArray[np.float64]
 
 @final
 class RandomStream:
-    """A stream of random numbers that is known to those alone who have its key.
+    """A stream of random numbers that only the holder of its key can predict.
 
     A stream is made where it is used and belongs to one process: after a fork both sides would draw the same.
 
@@ -64,7 +64,7 @@ class RandomStream:
 
     @staticmethod
     def secret() -> "RandomStream":
-        """Return a stream under a key of the machine's entropy, which nobody keeps."""
+        """Return a stream under a fresh key from the machine's entropy; the key is not kept."""
         return RandomStream(secrets.token_bytes(KEY_BYTES))
 
     @staticmethod
@@ -103,8 +103,6 @@ class RandomStream:
 
         Parameters
         ----------
-        count
-            How many in all.
         std
             Their standard deviation, above 0.
         """
@@ -173,5 +171,5 @@ class Randomness:
         return RandomStream.secret() if self.secret else RandomStream.seeded(seed, *scope)
 
     def after(self, given: torch.Generator) -> RandomStream:
-        """Return a new secret stream, or one that follows from a generator, which goes on by one draw."""
+        """Return a new secret stream, or one seeded by a draw from a generator."""
         return self.stream(int(torch.randint(2**62, (), generator=given)), "drawn")

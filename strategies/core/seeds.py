@@ -17,8 +17,6 @@ def derive_seed(seed: int, *scope: int | str) -> int:
 
     Parameters
     ----------
-    seed
-        The run's seed.
     scope
         What the generator is for, for example ``("client", "7", "round", 3)``.
 
@@ -52,7 +50,7 @@ def numpy_generator(seed: int, *scope: int | str) -> np.random.Generator:
 
 @contextmanager
 def seeded_layers(generator: torch.Generator, device: str | torch.device = "cpu") -> Iterator[None]:
-    """Let layers that draw from torch's global generator, such as dropout, draw from another one meanwhile.
+    """Make layers that draw from torch's global generator, such as dropout, draw from a given one.
 
     The global generator's state is put back afterwards, so it has no effect and is not changed.
 

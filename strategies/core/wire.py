@@ -27,7 +27,7 @@ from strategies.core.arrays import floats_in
 State = dict[str, Tensor]
 """A model's `state_dict` on the CPU."""
 
-ConfigValue = bool | int | float | str | bytes | list[int] | list[bytes]
+ConfigValue = bool | int | float | str | bytes | list[int] | list[float] | list[str] | list[bytes]
 """What the record ``config`` may hold here."""
 
 # Records
@@ -86,9 +86,9 @@ MASK = "mask"
 """bytes, server to client, if the model is pruned: which parameters stay zero (`strategies.models.mask`)."""
 SEED = "seed"
 """int, server to client, in retrainings with another seed: seeds the client's work instead of the run's."""
-COURSE = "course"
-"""str, server to client, where clients keep models: the course of training that the message belongs to, such
-as a retraining; missing or empty: the run's own."""
+LINEAGE = "course"
+"""str, server to client, where clients keep models: which line of training the message belongs to, such as a
+retraining; missing or empty: the run's own."""
 MEASURE = "measure"
 """bool, server to client, in a round's second exchange: whether the client shall report its accuracy."""
 PUBLIC_HASH = "public-hash"
@@ -185,7 +185,7 @@ _CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def client_id_fault(client_id: str) -> str:
-    """Return why a text can be no client-id, in a few words; nothing if it can.
+    """Return why a text is not a valid client-id, in a few words; empty if it is valid.
 
     Examples
     --------
@@ -228,7 +228,7 @@ class Layout:
 
     @staticmethod
     def of(state: Mapping[str, Tensor]) -> "Layout":
-        """Return the layout of a state; integer buffers are no part of it, as they are never averaged."""
+        """Return the layout of a state without its integer buffers, which are never averaged."""
         kept = {name: tuple(t.shape) for name, t in state.items() if t.is_floating_point()}
         return Layout(tuple(kept), tuple(kept.values()))
 
@@ -295,8 +295,6 @@ class FlatRecord(ArrayRecord):
     ----------
     flat
         The vector, shape [layout.size]; it must not be changed afterwards.
-    layout
-        Names and shapes of the entries.
     """
 
     __qualname__ = ArrayRecord.__qualname__  # As above.
@@ -393,14 +391,8 @@ def reply_to(
 
     Parameters
     ----------
-    message
-        The message that is answered.
-    client_id
-        The client's stable name.
     metrics
         Numbers, under the keys of this module.
-    arrays
-        The client's new parameters, if the answer has any.
     config
         Small texts and settings besides the client-id.
     """
@@ -412,6 +404,13 @@ def reply_to(
     )
     content[CONFIG] = ConfigRecord({CLIENT_ID: client_id, **(config or {})})
     return Message(content, reply_to=message)
+
+
+def add_entries(message: Message, entries: Mapping[str, ConfigValue]) -> None:
+    """Add entries to a message's record `config`; content that other messages share is not changed."""
+    if entries:
+        config = ConfigRecord({**message.content.config_records[CONFIG], **entries})
+        message.content = RecordDict({**message.content, CONFIG: config})
 
 
 def client_id_in(content: RecordDict) -> str | None:

@@ -41,7 +41,7 @@ from strategies.client.training import (
 from strategies.core import wire
 from strategies.feddyn.settings import FedDynSettings
 from strategies.server.aggregation import ExactSum, MetricMeans
-from strategies.server.guard import CheckedReply, ClientUpdate
+from strategies.server.guard import ClientUpdate, all_checked
 
 _logger = logging.getLogger(__name__)
 _STATE = "feddyn"
@@ -75,13 +75,7 @@ train_client = LocalTraining(prepare, finish)
 
 @final
 class FedDyn(fedavg.EvaluatingStrategy):
-    """The server half.
-
-    Parameters
-    ----------
-    settings
-        α.
-    """
+    """The server half."""
 
     memory_name = "feddyn"
 
@@ -124,18 +118,16 @@ class FedDyn(fedavg.EvaluatingStrategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return θ_t, or (None, None) when there is no usable reply."""
-        total, metrics, heard = ExactSum(self._layout.size), MetricMeans(), list[str]()
-        for reply in replies:
-            if not isinstance(reply, CheckedReply):
-                raise RuntimeError("a reply was not checked; put FedDyn inside GuardedStrategy")
+        total, metrics, used = ExactSum(self._layout.size), MetricMeans(), list[str]()
+        for reply in all_checked(replies, "FedDyn"):
             total.add(reply.update.delta, 1.0)
             metrics.add(reply.update.metrics, reply.update.num_examples)
-            heard.append(str(reply.update.node_id))
-        if not heard:
+            used.append(str(reply.update.node_id))
+        if not used:
             return None, None
         share = total.added_to(torch.zeros_like(self._h), len(self._asked))
         self._h = self._h - self._alpha * share
-        self._confirmed.note(heard, server_round)
+        self._confirmed.note(used, server_round)
         flat = total.added_to(self._flat) - self._h / self._alpha
         return wire.FlatRecord(flat, self._layout), MetricRecord(dict(metrics.means()))
 

@@ -38,7 +38,7 @@ LOGITS = "logits"
 ALIGNMENT = "alignment"
 """list[int], server to client. Positions in the public data."""
 ORIGIN = "origin-course"
-"""str, server to client, where a course of training starts from another: its name; empty: the run's own."""
+"""str, server to client, where a lineage starts from another: its name; empty: the run's own."""
 FROM_START = "from-start"
 """bool, server to client, beside `ORIGIN`. Whether it starts from what that was before its first round."""
 BASELINE = "baseline-accuracy"
@@ -62,7 +62,7 @@ RETURNS = {
 
 @dataclass(frozen=True, eq=False)
 class FedMDWork(ClientWork):
-    """All that the client half is given, with what is derived of it."""
+    """The arguments of FedMD's client half."""
 
     @staticmethod
     def of(work: ClientWork) -> "FedMDWork":
@@ -94,8 +94,8 @@ class FedMDWork(ClientWork):
 
     @cached_property
     def client_state(self) -> ClientState:
-        """What the client keeps, of the course of training that the message belongs to."""
-        return ClientState(self.state, str(self.config.get(wire.COURSE, "")), KIND)
+        """The client's own model in the message's lineage."""
+        return ClientState(self.state, str(self.config.get(wire.LINEAGE, "")), KIND)
 
 
 def answer_query(work: FedMDWork) -> ClientReply:
@@ -152,18 +152,10 @@ def digest(
 
     Parameters
     ----------
-    model
-        On the device to use.
     examples
         The alignment examples; their targets are not read.
     consensus
         Logits, shape [n, classes].
-    settings
-        Loss, temperature, epochs, batch size, step size.
-    generator
-        Draws the batches.
-    task
-        What is learned.
     """
     steps = settings.digest_epochs * -(-len(examples) // settings.digest_batch_size)
     if steps == 0:
@@ -196,8 +188,6 @@ def digest_loss(
     settings
         ``mae``: mean |f − f̃| over all entries. ``kl``: T²·KL(softmax(f̃/T) ‖ softmax(f/T)), the mean over the
         rows (see `distillation_loss`).
-    task
-        Says how far two outputs lie apart.
     """
     if settings.digest_loss == "mae":
         return functional.l1_loss(logits, consensus)
@@ -205,17 +195,17 @@ def digest_loss(
 
 
 def present_model(work: FedMDWork) -> tuple[nn.Module, dict[str, float | int]]:
-    """Return the client's model, made by transfer learning where it has none, and what is to be reported."""
+    """Return the client's model and numbers to report; transfer learning makes a missing model."""
     model = work.build_model()
-    if work.client_state.read_model(model) or _started_from_another_course(work, model):
+    if work.client_state.read_model(model) or _started_from_another_lineage(work, model):
         return model, {}
     transfer(work, model)
     expected = work.server_round == 1 or work.config.get(FROM_START, False)
     return model, ({} if expected else {ANEW: 1})
 
 
-def _started_from_another_course(work: FedMDWork, model: nn.Module) -> bool:
-    """Begin a course with the model that another one has or began with; False where there is none."""
+def _started_from_another_lineage(work: FedMDWork, model: nn.Module) -> bool:
+    """Start a lineage from another one's present or first model; return whether there was one."""
     if ORIGIN not in work.config:
         return False
     origin = ClientState(work.state, str(work.config[ORIGIN]), KIND)
@@ -234,7 +224,7 @@ def transfer(work: FedMDWork, model: nn.Module) -> None:
     settings, state = work.own, work.client_state
     _transfer_step(work, model, work.public.take(torch.arange(len(work.public))), "public")
     bound: dict[str, float] = {}
-    if settings.upper_bound and not work.config.get(wire.COURSE):
+    if settings.upper_bound and not work.config.get(wire.LINEAGE):
         before = wire.Layout.of(model.state_dict()).flatten(model.state_dict())
         _transfer_step(work, model, work.pooled(), "pooled")
         bound = _accuracy(work, model, UPPER_BOUND)
@@ -251,7 +241,7 @@ def _transfer_step(work: FedMDWork, model: nn.Module, examples: Examples, purpos
     public = purpose == "public"
     epochs = settings.public_epochs if public else settings.private_epochs
     size = settings.public_batch_size if public else settings.private_batch_size
-    # The same in whichever round it happens: a client that lost its state makes the model it once had.
+    # The same in every round: a client that lost its state makes the same model again.
     batch_generator = torch_generator(work.seed, "fedmd", work.client_id, purpose)
     with seeded_layers(
         torch_generator(work.seed, "fedmd", work.client_id, purpose, "layers"), _device(model)

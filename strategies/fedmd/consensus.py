@@ -1,4 +1,4 @@
-"""Which public examples a round is about, and what the clients' answers to them come to."""
+"""The public examples of a round, and the consensus of the clients' logits on them."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from strategies.core.wire import client_sort_key
 
 
 def draw_alignment(labels: Tensor, count: int, seed: int, server_round: int) -> Tensor:
-    """Draw a round's public examples, of each class its share to within one.
+    """Draw a round's public examples; each class has its share to within one example.
 
     Every (n / count)-th example is drawn, after these were shuffled and then sorted by class.
 

@@ -13,7 +13,7 @@ server (local privacy): ε bounds what an exchange of all of its private data wo
 logits, and not the accuracies and losses that a client reports for the sake of measuring.
 
 Noise is drawn anew for each answer, so the mean of many answers to one question is better than each. A
-client therefore counts every answer, whatever round, course of training or examples the question names: μ² of
+client therefore counts every answer, whatever round, lineage or examples the question names: μ² of
 several answers is the sum of theirs, and is kept in the client's state.
 """
 
@@ -97,8 +97,6 @@ def count_answer(state: RecordDict, noise: float, num_examples: int) -> float:
         The client's ``context.state``, changed in place.
     noise
         z, above 0.
-    num_examples
-        Public examples of the answer.
     """
     total = answered(state) + squared_mu(noise, num_examples)
     state[ANSWERS] = MetricRecord({_SQUARED_MU: total})
@@ -106,7 +104,7 @@ def count_answer(state: RecordDict, noise: float, num_examples: int) -> float:
 
 
 def _delta(mu: float, eps: float) -> float:
-    """Return δ(ε), its second term as a product of two small numbers in logarithms."""
+    """Return δ(ε); the second term is computed in logarithms to avoid underflow."""
     first = 0.5 * math.erfc((eps / mu - mu / 2) / math.sqrt(2))
     return first - math.exp(eps + _log_cdf(-eps / mu - mu / 2))
 

@@ -30,7 +30,7 @@ from strategies.fedmd.consensus import (
 )
 from strategies.fedmd.privacy import epsilon
 from strategies.fedmd.settings import FedMDSettings
-from strategies.server.guard import CheckedReply, ClientUpdate
+from strategies.server.guard import ClientUpdate, all_checked
 from strategies.server.wrapper import ReturnResult, ServerHalf, StrategyWrapper, innermost
 from strategies.settings import StrategySettings
 
@@ -50,8 +50,6 @@ class ServerSide:
     ----------
     labels
         Of the public data, shape [n].
-    num_outputs
-        Of the clients' answers.
     seed
         The run's seed; decides the alignment subsets.
     rounds, evaluate_every
@@ -66,21 +64,13 @@ class ServerSide:
 
 
 def initial_state(settings: StrategySettings, num_public: int, num_outputs: int) -> wire.State:
-    """Return what stands for a consensus before the first round: zeros, shape [n, classes]."""
+    """Return the consensus before the first round: zeros, shape [n, classes]."""
     return {client.LOGITS: torch.zeros(settings.own(FedMDSettings).alignment_size(num_public), num_outputs)}
 
 
 @final
 class FedMD(ServerHalf):
-    """The server half, a Flower strategy with a second exchange per round.
-
-    Parameters
-    ----------
-    settings
-        The section ``strategy``.
-    side
-        Public labels, and when to measure.
-    """
+    """The server half, a Flower strategy with a second exchange per round."""
 
     is_weighted_average = False
     replies_are_updates = False
@@ -106,8 +96,7 @@ class FedMD(ServerHalf):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Ask every node of the grid for its logits on the round's alignment subset; send indices only."""
-        told = ConfigRecord({**config, **self._told(server_round)})
-        content = RecordDict({wire.CONFIG: told})
+        content = RecordDict({wire.CONFIG: ConfigRecord({**config, **self._entries(server_round)})})
         return [
             Message(content, node_id, client.QUERY, group_id=str(server_round))
             for node_id in grid.get_node_ids()
@@ -122,9 +111,7 @@ class FedMD(ServerHalf):
         """
         logits: dict[str, Tensor] = {}
         anew, spent = 0, 0.0
-        for reply in replies:
-            if not isinstance(reply, CheckedReply):
-                raise RuntimeError("a reply was not checked; put FedMD inside GuardedStrategy")
+        for reply in all_checked(replies, "FedMD"):
             update = reply.update
             logits[update.client_id] = update.delta.view(-1, self._side.num_outputs)
             anew += client.ANEW in update.metrics
@@ -137,7 +124,7 @@ class FedMD(ServerHalf):
         )
 
     def consensus(self, logits: dict[str, Tensor]) -> Tensor:
-        """Return what the answers come to, shape [n, classes]; by client-id, of that shape each."""
+        """Return the consensus of the clients' logits, shape [n, classes], as each client's are."""
         if self._settings.consensus == "confidence":
             return confidence_consensus(logits)
         if self._settings.consensus == "variance":
@@ -150,8 +137,8 @@ class FedMD(ServerHalf):
         """Send the consensus to every node of the grid."""
         last = server_round == self._side.rounds
         measure = last or server_round % self._side.evaluate_every == 0
-        told = {**config, **self._told(server_round), wire.MEASURE: measure}
-        content = RecordDict({wire.ARRAYS: arrays, wire.CONFIG: ConfigRecord(told)})
+        entries = {**config, **self._entries(server_round), wire.MEASURE: measure}
+        content = RecordDict({wire.ARRAYS: arrays, wire.CONFIG: ConfigRecord(entries)})
         return [
             Message(content, node_id, client.DIGEST, group_id=str(server_round))
             for node_id in grid.get_node_ids()
@@ -185,7 +172,7 @@ class FedMD(ServerHalf):
         """Log what the strategy does."""
         _logger.info("FedMD: %s consensus of logits", self._settings.consensus)
 
-    def _told(self, server_round: int) -> dict[str, int | list[int]]:
+    def _entries(self, server_round: int) -> dict[str, int | list[int]]:
         return {wire.SERVER_ROUND: server_round, client.ALIGNMENT: self.alignment(server_round).tolist()}
 
     def _privacy(self, server_round: int, reported: float) -> dict[str, float]:
@@ -241,11 +228,6 @@ class RepeatedAnswers(StrategyWrapper):
 def means(clients: list[dict[str, float]]) -> dict[str, float]:
     """Return the figures of a round: means over the clients that measured them.
 
-    Parameters
-    ----------
-    clients
-        What each client reported.
-
     Examples
     --------
     >>> means([{"accuracy": 70.0, "baseline-accuracy": 50.0}, {"accuracy": 60.0, "baseline-accuracy": 58.0}])
@@ -267,7 +249,7 @@ def means(clients: list[dict[str, float]]) -> dict[str, float]:
 
 def _build(side: algorithm.ServerSide) -> Strategy:
     measured = ServerSide(
-        side.public.targets(), side.held.num_outputs, side.seed, side.rounds, side.evaluate_every
+        side.public.targets(), side.required_holdings.num_outputs, side.seed, side.rounds, side.evaluate_every
     )
     return FedMD(side.settings, measured)
 

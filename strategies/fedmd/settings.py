@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from strategies.core.conditions import Condition, is_number, only
+from strategies.core.conditions import Condition, is_number, only_with
 from strategies.core.errors import BadInput
 from strategies.core.settings import Scalar, Settings, split_list, split_pairs
 from strategies.core.traits import Traits
@@ -103,7 +103,7 @@ class FedMDSettings(Settings):
         return _parse_weights(self.weights)
 
     def alignment_size(self, num_public: int) -> int:
-        """Return on how many of so many public examples the clients answer in a round."""
+        """Return the number of public examples in a round."""
         return min(self.alignment or MOST_ALIGNED, num_public)
 
     @field_validator("models")
@@ -154,8 +154,8 @@ TRAITS = (
         "fedmd",
         FedMDSettings,
         conditions=(
-            only("strategy.weights", "strategy.consensus", "weighted"),
-            only("strategy.digest-temperature", "strategy.digest-loss", "kl"),
+            only_with("strategy.weights", "strategy.consensus", "weighted"),
+            only_with("strategy.digest-temperature", "strategy.digest-loss", "kl"),
             Condition(
                 ("strategy.logit-noise",),
                 "strategy.logit-clip",

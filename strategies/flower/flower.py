@@ -87,8 +87,6 @@ class SortedReplies(StrategyWrapper):
 
     Parameters
     ----------
-    inner
-        One of Flower's strategies.
     averaging
         Whether it averages the updates and nothing else.
     """
@@ -119,7 +117,7 @@ class SortedReplies(StrategyWrapper):
 
 
 def _sorted(replies: Iterable[Message]) -> list[Message]:
-    """Return the replies in the clients' order, each with the metrics that all have: Flower asks for that."""
+    """Return the replies in the clients' order, with only the metrics that all share, as Flower requires."""
     listed = sorted(replies, key=_client_key)
     metrics = [r.content.metric_records.get(wire.METRICS, MetricRecord()) for r in listed if r.has_content()]
     common = set.intersection(*(set(record) for record in metrics)) if metrics else set()

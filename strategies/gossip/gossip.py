@@ -40,12 +40,11 @@ from strategies.gossip.settings import GossipSettings
 from strategies.gossip.topology import Weights, adjacency, mixing_weights, second_eigenvalue
 from strategies.server.aggregation import MetricMeans
 from strategies.server.grids import client_ids_of
-from strategies.server.guard import CheckedReply, ClientUpdate
+from strategies.server.guard import ClientUpdate, all_checked
 from strategies.settings import StrategySettings
 
 _logger = logging.getLogger(__name__)
 
-NAME = "gossip"
 WEIGHTS = "mixing-weights"
 """list[float], server to client: the weight of the client's own model, then those of its neighbours'."""
 NEIGHBOUR = "neighbour-"
@@ -95,8 +94,6 @@ class Gossip(EvaluatingStrategy):
 
     Parameters
     ----------
-    settings
-        The section ``strategy``.
     seed
         Decides a random topology.
 
@@ -132,9 +129,9 @@ class Gossip(EvaluatingStrategy):
             self.models.setdefault(client_id, wire.flat_of(arrays, self._layout).numpy().copy())
         weights = self._weights(len(nodes))
         self._eigenvalue = second_eigenvalue(weights)
-        told = {**config, wire.SERVER_ROUND: server_round}
+        common, group = {**config, wire.SERVER_ROUND: server_round}, str(server_round)
         return [
-            Message(self._content(place, weights, told), node, MessageType.TRAIN, group_id=str(server_round))
+            Message(self._content(place, weights, common), node, MessageType.TRAIN, group_id=group)
             for place, node in enumerate(nodes)
         ]
 
@@ -142,10 +139,10 @@ class Gossip(EvaluatingStrategy):
         settings = self._settings
         return mixing_weights(adjacency(settings.topology, size, settings.edge_probability, self._seed))
 
-    def _content(self, place: int, weights: Weights, told: Mapping[str, object]) -> RecordDict:
+    def _content(self, place: int, weights: Weights, common: Mapping[str, object]) -> RecordDict:
         neighbours = [j for j in np.flatnonzero(weights[place]).tolist() if j != place]
         row = [float(weights[place, j]) for j in (place, *neighbours)]
-        content = RecordDict({wire.CONFIG: ConfigRecord({**told, WEIGHTS: row})})  # type: ignore[dict-item]
+        content = RecordDict({wire.CONFIG: ConfigRecord({**common, WEIGHTS: row})})  # type: ignore[dict-item]
         for number, j in enumerate((place, *neighbours)):
             content[f"{NEIGHBOUR}{number}" if number else wire.ARRAYS] = self._record(self._clients[j])
         return content
@@ -158,9 +155,7 @@ class Gossip(EvaluatingStrategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Take the new models; return the mean of all, or (None, None) when no client answered."""
         metrics, count = MetricMeans(), 0
-        for reply in replies:
-            if not isinstance(reply, CheckedReply):
-                raise RuntimeError("a reply was not checked; put Gossip inside GuardedStrategy")
+        for reply in all_checked(replies, "Gossip"):
             count += 1
             self.models[reply.update.client_id] = reply.update.delta.numpy().copy()
             metrics.add(reply.update.metrics, reply.update.num_examples)

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from strategies.core.conditions import only
+from strategies.core.conditions import only_with
 from strategies.core.settings import Settings
 from strategies.core.traits import Traits
 
@@ -28,7 +28,7 @@ TRAITS = (
     Traits(
         "gossip",
         GossipSettings,
-        conditions=(only("strategy.edge-probability", "strategy.topology", "random"),),
+        conditions=(only_with("strategy.edge-probability", "strategy.topology", "random"),),
         averages=False,
         encodes=False,
         noised=False,

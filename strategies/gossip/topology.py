@@ -30,10 +30,6 @@ def adjacency(topology: str, size: int, edge_probability: float = 0.5, seed: int
         it is connected.
     size
         Number of nodes, at least 1.
-    edge_probability
-        Of ``random``.
-    seed
-        Decides what is drawn.
 
     Raises
     ------

@@ -9,7 +9,7 @@ from flwr.app import Message
 from flwr.serverapp.strategy import Strategy
 
 from strategies.algorithm import Members, PartsStrategy
-from strategies.asynchronous.in_progress import Flights
+from strategies.asynchronous.in_progress import InProgress
 from strategies.asynchronous.settings import updates_from_sent
 from strategies.layers.compression.server import CompressedStrategy, Copies
 from strategies.layers.privacy.server import ServerPrivacy
@@ -17,10 +17,9 @@ from strategies.layers.secagg.training import Federation, SecureSettings, Secure
 from strategies.plan import TrainingPlan
 from strategies.registry import lookup
 from strategies.server.cohort import Cohort
-from strategies.server.exclusion import DroppingStrategy
 from strategies.server.guard import GuardedStrategy, Reference
-from strategies.server.selection_methods import HeardStrategy
-from strategies.server.wrapper import StrategyWrapper
+from strategies.server.selection_methods import LastKnownLoss
+from strategies.server.wrapper import AddedEntries, StrategyWrapper
 
 Build = Callable[[], Strategy]
 """Makes a server half."""
@@ -31,12 +30,10 @@ Wrapper = TypeVar("Wrapper")
 
 @dataclass(eq=False)
 class Surroundings:
-    """What the wrappers of a training share with its loop, kept up to date by both.
+    """The state that a training's wrappers share with its loop; both keep it up to date.
 
     Parameters
     ----------
-    plan, cohort
-        The training's.
     build
         Makes the server half in place of the plan's; None: the plan does.
     layer
@@ -73,18 +70,7 @@ class Surroundings:
 
 
 class Stack:
-    """A server half in its wrappers.
-
-    Parameters
-    ----------
-    around
-        What they share with the loop.
-
-    Attributes
-    ----------
-    strategy : StrategyWrapper
-        The outermost wrapper.
-    """
+    """A server half in its wrappers."""
 
     def __init__(self, around: Surroundings) -> None:
         self._around = around
@@ -104,18 +90,18 @@ class Stack:
 
     @property
     def parts(self) -> PartsStrategy | None:
-        """Where clients train parts of the model: the wrapper that knows which."""
+        """The wrapper that knows which parts clients train; None if all train the whole model."""
         return self._found(PartsStrategy)
 
     @property
-    def in_progress(self) -> Flights | None:
-        """Where the server does not wait: the clients in progress."""
-        return self._found(Flights)
+    def in_progress(self) -> InProgress | None:
+        """The clients in progress of an asynchronous training; None for a training in rounds."""
+        return self._found(InProgress)
 
     @property
-    def heard(self) -> HeardStrategy:
-        """What notes each client's loss."""
-        found = self._found(HeardStrategy)
+    def known_losses(self) -> LastKnownLoss:
+        """The wrapper that notes each client's loss."""
+        found = self._found(LastKnownLoss)
         if found is None:
             raise RuntimeError("the stack has no wrapper that notes losses")
         return found
@@ -146,8 +132,8 @@ class Stack:
         self.privacy = ServerPrivacy.of(plan.privacy, plan.selection, plan.rounds, plan.seed)
         return None if self.privacy is None else self.privacy.around(inner, self._around.names)
 
-    def _hearing(self, inner: Strategy) -> Strategy:
-        return HeardStrategy(inner)
+    def _with_losses(self, inner: Strategy) -> Strategy:
+        return LastKnownLoss(inner)
 
     def _checked(self, inner: Strategy) -> Strategy:
         privacy = self._around.plan.privacy
@@ -182,7 +168,8 @@ class Stack:
         )
 
     def _excluding(self, inner: Strategy) -> Strategy:
-        return DroppingStrategy(inner, self._around.plan.drop, self._around.names)
+        drop, names = self._around.plan.drop, self._around.names
+        return AddedEntries(inner, lambda _, node_id: drop.config(names[node_id]))
 
     def _decoded(self, inner: Strategy) -> Strategy | None:
         around, compression = self._around, self._around.plan.compression
@@ -203,12 +190,12 @@ class Stack:
         around, plan = self._around, self._around.plan
         if not around.is_asynchronous:
             return None
-        return Flights(
-            inner, plan.strategy, plan.selection, plan.seed, around.cohort, self.heard, around.accepted
+        return InProgress(
+            inner, plan.strategy, plan.selection, plan.seed, around.cohort, self.known_losses, around.accepted
         )
 
     def _reference_of(self, message: Message) -> Reference | None:
-        """Return the model that a node's update is told from; None: the present one."""
+        """Return the model that a node's update is measured against; None: the present one."""
         if self.in_progress is None or not updates_from_sent(self._around.plan.strategy):
             return None
         return self.in_progress.reference_of(message.metadata.src_node_id)
@@ -237,7 +224,7 @@ ORDER = (
     Entry(Stack._completed, "what an algorithm does beyond that, such as sending further records"),
     Entry(Stack._in_parts, "makes updates of the whole model of those of its parts"),
     Entry(Stack._private, "noise goes on what is released, and accounts see every accepted reply"),
-    Entry(Stack._hearing, "selection hears of accepted replies only"),
+    Entry(Stack._with_losses, "selection uses the losses of accepted replies only"),
     Entry(Stack._checked, "nothing goes further in that was not checked, unmasked or decrypted"),
     Entry(Stack._excluding, "tells clients what to leave out, in messages that are then encoded"),
     Entry(Stack._decoded, "what arrives encoded is decoded before it is checked"),

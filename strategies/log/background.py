@@ -29,7 +29,7 @@ class Background:
         return future
 
     def make_room(self) -> None:
-        """Wait until a task could start at once, so that what it will hold need not exist before."""
+        """Wait until a task could start at once; call it before making the task's data, to save memory."""
         while len(self._running) >= self._LIMIT:
             self._running.popleft().result()
 

@@ -42,8 +42,6 @@ class Blobs:
 
     Parameters
     ----------
-    path
-        The log's folder.
     size
         Number of entries of an update.
     keys
@@ -91,8 +89,6 @@ class Blobs:
 
         Parameters
         ----------
-        server_round, client_id
-            Which.
         sha256
             What the file must hash to; None: not checked.
 
@@ -110,7 +106,7 @@ class Blobs:
         return values
 
     def check(self, server_round: int, client_id: str, sha256: str | None) -> None:
-        """Make sure that a file is as it was written, as far as that can be told without a key that is gone.
+        """Check that a file is as it was written; without the client's key only its hash is checked.
 
         Raises
         ------
@@ -166,8 +162,6 @@ class Blobs:
 
         Parameters
         ----------
-        server_round, client_ids
-            Which.
         keep_cached
             Whether they will be read soon; otherwise they leave the cache to the training data.
 
@@ -222,7 +216,7 @@ class Blobs:
             shutil.rmtree(path)
 
     def keep_only(self, wanted: set[Path]) -> None:
-        """Delete every blob that is not wanted, what a killed writer left; other files are not touched."""
+        """Delete every blob that is not wanted, such as those of a killed writer; keep other files."""
         for path in list(self._files()):
             if path not in wanted:
                 path.unlink()

@@ -5,11 +5,11 @@
 
 each in the form of `strategies.runs.files.canonical_json`, entries in the order of the clients. By the files'
 hashes the last link stands for every byte of the log. An entry or a round that is changed, removed or moved
-breaks the chain from there on. When clients were purged is no part of it, but what a purge leaves of their
-entries is, so the links after that are others.
+breaks the chain from there on. The time of a purge is no part of the chain, but the tombstones that it leaves
+are, so the links from there on change.
 
-A chain has no key: whoever can write the log can make another whole one. That is noticed only by comparing
-its last link with one that was kept elsewhere: in the run's summary, in a signed certificate, on paper.
+A chain has no key: anyone who can write the log can make another whole chain. Comparing its last link with
+one that was kept elsewhere shows that: in the run's summary, in a signed certificate, on paper.
 """
 
 import hashlib

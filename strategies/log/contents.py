@@ -76,13 +76,7 @@ def current_sum(index: Index, blobs: Blobs, client_id: str) -> Tensor:
 
 
 def check_rewindable(index: Index, blobs: Blobs, last_round: int) -> None:
-    """Make sure that each client's sum after a round is still there.
-
-    Raises
-    ------
-    BadInput
-        If it is not.
-    """
+    """Make sure that each client's sum after a round is still there; BadInput if it is not."""
     for client_id, entry in index.newest(last_round + 1).items():
         if entry.sha256 is not None and not blobs.file(entry.round, client_id).exists():
             raise BadInput(

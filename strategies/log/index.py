@@ -88,13 +88,7 @@ class Entry:
 
 
 class Index:
-    """The index in one SQLite file; every call opens and closes it, so nothing is held between calls.
-
-    Parameters
-    ----------
-    path
-        The file.
-    """
+    """The index in one SQLite file; every call opens and closes it, so nothing is held between calls."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -181,13 +175,7 @@ class Index:
         return sorted((row[0] for row in rows), key=client_sort_key)
 
     def commit(self, server_round: int, averaging: bool, entries: Sequence[Entry]) -> None:
-        """Write a round, all of it or nothing.
-
-        Raises
-        ------
-        LetheError
-            If the disk is full or does not take it.
-        """
+        """Write a round, all of it or nothing; LetheError if the disk is full or does not take it."""
         digest = _link(self.meta()["head"], server_round, averaging, entries)
         with self._connection() as connection, connection:
             connection.execute("INSERT INTO rounds VALUES (?, ?, ?)", (server_round, averaging, digest))
@@ -211,7 +199,7 @@ class Index:
             self._describe(connection, key, value)
 
     def _describe(self, connection: sqlite3.Connection, key: str, value: str) -> None:
-        """Do the same as a part of the connection's transaction, so that all of it or nothing is written."""
+        """Do the same within the connection's transaction."""
         digest = _digest(sorted((self.meta() | {key: value}).items()))
         connection.executemany(
             "INSERT OR REPLACE INTO meta VALUES (?, ?)", [(key, value), ("digest", digest)]

@@ -107,13 +107,7 @@ class LogKeys:
         erase(self._file(client_id))
 
     def destroy_all(self) -> None:
-        """Overwrite and delete all keys, and the folder.
-
-        Raises
-        ------
-        LetheError
-            If one cannot be overwritten.
-        """
+        """Overwrite and delete all keys, and the folder; LetheError if one cannot be overwritten."""
         self._known.clear()
         try:
             for path in sorted(self.folder.glob("*.key*")):

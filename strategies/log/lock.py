@@ -12,11 +12,6 @@ LOCK = "writer.lock"
 class WriterLock:
     """Hold a log for writing (see `strategies.runs.file_lock`).
 
-    Parameters
-    ----------
-    folder
-        The log's folder.
-
     Raises
     ------
     LetheError

@@ -9,7 +9,7 @@ that the others' entries do not give away: it is what theirs lack to 1. What SQL
 pages and in its journal, is overwritten.
 
 The log says in its description what is being purged before anything is erased, and what it was when it is
-done. A purge that was killed is completed by whoever next opens the log for writing; readers take a client
+done. A purge that was killed is completed when the log is next opened for writing; readers take a client
 for gone as soon as its purge has begun.
 
 See `strategies.runs.files.erase` for what overwriting does not promise. Files that were deleted in the
@@ -80,7 +80,7 @@ def begin_purge(index: Index, client_ids: Collection[str]) -> None:
 
 
 def complete_purge(index: Index, blobs: Blobs) -> None:
-    """Erase what the last purge was to erase, if that is not done.
+    """Complete the last purge if it was interrupted.
 
     Raises
     ------

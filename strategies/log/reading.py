@@ -22,15 +22,8 @@ from strategies.log.retention import Retention
 class LogReader:
     """All that can be asked of a log; `UpdateLog` opens one and adds the writing half.
 
-    Parameters
-    ----------
-    path
-        The log's folder.
-
     Attributes
     ----------
-    path : Path
-        The log's folder.
     layout : Layout
         Names and shapes behind the flat updates.
     retention : Retention
@@ -91,7 +84,7 @@ class LogReader:
         """Return the SHA-256 of the log, the last link of its chain; see `strategies.log.chain`."""
         return self._index.head()
 
-    def facts(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """Return what a summary and a certificate state of the log: hash, retention, rounds, encryption."""
         return {
             "sha256": self.sha256(),
@@ -177,7 +170,7 @@ class LogReader:
 
     @contextmanager
     def _unless_purged(self, client_id: str) -> Iterator[None]:
-        """Say of what a purge took that it was purged, not that the log is damaged."""
+        """Report purged data as purged, not as damage."""
         try:
             if client_id in self._purged:
                 raise RunCorrupt(f"{self.path}: client '{client_id}' is purged")

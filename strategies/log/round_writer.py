@@ -23,8 +23,6 @@ class Plan:
 
     Parameters
     ----------
-    round
-        Which.
     expected_weight
         What the updates' weights will probably add up to; None: unknown.
     sums
@@ -41,7 +39,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Update:
-    """What is remembered of an update besides its entry; `sha256` is known once it is written."""
+    """An update's part of its entry; `sha256` is known once the file is written."""
 
     weight_raw: float
     num_examples: int
@@ -54,19 +52,6 @@ class RoundWriter:
 
     Under retention `sum` an update's weight is known only when all have come. The updates wait in the spool,
     and the sums are made at the end; or at once, with the expected weights, and again if these were wrong.
-
-    Parameters
-    ----------
-    blobs
-        Where the files go.
-    retention, dtype
-        What is kept, and how precisely.
-    plan
-        Which round, and what is known of it.
-    background
-        What writes meanwhile.
-    spool
-        Where updates wait.
     """
 
     def __init__(

@@ -30,8 +30,6 @@ def seal(key: bytes, content: Content, context: bytes, segment: int = SEGMENT) -
     ----------
     key
         32 bytes.
-    content
-        What to encrypt.
     context
         What it is; the same must be given to `unseal`.
     segment

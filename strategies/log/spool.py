@@ -1,4 +1,4 @@
-"""A place on the disk for what a round must keep until it ends, and nobody needs afterwards."""
+"""Temporary storage on disk for one round's updates."""
 
 from io import FileIO
 from pathlib import Path
@@ -12,15 +12,13 @@ _ALIGNMENT = 4096  # Of pages: no two entries share one
 
 
 class Spool:
-    """Byte strings by name, in a file without a name: it is gone when the process is, however that ends.
+    """Byte strings by name, in an unnamed file that disappears with the process.
 
     The file is written over in every round, so its pages stay in the cache; fresh ones cost several times as
     much. It may be used from several threads.
 
     Parameters
     ----------
-    folder
-        On the disk to use.
     key
         With which what lies on the disk is encrypted, 32 bytes of this process alone; None: it is not.
     """
@@ -34,13 +32,7 @@ class Spool:
         self._lock = Lock()
 
     def write(self, name: str, content: bytes | bytearray) -> None:
-        """Keep a byte string.
-
-        Raises
-        ------
-        LetheError
-            If the disk is full or does not take it.
-        """
+        """Keep a byte string; LetheError if the disk is full or does not take it."""
         content = content if self._key is None else seal(self._key, content, name.encode())
         with self._lock:
             try:
@@ -54,13 +46,7 @@ class Spool:
             self._end += -(-len(content) // _ALIGNMENT) * _ALIGNMENT
 
     def read(self, name: str) -> bytearray:
-        """Return what was kept under a name.
-
-        Raises
-        ------
-        KeyError
-            If nothing was.
-        """
+        """Return what was kept under a name; KeyError if nothing was."""
         start, length = self._places[name]
         content = bytearray(length)
         with self._lock:

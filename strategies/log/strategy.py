@@ -7,9 +7,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from strategies.core.errors import LetheError
 from strategies.log.update_log import UpdateLog
-from strategies.server.guard import CheckedReply
+from strategies.server.guard import all_checked
 from strategies.server.wrapper import StrategyWrapper
 
 
@@ -71,11 +70,7 @@ class LoggedStrategy(StrategyWrapper):
         return arrays, metrics
 
     def _logged(self, server_round: int, replies: Iterable[Message]) -> Iterator[Message]:
-        for reply in replies:
-            if not isinstance(reply, CheckedReply):
-                raise LetheError(
-                    "update log: a reply was not checked; put LoggedStrategy inside GuardedStrategy"
-                )
+        for reply in all_checked(replies, "LoggedStrategy"):
             update = reply.update
             examples = update.num_examples
             weight = float(self.aggregation_weight(update))

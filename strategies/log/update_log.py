@@ -12,8 +12,8 @@ disk; the commit waits until all of them are on it, and then writes the index in
   before is with the kernel and not lost; the last complete round is whole;
 - after a power loss the same holds, as the index never names a file that was not forced to the disk before.
 
-Under `sum` a client's new sum is a new file. The old one is deleted when the next round begins: whoever
-begins a round has the one before it in a checkpoint, so a run can be rewound to its last checkpoint.
+Under `sum` a client's new sum is a new file. The old one is deleted when the next round begins: by then
+the round before is in a checkpoint, so a run can be rewound to its last checkpoint.
 """
 
 import json
@@ -49,8 +49,6 @@ class UpdateLog(LogReader):
 
     Parameters
     ----------
-    path
-        The folder.
     lock
         Held by a writer; None for reading only.
     """
@@ -77,8 +75,6 @@ class UpdateLog(LogReader):
         ----------
         path
             A folder that is missing, empty, or was left half written by a killed `create`.
-        layout
-            Of the model.
         retention
             ``full``, ``interval:<k>`` or ``sum``.
         dtype
@@ -114,8 +110,6 @@ class UpdateLog(LogReader):
 
         Parameters
         ----------
-        path
-            The folder.
         write
             Whether rounds will be added or rewound.
 
@@ -159,8 +153,6 @@ class UpdateLog(LogReader):
 
         Parameters
         ----------
-        server_round
-            Which round.
         expected_weight
             What the raw weights will probably add up to. It changes nothing but the time that `sum` takes:
             if it is right, sums are ready when the last update has come, otherwise they are made then.
@@ -193,8 +185,6 @@ class UpdateLog(LogReader):
 
         Parameters
         ----------
-        server_round
-            The round that was begun.
         client_id
             Whose update; once per round.
         weight_raw
@@ -204,8 +194,6 @@ class UpdateLog(LogReader):
             How many examples the client trained on.
         delta
             New minus old, shape [layout.size], float32.
-        norm
-            Euclidean norm of `delta`.
 
         Raises
         ------
@@ -225,8 +213,6 @@ class UpdateLog(LogReader):
 
         Parameters
         ----------
-        server_round
-            The round that was begun.
         averaging
             Whether the model moved by exactly Σ weight·delta; only then does subtraction take a client out.
         divisor

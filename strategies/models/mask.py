@@ -74,8 +74,6 @@ def hold(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
 
     Parameters
     ----------
-    model
-        On any device.
     masks
         By parameter's name, in its shape; none leaves the model as it is.
 
@@ -100,7 +98,7 @@ def hold(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
     return model
 
 
-def held(model: nn.Module) -> dict[str, Tensor]:
+def masks_of(model: nn.Module) -> dict[str, Tensor]:
     """Return the masks that a model holds, by parameter's name; none for a dense model."""
     buffers = model.named_buffers()
     return {name.removesuffix(_SUFFIX): mask for name, mask in buffers if name.endswith(_SUFFIX)}

@@ -104,7 +104,7 @@ def _blocks(model: nn.Module) -> Iterator[str]:
 
 
 def _streams(model: nn.Module, blocks: list[str]) -> Iterator[Group]:
-    """Yield the streams: one begins at the stem and wherever a block projects what comes in."""
+    """Yield the streams: one begins at the stem, and one at each block that projects its input."""
     stream = _with(_computed_by(model, "conv1"), *_own(model, "bn1"))
     for block in blocks:
         stream = _with(stream, Slot(f"{block}.conv1.weight", 1))

@@ -14,7 +14,7 @@ may be averaged in place of probabilities. The student may begin at the average 
 Kong, Stich, Jaggi, "Ensemble Distillation for Robust Model Fusion in Federated Learning", arXiv 2006.07242,
 Algorithm 1: without a step of distillation that is a round of FedAvg, to the bit.
 
-Members are heard one by one and their answers added up exactly, so the server holds one model at a time and
+Members are used one by one and their answers added up exactly, so the server holds one model at a time and
 the order of arrival does not change a bit.
 """
 
@@ -38,7 +38,7 @@ from strategies.core.seeds import seeded_layers, torch_generator
 from strategies.fedavg import EvaluatingStrategy
 from strategies.one_shot.settings import OneShotSettings
 from strategies.server.aggregation import MAX_ABS_UPDATE, ExactSum, MetricMeans
-from strategies.server.guard import CheckedReply, ClientUpdate, Reference
+from strategies.server.guard import ClientUpdate, Reference, all_checked
 from strategies.settings import StrategySettings
 from strategies.task import CLASSIFICATION, Task
 
@@ -69,18 +69,12 @@ class ServerSide:
     ----------
     model
         Of the run's architecture, on the device to use; its weights are overwritten.
-    num_outputs
-        Of its answers.
     public
         At least one example; the labels are not read.
     test
         What the accuracies are measured on; None: they are not.
     seed
         The run's seed; decides the batches of distillation.
-    momentum
-        Of distillation.
-    task
-        What is learned.
     """
 
     model: nn.Module
@@ -97,13 +91,13 @@ def votes(logits: Tensor, ensemble: str) -> Tensor:
     return logits if ensemble == "logits" else logits.softmax(dim=1)
 
 
-def answers(mean: Tensor, ensemble: str) -> Tensor:
+def ensemble_logits(mean: Tensor, ensemble: str) -> Tensor:
     """Return the logits of the ensemble from the mean of its members' votes, shape [n, classes].
 
     Examples
     --------
     >>> import torch
-    >>> answers(torch.tensor([[0.75, 0.25]]), "probabilities").softmax(dim=1)
+    >>> ensemble_logits(torch.tensor([[0.75, 0.25]]), "probabilities").softmax(dim=1)
     tensor([[0.7500, 0.2500]])
     """
     return mean if ensemble == "logits" else mean.clamp(min=_SMALLEST).log()
@@ -111,15 +105,7 @@ def answers(mean: Tensor, ensemble: str) -> Tensor:
 
 @final
 class OneShot(EvaluatingStrategy):
-    """The server half: hears the members, and distils.
-
-    Parameters
-    ----------
-    settings
-        The section ``strategy``.
-    side
-        A model to compute with, public data and test data.
-    """
+    """The server half: adds up the members' votes, and distils the ensemble."""
 
     is_weighted_average = False
 
@@ -141,26 +127,24 @@ class OneShot(EvaluatingStrategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Return the distilled model, or (None, None) when nobody can be heard."""
+        """Return the distilled model, or (None, None) when there is no usable reply."""
         if self._reference is None:
             raise RuntimeError("aggregate_train was called before configure_train")
         start, layout, self._last = self._reference.flat, self._reference.layout, None
         average = ExactSum(layout.size)
-        heard = ExactSum(len(self._asked) * self._side.num_outputs)
+        votes_sum = ExactSum(len(self._asked) * self._side.num_outputs)
         means, accuracies = MetricMeans(), []
-        for reply in replies:
-            if not isinstance(reply, CheckedReply):
-                raise RuntimeError("a reply was not checked; put OneShot inside GuardedStrategy")
+        for reply in all_checked(replies, "OneShot"):
             update = reply.update
             logits = self._logits(update, self._reference)
-            heard.add(votes(logits, self._settings.ensemble).flatten(), 1.0)
+            votes_sum.add(votes(logits, self._settings.ensemble).flatten(), 1.0)
             update.add_to(average)
             means.add(update.metrics, update.num_examples)
             accuracies.append(self._test_accuracy(logits))
         if not accuracies:
             return None, None
-        mean = heard.mean().float().view(-1, self._side.num_outputs)
-        ensemble = answers(mean, self._settings.ensemble)
+        mean = votes_sum.mean().float().view(-1, self._side.num_outputs)
+        ensemble = ensemble_logits(mean, self._settings.ensemble)
         if self._settings.student_start == "average":
             start = average.added_to(start)
         flat, distilled = self._distilled(server_round, start, layout, ensemble)
@@ -229,15 +213,15 @@ class OneShot(EvaluatingStrategy):
 
 
 def _build(side: algorithm.ServerSide) -> Strategy:
-    held = side.held
+    holdings = side.required_holdings
     own = ServerSide(
-        held.build_model(),
-        held.num_outputs,
+        holdings.build_model(),
+        holdings.num_outputs,
         side.public,
-        held.test,
+        holdings.test,
         side.seed,
-        held.train.momentum,
-        held.task,
+        holdings.train.momentum,
+        holdings.task,
     )
     return OneShot(side.settings, own)
 

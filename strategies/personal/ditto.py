@@ -10,7 +10,7 @@ with w_t as the round sent it. λ = 0 is local training of v_k, to the bit; a la
 
 Differs from the paper: v_k begins as the first model that the client is sent, and takes as many steps, with
 the same optimiser, as the global model does locally. v_k never leaves the client: it lies in its state as one
-float32 vector, without the optimiser's moments, one per course of training.
+float32 vector, without the optimiser's moments, one per lineage.
 """
 
 import copy
@@ -34,7 +34,7 @@ def train_client(job: ClientJob) -> LocalResult:
     own = copy.deepcopy(job.model)
     weight = job.strategy.own(PersonalSettings).ditto_lambda
     pull = near(own, weight)
-    state = ClientState(job.state, job.course, KIND)
+    state = ClientState(job.state, job.lineage, KIND)
     state.read_model(own)
     result = fedavg.train_client(job)
     local_train(
@@ -51,7 +51,7 @@ def train_client(job: ClientJob) -> LocalResult:
 
 def personalise(job: ClientJob) -> nn.Module:
     """Return the client's personal model; the job's model where the client has none yet."""
-    ClientState(job.state, job.course, KIND).read_model(job.model)
+    ClientState(job.state, job.lineage, KIND).read_model(job.model)
     return job.model
 
 

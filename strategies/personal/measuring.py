@@ -17,7 +17,6 @@ from typing import final
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
 from torch import Tensor, nn
 
 from strategies.algorithm import Personalise
@@ -103,18 +102,12 @@ def worst(values: Sequence[float]) -> float:
 def measure(
     job: ClientJob, personalise: Personalise, test: Examples | None, num_groups: int, *, own_test: bool
 ) -> dict[str, float | int]:
-    """Return what a client reports: the two accuracies, where it has what to measure on.
+    """Return a client's report: the two accuracies, if it has test data.
 
     Parameters
     ----------
-    job
-        With the round's model and the client's training examples.
-    personalise
-        The strategy's.
     test
         Test data, or None.
-    num_groups
-        Number of groups of the run's data.
     own_test
         Whether the test data are the client's own, and so counted as they are.
     """
@@ -136,7 +129,7 @@ def measure(
 
 
 def figures(clients: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Return the figures of a round from what the clients reported; none where nobody could measure.
+    """Return the figures of a round from the clients' reports; empty if no client could measure.
 
     Examples
     --------
@@ -153,16 +146,7 @@ def figures(clients: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 @final
 class MeasuredStrategy(StrategyWrapper):
-    """Have the clients measure what personalisation gives, after rounds that are evaluated.
-
-    Parameters
-    ----------
-    inner
-        A strategy that trains one model for all.
-    """
-
-    def __init__(self, inner: Strategy) -> None:
-        super().__init__(inner)
+    """Have the clients measure what personalisation gives, after rounds that are evaluated."""
 
     def configure_return(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -179,12 +163,12 @@ class MeasuredStrategy(StrategyWrapper):
         for reply in replies:
             client_id = wire.client_id_in(reply.content) or str(reply.metadata.src_node_id)
             numbers = dict(wire.iter_numbers(reply.content.metric_records.get(wire.METRICS, {})))
-            told = {key: numbers[key] for key in (GLOBAL, PERSONAL) if key in numbers}
-            if not all(0 <= value <= 100 for value in told.values()):
+            accuracies = {key: numbers[key] for key in (GLOBAL, PERSONAL) if key in numbers}
+            if not all(0 <= value <= 100 for value in accuracies.values()):
                 rejected[client_id] = "reports accuracies that are no percentages"
-            elif len(told) < 2:
+            elif len(accuracies) < 2:
                 rejected[client_id] = "has no test data to measure its own model on"
             else:
-                clients[client_id] = told
+                clients[client_id] = accuracies
         ordered = {i: clients[i] for i in sorted(clients, key=wire.client_sort_key)}
         return ReturnResult(figures(ordered.values()), ordered, rejected)

@@ -27,37 +27,31 @@ from torch import Tensor, nn
 from strategies import fedavg
 from strategies.algorithm import Algorithm
 from strategies.client.training import (
+    Batch,
     ClientJob,
     LocalResult,
+    TrainStats,
     batches,
+    gradients_in,
     make_optimizer,
     planned_steps,
+    put_gradients,
     summed_gradient,
+    trained,
 )
-from strategies.core import wire
-from strategies.core.examples import Examples, Inputs
+from strategies.core.examples import Examples
 from strategies.core.seeds import torch_generator
 from strategies.personal import measuring
 from strategies.personal.settings import PersonalSettings
 from strategies.task import CLASSIFICATION, Task
 
-Batch = tuple[Inputs, Tensor]
-"""Inputs and targets."""
 _RADIUS = 0.01
 """How far, in all, the two points of the difference quotient lie from w."""
 
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """The mean loss of a model over a batch, as a function of its parameters.
-
-    Parameters
-    ----------
-    model
-        On any device.
-    task
-        What is learned.
-    """
+    """The mean loss of a model over a batch, as a function of its parameters."""
 
     model: nn.Module
     task: Task = CLASSIFICATION
@@ -100,8 +94,6 @@ def hessian_product(objective: Objective, batch: Batch, vector: Sequence[Tensor]
         Its parameters are as they were afterwards.
     batch
         On the model's device.
-    vector
-        By parameter.
     """
     norm = float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(v) for v in vector])))
     if norm == 0:
@@ -129,8 +121,6 @@ def meta_gradient(
         Its parameters are as they were afterwards.
     inner, outer, second
         The batches D, D' and D''; `second` None: the first-order form.
-    rate
-        α.
     """
     parameters = objective.parameters
     start = [p.detach().clone() for p in parameters]
@@ -138,8 +128,7 @@ def meta_gradient(
     loss = objective.loss(outer)
     found = torch.autograd.grad(loss, parameters)
     put_back(parameters, start)
-    for parameter, gradient in zip(parameters, found, strict=True):
-        parameter.grad = gradient
+    put_gradients(parameters, found)
     if second is not None:
         product = hessian_product(objective, second, found)
         for gradient, term in zip(found, product, strict=True):
@@ -166,8 +155,7 @@ def train_client(job: ClientJob) -> LocalResult:
         outer, inner, second = (data.batch(index) for index in indices)
         total += meta_gradient(objective, inner, outer, second if exact else None, own.inner_rate)
         optimizer.step()
-    metrics = {wire.TRAIN_LOSS: float(total) / steps, wire.NUM_STEPS: steps}
-    return LocalResult(job.model, len(job.examples), metrics)
+    return trained(job, TrainStats(steps, float(total) / steps))
 
 
 def _generator(job: ClientJob, purpose: str) -> torch.Generator:
@@ -189,21 +177,15 @@ def descend(
 
     Parameters
     ----------
-    model
-        On any device.
-    examples
-        At least one.
     rate
         Step size; neutral 0.
     steps
         At least 0; neutral 0.
-    task
-        What is learned.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     for _ in range(steps):
         summed_gradient(model, [examples], [1 / len(examples)], task)
-        move(parameters, [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters], -rate)
+        move(parameters, gradients_in(parameters), -rate)
     model.zero_grad(set_to_none=True)
 
 

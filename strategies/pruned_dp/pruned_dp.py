@@ -54,7 +54,7 @@ from strategies.models.subnetwork import (
     unpack_kept,
 )
 from strategies.pruned_dp.settings import PrunedSettings
-from strategies.server.guard import CheckedReply, Reference, Rejected
+from strategies.server.guard import CheckedReply, Reference, Rejected, all_checked
 from strategies.server.settings import SelectionSettings
 from strategies.settings import StrategySettings
 from strategies.task import CLASSIFICATION, Task
@@ -92,20 +92,14 @@ def train_client(job: ClientJob) -> LocalResult:
 
 @dataclass(frozen=True, eq=False)
 class Pruning:
-    """What the server selects by.
+    """How the server selects neurons.
 
     Parameters
     ----------
-    settings
-        Of the strategy.
     model
         The run's, with its initial weights; it is not changed.
-    seed
-        The run's.
     public
         Public data, where the scores come from them.
-    task
-        What is learned.
     """
 
     settings: PrunedSettings
@@ -172,10 +166,6 @@ class PrunedStrategy(PartsStrategy):
 
     Parameters
     ----------
-    inner
-        Adds the weighted mean of the updates.
-    pruning
-        How neurons are selected.
     names
         Node id -> client-id, kept up to date by its owner.
     keeps
@@ -205,7 +195,7 @@ class PrunedStrategy(PartsStrategy):
         self.selected: dict[str, bytes] = {}
 
     def reference_of(self, reply: Message) -> Reference | None:
-        """Return the block that a reply is about; None where it has none to tell.
+        """Return the block that a reply is about; None if it does not name one.
 
         Raises
         ------
@@ -215,15 +205,16 @@ class PrunedStrategy(PartsStrategy):
         node_id = reply.metadata.src_node_id
         choice = self._choosing.get(node_id)
         if choice is not None and not reply.has_error():
-            told = reply.content.config_records.get(wire.CONFIG, ConfigRecord())
-            if wire.REFUSED not in told:
-                self.selected[choice.client_id] = packed = self._chosen(told.get(wire.POSITIONS), choice.keep)
+            config = reply.content.config_records.get(wire.CONFIG, ConfigRecord())
+            if wire.REFUSED not in config:
+                packed = self._chosen(config.get(wire.POSITIONS), choice.keep)
+                self.selected[choice.client_id] = packed
                 self._blocks[node_id] = self._block(packed)
         block = self._blocks.get(node_id)
         return None if block is None else block.reference
 
     def _chosen(self, packed: object, keep: float) -> bytes:
-        """Return the positions of a reply if they are of as many neurons as they should be."""
+        """Return a reply's positions if they name the expected number of neurons."""
         if not isinstance(packed, bytes):
             raise Rejected(f"{wire.POSITIONS} of the neurons that it chose are missing")
         try:
@@ -255,7 +246,7 @@ class PrunedStrategy(PartsStrategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Send every client its block, after selecting anew where it is time to."""
+        """Send each client its block; reselect every `refresh` rounds."""
         self._model, self._blocks, self._choosing = Reference.of(arrays), {}, {}
         if (server_round - 1) % self._pruning.settings.refresh == 0:
             self.selected.clear()
@@ -264,17 +255,17 @@ class PrunedStrategy(PartsStrategy):
         if not self._by_private_data:
             self._select([name for name in names if name not in self.selected], server_round)
         for client_id, message in zip(names, messages, strict=True):
-            told = {**message.content.config_records[wire.CONFIG]}
             node_id, sent = message.metadata.dst_node_id, self._model
             if client_id in self.selected:
-                told[wire.POSITIONS] = self.selected[client_id]
+                wire.add_entries(message, {wire.POSITIONS: self.selected[client_id]})
                 self._blocks[node_id] = self._block(self.selected[client_id])
                 sent = self._blocks[node_id].reference
             else:
-                told[wire.KEEP] = self._keep_of(client_id)
+                wire.add_entries(message, {wire.KEEP: self._keep_of(client_id)})
                 self._choosing[node_id] = _Choice(client_id, self._keep_of(client_id))
             record = wire.FlatRecord(sent.flat, sent.layout)
-            message.content = RecordDict({wire.ARRAYS: record, wire.CONFIG: ConfigRecord(told)})
+            config_sent = message.content.config_records[wire.CONFIG]
+            message.content = RecordDict({wire.ARRAYS: record, wire.CONFIG: config_sent})
         return messages
 
     @property
@@ -297,11 +288,7 @@ class PrunedStrategy(PartsStrategy):
         return self.inner.aggregate_train(server_round, self._scattered(replies))
 
     def _scattered(self, replies: Iterable[Message]) -> Iterator[Message]:
-        good: list[CheckedReply] = []
-        for reply in replies:
-            if not isinstance(reply, CheckedReply):
-                raise LetheError("pruned-dp: a reply was not checked; put PrunedStrategy inside the guard")
-            good.append(reply)
+        good = list(all_checked(replies, "PrunedStrategy"))
         weights = self.entry_counts
         if weights is None:
             weights = torch.zeros_like(self._model.flat, dtype=torch.int64)
@@ -319,8 +306,8 @@ class PrunedStrategy(PartsStrategy):
 def _parts(inner: Strategy, side: ServerSide, members: Members) -> PrunedStrategy:
     if members.mask is not None:
         raise LetheError("pruned-dp: clients cannot train parts of a model that is pruned itself")
-    model = side.held.build_model()
-    pruning = Pruning(side.settings.own(PrunedSettings), model, side.seed, side.held.public)
+    model = side.required_holdings.build_model()
+    pruning = Pruning(side.settings.own(PrunedSettings), model, side.seed, side.required_holdings.public)
     return PrunedStrategy(inner, pruning, members.names, members.keeps, by_asked=members.central_noise)
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from strategies.core.conditions import lacks_public_data, only, refuse_beside, shown
+from strategies.core.conditions import lacks_public_data, only_with, refuse_beside, shown
 from strategies.core.errors import BadInput
 from strategies.core.settings import Scalar, Settings, split_shares
 from strategies.core.traits import Traits
@@ -85,7 +85,7 @@ def _check(flat: Mapping[str, Scalar]) -> None:
 
 
 def _check_same_neurons(flat: Mapping[str, Scalar]) -> None:
-    """Refuse that clients train different neurons where only the mean of what they send is known."""
+    """Require that clients train the same neurons if only the mean of their updates is known."""
     same, setting = "all clients must train the same neurons", "privacy.encryption"
     refuse_beside("strategy.score", flat["strategy.score"] == "random", flat, setting, same)
     refuse_beside("strategy.score-source", flat["strategy.score-source"] == "private", flat, setting, same)
@@ -113,13 +113,13 @@ TRAITS = (
         "pruned-dp",
         PrunedSettings,
         conditions=(
-            only("strategy.score-source", "strategy.score", "fisher"),
-            only("strategy.score-noise strategy.score-clip", "strategy.score-source", "private"),
+            only_with("strategy.score-source", "strategy.score", "fisher"),
+            only_with("strategy.score-noise strategy.score-clip", "strategy.score-source", "private"),
         ),
         check=_check,
         hidden="mean",
         protecting=(
-            only(
+            only_with(
                 "strategy.score-source strategy.score-noise strategy.score-clip",
                 "strategy.score-source",
                 "private",

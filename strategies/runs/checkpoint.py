@@ -27,8 +27,6 @@ class Checkpoint:
     ----------
     round
         The last complete round, from 0 (nothing trained yet).
-    state
-        The global model.
     extra
         Small things: numbers, texts, truth values, None, and lists and objects of them.
     tensors

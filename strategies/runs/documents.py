@@ -1,4 +1,4 @@
-"""What the documents of a run's folder hold, checked where they are read: whoever shows them relies on it.
+"""The schemas of a run folder's documents, checked whenever one is read.
 
 Numbers that were not finite are null. A document may hold more than is named here.
 """
@@ -26,10 +26,6 @@ def check(document: type[BaseModel], found: Mapping[str, Any], where: str) -> No
 
     Parameters
     ----------
-    document
-        What it must be.
-    found
-        What was read.
     where
         The file, and its line where it has several; the error begins with it.
 
@@ -49,13 +45,7 @@ def check(document: type[BaseModel], found: Mapping[str, Any], where: str) -> No
 
 
 def read_checked(path: Path, document: type[BaseModel]) -> dict[str, Any]:
-    """Return the JSON object in a file.
-
-    Raises
-    ------
-    RunCorrupt
-        If it is missing or not what it must be.
-    """
+    """Return the JSON object in a file; RunCorrupt if it is missing or not what it must be."""
     found = read_json(path)
     check(document, found, str(path))
     return found

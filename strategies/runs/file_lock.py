@@ -14,10 +14,6 @@ def locked(folder: Path, name: str, busy: str, *, alone: bool = True) -> sqlite3
 
     Parameters
     ----------
-    folder
-        Where the file lies, or is made.
-    name
-        Of the file.
     busy
         What is said where others hold it in a way that does not allow this.
     alone

@@ -35,10 +35,6 @@ def write_chunks(path: Path, chunks: Iterable[Chunk], mode: int = _EVERYBODY) ->
 
     Parameters
     ----------
-    path
-        The file.
-    chunks
-        Its new content.
     mode
         Who may read and write it, less what the process's umask takes away.
 
@@ -63,8 +59,8 @@ def write_chunks(path: Path, chunks: Iterable[Chunk], mode: int = _EVERYBODY) ->
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Let no other process that holds a file read or change it meanwhile; wait for one that does.
+def locked(path: Path) -> Iterator[None]:
+    """Lock a file against other processes that lock it; wait for one that has it.
 
     The lock is on a file beside it, as every write replaces the file itself. A killed holder loses it.
 
@@ -97,13 +93,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_bytes(path: Path) -> bytearray:
-    """Return a file's content.
-
-    Raises
-    ------
-    RunCorrupt
-        If it is missing or cannot be read.
-    """
+    """Return a file's content; RunCorrupt if it is missing or cannot be read."""
     try:
         with path.open("rb", buffering=0) as file:
             content = bytearray(os.fstat(file.fileno()).st_size)
@@ -116,13 +106,7 @@ def read_bytes(path: Path) -> bytearray:
 
 
 def read_text(path: Path) -> str:
-    """Return a text file's content.
-
-    Raises
-    ------
-    RunCorrupt
-        If it is missing, cannot be read or is not UTF-8.
-    """
+    """Return a text file's content; RunCorrupt if it is missing, cannot be read or is not UTF-8."""
     try:
         return read_bytes(path).decode()
     except UnicodeDecodeError:
@@ -130,7 +114,7 @@ def read_text(path: Path) -> str:
 
 
 def text_of(content: bytes) -> str:
-    r"""Return what somebody's editor wrote: UTF-8, or UTF-16 with its mark; a mark at the start is left out.
+    r"""Decode text from an editor: UTF-8, or UTF-16 with a byte order mark; the mark is removed.
 
     Raises
     ------
@@ -147,13 +131,7 @@ def text_of(content: bytes) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object that a JSON file holds.
-
-    Raises
-    ------
-    RunCorrupt
-        If it is missing or holds something else.
-    """
+    """Return the object that a JSON file holds; RunCorrupt if it is missing or holds something else."""
     try:
         value = json.loads(read_text(path))
     except json.JSONDecodeError as error:

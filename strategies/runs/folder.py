@@ -54,16 +54,14 @@ REPORT = "report.html"
 
 @final
 class RunFolder:
-    """An existing run folder; use `create` or `open`.
-
-    Parameters
-    ----------
-    path
-        The folder.
-    """
+    """An existing run folder; use `create` or `open`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._initial = path / "initial.safetensors"
+        self._mask = path / "mask.safetensors"
+        self._checkpoint = path / "checkpoint.safetensors"
+        self._metrics = path / "metrics.jsonl"
 
     @staticmethod
     def create(home: Path | str, name: str, config_toml: str, label: str = "run") -> "RunFolder":
@@ -75,8 +73,6 @@ class RunFolder:
             The folder that holds all runs; made where it is missing.
         name
             The run's name; empty: local time and label.
-        config_toml
-            The resolved config.
         label
             What a made-up name ends in, usually the strategy.
 
@@ -141,7 +137,7 @@ class RunFolder:
 
     @property
     def run_id(self) -> str:
-        """What tells the run from all others, of its own name, too; hexadecimal digits."""
+        """The run's unique id, in hexadecimal."""
         marker = files.read_json(self.path / MARKER)
         return str(marker.get("id", marker["config-sha256"]))
 
@@ -164,13 +160,7 @@ class RunFolder:
         return write_sealed(self._initial, state)
 
     def read_initial(self) -> State:
-        """Return the model before the first round.
-
-        Raises
-        ------
-        RunCorrupt
-            If it is missing or damaged.
-        """
+        """Return the model before the first round; RunCorrupt if it is missing or damaged."""
         return read_sealed(self._initial).tensors
 
     def write_model(self, state: State) -> str:
@@ -187,11 +177,7 @@ class RunFolder:
         RunCorrupt
             If the file is damaged.
         """
-        if not (self.path / MODEL).exists():
-            raise BadInput(
-                f"run '{self.name}': {self.path / MODEL} is missing; the run is not finished, resume it"
-            )
-        return read_sealed(self.path / MODEL).tensors
+        return read_sealed(self._finished(MODEL)).tensors
 
     def write_mask(self, masks: State, origin: str) -> str:
         """Keep the masks of a pruned run, by parameter, and how they were chosen; returns their SHA-256."""
@@ -276,11 +262,14 @@ class RunFolder:
         RunCorrupt
             If the file is damaged.
         """
-        if not (self.path / SUMMARY).exists():
-            raise BadInput(
-                f"run '{self.name}': {self.path / SUMMARY} is missing; the run is not finished, resume it"
-            )
-        return read_checked(self.path / SUMMARY, Summary)
+        return read_checked(self._finished(SUMMARY), Summary)
+
+    def _finished(self, name: str) -> Path:
+        """Return the path of a file that a finished run has; BadInput if it is missing."""
+        path = self.path / name
+        if not path.exists():
+            raise BadInput(f"run '{self.name}': {path} is missing; the run is not finished, resume it")
+        return path
 
     def write_nodes(self, nodes: Mapping[str, int]) -> None:
         """Keep which node is behind each client-id."""
@@ -325,22 +314,6 @@ class RunFolder:
     def forget_requests(self) -> list[str]:
         """Return the names of the requests that have a folder."""
         return folders_in(self.path / "forget")
-
-    @property
-    def _initial(self) -> Path:
-        return self.path / "initial.safetensors"
-
-    @property
-    def _mask(self) -> Path:
-        return self.path / "mask.safetensors"
-
-    @property
-    def _checkpoint(self) -> Path:
-        return self.path / "checkpoint.safetensors"
-
-    @property
-    def _metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
 
 
 def _check_version(path: Path, marker: Mapping[str, Any]) -> None:

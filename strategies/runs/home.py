@@ -38,7 +38,7 @@ def expand(path: Path | str) -> Path:
 
 
 def place(parent: Path, name: str) -> Path:
-    """Return parent/name, once it is sure that this lies in the parent, links included.
+    """Return parent/name after checking that it lies in the parent, links included.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def make(path: Path) -> Path:
 
 
 def make_free(home: Path, label: str) -> Path:
-    """Make a folder named after the local time and a label, that nobody else made in the same second.
+    """Make a new folder named after the local time and a label; a number is added if it exists.
 
     Raises
     ------

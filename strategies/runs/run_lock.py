@@ -1,4 +1,4 @@
-"""Who is working on a run: any number may forget and measure, one alone trains it or removes it."""
+"""The lock on a run: many processes may forget and measure, only one may train or remove it."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -16,8 +16,6 @@ def in_use(folder: Path, *, alone: bool = False) -> Iterator[None]:
 
     Parameters
     ----------
-    folder
-        Of the run.
     alone
         Whether nobody else may work on it meanwhile.
 

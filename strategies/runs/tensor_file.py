@@ -94,9 +94,9 @@ def decode(content: bytearray) -> TensorFile:
 
 
 def _tensor(content: bytearray, start: int, entry: object) -> Tensor:
-    told = entry if isinstance(entry, dict) else {}
-    dtype, shape = _DTYPES.get(str(told.get("dtype"))), told.get("shape")
-    place = told.get("data_offsets")
+    described = entry if isinstance(entry, dict) else {}
+    dtype, shape = _DTYPES.get(str(described.get("dtype"))), described.get("shape")
+    place = described.get("data_offsets")
     if dtype is None or not _is_counts(shape) or not _is_counts(place) or len(place) != 2:
         raise ValueError("its header does not say where a tensor lies")
     count = math.prod(shape)
@@ -123,8 +123,6 @@ def write_sealed(
     ----------
     path, mode
         As `write_chunks` takes them.
-    tensors, metadata
-        What the file shall hold.
 
     Raises
     ------

@@ -45,10 +45,9 @@ from strategies.client.training import (
     trained,
 )
 from strategies.core import wire
-from strategies.core.errors import LetheError
 from strategies.scaffold.settings import ScaffoldSettings
 from strategies.server.aggregation import ExactSum
-from strategies.server.guard import CheckedReply
+from strategies.server.guard import all_checked
 from strategies.server.wrapper import StrategyWrapper
 
 CONTROL = "control"
@@ -109,8 +108,6 @@ class Scaffold(StrategyWrapper):
 
     Parameters
     ----------
-    inner
-        Adds the weighted mean of the updates.
     names
         Node id -> client-id of all clients of the federation, kept up to date by its owner.
     """
@@ -155,21 +152,19 @@ class Scaffold(StrategyWrapper):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return the averaged model; c moves with it, or not at all."""
-        total, heard = ExactSum(len(self._control)), list[str]()
+        total, used = ExactSum(len(self._control)), list[str]()
 
         def noted() -> Iterator[Message]:
-            for reply in replies:
-                if not isinstance(reply, CheckedReply):
-                    raise LetheError("scaffold: a reply was not checked; put Scaffold inside the guard")
+            for reply in all_checked(replies, "Scaffold"):
                 total.add(reply.update.records[CONTROL], 1.0)
-                heard.append(reply.update.client_id)
+                used.append(reply.update.client_id)
                 yield reply
 
         arrays, metrics = self.inner.aggregate_train(server_round, noted())
         if arrays is not None:
-            clients = max(len(set(self._names.values())), len(heard))
+            clients = max(len(set(self._names.values())), len(used))
             self._control = total.added_to(self._control, clients)
-            self._confirmed.note(heard, server_round)
+            self._confirmed.note(used, server_round)
         return arrays, metrics
 
 

@@ -48,8 +48,6 @@ class ExactSum:
 
     Parameters
     ----------
-    size
-        Number of entries of an update.
     fraction_bits
         b, from 0 to 52. Fewer than 52 give the bits of a masked sum in that fixed point.
     """
@@ -170,13 +168,7 @@ class ExactSum:
         return result
 
     def mean(self) -> Tensor:
-        """Return Σ weight·delta / Σ weight, shape [size], float64.
-
-        Raises
-        ------
-        ValueError
-            If nothing was added.
-        """
+        """Return Σ weight·delta / Σ weight, shape [size], float64; ValueError if nothing was added."""
         return self._float64(*self._words()).div_(self.weight)
 
     def _words(self) -> tuple[Tensor, Tensor]:

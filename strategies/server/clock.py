@@ -21,15 +21,13 @@ class Clock:
     speeds
         ``equal``; ``lognormal:<sigma>``, a factor exp(sigma·z) on the seconds per example, z standard normal;
         ``pareto:<shape>``, a factor of at least 1 that is above f with probability f^-shape.
-    seed
-        The run's.
     """
 
     speeds: str
     seed: int
 
     def factor(self, client_id: str) -> float:
-        """Return how many times as long as the typical client this one takes for an example."""
+        """Return a client's seconds per example, relative to a typical client."""
         kind, _, parameter = self.speeds.partition(":")
         generator = numpy_generator(self.seed, "speed", client_id)
         if kind == "lognormal":

@@ -1,4 +1,4 @@
-"""The clients of a federation, reached over any Flower `Grid`: who they are, and what they answer or fail to.
+"""The clients of a federation, reached over any Flower `Grid`: their ids, their replies and their faults.
 
 A `Cohort` binds each client-id to the node that first used it, hands replies on one at a time as they arrive,
 and records every client that does not answer usefully. It works the same over the project's own grid,
@@ -20,7 +20,7 @@ from strategies.models.mask import pack
 from strategies.server.exclusion import Drop
 from strategies.server.grids import CancellingGrid, QueueingGrid
 from strategies.server.guard import error_line, first_line
-from strategies.server.members import ClientInfo, Roll
+from strategies.server.members import ClientInfo, FederationMembers
 
 _PAUSE_SHARE = 0.01
 """Of the time since the last reply: so long is the pause between two looks."""
@@ -47,7 +47,7 @@ class Traffic:
     visits: int = 0
 
     def copy(self) -> "Traffic":
-        """Return the present counts."""
+        """Return a copy."""
         return Traffic(self.bytes_down, self.bytes_up, self.visits)
 
     def add(self, more: "Traffic") -> None:
@@ -74,12 +74,12 @@ class Reply:
 
 
 OnAnswer = Callable[[str, int, int], None]
-"""Told, of an exchange, its scope, how many nodes have answered, usefully or not, and how many were asked."""
+"""Called with an exchange's scope, how many nodes have answered, usefully or not, and how many were asked."""
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """A node that has been asked who it is, and until when the question holds."""
+    """A node that was asked who it is, and when the question expires."""
 
     node_id: int
     until: float
@@ -87,9 +87,9 @@ class _Asked:
 
 @dataclass
 class _Shared:
-    """What all views of one federation have in common."""
+    """The state that all views of one federation share."""
 
-    roll: Roll = field(default_factory=Roll)
+    members: FederationMembers = field(default_factory=FederationMembers)
     asked: dict[str, _Asked] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     traffic: Traffic = field(default_factory=Traffic)
@@ -103,18 +103,11 @@ class Cohort:
 
     Parameters
     ----------
-    grid
-        Where messages go.
-    timeout
-        Seconds to wait for the replies to one set of messages; on a grid with a queue, seconds that a client
-        has from the moment a worker takes its message.
     poll_seconds
         Shortest pause between two looks for replies when there was none.
 
     Attributes
     ----------
-    timeout, poll_seconds : float
-        As given.
     mask : Tensor or None
         Which parameters may differ from zero, see `masked`.
     """
@@ -127,26 +120,26 @@ class Cohort:
         self._shared = _Shared()
         self._excluded: frozenset[str] = frozenset()
         self._drops: tuple[Drop, ...] = ()
-        self._told: Mapping[str, int | bytes | str] = {}
+        self._view_config: Mapping[str, int | bytes | str] = {}
 
     @property
     def client_config(self) -> dict[str, int | list[int] | list[str] | str]:
-        """Settings that go with every message; what clients must know of the model besides the run config."""
+        """Entries for every message: what clients must know of the model besides the run config."""
         return self._shared.client_config
 
     def tell(self, on_answer: OnAnswer) -> None:
-        """Have every answer to an exchange told as it comes, in all views of the federation."""
+        """Call `on_answer` for every answer to an exchange, in all views of the federation."""
         self._shared.on_answer = on_answer
 
     @property
     def message_config(self) -> dict[str, int | list[int] | list[str] | bytes | str]:
-        """What every message of this view says: `client_config`, the mask, the seed, the course."""
-        return {**self.client_config, **self._told}
+        """The entries of every message of this view: `client_config`, the mask, the seed, the lineage."""
+        return {**self.client_config, **self._view_config}
 
     @property
     def clients(self) -> dict[str, ClientInfo]:
         """The clients of this view by client-id, in the order of `client_sort_key`."""
-        everybody = self._shared.roll.clients
+        everybody = self._shared.members.clients
         known = (
             i
             for i, info in everybody.items()
@@ -157,7 +150,7 @@ class Cohort:
     @property
     def nodes(self) -> dict[str, int]:
         """The node behind each client-id of the whole federation."""
-        return {client_id: info.node_id for client_id, info in self._shared.roll.clients.items()}
+        return {client_id: info.node_id for client_id, info in self._shared.members.clients.items()}
 
     def names(self) -> dict[int, str]:
         """Return the client-id behind each node of this view."""
@@ -168,7 +161,7 @@ class Cohort:
 
         While such a node is there, no other can have its client-id.
         """
-        self._shared.roll.former.update(nodes)
+        self._shared.members.former.update(nodes)
 
     @property
     def faults(self) -> list[Fault]:
@@ -191,8 +184,8 @@ class Cohort:
         view._excluded |= frozenset(client_ids)
         return view
 
-    def keeping(self, drop: Drop) -> "Cohort":
-        """Return a view without the clients that have nothing left, those that come later included."""
+    def without_emptied(self, drop: Drop) -> "Cohort":
+        """Return a view without the clients, present or future, that a drop leaves no example."""
         view = self._view()
         view._drops = (*self._drops, drop)
         return view
@@ -207,27 +200,27 @@ class Cohort:
         """
         if mask is None:
             return self
-        view = self._view()
+        view = self._view_with({wire.MASK: pack(mask)})
         view.mask = mask
-        view._told = {**self._told, wire.MASK: pack(mask)}
         return view
 
     def seeded(self, seed: int) -> "Cohort":
         """Return a view whose clients draw from another seed than the run's; their data stay the same."""
-        view = self._view()
-        view._told = {**self._told, wire.SEED: seed}
-        return view
+        return self._view_with({wire.SEED: seed})
 
-    def on_course(self, name: str) -> "Cohort":
-        """Return a view whose clients work on the models that they keep for another course of training."""
+    def on_lineage(self, name: str) -> "Cohort":
+        """Return a view whose clients work on the models that they keep for another lineage."""
+        return self._view_with({wire.LINEAGE: name})
+
+    def _view_with(self, entries: Mapping[str, int | bytes | str]) -> "Cohort":
         view = self._view()
-        view._told = {**self._told, wire.COURSE: name}
+        view._view_config = {**self._view_config, **entries}
         return view
 
     def _view(self) -> "Cohort":
         view = Cohort(self.grid, self.timeout, self.poll_seconds)
         view.mask, view._shared = self.mask, self._shared
-        view._excluded, view._drops, view._told = self._excluded, self._drops, self._told
+        view._excluded, view._drops, view._view_config = self._excluded, self._drops, self._view_config
         return view
 
     def require(self, client_ids: Iterable[str]) -> None:
@@ -244,13 +237,6 @@ class Cohort:
     def connect(self, min_clients: int = 1, wait_seconds: float = 60.0) -> None:
         """Wait for nodes, ask each who it is, and bind its client-id to it.
 
-        Parameters
-        ----------
-        min_clients
-            How many nodes to wait for.
-        wait_seconds
-            How long to wait for them.
-
         Raises
         ------
         LetheError
@@ -263,7 +249,7 @@ class Cohort:
         self._look("connect")
         while len(self.clients) < min_clients and self._unknown() and time.monotonic() < deadline:
             time.sleep(self.poll_seconds)
-            self._look("connect")  # Those that did not answer: they may have been starting
+            self._look("connect")  # Nodes without an answer may still have been starting
         if len(self.clients) < min_clients:
             reasons = "; ".join(f"client {f.client_id}: {f.reason}" for f in self.faults[:3])
             raise LetheError(
@@ -272,16 +258,16 @@ class Cohort:
             )
 
     def refresh(self, scope: str) -> None:
-        """Ask nodes that are new who they are, and some that were refused.
+        """Ask new nodes who they are, and some that were refused.
 
-        Whoever is asked the first time is waited for. Whoever did not answer in time, or was refused (see
-        `Roll`), is asked again from time to time, but holds up no round: its answer counts when it comes.
+        A node that is asked for the first time is waited for. One that did not answer in time, or was refused
+        (see `FederationMembers`), is asked again from time to time, and no round waits for its answer.
         """
-        self._shared.roll.looks += 1
+        self._shared.members.looks += 1
         self._look(scope)
 
     def _look(self, scope: str) -> None:
-        due = self._shared.roll.due(self.grid.get_node_ids())
+        due = self._shared.members.due(self.grid.get_node_ids())
         self._give_up(i for i, asked in self._asked.items() if asked.node_id not in due)
         first = self._ask_who(due, scope)
         sent = time.monotonic()
@@ -300,13 +286,13 @@ class Cohort:
             self._bind(reply, scope)
 
     def _silent(self, message_ids: Iterable[str], scope: str) -> set[int]:
-        """Note that nodes do not say who they are; a worker of a queue is not left with such a message."""
+        """Record that nodes did not say who they are; on a queue, free their workers too."""
         listed = list(message_ids)
         nodes = {self._asked[i].node_id for i in listed}
         for node_id in nodes:
             self.add_fault(self._name(node_id), scope, self.silence)
             if self.has_queue:
-                self._shared.roll.refuse(node_id, self.silence)
+                self._shared.members.refuse(node_id, self.silence)
         if self.has_queue:
             self._give_up(listed)
         return nodes
@@ -327,10 +313,10 @@ class Cohort:
         sent = self.push([Message(content, node_id, wire.DESCRIBE) for node_id in due], scope) if due else {}
         for message_id, node_id in sent.items():
             self._asked[message_id] = _Asked(node_id, now + self._message_seconds)
-        return set(sent.values()) - known - self._shared.roll.refused.keys()
+        return set(sent.values()) - known - self._shared.members.refused.keys()
 
     def _who_answered(self, replies: list[Reply], scope: str) -> int:
-        """Add what has come in answer; return how many answers that were, useful or not."""
+        """Add the usable replies that have arrived; return the number of all that have."""
         arrived = 0
         for message in self.grid.pull_messages(list(self._asked)):
             asked = self._asked.pop(message.metadata.reply_to_message_id, None)
@@ -346,12 +332,12 @@ class Cohort:
         self.cancel(given_up)
 
     def _unknown(self) -> list[int]:
-        return self._shared.roll.unknown(self.grid.get_node_ids())
+        return self._shared.members.unknown(self.grid.get_node_ids())
 
     def _bind(self, reply: Reply, scope: str) -> None:
         message, present = reply.message, self.grid.get_node_ids()
-        before = self._shared.roll.refused.get(message.metadata.src_node_id)
-        reason = self._shared.roll.enter(
+        before = self._shared.members.refused.get(message.metadata.src_node_id)
+        reason = self._shared.members.enter(
             message.metadata.src_node_id, reply.client_id, message.content, present
         )
         if reason and (before is None or before.reason != reason):
@@ -370,8 +356,6 @@ class Cohort:
 
         Parameters
         ----------
-        message_type
-            As `ClientApp` registers it.
         content
             The same for all, or a function of the client-id.
         client_ids
@@ -411,7 +395,7 @@ class Cohort:
         try:
             while waiting:
                 now = time.monotonic()
-                late = self.overdue(waiting, sent)  # A look may take longer: who answered meanwhile counts
+                late = self.overdue(waiting, sent)  # Before the look: replies that arrive during it count
                 arrived = 0
                 for message in self.grid.pull_messages(list(waiting)):
                     arrived += 1
@@ -448,12 +432,12 @@ class Cohort:
 
     @property
     def has_queue(self) -> bool:
-        """Whether messages wait for workers, each of which a client that hangs would keep."""
+        """Whether messages wait in a queue for workers, which a client that hangs would block."""
         return isinstance(self.grid, QueueingGrid)
 
     @property
     def silence(self) -> str:
-        """What is said of a client that did not answer in time."""
+        """The fault of a client that did not answer in time."""
         return f"no answer in {self.timeout:g} s"
 
     def _tell(self, scope: str, answered: int, asked: int) -> None:
@@ -467,7 +451,7 @@ class Cohort:
     def push(self, messages: Iterable[Message], scope: str) -> dict[str, int]:
         """Send messages; return the node of each that was accepted, by message id. The others are faults.
 
-        A node that wakes up after nobody waits for its answer any more is not handed the message.
+        A message expires once its answer no longer counts.
         """
         sent = list(messages)
         for message in [] if self.has_queue else sent:
@@ -484,13 +468,13 @@ class Cohort:
         return waiting
 
     def cancel(self, message_ids: Sequence[str]) -> None:
-        """Tell the grid, if it can be told, that nobody waits for the answers to some messages any more."""
+        """Cancel messages on a grid that can."""
         if message_ids and isinstance(self.grid, CancellingGrid):
             self.grid.cancel(message_ids)
 
     @property
     def _message_seconds(self) -> float:
-        """How long a message is handed out to its node: while its answer counts, and what clocks differ."""
+        """How long a message is valid: the timeout, and a margin for clocks that differ."""
         return self.timeout + _CLOCK_SECONDS
 
     def usable(self, message: Message, node_id: int, scope: str) -> Reply | None:
@@ -501,7 +485,7 @@ class Cohort:
             return None
         self._shared.traffic.bytes_up += wire.records_bytes(message.content)
         claimed = wire.client_id_in(message.content)
-        bound = self._shared.roll.nodes.get(node_id)
+        bound = self._shared.members.nodes.get(node_id)
         if claimed is None or (bound is not None and claimed != bound):
             shown = first_line(str(claimed), 64)
             self.add_fault(self._name(node_id), scope, f"claims client-id '{shown}', which is not its own")
@@ -509,7 +493,7 @@ class Cohort:
         return Reply(claimed, message)
 
     def _name(self, node_id: int) -> str:
-        return self._shared.roll.nodes.get(node_id, f"node {node_id}")
+        return self._shared.members.nodes.get(node_id, f"node {node_id}")
 
 
 def _total_bytes(messages: Sequence[Message]) -> int:

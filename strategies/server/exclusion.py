@@ -1,16 +1,10 @@
-"""Training without some examples: clients are told, with the model, which of their examples to leave out."""
+"""Training without some examples: a message says which of its examples a client must leave out."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import final
-
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
-from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
 
 from strategies.core import wire
 from strategies.server.members import ClientInfo
-from strategies.server.wrapper import StrategyWrapper
 
 
 @dataclass(frozen=True)
@@ -33,7 +27,7 @@ class Drop:
 
     @staticmethod
     def joined(drops: Iterable["Drop"]) -> "Drop":
-        """Return what several leave out between them.
+        """Return the union of several drops.
 
         Examples
         --------
@@ -46,10 +40,9 @@ class Drop:
         return Drop(tuple(sorted({label for drop in listed for label in drop.classes})), indices)
 
     def takes_all(self, info: ClientInfo) -> bool:
-        """Say whether a client certainly has nothing left, by what it said of itself.
+        """Return whether a client certainly has nothing left, by its own description.
 
-        Where both labels and positions are left out, that depends on which examples have those labels, and
-        only the client knows.
+        With both labels and positions left out, only the client knows how far the two overlap.
         """
         positions = len(self.indices.get(info.client_id, ()))
         labelled = sum(info.label_counts[c] for c in self.classes if c < len(info.label_counts))
@@ -66,44 +59,3 @@ class Drop:
             entries[wire.GONE_CLASSES] = list(self.gone.classes)
             entries[wire.GONE_INDICES] = list(self.gone.indices.get(client_id, ()))
         return {key: value for key, value in entries.items() if value}
-
-
-@final
-class DroppingStrategy(StrategyWrapper):
-    """Tell clients which of their examples to leave out.
-
-    Parameters
-    ----------
-    inner
-        Any strategy.
-    drop
-        What is left out.
-    names
-        Node id -> client-id.
-    """
-
-    def __init__(self, inner: Strategy, drop: Drop, names: Mapping[int, str]) -> None:
-        super().__init__(inner)
-        self._drop = drop
-        self._names = names
-
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Add the instruction to the messages."""
-        return self._told(self.inner.configure_train(server_round, arrays, config, grid))
-
-    def configure_return(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Add the instruction to the messages."""
-        return self._told(super().configure_return(server_round, arrays, config, grid))
-
-    def _told(self, messages: Iterable[Message]) -> Iterable[Message]:
-        for message in messages:
-            extra = self._drop.config(self._names[message.metadata.dst_node_id])
-            if extra:
-                records = dict(message.content)
-                records[wire.CONFIG] = ConfigRecord({**message.content.config_records[wire.CONFIG], **extra})
-                message.content = RecordDict(records)
-            yield message

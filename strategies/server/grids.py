@@ -1,6 +1,7 @@
-"""Grids around Flower's: one that lists some nodes only, and one that no unfinished reply holds up."""
+"""Grids: what they share, one that lists some nodes only, and one that no unfinished reply holds up."""
 
 import heapq
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -18,19 +19,20 @@ from strategies.server.members import ClientInfo
 
 _Found = TypeVar("_Found")
 _RETRY_SECONDS = 60.0
-"""How long a server that answers with an error of its own is asked again."""
+"""How long a call is repeated while the server fails."""
 _RETRY_PAUSE = 0.5
+_PULL_PAUSE = 0.02
 _PATIENCE = 5.0
 """Seconds that a reply may take to be fetched before others are fetched beside it."""
 _LOOKS_PER_CYCLE = 8
-"""After so many calls, whoever is waited for has been looked at."""
+"""After so many calls, every reply that is waited for has been looked at."""
 _MOST_UNDER_WAY = 16
 """Replies that are fetched at a time, most of which have broken off."""
 
 
 @runtime_checkable
 class CancellingGrid(Protocol):
-    """A grid that can be told that nobody waits for some replies any more."""
+    """A grid that can give up on messages."""
 
     def cancel(self, message_ids: Iterable[str]) -> None:
         """Give up on the messages."""
@@ -44,21 +46,53 @@ class QueueingGrid(Protocol):
         """Return when work began on those messages that are worked on, by the clock `time.monotonic`."""
 
 
-class GridWrapper(Grid):
-    """A grid that hands everything on to another.
+class BaseGrid(Grid):
+    """What all grids of this project share: the run, new messages, and waiting for replies."""
 
-    Parameters
-    ----------
-    grid
-        The grid behind it.
-    """
+    _run = Run.create_empty(0)
+
+    def set_run(self, run: Run) -> None:
+        """Set the run information."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """Run information."""
+        return self._run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Create a message from the server to a node."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """Push messages and return the replies in their order; after `timeout` seconds, cancel the rest."""
+        ids = list(self.push_messages(messages))
+        waiting = {i for i in ids if i}
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        replies: dict[str, Message] = {}
+        while waiting and time.monotonic() < deadline:
+            for reply in self.pull_messages(list(waiting)):
+                replies[reply.metadata.reply_to_message_id] = reply
+            if waiting.isdisjoint(replies):
+                time.sleep(_PULL_PAUSE)
+            waiting -= replies.keys()
+        if waiting and isinstance(self, CancellingGrid):
+            self.cancel(waiting)
+        return [replies[i] for i in ids if i in replies]
+
+
+class GridWrapper(BaseGrid):
+    """A grid that hands everything on to another."""
 
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Return the nodes."""
-        return self._grid.get_node_ids()
 
     @property
     def run(self) -> Run:
@@ -69,16 +103,9 @@ class GridWrapper(Grid):
         """Set the run of the grid behind it."""
         self._grid.set_run(run)
 
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Create a message, as the grid behind it does."""
-        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the nodes."""
+        return self._grid.get_node_ids()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Push through the grid behind it."""
@@ -88,22 +115,9 @@ class GridWrapper(Grid):
         """Pull through the grid behind it."""
         return self._grid.pull_messages(message_ids)
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Send and receive through the grid behind it."""
-        return self._grid.send_and_receive(messages, timeout=timeout)
-
 
 class CohortGrid(GridWrapper):
     """A grid that lists only the chosen clients' nodes: how selection reaches any strategy.
-
-    Parameters
-    ----------
-    grid
-        The grid behind it.
-    clients
-        The chosen clients.
 
     Attributes
     ----------
@@ -121,14 +135,14 @@ class CohortGrid(GridWrapper):
 
 
 def client_ids_of(grid: Grid) -> dict[int, str]:
-    """Return the client-ids by node that a grid lists, in its order; the nodes' numbers where it has none."""
+    """Return a grid's client-ids by node, in its order; node numbers stand in for unknown ids."""
     if isinstance(grid, CohortGrid):
         return dict(grid.names)
     return {node_id: str(node_id) for node_id in grid.get_node_ids()}
 
 
 class SteadyGrid(GridWrapper):
-    """A grid on which a reply that does not come to its end holds up no other, and one error ends no run.
+    """A grid on which an unfinished reply does not delay the others, and a single error does not end a run.
 
     Flower's grid fetches all replies that are there before it returns the first, so that all are in memory
     at once; and of a client that died while it sent, it waits minutes for the rest. Here each reply is
@@ -229,8 +243,8 @@ class SteadyGrid(GridWrapper):
 
 
 def _unreadable(message_id: str, error: Exception) -> Message:
-    """Return an error in place of a reply of which Flower can make no records."""
-    told = Metadata(
+    """Return an error in place of a reply that Flower cannot read."""
+    metadata = Metadata(
         run_id=TaskIdentity.run_id,
         message_id="",
         src_node_id=TaskIdentity.node_id,
@@ -242,11 +256,11 @@ def _unreadable(message_id: str, error: Exception) -> Message:
         created_at=time.time(),
     )
     reason = f"the reply cannot be read: {type(error).__name__}: {error}"
-    return make_message(metadata=told, error=Error(code=ErrorCode.UNKNOWN, reason=reason))
+    return make_message(metadata=metadata, error=Error(code=ErrorCode.UNKNOWN, reason=reason))
 
 
 def _retried(call: Callable[[], _Found]) -> _Found:
-    """Return what a call returns; repeat it, a minute at most, while the server has an error of its own."""
+    """Return what a call returns; repeat it for up to a minute while the server fails."""
     deadline = time.monotonic() + _RETRY_SECONDS
     while True:
         try:

@@ -33,14 +33,10 @@ class ClientUpdate:
 
     Parameters
     ----------
-    client_id, node_id
-        Who sent it.
     num_examples
         Positive; its weight in the average.
     delta
         New minus old parameters, shape [size], float32, finite.
-    norm
-        Euclidean norm of `delta`.
     metrics
         The scalar metrics of the reply, without `num-examples`.
     records
@@ -70,7 +66,7 @@ class ClientUpdate:
 
 @dataclass(frozen=True, eq=False)
 class SummedUpdate(ClientUpdate):
-    """What several clients contributed to one round, of which only the sum is known.
+    """The contribution of several clients to one round, known only as a sum.
 
     The fields that a `ClientUpdate` has are those of the mean; it stands for no single client.
 
@@ -82,19 +78,19 @@ class SummedUpdate(ClientUpdate):
         What it is divided by.
     bits
         b of the fixed point.
-    told
+    client_reports
         What clients reported in the clear, by client-id.
     """
 
     total: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     weight: float = 0.0
     bits: int = 0
-    told: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    client_reports: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def reports(self) -> Mapping[str, Mapping[str, float]]:
         """What clients reported in the clear, by client-id."""
-        return self.told
+        return self.client_reports
 
     def add_to(self, total: ExactSum) -> None:
         """Add the sum."""
@@ -114,6 +110,14 @@ class CheckedReply(Message):
         checked.__dict__.update(message.__dict__)
         checked.__dict__["update"] = update
         return checked
+
+
+def all_checked(replies: Iterable[Message], user: str) -> Iterator[CheckedReply]:
+    """Yield replies that passed the guard; RuntimeError where `user` was put outside of it."""
+    for reply in replies:
+        if not isinstance(reply, CheckedReply):
+            raise RuntimeError(f"a reply was not checked; put {user} inside GuardedStrategy")
+        yield reply
 
 
 class Rejected(Exception):
@@ -145,10 +149,6 @@ def check_reply(
 
     Parameters
     ----------
-    message
-        A reply to a train message.
-    reference
-        The model that was sent.
     max_examples
         How many examples the client described itself with, if known.
     records
@@ -186,8 +186,8 @@ def check_answered(message: Message) -> None:
     """Check that a reply is neither an error nor a refusal; `Rejected` if it is."""
     if message.has_error():
         raise Rejected(error_line(message.error.reason))
-    told = message.content.config_records.get(wire.CONFIG, ConfigRecord())
-    if (reason := told.get(wire.REFUSED)) is not None:
+    config = message.content.config_records.get(wire.CONFIG, ConfigRecord())
+    if (reason := config.get(wire.REFUSED)) is not None:
         raise Rejected(f"refused: {first_line(str(reason))}")
 
 
@@ -254,13 +254,13 @@ def first_line(text: str | None, limit: int = 200) -> str:
 
 
 def error_line(reason: str | None) -> str:
-    """Return in one line what a client failed of; of a traceback of Flower's simulation what it ends with."""
+    """Return a client's error in one line; of a traceback of Flower's simulation, the last line."""
     _, mark, said = (reason or "").rpartition(_SIMULATION_SAYS)
     return f"error: {first_line(said.rstrip().removesuffix(_SIMULATION_ENDS) if mark else reason)}"
 
 
 ReferenceOf = Callable[[Message], Reference | None]
-"""From a reply to what it is to be told from; raises `Rejected` if it does not say."""
+"""From a reply to the reference of its update; raises `Rejected` if the reply does not name it."""
 Reject = Callable[[Message, str], None]
 """Told of each rejected reply and the reason."""
 
@@ -294,8 +294,6 @@ class GuardedStrategy(StrategyWrapper):
 
     Parameters
     ----------
-    inner
-        Any Flower strategy.
     reject
         Told of each rejected reply.
     max_examples
@@ -305,7 +303,7 @@ class GuardedStrategy(StrategyWrapper):
     mask
         Which parameters may change, shape [P], bool; None: all.
     reference_of
-        From a reply to what it is to be told from, where nodes train parts of the model; None: all train the
+        From a reply to the reference of its update, where nodes train parts of the model; None: all train the
         whole.
     staleness_of
         From a node to how many steps its reply is behind.
@@ -333,10 +331,10 @@ class GuardedStrategy(StrategyWrapper):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Remember what is sent, so that updates can be told from it.
+        """Remember the model that is sent as the reference of the updates.
 
-        Of a strategy whose replies are no updates, what a reply carries is told from zero: it is taken as it
-        is, and only its layout must be that of `arrays`.
+        If a strategy's replies are no updates, the reference is zero: a reply is taken as it is, and only its
+        layout must be that of `arrays`.
         """
         reference = Reference.of(arrays, self._mask)
         if not self.replies_are_updates:

@@ -1,4 +1,4 @@
-"""Who is who in a federation: the node behind each client-id, and what clients say of themselves."""
+"""The members of a federation: the node behind each client-id, and each client's description."""
 
 import math
 from collections.abc import Collection, Iterable
@@ -12,7 +12,7 @@ from strategies.core import wire
 
 @dataclass(frozen=True)
 class ClientInfo:
-    """What a client said about itself; where it hides its counts, it says 1 example and no labels."""
+    """A client's description of itself; a client that hides its counts says 1 example and no labels."""
 
     client_id: str
     node_id: int
@@ -34,18 +34,14 @@ _LONGEST_WAIT = 16
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a node is no client now, and when it is asked again.
+    """The reason why a node is not a client now, and when it is asked again.
 
     Parameters
     ----------
-    reason
-        For people.
     owner
         The node that uses the client-id; asked again once that is gone. None: it is something else.
     look
         The look from which on it is asked again; infinite where nothing can change.
-    tries
-        How often it was refused.
     """
 
     reason: str
@@ -55,7 +51,7 @@ class Refusal:
 
 
 @dataclass
-class Roll:
+class FederationMembers:
     """Binds each client-id to the node that first used it.
 
     A node that is refused is asked again: as soon as the owner of its client-id is gone, or, where its data
@@ -89,7 +85,7 @@ class Roll:
         return [node_id for node_id in present if node_id not in known]
 
     def due(self, present: Iterable[int]) -> list[int]:
-        """Return the nodes that are to be asked who they are: the unknown, and the refused that are due."""
+        """Return the nodes to ask who they are: the unknown, and the refused that are due."""
         there = list(present)
         again = [i for i in there if (refusal := self.refused.get(i)) and self._is_due(refusal, there)]
         return self.unknown(there) + again
@@ -102,21 +98,17 @@ class Roll:
 
         Parameters
         ----------
-        node_id, client_id
-            Who says so.
-        content
-            The answer to the question who it is.
         present
             The nodes that are there: a client-id is free when its node is gone.
         """
         metrics = content.metric_records.get(wire.METRICS, MetricRecord())
         config = content.config_records.get(wire.CONFIG, ConfigRecord())
         num_examples = metrics.get(wire.NUM_EXAMPLES, 0)
-        labels, told = metrics.get(wire.LABEL_COUNTS, []), config.get(wire.NUM_PARTITIONS, 0)
+        labels, partitions = metrics.get(wire.LABEL_COUNTS, []), config.get(wire.NUM_PARTITIONS, 0)
         owner = self._owner(node_id, client_id, present)
         reason = _reason(node_id, client_id, owner) or _impossible(num_examples, config)
         if reason or not isinstance(num_examples, int):
-            self.refuse(node_id, reason, owner, final=_is_count(told) and told > 0)
+            self.refuse(node_id, reason, owner, final=_is_count(partitions) and partitions > 0)
             return reason
         self.refused.pop(node_id, None)
         if (holder := self.clients.get(client_id)) is not None:
@@ -127,7 +119,7 @@ class Roll:
             node_id,
             num_examples,
             tuple(n for n in labels if _is_count(n)) if isinstance(labels, list) else (),
-            told if _is_count(told) else 0,
+            partitions if _is_count(partitions) else 0,
             _share(config.get(wire.KEEP)),
             bool(config.get(wire.HIDDEN, False)),
         )
@@ -148,14 +140,14 @@ class Roll:
 
 
 def _reason(node_id: int, client_id: str, owner: int | None) -> str:
-    """Return why a client-id cannot be a node's; nothing if it can."""
+    """Return why a node cannot have a client-id; empty if it can."""
     if fault := wire.client_id_fault(client_id):
         return f"its client-id {fault}"
     return "" if owner is None else f"node {node_id} claims a client-id that node {owner} uses"
 
 
 def _impossible(num_examples: object, config: ConfigRecord) -> str:
-    """Return what is wrong with the number of examples that a client told; nothing if it is possible."""
+    """Return what is wrong with a client's number of examples; empty if it is possible."""
     if not isinstance(num_examples, int) or num_examples <= 0:
         return str(config.get(wire.DETAIL, "")) or "it has no examples"
     if num_examples > wire.MAX_EXAMPLES:
@@ -168,5 +160,5 @@ def _is_count(value: object) -> TypeGuard[int]:
 
 
 def _share(value: object) -> float | None:
-    """Return a share in (0, 1] that a client told; None if it told none that can be used."""
+    """Return a client's share if it is in (0, 1], else None."""
     return float(value) if isinstance(value, int | float) and 0 < value <= 1 else None

@@ -44,12 +44,10 @@ _LONGEST_NAME = 40
 
 
 def rebuilt(record: Mapping[str, Any], known: Known) -> tuple[dict[str, int | float], list[str], list[str]]:
-    """Return the numbers of a metric record that may be there, the names that may not, and what cannot be.
+    """Return a metric record's valid numbers, its unknown names, and its impossible values.
 
     Parameters
     ----------
-    record
-        Any metric record.
     known
         What may be in it, besides `num-examples`, which is taken as it is if it is a number.
 
@@ -82,16 +80,12 @@ def cleaned(
     required: Iterable[str] = (),
     strict: bool = False,
 ) -> Iterator[Message]:
-    """Yield replies whose metric record holds known names and possible numbers only, under its usual name.
+    """Yield replies whose metric record is cut to known names and possible numbers.
 
     What else a record holds is left out, and said. Errors and refusals pass as they are.
 
     Parameters
     ----------
-    replies
-        From clients.
-    known
-        What they may report.
     complain
         Told of each reply from which something is left out, or that is not used.
     required

@@ -19,10 +19,6 @@ def select_clients(
 
     Parameters
     ----------
-    clients
-        Client-ids that are connected.
-    selection
-        The share to draw, and how many at least.
     seed, server_round
         Decide the draw.
 
@@ -82,16 +78,14 @@ def ask_clients(
     seed: int,
     server_round: int,
 ) -> Asked:
-    """Return whom to ask in a round, and whom not to wait for.
+    """Return the clients to ask in a round, and those that will be too late.
 
     Parameters
     ----------
     num_examples
         Of the connected clients, by client-id.
     known
-        What was heard of clients (see `strategies.server.selection_methods`).
-    selection
-        How to choose.
+        The clients' last reports (see `strategies.server.selection_methods`).
     seed, server_round
         Decide what is drawn.
 

@@ -2,7 +2,7 @@
 
 - ``power-of-choice`` (Cho, Wang, Joshi, arXiv 2010.01243): d candidates are drawn with probability
   proportional to their examples, and those with the largest loss take part. This is the paper's variant
-  rpow-d: the loss is the one that a client last reported, and one that was never heard of comes first.
+  rpow-d: the loss is the one that a client last reported, and clients without a report come first.
 - ``oort`` (Lai et al., OSDI 2021, arXiv 2010.06081): a share of the places goes to clients that were never
   asked; the others to the largest utility,
 
@@ -37,10 +37,10 @@ _SLOWNESS_EXPONENT = 2.0
 
 @dataclass
 class Known:
-    """What is known of a client: times asked, round last heard in (0: never), its loss then."""
+    """How often a client was asked, the round of its last reply (0: none), and the loss it reported then."""
 
     asked: int = 0
-    heard: int = 0
+    last_round: int = 0
     loss: float = math.inf
 
 
@@ -76,10 +76,6 @@ def choose(
     ----------
     candidates
         At least `count`.
-    count
-        How many.
-    settings
-        ``method`` and its own keys.
     seed, server_round
         Decide what is drawn.
     """
@@ -133,21 +129,14 @@ def _utilities(ids: list[str], candidates: Candidates, server_round: int) -> dic
         slow = (preferred / candidates.seconds[i]) ** _SLOWNESS_EXPONENT if times else 1.0
         plain[i] = candidates.num_examples[i] * loss * min(1.0, slow) if math.isfinite(loss) else 0.0
     largest = max(plain.values(), default=0.0)
-    return {
-        i: value + largest * math.sqrt(0.1 * math.log(max(1, server_round)) / max(1, candidates.of(i).heard))
-        for i, value in plain.items()
-    }
+    last = {i: max(1, candidates.of(i).last_round) for i in ids}
+    bonuses = {i: math.sqrt(0.1 * math.log(max(1, server_round)) / last[i]) for i in ids}
+    return {i: value + largest * bonuses[i] for i, value in plain.items()}
 
 
 @final
-class HeardStrategy(StrategyWrapper):
-    """Remember what clients report, for choosing them later; it belongs inside the guard.
-
-    Parameters
-    ----------
-    inner
-        Any strategy.
-    """
+class LastKnownLoss(StrategyWrapper):
+    """Remember the loss that each client last reported, for selection; it belongs inside the guard."""
 
     memory_name = "selection"
 
@@ -171,18 +160,17 @@ class HeardStrategy(StrategyWrapper):
             if isinstance(reply, CheckedReply):
                 for client_id, metrics in reply.update.reports.items():
                     known = self.known.setdefault(client_id, Known())
-                    known.heard = server_round
+                    known.last_round = server_round
                     known.loss = metrics.get(wire.TRAIN_LOSS, known.loss)
             yield reply
 
     def memory(self) -> dict[str, Tensor]:
         """Return what must be in a checkpoint."""
-        return {
-            i: torch.tensor([k.asked, k.heard, k.loss], dtype=torch.float64) for i, k in self.known.items()
-        }
+        rows = {i: [known.asked, known.last_round, known.loss] for i, known in self.known.items()}
+        return {i: torch.tensor(row, dtype=torch.float64) for i, row in rows.items()}
 
     def recall(self, tensors: Mapping[str, Tensor]) -> None:
         """Take up what `memory` returned."""
         for client_id, numbers in tensors.items():
-            asked, heard, loss = numbers.tolist()
-            self.known[client_id] = Known(int(asked), int(heard), loss)
+            asked, last_round, loss = numbers.tolist()
+            self.known[client_id] = Known(int(asked), int(last_round), loss)

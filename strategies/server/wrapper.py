@@ -1,13 +1,15 @@
 """Base of the strategies that wrap another one: everything passes through unless a wrapper says otherwise."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
+
+from strategies.core import wire
 
 if TYPE_CHECKING:
     from strategies.server.guard import ClientUpdate
@@ -15,12 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReturnResult:
-    """What came of the second exchange of a round.
+    """The result of a round's second exchange.
 
     Parameters
     ----------
-    metrics
-        Figures of the round, by name.
     clients
         What each client reported, by client-id.
     rejected
@@ -33,7 +33,7 @@ class ReturnResult:
 
 
 class Answers:
-    """What wrappers ask a server half, with the answers of one that says nothing."""
+    """What wrappers ask a server half, with default answers."""
 
     @property
     def is_weighted_average(self) -> bool:
@@ -65,7 +65,7 @@ class Answers:
         return update.num_examples
 
     def refusal(self, update: "ClientUpdate") -> str:
-        """Return why a well-formed update cannot be used; nothing if it can."""
+        """Return why a well-formed update cannot be used; empty if it can."""
         return ""
 
     def configure_return(
@@ -84,18 +84,12 @@ class ServerHalf(Answers, Strategy):
 
 
 def answers_of(strategy: Strategy) -> Answers:
-    """Return what a strategy answers to its wrappers; one of Flower's says nothing."""
+    """Return a strategy's answers to its wrappers; Flower's strategies have the defaults."""
     return strategy if isinstance(strategy, Answers) else Answers()
 
 
 class StrategyWrapper(ServerHalf):
-    """Delegate every hook and every answer to the wrapped strategy.
-
-    Parameters
-    ----------
-    inner
-        Any Flower strategy, itself a wrapper or not.
-    """
+    """Delegate every hook and every answer to the wrapped strategy."""
 
     def __init__(self, inner: Strategy) -> None:
         self.inner = inner
@@ -168,6 +162,36 @@ class StrategyWrapper(ServerHalf):
     def summary(self) -> None:
         """Log the wrapped strategy's settings."""
         self.inner.summary()
+
+
+Entries = Callable[[int, int], Mapping[str, wire.ConfigValue]]
+"""From a round and a node id to what the messages of the round say to the node besides."""
+
+
+@final
+class AddedEntries(StrategyWrapper):
+    """Add entries to the record ``config`` of every message of a round; see `Entries`."""
+
+    def __init__(self, inner: Strategy, entries: Entries) -> None:
+        super().__init__(inner)
+        self._entries = entries
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Return the wrapped strategy's messages with the entries."""
+        return self._with_entries(server_round, super().configure_train(server_round, arrays, config, grid))
+
+    def configure_return(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Return the wrapped strategy's messages with the entries."""
+        return self._with_entries(server_round, super().configure_return(server_round, arrays, config, grid))
+
+    def _with_entries(self, server_round: int, messages: Iterable[Message]) -> Iterable[Message]:
+        for message in messages:
+            wire.add_entries(message, self._entries(server_round, message.metadata.dst_node_id))
+            yield message
 
 
 def innermost(strategy: Strategy) -> Strategy:

@@ -80,7 +80,7 @@ def test_a_resumed_run_has_the_same_personal_models(ditto: RunFolder, tmp_path: 
 
 
 def test_forgetting_retrains_the_personal_models_as_well(ditto: RunFolder, home: Path) -> None:
-    """As a run of the others alone: personal models on a course of their own, from the start."""
+    """As a run of the others alone: personal models on a lineage of their own, from the start."""
     name = forget(ditto, CLIENT_3, ForgetSettings(method="retrain"))
     path = ditto.forget_folder(name)
     details = read_json(path / "result.json")["details"]

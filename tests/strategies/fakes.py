@@ -5,13 +5,12 @@ from dataclasses import dataclass, field
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
-from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 from torch import Tensor
 
 from strategies.core import wire
 from strategies.core.seeds import numpy_generator
+from strategies.server.grids import BaseGrid
 
 Answer = Callable[[Message], Message | None]
 """Answers one message; None: never."""
@@ -62,7 +61,7 @@ def spoiled(answer: Answer, spoil: Callable[[RecordDict], None], kind: str = wir
 
 
 @dataclass
-class FakeGrid(Grid):
+class FakeGrid(BaseGrid):
     """Flower's grid over functions.
 
     Parameters
@@ -84,25 +83,6 @@ class FakeGrid(Grid):
     def __post_init__(self) -> None:
         """Take the identity that messages need."""
         TaskIdentity.run_id = TaskIdentity.task_id = TaskIdentity.node_id = 1
-
-    def set_run(self, run: Run) -> None:
-        """Do nothing."""
-
-    @property
-    def run(self) -> Run:
-        """An empty run."""
-        return Run.create_empty(1)
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Create a message."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the nodes."""
@@ -132,13 +112,6 @@ class FakeGrid(Grid):
         if self.shuffle is not None:
             ready = [ready[i] for i in numpy_generator(self.shuffle, "arrival").permutation(len(ready))]
         return [self._replies.pop(i) for i in ready[:1]]
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Return all replies."""
-        ids = list(self.push_messages(messages))
-        return [self._replies.pop(i) for i in ids if i in self._replies]
 
     def cancel(self, message_ids: Iterable[str]) -> None:
         """Note what is given up."""

@@ -135,12 +135,12 @@ class AuditedModel:
     """A model to be audited.
 
     `flat` are its parameters, shape [run.layout.size]; `seconds` the wall-clock that made it, None if
-    unknown. `course` names the models to measure where clients keep models of their own.
+    unknown. `lineage` names the models to measure where clients keep models of their own.
     """
 
     flat: Tensor
     seconds: float | None = None
-    course: str = ""
+    lineage: str = ""
 
 
 def audit(
@@ -183,10 +183,10 @@ def audit(
 
     def measured(of: TrainedRun, on: ForgetRequest) -> dict[str, Measurement]:
         if run.client_models:
-            against = models[reference].course
+            against = models[reference].lineage
             return {
                 name: measure_own_models(
-                    of, each.course, on, cohort, settings, None if name == reference else against, name
+                    of, each.lineage, on, cohort, settings, None if name == reference else against, name
                 )
                 for name, each in models.items()
             }

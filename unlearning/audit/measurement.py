@@ -167,22 +167,22 @@ def measure(
 
 def measure_own_models(
     run: TrainedRun,
-    course: str,
+    lineage: str,
     request: ForgetRequest,
     cohort: Cohort,
     settings: AuditSettings,
-    reference_course: str | None = None,
+    reference_lineage: str | None = None,
     name: str = "model",
 ) -> Measurement:
     """Measure the models of their own that the remaining clients keep; figures are means over these.
 
-    Parameters are those of `measure`, but the models are those of a course of training, and the retrained
-    ones those of `reference_course`, None if it is the same or there is none. Forgotten clients are not
+    Parameters are those of `measure`, but the models are those of a lineage, and the retrained
+    ones those of `reference_lineage`, None if it is the same or there is none. Forgotten clients are not
     asked.
     """
     began = time.perf_counter()
-    questions = OwnModelQuestions(request, cohort, reference_course, run.forgotten, run.test)
-    asked = cohort.without([*request.clients, *run.forgotten_clients]).on_course(course)
+    questions = OwnModelQuestions(request, cohort, reference_lineage, run.forgotten, run.test)
+    asked = cohort.without([*request.clients, *run.forgotten_clients]).on_lineage(lineage)
     evidence = gather(asked, questions, f"audit of {name}")
     missing = {i: reason for i, reason in evidence.missing.items() if i not in request.clients}
     evidence = Evidence(evidence.answers, missing)

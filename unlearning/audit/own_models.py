@@ -25,8 +25,8 @@ from unlearning.request import ForgetRequest, ForgetSpec, spec_for
 
 FOREIGN = "foreign-clients"
 """Client-ids joined by commas, server to client, audits only: whose data follow the client's own."""
-REFERENCE_COURSE = "reference-course"
-"""str, server to client, audits only: the course whose model is the reference; missing: there is none."""
+REFERENCE_LINEAGE = "reference-course"
+"""str, server to client, audits only: the lineage whose model is the reference; missing: there is none."""
 TEST_MARGIN = "test-margin"
 """Array, client to server. Margin of each test example's label, shape [t], float32."""
 TEST_CORRECT = "test-correct"
@@ -64,11 +64,11 @@ def answer_about_own_model(
     test
         The test data, or None.
     model_of
-        Returns the client's model of a course.
+        Returns the client's model of a lineage.
     """
     config = question.config_records.get(wire.CONFIG, ConfigRecord())
-    model = model_of(str(config.get(wire.COURSE, "")))
-    reference = model_of(str(config[REFERENCE_COURSE])) if REFERENCE_COURSE in config else None
+    model = model_of(str(config.get(wire.LINEAGE, "")))
+    reference = model_of(str(config[REFERENCE_LINEAGE])) if REFERENCE_LINEAGE in config else None
     spec = ForgetSpec.from_config(config)
     numbers, arrays = encode_answer(answer_audit(model, examples, spec, reference, task=task))
     if test is not None:
@@ -82,7 +82,7 @@ def answer_about_own_model(
 class OwnModelQuestions:
     """Makes each client's question about its own model; see `unlearning.audit.gathering.Questions`.
 
-    Of the cohort, all clients, only the numbers of examples are read. `reference_course` is that of the
+    Of the cohort, all clients, only the numbers of examples are read. `reference_lineage` is that of the
     retrained models, or None; `test` the test data, or None.
     """
 
@@ -90,13 +90,13 @@ class OwnModelQuestions:
         self,
         request: ForgetRequest,
         cohort: Cohort,
-        reference_course: str | None,
+        reference_lineage: str | None,
         earlier: Sequence[ForgetRequest],
         test: Examples | None,
     ) -> None:
         self.request = request
         self._sizes = {i: info.num_examples for i, info in cohort.clients.items()}
-        self._reference_course = reference_course
+        self._reference_lineage = reference_lineage
         self.earlier = earlier
         self._test = test
         self._tested: dict[str, tuple[Tensor, Tensor]] = {}
@@ -114,15 +114,15 @@ class OwnModelQuestions:
         """Return the content of a client's message."""
         config = self._spec(client_id).to_config()
         config[FOREIGN] = ",".join(self._foreign)
-        if self._reference_course is not None:
-            config[REFERENCE_COURSE] = self._reference_course
+        if self._reference_lineage is not None:
+            config[REFERENCE_LINEAGE] = self._reference_lineage
         return RecordDict({wire.CONFIG: config})
 
     def read(self, client_id: str, content: RecordDict, num_examples: int | None) -> AuditAnswer:
         """Decode a client's answer; see `decode_answer`."""
         spec = self._spec(client_id)
         total = (num_examples or self._sizes[client_id]) + sum(self._sizes[i] for i in self._foreign)
-        answer = decode_answer(content, spec, total, self._reference_course is not None)
+        answer = decode_answer(content, spec, total, self._reference_lineage is not None)
         if self._test is not None:
             self._tested[client_id] = _test_part(content, len(self._test))
         return answer

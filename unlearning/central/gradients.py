@@ -15,7 +15,7 @@ from torch.func import functional_call, grad, vmap
 from torch.utils._pytree import tree_map
 
 from strategies.core.examples import Examples, Inputs, on_device
-from strategies.models.mask import held
+from strategies.models.mask import masks_of
 from strategies.task import CLASSIFICATION, Task
 from unlearning.central.masks import flat_mask
 from unlearning.central.parameters import copied, trainable
@@ -107,7 +107,7 @@ def gradient_blocks(
 
     gradients_of = vmap(grad(loss_of_one), in_dims=(None, 0, 0))
     # What replaces the model's own weights in a functional call does not pass by their hooks.
-    free = flat_mask(twin, None).to(next(iter(parameters.values())).device) if held(twin) else None
+    free = flat_mask(twin, None).to(next(iter(parameters.values())).device) if masks_of(twin) else None
     for x, y in batches_on(examples, rows, next(iter(parameters.values())).device):
         by_name = gradients_of(parameters, x, y)
         block = torch.cat([by_name[name].reshape(len(y), -1) for name in parameters], dim=1)  # [rows, P]

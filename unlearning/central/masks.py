@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from strategies.client.training import GradientAdjustment, Tensors
-from strategies.models.mask import held
+from strategies.models.mask import masks_of
 from unlearning.central.parameters import copied, trainable
 
 Masks = dict[str, Tensor]
@@ -51,7 +51,7 @@ def flat_mask(model: nn.Module, masks: Masks | None) -> Tensor:
     """
     ones = {name: torch.ones(p.shape, dtype=torch.bool) for name, p in trainable(model).items()}
     kept = {**ones, **(masks or {})}
-    free = {name: kept[name].cpu() & mask.cpu() for name, mask in held(model).items()}
+    free = {name: kept[name].cpu() & mask.cpu() for name, mask in masks_of(model).items()}
     return torch.cat([free.get(name, kept[name]).reshape(-1).cpu() for name in ones])
 
 

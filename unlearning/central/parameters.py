@@ -10,7 +10,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from strategies.models.mask import held, hold
+from strategies.models.mask import hold, masks_of
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -21,7 +21,7 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 def copied(model: nn.Module) -> nn.Module:
     """Return a copy of a model, on its device and in its mode, without gradients; it holds the same masks."""
     twin = copy.deepcopy(model)  # a deep copy of a parameter has no gradient and no hook
-    return hold(twin, held(twin))
+    return hold(twin, masks_of(twin))
 
 
 def flat_parameters(model: nn.Module) -> Tensor:

@@ -4,12 +4,10 @@ How a client shall work travels with the message. A client's own run config is t
 request may come years later with other settings.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar, final
+from typing import Any, TypeVar
 
-from flwr.app import ArrayRecord, ConfigRecord, Message
-from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from pydantic import Field
 from torch import Tensor, nn
@@ -24,7 +22,7 @@ from strategies.server.cohort import Cohort
 from strategies.server.exclusion import Drop
 from strategies.server.members import ClientInfo
 from strategies.server.settings import SelectionSettings
-from strategies.server.wrapper import StrategyWrapper
+from strategies.server.wrapper import AddedEntries
 from unlearning.central.training import SgdSettings
 from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork
 from unlearning.settings import Positive, Size
@@ -83,33 +81,6 @@ def settings_in(kind: type[S], config: Mapping[str, Any]) -> S:
     return kind.model_validate({name: config[spec.alias or name] for name, spec in fields})
 
 
-@final
-class TellingStrategy(StrategyWrapper):
-    """Add to the messages of each round what its clients are told.
-
-    Parameters
-    ----------
-    inner
-        Any strategy.
-    first_round
-        The round of the first entry.
-    entries
-        What the record ``config`` holds besides, one mapping per round.
-    """
-
-    def __init__(self, inner: Strategy, first_round: int, entries: Sequence[Mapping[str, Scalar]]) -> None:
-        super().__init__(inner)
-        self._first_round = first_round
-        self._entries = entries
-
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Return the wrapped strategy's messages with the round's entries."""
-        extra = self._entries[server_round - self._first_round]
-        return self.inner.configure_train(server_round, arrays, ConfigRecord({**config, **extra}), grid)
-
-
 def trained_answer(
     model: nn.Module, num_examples: int, metrics: Mapping[str, float] | None = None
 ) -> ClientAnswer:
@@ -137,7 +108,7 @@ def clients_with_retained(job: ForgetJob) -> Cohort:
 
     LetheError if there is none.
     """
-    left = job.remaining().without(job.holdings.clients_without_retained).keeping(job.drop)
+    left = job.remaining().without(job.holdings.clients_without_retained).without_emptied(job.drop)
     if not left.clients:
         raise LetheError(f"{job.request.name} leaves no connected client an example: nobody would remain")
     return left
@@ -211,7 +182,9 @@ class FederatedWork:
             cohort,
             drop,
             selection,
-            lambda: TellingStrategy(FedAvg(message_type=message_type), first, entries),
+            lambda: AddedEntries(
+                FedAvg(message_type=message_type), lambda server_round, _: entries[server_round - first]
+            ),
         )
 
     def train(self, flat: Tensor, rounds: int, cohort: Cohort, build: Build | None = None) -> Tensor:

@@ -78,7 +78,7 @@ class _Replay:
             {
                 wire.SERVER_ROUND: server_round,
                 client.ALIGNMENT: self.strategy.alignment(server_round).tolist(),
-                client.ORIGIN: job.run.course,
+                client.ORIGIN: job.run.lineage,
                 client.FROM_START: self.settings.start == "transferred",
                 wire.MEASURE: server_round == self.rounds[-1],
             }

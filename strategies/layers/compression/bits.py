@@ -63,10 +63,6 @@ def unpack_positions(data: bytes, count: int, size: int) -> Positions:
 
     Parameters
     ----------
-    data
-        The code, and nothing after it.
-    count
-        How many positions.
     size
         Every position is below it.
 

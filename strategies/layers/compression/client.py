@@ -28,9 +28,9 @@ from strategies.layers.compression.encoding import decode, encode
 from strategies.layers.compression.settings import CompressionSettings
 
 _STATE = "compression"
-_FACTS = "compression-facts"
+_STATUS = "compression-facts"
 _MODEL, _RESIDUAL, _NEXT = "model", "residual", "next-residual"
-_ANSWERED = "answered"  # The version that the reply after which `_NEXT` is the residual was an answer to
+_ANSWERED = "answered"  # The version that the last reply answered
 
 
 class LostVersion(Exception):
@@ -39,18 +39,12 @@ class LostVersion(Exception):
 
 @final
 class ClientLink:
-    """What a client keeps between the rounds of one training.
+    """A client's compression state between the rounds of one training.
 
     Parameters
     ----------
-    settings
-        Of the run.
-    content
-        The message.
     state
         The client's ``context.state``.
-    layout
-        Of the run's model.
     mask
         Which parameters may differ from zero, shape [P], bool; None: all.
     """
@@ -70,14 +64,14 @@ class ClientLink:
         self._layout = layout
         self._mask = mask
         self._start = torch.zeros(0)
-        if self._facts.get(wire.LINK) != self._config[wire.LINK]:
+        if self._status.get(wire.LINK) != self._config[wire.LINK]:
             self._state.pop(_STATE, None)
-            self._state[_FACTS] = ConfigRecord({wire.LINK: str(self._config[wire.LINK]), wire.VERSION: 0})
+            self._state[_STATUS] = ConfigRecord({wire.LINK: str(self._config[wire.LINK]), wire.VERSION: 0})
         self._settle()
 
     def _settle(self) -> None:
         """Take the residual after the last reply if that was used, and keep the one before it if not."""
-        answered, left = self._facts.pop(_ANSWERED, None), self._get(_NEXT)
+        answered, left = self._status.pop(_ANSWERED, None), self._get(_NEXT)
         self._kept.pop(_NEXT, None)
         if answered is None or answered != self._config.get(wire.USED_VERSION):
             return
@@ -93,14 +87,14 @@ class ClientLink:
     @property
     def version(self) -> int:
         """Which version of the model the client has; 0 for none."""
-        return int(str(self._facts.get(wire.VERSION, 0)))
+        return int(str(self._status.get(wire.VERSION, 0)))
 
     @property
-    def _facts(self) -> ConfigRecord:
-        return self._state.config_records.get(_FACTS, ConfigRecord())
+    def _status(self) -> ConfigRecord:
+        return self._state.config_records.get(_STATUS, ConfigRecord())
 
     def receive(self) -> ArrayRecord:
-        """Return the model that the message brings or changes, and keep it where the next is a difference.
+        """Return the model after the message; keep it if the next message brings a difference.
 
         Raises
         ------
@@ -119,14 +113,14 @@ class ClientLink:
         else:
             kept = self._get(_MODEL)
             if kept is None or self.version != base:
-                self._facts[wire.VERSION] = 0
+                self._status[wire.VERSION] = 0
                 raise LostVersion(f"version {base!s} of the model is not here")
             flat = kept.clone()
             for payload in payloads_in(self._content):
                 flat += decode(payload, self._layout.shapes)
         if not self._settings.down.is_neutral(self._layout.shapes):
             self._put(_MODEL, flat)
-        self._facts[wire.VERSION] = version
+        self._status[wire.VERSION] = version
         self._start = self._masked(flat)
         return wire.FlatRecord(flat, self._layout)
 
@@ -142,7 +136,7 @@ class ClientLink:
         seed: int,
         accuracy: Callable[[], float],
     ) -> Message:
-        """Answer with a trained model: with its update encoded, with itself, or that it is withheld.
+        """Answer with a trained model's encoded update, with the model, or with a note that it is withheld.
 
         Parameters
         ----------
@@ -150,8 +144,6 @@ class ClientLink:
             As in `wire.reply_to`.
         model
             As trained from what `receive` returned.
-        seed
-            Of what the codec draws.
         accuracy
             Measures the trained model on the client's own data, in percent.
         """
@@ -175,14 +167,14 @@ class ClientLink:
         settings = self._settings
         length = float(torch.linalg.vector_norm(update))
         if not length < settings.upload_threshold * float(torch.linalg.vector_norm(self._start)):
-            return False  # So that one that is not finite is sent, and the guard says so
+            return False  # A NaN is sent as well, and the guard reports it
         return not (settings.upload_accuracy and accuracy() >= settings.upload_accuracy)
 
     def _keep_residual(self, residual: Tensor) -> None:
-        """Note what is left if the reply is used; without error feedback nothing ever is."""
+        """Keep the residual that is left if the reply is used; none without error feedback."""
         if not self._settings.error_feedback:
             return
-        self._facts[_ANSWERED] = self.version
+        self._status[_ANSWERED] = self.version
         if bool(residual.any()):
             self._put(_NEXT, residual)
 
@@ -203,13 +195,7 @@ class ClientLink:
 
 
 def payloads_in(content: RecordDict) -> list[bytes]:
-    """Return the encoded vectors of a message.
-
-    Raises
-    ------
-    ValueError
-        If it has none.
-    """
+    """Return the encoded vectors of a message; ValueError if it has none."""
     payloads = content.config_records.get(wire.CODED, ConfigRecord()).get(wire.PAYLOAD)
     if not isinstance(payloads, list) or not all(isinstance(payload, bytes) for payload in payloads):
         raise ValueError(f"the record '{wire.CODED}' has no list of payloads")

@@ -40,7 +40,7 @@ class Codec:
 
     @staticmethod
     def parse(text: str, keep: float = 0.5, rank: int = 1, *, unbiased: bool = False) -> "Codec":
-        """Return the codec of a name; a choice of all entries is none.
+        """Return the codec with this name; keeping every entry means no codec.
 
         Raises
         ------

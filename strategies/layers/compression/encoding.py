@@ -48,8 +48,6 @@ def encode(vector: Tensor, shapes: Shapes, codec: Codec, seed: int) -> bytes:
         Finite.
     shapes
         Of the entries that lie in it.
-    codec
-        How.
     seed
         Of what is drawn, in [0, 2^63).
     """
@@ -94,7 +92,7 @@ def decode(payload: bytes, shapes: Shapes) -> Tensor:
 def _chosen(
     vector: Tensor, shapes: Shapes, codec: Codec, seed: int, generator: torch.Generator
 ) -> tuple[bytes, Tensor]:
-    """Return what says which numbers travel, and the numbers."""
+    """Return the header that names the entries, and the numbers that travel."""
     codes = CHOICES.index(codec.choice), FORMS.index(codec.form)
     if codec.choice == "all":
         return _HEAD.pack(*codes, len(vector)), vector

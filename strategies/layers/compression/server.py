@@ -32,7 +32,7 @@ from strategies.layers.compression.encoding import decode, encode
 from strategies.layers.compression.settings import CompressionSettings
 from strategies.server.wrapper import StrategyWrapper
 
-_HELD, _USED = "held/", "used/"
+_CLIENT_VERSION, _USED = "held/", "used/"
 _VERSION, _FLAT, _START = "version/", "flat/", "start/"
 
 
@@ -55,14 +55,10 @@ class _Sent:
 
 @final
 class Copies:
-    """The copy of the model that clients hold, its version, and who holds which.
+    """The copy of the model on the clients, its version, and the version that each client has.
 
     Parameters
     ----------
-    settings
-        Of the run.
-    seed
-        The run's.
     link
         Names the training; versions of another one do not count.
     """
@@ -73,7 +69,7 @@ class Copies:
         self.link = link
         self.version = 0
         self.model: Tensor | None = None
-        self.held: dict[str, int] = {}
+        self.versions: dict[str, int] = {}
         self.used: dict[str, int] = {}
         self._payloads: dict[int, bytes] = {}
 
@@ -94,17 +90,17 @@ class Copies:
 
     def since(self, client_id: str) -> list[bytes] | None:
         """Return the payloads that bring a client up to date; None if it needs the model."""
-        held = self.held.get(client_id)
-        if held is None:
+        version = self.versions.get(client_id)
+        if version is None:
             return None
-        missing = range(held + 1, self.version + 1)
-        if not all(version in self._payloads for version in missing):
+        missing = range(version + 1, self.version + 1)
+        if not all(number in self._payloads for number in missing):
             return None
-        return [self._payloads[version] for version in missing]
+        return [self._payloads[number] for number in missing]
 
     def memory(self) -> dict[str, Tensor]:
         """Return all that goes into a checkpoint; the payloads of earlier rounds do not."""
-        tensors = {_HELD + i: torch.tensor(version) for i, version in self.held.items()}
+        tensors = {_CLIENT_VERSION + i: torch.tensor(version) for i, version in self.versions.items()}
         tensors |= {_USED + i: torch.tensor(version) for i, version in self.used.items()}
         tensors["version"] = torch.tensor(self.version)
         tensors["link"] = torch.from_numpy(np.frombuffer(self.link.encode(), dtype=np.uint8).copy())
@@ -114,7 +110,7 @@ class Copies:
         """Take up what `memory` returned."""
         self.link = bytes(tensors["link"].numpy()).decode()
         self.version, self.model = int(tensors["version"]), tensors.get("model")
-        self.held, self.used = _versions(tensors, _HELD), _versions(tensors, _USED)
+        self.versions, self.used = _versions(tensors, _CLIENT_VERSION), _versions(tensors, _USED)
 
 
 def _versions(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, int]:
@@ -131,8 +127,6 @@ class CompressedStrategy(StrategyWrapper):
     ----------
     inner
         The guarded strategy.
-    copies
-        What clients hold.
     names
         Node id -> client-id, kept up to date by its owner.
     reject
@@ -173,7 +167,7 @@ class CompressedStrategy(StrategyWrapper):
         self._withheld = 0
 
     def memory(self) -> dict[str, Tensor]:
-        """Return what must be in a checkpoint: of earlier rounds, what clients that are still at work got."""
+        """Return the state for a checkpoint, with the models of earlier rounds that clients still work on."""
         tensors = self._copies.memory()
         for server_round in sorted(set(self._asked.values()) & set(self._sent)) if self._asynchronous else ():
             sent = self._sent[server_round]
@@ -206,7 +200,7 @@ class CompressedStrategy(StrategyWrapper):
         return messages
 
     def _advanced(self, server_round: int, arrays: ArrayRecord) -> _Sent:
-        """Bring the copy nearer to the round's model; forget the rounds that no reply is awaited of."""
+        """Bring the copy nearer to the round's model; forget the rounds without open replies."""
         awaited = set(self._asked.values()) if self._asynchronous else set()
         self._sent = {number: sent for number, sent in self._sent.items() if number in awaited}
         flat = wire.flat_of(arrays, self._layout)
@@ -216,17 +210,17 @@ class CompressedStrategy(StrategyWrapper):
 
     def _coded(self, message: Message, whole: ArrayRecord, sent: _Sent) -> RecordDict:
         client_id = self._names[message.metadata.dst_node_id]
-        told = ConfigRecord(dict(message.content.config_records[wire.CONFIG]))
-        told[wire.LINK], told[wire.VERSION] = self._copies.link, sent.version
+        config = ConfigRecord(dict(message.content.config_records[wire.CONFIG]))
+        config[wire.LINK], config[wire.VERSION] = self._copies.link, sent.version
         if used := self._copies.used.get(client_id):
-            told[wire.USED_VERSION] = used
+            config[wire.USED_VERSION] = used
         payloads = self._copies.since(client_id)
-        held = self._copies.held.pop(client_id, 0)  # Until it answers, nobody knows what it has
+        version = self._copies.versions.pop(client_id, 0)  # Its version is unknown until it answers
         if payloads is None or sum(map(len, payloads)) >= 4 * self._layout.size:
-            return RecordDict({**message.content, wire.ARRAYS: whole, wire.CONFIG: told})
-        told[wire.BASE_VERSION] = held
+            return RecordDict({**message.content, wire.ARRAYS: whole, wire.CONFIG: config})
+        config[wire.BASE_VERSION] = version
         others = {n: r for n, r in message.content.items() if n not in {wire.ARRAYS, wire.CONFIG}}
-        return RecordDict({wire.CODED: ConfigRecord({wire.PAYLOAD: payloads}), wire.CONFIG: told, **others})
+        return RecordDict({wire.CODED: ConfigRecord({wire.PAYLOAD: payloads}), wire.CONFIG: config, **others})
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -248,7 +242,7 @@ class CompressedStrategy(StrategyWrapper):
                 sent = self._sent[self._asked.pop(client_id)]
                 config = reply.content.config_records.get(wire.CONFIG, ConfigRecord())
                 if config.get(wire.VERSION) == sent.version:
-                    self._copies.held[client_id] = sent.version
+                    self._copies.versions[client_id] = sent.version
                 withheld = bool(config.get(wire.WITHHELD, False))
                 self._withheld += withheld
                 if withheld and self._asynchronous:

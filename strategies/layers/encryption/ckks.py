@@ -5,7 +5,7 @@ ePrint 2016/421, as Microsoft SEAL has it behind TenSEAL (Benaissa et al., arXiv
 used, so the parameters are small: ring degree 8192 with a modulus of 180 bits, of which the standard of
 homomorphicencryption.org allows 218 for 128-bit security; 4096 numbers per ciphertext, 64 bytes each.
 
-Whoever sees ciphertexts *and* what they decrypt to can learn the key from CKKS' own rounding errors (Li,
+A party that sees ciphertexts *and* their decryptions can learn the key from CKKS' own rounding errors (Li,
 Micciancio, EUROCRYPT 2021, ePrint 2020/1533). The server sees both, so a decryption adds Gaussian noise far
 above these errors ("noise flooding"; Li, Micciancio, Schultz, Sorrell, CRYPTO 2022, ePrint 2022/816): the
 errors are below 2⁻⁵⁸ for a thousand clients, the noise has a standard deviation of 2⁻²⁰, both on the *sum* of
@@ -92,13 +92,6 @@ class Secret:
     def decrypt(self, ciphertexts: Sequence[bytes], size: int) -> Tensor:
         """Return what ciphertexts hold, with noise of standard deviation `FLOODING_STD`.
 
-        Parameters
-        ----------
-        ciphertexts
-            Of one vector or of a sum.
-        size
-            n.
-
         Returns
         -------
         Tensor
@@ -116,13 +109,7 @@ class Secret:
 
 @final
 class EncryptedSum:
-    """A running sum of encrypted vectors, made without any key.
-
-    Parameters
-    ----------
-    size
-        Entries of a vector.
-    """
+    """A running sum of encrypted vectors, made without any key."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -150,7 +137,7 @@ class EncryptedSum:
 
 @lru_cache(maxsize=1)
 def _public_context() -> Any:
-    """Return a context of the same parameters; whose keys it was made with is nothing to an addition."""
+    """Return a public context of the same parameters; addition does not depend on the keys."""
     context = _new_context()
     context.make_context_public()
     return context

@@ -18,12 +18,10 @@ MAX_WEIGHT = 2**26
 
 
 def encrypted_record(secret: Secret, delta: Tensor, num_examples: int) -> ConfigRecord:
-    """Return what an update looks like on its way.
+    """Return an update encrypted for the wire.
 
     Parameters
     ----------
-    secret
-        The clients' key.
     delta
         New minus old parameters, shape [P].
     num_examples
@@ -55,7 +53,7 @@ def encrypted_reply(
 
 
 def decrypted_reply(message: Message, client_id: str, secret: Secret) -> Message:
-    """Answer the question what a sum of updates holds: their mean."""
+    """Decrypt a sum of updates and answer with the mean."""
     try:
         mean = _mean(message.content, secret)
     except ValueError as reason:

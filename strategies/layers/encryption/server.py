@@ -64,8 +64,6 @@ class EncryptedStrategy(StrategyWrapper):
     ----------
     inner
         A strategy that adds the weighted mean of the updates.
-    cohort
-        The clients, who decrypt.
     names
         Node id -> client-id, kept up to date by its owner.
     max_examples
@@ -96,7 +94,7 @@ class EncryptedStrategy(StrategyWrapper):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Note how long the updates are that the clients shall send.
+        """Note the size of the updates that the clients will send.
 
         Raises
         ------
@@ -151,7 +149,7 @@ class EncryptedStrategy(StrategyWrapper):
         found.replies[self._names[node_id]] = reply
 
     def _decrypted(self, found: _Sum, scope: str) -> Tensor | None:
-        """Return the mean that two clients agree on, shape [P]; None, with the reason told, if none do."""
+        """Return the mean that two clients agree on, shape [P]; None and a fault if no two agree."""
         record = ConfigRecord(
             {
                 wire.PAYLOAD: found.total.ciphertexts(),
@@ -197,7 +195,7 @@ class EncryptedStrategy(StrategyWrapper):
 
 
 def agreeing(answers: Mapping[str, Tensor], apart: float) -> list[str]:
-    """Return the first two clients whose answers are the same but for noise; nobody if there are none.
+    """Return the first two clients whose answers agree up to noise; empty if no two do.
 
     Parameters
     ----------

@@ -90,7 +90,7 @@ def epsilon_of(history: History, delta: float, accountant: str) -> float:
         return 0.0
     if any(spend.noise_multiplier <= 0 for spend in history):
         return math.inf
-    # In one order, as sums of floats depend on it: what was planned is to be what is spent, to the bit.
+    # Sorted, as float sums depend on the order: the planned ε must equal the spent ε to the bit.
     history = tuple(sorted(history, key=lambda spend: (spend.noise_multiplier, spend.sample_rate)))
     bound = _rdp_epsilon(history, delta)
     return bound if accountant == "rdp" else min(bound, _prv_epsilon(history, delta, bound))

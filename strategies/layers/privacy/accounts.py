@@ -32,7 +32,7 @@ class Accounts:
     attempts: dict[str, int] = field(default_factory=dict)
 
     def asked(self, client_ids: Iterable[str]) -> None:
-        """Note whom a round asks."""
+        """Count an attempt for each client that a round asks."""
         for client_id in client_ids:
             self.unreported[client_id] = self.unreported.get(client_id, 0) + 1
             self.attempts[client_id] = self.attempts.get(client_id, 0) + 1
@@ -50,7 +50,7 @@ class Accounts:
             self.unreported.pop(client_id, None)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the accounts as plain data, but for the attempts, of which a checkpoint knows too few."""
+        """Return the accounts as plain data, without the attempts, which a checkpoint undercounts."""
         refusals = {client_id: list(entry) for client_id, entry in self.refusals.items()}
         return {
             "epsilons": self.epsilons,

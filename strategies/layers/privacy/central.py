@@ -39,7 +39,7 @@ from strategies.layers.privacy.accounts import Accounts
 from strategies.layers.privacy.client import BudgetSpent, noise_for
 from strategies.layers.privacy.noise import clipped, noised
 from strategies.layers.privacy.settings import PrivacySettings
-from strategies.server.guard import CheckedReply, SummedUpdate
+from strategies.server.guard import CheckedReply, SummedUpdate, all_checked
 from strategies.server.selection import cohort_size, require_enough, select_clients
 from strategies.server.settings import SelectionSettings
 from strategies.server.wrapper import StrategyWrapper
@@ -52,14 +52,8 @@ class CentralPrivacy:
 
     Parameters
     ----------
-    settings, selection
-        Of the run.
     rounds
         Rounds that a budget is to last.
-    seed
-        The run's.
-    accounts
-        Where what was spent is written down for people.
     histories
         Client-id -> what was spent.
     unamplified
@@ -92,15 +86,7 @@ class CentralPrivacy:
         return self.selection.fraction if self.settings.client_sampling == "poisson" else 1.0
 
     def select(self, clients: Iterable[str], server_round: int) -> tuple[list[str], dict[str, str]]:
-        """Return the clients of a round, which are paid for with that, and who refuses and why.
-
-        Parameters
-        ----------
-        clients
-            Who is connected.
-        server_round
-            From 1.
-        """
+        """Draw and charge the clients of a round; return them, and the reasons of those that refuse."""
         spend = Spend(self.noise_multiplier, self._rate, 1)
         refused: dict[str, str] = {}
         able = []
@@ -162,11 +148,11 @@ class CentralPrivacy:
 
     def to_json(self) -> dict[str, Any]:
         """Return what was spent as plain data."""
-        told: dict[str, Any] = {"histories": _rows(self.histories)}
+        document: dict[str, Any] = {"histories": _rows(self.histories)}
         if self.settings.client_sampling == "poisson":
-            told["unamplified"] = _rows(self.unamplified)
-            told["epsilons-unamplified"] = {i: self._epsilon(h) for i, h in self.unamplified.items()}
-        return told
+            document["unamplified"] = _rows(self.unamplified)
+            document["epsilons-unamplified"] = {i: self._epsilon(h) for i, h in self.unamplified.items()}
+        return document
 
     def restore(self, document: Mapping[str, Any]) -> None:
         """Take up what `to_json` returned."""
@@ -196,8 +182,6 @@ class CentralStrategy(StrategyWrapper):
     ----------
     inner
         A strategy that adds the weighted mean of the updates.
-    privacy
-        What was drawn, and the noise.
 
     Raises
     ------
@@ -215,7 +199,7 @@ class CentralStrategy(StrategyWrapper):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Remember the model, to which a round without an answer adds its noise."""
+        """Remember the model; a round without a reply adds its noise to it."""
         layout = wire.layout_of(arrays)
         self._start = wire.flat_of(arrays, layout), layout
         return self.inner.configure_train(server_round, arrays, config, grid)
@@ -223,7 +207,7 @@ class CentralStrategy(StrategyWrapper):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Return the noised model; (None, None) only where nobody could take part."""
+        """Return the noised model, or (None, None) if no client could take part."""
         if self._start is None:
             raise RuntimeError("aggregate_train was called before configure_train")
         expected = self._privacy.expected
@@ -234,8 +218,8 @@ class CentralStrategy(StrategyWrapper):
         flat = start if arrays is None else wire.flat_of(arrays, layout)
         released = self._released(start, flat, expected, server_round)
         epsilons = self._privacy.accounts.epsilons.values()
-        told = {**(metrics or {}), wire.EPSILON: max(epsilons, default=0.0)}
-        return wire.FlatRecord(released, layout), MetricRecord(told)
+        numbers = {**(metrics or {}), wire.EPSILON: max(epsilons, default=0.0)}
+        return wire.FlatRecord(released, layout), MetricRecord(numbers)
 
     def _released(self, start: Tensor, flat: Tensor, expected: float, server_round: int) -> Tensor:
         """Return start + (m (flat − start) + noise) / m; where clients train parts, m is per entry."""
@@ -244,15 +228,13 @@ class CentralStrategy(StrategyWrapper):
         counts = self.entry_counts
         m = torch.tensor(expected, dtype=torch.float64) if counts is None else counts.double()
         total = self._privacy.released((flat.double() - start.double()) * m, server_round)
-        change = torch.where(m > 0, total / m.clamp(min=1e-300), 0.0)  # Nobody was asked where m is 0
+        change = torch.where(m > 0, total / m.clamp(min=1e-300), 0.0)  # m is 0 where no client was asked
         return (start.double() + change).float()
 
     def _shares(self, replies: Iterable[Message], expected: float) -> Iterator[Message]:
-        """Yield clipped updates whose mean over those who answered is their sum over those expected."""
+        """Yield clipped updates, scaled so that their mean is their sum over the expected clients."""
         good: list[CheckedReply] = []
-        for reply in replies:
-            if not isinstance(reply, CheckedReply):
-                raise LetheError("privacy: a reply was not checked; put CentralStrategy inside the guard")
+        for reply in all_checked(replies, "CentralStrategy"):
             if isinstance(reply.update, SummedUpdate):  # Clients have clipped what they added up
                 yield CheckedReply.of(reply, replace(reply.update, weight=expected))
                 continue

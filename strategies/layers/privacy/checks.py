@@ -48,8 +48,6 @@ def check_feasible(
 
     Parameters
     ----------
-    settings, train
-        Of the run.
     rounds
         Rounds that a budget is to last.
     num_examples

@@ -53,8 +53,6 @@ class ClientPrivacy:
 
     Parameters
     ----------
-    settings
-        Of the run.
     budget
         The client's own; infinite if there is none.
     rounds
@@ -111,16 +109,16 @@ def pay(job: ClientJob, privacy: ClientPrivacy) -> Payment:
     if privacy.budget == 0:
         raise BudgetSpent("its privacy budget is 0: it takes no part")
     ledger = LedgerFile.of(privacy.settings.ledger, job.client_id)
-    with nullcontext() if ledger is None else ledger.held():
+    with nullcontext() if ledger is None else ledger.locked():
         return _paid(job, privacy, ledger)
 
 
 def _paid(job: ClientJob, privacy: ClientPrivacy, ledger: LedgerFile | None) -> Payment:
-    """Pay for a round; a ledger is held meanwhile."""
+    """Pay for a round; the caller has locked the ledger."""
     settings, known = privacy.settings, read_account(privacy.state)
     rate, steps = round_cost(job, settings)
     planned = () if privacy.scoring is None else privacy.scoring.planned
-    # A ledger knows all that was paid for, in this run and others, whatever became of the state
+    # A ledger has every payment, of other runs too, even if the state is lost
     kept = None if ledger is None else ledger.read_all()
     asked = max(known.asked, privacy.asked) if kept is None else kept[1]
     left = privacy.budget - asked
@@ -155,7 +153,7 @@ def pay_answer(client_id: str, privacy: ClientPrivacy, epsilon: float) -> None:
         If it would be more than the client has left; nothing is written then.
     """
     ledger = LedgerFile.of(privacy.settings.ledger, client_id)
-    with nullcontext() if ledger is None else ledger.held():
+    with nullcontext() if ledger is None else ledger.locked():
         known = read_account(privacy.state)
         history, asked = (known.history, known.asked) if ledger is None else ledger.read_all()
         total = asked + epsilon
@@ -241,7 +239,7 @@ def _example_level(half: ClientHalf, job: ClientJob, settings: PrivacySettings, 
 
 def _client_level(half: ClientHalf, job: ClientJob, settings: PrivacySettings, spend: Spend) -> LocalResult:
     before = flat_parameters(job.model)
-    # Nobody may learn that nothing is left to train on: such a client sends noise, as large as everybody's
+    # A client without examples sends noise of the usual size, so that the server cannot tell
     result = half(job) if len(job.examples) else LocalResult(job.model, 1)
     start = before if result.start is None else result.start
     stream = Randomness.of(settings.randomness).after(job.generator)

@@ -39,7 +39,7 @@ _KEPT_ENTRIES = 2**23
 
 @dataclass(frozen=True)
 class _Share:
-    """A parameter, the norms of the examples' gradients by it, [n], and from weights [n] to their sum."""
+    """A parameter, its gradient's norm per example, [n], and the weighted sum of these as a function."""
 
     parameter: Tensor
     norms: Tensor
@@ -48,7 +48,7 @@ class _Share:
 
 @dataclass(frozen=True)
 class _Record:
-    """What went into a layer and came out, and how often each had been changed in place by then."""
+    """A layer's input and output, and their in-place versions at that time."""
 
     given: Tensor
     output: Tensor
@@ -80,7 +80,7 @@ class ClippedSum:
 
     def __enter__(self) -> "ClippedSum":
         """Listen to the layers."""
-        # First of all hooks, for it wants the layer's own output.
+        # Before all other hooks, to get the layer's own output.
         self._handles = [layer.register_forward_hook(self._record, prepend=True) for layer in self._layers]
         return self
 

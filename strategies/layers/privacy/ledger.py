@@ -31,8 +31,6 @@ class Account:
 
     Parameters
     ----------
-    history
-        What was spent.
     attempts
         How many rounds of this run have reached the client, those that it refused included.
     noise_multiplier
@@ -56,7 +54,7 @@ class Account:
 
 
 def with_rounds(history: History, cost: History, rounds: int) -> History:
-    """Return a history with the same cost some rounds more."""
+    """Return a history with the same cost added for some rounds."""
     for spend in cost if rounds > 0 else ():
         history = extended(history, replace(spend, steps=spend.steps * rounds))
     return history
@@ -124,8 +122,8 @@ class LedgerFile:
         return LedgerFile(Path(folder).expanduser() / f"{plain_name(client_id)}.json")
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Let no other process read or change the file meanwhile; wait for one that does.
+    def locked(self) -> Iterator[None]:
+        """Lock the file against other processes; wait for one that has it.
 
         Raises
         ------
@@ -135,7 +133,7 @@ class LedgerFile:
             If the file cannot be locked; nothing may be spent then.
         """
         self._require_folder()
-        with files.held(self.path):
+        with files.locked(self.path):
             yield
 
     def _require_folder(self) -> None:

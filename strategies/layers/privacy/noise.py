@@ -79,8 +79,6 @@ def noised(delta: Tensor, noise_multiplier: float, clip_norm: float, stream: Ran
         σ, at least 0.
     clip_norm
         C, above 0.
-    stream
-        Draws the noise.
     """
     std = noise_multiplier * clip_norm
     if std == 0:

@@ -100,16 +100,12 @@ def clipped_total(scores: Iterator[Tensor], clip_norm: float, by_example: bool) 
 @final
 @dataclass
 class PrivateScorer:
-    """Scores neurons with noise, and counts how often, so that it can be held against what was paid for.
+    """Scores neurons with noise; counts its uses, to be checked against what was paid for.
 
     Parameters
     ----------
-    scoring
-        Noise and clip norm.
     by_example
         Whether the unit is an example; otherwise the client.
-    randomness
-        Of the noise.
     """
 
     scoring: Scoring

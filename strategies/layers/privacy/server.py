@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
@@ -17,7 +17,7 @@ from strategies.layers.privacy.checks import planned_rounds
 from strategies.layers.privacy.scoring import Scoring
 from strategies.layers.privacy.settings import PrivacySettings
 from strategies.server.cohort import Fault
-from strategies.server.guard import CheckedReply
+from strategies.server.guard import CheckedReply, all_checked
 from strategies.server.settings import SelectionSettings
 from strategies.server.wrapper import StrategyWrapper
 
@@ -25,14 +25,10 @@ from strategies.server.wrapper import StrategyWrapper
 @final
 @dataclass(frozen=True)
 class ServerPrivacy:
-    """What the server does and knows for the privacy of a run.
+    """The server's side of a private run.
 
     Parameters
     ----------
-    settings
-        Of the run.
-    accounts
-        What each client has spent.
     central
         Draws clients and adds noise; None where clients add it themselves.
     """
@@ -55,15 +51,7 @@ class ServerPrivacy:
         return ServerPrivacy(settings, accounts, CentralPrivacy(settings, selection, lasting, seed, accounts))
 
     def around(self, inner: Strategy, names: Mapping[int, str]) -> Strategy:
-        """Return a strategy that keeps the accounts, and adds the noise where that is the server's part.
-
-        Parameters
-        ----------
-        inner
-            The strategy with its log.
-        names
-            Node id -> client-id, kept up to date by its owner.
-        """
+        """Return a strategy that keeps the accounts, and adds the noise where that is the server's part."""
         if self.central is not None:
             return CentralStrategy(inner, self.central)
         return AccountedStrategy(inner, self.accounts, names)
@@ -84,22 +72,13 @@ class ServerPrivacy:
 
 @final
 class AccountedStrategy(StrategyWrapper):
-    """Write down what the clients report of their privacy, and tell them how often they were asked.
+    """Record the clients' reported ε, and tell each client how often it was asked before.
 
     A client's own account may know of fewer rounds than it spent in: one that is killed while it trains keeps
     the state it had before, a killed simulation takes all clients back to the last checkpoint, and a
     restarted federation begins with empty ones. A client pays for the rounds that it does not know.
 
     It belongs inside the guard, so that only replies that count are read, and outside what changes messages.
-
-    Parameters
-    ----------
-    inner
-        Any Flower strategy.
-    accounts
-        What is written.
-    names
-        Node id -> client-id.
     """
 
     def __init__(self, inner: Strategy, accounts: Accounts, names: Mapping[int, str]) -> None:
@@ -115,8 +94,7 @@ class AccountedStrategy(StrategyWrapper):
         for message in messages:
             client_id = self._names[message.metadata.dst_node_id]
             if prior := self._accounts.attempts.get(client_id, 0):
-                told = {**message.content.config_records[wire.CONFIG], wire.PRIOR_ATTEMPTS: prior}
-                message.content = RecordDict({**message.content, wire.CONFIG: ConfigRecord(told)})
+                wire.add_entries(message, {wire.PRIOR_ATTEMPTS: prior})
             self._accounts.asked([client_id])
         return messages
 
@@ -131,15 +109,14 @@ class AccountedStrategy(StrategyWrapper):
         return arrays, metrics
 
     def _read(self, replies: Iterable[Message]) -> Iterator[Message]:
-        for reply in replies:
-            if not isinstance(reply, CheckedReply):
-                raise LetheError("privacy: a reply was not checked; put AccountedStrategy inside the guard")
-            for client_id, told in reply.update.reports.items():
-                if wire.EPSILON not in told:
+        for reply in all_checked(replies, "AccountedStrategy"):
+            for client_id, report in reply.update.reports.items():
+                if wire.EPSILON not in report:
                     raise LetheError(
                         f"client {client_id} reports no ε: it runs another version or another config"
                     )
-                self._accounts.reported(client_id, told[wire.EPSILON], told.get(wire.NOISE_MULTIPLIER, 0.0))
+                noise = report.get(wire.NOISE_MULTIPLIER, 0.0)
+                self._accounts.reported(client_id, report[wire.EPSILON], noise)
             spent = {wire.EPSILON, wire.NOISE_MULTIPLIER}
             metrics = {name: value for name, value in reply.update.metrics.items() if name not in spent}
             yield CheckedReply.of(reply, replace(reply.update, metrics=metrics))
@@ -147,12 +124,10 @@ class AccountedStrategy(StrategyWrapper):
 
 @final
 class RememberedAttempts(StrategyWrapper):
-    """Write down whom a round asks before anything is sent, so that it is known after an interruption.
+    """Record the clients of a round on disk before anything is sent, so that an interruption keeps them.
 
     Parameters
     ----------
-    inner
-        Any Flower strategy.
     names
         Node id -> client-id, kept up to date by its owner.
     before
@@ -172,7 +147,7 @@ class RememberedAttempts(StrategyWrapper):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Return the wrapped strategy's messages once it is written down whom they are for."""
+        """Record the recipients on disk, then return the wrapped strategy's messages."""
         messages = list(self.inner.configure_train(server_round, arrays, config, grid))
         names = self._names()
         self._before(server_round, [names[message.metadata.dst_node_id] for message in messages])
@@ -182,7 +157,7 @@ class RememberedAttempts(StrategyWrapper):
 def prior_attempts(
     lines: Iterable[Mapping[str, Any]], settings: PrivacySettings, last_round: int, training: str
 ) -> dict[str, int]:
-    """Return how many rounds each client may have spent in before a training goes on after `last_round`.
+    """Return the number of rounds that each client may have paid for before a training resumes.
 
     Seeded noise is the same when a round is repeated, so that a repetition releases nothing new; secret noise
     is not, nor is that of clients who draw anew in a repeated masked round, and every attempt counts.
@@ -191,8 +166,6 @@ def prior_attempts(
     ----------
     lines
         ``{"round": …, "clients": […], "training": …}``, one per attempt.
-    settings
-        Of the run.
     last_round
         The last complete round of the training that goes on.
     training
@@ -213,13 +186,7 @@ def prior_attempts(
 
 
 def repeated_rounds(lines: Iterable[Mapping[str, Any]], settings: PrivacySettings, last_round: int) -> int:
-    """Return how many rounds were asked and interrupted, and are counted again, before a run goes on.
-
-    Parameters
-    ----------
-    lines, settings, last_round
-        As `prior_attempts` takes them.
-    """
+    """Return how many interrupted rounds count again in ε when a run goes on."""
     return max(0, len(list(lines)) - last_round) if settings.randomness == "secret" else 0
 
 
@@ -234,12 +201,8 @@ def privacy_summary(
 
     Parameters
     ----------
-    settings
-        Of the run.
     document
         As `ServerPrivacy.after_round` returns it.
-    client_ids
-        All clients that are known.
     scoring
         How they chose neurons by their own data; None: they did not.
     asked

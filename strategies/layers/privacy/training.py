@@ -41,7 +41,7 @@ from strategies.task import CLASSIFICATION, Task
 
 
 def poisson_batches(num_examples: int, rate: float, num_steps: int, stream: RandomStream) -> Iterator[Tensor]:
-    """Yield index batches in which each example is by itself with probability `rate`; some may be empty."""
+    """Yield index batches; each contains each example independently with probability `rate`."""
     for _ in range(num_steps):
         yield torch.nonzero(stream.uniform(num_examples) < rate).flatten()
 
@@ -51,8 +51,8 @@ def poisson_batches(num_examples: int, rate: float, num_steps: int, stream: Rand
 class PrivateTrainer:
     """Local training that an example's presence hardly changes; takes the place of `local_train`.
 
-    It counts the steps that were taken, so that whoever accounts for them can see that they were those that
-    were paid for.
+    It counts the steps that were taken, so that the account can check that these are the steps
+    that were paid for.
 
     Parameters
     ----------
@@ -60,8 +60,6 @@ class PrivateTrainer:
         σ, at least 0.
     clip_norm
         C, above 0.
-    randomness
-        Of samples and noise.
     """
 
     noise_multiplier: float
@@ -121,8 +119,6 @@ class PrivateTrainer:
             Trainable, each with its sum as gradient, which is replaced.
         expected_batch_size
             qn.
-        stream
-            Draws the noise.
         """
         sums = torch.cat([_gradient(parameter).flatten() for parameter in parameters])
         released = noised(sums, self.noise_multiplier, self.clip_norm, stream).div_(expected_batch_size)

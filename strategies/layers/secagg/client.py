@@ -13,7 +13,7 @@ protocol but is curious:
    never both of one client, as the two together uncover its vector.
 
 Differs from the paper: clients commit to the shares that they deal and to their seed (SHA-256), so that who
-deals or opens a wrong share is told from the others; keys are not signed, and there is no consistency check
+deals or opens a wrong share is known; keys are not signed, and there is no consistency check
 of who survived, which the paper has against servers that do not follow the protocol. What a client refuses is
 checked all the same: both shares of one client, a second opening, a second vector under one mask, a threshold
 below its own. Neutral: where nobody is lost or not, the sum is that of the plain vectors, to the bit.
@@ -46,14 +46,14 @@ from strategies.layers.secagg.shamir import SHARE_BYTES, split
 
 STATE = "secagg"
 """Name of the record in the client's state."""
-_CIPHER, _MASK, _SEED, _STAGE, _HELD = "cipher-private", "mask-private", "seed", "stage", "held"
+_CIPHER, _MASK, _SEED, _STAGE, _RECEIVED = "cipher-private", "mask-private", "seed", "stage", "held"
 _KEYS, _SHARED, _MASKED = "keys", "shared", "masked"  # Stages
 
 Entries = dict[str, wire.ConfigValue]
 
 
 class Refused(Exception):
-    """What the server asks for would uncover a client's vector, or does not fit what was before."""
+    """The server's request would reveal a client's vector, or is out of order."""
 
 
 @final
@@ -63,8 +63,6 @@ class SecureClient:
 
     Parameters
     ----------
-    config
-        The record ``config`` of the message.
     state
         The client's ``context.state``, changed in place.
     threshold
@@ -100,7 +98,7 @@ class SecureClient:
         )
         shares = {number: (key_share, seed_share) for number, key_share, seed_share in dealt}
         sealed = [b"" if n == own else self._seal(memory, own, n, b"".join(shares[n])) for n in numbers]
-        memory.update({_SEED: seed, _STAGE: _SHARED, _HELD: [b"".join(shares[own])]})
+        memory.update({_SEED: seed, _STAGE: _SHARED, _RECEIVED: [b"".join(shares[own])]})
         return {
             protocol.SHARES: sealed,
             protocol.COMMITMENTS: [protocol.commitments(*shares[n]) for n in numbers],
@@ -108,7 +106,7 @@ class SecureClient:
         }
 
     def check_due(self) -> None:
-        """Refuse, before any work is done for it, a vector that would not be masked afterwards.
+        """Check, before any work on a vector, that it would be masked afterwards.
 
         Raises
         ------
@@ -118,7 +116,7 @@ class SecureClient:
         self._memory(_SHARED)
 
     def sharers(self) -> int:
-        """Return the fewest clients that the sum can be of."""
+        """Return the smallest number of clients in a sum."""
         return int(str(self._memory(_SHARED)[protocol.THRESHOLD]))
 
     def masked(self, vector: Vector) -> tuple[ArrayRecord, Entries]:
@@ -136,11 +134,11 @@ class SecureClient:
         """
         memory = self._memory(_SHARED)
         numbers, own = self._participants(memory)
-        held, complaints = self._received(memory, numbers, own)
+        received, complaints = self._received(memory, numbers, own)
         seeds = {n: self._pair_key(memory, n, masks=True) for n in numbers if n != own}
         add_mask(vector, _bytes(memory, _SEED), 1)
         add_pair_masks(vector, own, seeds)
-        memory.update({_STAGE: _MASKED, _HELD: held, protocol.NUMBERS: numbers})
+        memory.update({_STAGE: _MASKED, _RECEIVED: received, protocol.NUMBERS: numbers})
         record = ArrayRecord({wire.MASKED: Array(vector.view(np.int64))})
         return record, {protocol.COMPLAINTS: complaints}
 
@@ -153,8 +151,8 @@ class SecureClient:
             If both shares of a client are asked for, too few have survived, or shares were opened before.
         """
         memory = self._memory(_MASKED)
-        survivors = self._told(protocol.SURVIVORS)
-        dropped = self._told(protocol.DROPPED)
+        survivors = _numbers(self.config, protocol.SURVIVORS)
+        dropped = _numbers(self.config, protocol.DROPPED)
         if both := sorted(set(survivors) & set(dropped)):
             raise Refused(f"it is asked for both shares of client number {both[0]}")
         members = _numbers(memory, protocol.NUMBERS)
@@ -163,9 +161,9 @@ class SecureClient:
         threshold = int(str(memory[protocol.THRESHOLD]))
         if len(survivors) < threshold:
             raise Refused(f"{len(survivors)} clients are left, but {threshold} must be")
-        kept: Any = memory[_HELD]
-        held: dict[int, bytes] = dict(zip(members, kept, strict=True))
-        opened = [held[n][SHARE_BYTES:] for n in survivors] + [held[n][:SHARE_BYTES] for n in dropped]
+        kept: Any = memory[_RECEIVED]
+        shares: dict[int, bytes] = dict(zip(members, kept, strict=True))
+        opened = [shares[n][SHARE_BYTES:] for n in survivors] + [shares[n][:SHARE_BYTES] for n in dropped]
         del self.state[STATE]
         return {protocol.OPENED: opened}
 
@@ -177,7 +175,7 @@ class SecureClient:
             raise Refused(f"the message belongs to no secure sum: {error}") from None
 
     def _memory(self, stage: str) -> ConfigRecord:
-        """Return what the client remembers of the message's sum, if that is where it should be."""
+        """Return the client's record of the message's sum; Refused unless the sum is at this stage."""
         memory = self.state.config_records.get(STATE)
         if memory is None or memory[protocol.SESSION] != self._session:
             raise Refused("it knows nothing of this secure sum: it was restarted, or has opened its shares")
@@ -187,12 +185,9 @@ class SecureClient:
             )
         return memory
 
-    def _told(self, key: str) -> list[int]:
-        return _numbers(self.config, key)
-
     def _checked_members(self, memory: ConfigRecord) -> tuple[list[int], int, int]:
-        """Return who takes part, the client's own number and the threshold, if it can agree; note them."""
-        numbers = self._told(protocol.NUMBERS)
+        """Check and record who takes part; return the members, the client's own number and the threshold."""
+        numbers = _numbers(self.config, protocol.NUMBERS)
         own, threshold = (int(str(self.config.get(key, 0))) for key in (protocol.OWN, protocol.THRESHOLD))
         least = protocol.needed(self.threshold, len(numbers))
         if not least <= threshold <= len(numbers) or own not in numbers:
@@ -209,7 +204,7 @@ class SecureClient:
         return numbers, own, threshold
 
     def _participants(self, memory: ConfigRecord) -> tuple[list[int], int]:
-        numbers, own = self._told(protocol.NUMBERS), int(str(memory[protocol.OWN]))
+        numbers, own = _numbers(self.config, protocol.NUMBERS), int(str(memory[protocol.OWN]))
         threshold = int(str(memory[protocol.THRESHOLD]))
         if len(numbers) < threshold:
             raise Refused(f"{len(numbers)} clients have shared, but {threshold} must stay")
@@ -236,23 +231,23 @@ class SecureClient:
     def _received(
         self, memory: ConfigRecord, numbers: Sequence[int], own: int
     ) -> tuple[list[bytes], list[int]]:
-        """Return the shares that the client holds of each, and whose are not what they should be."""
+        """Return the shares received from each client, and the clients whose shares are wrong."""
         count = len(numbers)
-        kept: Any = memory[_HELD]
+        kept: Any = memory[_RECEIVED]
         sealed = _byte_strings(self.config, protocol.SHARES, count, 0, protocol.SEALED_BYTES)
         promised = _byte_strings(self.config, protocol.COMMITMENTS, count, protocol.COMMITMENTS_BYTES)
-        held: list[bytes] = []
+        received: list[bytes] = []
         complaints: list[int] = []
         for number, box, promise in zip(numbers, sealed, promised, strict=True):
             shares: Any = kept[0] if number == own else self._open(memory, number, own, box)
             if protocol.commitments(shares[:SHARE_BYTES], shares[SHARE_BYTES:]) != promise:
                 complaints.append(number)
                 shares = b""
-            held.append(shares)
-        return held, complaints
+            received.append(shares)
+        return received, complaints
 
     def _open(self, memory: ConfigRecord, sender: int, own: int, box: bytes) -> bytes:
-        """Return a client's shares, or nothing where they are not what it sent."""
+        """Return a client's decrypted shares; empty if they are not what it sent."""
         nonce, sealed = box[: protocol.NONCE_BYTES], box[protocol.NONCE_BYTES :]
         bound = protocol.associated(self._session, sender, own)
         try:

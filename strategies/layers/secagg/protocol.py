@@ -40,7 +40,7 @@ SESSION_BYTES = 16
 
 
 def needed(threshold: float, count: int) -> int:
-    """Return how many of some clients must stay to the end: the share, and ⌊2n/3⌋ + 1 of n at the least.
+    """Return how many clients must stay to the end: the given share, and at least ⌊2n/3⌋ + 1 of n.
 
     A server that tells clients different stories of who was lost has at most n(n − t) shares of keys opened,
     and needs t(t − 1) of them for the masks of one client in a sum of t. With t ≥ ⌊2n/3⌋ + 1 it has too few;
@@ -84,16 +84,7 @@ def commitments(key_share: bytes, seed_share: bytes) -> bytes:
 def byte_strings(config: Mapping[str, Any], key: str, count: int, sizes: frozenset[int]) -> list[bytes]:
     """Return a list of byte strings of a message.
 
-    Parameters
-    ----------
-    config
-        The message's record ``config``.
-    key
-        Of the list.
-    count
-        How many it must have.
-    sizes
-        Lengths that each may have.
+    `count` is their number, and `sizes` are the lengths that each may have.
 
     Raises
     ------

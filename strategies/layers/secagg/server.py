@@ -54,14 +54,8 @@ class SecureSum:
 
     Parameters
     ----------
-    client_ids
-        Whom to ask.
     threshold
         Share of them that must stay to the end.
-    ask
-        How they are reached.
-    blame
-        Told of what goes wrong.
     """
 
     def __init__(self, client_ids: Sequence[str], threshold: float, ask: Ask, blame: Blame) -> None:
@@ -82,7 +76,7 @@ class SecureSum:
         return [self._members[number].client_id for number in sorted(self._survivors)]
 
     def open(self) -> list[str]:
-        """Exchange keys and shares; return who is ready to send a vector, nobody if these are too few."""
+        """Exchange keys and shares; return the clients ready to send a vector, none if they are too few."""
         keyed = self._step(wire.SECAGG_KEYS, self._members, lambda n: {}, self._take_keys)
         if not self._enough(keyed, "sent keys"):
             return []
@@ -111,15 +105,6 @@ class SecureSum:
     def add(self, client_id: str, content: RecordDict, size: int) -> None:
         """Take a client's masked vector.
 
-        Parameters
-        ----------
-        client_id
-            One of those that are ready.
-        content
-            Its reply.
-        size
-            Of the vector.
-
         Raises
         ------
         ValueError
@@ -140,9 +125,9 @@ class SecureSum:
         self._survivors.append(number)
 
     def close(self) -> Vector | None:
-        """Take the masks off and return the sum, modulo 2^64; None, with the reason told, if it cannot be."""
+        """Return the unmasked sum, modulo 2^64; None and a fault if it cannot be unmasked."""
         survivors = sorted(self._survivors)
-        # Where nobody was ready, opening has told why
+        # If no client was ready, `open` has reported the reason
         if not self._ready or not self._enough(survivors, "sent a vector"):
             return None
         dropped = [n for n in self._ready if n not in set(survivors)]
@@ -178,7 +163,7 @@ class SecureSum:
         add_pair_masks(total, number, seeds)
 
     def _secret(self, number: int, what: str) -> bytes | None:
-        """Return a client's seed or key from the shares of it; None, with the reason told, if it cannot."""
+        """Return a client's seed or key from its shares; None and a fault if they do not give it."""
         member = self._members[number]
         right = member.seed_hash if what == "seed" else member.mask_key
         shares = dict(sorted(member.opened.items())[: self._needed])
@@ -220,11 +205,11 @@ class SecureSum:
         entries: Callable[[int], Mapping[str, wire.ConfigValue]],
         take: Callable[[int, Mapping[str, Any]], None],
     ) -> list[int]:
-        """Ask clients, and return the numbers of those whose answer could be taken, ascending."""
+        """Ask clients; return the numbers of those with a valid answer, sorted."""
 
         def content(client_id: str) -> RecordDict:
-            told: dict[str, Any] = {protocol.SESSION: self._session, **entries(self._numbers[client_id])}
-            return RecordDict({wire.CONFIG: ConfigRecord(told)})
+            config: dict[str, Any] = {protocol.SESSION: self._session, **entries(self._numbers[client_id])}
+            return RecordDict({wire.CONFIG: ConfigRecord(config)})
 
         taken = []
         for reply in self._ask(message_type, content, [self._members[n].client_id for n in numbers]):
@@ -263,7 +248,7 @@ class SecureSum:
     def _take_opened(
         self, number: int, config: Mapping[str, Any], survivors: Sequence[int], dropped: Sequence[int]
     ) -> None:
-        """Keep the shares that are those that were dealt; who opens another one is named."""
+        """Keep the shares that match their commitments; blame a client that opens another one."""
         owners = [*survivors, *dropped]
         opened = protocol.byte_strings(config, protocol.OPENED, len(owners), frozenset({0, SHARE_BYTES}))
         wrong = []

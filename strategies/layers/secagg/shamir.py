@@ -28,7 +28,7 @@ def split(
     threshold
         How many shares give the secret back, at least 1.
     points
-        Different numbers from 1: whom the shares are for.
+        Different numbers from 1, one for each receiver.
     randbelow
         Draws uniformly from [0, n), unpredictably: `secrets.randbelow`.
 
@@ -51,11 +51,6 @@ def _value(coefficients: list[int], x: int) -> int:
 
 def combine(shares: Mapping[int, bytes]) -> bytes:
     """Return the secret that shares make up: the right one from as many as the threshold.
-
-    Parameters
-    ----------
-    shares
-        By point.
 
     Raises
     ------

@@ -14,12 +14,12 @@ not used.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
@@ -138,8 +138,6 @@ class Federation:
 
     Parameters
     ----------
-    cohort
-        How clients are reached, and where faults are counted.
     names
         Node id -> client-id, kept up to date by its owner.
     scope
@@ -172,10 +170,6 @@ class SecureStrategy(StrategyWrapper):
     ----------
     inner
         A strategy that adds the weighted mean of the updates.
-    settings
-        Of the sums.
-    federation
-        The clients.
     """
 
     def __init__(self, inner: Strategy, settings: SecureSettings, federation: Federation) -> None:
@@ -205,18 +199,16 @@ class SecureStrategy(StrategyWrapper):
         messages = list(self.inner.configure_train(server_round, arrays, config, CohortGrid(grid, ready)))
         for message in messages:
             invitation = self._sum.invitation(federation.names[message.metadata.dst_node_id])
-            own = {**message.content.config_records[wire.CONFIG], wire.SUM_BITS: self._bits}
-            told = {**own, **invitation}
-            message.content = RecordDict({**message.content, wire.CONFIG: ConfigRecord(told)})
+            wire.add_entries(message, {wire.SUM_BITS: self._bits, **invitation})
         return messages
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Add the vectors as they come, unmask the sum, and pass it on; where there is none, pass nothing."""
+        """Add the vectors as they arrive, unmask the sum and pass it on; pass nothing if there is no sum."""
         if self._sum is None:
             raise RuntimeError("aggregate_train was called before configure_train")
-        told: dict[str, Mapping[str, float]] = {}
+        reports: dict[str, Mapping[str, float]] = {}
         last: Message | None = None
         for reply in replies:
             client_id = self._federation.names[reply.metadata.src_node_id]
@@ -225,15 +217,16 @@ class SecureStrategy(StrategyWrapper):
             except ValueError as error:
                 self._federation.blame(client_id, str(error))
                 continue
-            told[client_id], last = _told(reply), reply
+            last = reply
+            if report := _report(reply):
+                reports[client_id] = report
         update = self._unmasked(self._sum)
         self._barred |= self._sum.suspects
         if update is None or last is None:
             return self.inner.aggregate_train(server_round, [])
         for client_id in self._sum.survivors:
             self._federation.accept(client_id)
-        reports = {client_id: metrics for client_id, metrics in told.items() if metrics}
-        whole = SummedUpdate(**{**vars(update), "told": reports})
+        whole = replace(update, client_reports=reports)
         return self.inner.aggregate_train(server_round, [CheckedReply.of(last, whole)])
 
     def _unmasked(self, secure: SecureSum) -> SummedUpdate | None:
@@ -247,7 +240,7 @@ class SecureStrategy(StrategyWrapper):
             return None
 
 
-def _told(reply: Message) -> dict[str, float]:
+def _report(reply: Message) -> dict[str, float]:
     """Return what a client reports in the clear: what it has spent of its privacy budget."""
     metrics = dict(wire.iter_numbers(reply.content.metric_records.get(wire.METRICS, {})))
     if wire.EPSILON not in metrics:

@@ -24,6 +24,9 @@ SETTINGS = StrategySettings(**SMALL)
 ALIGNED = list(range(0, 60, 3))
 
 
+RETRAINED = {wire.LINEAGE: "retrained"}
+
+
 def query(server_round: int = 1, **more: Any) -> dict[str, Any]:
     return {wire.SERVER_ROUND: server_round, client.ALIGNMENT: ALIGNED, **more}
 
@@ -176,12 +179,12 @@ def test_the_transferred_model_is_kept_if_asked_for() -> None:
     assert not torch.equal(who.flat, first)
 
 
-def test_courses_leave_each_other_alone() -> None:
+def test_lineages_leave_each_other_alone() -> None:
     who = member()
     answered(who)
     before = who.flat
-    answered(who, course="retrained")
-    answer_digest(who.work(query(course="retrained"), with_consensus(torch.ones(len(ALIGNED), CLASSES))))
+    answered(who, **RETRAINED)
+    answer_digest(who.work(query(**RETRAINED), with_consensus(torch.ones(len(ALIGNED), CLASSES))))
     assert torch.equal(who.flat, before)
     assert not torch.equal(next(who.model("retrained").parameters()), next(who.model().parameters()))
 
@@ -239,10 +242,10 @@ def test_a_question_asked_again_is_paid_for_again() -> None:
 
 
 def test_no_other_question_is_free() -> None:
-    """Another round, another course, fewer examples: μ² adds up over 20 + 20 + 5 rows; digesting is free."""
+    """Another round, another lineage, fewer examples: μ² adds up over 20 + 20 + 5 rows; digesting is free."""
     who, delta = noisy(), SETTINGS.logit_delta
     answer_query(who.work(query(2)))
-    answer_query(who.work(query(course="retrained")))
+    answer_query(who.work(query(**RETRAINED)))
     answer_digest(who.work(query(), with_consensus(torch.ones(len(ALIGNED), CLASSES))))
     few = answer_query(who.work({**query(), client.ALIGNMENT: ALIGNED[:5]}))
     assert few.metrics[wire.EPSILON] == pytest.approx(epsilon(2.0, 2 * len(ALIGNED) + 5, 1, delta))

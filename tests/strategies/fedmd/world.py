@@ -110,10 +110,10 @@ class Client:
             randomness=self.randomness,
         )
 
-    def model(self, course: str = "") -> nn.Module:
+    def model(self, lineage: str = "") -> nn.Module:
         """Return the model that the client keeps."""
         model = network(self.hidden, dropout=self.dropout)
-        assert self.work({wire.COURSE: course}).client_state.read_model(model)
+        assert self.work({wire.LINEAGE: lineage}).client_state.read_model(model)
         return model
 
     @property

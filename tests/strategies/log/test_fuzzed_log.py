@@ -49,7 +49,7 @@ def ask_all(path: Path) -> None:
     """Ask a log for all that it can be asked; each question is answered or refused."""
     log = UpdateLog.open(path)
     questions: list[Callable[[], object]] = [
-        log.facts,
+        log.summary,
         log.verify,
         log.unreadable,
         log.kept_rounds,

@@ -11,7 +11,6 @@ from flwr.serverapp.strategy import Strategy
 from flwr.supercore.task_identity import TaskIdentity
 
 from strategies.core import wire
-from strategies.core.errors import LetheError
 from strategies.core.seeds import torch_generator
 from strategies.fedavg import FedAvg
 from strategies.flower.flower import build
@@ -190,6 +189,6 @@ def test_the_mark_reaches_the_log(log: UpdateLog) -> None:
 
 def test_unchecked_replies_are_refused(log: UpdateLog) -> None:
     strategy = LoggedStrategy(flower_average(), log)
-    with pytest.raises(LetheError, match="put LoggedStrategy inside GuardedStrategy"):
+    with pytest.raises(RuntimeError, match="put LoggedStrategy inside GuardedStrategy"):
         run_round(strategy, 1, replies())
     assert log.rounds() == []

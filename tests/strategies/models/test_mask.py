@@ -13,7 +13,7 @@ from strategies.client.training import local_train
 from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import torch_generator
 from strategies.core.wire import Layout
-from strategies.models.mask import flat_mask_of, held, hold, masks_in, pack, unpack
+from strategies.models.mask import flat_mask_of, hold, masks_in, masks_of, pack, unpack
 
 LAYOUT = Layout(("0.weight", "0.bias"), ((1, 2), (1,)))
 SECOND_PRUNED = {"0.weight": torch.tensor([[True, False]])}
@@ -78,8 +78,8 @@ def test_the_state_stays_what_it_was() -> None:
     """Names, shapes and order are those that travel; the mask is known besides."""
     model = hold(line(), SECOND_PRUNED)
     assert Layout.of(model.state_dict()) == LAYOUT
-    assert held(model)["0.weight"].tolist() == [[True, False]]
-    assert held(line()) == {}
+    assert masks_of(model)["0.weight"].tolist() == [[True, False]]
+    assert masks_of(line()) == {}
 
 
 # equivalence: a step, and clearing after it
@@ -150,7 +150,7 @@ def test_a_deep_copy_has_the_masks_but_must_hold_them_anew() -> None:
     assert gradient is not None
     assert gradient.tolist() == [[1.0, 1.0]]
     twin.zero_grad()
-    hold(twin, held(twin))(torch.ones(1, 2)).sum().backward()
+    hold(twin, masks_of(twin))(torch.ones(1, 2)).sum().backward()
     gradient = twin[0].weight.grad
     assert gradient is not None
     assert gradient.tolist() == [[1.0, 0.0]]

@@ -18,7 +18,7 @@ from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import torch_generator
 from strategies.fedavg import FedAvg
 from strategies.one_shot import one_shot
-from strategies.one_shot.one_shot import NAME, OneShot, ServerSide, answers, votes
+from strategies.one_shot.one_shot import NAME, OneShot, ServerSide, ensemble_logits, votes
 from strategies.plan import RoundResult, Start, TrainingPlan
 from strategies.registry import lookup
 from strategies.rounds import train
@@ -133,8 +133,8 @@ def test_votes_against_a_slow_loop(rows: list[tuple[float, float, float]]) -> No
     for row in rows:
         total = sum(math.exp(v) for v in row)
         slow = [s + math.exp(v) / total / len(rows) for s, v in zip(slow, row, strict=True)]
-    assert answers(mean, "probabilities").softmax(dim=1)[0].tolist() == pytest.approx(slow, abs=1e-8)
-    assert answers(votes(logits, "logits"), "logits").equal(logits)
+    assert ensemble_logits(mean, "probabilities").softmax(dim=1)[0].tolist() == pytest.approx(slow, abs=1e-8)
+    assert ensemble_logits(votes(logits, "logits"), "logits").equal(logits)
 
 
 @pytest.mark.parametrize("start", ["initial", "average"])

@@ -35,12 +35,12 @@ def flat(network: nn.Module) -> Tensor:
 
 
 def personal_model(
-    weight: float, rounds: int = 1, state: RecordDict | None = None, course: str = ""
+    weight: float, rounds: int = 1, state: RecordDict | None = None, lineage: str = ""
 ) -> Tensor:
     kept = RecordDict() if state is None else state
     for server_round in range(1, rounds + 1):
-        ditto.train_client(job(weight, kept, server_round, course=course))
-    return flat(ditto.personalise(job(weight, kept, course=course)))
+        ditto.train_client(job(weight, kept, server_round, lineage=lineage))
+    return flat(ditto.personalise(job(weight, kept, lineage=lineage)))
 
 
 def test_one_step_worked_by_hand() -> None:
@@ -82,8 +82,8 @@ def test_a_larger_lambda_stays_nearer() -> None:
     assert all(further > nearer for further, nearer in pairwise(distances))
 
 
-def test_the_state_is_one_vector_per_course() -> None:
-    """Retraining under a course of its own leaves the run's model alone."""
+def test_the_state_is_one_vector_per_lineage() -> None:
+    """Retraining under a lineage of its own leaves the run's model alone."""
     kept = RecordDict()
     before = personal_model(0.0, 1, kept)
     personal_model(0.0, 2, kept, "client-3-retrain")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from app.config.run_config import RunConfig
 from strategies.core import wire
-from strategies.core.errors import BadInput, LetheError
+from strategies.core.errors import BadInput
 from strategies.fedavg import FedAvg
 from strategies.plan import Start
 from strategies.scaffold.scaffold import CONTROL, Scaffold
@@ -159,5 +159,5 @@ def test_it_belongs_inside_the_guard() -> None:
     assert strategy.is_weighted_average
     grid = FakeGrid({1: hill("a", 1.0, 4.0)})
     sent = list(strategy.configure_train(1, flat_record([0.0]), ConfigRecord({}), grid))
-    with pytest.raises(LetheError, match="put Scaffold inside the guard"):
+    with pytest.raises(RuntimeError, match="put Scaffold inside GuardedStrategy"):
         strategy.aggregate_train(1, sent)

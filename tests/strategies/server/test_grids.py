@@ -218,3 +218,21 @@ def test_a_round_ends_in_time_whatever_breaks_off() -> None:
     assert heard == ["c1", "c3"]
     assert [(f.client_id, f.reason) for f in cohort.faults] == [("c2", "no answer in 0.5 s")]
     behind.finish.set()
+
+
+def descriptions(nodes: Iterable[int]) -> list[Message]:
+    return [Message(RecordDict(), node, wire.DESCRIBE) for node in nodes]
+
+
+def test_send_and_receive_returns_the_replies_in_the_order_of_the_messages() -> None:
+    """One reply arrives per look, in another order; node 9, which is not there, gives none."""
+    grid = FakeGrid({n: node_answer(f"c{n}", 1, adds(1.0)) for n in (1, 2, 3)}, shuffle=1)
+    replies = grid.send_and_receive(descriptions([3, 9, 1, 2]))
+    assert [reply.metadata.src_node_id for reply in replies] == [3, 1, 2]
+
+
+def test_send_and_receive_cancels_what_has_not_come_in_time() -> None:
+    grid = FakeGrid({1: node_answer("c1", 1, adds(1.0)), 2: lambda message: None})
+    replies = grid.send_and_receive(descriptions([1, 2]), timeout=0.1)
+    assert [reply.metadata.src_node_id for reply in replies] == [1]
+    assert grid.cancelled == ["2"]

@@ -12,8 +12,6 @@ from typing import Any
 
 import torch
 from flwr.app import ArrayRecord, Error, Message, RecordDict
-from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 from torch import Tensor, nn
 
 from app.simulation.grid import take_identity
@@ -29,6 +27,7 @@ from strategies.plan import Start, TrainingPlan
 from strategies.registry import lookup
 from strategies.rounds import train
 from strategies.server.cohort import Cohort
+from strategies.server.grids import BaseGrid
 from strategies.server.settings import SelectionSettings
 from strategies.settings import StrategySettings
 from unlearning.methods import METHODS, ForgetWork
@@ -60,7 +59,7 @@ def blobs(num_examples: int, seed: int, classes: int = 3) -> Examples:
 
 
 @dataclass
-class Federation(Grid):
+class Federation(BaseGrid):
     """Clients by id, and the grid to them.
 
     Parameters
@@ -154,19 +153,6 @@ class Federation(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         wanted = sorted(message_ids, key=int, reverse=self.backwards)
         return [self._replies.pop(i) for i in wanted if i in self._replies]
-
-    @property
-    def run(self) -> Run:
-        raise NotImplementedError
-
-    def set_run(self, run: Run) -> None:
-        raise NotImplementedError
-
-    def create_message(self, *args: Any, **kwargs: Any) -> Message:
-        raise NotImplementedError
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        raise NotImplementedError
 
     # Clients
 

@@ -54,10 +54,10 @@ class World:
 
     def forget(self, method: str, request: ForgetRequest = CLIENT_1, **settings: Any) -> ForgetResult:
         given = ForgetSettings.of(method, **settings)
-        return forget(self.run, request, method, given, self.cohort.on_course(method))
+        return forget(self.run, request, method, given, self.cohort.on_lineage(method))
 
-    def flats(self, course: str) -> list[torch.Tensor]:
-        states = [c.model(course).state_dict() for c in self.clients if c.client_id != "1"]
+    def flats(self, lineage: str) -> list[torch.Tensor]:
+        states = [c.model(lineage).state_dict() for c in self.clients if c.client_id != "1"]
         return [wire.Layout.of(state).flatten(state) for state in states]
 
 
