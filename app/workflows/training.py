@@ -36,6 +36,7 @@ from strategies.runs.folder import MODEL, RunFolder
 from strategies.runs.run_lock import in_use
 from strategies.server import memory as strategy_state
 from strategies.server.cohort import Cohort, Fault, Traffic
+from strategies.server.grids import StatefulGrid
 
 ANALYTICS = "analytics.json"
 """Name of the file with the distribution of labels over all clients, where the run has asked for it."""
@@ -235,9 +236,9 @@ class _Training:
         self._last = dict(extra["last"])
         self._privacy = extra.get("privacy")
         self._learned = bool(extra.get("learned", True))
-        restore = getattr(self._cohort.grid, "restore_client_states", None)
-        if restore is not None and checkpoint.client_states:
-            restore({int(node): state for node, state in checkpoint.client_states.items()})
+        grid = self._cohort.grid
+        if isinstance(grid, StatefulGrid) and checkpoint.client_states:
+            grid.restore_client_states({int(node): s for node, s in checkpoint.client_states.items()})
 
     def run(self, start: Start) -> None:
         """Train to the last round and write the results."""
@@ -314,7 +315,8 @@ class _Training:
         self._learned |= result.used_an_answer
         self._folder.append_metrics(_round_json(result))
         self._note_nodes()
-        states = getattr(self._cohort.grid, "client_states", None)
+        grid = self._cohort.grid
+        states = grid.client_states() if isinstance(grid, StatefulGrid) else None
         extra = {
             "seconds": self._seconds,
             "traffic": [self._traffic.bytes_down, self._traffic.bytes_up, self._traffic.visits],
@@ -330,9 +332,7 @@ class _Training:
                 wire.state_of(result.arrays),
                 extra,
                 strategy_state.capture(strategy),
-                {}
-                if states is None
-                else {n: s for n, s in {**states(), **result.pending_states}.items() if s},
+                {} if states is None else {n: s for n, s in {**states, **result.pending_states}.items() if s},
             )
         )
         self._observer.advance(f"round {result.round}", result.metrics)

@@ -24,7 +24,7 @@ from strategies.core import wire
 from strategies.core.seeds import derive_seed
 from strategies.server.clock import Clock
 from strategies.server.cohort import Cohort
-from strategies.server.grids import CohortGrid
+from strategies.server.grids import CohortGrid, StatefulGrid
 from strategies.server.guard import Reference
 from strategies.server.members import ClientInfo
 from strategies.server.selection import require_enough
@@ -198,8 +198,8 @@ class InProgress(StrategyWrapper):
         return choose(candidates, min(places, len(idle)), self._selection, seed, self._step)
 
     def _states(self) -> dict[int, bytes]:
-        states: dict[int, bytes] = getattr(self._cohort.grid, "client_states", dict)()
-        return states
+        grid = self._cohort.grid
+        return grid.client_states() if isinstance(grid, StatefulGrid) else {}
 
     def _send(self, server_round: int, arrays: ArrayRecord, asked: Sequence[Pending]) -> None:
         """Configure and push; without clients the wrappers only learn which model is the present one."""

@@ -46,6 +46,17 @@ class QueueingGrid(Protocol):
         """Return when work began on those messages that are worked on, by the clock `time.monotonic`."""
 
 
+@runtime_checkable
+class StatefulGrid(Protocol):
+    """A grid that holds what its clients keep between messages, which so belongs into a checkpoint."""
+
+    def client_states(self) -> dict[int, bytes]:
+        """Return the states that are not empty, by node id."""
+
+    def restore_client_states(self, states: Mapping[int, bytes]) -> None:
+        """Replace all clients' states."""
+
+
 class BaseGrid(Grid):
     """What all grids of this project share: the run, new messages, and waiting for replies."""
 
