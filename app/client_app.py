@@ -150,9 +150,9 @@ def gradient(message: Message, context: Context) -> Message:
     began = time.perf_counter()
     job.train_model(job.model)
     seconds = time.perf_counter() - began
-    told = gradient_answer(node.model(arrays), job.examples, job.task)
+    arrays = gradient_answer(node.model(arrays), job.examples, job.task)
     return wire.reply_to(
-        message, node.client_id, {wire.NUM_EXAMPLES: len(job.examples), SECONDS: seconds}, told
+        message, node.client_id, {wire.NUM_EXAMPLES: len(job.examples), SECONDS: seconds}, arrays
     )
 
 

@@ -90,13 +90,13 @@ def audit(  # noqa: PLR0913, PLR0917  # a parameter per option
     config = resolved(folder, others, ("audit",))
     methods = list(dict.fromkeys(method or _methods_used(folder, request, after)))
     from app import workflows
-    from app.forgettings.folder import answer_name, read_audit
+    from app.forgettings.folder import forgetting_name, read_audit
     from app.report.page import write_report
 
     with interruptible(_AGAIN), output.observed() as observer:
         workflows.audit(folder, request, methods, config.audit, observer, after=after)
-    answers = {name: folder.forget_folder(answer_name(request, name, after)) for name in methods}
-    audits = {name: found for name, path in answers.items() if (found := read_audit(path)) is not None}
+    paths = {name: folder.forget_folder(forgetting_name(request, name, after)) for name in methods}
+    audits = {name: found for name, path in paths.items() if (found := read_audit(path)) is not None}
     report = write_report(folder)
     if json:
         output.print_json({**_paths(folder, report), "request": request.to_json(), "audits": audits})

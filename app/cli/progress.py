@@ -106,11 +106,11 @@ class TerminalObserver:
 
     def answered(self, scope: str, done: int, total: int) -> None:
         """Show how many of those asked have answered: a step may take minutes."""
-        told = f"{done} of {count(total, 'client')}"
+        answered = f"{done} of {count(total, 'client')}"
         if self._task is not None:
-            self._bar.update(self._task, shown=", ".join(filter(None, (self._shown, told))))
+            self._bar.update(self._task, shown=", ".join(filter(None, (self._shown, answered))))
         if not self._console.is_terminal and time.monotonic() - self._said >= _QUIET_SECONDS:
-            self._say(f"{self._title}: {printable(scope)}, {told} answered")
+            self._say(f"{self._title}: {printable(scope)}, {answered} answered")
 
     def note(self, text: str) -> None:
         """Write a remark above the bars."""

@@ -17,7 +17,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from torch import Tensor, nn
 
 from app.client.policy import Policy, agreed, of_node
-from app.client.server_word import parsed_config, said_by_server
+from app.client.server_config import config_from_server, parsed_config
 from app.config.run_config import RunConfig
 from app.data import client_id_of, load_client_data, load_public, numbered
 from app.models.built_in import build_model
@@ -84,7 +84,7 @@ class Node:
         """
         record = message.content.config_records.get(wire.CONFIG, ConfigRecord())
         policy = Policy.of(context.node_config)
-        said = said_by_server(context.run_config, _brought(record))
+        said = config_from_server(context.run_config, _brought(record))
         client_id = client_id_of(context.node_config)
         # Only a bound of the node's own is compared with what the run says of this client
         config = agreed(policy, said, client_id if policy.protects else "")
@@ -129,9 +129,9 @@ class Node:
     @property
     def class_names(self) -> tuple[str, ...]:
         """What the run's classes are called; empty where the message does not say how many there are."""
-        told = self.message_config.get(wire.CLASS_NAMES)
-        if isinstance(told, Sequence):
-            return tuple(map(str, told))
+        names = self.message_config.get(wire.CLASS_NAMES)
+        if isinstance(names, Sequence):
+            return tuple(map(str, names))
         return numbered(self.num_groups)
 
     def training_examples(self) -> Examples:

@@ -191,8 +191,8 @@ class Policy(Settings):
         if self.epsilon is not None and (said := privacy.budget_of(client_id)) > self.epsilon:
             raise _disagree("privacy.epsilon", self.epsilon, said if math.isfinite(said) else "no bound")
         for key, value in stricter.items():
-            if (told := getattr(privacy, key)) != value:
-                raise _disagree(f"privacy.{key}", value, told)
+            if (said := getattr(privacy, key)) != value:
+                raise _disagree(f"privacy.{key}", value, said)
 
     def _stricter(self, privacy: PrivacySettings) -> dict[str, Any]:
         """Return δ and randomness, by field, as strict as the two together have them."""

@@ -16,7 +16,7 @@ from strategies.layers.privacy.noise import clipped
 from strategies.layers.secagg.client import Entries, Refused, SecureClient
 from strategies.layers.secagg.training import client_vector
 
-_TOLD = (wire.EPSILON, wire.NOISE_MULTIPLIER)
+_SENT_IN_CLEAR = (wire.EPSILON, wire.NOISE_MULTIPLIER)
 """What goes out in the clear beside a masked vector."""
 _MOST_BITS = 52
 
@@ -92,15 +92,15 @@ def train_securely(
         arrays = message.content.array_records[wire.ARRAYS]
         result = train()
         if result is None:
-            vector, told = client_vector(torch.zeros(wire.layout_of(arrays).size), 0, 0.0, bits), {}
+            vector, metrics = client_vector(torch.zeros(wire.layout_of(arrays).size), 0, 0.0, bits), {}
         else:
             delta = wire.update_since(arrays, result.model.state_dict())
             vector = client_vector(_bounded(node, delta), _weight(node, result), _loss(node, result), bits)
-            told = {name: result.metrics[name] for name in _TOLD if name in result.metrics}
+            metrics = {name: result.metrics[name] for name in _SENT_IN_CLEAR if name in result.metrics}
         arrays, entries = half.masked(vector)
     except Refused as reason:
         return wire.reply_to(message, node.client_id, {}, config={wire.REFUSED: str(reason)})
-    return wire.reply_to(message, node.client_id, told, arrays, entries)
+    return wire.reply_to(message, node.client_id, metrics, arrays, entries)
 
 
 def _bounded(node: Node, delta: Tensor) -> Tensor:

@@ -123,8 +123,8 @@ def load_client_data(
             f"the data are spread over {num_clients} clients (data.clients)"
         )
     data_set = private_data(data)
-    told = class_names[: len(data_set.class_names)]
-    if told not in {data_set.class_names, numbered(len(told))}:
+    server_names = class_names[: len(data_set.class_names)]
+    if server_names not in {data_set.class_names, numbered(len(server_names))}:
         raise BadInput(
             f"data.name: {data_set.name!r} has the classes {some(data_set.class_names)} here, and "
             f"{some(class_names)} with the server; both must read the same data"

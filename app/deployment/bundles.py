@@ -93,9 +93,9 @@ class Allowed:
         """
         if self.policy is None:
             return dict(node_config)
-        told = of_node(node_config, FILE)
-        if told is not None and Path(str(told)).expanduser().absolute() != self.policy:
-            raise BadInput(f"{FILE}: the node was started with {told}, lethe executor with {self.policy}")
+        named = of_node(node_config, FILE)
+        if named is not None and Path(str(named)).expanduser().absolute() != self.policy:
+            raise BadInput(f"{FILE}: the node was started with {named}, lethe executor with {self.policy}")
         return {**node_config, FILE: str(self.policy)}
 
 

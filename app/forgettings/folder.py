@@ -1,4 +1,4 @@
-"""What answering a request leaves in a folder of its own, ``forget/<name>/``: its name, its files."""
+"""What a forgetting leaves in its own folder, ``forget/<name>/``: its name, its files."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ _LONGEST = 100
 
 
 @dataclass(frozen=True)
-class Answer:
+class StoredForgetting:
     """A request that was served.
 
     Parameters
@@ -41,7 +41,7 @@ class Answer:
     method
         By which method.
     after
-        Name of the answer whose model it started from; empty: the run's own model.
+        Name of the forgetting whose model it started from; empty: the run's own model.
     forgotten
         What had been forgotten before, in order.
     result
@@ -66,26 +66,26 @@ class Answer:
         return float(self.result["seconds"])
 
 
-def answer_paths(folder: RunFolder) -> list[Path]:
-    """Return the folders of a run's answers, by name."""
+def forgetting_paths(folder: RunFolder) -> list[Path]:
+    """Return the folders of a run's forgettings, by name."""
     home = folder.path / "forget"
     return sorted(path for path in home.iterdir() if path.is_dir()) if home.is_dir() else []
 
 
-def answer_name(request: ForgetRequest, method: str, after: str = "") -> str:
-    """Return the name of an answer's folder.
+def forgetting_name(request: ForgetRequest, method: str, after: str = "") -> str:
+    """Return the name of a forgetting's folder.
 
     Parameters
     ----------
     request, method
         What was forgotten, and how.
     after
-        Name of the answer whose model it starts from; empty: the run's own model.
+        Name of the forgetting whose model it starts from; empty: the run's own model.
 
     Examples
     --------
-    >>> first = answer_name(ForgetRequest(clients=("3",)), "distill")
-    >>> first, answer_name(ForgetRequest(classes=(7,)), "finetune", first)
+    >>> first = forgetting_name(ForgetRequest(clients=("3",)), "distill")
+    >>> first, forgetting_name(ForgetRequest(classes=(7,)), "finetune", first)
     ('client-3-distill', 'client-3-distill+class-7-finetune')
     """
     own = f"{request.name}-{method}"
@@ -94,8 +94,8 @@ def answer_name(request: ForgetRequest, method: str, after: str = "") -> str:
     return f"{after}+{own}" if after else own
 
 
-def read_answer(folder: RunFolder, name: str) -> Answer:
-    """Return the answer of a name.
+def read_forgetting(folder: RunFolder, name: str) -> StoredForgetting:
+    """Return the forgetting of a name.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def read_answer(folder: RunFolder, name: str) -> Answer:
             f"run '{folder.name}': no forgetting '{name}'; known: {', '.join(known) or 'none so far'}"
         )
     result = read_result(path)
-    return Answer(
+    return StoredForgetting(
         path,
         ForgetRequest.from_json(result["request"]),
         result["method"],
@@ -121,12 +121,12 @@ def read_answer(folder: RunFolder, name: str) -> Answer:
     )
 
 
-def is_served(folder: RunFolder, name: str, settings: ForgetSettings) -> bool:
-    """Whether an answer is there, complete, and was made with the section ``forget`` as given."""
+def has_forgetting(folder: RunFolder, name: str, settings: ForgetSettings) -> bool:
+    """Whether a forgetting is there, complete, and was made with the section ``forget`` as given."""
     path = folder.path / "forget" / name
     if not all((path / file).exists() for file in (RESULT, MODEL, CERTIFICATE)):
         return False
-    return ForgetSettings.stored(read_answer(folder, name).result["settings"]) == settings
+    return ForgetSettings.stored(read_forgetting(folder, name).result["settings"]) == settings
 
 
 def read_result(path: Path) -> dict[str, Any]:

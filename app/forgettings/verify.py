@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from app.config.run_config import RunConfig
 from app.forgettings.certify import files_of, sha256_of
-from app.forgettings.folder import AUDIT, CERTIFICATE, Answer, answer_name, outermost
+from app.forgettings.folder import AUDIT, CERTIFICATE, StoredForgetting, forgetting_name, outermost
 from app.forgettings.signing_key import public_key_path, read_public_key
 from strategies.core.errors import BadInput, RunCorrupt
 from strategies.log.update_log import UpdateLog
@@ -121,29 +121,31 @@ def _around(path: Path) -> RunFolder | None:
 def _of_files(found: Certificate, folder: RunFolder | None) -> Iterator[Check]:
     try:
         files: Mapping[str, str] = dict(found.statement["files"])
-        answer = _stated_answer(found.statement, folder) if folder is not None else None
+        forgetting = _stated_forgetting(found.statement, folder) if folder is not None else None
         logged = found.statement["log"] and str(found.statement["log"]["sha256"])
     except (KeyError, TypeError, ValueError, AttributeError):
         raise BadInput("this is no certificate of forgetting: what it must state is missing") from None
-    if folder is None or answer is None:
+    if folder is None or forgetting is None:
         yield from (
             Check(name, "not made", "the run's folder is not there")
             for name in (*files, "audit", "update log")
         )
         return
-    for name, file in files_of(folder, answer).items():
+    for name, file in files_of(folder, forgetting).items():
         yield _of_file(folder.path / file, name, files.get(name))
-    yield _of_audit(answer.path, found.statement.get("audit"))
+    yield _of_audit(forgetting.path, found.statement.get("audit"))
     yield from _of_log(found, folder, logged)
 
 
-def _stated_answer(statement: Mapping[str, Any], folder: RunFolder) -> Answer:
-    """Return the answer that a certificate is about, as far as its files must be found."""
+def _stated_forgetting(statement: Mapping[str, Any], folder: RunFolder) -> StoredForgetting:
+    """Return the forgetting that a certificate is about, as far as its files must be found."""
     request, method = ForgetRequest.from_json(statement["request"]), str(statement["method"]["name"])
-    answers, after = folder.path / "forget", str(statement["after"] or "")
+    forgettings, after = folder.path / "forget", str(statement["after"] or "")
     if after:
-        place(answers, after)
-    return Answer(place(answers, answer_name(request, method, after)), request, method, after, (), {})
+        place(forgettings, after)
+    return StoredForgetting(
+        place(forgettings, forgetting_name(request, method, after)), request, method, after, (), {}
+    )
 
 
 def _of_file(path: Path, name: str, expected: str | None) -> Check:

@@ -111,13 +111,13 @@ def _all_packed(messages: Iterable[Message]) -> Iterator[Message]:
         records = {id(record): record for record in message.content.array_records.values()}
         done |= {key: (record, _packed(record)) for key, record in records.items() if key not in done}
         content = {n: done[id(r)][1] if id(r) in records else r for n, r in message.content.items()}
-        told = message.metadata
+        metadata = message.metadata
         yield Message(
             RecordDict(content),
-            told.dst_node_id,
-            told.message_type,
-            ttl=told.ttl,
-            group_id=told.group_id,
+            metadata.dst_node_id,
+            metadata.message_type,
+            ttl=metadata.ttl,
+            group_id=metadata.group_id,
         )
 
 

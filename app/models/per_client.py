@@ -35,10 +35,10 @@ def model_name_of(settings: StrategySettings, node_config: Mapping[str, object],
     own = node_config.get("model.name") or node_config.get("model-name")
     if own:
         return str(own)
-    told = lookup(settings.name).model_names
-    if told is None:
+    model_names = lookup(settings.name).model_names
+    if model_names is None:
         raise LetheError(f"{settings.name}: all clients have the run's model")
-    names = told(settings)
+    names = model_names(settings)
     number = int(client_id) if client_id.isdecimal() else derive_seed(0, "model of", client_id)
     return names[number % len(names)]
 

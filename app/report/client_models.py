@@ -64,10 +64,12 @@ def client_models(rounds: Sequence[Mapping[str, Any]]) -> ClientModels | None:
     """Return the last figures of every client; None where no client was measured with a model of its own."""
     lines = [(int(line["round"]), _renamed(line.get("clients") or {})) for line in rounds]
     shares = any(
-        personal.PERSONAL in told for line in rounds for told in (line.get("clients") or {}).values()
+        personal.PERSONAL in measured for line in rounds for measured in (line.get("clients") or {}).values()
     )
     needed = {_BEFORE, _AFTER} if shares else {_AFTER}
-    latest = {i: figures for _, told in lines for i, figures in told.items() if needed <= figures.keys()}
+    latest = {
+        i: figures for _, measured in lines for i, figures in measured.items() if needed <= figures.keys()
+    }
     if not latest:
         return None
     clients = {i: latest[i] for i in sorted(latest, key=client_sort_key)}
@@ -118,9 +120,9 @@ def _figure(
     style_axes(left, "Each client's test accuracy", "round", "%")
     for client_id in clients:
         points = [
-            (server_round, told[client_id][_AFTER])
-            for server_round, told in lines
-            if _AFTER in told.get(client_id, {})
+            (server_round, measured[client_id][_AFTER])
+            for server_round, measured in lines
+            if _AFTER in measured.get(client_id, {})
         ]
         left.plot(
             *zip(*points, strict=True), color=BLUE, alpha=0.5, linewidth=1.2, marker="o", markersize=2.5

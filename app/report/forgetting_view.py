@@ -162,8 +162,8 @@ def _headline(audit: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _beside(audit: Mapping[str, Any]) -> str:
     """Return what the disparity is to be read against: doing nothing, and a second retraining."""
-    told = audit.get("verdict") or {}
-    known = [("doing nothing", told.get("before")), ("a second retraining", told.get("floor"))]
+    verdict = audit.get("verdict") or {}
+    known = [("doing nothing", verdict.get("before")), ("a second retraining", verdict.get("floor"))]
     words = [f"{name}: {value:.1f}" for name, value in known if value is not None]
     return f"disparity ({', '.join(words)})" if words else ""
 

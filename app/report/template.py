@@ -230,15 +230,15 @@ PAGE = """
 {% endfor %}
 </section>
 
-{% if contests %}
+{% if comparisons %}
 <section id="compared">
 <h2>Methods compared</h2>
-{% for contest in contests %}
+{% for comparison in comparisons %}
 <article>
-<h3>{{ contest.title }}</h3>
-<p class="muted">{{ contest.over }}.</p>
-{{ picture(contest.picture) }}
-{% for table in contest.tables %}
+<h3>{{ comparison.title }}</h3>
+<p class="muted">{{ comparison.over }}.</p>
+{{ picture(comparison.picture) }}
+{% for table in comparison.tables %}
 <p class="caption">{{ table.caption }}</p>
 <div class="scroll"><table>
 <thead><tr><th scope="col">model</th>
@@ -251,10 +251,10 @@ PAGE = """
 </tbody>
 </table></div>
 {% endfor %}
-{% if contest.notes %}
+{% if comparison.notes %}
 <details>
 <summary>Remarks on the runs</summary>
-{{ notes(contest.notes) }}
+{{ notes(comparison.notes) }}
 </details>
 {% endif %}
 </article>

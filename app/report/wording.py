@@ -126,23 +126,23 @@ def seconds(value: float | None) -> str:
     return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
-def private(told: Mapping[str, Any]) -> str:
+def private(privacy: Mapping[str, Any]) -> str:
     """Return what a run's clients have spent of their privacy, as ``privacy`` in ``summary.json`` has it.
 
     Examples
     --------
-    >>> told = {"unit": "example", "delta": 1e-05, "neighbours": "differ by one example"}
-    >>> private({**told, "clients": {"0": {"epsilon": 1.5}, "1": {"epsilon": 0.75}}})
+    >>> privacy = {"unit": "example", "delta": 1e-05, "neighbours": "differ by one example"}
+    >>> private({**privacy, "clients": {"0": {"epsilon": 1.5}, "1": {"epsilon": 0.75}}})
     'ε = 1.50 at δ = 1e-05 per example: two data sets differ by one example'
     """
-    most = most_spent(told)
+    most = most_spent(privacy)
     spent = most if most == _UNBOUNDED else f"ε = {most}"
-    return f"{spent} at δ = {told['delta']:g} per {told['unit']}: two data sets {told['neighbours']}"
+    return f"{spent} at δ = {privacy['delta']:g} per {privacy['unit']}: two data sets {privacy['neighbours']}"
 
 
-def most_spent(told: Mapping[str, Any]) -> str:
+def most_spent(privacy: Mapping[str, Any]) -> str:
     """Return the ε of the client that has spent most."""
-    spent = [row["epsilon"] for row in told["clients"].values()]
+    spent = [row["epsilon"] for row in privacy["clients"].values()]
     return _UNBOUNDED if None in spent else number(max(spent, default=0.0), 2)
 
 
@@ -201,8 +201,8 @@ def headline(audit: Mapping[str, Any]) -> float | None:
     >>> headline({"disparity": 1.2, "verdict": {"disparity": 0.1}}), headline({"disparity": 1.2})
     (0.1, 1.2)
     """
-    told = audit.get("verdict") or {}
-    found: float | None = told.get("disparity")
+    judged = audit.get("verdict") or {}
+    found: float | None = judged.get("disparity")
     return audit.get("disparity") if found is None else found
 
 

@@ -11,7 +11,7 @@ import torch
 from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
-from app.forgettings.folder import answer_paths, unpruned
+from app.forgettings.folder import forgetting_paths, unpruned
 from app.messages import codec
 from app.simulation import LocalGrid
 from strategies.client.data_tags import tags_in
@@ -55,7 +55,7 @@ def restore_states(folder: RunFolder, grid: Grid, besides: str = "") -> None:
             'with state="<folder>"), or train with `lethe train`; Flower\'s virtual clients keep no model '
             "after a run"
         )
-    for path in answer_paths(folder):
+    for path in forgetting_paths(folder):
         if path.name != besides and (path / CLIENTS).exists():
             for node, tensor in read_sealed(path / CLIENTS).tensors.items():
                 states.setdefault(int(node), RecordDict()).update(codec.load(tensor.numpy().tobytes()))

@@ -5,18 +5,18 @@ and tells an observer how far it is.
 """
 
 from app.workflows.analytics import analyse
-from app.workflows.comparing import Contest, compare
+from app.workflows.comparing import ComparisonPlan, compare
 from app.workflows.demo import DemoResult, demo
 from app.workflows.forgetting import audit, forget, settled
 from app.workflows.listing import list_runs
 from app.workflows.observer import Observer, Quiet
 from app.workflows.purging import check_purge, purge
-from app.workflows.removing import find_removable, holdings, remove
+from app.workflows.removing import find_removable, remove, run_contents
 from app.workflows.serving import serve
 from app.workflows.training import resume, train
 
 __all__ = [
-    "Contest",
+    "ComparisonPlan",
     "DemoResult",
     "Observer",
     "Quiet",
@@ -27,11 +27,11 @@ __all__ = [
     "demo",
     "find_removable",
     "forget",
-    "holdings",
     "list_runs",
     "purge",
     "remove",
     "resume",
+    "run_contents",
     "serve",
     "settled",
     "train",

@@ -29,15 +29,15 @@ def analyse(config: RunConfig, observer: Observer | None = None, grid: Grid | No
     LetheError
         If too few clients answer.
     """
-    told = observer or Quiet()
+    observer = observer or Quiet()
     session = Session.of(config, grid)
-    told.phase(f"ask for {config.analytics.statistic}", 1)
+    observer.phase(f"ask for {config.analytics.statistic}", 1)
     with session.cohort(grid, config.analytics.min_clients) as cohort:
         answer = ask(cohort, _question(session), Sharing(config.privacy.threshold))
         faults = [f"client {f.client_id}, {f.scope}: {f.reason}" for f in cohort.faults]
     for fault in faults:
-        told.note(fault)
-    told.advance("answered")
+        observer.note(fault)
+    observer.advance("answered")
     return answer | {"faults": faults}
 
 

@@ -16,10 +16,10 @@ from app.forgettings.folder import (
     AUDIT,
     CERTIFICATE,
     RESULT,
-    answer_name,
     course_of,
-    is_served,
-    read_answer,
+    forgetting_name,
+    has_forgetting,
+    read_forgetting,
     read_result,
 )
 from app.forgettings.signing_key import signing_key
@@ -78,10 +78,10 @@ class OpenedRun:
     @staticmethod
     def of(folder: RunFolder, observer: Observer | None) -> "OpenedRun":
         """Open a finished run."""
-        session, told = sessions.open_session(folder), observer or Quiet()
+        session, observer = sessions.open_session(folder), observer or Quiet()
         for note in session.notes:
-            told.note(note)
-        return OpenedRun(folder, session, sessions.open_trained_run(folder, session), told)
+            observer.note(note)
+        return OpenedRun(folder, session, sessions.open_trained_run(folder, session), observer)
 
     def pruned(self, settings: ForgetSettings, grid: Grid | None) -> "OpenedRun":
         """Return the run that a method works on: itself, or pruned as the settings say."""
@@ -126,12 +126,12 @@ class OpenedRun:
         """
         run = self.run
         if after:
-            answer = read_answer(self.folder, after)
-            final = run.layout.flatten(read_sealed(answer.model_path).tensors)
-            forgotten = (*answer.forgotten, answer.request)
-            own_mask = own_mask_of(answer.path, run)
+            earlier = read_forgetting(self.folder, after)
+            final = run.layout.flatten(read_sealed(earlier.model_path).tensors)
+            forgotten = (*earlier.forgotten, earlier.request)
+            own_mask = own_mask_of(earlier.path, run)
             course = course_of(self.folder, after)
-            run = replace(run, final=final, train_seconds=answer.seconds, forgotten=forgotten, course=course)
+            run = replace(run, final=final, train_seconds=earlier.seconds, forgotten=forgotten, course=course)
             if own_mask is not None:
                 initial = run.layout.flatten(run.build_model().state_dict())
                 run = replace(run, mask=own_mask, initial=initial * own_mask)
@@ -139,7 +139,7 @@ class OpenedRun:
 
     def name_of(self, request: ForgetRequest, method: str) -> str:
         """Return the name of the folder under ``forget/`` with the answer to a request."""
-        return answer_name(request, method, self.after)
+        return forgetting_name(request, method, self.after)
 
     def key(self) -> Ed25519PrivateKey:
         """Return the key that signs certificates; made on first use."""
@@ -150,7 +150,7 @@ class OpenedRun:
     ) -> str:
         """Serve a request, write its folder and return the folder's name."""
         name, key = self.name_of(request, method), self.key()
-        progress = told(self.observer, f"{method} {request.name}")
+        progress = reporting_to(self.observer, f"{method} {request.name}")
         keeps_states = self.run.client_models or self.run.personal_models
         if keeps_states and cohort is not None:
             restore_states(self.folder, cohort.grid, besides=name)
@@ -232,7 +232,7 @@ class OpenedRun:
         models = {}
         for seed in other_seeds.seeds_of(self.run, count):
             name = f"{other_seeds.PREFIX}{seed}"
-            progress = told(self.observer, f"{name} {request.name}")
+            progress = reporting_to(self.observer, f"{name} {request.name}")
             path = self.folder.forget_folder(self.name_of(request, "retrain"))
             models[name] = other_seeds.retrained_with(
                 path, self.session, self.run, request, seed, cohort, progress
@@ -268,7 +268,7 @@ def own_mask_of(path: Path, run: TrainedRun) -> Tensor | None:
         raise RunCorrupt(f"{path / MASK}: {error}") from None
 
 
-def told(observer: Observer, title: str) -> Progress:
+def reporting_to(observer: Observer, title: str) -> Progress:
     """Return a method's progress, passed on to an observer as a phase of that title."""
     began = False
 
@@ -359,7 +359,7 @@ def settled(
     sparse = RunFolder(sparse_path(folder, settings))
     for method in PREFERRED:
         named = settings.model_copy(update={"method": method})
-        if is_served(sparse, answer_name(request, method, after), named):
+        if has_forgetting(sparse, forgetting_name(request, method, after), named):
             return named
     opened = OpenedRun.of(sparse if after else folder, None).following(after)
     return with_method(opened.run, request, settings)

@@ -1,11 +1,11 @@
-"""Who is told how far a workflow is."""
+"""Observers of a workflow's progress."""
 
 from collections.abc import Mapping
 from typing import Protocol
 
 
 class Observer(Protocol):
-    """Told how far a workflow is."""
+    """Receives the progress of a workflow."""
 
     def phase(self, title: str, total: int) -> None:
         """Begin a part of the work that has `total` steps."""

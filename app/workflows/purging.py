@@ -16,10 +16,10 @@ from app.forgettings.certify import certify, purged_section
 from app.forgettings.folder import (
     CERTIFICATE,
     RESULT,
-    answer_name,
-    is_served,
+    forgetting_name,
+    has_forgetting,
     outermost,
-    read_answer,
+    read_forgetting,
     runs_in,
 )
 from app.forgettings.signing_key import signing_key
@@ -42,8 +42,8 @@ def check_purge(
     Returns
     -------
     str or None
-        The name of the answer, where this very forgetting was served before: then `purge` is all that is
-        left to do, and an audit of the answer stays.
+        The name of the forgetting, where this very forgetting was served before: then `purge` is all that is
+        left to do, and its audit stays.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def check_purge(
     """
     if request.kind != "client":
         raise BadInput(f"cannot purge {request.name}: the log holds a client's updates as a whole")
-    name = answer_name(request, settings.method, after)
+    name = forgetting_name(request, settings.method, after)
     if _is_interrupted(folder, request, name):
         return name
     runs = runs_in(outermost(folder))
@@ -67,16 +67,16 @@ def check_purge(
         if all(client_id in log.purged() for log in logs):
             since = logs[0].purged()[client_id]
             raise BadInput(f"client {client_id} is purged already, {since}; nothing of it is left to erase")
-    return name if is_served(folder, name, settings) else None
+    return name if has_forgetting(folder, name, settings) else None
 
 
 def _is_interrupted(folder: RunFolder, request: ForgetRequest, name: str) -> bool:
     """Say whether a purge after this very forgetting was begun, and no answer to the request certifies it."""
-    answers = folder.path / "forget"
-    if not (answers / name / RESULT).exists() or not folder.log_path.is_dir():
+    forgettings = folder.path / "forget"
+    if not (forgettings / name / RESULT).exists() or not folder.log_path.is_dir():
         return False
     begun = set(request.clients) <= UpdateLog.open(folder.log_path).purged().keys()
-    return begun and not any(_certifies(path, request) for path in answers.glob(f"*/{CERTIFICATE}"))
+    return begun and not any(_certifies(path, request) for path in forgettings.glob(f"*/{CERTIFICATE}"))
 
 
 def _certifies(path: Path, request: ForgetRequest) -> bool:
@@ -95,29 +95,29 @@ def purge(folder: RunFolder, name: str, observer: Observer | None = None) -> lis
     folder
         Of the run.
     name
-        Of the folder with the answer to the request.
+        Of the forgetting.
     observer
         Told of every log.
 
     Raises
     ------
     BadInput
-        If there is no such answer.
+        If there is no such forgetting.
     LetheError
         If a file cannot be overwritten; give the same command again.
     """
-    answer, told = read_answer(folder, name), observer or Quiet()
+    forgetting, observer = read_forgetting(folder, name), observer or Quiet()
     key = signing_key(RunConfig.from_toml(folder.path / CONFIG).run.certificate_key_path)
-    clients, runs = answer.request.clients, runs_in(outermost(folder))
-    told.phase(f"purge client {', '.join(clients)}", len(runs))
+    clients, runs = forgetting.request.clients, runs_in(outermost(folder))
+    observer.phase(f"purge client {', '.join(clients)}", len(runs))
     for run in runs:
         if run.log_path.is_dir():
             with UpdateLog.open(run.log_path, write=True) as log:
                 log.purge(clients)
         _erase_beside_the_log(run, clients)
-        told.advance(run.name)
+        observer.advance(run.name)
     certify(folder, name, key)
-    logs: list[dict[str, Any]] = (purged_section(folder, answer) or {}).get("logs", [])
+    logs: list[dict[str, Any]] = (purged_section(folder, forgetting) or {}).get("logs", [])
     return logs
 
 

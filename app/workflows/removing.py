@@ -25,7 +25,7 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class Holdings:
+class RunContents:
     """What goes with a run.
 
     Parameters
@@ -87,10 +87,10 @@ def find_removable(run: str, home: Path) -> RunFolder:
     return RunFolder(path)
 
 
-def holdings(folder: RunFolder) -> Holdings:
+def run_contents(folder: RunFolder) -> RunContents:
     """Return what removing a run takes away and leaves behind."""
     files = [path for path in folder.path.rglob("*") if path.is_file()]
-    return Holdings(
+    return RunContents(
         folder.path,
         sum(path.lstat().st_size for path in files),
         tuple(_inside(folder)),
@@ -99,7 +99,7 @@ def holdings(folder: RunFolder) -> Holdings:
     )
 
 
-def remove(folder: RunFolder) -> Holdings:
+def remove(folder: RunFolder) -> RunContents:
     """Delete a run's folder and destroy the keys of its update logs; return what there was.
 
     The files are deleted, not overwritten, but for the keys: `lethe forget --purge` erases.
@@ -119,11 +119,11 @@ def on_run(work: Callable[Concatenate[RunFolder, P], R]) -> Callable[Concatenate
     """Have a workflow hold the run that it works on, so that nobody removes it meanwhile."""
 
     @wraps(work)
-    def holding(folder: RunFolder, /, *args: P.args, **kwargs: P.kwargs) -> R:
+    def locked(folder: RunFolder, /, *args: P.args, **kwargs: P.kwargs) -> R:
         with in_use(outermost(folder).path):
             return work(folder, *args, **kwargs)
 
-    return holding
+    return locked
 
 
 @contextmanager
@@ -138,8 +138,8 @@ def undone_if_refused(folder: RunFolder) -> Iterator[None]:
         raise
 
 
-def _removed(folder: RunFolder) -> Holdings:
-    held = holdings(folder)
+def _removed(folder: RunFolder) -> RunContents:
+    contents = run_contents(folder)
     for keys in _keys_of(folder):
         keys.destroy_all()
     try:
@@ -153,7 +153,7 @@ def _removed(folder: RunFolder) -> Holdings:
         shutil.rmtree(folder.path)
     except OSError as error:
         raise not_written(folder.path, error) from error
-    return held
+    return contents
 
 
 def _inside(folder: RunFolder) -> Iterator[str]:

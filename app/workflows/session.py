@@ -192,7 +192,7 @@ class Session:
             return dict(self.model().state_dict())
         return initial(strategy, 0 if data.public is None else len(data.public), self.num_outputs)
 
-    def model_facts(self) -> dict[str, Any]:
+    def model_json(self) -> dict[str, Any]:
         """Return the model's name and size as plain data; where clients have their own, the list of names."""
         names = lookup(self.config.strategy.name).model_names
         if names is not None:
@@ -241,7 +241,7 @@ class Session:
             if self.run_id and grid is not None:
                 cohort.client_config[wire.RUN_ID] = self.run_id
             if self.finished and grid is not None:
-                cohort.client_config[wire.RUN_CONFIG] = json.dumps(told_to_clients(self.config))
+                cohort.client_config[wire.RUN_CONFIG] = json.dumps(config_for_clients(self.config))
             cohort.recall(self.nodes)
             cohort = cohort.without(self.config.data.left_out)
             cohort.connect(self.config.selection.min_clients if min_clients is None else min_clients)
@@ -341,7 +341,7 @@ def open_session(folder: RunFolder, overrides: Sequence[str] = ()) -> Session:
     return session
 
 
-def told_to_clients(config: RunConfig) -> dict[str, Scalar]:
+def config_for_clients(config: RunConfig) -> dict[str, Scalar]:
     """Return the keys of a run without those of the job, and those that say where things lie with a client.
 
     All of the others, as keys that a client has no use for may still contradict those that it has.

@@ -34,7 +34,7 @@ from strategies.runs.checkpoint import Checkpoint
 from strategies.runs.files import read_json, write_json
 from strategies.runs.folder import MODEL, RunFolder
 from strategies.runs.run_lock import in_use
-from strategies.server import memory as strategy_state
+from strategies.server import memory
 from strategies.server.cohort import Cohort, Fault, Traffic
 
 ANALYTICS = "analytics.json"
@@ -64,9 +64,9 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
     if config.privacy.encryption != "none":
         require_library()
     session = Session.of(config, grid)
-    told = observer or Quiet()
+    observer = observer or Quiet()
     for note in session.notes:
-        told.note(note)
+        observer.note(note)
     with session.cohort(grid) as cohort:
         if not session.config.data.clients:
             partitions = max((c.num_partitions for c in cohort.clients.values()), default=0)
@@ -87,7 +87,7 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
                 cohort.client_config[wire.RUN_ID] = folder.run_id
             if session.config.analytics.enabled:
                 write_json(folder.path / ANALYTICS, label_distribution(session, cohort))
-            train_in(folder, session, cohort, initial, told)
+            train_in(folder, session, cohort, initial, observer)
     return folder
 
 
@@ -329,7 +329,7 @@ class _Training:
                 result.round,
                 wire.state_of(result.arrays),
                 extra,
-                strategy_state.capture(strategy),
+                memory.capture(strategy),
                 {}
                 if states is None
                 else {n: s for n, s in {**states(), **result.pending_states}.items() if s},
@@ -372,7 +372,7 @@ class _Training:
                 "public-examples": len(data.public) if data.public is not None else 0,
                 "test-examples": len(data.test) if data.test is not None else 0,
             },
-            "model": self._session.model_facts(),
+            "model": self._session.model_json(),
             "clients": sessions.clients_json(self._cohort.clients),
             "attack": None
             if trigger is None

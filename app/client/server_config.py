@@ -68,7 +68,7 @@ def parsed_config(items: tuple[tuple[str, Scalar], ...]) -> RunConfig:
     return RunConfig.from_flat(dict(items))
 
 
-def said_by_server(run_config: Mapping[str, Scalar], brought: Mapping[str, Scalar]) -> RunConfig:
+def config_from_server(run_config: Mapping[str, Scalar], brought: Mapping[str, Scalar]) -> RunConfig:
     """Return the run config that a server asks a client to work by.
 
     Parameters
