@@ -1,4 +1,4 @@
-"""The options that several commands share, and what they stand for."""
+"""The options that several commands share, and the functions that read them."""
 
 import logging
 from collections.abc import Sequence

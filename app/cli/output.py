@@ -1,4 +1,4 @@
-"""What a command leaves on stdout: one JSON object for machines, or tables and lines for people."""
+"""Prints results on stdout: one JSON object for machines, or tables and lines for people."""
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -60,13 +60,7 @@ def _bar(console: Console) -> Progress:
 
 
 class TerminalObserver:
-    """An observer that draws a bar on a terminal, and writes a line per step elsewhere.
-
-    Parameters
-    ----------
-    console
-        Of stderr.
-    """
+    """Draws a bar on a terminal, given as a console of stderr, and writes a line per step elsewhere."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -105,7 +99,7 @@ class TerminalObserver:
             self._say(", ".join(text for text in (f"{self._title}: {printable(message)}", shown) if text))
 
     def answered(self, scope: str, done: int, total: int) -> None:
-        """Show how many of those asked have answered: a step may take minutes."""
+        """Show how many of the clients asked have answered: a step may take minutes."""
         answered = f"{done} of {count(total, 'client')}"
         if self._task is not None:
             self._bar.update(self._task, shown=", ".join(filter(None, (self._shown, answered))))

@@ -1,8 +1,7 @@
 """One client's side of a run: its settings, its data, its model.
 
-A process may serve many clients and many messages, so what is expensive is kept per process and keyed by what
-it depends on: the parsed run config, each client's examples, one model per architecture whose weights every
-job overwrites.
+A process may serve many clients and many messages, so it caches what is expensive: the parsed run config,
+each client's examples, and one model per architecture whose weights every job overwrites.
 """
 
 import json
@@ -51,16 +50,8 @@ _CLIENTS_KEPT = 256
 class Node:
     """A client while it works on one message.
 
-    Parameters
-    ----------
-    config
-        The run config.
-    node_config
-        What the node itself was started with.
-    message_config
-        The record ``config`` of the message.
-    policy
-        What the node allows; the config has it already, but for the budget.
+    `config` is the run config, joined with `policy`, what the node allows, except for the budget.
+    `node_config` is what the node was started with, `message_config` the record ``config`` of the message.
     """
 
     config: RunConfig
@@ -70,17 +61,16 @@ class Node:
 
     @staticmethod
     def of(message: Message, context: Context) -> "Node":
-        """Return the client that a message is for, with what server and node say joined.
+        """Return the client that a message is for, with the server's and the node's settings joined.
 
-        How they are joined is said in `app.client.policy`.
-
-        Where a message brings a run's config, that stands above the one that the app was started with, which
-        it cannot weaken: a finished run is asked about under another run of Flower's.
+        `app.client.policy` says how they are joined. A run config that the message brings, as it does when a
+        finished run is asked about under another run of Flower's, stands above the one that the app was
+        started with, which it cannot weaken.
 
         Raises
         ------
         BadInput
-            If what was said cannot be joined, or the node's policy cannot be read.
+            If the settings cannot be joined, or the node's policy cannot be read.
         """
         record = message.content.config_records.get(wire.CONFIG, ConfigRecord())
         policy = Policy.of(context.node_config)
@@ -128,7 +118,7 @@ class Node:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """What the run's classes are called; empty where the message does not say how many there are."""
+        """The names of the run's classes; empty if the message does not say how many there are."""
         names = self.message_config.get(wire.CLASS_NAMES)
         if isinstance(names, Sequence):
             return tuple(map(str, names))
@@ -148,11 +138,11 @@ class Node:
         return self.examples().split(self.held_out())[0]
 
     def held_out(self) -> Tensor:
-        """Return which of the examples the client does not train on, but is measured on, shape [n], bool."""
+        """Return which examples the client is measured on and never trains on, shape [n], bool."""
         return held_out(self.config.data.local_test_share, self.client_id, len(self.examples()))
 
     def forget_spec(self) -> ForgetSpec:
-        """Return what the message says is to be forgotten, of what the client trained on."""
+        """Return what the message wants forgotten, among the examples that the client trained on."""
         aside = self.held_out().nonzero().flatten().tolist()
         return ForgetSpec.from_config(self.message_config).less(aside)
 
@@ -171,9 +161,8 @@ class Node:
     def model(self, arrays: ArrayRecord | None = None) -> nn.Module:
         """Return the run's model on the run's device, with the given weights.
 
-        One model per process serves all clients without weights given; it must not be kept beyond the
-        message. Where the message has a mask, the model holds it; where it names neurons, it is a model of
-        those alone.
+        All clients of a process share one model, which must not be kept beyond the message. If the message
+        has a mask, the model holds it; if it names neurons, the model consists of those alone.
         """
         if arrays is None:
             return build_model(self.config.model, *self.sizes, self.config.run.seed).to(self.device)
@@ -213,14 +202,9 @@ class Node:
         return _shared_model(self.config, *self.sizes, packed if isinstance(packed, bytes) else b"")
 
     def link(self, content: RecordDict, state: RecordDict) -> ClientLink | None:
-        """Return how the message's model is taken in and answered; None where models travel as they are.
+        """Return how the message's model is decoded and the reply encoded; None if models travel as they are.
 
-        Parameters
-        ----------
-        content
-            The message.
-        state
-            The client's ``context.state``.
+        `content` is the message, `state` the client's ``context.state``.
         """
         if not ClientLink.wanted(content):
             return None
@@ -228,13 +212,7 @@ class Node:
         return ClientLink(self.config.compression, content, state, shared.layout, shared.mask)
 
     def privacy(self, state: RecordDict) -> ClientPrivacy | None:
-        """Return what the client knows of its privacy; None where the run is not private.
-
-        Parameters
-        ----------
-        state
-            The client's ``context.state``.
-        """
+        """Return the client's privacy, with its account in `state`; None if the run is not private."""
         settings = self.config.privacy
         if not settings.on:
             return None
@@ -249,7 +227,7 @@ class Node:
         )
 
     def secret(self) -> "Secret | None":
-        """Return the key that updates are encrypted with; None where they are not.
+        """Return the key that updates are encrypted with; None if they are not encrypted.
 
         Raises
         ------
@@ -274,7 +252,7 @@ class Node:
 
     @property
     def hides_size(self) -> bool:
-        """Whether the client tells nobody how many examples it has."""
+        """Whether the client keeps the number of its examples secret."""
         return self.is_secure or self.config.privacy.unit.startswith("client")
 
     @property
@@ -289,7 +267,7 @@ def asked_epsilon(config: RunConfig) -> float:
 
 
 def scoring_of(config: RunConfig) -> Scoring | None:
-    """Return how the clients of a run may choose what they train by their own data; None: they may not."""
+    """Return how the clients of a run may choose what they train by their own data; None if they may not."""
     return lookup(config.strategy.name).scoring(config.strategy, config.run.rounds, config.selection)
 
 
@@ -309,7 +287,7 @@ def pick_device(wanted: str) -> torch.device:
 
 
 def _brought(record: ConfigRecord) -> dict[str, Scalar]:
-    """Return the run config that a message brings; nothing where it brings none."""
+    """Return the run config that a message brings; empty if it brings none."""
     try:
         brought = json.loads(str(record.get(wire.RUN_CONFIG, "{}")))
     except (ValueError, RecursionError):

@@ -1,8 +1,8 @@
 """What a client's own node allows, whatever a server says: the stricter of the two holds, key by key.
 
-The policy is a TOML file on the node's disk, with the run config's own keys, which ``privacy.policy`` in the
-node's config names; the node's config may hold the same keys itself. What cannot be joined with a run is
-refused: nothing is answered then, and one line names what both say.
+The policy is a TOML file on the node's disk with the run config's own keys; ``privacy.policy`` in the node's
+config names it. The node's config may hold the same keys itself. If policy and run cannot be joined, the
+client answers nothing, and one line names what both say.
 """
 
 import math
@@ -110,7 +110,7 @@ class Policy(Settings):
         Raises
         ------
         BadInput
-            As for `read`, and if both say something of one key.
+            As for `read`, and if both hold the same key.
         """
         path = of_node(node_config, FILE)
         given = {} if path is None else read_toml(Path(str(path)).expanduser())
@@ -164,7 +164,7 @@ class Policy(Settings):
         return with_answers(joined, answers)
 
     def check_place(self, data: DataSettings, node_config: Mapping[str, Scalar]) -> None:
-        """Refuse to read a file or folder that a server names, where the policy protects the node's data.
+        """Refuse to read a file or folder that a server names, if the policy protects the node's data.
 
         Raises
         ------
@@ -187,7 +187,7 @@ class Policy(Settings):
     def _check_server_keeps(
         self, privacy: PrivacySettings, client_id: str, stricter: Mapping[str, Scalar]
     ) -> None:
-        """Refuse bounds that only the server could keep, where it says that it keeps others."""
+        """Refuse bounds that only the server could keep, if it says that it keeps others."""
         if self.epsilon is not None and (said := privacy.budget_of(client_id)) > self.epsilon:
             raise _disagree("privacy.epsilon", self.epsilon, said if math.isfinite(said) else "no bound")
         for key, value in stricter.items():
@@ -221,7 +221,7 @@ def of_node(node_config: Mapping[str, Scalar], key: str) -> Scalar | None:
 
 
 def _typed(key: str, value: Scalar) -> Scalar:
-    """Return a value of the node's config, where numbers and truth may stand as text, as the file has it."""
+    """Return a value of the node's config as the policy file has it; there, numbers and truth may be text."""
     if not isinstance(value, str):
         return value
     if _FIELDS[key] == "secure_aggregation":

@@ -50,7 +50,7 @@ def _handler(answer: Callable[[SecureClient], Entries]) -> Callable[[Message, Co
 
 
 def _pay(node: Node, privacy: ClientPrivacy) -> None:
-    """Pay for an answer of a private client; refuse one whose noise is for less than the client protects."""
+    """Pay for a private client's answer; refuse if its noise is for less than the client protects."""
     epsilon = node.config.analytics.epsilon
     if not epsilon or privacy.settings.unit != "example":
         raise Refused("it is private, and answers with noise for its own unit alone")
@@ -76,12 +76,7 @@ def train_securely(
 ) -> Message:
     """Train, and answer with the masked update; a client that refuses says why.
 
-    Parameters
-    ----------
-    node, message, context
-        The client, and what it works on.
-    train
-        Trains and returns the result; None where the client has no example left: it adds zero.
+    `train` returns the result, or None if the client has no example left: it then adds zero.
     """
     try:
         bits = node.message_config.get(wire.SUM_BITS)

@@ -1,4 +1,4 @@
-"""A client with a model of its own: that model, the public data, and what it is measured on."""
+"""A client with a model of its own: that model, the public data, and its test data."""
 
 from collections.abc import Mapping
 from functools import lru_cache, partial
@@ -70,7 +70,7 @@ def client_model(node: Node) -> nn.Module:
 
 
 def public_data(node: Node) -> PublicData:
-    """Return the public data, from where the node has them if it says so.
+    """Return the public data, read from the node's own place if it names one.
 
     Raises
     ------
@@ -91,9 +91,9 @@ def public_data(node: Node) -> PublicData:
 
 
 def test_data(node: Node) -> Examples | None:
-    """Return what the client is measured on: its own file's test data, else those of the data set.
+    """Return the client's test data: those of its own file, else those of the data set.
 
-    None for a node with data of its own that has no test data among them.
+    None for a node with data of its own but without test data.
     """
     path = own_path(node)
     if path is None:
@@ -126,7 +126,7 @@ def answer_audit(
 
 
 def of_client(node: Node, client_id: str) -> Examples:
-    """Return another client's training examples, which only a simulation has in one place."""
+    """Return another client's training examples; only a simulation has them in one place."""
     if own_path(node) or not client_id.isdecimal():
         raise BadInput(
             f"the data of client {client_id} are not on this node: one client reads the data of another in a "

@@ -35,20 +35,10 @@ that would have no effect is refused if it differs from its default. This page i
 
 @dataclass(frozen=True)
 class Key:
-    """A key of the run config.
+    """A key of the run config, with its section.
 
-    Parameters
-    ----------
-    key
-        With its section.
-    allowed
-        Type and range, in words.
-    default
-        As TOML.
-    meaning
-        What it does, with its unit and its neutral value.
-    only_with
-        When it has an effect, where that is not always.
+    `allowed` is its type and range in words, `meaning` what it does, with its unit and its neutral value;
+    `only_with` says when it has an effect, if that is not always.
     """
 
     key: str

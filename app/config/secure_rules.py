@@ -1,4 +1,4 @@
-"""What does not go with masked or encrypted sums: whatever needs, or tells, something of single clients."""
+"""What cannot be combined with masked or encrypted sums: anything about single clients."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ _Contradictions = tuple[tuple[str, Callable[[Scalar], bool], str], ...]
 
 
 def _content(*hidden: str) -> str:
-    """Return the names of the algorithms that can do without what is hidden, as a list in words."""
+    """Return, in words, the algorithms that can work with what is hidden."""
     names = [shown(traits.shown_name) for traits in all_traits() if traits.hidden in hidden]
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
@@ -68,29 +68,24 @@ _NOT_ENCRYPTED: _Contradictions = (
 def check_secure(flat: Mapping[str, Scalar]) -> None:
     """Refuse what would show the server a single client, or what a sum alone cannot serve.
 
-    Parameters
-    ----------
-    flat
-        Every key of the run config.
-
     Raises
     ------
     BadInput
-        Naming the key, what was given and why it does not go.
+        Naming the key, what was given and why it is refused.
     """
     _refuse(flat, _NOT_SECURE, "privacy.secure-aggregation = true")
     _require_two(flat, "privacy.secure-aggregation = true", "the sum over one client is its update")
 
 
 def check_encrypted(flat: Mapping[str, Scalar]) -> None:
-    """Refuse what an encrypted sum cannot serve; parameters and errors as in `check_secure`."""
+    """Refuse what an encrypted sum cannot serve; raises as `check_secure` does."""
     setting = f"privacy.encryption = {shown(flat['privacy.encryption'])}"
     _refuse(flat, _NOT_ENCRYPTED, setting)
     _require_two(flat, setting, "two clients of a round must agree on what the sum is")
 
 
 def _require_two(flat: Mapping[str, Scalar], setting: str, reason: str) -> None:
-    """Refuse rounds of a single client, none of which could be used."""
+    """Refuse rounds of a single client, as they cannot be used."""
     clients = int(flat["data.clients"])
     clients = max(1, clients - len(split_list(str(flat["data.without"])))) if clients else 0
     share = math.ceil(float(flat["selection.fraction"]) * clients - 1e-9)

@@ -43,19 +43,8 @@ def partition_indices(
 ) -> list[np.ndarray]:
     """Return each client's positions in the labels.
 
-    Parameters
-    ----------
-    labels
-        Class labels, shape [n], int64.
-    settings
-        The scheme and its parameters.
-    num_clients
-        Number of clients, at least 1.
-    seed
-        The run's seed.
-    kinds
-        Labels before several classes were made one, shape [n], or for ``devices`` the device of each example;
-        needed by these schemes.
+    `labels` are class labels, shape [n], int64. `kinds` are the labels before several classes were made one,
+    shape [n], or for ``devices`` the device of each example; these schemes need it.
 
     Returns
     -------
@@ -96,7 +85,7 @@ def partition_indices(
 
 
 def _half_blind(labels: np.ndarray, num_clients: int) -> list[np.ndarray]:
-    """Return each client's positions: of the second half of the classes, clients 1, 3, … have none."""
+    """Return each client's positions; clients 1, 3, … have none of the second half of the classes."""
     late = labels >= (int(labels.max()) + 2) // 2
     shared = np.array_split(np.flatnonzero(~late), num_clients)
     seeing = np.array_split(np.flatnonzero(late), (num_clients + 1) // 2)
@@ -107,7 +96,7 @@ def _half_blind(labels: np.ndarray, num_clients: int) -> list[np.ndarray]:
 
 
 def _by_device(devices: np.ndarray | None, num_clients: int) -> list[np.ndarray]:
-    """Return each client's positions: those of its device; none where there are no devices."""
+    """Return each client's positions: those of its device; none if the data have no devices."""
     return [
         np.zeros(0, dtype=np.int64) if devices is None else np.flatnonzero(devices == client)
         for client in range(num_clients)
@@ -117,7 +106,7 @@ def _by_device(devices: np.ndarray | None, num_clients: int) -> list[np.ndarray]
 def _by_kind(
     labels: np.ndarray, kinds: np.ndarray | None, order: np.ndarray, num_clients: int
 ) -> list[np.ndarray]:
-    """Return each client's positions: of each class, the kind whose number the client's is, in turn.
+    """Return each client's positions: of each class, the kind with the client's number, in turn.
 
     Clients of the same kind share its examples evenly; with fewer clients than kinds, a client has several.
     """

@@ -33,12 +33,12 @@ _SOFTWARE = ("cryptography", "flwr", "numpy", "torch")
 
 
 def certify(folder: RunFolder, name: str, key: Ed25519PrivateKey) -> Path:
-    """Write the certificate of a forgetting, from what lies in its folder now; return where it lies.
+    """Write the certificate of a forgetting, from the files in its folder; return where it lies.
 
     Raises
     ------
     BadInput
-        If there is no answer of that name.
+        If there is no forgetting of that name.
     RunCorrupt
         If one of the files that it is about is missing.
     """
@@ -95,7 +95,7 @@ def _limits_of_purge(purged: dict[str, Any]) -> list[str]:
 
 
 def _run_name(folder: RunFolder) -> str:
-    """Return a run's name, with that of the run it lies in before it."""
+    """Return a run's name, after that of the run it lies in."""
     path = folder.path.absolute()
     return path.relative_to(outermost(folder).path.absolute().parent).as_posix()
 
@@ -127,7 +127,7 @@ def _log_section(folder: RunFolder) -> dict[str, Any] | None:
 
 
 def purged_section(folder: RunFolder, forgetting: StoredForgetting) -> dict[str, Any] | None:
-    """Return what was purged of the clients of a request, in which logs; None where nothing was."""
+    """Return the clients of a request that were purged, and from which logs; None if none were."""
     top, clients, logs = outermost(folder), set(forgetting.request.clients), []
     for run in runs_in(top):
         if not run.log_path.is_dir():

@@ -30,22 +30,10 @@ _LONGEST = 100
 
 @dataclass(frozen=True)
 class StoredForgetting:
-    """A request that was served.
+    """A forgetting in its folder `path`, with all of its ``result.json``.
 
-    Parameters
-    ----------
-    path
-        Its folder.
-    request
-        What was forgotten.
-    method
-        By which method.
-    after
-        Name of the forgetting whose model it started from; empty: the run's own model.
-    forgotten
-        What had been forgotten before, in order.
-    result
-        All of ``result.json``.
+    `after` names the forgetting whose model it started from (empty: the run's own model); `forgotten` are the
+    earlier requests, in order.
     """
 
     path: Path
@@ -73,14 +61,7 @@ def forgetting_paths(folder: RunFolder) -> list[Path]:
 
 
 def forgetting_name(request: ForgetRequest, method: str, after: str = "") -> str:
-    """Return the name of a forgetting's folder.
-
-    Parameters
-    ----------
-    request, method
-        What was forgotten, and how.
-    after
-        Name of the forgetting whose model it starts from; empty: the run's own model.
+    """Return the name of the folder of a forgetting; `after` names the one that it started from, if any.
 
     Examples
     --------
@@ -95,7 +76,7 @@ def forgetting_name(request: ForgetRequest, method: str, after: str = "") -> str
 
 
 def read_forgetting(folder: RunFolder, name: str) -> StoredForgetting:
-    """Return the forgetting of a name.
+    """Return the forgetting with a name.
 
     Raises
     ------
@@ -122,7 +103,7 @@ def read_forgetting(folder: RunFolder, name: str) -> StoredForgetting:
 
 
 def has_forgetting(folder: RunFolder, name: str, settings: ForgetSettings) -> bool:
-    """Whether a forgetting is there, complete, and was made with the section ``forget`` as given."""
+    """Whether a complete forgetting is there that was made with these settings."""
     path = folder.path / "forget" / name
     if not all((path / file).exists() for file in (RESULT, MODEL, CERTIFICATE)):
         return False
@@ -130,7 +111,7 @@ def has_forgetting(folder: RunFolder, name: str, settings: ForgetSettings) -> bo
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """Return what a forgetting took, from ``result.json`` in its folder.
+    """Return ``result.json`` of a forgetting's folder.
 
     Raises
     ------
@@ -147,9 +128,9 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def course_of(folder: RunFolder, name: str) -> str:
-    """Return the course of training to which clients' own models belong after a forgetting.
+    """Return the course of training that clients' own models belong to after a forgetting.
 
-    Where nothing was to be forgotten, that is the course of the model before; of an empty name the run's.
+    If nothing had to be forgotten, that is the course of the model before; with an empty name, the run's.
     """
     while name:
         result = read_result(place(folder.path / "forget", name))
@@ -160,7 +141,7 @@ def course_of(folder: RunFolder, name: str) -> str:
 
 
 def guarantee_in(folder: RunFolder, result: Mapping[str, Any]) -> str:
-    """Return what a forgetting guaranteed on a run; empty for a method that there is not.
+    """Return what a forgetting guarantees on a run; empty for an unknown method.
 
     Raises
     ------
@@ -174,7 +155,7 @@ def guarantee_in(folder: RunFolder, result: Mapping[str, Any]) -> str:
 
 
 def read_audit(path: Path) -> dict[str, Any] | None:
-    """Return what an audit measured, from ``audit.json`` in a forgetting's folder; None where there is none.
+    """Return ``audit.json`` of a forgetting's folder; None if there is none.
 
     Raises
     ------
@@ -193,7 +174,7 @@ def outermost(folder: RunFolder) -> RunFolder:
 
 
 def unpruned(folder: RunFolder) -> RunFolder:
-    """Return the run that a pruned one was made from, whose data are the same; else itself."""
+    """Return the run that a pruned one was made from, which has the same data; else the run itself."""
     path = folder.path.absolute()
     return RunFolder(path.parent.parent) if path.parent.name == PRUNED else folder
 

@@ -38,7 +38,7 @@ def load(data: bytes) -> RecordDict:
 
 
 def as_flat(record: RecordType) -> FlatRecord | None:
-    """Return a record of float32 arrays as one vector; None for any other record, which travels as it is."""
+    """Return a record of float32 arrays as one vector; None for any other record, which travels unchanged."""
     if isinstance(record, FlatRecord) and record.flat is not None:
         return record if record.flat.numel() else None
     if not isinstance(record, ArrayRecord) or not record:

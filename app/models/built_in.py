@@ -1,7 +1,7 @@
 """The models: a multi-layer perceptron, a small convolutional network and ResNet-18.
 
-All are normalised by GroupNorm: BatchNorm's running statistics are no update that could be averaged or
-noised. What a model starts from is a function of the settings, the shapes and the seed alone.
+All are normalised by GroupNorm, as BatchNorm's running statistics cannot be averaged or noised. The initial
+weights are a function of the settings, the shapes and the seed alone.
 """
 
 import math
@@ -23,27 +23,11 @@ _SMALLEST_SIDE = 4
 def build_model(
     settings: ModelSettings, input_shape: tuple[int, ...], num_outputs: int, seed: int
 ) -> nn.Module:
-    """Build a model with seeded parameters.
+    """Build a model with seeded parameters, on the CPU, in training mode.
 
-    Layers draw their first parameters from torch's global generator. Its state is replaced by a derived one
-    while they do and put back afterwards, so it has no effect and is not changed; those of CUDA devices are
-    not touched.
-
-    Parameters
-    ----------
-    settings
-        Which model, and its sizes.
-    input_shape
-        Shape of one input: (channels, height, width) for images.
-    num_outputs
-        Number of outputs.
-    seed
-        The run's seed.
-
-    Returns
-    -------
-    nn.Module
-        On the CPU, in training mode; maps float32 inputs [n, ...] to logits [n, num_outputs].
+    It maps float32 inputs [n, *input_shape] (images: [n, channels, height, width]) to logits [n,
+    num_outputs]. Layers draw their first parameters from torch's global generator; its state is replaced by a
+    derived one meanwhile and put back afterwards; those of CUDA devices are not touched.
 
     Raises
     ------
@@ -92,7 +76,7 @@ def _mlp(settings: ModelSettings, input_shape: tuple[int, ...], num_outputs: int
 def _cnn(settings: ModelSettings, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
     """Two convolutions with pooling and two linear layers, for images of 8×8 to 32×32 in [0, 1].
 
-    Pooling comes before norm and ReLU, which so have a quarter of the values to work on.
+    Pooling comes before norm and ReLU, which then work on a quarter of the values.
     """
     channels, height, width = _image_shape(settings.name, input_shape)
     first, second = settings.width, 2 * settings.width
@@ -141,7 +125,7 @@ class Centre(nn.Module):
 
 
 class ChannelsLast(nn.Module):
-    """Lay activations [n, c, h, w] out channels-last: a step on a CPU then takes a third less time.
+    """Lays activations [n, c, h, w] out channels-last: a step on a CPU then takes a third less time.
 
     Written with transpositions because `torch.func.vmap` knows no memory formats.
     """

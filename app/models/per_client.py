@@ -1,8 +1,8 @@
-"""The models of clients that each have their own: by name from the run config, or a function of the node's.
+"""The models of clients with models of their own: named by the run config, or a function of the node's.
 
-A run config can name networks only from the list that this module knows. Which code a node imports is said
-by the node itself: ``model.name = "module:function"`` in its node config. The function takes the shape of one
-input and the number of classes and returns a module.
+A run config can only name networks that this module knows. A node names its own code:
+``model.name = "module:function"`` in its node config. The function takes the shape of one input and the
+number of classes and returns a module.
 """
 
 import importlib
@@ -29,8 +29,7 @@ _SMALLEST_SIDE = 8
 def model_name_of(settings: StrategySettings, node_config: Mapping[str, object], client_id: str) -> str:
     """Return the name of a client's model: its node's, else one of the run config's list.
 
-    Clients take the list in turn, by their number where their id is one; a client with a name takes the entry
-    that the name decides.
+    Clients with a number take the list in turn; a client with a name takes the entry that its hash decides.
     """
     own = node_config.get("model.name") or node_config.get("model-name")
     if own:
@@ -46,23 +45,10 @@ def model_name_of(settings: StrategySettings, node_config: Mapping[str, object],
 def build_client_model(
     name: str, input_shape: tuple[int, ...], num_outputs: int, seed: int, client_id: str
 ) -> nn.Module:
-    """Build a client's model with its initial weights.
+    """Build a client's model, on the CPU, in training mode; seed and client-id decide its initial weights.
 
-    Parameters
-    ----------
-    name
-        As `strategies.models.architecture` describes, or ``module:function``.
-    input_shape
-        Shape of one input.
-    num_outputs
-        Number of outputs.
-    seed, client_id
-        Decide the initial weights.
-
-    Returns
-    -------
-    nn.Module
-        On the CPU, in training mode.
+    `name` is as `strategies.models.architecture` describes, or ``module:function``. The model maps inputs
+    [n, *input_shape] to logits [n, num_outputs].
 
     Raises
     ------
@@ -127,7 +113,7 @@ def _mlp(architecture: Architecture, input_shape: tuple[int, ...], num_outputs: 
 
 
 def _cnn(name: str, architecture: Architecture, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
-    """Build a network after the authors' code, with GroupNorm for BatchNorm; it takes images of 8×8 as well.
+    """Build a network like the authors', with GroupNorm for BatchNorm; it also takes images of 8×8.
 
     Two convolutions: 3×3, pooling at stride 1, 3×3 at stride 2. Three: 3×3, pooling at stride 1, 2×2 at
     stride 2, pooling at stride 2, 3×3 at stride 2. Then one linear layer without a bias.

@@ -66,15 +66,7 @@ def _styles(names: Sequence[str]) -> dict[str, _Style]:
 
 
 def picture(document: Mapping[str, Any], name: str) -> Picture:
-    """Draw a comparison.
-
-    Parameters
-    ----------
-    document
-        As in ``compare/<request>.json``.
-    name
-        Unique on the page.
-    """
+    """Draw a comparison, as in ``compare/<request>.json``; `name` is unique on the page."""
     found = models(document)
     styles = _styles(list(found))
     caption = _words(found)

@@ -39,12 +39,12 @@ class Table:
 
 
 def mean_of(figures: Figures, key: str) -> float | None:
-    """Return a figure's mean over the seeds; None where it was not measured."""
+    """Return a figure's mean over the seeds; None if it was not measured."""
     return figures.get(key, {}).get("mean")
 
 
 def models(document: Mapping[str, Any]) -> dict[str, Figures]:
-    """Return what the methods are compared with, then the methods, that with the smallest disparity first."""
+    """Return the models that methods are compared with, then the methods, smallest disparity first."""
     methods: Mapping[str, Figures] = document["methods"]
 
     def key(name: str) -> tuple[bool, float]:
@@ -62,7 +62,7 @@ def title(document: Mapping[str, Any]) -> str:
 
 
 def _pruned(settings: Mapping[str, Any]) -> str:
-    """Return how the runs were pruned, in words; empty where they were not."""
+    """Return how the runs were pruned, in words; empty if they were not."""
     how = settings["prune"]
     return "" if how == "none" else f", {100 * settings['sparsity']:g} % pruned ({how})"
 

@@ -49,7 +49,7 @@ _MOST_WRITTEN = 400
 
 
 def learning_curve(rounds: Sequence[Mapping[str, Any]]) -> Picture | None:
-    """Draw accuracy, attack success and loss over the rounds; None where no round reports any of them."""
+    """Draw accuracy, attack success and loss over the rounds; None if no round reports any of them."""
     curves = {key: _series(rounds, key) for key in _CURVES}
     if not any(curves.values()):
         return None
@@ -122,7 +122,7 @@ def _learning_words(curves: Mapping[str, Sequence[tuple[int, float]]]) -> str:
 
 
 def comparison(audit: Mapping[str, Any], name: str) -> Picture | None:
-    """Draw each percentage before, after and retrained on one axis; None where nothing was measured."""
+    """Draw each percentage before, after and retrained on one axis; None if nothing was measured."""
     models = {key: audit.get(key) or {} for key in ("before", "after", "retrain")}
     columns = [c for c in COLUMNS if c.unit == "%" and any(m.get(c.key) is not None for m in models.values())]
     if not columns:
@@ -214,7 +214,7 @@ def _contribution_words(record: RunRecord, contributions: Contributions, totals:
 
 
 def label_map(record: RunRecord, class_names: Sequence[str]) -> Picture | None:
-    """Draw how many examples of each class each client holds; None where the clients did not say."""
+    """Draw how many examples of each class each client holds; None if the clients did not say."""
     counts = record.label_counts
     if not counts:
         return None
@@ -281,7 +281,7 @@ def _name_rows(axes: Axes, record: RunRecord, clients: Sequence[str]) -> None:
 
 
 def _row_name(axes: Axes, client: str, marks: str) -> str:
-    """Return a client's name with what is special about it; on a narrow sheet the caption says that."""
+    """Return a client's name with its marks; on a narrow sheet the caption has them."""
     if is_narrow(axes):
         return short_label(client, 8) + (" ▸" if marks else "")
     return short_label(client) + (f"  {marks} ▸" if marks else "")
@@ -298,7 +298,7 @@ def _draw_totals(axes: Axes, totals: Matrix, record: RunRecord, clients: Sequenc
 
 
 def _write_cells(axes: Axes, values: Matrix, *, numbers: bool) -> None:
-    """Write a dash into the empty cells and, if so wished, the number into the others."""
+    """Write a dash into the empty cells and, with `numbers`, the number into the others."""
     if values.size > _MOST_WRITTEN:
         return
     middle = np.nanmax(values, initial=0.0) / 2

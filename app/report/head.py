@@ -118,7 +118,7 @@ def _pruning_text(record: RunRecord) -> str:
 
 
 def _has_one_model(settings: Mapping[str, Any]) -> bool:
-    """Say whether all clients train one model; of an algorithm that nobody knows any more, that they do."""
+    """Say whether all clients train one model; assume that they do if the algorithm no longer exists."""
     try:
         return traits_of(str(settings.get("strategy.name", PLAIN))).one_model
     except BadInput:

@@ -60,19 +60,10 @@ class ComparisonView:
 
 
 def write_report(folder: RunFolder) -> Path:
-    """Write a run's report: one HTML file that needs nothing else, for screens light and dark and for paper.
+    """Write a run's report and return the path of ``report.html``.
 
-    The run may be in any state: unfinished, without log, attack, evaluation or forgetting.
-
-    Parameters
-    ----------
-    folder
-        The run's folder.
-
-    Returns
-    -------
-    Path
-        Of ``report.html``.
+    It is one HTML file that needs nothing else, for screens light and dark and for paper. The run may be in
+    any state: unfinished, without log, attack, evaluation or forgetting.
 
     Raises
     ------
@@ -123,7 +114,7 @@ def _context(record: RunRecord) -> dict[str, Any]:
 
 
 def _in_detail(record: RunRecord) -> list[Forgetting]:
-    """Return the forgettings to show in detail: a retraining is in those that are compared with it."""
+    """Return the forgettings to show in detail; a retraining is shown with those compared with it."""
     compared = [f.request for f in record.forgettings if f.audit is not None and f.method != RETRAIN]
     return [f for f in record.forgettings if f.method != RETRAIN or f.request not in compared]
 
@@ -150,7 +141,7 @@ def _comparison(document: Mapping[str, Any], position: int) -> ComparisonView:
 
 
 def _faults(record: RunRecord) -> list[FaultRow]:
-    """Return the faults of each client, those with most first."""
+    """Return the faults of each client, most faults first."""
     rounds = [fault for line in record.rounds for fault in line.get("faults") or ()]
     faults: Sequence[Mapping[str, Any]] = record.summary.get("faults") or rounds
     by_client: dict[str, list[str]] = {}

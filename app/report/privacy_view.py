@@ -1,4 +1,4 @@
-"""The report's section on privacy: who has spent how much of which budget, over the rounds."""
+"""The report's section on privacy: the clients' budgets, and what they spent over the rounds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class PrivacyView:
 
 
 def privacy_view(record: RunRecord) -> PrivacyView | None:
-    """Return the section; None where the run is not private or not finished."""
+    """Return the section; None if the run is not private or not finished."""
     privacy = record.summary.get("privacy")
     if not privacy:
         return None

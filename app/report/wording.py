@@ -1,4 +1,4 @@
-"""How numbers, requests and metrics are worded for people, on the terminal and in the report alike."""
+"""The wording of numbers, requests and metrics for people, on the terminal and in the report alike."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,16 +12,8 @@ MISSING = "–"
 class Column:
     """A column of the table that compares the models before and after forgetting with the retrained one.
 
-    Parameters
-    ----------
-    key
-        Name of the metric in ``audit.json``.
-    short, title
-        Abbreviation and name.
-    unit
-        ``%`` or ``s``.
-    meaning
-        What it says and what is good, in a sentence or two.
+    `key` is the metric's name in ``audit.json``, `short` its abbreviation, `unit` ``%`` or ``s``; `meaning`
+    says in a sentence or two what it measures and what is good.
     """
 
     key: str
@@ -89,7 +81,7 @@ DISPARITY = (
 
 
 def number(value: float | None, digits: int = 1) -> str:
-    """Return a number with a true minus sign, or a dash where there is none.
+    """Return a number with a true minus sign, or a dash for None.
 
     Examples
     --------
@@ -114,7 +106,7 @@ def gap(value: float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """Return a time with the precision that its size deserves.
+    """Return a time with a precision that fits its size.
 
     Examples
     --------
@@ -163,7 +155,7 @@ def clock(value: float) -> str:
 
 
 def spread(values: Mapping[str, float | None] | None, digits: int = 1) -> str:
-    """Return a mean with its standard deviation, where there is one.
+    """Return a mean with its standard deviation, if there is one.
 
     Examples
     --------
@@ -175,7 +167,7 @@ def spread(values: Mapping[str, float | None] | None, digits: int = 1) -> str:
 
 
 def cell(column: Column, figures: Mapping[str, Any]) -> str:
-    """Return the text of a table's cell: a figure of a model, with its spread where it has one.
+    """Return the text of a table's cell: a figure of a model, with its spread if it has one.
 
     Examples
     --------
@@ -189,12 +181,9 @@ def cell(column: Column, figures: Mapping[str, Any]) -> str:
 
 
 def headline(audit: Mapping[str, Any]) -> float | None:
-    """Return the disparity that counts: without MIA-efficacy where its attacker only guesses.
+    """Return the disparity that counts in an ``audit.json``: without MIA if its attacker only guesses.
 
-    Parameters
-    ----------
-    audit
-        As in ``audit.json``; one from before there were verdicts has a disparity alone.
+    An audit from before there were verdicts has one disparity.
 
     Examples
     --------
@@ -281,12 +270,7 @@ def capital(text: str) -> str:
 
 
 def scale(audit: Mapping[str, Any]) -> str:
-    """Return in words how far retrainings with other seeds lie from retraining; empty if there are none.
-
-    Parameters
-    ----------
-    audit
-        As in ``audit.json``.
+    """Return in words how far retrainings with other seeds are from retraining; empty if there are none.
 
     Examples
     --------
@@ -309,7 +293,7 @@ def scale(audit: Mapping[str, Any]) -> str:
 
 
 def subject(request: Mapping[str, Any]) -> str:
-    """Return what a request, as in ``result.json``, wants forgotten.
+    """Return the subject of a request, as in ``result.json``, in words.
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""What simulated clients keep of their own models after a run, and after each forgetting.
+"""The simulated clients' own models after a run, and after each forgetting.
 
-A deployed client's state lies with its SuperNode. In a simulation somebody must keep it between two commands:
-the run's checkpoint holds the clients' states as the run left them, and each forgetting adds a file of its
-own with the models that the clients made for it. The run's own are never changed.
+A deployed client's state lies with its SuperNode. A simulation must keep it between two commands: the run's
+checkpoint holds the clients' states as the run left them, and each forgetting adds a file with the models
+that the clients made for it. The run's own models are never changed.
 """
 
 from pathlib import Path
@@ -25,16 +25,10 @@ CLIENTS = "clients.safetensors"
 
 
 def restore_states(folder: RunFolder, grid: Grid, besides: str = "") -> None:
-    """Give simulated clients the models back that they had after the run and after each forgetting.
+    """Give simulated clients back the models that they had after a finished run and each forgetting.
 
-    Parameters
-    ----------
-    folder
-        Of the finished run.
-    grid
-        Where the clients are; nothing is done on a grid whose clients keep their states themselves.
-    besides
-        Name of a forgetting that is about to be made anew, whose models are left out.
+    `besides` names a forgetting that is about to be made anew, whose models are left out. Does nothing on a
+    grid whose clients keep their states themselves.
 
     Raises
     ------
@@ -64,14 +58,10 @@ def restore_states(folder: RunFolder, grid: Grid, besides: str = "") -> None:
 
 
 def restore_tags(folder: RunFolder, grid: Grid) -> None:
-    """Give simulated clients the tags of their data in the run back (see `strategies.client.data_tags`).
+    """Give simulated clients back the tags of their data in the run (see `strategies.client.data_tags`).
 
-    Parameters
-    ----------
-    folder
-        Of the run; of a pruned one, the run it came from counts, whose data a request is about.
-    grid
-        Where the clients are; nothing is done on a grid whose clients keep their states themselves.
+    For a pruned run, those of the run it came from, whose data a request is about. Does nothing on a grid
+    whose clients keep their states themselves.
     """
     if not isinstance(grid, LocalGrid) or (checkpoint := unpruned(folder).read_checkpoint()) is None:
         return
@@ -84,17 +74,7 @@ def restore_tags(folder: RunFolder, grid: Grid) -> None:
 
 
 def keep_states(path: Path, grid: Grid, course: str) -> None:
-    """Write down the models that simulated clients made in a course of training.
-
-    Parameters
-    ----------
-    path
-        The forgetting's folder.
-    grid
-        Where the clients are.
-    course
-        Name of the course.
-    """
+    """Write the models that simulated clients made in a course of training into a forgetting's folder."""
     if not isinstance(grid, LocalGrid):
         return
     made = {node: records_of(codec.load(state), course) for node, state in grid.client_states().items()}

@@ -1,7 +1,7 @@
-"""What a user can ask for, from end to end: train, resume, forget, purge, audit, compare, remove, demo.
+"""The workflows from end to end: train, resume, forget, purge, audit, compare, remove, demo.
 
 Each takes a grid or, without one, starts the clients in this process tree; each writes into the run's folder
-and tells an observer how far it is.
+and reports its progress to an observer.
 """
 
 from app.workflows.analytics import analyse

@@ -1,4 +1,4 @@
-"""Answer a question about the clients' data; they answer with masked vectors, and no model is trained."""
+"""Asks a question about the clients' data; they answer with masked vectors, and no model is trained."""
 
 from typing import Any
 
@@ -15,14 +15,7 @@ from strategies.server.cohort import Cohort
 def analyse(config: RunConfig, observer: Observer | None = None, grid: Grid | None = None) -> dict[str, Any]:
     """Ask what the section ``analytics`` says, and return the answer as plain data.
 
-    Parameters
-    ----------
-    config
-        The run config, with ``run.workflow = "analytics"``.
-    observer
-        Told of clients that did not answer.
-    grid
-        Flower's; None starts the clients in this process tree.
+    `config` has ``run.workflow = "analytics"``; without a grid, the clients start in this process tree.
 
     Raises
     ------
@@ -42,7 +35,7 @@ def analyse(config: RunConfig, observer: Observer | None = None, grid: Grid | No
 
 
 def label_distribution(session: Session, cohort: Cohort) -> dict[str, Any]:
-    """Return how many examples of each label the clients of a training have between them."""
+    """Return how many examples of each label the clients of a training have together."""
     labels = {"statistic": "histogram", "column": "label"}
     settings = session.config.analytics.model_copy(update=labels)
     question = Question(settings, session.server_data.num_groups)

@@ -43,18 +43,10 @@ FOLDER = "compare"
 
 @dataclass(frozen=True)
 class ComparisonPlan:
-    """What is compared.
+    """What is compared: methods (empty: all that can serve the request on the run) on a request.
 
-    Parameters
-    ----------
-    request
-        What shall be forgotten.
-    methods
-        Their names; none: all that can serve the request on the run.
-    settings, audit
-        The sections ``forget`` and ``audit``; with ``prune``, every run is pruned first.
-    relearn
-        Whether the rounds to relearn are counted, which takes rounds for every model.
+    `settings` and `audit` are the sections ``forget`` and ``audit``; with ``prune``, every run is pruned
+    first. `relearn` counts the rounds to relearn, which takes rounds for every model.
     """
 
     request: ForgetRequest
@@ -85,18 +77,9 @@ def _checked(plan: ComparisonPlan, run: TrainedRun) -> ComparisonPlan:
 def compare(
     folder: RunFolder, plan: ComparisonPlan, seeds: int = 1, observer: Observer | None = None
 ) -> dict[str, Any]:
-    """Compare methods; write ``compare/<request>.json`` and return what it holds.
+    """Compare methods on a finished dense run; write ``compare/<request>.json`` and return its content.
 
-    Parameters
-    ----------
-    folder
-        Of a finished dense run.
-    plan
-        What is compared.
-    seeds
-        Runs, at least 1; the first is the run itself.
-    observer
-        Told of everything that is done.
+    `seeds` is the number of runs, at least 1; the first is the run itself.
 
     Raises
     ------
@@ -125,7 +108,7 @@ def compare(
 
 
 def _like(folder: RunFolder, opened: OpenedRun, number: int, observer: Observer | None) -> RunFolder:
-    """Return a run like this one but for its seed; trained, or trained to its end, if it is not there."""
+    """Return a run that differs from this one only in its seed; trained, or resumed, if necessary."""
     config = opened.session.config
     seed, home = config.run.seed + number, (folder.path / "seeds").absolute()
     path = home / f"seed-{seed}"
@@ -143,7 +126,7 @@ def _warm_up() -> None:
 
 @dataclass
 class _Work:
-    """A comparison at work: what was measured so far."""
+    """A comparison at work: the measurements so far."""
 
     plan: ComparisonPlan
     observer: Observer
@@ -176,7 +159,7 @@ class _Work:
             self.samples.setdefault(pooled, []).append(figures)
 
     def document(self) -> dict[str, Any]:
-        """Return what was compared and measured; where a method never succeeded, it has no figures."""
+        """Return what was compared and measured; a method that never succeeded has no figures."""
         plan = self.plan
         others = [OTHER_SEED] if OTHER_SEED in self.samples else []
         return {

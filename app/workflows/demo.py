@@ -1,4 +1,4 @@
-"""The demo: the main job on embedded data, in one go."""
+"""The demo: trains, forgets and audits on embedded data, in one go."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ DEMO = ("attack.kind=backdoor", "attack.clients=3")
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo leaves: the run, what the audit found, and the report."""
+    """The outcome of the demo: the run, its audit, and the report."""
 
     folder: RunFolder
     audit: dict[str, Any]

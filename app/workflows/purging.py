@@ -1,9 +1,9 @@
-"""Purge the clients of a served request from a run's update logs, and certify that it was done.
+"""Purges the clients of a served request from a run's update logs, and certifies it.
 
 Logs are purged in the run itself and in all runs that lie in it: pruned ones, and those with other seeds.
-What else holds something of the client's own goes as well: the checkpoints, with what clients keep between
-rounds; example counts in the summaries; and the report, which shows lengths of updates and can be made anew.
-Every step can be taken again, so an interrupted purge is completed by the same command.
+Other traces of the client are erased as well: the checkpoints, with what clients keep between rounds; example
+counts in the summaries; and the report, which shows lengths of updates and can be made anew. Every step can
+be repeated, so the same command completes an interrupted purge.
 """
 
 from collections.abc import Collection
@@ -42,8 +42,8 @@ def check_purge(
     Returns
     -------
     str or None
-        The name of the forgetting, where this very forgetting was served before: then `purge` is all that is
-        left to do, and its audit stays.
+        The name of the forgetting, if this very forgetting was made before: then only `purge` is left to do,
+        and its audit stays.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def check_purge(
 
 
 def _is_interrupted(folder: RunFolder, request: ForgetRequest, name: str) -> bool:
-    """Say whether a purge after this very forgetting was begun, and no answer to the request certifies it."""
+    """Say whether a purge after this very forgetting was begun, but is not certified yet."""
     forgettings = folder.path / "forget"
     if not (forgettings / name / RESULT).exists() or not folder.log_path.is_dir():
         return False
@@ -88,16 +88,7 @@ def _certifies(path: Path, request: ForgetRequest) -> bool:
 
 @on_run
 def purge(folder: RunFolder, name: str, observer: Observer | None = None) -> list[dict[str, Any]]:
-    """Erase the clients of a served request from the logs, and certify that; return which logs it names.
-
-    Parameters
-    ----------
-    folder
-        Of the run.
-    name
-        Of the forgetting.
-    observer
-        Told of every log.
+    """Erase the clients of the named forgetting from the logs, and certify it; return the purged logs.
 
     Raises
     ------

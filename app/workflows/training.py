@@ -1,4 +1,4 @@
-"""Train a model and leave a run folder; continue where a run was interrupted."""
+"""Trains a model and leaves a run folder; resumes an interrupted run."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -42,16 +42,9 @@ ANALYTICS = "analytics.json"
 
 
 def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None = None) -> RunFolder:
-    """Train a model and leave a run folder.
+    """Train a model and leave a run folder; without a grid, the clients start in this process tree.
 
-    Parameters
-    ----------
-    config
-        The run config; where it does not say how many clients, the simulation's number or 10.
-    observer
-        Told of each round.
-    grid
-        Flower's; None starts the clients in this process tree.
+    If the config does not say how many clients, there are as many as in the simulation, or 10.
 
     Raises
     ------
@@ -94,20 +87,9 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
 def train_in(
     folder: RunFolder, session: Session, cohort: Cohort, initial: wire.State, observer: Observer
 ) -> None:
-    """Train from the first round on, into the folder of a new run; where it has a mask, on that mask.
+    """Train from the first round on, into the folder of a new run; if it has a mask, on that mask.
 
-    Parameters
-    ----------
-    folder
-        Of the new run.
-    session
-        With the run's config.
-    cohort
-        Connected clients.
-    initial
-        The model before the first round.
-    observer
-        Told of each round.
+    `initial` is the model before the first round; `cohort` is connected.
     """
     with in_use(folder.path, alone=True):
         folder.write_initial(initial)
@@ -168,7 +150,7 @@ def _new_log(
 
 
 def _initial(folder: RunFolder, session: Session) -> wire.State:
-    """Return the model before the first round; a run killed before it was written makes it anew."""
+    """Return the model before the first round; made anew if the run was killed before it was written."""
     if not folder.has_initial and folder.read_mask() is None:
         folder.write_initial(session.model().state_dict())
     return folder.read_initial()
@@ -187,7 +169,7 @@ def _old_log(
 
 
 def _check_named_clients(session: Session, cohort: Cohort) -> None:
-    """Refuse a config that names a client that is not there, for whom it would do nothing."""
+    """Refuse a config that names an unknown client, as it would have no effect."""
     strategy = session.config.strategy
     named = {
         "attack.clients": session.attackers,
@@ -206,7 +188,7 @@ def _check_privacy(session: Session, cohort: Cohort) -> None:
 
 
 class _Training:
-    """A run in progress: writes each round down, so that it can be resumed and reported."""
+    """A run in progress: records each round, so that it can be resumed and reported."""
 
     def __init__(
         self, session: Session, folder: RunFolder, cohort: Cohort, log: UpdateLog | None, observer: Observer
@@ -262,7 +244,7 @@ class _Training:
             raise LetheError(f"run '{self._folder.name}': {self._nothing_learned()}")
 
     def _nothing_learned(self) -> str:
-        """Say why the model is the one that the run began with."""
+        """Say why the model is still the initial one."""
         reasons = {
             fault["client"]: fault["reason"] for fault in self._faults if fault["client"] != wire.EVERYBODY
         }
@@ -271,7 +253,7 @@ class _Training:
         return f"no reply of a client could be used, so the model is as it was at the start ({why})"
 
     def _begun_anew(self) -> Cohort:
-        """Return the clients; those of hidden sums draw from a new seed where rounds may be repeated."""
+        """Return the clients; with hidden sums, they draw from a new seed if rounds may be repeated."""
         if not self._session.config.privacy.hides_updates:
             return self._cohort
         seed = self._session.config.run.seed
@@ -279,7 +261,7 @@ class _Training:
         return self._cohort if taken == seed else self._cohort.seeded(taken)
 
     def _accounts(self, completed_rounds: int = 0) -> RunAccounts:
-        """Return the clients' accounts; a pruned run goes on with those of the run that it comes from."""
+        """Return the clients' accounts; a pruned run shares those of the run that it comes from."""
         privacy = self._session.config.privacy
         return RunAccounts(self._folder, privacy, self._folder.name, completed_rounds)
 
@@ -293,7 +275,7 @@ class _Training:
         return remembered if counting is None else counting(remembered, self._repeats)
 
     def _note_nodes(self) -> None:
-        """Write down which node is behind each client-id, for when the server has died."""
+        """Record the node behind each client-id, in case the server dies."""
         if self._nodes != (nodes := self._cohort.nodes):
             self._folder.write_nodes({**self._session.nodes, **nodes})
             self._nodes = nodes
@@ -340,7 +322,7 @@ class _Training:
             self._observer.note(f"client {fault.client_id}, {fault.scope}: {fault.reason}")
 
     def _check_keys(self, result: RoundResult) -> None:
-        """End a run that would train nothing, as its clients' keys are missing or differ; nothing is kept."""
+        """End a run that would train nothing as its clients' keys are missing or differ; nothing is kept."""
         if self._session.config.privacy.encryption == "none" or result.round != 1 or result.accepted:
             return
         reasons = "; ".join(f"client {f.client_id}: {f.reason}" for f in result.faults[:3])
@@ -350,7 +332,7 @@ class _Training:
         )
 
     def _client_figures(self) -> dict[str, Any]:
-        """Return what each client last reported of a model of its own."""
+        """Return each client's last report of a model of its own."""
         lines = self._folder.read_metrics()
         latest = {i: figures for line in lines for i, figures in (line.get("clients") or {}).items()}
         return {"client-models": latest} if latest else {}
