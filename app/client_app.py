@@ -202,10 +202,10 @@ def _own_handler(answer: Handler) -> Callable[[Message, Context], Message]:
     """Return the handler of a message type of an algorithm's own."""
 
     def handle(message: Message, context: Context) -> Message:
-        Node.of(message, context).keep_tags(context.state)
-        given = work.work_of(message, context)
-        reply = answer(given)
-        return wire.reply_to(message, given.client_id, reply.metrics, reply.arrays)
+        node = Node.of(message, context)
+        node.keep_tags(context.state)
+        reply = answer(work.work_of(node, message, context))
+        return wire.reply_to(message, node.client_id, reply.metrics, reply.arrays)
 
     return handle
 

@@ -99,7 +99,7 @@ def audit(  # noqa: PLR0913, PLR0917  # a parameter per option
     audits = {name: found for name, path in paths.items() if (found := read_audit(path)) is not None}
     report = write_report(folder)
     if json:
-        output.print_json({**_paths(folder, report), "request": request.to_json(), "audits": audits})
+        output.print_json({**output.paths(folder, report), "request": request.to_json(), "audits": audits})
         return
     for name, found in audits.items():
         output.print_line(f"{wording.subject(request.to_json())}, forgotten by {name}:")
@@ -143,7 +143,7 @@ def _finish_forgetting(
         certificate = str(path / "certificate.json")
         answered: dict[str, Any] = {"forgetting": name, "result": result, "audit": found}
         answered |= {"certificate": certificate, "purged": list(purged)}
-        output.print_json({**_paths(folder, report), **answered})
+        output.print_json({**output.paths(folder, report), **answered})
         return
     _print_result(folder.name, result)
     if found is not None:
@@ -167,7 +167,3 @@ def _print_result(run: str, result: Mapping[str, Any]) -> None:
         output.print_line(f"WARNING: {warning}")
     for note in result["notes"]:
         output.print_line(f"note: {note}")
-
-
-def _paths(folder: "RunFolder", report: object) -> dict[str, str]:
-    return {"run": folder.name, "path": str(folder.path), "report": str(report)}

@@ -34,7 +34,7 @@ def report(
 
     path = write_report(folder)
     if json:
-        output.print_json({"run": folder.name, "path": str(folder.path), "report": str(path)})
+        output.print_json(output.paths(folder, path))
     else:
         output.print_line(str(path))
 
@@ -159,8 +159,6 @@ def _benchmarks() -> Mapping[str, Benchmark]:
 def _needs(needs: "Needs") -> list[str]:
     """Return a method's needs in words.
 
-    Examples
-    --------
     >>> from unlearning.methods import Needs
     >>> _needs(Needs(log="sum", public=True))
     ['an update log (any retention that keeps sums)', 'public data on the server']

@@ -3,7 +3,8 @@
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -24,6 +25,9 @@ from app.report.wording import (
 )
 from strategies.runs.files import to_json
 
+if TYPE_CHECKING:
+    from strategies.runs.folder import RunFolder
+
 _LABELS = {"retrain": "retrained"}
 _PIPED_WIDTH = 400
 """Characters to a line where no terminal sets a limit: rows should stay whole for the next program."""
@@ -34,6 +38,11 @@ def observed() -> Iterator[TerminalObserver]:
     """Yield an observer on stderr; whatever else is printed meanwhile goes there too."""
     with redirect_stdout(sys.stderr), TerminalObserver(Console(stderr=True)) as observer:
         yield observer
+
+
+def paths(folder: "RunFolder", report: Path) -> dict[str, str]:
+    """Return the name, the folder and the report of a run, as every command tells them to machines."""
+    return {"run": folder.name, "path": str(folder.path), "report": str(report)}
 
 
 def print_json(document: Mapping[str, Any]) -> None:

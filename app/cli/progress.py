@@ -118,8 +118,6 @@ class TerminalObserver:
 def in_words(values: Mapping[str, float]) -> str:
     """Return the numbers of a step that a person wants to see.
 
-    Examples
-    --------
     >>> in_words({"test-accuracy": 93.14, "num-steps": 5.0})
     'accuracy 93.1 %'
     """

@@ -27,7 +27,7 @@ from strategies.core import wire
 from strategies.core.errors import BadInput
 from strategies.core.examples import Examples
 from strategies.core.seeds import torch_generator
-from strategies.core.settings import Scalar, split_list
+from strategies.core.settings import Scalar
 from strategies.layers.compression.client import ClientLink
 from strategies.layers.privacy.checks import planned_rounds
 from strategies.layers.privacy.client import ClientPrivacy
@@ -321,7 +321,7 @@ def _examples(
     node_config = dict(node_items)
     examples = load_client_data(config.data, config.run.seed, node_config, class_names)
     client_id = client_id_of(node_config)
-    if config.attack.kind == "none" or client_id not in split_list(config.attack.clients):
+    if config.attack.kind == "none" or client_id not in config.attack.client_ids:
         return examples
     trigger = default_trigger(examples.input_shape, config.attack.target)
     generator = torch_generator(config.run.seed, "attack", client_id)

@@ -23,7 +23,7 @@ from strategies.registry import lookup
 from unlearning.audit.own_models import FOREIGN, answer_about_own_model
 
 
-def work_of(message: Message, context: Context) -> ClientWork:
+def work_of(node: Node, message: Message, context: Context) -> ClientWork:
     """Return all that a client half needs to answer a message of its own type.
 
     Raises
@@ -31,7 +31,6 @@ def work_of(message: Message, context: Context) -> ClientWork:
     BadInput
         If the client's data, model or public data do not fit the run's.
     """
-    node = Node.of(message, context)
     return ClientWork(
         build_model=partial(client_model, node),
         examples=node.training_examples(),

@@ -78,9 +78,7 @@ def _meanings(section: str, kind: type[Settings]) -> dict[str, str]:
     for holder in kind.__mro__:
         text = inspect.cleandoc(holder.__doc__ or "")
         _, _, attributes = text.partition("Attributes\n----------\n")
-        for name, meaning in re.findall(
-            r"^(\w+)(?: : .*)?\n((?:    .*(?:\n|$)|\n)+)", attributes, re.MULTILINE
-        ):
+        for name, meaning in _ATTRIBUTE.findall(attributes):
             found.setdefault(f"{section}.{hyphenated(name)}", " ".join(meaning.split()))
     return found
 

@@ -65,23 +65,19 @@ def partition_indices(
     # The partitioners cut each class in its order, which must not be the order of the data set's files.
     order = numpy_generator(seed, "data", "order").permutation(len(labels))
     if settings.partition == "iid":
-        parts = np.array_split(order, num_clients)
-    elif settings.partition in ("kinds", "half-blind", "devices"):
-        if settings.partition == "kinds":
-            split = _by_kind(labels[order], kinds, order, num_clients)
-        elif settings.partition == "half-blind":
-            split = _half_blind(labels[order], num_clients)
-        else:
-            split = _by_device(None if kinds is None else kinds[order], num_clients)
-        parts = [order[part] for part in split]
-        if (
-            sum(len(part) for part in parts) != len(labels)
-            or min(len(part) for part in parts) < _SMALLEST_PARTITION
-        ):
-            raise _refusal(labels, settings, num_clients)
+        split = np.array_split(np.arange(len(labels)), num_clients)
+    elif settings.partition == "kinds":
+        split = _by_kind(labels[order], kinds, order, num_clients)
+    elif settings.partition == "half-blind":
+        split = _half_blind(labels[order], num_clients)
+    elif settings.partition == "devices":
+        split = _by_device(None if kinds is None else kinds[order], num_clients)
     else:
-        parts = [order[part] for part in _split_by_label(labels[order], settings, num_clients, seed)]
-    return [np.sort(part) for part in parts]
+        split = _split_by_label(labels[order], settings, num_clients, seed)
+    sizes = [len(part) for part in split]
+    if min(sizes) < _SMALLEST_PARTITION or sum(sizes) != len(labels):
+        raise _refusal(labels, settings, num_clients)
+    return [np.sort(order[part]) for part in split]
 
 
 def _half_blind(labels: np.ndarray, num_clients: int) -> list[np.ndarray]:
@@ -142,11 +138,7 @@ def _split_by_label(
             parts = [partitioner.load_partition(client) for client in range(num_clients)]
     except ValueError as error:
         raise _refusal(labels, settings, num_clients) from error
-    positions: list[np.ndarray] = [part.with_format("numpy")["position"][:] for part in parts]
-    sizes = [len(part) for part in positions]
-    if min(sizes) < _SMALLEST_PARTITION or sum(sizes) != len(labels):
-        raise _refusal(labels, settings, num_clients)
-    return positions
+    return [part.with_format("numpy")["position"][:] for part in parts]
 
 
 def _partitioner(labels: np.ndarray, settings: DataSettings, num_clients: int, seed: int) -> "Partitioner":

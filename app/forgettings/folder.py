@@ -63,8 +63,6 @@ def forgetting_paths(folder: RunFolder) -> list[Path]:
 def forgetting_name(request: ForgetRequest, method: str, after: str = "") -> str:
     """Return the name of the folder of a forgetting; `after` names the one that it started from, if any.
 
-    Examples
-    --------
     >>> first = forgetting_name(ForgetRequest(clients=("3",)), "distill")
     >>> first, forgetting_name(ForgetRequest(classes=(7,)), "finetune", first)
     ('client-3-distill', 'client-3-distill+class-7-finetune')

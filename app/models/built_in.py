@@ -6,7 +6,8 @@ weights are a function of the settings, the shapes and the seed alone.
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -59,18 +60,7 @@ def require_no_batch_norm(model: nn.Module) -> None:
 
 def _mlp(settings: ModelSettings, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
     """Two hidden layers (the "2NN" of McMahan et al., arXiv 1602.05629), each normalised."""
-    return nn.Sequential(
-        OrderedDict(
-            flatten=nn.Flatten(),
-            fc1=nn.Linear(math.prod(input_shape), settings.hidden),
-            norm1=nn.GroupNorm(1, settings.hidden),
-            relu1=nn.ReLU(),
-            fc2=nn.Linear(settings.hidden, settings.hidden),
-            norm2=nn.GroupNorm(1, settings.hidden),
-            relu2=nn.ReLU(),
-            fc3=nn.Linear(settings.hidden, num_outputs),
-        )
-    )
+    return mlp((math.prod(input_shape), settings.hidden, settings.hidden), num_outputs, "fc3")
 
 
 def _cnn(settings: ModelSettings, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
@@ -78,7 +68,7 @@ def _cnn(settings: ModelSettings, input_shape: tuple[int, ...], num_outputs: int
 
     Pooling comes before norm and ReLU, which then work on a quarter of the values.
     """
-    channels, height, width = _image_shape(settings.name, input_shape)
+    channels, height, width = image_shape(settings.name, input_shape, _SMALLEST_SIDE)
     first, second = settings.width, 2 * settings.width
     return nn.Sequential(
         OrderedDict(
@@ -105,7 +95,7 @@ def _resnet18(settings: ModelSettings, input_shape: tuple[int, ...], num_outputs
     """ResNet-18 for small images; width and hidden do not apply."""
     from app.models.resnet import small_resnet18
 
-    channels, _, _ = _image_shape(settings.name, input_shape)
+    channels, _, _ = image_shape(settings.name, input_shape, _SMALLEST_SIDE)
     return small_resnet18(channels, num_outputs, group_norm)
 
 
@@ -135,15 +125,35 @@ class ChannelsLast(nn.Module):
         return x.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
+def mlp(widths: Sequence[int], num_outputs: int, last: str, dropout: float | None = None) -> nn.Sequential:
+    """Build a perceptron: the input's size, then those of the hidden layers; `last` names the last layer.
+
+    Each hidden layer is normalised; with a `dropout` rate in [0, 1), a dropout layer follows it.
+    """
+    layers: list[tuple[str, nn.Module]] = [("flatten", nn.Flatten())]
+    for i, (before, after) in enumerate(pairwise(widths), start=1):
+        layers += [(f"fc{i}", nn.Linear(before, after)), (f"norm{i}", nn.GroupNorm(1, after))]
+        layers += [(f"relu{i}", nn.ReLU())]
+        layers += [] if dropout is None else [(f"drop{i}", nn.Dropout(dropout))]
+    return nn.Sequential(OrderedDict([*layers, (last, nn.Linear(widths[-1], num_outputs))]))
+
+
 def group_norm(channels: int) -> nn.GroupNorm:
     """Return a GroupNorm of eight groups, or as many as divide the channels."""
     return nn.GroupNorm(math.gcd(_GROUPS, channels), channels)
 
 
-def _image_shape(model: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    if len(shape) != 3 or min(shape[1:]) < _SMALLEST_SIDE:
+def image_shape(model: str, shape: tuple[int, ...], smallest: int) -> tuple[int, int, int]:
+    """Return (channels, height, width).
+
+    Raises
+    ------
+    BadInput
+        If inputs of this shape are no images, or their sides have fewer than `smallest` pixels.
+    """
+    if len(shape) != 3 or min(shape[1:]) < smallest:
         raise BadInput(
             f"model.name: {model!r} takes images of shape (channels, height, width) of at least "
-            f"{_SMALLEST_SIDE}×{_SMALLEST_SIDE} pixels; the data have shape {shape}, which 'mlp' takes"
+            f"{smallest}×{smallest} pixels; the data have shape {shape}, which 'mlp' takes"
         )
     return shape[0], shape[1], shape[2]

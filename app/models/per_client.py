@@ -9,12 +9,11 @@ import importlib
 import math
 from collections import OrderedDict
 from collections.abc import Mapping
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from app.models.built_in import Centre, group_norm
+from app.models.built_in import Centre, group_norm, image_shape, mlp
 from strategies.client.evaluation import eval_mode
 from strategies.core.errors import BadInput, LetheError
 from strategies.core.seeds import derive_seed, seeded_layers, torch_generator
@@ -69,7 +68,8 @@ def _named(name: str, input_shape: tuple[int, ...], num_outputs: int) -> nn.Modu
     except ValueError as error:
         raise BadInput(f"model.name: given '{name}', allowed 'module:function' or one of {error}") from None
     if architecture.kind == "mlp":
-        return _mlp(architecture, input_shape, num_outputs)
+        widths = (math.prod(input_shape), *architecture.sizes)
+        return mlp(widths, num_outputs, "head", architecture.dropout)
     return _cnn(name, architecture, input_shape, num_outputs)
 
 
@@ -103,28 +103,15 @@ def _check(name: str, model: nn.Module, input_shape: tuple[int, ...], num_output
         raise BadInput(f"model.name: '{name}' answers with values that are not finite")
 
 
-def _mlp(architecture: Architecture, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
-    layers: list[tuple[str, nn.Module]] = [("flatten", nn.Flatten())]
-    widths = (math.prod(input_shape), *architecture.sizes)
-    for i, (before, after) in enumerate(pairwise(widths), start=1):
-        layers += [(f"fc{i}", nn.Linear(before, after)), (f"norm{i}", nn.GroupNorm(1, after))]
-        layers += [(f"relu{i}", nn.ReLU()), (f"drop{i}", nn.Dropout(architecture.dropout))]
-    return nn.Sequential(OrderedDict([*layers, ("head", nn.Linear(widths[-1], num_outputs))]))
-
-
 def _cnn(name: str, architecture: Architecture, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
     """Build a network like the authors', with GroupNorm for BatchNorm; it also takes images of 8×8.
 
     Two convolutions: 3×3, pooling at stride 1, 3×3 at stride 2. Three: 3×3, pooling at stride 1, 2×2 at
     stride 2, pooling at stride 2, 3×3 at stride 2. Then one linear layer without a bias.
     """
-    if len(input_shape) != 3 or min(input_shape[1:]) < _SMALLEST_SIDE:
-        raise BadInput(
-            f"model.name: '{name}' takes images of shape (channels, height, width) of at least "
-            f"{_SMALLEST_SIDE}×{_SMALLEST_SIDE} pixels; the data have shape {input_shape}; mlp takes it"
-        )
+    channels, _, _ = image_shape(name, input_shape, _SMALLEST_SIDE)
     sizes, drop = architecture.sizes, architecture.dropout
-    blocks = [_block(input_shape[0], sizes[0], 3, 1, 1, drop), nn.AvgPool2d(_POOL, 1)]
+    blocks = [_block(channels, sizes[0], 3, 1, 1, drop), nn.AvgPool2d(_POOL, 1)]
     if len(sizes) == 2:
         blocks += [_block(sizes[0], sizes[1], 3, 2, 0, drop)]
     else:

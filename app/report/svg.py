@@ -138,8 +138,6 @@ def plain(text: Text) -> Text:
 def short_label(name: str, length: int = _LABEL_LENGTH) -> str:
     """Return a name cut to `length` characters, to fit beside an axis.
 
-    Examples
-    --------
     >>> short_label("hospital-of-the-holy-spirit")
     'hospital-of-the-h…'
     """

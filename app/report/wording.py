@@ -83,8 +83,6 @@ DISPARITY = (
 def number(value: float | None, digits: int = 1) -> str:
     """Return a number with a true minus sign, or a dash for None.
 
-    Examples
-    --------
     >>> number(-1.25), number(None)
     ('−1.2', '–')
     """
@@ -94,8 +92,6 @@ def number(value: float | None, digits: int = 1) -> str:
 def gap(value: float | None) -> str:
     """Return a difference in percentage points with its sign; what rounds to zero has none.
 
-    Examples
-    --------
     >>> gap(1.26), gap(-0.04)
     ('+1.3', '0.0')
     """
@@ -108,8 +104,6 @@ def gap(value: float | None) -> str:
 def seconds(value: float | None) -> str:
     """Return a time with a precision that fits its size.
 
-    Examples
-    --------
     >>> seconds(0.034), seconds(1.62), seconds(245.0)
     ('0.03', '1.6', '245')
     """
@@ -121,8 +115,6 @@ def seconds(value: float | None) -> str:
 def private(privacy: Mapping[str, Any]) -> str:
     """Return what a run's clients have spent of their privacy, as ``privacy`` in ``summary.json`` has it.
 
-    Examples
-    --------
     >>> privacy = {"unit": "example", "delta": 1e-05, "neighbours": "differ by one example"}
     >>> private({**privacy, "clients": {"0": {"epsilon": 1.5}, "1": {"epsilon": 0.75}}})
     'ε = 1.50 at δ = 1e-05 per example: two data sets differ by one example'
@@ -144,8 +136,6 @@ _UNBOUNDED = "no bound"
 def clock(value: float) -> str:
     """Return a time as a clock shows it.
 
-    Examples
-    --------
     >>> clock(7.4), clock(83), clock(4000)
     ('0:07', '1:23', '1:06:40')
     """
@@ -157,8 +147,6 @@ def clock(value: float) -> str:
 def spread(values: Mapping[str, float | None] | None, digits: int = 1) -> str:
     """Return a mean with its standard deviation, if there is one.
 
-    Examples
-    --------
     >>> spread({"mean": 96.25, "std": 0.5}), spread({"mean": -1.0, "std": None}), spread(None)
     ('96.2 ± 0.5', '−1.0', '–')
     """
@@ -169,8 +157,6 @@ def spread(values: Mapping[str, float | None] | None, digits: int = 1) -> str:
 def cell(column: Column, figures: Mapping[str, Any]) -> str:
     """Return the text of a table's cell: a figure of a model, with its spread if it has one.
 
-    Examples
-    --------
     >>> cell(COLUMNS[3], {"mia_efficacy": 79.06, "mia_efficacy_std": 1.2}), cell(COLUMNS[0], {})
     ('79.1 ± 1.2', '–')
     """
@@ -185,8 +171,6 @@ def headline(audit: Mapping[str, Any]) -> float | None:
 
     An audit from before there were verdicts has one disparity.
 
-    Examples
-    --------
     >>> headline({"disparity": 1.2, "verdict": {"disparity": 0.1}}), headline({"disparity": 1.2})
     (0.1, 1.2)
     """
@@ -198,8 +182,6 @@ def headline(audit: Mapping[str, Any]) -> float | None:
 def verdict(audit: Mapping[str, Any]) -> str:
     """Return an audit's verdict in words; empty for one from before there were verdicts.
 
-    Examples
-    --------
     >>> verdict({"verdict": {"text": "the forgetting left the model further"}}), verdict({})
     ('the forgetting left the model further', '')
     """
@@ -209,8 +191,6 @@ def verdict(audit: Mapping[str, Any]) -> str:
 def size(num_bytes: float) -> str:
     """Return a number of bytes in decimal units.
 
-    Examples
-    --------
     >>> size(812), size(1_480_000)
     ('812 B', '1.5 MB')
     """
@@ -226,8 +206,6 @@ def size(num_bytes: float) -> str:
 def count(value: int, noun: str) -> str:
     """Return a count with its noun.
 
-    Examples
-    --------
     >>> count(1, "client"), count(1200, "example"), count(2, "class")
     ('1 client', '1,200 examples', '2 classes')
     """
@@ -238,8 +216,6 @@ def count(value: int, noun: str) -> str:
 def printable(text: str) -> str:
     r"""Return a text on one line, without characters that could steer a terminal or have no picture.
 
-    Examples
-    --------
     >>> printable("client \x1b[2J\n3")
     'client ·[2J 3'
     """
@@ -249,8 +225,6 @@ def printable(text: str) -> str:
 def listed(words: Iterable[str]) -> str:
     """Return words as a list in a sentence.
 
-    Examples
-    --------
     >>> listed(["3", "5", "9"])
     '3, 5 and 9'
     """
@@ -261,8 +235,6 @@ def listed(words: Iterable[str]) -> str:
 def capital(text: str) -> str:
     """Return a text as the beginning of a sentence.
 
-    Examples
-    --------
     >>> capital("client 3")
     'Client 3'
     """
@@ -272,8 +244,6 @@ def capital(text: str) -> str:
 def scale(audit: Mapping[str, Any]) -> str:
     """Return in words how far retrainings with other seeds are from retraining; empty if there are none.
 
-    Examples
-    --------
     >>> scale({"scale": {"retrain-seed-1": {"disparity": 0.4, "parameter_distance": 10.5}}})
     'the scale, 1 retraining with another seed: disparity 0.4, parameter distance 10.50'
     """
@@ -295,8 +265,6 @@ def scale(audit: Mapping[str, Any]) -> str:
 def subject(request: Mapping[str, Any]) -> str:
     """Return the subject of a request, as in ``result.json``, in words.
 
-    Examples
-    --------
     >>> subject({"kind": "client", "clients": ["3"]})
     'client 3'
     >>> subject({"kind": "sample", "samples": {"3": [5, 9]}})
@@ -313,8 +281,6 @@ def subject(request: Mapping[str, Any]) -> str:
 def purged(log: Mapping[str, Any]) -> str:
     """Return what was purged from a log, as a certificate names it.
 
-    Examples
-    --------
     >>> purged({"log": "log", "clients": ["3", "5"], "time": "2026-01-01T00:00:00Z"})
     'clients 3 and 5 purged from log, 2026-01-01T00:00:00Z'
     """

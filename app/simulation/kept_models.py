@@ -54,7 +54,8 @@ def restore_states(folder: RunFolder, grid: Grid, besides: str = "") -> None:
             for node, tensor in read_sealed(path / CLIENTS).tensors.items():
                 states.setdefault(int(node), RecordDict()).update(codec.load(tensor.numpy().tobytes()))
     grid.restore_client_states({node: codec.dump(state) for node, state in states.items()})
-    restore_tags(folder, grid)
+    if unpruned(folder) is not folder:  # Else the clients' states have the tags as well
+        restore_tags(folder, grid)
 
 
 def restore_tags(folder: RunFolder, grid: Grid) -> None:

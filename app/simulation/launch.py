@@ -120,8 +120,6 @@ def environment() -> dict[str, str]:
 def tunables(present: str) -> str:
     """Return settings of glibc's allocator; the user's own come last, where they count.
 
-    Examples
-    --------
     >>> tunables("glibc.malloc.check=1").split(":")[-2:]
     ['glibc.malloc.trim_threshold=1073741824', 'glibc.malloc.check=1']
     """
@@ -132,8 +130,6 @@ def tunables(present: str) -> str:
 def describe_status(code: int) -> str:
     """Say how a process ended.
 
-    Examples
-    --------
     >>> describe_status(-9)
     'killed by SIGKILL'
     >>> describe_status(3)

@@ -26,7 +26,8 @@ def analyse(config: RunConfig, observer: Observer | None = None, grid: Grid | No
     session = Session.of(config, grid)
     observer.phase(f"ask for {config.analytics.statistic}", 1)
     with session.cohort(grid, config.analytics.min_clients) as cohort:
-        answer = ask(cohort, _question(session), Sharing(config.privacy.threshold))
+        question = Question(session.config.analytics, session.server_data.num_groups)
+        answer = ask(cohort, question, Sharing(config.privacy.threshold))
         faults = [f"client {f.client_id}, {f.scope}: {f.reason}" for f in cohort.faults]
     for fault in faults:
         observer.note(fault)
@@ -40,7 +41,3 @@ def label_distribution(session: Session, cohort: Cohort) -> dict[str, Any]:
     settings = session.config.analytics.model_copy(update=labels)
     question = Question(settings, session.server_data.num_groups)
     return ask(cohort, question, Sharing(session.config.privacy.threshold))
-
-
-def _question(session: Session) -> Question:
-    return Question(session.config.analytics, session.server_data.num_groups)

@@ -26,7 +26,7 @@ from strategies.client.backdoor import Trigger, default_trigger
 from strategies.client.evaluation import evaluate
 from strategies.core import wire
 from strategies.core.errors import BadInput, RunCorrupt
-from strategies.core.settings import Scalar, split_list
+from strategies.core.settings import Scalar
 from strategies.log.update_log import UpdateLog
 from strategies.models.mask import flat_mask_of
 from strategies.plan import TrainingPlan
@@ -158,7 +158,7 @@ class Session:
     @property
     def attackers(self) -> tuple[str, ...]:
         """Client-ids that poison their data."""
-        return () if self.config.attack.kind == "none" else split_list(self.config.attack.clients)
+        return () if self.config.attack.kind == "none" else self.config.attack.client_ids
 
     def initial_state(self) -> wire.State:
         """Return the server's state before the first round: the initial model, or an empty consensus."""

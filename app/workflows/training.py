@@ -93,14 +93,8 @@ def train_in(
     """
     with in_use(folder.path, alone=True):
         folder.write_initial(initial)
-        _train_first(folder, session, cohort, initial, observer)
-
-
-def _train_first(
-    folder: RunFolder, session: Session, cohort: Cohort, initial: wire.State, observer: Observer
-) -> None:
-    with _new_log(session, folder, wire.Layout.of(initial)) as log:
-        _Training(session, folder, cohort, log, observer).run(Start(wire.record_of(initial)))
+        with _new_log(session, folder, wire.Layout.of(initial)) as log:
+            _Training(session, folder, cohort, log, observer).run(Start(wire.record_of(initial)))
 
 
 def resume(folder: RunFolder, observer: Observer | None = None, grid: Grid | None = None) -> RunFolder:

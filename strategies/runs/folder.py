@@ -187,11 +187,7 @@ class RunFolder:
         RunCorrupt
             If the file is damaged.
         """
-        if not (self.path / MODEL).exists():
-            raise BadInput(
-                f"run '{self.name}': {self.path / MODEL} is missing; the run is not finished, resume it"
-            )
-        return read_sealed(self.path / MODEL).tensors
+        return read_sealed(self._finished(MODEL)).tensors
 
     def write_mask(self, masks: State, origin: str) -> str:
         """Keep the masks of a pruned run, by parameter, and how they were chosen; returns their SHA-256."""
@@ -276,11 +272,7 @@ class RunFolder:
         RunCorrupt
             If the file is damaged.
         """
-        if not (self.path / SUMMARY).exists():
-            raise BadInput(
-                f"run '{self.name}': {self.path / SUMMARY} is missing; the run is not finished, resume it"
-            )
-        return read_checked(self.path / SUMMARY, Summary)
+        return read_checked(self._finished(SUMMARY), Summary)
 
     def write_nodes(self, nodes: Mapping[str, int]) -> None:
         """Keep which node is behind each client-id."""
@@ -325,6 +317,13 @@ class RunFolder:
     def forget_requests(self) -> list[str]:
         """Return the names of the requests that have a folder."""
         return folders_in(self.path / "forget")
+
+    def _finished(self, name: str) -> Path:
+        """Return a file that only a finished run has; refuse one that is not finished."""
+        path = self.path / name
+        if not path.exists():
+            raise BadInput(f"run '{self.name}': {path} is missing; the run is not finished, resume it")
+        return path
 
     @property
     def _initial(self) -> Path:
