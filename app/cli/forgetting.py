@@ -108,7 +108,7 @@ def audit(  # noqa: PLR0913, PLR0917  # a parameter per option
 
 
 def resolved(folder: "RunFolder", overrides: Sequence[str], sections: Sequence[str]) -> RunConfig:
-    """Return the run's config with what the command may set replaced."""
+    """Return the run's config with the keys replaced that the command may set."""
     for override in overrides:
         if override.partition(".")[0].strip() not in sections:
             allowed = wording.listed(f"{section}.*" for section in sections)
@@ -117,7 +117,7 @@ def resolved(folder: "RunFolder", overrides: Sequence[str], sections: Sequence[s
 
 
 def _methods_used(folder: "RunFolder", request: "ForgetRequest", after: str) -> list[str]:
-    """Return the methods by which a request was served; retraining only where there is no other."""
+    """Return the methods that served a request; retraining only if there is no other."""
     from app.forgettings.folder import RESULT, read_result
 
     found = [read_result(path.parent) for path in sorted((folder.path / "forget").glob(f"*/{RESULT}"))]

@@ -28,7 +28,7 @@ def report(
     home: options.Home = None,
     json: options.Json = False,
 ) -> None:
-    """Write a run's report anew and print where it lies."""
+    """Rewrite a run's report and print where it lies."""
     folder = options.open_run(run, options.only_home("report", overrides, home))
     from app.report.page import write_report
 

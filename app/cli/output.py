@@ -35,7 +35,7 @@ _PIPED_WIDTH = 400
 
 @contextmanager
 def observed() -> Iterator[TerminalObserver]:
-    """Yield an observer on stderr; whatever else is printed meanwhile goes there too."""
+    """Yield an observer on stderr; other output goes there too until it is closed."""
     with redirect_stdout(sys.stderr), TerminalObserver(Console(stderr=True)) as observer:
         yield observer
 
@@ -81,7 +81,7 @@ def print_comparison(models: Mapping[str, Mapping[str, Any]], notes: Iterable[st
 
 
 def print_audit(audit: Mapping[str, Any]) -> None:
-    """Print what the audit of one method, as in ``audit.json``, found."""
+    """Print the results of the audit of one method, as in ``audit.json``."""
     print_comparison({key: audit[key] for key in ("before", "after", "retrain")}, audit["notes"])
     print_line(f"disparity: {number(headline(audit))} points (mean distance to the retrained model)")
     if words := verdict(audit):

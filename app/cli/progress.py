@@ -26,7 +26,7 @@ _QUIET_SECONDS = 30.0
 
 
 class _Times(ProgressColumn):
-    """How long a task has taken and, by the steps so far, how long it will take yet."""
+    """The time that a task has taken and, at the pace so far, the time that is left."""
 
     def render(self, task: Task) -> Text:
         """Return both times; only the first where nothing can be said of the second."""

@@ -34,7 +34,7 @@ def require_library() -> None:
 
 
 def make_key(path: Path) -> bool:
-    """Make the key where there is none; say whether it was made.
+    """Make the key unless it exists; say whether it was made.
 
     Raises
     ------

@@ -76,7 +76,7 @@ class Node:
         policy = Policy.of(context.node_config)
         said = config_from_server(context.run_config, _brought(record))
         client_id = client_id_of(context.node_config)
-        # Only a bound of the node's own is compared with what the run says of this client
+        # Without a policy that needs the client-id, all clients share one cached result
         config = agreed(policy, said, client_id if policy.protects else "")
         policy.check_place(config.data, context.node_config)
         return Node(config, context.node_config, record, policy)
@@ -175,7 +175,7 @@ class Node:
         return shared.model
 
     def prune(self, model: nn.Module) -> None:
-        """Set what the message's mask prunes to zero: private training puts noise on that, too."""
+        """Set the weights pruned by the message's mask to zero: private training adds noise to them."""
         if (mask := self._shared.mask) is not None:
             layout = self._shared.layout
             wire.load_flat(model, layout.flatten(model.state_dict()) * mask, layout)
@@ -242,7 +242,7 @@ class Node:
         return secret_in(Path(str(path)).expanduser())
 
     def own(self, key: str) -> Scalar | None:
-        """Return what the node itself was configured with (see `of_node`)."""
+        """Return a setting of the node's own (see `of_node`)."""
         return of_node(self.node_config, key)
 
     @property
@@ -262,7 +262,7 @@ class Node:
 
 
 def asked_epsilon(config: RunConfig) -> float:
-    """Return the ε of the question that goes before a private training; 0 where there is none."""
+    """Return the ε of the question before a private training; 0 if there is none."""
     return config.analytics.epsilon if config.analytics.enabled and config.privacy.on else 0.0
 
 
@@ -298,7 +298,7 @@ def _brought(record: ConfigRecord) -> dict[str, Scalar]:
 
 
 def prepare(run_config: Mapping[str, Scalar]) -> None:
-    """Load what every client of a simulation needs, once, before worker processes are forked."""
+    """Load the data that all clients of a simulation need, once, before worker processes are forked."""
     config = parsed_config(tuple(sorted(run_config.items())))
     if not config.data.path:
         load_client_data(

@@ -52,7 +52,7 @@ _CLIENTS_KEPT = 256
 
 
 class Policy(Settings):
-    """What a node allows; made without arguments, everything.
+    """What a node allows; by default, everything.
 
     Attributes
     ----------
@@ -61,16 +61,16 @@ class Policy(Settings):
     epsilon
         Budget at most; 0 takes no part. None: no bound.
     delta
-        δ at most; None: the run config's default where there is a bound on ε, any without.
+        δ at most; None: the run config's default if there is a bound on ε, else any.
     randomness
-        ``secret`` or ``seeded``; None: secret where a unit or a bound on ε is asked for, else the run's.
+        ``secret`` or ``seeded``; None: secret if a unit or a bound on ε is asked for, else the run's.
     secure_aggregation
         Whether the client answers with masked vectors only; neutral false.
     ledger
-        Folder in which what was spent adds up over runs; empty: the run's.
+        Folder in which spent privacy adds up over runs; empty: the run's.
     answers
-        How audits are answered at most (`unlearning.settings.AuditSettings`); None: not at all where the
-        policy protects anything, as the run says without.
+        How audits are answered at most (`unlearning.settings.AuditSettings`); None: not at all if the policy
+        protects anything, else as the run says.
     bundles
         SHA-256 of the bundles that ``lethe executor`` runs; empty: of any.
     """
@@ -216,7 +216,7 @@ def is_sum(text: str) -> bool:
 
 
 def of_node(node_config: Mapping[str, Scalar], key: str) -> Scalar | None:
-    """Return what a node itself was configured with; Flower's own config has no dots in its keys."""
+    """Return a setting of a node's own config; Flower's own config has no dots in its keys."""
     return node_config.get(key, node_config.get(key.replace(".", "-")))
 
 

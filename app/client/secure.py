@@ -17,7 +17,7 @@ from strategies.layers.secagg.client import Entries, Refused, SecureClient
 from strategies.layers.secagg.training import client_vector
 
 _SENT_IN_CLEAR = (wire.EPSILON, wire.NOISE_MULTIPLIER)
-"""What goes out in the clear beside a masked vector."""
+"""Metrics that are sent in the clear beside a masked vector."""
 _MOST_BITS = 52
 
 
@@ -99,7 +99,7 @@ def train_securely(
 
 
 def _bounded(node: Node, delta: Tensor) -> Tensor:
-    """Return the update, clipped where only the sum gets noise: the server cannot clip what it cannot see."""
+    """Return the update, clipped if only the sum gets noise: the server cannot clip what it cannot see."""
     settings = node.config.privacy
     return clipped(delta, settings.clip_norm) if settings.unit == "client-central" else delta
 

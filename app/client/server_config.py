@@ -33,7 +33,7 @@ _FIXED: tuple[tuple[str, Callable[[RunConfig], bool]], ...] = (
 
 
 def _not_weaker(started: RunConfig, brought: RunConfig) -> RunConfig:
-    """Return what a message brings, with nothing weaker than what the app was started with."""
+    """Return the config of a message, with nothing weaker than in the config of the app."""
     before, after = started.to_flat(), brought.to_flat()
     own = [condition for traits in all_traits() for condition in traits.protecting]
     fixed = [key for keys, protects in _FIXED if protects(started) for key in keys.split()]

@@ -136,7 +136,7 @@ def of_client(node: Node, client_id: str) -> Examples:
 
 
 def own_path(node: Node) -> Path | None:
-    """Return where a node has data of its own; None for a partition."""
+    """Return the path of a node's own data; None for a partition."""
     return own_path_of(node.config.data, node.node_config)
 
 
@@ -153,7 +153,7 @@ def _federation_test(config: RunConfig) -> Examples | None:
 
 
 def _pooled(node: Node) -> Examples:
-    """Return the examples of all clients that take part, as they have them."""
+    """Return the examples of all clients that take part."""
     left_out = node.config.data.left_out
     everybody = map(str, range(node.config.data.clients))
     return concatenated(of_client(node, i) for i in everybody if i not in left_out)

@@ -73,7 +73,7 @@ def all_keys() -> list[Key]:
 
 
 def _meanings(section: str, kind: type[Settings]) -> dict[str, str]:
-    """Return what each key of a section means, from the docstrings of the classes that hold it."""
+    """Return the meaning of each key of a section, from the docstrings of the classes that hold it."""
     found: dict[str, str] = {}
     for holder in kind.__mro__:
         text = inspect.cleandoc(holder.__doc__ or "")
@@ -120,7 +120,7 @@ def _entry(key: Key) -> str:
 
 
 def generated(root: Path) -> dict[Path, str]:
-    """Return what each generated file must hold."""
+    """Return the content of each generated file."""
     files = {root / name: manifest((root / name).read_text(encoding="utf-8")) for name in MANIFESTS}
     return {**files, root / PAGE: page()}
 

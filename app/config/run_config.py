@@ -271,7 +271,7 @@ def _now(key: str) -> Iterable[tuple[str, str]]:
 
 
 def _neighbours(key: str, known: Iterable[str]) -> str:
-    """Return the keys of the key's section, or the sections where it is in none."""
+    """Return the keys of the key's section, or the sections if it has none."""
     section = key.partition(".")[0]
     near = [name for name in known if name.startswith(f"{section}.")]
     return f"known keys: {', '.join(near)}" if near else f"known sections: {', '.join(_sections())}"

@@ -114,7 +114,7 @@ def _refuse_nested(path: Path, folders: Sequence[Path]) -> None:
 
 
 def _images_of_classes(folder: Path) -> dict[str, Found]:
-    """Return what the class folders hold, by their names."""
+    """Return the content of the class folders, by their names."""
     names = [entry.name for entry in folder.iterdir() if entry.is_dir() and not is_litter(entry.name)]
     if not names:
         raise BadInput(f"{folder}: has no folders in it; wanted one folder of images per class")

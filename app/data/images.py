@@ -45,7 +45,7 @@ class Found:
 
     @staticmethod
     def joined(parts: Iterable["Found"]) -> "Found":
-        """Return what several folders hold."""
+        """Return the files of several folders together."""
         listed = list(parts)
         return Found(
             [path for part in listed for path in part.files],
@@ -54,7 +54,7 @@ class Found:
         )
 
     def notes(self, folder: Path) -> list[str]:
-        """Return the notes on what was skipped."""
+        """Return the notes on skipped files."""
         kinds = ((self.litter, "hidden or a system's"), (self.others, "no image"))
         return [
             f"{folder}: skipped {len(files)} {'file' if len(files) == 1 else 'files'}, {what} "
@@ -65,7 +65,7 @@ class Found:
 
 
 def find_images(folder: Path) -> Found:
-    """Return what a folder and those below it hold."""
+    """Return the files in a folder and those below it."""
     files: list[Path] = []
     litter: list[Path] = []
     others: list[Path] = []

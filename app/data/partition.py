@@ -133,7 +133,7 @@ def _split_by_label(
         )
         partitioner.dataset = dataset
         with warnings.catch_warnings():
-            # They tell of repeated draws and unused classes; what came of it is checked below.
+            # They warn of repeated draws and unused classes; the caller checks the result.
             warnings.simplefilter("ignore")
             parts = [partitioner.load_partition(client) for client in range(num_clients)]
     except ValueError as error:
@@ -150,7 +150,7 @@ def _partitioner(labels: np.ndarray, settings: DataSettings, num_clients: int, s
             num_clients, "label", settings.alpha, min_partition_size=smallest, shuffle=False, seed=seed
         )
     if settings.partition == "shards":
-        # Rounded down, for what is left over makes further shards, which go to some clients in addition.
+        # Rounded down: the examples left over make further shards, which some clients get in addition.
         shard_size = len(labels) // (num_clients * settings.shards_per_client)
         return flwr.ShardPartitioner(
             num_clients, "label", shard_size=shard_size, keep_incomplete_shard=True, shuffle=False, seed=seed

@@ -66,7 +66,7 @@ class DataSet:
 
 
 def numbered(num_groups: int) -> tuple[str, ...]:
-    """Return the class names of a data set whose classes have none: their numbers.
+    """Return class names for classes without names: their numbers.
 
     >>> numbered(3)
     ('0', '1', '2')

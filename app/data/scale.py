@@ -29,7 +29,7 @@ class Scale:
         return Scale(values.mean(dim=0), torch.where(deviation > 0, deviation, 1.0))
 
     def apply(self, x: Tensor) -> Tensor:
-        """Return a table whose columns have mean 0 and deviation 1, as far as they are like those measured.
+        """Return a table whose columns have mean 0 and deviation 1, if they are like those measured.
 
         >>> table = torch.tensor([[1.0, 5.0], [3.0, 5.0]])
         >>> Scale.of(table).apply(table).tolist()

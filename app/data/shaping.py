@@ -14,7 +14,7 @@ Groups = tuple[tuple[str, ...], ...]
 Labels = tuple[tuple[int, ...], ...]
 """The same by position in the data set's class names; from their number on, labels that it does not hold."""
 _OWN = ("npz:", "folder:")
-"""Data sets of which others than the server may hold more classes."""
+"""Data sets that may have more classes at the clients than at the server."""
 
 
 def shaped(data_set: DataSet, groups: Groups, size: int, key: str = "data.classes") -> DataSet:

@@ -22,7 +22,7 @@ from app.client.policy import FILE, Policy, of_node
 from strategies.core.errors import BadInput, LetheError
 
 _INFO = ".info/"
-"""What of a bundle is about itself, and is not unpacked."""
+"""Metadata of a bundle, which are not unpacked."""
 
 
 @final

@@ -35,7 +35,7 @@ from app.deployment.bundles import ANY, Allowed, warn
 
 _OWN = ("app", "strategies", "unlearning")
 _NEEDED = ("app.client_app", "strategies.layers.privacy.training")
-"""What a ClientApp imports, at once or when it is to train privately; their imports are what takes long."""
+"""Modules of a ClientApp, the second for private training; their imports take long."""
 _LOOK_SECONDS = 0.05
 _RETRY_SECONDS = 0.5
 _FIRST_RETRY = 0.05

@@ -1,4 +1,4 @@
-"""Certificates of forgetting, written into a run's folder from what lies there."""
+"""Certificates of forgetting, written into a run's folder from the files there."""
 
 import hashlib
 import time
@@ -101,7 +101,7 @@ def _run_name(folder: RunFolder) -> str:
 
 
 def files_of(folder: RunFolder, forgetting: StoredForgetting) -> dict[str, str]:
-    """Return the files whose hashes are certified, by what they are."""
+    """Return the files whose hashes are certified, by their role."""
     return {
         "config": CONFIG,
         "model before": f"forget/{forgetting.after}/{MODEL}" if forgetting.after else MODEL,

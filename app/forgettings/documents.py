@@ -13,7 +13,7 @@ from strategies.runs.documents import Count, Document, Figures, Number, Traffic
 from unlearning.request import ForgetRequest
 
 Percent = Annotated[float, Field(ge=-0.01, le=100.01)]
-"""A percentage; a mean of many may be off by what was rounded."""
+"""A percentage; a mean of many may be off by a rounding error."""
 Amount = Annotated[float, Field(ge=0, le=1e30)]
 """How much of something, where it may be a mean."""
 

@@ -1,4 +1,4 @@
-"""What a forgetting leaves in its own folder, ``forget/<name>/``: its name, its files."""
+"""The folder of a forgetting, ``forget/<name>/``: its name, its files."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings
 
 RESULT = "result.json"
-"""Name of the file with what a forgetting took."""
+"""Name of the file with the costs and notes of a forgetting."""
 AUDIT = "audit.json"
-"""Name of the file with what an audit measured."""
+"""Name of the file with the results of an audit."""
 CERTIFICATE = "certificate.json"
 """Name of the file with the signed certificate."""
 

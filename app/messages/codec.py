@@ -53,7 +53,7 @@ def _flattened(record: ArrayRecord) -> FlatRecord | None:
     try:
         flat = flat_of(record, layout)
     except ValueError:
-        return None  # Its bytes are not what its header says: whoever gets the record must see that.
+        return None  # Its bytes do not fit its header: the receiver of the record must see that
     return FlatRecord(flat, layout) if flat.numel() == layout.size > 0 else None
 
 

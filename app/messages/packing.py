@@ -61,14 +61,14 @@ def _text(record: ArrayRecord) -> str:
 
 
 def _unpacked(record: ArrayRecord) -> FlatRecord | None:
-    """Return the entries of a packed record; None if it is none."""
+    """Return the entries of a packed record; None for any other record."""
     if not (text := _text(record)):
         return None
     try:
         layout, vector = layout_from(text), next(iter(record.values())).numpy()
         fits = _is_layout(layout) and vector.shape == (layout.size,) and vector.dtype == "float32"
     except (ValueError, TypeError, OSError, EOFError, RecursionError):
-        return None  # Neither text nor array need be what they claim: whoever gets the record must see that
+        return None  # The text or the array is malformed: the receiver of the record must see that
     if not fits:
         return None
     return FlatRecord(torch.from_numpy(vector if vector.flags.writeable else vector.copy()), layout)

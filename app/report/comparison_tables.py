@@ -31,7 +31,7 @@ _DISTANCES = {
 
 @dataclass(frozen=True)
 class Table:
-    """A table of numbers: what it shows, its columns, and its rows, the model's name first."""
+    """A table of numbers: its caption, its columns, and its rows, the model's name first."""
 
     caption: str
     columns: tuple[str, ...]
@@ -56,7 +56,7 @@ def models(document: Mapping[str, Any]) -> dict[str, Figures]:
 
 
 def title(document: Mapping[str, Any]) -> str:
-    """Return what was compared."""
+    """Return the title of a comparison."""
     methods = wording.count(len(document["methods"].keys() - {OTHER_SEED}), "method")
     return f"{capital(subject(document['request']))}{_pruned(document['settings'])}: {methods} compared"
 
@@ -68,7 +68,7 @@ def _pruned(settings: Mapping[str, Any]) -> str:
 
 
 def over(document: Mapping[str, Any]) -> str:
-    """Return what the numbers are taken over."""
+    """Return which runs the numbers are taken over."""
     seeds = document["seeds"]
     if len(seeds) == 1:
         return f"One run with one seed ({seeds[0]}): differences of a point or so may be chance"

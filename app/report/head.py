@@ -42,7 +42,7 @@ def _completed(record: RunRecord) -> int:
 
 
 def warnings(record: RunRecord) -> Iterator[str]:
-    """Yield what the reader must know before anything else."""
+    """Yield the warnings that come before anything else."""
     if not record.summary:
         yield (
             "This run is not finished; the report shows it as far as it got. "

@@ -31,7 +31,7 @@ _MOST_REASONS = 3
 
 @dataclass(frozen=True)
 class FaultRow:
-    """What went wrong with one client."""
+    """The faults of one client."""
 
     client: str
     count: int

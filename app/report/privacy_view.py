@@ -28,7 +28,7 @@ class BudgetRow:
 
 @dataclass(frozen=True)
 class PrivacyView:
-    """What the section shows."""
+    """The content of the section."""
 
     words: str
     picture: Picture | None

@@ -43,7 +43,7 @@ class Forgetting:
 
     @property
     def request(self) -> Mapping[str, Any]:
-        """What was to be forgotten."""
+        """The request that was served."""
         request: Mapping[str, Any] = self.result["request"]
         return request
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MISSING = "–"
-"""What stands where nothing was measured."""
+"""Stands for a figure that was not measured."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def number(value: float | None, digits: int = 1) -> str:
 
 
 def gap(value: float | None) -> str:
-    """Return a difference in percentage points with its sign; what rounds to zero has none.
+    """Return a difference in percentage points with its sign, or without one if it rounds to zero.
 
     >>> gap(1.26), gap(-0.04)
     ('+1.3', '0.0')
@@ -113,7 +113,7 @@ def seconds(value: float | None) -> str:
 
 
 def private(privacy: Mapping[str, Any]) -> str:
-    """Return what a run's clients have spent of their privacy, as ``privacy`` in ``summary.json`` has it.
+    """Return the privacy that a run's clients have spent, from ``privacy`` in ``summary.json``.
 
     >>> privacy = {"unit": "example", "delta": 1e-05, "neighbours": "differ by one example"}
     >>> private({**privacy, "clients": {"0": {"epsilon": 1.5}, "1": {"epsilon": 0.75}}})

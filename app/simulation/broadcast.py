@@ -85,7 +85,7 @@ class Broadcasts:
         return {e.broadcast.number for e in self._entries.values() if e.broadcast is not None}
 
     def close(self) -> None:
-        """Let go of all records."""
+        """Drop all records."""
         for key in list(self._entries):
             self._drop(key)
 

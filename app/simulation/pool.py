@@ -115,7 +115,7 @@ class WorkerPool:
         return True
 
     def wait(self, seconds: float, limit: int) -> list[Outcome]:
-        """Return what ended, at most `limit` jobs, waiting at most some seconds for the first."""
+        """Return the jobs that ended, at most `limit`, waiting at most some seconds for the first."""
         if not self._ready:
             self._ready.extend(key.data for key, _ in self._selector.select(seconds))
         return [self._receive(self._ready.popleft()) for _ in range(min(limit, len(self._ready)))]

@@ -64,7 +64,7 @@ def _load_or_report(control: socket.socket) -> Clients | None:
 
 
 def load(setup: channel.Header) -> Clients:
-    """Import what the workers need; they inherit it."""
+    """Import the code that the workers need; they inherit it."""
     torch.set_num_threads(1)
     torch.set_num_interop_threads(1)
     # torch imports its compiler with the first optimiser, which takes seconds; so not in every worker.

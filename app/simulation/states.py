@@ -1,4 +1,4 @@
-"""What clients keep between messages, in Flower's protobuf form."""
+"""The clients' states between messages, in Flower's protobuf form."""
 
 from collections.abc import Mapping
 from typing import final

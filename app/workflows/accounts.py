@@ -20,7 +20,7 @@ from strategies.runs.json_lines import append_line, read_lines
 ACCOUNTS = "privacy-accounts.json"
 """Name of the file with the accounts as the last round of any training left them."""
 ATTEMPTS = "privacy-attempts.jsonl"
-"""Name of the file that says whom each round has asked, interrupted rounds included."""
+"""Name of the file with the clients that each round has asked, interrupted rounds included."""
 
 
 @final
@@ -45,7 +45,7 @@ class RunAccounts:
         return None if checkpoint is None else checkpoint.extra.get("privacy")
 
     def inherited(self) -> Mapping[str, Any] | None:
-        """Return the accounts that a new run begins with: those of the run it is pruned from, or none."""
+        """Return the accounts that a new run begins with: those of the run it is pruned from; else None."""
         return None if self._home == self.folder.path.absolute() else self.known()
 
     def attempts(self) -> Mapping[str, int]:

@@ -43,7 +43,7 @@ FOLDER = "compare"
 
 @dataclass(frozen=True)
 class ComparisonPlan:
-    """What is compared: methods (empty: all that can serve the request on the run) on a request.
+    """Which methods to compare on a request; without methods, all that can serve it on the run.
 
     `settings` and `audit` are the sections ``forget`` and ``audit``; with ``prune``, every run is pruned
     first. `relearn` counts the rounds to relearn, which takes rounds for every model.

@@ -16,7 +16,7 @@ from strategies.runs.folder import RunFolder
 from unlearning.request import ForgetRequest
 
 DEMO = ("attack.kind=backdoor", "attack.clients=3")
-"""What the demo sets apart from the defaults: one poisoned client."""
+"""The demo's overrides of the defaults: one poisoned client."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class DemoResult:
 
 
 def demo(observer: Observer | None = None, overrides: Sequence[str] = ()) -> DemoResult:
-    """Do what ``lethe train`` and ``lethe forget --audit`` do with a poisoned client, in one process tree."""
+    """Train with a poisoned client, forget it and audit the forgetting, in one process tree."""
     session = Session.of(RunConfig().with_overrides([*DEMO, *overrides]))
     config = session.config
     request = ForgetRequest(clients=session.attackers)

@@ -11,13 +11,13 @@ class Observer(Protocol):
         """Begin a part of the work that has `total` steps."""
 
     def advance(self, message: str = "", values: Mapping[str, float] | None = None) -> None:
-        """Take note that one step is done."""
+        """Count one step as done."""
 
     def answered(self, scope: str, done: int, total: int) -> None:
-        """Take note that within a step `done` of `total` clients that were asked have answered."""
+        """Report that within a step `done` of `total` clients that were asked have answered."""
 
     def note(self, text: str) -> None:
-        """Take note of a remark."""
+        """Report a remark."""
 
 
 class Quiet:

@@ -15,7 +15,7 @@ from unlearning.run import TrainedRun
 from unlearning.standing import standing_of
 
 PREFIX = "retrain-seed-"
-"""What the name of such a model in an audit begins with; the seed follows."""
+"""Begins the name of such a model in an audit; the seed follows."""
 
 
 def seeds_of(run: TrainedRun, count: int) -> list[int]:

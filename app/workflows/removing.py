@@ -73,7 +73,7 @@ def find_removable(run: str, home: Path) -> RunFolder:
 
 
 def run_contents(folder: RunFolder) -> RunContents:
-    """Return what removing a run takes away and leaves behind."""
+    """Return the contents of a run, and what remains after its removal."""
     files = [path for path in folder.path.rglob("*") if path.is_file()]
     return RunContents(
         folder.path,

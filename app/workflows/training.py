@@ -66,7 +66,7 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
             session.config = session.config.with_overrides([f"data.clients={partitions}"])
         _check_named_clients(session, cohort)
         _check_privacy(session, cohort)
-        initial, _ = session.initial_state(), session.plan  # What cannot be built is refused before all else
+        initial, _ = session.initial_state(), session.plan  # Refuses, before all else, what cannot be built
         cohort.client_config[wire.KEEP_TAGS] = 1
         folder = RunFolder.create(
             session.config.run.home,
@@ -123,7 +123,7 @@ def _go_on(folder: RunFolder, observer: Observer, grid: Grid | None) -> None:
     folder.rewind_metrics(last)
     state = checkpoint.state if checkpoint else _initial(folder, session)
     with _old_log(session, folder, wire.Layout.of(state), last) as log, session.cohort(grid) as cohort:
-        if unpruned(folder) is folder:  # What is pruned is of the data of the run it came from
+        if unpruned(folder) is folder:  # A pruned run has the data of the run it came from
             cohort.client_config[wire.KEEP_TAGS] = 1
         training = _Training(session, folder, cohort, log, observer)
         if checkpoint:
