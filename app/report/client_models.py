@@ -71,8 +71,8 @@ def client_models(rounds: Sequence[Mapping[str, Any]]) -> ClientModels | None:
     if shares:
         rows.append(Row("worst tenth", _cells(_worst(list(clients.values())))[: len(columns)]))
     caption = _words(clients, shares)
-    svg = drawn(lambda sheet: _figure(sheet, lines, clients), "clients-models", caption)
-    return ClientModels(Picture(svg, caption), _PERSONALISED if shares else _ALONE, columns, tuple(rows))
+    picture = drawn(lambda sheet: _figure(sheet, lines, clients), "clients-models", caption)
+    return ClientModels(picture, _PERSONALISED if shares else _ALONE, columns, tuple(rows))
 
 
 def _renamed(clients: Mapping[str, Mapping[str, float | None]]) -> dict[str, dict[str, float]]:

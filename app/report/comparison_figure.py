@@ -69,8 +69,7 @@ def picture(document: Mapping[str, Any], name: str) -> Picture:
     """Draw a comparison, as in ``compare/<request>.json``; `name` is unique on the page."""
     found = models(document)
     styles = _styles(list(found))
-    caption = _words(found)
-    return Picture(drawn(lambda sheet: _figure(sheet, found, styles), name, caption), caption)
+    return drawn(lambda sheet: _figure(sheet, found, styles), name, _words(found))
 
 
 def _figure(sheet: Sheet, found: Mapping[str, Figures], styles: Mapping[str, _Style]) -> Figure:

@@ -53,8 +53,7 @@ def learning_curve(rounds: Sequence[Mapping[str, Any]]) -> Picture | None:
     curves = {key: _series(rounds, key) for key in _CURVES}
     if not any(curves.values()):
         return None
-    caption = _learning_words(curves)
-    return Picture(drawn(lambda sheet: _learning_figure(sheet, curves), "learning", caption), caption)
+    return drawn(lambda sheet: _learning_figure(sheet, curves), "learning", _learning_words(curves))
 
 
 def _learning_figure(sheet: Sheet, curves: Mapping[str, Sequence[tuple[int, float]]]) -> Figure:
@@ -130,7 +129,7 @@ def comparison(audit: Mapping[str, Any], name: str) -> Picture | None:
     gaps = audit.get("gaps") or {}
     words = listed(f"{c.short} {gap(gaps[c.key])}" for c in columns if gaps.get(c.key) is not None)
     caption = "The bar between after and retrained is the gap" + (f", in points: {words}." if words else ".")
-    return Picture(drawn(lambda sheet: _comparison_figure(sheet, models, columns), name, caption), caption)
+    return drawn(lambda sheet: _comparison_figure(sheet, models, columns), name, caption)
 
 
 def _comparison_figure(
@@ -164,10 +163,9 @@ def contribution_map(record: RunRecord, contributions: Contributions) -> Picture
             values[row, column] = contributions.lengths.get((client, server_round), np.nan)
     totals = np.nansum(values, axis=1)
     caption = _contribution_words(record, contributions, totals)
-    svg = drawn(
+    return drawn(
         lambda sheet: _contribution_figure(sheet, record, contributions, values), "contributions", caption
     )
-    return Picture(svg, caption)
 
 
 def _contribution_figure(
@@ -222,7 +220,7 @@ def label_map(record: RunRecord, class_names: Sequence[str]) -> Picture | None:
     values = np.array([row + [0] * (num_groups - len(row)) for row in counts.values()], dtype=np.float64)
     names = [class_names[i] if i < len(class_names) else str(i) for i in range(num_groups)]
     caption = _label_words(values, values.sum(axis=1))
-    return Picture(drawn(lambda s: _label_figure(s, record, values, names), "labels", caption), caption)
+    return drawn(lambda sheet: _label_figure(sheet, record, values, names), "labels", caption)
 
 
 def _label_figure(sheet: Sheet, record: RunRecord, values: Matrix, names: Sequence[str]) -> Figure:

@@ -100,8 +100,7 @@ def _curve(rounds: Sequence[Mapping[str, Any]], privacy: Mapping[str, Any]) -> P
         f"Privacy spent by {count(len(curves), 'client')}; at most ε = {number(last[1], 3)}, by client "
         f"{highest}, after round {last[0]}."
     )
-    svg = drawn(lambda sheet: _figure(sheet, curves, highest, privacy["delta"]), "privacy", caption)
-    return Picture(svg, caption)
+    return drawn(lambda sheet: _figure(sheet, curves, highest, privacy["delta"]), "privacy", caption)
 
 
 def _figure(

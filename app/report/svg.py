@@ -76,14 +76,14 @@ class Sheet:
         return figure, list(figure.subplots(len(each), 1, height_ratios=each, squeeze=False)[:, 0])
 
 
-def drawn(draw: Callable[[Sheet], Figure], name: str, description: str) -> Markup:
-    """Return a figure as inline SVG, once for desks and paper and once for phones.
+def drawn(draw: Callable[[Sheet], Figure], name: str, caption: str) -> Picture:
+    """Return a figure with its caption, once for desks and paper and once for phones.
 
-    `draw` makes the figure on a sheet; `name` and `description` are as `to_svg` takes them.
+    `draw` makes the figure on a sheet; `name` is unique on the page; the caption is its text alternative.
     """
-    wide = to_svg(draw(Sheet(narrow=False)), name, description)
-    narrow = to_svg(draw(Sheet(narrow=True)), f"{name}-narrow", description, "narrow")
-    return wide + narrow
+    wide = to_svg(draw(Sheet(narrow=False)), name, caption)
+    narrow = to_svg(draw(Sheet(narrow=True)), f"{name}-narrow", caption, "narrow")
+    return Picture(wide + narrow, caption)
 
 
 def style_axes(axes: Axes, title: str, x_label: str = "", y_label: str = "") -> None:
