@@ -159,10 +159,10 @@ class Node:
         return _tags(self.config, tuple(sorted(self.node_config.items())), self.class_names, key, count)
 
     def model(self, arrays: ArrayRecord | None = None) -> nn.Module:
-        """Return the run's model on the run's device, with the given weights.
+        """Return the run's model on the run's device, with the given weights, or anew with the initial ones.
 
-        All clients of a process share one model, which must not be kept beyond the message. If the message
-        has a mask, the model holds it; if it names neurons, the model consists of those alone.
+        With given weights, all clients of a process share one model, which must not be kept beyond the
+        message. If the message has a mask, the model holds it; if it names neurons, it consists of those.
         """
         if arrays is None:
             return build_model(self.config.model, *self.sizes, self.config.run.seed).to(self.device)

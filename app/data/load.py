@@ -76,9 +76,9 @@ def load_client_data(
 ) -> TensorExamples:
     """Load a copy of a client's examples: its own file or folder if it has one, else its partition.
 
-    The node's config names the first by ``data.path`` or ``data-path``, else it has ``partition-id`` and
-    ``num-partitions``; without either, ``path`` of the settings counts. `class_names` are those of the
-    server, one per class of the run; empty: those of ``data.name``.
+    The node's config names the first by ``data.path`` or ``data-path``; `path` of the settings is the
+    default. A partition needs ``partition-id`` and ``num-partitions``. `class_names` are those of the server,
+    one per class of the run; empty: those of ``data.name``.
 
     Raises
     ------
