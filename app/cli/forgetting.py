@@ -56,7 +56,7 @@ def forget(  # noqa: PLR0913, PLR0917  # a parameter per option
     if audit:
         check_answers(config)
     with interruptible(_AGAIN), output.observed() as observer:
-        settings = workflows.settled(folder, request, config.forget, after)
+        settings = workflows.choose_method(folder, request, config.forget, after)
         sparse = RunFolder(sparse_path(folder, settings))
         served = workflows.check_purge(sparse, request, settings, after) if purge else None
         if served:

@@ -257,14 +257,14 @@ def _check_key(key: str, value: object) -> None:
         method = _method_in(key)
         known = method_fields(method) if method else known_fields()
         name = key if key.isprintable() else shown(key)
-        if flat := [f"{_METHODS}{m}.{k}" for m, k in _now(key)]:
+        if flat := [f"{_METHODS}{m}.{k}" for m, k in _current_names(key)]:
             raise BadInput(f"{name}: unknown key, each method has its own; known keys: {', '.join(flat)}")
         near = nearest_key(key, known)
         advice = f"did you mean {near!r}?" if near else _neighbours(key, known)
         raise BadInput(f"{name}: unknown key, given {shown(value)}; {advice}")
 
 
-def _now(key: str) -> Iterable[tuple[str, str]]:
+def _current_names(key: str) -> Iterable[tuple[str, str]]:
     """Return the methods that have a key that all shared in version 0.1, with their name for it."""
     flat = key.removeprefix(_METHODS)
     return owners(flat) if key.startswith(_METHODS) and flat in FLAT else ()

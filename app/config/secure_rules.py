@@ -12,7 +12,7 @@ _Contradictions = tuple[tuple[str, Callable[[Scalar], bool], str], ...]
 """Keys, what they must not be, and why."""
 
 
-def _content(*hidden: str) -> str:
+def _algorithms_with(*hidden: str) -> str:
     """Return, in words, the algorithms that can work with what is hidden."""
     names = [shown(traits.shown_name) for traits in all_traits() if traits.hidden in hidden]
     return f"{', '.join(names[:-1])} and {names[-1]}"
@@ -24,7 +24,7 @@ _NOT_SECURE: _Contradictions = (
     (
         "strategy.name",
         lambda name: traits_of(str(name)).hidden != "sum",
-        f"only the sum of the updates is known, which {_content('sum')} are content with",
+        f"only the sum of the updates is known, which {_algorithms_with('sum')} are content with",
     ),
     (
         "privacy.encryption",
@@ -48,7 +48,7 @@ _NOT_ENCRYPTED: _Contradictions = (
     (
         "strategy.name",
         lambda name: traits_of(str(name)).hidden == "none",
-        f"only the mean of the updates is known, with which {_content('sum', 'mean')} are content",
+        f"only the mean of the updates is known, with which {_algorithms_with('sum', 'mean')} are content",
     ),
     (
         "privacy.unit",

@@ -7,7 +7,7 @@ and reports its progress to an observer.
 from app.workflows.analytics import analyse
 from app.workflows.comparing import ComparisonPlan, compare
 from app.workflows.demo import DemoResult, demo
-from app.workflows.forgetting import audit, forget, settled
+from app.workflows.forgetting import audit, choose_method, forget
 from app.workflows.listing import list_runs
 from app.workflows.observer import Observer, Quiet
 from app.workflows.purging import check_purge, purge
@@ -23,6 +23,7 @@ __all__ = [
     "analyse",
     "audit",
     "check_purge",
+    "choose_method",
     "compare",
     "demo",
     "find_removable",
@@ -33,6 +34,5 @@ __all__ = [
     "resume",
     "run_contents",
     "serve",
-    "settled",
     "train",
 ]

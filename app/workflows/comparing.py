@@ -98,7 +98,7 @@ def compare(
     _warm_up()
     for number in range(seeds):
         work.run_seed(
-            opened if number == 0 else OpenedRun.of(_like(folder, opened, number, observer), observer)
+            opened if number == 0 else OpenedRun.of(_with_seed(folder, opened, number, observer), observer)
         )
     path = folder.path / FOLDER
     path.mkdir(exist_ok=True)
@@ -107,7 +107,7 @@ def compare(
     return document
 
 
-def _like(folder: RunFolder, opened: OpenedRun, number: int, observer: Observer | None) -> RunFolder:
+def _with_seed(folder: RunFolder, opened: OpenedRun, number: int, observer: Observer | None) -> RunFolder:
     """Return a run that differs from this one only in its seed; trained, or resumed, if necessary."""
     config = opened.session.config
     seed, home = config.run.seed + number, (folder.path / "seeds").absolute()

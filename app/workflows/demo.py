@@ -8,7 +8,7 @@ from typing import Any
 from app.config.run_config import RunConfig
 from app.forgettings.folder import read_audit
 from app.report.page import write_report
-from app.workflows.forgetting import audit, forget, settled
+from app.workflows.forgetting import audit, choose_method, forget
 from app.workflows.observer import Observer
 from app.workflows.session import Session
 from app.workflows.training import train
@@ -35,7 +35,7 @@ def demo(observer: Observer | None = None, overrides: Sequence[str] = ()) -> Dem
     request = ForgetRequest(clients=session.attackers)
     with session.local_grid() as grid:
         folder = train(config, observer, grid)
-        settings = settled(folder, request, config.forget)
+        settings = choose_method(folder, request, config.forget)
         name = forget(folder, request, settings, observer, grid)
         audit(folder, request, [settings.method], config.audit, observer, grid)
     return DemoResult(folder, read_audit(folder.forget_folder(name)) or {}, write_report(folder))

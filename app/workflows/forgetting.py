@@ -297,7 +297,7 @@ def forget(
         If the request cannot be served, before any work.
     """
     opened = OpenedRun.of(folder, observer)
-    settings = settled(folder, request, settings, after)
+    settings = choose_method(folder, request, settings, after)
     if settings.prune != "none":
         to_be = replace(opened.run, mask_origin=settings.prune, pruned_by=settings)
         requirements.check_request(to_be, request, settings.method, settings)
@@ -313,7 +313,7 @@ def forget(
         return opened.forget(request, settings.method, settings, cohort)
 
 
-def settled(
+def choose_method(
     folder: RunFolder, request: ForgetRequest, settings: ForgetSettings, after: str = ""
 ) -> ForgetSettings:
     """Return the section ``forget`` with the method named that serves, or has served, a request on a run.

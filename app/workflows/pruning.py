@@ -15,7 +15,7 @@ from torch import Tensor
 
 from app.config.run_config import RunConfig, default_values
 from app.workflows.observer import Observer
-from app.workflows.removing import undone_if_refused
+from app.workflows.removing import removed_if_refused
 from app.workflows.session import Session
 from app.workflows.training import resume, train_in
 from strategies.core.errors import BadInput
@@ -79,7 +79,7 @@ def _made(
         )
         spent = cohort.traffic.since(traffic)
         made = RunFolder.create(config.run.home, name, config.to_toml())
-        with undone_if_refused(made):
+        with removed_if_refused(made):
             made.write_mask(masks_in(mask, run.layout), settings.prune)
             spent_seconds = time.perf_counter() - began
             files.write_json(made.path / PRUNING, _described(settings, spent_seconds, spent, mask))

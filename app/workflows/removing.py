@@ -112,7 +112,7 @@ def on_run(work: Callable[Concatenate[RunFolder, P], R]) -> Callable[Concatenate
 
 
 @contextmanager
-def undone_if_refused(folder: RunFolder) -> Iterator[None]:
+def removed_if_refused(folder: RunFolder) -> Iterator[None]:
     """Remove a new run if its training refuses its input; a run that was begun and fails stays, to resume."""
     try:
         yield

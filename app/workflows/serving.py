@@ -6,7 +6,7 @@ from flwr.serverapp import Grid
 
 from app.config.run_config import RunConfig, default_values
 from app.data.record import classes_in
-from app.workflows.forgetting import audit, forget, settled
+from app.workflows.forgetting import audit, choose_method, forget
 from app.workflows.observer import Observer, Quiet
 from strategies.core.errors import BadInput
 from strategies.core.settings import split_list
@@ -32,9 +32,9 @@ def serve(config: RunConfig, observer: Observer | None = None, grid: Grid | None
     """
     folder = RunFolder.open(config.request.run, config.run.home)
     request = request_in(config, folder)
-    own = as_the_run_has_it(folder, config, observer or Quiet())
+    own = config_for_request(folder, config, observer or Quiet())
     after = config.request.after
-    forgetting = settled(folder, request, own.forget, after)
+    forgetting = choose_method(folder, request, own.forget, after)
     sparse = RunFolder(sparse_path(folder, forgetting))
     if config.run.workflow == "forget":
         forget(folder, request, forgetting, observer, grid, after)
@@ -60,7 +60,7 @@ def request_in(config: RunConfig, folder: RunFolder) -> ForgetRequest:
     return ForgetRequest(clients, classes, samples, names)
 
 
-def as_the_run_has_it(folder: RunFolder, config: RunConfig, observer: Observer) -> RunConfig:
+def config_for_request(folder: RunFolder, config: RunConfig, observer: Observer) -> RunConfig:
     """Return a run's config with the keys that a job may set; others are noted."""
     own, defaults = RunConfig.from_toml(folder.path / CONFIG).to_flat(), default_values()
     given = {key: value for key, value in config.to_flat().items() if value != defaults.get(key)}

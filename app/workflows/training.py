@@ -19,7 +19,7 @@ from app.workflows.accounts import RunAccounts
 from app.workflows.analytics import label_distribution
 from app.workflows.fresh_seeds import fresh_seed
 from app.workflows.observer import Observer, Quiet
-from app.workflows.removing import undone_if_refused
+from app.workflows.removing import removed_if_refused
 from app.workflows.session import Session
 from strategies.core import wire
 from strategies.core.errors import BadInput, LetheError
@@ -74,7 +74,7 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
             session.config.to_toml(),
             session.config.strategy.name,
         )
-        with undone_if_refused(folder):
+        with removed_if_refused(folder):
             write_record(folder, session.config, session.server_data.class_names)
             if grid is not None:
                 cohort.client_config[wire.RUN_ID] = folder.run_id
@@ -110,11 +110,11 @@ def resume(folder: RunFolder, observer: Observer | None = None, grid: Grid | Non
     if (folder.path / MODEL).exists():
         raise BadInput(f"run '{folder.name}' is finished: {folder.path / MODEL} is there; nothing to resume")
     with in_use(folder.path, alone=True):
-        _go_on(folder, observer or Quiet(), grid)
+        _continue(folder, observer or Quiet(), grid)
     return folder
 
 
-def _go_on(folder: RunFolder, observer: Observer, grid: Grid | None) -> None:
+def _continue(folder: RunFolder, observer: Observer, grid: Grid | None) -> None:
     session = sessions.open_session(folder)
     for note in session.notes:
         observer.note(note)
@@ -127,7 +127,7 @@ def _go_on(folder: RunFolder, observer: Observer, grid: Grid | None) -> None:
             cohort.client_config[wire.KEEP_TAGS] = 1
         training = _Training(session, folder, cohort, log, observer)
         if checkpoint:
-            training.take_up(checkpoint)
+            training.restore(checkpoint)
         tensors = checkpoint.tensors if checkpoint else {}
         privacy = checkpoint.extra.get("privacy") if checkpoint else None
         neurons = checkpoint.extra.get("neurons", {}) if checkpoint else {}
@@ -202,7 +202,7 @@ class _Training:
         self._repeats = 0
         self._learned = False
 
-    def take_up(self, checkpoint: Checkpoint) -> None:
+    def restore(self, checkpoint: Checkpoint) -> None:
         """Continue the counts of an interrupted run."""
         extra = checkpoint.extra
         self._seconds = float(extra["seconds"])
@@ -224,7 +224,7 @@ class _Training:
         self._repeats = accounts.repeats()
         arrays = train_rounds(
             plan,
-            self._begun_anew().masked(sessions.read_mask(self._folder, wire.layout_of(start.arrays))),
+            self._with_fresh_seed().masked(sessions.read_mask(self._folder, wire.layout_of(start.arrays))),
             replace(start, attempts=accounts.attempts(), privacy=start.privacy or accounts.inherited()),
             layer=self._layer,
             evaluate=self._session.evaluator(),
@@ -246,7 +246,7 @@ class _Training:
         why = given or "none came"
         return f"no reply of a client could be used, so the model is as it was at the start ({why})"
 
-    def _begun_anew(self) -> Cohort:
+    def _with_fresh_seed(self) -> Cohort:
         """Return the clients; with hidden sums, they draw from a new seed if rounds may be repeated."""
         if not self._session.config.privacy.hides_updates:
             return self._cohort

@@ -1,4 +1,4 @@
-"""app/forgettings/folder.py: names of answers, and how they are found again."""
+"""app/forgettings/folder.py: names of forgettings, and how they are found again."""
 
 from pathlib import Path
 
