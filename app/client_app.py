@@ -44,8 +44,8 @@ app = ClientApp(mods=[packed, admit, keep_state])
 def describe(message: Message, context: Context) -> Message:
     """Say who this client is and what it holds; a client without usable data, or key, says why.
 
-    Labels are told by clients that were promised nothing, the number of examples by all but those of secure
-    sums and of privacy at the client level.
+    Clients that were promised no protection tell their labels; all tell their number of examples except those
+    of secure sums and of privacy at the client level.
     """
     node = Node.of(message, context)
     partitions = int(str(context.node_config.get(wire.NUM_PARTITIONS, 0)))
@@ -143,22 +143,22 @@ def _job(node: Node, model: nn.Module, message: Message, context: Context) -> Cl
 
 @app.query("gradient")
 def gradient(message: Message, context: Context) -> Message:
-    """Answer with the model plus the gradient of the mean loss, and how long local training takes here."""
+    """Answer with the model plus the gradient of the mean loss, and the seconds of local training."""
     node = Node.of(message, context)
     arrays = message.content.array_records[wire.ARRAYS]
     job = _job(node, node.model(arrays), message, context)
     began = time.perf_counter()
     job.train_model(job.model)
     seconds = time.perf_counter() - began
-    told = gradient_answer(node.model(arrays), job.examples, job.task)
+    arrays = gradient_answer(node.model(arrays), job.examples, job.task)
     return wire.reply_to(
-        message, node.client_id, {wire.NUM_EXAMPLES: len(job.examples), SECONDS: seconds}, told
+        message, node.client_id, {wire.NUM_EXAMPLES: len(job.examples), SECONDS: seconds}, arrays
     )
 
 
 @app.evaluate("personal")
 def evaluate_personal(message: Message, context: Context) -> Message:
-    """Measure the model on data as the client's own, before and after personalisation."""
+    """Measure the model on data like the client's own, before and after personalisation."""
     node = Node.of(message, context)
     own = lookup(node.config.strategy.name).personalise
     if own is None:
@@ -173,7 +173,7 @@ def evaluate_personal(message: Message, context: Context) -> Message:
 
 @app.query("decrypt")
 def decrypt(message: Message, context: Context) -> Message:
-    """Say what the mean of the encrypted updates of a round is."""
+    """Decrypt the mean of a round's encrypted updates."""
     node = Node.of(message, context)
     secret = node.secret()
     if secret is None:
@@ -199,20 +199,20 @@ def _train_securely(node: Node, message: Message, context: Context) -> Message:
 
 
 def _own_handler(answer: Handler) -> Callable[[Message, Context], Message]:
-    """Return what answers a message type of an algorithm's own."""
+    """Return the handler of a message type of an algorithm's own."""
 
     def handle(message: Message, context: Context) -> Message:
-        Node.of(message, context).keep_tags(context.state)
-        given = work.work_of(message, context)
-        reply = answer(given)
-        return wire.reply_to(message, given.client_id, reply.metrics, reply.arrays)
+        node = Node.of(message, context)
+        node.keep_tags(context.state)
+        reply = answer(work.work_of(node, message, context))
+        return wire.reply_to(message, node.client_id, reply.metrics, reply.arrays)
 
     return handle
 
 
 @app.evaluate()
 def evaluate_model(message: Message, context: Context) -> Message:
-    """Evaluate the model on what the client holds out of its own examples."""
+    """Evaluate the model on the examples that the client holds out."""
     node = Node.of(message, context)
     own = node.test_examples()
     if not len(own):
@@ -225,7 +225,7 @@ def evaluate_model(message: Message, context: Context) -> Message:
 
 @app.query("holdings")
 def holdings(message: Message, context: Context) -> Message:
-    """Say whether the client's data are those of the run, and what of them a request names and leaves."""
+    """Say whether the client's data are those of the run, and which of them a request names and leaves."""
     node = Node.of(message, context)
     spec = node.forget_spec()
     private, data = node.is_secure or is_protected(node.config), node.data_state(context.state)

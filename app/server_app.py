@@ -1,4 +1,4 @@
-"""The ServerApp: the job that the run config names, over whatever grid Flower hands in."""
+"""The ServerApp: runs the workflow that the run config names, over the grid that Flower hands in."""
 
 import logging
 from collections.abc import Mapping

@@ -4,7 +4,7 @@ from importlib.metadata import PackageNotFoundError, version as installed_versio
 
 
 def version() -> str:
-    """Return the version, or a word where Lethe runs from a bundle and is not installed."""
+    """Return the version, or a word if Lethe runs from a bundle and is not installed."""
     try:
         return installed_version("lethe")
     except PackageNotFoundError:

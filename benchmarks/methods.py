@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from app.config.run_config import RunConfig
-from app.workflows import Contest, compare, resume, train
+from app.workflows import ComparisonPlan, compare, resume, train
 from app.workflows.forgetting import OpenedRun
 from app.workflows.observer import Observer
 from benchmarks.figures import Spread, kind, spread
@@ -141,8 +141,8 @@ class Study:
         settings = opened.session.config.forget
         if sparsity > 0:
             settings = settings.model_copy(update={"prune": "omp", "sparsity": sparsity})
-        contest = Contest(ForgetRequest(clients=(ATTACKER,)), methods, settings=settings, relearn=False)
-        return compare(opened.folder, contest, 1, self.observer)
+        plan = ComparisonPlan(ForgetRequest(clients=(ATTACKER,)), methods, settings=settings, relearn=False)
+        return compare(opened.folder, plan, 1, self.observer)
 
     def _opened(self) -> OpenedRun:
         home, name = self.kept.path / "runs", f"{self.partition}-{self.seed}"

@@ -130,7 +130,7 @@ class Start:
     completed_rounds
         0 for a fresh run.
     strategy_tensors
-        The strategy's own memory after those rounds (see `strategy_state`).
+        The strategy's own memory after those rounds (see `strategies.server.memory`).
     privacy
         What every client had spent after them, as in `RoundResult`.
     neurons

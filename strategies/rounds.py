@@ -16,7 +16,7 @@ from strategies.core import wire
 from strategies.layers.stack import Build, Layer, Stack, Surroundings
 from strategies.plan import RoundResult, Start, TrainingPlan
 from strategies.registry import lookup
-from strategies.server import memory as strategy_state, reports
+from strategies.server import memory, reports
 from strategies.server.cohort import Cohort, Reply
 from strategies.server.grids import CohortGrid
 from strategies.server.guard import Rejected, check_answered, example_count
@@ -65,7 +65,7 @@ def train(
         If fewer clients are connected than must take part.
     """
     loop = _Loop(plan, cohort, build, layer)
-    strategy_state.restore(loop.strategy, dict(start.strategy_tensors))
+    memory.restore(loop.strategy, dict(start.strategy_tensors))
     if loop.parts is not None:
         loop.parts.selected.update({i: bytes.fromhex(text) for i, text in start.neurons.items()})
     if loop.privacy is not None and start.privacy is not None:

@@ -20,7 +20,7 @@ def analytics(
     json: options.Json = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Ask for a statistic of the clients' data, of which the server gets the masked sum only."""
+    """Ask for a statistic of the clients' data; the server sees only the masked sum."""
     asked = ["run.workflow=analytics", f"analytics.statistic={statistic}", f"analytics.column={column}"]
     resolved = RunConfig.resolve(config, [*(overrides or []), *asked])
     from app import workflows

@@ -1,7 +1,7 @@
 """The command ``lethe`` with its subcommands.
 
-What a subcommand needs is imported inside it: torch alone takes seconds, and ``lethe --help`` shall not wait
-for it.
+A subcommand imports what it needs inside its function: torch alone takes seconds, and ``lethe --help`` should
+not wait for it.
 """
 
 from typing import Annotated

@@ -7,7 +7,7 @@ import typer
 from app.cli import options, output
 from app.cli.forgetting import resolved
 from app.cli.interrupts import interruptible
-from app.report import comparison_tables as compared
+from app.report import comparison_tables
 
 
 def compare(  # noqa: PLR0913, PLR0917  # a parameter per option
@@ -41,16 +41,18 @@ def compare(  # noqa: PLR0913, PLR0917  # a parameter per option
     from app.report.page import write_report
     from strategies.core.settings import split_list
 
-    contest = workflows.Contest(request, split_list(methods), config.forget, config.audit, relearn)
+    plan = workflows.ComparisonPlan(request, split_list(methods), config.forget, config.audit, relearn)
     advice = "runs with other seeds are kept; give the same command again"
     with interruptible(advice), output.observed() as observer:
-        document = workflows.compare(folder, contest, seeds, observer)
+        document = workflows.compare(folder, plan, seeds, observer)
     report = write_report(folder)
     if json:
         output.print_json({key: document[key] for key in ("before", "retrain", "methods")})
         return
-    output.print_line(f"{compared.title(document)} in run {folder.name}. {compared.over(document)}.")
-    for table in compared.tables(document):
+    output.print_line(
+        f"{comparison_tables.title(document)} in run {folder.name}. {comparison_tables.over(document)}."
+    )
+    for table in comparison_tables.tables(document):
         output.print_line(table.caption)
         output.print_table(["model", *table.columns], table.rows, right=table.columns)
     for note in document["notes"]:

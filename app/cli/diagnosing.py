@@ -27,7 +27,7 @@ def diagnose(
     json: options.Json = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Say how unlike the clients are, in labels, gradients, drift, sizes and speeds, and what helps."""
+    """Measure how much the clients differ, in labels, gradients, drift, sizes and speeds; say what helps."""
     home, others = options.split_home(overrides, home)
     if run and (config is not None or others):
         raise BadInput("diagnose: a run has its config; leave out --config and --set, or the run")

@@ -1,6 +1,6 @@
-"""Runs a command line and turns whatever happens into an exit status and, on failure, one line on stderr.
+"""Runs a command line and turns the outcome into an exit status and, on failure, one line on stderr.
 
-Exit status: 0 done, 1 failed, 2 bad input, 130 interrupted. An error that nobody foresaw keeps its traceback.
+Exit status: 0 done, 1 failed, 2 bad input, 130 interrupted. An unforeseen error keeps its traceback.
 """
 
 import os
@@ -26,13 +26,7 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a command line and return its exit status.
-
-    Parameters
-    ----------
-    arguments
-        What follows the name of the program.
-    """
+    """Run a command line, given without the program's name, and return its exit status."""
     try:
         status = typer.main.get_command(app).main(list(arguments), prog_name="lethe", standalone_mode=False)
     except click.UsageError as error:

@@ -35,7 +35,7 @@ def executor(
                 f"--allow: given {bundle!r}, allowed 64 hexadecimal digits, as sha256sum prints them"
             )
     allowed = Allowed.of(allow or [], policy)
-    told: list[int] = []
+    signals: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda received, _frame: told.append(received))
-    serve(port, lambda: bool(told), allowed)
+        signal.signal(number, lambda received, _frame: signals.append(received))
+    serve(port, lambda: bool(signals), allowed)

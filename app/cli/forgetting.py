@@ -56,7 +56,7 @@ def forget(  # noqa: PLR0913, PLR0917  # a parameter per option
     if audit:
         check_answers(config)
     with interruptible(_AGAIN), output.observed() as observer:
-        settings = workflows.settled(folder, request, config.forget, after)
+        settings = workflows.choose_method(folder, request, config.forget, after)
         sparse = RunFolder(sparse_path(folder, settings))
         served = workflows.check_purge(sparse, request, settings, after) if purge else None
         if served:
@@ -90,16 +90,16 @@ def audit(  # noqa: PLR0913, PLR0917  # a parameter per option
     config = resolved(folder, others, ("audit",))
     methods = list(dict.fromkeys(method or _methods_used(folder, request, after)))
     from app import workflows
-    from app.forgettings.folder import answer_name, read_audit
+    from app.forgettings.folder import forgetting_name, read_audit
     from app.report.page import write_report
 
     with interruptible(_AGAIN), output.observed() as observer:
         workflows.audit(folder, request, methods, config.audit, observer, after=after)
-    answers = {name: folder.forget_folder(answer_name(request, name, after)) for name in methods}
-    audits = {name: found for name, path in answers.items() if (found := read_audit(path)) is not None}
+    paths = {name: folder.forget_folder(forgetting_name(request, name, after)) for name in methods}
+    audits = {name: found for name, path in paths.items() if (found := read_audit(path)) is not None}
     report = write_report(folder)
     if json:
-        output.print_json({**_paths(folder, report), "request": request.to_json(), "audits": audits})
+        output.print_json({**output.paths(folder, report), "request": request.to_json(), "audits": audits})
         return
     for name, found in audits.items():
         output.print_line(f"{wording.subject(request.to_json())}, forgotten by {name}:")
@@ -108,7 +108,7 @@ def audit(  # noqa: PLR0913, PLR0917  # a parameter per option
 
 
 def resolved(folder: "RunFolder", overrides: Sequence[str], sections: Sequence[str]) -> RunConfig:
-    """Return the run's config with what the command may set replaced."""
+    """Return the run's config with the keys replaced that the command may set."""
     for override in overrides:
         if override.partition(".")[0].strip() not in sections:
             allowed = wording.listed(f"{section}.*" for section in sections)
@@ -117,7 +117,7 @@ def resolved(folder: "RunFolder", overrides: Sequence[str], sections: Sequence[s
 
 
 def _methods_used(folder: "RunFolder", request: "ForgetRequest", after: str) -> list[str]:
-    """Return the methods by which a request was served; retraining only where there is no other."""
+    """Return the methods that served a request; retraining only if there is no other."""
     from app.forgettings.folder import RESULT, read_result
 
     found = [read_result(path.parent) for path in sorted((folder.path / "forget").glob(f"*/{RESULT}"))]
@@ -143,7 +143,7 @@ def _finish_forgetting(
         certificate = str(path / "certificate.json")
         answered: dict[str, Any] = {"forgetting": name, "result": result, "audit": found}
         answered |= {"certificate": certificate, "purged": list(purged)}
-        output.print_json({**_paths(folder, report), **answered})
+        output.print_json({**output.paths(folder, report), **answered})
         return
     _print_result(folder.name, result)
     if found is not None:
@@ -167,7 +167,3 @@ def _print_result(run: str, result: Mapping[str, Any]) -> None:
         output.print_line(f"WARNING: {warning}")
     for note in result["notes"]:
         output.print_line(f"note: {note}")
-
-
-def _paths(folder: "RunFolder", report: object) -> dict[str, str]:
-    return {"run": folder.name, "path": str(folder.path), "report": str(report)}

@@ -1,4 +1,4 @@
-"""Ctrl-C: what was being done, and how to go on."""
+"""Handles Ctrl-C: says what was interrupted, and how to go on."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ def interruptible(advice: str) -> Iterator[None]:
 
 @contextmanager
 def resumable(home: Path) -> Iterator[None]:
-    """Turn Ctrl-C into `Interrupted` that names the run that was begun under a home meanwhile."""
+    """Turn Ctrl-C into `Interrupted` that names the run that was just begun under a home."""
     before = set(list_runs(home))
     try:
         yield

@@ -28,13 +28,13 @@ def report(
     home: options.Home = None,
     json: options.Json = False,
 ) -> None:
-    """Write a run's report anew and print where it lies."""
+    """Rewrite a run's report and print where it lies."""
     folder = options.open_run(run, options.only_home("report", overrides, home))
     from app.report.page import write_report
 
     path = write_report(folder)
     if json:
-        output.print_json({"run": folder.name, "path": str(folder.path), "report": str(path)})
+        output.print_json(output.paths(folder, path))
     else:
         output.print_line(str(path))
 
@@ -159,8 +159,6 @@ def _benchmarks() -> Mapping[str, Benchmark]:
 def _needs(needs: "Needs") -> list[str]:
     """Return a method's needs in words.
 
-    Examples
-    --------
     >>> from unlearning.methods import Needs
     >>> _needs(Needs(log="sum", public=True))
     ['an update log (any retention that keeps sums)', 'public data on the server']

@@ -1,4 +1,4 @@
-"""The options that several commands share, and what they stand for."""
+"""The options that several commands share, and the functions that read them."""
 
 import logging
 from collections.abc import Sequence
@@ -119,10 +119,10 @@ def split_home(overrides: Sequence[str] | None, home: Path | None) -> tuple[Path
     others = [text for text in overrides or () if text not in ours]
     if not ours:
         return home, others
-    told = Path(RunConfig.resolve(None, ours).run.home)
-    if home is not None and home != told:
+    named = Path(RunConfig.resolve(None, ours).run.home)
+    if home is not None and home != named:
         raise BadInput(f"--home {home} and --set {ours[-1]}: give one of them")
-    return told, others
+    return named, others
 
 
 def only_home(command: str, overrides: Sequence[str] | None, home: Path | None) -> Path | None:

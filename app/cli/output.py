@@ -1,9 +1,10 @@
-"""What a command leaves on stdout: one JSON object for machines, or tables and lines for people."""
+"""Prints results on stdout: one JSON object for machines, or tables and lines for people."""
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -24,6 +25,9 @@ from app.report.wording import (
 )
 from strategies.runs.files import to_json
 
+if TYPE_CHECKING:
+    from strategies.runs.folder import RunFolder
+
 _LABELS = {"retrain": "retrained"}
 _PIPED_WIDTH = 400
 """Characters to a line where no terminal sets a limit: rows should stay whole for the next program."""
@@ -31,9 +35,14 @@ _PIPED_WIDTH = 400
 
 @contextmanager
 def observed() -> Iterator[TerminalObserver]:
-    """Yield an observer on stderr; whatever else is printed meanwhile goes there too."""
+    """Yield an observer on stderr; other output goes there too until it is closed."""
     with redirect_stdout(sys.stderr), TerminalObserver(Console(stderr=True)) as observer:
         yield observer
+
+
+def paths(folder: "RunFolder", report: Path) -> dict[str, str]:
+    """Return the name, the folder and the report of a run, as every command tells them to machines."""
+    return {"run": folder.name, "path": str(folder.path), "report": str(report)}
 
 
 def print_json(document: Mapping[str, Any]) -> None:
@@ -72,7 +81,7 @@ def print_comparison(models: Mapping[str, Mapping[str, Any]], notes: Iterable[st
 
 
 def print_audit(audit: Mapping[str, Any]) -> None:
-    """Print what the audit of one method, as in ``audit.json``, found."""
+    """Print the results of the audit of one method, as in ``audit.json``."""
     print_comparison({key: audit[key] for key in ("before", "after", "retrain")}, audit["notes"])
     print_line(f"disparity: {number(headline(audit))} points (mean distance to the retrained model)")
     if words := verdict(audit):

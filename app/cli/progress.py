@@ -26,7 +26,7 @@ _QUIET_SECONDS = 30.0
 
 
 class _Times(ProgressColumn):
-    """How long a task has taken and, by the steps so far, how long it will take yet."""
+    """The time that a task has taken and, at the pace so far, the time that is left."""
 
     def render(self, task: Task) -> Text:
         """Return both times; only the first where nothing can be said of the second."""
@@ -60,13 +60,7 @@ def _bar(console: Console) -> Progress:
 
 
 class TerminalObserver:
-    """An observer that draws a bar on a terminal, and writes a line per step elsewhere.
-
-    Parameters
-    ----------
-    console
-        Of stderr.
-    """
+    """Draws a bar on a terminal, given as a console of stderr, and writes a line per step elsewhere."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -105,12 +99,12 @@ class TerminalObserver:
             self._say(", ".join(text for text in (f"{self._title}: {printable(message)}", shown) if text))
 
     def answered(self, scope: str, done: int, total: int) -> None:
-        """Show how many of those asked have answered: a step may take minutes."""
-        told = f"{done} of {count(total, 'client')}"
+        """Show how many of the clients asked have answered: a step may take minutes."""
+        answered = f"{done} of {count(total, 'client')}"
         if self._task is not None:
-            self._bar.update(self._task, shown=", ".join(filter(None, (self._shown, told))))
+            self._bar.update(self._task, shown=", ".join(filter(None, (self._shown, answered))))
         if not self._console.is_terminal and time.monotonic() - self._said >= _QUIET_SECONDS:
-            self._say(f"{self._title}: {printable(scope)}, {told} answered")
+            self._say(f"{self._title}: {printable(scope)}, {answered} answered")
 
     def note(self, text: str) -> None:
         """Write a remark above the bars."""
@@ -124,8 +118,6 @@ class TerminalObserver:
 def in_words(values: Mapping[str, float]) -> str:
     """Return the numbers of a step that a person wants to see.
 
-    Examples
-    --------
     >>> in_words({"test-accuracy": 93.14, "num-steps": 5.0})
     'accuracy 93.1 %'
     """

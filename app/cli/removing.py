@@ -10,7 +10,7 @@ from app.report import wording
 from strategies.core.errors import BadInput
 
 if TYPE_CHECKING:
-    from app.workflows.removing import Holdings
+    from app.workflows.removing import RunContents
 
 
 def rm(
@@ -28,16 +28,16 @@ def rm(
 
     folder = workflows.find_removable(run, place)
     if not yes:
-        _print_held(workflows.holdings(folder))
+        _print_contents(workflows.run_contents(folder))
         _ask(folder.name)
-    held = workflows.remove(folder)
+    contents = workflows.remove(folder)
     if json:
-        output.print_json(held.to_json())
+        output.print_json(contents.to_json())
         return
-    output.print_line(f"run {folder.name} was removed: {wording.size(held.num_bytes)} in {folder.path}")
-    for keys in held.keys:
+    output.print_line(f"run {folder.name} was removed: {wording.size(contents.num_bytes)} in {folder.path}")
+    for keys in contents.keys:
         output.print_line(f"keys of its update log destroyed: {keys}")
-    for sentence in held.remains:
+    for sentence in contents.remains:
         output.print_line(f"note: {sentence}")
 
 
@@ -50,11 +50,11 @@ def _ask(run: str) -> None:
         raise BadInput("rm: nothing was removed")
 
 
-def _print_held(held: "Holdings") -> None:
-    output.print_line(f"run {held.path.name}: {wording.size(held.num_bytes)} in {held.path}")
-    for phrase in held.inside:
+def _print_contents(contents: "RunContents") -> None:
+    output.print_line(f"run {contents.path.name}: {wording.size(contents.num_bytes)} in {contents.path}")
+    for phrase in contents.inside:
         output.print_line(f"- goes with it: {phrase}")
-    for keys in held.keys:
+    for keys in contents.keys:
         output.print_line(f"- goes with it: the keys of its update log, {keys}")
-    for sentence in held.remains:
+    for sentence in contents.remains:
         output.print_line(f"- note: {sentence}")

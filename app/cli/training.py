@@ -73,8 +73,7 @@ def demo(
     with resumable(runs), output.observed() as observer:
         result = workflows.demo(observer, placed)
     if json:
-        paths = {"run": result.folder.name, "path": str(result.folder.path), "report": str(result.report)}
-        output.print_json({**result.audit, **paths})
+        output.print_json({**result.audit, **output.paths(result.folder, result.report)})
     else:
         output.print_audit(result.audit)
         output.print_line("one run with one seed: differences of a point or so may be chance")

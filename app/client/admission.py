@@ -1,7 +1,7 @@
-"""Which messages a client works on: decided in one place, before any of its handlers runs.
+"""Decides which messages a client works on, in one place, before any handler runs.
 
-A handler that is not named here answers exactly and for its client alone. Such answers are given by clients
-that were promised nothing; a new handler is refused to all others until it is named.
+A handler that is not named here gives exact answers about its client alone. Only clients that were promised
+no protection give such answers; a new handler is refused by all other clients until it is named.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +22,8 @@ def admit(message: Message, context: Context, call_next: Callable[[Message, Cont
     Raises
     ------
     LetheError
-        If it may not, with the reason in one line. Asked who it is, the client answers with the reason.
+        If it may not, with the reason in one line. To the question who it is, the client replies with that
+        reason.
     """
     kind = message.metadata.message_type
     try:
@@ -38,7 +39,7 @@ def admit(message: Message, context: Context, call_next: Callable[[Message, Cont
 
 
 def refusal(node: Node, kind: str) -> str:
-    """Return why a client does not answer a type of message; nothing where it does."""
+    """Return why a client does not answer a type of message; empty if it does."""
     return _RULES.get(kind, _exact)(node)
 
 
@@ -47,7 +48,7 @@ def _never(node: Node) -> str:
 
 
 def _exact(node: Node) -> str:
-    """Return why a client answers nothing that is exact and about itself alone."""
+    """Return why a client gives no exact answers about itself alone; empty if it does."""
     privacy = node.config.privacy
     if node.is_secure:
         return "secure aggregation: this client answers for itself alone in no other message"

@@ -1,4 +1,4 @@
-"""How clients answer audits: as run, message and node say, and by default only where nothing is promised."""
+"""How clients answer audits: as run, message and node say; by default only if the run protects nobody."""
 
 from app.config.run_config import RunConfig
 from strategies.core.conditions import shown
@@ -15,7 +15,7 @@ def is_protected(config: RunConfig) -> bool:
 
 
 def answers_of(config: RunConfig) -> AuditAnswers:
-    """Return how clients answer the audits of a run; left to the run, a protected one's do not."""
+    """Return how clients answer the audits of a run; with ``auto``, clients of a protected run do not."""
     if config.audit.answers != "auto":
         return config.audit.answers
     return "refuse" if is_protected(config) else "examples"

@@ -34,7 +34,7 @@ def require_library() -> None:
 
 
 def make_key(path: Path) -> bool:
-    """Make the key where there is none; say whether it was made.
+    """Make the key unless it exists; say whether it was made.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def make_key(path: Path) -> bool:
 
 
 def secret_in(path: Path) -> Secret:
-    """Return the key of a file, which is read once for as long as it stays the same.
+    """Return the key in a file; an unchanged key is parsed once.
 
     Raises
     ------

@@ -1,9 +1,9 @@
 """A deployed client's state on its own disk, where it survives a restart of the client's node.
 
-A SuperNode holds a client's state in memory, for one run of Flower's. A node that is started with
-``state="<folder>"`` in its config also writes it down after each message, one file per training run, and
-reads it back where Flower has none: after a restart, and when a later run of Flower's resumes the training,
-forgets or audits. That is the privacy account, a model of its own, and what is left over from compression.
+A SuperNode holds a client's state in memory, for one run of Flower's. A node started with
+``state="<folder>"`` in its config also writes it to disk after each message, one file per training run, and
+reads it back when Flower has none: after a restart, and when a later run of Flower's resumes the training,
+forgets or audits. The state is the privacy account, the client's own model, and the residual of compression.
 """
 
 import re
@@ -30,16 +30,14 @@ _OWNER_ALONE = 0o600
 def keep_state(
     message: Message, context: Context, call_next: Callable[[Message, Context], Message]
 ) -> Message:
-    """Restore the state before a message is worked on, and write it down before the answer is sent.
-
-    A mod of the ClientApp.
+    """Restore the state before a message is handled, and write it to disk before the answer is sent; a mod.
 
     Raises
     ------
     BadInput
-        If the node's folder is not there, or the server's name for the run is none.
+        If the node's folder does not exist, or the server's name for the run is malformed.
     LetheError
-        If the kept state is damaged or cannot be written: the client does not go on as if it knew nothing.
+        If the kept state is damaged or cannot be written; the client does not go on without it.
     """
     path = _path(message, context)
     if path is None:
@@ -83,7 +81,7 @@ def write_state(path: Path, content: bytes) -> None:
 
 
 def _path(message: Message, context: Context) -> Path | None:
-    """Return the client's file for the message's run; None where nothing is to be kept."""
+    """Return the client's file for the message's run; None if no state is kept."""
     record = message.content.config_records.get(wire.CONFIG, ConfigRecord())
     folder, run_id = context.node_config.get(KEY), record.get(wire.RUN_ID)
     if not folder or run_id is None:

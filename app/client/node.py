@@ -1,8 +1,7 @@
 """One client's side of a run: its settings, its data, its model.
 
-A process may serve many clients and many messages, so what is expensive is kept per process and keyed by what
-it depends on: the parsed run config, each client's examples, one model per architecture whose weights every
-job overwrites.
+A process may serve many clients and many messages, so it caches what is expensive: the parsed run config,
+each client's examples, and one model per architecture whose weights every job overwrites.
 """
 
 import json
@@ -17,7 +16,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from torch import Tensor, nn
 
 from app.client.policy import Policy, agreed, of_node
-from app.client.server_word import parsed_config, said_by_server
+from app.client.server_config import config_from_server, parsed_config
 from app.config.run_config import RunConfig
 from app.data import client_id_of, load_client_data, load_public, numbered
 from app.models.built_in import build_model
@@ -28,7 +27,7 @@ from strategies.core import wire
 from strategies.core.errors import BadInput
 from strategies.core.examples import Examples
 from strategies.core.seeds import torch_generator
-from strategies.core.settings import Scalar, split_list
+from strategies.core.settings import Scalar
 from strategies.layers.compression.client import ClientLink
 from strategies.layers.privacy.checks import planned_rounds
 from strategies.layers.privacy.client import ClientPrivacy
@@ -51,16 +50,8 @@ _CLIENTS_KEPT = 256
 class Node:
     """A client while it works on one message.
 
-    Parameters
-    ----------
-    config
-        The run config.
-    node_config
-        What the node itself was started with.
-    message_config
-        The record ``config`` of the message.
-    policy
-        What the node allows; the config has it already, but for the budget.
+    `config` is the run config, joined with `policy`, what the node allows, except for the budget.
+    `node_config` is what the node was started with, `message_config` the record ``config`` of the message.
     """
 
     config: RunConfig
@@ -70,23 +61,22 @@ class Node:
 
     @staticmethod
     def of(message: Message, context: Context) -> "Node":
-        """Return the client that a message is for, with what server and node say joined.
+        """Return the client that a message is for, with the server's and the node's settings joined.
 
-        How they are joined is said in `app.client.policy`.
-
-        Where a message brings a run's config, that stands above the one that the app was started with, which
-        it cannot weaken: a finished run is asked about under another run of Flower's.
+        `app.client.policy` says how they are joined. A run config that the message brings, as it does when a
+        finished run is asked about under another run of Flower's, stands above the one that the app was
+        started with, which it cannot weaken.
 
         Raises
         ------
         BadInput
-            If what was said cannot be joined, or the node's policy cannot be read.
+            If the settings cannot be joined, or the node's policy cannot be read.
         """
         record = message.content.config_records.get(wire.CONFIG, ConfigRecord())
         policy = Policy.of(context.node_config)
-        said = said_by_server(context.run_config, _brought(record))
+        said = config_from_server(context.run_config, _brought(record))
         client_id = client_id_of(context.node_config)
-        # Only a bound of the node's own is compared with what the run says of this client
+        # Without a policy that needs the client-id, all clients share one cached result
         config = agreed(policy, said, client_id if policy.protects else "")
         policy.check_place(config.data, context.node_config)
         return Node(config, context.node_config, record, policy)
@@ -128,10 +118,10 @@ class Node:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """What the run's classes are called; empty where the message does not say how many there are."""
-        told = self.message_config.get(wire.CLASS_NAMES)
-        if isinstance(told, Sequence):
-            return tuple(map(str, told))
+        """The names of the run's classes; empty if the message does not say how many there are."""
+        names = self.message_config.get(wire.CLASS_NAMES)
+        if isinstance(names, Sequence):
+            return tuple(map(str, names))
         return numbered(self.num_groups)
 
     def training_examples(self) -> Examples:
@@ -148,11 +138,11 @@ class Node:
         return self.examples().split(self.held_out())[0]
 
     def held_out(self) -> Tensor:
-        """Return which of the examples the client does not train on, but is measured on, shape [n], bool."""
+        """Return which examples the client is measured on and never trains on, shape [n], bool."""
         return held_out(self.config.data.local_test_share, self.client_id, len(self.examples()))
 
     def forget_spec(self) -> ForgetSpec:
-        """Return what the message says is to be forgotten, of what the client trained on."""
+        """Return what the message wants forgotten, among the examples that the client trained on."""
         aside = self.held_out().nonzero().flatten().tolist()
         return ForgetSpec.from_config(self.message_config).without(aside)
 
@@ -169,11 +159,10 @@ class Node:
         return _tags(self.config, tuple(sorted(self.node_config.items())), self.class_names, key, count)
 
     def model(self, arrays: ArrayRecord | None = None) -> nn.Module:
-        """Return the run's model on the run's device, with the given weights.
+        """Return the run's model on the run's device, with the given weights, or anew with the initial ones.
 
-        One model per process serves all clients without weights given; it must not be kept beyond the
-        message. Where the message has a mask, the model holds it; where it names neurons, it is a model of
-        those alone.
+        With given weights, all clients of a process share one model, which must not be kept beyond the
+        message. If the message has a mask, the model holds it; if it names neurons, it consists of those.
         """
         if arrays is None:
             return build_model(self.config.model, *self.sizes, self.config.run.seed).to(self.device)
@@ -186,7 +175,7 @@ class Node:
         return shared.model
 
     def prune(self, model: nn.Module) -> None:
-        """Set what the message's mask prunes to zero: private training puts noise on that, too."""
+        """Set the weights pruned by the message's mask to zero: private training adds noise to them."""
         if (mask := self._shared.mask) is not None:
             layout = self._shared.layout
             wire.load_flat(model, layout.flatten(model.state_dict()) * mask, layout)
@@ -213,14 +202,9 @@ class Node:
         return _shared_model(self.config, *self.sizes, packed if isinstance(packed, bytes) else b"")
 
     def link(self, content: RecordDict, state: RecordDict) -> ClientLink | None:
-        """Return how the message's model is taken in and answered; None where models travel as they are.
+        """Return how the message's model is decoded and the reply encoded; None if models travel as they are.
 
-        Parameters
-        ----------
-        content
-            The message.
-        state
-            The client's ``context.state``.
+        `content` is the message, `state` the client's ``context.state``.
         """
         if not ClientLink.wanted(content):
             return None
@@ -228,13 +212,7 @@ class Node:
         return ClientLink(self.config.compression, content, state, shared.layout, shared.mask)
 
     def privacy(self, state: RecordDict) -> ClientPrivacy | None:
-        """Return what the client knows of its privacy; None where the run is not private.
-
-        Parameters
-        ----------
-        state
-            The client's ``context.state``.
-        """
+        """Return the client's privacy, with its account in `state`; None if the run is not private."""
         settings = self.config.privacy
         if not settings.on:
             return None
@@ -249,7 +227,7 @@ class Node:
         )
 
     def secret(self) -> "Secret | None":
-        """Return the key that updates are encrypted with; None where they are not.
+        """Return the key that updates are encrypted with; None if they are not encrypted.
 
         Raises
         ------
@@ -264,7 +242,7 @@ class Node:
         return secret_in(Path(str(path)).expanduser())
 
     def own(self, key: str) -> Scalar | None:
-        """Return what the node itself was configured with (see `of_node`)."""
+        """Return a setting of the node's own (see `of_node`)."""
         return of_node(self.node_config, key)
 
     @property
@@ -274,7 +252,7 @@ class Node:
 
     @property
     def hides_size(self) -> bool:
-        """Whether the client tells nobody how many examples it has."""
+        """Whether the client keeps the number of its examples secret."""
         return self.is_secure or self.config.privacy.unit.startswith("client")
 
     @property
@@ -284,12 +262,12 @@ class Node:
 
 
 def asked_epsilon(config: RunConfig) -> float:
-    """Return the ε of the question that goes before a private training; 0 where there is none."""
+    """Return the ε of the question before a private training; 0 if there is none."""
     return config.analytics.epsilon if config.analytics.enabled and config.privacy.on else 0.0
 
 
 def scoring_of(config: RunConfig) -> Scoring | None:
-    """Return how the clients of a run may choose what they train by their own data; None: they may not."""
+    """Return how the clients of a run may choose what they train by their own data; None if they may not."""
     return lookup(config.strategy.name).scoring(config.strategy, config.run.rounds, config.selection)
 
 
@@ -309,7 +287,7 @@ def pick_device(wanted: str) -> torch.device:
 
 
 def _brought(record: ConfigRecord) -> dict[str, Scalar]:
-    """Return the run config that a message brings; nothing where it brings none."""
+    """Return the run config that a message brings; empty if it brings none."""
     try:
         brought = json.loads(str(record.get(wire.RUN_CONFIG, "{}")))
     except (ValueError, RecursionError):
@@ -320,7 +298,7 @@ def _brought(record: ConfigRecord) -> dict[str, Scalar]:
 
 
 def prepare(run_config: Mapping[str, Scalar]) -> None:
-    """Load what every client of a simulation needs, once, before worker processes are forked."""
+    """Load the data that all clients of a simulation need, once, before worker processes are forked."""
     config = parsed_config(tuple(sorted(run_config.items())))
     if not config.data.path:
         load_client_data(
@@ -343,7 +321,7 @@ def _examples(
     node_config = dict(node_items)
     examples = load_client_data(config.data, config.run.seed, node_config, class_names)
     client_id = client_id_of(node_config)
-    if config.attack.kind == "none" or client_id not in split_list(config.attack.clients):
+    if config.attack.kind == "none" or client_id not in config.attack.client_ids:
         return examples
     trigger = default_trigger(examples.input_shape, config.attack.target)
     generator = torch_generator(config.run.seed, "attack", client_id)

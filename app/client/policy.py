@@ -1,8 +1,8 @@
 """What a client's own node allows, whatever a server says: the stricter of the two holds, key by key.
 
-The policy is a TOML file on the node's disk, with the run config's own keys, which ``privacy.policy`` in the
-node's config names; the node's config may hold the same keys itself. What cannot be joined with a run is
-refused: nothing is answered then, and one line names what both say.
+The policy is a TOML file on the node's disk with the run config's own keys; ``privacy.policy`` in the node's
+config names it. The node's config may hold the same keys itself. If policy and run cannot be joined, the
+client answers nothing, and one line names what both say.
 """
 
 import math
@@ -52,7 +52,7 @@ _CLIENTS_KEPT = 256
 
 
 class Policy(Settings):
-    """What a node allows; made without arguments, everything.
+    """What a node allows; by default, everything.
 
     Attributes
     ----------
@@ -61,16 +61,16 @@ class Policy(Settings):
     epsilon
         Budget at most; 0 takes no part. None: no bound.
     delta
-        δ at most; None: the run config's default where there is a bound on ε, any without.
+        δ at most; None: the run config's default if there is a bound on ε, else any.
     randomness
-        ``secret`` or ``seeded``; None: secret where a unit or a bound on ε is asked for, else the run's.
+        ``secret`` or ``seeded``; None: secret if a unit or a bound on ε is asked for, else the run's.
     secure_aggregation
         Whether the client answers with masked vectors only; neutral false.
     ledger
-        Folder in which what was spent adds up over runs; empty: the run's.
+        Folder in which spent privacy adds up over runs; empty: the run's.
     answers
-        How audits are answered at most (`unlearning.settings.AuditSettings`); None: not at all where the
-        policy protects anything, as the run says without.
+        How audits are answered at most (`unlearning.settings.AuditSettings`); None: not at all if the policy
+        protects anything, else as the run says.
     bundles
         SHA-256 of the bundles that ``lethe executor`` runs; empty: of any.
     """
@@ -110,7 +110,7 @@ class Policy(Settings):
         Raises
         ------
         BadInput
-            As for `read`, and if both say something of one key.
+            As for `read`, and if both hold the same key.
         """
         path = of_node(node_config, FILE)
         given = {} if path is None else read_toml(Path(str(path)).expanduser())
@@ -164,7 +164,7 @@ class Policy(Settings):
         return with_answers(joined, answers)
 
     def check_place(self, data: DataSettings, node_config: Mapping[str, Scalar]) -> None:
-        """Refuse to read a file or folder that a server names, where the policy protects the node's data.
+        """Refuse to read a file or folder that a server names, if the policy protects the node's data.
 
         Raises
         ------
@@ -187,12 +187,12 @@ class Policy(Settings):
     def _check_server_keeps(
         self, privacy: PrivacySettings, client_id: str, stricter: Mapping[str, Scalar]
     ) -> None:
-        """Refuse bounds that only the server could keep, where it says that it keeps others."""
+        """Refuse bounds that only the server could keep, if it says that it keeps others."""
         if self.epsilon is not None and (said := privacy.budget_of(client_id)) > self.epsilon:
             raise _disagree("privacy.epsilon", self.epsilon, said if math.isfinite(said) else "no bound")
         for key, value in stricter.items():
-            if (told := getattr(privacy, key)) != value:
-                raise _disagree(f"privacy.{key}", value, told)
+            if (said := getattr(privacy, key)) != value:
+                raise _disagree(f"privacy.{key}", value, said)
 
     def _stricter(self, privacy: PrivacySettings) -> dict[str, Any]:
         """Return δ and randomness, by field, as strict as the two together have them."""
@@ -216,12 +216,12 @@ def is_sum(text: str) -> bool:
 
 
 def of_node(node_config: Mapping[str, Scalar], key: str) -> Scalar | None:
-    """Return what a node itself was configured with; Flower's own config has no dots in its keys."""
+    """Return a setting of a node's own config; Flower's own config has no dots in its keys."""
     return node_config.get(key, node_config.get(key.replace(".", "-")))
 
 
 def _typed(key: str, value: Scalar) -> Scalar:
-    """Return a value of the node's config, where numbers and truth may stand as text, as the file has it."""
+    """Return a value of the node's config as the policy file has it; there, numbers and truth may be text."""
     if not isinstance(value, str):
         return value
     if _FIELDS[key] == "secure_aggregation":

@@ -16,8 +16,8 @@ from strategies.layers.privacy.noise import clipped
 from strategies.layers.secagg.client import Entries, Refused, SecureClient
 from strategies.layers.secagg.training import client_vector
 
-_TOLD = (wire.EPSILON, wire.NOISE_MULTIPLIER)
-"""What goes out in the clear beside a masked vector."""
+_SENT_IN_CLEAR = (wire.EPSILON, wire.NOISE_MULTIPLIER)
+"""Metrics that are sent in the clear beside a masked vector."""
 _MOST_BITS = 52
 
 
@@ -50,7 +50,7 @@ def _handler(answer: Callable[[SecureClient], Entries]) -> Callable[[Message, Co
 
 
 def _pay(node: Node, privacy: ClientPrivacy) -> None:
-    """Pay for an answer of a private client; refuse one whose noise is for less than the client protects."""
+    """Pay for a private client's answer; refuse if its noise is for less than the client protects."""
     epsilon = node.config.analytics.epsilon
     if not epsilon or privacy.settings.unit != "example":
         raise Refused("it is private, and answers with noise for its own unit alone")
@@ -76,12 +76,7 @@ def train_securely(
 ) -> Message:
     """Train, and answer with the masked update; a client that refuses says why.
 
-    Parameters
-    ----------
-    node, message, context
-        The client, and what it works on.
-    train
-        Trains and returns the result; None where the client has no example left: it adds zero.
+    `train` returns the result, or None if the client has no example left: it then adds zero.
     """
     try:
         bits = node.message_config.get(wire.SUM_BITS)
@@ -92,19 +87,19 @@ def train_securely(
         arrays = message.content.array_records[wire.ARRAYS]
         result = train()
         if result is None:
-            vector, told = client_vector(torch.zeros(wire.layout_of(arrays).size), 0, 0.0, bits), {}
+            vector, metrics = client_vector(torch.zeros(wire.layout_of(arrays).size), 0, 0.0, bits), {}
         else:
             delta = wire.update_since(arrays, result.model.state_dict())
             vector = client_vector(_bounded(node, delta), _weight(node, result), _loss(node, result), bits)
-            told = {name: result.metrics[name] for name in _TOLD if name in result.metrics}
+            metrics = {name: result.metrics[name] for name in _SENT_IN_CLEAR if name in result.metrics}
         arrays, entries = half.masked(vector)
     except Refused as reason:
         return wire.reply_to(message, node.client_id, {}, config={wire.REFUSED: str(reason)})
-    return wire.reply_to(message, node.client_id, told, arrays, entries)
+    return wire.reply_to(message, node.client_id, metrics, arrays, entries)
 
 
 def _bounded(node: Node, delta: Tensor) -> Tensor:
-    """Return the update, clipped where only the sum gets noise: the server cannot clip what it cannot see."""
+    """Return the update, clipped if only the sum gets noise: the server cannot clip what it cannot see."""
     settings = node.config.privacy
     return clipped(delta, settings.clip_norm) if settings.unit == "client-central" else delta
 

@@ -1,4 +1,4 @@
-"""A client with a model of its own: that model, the public data, and what it is measured on."""
+"""A client with a model of its own: that model, the public data, and its test data."""
 
 from collections.abc import Mapping
 from functools import lru_cache, partial
@@ -23,7 +23,7 @@ from strategies.registry import lookup
 from unlearning.audit.own_models import FOREIGN, answer_about_own_model
 
 
-def work_of(message: Message, context: Context) -> ClientWork:
+def work_of(node: Node, message: Message, context: Context) -> ClientWork:
     """Return all that a client half needs to answer a message of its own type.
 
     Raises
@@ -31,7 +31,6 @@ def work_of(message: Message, context: Context) -> ClientWork:
     BadInput
         If the client's data, model or public data do not fit the run's.
     """
-    node = Node.of(message, context)
     return ClientWork(
         build_model=partial(client_model, node),
         examples=node.training_examples(),
@@ -70,7 +69,7 @@ def client_model(node: Node) -> nn.Module:
 
 
 def public_data(node: Node) -> PublicData:
-    """Return the public data, from where the node has them if it says so.
+    """Return the public data, read from the node's own place if it names one.
 
     Raises
     ------
@@ -91,9 +90,9 @@ def public_data(node: Node) -> PublicData:
 
 
 def test_data(node: Node) -> Examples | None:
-    """Return what the client is measured on: its own file's test data, else those of the data set.
+    """Return the client's test data: those of its own file, else those of the data set.
 
-    None for a node with data of its own that has no test data among them.
+    None for a node with data of its own but without test data.
     """
     path = own_path(node)
     if path is None:
@@ -126,7 +125,7 @@ def answer_audit(
 
 
 def of_client(node: Node, client_id: str) -> Examples:
-    """Return another client's training examples, which only a simulation has in one place."""
+    """Return another client's training examples; only a simulation has them in one place."""
     if own_path(node) or not client_id.isdecimal():
         raise BadInput(
             f"the data of client {client_id} are not on this node: one client reads the data of another in a "
@@ -137,7 +136,7 @@ def of_client(node: Node, client_id: str) -> Examples:
 
 
 def own_path(node: Node) -> Path | None:
-    """Return where a node has data of its own; None for a partition."""
+    """Return the path of a node's own data; None for a partition."""
     return own_path_of(node.config.data, node.node_config)
 
 
@@ -154,7 +153,7 @@ def _federation_test(config: RunConfig) -> Examples | None:
 
 
 def _pooled(node: Node) -> Examples:
-    """Return the examples of all clients that take part, as they have them."""
+    """Return the examples of all clients that take part."""
     left_out = node.config.data.left_out
     everybody = map(str, range(node.config.data.clients))
     return concatenated(of_client(node, i) for i in everybody if i not in left_out)

@@ -1,4 +1,4 @@
-"""Names in a run config that are not known: the nearest of those there are."""
+"""Suggests the nearest known name for an unknown name in a run config."""
 
 import difflib
 from collections.abc import Iterable
@@ -17,9 +17,9 @@ def _likeness(first: str, second: str) -> float:
 
 
 def nearest_key(given: str, known: Iterable[str]) -> str | None:
-    """Return the known key that was probably meant, or None when no name in its section is alike.
+    """Return the known key that was probably meant, or None if no name in its section is similar.
 
-    A section that is misspelt is put right first. Without a section, all of them are looked through.
+    A misspelt section is corrected first. Without a section, all of them are searched.
 
     >>> nearest_key("train.epochs", ["train.local-epochs", "train.momentum", "forget.epochs"])
     'train.local-epochs'
@@ -39,17 +39,12 @@ def nearest_key(given: str, known: Iterable[str]) -> str | None:
 
 
 def check_strategy_name(name: str) -> None:
-    """Refuse an algorithm that does not exist.
-
-    Parameters
-    ----------
-    name
-        ``strategy.name``.
+    """Refuse a ``strategy.name`` that names no algorithm.
 
     Raises
     ------
     BadInput
-        Naming the key, the name given, the names there are and the nearest of them.
+        Naming the key, the name given, the known names and the nearest of them.
     """
     for traits in all_traits():
         if traits.owns(name):
@@ -60,18 +55,7 @@ def check_strategy_name(name: str) -> None:
 
 
 def check_method_name(name: str) -> None:
-    """Refuse a forgetting method that does not exist.
-
-    Parameters
-    ----------
-    name
-        ``forget.method``.
-
-    Raises
-    ------
-    BadInput
-        As for `check_strategy_name`.
-    """
+    """Refuse a ``forget.method`` that names no method; raises as `check_strategy_name` does."""
     if name != AUTO:
         _check_known("forget.method", name, names())
 

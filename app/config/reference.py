@@ -35,20 +35,10 @@ that would have no effect is refused if it differs from its default. This page i
 
 @dataclass(frozen=True)
 class Key:
-    """A key of the run config.
+    """A key of the run config, with its section.
 
-    Parameters
-    ----------
-    key
-        With its section.
-    allowed
-        Type and range, in words.
-    default
-        As TOML.
-    meaning
-        What it does, with its unit and its neutral value.
-    only_with
-        When it has an effect, where that is not always.
+    `allowed` is its type and range in words, `meaning` what it does, with its unit and its neutral value;
+    `only_with` says when it has an effect, if that is not always.
     """
 
     key: str
@@ -83,14 +73,12 @@ def all_keys() -> list[Key]:
 
 
 def _meanings(section: str, kind: type[Settings]) -> dict[str, str]:
-    """Return what each key of a section means, from the docstrings of the classes that hold it."""
+    """Return the meaning of each key of a section, from the docstrings of the classes that hold it."""
     found: dict[str, str] = {}
     for holder in kind.__mro__:
         text = inspect.cleandoc(holder.__doc__ or "")
         _, _, attributes = text.partition("Attributes\n----------\n")
-        for name, meaning in re.findall(
-            r"^(\w+)(?: : .*)?\n((?:    .*(?:\n|$)|\n)+)", attributes, re.MULTILINE
-        ):
+        for name, meaning in _ATTRIBUTE.findall(attributes):
             found.setdefault(f"{section}.{hyphenated(name)}", " ".join(meaning.split()))
     return found
 
@@ -132,7 +120,7 @@ def _entry(key: Key) -> str:
 
 
 def generated(root: Path) -> dict[Path, str]:
-    """Return what each generated file must hold."""
+    """Return the content of each generated file."""
     files = {root / name: manifest((root / name).read_text(encoding="utf-8")) for name in MANIFESTS}
     return {**files, root / PAGE: page()}
 

@@ -1,8 +1,8 @@
-"""What no section of the run config can check alone: keys that contradict each other.
+"""The rules between sections of the run config: keys that contradict each other.
 
-A key whose value would have no effect is refused when it differs from its default. Being given is not enough:
-Flower passes every key of ``[tool.flwr.app.config]`` whether the user wrote it or not, and a resolved config
-names them all. Which keys an algorithm has, and what it can be combined with, its traits say.
+A key whose value would have no effect is refused if it differs from its default. That it is given does not
+count: Flower passes every key of ``[tool.flwr.app.config]``, and a resolved config names them all. An
+algorithm's traits say which keys it has, and what it can be combined with.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ from strategies.registry import all_traits, traits_of
 
 
 def _owned() -> tuple[Condition, ...]:
-    """Return that each algorithm's keys have an effect with that algorithm, or those, only."""
+    """Return the conditions that an algorithm's keys need one of the algorithms that have them."""
     owners: dict[str, list[Traits]] = {}
     for traits in all_traits():
         for key in traits.keys:
@@ -176,14 +176,7 @@ CONDITIONS: tuple[Condition, ...] = (*_owned(), *_OF_ALGORITHMS, *_BY_TRAITS, *_
 
 
 def check_contradictions(flat: Mapping[str, Scalar], defaults: Mapping[str, Scalar]) -> None:
-    """Refuse keys that contradict each other.
-
-    Parameters
-    ----------
-    flat
-        Every key of the run config.
-    defaults
-        Every key's default.
+    """Refuse keys that contradict each other; both mappings hold every key of the run config.
 
     Raises
     ------
@@ -209,7 +202,7 @@ def check_contradictions(flat: Mapping[str, Scalar], defaults: Mapping[str, Scal
 
 
 def _check_algorithm(flat: Mapping[str, Scalar]) -> None:
-    """Refuse what contradicts the algorithm, by its own word."""
+    """Refuse what contradicts the algorithm, as its traits say."""
     name = str(flat["strategy.name"])
     traits = traits_of(name)
     if traits.public_data and lacks_public_data(flat):
@@ -303,7 +296,7 @@ def _check_compression(flat: Mapping[str, Scalar]) -> None:
 
 
 def _check_cohort(flat: Mapping[str, Scalar]) -> None:
-    """Refuse more clients than there are; how many there are is not known where ``data.clients`` is 0."""
+    """Refuse more clients than there are; with ``data.clients`` = 0 their number is not known."""
     min_clients, clients = int(flat["selection.min-clients"]), int(flat["data.clients"])
     left_out = split_list(str(flat["data.without"]))
     if not clients:
@@ -320,7 +313,7 @@ def _check_cohort(flat: Mapping[str, Scalar]) -> None:
 
 
 def _check_analytics(flat: Mapping[str, Scalar], defaults: Mapping[str, Scalar]) -> None:
-    """Refuse what protects an answer where nothing is asked, and a range that holds nothing."""
+    """Refuse protection of an answer to no question, and an empty range."""
     asks = flat["run.workflow"] == "analytics" or flat["analytics.enabled"]
     if not asks:
         refuse_changed(
@@ -345,7 +338,7 @@ def _check_analytics(flat: Mapping[str, Scalar], defaults: Mapping[str, Scalar])
 
 
 def _check_beside_privacy(flat: Mapping[str, Scalar]) -> None:
-    """Refuse an answer that the clients' accounts could not count, or that leaves nothing for training."""
+    """Refuse an answer that the clients' accounts cannot count, or that leaves no budget for training."""
     epsilon, budget = float(flat["analytics.epsilon"]), float(flat["privacy.epsilon"])
     unit = shown(flat["privacy.unit"])
     if flat["privacy.unit"] != "example":

@@ -74,12 +74,7 @@ class RunConfig(BaseModel):
 
     @classmethod
     def from_flat(cls, mapping: Mapping[str, Scalar]) -> Self:
-        """Build from flat keys; a key that is absent keeps its default.
-
-        Parameters
-        ----------
-        mapping
-            Values by key, such as ``{"train.local-epochs": 2}``.
+        """Build from values by flat key; a key that is absent keeps its default.
 
         Raises
         ------
@@ -109,31 +104,18 @@ class RunConfig(BaseModel):
 
     @classmethod
     def resolve(cls, path: Path | None = None, overrides: Sequence[str] = ()) -> Self:
-        """Build from defaults, then a file, then overrides, the later winning; checked once, as a whole.
+        """Build from defaults, then a TOML file, then ``section.key=value`` overrides, the later winning.
 
-        Parameters
-        ----------
-        path
-            A TOML file, as in ``from_toml``.
-        overrides
-            ``section.key=value``, as in ``with_overrides``.
-
-        Raises
-        ------
-        BadInput
-            As ``from_toml`` and ``with_overrides``.
+        The result is checked once, as a whole. Raises `BadInput` as ``from_toml`` and ``with_overrides`` do.
         """
         given = {} if path is None else read_toml(path)
         return cls.from_flat(given | parse_overrides(overrides))
 
     def with_overrides(self, overrides: Sequence[str]) -> Self:
-        """Return a copy with some keys replaced.
+        """Return a copy with some keys replaced by ``section.key=value`` overrides.
 
-        Parameters
-        ----------
-        overrides
-            ``section.key=value``. The value is a TOML scalar; what is none is taken as text, as is every
-            value of a key that holds text, so quotes are never needed.
+        The value is a TOML scalar; anything else is taken as text, as is every value of a key that holds
+        text, so quotes are never needed.
 
         Raises
         ------
@@ -158,7 +140,7 @@ class RunConfig(BaseModel):
 
 @cache
 def known_fields() -> dict[str, FieldInfo]:
-    """Return the pydantic field behind every key of the run config but those of single forgetting methods."""
+    """Return the pydantic field of every key of the run config except those of single forgetting methods."""
     return {
         f"{section}.{hyphenated(name)}": field
         for section, settings in _sections().items()
@@ -169,7 +151,7 @@ def known_fields() -> dict[str, FieldInfo]:
 
 @cache
 def method_fields(method: str) -> dict[str, FieldInfo]:
-    """Return the pydantic field behind every key of a forgetting method's own."""
+    """Return the pydantic field of every key of a forgetting method's own."""
     fields = settings_of(method).model_fields.items()
     return {f"{_METHODS}{method}.{hyphenated(name)}": field for name, field in fields}
 
@@ -181,14 +163,14 @@ def field_of(key: str) -> FieldInfo | None:
 
 
 def keys_beginning(text: str) -> list[str]:
-    """Return the keys that begin with a text; those of a method only where the text names it."""
+    """Return the keys that begin with a text; those of a method only if the text names it."""
     method = _method_in(text)
     known = method_fields(method) if method else known_fields()
     return [key for key in known if key.startswith(text)]
 
 
 def _method_in(key: str) -> str:
-    """Return the forgetting method that a key belongs to; empty for a key of none."""
+    """Return the forgetting method that a key belongs to; empty if none."""
     name, dot, _ = key.removeprefix(_METHODS).partition(".")
     return name if dot and key.startswith(_METHODS) and name in names() else ""
 
@@ -204,7 +186,7 @@ def _sections() -> dict[str, type[Settings]]:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Return a TOML file's values by dotted key; of a run's own config without the keys that are retired.
+    """Return a TOML file's values by dotted key; retired keys are dropped from a run's own config.
 
     Raises
     ------
@@ -223,7 +205,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def _with_methods(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of a run with those that all methods shared in version 0.1 given to each of them."""
+    """Return a run's keys, with the keys that all methods shared in version 0.1 given to each of them."""
     flat = {key: value for key, value in values.items() if key.removeprefix(_METHODS) in FLAT}
     rest = {key: value for key, value in values.items() if key not in flat}
     own = renamed({key.removeprefix(_METHODS): value for key, value in flat.items()})
@@ -275,7 +257,7 @@ def _check_key(key: str, value: object) -> None:
     if field_of(key) is None:
         known = _known_beside(key)
         name = key if key.isprintable() else shown(key)
-        if flat := [f"{_METHODS}{m}.{k}" for m, k in _now(key)]:
+        if flat := [f"{_METHODS}{m}.{k}" for m, k in _current_names(key)]:
             raise BadInput(f"{name}: unknown key, each method has its own; known keys: {', '.join(flat)}")
         near = nearest_key(key, known)
         advice = f"did you mean {near!r}?" if near else _neighbours(key, known)
@@ -289,14 +271,14 @@ def _known_beside(key: str) -> Iterable[str]:
     return method_fields(near[0]) if near else known_fields()
 
 
-def _now(key: str) -> Iterable[tuple[str, str]]:
-    """Return which methods have a key that all shared in version 0.1, and what they call it."""
+def _current_names(key: str) -> Iterable[tuple[str, str]]:
+    """Return the methods that have a key that all shared in version 0.1, with their name for it."""
     flat = key.removeprefix(_METHODS)
     return owners(flat) if key.startswith(_METHODS) and flat in FLAT else ()
 
 
 def _neighbours(key: str, known: Iterable[str]) -> str:
-    """Return the keys of the key's section, or the sections where it is in none."""
+    """Return the keys of the key's section, or the sections if it has none."""
     section = key.partition(".")[0]
     near = [name for name in known if name.startswith(f"{section}.")]
     return f"known keys: {', '.join(near)}" if near else f"known sections: {', '.join(_sections())}"
@@ -317,7 +299,7 @@ def _section(section: str, mapping: Mapping[str, Scalar]) -> Settings:
 
 
 def _valid(prefix: str, kind: type[Settings], values: Mapping[str, Scalar]) -> Settings:
-    """Return settings of a class; of what it does not take, say the key, what was given, what is allowed."""
+    """Return settings of a class; if it refuses them, name the key, what was given, what is allowed."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:

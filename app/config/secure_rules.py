@@ -1,4 +1,4 @@
-"""What does not go with masked or encrypted sums: whatever needs, or tells, something of single clients."""
+"""What cannot be combined with masked or encrypted sums: anything about single clients."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -12,8 +12,8 @@ _Contradictions = tuple[tuple[str, Callable[[Scalar], bool], str], ...]
 """Keys, what they must not be, and why."""
 
 
-def _content(*hidden: str) -> str:
-    """Return the names of the algorithms that can do without what is hidden, as a list in words."""
+def _algorithms_with(*hidden: str) -> str:
+    """Return, in words, the algorithms that can work with what is hidden."""
     names = [shown(traits.shown_name) for traits in all_traits() if traits.hidden in hidden]
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
@@ -24,7 +24,7 @@ _NOT_SECURE: _Contradictions = (
     (
         "strategy.name",
         lambda name: traits_of(str(name)).hidden != "sum",
-        f"only the sum of the updates is known, which {_content('sum')} are content with",
+        f"only the sum of the updates is known, which {_algorithms_with('sum')} are content with",
     ),
     (
         "privacy.encryption",
@@ -48,7 +48,7 @@ _NOT_ENCRYPTED: _Contradictions = (
     (
         "strategy.name",
         lambda name: traits_of(str(name)).hidden == "none",
-        f"only the mean of the updates is known, with which {_content('sum', 'mean')} are content",
+        f"only the mean of the updates is known, with which {_algorithms_with('sum', 'mean')} are content",
     ),
     (
         "privacy.unit",
@@ -68,29 +68,24 @@ _NOT_ENCRYPTED: _Contradictions = (
 def check_secure(flat: Mapping[str, Scalar]) -> None:
     """Refuse what would show the server a single client, or what a sum alone cannot serve.
 
-    Parameters
-    ----------
-    flat
-        Every key of the run config.
-
     Raises
     ------
     BadInput
-        Naming the key, what was given and why it does not go.
+        Naming the key, what was given and why it is refused.
     """
     _refuse(flat, _NOT_SECURE, "privacy.secure-aggregation = true")
     _require_two(flat, "privacy.secure-aggregation = true", "the sum over one client is its update")
 
 
 def check_encrypted(flat: Mapping[str, Scalar]) -> None:
-    """Refuse what an encrypted sum cannot serve; parameters and errors as in `check_secure`."""
+    """Refuse what an encrypted sum cannot serve; raises as `check_secure` does."""
     setting = f"privacy.encryption = {shown(flat['privacy.encryption'])}"
     _refuse(flat, _NOT_ENCRYPTED, setting)
     _require_two(flat, setting, "two clients of a round must agree on what the sum is")
 
 
 def _require_two(flat: Mapping[str, Scalar], setting: str, reason: str) -> None:
-    """Refuse rounds of a single client, none of which could be used."""
+    """Refuse rounds of a single client, as they cannot be used."""
     clients = int(flat["data.clients"])
     clients = max(1, clients - len(split_list(str(flat["data.without"])))) if clients else 0
     share = math.ceil(float(flat["selection.fraction"]) * clients - 1e-9)

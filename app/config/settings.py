@@ -11,6 +11,16 @@ from strategies.core.settings import Settings, split_list
 _MAX_SEED = 2**63 - 1  # a Flower run config carries signed 64-bit integers
 
 
+def _as_text(value: object) -> object:
+    """Return a whole number as text: TOML and the command line give a list of one number as that number."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _checked_list(value: str) -> str:
+    split_list(value)
+    return value
+
+
 class RunSettings(Settings):
     """The run as a whole.
 
@@ -181,16 +191,8 @@ class DataSettings(Settings):
         """``without``, parsed."""
         return split_list(self.without)
 
-    @field_validator("without")
-    @classmethod
-    def _without_parses(cls, value: str) -> str:
-        split_list(value)
-        return value
-
-    @field_validator("classes", "public_classes", "without", mode="before")
-    @classmethod
-    def _may_be_one_number(cls, value: object) -> object:
-        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    _numbers_are_text = field_validator("classes", "public_classes", "without", mode="before")(_as_text)
+    _without_parses = field_validator("without")(_checked_list)
 
     @field_validator("classes", "public_classes")
     @classmethod
@@ -294,16 +296,8 @@ class AttackSettings(Settings):
         """``clients``, parsed."""
         return split_list(self.clients)
 
-    @field_validator("clients", mode="before")
-    @classmethod
-    def _clients_may_be_one_number(cls, value: object) -> object:
-        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-    @field_validator("clients")
-    @classmethod
-    def _clients_parse(cls, value: str) -> str:
-        split_list(value)
-        return value
+    _numbers_are_text = field_validator("clients", mode="before")(_as_text)
+    _clients_parse = field_validator("clients")(_checked_list)
 
 
 class RequestSettings(Settings):
@@ -329,13 +323,5 @@ class RequestSettings(Settings):
     samples: str = ""
     after: str = ""
 
-    @field_validator("run", "clients", "classes", mode="before")
-    @classmethod
-    def _a_number_is_text(cls, value: object) -> object:
-        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-    @field_validator("clients", "classes")
-    @classmethod
-    def _lists_parse(cls, value: str) -> str:
-        split_list(value)
-        return value
+    _numbers_are_text = field_validator("run", "clients", "classes", mode="before")(_as_text)
+    _lists_parse = field_validator("clients", "classes")(_checked_list)

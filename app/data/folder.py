@@ -29,12 +29,7 @@ _TEST = ("test", "val", "valid", "validation")
 def read_folder(path: Path, size: int = 0) -> DataSet:
     """Read a data set.
 
-    Parameters
-    ----------
-    path
-        The folder.
-    size
-        Side that images are scaled to where they differ in size; 0: that is refused.
+    Images that differ in size are scaled to squares with side `size`; with 0 they are refused.
 
     Raises
     ------
@@ -61,16 +56,9 @@ def read_folder(path: Path, size: int = 0) -> DataSet:
 
 
 def read_client_folder(path: Path, class_names: Sequence[str], size: int = 0) -> Pool:
-    """Read a client's own training images, labelled as the federation labels them.
+    """Read a client's own training images, labelled by the names of the federation's classes.
 
-    Parameters
-    ----------
-    path
-        The folder; a test folder in it is left alone.
-    class_names
-        One per class of the federation.
-    size
-        As in `read_folder`.
+    A test folder in it is ignored; `size` is as in `read_folder`.
 
     Raises
     ------
@@ -93,7 +81,7 @@ def _client_labels(class_names: Sequence[str]) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class _Parts:
-    """The folders that hold class folders, and what is to be said of the others."""
+    """The folders that hold class folders, and notes on the others."""
 
     train: Path
     test: Path | None = None
@@ -126,7 +114,7 @@ def _refuse_nested(path: Path, folders: Sequence[Path]) -> None:
 
 
 def _images_of_classes(folder: Path) -> dict[str, Found]:
-    """Return what the class folders hold, by their names."""
+    """Return the content of the class folders, by their names."""
     names = [entry.name for entry in folder.iterdir() if entry.is_dir() and not is_litter(entry.name)]
     if not names:
         raise BadInput(f"{folder}: has no folders in it; wanted one folder of images per class")
@@ -141,7 +129,7 @@ def _labelled(found: Mapping[str, Found], labels: Mapping[str, int]) -> list[tup
 
 
 def _read_pools(parts: Sequence[Sequence[tuple[Path, int]]], size: int) -> tuple[list[Pool], list[str]]:
-    """Read the parts of one data set together, for they are all grey or all RGB; return notes as well."""
+    """Read the parts of one data set together, as all are grey or all RGB; return notes as well."""
     images, notes = read_images([file for part in parts for file, _ in part], size)
     labels = np.array([label for part in parts for _, label in part], dtype=np.int64)
     ends = np.cumsum([len(part) for part in parts])[:-1]

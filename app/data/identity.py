@@ -1,4 +1,4 @@
-"""What files a data set was read from: where they lie, and what tells that they are still the same."""
+"""The files that a data set was read from: where they lie, and whether they have changed."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ _BLOCK = 1 << 20
 
 
 def own_place(name: str) -> Path | None:
-    """Return the file or folder that a data set's name gives, absolute; None for one that comes by name.
+    """Return the file or folder that a data set's name gives, absolute; None for a built-in data set.
 
     >>> own_place("npz:/data/a.npz").as_posix(), own_place("digits")
     ('/data/a.npz', None)

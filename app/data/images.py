@@ -1,6 +1,6 @@
-"""Image files: which of a folder's files are some, and what they hold.
+"""Finds the image files in a folder and reads them.
 
-Hidden files and folders (``.`` first, so also the ``._*`` of macOS), and what systems leave behind, are
+Hidden files and folders (``.`` first, so also the ``._*`` of macOS), and files that systems leave behind, are
 skipped at every level and counted.
 """
 
@@ -33,17 +33,7 @@ def is_litter(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Found:
-    """What a folder and those below it hold.
-
-    Parameters
-    ----------
-    files
-        Images, sorted.
-    litter
-        Files that were skipped because they, or a folder that they are in, are hidden or a system's.
-    others
-        Other files, which are no images.
-    """
+    """The files in a folder and below it: images, sorted; hidden or system files (`litter`); others."""
 
     files: Sequence[Path] = ()
     litter: Sequence[Path] = ()
@@ -55,7 +45,7 @@ class Found:
 
     @staticmethod
     def joined(parts: Iterable["Found"]) -> "Found":
-        """Return what several folders hold."""
+        """Return the files of several folders together."""
         listed = list(parts)
         return Found(
             [path for part in listed for path in part.files],
@@ -64,7 +54,7 @@ class Found:
         )
 
     def notes(self, folder: Path) -> list[str]:
-        """Return the notes on what was skipped."""
+        """Return the notes on skipped files."""
         kinds = ((self.litter, "hidden or a system's"), (self.others, "no image"))
         return [
             f"{folder}: skipped {len(files)} {'file' if len(files) == 1 else 'files'}, {what} "
@@ -75,7 +65,7 @@ class Found:
 
 
 def find_images(folder: Path) -> Found:
-    """Return what a folder and those below it hold."""
+    """Return the files in a folder and those below it."""
     files: list[Path] = []
     litter: list[Path] = []
     others: list[Path] = []
@@ -89,19 +79,14 @@ def find_images(folder: Path) -> Found:
 
 
 def read_images(files: Sequence[Path], size: int = 0) -> tuple[np.ndarray, list[str]]:
-    """Read images of one data set.
+    """Read at least one image of one data set.
 
-    Parameters
-    ----------
-    files
-        At least one.
-    size
-        Side that all are scaled to if they differ in size; 0: that is refused.
+    Images that differ in size are scaled to squares with side `size`; with 0 they are refused.
 
     Returns
     -------
     tuple
-        Shape [n, height, width] where all images are grey, else [n, height, width, 3], uint8; and notes.
+        Shape [n, height, width] if all images are grey, else [n, height, width, 3], uint8; and notes.
 
     Raises
     ------

@@ -1,8 +1,8 @@
-"""What the labels of a data set are called, and which class of the model each of them is.
+"""The labels of a data set, and the class of the model that each of them is.
 
-Labels are what people have: 0 to K − 1, 1 to K, −1 and 1, numbers with gaps, or names. The label space is
-what the data hold, for training and for testing together; its labels, sorted, are the model's classes 0 to
-K − 1. What a label was called is kept as the name of its class, and a class can be named by it.
+Labels are what people have: 0 to K − 1, 1 to K, −1 and 1, numbers with gaps, or names. The labels of training
+and test data together, sorted, are the model's classes 0 to K − 1. A label is kept as the name of its class,
+and a class can be given by that name.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,16 +19,9 @@ _SHOWN = 5
 
 
 class UnknownLabels(BadInput):
-    """A node's data have labels that are no classes of the run.
+    """A node's data have `labels` that are not among `names`, those of the run's classes.
 
-    Parameters
-    ----------
-    labels
-        Which.
-    names
-        Of the run's classes.
-    where
-        The file or folder; empty if that is said elsewhere.
+    `where` is the file or folder; empty if the message says it elsewhere.
     """
 
     def __init__(self, labels: Sequence[str], names: Sequence[str], where: object = "") -> None:
@@ -38,7 +31,7 @@ class UnknownLabels(BadInput):
 
     @property
     def unnamed(self) -> str:
-        """The same without the labels, which tell of the node's data."""
+        """The same message without the labels, which tell of the node's data."""
         return self._line("a label is")
 
     def _line(self, which: str) -> str:
@@ -59,10 +52,7 @@ def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
 def texts_of(labels: np.ndarray) -> tuple[list[str], np.ndarray] | str:
     """Return the different labels as texts, and which of them each label is; or what is wrong, in words.
 
-    Parameters
-    ----------
-    labels
-        Shape [n]: whole numbers of any type, booleans, or texts.
+    `labels` has shape [n] and holds whole numbers of any type, booleans, or texts.
     """
     kind = labels.dtype.kind
     if labels.ndim != 1 or not labels.size or kind not in "biufUS":
@@ -80,7 +70,7 @@ def _text(value: object) -> str:
 
 
 def classes_by_name(names: Sequence[str]) -> dict[str, int]:
-    """Return which class each label is; one that several labels make up is found by each of them.
+    """Return the class of each label; a class made of several labels is found by each of them.
 
     >>> classes_by_name(("cat", "4+30"))
     {'cat': 0, '4+30': 1, '4': 1, '30': 1}
@@ -93,12 +83,7 @@ def classes_by_name(names: Sequence[str]) -> dict[str, int]:
 def encoded(texts: Sequence[str], positions: np.ndarray, names: Sequence[str]) -> Tensor:
     """Return the class of each label, shape [n], int64.
 
-    Parameters
-    ----------
-    texts, positions
-        As `texts_of` returns them.
-    names
-        One per class.
+    `texts` and `positions` are as `texts_of` returns them; `names` has one name per class.
 
     Raises
     ------
@@ -122,16 +107,9 @@ def some(names: Sequence[str]) -> str:
 
 
 def notes_on(where: str, names: Sequence[str], train: Iterable[int]) -> list[str]:
-    """Return what people should know of the labels of a data set.
+    """Return notes on the labels of a data set, read from the file or folder `where`.
 
-    Parameters
-    ----------
-    where
-        The file or folder.
-    names
-        Of all classes.
-    train
-        The classes that training examples have.
+    `names` are those of all classes, `train` the classes that training examples have.
     """
     notes, trained = [], set(train)
     if all(map(is_integer, names)) and tuple(names) != numbered(len(names)):
@@ -144,7 +122,7 @@ def notes_on(where: str, names: Sequence[str], train: Iterable[int]) -> list[str
 
 
 def class_of(text: str, names: Sequence[str]) -> int:
-    """Return the class that somebody means by a label: its name, or where names are no numbers, its number.
+    """Return the class with a label: by its name, or if names are no numbers, by its number.
 
     Raises
     ------

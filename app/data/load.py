@@ -1,7 +1,7 @@
 """From the settings to the server's data and to each client's.
 
-What is left after the test data and the public data (`app.data.split`) is spread over the clients. A process
-loads a data set once and spreads it once.
+The data that remain after test and public data are taken out (`app.data.split`) are spread over the clients.
+A process loads and spreads a data set once.
 """
 
 from collections.abc import Mapping
@@ -29,25 +29,12 @@ from strategies.core.seeds import numpy_generator
 
 @dataclass(frozen=True, eq=False)
 class ServerData:
-    """What the server holds itself, and what the data are like.
+    """The server's own data, and the properties of the federation's data.
 
-    Parameters
-    ----------
-    public
-        Data of no client, for methods that need some; None where ``data.public`` is 0. Labelled `UNLABELLED`
-        where they come from another data set.
-    test
-        Test data; None where the data set has none and ``data.test-share`` is 0.
-    num_groups
-        Number of classes, those of the public data included where these are classes of their own.
-    input_shape
-        Shape of one input: (channels, height, width) for images.
-    name
-        Name of the data set.
-    class_names
-        One name per class, in the order of the labels.
-    notes
-        What people should know of how the data were read.
+    `public` are data of no client, for methods that need some, labelled `UNLABELLED` if they come from
+    another data set; `test` are None if the data set has none and ``data.test-share`` is 0. `num_groups`
+    counts the classes, with those that the public data add; `input_shape` is (channels, height, width) for
+    images; `class_names` are in the order of the labels; `notes` tell how the data were read.
     """
 
     public: TensorExamples | None
@@ -61,13 +48,6 @@ class ServerData:
 
 def load_server_data(data: DataSettings, seed: int) -> ServerData:
     """Load the server's data.
-
-    Parameters
-    ----------
-    data
-        The data set and how it is split.
-    seed
-        The run's seed.
 
     Raises
     ------
@@ -96,22 +76,15 @@ def load_client_data(
 ) -> TensorExamples:
     """Load a copy of a client's examples: its own file or folder if it has one, else its partition.
 
-    Parameters
-    ----------
-    data
-        The data set and how it is spread; ``path`` is what every client has of its own, unless its node says.
-    seed
-        The run's seed.
-    node_config
-        Of the client's node: ``data.path`` or ``data-path``, else ``partition-id`` and ``num-partitions``.
-    class_names
-        One per class of the run, as the server has them; empty: those of ``data.name``.
+    The node's config names the first by ``data.path`` or ``data-path``; `path` of the settings is the
+    default. A partition needs ``partition-id`` and ``num-partitions``. `class_names` are those of the server,
+    one per class of the run; empty: those of ``data.name``.
 
     Raises
     ------
     BadInput
-        If the node has neither data of its own nor a partition of those there are, or the data are missing,
-        malformed, or of other classes than the run's.
+        If the node has neither data of its own nor a valid partition, or the data are missing, malformed, or
+        of other classes than the run's.
     """
     if path := own_path_of(data, node_config):
         return own_data(path, data, class_names or private_data(data).class_names).train.all()
@@ -123,8 +96,8 @@ def load_client_data(
             f"the data are spread over {num_clients} clients (data.clients)"
         )
     data_set = private_data(data)
-    told = class_names[: len(data_set.class_names)]
-    if told not in {data_set.class_names, numbered(len(told))}:
+    server_names = class_names[: len(data_set.class_names)]
+    if server_names not in {data_set.class_names, numbered(len(server_names))}:
         raise BadInput(
             f"data.name: {data_set.name!r} has the classes {some(data_set.class_names)} here, and "
             f"{some(class_names)} with the server; both must read the same data"
@@ -134,7 +107,7 @@ def load_client_data(
 
 
 def own_path_of(data: DataSettings, node_config: Mapping[str, object]) -> Path | None:
-    """Return where a node has data of its own; None for a partition.
+    """Return the path of a node's own data; None for a partition.
 
     Raises
     ------
@@ -195,7 +168,7 @@ def _partitions(data: DataSettings, num_clients: int, seed: int) -> list[np.ndar
 
 
 def _few(positions: np.ndarray, labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
-    """Return so many positions of each class at the most, ascending."""
+    """Return at most `per_class` positions of each class, sorted."""
     shuffled = numpy_generator(seed, "data", "per-class").permutation(positions)
     kept = [shuffled[labels[shuffled] == label][:per_class] for label in np.unique(labels[positions])]
     return np.sort(np.concatenate(kept))
@@ -203,7 +176,7 @@ def _few(positions: np.ndarray, labels: np.ndarray, per_class: int, seed: int) -
 
 @lru_cache(maxsize=2)
 def own_data(path: Path, data: DataSettings, class_names: tuple[str, ...]) -> DataSet:
-    """Return a node's own data, which count as the run's classes; a folder has no test data here.
+    """Return a node's own data, in the classes of the run; a folder has no test data here.
 
     Raises
     ------

@@ -28,12 +28,8 @@ _MOST_CLASSES = 1 << 16
 def read_npz(path: Path, class_names: Sequence[str] = ()) -> DataSet:
     """Read an npz file of the form described above.
 
-    Parameters
-    ----------
-    path
-        The file.
-    class_names
-        One per class of the run, whose file it is not; empty: the file's own labels are the classes.
+    `class_names` has one name per class of the run, for a file that is not the run's; empty: the labels in
+    the file are the classes.
 
     Raises
     ------
@@ -78,7 +74,7 @@ def _read_arrays(path: Path) -> Mapping[str, np.ndarray]:
 def _part(
     path: Path, arrays: Mapping[str, np.ndarray], x_key: str, y_key: str
 ) -> tuple[Tensor, tuple[list[str], np.ndarray]]:
-    """Return inputs, and the different labels with which of them each label is."""
+    """Return the inputs, and the labels as `texts_of` returns them."""
     if x_key not in arrays or y_key not in arrays:
         found = ", ".join(sorted(arrays)) or "nothing"
         raise BadInput(

@@ -43,19 +43,8 @@ def partition_indices(
 ) -> list[np.ndarray]:
     """Return each client's positions in the labels.
 
-    Parameters
-    ----------
-    labels
-        Class labels, shape [n], int64.
-    settings
-        The scheme and its parameters.
-    num_clients
-        Number of clients, at least 1.
-    seed
-        The run's seed.
-    kinds
-        Labels before several classes were made one, shape [n], or for ``devices`` the device of each example;
-        needed by these schemes.
+    `labels` are class labels, shape [n], int64. `kinds` are the labels before several classes were made one,
+    shape [n], or for ``devices`` the device of each example; these schemes need it.
 
     Returns
     -------
@@ -76,27 +65,23 @@ def partition_indices(
     # The partitioners cut each class in its order, which must not be the order of the data set's files.
     order = numpy_generator(seed, "data", "order").permutation(len(labels))
     if settings.partition == "iid":
-        parts = np.array_split(order, num_clients)
-    elif settings.partition in ("kinds", "half-blind", "devices"):
-        if settings.partition == "kinds":
-            split = _by_kind(labels[order], kinds, order, num_clients)
-        elif settings.partition == "half-blind":
-            split = _half_blind(labels[order], num_clients)
-        else:
-            split = _by_device(None if kinds is None else kinds[order], num_clients)
-        parts = [order[part] for part in split]
-        if (
-            sum(len(part) for part in parts) != len(labels)
-            or min(len(part) for part in parts) < _SMALLEST_PARTITION
-        ):
-            raise _refusal(labels, settings, num_clients)
+        split = np.array_split(np.arange(len(labels)), num_clients)
+    elif settings.partition == "kinds":
+        split = _by_kind(labels[order], kinds, order, num_clients)
+    elif settings.partition == "half-blind":
+        split = _half_blind(labels[order], num_clients)
+    elif settings.partition == "devices":
+        split = _by_device(None if kinds is None else kinds[order], num_clients)
     else:
-        parts = [order[part] for part in _split_by_label(labels[order], settings, num_clients, seed)]
-    return [np.sort(part) for part in parts]
+        split = _split_by_label(labels[order], settings, num_clients, seed)
+    sizes = [len(part) for part in split]
+    if min(sizes) < _SMALLEST_PARTITION or sum(sizes) != len(labels):
+        raise _refusal(labels, settings, num_clients)
+    return [np.sort(order[part]) for part in split]
 
 
 def _half_blind(labels: np.ndarray, num_clients: int) -> list[np.ndarray]:
-    """Return each client's positions: of the second half of the classes, clients 1, 3, … have none."""
+    """Return each client's positions; clients 1, 3, … have none of the second half of the classes."""
     late = labels >= (int(labels.max()) + 2) // 2
     shared = np.array_split(np.flatnonzero(~late), num_clients)
     seeing = np.array_split(np.flatnonzero(late), (num_clients + 1) // 2)
@@ -107,7 +92,7 @@ def _half_blind(labels: np.ndarray, num_clients: int) -> list[np.ndarray]:
 
 
 def _by_device(devices: np.ndarray | None, num_clients: int) -> list[np.ndarray]:
-    """Return each client's positions: those of its device; none where there are no devices."""
+    """Return each client's positions: those of its device; none if the data have no devices."""
     return [
         np.zeros(0, dtype=np.int64) if devices is None else np.flatnonzero(devices == client)
         for client in range(num_clients)
@@ -117,7 +102,7 @@ def _by_device(devices: np.ndarray | None, num_clients: int) -> list[np.ndarray]
 def _by_kind(
     labels: np.ndarray, kinds: np.ndarray | None, order: np.ndarray, num_clients: int
 ) -> list[np.ndarray]:
-    """Return each client's positions: of each class, the kind whose number the client's is, in turn.
+    """Return each client's positions: of each class, the kind with the client's number, in turn.
 
     Clients of the same kind share its examples evenly; with fewer clients than kinds, a client has several.
     """
@@ -148,16 +133,12 @@ def _split_by_label(
         )
         partitioner.dataset = dataset
         with warnings.catch_warnings():
-            # They tell of repeated draws and unused classes; what came of it is checked below.
+            # They warn of repeated draws and unused classes; the caller checks the result.
             warnings.simplefilter("ignore")
             parts = [partitioner.load_partition(client) for client in range(num_clients)]
     except ValueError as error:
         raise _refusal(labels, settings, num_clients) from error
-    positions: list[np.ndarray] = [part.with_format("numpy")["position"][:] for part in parts]
-    sizes = [len(part) for part in positions]
-    if min(sizes) < _SMALLEST_PARTITION or sum(sizes) != len(labels):
-        raise _refusal(labels, settings, num_clients)
-    return positions
+    return [part.with_format("numpy")["position"][:] for part in parts]
 
 
 def _partitioner(labels: np.ndarray, settings: DataSettings, num_clients: int, seed: int) -> "Partitioner":
@@ -169,7 +150,7 @@ def _partitioner(labels: np.ndarray, settings: DataSettings, num_clients: int, s
             num_clients, "label", settings.alpha, min_partition_size=smallest, shuffle=False, seed=seed
         )
     if settings.partition == "shards":
-        # Rounded down, for what is left over makes further shards, which go to some clients in addition.
+        # Rounded down: the examples left over make further shards, which some clients get in addition.
         shard_size = len(labels) // (num_clients * settings.shards_per_client)
         return flwr.ShardPartitioner(
             num_clients, "label", shard_size=shard_size, keep_incomplete_shard=True, shuffle=False, seed=seed

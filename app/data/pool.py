@@ -1,8 +1,8 @@
-"""What a data set is once it is in memory: examples as they were stored, bytes left as bytes.
+"""A data set in memory: examples as they were stored, bytes left as bytes.
 
-Pixels stay uint8, a quarter of their size as floats, until a client's or the server's part of them is asked
-for, so a process that serves many clients holds the data set once. Images that were stored channels-last
-keep that order in memory behind their channels-first shape; a CPU's convolutions are faster with it.
+Pixels stay uint8, a quarter of their size as floats, until a part of them is asked for, so a process that
+serves many clients holds the data set once. Images that were stored channels-last keep that order in memory
+behind their channels-first shape; a CPU's convolutions are faster with it.
 """
 
 from dataclasses import dataclass
@@ -21,17 +21,9 @@ WHITE = 255
 class Pool:
     """Labelled examples as they were stored.
 
-    Parameters
-    ----------
-    x
-        Pixels, shape [n, channels, height, width], uint8; or any inputs, shape [n, ...], float32.
-    y
-        Class labels, shape [n], int64.
-    kind
-        The label that each example had before several were made one class, shape [n], int64; None where that
-        was not done.
-    device
-        Which device each example belongs to, shape [n], int64, from 0; None where the data came without.
+    `x` are pixels, shape [n, channels, height, width], uint8, or any inputs, shape [n, ...], float32; `y` are
+    class labels, shape [n], int64. `kind` is each example's label before several were made one class,
+    `device` its device, from 0; both have shape [n], int64, and are None if the data have none.
     """
 
     x: Tensor
@@ -47,13 +39,7 @@ class Pool:
         return self.take(np.arange(len(self)))
 
     def take(self, indices: np.ndarray) -> TensorExamples:
-        """Return a copy of the examples at the given positions, in that order, with pixels scaled to [0, 1].
-
-        Parameters
-        ----------
-        indices
-            Positions, shape [k], int64.
-        """
+        """Return a copy of the examples at positions, shape [k], int64, with pixels scaled to [0, 1]."""
         index = torch.from_numpy(indices)
         x = self.x[index]
         return TensorExamples(x.float().div_(WHITE) if x.dtype == torch.uint8 else x, self.y[index])
@@ -61,20 +47,10 @@ class Pool:
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """A data set with the split that it came with.
+    """A data set with the split that it came with; `test` is None if it came with none.
 
-    Parameters
-    ----------
-    name
-        As messages and reports call it.
-    train
-        Training examples.
-    test
-        Test examples; None where the data set has no split of its own.
-    class_names
-        One name per class, in the order of the labels.
-    notes
-        What people should know of how it was read.
+    `name` is used in messages and reports; `class_names` are in the order of the labels; `notes` tell how it
+    was read.
     """
 
     name: str
@@ -90,7 +66,7 @@ class DataSet:
 
 
 def numbered(num_groups: int) -> tuple[str, ...]:
-    """Return the class names of a data set whose classes have none: their numbers.
+    """Return class names for classes without names: their numbers.
 
     >>> numbered(3)
     ('0', '1', '2')

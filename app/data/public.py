@@ -1,7 +1,7 @@
 """The public data, which the server holds, and with some strategies every client as well.
 
-It is a share of the training data or a data set of its own. Whoever holds it holds the same examples in the
-same order, so that a position in it means the same on all sides; a hash tells whether that is so.
+They are a share of the training data or a data set of their own. All who hold them hold the same examples in
+the same order, so that a position means the same everywhere; a hash shows whether that is so.
 """
 
 import hashlib
@@ -29,16 +29,9 @@ UNLABELLED = -1
 class PublicData:
     """Public examples as they were stored.
 
-    Parameters
-    ----------
-    pool
-        Their labels are those of their own data set, from 0.
-    class_names
-        One name per class that the public data add to those of the clients' data; empty: none.
-    labelled
-        Whether the labels are of any use.
-    first_label
-        What label 0 is among the model's classes.
+    The labels in `pool` are those of their own data set, from 0; `first_label` is what label 0 is among the
+    model's classes, and `labelled` says whether the labels mean anything. `class_names` are the classes that
+    the public data add to those of the clients' data.
     """
 
     pool: Pool
@@ -52,7 +45,7 @@ class PublicData:
 
     @property
     def labels(self) -> Tensor:
-        """Labels among the model's classes, shape [n]; `UNLABELLED` where they are of no use."""
+        """Labels among the model's classes, shape [n]; `UNLABELLED` if they mean nothing."""
         return self.pool.y + self.first_label if self.labelled else torch.full((len(self),), UNLABELLED)
 
     def take(self, indices: Tensor) -> TensorExamples:
@@ -75,25 +68,13 @@ class PublicData:
 
 @lru_cache(maxsize=4)
 def load_public(data: DataSettings, seed: int) -> PublicData | None:
-    """Load the public data; a process does so once.
-
-    Parameters
-    ----------
-    data
-        ``public`` and what belongs to it.
-    seed
-        The run's seed, which decides what a share is.
-
-    Returns
-    -------
-    PublicData or None
-        None where ``data.public`` is 0.
+    """Load the public data, once per process; None if ``data.public`` is 0. The seed decides a share.
 
     Raises
     ------
     BadInput
         If the data set is unknown, missing or malformed, is that of the clients, has inputs of another shape,
-        or has labels that are no classes of theirs where these are shared.
+        or has labels that are no classes of theirs although these are shared.
     """
     data_set = private_data(data)
     if data.public_name is None:

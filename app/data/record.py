@@ -1,4 +1,4 @@
-"""What a run notes down of its data: the files that they were read from, and what its classes are called."""
+"""What a run records of its data: the files that they were read from, and the names of its classes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,12 +31,12 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
 
 
 def write_record(folder: RunFolder, config: RunConfig, class_names: Sequence[str]) -> None:
-    """Note down what the data of a new run are."""
+    """Record the data of a new run."""
     write_json(folder.path / DATA, {"class-names": list(class_names), "sources": _sources(config)})
 
 
 def class_names_of(folder: RunFolder) -> tuple[str, ...]:
-    """Return what a run's classes are called; empty where it did not note it down.
+    """Return the names of a run's classes; empty if it did not record them.
 
     Raises
     ------
@@ -47,14 +47,7 @@ def class_names_of(folder: RunFolder) -> tuple[str, ...]:
 
 
 def classes_in(folder: RunFolder, labels: Sequence[str]) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Return the classes that somebody means by labels, and what they are called if it is not their number.
-
-    Parameters
-    ----------
-    folder
-        Of the run.
-    labels
-        Names or numbers.
+    """Return the classes with some labels (names or numbers), and their names if these are no numbers.
 
     Raises
     ------
@@ -76,14 +69,14 @@ def classes_in(folder: RunFolder, labels: Sequence[str]) -> tuple[tuple[int, ...
 
 
 def check_record(folder: RunFolder, config: RunConfig, class_names: Sequence[str]) -> list[str]:
-    """Return a note for each file of the data that is not what it was when the run was made.
+    """Return a note for each data file that has changed since the run was made.
 
     Raises
     ------
     BadInput
         If the data have other classes now.
     RunCorrupt
-        If what was noted down is damaged.
+        If the record is damaged.
     """
     found = _read(folder)
     if not found:

@@ -1,7 +1,7 @@
-"""Columns of a table brought to one scale, and a note where they are not.
+"""Brings the columns of a table to one scale, and notes if they are not.
 
 Standardising takes the mean and the deviation of each column over all clients' training data. A simulation
-has them in one place; a federation has not, and nothing here collects them.
+has them in one place; a federation does not, and no code here collects them.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class Scale:
         return Scale(values.mean(dim=0), torch.where(deviation > 0, deviation, 1.0))
 
     def apply(self, x: Tensor) -> Tensor:
-        """Return a table whose columns have mean 0 and deviation 1, as far as they are like those measured.
+        """Return a table whose columns have mean 0 and deviation 1, if they are like those measured.
 
         >>> table = torch.tensor([[1.0, 5.0], [3.0, 5.0]])
         >>> Scale.of(table).apply(table).tolist()
@@ -39,7 +39,7 @@ class Scale:
 
 
 def notes_on_columns(where: str, x: Tensor) -> Sequence[str]:
-    """Return a note where the columns of a table, shape [n, features], differ much in scale."""
+    """Return a note if the columns of a table, shape [n, features], differ much in scale."""
     if x.dim() != 2 or not x.shape[1]:
         return []
     deviations = x.double().std(dim=0, correction=0)

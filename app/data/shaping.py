@@ -1,4 +1,4 @@
-"""Data sets made to fit each other: some of their classes, several made one, images of one size."""
+"""Makes data sets fit each other: some of their classes, several made one, images of one size."""
 
 import torch
 from torch import Tensor
@@ -14,27 +14,18 @@ Groups = tuple[tuple[str, ...], ...]
 Labels = tuple[tuple[int, ...], ...]
 """The same by position in the data set's class names; from their number on, labels that it does not hold."""
 _OWN = ("npz:", "folder:")
-"""Data sets of which others than the server may hold more classes."""
+"""Data sets that may have more classes at the clients than at the server."""
 
 
 def shaped(data_set: DataSet, groups: Groups, size: int, key: str = "data.classes") -> DataSet:
-    """Return a data set with other classes and images of another size.
+    """Return a data set with the classes in `groups` and images of side `size`; neutral () and 0.
 
-    Parameters
-    ----------
-    data_set
-        Not changed.
-    groups
-        Which classes, see `Groups`.
-    size
-        Side of the images; neutral 0.
-    key
-        The setting that holds the groups.
+    `key` is the setting that holds the groups.
 
     Raises
     ------
     BadInput
-        If there is no such class, or a size is given for what are no images.
+        If there is no such class, or a size is given for inputs that are no images.
     """
     if size and len(data_set.input_shape) != 3:
         raise BadInput(f"data.size: given {size}, but {data_set.name!r} has inputs of {data_set.input_shape}")
@@ -66,7 +57,7 @@ def resolved(groups: Groups, names: tuple[str, ...]) -> Labels:
 
 
 def _chosen(data_set: DataSet, groups: Groups, key: str) -> tuple[tuple[str, ...], Labels]:
-    """Return the names and the original labels of the classes that were asked for.
+    """Return the names and the original labels of the chosen classes.
 
     A data set of the user's own may lack some of them, which clients hold.
     """
@@ -107,14 +98,8 @@ def _sized(pool: Pool, size: int) -> Pool:
 def resized(images: Tensor, size: int, batch_size: int = 4096) -> Tensor:
     """Return images scaled to a square, bilinear with anti-aliasing; bytes stay bytes.
 
-    Parameters
-    ----------
-    images
-        Shape [n, channels, height, width], uint8 or float32.
-    size
-        Pixels of a side.
-    batch_size
-        Images that are floats at a time.
+    `images` has shape [n, channels, height, width], uint8 or float32; `size` is in pixels; at most
+    `batch_size` images are floats at a time.
     """
     parts = []
     for batch in torch.split(images, batch_size):
@@ -128,7 +113,7 @@ def resized(images: Tensor, size: int, batch_size: int = 4096) -> Tensor:
 
 
 def disjoint(first: Groups, second: Groups, names: tuple[str, ...]) -> bool:
-    """Say whether two selections of classes of one data set are both given and have no class in common."""
+    """Say whether two selections of classes of one data set are both given and share no class."""
     both = resolved((*first, *second), names)
     used, others = both[: len(first)], both[len(first) :]
     return bool(first and second) and not set(sum(used, ())) & set(sum(others, ()))

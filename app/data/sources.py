@@ -36,20 +36,11 @@ _GTSRB_SIDE = 32
 
 
 def open_data_set(name: str, root: str, download: bool, key: str = "data.name", size: int = 0) -> DataSet:
-    """Load a data set; a process keeps the two it loaded last.
+    """Load a data set, named as described above; a process keeps the two it loaded last.
 
-    Parameters
-    ----------
-    name
-        As described above.
-    root
-        Folder of torchvision's data sets; empty for the default.
-    download
-        Whether torchvision may fetch what is missing there.
-    key
-        The setting that holds the name.
-    size
-        Side that images of a folder are scaled to where they differ in size; 0: that is refused.
+    `root` is the folder of torchvision's data sets (empty: the default), where `download` allows it to fetch
+    missing files. `key` is the setting that holds the name. Images of a folder that differ in size are scaled
+    to squares with side `size`; with 0 they are refused.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Which training examples are the clients', which are public, and which are for testing.
+"""Splits the training examples into the clients', the public and the test examples.
 
 The training data are limited, then the public share is taken out; every draw is seeded and keeps the
 proportions of the classes.
@@ -33,7 +33,7 @@ def private_data(data: DataSettings) -> DataSet:
     Raises
     ------
     BadInput
-        If it cannot be had.
+        If it cannot be loaded.
     """
     return _shaped(data.name, data.root, data.download, data.class_groups, data.size)
 
@@ -45,12 +45,12 @@ def _shaped(name: str, root: str, download: bool, groups: Groups, size: int) -> 
 
 @lru_cache(maxsize=4)
 def split_of(data: DataSettings, seed: int) -> Split:
-    """Return which examples are whose; a process draws them once.
+    """Return the split of the examples; a process draws it once.
 
     Raises
     ------
     BadInput
-        If the data cannot be had, or a share is too small for one example.
+        If the data cannot be loaded, or a share is too small for one example.
     """
     data_set = private_data(data)
     labels = data_set.train.y.numpy()
@@ -67,14 +67,14 @@ def split_of(data: DataSettings, seed: int) -> Split:
 
 
 def scale_of(data: DataSettings, seed: int) -> Scale | None:
-    """Return the scale that inputs are brought to; None where they stay as they are.
+    """Return the scale that inputs are brought to; None if they stay as they are.
 
     It is measured on the training data, those of the clients and the public share of them together.
 
     Raises
     ------
     BadInput
-        If the inputs are no tables, or the data cannot be had.
+        If the inputs are no tables, or the data cannot be loaded.
     """
     if data.scale == "none":
         return None
@@ -111,9 +111,9 @@ def _limited(positions: np.ndarray, labels: np.ndarray, limit: int, seed: int, k
 
 
 def drawn(positions: np.ndarray, labels: np.ndarray, count: int, seed: int, key: str) -> np.ndarray:
-    """Draw some of the positions, ascending, of each class its share to within one.
+    """Draw `count` of the positions, sorted, with each class's share right to within one.
 
-    Every (n / count)-th of the positions is drawn, after these were shuffled and then sorted by class.
+    The positions are shuffled, then sorted by class; every (n / count)-th is drawn.
     """
     shuffled = numpy_generator(seed, "data", key).permutation(positions)
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]

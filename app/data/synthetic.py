@@ -1,4 +1,4 @@
-"""The data set synthetic(α, β): devices whose data and whose labels differ as much as one asks for.
+"""The data set synthetic(α, β): devices whose data and labels differ by chosen amounts.
 
 Li, Sahu, Zaheer, Sanjabi, Talwalkar, Smith, "Federated Optimization in Heterogeneous Networks", MLSys 2020,
 arXiv 1812.06127, section 5.1 and appendix C.1. Device k labels its inputs by a model of its own,
@@ -36,18 +36,9 @@ def device_sizes(devices: int, generator: np.random.Generator) -> list[int]:
 def device_data(
     alpha: float, beta: float, size: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a device's model and its examples: inputs [n, 60], float32, and labels [n], int64.
+    """Draw a device's model and its examples: inputs [size, 60], float32, and labels [size], int64.
 
-    Parameters
-    ----------
-    alpha
-        How far the devices' models differ, a variance, at least 0.
-    beta
-        How far their inputs differ, a variance, at least 0.
-    size
-        n.
-    generator
-        Draws everything.
+    `alpha` and `beta` are variances, at least 0: how far the devices' models and their inputs differ.
     """
     model_mean = generator.normal(0.0, np.sqrt(alpha))
     center = generator.normal(generator.normal(0.0, np.sqrt(beta)), 1.0, DIMENSIONS)

@@ -1,7 +1,7 @@
 """Which bundles ``lethe executor`` runs: checked over the very bytes, before anything of them is unpacked.
 
-A bundle's code comes from the server, and it is what reads the node's policy. A policy is therefore worth as
-much as the code that reads it, and a node that does not trust the server says which code it lets run.
+A bundle's code comes from the server, and it reads the node's policy. So a policy is worth as much as the
+code that reads it, and a node that does not trust the server says which code it runs.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from app.client.policy import FILE, Policy, of_node
 from strategies.core.errors import BadInput, LetheError
 
 _INFO = ".info/"
-"""What of a bundle is about itself, and is not unpacked."""
+"""Metadata of a bundle, which are not unpacked."""
 
 
 @final
@@ -30,12 +30,8 @@ _INFO = ".info/"
 class Allowed:
     """What an executor was started with.
 
-    Parameters
-    ----------
-    bundles
-        SHA-256 of the bundles that it runs; empty: any.
-    policy
-        The node's policy, which it has every client follow; None: what the node's config says.
+    `bundles` are the SHA-256 of those that it runs; empty: any. Every client follows `policy`; None: what the
+    node's config says.
     """
 
     bundles: frozenset[str] = frozenset()
@@ -43,7 +39,7 @@ class Allowed:
 
     @staticmethod
     def of(bundles: list[str], policy: Path | None) -> "Allowed":
-        """Return what is allowed by name and by the policy, which is read here and now.
+        """Return the bundles allowed by name and by the policy, which is read here and now.
 
         Raises
         ------
@@ -54,14 +50,14 @@ class Allowed:
         return Allowed(frozenset((*bundles, *own)), None if policy is None else policy.absolute())
 
     def refusal(self, bundle: str) -> str:
-        """Return why a bundle of this SHA-256 is not run; nothing where it is."""
+        """Return why a bundle with this SHA-256 is not run; empty if it is."""
         if not self.bundles or bundle in self.bundles:
             return ""
         listed = ", ".join(f"{each[:16]}…" for each in sorted(self.bundles))
         return f"bundle {bundle[:16]}… is refused: this node allows {listed}"
 
     def guard(self) -> None:
-        """Let Flower unpack and import nothing else in this process, and have clients follow the policy."""
+        """Let Flower unpack and import only allowed bundles here; have clients follow the policy."""
         pull, install = clientapp.pull_task_input, install_from_fab
         pulled: list[tuple[Context, Any, Any]] = []
 
@@ -93,9 +89,9 @@ class Allowed:
         """
         if self.policy is None:
             return dict(node_config)
-        told = of_node(node_config, FILE)
-        if told is not None and Path(str(told)).expanduser().absolute() != self.policy:
-            raise BadInput(f"{FILE}: the node was started with {told}, lethe executor with {self.policy}")
+        named = of_node(node_config, FILE)
+        if named is not None and Path(str(named)).expanduser().absolute() != self.policy:
+            raise BadInput(f"{FILE}: the node was started with {named}, lethe executor with {self.policy}")
         return {**node_config, FILE: str(self.policy)}
 
 
@@ -104,16 +100,16 @@ ANY = Allowed()
 
 
 def warn(reason: str) -> None:
-    """Write down that a bundle was refused."""
+    """Report a refused bundle on stderr."""
     sys.stderr.write(f"lethe executor: {reason}\n")
     sys.stderr.flush()
 
 
 def _check_unpacked(content: bytes, path: Path, named: Path) -> None:
-    """Refuse what lies where the bundle would be imported from, and is not the bundle.
+    """Refuse files that the bundle would be imported from and that are not the bundle.
 
-    Flower names the folder by what the server says of the run and by 32 bits of the hash, and takes a folder
-    that is there already as it is.
+    Flower names the folder by what the server says of the run and by 32 bits of the hash, and takes an
+    existing folder as it is.
     """
     if path != named:
         raise LetheError(f"the run names the bundle {named.name}, but what came with it is {path.name}")

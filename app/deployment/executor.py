@@ -1,10 +1,10 @@
 """ClientApp processes for a SuperNode, forked from one that has torch and Flower imported already.
 
-A SuperNode starts a fresh Python for every message, and importing torch takes longer than a round of little
-work. Started with ``--isolation process`` it leaves that to a program of the user's, which this is: it asks
-the SuperNode for tasks, and forks a process for each. The process imports this project's code from the bundle
-that the run brought, as a fresh one would, so only other people's code is taken over; this project's is, too,
-where every file of the bundle is, byte for byte, the one that was imported here.
+A SuperNode starts a fresh Python for every message, and importing torch takes longer than a short round.
+Started with ``--isolation process`` it leaves that to a program of the user's. This is one: it asks the
+SuperNode for tasks, and forks a process for each. The process imports this project's code from the bundle
+that the run brought, as a fresh one would; it takes over other people's code, and this project's if every
+file of the bundle is, byte for byte, the one that was imported here.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ from app.deployment.bundles import ANY, Allowed, warn
 
 _OWN = ("app", "strategies", "unlearning")
 _NEEDED = ("app.client_app", "strategies.layers.privacy.training")
-"""What a ClientApp imports, at once or when it is to train privately; their imports are what takes long."""
+"""Modules of a ClientApp, the second for private training; their imports take long."""
 _LOOK_SECONDS = 0.05
 _RETRY_SECONDS = 0.5
 _FIRST_RETRY = 0.05
@@ -43,18 +43,11 @@ _FIRST_RETRY = 0.05
 
 
 def serve(port: int, stopped: Callable[[], bool], allowed: Allowed = ANY) -> None:
-    """Run the ClientApps of a SuperNode on this machine until told to end.
+    """Run the ClientApps of a SuperNode on this machine until `stopped` says so.
 
-    A SuperNode that is not there, or not any more, is waited for.
-
-    Parameters
-    ----------
-    port
-        Of the SuperNode's own interface on loopback, as ``flower-supernode --port`` has it.
-    stopped
-        Whether to end.
-    allowed
-        Which bundles are run, and by which policy. The answer to a message of any other is an error.
+    `port` is that of the SuperNode's own interface on loopback, as ``flower-supernode --port`` has it; if no
+    SuperNode is there, it is waited for. A message of a bundle that is not `allowed` is answered with an
+    error.
     """
     code = OwnCode(Path(__file__).resolve().parents[1])
     _warm_up()
@@ -94,7 +87,7 @@ def _connection(address: str) -> RuntimeHttpClient:
 
 
 def _next_task(client: RuntimeHttpClient) -> tuple[str, str]:
-    """Return the token of a message that waits, and its bundle's hash; both empty if there is none."""
+    """Return the token of a waiting message, and its bundle's hash; both empty if there is none."""
     answer = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP]))
     return (answer.token, answer.task.fab_hash) if answer.HasField("task") else ("", "")
 
@@ -121,32 +114,26 @@ def _fork(address: str, token: str, bundle: Path | None, allowed: Allowed) -> in
 
 
 def ask_again_soon() -> None:
-    """Shorten the second that Flower waits before it asks again for what was not there yet.
+    """Shorten the second that Flower waits before it asks again for an object that was not there yet.
 
     A SuperNode hands out a task when it knows of a message, before it has all of it; a process that starts
-    in no time is there first.
+    instantly is there first.
     """
     pull = pull_and_inflate_object_from_tree
     setattr(clientapp, pull.__name__, partial(pull, initial_backoff=_FIRST_RETRY))
 
 
 class OwnCode:
-    """The code of this project's packages as it was when the executor began.
-
-    Parameters
-    ----------
-    root
-        The folder that holds its packages.
-    """
+    """The code of this project's packages, in the folder `root`, as it was when the executor began."""
 
     def __init__(self, root: Path) -> None:
         self._digests = _digests(root)
         self._same: dict[Path, bool] = {}
 
     def bundle(self, fab_hash: str) -> Path | None:
-        """Return the folder that Flower has unpacked a bundle to, if all of its code is this one.
+        """Return the folder that Flower has unpacked a bundle to, if its code is this code.
 
-        None if it is not, and for a bundle that no process has unpacked yet.
+        None if it is not, or if no process has unpacked the bundle yet.
         """
         found = (
             list((get_flwr_home() / APP_DIR).glob(f"*.{fab_hash[:FAB_HASH_TRUNCATION]}")) if fab_hash else []
@@ -173,6 +160,6 @@ def take_over(bundle: Path) -> None:
 
 
 def forget_own_modules() -> None:
-    """Have this project's modules imported anew, from wherever ``sys.path`` leads first then."""
+    """Drop this project's modules, so that they are imported anew from the current ``sys.path``."""
     for name in [name for name in sys.modules if name.partition(".")[0] in _OWN]:
         del sys.modules[name]

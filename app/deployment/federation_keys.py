@@ -51,15 +51,10 @@ _BEGINS_EARLIER = datetime.timedelta(hours=1)  # The other machines' clocks may 
 
 @dataclass(frozen=True)
 class FederationKeys:
-    """Where the files lie, and which of them are new.
+    """The folder with the files, and those `made`, which were not there before.
 
-    Parameters
-    ----------
-    folder
-        Holds ``ca.pem``, ``server.pem``, ``server.key`` and ``clients/<client-id>`` with ``.pub`` beside it;
-        the authority's own ``ca.key`` is needed for further certificates alone, and best kept elsewhere.
-    made
-        Files that were not there before.
+    It holds ``ca.pem``, ``server.pem``, ``server.key`` and ``clients/<client-id>`` with ``.pub`` beside it;
+    the authority's own ``ca.key`` is needed only for further certificates, and best kept elsewhere.
     """
 
     folder: Path
@@ -69,26 +64,16 @@ class FederationKeys:
 def make_keys(
     folder: Path, hosts: Sequence[str], clients: Sequence[str], days: int = 825, *, encryption: bool = False
 ) -> FederationKeys:
-    """Make what is missing of a federation's keys; what is there stays.
+    """Make the missing keys of a federation; existing ones stay.
 
-    Parameters
-    ----------
-    folder
-        Where they go; private keys get mode 600.
-    hosts
-        Names and addresses by which the clients reach the SuperLink; its certificate holds for loopback, too,
-        by which its own ServerApps do.
-    clients
-        Client-ids.
-    days
-        For which the certificates are valid.
-    encryption
-        Whether the clients get a key to encrypt their updates with, ``clients/ckks.key``.
+    `hosts` are the names and addresses by which the clients reach the SuperLink; its certificate also holds
+    for loopback, which its own ServerApps use. Certificates are valid for `days`. With `encryption` the
+    clients get a key to encrypt their updates with, ``clients/ckks.key``. Private keys get mode 600.
 
     Raises
     ------
     BadInput
-        If there is no host, a client-id is no file name, or a file that is there is damaged or readable to
+        If there is no host, a client-id is no file name, or an existing file is damaged or readable to
         others.
     LetheError
         If the disk does not take them.

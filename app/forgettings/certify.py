@@ -1,4 +1,4 @@
-"""Certificates of forgetting, written into a run's folder from what lies there."""
+"""Certificates of forgetting, written into a run's folder from the files there."""
 
 import hashlib
 import time
@@ -12,11 +12,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from app.forgettings.folder import (
     CERTIFICATE,
     RESULT,
-    Answer,
+    StoredForgetting,
     guarantee_in,
     outermost,
-    read_answer,
     read_audit,
+    read_forgetting,
     runs_in,
 )
 from app.version import version
@@ -33,25 +33,25 @@ _SOFTWARE = ("cryptography", "flwr", "numpy", "torch")
 
 
 def certify(folder: RunFolder, name: str, key: Ed25519PrivateKey) -> Path:
-    """Write the certificate of an answer, from what lies in its folder now; return where it lies.
+    """Write the certificate of a forgetting, from the files in its folder; return where it lies.
 
     Raises
     ------
     BadInput
-        If there is no answer of that name.
+        If there is no forgetting of that name.
     RunCorrupt
         If one of the files that it is about is missing.
     """
-    answer = read_answer(folder, name)
-    path = answer.path / CERTIFICATE
-    write_chunks(path, [certificate.make(_statement(folder, answer), key)])
+    forgetting = read_forgetting(folder, name)
+    path = forgetting.path / CERTIFICATE
+    write_chunks(path, [certificate.make(_statement(folder, forgetting), key)])
     return path
 
 
-def _statement(folder: RunFolder, answer: Answer) -> dict[str, Any]:
-    result, audited = answer.result, read_audit(answer.path)
-    purged = purged_section(folder, answer)
-    method = _method_of(answer)
+def _statement(folder: RunFolder, forgetting: StoredForgetting) -> dict[str, Any]:
+    result, audited = forgetting.result, read_audit(forgetting.path)
+    purged = purged_section(folder, forgetting)
+    method = _method_of(forgetting)
     epsilon = result.get("details", {}).get("epsilon")
     warnings = result.get("warnings", ())
     guarantee = guarantee_in(folder, result)
@@ -61,13 +61,13 @@ def _statement(folder: RunFolder, answer: Answer) -> dict[str, Any]:
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "run": _run_name(folder),
         "request": result["request"],
-        "after": answer.after or None,
-        "forgotten": [request.to_json() for request in answer.forgotten],
+        "after": forgetting.after or None,
+        "forgotten": [request.to_json() for request in forgetting.forgotten],
         "method": {"name": method.name, "guarantee": guarantee, "epsilon": epsilon},
         "settings": result["settings"],
         "warnings": warnings,
         "notes": result["notes"],
-        "files": {name: sha256_of(folder.path / file) for name, file in files_of(folder, answer).items()},
+        "files": {name: sha256_of(folder.path / file) for name, file in files_of(folder, forgetting).items()},
         "log": _log_section(folder),
         "audit": audited,
         "purged": purged,
@@ -80,12 +80,13 @@ def _statement(folder: RunFolder, answer: Answer) -> dict[str, Any]:
     }
 
 
-def _method_of(answer: Answer) -> Method:
-    if answer.method not in METHODS:
+def _method_of(forgetting: StoredForgetting) -> Method:
+    if forgetting.method not in METHODS:
         raise RunCorrupt(
-            f"{answer.path / RESULT}: damaged at 'method' (no method is called so); restore it from a copy"
+            f"{forgetting.path / RESULT}: damaged at 'method' (no method is called so); restore it from a "
+            "copy"
         )
-    return METHODS[answer.method]
+    return METHODS[forgetting.method]
 
 
 def _limits_of_purge(purged: dict[str, Any]) -> list[str]:
@@ -94,17 +95,17 @@ def _limits_of_purge(purged: dict[str, Any]) -> list[str]:
 
 
 def _run_name(folder: RunFolder) -> str:
-    """Return a run's name, with that of the run it lies in before it."""
+    """Return a run's name, after that of the run it lies in."""
     path = folder.path.absolute()
     return path.relative_to(outermost(folder).path.absolute().parent).as_posix()
 
 
-def files_of(folder: RunFolder, answer: Answer) -> dict[str, str]:
-    """Return the files whose hashes are certified, by what they are."""
+def files_of(folder: RunFolder, forgetting: StoredForgetting) -> dict[str, str]:
+    """Return the files whose hashes are certified, by their role."""
     return {
         "config": CONFIG,
-        "model before": f"forget/{answer.after}/{MODEL}" if answer.after else MODEL,
-        "model after": answer.model_path.relative_to(folder.path).as_posix(),
+        "model before": f"forget/{forgetting.after}/{MODEL}" if forgetting.after else MODEL,
+        "model after": forgetting.model_path.relative_to(folder.path).as_posix(),
     }
 
 
@@ -125,9 +126,9 @@ def _log_section(folder: RunFolder) -> dict[str, Any] | None:
     return UpdateLog.open(folder.log_path).summary()
 
 
-def purged_section(folder: RunFolder, answer: Answer) -> dict[str, Any] | None:
-    """Return what was purged of the clients of a request, in which logs; None where nothing was."""
-    top, clients, logs = outermost(folder), set(answer.request.clients), []
+def purged_section(folder: RunFolder, forgetting: StoredForgetting) -> dict[str, Any] | None:
+    """Return the clients of a request that were purged, and from which logs; None if none were."""
+    top, clients, logs = outermost(folder), set(forgetting.request.clients), []
     for run in runs_in(top):
         if not run.log_path.is_dir():
             continue
@@ -144,4 +145,4 @@ def purged_section(folder: RunFolder, answer: Answer) -> dict[str, Any] | None:
             for purge in log.purges()
             if clients.intersection(purge.clients) and purge.sha256_after is not None
         ]
-    return {"clients": list(answer.request.clients), "logs": logs} if logs else None
+    return {"clients": list(forgetting.request.clients), "logs": logs} if logs else None

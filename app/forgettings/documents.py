@@ -1,4 +1,4 @@
-"""What the documents of forgettings, audits and comparisons hold, checked where they are read.
+"""The documents of forgettings, audits and comparisons, checked when they are read.
 
 As in `strategies.runs.documents`: a figure that was not measured is null, and a document may hold more than
 is named here.
@@ -13,7 +13,7 @@ from strategies.runs.documents import Count, Document, Figures, Number, Traffic
 from unlearning.request import ForgetRequest
 
 Percent = Annotated[float, Field(ge=-0.01, le=100.01)]
-"""A percentage; a mean of many may be off by what was rounded."""
+"""A percentage; a mean of many may be off by a rounding error."""
 Amount = Annotated[float, Field(ge=0, le=1e30)]
 """How much of something, where it may be a mean."""
 
@@ -57,7 +57,7 @@ class Result(Document):
 
 
 class _Measured(Document):
-    """Figures of a model; others than these are shown where they are numbers."""
+    """Figures of a model; other figures are shown if they are numbers."""
 
     test_accuracy: Percent | None = None
     retain_accuracy: Percent | None = None
@@ -113,7 +113,7 @@ _FREE = _Costs(mean=None, std=None)
 
 
 class _Compared(Document):
-    """Figures of a model over the seeds: those that are drawn, and any others."""
+    """Figures of a model over the seeds: those that are drawn, and others."""
 
     __pydantic_extra__: dict[str, _Spread]
 

@@ -1,4 +1,4 @@
-"""What answering a request leaves in a folder of its own, ``forget/<name>/``: its name, its files."""
+"""The folder of a forgetting, ``forget/<name>/``: its name, its files."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings
 
 RESULT = "result.json"
-"""Name of the file with what a forgetting took."""
+"""Name of the file with the costs and notes of a forgetting."""
 AUDIT = "audit.json"
-"""Name of the file with what an audit measured."""
+"""Name of the file with the results of an audit."""
 CERTIFICATE = "certificate.json"
 """Name of the file with the signed certificate."""
 
@@ -29,23 +29,11 @@ _LONGEST = 100
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A request that was served.
+class StoredForgetting:
+    """A forgetting in its folder `path`, with all of its ``result.json``.
 
-    Parameters
-    ----------
-    path
-        Its folder.
-    request
-        What was forgotten.
-    method
-        By which method.
-    after
-        Name of the answer whose model it started from; empty: the run's own model.
-    forgotten
-        What had been forgotten before, in order.
-    result
-        All of ``result.json``.
+    `after` names the forgetting whose model it started from (empty: the run's own model); `forgotten` are the
+    earlier requests, in order.
     """
 
     path: Path
@@ -66,26 +54,17 @@ class Answer:
         return float(self.result["seconds"])
 
 
-def answer_paths(folder: RunFolder) -> list[Path]:
-    """Return the folders of a run's answers, by name."""
+def forgetting_paths(folder: RunFolder) -> list[Path]:
+    """Return the folders of a run's forgettings, by name."""
     home = folder.path / "forget"
     return sorted(path for path in home.iterdir() if path.is_dir()) if home.is_dir() else []
 
 
-def answer_name(request: ForgetRequest, method: str, after: str = "") -> str:
-    """Return the name of an answer's folder.
+def forgetting_name(request: ForgetRequest, method: str, after: str = "") -> str:
+    """Return the name of the folder of a forgetting; `after` names the one that it started from, if any.
 
-    Parameters
-    ----------
-    request, method
-        What was forgotten, and how.
-    after
-        Name of the answer whose model it starts from; empty: the run's own model.
-
-    Examples
-    --------
-    >>> first = answer_name(ForgetRequest(clients=("3",)), "distill")
-    >>> first, answer_name(ForgetRequest(classes=(7,)), "finetune", first)
+    >>> first = forgetting_name(ForgetRequest(clients=("3",)), "distill")
+    >>> first, forgetting_name(ForgetRequest(classes=(7,)), "finetune", first)
     ('client-3-distill', 'client-3-distill+class-7-finetune')
     """
     own = f"{request.name}-{method}"
@@ -94,8 +73,8 @@ def answer_name(request: ForgetRequest, method: str, after: str = "") -> str:
     return f"{after}+{own}" if after else own
 
 
-def read_answer(folder: RunFolder, name: str) -> Answer:
-    """Return the answer of a name.
+def read_forgetting(folder: RunFolder, name: str) -> StoredForgetting:
+    """Return the forgetting with a name.
 
     Raises
     ------
@@ -111,7 +90,7 @@ def read_answer(folder: RunFolder, name: str) -> Answer:
             f"run '{folder.name}': no forgetting '{name}'; known: {', '.join(known) or 'none so far'}"
         )
     result = read_result(path)
-    return Answer(
+    return StoredForgetting(
         path,
         ForgetRequest.from_json(result["request"]),
         result["method"],
@@ -121,16 +100,16 @@ def read_answer(folder: RunFolder, name: str) -> Answer:
     )
 
 
-def is_served(folder: RunFolder, name: str, settings: ForgetSettings) -> bool:
-    """Whether an answer is there, complete, and was made with the section ``forget`` as given."""
+def has_forgetting(folder: RunFolder, name: str, settings: ForgetSettings) -> bool:
+    """Whether a complete forgetting is there that was made with these settings."""
     path = folder.path / "forget" / name
     if not all((path / file).exists() for file in (RESULT, MODEL, CERTIFICATE)):
         return False
-    return ForgetSettings.stored(read_answer(folder, name).result["settings"]) == settings
+    return ForgetSettings.stored(read_forgetting(folder, name).result["settings"]) == settings
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """Return what a forgetting took, from ``result.json`` in its folder.
+    """Return ``result.json`` of a forgetting's folder.
 
     Raises
     ------
@@ -147,9 +126,9 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def lineage_of(folder: RunFolder, name: str) -> str:
-    """Return the lineage to which clients' own models belong after a forgetting.
+    """Return the lineage that clients' own models belong to after a forgetting.
 
-    Where nothing was to be forgotten, that is the lineage of the model before; of an empty name the run's.
+    If nothing had to be forgotten, that is the lineage of the model before; with an empty name, the run's.
     """
     while name:
         result = read_result(place(folder.path / "forget", name))
@@ -160,7 +139,7 @@ def lineage_of(folder: RunFolder, name: str) -> str:
 
 
 def guarantee_in(folder: RunFolder, result: Mapping[str, Any]) -> str:
-    """Return what a forgetting guaranteed on a run; empty for a method that there is not.
+    """Return what a forgetting guarantees on a run; empty for an unknown method.
 
     Raises
     ------
@@ -174,7 +153,7 @@ def guarantee_in(folder: RunFolder, result: Mapping[str, Any]) -> str:
 
 
 def read_audit(path: Path) -> dict[str, Any] | None:
-    """Return what an audit measured, from ``audit.json`` in a forgetting's folder; None where there is none.
+    """Return ``audit.json`` of a forgetting's folder; None if there is none.
 
     Raises
     ------
@@ -193,7 +172,7 @@ def outermost(folder: RunFolder) -> RunFolder:
 
 
 def unpruned(folder: RunFolder) -> RunFolder:
-    """Return the run that a pruned one was made from, whose data are the same; else itself."""
+    """Return the run that a pruned one was made from, which has the same data; else the run itself."""
     path = folder.path.absolute()
     return RunFolder(path.parent.parent) if path.parent.name == PRUNED else folder
 

@@ -1,4 +1,4 @@
-"""The key that signs certificates: made on first use, its owner's alone, its public half beside it."""
+"""The key that signs certificates: made on first use, readable to its owner, its public half beside it."""
 
 import os
 import stat
@@ -24,11 +24,11 @@ _FOLDER_MODE, _PUBLIC_MODE = 0o700, 0o644
 
 
 def signing_key(path: Path) -> Ed25519PrivateKey:
-    """Return the private key in a file (PEM, PKCS 8); made where there is none.
+    """Return the private key in a file (PEM, PKCS 8), made on first use.
 
-    The public half is written beside it, ``certificate.pub.pem`` for ``certificate.pem``: it is what others
-    need to know the signer by. The file has mode 600, its folder, where it is made, mode 700. Of two
-    processes that make the key at the same time, both use the one that was there first.
+    The public half, by which others know the signer, is written beside it: ``certificate.pub.pem`` for
+    ``certificate.pem``. The file has mode 600, a new folder mode 700. Two processes that make the key at the
+    same time both use the one that was there first.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def read_public_key(path: Path) -> Ed25519PublicKey:
 
 
 def read_private(path: Path) -> bytes:
-    """Return what a file holds that its owner alone may read.
+    """Return the content of a file that only its owner may read.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def _read(path: Path) -> Ed25519PrivateKey:
 
 
 def put(path: Path, content: bytes) -> None:
-    """Write a file that its owner alone may read, whole, and only where there is none.
+    """Write a file that only its owner may read, whole, unless there is one already.
 
     Raises
     ------

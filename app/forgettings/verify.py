@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from app.config.run_config import RunConfig
 from app.forgettings.certify import files_of, sha256_of
-from app.forgettings.folder import AUDIT, CERTIFICATE, Answer, answer_name, outermost
+from app.forgettings.folder import AUDIT, CERTIFICATE, StoredForgetting, forgetting_name, outermost
 from app.forgettings.signing_key import public_key_path, read_public_key
 from strategies.core.errors import BadInput, RunCorrupt
 from strategies.log.update_log import UpdateLog
@@ -26,7 +26,7 @@ Status = Literal["ok", "failed", "not made"]
 
 @dataclass(frozen=True)
 class Check:
-    """One check of a certificate: what of, how it went, and what there is to say about it."""
+    """One check of a certificate: its name, its outcome, and a detail."""
 
     name: str
     status: Status
@@ -35,15 +35,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Verification:
-    """A certificate, and how its checks went.
-
-    Parameters
-    ----------
-    certificate
-        As it was read.
-    checks
-        All of them, those that could not be made included.
-    """
+    """A certificate as it was read, and all its checks, including those that could not be made."""
 
     certificate: Certificate
     checks: tuple[Check, ...]
@@ -57,17 +49,11 @@ class Verification:
 def verify(
     path: Path, signer: Ed25519PublicKey | None = None, folder: RunFolder | None = None
 ) -> Verification:
-    """Check a certificate: its signature, its signer, and that the run's files are still those it is about.
+    """Check a certificate, given by its file or folder: its signature, its signer, and the run's files.
 
-    Parameters
-    ----------
-    path
-        The certificate, or the folder that holds it.
-    signer
-        The public key of whoever should have signed; None: the key that the run's config names, where its
-        public half is on this machine and the certificate lies in a run's folder; otherwise not checked.
-    folder
-        The run; None: that in whose folder the certificate lies, if it lies in one.
+    `signer` is the expected signer's public key; None: the key that the run's config names, if its public
+    half is on this machine and the certificate lies in a run's folder; otherwise the signer is not checked.
+    `folder` is the run; None: the run in whose folder the certificate lies, if any.
 
     Raises
     ------
@@ -103,7 +89,7 @@ def _signer(found: Certificate, signer: Ed25519PublicKey | None, folder: RunFold
 
 
 def _own_public_key(folder: RunFolder) -> Path | None:
-    """Return the public half of the key that signs a run's certificates, where it is on this machine."""
+    """Return the public half of the key that signs a run's certificates, if it is on this machine."""
     try:
         path = public_key_path(RunConfig.from_toml(folder.path / CONFIG).run.certificate_key_path)
     except BadInput:
@@ -112,7 +98,7 @@ def _own_public_key(folder: RunFolder) -> Path | None:
 
 
 def _around(path: Path) -> RunFolder | None:
-    """Return the run in whose folder a certificate lies; None where it lies elsewhere."""
+    """Return the run in whose folder a certificate lies; None if it lies elsewhere."""
     parents = path.absolute().parents
     inside = len(parents) > 2 and parents[1].name == "forget" and (parents[2] / MARKER).exists()
     return RunFolder(parents[2]) if inside else None
@@ -121,29 +107,31 @@ def _around(path: Path) -> RunFolder | None:
 def _of_files(found: Certificate, folder: RunFolder | None) -> Iterator[Check]:
     try:
         files: Mapping[str, str] = dict(found.statement["files"])
-        answer = _stated_answer(found.statement, folder) if folder is not None else None
+        forgetting = _stated_forgetting(found.statement, folder) if folder is not None else None
         logged = found.statement["log"] and str(found.statement["log"]["sha256"])
     except (KeyError, TypeError, ValueError, AttributeError):
         raise BadInput("this is no certificate of forgetting: what it must state is missing") from None
-    if folder is None or answer is None:
+    if folder is None or forgetting is None:
         yield from (
             Check(name, "not made", "the run's folder is not there")
             for name in (*files, "audit", "update log")
         )
         return
-    for name, file in files_of(folder, answer).items():
+    for name, file in files_of(folder, forgetting).items():
         yield _of_file(folder.path / file, name, files.get(name))
-    yield _of_audit(answer.path, found.statement.get("audit"))
+    yield _of_audit(forgetting.path, found.statement.get("audit"))
     yield from _of_log(found, folder, logged)
 
 
-def _stated_answer(statement: Mapping[str, Any], folder: RunFolder) -> Answer:
-    """Return the answer that a certificate is about, as far as its files must be found."""
+def _stated_forgetting(statement: Mapping[str, Any], folder: RunFolder) -> StoredForgetting:
+    """Return the forgetting that a certificate is about, with what is needed to find its files."""
     request, method = ForgetRequest.from_json(statement["request"]), str(statement["method"]["name"])
-    answers, after = folder.path / "forget", str(statement["after"] or "")
+    forgettings, after = folder.path / "forget", str(statement["after"] or "")
     if after:
-        place(answers, after)
-    return Answer(place(answers, answer_name(request, method, after)), request, method, after, (), {})
+        place(forgettings, after)
+    return StoredForgetting(
+        place(forgettings, forgetting_name(request, method, after)), request, method, after, (), {}
+    )
 
 
 def _of_file(path: Path, name: str, expected: str | None) -> Check:
@@ -194,7 +182,7 @@ def _of_log(found: Certificate, folder: RunFolder, expected: str | None) -> Iter
 
 
 def _purges(folder: RunFolder, public_key: bytes) -> dict[str, tuple[str, list[str]]]:
-    """Return the purges that certificates in the run's folder state: hash before -> hash after, clients."""
+    """Return the purges stated by certificates in the run's folder: hash before -> hash after, clients."""
     found = {}
     for path in sorted(outermost(folder).path.rglob(CERTIFICATE)):
         with suppress(BadInput, OSError, KeyError, TypeError):
@@ -206,7 +194,7 @@ def _purges(folder: RunFolder, public_key: bytes) -> dict[str, tuple[str, list[s
 
 
 def _purged_between(start: str, end: str, purges: Mapping[str, tuple[str, list[str]]]) -> list[str]:
-    """Return the clients whose purges lead from one hash of a log to another; none where they do not."""
+    """Return the clients whose purges lead from one hash of a log to another; empty if they do not."""
     clients: list[str] = []
     for _ in range(len(purges)):
         if start not in purges:

@@ -1,4 +1,4 @@
-"""Checking a whole run: that its files are those that were written, its log's chain, and its certificates."""
+"""Checks a whole run: its files, the hash chain of its update log, and its certificates."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,15 +11,10 @@ from strategies.runs.folder import CONFIG, MODEL, SUMMARY, RunFolder
 
 
 def verify_run(folder: RunFolder, head: str = "") -> list[Check]:
-    """Check every file of a run that says what it must be: config, models, update logs, certificates.
+    """Check every file of a run whose content is known: config, models, update logs, certificates.
 
-    Parameters
-    ----------
-    folder
-        The run.
-    head
-        SHA-256 of its update log as it was noted elsewhere, which is what tells a log that was made anew
-        from the one that was kept; empty: compared with the run's own summary only.
+    `head` is the SHA-256 of its update log as noted elsewhere: only that distinguishes a forged log from the
+    original; if empty, the log is compared with the run's own summary only.
     """
     checks = [check for run in runs_in(folder) for check in _of_run(run, folder)]
     if head:
@@ -31,11 +26,11 @@ def verify_run(folder: RunFolder, head: str = "") -> list[Check]:
 def _of_run(run: RunFolder, top: RunFolder) -> Iterator[Check]:
     inside = run.path.relative_to(top.path).as_posix()
     place = "" if inside == "." else f"{inside}/"
-    yield _attempt(place + CONFIG, lambda: _nothing(RunFolder.open(run.path)))
+    yield _attempt(place + CONFIG, lambda: RunFolder.open(run.path))
     if run.has_initial:
-        yield _attempt(f"{place}initial model", lambda: _nothing(run.read_initial()))
+        yield _attempt(f"{place}initial model", run.read_initial)
     if (run.path / MODEL).exists():
-        yield _attempt(f"{place}model", lambda: _nothing(run.read_model()))
+        yield _attempt(f"{place}model", run.read_model)
     else:
         yield Check(f"{place}model", "not made", "the run is not finished")
     if run.log_path.is_dir():
@@ -70,7 +65,7 @@ def _said_of(log: UpdateLog) -> str:
 
 
 def _against_summary(run: RunFolder, name: str, head: str) -> Check:
-    """Compare the log with what the summary says of it; a chain alone does not show that it is the same."""
+    """Compare the log with the summary's hash of it; a chain alone does not show that it is the same."""
     if not (run.path / SUMMARY).exists():
         return Check(name, "not made", "the run is not finished")
     try:
@@ -104,13 +99,9 @@ def _of_certificate(path: Path, folder: RunFolder) -> Check:
     return Check(name, "failed", f"not verified: {', '.join(failed)}") if failed else Check(name, "ok")
 
 
-def _attempt(name: str, work: Callable[[], None]) -> Check:
+def _attempt(name: str, work: Callable[[], object]) -> Check:
     try:
         work()
     except (BadInput, RunCorrupt) as error:
         return Check(name, "failed", str(error))
     return Check(name, "ok")
-
-
-def _nothing(_: object) -> None:
-    """Drop a value that was read only to see that it can be read."""

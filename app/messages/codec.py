@@ -38,7 +38,7 @@ def load(data: bytes) -> RecordDict:
 
 
 def as_flat(record: RecordType) -> FlatRecord | None:
-    """Return a record of float32 arrays as one vector; None for any other record, which travels as it is."""
+    """Return a record of float32 arrays as one vector; None for any other record, which travels unchanged."""
     if isinstance(record, FlatRecord) and record.flat is not None:
         return record if record.flat.numel() else None
     if not isinstance(record, ArrayRecord) or not record:
@@ -53,7 +53,7 @@ def _flattened(record: ArrayRecord) -> FlatRecord | None:
     try:
         flat = flat_of(record, layout)
     except ValueError:
-        return None  # Its bytes are not what its header says: whoever gets the record must see that.
+        return None  # Its bytes do not fit its header: the receiver of the record must see that
     return FlatRecord(flat, layout) if flat.numel() == layout.size > 0 else None
 
 

@@ -1,8 +1,8 @@
-"""A record dictionary that is freed as soon as nobody holds it.
+"""A record dictionary that is freed with its last reference.
 
-The views that Flower's `RecordDict` gives of its records (``content.array_records``) hold a bound method of
-their own, a cycle: every reply that was looked at stays in memory until the garbage collector comes by. With
-models of many megabytes that is most of the server's memory.
+The views that Flower's `RecordDict` gives of its records (``content.array_records``) form a reference cycle:
+every reply that was looked at stays in memory until the garbage collector runs. With models of many megabytes
+that is most of the server's memory.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def _checker(kind: type[Any]) -> Callable[[Any], None]:
 
 @final
 class _View(TypedDict[str, R]):
-    """The records of one kind; what is set or deleted here is set or deleted in the content, too."""
+    """The records of one kind; setting or deleting one here also does so in the content."""
 
     def __init__(self, content: RecordDict, kind: type[R]) -> None:
         super().__init__(_check_key, _checker(kind))
@@ -50,13 +50,7 @@ class _View(TypedDict[str, R]):
 
 @final
 class Content(RecordDict):
-    """Flower's `RecordDict` with views that form no cycle.
-
-    Parameters
-    ----------
-    records
-        By name.
-    """
+    """Flower's `RecordDict`, of records by name, with views that form no cycle."""
 
     def __init__(self, records: dict[str, RecordType]) -> None:
         super().__init__(records)

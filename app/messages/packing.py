@@ -3,8 +3,8 @@
 Flower sends every array of a record as objects of its own, and each object as a request of its own, on each
 of the four legs of a message's way: the 62 arrays of a ResNet-18 take 128 requests on each. Here a record
 of float32 arrays becomes a record of one vector, whose name says which entries it holds: half a dozen
-requests, and one more for each few megabytes. A client packs its answer if what it was asked came packed, so
-that Flower's own strategies are answered in Flower's own form.
+requests, and one more for each few megabytes. A client packs its answer if the question came packed, so that
+Flower's own strategies are answered in Flower's own form.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -26,7 +26,7 @@ def pack(content: RecordDict) -> RecordDict:
 
 
 def unpack(content: RecordDict) -> RecordDict:
-    """Return the content that was packed; what claims to be packed and is not stays as it is."""
+    """Return an unpacked content; a record that is only named like a packed one stays as it is."""
     found = {name: _unpacked(r) if isinstance(r, ArrayRecord) else None for name, r in content.items()}
     return RecordDict({name: found[name] or record for name, record in content.items()})
 
@@ -37,10 +37,7 @@ def is_packed(content: RecordDict) -> bool:
 
 
 def packed(message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
-    """Unpack what came packed, and pack the answer to it.
-
-    A mod of the ClientApp.
-    """
+    """Unpack a packed message, and pack the answer to it; a mod of the ClientApp."""
     if not message.has_content() or not is_packed(message.content):
         return call_next(message, context)
     message.content = unpack(message.content)
@@ -64,14 +61,14 @@ def _text(record: ArrayRecord) -> str:
 
 
 def _unpacked(record: ArrayRecord) -> FlatRecord | None:
-    """Return the entries of a packed record; None if it is none."""
+    """Return the entries of a packed record; None for any other record."""
     if not (text := _text(record)):
         return None
     try:
         layout, vector = layout_from(text), next(iter(record.values())).numpy()
         fits = _is_layout(layout) and vector.shape == (layout.size,) and vector.dtype == "float32"
     except (ValueError, TypeError, OSError, EOFError, RecursionError):
-        return None  # Neither text nor array need be what they claim: whoever gets the record must see that
+        return None  # The text or the array is malformed: the receiver of the record must see that
     if not fits:
         return None
     return FlatRecord(torch.from_numpy(vector if vector.flags.writeable else vector.copy()), layout)
@@ -90,7 +87,7 @@ class PackingGrid(GridWrapper):
     """A grid whose messages travel packed."""
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Push packed messages; those given stay as they are."""
+        """Push packed messages; the given messages are not changed."""
         return self._grid.push_messages(list(_all_packed(messages)))
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -99,19 +96,19 @@ class PackingGrid(GridWrapper):
 
 
 def _all_packed(messages: Iterable[Message]) -> Iterator[Message]:
-    """Yield messages packed; what several share is packed once, so that it is sent once."""
+    """Yield packed messages; a record that several share is packed, and so sent, once."""
     done: dict[int, tuple[ArrayRecord, ArrayRecord]] = {}
     for message in messages:
         records = {id(record): record for record in message.content.array_records.values()}
         done |= {key: (record, _packed(record)) for key, record in records.items() if key not in done}
         content = {n: done[id(r)][1] if id(r) in records else r for n, r in message.content.items()}
-        told = message.metadata
+        metadata = message.metadata
         yield Message(
             RecordDict(content),
-            told.dst_node_id,
-            told.message_type,
-            ttl=told.ttl,
-            group_id=told.group_id,
+            metadata.dst_node_id,
+            metadata.message_type,
+            ttl=metadata.ttl,
+            group_id=metadata.group_id,
         )
 
 

@@ -1,12 +1,13 @@
 """The models: a multi-layer perceptron, a small convolutional network and ResNet-18.
 
-All are normalised by GroupNorm: BatchNorm's running statistics are no update that could be averaged or
-noised. What a model starts from is a function of the settings, the shapes and the seed alone.
+All are normalised by GroupNorm, as BatchNorm's running statistics cannot be averaged or noised. The initial
+weights are a function of the settings, the shapes and the seed alone.
 """
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -23,27 +24,11 @@ _SMALLEST_SIDE = 4
 def build_model(
     settings: ModelSettings, input_shape: tuple[int, ...], num_outputs: int, seed: int
 ) -> nn.Module:
-    """Build a model with seeded parameters.
+    """Build a model with seeded parameters, on the CPU, in training mode.
 
-    Layers draw their first parameters from torch's global generator. Its state is replaced by a derived one
-    while they do and put back afterwards, so it has no effect and is not changed; those of CUDA devices are
-    not touched.
-
-    Parameters
-    ----------
-    settings
-        Which model, and its sizes.
-    input_shape
-        Shape of one input: (channels, height, width) for images.
-    num_outputs
-        Number of outputs.
-    seed
-        The run's seed.
-
-    Returns
-    -------
-    nn.Module
-        On the CPU, in training mode; maps float32 inputs [n, ...] to logits [n, num_outputs].
+    It maps float32 inputs [n, *input_shape] (images: [n, channels, height, width]) to logits [n,
+    num_outputs]. Layers draw their first parameters from torch's global generator; its state is replaced by a
+    derived one meanwhile and put back afterwards; those of CUDA devices are not touched.
 
     Raises
     ------
@@ -75,26 +60,15 @@ def require_no_batch_norm(model: nn.Module) -> None:
 
 def _mlp(settings: ModelSettings, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
     """Two hidden layers (the "2NN" of McMahan et al., arXiv 1602.05629), each normalised."""
-    return nn.Sequential(
-        OrderedDict(
-            flatten=nn.Flatten(),
-            fc1=nn.Linear(math.prod(input_shape), settings.hidden),
-            norm1=nn.GroupNorm(1, settings.hidden),
-            relu1=nn.ReLU(),
-            fc2=nn.Linear(settings.hidden, settings.hidden),
-            norm2=nn.GroupNorm(1, settings.hidden),
-            relu2=nn.ReLU(),
-            fc3=nn.Linear(settings.hidden, num_outputs),
-        )
-    )
+    return mlp((math.prod(input_shape), settings.hidden, settings.hidden), num_outputs, "fc3")
 
 
 def _cnn(settings: ModelSettings, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
     """Two convolutions with pooling and two linear layers, for images of 8×8 to 32×32 in [0, 1].
 
-    Pooling comes before norm and ReLU, which so have a quarter of the values to work on.
+    Pooling comes before norm and ReLU, which then work on a quarter of the values.
     """
-    channels, height, width = _image_shape(settings.name, input_shape)
+    channels, height, width = image_shape(settings.name, input_shape, _SMALLEST_SIDE)
     first, second = settings.width, 2 * settings.width
     return nn.Sequential(
         OrderedDict(
@@ -121,7 +95,7 @@ def _resnet18(settings: ModelSettings, input_shape: tuple[int, ...], num_outputs
     """ResNet-18 for small images; width and hidden do not apply."""
     from app.models.resnet import small_resnet18
 
-    channels, _, _ = _image_shape(settings.name, input_shape)
+    channels, _, _ = image_shape(settings.name, input_shape, _SMALLEST_SIDE)
     return small_resnet18(channels, num_outputs, group_norm)
 
 
@@ -141,7 +115,7 @@ class Centre(nn.Module):
 
 
 class ChannelsLast(nn.Module):
-    """Lay activations [n, c, h, w] out channels-last: a step on a CPU then takes a third less time.
+    """Lays activations [n, c, h, w] out channels-last: a step on a CPU then takes a third less time.
 
     Written with transpositions because `torch.func.vmap` knows no memory formats.
     """
@@ -151,15 +125,35 @@ class ChannelsLast(nn.Module):
         return x.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
+def mlp(widths: Sequence[int], num_outputs: int, last: str, dropout: float | None = None) -> nn.Sequential:
+    """Build a perceptron: the input's size, then those of the hidden layers; `last` names the last layer.
+
+    Each hidden layer is normalised; with a `dropout` rate in [0, 1), a dropout layer follows it.
+    """
+    layers: list[tuple[str, nn.Module]] = [("flatten", nn.Flatten())]
+    for i, (before, after) in enumerate(pairwise(widths), start=1):
+        layers += [(f"fc{i}", nn.Linear(before, after)), (f"norm{i}", nn.GroupNorm(1, after))]
+        layers += [(f"relu{i}", nn.ReLU())]
+        layers += [] if dropout is None else [(f"drop{i}", nn.Dropout(dropout))]
+    return nn.Sequential(OrderedDict([*layers, (last, nn.Linear(widths[-1], num_outputs))]))
+
+
 def group_norm(channels: int) -> nn.GroupNorm:
     """Return a GroupNorm of eight groups, or as many as divide the channels."""
     return nn.GroupNorm(math.gcd(_GROUPS, channels), channels)
 
 
-def _image_shape(model: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    if len(shape) != 3 or min(shape[1:]) < _SMALLEST_SIDE:
+def image_shape(model: str, shape: tuple[int, ...], smallest: int) -> tuple[int, int, int]:
+    """Return (channels, height, width).
+
+    Raises
+    ------
+    BadInput
+        If inputs of this shape are no images, or their sides have fewer than `smallest` pixels.
+    """
+    if len(shape) != 3 or min(shape[1:]) < smallest:
         raise BadInput(
             f"model.name: {model!r} takes images of shape (channels, height, width) of at least "
-            f"{_SMALLEST_SIDE}×{_SMALLEST_SIDE} pixels; the data have shape {shape}, which 'mlp' takes"
+            f"{smallest}×{smallest} pixels; the data have shape {shape}, which 'mlp' takes"
         )
     return shape[0], shape[1], shape[2]

@@ -1,20 +1,19 @@
-"""The models of clients that each have their own: by name from the run config, or a function of the node's.
+"""The models of clients with models of their own: named by the run config, or a function of the node's.
 
-A run config can name networks only from the list that this module knows. Which code a node imports is said
-by the node itself: ``model.name = "module:function"`` in its node config. The function takes the shape of one
-input and the number of classes and returns a module.
+A run config can only name networks that this module knows. A node names its own code:
+``model.name = "module:function"`` in its node config. The function takes the shape of one input and the
+number of classes and returns a module.
 """
 
 import importlib
 import math
 from collections import OrderedDict
 from collections.abc import Mapping
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from app.models.built_in import Centre, group_norm
+from app.models.built_in import Centre, group_norm, image_shape, mlp
 from strategies.client.evaluation import eval_mode
 from strategies.core.errors import BadInput, LetheError
 from strategies.core.seeds import derive_seed, seeded_layers, torch_generator
@@ -29,16 +28,15 @@ _SMALLEST_SIDE = 8
 def model_name_of(settings: StrategySettings, node_config: Mapping[str, object], client_id: str) -> str:
     """Return the name of a client's model: its node's, else one of the run config's list.
 
-    Clients take the list in turn, by their number where their id is one; a client with a name takes the entry
-    that the name decides.
+    Clients with a number take the list in turn; a client with a name takes the entry that its hash decides.
     """
     own = node_config.get("model.name") or node_config.get("model-name")
     if own:
         return str(own)
-    told = lookup(settings.name).model_names
-    if told is None:
+    model_names = lookup(settings.name).model_names
+    if model_names is None:
         raise LetheError(f"{settings.name}: all clients have the run's model")
-    names = told(settings)
+    names = model_names(settings)
     number = int(client_id) if client_id.isdecimal() else derive_seed(0, "model of", client_id)
     return names[number % len(names)]
 
@@ -46,23 +44,10 @@ def model_name_of(settings: StrategySettings, node_config: Mapping[str, object],
 def build_client_model(
     name: str, input_shape: tuple[int, ...], num_outputs: int, seed: int, client_id: str
 ) -> nn.Module:
-    """Build a client's model with its initial weights.
+    """Build a client's model, on the CPU, in training mode; seed and client-id decide its initial weights.
 
-    Parameters
-    ----------
-    name
-        As `strategies.models.architecture` describes, or ``module:function``.
-    input_shape
-        Shape of one input.
-    num_outputs
-        Number of outputs.
-    seed, client_id
-        Decide the initial weights.
-
-    Returns
-    -------
-    nn.Module
-        On the CPU, in training mode.
+    `name` is as `strategies.models.architecture` describes, or ``module:function``. The model maps inputs
+    [n, *input_shape] to logits [n, num_outputs].
 
     Raises
     ------
@@ -83,7 +68,8 @@ def _named(name: str, input_shape: tuple[int, ...], num_outputs: int) -> nn.Modu
     except ValueError as error:
         raise BadInput(f"model.name: given '{name}', allowed 'module:function' or one of {error}") from None
     if architecture.kind == "mlp":
-        return _mlp(architecture, input_shape, num_outputs)
+        widths = (math.prod(input_shape), *architecture.sizes)
+        return mlp(widths, num_outputs, "head", architecture.dropout)
     return _cnn(name, architecture, input_shape, num_outputs)
 
 
@@ -117,28 +103,15 @@ def _check(name: str, model: nn.Module, input_shape: tuple[int, ...], num_output
         raise BadInput(f"model.name: '{name}' answers with values that are not finite")
 
 
-def _mlp(architecture: Architecture, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
-    layers: list[tuple[str, nn.Module]] = [("flatten", nn.Flatten())]
-    widths = (math.prod(input_shape), *architecture.sizes)
-    for i, (before, after) in enumerate(pairwise(widths), start=1):
-        layers += [(f"fc{i}", nn.Linear(before, after)), (f"norm{i}", nn.GroupNorm(1, after))]
-        layers += [(f"relu{i}", nn.ReLU()), (f"drop{i}", nn.Dropout(architecture.dropout))]
-    return nn.Sequential(OrderedDict([*layers, ("head", nn.Linear(widths[-1], num_outputs))]))
-
-
 def _cnn(name: str, architecture: Architecture, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
-    """Build a network after the authors' code, with GroupNorm for BatchNorm; it takes images of 8×8 as well.
+    """Build a network like the authors', with GroupNorm for BatchNorm; it also takes images of 8×8.
 
     Two convolutions: 3×3, pooling at stride 1, 3×3 at stride 2. Three: 3×3, pooling at stride 1, 2×2 at
     stride 2, pooling at stride 2, 3×3 at stride 2. Then one linear layer without a bias.
     """
-    if len(input_shape) != 3 or min(input_shape[1:]) < _SMALLEST_SIDE:
-        raise BadInput(
-            f"model.name: '{name}' takes images of shape (channels, height, width) of at least "
-            f"{_SMALLEST_SIDE}×{_SMALLEST_SIDE} pixels; the data have shape {input_shape}; mlp takes it"
-        )
+    channels, _, _ = image_shape(name, input_shape, _SMALLEST_SIDE)
     sizes, drop = architecture.sizes, architecture.dropout
-    blocks = [_block(input_shape[0], sizes[0], 3, 1, 1, drop), nn.AvgPool2d(_POOL, 1)]
+    blocks = [_block(channels, sizes[0], 3, 1, 1, drop), nn.AvgPool2d(_POOL, 1)]
     if len(sizes) == 2:
         blocks += [_block(sizes[0], sizes[1], 3, 2, 0, drop)]
     else:

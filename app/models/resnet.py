@@ -27,16 +27,9 @@ class Block(BasicBlock):
 
 
 def small_resnet18(channels: int, num_outputs: int, norm: Callable[[int], nn.Module]) -> nn.Module:
-    """Build the network with parameters drawn from torch's global generator.
+    """Build the network, for images [n, channels, height, width], from torch's global generator.
 
-    Parameters
-    ----------
-    channels
-        Of the images, which have shape [n, channels, height, width].
-    num_outputs
-        Number of outputs.
-    norm
-        Makes the norm layer for a number of channels.
+    `norm` makes the norm layer for a number of channels.
     """
     model = ResNet(Block, _BLOCKS, num_classes=num_outputs, norm_layer=norm)
     model.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)

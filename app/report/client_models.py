@@ -1,6 +1,6 @@
 """The report on clients with models of their own: a figure and a table, from the lines of the rounds.
 
-Either each has nothing but its own, or all share one that each personalises.
+Either each client has only its own model, or all share one that each personalises.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,18 +40,10 @@ _PERSONALISED = "Accuracy before and after personalisation, each client on test 
 
 @dataclass(frozen=True)
 class ClientModels:
-    """What the page shows.
+    """The section on clients' models.
 
-    Parameters
-    ----------
-    picture
-        Accuracy of each client before, after, and with all data.
-    table_caption
-        What the table shows.
-    columns
-        Headings of the table behind the client's name.
-    rows
-        One per client, and their mean.
+    `picture` shows the accuracy of each client before, after, and with all data. `columns` are the headings
+    behind the client's name; `rows` hold one row per client, and their mean.
     """
 
     picture: Picture
@@ -61,13 +53,15 @@ class ClientModels:
 
 
 def client_models(rounds: Sequence[Mapping[str, Any]]) -> ClientModels | None:
-    """Return the last figures of every client; None where no client was measured with a model of its own."""
+    """Return the last figures of every client; None if no client was measured with a model of its own."""
     lines = [(int(line["round"]), _renamed(line.get("clients") or {})) for line in rounds]
     shares = any(
-        personal.PERSONAL in told for line in rounds for told in (line.get("clients") or {}).values()
+        personal.PERSONAL in measured for line in rounds for measured in (line.get("clients") or {}).values()
     )
     needed = {_BEFORE, _AFTER} if shares else {_AFTER}
-    latest = {i: figures for _, told in lines for i, figures in told.items() if needed <= figures.keys()}
+    latest = {
+        i: figures for _, measured in lines for i, figures in measured.items() if needed <= figures.keys()
+    }
     if not latest:
         return None
     clients = {i: latest[i] for i in sorted(latest, key=client_sort_key)}
@@ -77,12 +71,12 @@ def client_models(rounds: Sequence[Mapping[str, Any]]) -> ClientModels | None:
     if shares:
         rows.append(Row("worst tenth", _cells(_worst(list(clients.values())))[: len(columns)]))
     caption = _words(clients, shares)
-    svg = drawn(lambda sheet: _figure(sheet, lines, clients), "clients-models", caption)
-    return ClientModels(Picture(svg, caption), _PERSONALISED if shares else _ALONE, columns, tuple(rows))
+    picture = drawn(lambda sheet: _figure(sheet, lines, clients), "clients-models", caption)
+    return ClientModels(picture, _PERSONALISED if shares else _ALONE, columns, tuple(rows))
 
 
 def _renamed(clients: Mapping[str, Mapping[str, float | None]]) -> dict[str, dict[str, float]]:
-    """Return the clients' figures under one name each, without those that were not finite."""
+    """Return the clients' figures under common names, without those that were not finite."""
     return {
         i: {_SHARED.get(key, key): v for key, v in figures.items() if v is not None}
         for i, figures in clients.items()
@@ -90,7 +84,7 @@ def _renamed(clients: Mapping[str, Mapping[str, float | None]]) -> dict[str, dic
 
 
 def _worst(clients: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the mean of the lowest tenth of each figure, whichever clients these are."""
+    """Return the mean of the lowest tenth of each figure, over whichever clients these are."""
     return {key: personal.worst([figures[key] for figures in clients]) for key in (_BEFORE, _AFTER)}
 
 
@@ -118,9 +112,9 @@ def _figure(
     style_axes(left, "Each client's test accuracy", "round", "%")
     for client_id in clients:
         points = [
-            (server_round, told[client_id][_AFTER])
-            for server_round, told in lines
-            if _AFTER in told.get(client_id, {})
+            (server_round, measured[client_id][_AFTER])
+            for server_round, measured in lines
+            if _AFTER in measured.get(client_id, {})
         ]
         left.plot(
             *zip(*points, strict=True), color=BLUE, alpha=0.5, linewidth=1.2, marker="o", markersize=2.5

@@ -33,7 +33,7 @@ _COLOURS = (BLUE, RED, GREEN, PURPLE)
 _DASHES = ("-", "--", ":")
 _MARKERS = "osv^P<X>ph*8"
 _LEAST_SPAN = 5.0
-"""Points that an axis of rates shows at least: smaller differences shall not look large."""
+"""Points that an axis of rates shows at least, so that smaller differences do not look large."""
 
 
 @dataclass(frozen=True)
@@ -66,19 +66,10 @@ def _styles(names: Sequence[str]) -> dict[str, _Style]:
 
 
 def picture(document: Mapping[str, Any], name: str) -> Picture:
-    """Draw a comparison.
-
-    Parameters
-    ----------
-    document
-        As in ``compare/<request>.json``.
-    name
-        Unique on the page.
-    """
+    """Draw a comparison, as in ``compare/<request>.json``; `name` is unique on the page."""
     found = models(document)
     styles = _styles(list(found))
-    caption = _words(found)
-    return Picture(drawn(lambda sheet: _figure(sheet, found, styles), name, caption), caption)
+    return drawn(lambda sheet: _figure(sheet, found, styles), name, _words(found))
 
 
 def _figure(sheet: Sheet, found: Mapping[str, Figures], styles: Mapping[str, _Style]) -> Figure:
@@ -121,7 +112,7 @@ def _draw_ticks(axes: Axes, place: int, span: tuple[float, float]) -> None:
         digits = 0 if value == int(value) else 1
         text = axes.text(place - 0.07, height, number(value, digits), fontsize=8, color=MUTED)
         text.set(ha="right", va="center", zorder=6)
-        text.set_bbox({"facecolor": PAPER, "edgecolor": "none", "pad": 0.8})  # no line shall cross a number
+        text.set_bbox({"facecolor": PAPER, "edgecolor": "none", "pad": 0.8})  # no line crosses it
 
 
 def _span(values: Sequence[float | None]) -> tuple[float, float]:

@@ -31,7 +31,7 @@ _DISTANCES = {
 
 @dataclass(frozen=True)
 class Table:
-    """A table of numbers: what it shows, its columns, and its rows, the model's name first."""
+    """A table of numbers: its caption, its columns, and its rows, the model's name first."""
 
     caption: str
     columns: tuple[str, ...]
@@ -39,12 +39,12 @@ class Table:
 
 
 def mean_of(figures: Figures, key: str) -> float | None:
-    """Return a figure's mean over the seeds; None where it was not measured."""
+    """Return a figure's mean over the seeds; None if it was not measured."""
     return figures.get(key, {}).get("mean")
 
 
 def models(document: Mapping[str, Any]) -> dict[str, Figures]:
-    """Return what the methods are compared with, then the methods, that with the smallest disparity first."""
+    """Return the models that methods are compared with, then the methods, smallest disparity first."""
     methods: Mapping[str, Figures] = document["methods"]
 
     def key(name: str) -> tuple[bool, float]:
@@ -56,19 +56,19 @@ def models(document: Mapping[str, Any]) -> dict[str, Figures]:
 
 
 def title(document: Mapping[str, Any]) -> str:
-    """Return what was compared."""
+    """Return the title of a comparison."""
     methods = wording.count(len(document["methods"].keys() - {OTHER_SEED}), "method")
     return f"{capital(subject(document['request']))}{_pruned(document['settings'])}: {methods} compared"
 
 
 def _pruned(settings: Mapping[str, Any]) -> str:
-    """Return how the runs were pruned, in words; empty where they were not."""
+    """Return how the runs were pruned, in words; empty if they were not."""
     how = settings["prune"]
     return "" if how == "none" else f", {100 * settings['sparsity']:g} % pruned ({how})"
 
 
 def over(document: Mapping[str, Any]) -> str:
-    """Return what the numbers are taken over."""
+    """Return which runs the numbers are taken over."""
     seeds = document["seeds"]
     if len(seeds) == 1:
         return f"One run with one seed ({seeds[0]}): differences of a point or so may be chance"

@@ -79,7 +79,7 @@ def _picture(finding: Finding, place: int) -> Picture | None:
         f"The largest is that of client {largest}: {figure(finding.clients[largest])} {finding.unit}. "
         f"{_threshold_words(finding)}"
     )
-    return Picture(drawn(lambda sheet: _figure(sheet, finding, ids), f"diagnosis-{place}", caption), caption)
+    return drawn(lambda sheet: _figure(sheet, finding, ids), f"diagnosis-{place}", caption)
 
 
 def _figure(sheet: Sheet, finding: Finding, ids: Sequence[str]) -> Figure:

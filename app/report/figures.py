@@ -49,12 +49,11 @@ _MOST_WRITTEN = 400
 
 
 def learning_curve(rounds: Sequence[Mapping[str, Any]]) -> Picture | None:
-    """Draw accuracy, attack success and loss over the rounds; None where no round reports any of them."""
+    """Draw accuracy, attack success and loss over the rounds; None if no round reports any of them."""
     curves = {key: _series(rounds, key) for key in _CURVES}
     if not any(curves.values()):
         return None
-    caption = _learning_words(curves)
-    return Picture(drawn(lambda sheet: _learning_figure(sheet, curves), "learning", caption), caption)
+    return drawn(lambda sheet: _learning_figure(sheet, curves), "learning", _learning_words(curves))
 
 
 def _learning_figure(sheet: Sheet, curves: Mapping[str, Sequence[tuple[int, float]]]) -> Figure:
@@ -122,7 +121,7 @@ def _learning_words(curves: Mapping[str, Sequence[tuple[int, float]]]) -> str:
 
 
 def comparison(audit: Mapping[str, Any], name: str) -> Picture | None:
-    """Draw each percentage before, after and retrained on one axis; None where nothing was measured."""
+    """Draw each percentage before, after and retrained on one axis; None if nothing was measured."""
     models = {key: audit.get(key) or {} for key in ("before", "after", "retrain")}
     columns = [c for c in COLUMNS if c.unit == "%" and any(m.get(c.key) is not None for m in models.values())]
     if not columns:
@@ -130,7 +129,7 @@ def comparison(audit: Mapping[str, Any], name: str) -> Picture | None:
     gaps = audit.get("gaps") or {}
     words = listed(f"{c.short} {gap(gaps[c.key])}" for c in columns if gaps.get(c.key) is not None)
     caption = "The bar between after and retrained is the gap" + (f", in points: {words}." if words else ".")
-    return Picture(drawn(lambda sheet: _comparison_figure(sheet, models, columns), name, caption), caption)
+    return drawn(lambda sheet: _comparison_figure(sheet, models, columns), name, caption)
 
 
 def _comparison_figure(
@@ -164,10 +163,9 @@ def contribution_map(record: RunRecord, contributions: Contributions) -> Picture
             values[row, column] = contributions.lengths.get((client, server_round), np.nan)
     totals = np.nansum(values, axis=1)
     caption = _contribution_words(record, contributions, totals)
-    svg = drawn(
+    return drawn(
         lambda sheet: _contribution_figure(sheet, record, contributions, values), "contributions", caption
     )
-    return Picture(svg, caption)
 
 
 def _contribution_figure(
@@ -214,7 +212,7 @@ def _contribution_words(record: RunRecord, contributions: Contributions, totals:
 
 
 def label_map(record: RunRecord, class_names: Sequence[str]) -> Picture | None:
-    """Draw how many examples of each class each client holds; None where the clients did not say."""
+    """Draw how many examples of each class each client holds; None if the clients did not say."""
     counts = record.label_counts
     if not counts:
         return None
@@ -222,7 +220,7 @@ def label_map(record: RunRecord, class_names: Sequence[str]) -> Picture | None:
     values = np.array([row + [0] * (num_groups - len(row)) for row in counts.values()], dtype=np.float64)
     names = [class_names[i] if i < len(class_names) else str(i) for i in range(num_groups)]
     caption = _label_words(values, values.sum(axis=1))
-    return Picture(drawn(lambda s: _label_figure(s, record, values, names), "labels", caption), caption)
+    return drawn(lambda sheet: _label_figure(sheet, record, values, names), "labels", caption)
 
 
 def _label_figure(sheet: Sheet, record: RunRecord, values: Matrix, names: Sequence[str]) -> Figure:
@@ -281,7 +279,7 @@ def _name_rows(axes: Axes, record: RunRecord, clients: Sequence[str]) -> None:
 
 
 def _row_name(axes: Axes, client: str, marks: str) -> str:
-    """Return a client's name with what is special about it; on a narrow sheet the caption says that."""
+    """Return a client's name with its marks; on a narrow sheet the caption has them."""
     if is_narrow(axes):
         return short_label(client, 8) + (" ▸" if marks else "")
     return short_label(client) + (f"  {marks} ▸" if marks else "")
@@ -298,7 +296,7 @@ def _draw_totals(axes: Axes, totals: Matrix, record: RunRecord, clients: Sequenc
 
 
 def _write_cells(axes: Axes, values: Matrix, *, numbers: bool) -> None:
-    """Write a dash into the empty cells and, if so wished, the number into the others."""
+    """Write a dash into the empty cells and, with `numbers`, the number into the others."""
     if values.size > _MOST_WRITTEN:
         return
     middle = np.nanmax(values, initial=0.0) / 2

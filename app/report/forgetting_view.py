@@ -1,4 +1,4 @@
-"""What the page shows of one forgetting: its table, its notes, its pictures, in words and numbers."""
+"""One forgetting on the page: its table, notes and pictures, in words and numbers."""
 
 import base64
 import io
@@ -79,7 +79,7 @@ class VerdictRow:
 
 @dataclass(frozen=True)
 class ForgettingView:
-    """One forgetting on the page; what is empty is left out."""
+    """One forgetting on the page; empty parts are left out."""
 
     title: str
     guarantee: str
@@ -95,7 +95,7 @@ class ForgettingView:
 
 
 def view(forgetting: Forgetting, record: RunRecord, position: int) -> ForgettingView:
-    """Return what is to be shown of a forgetting, the `position`-th on the page."""
+    """Return the view of a forgetting, the `position`-th on the page."""
     audit = forgetting.audit
     images = forgetting.triggered[:MOST_IMAGES]
     return ForgettingView(
@@ -116,12 +116,12 @@ def view(forgetting: Forgetting, record: RunRecord, position: int) -> Forgetting
 
 
 def class_names(record: RunRecord) -> list[str]:
-    """Return the names of the classes; empty where they have none."""
+    """Return the names of the classes; empty if they have none."""
     return [str(name) for name in (record.summary.get("data") or {}).get("class-names") or ()]
 
 
 def sentence(forgetting: Forgetting) -> str:
-    """Return what came of a forgetting, for somebody who reads nothing else."""
+    """Return the outcome of a forgetting in a sentence, for a reader of nothing else."""
     head = capital(f"{wording.subject(forgetting.request)} was forgotten by the method '{forgetting.method}'")
     head += _after(forgetting)
     if forgetting.method == RETRAIN:
@@ -161,9 +161,9 @@ def _headline(audit: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _beside(audit: Mapping[str, Any]) -> str:
-    """Return what the disparity is to be read against: doing nothing, and a second retraining."""
-    told = audit.get("verdict") or {}
-    known = [("doing nothing", told.get("before")), ("a second retraining", told.get("floor"))]
+    """Return what to compare the disparity with: doing nothing, and a second retraining."""
+    verdict = audit.get("verdict") or {}
+    known = [("doing nothing", verdict.get("before")), ("a second retraining", verdict.get("floor"))]
     words = [f"{name}: {value:.1f}" for name, value in known if value is not None]
     return f"disparity ({', '.join(words)})" if words else ""
 

@@ -1,4 +1,4 @@
-"""What the head of the report says of a run: sentences for who reads nothing else, warnings, and facts."""
+"""The head of the report: a summary in sentences, warnings, and the properties of the run."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -33,7 +33,7 @@ def subtitle(record: RunRecord) -> str:
         created = record.created
     rounds = f"{_completed(record)} of {record.settings.get('run.rounds', MISSING)} rounds completed"
     if record.pruning:
-        rounds += f"; {_pruning_fact(record)} pruned"
+        rounds += f"; {_pruning_text(record)} pruned"
     return f"Begun {created}; {rounds}." if created else f"{rounds}."
 
 
@@ -42,7 +42,7 @@ def _completed(record: RunRecord) -> int:
 
 
 def warnings(record: RunRecord) -> Iterator[str]:
-    """Yield what the reader must know before anything else."""
+    """Yield the warnings that come before anything else."""
     if not record.summary:
         yield (
             "This run is not finished; the report shows it as far as it got. "
@@ -90,42 +90,42 @@ def _last(record: RunRecord, key: str) -> float | None:
     return next((float(line[key]) for line in reversed(record.rounds) if line.get(key) is not None), None)
 
 
-def facts(record: RunRecord) -> Iterator[tuple[str, str]]:
-    """Yield the facts of the run: name and value."""
+def properties(record: RunRecord) -> Iterator[tuple[str, str]]:
+    """Yield the properties of the run, each with its name and value."""
     summary, settings = record.summary, record.settings
     yield "Strategy", str(settings.get("strategy.name", MISSING))
     yield "Rounds", f"{_completed(record)} of {settings.get('run.rounds', MISSING)}"
-    yield from _data_facts(summary, settings)
+    yield from _data_properties(summary, settings)
     model = summary.get("model") or {}
-    yield "Model", _model_fact(model, settings)
+    yield "Model", _model_text(model, settings)
     if record.pruning:
-        yield "Pruned", _pruning_fact(record)
+        yield "Pruned", _pruning_text(record)
     for key, name in _RATE_NAMES.items():
         if (value := _last(record, key)) is not None:
             yield f"{name}, last evaluated", f"{number(value)} %"
     if privacy := summary.get("privacy"):
         yield "Privacy", wording.private(privacy)
-    yield "Update log", _log_fact(summary.get("log"), settings)
-    yield "Attack", _attack_fact(record)
+    yield "Update log", _log_text(summary.get("log"), settings)
+    yield "Attack", _attack_text(record)
     yield "Seed", str(settings.get("run.seed", MISSING))
     yield "Device", str(settings.get("run.device", MISSING))
 
 
-def _pruning_fact(record: RunRecord) -> str:
+def _pruning_text(record: RunRecord) -> str:
     pruning = record.pruning
     share = f"{100 * float(pruning['sparsity']):g} % of the weights ({pruning['prune']})"
     return f"{share} of run {record.parent}" if record.parent else share
 
 
 def _has_one_model(settings: Mapping[str, Any]) -> bool:
-    """Say whether all clients train one model; of an algorithm that nobody knows any more, that they do."""
+    """Say whether all clients train one model; assume that they do if the algorithm no longer exists."""
     try:
         return traits_of(str(settings.get("strategy.name", PLAIN))).one_model
     except BadInput:
         return True
 
 
-def _model_fact(model: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+def _model_text(model: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     if not _has_one_model(settings):
         names = ", ".join(model.get("names") or ()) or settings.get("strategy.models", MISSING)
         return f"one per client: {names}"
@@ -133,7 +133,7 @@ def _model_fact(model: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     return f"{settings.get('model.name', MISSING)}{parameters}"
 
 
-def _data_facts(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _data_properties(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     data = summary.get("data") or {}
     shape = " × ".join(map(str, data.get("input-shape") or ()))
     yield "Data", ", ".join([str(settings.get("data.name", MISSING)), *([shape] if shape else [])])
@@ -144,8 +144,8 @@ def _data_facts(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> Iter
     yield "Partition", partition
     if clients := summary.get("clients"):
         known = [int(info["num-examples"]) for info in clients.values() if "num-examples" in info]
-        told = count(sum(known), "example") if known else "numbers of examples that they do not tell"
-        yield "Clients", f"{len(clients)} with {told}"
+        examples = count(sum(known), "example") if known else "numbers of examples that they do not tell"
+        yield "Clients", f"{len(clients)} with {examples}"
     if labels := summary.get("analytics"):
         counts = wording.listed(
             [f"{int(b)}: {n}" for b, n in zip(labels["bins"], labels["counts"], strict=True)]
@@ -157,13 +157,13 @@ def _data_facts(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> Iter
             yield name, count(int(data[key]), "example") if data[key] else "none"
 
 
-def _log_fact(log: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> str:
+def _log_text(log: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> str:
     if log:
         return f"{log.get('retention')}, {log.get('dtype')}, {wording.size(log.get('bytes') or 0)}"
     return str(settings.get("log.retention", MISSING)) if settings.get("log.enabled", False) else "none"
 
 
-def _attack_fact(record: RunRecord) -> str:
+def _attack_text(record: RunRecord) -> str:
     if not record.poisoned:
         return "none"
     settings = record.settings

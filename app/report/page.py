@@ -1,4 +1,4 @@
-"""Puts the report together: facts and tables from the record, figures, and the template."""
+"""Puts the report together: properties and tables from the record, figures, and the template."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from app.report import (
-    comparison_figure as contest,
-    comparison_tables as compared,
+    comparison_figure,
+    comparison_tables,
     figures,
-    head as facts,
+    head,
     wording,
 )
 from app.report.client_models import client_models
@@ -31,7 +31,7 @@ _MOST_REASONS = 3
 
 @dataclass(frozen=True)
 class FaultRow:
-    """What went wrong with one client."""
+    """The faults of one client."""
 
     client: str
     count: int
@@ -49,30 +49,21 @@ class OverviewRow:
 
 
 @dataclass(frozen=True)
-class ContestView:
+class ComparisonView:
     """One comparison of methods on the page."""
 
     title: str
     over: str
     picture: Picture
-    tables: tuple[compared.Table, ...]
+    tables: tuple[comparison_tables.Table, ...]
     notes: tuple[str, ...]
 
 
 def write_report(folder: RunFolder) -> Path:
-    """Write a run's report: one HTML file that needs nothing else, for screens light and dark and for paper.
+    """Write a run's report and return the path of ``report.html``.
 
-    The run may be in any state: unfinished, without log, attack, evaluation or forgetting.
-
-    Parameters
-    ----------
-    folder
-        The run's folder.
-
-    Returns
-    -------
-    Path
-        Of ``report.html``.
+    It is one HTML file that needs nothing else, for screens light and dark and for paper. The run may be in
+    any state: unfinished, without log, attack, evaluation or forgetting.
 
     Raises
     ------
@@ -99,14 +90,14 @@ def _context(record: RunRecord) -> dict[str, Any]:
         "version": version(),
         "style_sheet": Markup(STYLE_SHEET),
         "name": record.name,
-        "subtitle": facts.subtitle(record),
-        "problems": list(facts.warnings(record)),
-        "in_short": list(facts.in_short(record)),
-        "facts": list(facts.facts(record)),
+        "subtitle": head.subtitle(record),
+        "problems": list(head.warnings(record)),
+        "in_short": list(head.in_short(record)),
+        "facts": list(head.properties(record)),
         "forgettings": [view(f, record, position) for position, f in enumerate(_in_detail(record))],
         "overview": [_overview(f) for f in record.forgettings] if len(record.forgettings) > 1 else [],
         "columns": COLUMNS,
-        "contests": [_contest(document, place) for place, document in enumerate(record.comparisons)],
+        "comparisons": [_comparison(document, place) for place, document in enumerate(record.comparisons)],
         "explained": bool(record.comparisons) or any(f.audit is not None for f in record.forgettings),
         "disparity_meaning": DISPARITY,
         "learning": figures.learning_curve(record.rounds),
@@ -123,7 +114,7 @@ def _context(record: RunRecord) -> dict[str, Any]:
 
 
 def _in_detail(record: RunRecord) -> list[Forgetting]:
-    """Return the forgettings to show in detail: a retraining is in those that are compared with it."""
+    """Return the forgettings to show in detail; a retraining is shown with those compared with it."""
     compared = [f.request for f in record.forgettings if f.audit is not None and f.method != RETRAIN]
     return [f for f in record.forgettings if f.method != RETRAIN or f.request not in compared]
 
@@ -139,18 +130,18 @@ def _overview(forgetting: Forgetting) -> OverviewRow:
     )
 
 
-def _contest(document: Mapping[str, Any], position: int) -> ContestView:
-    return ContestView(
-        compared.title(document),
-        compared.over(document),
-        contest.picture(document, f"contest-{position}"),
-        compared.tables(document),
+def _comparison(document: Mapping[str, Any], position: int) -> ComparisonView:
+    return ComparisonView(
+        comparison_tables.title(document),
+        comparison_tables.over(document),
+        comparison_figure.picture(document, f"methods-{position}"),
+        comparison_tables.tables(document),
         tuple(wording.capital(note) for note in document["notes"]),
     )
 
 
 def _faults(record: RunRecord) -> list[FaultRow]:
-    """Return the faults of each client, those with most first."""
+    """Return the faults of each client, most faults first."""
     rounds = [fault for line in record.rounds for fault in line.get("faults") or ()]
     faults: Sequence[Mapping[str, Any]] = record.summary.get("faults") or rounds
     by_client: dict[str, list[str]] = {}

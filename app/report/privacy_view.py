@@ -1,4 +1,4 @@
-"""The report's section on privacy: who has spent how much of which budget, over the rounds."""
+"""The report's section on privacy: the clients' budgets, and what they spent over the rounds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class BudgetRow:
 
 @dataclass(frozen=True)
 class PrivacyView:
-    """What the section shows."""
+    """The content of the section."""
 
     words: str
     picture: Picture | None
@@ -36,33 +36,35 @@ class PrivacyView:
 
 
 def privacy_view(record: RunRecord) -> PrivacyView | None:
-    """Return the section; None where the run is not private or not finished."""
-    told = record.summary.get("privacy")
-    if not told:
+    """Return the section; None if the run is not private or not finished."""
+    privacy = record.summary.get("privacy")
+    if not privacy:
         return None
-    clients = sorted(told["clients"].items(), key=lambda item: client_sort_key(item[0]))
-    return PrivacyView(_words(told), _curve(record.rounds, told), tuple(_row(i, row) for i, row in clients))
+    clients = sorted(privacy["clients"].items(), key=lambda item: client_sort_key(item[0]))
+    return PrivacyView(
+        _words(privacy), _curve(record.rounds, privacy), tuple(_row(i, row) for i, row in clients)
+    )
 
 
-def _words(told: Mapping[str, Any]) -> str:
+def _words(privacy: Mapping[str, Any]) -> str:
     seeded = (
         " Noise was derived from the run's seed: it protects only against those who do not know the seed."
-        if told["randomness"] == "seeded"
+        if privacy["randomness"] == "seeded"
         else ""
     )
-    asked = told.get("analytics-epsilon")
+    asked = privacy.get("analytics-epsilon")
     answered = f" Of every client's ε, {asked:g} is for the distribution of labels." if asked else ""
-    unamplified = told.get("epsilon-unamplified")
+    unamplified = privacy.get("epsilon-unamplified")
     without = (
-        f" ε is at most {number(told['epsilon'], 3)} for those who do not see who took part, and "
+        f" ε is at most {number(privacy['epsilon'], 3)} for those who do not see who took part, and "
         f"{number(unamplified, 3)} for those who do."
         if unamplified is not None
         else ""
     )
     return (
-        f"Unit: {told['unit']}; two data sets {told['neighbours']}. Noise by the {told['noise-by']}, clip "
-        f"norm {told['clip-norm']:g}, δ = {told['delta']:g}, sampling: {told['sampling']}, accountant "
-        f"{told['accountant']}.{without}{answered}{seeded}"
+        f"Unit: {privacy['unit']}; two data sets {privacy['neighbours']}. Noise by the "
+        f"{privacy['noise-by']}, clip norm {privacy['clip-norm']:g}, δ = {privacy['delta']:g}, sampling: "
+        f"{privacy['sampling']}, accountant {privacy['accountant']}.{without}{answered}{seeded}"
     )
 
 
@@ -84,7 +86,7 @@ def _row(client_id: str, row: Mapping[str, Any]) -> BudgetRow:
     )
 
 
-def _curve(rounds: Sequence[Mapping[str, Any]], told: Mapping[str, Any]) -> Picture | None:
+def _curve(rounds: Sequence[Mapping[str, Any]], privacy: Mapping[str, Any]) -> Picture | None:
     curves: dict[str, list[tuple[int, float]]] = {}
     for line in rounds:
         for client_id, epsilon in (line.get("epsilons") or {}).items():
@@ -98,8 +100,7 @@ def _curve(rounds: Sequence[Mapping[str, Any]], told: Mapping[str, Any]) -> Pict
         f"Privacy spent by {count(len(curves), 'client')}; at most ε = {number(last[1], 3)}, by client "
         f"{highest}, after round {last[0]}."
     )
-    svg = drawn(lambda sheet: _figure(sheet, curves, highest, told["delta"]), "privacy", caption)
-    return Picture(svg, caption)
+    return drawn(lambda sheet: _figure(sheet, curves, highest, privacy["delta"]), "privacy", caption)
 
 
 def _figure(

@@ -1,4 +1,4 @@
-"""What a report is made of, read from a run's folder: only what is there, whatever state the run is in."""
+"""Reads the content of a report from a run's folder, whatever state the run is in."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,20 +24,10 @@ RETRAIN = "retrain"
 
 @dataclass(frozen=True)
 class Forgetting:
-    """A request that was answered.
+    """A forgetting in a folder `name`, with its ``result.json`` and ``audit.json`` (None: not audited).
 
-    Parameters
-    ----------
-    name
-        Name of its folder.
-    result
-        ``result.json``.
-    audit
-        ``audit.json``, or None where nothing was audited.
-    triggered
-        Triggered test images with the models' predictions.
-    guarantee
-        What the method promised on this run.
+    `triggered` are triggered test images with the models' predictions; `guarantee` is the method's on this
+    run.
     """
 
     name: str
@@ -53,18 +43,18 @@ class Forgetting:
 
     @property
     def request(self) -> Mapping[str, Any]:
-        """What was to be forgotten."""
+        """The request that was served."""
         request: Mapping[str, Any] = self.result["request"]
         return request
 
     @property
     def after(self) -> str:
-        """Name of the forgetting that it went on from; empty where it was the run's own model."""
+        """Name of the forgetting that it started from; empty for the run's own model."""
         return str(self.result.get("after") or "")
 
     @property
     def clients(self) -> tuple[str, ...]:
-        """Clients that the request names, as a whole or for some of their examples."""
+        """Clients that the request names, wholly or for some of their examples."""
         return tuple(self.request.get("clients") or self.request.get("samples") or ())
 
 
@@ -72,18 +62,9 @@ class Forgetting:
 class Contributions:
     """How far each client's update moved the model in each round.
 
-    Parameters
-    ----------
-    clients
-        Client-ids, in order.
-    rounds
-        Round numbers, ascending.
-    lengths
-        By (client-id, round): norm of the client's update times its weight in the round. A client that was
-        not aggregated in a round has no entry.
-    averaging
-        Whether the model moved by the weighted sum of the updates in every round; a strategy that does
-        something else with them moves it by other lengths.
+    `lengths` has, by (client-id, round), the norm of the client's update times its weight in the round; a
+    client that was not aggregated in a round has no entry. `averaging` says whether the model moved by the
+    weighted sum of the updates in every round; otherwise it moved by other lengths.
     """
 
     clients: tuple[str, ...]
@@ -98,30 +79,11 @@ class Contributions:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run as it lies in its folder.
+    """A run as it lies in its folder; empty where a file is missing.
 
-    Parameters
-    ----------
-    name, created
-        Name, and time of creation.
-    config_toml, settings
-        The resolved config as a document and by key.
-    rounds
-        Lines of ``metrics.jsonl``.
-    summary
-        ``summary.json``; empty while the run is not finished.
-    forgettings
-        Requests that were answered.
-    comparisons
-        Documents of ``compare/``, in order of their names.
-    contributions
-        From the update log; None without one.
-    problems
-        What could not be read, a sentence each.
-    pruning
-        ``pruning.json``; empty where the run is not pruned.
-    parent
-        Name of the run that this one lies in; empty where it lies in none.
+    `config_toml` and `settings` are the resolved config as a document and by key; `rounds` the lines of
+    ``metrics.jsonl``; `comparisons` the documents of ``compare/`` by name; `problems` a sentence for each
+    file that could not be read; `pruning` is ``pruning.json``; `parent` names the run that this one lies in.
     """
 
     name: str
@@ -139,7 +101,7 @@ class RunRecord:
 
     @property
     def label_counts(self) -> dict[str, list[int]]:
-        """Examples of each class by client-id, in order; clients that said nothing of labels are left out."""
+        """Examples of each class by client-id, in order; without clients that did not tell their labels."""
         clients: Mapping[str, Any] = self.summary.get("clients") or {}
         ordered = sorted(clients, key=client_sort_key)
         return {c: list(clients[c]["label-counts"]) for c in ordered if clients[c].get("label-counts")}
@@ -153,11 +115,11 @@ class RunRecord:
 
     @property
     def forgotten(self) -> frozenset[str]:
-        """Clients that some request names, as a whole or for some of their examples."""
+        """Clients that a request names, wholly or for some of their examples."""
         return frozenset(client for forgetting in self.forgettings for client in forgetting.clients)
 
     def marks(self, client_id: str) -> str:
-        """Return what is special about a client, in words; empty for most."""
+        """Return the marks of a client, in words: attacker, forgotten; empty for most."""
         words = [
             w
             for w, group in (("attacker", self.poisoned), ("forgotten", self.forgotten))

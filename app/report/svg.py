@@ -41,15 +41,7 @@ _LABEL_LENGTH = 18
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of the report.
-
-    Parameters
-    ----------
-    svg
-        Inline SVG with its text alternative.
-    caption
-        What is to be seen, for everybody.
-    """
+    """A figure of the report: inline SVG with its text alternative, and a caption."""
 
     svg: Markup
     caption: str
@@ -57,13 +49,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Sheet:
-    """What a figure is drawn on.
-
-    Parameters
-    ----------
-    narrow
-        As wide as a phone; otherwise as wide as the page on a desk.
-    """
+    """What a figure is drawn on: as wide as a phone, or as the page on a desk."""
 
     narrow: bool
 
@@ -78,14 +64,8 @@ class Sheet:
     ) -> tuple[Figure, list[Axes]]:
         """Return a figure with panels beside each other, or on a narrow sheet below each other.
 
-        Parameters
-        ----------
-        height
-            Of the figure, where panels are beside each other, in inches.
-        ratios
-            Of the panels' widths, where they are beside each other.
-        heights
-            Of the panels, where they are below each other, in inches; None: `height` for each.
+        Beside each other, the figure is `height` inches high and the panels' widths have these `ratios`;
+        below each other, the panels have these `heights` in inches; None: `height` each.
         """
         if not self.narrow:
             figure = self.figure(height)
@@ -96,19 +76,14 @@ class Sheet:
         return figure, list(figure.subplots(len(each), 1, height_ratios=each, squeeze=False)[:, 0])
 
 
-def drawn(draw: Callable[[Sheet], Figure], name: str, description: str) -> Markup:
-    """Return a figure as inline SVG, once for desks and paper and once for phones.
+def drawn(draw: Callable[[Sheet], Figure], name: str, caption: str) -> Picture:
+    """Return a figure with its caption, once for desks and paper and once for phones.
 
-    Parameters
-    ----------
-    draw
-        Makes the figure on a sheet.
-    name, description
-        As `to_svg` takes them.
+    `draw` makes the figure on a sheet; `name` is unique on the page; the caption is its text alternative.
     """
-    wide = to_svg(draw(Sheet(narrow=False)), name, description)
-    narrow = to_svg(draw(Sheet(narrow=True)), f"{name}-narrow", description, "narrow")
-    return wide + narrow
+    wide = to_svg(draw(Sheet(narrow=False)), name, caption)
+    narrow = to_svg(draw(Sheet(narrow=True)), f"{name}-narrow", caption, "narrow")
+    return Picture(wide + narrow, caption)
 
 
 def style_axes(axes: Axes, title: str, x_label: str = "", y_label: str = "") -> None:
@@ -126,7 +101,7 @@ def style_axes(axes: Axes, title: str, x_label: str = "", y_label: str = "") -> 
 
 
 def legend_above(axes: Axes) -> None:
-    """Put the legend where no line can cross it: on the right of the title, or below it on a narrow sheet."""
+    """Put the legend where no line crosses it: right of the title, or below it on a narrow sheet."""
     place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": 3, "borderpad": 0.2}
     if is_narrow(axes):
         axes.set_title(axes.get_title("left"), loc="left", fontsize=9.5, fontweight="bold", color=INK, pad=22)
@@ -155,16 +130,14 @@ def name_clients(axes: Axes, clients: Sequence[str]) -> None:
 
 
 def plain(text: Text) -> Text:
-    """Make a text stand for itself: a client's name may hold what matplotlib takes for a formula."""
+    """Have a text shown as it is: matplotlib may take a client's name for a formula."""
     text.set_parse_math(False)
     return text
 
 
 def short_label(name: str, length: int = _LABEL_LENGTH) -> str:
-    """Return a name that fits beside an axis, of so many characters at most.
+    """Return a name cut to `length` characters, to fit beside an axis.
 
-    Examples
-    --------
     >>> short_label("hospital-of-the-holy-spirit")
     'hospital-of-the-h…'
     """
@@ -173,18 +146,10 @@ def short_label(name: str, length: int = _LABEL_LENGTH) -> str:
 
 
 def to_svg(figure: Figure, name: str, description: str, form: str = "wide") -> Markup:
-    """Return a figure as inline SVG.
+    """Return a figure of a `Sheet` as inline SVG.
 
-    Parameters
-    ----------
-    figure
-        A figure of a `Sheet`.
-    name
-        Unique on the page; the ids inside the picture begin with it.
-    description
-        The text alternative.
-    form
-        Its class on the page besides ``chart``: ``wide`` or ``narrow``.
+    `name` is unique on the page and begins the ids inside the picture; `description` is the text alternative;
+    `form` is the class on the page besides ``chart``: ``wide`` or ``narrow``.
     """
     buffer = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}), warnings.catch_warnings():

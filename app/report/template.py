@@ -117,6 +117,18 @@ PAGE = """
 <ul>{% for line in lines %}<li>{{ line }}</li>{% endfor %}</ul>
 {% endif %}
 {% endmacro %}
+{%- macro numbers(first, columns, rows, style="") %}
+<div class="scroll"><table>
+<thead><tr><th scope="col">{{ first }}</th>
+{% for column in columns %}<th scope="col" class="num">{{ column }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for row in rows %}
+<tr><th scope="row"{% if style %} class="{{ style }}"{% endif %}>{{ row.label }}</th>
+{% for text in row.cells %}<td class="num">{{ text }}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody>
+</table></div>
+{% endmacro %}
 <!DOCTYPE html>
 <html lang="en">
 <head>
@@ -214,31 +226,22 @@ PAGE = """
 {% if item.extras %}
 <details>
 <summary>Further measures</summary>
-<div class="scroll"><table>
-<thead><tr><th scope="col">measure</th><th scope="col" class="num">before</th>
-<th scope="col" class="num">after</th><th scope="col" class="num">retrained</th></tr></thead>
-<tbody>
-{% for row in item.extras %}
-<tr><th scope="row">{{ row.label }}</th>
-{% for text in row.cells %}<td class="num">{{ text }}</td>{% endfor %}</tr>
-{% endfor %}
-</tbody>
-</table></div>
+{{ numbers("measure", ["before", "after", "retrained"], item.extras) }}
 </details>
 {% endif %}
 </article>
 {% endfor %}
 </section>
 
-{% if contests %}
+{% if comparisons %}
 <section id="compared">
 <h2>Methods compared</h2>
-{% for contest in contests %}
+{% for comparison in comparisons %}
 <article>
-<h3>{{ contest.title }}</h3>
-<p class="muted">{{ contest.over }}.</p>
-{{ picture(contest.picture) }}
-{% for table in contest.tables %}
+<h3>{{ comparison.title }}</h3>
+<p class="muted">{{ comparison.over }}.</p>
+{{ picture(comparison.picture) }}
+{% for table in comparison.tables %}
 <p class="caption">{{ table.caption }}</p>
 <div class="scroll"><table>
 <thead><tr><th scope="col">model</th>
@@ -251,10 +254,10 @@ PAGE = """
 </tbody>
 </table></div>
 {% endfor %}
-{% if contest.notes %}
+{% if comparison.notes %}
 <details>
 <summary>Remarks on the runs</summary>
-{{ notes(contest.notes) }}
+{{ notes(comparison.notes) }}
 </details>
 {% endif %}
 </article>
@@ -286,7 +289,7 @@ without the forgotten data. It is what perfect forgetting gives.</p>
 <section id="privacy">
 <h2>Privacy</h2>
 <p>{{ privacy.words }}</p>
-{% if privacy.picture %}{{ picture(privacy.picture) }}{% endif %}
+{{ picture(privacy.picture) }}
 <p class="caption">What every client has spent of its budget.</p>
 <div class="scroll"><table>
 <thead><tr><th scope="col">client</th><th scope="col" class="num">budget ε</th>
@@ -306,18 +309,7 @@ without the forgotten data. It is what perfect forgetting gives.</p>
 <h2>Clients' own models</h2>
 {{ picture(client_models.picture) }}
 <p class="caption">{{ client_models.table_caption }}</p>
-<div class="scroll"><table>
-<thead><tr><th scope="col">client</th>
-{% for column in client_models.columns %}
-<th scope="col" class="num">{{ column }}</th>
-{% endfor %}</tr></thead>
-<tbody>
-{% for row in client_models.rows %}
-<tr><th scope="row">{{ row.label }}</th>
-{% for text in row.cells %}<td class="num">{{ text }}</td>{% endfor %}</tr>
-{% endfor %}
-</tbody>
-</table></div>
+{{ numbers("client", client_models.columns, client_models.rows) }}
 </section>
 {% endif %}
 
@@ -363,16 +355,7 @@ sent, not how far each moved the model.</p>
 
 <section id="cost">
 <h2>Time, bytes and visits</h2>
-<div class="scroll"><table>
-<thead><tr><th scope="col">work</th><th scope="col" class="num">seconds</th>
-<th scope="col" class="num">from clients</th><th scope="col" class="num">to clients</th>
-<th scope="col" class="num">client visits</th><th scope="col" class="num">update log</th></tr></thead>
-<tbody>
-{% for row in costs %}
-<tr><th scope="row" class="text">{{ row.label }}</th>
-{% for text in row.cells %}<td class="num">{{ text }}</td>{% endfor %}</tr>
-{% endfor %}
-</tbody></table></div>
+{{ numbers("work", ["seconds", "from clients", "to clients", "client visits", "update log"], costs, "text") }}
 </section>
 
 <section id="settings">

@@ -1,6 +1,6 @@
-"""Triggered test images and what the models take them for: the file `triggered.npz` in a request's folder.
+"""Triggered test images and the models' predictions: the file `triggered.npz` in a request's folder.
 
-The workflow that has the models at hand writes it, so that the report needs none. Arrays, n images each:
+The workflow that has the models at hand writes it, so the report needs no model. Arrays, n images each:
 
     pixels               [n, H, W] or [n, channels, H, W], float32
     true-labels          [n], int64
@@ -30,14 +30,9 @@ _CHANNELS = (1, 3)
 class TriggeredImage:
     """A test image on which the trigger was stamped.
 
-    Parameters
-    ----------
-    pixels
-        Shape [H, W] or [channels, H, W] with 1 or 3 channels, any range.
-    true_label
-        Its class before the trigger was stamped on.
-    predictions
-        Predicted class by model: ``before``, ``after`` and ``retrain``, the same models for every image.
+    `pixels` has shape [H, W] or [channels, H, W] with 1 or 3 channels, any range; `true_label` is its class
+    before that; `predictions` has the class by model: ``before``, ``after`` and ``retrain``, the same for
+    every image.
     """
 
     pixels: npt.NDArray[np.float32]
@@ -46,14 +41,7 @@ class TriggeredImage:
 
 
 def write_triggered(folder: Path, images: Sequence[TriggeredImage]) -> Path:
-    """Replace the triggered images of a request's folder, and return where they lie.
-
-    Parameters
-    ----------
-    folder
-        As returned by `RunFolder.forget_folder`.
-    images
-        At least one; a dozen are shown well.
+    """Replace the triggered images of a request's folder, at least one, and return their file.
 
     Raises
     ------
@@ -80,7 +68,7 @@ def write_triggered(folder: Path, images: Sequence[TriggeredImage]) -> Path:
 
 
 def read_triggered(folder: Path) -> tuple[TriggeredImage, ...]:
-    """Return the triggered images of a request's folder; empty where there are none.
+    """Return the triggered images of a request's folder; empty if there are none.
 
     Raises
     ------

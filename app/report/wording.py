@@ -1,27 +1,19 @@
-"""How numbers, requests and metrics are worded for people, on the terminal and in the report alike."""
+"""The wording of numbers, requests and metrics for people, on the terminal and in the report alike."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 MISSING = "–"
-"""What stands where nothing was measured."""
+"""Stands for a figure that was not measured."""
 
 
 @dataclass(frozen=True)
 class Column:
     """A column of the table that compares the models before and after forgetting with the retrained one.
 
-    Parameters
-    ----------
-    key
-        Name of the metric in ``audit.json``.
-    short, title
-        Abbreviation and name.
-    unit
-        ``%`` or ``s``.
-    meaning
-        What it says and what is good, in a sentence or two.
+    `key` is the metric's name in ``audit.json``, `short` its abbreviation, `unit` ``%`` or ``s``; `meaning`
+    says in a sentence or two what it measures and what is good.
     """
 
     key: str
@@ -89,10 +81,8 @@ DISPARITY = (
 
 
 def number(value: float | None, digits: int = 1) -> str:
-    """Return a number with a true minus sign, or a dash where there is none.
+    """Return a number with a true minus sign, or a dash for None.
 
-    Examples
-    --------
     >>> number(-1.25), number(None)
     ('−1.2', '–')
     """
@@ -100,10 +90,8 @@ def number(value: float | None, digits: int = 1) -> str:
 
 
 def gap(value: float | None) -> str:
-    """Return a difference in percentage points with its sign; what rounds to zero has none.
+    """Return a difference in percentage points with its sign, or without one if it rounds to zero.
 
-    Examples
-    --------
     >>> gap(1.26), gap(-0.04)
     ('+1.3', '0.0')
     """
@@ -114,10 +102,8 @@ def gap(value: float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """Return a time with the precision that its size deserves.
+    """Return a time with a precision that fits its size.
 
-    Examples
-    --------
     >>> seconds(0.034), seconds(1.62), seconds(245.0)
     ('0.03', '1.6', '245')
     """
@@ -126,23 +112,21 @@ def seconds(value: float | None) -> str:
     return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
-def private(told: Mapping[str, Any]) -> str:
-    """Return what a run's clients have spent of their privacy, as ``privacy`` in ``summary.json`` has it.
+def private(privacy: Mapping[str, Any]) -> str:
+    """Return the privacy that a run's clients have spent, from ``privacy`` in ``summary.json``.
 
-    Examples
-    --------
-    >>> told = {"unit": "example", "delta": 1e-05, "neighbours": "differ by one example"}
-    >>> private({**told, "clients": {"0": {"epsilon": 1.5}, "1": {"epsilon": 0.75}}})
+    >>> privacy = {"unit": "example", "delta": 1e-05, "neighbours": "differ by one example"}
+    >>> private({**privacy, "clients": {"0": {"epsilon": 1.5}, "1": {"epsilon": 0.75}}})
     'ε = 1.50 at δ = 1e-05 per example: two data sets differ by one example'
     """
-    most = most_spent(told)
+    most = most_spent(privacy)
     spent = most if most == _UNBOUNDED else f"ε = {most}"
-    return f"{spent} at δ = {told['delta']:g} per {told['unit']}: two data sets {told['neighbours']}"
+    return f"{spent} at δ = {privacy['delta']:g} per {privacy['unit']}: two data sets {privacy['neighbours']}"
 
 
-def most_spent(told: Mapping[str, Any]) -> str:
+def most_spent(privacy: Mapping[str, Any]) -> str:
     """Return the ε of the client that has spent most."""
-    spent = [row["epsilon"] for row in told["clients"].values()]
+    spent = [row["epsilon"] for row in privacy["clients"].values()]
     return _UNBOUNDED if None in spent else number(max(spent, default=0.0), 2)
 
 
@@ -152,8 +136,6 @@ _UNBOUNDED = "no bound"
 def clock(value: float) -> str:
     """Return a time as a clock shows it.
 
-    Examples
-    --------
     >>> clock(7.4), clock(83), clock(4000)
     ('0:07', '1:23', '1:06:40')
     """
@@ -163,10 +145,8 @@ def clock(value: float) -> str:
 
 
 def spread(values: Mapping[str, float | None] | None, digits: int = 1) -> str:
-    """Return a mean with its standard deviation, where there is one.
+    """Return a mean with its standard deviation, if there is one.
 
-    Examples
-    --------
     >>> spread({"mean": 96.25, "std": 0.5}), spread({"mean": -1.0, "std": None}), spread(None)
     ('96.2 ± 0.5', '−1.0', '–')
     """
@@ -175,10 +155,8 @@ def spread(values: Mapping[str, float | None] | None, digits: int = 1) -> str:
 
 
 def cell(column: Column, figures: Mapping[str, Any]) -> str:
-    """Return the text of a table's cell: a figure of a model, with its spread where it has one.
+    """Return the text of a table's cell: a figure of a model, with its spread if it has one.
 
-    Examples
-    --------
     >>> cell(COLUMNS[3], {"mia_efficacy": 79.06, "mia_efficacy_std": 1.2}), cell(COLUMNS[0], {})
     ('79.1 ± 1.2', '–')
     """
@@ -189,28 +167,21 @@ def cell(column: Column, figures: Mapping[str, Any]) -> str:
 
 
 def headline(audit: Mapping[str, Any]) -> float | None:
-    """Return the disparity that counts: without MIA-efficacy where its attacker only guesses.
+    """Return the disparity that counts in an ``audit.json``: without MIA if its attacker only guesses.
 
-    Parameters
-    ----------
-    audit
-        As in ``audit.json``; one from before there were verdicts has a disparity alone.
+    An audit from before there were verdicts has one disparity.
 
-    Examples
-    --------
     >>> headline({"disparity": 1.2, "verdict": {"disparity": 0.1}}), headline({"disparity": 1.2})
     (0.1, 1.2)
     """
-    told = audit.get("verdict") or {}
-    found: float | None = told.get("disparity")
+    judged = audit.get("verdict") or {}
+    found: float | None = judged.get("disparity")
     return audit.get("disparity") if found is None else found
 
 
 def verdict(audit: Mapping[str, Any]) -> str:
     """Return an audit's verdict in words; empty for one from before there were verdicts.
 
-    Examples
-    --------
     >>> verdict({"verdict": {"text": "the forgetting left the model further"}}), verdict({})
     ('the forgetting left the model further', '')
     """
@@ -220,8 +191,6 @@ def verdict(audit: Mapping[str, Any]) -> str:
 def size(num_bytes: float) -> str:
     """Return a number of bytes in decimal units.
 
-    Examples
-    --------
     >>> size(812), size(1_480_000)
     ('812 B', '1.5 MB')
     """
@@ -237,8 +206,6 @@ def size(num_bytes: float) -> str:
 def count(value: int, noun: str) -> str:
     """Return a count with its noun.
 
-    Examples
-    --------
     >>> count(1, "client"), count(1200, "example"), count(2, "class")
     ('1 client', '1,200 examples', '2 classes')
     """
@@ -249,8 +216,6 @@ def count(value: int, noun: str) -> str:
 def printable(text: str) -> str:
     r"""Return a text on one line, without characters that could steer a terminal or have no picture.
 
-    Examples
-    --------
     >>> printable("client \x1b[2J\n3")
     'client ·[2J 3'
     """
@@ -260,8 +225,6 @@ def printable(text: str) -> str:
 def listed(words: Iterable[str]) -> str:
     """Return words as a list in a sentence.
 
-    Examples
-    --------
     >>> listed(["3", "5", "9"])
     '3, 5 and 9'
     """
@@ -272,8 +235,6 @@ def listed(words: Iterable[str]) -> str:
 def capital(text: str) -> str:
     """Return a text as the beginning of a sentence.
 
-    Examples
-    --------
     >>> capital("client 3")
     'Client 3'
     """
@@ -281,15 +242,8 @@ def capital(text: str) -> str:
 
 
 def scale(audit: Mapping[str, Any]) -> str:
-    """Return in words how far retrainings with other seeds lie from retraining; empty if there are none.
+    """Return in words how far retrainings with other seeds are from retraining; empty if there are none.
 
-    Parameters
-    ----------
-    audit
-        As in ``audit.json``.
-
-    Examples
-    --------
     >>> scale({"scale": {"retrain-seed-1": {"disparity": 0.4, "parameter_distance": 10.5}}})
     'the scale, 1 retraining with another seed: disparity 0.4, parameter distance 10.50'
     """
@@ -309,10 +263,8 @@ def scale(audit: Mapping[str, Any]) -> str:
 
 
 def subject(request: Mapping[str, Any]) -> str:
-    """Return what a request, as in ``result.json``, wants forgotten.
+    """Return the subject of a request, as in ``result.json``, in words.
 
-    Examples
-    --------
     >>> subject({"kind": "client", "clients": ["3"]})
     'client 3'
     >>> subject({"kind": "sample", "samples": {"3": [5, 9]}})
@@ -329,8 +281,6 @@ def subject(request: Mapping[str, Any]) -> str:
 def purged(log: Mapping[str, Any]) -> str:
     """Return what was purged from a log, as a certificate names it.
 
-    Examples
-    --------
     >>> purged({"log": "log", "clients": ["3", "5"], "time": "2026-01-01T00:00:00Z"})
     'clients 3 and 5 purged from log, 2026-01-01T00:00:00Z'
     """

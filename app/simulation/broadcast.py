@@ -1,4 +1,4 @@
-"""The models that are being sent: each is put into shared memory once, however many messages carry it."""
+"""The models being sent: each is put into shared memory once, however many messages carry it."""
 
 import weakref
 from collections import OrderedDict
@@ -18,17 +18,7 @@ _KEPT = 4  # Records between messages: a round's model, a reference, a control v
 
 @dataclass(frozen=True, eq=False)
 class Broadcast:
-    """A record in shared memory.
-
-    Parameters
-    ----------
-    number
-        Distinguishes it from all others of this process.
-    memory
-        Holds the vector from its first byte on.
-    layout
-        Of the vector.
-    """
+    """A vector with its layout at the start of shared memory; `number` is unique in this process."""
 
     number: int
     memory: SharedMemory
@@ -37,7 +27,7 @@ class Broadcast:
 
 @dataclass(frozen=True, eq=False)
 class _Stamp:
-    """What a record was made of, to notice that it was changed in place since."""
+    """The parts of a record, to notice that it was changed in place."""
 
     names: tuple[str, ...]
     parts: tuple[Any, ...]
@@ -85,7 +75,7 @@ class Broadcasts:
         return broadcast
 
     def trim(self) -> None:
-        """Let go of the records that were not sent for the longest time, beyond a few."""
+        """Drop the records that were not sent for the longest time, beyond a few."""
         while len(self._entries) > _KEPT:
             self._drop(next(iter(self._entries)))
 
@@ -95,7 +85,7 @@ class Broadcasts:
         return {e.broadcast.number for e in self._entries.values() if e.broadcast is not None}
 
     def close(self) -> None:
-        """Let go of all records."""
+        """Drop all records."""
         for key in list(self._entries):
             self._drop(key)
 

@@ -1,7 +1,7 @@
 """Headers between processes: a length, then JSON, with file descriptors beside them.
 
-A header stays within a few kilobytes, far below a socket's buffer, so that sending one never blocks: whatever
-can be large goes through shared memory.
+A header stays within a few kilobytes, far below a socket's buffer, so sending one never blocks; large content
+goes through shared memory.
 """
 
 import json
@@ -22,21 +22,12 @@ class Closed(Exception):
 
 
 def send(connection: socket.socket, header: Mapping[str, Any], descriptors: Sequence[int] = ()) -> None:
-    """Send one header.
-
-    Parameters
-    ----------
-    connection
-        A blocking stream socket of the machine itself.
-    header
-        What JSON can hold.
-    descriptors
-        Open file descriptors that the receiver gets duplicates of.
+    """Send one header over a blocking local stream socket, with duplicates of open file descriptors.
 
     Raises
     ------
     Closed
-        If nobody can receive it any more.
+        If the other end is gone.
     """
     body = json.dumps(header).encode()
     data = _LENGTH.pack(len(body)) + body

@@ -1,4 +1,4 @@
-"""What a worker does with a message: run the ClientApp as Flower would, with the state that came along."""
+"""A worker's answer to a message: runs the ClientApp as Flower would, with the state that came along."""
 
 import importlib
 import sys
@@ -20,12 +20,12 @@ _reported: set[str] = set()
 
 
 def load_object(path: str) -> object:
-    """Return what an import path such as ``app.client_app:app`` names.
+    """Return the object that an import path such as ``app.client_app:app`` names.
 
     Raises
     ------
     LetheError
-        If it names nothing.
+        If there is none.
     """
     module_name, _, attribute = path.partition(":")
     module = importlib.import_module(module_name)
@@ -50,31 +50,16 @@ def load_client_app(path: str) -> ClientApp:
 
 @dataclass(frozen=True)
 class Clients:
-    """The simulated clients, as each worker knows them.
-
-    Parameters
-    ----------
-    app
-        Serves all of them.
-    run_config
-        The same for all.
-    node_configs
-        One per client; client i has node id i + 1.
-    """
+    """The simulated clients, as each worker knows them; client i has node id i + 1."""
 
     app: ClientApp
     run_config: UserConfig
     node_configs: Sequence[UserConfig]
 
     def answer(self, message: Message, state: bytes) -> tuple[RecordDict | Error, bytes]:
-        """Return the addressed client's answer and its state afterwards, which an error leaves as it was.
+        """Return the addressed client's answer and its state afterwards, which an error leaves unchanged.
 
-        Parameters
-        ----------
-        message
-            To one of the clients.
-        state
-            The client's state, as `codec.dump` writes it.
+        States are as `codec.dump` writes them.
         """
         context = self._context(message.metadata.dst_node_id, state)
         try:
@@ -93,7 +78,7 @@ class Clients:
 
 
 def explain(error: BaseException) -> str:
-    """Return what went wrong and where; print the traceback when a place fails for the first time."""
+    """Return what went wrong and where; print the traceback the first time that a place fails."""
     place = _place(error.__traceback__)
     if place not in _reported:
         _reported.add(place)
@@ -111,7 +96,7 @@ def _place(trace: TracebackType | None) -> str:
 
 
 def config_of(values: Mapping[str, object]) -> UserConfig:
-    """Return a config whose values are those that Flower allows.
+    """Return a config, checked to hold only values that Flower allows.
 
     Raises
     ------

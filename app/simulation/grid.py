@@ -35,28 +35,26 @@ class LocalGrid(BaseGrid):
     on in the order of `push_messages`, each by the first free worker; which worker that is makes no
     difference to the reply, as a client's state (``context.state``) is kept here and travels with its
     messages. Of two messages for the same client, the second waits for the first. A model that many messages
-    carry is put into shared memory once; records must not be changed once they were pushed.
+    carry is put into shared memory once; records must not be changed after they were pushed.
 
-    Whatever goes wrong with a client becomes an error reply, as in Flower: an exception of the ClientApp
+    Any failure of a client becomes an error reply, as in Flower: an exception of the ClientApp
     (``CLIENT_APP_RAISED_EXCEPTION``), a process that died (``CLIENT_APP_CRASHED``; a new one takes its
     place), an unknown node (``NODE_UNAVAILABLE``).
 
     While the grid is open, torch uses one thread in this process: the cores belong to the workers, and idle
     threads of a pool spin on them.
 
-    Memory does not grow with the number of clients: a worker holds at most two replies that nobody pulled,
-    then it waits. It works on Linux, and where else processes can fork. It is for one thread.
+    Memory does not grow with the number of clients: a worker holds at most two replies that were not pulled,
+    then it waits. It works on Linux. It is for one thread.
 
     Parameters
     ----------
     client_app
         Import path of the ClientApp, such as ``app.client_app:app``; it is imported in a process of its own.
     run_config
-        What the clients find in ``context.run_config``.
-    num_clients
-        How many clients there are, if `node_configs` is not given.
-    node_configs
-        One mapping per client, instead of the usual ones.
+        The clients' ``context.run_config``.
+    num_clients, node_configs
+        How many clients there are, or one node config per client instead of the usual ones.
     workers
         Number of worker processes; 0 for one per core.
     prepare
@@ -66,7 +64,7 @@ class LocalGrid(BaseGrid):
     Raises
     ------
     BadInput
-        If there are no clients, fewer than 0 workers, no way to fork, or something that is no import path.
+        If there are no clients, fewer than 0 workers, no way to fork, or a malformed import path.
 
     Examples
     --------
@@ -135,7 +133,7 @@ class LocalGrid(BaseGrid):
         return list(range(1, self._num_nodes + 1))
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        """Take messages to be worked on; return their ids.
+        """Accept messages for the workers; return their ids.
 
         Raises
         ------
@@ -179,8 +177,8 @@ class LocalGrid(BaseGrid):
     def cancel(self, message_ids: Iterable[str]) -> None:
         """Give up on messages: their replies will never be pulled.
 
-        A worker that is at such a message is replaced at once, so that a stuck client never holds up others;
-        replies that are there already are dropped and counted.
+        A worker at such a message is replaced at once, so that a stuck client never holds up others; replies
+        that have arrived are dropped and counted.
         """
         if self._pool is None:
             return
@@ -194,9 +192,9 @@ class LocalGrid(BaseGrid):
         self._dispatch()
 
     def begun(self, message_ids: Iterable[str]) -> dict[str, float]:
-        """Return when workers began with those messages that they are at, by the clock `time.monotonic`.
+        """Return when workers began with the messages they are at, by the clock `time.monotonic`.
 
-        A worker that is being started, or that is at another message, has not begun.
+        A message that waits, also for a worker to start, has not begun.
         """
         jobs = {i: self._open[i] for i in message_ids if i in self._open}
         return {i: job.began for i, job in jobs.items() if job.began is not None}
@@ -233,7 +231,7 @@ class LocalGrid(BaseGrid):
                 self._queue.put_back([job])
 
     def _advance(self, seconds: float) -> None:
-        """Take in what workers have finished, waiting some seconds for the first; give them more to do."""
+        """Collect what workers have finished, waiting some seconds for the first; give them more to do."""
         pool = self._require_pool()
         for outcome in pool.wait(seconds, 1 if pool.has_large_models else REPLIES_PER_PULL):
             self._settle(outcome)
@@ -265,7 +263,7 @@ class LocalGrid(BaseGrid):
 
 
 def take_identity() -> None:
-    """Tell Flower who sends the messages that this process creates; its own launchers do so elsewhere."""
+    """Tell Flower who sends the messages of this process, as Flower's own launchers do."""
     TaskIdentity.run_id = RUN_ID
     TaskIdentity.task_id = 1
     TaskIdentity.node_id = SERVER_NODE_ID

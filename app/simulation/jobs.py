@@ -1,4 +1,4 @@
-"""Messages on their way: what a job is, how it ends, and which one is next."""
+"""The queue of messages: what a job is, how it ends, and which one is next."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -11,14 +11,8 @@ from flwr.app import Error, Message, RecordDict
 class Job:
     """A message to be worked on.
 
-    Parameters
-    ----------
-    message
-        With its id.
-    abandoned
-        Whether nobody waits for the reply any more.
-    began
-        When a worker began with it, by the clock `time.monotonic`; None while it waits.
+    `abandoned` says that the reply is no longer waited for; `began` is when a worker began with it, by the
+    clock `time.monotonic`, None while it waits.
     """
 
     message: Message
@@ -27,29 +21,21 @@ class Job:
 
     @property
     def message_id(self) -> str:
-        """Under which the caller knows it."""
+        """The id that the caller knows it by."""
         return self.message.metadata.message_id
 
     @property
     def node_id(self) -> int:
-        """Whom it is for."""
+        """The node that it is for."""
         return self.message.metadata.dst_node_id
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended.
+    """How a job ended: with the client's answer, or the reason that there is none.
 
-    Parameters
-    ----------
-    job
-        None where an idle worker died.
-    answer
-        Of the client, or why there is none.
-    new_state
-        The client's, or None if it is as it was.
-    unstarted
-        Further jobs of a worker that died, to be given to another one.
+    `job` is None if an idle worker died; `new_state` is None if the client's state did not change;
+    `unstarted` are further jobs of a worker that died, for another one.
     """
 
     job: Job | None

@@ -1,8 +1,8 @@
-"""What simulated clients keep of their own models after a run, and after each forgetting.
+"""The simulated clients' own models after a run, and after each forgetting.
 
-A deployed client's state lies with its SuperNode. In a simulation somebody must keep it between two commands:
-the run's checkpoint holds the clients' states as the run left them, and each forgetting adds a file of its
-own with the models that the clients made for it. The run's own are never changed.
+A deployed client's state lies with its SuperNode. A simulation must keep it between two commands: the run's
+checkpoint holds the clients' states as the run left them, and each forgetting adds a file with the models
+that the clients made for it. The run's own models are never changed.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ import torch
 from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
-from app.forgettings.folder import answer_paths, unpruned
+from app.forgettings.folder import forgetting_paths, unpruned
 from app.messages import codec
 from app.simulation import LocalGrid
 from strategies.client.data_tags import tags_in
@@ -25,16 +25,10 @@ CLIENTS = "clients.safetensors"
 
 
 def restore_states(folder: RunFolder, grid: Grid, besides: str = "") -> None:
-    """Give simulated clients the models back that they had after the run and after each forgetting.
+    """Give simulated clients back the models that they had after a finished run and each forgetting.
 
-    Parameters
-    ----------
-    folder
-        Of the finished run.
-    grid
-        Where the clients are; nothing is done on a grid whose clients keep their states themselves.
-    besides
-        Name of a forgetting that is about to be made anew, whose models are left out.
+    `besides` names a forgetting that is about to be made anew, whose models are left out. Does nothing on a
+    grid whose clients keep their states themselves.
 
     Raises
     ------
@@ -55,23 +49,20 @@ def restore_states(folder: RunFolder, grid: Grid, besides: str = "") -> None:
             'with state="<folder>"), or train with `lethe train`; Flower\'s virtual clients keep no model '
             "after a run"
         )
-    for path in answer_paths(folder):
+    for path in forgetting_paths(folder):
         if path.name != besides and (path / CLIENTS).exists():
             for node, tensor in read_sealed(path / CLIENTS).tensors.items():
                 states.setdefault(int(node), RecordDict()).update(codec.load(tensor.numpy().tobytes()))
     grid.restore_client_states({node: codec.dump(state) for node, state in states.items()})
-    restore_tags(folder, grid)
+    if unpruned(folder) is not folder:  # Else the clients' states have the tags as well
+        restore_tags(folder, grid)
 
 
 def restore_tags(folder: RunFolder, grid: Grid) -> None:
-    """Give simulated clients the tags of their data in the run back (see `strategies.client.data_tags`).
+    """Give simulated clients back the tags of their data in the run (see `strategies.client.data_tags`).
 
-    Parameters
-    ----------
-    folder
-        Of the run; of a pruned one, the run it came from counts, whose data a request is about.
-    grid
-        Where the clients are; nothing is done on a grid whose clients keep their states themselves.
+    For a pruned run, those of the run it came from, whose data a request is about. Does nothing on a grid
+    whose clients keep their states themselves.
     """
     if not isinstance(grid, LocalGrid) or (checkpoint := unpruned(folder).read_checkpoint()) is None:
         return
@@ -84,17 +75,7 @@ def restore_tags(folder: RunFolder, grid: Grid) -> None:
 
 
 def keep_states(path: Path, grid: Grid, lineage: str) -> None:
-    """Write down the models that simulated clients made in a lineage.
-
-    Parameters
-    ----------
-    path
-        The forgetting's folder.
-    grid
-        Where the clients are.
-    lineage
-        Name of the lineage.
-    """
+    """Write the models that simulated clients made in a lineage into a forgetting's folder."""
     if not isinstance(grid, LocalGrid):
         return
     made = {node: records_of(codec.load(state), lineage) for node, state in grid.client_states().items()}

@@ -34,17 +34,7 @@ _TUNABLES = {"hugetlb": 1, "mmap_threshold": 2**25, "trim_threshold": 2**30}
 
 @dataclass(frozen=True)
 class Setup:
-    """What the workers are started with.
-
-    Parameters
-    ----------
-    client_app, prepare
-        Import paths.
-    run_config, node_configs
-        As in `LocalGrid`.
-    workers
-        How many at most.
-    """
+    """The parameters of the workers: configs as in `LocalGrid`, and how many are started at most."""
 
     client_app: str
     run_config: Mapping[str, UserConfigValue]
@@ -61,12 +51,12 @@ class Setup:
         node_configs: Sequence[Mapping[str, UserConfigValue]] | None,
         prepare: str,
     ) -> "Setup":
-        """Return a checked setup with what was left open filled in.
+        """Return a checked setup with defaults filled in.
 
         Raises
         ------
         BadInput
-            If there are no clients, fewer than 0 workers, no way to fork, or what is no import path.
+            If there are no clients, fewer than 0 workers, no way to fork, or a malformed import path.
         """
         if sys.platform != "linux":
             raise BadInput(
@@ -130,8 +120,6 @@ def environment() -> dict[str, str]:
 def tunables(present: str) -> str:
     """Return settings of glibc's allocator; the user's own come last, where they count.
 
-    Examples
-    --------
     >>> tunables("glibc.malloc.check=1").split(":")[-2:]
     ['glibc.malloc.trim_threshold=1073741824', 'glibc.malloc.check=1']
     """
@@ -142,8 +130,6 @@ def tunables(present: str) -> str:
 def describe_status(code: int) -> str:
     """Say how a process ended.
 
-    Examples
-    --------
     >>> describe_status(-9)
     'killed by SIGKILL'
     >>> describe_status(3)

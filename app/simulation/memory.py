@@ -1,9 +1,9 @@
 """Memory that several processes map.
 
-It is held by a file descriptor alone (`memfd_create`, or an unlinked temporary file where that is missing),
-never by a name: the kernel frees it with the last process that holds it, however that process ended. Named
-segments would outlive a killed process, need a tracker that cleans up, and live in ``/dev/shm``, of which a
-container has 64 MB.
+A file descriptor alone holds it (`memfd_create`, or an unlinked temporary file where that is missing), never
+a name: the kernel frees it with the last process that holds it, however that process ended. Named segments
+would outlive a killed process, need a tracker that cleans up, and live in ``/dev/shm``, of which a container
+has 64 MB.
 """
 
 import mmap
@@ -21,18 +21,14 @@ _FLOAT_BYTES = 4
 
 
 def aligned(offset: int) -> int:
-    """Return the first aligned offset that is not before this one."""
+    """Return the first aligned offset from this one on."""
     return -(-offset // _ALIGNMENT) * _ALIGNMENT
 
 
 class SharedMemory:
     """A growing piece of memory, mapped here and perhaps in other processes.
 
-    Parameters
-    ----------
-    descriptor
-        Made by `SharedMemory.create`, in this process or in the one that sent it here. It is owned from now
-        on.
+    It owns its descriptor, made by `SharedMemory.create` in this process or in the one that sent it here.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -95,8 +91,8 @@ class SharedMemory:
 def private_vector(descriptor: int, size: int) -> Tensor:
     """Map a shared float32 vector, shape [size], size > 0, copy-on-write.
 
-    Whoever changes it changes pages of its own, so that one client can never alter the model that the next
-    one gets; and nothing is copied for a client that only reads.
+    A process that changes it changes only its own pages, so one client can never alter the model that the
+    next one gets; and nothing is copied for a client that only reads.
     """
     protection = mmap.PROT_READ | mmap.PROT_WRITE
     mapping = mmap.mmap(descriptor, size * _FLOAT_BYTES, flags=mmap.MAP_PRIVATE, prot=protection)

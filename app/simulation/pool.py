@@ -1,9 +1,9 @@
-"""The worker processes as the parent sees them: who is free, what each has to do, what comes back, who died.
+"""The worker processes as the parent sees them: their jobs, their replies, their deaths.
 
 A worker has two slots, so at most two messages: the one it runs, and one that waits in its socket so that it
 need not idle while the parent is busy. A slot is free again when its reply was read. That is all the
-back-pressure: where nobody reads replies, workers wait. Where models are large, the time to fetch the next
-message is nothing beside the training, and memory counts: the second slot stays empty then.
+back-pressure: if no reply is read, workers wait. With large models, the time to fetch the next message is
+negligible beside the training, and memory counts: the second slot stays empty then.
 """
 
 import selectors
@@ -54,13 +54,7 @@ class WorkerHandle:
 
 
 class WorkerPool:
-    """Starts workers, gives them jobs, and collects what they answer.
-
-    Parameters
-    ----------
-    setup
-        What they are started with.
-    """
+    """Starts workers, gives them jobs, and collects their replies."""
 
     def __init__(self, setup: Setup) -> None:
         self.size = setup.workers
@@ -75,16 +69,13 @@ class WorkerPool:
 
     @property
     def has_large_models(self) -> bool:
-        """Whether a message or reply was so large that few should be in memory."""
+        """Whether a message or reply was so large that few should be in memory at once."""
         return self._largest > _LARGE_BYTES
 
     def find(self, *, queue: bool) -> WorkerHandle | None:
-        """Return a worker that can take a job, an idle one if there is one; start it if need be.
+        """Return a worker that can take a job, an idle one if possible; start one if necessary.
 
-        Parameters
-        ----------
-        queue
-            Whether a busy worker will do, one that can keep the job until it is done with its present one.
+        With `queue` it may be a busy worker, which keeps the job until it is done with its present one.
 
         Raises
         ------
@@ -101,16 +92,9 @@ class WorkerPool:
         return next((w for w in self.workers if w.alive and w.free_slots), None)
 
     def give(self, worker: WorkerHandle, job: Job, state: bytes) -> bool:
-        """Send a job to a worker; return whether it took it: one that died does not, and `wait` will say so.
+        """Send a job and its client's state to a worker with a free slot; return whether it took the job.
 
-        Parameters
-        ----------
-        worker
-            Has a free slot.
-        job
-            To run after those that the worker has.
-        state
-            Of the addressed client.
+        A worker that died does not take it, and `wait` will report that.
         """
         slot = worker.free_slots[-1]
         header, new = self._describe(worker, job.message.content)
@@ -131,7 +115,7 @@ class WorkerPool:
         return True
 
     def wait(self, seconds: float, limit: int) -> list[Outcome]:
-        """Return what ended, at most `limit` jobs, waiting at most some seconds for the first."""
+        """Return the jobs that ended, at most `limit`, waiting at most some seconds for the first."""
         if not self._ready:
             self._ready.extend(key.data for key, _ in self._selector.select(seconds))
         return [self._receive(self._ready.popleft()) for _ in range(min(limit, len(self._ready)))]
@@ -242,7 +226,7 @@ class WorkerPool:
 
 
 def _note_beginning(worker: WorkerHandle) -> None:
-    """Note when a worker began with the job that it has to do now; it does one at a time, in order."""
+    """Note when a worker began with its current job; it does one at a time, in order."""
     if (job := worker.running) is not None and job.began is None:
         job.began = time.monotonic()
 

@@ -1,9 +1,9 @@
-"""The starter: a process that imports torch and the ClientApp once, and forks workers when asked to.
+"""The starter: a process that imports torch and the ClientApp once, and forks workers on command.
 
 `multiprocessing` has such a process, its forkserver, but that imports the parent's main module again (a
 script without a main guard, or one read from standard input, breaks), sends its instructions as pickles and
-keeps named resources. This one is a hundred lines, and it owns its workers: when the parent goes, however it
-goes, the starter's socket closes and it ends them all.
+keeps named resources. This one is a hundred lines, and it owns its workers: when the parent ends, for
+whatever reason, the starter's socket closes and it ends them all.
 
 It stays single-threaded, as a process that forks must.
 """
@@ -32,13 +32,7 @@ _PARENT_DEATH_SIGNAL = 1  # prctl(2): PR_SET_PDEATHSIG
 
 
 def main(descriptor: int) -> None:
-    """Load the ClientApp, then serve the parent until it is gone.
-
-    Parameters
-    ----------
-    descriptor
-        The socket to the parent.
-    """
+    """Load the ClientApp, then serve the parent, over the socket with this descriptor, until it is gone."""
     control = socket.socket(fileno=descriptor)
     os.dup2(2, 1)  # A client that prints must not write into the output of the command that simulates it.
     sys.stdout = sys.stderr
@@ -52,7 +46,7 @@ def main(descriptor: int) -> None:
 
 
 def _load_or_report(control: socket.socket) -> Clients | None:
-    """Load what the parent asks for; tell it whether that worked."""
+    """Load what the parent asks for; report whether that worked."""
     setup, _ = channel.receive(control)
     try:
         clients = load(setup)
@@ -70,7 +64,7 @@ def _load_or_report(control: socket.socket) -> Clients | None:
 
 
 def load(setup: channel.Header) -> Clients:
-    """Import what the workers need; they inherit it."""
+    """Import the code that the workers need; they inherit it."""
     torch.set_num_threads(1)
     torch.set_num_interop_threads(1)
     # torch imports its compiler with the first optimiser, which takes seconds; so not in every worker.
@@ -87,15 +81,7 @@ def load(setup: channel.Header) -> Clients:
 
 
 class Starter:
-    """Forks and reaps workers.
-
-    Parameters
-    ----------
-    control
-        The socket to the parent.
-    clients
-        What the workers inherit.
-    """
+    """Forks and reaps workers, which inherit the clients, on commands from the parent."""
 
     def __init__(self, control: socket.socket, clients: Clients) -> None:
         self._control = control
@@ -153,7 +139,7 @@ class Starter:
 
 
 def die_with(starter: int) -> None:
-    """Have the kernel end this process when the starter is killed: nobody could end it otherwise."""
+    """Have the kernel end this process when the starter is killed: nothing else could end it then."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
         if os.getppid() != starter:

@@ -1,4 +1,4 @@
-"""What clients keep between messages, in Flower's protobuf form."""
+"""The clients' states between messages, in Flower's protobuf form."""
 
 from collections.abc import Mapping
 from typing import final
@@ -9,13 +9,7 @@ from strategies.core.errors import LetheError
 
 @final
 class ClientStates:
-    """The contents of each client's ``context.state``, by node id.
-
-    Parameters
-    ----------
-    num_nodes
-        Node ids are 1 to this.
-    """
+    """The contents of each client's ``context.state``, by node id, 1 to `num_nodes`."""
 
     def __init__(self, num_nodes: int) -> None:
         self._num_nodes = num_nodes

@@ -1,8 +1,7 @@
 """One worker process: takes a message, runs the client, puts the reply where the parent finds it.
 
-Every message comes with the number of a slot, a piece of memory that only this worker and the parent map. The
-parent writes the small records and the client's state into it; once they are read, the reply takes their
-place.
+Every message comes with the number of a slot, memory that only this worker and the parent map. The parent
+writes the small records and the client's state into it; once they are read, the reply takes their place.
 """
 
 import os
@@ -25,16 +24,9 @@ from strategies.core.wire import FlatRecord, Layout
 
 @dataclass
 class Worker:
-    """The state of a worker process between messages: nothing of any client.
+    """A worker process between messages; it keeps nothing of any client.
 
-    Parameters
-    ----------
-    connection
-        To the parent.
-    slots
-        Shared with the parent.
-    clients
-        Whom it can serve.
+    `connection` leads to the parent, which shares the `slots`.
     """
 
     connection: socket.socket
@@ -84,16 +76,9 @@ class Worker:
 
 
 def write_reply(slot: SharedMemory, content: RecordDict, new_state: bytes | None) -> channel.Header:
-    """Write a reply into a slot and return the header that describes it.
+    """Overwrite a slot with a reply and the client's new state; return the header that describes it.
 
-    Parameters
-    ----------
-    slot
-        Whatever it held is overwritten.
-    content
-        The reply.
-    new_state
-        The client's state, or None if it is as it was.
+    The state is None if it did not change.
     """
     small, flats = codec.split(content)
     data = codec.dump(small)

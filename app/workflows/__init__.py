@@ -1,38 +1,38 @@
-"""What a user can ask for, from end to end: train, resume, forget, purge, audit, compare, remove, demo.
+"""The workflows from end to end: train, resume, forget, purge, audit, compare, remove, demo.
 
 Each takes a grid or, without one, starts the clients in this process tree; each writes into the run's folder
-and tells an observer how far it is.
+and reports its progress to an observer.
 """
 
 from app.workflows.analytics import analyse
-from app.workflows.comparing import Contest, compare
+from app.workflows.comparing import ComparisonPlan, compare
 from app.workflows.demo import DemoResult, demo
-from app.workflows.forgetting import audit, forget, settled
+from app.workflows.forgetting import audit, choose_method, forget
 from app.workflows.listing import list_runs
 from app.workflows.observer import Observer, Quiet
 from app.workflows.purging import check_purge, purge
-from app.workflows.removing import find_removable, holdings, remove
+from app.workflows.removing import find_removable, remove, run_contents
 from app.workflows.serving import serve
 from app.workflows.training import resume, train
 
 __all__ = [
-    "Contest",
+    "ComparisonPlan",
     "DemoResult",
     "Observer",
     "Quiet",
     "analyse",
     "audit",
     "check_purge",
+    "choose_method",
     "compare",
     "demo",
     "find_removable",
     "forget",
-    "holdings",
     "list_runs",
     "purge",
     "remove",
     "resume",
+    "run_contents",
     "serve",
-    "settled",
     "train",
 ]

@@ -1,7 +1,8 @@
-"""What a run's clients have spent of their privacy, in its training and in all that was trained after it.
+"""The privacy that a run's clients have spent, in its training and in all later trainings.
 
-Two files in the run's folder: whom each round has asked, written before anything is sent, and the accounts
-as the last round left them. A run that was pruned from another shares that one's: it has the same data.
+Two files in the run's folder: the clients that each round has asked, written before anything is sent, and the
+accounts as the last round left them. A pruned run shares the files of the run it was made from, as it has the
+same data.
 """
 
 from collections.abc import Mapping
@@ -19,24 +20,16 @@ from strategies.runs.json_lines import append_line, read_lines
 ACCOUNTS = "privacy-accounts.json"
 """Name of the file with the accounts as the last round of any training left them."""
 ATTEMPTS = "privacy-attempts.jsonl"
-"""Name of the file that says whom each round has asked, interrupted rounds included."""
+"""Name of the file with the clients that each round has asked, interrupted rounds included."""
 
 
 @final
 @dataclass(frozen=True)
 class RunAccounts:
-    """The accounts of a run's clients.
+    """The privacy accounts of a run's clients.
 
-    Parameters
-    ----------
-    folder
-        Of the run.
-    settings
-        What is private in it.
-    training
-        Names what is trained now: the run itself by its name; empty: what comes after it.
-    completed_rounds
-        Of the run, where it goes on.
+    `training` names the current training: the run itself by its name; empty: a later one. `completed_rounds`
+    are those of the run, if it goes on.
     """
 
     folder: RunFolder
@@ -45,18 +38,18 @@ class RunAccounts:
     completed_rounds: int = 0
 
     def known(self) -> Mapping[str, Any] | None:
-        """Return the accounts as the last round left them; None where there was none."""
+        """Return the accounts as the last round left them; None before the first round."""
         if (self._home / ACCOUNTS).exists():
             return files.read_json(self._home / ACCOUNTS)
         checkpoint = self.folder.read_checkpoint()  # A run of an earlier version has them there
         return None if checkpoint is None else checkpoint.extra.get("privacy")
 
     def inherited(self) -> Mapping[str, Any] | None:
-        """Return the accounts that a new run begins with: those of the run it is pruned from, or none."""
+        """Return the accounts that a new run begins with: those of the run it is pruned from; else None."""
         return None if self._home == self.folder.path.absolute() else self.known()
 
     def attempts(self) -> Mapping[str, int]:
-        """Return in how many rounds each client was asked, those that an interruption undid included."""
+        """Return in how many rounds each client was asked, including rounds that an interruption undid."""
         lines = read_lines(self._home / ATTEMPTS)
         return prior_attempts(lines, self.settings, self.completed_rounds, self.training)
 
@@ -70,12 +63,12 @@ class RunAccounts:
         return repeated_rounds(own, self.settings, self.completed_rounds)
 
     def asked(self, server_round: int, client_ids: list[str]) -> None:
-        """Write down, before anything is sent, whom a round asks."""
+        """Record on disk, before anything is sent, the clients that a round asks."""
         line = {"round": server_round, "clients": client_ids, "training": self.training}
         append_line(self._home / ATTEMPTS, line)
 
     def spent(self, document: Mapping[str, Any]) -> None:
-        """Write down the accounts after a round."""
+        """Record the accounts after a round."""
         files.write_json(self._home / ACCOUNTS, dict(document))
 
     @property

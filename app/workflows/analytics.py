@@ -1,4 +1,4 @@
-"""Answer a question about the clients' data; they answer with masked vectors, and no model is trained."""
+"""Asks a question about the clients' data; they answer with masked vectors, and no model is trained."""
 
 from typing import Any
 
@@ -15,39 +15,29 @@ from strategies.server.cohort import Cohort
 def analyse(config: RunConfig, observer: Observer | None = None, grid: Grid | None = None) -> dict[str, Any]:
     """Ask what the section ``analytics`` says, and return the answer as plain data.
 
-    Parameters
-    ----------
-    config
-        The run config, with ``run.workflow = "analytics"``.
-    observer
-        Told of clients that did not answer.
-    grid
-        Flower's; None starts the clients in this process tree.
+    `config` has ``run.workflow = "analytics"``; without a grid, the clients start in this process tree.
 
     Raises
     ------
     LetheError
         If too few clients answer.
     """
-    told = observer or Quiet()
+    observer = observer or Quiet()
     session = Session.of(config, grid)
-    told.phase(f"ask for {config.analytics.statistic}", 1)
+    observer.phase(f"ask for {config.analytics.statistic}", 1)
     with session.cohort(grid, config.analytics.min_clients) as cohort:
-        answer = ask(cohort, _question(session), Sharing(config.privacy.threshold))
+        question = Question(session.config.analytics, session.server_data.num_groups)
+        answer = ask(cohort, question, Sharing(config.privacy.threshold))
         faults = [f"client {f.client_id}, {f.scope}: {f.reason}" for f in cohort.faults]
     for fault in faults:
-        told.note(fault)
-    told.advance("answered")
+        observer.note(fault)
+    observer.advance("answered")
     return answer | {"faults": faults}
 
 
 def label_distribution(session: Session, cohort: Cohort) -> dict[str, Any]:
-    """Return how many examples of each label the clients of a training have between them."""
+    """Return how many examples of each label the clients of a training have together."""
     labels = {"statistic": "histogram", "column": "label"}
     settings = session.config.analytics.model_copy(update=labels)
     question = Question(settings, session.server_data.num_groups)
     return ask(cohort, question, Sharing(session.config.privacy.threshold))
-
-
-def _question(session: Session) -> Question:
-    return Question(session.config.analytics, session.server_data.num_groups)

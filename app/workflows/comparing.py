@@ -15,7 +15,7 @@ from app.client.audit_answers import check_answers
 from app.config.run_config import RunConfig
 from app.report.comparison_tables import OTHER_SEED
 from app.workflows import other_seeds
-from app.workflows.forgetting import OpenedRun, told
+from app.workflows.forgetting import OpenedRun, reporting_to
 from app.workflows.observer import Observer, Quiet
 from app.workflows.pruning import Preparation
 from app.workflows.removing import on_run
@@ -42,19 +42,11 @@ FOLDER = "compare"
 
 
 @dataclass(frozen=True)
-class Contest:
-    """What is compared.
+class ComparisonPlan:
+    """Which methods to compare on a request; without methods, all that can serve it on the run.
 
-    Parameters
-    ----------
-    request
-        What shall be forgotten.
-    methods
-        Their names; none: all that can serve the request on the run.
-    settings, audit
-        The sections ``forget`` and ``audit``; with ``prune``, every run is pruned first.
-    relearn
-        Whether the rounds to relearn are counted, which takes rounds for every model.
+    `settings` and `audit` are the sections ``forget`` and ``audit``; with ``prune``, every run is pruned
+    first. `relearn` counts the rounds to relearn, which takes rounds for every model.
     """
 
     request: ForgetRequest
@@ -70,33 +62,24 @@ class Contest:
         return "-".join([self.request.name, *pruned])
 
 
-def _checked(contest: Contest, run: TrainedRun) -> Contest:
-    """Return the contest with its methods named, without retraining and repetitions."""
-    request, settings = contest.request, contest.settings
-    for name in (RETRAIN, *contest.methods):
+def _checked(plan: ComparisonPlan, run: TrainedRun) -> ComparisonPlan:
+    """Return the plan with its methods named, without retraining and repetitions."""
+    request, settings = plan.request, plan.settings
+    for name in (RETRAIN, *plan.methods):
         requirements.check_request(run, request, name, settings)
-    methods = contest.methods or (
+    methods = plan.methods or (
         name for name in METHODS if requirements.can_serve(run, request, name, settings)
     )
-    return replace(contest, methods=tuple(dict.fromkeys(name for name in methods if name != RETRAIN)))
+    return replace(plan, methods=tuple(dict.fromkeys(name for name in methods if name != RETRAIN)))
 
 
 @on_run
 def compare(
-    folder: RunFolder, contest: Contest, seeds: int = 1, observer: Observer | None = None
+    folder: RunFolder, plan: ComparisonPlan, seeds: int = 1, observer: Observer | None = None
 ) -> dict[str, Any]:
-    """Compare methods; write ``compare/<request>.json`` and return what it holds.
+    """Compare methods on a finished dense run; write ``compare/<request>.json`` and return its content.
 
-    Parameters
-    ----------
-    folder
-        Of a finished dense run.
-    contest
-        What is compared.
-    seeds
-        Runs, at least 1; the first is the run itself.
-    observer
-        Told of everything that is done.
+    `seeds` is the number of runs, at least 1; the first is the run itself.
 
     Raises
     ------
@@ -104,28 +87,28 @@ def compare(
         If a method cannot serve the request, before any work.
     """
     opened = OpenedRun.of(folder, observer)
-    check_answers(opened.session.config.model_copy(update={"audit": contest.audit}))
+    check_answers(opened.session.config.model_copy(update={"audit": plan.audit}))
     if opened.run.client_models:
         raise BadInput(
             f"run '{folder.name}': compare needs one model that all clients share; use lethe forget --audit"
         )
     if opened.run.mask is not None:
         raise BadInput(f"run '{folder.name}' is pruned; compare the run it came from, with --prune")
-    work = _Work(_checked(contest, opened.run), observer or Quiet())
+    work = _Work(_checked(plan, opened.run), observer or Quiet())
     _warm_up()
     for number in range(seeds):
         work.run_seed(
-            opened if number == 0 else OpenedRun.of(_like(folder, opened, number, observer), observer)
+            opened if number == 0 else OpenedRun.of(_with_seed(folder, opened, number, observer), observer)
         )
     path = folder.path / FOLDER
     path.mkdir(exist_ok=True)
     document = work.document()
-    files.write_json(path / f"{contest.name}.json", document)
+    files.write_json(path / f"{plan.name}.json", document)
     return document
 
 
-def _like(folder: RunFolder, opened: OpenedRun, number: int, observer: Observer | None) -> RunFolder:
-    """Return a run like this one but for its seed; trained, or trained to its end, if it is not there."""
+def _with_seed(folder: RunFolder, opened: OpenedRun, number: int, observer: Observer | None) -> RunFolder:
+    """Return a run that differs from this one only in its seed; trained, or resumed, if necessary."""
     config = opened.session.config
     seed, home = config.run.seed + number, (folder.path / "seeds").absolute()
     path = home / f"seed-{seed}"
@@ -143,9 +126,9 @@ def _warm_up() -> None:
 
 @dataclass
 class _Work:
-    """A comparison at work: what was measured so far."""
+    """A comparison at work: the measurements so far."""
 
-    contest: Contest
+    plan: ComparisonPlan
     observer: Observer
     seeds: list[int] = field(default_factory=list)
     samples: dict[str, list[Figures]] = field(default_factory=dict)
@@ -153,58 +136,56 @@ class _Work:
 
     def run_seed(self, dense: OpenedRun) -> None:
         """Measure every method on one run."""
-        contest = self.contest
+        plan = self.plan
         seed = dense.run.seed
-        dense = dense.auditing(contest.audit)
+        dense = dense.auditing(plan.audit)
         self.seeds.append(seed)
         with dense.session.local_grid() as grid:
-            opened = dense.pruned(contest.settings, grid).auditing(contest.audit)
-            if contest.settings.prune != "none":
+            opened = dense.pruned(plan.settings, grid).auditing(plan.audit)
+            if plan.settings.prune != "none":
                 took = Preparation.of(opened.folder).seconds
                 self._note(seed, [f"pruning and training on the mask took {took:.1f} s, not counted here"])
             with opened.session.cohort(grid) as cohort:
                 cohort.tell(self.observer.answered)
                 models, costs = self._forgotten(opened, cohort)
                 models |= self._other_seeds(opened, cohort, costs)
-                self.observer.phase(f"audit {contest.request.name}, seed {seed}", 1)
-                report = audit_models(opened.run, contest.request, models, cohort, contest.audit)
+                self.observer.phase(f"audit {plan.request.name}, seed {seed}", 1)
+                report = audit_models(opened.run, plan.request, models, cohort, plan.audit)
                 self.observer.advance("measured")
-                relearned = self._relearned(opened, report, models, cohort) if contest.relearn else {}
+                relearned = self._relearned(opened, report, models, cohort) if plan.relearn else {}
         self._note(seed, report.notes)
         for name, figures in figures_of(report, costs, relearned).items():
             pooled = OTHER_SEED if name.startswith(other_seeds.PREFIX) else name
             self.samples.setdefault(pooled, []).append(figures)
 
     def document(self) -> dict[str, Any]:
-        """Return what was compared and measured; where a method never succeeded, it has no figures."""
-        contest = self.contest
+        """Return what was compared and measured; a method that never succeeded has no figures."""
+        plan = self.plan
         others = [OTHER_SEED] if OTHER_SEED in self.samples else []
         return {
-            "request": contest.request.to_json(),
-            "settings": contest.settings.model_dump(by_alias=True),
+            "request": plan.request.to_json(),
+            "settings": plan.settings.model_dump(by_alias=True),
             "seeds": self.seeds,
             "notes": self.notes,
             "before": summarised(self.samples[ORIGINAL]),
             "retrain": summarised(self.samples[RETRAIN]),
-            "methods": {m: summarised(self.samples.get(m, [])) for m in (*contest.methods, *others)},
+            "methods": {m: summarised(self.samples.get(m, [])) for m in (*plan.methods, *others)},
         }
 
     def _forgotten(
         self, opened: OpenedRun, cohort: Cohort
     ) -> tuple[dict[str, AuditedModel], dict[str, Cost]]:
-        run, contest = opened.run, self.contest
+        run, plan = opened.run, self.plan
         traffic = opened.folder.read_summary().get("traffic") or {}
         stored = run.log.stored_bytes() if run.log is not None else 0
         models = {ORIGINAL: AuditedModel(run.final, run.train_seconds)}
         up, down, visits = (traffic.get(key) for key in ("bytes-up", "bytes-down", "visits"))
         costs = {ORIGINAL: Cost(run.train_seconds, up, down, visits, stored)}
-        holdings = ask_holdings(run, contest.request, cohort)
-        for method in (*contest.methods, RETRAIN):
-            progress = told(self.observer, f"{method} {contest.request.name}, seed {run.seed}")
+        holdings = ask_holdings(run, plan.request, cohort)
+        for method in (*plan.methods, RETRAIN):
+            progress = reporting_to(self.observer, f"{method} {plan.request.name}, seed {run.seed}")
             try:
-                made = forgetting.forget(
-                    run, contest.request, method, contest.settings, cohort, progress, holdings
-                )
+                made = forgetting.forget(run, plan.request, method, plan.settings, cohort, progress, holdings)
             except LetheError as error:
                 if method == RETRAIN:
                     raise
@@ -213,14 +194,14 @@ class _Work:
             self._note(run.seed, (f"{method}: {note}" for note in (*made.warnings, *made.notes)))
             models[method] = AuditedModel(made.flat, made.seconds)
             sent = (made.traffic.bytes_up, made.traffic.bytes_down, made.traffic.visits)
-            needed = log_bytes(run.log, METHODS[method].needs(contest.settings))
+            needed = log_bytes(run.log, METHODS[method].needs(plan.settings))
             costs[method] = Cost(made.seconds, *sent, needed)
         return models, costs
 
     def _other_seeds(
         self, opened: OpenedRun, cohort: Cohort, costs: dict[str, Cost]
     ) -> dict[str, AuditedModel]:
-        models = opened.other_seeds(self.contest.request, self.contest.audit.seeds, cohort)
+        models = opened.other_seeds(self.plan.request, self.plan.audit.seeds, cohort)
         costs |= {name: Cost(model.seconds) for name, model in models.items()}
         return models
 
@@ -232,9 +213,9 @@ class _Work:
             return {}
         run, found = opened.run, {}
         for name, model in models.items():
-            progress = told(self.observer, f"relearn after {name}, seed {run.seed}")
+            progress = reporting_to(self.observer, f"relearn after {name}, seed {run.seed}")
             relearning = Relearning(
-                run, self.contest.request, original, cohort, run.plan.rounds, progress=progress
+                run, self.plan.request, original, cohort, run.plan.rounds, progress=progress
             )
             found[name] = relearning.rounds(model.flat)
         return found

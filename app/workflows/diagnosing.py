@@ -1,4 +1,4 @@
-"""Ask the clients of a federation how unlike they are: labels, gradients, drift, sizes and speeds."""
+"""Asks the clients of a federation how much they differ: labels, gradients, drift, sizes and speeds."""
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from flwr.serverapp import Grid
@@ -28,18 +28,10 @@ def diagnose(
     observer: Observer | None = None,
     grid: Grid | None = None,
 ) -> Diagnosis:
-    """Diagnose a federation before training, at the initial model, or a run at the model it ended with.
+    """Diagnose a federation before training, at the initial model, or a finished run at its final model.
 
-    Parameters
-    ----------
-    config
-        Of the run, or of a run to be.
-    folder
-        The finished run; None before training.
-    observer
-        Told of each step.
-    grid
-        Flower's; None starts the clients in this process tree.
+    `config` is that of the run; `folder` is None before training; without a grid, the clients start in this
+    process tree.
 
     Raises
     ------
@@ -104,7 +96,7 @@ def _evidence(cohort: Cohort, arrays: ArrayRecord, observer: Observer, clock: Cl
 def _asked(
     cohort: Cohort, message_type: str, arrays: ArrayRecord
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Return what came back less what was sent, and the seconds, by client-id."""
+    """Return the replies minus the model sent, and the seconds, by client-id."""
     content = RecordDict({wire.ARRAYS: arrays, wire.CONFIG: ConfigRecord({wire.SERVER_ROUND: 1})})
     reference = Reference.of(arrays)
     changes: dict[str, Tensor] = {}

@@ -1,4 +1,4 @@
-"""Serve requests to forget on a finished run, and measure what the methods left of the forgotten data."""
+"""Serves requests to forget on a finished run, and measures what the methods left of the forgotten data."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,10 +16,10 @@ from app.forgettings.folder import (
     AUDIT,
     CERTIFICATE,
     RESULT,
-    answer_name,
-    is_served,
+    forgetting_name,
+    has_forgetting,
     lineage_of,
-    read_answer,
+    read_forgetting,
     read_result,
 )
 from app.forgettings.signing_key import signing_key
@@ -56,16 +56,8 @@ MASK = "mask.safetensors"
 class OpenedRun:
     """A finished run, opened for forgetting and audits.
 
-    Parameters
-    ----------
-    folder, session, run
-        The run.
-    observer
-        Told of everything that is done.
-    after
-        Name of the forgetting whose model it starts from; empty: the run's own model.
-    preparation
-        What it took to prune the run for this request; None where nothing was pruned for it.
+    `after` names the forgetting whose model it starts from; empty: the run's own model. `preparation` is the
+    cost of pruning the run for this request; None if it was not pruned for it.
     """
 
     folder: RunFolder
@@ -78,10 +70,10 @@ class OpenedRun:
     @staticmethod
     def of(folder: RunFolder, observer: Observer | None) -> "OpenedRun":
         """Open a finished run."""
-        session, told = sessions.open_session(folder), observer or Quiet()
+        session, observer = sessions.open_session(folder), observer or Quiet()
         for note in session.notes:
-            told.note(note)
-        return OpenedRun(folder, session, sessions.open_trained_run(folder, session), told)
+            observer.note(note)
+        return OpenedRun(folder, session, sessions.open_trained_run(folder, session), observer)
 
     def pruned(self, settings: ForgetSettings, grid: Grid | None) -> "OpenedRun":
         """Return the run that a method works on: itself, or pruned as the settings say."""
@@ -93,12 +85,12 @@ class OpenedRun:
         return made if was_there else replace(made, preparation=Preparation.of(folder))
 
     def auditing(self, settings: AuditSettings) -> "OpenedRun":
-        """Return the run as its clients are to be asked about it.
+        """Return the run with the settings of an audit.
 
         Raises
         ------
         BadInput
-            If they are promised that they answer no audits.
+            If its clients were promised that they answer no audits.
         """
         config = self.session.config.model_copy(update={"audit": settings})
         check_answers(config)
@@ -107,7 +99,7 @@ class OpenedRun:
     def check_before_pruning(
         self, request: ForgetRequest, settings: ForgetSettings, grid: Grid | None, after: str
     ) -> None:
-        """Raise `BadInput` if a request cannot be served on a pruned run that is yet to be made for it."""
+        """Raise `BadInput` if a request cannot be served on a pruned run that does not exist yet."""
         path = sparse_path(self.folder, settings)
         if path.exists():
             return
@@ -117,7 +109,7 @@ class OpenedRun:
             ask_holdings(self.run, request, cohort)
 
     def following(self, after: str) -> "OpenedRun":
-        """Return the run as an earlier forgetting left it; with an empty name as it is.
+        """Return the run as an earlier forgetting left it; unchanged if the name is empty.
 
         Raises
         ------
@@ -126,12 +118,14 @@ class OpenedRun:
         """
         run = self.run
         if after:
-            answer = read_answer(self.folder, after)
-            final = run.layout.flatten(read_sealed(answer.model_path).tensors)
-            forgotten = (*answer.forgotten, answer.request)
-            own_mask = own_mask_of(answer.path, run)
-            lineage, seconds = lineage_of(self.folder, after), answer.seconds
-            run = replace(run, final=final, train_seconds=seconds, forgotten=forgotten, lineage=lineage)
+            earlier = read_forgetting(self.folder, after)
+            final = run.layout.flatten(read_sealed(earlier.model_path).tensors)
+            forgotten = (*earlier.forgotten, earlier.request)
+            own_mask = own_mask_of(earlier.path, run)
+            lineage = lineage_of(self.folder, after)
+            run = replace(
+                run, final=final, train_seconds=earlier.seconds, forgotten=forgotten, lineage=lineage
+            )
             if own_mask is not None:
                 initial = run.layout.flatten(run.build_model().state_dict())
                 run = replace(run, mask=own_mask, initial=initial * own_mask)
@@ -139,7 +133,7 @@ class OpenedRun:
 
     def name_of(self, request: ForgetRequest, method: str) -> str:
         """Return the name of the folder under ``forget/`` with the answer to a request."""
-        return answer_name(request, method, self.after)
+        return forgetting_name(request, method, self.after)
 
     def key(self) -> Ed25519PrivateKey:
         """Return the key that signs certificates; made on first use."""
@@ -150,7 +144,7 @@ class OpenedRun:
     ) -> str:
         """Serve a request, write its folder and return the folder's name."""
         name, key = self.name_of(request, method), self.key()
-        progress = told(self.observer, f"{method} {request.name}")
+        progress = reporting_to(self.observer, f"{method} {request.name}")
         keeps_states = self.run.client_models or self.run.personal_models
         if keeps_states and cohort is not None:
             restore_states(self.folder, cohort.grid, besides=name)
@@ -175,7 +169,7 @@ class OpenedRun:
         return name
 
     def _with_preparation(self, result: dict[str, Any]) -> dict[str, Any]:
-        """Return a result with the pruning counted, where it was made for this request; else with a note."""
+        """Return a result with the cost of pruning if the run was pruned for this request, else a note."""
         if self.preparation is not None:
             return self.preparation.added_to(result)
         if not (self.folder.path / PRUNING).exists():
@@ -183,7 +177,7 @@ class OpenedRun:
         return {**result, "notes": [*result["notes"], Preparation.of(self.folder).not_counted]}
 
     def _is_again(self, path: Path, flat: Tensor) -> bool:
-        """Whether a request was served before with the very same model, of which an audit still holds."""
+        """Whether the request was served before with the very same model, so that its audit still holds."""
         if not (path / MODEL).exists():
             return False
         return torch.equal(self.run.layout.flatten(read_sealed(path / MODEL).tensors), flat)
@@ -191,7 +185,7 @@ class OpenedRun:
     def audit(
         self, request: ForgetRequest, methods: Sequence[str], settings: AuditSettings, cohort: Cohort
     ) -> AuditReport:
-        """Measure models that were made for a request; retrains first if that was not done."""
+        """Measure models that were made for a request; retrain first if necessary."""
         retrained, key = self.name_of(request, "retrain"), self.key()
         if not (self.folder.forget_folder(retrained) / RESULT).exists():
             self.forget(request, "retrain", self.session.config.forget, cohort)
@@ -232,7 +226,7 @@ class OpenedRun:
         models = {}
         for seed in other_seeds.seeds_of(self.run, count):
             name = f"{other_seeds.PREFIX}{seed}"
-            progress = told(self.observer, f"{name} {request.name}")
+            progress = reporting_to(self.observer, f"{name} {request.name}")
             path = self.folder.forget_folder(self.name_of(request, "retrain"))
             models[name] = other_seeds.retrained_with(
                 path, self.session, self.run, request, seed, cohort, progress
@@ -253,7 +247,7 @@ class OpenedRun:
 
 
 def own_mask_of(path: Path, run: TrainedRun) -> Tensor | None:
-    """Return which parameters a forgetting left where it chose that anew, shape [P]; None: those of the run.
+    """Return the mask that a forgetting chose anew, shape [P], bool; None if it kept that of the run.
 
     Raises
     ------
@@ -268,8 +262,8 @@ def own_mask_of(path: Path, run: TrainedRun) -> Tensor | None:
         raise RunCorrupt(f"{path / MASK}: {error}") from None
 
 
-def told(observer: Observer, title: str) -> Progress:
-    """Return a method's progress, passed on to an observer as a phase of that title."""
+def reporting_to(observer: Observer, title: str) -> Progress:
+    """Return a method's progress callback that reports to an observer, as a phase with this title."""
     began = False
 
     def progress(done: int, total: int, values: Mapping[str, float]) -> None:
@@ -293,25 +287,11 @@ def forget(
 ) -> str:
     """Serve a request to forget on a finished run; return the name of its folder under ``forget/``.
 
-    The run itself is not altered. With ``prune``, the method works on the pruned run, which is made if it is
-    not there (see `app.workflows.pruning`), and the answer lies under ``forget/`` in that run's folder. A
-    signed certificate of what was done lies beside the model.
-
-    Parameters
-    ----------
-    folder
-        The run.
-    request
-        What shall be forgotten.
-    settings
-        The method and its settings.
-    observer
-        Told how far it is.
-    grid
-        Flower's; None starts the clients in this process tree.
-    after
-        Name of an earlier forgetting, whose model is started from and whose requests stay served; empty: the
-        run's own model.
+    The run itself is not altered. With ``prune``, the method works on the pruned run, which is made if
+    necessary (see `app.workflows.pruning`), and the forgetting lies under ``forget/`` in that run's folder. A
+    signed certificate of what was done lies beside the model. `after` names an earlier forgetting, whose
+    model is started from and whose requests stay served; empty: the run's own model. Without a grid, the
+    clients start in this process tree.
 
     Raises
     ------
@@ -319,7 +299,7 @@ def forget(
         If the request cannot be served, before any work.
     """
     opened = OpenedRun.of(folder, observer)
-    settings = settled(folder, request, settings, after)
+    settings = choose_method(folder, request, settings, after)
     if settings.prune != "none":
         to_be = replace(opened.run, mask_origin=settings.prune, pruned_by=settings)
         requirements.check_request(to_be, request, settings.method, settings)
@@ -335,19 +315,13 @@ def forget(
         return opened.forget(request, settings.method, settings, cohort)
 
 
-def settled(
+def choose_method(
     folder: RunFolder, request: ForgetRequest, settings: ForgetSettings, after: str = ""
 ) -> ForgetSettings:
-    """Return the section ``forget`` with the method named by which a request is, or will be, served on a run.
+    """Return the section ``forget`` with the method named that serves, or has served, a request on a run.
 
-    A request that was served keeps its method, even where a purge has taken from the run what that needs.
-
-    Parameters
-    ----------
-    folder
-        The run; with ``prune`` that which is, or will be, pruned.
-    request, settings, after
-        As for `forget`.
+    A request that was served keeps its method, even if a purge has erased what that needs. With ``prune``,
+    `folder` is the run to prune. `after` is as for `forget`.
 
     Raises
     ------
@@ -359,7 +333,7 @@ def settled(
     sparse = RunFolder(sparse_path(folder, settings))
     for method in PREFERRED:
         named = settings.model_copy(update={"method": method})
-        if is_served(sparse, answer_name(request, method, after), named):
+        if has_forgetting(sparse, forgetting_name(request, method, after), named):
             return named
     opened = OpenedRun.of(sparse if after else folder, None).following(after)
     return with_method(opened.run, request, settings)

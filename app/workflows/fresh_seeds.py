@@ -1,10 +1,10 @@
-"""Seeds that no training of a run had before, where the server gets sums of updates and no single one.
+"""Seeds that no earlier training of a run had, for runs whose server gets only sums of updates.
 
-Two sums over nearly the same clients differ by what the others sent, and by nothing else if all clients draw
-the same numbers in both: the server would know a client that is in one of them alone. So a training of masked
-or encrypted sums that is begun again, after an interruption or without what shall be forgotten, lets its
+Two sums over nearly the same clients differ only in what the other clients sent if all clients draw the same
+numbers in both: the server would learn the update of a client that is in one of them alone. So when a
+training of masked or encrypted sums begins again, after an interruption or without the forgotten data, its
 clients draw from another seed. The seeds follow from the run's own and from how often it was begun before,
-which is written down before anything is asked; so the whole history repeats, and no seed of it does.
+which is recorded before any client is asked; so the whole history can be repeated, but no seed in it repeats.
 """
 
 from app.forgettings.folder import outermost
@@ -18,23 +18,15 @@ STARTS = "masked-starts.jsonl"
 
 
 def fresh_seed(folder: RunFolder, seed: int, what: str, *, first: bool = False) -> int:
-    """Return the seed of the training that begins now, and write down that it does.
+    """Return the seed of the training that begins now, and record that it begins.
 
-    Parameters
-    ----------
-    folder
-        Of the run; those that it lies in, or that lie in it, share the count.
-    seed
-        The run's own.
-    what
-        What is trained, for people.
-    first
-        Whether it may be the run's own training: that takes the run's own seed the first time.
+    The count is shared with the runs that this one lies in, or that lie in it. `what` says for people what is
+    trained. With `first`, it may be the run's own training, which has the run's own `seed` the first time.
 
     Raises
     ------
     LetheError
-        If the disk does not take it; nothing may be asked then.
+        If the disk does not take it; no client may be asked then.
     """
     path = outermost(folder).path / STARTS
     with files.locked(path):

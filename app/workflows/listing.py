@@ -1,4 +1,4 @@
-"""What runs there are."""
+"""Lists the runs under a home."""
 
 from pathlib import Path
 from typing import Any

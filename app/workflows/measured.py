@@ -1,4 +1,4 @@
-"""What an audit leaves for each method: its document, and triggered images with what the models see."""
+"""An audit's results for each method: its document, and triggered images with the models' predictions."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ IMAGES_SHOWN = 10
 
 
 def method_audit(report: AuditReport, method: str) -> dict[str, Any]:
-    """Return one method's part of an audit: before, after, retrained, gaps and what cannot be concluded."""
+    """Return one method's part of an audit: before, after, retrained, gaps, limits of the conclusions."""
     document = report.to_json()
     models, comparison = document["models"], document["comparisons"][method]
     columns = {"before": "before", "after": method, "retrain": "retrain"}
@@ -44,13 +44,13 @@ def _verdict(report: AuditReport, method: str) -> Verdict:
 
 
 def _earlier(document: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
-    """Return the part of a method in how well an earlier request stayed served."""
+    """Return how well a method kept an earlier request served."""
     models = {column: document["models"][name] for column, name in columns.items()}
     return {"request": document["request"], **models, "gaps": document["gaps"][columns["after"]]}
 
 
 def triggered_images(run: TrainedRun, models: Mapping[str, Tensor]) -> list[TriggeredImage]:
-    """Return a few triggered test images with what each model calls them; none where there was no attack."""
+    """Return a few triggered test images with each model's prediction; empty if there was no attack."""
     if run.trigger is None or run.test is None or run.client_models:
         return []
     triggered = triggered_test(run.test, run.trigger)

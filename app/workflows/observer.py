@@ -1,23 +1,23 @@
-"""Who is told how far a workflow is."""
+"""Observers of a workflow's progress."""
 
 from collections.abc import Mapping
 from typing import Protocol
 
 
 class Observer(Protocol):
-    """Told how far a workflow is."""
+    """Receives the progress of a workflow."""
 
     def phase(self, title: str, total: int) -> None:
         """Begin a part of the work that has `total` steps."""
 
     def advance(self, message: str = "", values: Mapping[str, float] | None = None) -> None:
-        """Take note that one step is done."""
+        """Count one step as done."""
 
     def answered(self, scope: str, done: int, total: int) -> None:
-        """Take note that within a step `done` of `total` clients that were asked have answered."""
+        """Report that within a step `done` of `total` clients that were asked have answered."""
 
     def note(self, text: str) -> None:
-        """Take note of a remark."""
+        """Report a remark."""
 
 
 class Quiet:

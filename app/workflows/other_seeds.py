@@ -1,4 +1,4 @@
-"""Retrainings with other seeds: no two coincide, and their distance is the scale for all others."""
+"""Retrainings with other seeds: they all differ, and their distance is the scale for other methods."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,19 +15,14 @@ from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 
 PREFIX = "retrain-seed-"
-"""What the name of such a model in an audit begins with; the seed follows."""
+"""Begins the name of such a model in an audit; the seed follows."""
 
 
 def seeds_of(run: TrainedRun, count: int) -> list[int]:
-    """Return the seeds of the retrainings: those that follow the run's own.
+    """Return the seeds of `count` retrainings: those that follow the run's own.
 
-    Parameters
-    ----------
-    run
-        The run.
-    count
-        How many; -1: one where that costs nothing but time. It cannot be had where clients have models of
-        their own, and where the run is private it would be another release, which ε does not count.
+    -1 means one if it costs nothing but time. It is impossible if clients have models of their own, and if
+    the run is private it would be another release, which ε does not count.
     """
     if count < 0:
         count = 0 if run.client_models or run.personal_models or run.privacy is not None else 1
@@ -35,7 +30,7 @@ def seeds_of(run: TrainedRun, count: int) -> list[int]:
 
 
 def with_seed(run: TrainedRun, session: Session, seed: int) -> TrainedRun:
-    """Return a run that begins with other weights and selects other clients, on the same data.
+    """Return a run that starts from other weights and selects other clients, on the same data.
 
     A pruned run keeps its initial weights: a mask fits those that it was found with, and others train badly
     on it (Frankle and Carbin, ICLR 2019, arXiv 1803.03635, section 2).
@@ -57,20 +52,8 @@ def retrained_with(
 ) -> AuditedModel:
     """Return the model retrained for a request with another seed; made once and kept beside `retrain`.
 
-    Parameters
-    ----------
-    folder
-        Of the model retrained with the run's own seed.
-    session, run
-        The run.
-    request
-        What is left out.
-    seed
-        Of the weights, the selection and the clients' batches.
-    cohort
-        All clients.
-    progress
-        Told of every round.
+    `folder` is that of the model retrained with the run's own seed; the seed decides the weights, the
+    selection and the clients' batches; `cohort` holds all clients.
     """
     path = folder / f"{PREFIX}{seed}.safetensors"
     if path.exists():
@@ -85,7 +68,7 @@ def retrained_with(
 
 
 def scale(report: AuditReport) -> dict[str, Mapping[str, float | None]]:
-    """Return how far the retrainings with other seeds are from the one with the run's own, by name."""
+    """Return how far the retrainings with other seeds are from the one with the run's own seed, by name."""
     return {
         name: {
             "disparity": comparison.disparity,

@@ -1,7 +1,7 @@
-"""Prune a run before something is forgotten: the sparse run lies in the run's folder and is made once.
+"""Prunes a run before a forgetting: the sparse run lies in the run's folder and is made once.
 
-It is a run folder itself, ``pruned/<how>/``, with a mask, an update log of its own, and the forgettings that
-were made on it. An interrupted training on the mask goes on where it was.
+It is a run folder itself, ``pruned/<how>/``, with a mask, an update log of its own, and its own forgettings.
+An interrupted training on the mask is resumed.
 """
 
 import time
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from app.config.run_config import RunConfig, default_values
 from app.workflows.observer import Observer
-from app.workflows.removing import undone_if_refused
+from app.workflows.removing import removed_if_refused
 from app.workflows.session import Session
 from app.workflows.training import resume, train_in
 from strategies.core.errors import BadInput
@@ -37,18 +37,9 @@ def prune(
     observer: Observer,
     grid: Grid | None = None,
 ) -> RunFolder:
-    """Return the folder of the run pruned as the settings say; made if it is not there.
+    """Return the folder of a dense run pruned as the section ``forget`` says; made if necessary.
 
-    Parameters
-    ----------
-    folder, session, run
-        The dense run; it is not altered.
-    settings
-        The section ``forget``.
-    observer
-        Told of every round.
-    grid
-        Flower's; None starts the clients in this process tree.
+    The dense run is not altered; without a grid, the clients start in this process tree.
 
     Raises
     ------
@@ -88,7 +79,7 @@ def _made(
         )
         spent = cohort.traffic.since(traffic)
         made = RunFolder.create(config.run.home, name, config.to_toml())
-        with undone_if_refused(made):
+        with removed_if_refused(made):
             made.write_mask(masks_in(mask, run.layout), settings.prune)
             spent_seconds = time.perf_counter() - began
             files.write_json(made.path / PRUNING, _described(settings, spent_seconds, spent, mask))
@@ -99,22 +90,14 @@ def _made(
 
 @dataclass(frozen=True)
 class Preparation:
-    """What it took to make a pruned run: the mask, and the training on it.
-
-    Parameters
-    ----------
-    seconds
-        Wall-clock.
-    traffic
-        Bytes and client visits.
-    """
+    """The cost of a pruned run, of its mask and the training on it: wall-clock seconds, bytes and visits."""
 
     seconds: float
     traffic: Traffic
 
     @staticmethod
     def of(folder: RunFolder) -> "Preparation":
-        """Read it from the folder of a pruned run that is finished."""
+        """Read the cost from the folder of a finished pruned run."""
         mask, summary = read_json(folder.path / PRUNING), folder.read_summary()
         training: Mapping[str, Any] = summary.get("traffic") or {}
         spent = {
@@ -126,7 +109,7 @@ class Preparation:
         )
 
     def added_to(self, result: Mapping[str, Any]) -> dict[str, Any]:
-        """Return ``result.json`` with this counted in its seconds and its traffic."""
+        """Return ``result.json`` with this cost added to its seconds and its traffic."""
         sent, own = self.traffic, result["traffic"]
         more = {"bytes-up": sent.bytes_up, "bytes-down": sent.bytes_down, "visits": sent.visits}
         note = (
@@ -143,7 +126,7 @@ class Preparation:
 
     @property
     def not_counted(self) -> str:
-        """A note for a result in which it is not counted."""
+        """A note for a result that does not count this cost."""
         return f"the pruned run was there; to make it took {self.seconds:.1f} s, which are not counted here"
 
 

@@ -1,9 +1,9 @@
-"""Purge the clients of a served request from a run's update logs, and certify that it was done.
+"""Purges the clients of a served request from a run's update logs, and certifies it.
 
 Logs are purged in the run itself and in all runs that lie in it: pruned ones, and those with other seeds.
-What else holds something of the client's own goes as well: the checkpoints, with what clients keep between
-rounds; example counts in the summaries; and the report, which shows lengths of updates and can be made anew.
-Every step can be taken again, so an interrupted purge is completed by the same command.
+Other traces of the client are erased as well: the checkpoints, with what clients keep between rounds; example
+counts in the summaries; and the report, which shows lengths of updates and can be made anew. Every step can
+be repeated, so the same command completes an interrupted purge.
 """
 
 from collections.abc import Collection
@@ -16,10 +16,10 @@ from app.forgettings.certify import certify, purged_section
 from app.forgettings.folder import (
     CERTIFICATE,
     RESULT,
-    answer_name,
-    is_served,
+    forgetting_name,
+    has_forgetting,
     outermost,
-    read_answer,
+    read_forgetting,
     runs_in,
 )
 from app.forgettings.signing_key import signing_key
@@ -42,8 +42,8 @@ def check_purge(
     Returns
     -------
     str or None
-        The name of the answer, where this very forgetting was served before: then `purge` is all that is
-        left to do, and an audit of the answer stays.
+        The name of the forgetting, if this very forgetting was made before: then only `purge` is left to do,
+        and its audit stays.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def check_purge(
     """
     if request.kind != "client":
         raise BadInput(f"cannot purge {request.name}: the log holds a client's updates as a whole")
-    name = answer_name(request, settings.method, after)
+    name = forgetting_name(request, settings.method, after)
     if _is_interrupted(folder, request, name):
         return name
     runs = runs_in(outermost(folder))
@@ -67,16 +67,16 @@ def check_purge(
         if all(client_id in log.purged() for log in logs):
             since = logs[0].purged()[client_id]
             raise BadInput(f"client {client_id} is purged already, {since}; nothing of it is left to erase")
-    return name if is_served(folder, name, settings) else None
+    return name if has_forgetting(folder, name, settings) else None
 
 
 def _is_interrupted(folder: RunFolder, request: ForgetRequest, name: str) -> bool:
-    """Say whether a purge after this very forgetting was begun, and no answer to the request certifies it."""
-    answers = folder.path / "forget"
-    if not (answers / name / RESULT).exists() or not folder.log_path.is_dir():
+    """Say whether a purge after this very forgetting was begun, but is not certified yet."""
+    forgettings = folder.path / "forget"
+    if not (forgettings / name / RESULT).exists() or not folder.log_path.is_dir():
         return False
     begun = set(request.clients) <= UpdateLog.open(folder.log_path).purged().keys()
-    return begun and not any(_certifies(path, request) for path in answers.glob(f"*/{CERTIFICATE}"))
+    return begun and not any(_certifies(path, request) for path in forgettings.glob(f"*/{CERTIFICATE}"))
 
 
 def _certifies(path: Path, request: ForgetRequest) -> bool:
@@ -88,36 +88,27 @@ def _certifies(path: Path, request: ForgetRequest) -> bool:
 
 @on_run
 def purge(folder: RunFolder, name: str, observer: Observer | None = None) -> list[dict[str, Any]]:
-    """Erase the clients of a served request from the logs, and certify that; return which logs it names.
-
-    Parameters
-    ----------
-    folder
-        Of the run.
-    name
-        Of the folder with the answer to the request.
-    observer
-        Told of every log.
+    """Erase the clients of the named forgetting from the logs, and certify it; return the purged logs.
 
     Raises
     ------
     BadInput
-        If there is no such answer.
+        If there is no such forgetting.
     LetheError
         If a file cannot be overwritten; give the same command again.
     """
-    answer, told = read_answer(folder, name), observer or Quiet()
+    forgetting, observer = read_forgetting(folder, name), observer or Quiet()
     key = signing_key(RunConfig.from_toml(folder.path / CONFIG).run.certificate_key_path)
-    clients, runs = answer.request.clients, runs_in(outermost(folder))
-    told.phase(f"purge client {', '.join(clients)}", len(runs))
+    clients, runs = forgetting.request.clients, runs_in(outermost(folder))
+    observer.phase(f"purge client {', '.join(clients)}", len(runs))
     for run in runs:
         if run.log_path.is_dir():
             with UpdateLog.open(run.log_path, write=True) as log:
                 log.purge(clients)
         _erase_beside_the_log(run, clients)
-        told.advance(run.name)
+        observer.advance(run.name)
     certify(folder, name, key)
-    logs: list[dict[str, Any]] = (purged_section(folder, answer) or {}).get("logs", [])
+    logs: list[dict[str, Any]] = (purged_section(folder, forgetting) or {}).get("logs", [])
     return logs
 
 

@@ -1,4 +1,4 @@
-"""Remove a run for good: its folder, and the keys of its update logs, which lie elsewhere."""
+"""Removes a run for good: its folder, and the keys of its update logs, which lie elsewhere."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -25,21 +25,12 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class Holdings:
-    """What goes with a run.
+class RunContents:
+    """What goes with a run when it is removed, and what remains.
 
-    Parameters
-    ----------
-    path
-        Its folder.
-    num_bytes
-        Size of the files in it.
-    inside
-        What lies in it besides the run itself, a phrase each: forgettings, pruned runs, comparisons.
-    keys
-        Folders with the keys of its encrypted update logs, elsewhere.
-    remains
-        What is left behind and names the run, a sentence each.
+    `inside` has a phrase for each kind of thing in it: forgettings, pruned runs, comparisons; `keys` are the
+    folders with the keys of its encrypted update logs, elsewhere; `remains` has a sentence for each thing
+    that is left behind and names the run.
     """
 
     path: Path
@@ -61,15 +52,9 @@ class Holdings:
 
 
 def find_removable(run: str, home: Path) -> RunFolder:
-    """Return the run that was named, whatever state it is in.
+    """Return the run with a name under the home, or with a path, whatever state it is in.
 
-    Parameters
-    ----------
-    run
-        Its name under the home, or its path. A folder without the mark of a run is taken under the home only,
-        where it is a run that was begun and got no further.
-    home
-        The folder that holds all runs.
+    A folder without the mark of a run is accepted under the home only, if it is a run that was just begun.
 
     Raises
     ------
@@ -87,10 +72,10 @@ def find_removable(run: str, home: Path) -> RunFolder:
     return RunFolder(path)
 
 
-def holdings(folder: RunFolder) -> Holdings:
-    """Return what removing a run takes away and leaves behind."""
+def run_contents(folder: RunFolder) -> RunContents:
+    """Return the contents of a run, and what remains after its removal."""
     files = [path for path in folder.path.rglob("*") if path.is_file()]
-    return Holdings(
+    return RunContents(
         folder.path,
         sum(path.lstat().st_size for path in files),
         tuple(_inside(folder)),
@@ -99,15 +84,15 @@ def holdings(folder: RunFolder) -> Holdings:
     )
 
 
-def remove(folder: RunFolder) -> Holdings:
+def remove(folder: RunFolder) -> RunContents:
     """Delete a run's folder and destroy the keys of its update logs; return what there was.
 
-    The files are deleted, not overwritten, but for the keys: `lethe forget --purge` erases.
+    Only the keys are overwritten; the files are deleted: `lethe forget --purge` erases.
 
     Raises
     ------
     LetheError
-        If a process works on the run, or the disk does not let it go. The same command goes on from there.
+        If a process works on the run, or the disk refuses. The same command continues from there.
     """
     with ExitStack() as locks:
         for path in {outermost(folder).path, *(run.path for run in runs_in(folder))}:
@@ -116,19 +101,19 @@ def remove(folder: RunFolder) -> Holdings:
 
 
 def on_run(work: Callable[Concatenate[RunFolder, P], R]) -> Callable[Concatenate[RunFolder, P], R]:
-    """Have a workflow hold the run that it works on, so that nobody removes it meanwhile."""
+    """Have a workflow lock the run that it works on, so that it is not removed meanwhile."""
 
     @wraps(work)
-    def holding(folder: RunFolder, /, *args: P.args, **kwargs: P.kwargs) -> R:
+    def locked(folder: RunFolder, /, *args: P.args, **kwargs: P.kwargs) -> R:
         with in_use(outermost(folder).path):
             return work(folder, *args, **kwargs)
 
-    return holding
+    return locked
 
 
 @contextmanager
-def undone_if_refused(folder: RunFolder) -> Iterator[None]:
-    """Remove a new run if its training refuses its input; one that was begun and fails stays, to resume."""
+def removed_if_refused(folder: RunFolder) -> Iterator[None]:
+    """Remove a new run if its training refuses its input; a run that was begun and fails stays, to resume."""
     try:
         yield
     except LetheError as error:
@@ -138,8 +123,8 @@ def undone_if_refused(folder: RunFolder) -> Iterator[None]:
         raise
 
 
-def _removed(folder: RunFolder) -> Holdings:
-    held = holdings(folder)
+def _removed(folder: RunFolder) -> RunContents:
+    contents = run_contents(folder)
     for keys in _keys_of(folder):
         keys.destroy_all()
     try:
@@ -153,7 +138,7 @@ def _removed(folder: RunFolder) -> Holdings:
         shutil.rmtree(folder.path)
     except OSError as error:
         raise not_written(folder.path, error) from error
-    return held
+    return contents
 
 
 def _inside(folder: RunFolder) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Serve a request that stands in the run config: how the ServerApp forgets and audits over Flower's grid."""
+"""Serves the request in the run config: how the ServerApp forgets and audits over Flower's grid."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from flwr.serverapp import Grid
 
 from app.config.run_config import RunConfig, default_values
 from app.data.record import classes_in
-from app.workflows.forgetting import audit, forget, settled
+from app.workflows.forgetting import audit, choose_method, forget
 from app.workflows.observer import Observer, Quiet
 from strategies.core.errors import BadInput
 from strategies.core.settings import split_list
@@ -19,11 +19,11 @@ _OF_THE_JOB = ("request", "run")
 
 
 def serve(config: RunConfig, observer: Observer | None = None, grid: Grid | None = None) -> RunFolder:
-    """Forget or audit what the section ``request`` names; return the folder of the run that holds the answer.
+    """Forget or audit what the section ``request`` names; return the folder of the run with the forgetting.
 
-    The run keeps its config. Of the config given here only the sections ``request``, ``forget`` and ``audit``
-    count, and of the last two only keys that differ from the default: Flower passes every key, so one at its
-    default was probably not meant. Other keys that differ from the run's are noted as without effect.
+    The run keeps its config. Only the sections ``request``, ``forget`` and ``audit`` of this config count,
+    and of the last two only keys that differ from the default: Flower passes every key, so one at its default
+    was probably not meant. Other keys that differ from the run's are noted as without effect.
 
     Raises
     ------
@@ -32,9 +32,9 @@ def serve(config: RunConfig, observer: Observer | None = None, grid: Grid | None
     """
     folder = RunFolder.open(config.request.run, config.run.home)
     request = request_in(config, folder)
-    own = as_the_run_has_it(folder, config, observer or Quiet())
+    own = config_for_request(folder, config, observer or Quiet())
     after = config.request.after
-    forgetting = settled(folder, request, own.forget, after)
+    forgetting = choose_method(folder, request, own.forget, after)
     sparse = RunFolder(sparse_path(folder, forgetting))
     if config.run.workflow == "forget":
         forget(folder, request, forgetting, observer, grid, after)
@@ -44,7 +44,7 @@ def serve(config: RunConfig, observer: Observer | None = None, grid: Grid | None
 
 
 def request_in(config: RunConfig, folder: RunFolder) -> ForgetRequest:
-    """Return the request that the section ``request`` makes up for a run.
+    """Return the request in the section ``request``, for a run.
 
     Raises
     ------
@@ -60,8 +60,8 @@ def request_in(config: RunConfig, folder: RunFolder) -> ForgetRequest:
     return ForgetRequest(clients, classes, samples, names)
 
 
-def as_the_run_has_it(folder: RunFolder, config: RunConfig, observer: Observer) -> RunConfig:
-    """Return a run's config with what a job may set replaced; what it may not is noted."""
+def config_for_request(folder: RunFolder, config: RunConfig, observer: Observer) -> RunConfig:
+    """Return a run's config with the keys that a job may set; others are noted."""
     own, defaults = RunConfig.from_toml(folder.path / CONFIG).to_flat(), default_values()
     given = {key: value for key, value in config.to_flat().items() if value != defaults.get(key)}
     taken = {key: value for key, value in given.items() if key.partition(".")[0] in _ITS_OWN}

@@ -26,7 +26,7 @@ from strategies.client.backdoor import Trigger, default_trigger
 from strategies.client.evaluation import evaluate
 from strategies.core import wire
 from strategies.core.errors import BadInput, RunCorrupt
-from strategies.core.settings import Scalar, split_list
+from strategies.core.settings import Scalar
 from strategies.log.update_log import UpdateLog
 from strategies.models.mask import flat_mask_of
 from strategies.plan import TrainingPlan
@@ -52,22 +52,10 @@ _PLACES = ("data.root", "data.download", "data.path")
 class Session:
     """What the server side of a run works with.
 
-    Parameters
-    ----------
-    config
-        The resolved run config.
-    server_data
-        Public and test data, and what the model must know of the data.
-    finished
-        Whether the run was begun before, so that the clients behind a grid were started with another config.
-    run_id
-        Names the run to the clients behind a grid of Flower's; empty before there is one.
-    nodes
-        The node behind each client-id when the run was begun.
-    folder
-        Of a run that was begun before; None for a new one.
-    notes
-        What people should know of the data.
+    `finished` says that the run was begun before, so that the clients behind a grid were started with another
+    config; `run_id` names the run to clients behind a grid of Flower's, empty before there is one; `nodes` is
+    the node behind each client-id when the run was begun; `folder` is None for a new run; `notes` are about
+    the data.
     """
 
     config: RunConfig
@@ -81,15 +69,9 @@ class Session:
 
     @staticmethod
     def of(config: RunConfig, grid: Grid | None = None) -> "Session":
-        """Load what the server holds for a run to be.
+        """Load the server's side of a new run; without a grid, the clients start in this process tree.
 
-        Parameters
-        ----------
-        config
-            The run config. Where the clients start in this process tree and it does not say how many, there
-            are `DEFAULT_CLIENTS`.
-        grid
-            Flower's; None: the clients start in this process tree.
+        They are `DEFAULT_CLIENTS` then, if the config does not say how many.
 
         Raises
         ------
@@ -102,13 +84,7 @@ class Session:
 
     @staticmethod
     def load(config: RunConfig) -> "Session":
-        """Load what the server holds, for a config that is complete.
-
-        Raises
-        ------
-        BadInput
-            If the data, the device or the attack cannot be had.
-        """
+        """Load the server's side of a run with a complete config; raises as `of` does."""
         pick_device(config.run.device)
         session = Session(config, load_server_data(config.data, config.run.seed))
         if config.attack.kind != "none" and config.attack.target >= session.server_data.num_groups:
@@ -164,12 +140,12 @@ class Session:
 
     @property
     def has_client_models(self) -> bool:
-        """Whether every client has a model of its own, and the server none."""
+        """Whether every client has a model of its own, and the server has none."""
         return not self.config.strategy.traits.one_model
 
     @property
     def has_personal_models(self) -> bool:
-        """Whether every client keeps a personal model besides the one that all share."""
+        """Whether every client keeps a personal model besides the shared one."""
         return self.config.strategy.traits.personal_models
 
     @property
@@ -182,18 +158,18 @@ class Session:
     @property
     def attackers(self) -> tuple[str, ...]:
         """Client-ids that poison their data."""
-        return () if self.config.attack.kind == "none" else split_list(self.config.attack.clients)
+        return () if self.config.attack.kind == "none" else self.config.attack.client_ids
 
     def initial_state(self) -> wire.State:
-        """Return what the server holds before the first round: the initial model, or an empty consensus."""
+        """Return the server's state before the first round: the initial model, or an empty consensus."""
         strategy, data = self.config.strategy, self.server_data
         initial = lookup(strategy.name).initial
         if initial is None:
             return dict(self.model().state_dict())
         return initial(strategy, 0 if data.public is None else len(data.public), self.num_outputs)
 
-    def model_facts(self) -> dict[str, Any]:
-        """Return the model's name and size as plain data; where clients have their own, the list of names."""
+    def model_json(self) -> dict[str, Any]:
+        """Return the model's name and size as plain data; if clients have their own, the list of names."""
         names = lookup(self.config.strategy.name).model_names
         if names is not None:
             return {
@@ -213,7 +189,7 @@ class Session:
         return build_model(self.config.model, self.server_data.input_shape, self.num_outputs, seed)
 
     def evaluator(self) -> "Evaluator | None":
-        """Return the server's evaluation of a model; None where it has no test data or no model."""
+        """Return the server's evaluation of a model; None without test data or without a model."""
         if self.server_data.test is None or self.has_client_models:
             return None
         return Evaluator(self)
@@ -222,12 +198,7 @@ class Session:
     def cohort(self, grid: Grid | None, min_clients: int | None = None) -> Iterator[Cohort]:
         """Connect to the clients behind a grid; without one, start them in this process tree.
 
-        Parameters
-        ----------
-        grid
-            Flower's, or None.
-        min_clients
-            How many must answer; None: as many as the selection asks for.
+        `min_clients` must answer; None: as many as the selection asks for.
         """
         with self._grid(grid) as used:
             cohort = Cohort(used, self.config.run.round_timeout)
@@ -241,7 +212,7 @@ class Session:
             if self.run_id and grid is not None:
                 cohort.client_config[wire.RUN_ID] = self.run_id
             if self.finished and grid is not None:
-                cohort.client_config[wire.RUN_CONFIG] = json.dumps(told_to_clients(self.config))
+                cohort.client_config[wire.RUN_CONFIG] = json.dumps(config_for_clients(self.config))
             cohort.recall(self.nodes)
             cohort = cohort.without(self.config.data.left_out)
             cohort.connect(self.config.selection.min_clients if min_clients is None else min_clients)
@@ -256,7 +227,7 @@ class Session:
             restore_tags(self.folder, grid)
 
     def _check_left_out(self, cohort: Cohort, *, everybody_is_there: bool) -> None:
-        """Refuse to leave out a client that no partition belongs to; over a network it may come later."""
+        """Refuse to leave out a client without a partition; over a network it may come later."""
         unknown = [i for i in self.config.data.left_out if i not in cohort.nodes]
         if unknown and everybody_is_there:
             raise BadInput(
@@ -278,8 +249,7 @@ class Session:
         Raises
         ------
         BadInput
-            If the config has no number of clients: those of the run are elsewhere, in a deployment; or it
-            gives all clients the same file.
+            If the config has no number of clients, as in a deployment, or gives all clients the same file.
         """
         from app.simulation import LocalGrid
 
@@ -295,7 +265,7 @@ class Session:
 
 
 class Evaluator:
-    """The server's evaluation: test accuracy and loss, and the backdoor's success where there is one."""
+    """The server's evaluation: test accuracy and loss, and the success of the backdoor, if any."""
 
     def __init__(self, session: Session) -> None:
         test = session.server_data.test
@@ -316,7 +286,7 @@ class Evaluator:
 
 
 def clients_json(clients: Mapping[str, ClientInfo]) -> dict[str, Any]:
-    """Return what the clients said of themselves, as plain data; nothing of what they hide."""
+    """Return what the clients said of themselves, as plain data, without what they hide."""
     said: dict[str, Any] = {}
     for client_id, info in clients.items():
         said[client_id] = {} if info.known_examples is None else {"num-examples": info.num_examples}
@@ -341,10 +311,10 @@ def open_session(folder: RunFolder, overrides: Sequence[str] = ()) -> Session:
     return session
 
 
-def told_to_clients(config: RunConfig) -> dict[str, Scalar]:
-    """Return the keys of a run without those of the job, and those that say where things lie with a client.
+def config_for_clients(config: RunConfig) -> dict[str, Scalar]:
+    """Return the keys of a run for its clients: not those of the job, nor those of places on a client's disk.
 
-    All of the others, as keys that a client has no use for may still contradict those that it has.
+    All others are sent: a key that a client does not use may still contradict one that it uses.
     """
     return {
         key: value
@@ -403,7 +373,7 @@ def open_trained_run(folder: RunFolder, session: Session) -> TrainedRun:
 
 
 def read_mask(folder: RunFolder, layout: wire.Layout) -> Tensor | None:
-    """Return which parameters of a pruned run are left, shape [layout.size], bool; None for a dense run.
+    """Return the mask of a pruned run, shape [layout.size], bool; None for a dense run.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Train a model and leave a run folder; continue where a run was interrupted."""
+"""Trains a model and leaves a run folder; resumes an interrupted run."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from app.workflows.accounts import RunAccounts
 from app.workflows.analytics import label_distribution
 from app.workflows.fresh_seeds import fresh_seed
 from app.workflows.observer import Observer, Quiet
-from app.workflows.removing import undone_if_refused
+from app.workflows.removing import removed_if_refused
 from app.workflows.session import Session
 from strategies.core import wire
 from strategies.core.errors import BadInput, LetheError
@@ -34,7 +34,7 @@ from strategies.runs.checkpoint import Checkpoint
 from strategies.runs.files import read_json, write_json
 from strategies.runs.folder import MODEL, RunFolder
 from strategies.runs.run_lock import in_use
-from strategies.server import memory as strategy_state
+from strategies.server import memory
 from strategies.server.cohort import Cohort, Fault, Traffic
 from strategies.server.grids import StatefulGrid
 
@@ -43,16 +43,9 @@ ANALYTICS = "analytics.json"
 
 
 def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None = None) -> RunFolder:
-    """Train a model and leave a run folder.
+    """Train a model and leave a run folder; without a grid, the clients start in this process tree.
 
-    Parameters
-    ----------
-    config
-        The run config; where it does not say how many clients, the simulation's number or 10.
-    observer
-        Told of each round.
-    grid
-        Flower's; None starts the clients in this process tree.
+    If the config does not say how many clients, there are as many as in the simulation, or 10.
 
     Raises
     ------
@@ -65,16 +58,16 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
     if config.privacy.encryption != "none":
         require_library()
     session = Session.of(config, grid)
-    told = observer or Quiet()
+    observer = observer or Quiet()
     for note in session.notes:
-        told.note(note)
+        observer.note(note)
     with session.cohort(grid) as cohort:
         if not session.config.data.clients:
             partitions = max((c.num_partitions for c in cohort.clients.values()), default=0)
             session.config = session.config.with_overrides([f"data.clients={partitions}"])
         _check_named_clients(session, cohort)
         _check_privacy(session, cohort)
-        initial, _ = session.initial_state(), session.plan  # What cannot be built is refused before all else
+        initial, _ = session.initial_state(), session.plan  # Refuses, before all else, what cannot be built
         cohort.client_config[wire.KEEP_TAGS] = 1
         folder = RunFolder.create(
             session.config.run.home,
@@ -82,44 +75,27 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
             session.config.to_toml(),
             session.config.strategy.name,
         )
-        with undone_if_refused(folder):
+        with removed_if_refused(folder):
             write_record(folder, session.config, session.server_data.class_names)
             if grid is not None:
                 cohort.client_config[wire.RUN_ID] = folder.run_id
             if session.config.analytics.enabled:
                 write_json(folder.path / ANALYTICS, label_distribution(session, cohort))
-            train_in(folder, session, cohort, initial, told)
+            train_in(folder, session, cohort, initial, observer)
     return folder
 
 
 def train_in(
     folder: RunFolder, session: Session, cohort: Cohort, initial: wire.State, observer: Observer
 ) -> None:
-    """Train from the first round on, into the folder of a new run; where it has a mask, on that mask.
+    """Train from the first round on, into the folder of a new run; if it has a mask, on that mask.
 
-    Parameters
-    ----------
-    folder
-        Of the new run.
-    session
-        With the run's config.
-    cohort
-        Connected clients.
-    initial
-        The model before the first round.
-    observer
-        Told of each round.
+    `initial` is the model before the first round; `cohort` is connected.
     """
     with in_use(folder.path, alone=True):
         folder.write_initial(initial)
-        _train_first(folder, session, cohort, initial, observer)
-
-
-def _train_first(
-    folder: RunFolder, session: Session, cohort: Cohort, initial: wire.State, observer: Observer
-) -> None:
-    with _new_log(session, folder, wire.Layout.of(initial)) as log:
-        _Training(session, folder, cohort, log, observer).run(Start(wire.record_of(initial)))
+        with _new_log(session, folder, wire.Layout.of(initial)) as log:
+            _Training(session, folder, cohort, log, observer).run(Start(wire.record_of(initial)))
 
 
 def resume(folder: RunFolder, observer: Observer | None = None, grid: Grid | None = None) -> RunFolder:
@@ -135,11 +111,11 @@ def resume(folder: RunFolder, observer: Observer | None = None, grid: Grid | Non
     if (folder.path / MODEL).exists():
         raise BadInput(f"run '{folder.name}' is finished: {folder.path / MODEL} is there; nothing to resume")
     with in_use(folder.path, alone=True):
-        _go_on(folder, observer or Quiet(), grid)
+        _continue(folder, observer or Quiet(), grid)
     return folder
 
 
-def _go_on(folder: RunFolder, observer: Observer, grid: Grid | None) -> None:
+def _continue(folder: RunFolder, observer: Observer, grid: Grid | None) -> None:
     session = sessions.open_session(folder)
     for note in session.notes:
         observer.note(note)
@@ -148,11 +124,11 @@ def _go_on(folder: RunFolder, observer: Observer, grid: Grid | None) -> None:
     folder.rewind_metrics(last)
     state = checkpoint.state if checkpoint else _initial(folder, session)
     with _old_log(session, folder, wire.Layout.of(state), last) as log, session.cohort(grid) as cohort:
-        if unpruned(folder) is folder:  # What is pruned is of the data of the run it came from
+        if unpruned(folder) is folder:  # A pruned run has the data of the run it came from
             cohort.client_config[wire.KEEP_TAGS] = 1
         training = _Training(session, folder, cohort, log, observer)
         if checkpoint:
-            training.take_up(checkpoint)
+            training.restore(checkpoint)
         tensors = checkpoint.tensors if checkpoint else {}
         privacy = checkpoint.extra.get("privacy") if checkpoint else None
         neurons = checkpoint.extra.get("neurons", {}) if checkpoint else {}
@@ -169,7 +145,7 @@ def _new_log(
 
 
 def _initial(folder: RunFolder, session: Session) -> wire.State:
-    """Return the model before the first round; a run killed before it was written makes it anew."""
+    """Return the model before the first round; made anew if the run was killed before it was written."""
     if not folder.has_initial and folder.read_mask() is None:
         folder.write_initial(session.model().state_dict())
     return folder.read_initial()
@@ -188,7 +164,7 @@ def _old_log(
 
 
 def _check_named_clients(session: Session, cohort: Cohort) -> None:
-    """Refuse a config that names a client that is not there, for whom it would do nothing."""
+    """Refuse a config that names an unknown client, as it would have no effect."""
     strategy = session.config.strategy
     named = {
         "attack.clients": session.attackers,
@@ -207,7 +183,7 @@ def _check_privacy(session: Session, cohort: Cohort) -> None:
 
 
 class _Training:
-    """A run in progress: writes each round down, so that it can be resumed and reported."""
+    """A run in progress: records each round, so that it can be resumed and reported."""
 
     def __init__(
         self, session: Session, folder: RunFolder, cohort: Cohort, log: UpdateLog | None, observer: Observer
@@ -227,7 +203,7 @@ class _Training:
         self._repeats = 0
         self._learned = False
 
-    def take_up(self, checkpoint: Checkpoint) -> None:
+    def restore(self, checkpoint: Checkpoint) -> None:
         """Continue the counts of an interrupted run."""
         extra = checkpoint.extra
         self._seconds = float(extra["seconds"])
@@ -249,7 +225,7 @@ class _Training:
         self._repeats = accounts.repeats()
         arrays = train_rounds(
             plan,
-            self._begun_anew().masked(sessions.read_mask(self._folder, wire.layout_of(start.arrays))),
+            self._with_fresh_seed().masked(sessions.read_mask(self._folder, wire.layout_of(start.arrays))),
             replace(start, attempts=accounts.attempts(), privacy=start.privacy or accounts.inherited()),
             layer=self._layer,
             evaluate=self._session.evaluator(),
@@ -263,7 +239,7 @@ class _Training:
             raise LetheError(f"run '{self._folder.name}': {self._nothing_learned()}")
 
     def _nothing_learned(self) -> str:
-        """Say why the model is the one that the run began with."""
+        """Say why the model is still the initial one."""
         reasons = {
             fault["client"]: fault["reason"] for fault in self._faults if fault["client"] != wire.EVERYBODY
         }
@@ -271,8 +247,8 @@ class _Training:
         why = given or "none came"
         return f"no reply of a client could be used, so the model is as it was at the start ({why})"
 
-    def _begun_anew(self) -> Cohort:
-        """Return the clients; those of hidden sums draw from a new seed where rounds may be repeated."""
+    def _with_fresh_seed(self) -> Cohort:
+        """Return the clients; with hidden sums, they draw from a new seed if rounds may be repeated."""
         if not self._session.config.privacy.hides_updates:
             return self._cohort
         seed = self._session.config.run.seed
@@ -280,7 +256,7 @@ class _Training:
         return self._cohort if taken == seed else self._cohort.seeded(taken)
 
     def _accounts(self, completed_rounds: int = 0) -> RunAccounts:
-        """Return the clients' accounts; a pruned run goes on with those of the run that it comes from."""
+        """Return the clients' accounts; a pruned run shares those of the run that it comes from."""
         privacy = self._session.config.privacy
         return RunAccounts(self._folder, privacy, self._folder.name, completed_rounds)
 
@@ -294,7 +270,7 @@ class _Training:
         return remembered if counting is None else counting(remembered, self._repeats)
 
     def _note_nodes(self) -> None:
-        """Write down which node is behind each client-id, for when the server has died."""
+        """Record the node behind each client-id, in case the server dies."""
         if self._nodes != (nodes := self._cohort.nodes):
             self._folder.write_nodes({**self._session.nodes, **nodes})
             self._nodes = nodes
@@ -331,7 +307,7 @@ class _Training:
                 result.round,
                 wire.state_of(result.arrays),
                 extra,
-                strategy_state.capture(strategy),
+                memory.capture(strategy),
                 {} if states is None else {n: s for n, s in {**states, **result.pending_states}.items() if s},
             )
         )
@@ -340,7 +316,7 @@ class _Training:
             self._observer.note(f"client {fault.client_id}, {fault.scope}: {fault.reason}")
 
     def _check_keys(self, result: RoundResult) -> None:
-        """End a run that would train nothing, as its clients' keys are missing or differ; nothing is kept."""
+        """End a run that would train nothing as its clients' keys are missing or differ; nothing is kept."""
         if self._session.config.privacy.encryption == "none" or result.round != 1 or result.accepted:
             return
         reasons = "; ".join(f"client {f.client_id}: {f.reason}" for f in result.faults[:3])
@@ -350,7 +326,7 @@ class _Training:
         )
 
     def _client_figures(self) -> dict[str, Any]:
-        """Return what each client last reported of a model of its own."""
+        """Return each client's last report of a model of its own."""
         lines = self._folder.read_metrics()
         latest = {i: figures for line in lines for i, figures in (line.get("clients") or {}).items()}
         return {"client-models": latest} if latest else {}
@@ -372,7 +348,7 @@ class _Training:
                 "public-examples": len(data.public) if data.public is not None else 0,
                 "test-examples": len(data.test) if data.test is not None else 0,
             },
-            "model": self._session.model_facts(),
+            "model": self._session.model_json(),
             "clients": sessions.clients_json(self._cohort.clients),
             "attack": None
             if trigger is None

@@ -12,7 +12,7 @@ from torch import nn
 
 from app.config.run_config import RunConfig
 from app.simulation import LocalGrid
-from app.workflows import Contest, audit, compare, forget, resume, train
+from app.workflows import ComparisonPlan, audit, compare, forget, resume, train
 from app.workflows.accounts import ATTEMPTS
 from app.workflows.session import CLIENT_APP, PREPARE, Session
 from strategies.core.errors import BadInput
@@ -196,4 +196,4 @@ def test_a_client_is_forgotten_and_the_others_models_are_measured(finished: RunF
     with pytest.raises(BadInput, match="other seeds need one model"):
         audit(finished, request, ["redistill"], AuditSettings(seeds=1))
     with pytest.raises(BadInput, match="compare needs one model"):
-        compare(finished, Contest(request))
+        compare(finished, ComparisonPlan(request))

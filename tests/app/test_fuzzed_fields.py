@@ -22,7 +22,7 @@ from app.cli import output
 from app.cli.forgetting import _print_result
 from app.config.run_config import RunConfig
 from app.forgettings.certify import certify
-from app.forgettings.folder import AUDIT, CERTIFICATE, RESULT, read_answer, read_audit, read_result
+from app.forgettings.folder import AUDIT, CERTIFICATE, RESULT, read_audit, read_forgetting, read_result
 from app.forgettings.verify import verify
 from app.forgettings.verify_run import verify_run
 from app.report.page import render
@@ -109,7 +109,7 @@ def listed(folder: RunFolder) -> object:
 
 
 def answered(folder: RunFolder) -> object:
-    return read_answer(folder, ANSWER).seconds
+    return read_forgetting(folder, ANSWER).seconds
 
 
 def reported(folder: RunFolder) -> object:
@@ -171,7 +171,7 @@ def test_the_run_is_read_as_it_is(run: RunFolder) -> None:
     """So that the cases below do not all end at the first field."""
     for _, read in READS.values():
         read(run)
-    assert read_answer(run, ANSWER).request == CLIENT_2
+    assert read_forgetting(run, ANSWER).request == CLIENT_2
     assert verify(run.path / "forget" / ANSWER).failed == ("audit",)  # It was written by hand
 
 

@@ -95,7 +95,7 @@ class Workflows:
         self.calls.append(("check_purge", folder.path, request, settings.method, after))
         return self.served
 
-    def settled(self, folder: RunFolder, request: ForgetRequest, settings: Any, after: str) -> Any:
+    def choose_method(self, folder: RunFolder, request: ForgetRequest, settings: Any, after: str) -> Any:
         """Name the method."""
         return (
             settings.model_copy(update={"method": "fast-distill"}) if settings.method == "auto" else settings

@@ -18,17 +18,17 @@ from unlearning.request import ForgetRequest
 def study(tmp_path: Path, workflows: Workflows, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     """Return a finished run whose comparison takes no time."""
 
-    class Contest(tuple[Any, ...]):
+    class ComparisonPlan(tuple[Any, ...]):
         """What was asked for."""
 
-        def __new__(cls, *parts: object) -> "Contest":
+        def __new__(cls, *parts: object) -> "ComparisonPlan":
             return super().__new__(cls, parts)
 
-    def compare(folder: RunFolder, contest: Contest, seeds: int, observer: Any) -> dict[str, Any]:
-        workflows.calls.append(("compare", contest, seeds))
+    def compare(folder: RunFolder, plan: ComparisonPlan, seeds: int, observer: Any) -> dict[str, Any]:
+        workflows.calls.append(("compare", plan, seeds))
         return comparison(notes=["seed 0: the backdoor did not take"])
 
-    monkeypatch.setattr(workflows, "Contest", Contest, raising=False)
+    monkeypatch.setattr(workflows, "ComparisonPlan", ComparisonPlan, raising=False)
     monkeypatch.setattr(workflows, "compare", compare, raising=False)
     folder = new_run(tmp_path)
     add_rounds(folder)
@@ -40,8 +40,8 @@ def test_what_is_compared(lethe: Command, workflows: Workflows, study: RunFolder
     arguments = ["--methods", "distill, finetune", "--seeds", "3", "--prune", "imp", "--no-relearn"]
     settings = ["--set", "audit.seeds=2", "--set", "forget.finetune.epochs=4"]
     assert lethe("compare", "study", "--client", "3", *arguments, *settings).status == 0
-    ((_, contest, seeds),) = workflows.calls
-    request, methods, forget, audit, relearn = contest
+    ((_, plan, seeds),) = workflows.calls
+    request, methods, forget, audit, relearn = plan
     assert (request, methods, seeds) == (ForgetRequest(clients=("3",)), ("distill", "finetune"), 3)
     assert (forget.prune, audit.seeds, relearn) == ("imp", 2, False)
     assert forget.own("finetune", RoundSettings).epochs == 4
@@ -49,9 +49,9 @@ def test_what_is_compared(lethe: Command, workflows: Workflows, study: RunFolder
 
 def test_without_options(lethe: Command, workflows: Workflows, study: RunFolder) -> None:
     lethe("compare", "study", "--class", "7")
-    ((_, contest, seeds),) = workflows.calls
-    assert (contest[0], contest[1], seeds) == (ForgetRequest(classes=(7,)), (), 1)
-    assert (contest[2].prune, contest[4]) == ("none", True)
+    ((_, plan, seeds),) = workflows.calls
+    assert (plan[0], plan[1], seeds) == (ForgetRequest(classes=(7,)), (), 1)
+    assert (plan[2].prune, plan[4]) == ("none", True)
 
 
 def test_as_json(lethe: Command, study: RunFolder) -> None:

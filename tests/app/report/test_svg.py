@@ -5,7 +5,7 @@ import re
 import pytest
 from matplotlib.figure import Figure
 
-from app.report import svg as canvas
+from app.report import svg as report_svg
 from app.report.svg import BLUE, Sheet, plain, short_label, style_axes, to_svg
 
 
@@ -70,7 +70,7 @@ def test_a_control_character_has_no_place_in_a_label() -> None:
 
 
 def test_a_label_of_just_the_length_stays() -> None:
-    full = "x" * canvas._LABEL_LENGTH
+    full = "x" * report_svg._LABEL_LENGTH
     assert short_label(full) == full
     assert short_label(full + "y") == full[:-1] + "…"
 
@@ -84,7 +84,7 @@ def test_a_figure_is_drawn_for_desks_and_for_phones_with_panels_below_each_other
             style_axes(axes, "title")
         return figure
 
-    wide, narrow = (f"<svg {part}" for part in str(canvas.drawn(draw, "one", "both")).split("<svg ")[1:])
+    wide, narrow = (f"<svg {part}" for part in report_svg.drawn(draw, "one", "both").svg.split("<svg ")[1:])
     assert 'class="chart wide"' in wide
     assert 'class="chart narrow"' in narrow
     boxes = [

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from app.config.run_config import RunConfig
-from app.workflows import Contest, audit, compare, forget, train
+from app.workflows import ComparisonPlan, audit, compare, forget, train
 from app.workflows.measured import method_audit
 from strategies.core.errors import BadInput, LetheError
 from strategies.runs.files import read_json
@@ -31,7 +31,7 @@ SMALL = (
     "attack.clients=2",
 )
 CLIENT_2 = ForgetRequest(clients=("2",))
-CONTEST = Contest(CLIENT_2, ("subtract", "distill"), audit=AuditSettings(seeds=1))
+PLAN = ComparisonPlan(CLIENT_2, ("subtract", "distill"), audit=AuditSettings(seeds=1))
 
 
 class Phases:
@@ -60,7 +60,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 @pytest.fixture(scope="module")
 def document(study: RunFolder) -> dict[str, dict[str, dict[str, dict[str, float | None]]]]:
-    return compare(study, CONTEST, seeds=2)
+    return compare(study, PLAN, seeds=2)
 
 
 def test_the_document_is_what_is_stored(study: RunFolder, document: dict[str, object]) -> None:
@@ -85,8 +85,8 @@ def test_every_figure_has_mean_and_spread(document: dict[str, dict[str, dict[str
 
 def test_with_one_seed_it_is_the_audit_of_the_run(study: RunFolder) -> None:
     """The same figures, whether audited one by one or compared."""
-    contest = Contest(CLIENT_2, ("subtract",), relearn=False)
-    found = compare(study, contest)["methods"]["subtract"]
+    plan = ComparisonPlan(CLIENT_2, ("subtract",), relearn=False)
+    found = compare(study, plan)["methods"]["subtract"]
     forget(study, CLIENT_2, ForgetSettings(method="subtract"))
     audited = method_audit(audit(study, CLIENT_2, ["subtract"], AuditSettings()), "subtract")
     for name in ("unlearning_accuracy", "test_accuracy", "mia_efficacy", "output_distance_test"):
@@ -104,20 +104,20 @@ def test_runs_with_other_seeds_are_made_once(study: RunFolder, document: dict[st
     changed = {key for key in configs[0] if configs[0][key] != configs[1][key]}
     assert changed == {"run.home", "run.name", "run.seed"}
     phases = Phases()
-    compare(study, replace(CONTEST, methods=("subtract",), audit=AuditSettings(), relearn=False), 2, phases)
+    compare(study, replace(PLAN, methods=("subtract",), audit=AuditSettings(), relearn=False), 2, phases)
     assert not any(title.startswith("train") for title in phases.titles)
 
 
 def test_on_pruned_runs(study: RunFolder) -> None:
     """The sparse run of each seed is compared; the file is named after it."""
     settings = ForgetSettings(prune="omp", sparsity=0.5)
-    compare(study, Contest(CLIENT_2, ("subtract",), settings, relearn=False))
+    compare(study, ComparisonPlan(CLIENT_2, ("subtract",), settings, relearn=False))
     stored = read_json(study.path / "compare" / "client-2-omp-0.5.json")
     assert stored["settings"]["prune"] == "omp"
     assert stored["retrain"]["disparity"] == {"mean": 0.0, "std": None}
     sparse = RunFolder.open(study.path / "pruned" / "omp-0.5")
     with pytest.raises(BadInput, match=r"run 'omp-0\.5' is pruned; compare the run it came from"):
-        compare(sparse, CONTEST)
+        compare(sparse, PLAN)
 
 
 def test_without_names_every_method_that_serves_the_request(
@@ -130,7 +130,7 @@ def test_without_names_every_method_that_serves_the_request(
     for name, method in unchanged.items():
         if name != "retrain":
             monkeypatch.setitem(METHODS, name, method)
-    found = compare(study, Contest(ForgetRequest(classes=(3,)), relearn=False))["methods"]
+    found = compare(study, ComparisonPlan(ForgetRequest(classes=(3,)), relearn=False))["methods"]
     expected = [n for n, m in METHODS.items() if "class" in m.serves and n not in {"retrain", "reprune"}]
     assert list(found) == [*expected, "retrain-other-seed"]
     assert "finetune" in expected
@@ -144,7 +144,7 @@ def test_a_method_that_fails_is_noted_and_has_no_figures(
         raise LetheError("the solution is not finite")
 
     monkeypatch.setitem(METHODS, "fast-fedul", replace(METHODS["fast-fedul"], run=fails))
-    found = compare(study, Contest(CLIENT_2, ("fast-fedul", "subtract"), relearn=False))
+    found = compare(study, ComparisonPlan(CLIENT_2, ("fast-fedul", "subtract"), relearn=False))
     assert found["methods"]["fast-fedul"] == {}
     assert found["methods"]["subtract"]["disparity"]["mean"] is not None
     assert "seed 4: fast-fedul failed: the solution is not finite" in found["notes"]
@@ -153,7 +153,7 @@ def test_a_method_that_fails_is_noted_and_has_no_figures(
 def test_what_cannot_be_served_is_refused_before_any_work(study: RunFolder) -> None:
     phases = Phases()
     with pytest.raises(BadInput, match="subtract does not serve a class request"):
-        compare(study, Contest(ForgetRequest(classes=(3,)), ("finetune", "subtract")), 3, phases)
+        compare(study, ComparisonPlan(ForgetRequest(classes=(3,)), ("finetune", "subtract")), 3, phases)
     with pytest.raises(BadInput, match="unknown method 'hope'"):
-        compare(study, Contest(CLIENT_2, ("hope",)), 3, phases)
+        compare(study, ComparisonPlan(CLIENT_2, ("hope",)), 3, phases)
     assert phases.titles == []

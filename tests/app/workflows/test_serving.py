@@ -14,7 +14,7 @@ from app.config.run_config import RunConfig
 from app.simulation import LocalGrid
 from app.workflows import audit, forget, serve
 from app.workflows.serving import request_in
-from app.workflows.session import CLIENT_APP, open_session, told_to_clients
+from app.workflows.session import CLIENT_APP, config_for_clients, open_session
 from strategies.core.errors import BadInput
 from strategies.runs.files import read_json
 from strategies.runs.folder import RunFolder
@@ -116,7 +116,7 @@ def test_clients_that_are_not_there_are_named(small: RunFolder) -> None:
 
 
 def test_clients_are_told_what_decides_their_work_and_no_places(small: RunFolder) -> None:
-    told = told_to_clients(open_session(small).config)
+    told = config_for_clients(open_session(small).config)
     assert {"run.seed", "data.train-limit", "model.name", "train.learning-rate", "attack.kind"} <= told.keys()
     assert not {"data.root", "data.path", "run.home", "run.device", "run.certificate-key"} & told.keys()
 

@@ -1,7 +1,7 @@
-"""What a server asks clients to work by: the run that an app was started for, and what a message brings.
+"""The run config that a server asks a client to work by: that of the app, and what a message brings.
 
-A message cannot weaken what the app was started with. Where one of two values is plainly stricter, it holds;
-where none is, and the app was started so that the key protects, nothing is answered.
+A message cannot weaken what the app was started with. If one of two values is plainly stricter, it holds; if
+neither is, and the key protected the client when the app was started, the client answers nothing.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,7 +33,7 @@ _FIXED: tuple[tuple[str, Callable[[RunConfig], bool]], ...] = (
 
 
 def _not_weaker(started: RunConfig, brought: RunConfig) -> RunConfig:
-    """Return what a message brings, with nothing weaker than what the app was started with."""
+    """Return the config of a message, with nothing weaker than in the config of the app."""
     before, after = started.to_flat(), brought.to_flat()
     own = [condition for traits in all_traits() for condition in traits.protecting]
     fixed = [key for keys, protects in _FIXED if protects(started) for key in keys.split()]
@@ -68,15 +68,11 @@ def parsed_config(items: tuple[tuple[str, Scalar], ...]) -> RunConfig:
     return RunConfig.from_flat(dict(items))
 
 
-def said_by_server(run_config: Mapping[str, Scalar], brought: Mapping[str, Scalar]) -> RunConfig:
+def config_from_server(run_config: Mapping[str, Scalar], brought: Mapping[str, Scalar]) -> RunConfig:
     """Return the run config that a server asks a client to work by.
 
-    Parameters
-    ----------
-    run_config
-        What the app was started with.
-    brought
-        What the message brings, which stands above it; empty: nothing.
+    `run_config` is what the app was started with; `brought` comes with the message, stands above it, and may
+    be empty.
 
     Raises
     ------
