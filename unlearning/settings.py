@@ -5,7 +5,7 @@ the class that the module of `distill` names. That class is imported, and torch 
 keys is given. The section itself holds which method works, and what is pruned before it does.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -179,14 +179,9 @@ def owners(flat: str) -> tuple[tuple[str, str], ...]:
     for method in names():
         former = lookup(method).flat_keys
         key = former.get(flat, "" if flat in former.values() else flat)
-        if key in own_keys(method):
+        if key in map(hyphenated, settings_of(method).model_fields):
             found.append((method, key))
     return tuple(found)
-
-
-def own_keys(method: str) -> Iterable[str]:
-    """Return the keys of a method's own settings."""
-    return [hyphenated(name) for name in settings_of(method).model_fields]
 
 
 class AuditSettings(Settings):

@@ -15,12 +15,8 @@ Cost: as fine-tuning.
 from collections.abc import Sequence
 
 import torch
-from torch import Generator, nn
+from torch import nn
 
-from strategies.task import CLASSIFICATION, Task
-from unlearning.central.data import Data
-from unlearning.central.finetune import FinetuneSettings, finetune
-from unlearning.central.masks import Masks
 from unlearning.central.parameters import copied, layers_with_weights
 
 
@@ -39,20 +35,3 @@ def negate(model: nn.Module, layers: Sequence[str] = ()) -> nn.Module:
             for parameter in twin.get_submodule(name).parameters():
                 parameter.neg_()
     return twin
-
-
-def negate_and_finetune(
-    model: nn.Module,
-    retain: Data,
-    settings: FinetuneSettings,
-    generator: Generator,
-    *,
-    layers: Sequence[str] = (),
-    masks: Masks | None = None,
-    task: Task = CLASSIFICATION,
-) -> nn.Module:
-    """Return a copy of the model θo, negated in some layers and fine-tuned on the retained data D_r.
-
-    Parameters and errors are those of `negate` and `trained`; at 0 epochs the model is only negated.
-    """
-    return finetune(negate(model, layers), retain, settings, generator, masks=masks, task=task)

@@ -15,7 +15,6 @@ from unlearning.central.finetune import FinetuneSettings, finetune
 from unlearning.central.fisher import FisherSettings, fisher_forget
 from unlearning.central.influence import InfluenceSettings, influence
 from unlearning.central.l1_sparse import L1SparseSettings, l1_sparse
-from unlearning.central.negate import negate_and_finetune
 from unlearning.central.parameters import flat_parameters
 from unlearning.central.prune import PruneSettings, imp
 from unlearning.central.training import SgdSettings
@@ -26,7 +25,6 @@ ONCE = {"epochs": 2, "batch_size": 8}
 FUNCTIONS: dict[str, Forget] = {
     "finetune": lambda m, r, f, g: finetune(m, r, FinetuneSettings(**ONCE), g),
     "l1_sparse": lambda m, r, f, g: l1_sparse(m, r, L1SparseSettings(**ONCE), g),
-    "negate_and_finetune": lambda m, r, f, g: negate_and_finetune(m, r, FinetuneSettings(**ONCE), g),
     "ascend": lambda m, r, f, g: ascend(m, f, AscentSettings(**ONCE), g),
     "projected_ascent": lambda m, r, f, g: projected_ascent(
         m, f, flat_parameters(m), 0.5, ProjectedAscentSettings(**ONCE), g

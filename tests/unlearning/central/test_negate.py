@@ -9,8 +9,8 @@ from torch import nn
 from strategies.client.evaluation import evaluate
 from strategies.core.examples import Examples
 from strategies.core.seeds import torch_generator
-from unlearning.central.finetune import FinetuneSettings
-from unlearning.central.negate import negate, negate_and_finetune
+from unlearning.central.finetune import FinetuneSettings, finetune
+from unlearning.central.negate import negate
 from unlearning.central.parameters import flat_parameters, split_like
 
 BuildNet = Callable[..., nn.Module]
@@ -48,13 +48,13 @@ def test_negating_twice_changes_nothing(layers: tuple[str, ...], build_conv: Bui
 
 def test_without_epochs_the_model_is_only_negated(build_net: BuildNet, make_blobs: MakeBlobs) -> None:
     model = build_net(4, 6, 3)
-    result = negate_and_finetune(model, make_blobs(9), FinetuneSettings(epochs=0), torch_generator(0))
+    result = finetune(negate(model), make_blobs(9), FinetuneSettings(epochs=0), torch_generator(0))
     assert torch.equal(flat_parameters(result), flat_parameters(negate(model)))
 
 
 def test_fine_tuning_restores_the_retained_data(build_net: BuildNet, make_blobs: MakeBlobs) -> None:
     model, retain = build_net(4, 8, 3), make_blobs(60)
-    result = negate_and_finetune(model, retain, FinetuneSettings(), torch_generator(0))
+    result = finetune(negate(model), retain, FinetuneSettings(), torch_generator(0))
     assert evaluate(result, retain).loss < evaluate(negate(model), retain).loss
 
 
@@ -62,7 +62,7 @@ def test_batches_come_from_the_generator(
     build_net: BuildNet, make_blobs: MakeBlobs, assert_seeded: Callable[[Run], None]
 ) -> None:
     model, retain = build_net(4, 3), make_blobs(60)
-    assert_seeded(lambda generator: negate_and_finetune(model, retain, FinetuneSettings(), generator))
+    assert_seeded(lambda generator: finetune(negate(model), retain, FinetuneSettings(), generator))
 
 
 # errors
