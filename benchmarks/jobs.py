@@ -22,7 +22,7 @@ from app.data import load_client_data
 from app.simulation.launch import partition_configs
 from strategies.core.errors import LetheError
 from strategies.core.examples import TensorExamples
-from strategies.core.seeds import numpy_generator
+from strategies.core.seeds import numpy_generator, torch_generator
 
 LEARNING_RATE = 0.05
 NUM_PARAMETERS = 582_026
@@ -135,6 +135,17 @@ def reference_cnn(
         nn.ReLU(),
         nn.Linear(512, num_outputs),
     )
+
+
+CLIENT_APP = "benchmarks.clients:app"
+"""The project's own clients with that model for their cnn."""
+
+
+def initial_model() -> nn.Module:
+    """Return the model that every contender starts from: weights as `build_model` draws them at seed 0."""
+    with torch.random.fork_rng(devices=[]):
+        torch.random.set_rng_state(torch_generator(0, "model").get_state())
+        return reference_cnn(ModelSettings())
 
 
 class Stopwatch:

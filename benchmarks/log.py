@@ -16,9 +16,8 @@ from typing import Any, cast
 from app.simulation import LocalGrid
 from app.simulation.launch import num_cores
 from app.workflows.observer import Observer
-from benchmarks import clients
 from benchmarks.figures import stopped
-from benchmarks.jobs import Job, Task, write_data
+from benchmarks.jobs import CLIENT_APP, Job, Task, initial_model, write_data
 from benchmarks.loop import TrainingLoop
 from benchmarks.options import BenchmarkOptions
 from strategies.core import wire
@@ -86,7 +85,7 @@ def run(options: Options, observer: Observer) -> dict[str, Any]:
     workers = options.workers or num_cores()
     measured: dict[tuple[str, str], list[dict[str, float]]] = {kind: [] for kind in KINDS}
     plain: list[float] = []
-    layout = wire.Layout.of(clients.initial_model().state_dict())
+    layout = wire.Layout.of(initial_model().state_dict())
     observer.phase("log", options.repeats * (len(KINDS) + 1))
     with _connected(Job(options.num_clients, options.rounds, options.steps, 32), workers) as loop:
         for _ in range(options.repeats):
@@ -108,7 +107,7 @@ def run(options: Options, observer: Observer) -> dict[str, Any]:
 def _connected(job: Job, workers: int) -> Iterator[TrainingLoop]:
     with tempfile.TemporaryDirectory() as data:
         task = Task(job, str(write_data(job, Path(data))), workers)
-        with LocalGrid(f"{clients.__name__}:app", task.run_config().to_flat(), job.clients, workers) as grid:
+        with LocalGrid(CLIENT_APP, task.run_config().to_flat(), job.clients, workers) as grid:
             loop = TrainingLoop(grid, task.run_config())
             _seconds(loop)  # The first round warms workers and caches up
             yield loop
@@ -117,7 +116,7 @@ def _connected(job: Job, workers: int) -> Iterator[TrainingLoop]:
 def _seconds(loop: TrainingLoop, layer: Layer | None = None) -> list[float]:
     """Train, always from the same model; return the seconds of each round."""
     seconds: list[float] = []
-    initial = wire.record_of(clients.initial_model().state_dict())
+    initial = wire.record_of(initial_model().state_dict())
     loop.train(initial, lambda result: seconds.append(result.seconds), layer)
     return seconds
 

@@ -7,10 +7,9 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
 
-from benchmarks.clients import initial_model
 from benchmarks.contenders.lethe_on_ray import backend_config
 from benchmarks.contenders.plain import train_client
-from benchmarks.jobs import Stopwatch, Task, client_examples
+from benchmarks.jobs import Stopwatch, Task, client_examples, initial_model
 from strategies.core.seeds import torch_generator
 
 

@@ -22,8 +22,7 @@ from pfl.model.pytorch import PyTorchModel
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.clients import initial_model
-from benchmarks.jobs import LEARNING_RATE, Stopwatch, Task
+from benchmarks.jobs import LEARNING_RATE, Stopwatch, Task, initial_model
 
 
 class Model(nn.Module):

@@ -4,8 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.clients import initial_model
-from benchmarks.jobs import LEARNING_RATE, Stopwatch, Task
+from benchmarks.jobs import LEARNING_RATE, Stopwatch, Task, initial_model
 from strategies.core.examples import TensorExamples
 from strategies.core.seeds import torch_generator
 
