@@ -6,11 +6,9 @@ from typing import Annotated
 import typer
 
 from app.cli import options, output
-from app.config.names import nearest_key
 from app.config.reference import Key, all_keys
-from app.config.run_config import RunConfig
+from app.config.run_config import RunConfig, check_key
 from strategies.core.conditions import shown
-from strategies.core.errors import BadInput
 
 config = typer.Typer(
     help="List the keys of the run config, explain one, or check a file.", invoke_without_command=True
@@ -32,14 +30,12 @@ def listing(context: typer.Context, json: options.Json = False) -> None:
 @config.command()
 def explain(key: Annotated[str, typer.Argument(metavar="KEY")], json: options.Json = False) -> None:
     """Explain one key: what it does, what is allowed, and when it has an effect."""
-    known = {entry.key: entry for entry in all_keys()}
-    if key not in known:
-        near = nearest_key(key, known)
-        raise BadInput(f"config explain: unknown key {key}" + (f"; did you mean {near!r}?" if near else ""))
+    check_key(key, key)
+    (entry,) = (entry for entry in all_keys() if entry.key == key)
     if json:
-        output.print_json(known[key].to_json())
+        output.print_json(entry.to_json())
         return
-    _print_explained(known[key])
+    _print_explained(entry)
 
 
 @config.command()

@@ -88,7 +88,7 @@ class RunConfig(BaseModel):
         2
         """
         for key, value in mapping.items():
-            _check_key(key, value)
+            check_key(key, value)
         return cls.model_validate({name: _section(name, mapping) for name in cls.model_fields})
 
     @classmethod
@@ -253,7 +253,8 @@ def _toml_scalar(text: str) -> Scalar | None:
     return value if not document and isinstance(value, int | float | str) else None
 
 
-def _check_key(key: str, value: object) -> None:
+def check_key(key: str, value: object) -> None:
+    """Refuse a key that is not known, with the one that was probably meant."""
     if field_of(key) is None:
         known = _known_beside(key)
         name = key if key.isprintable() else shown(key)
@@ -261,7 +262,8 @@ def _check_key(key: str, value: object) -> None:
             raise BadInput(f"{name}: unknown key, each method has its own; known keys: {', '.join(flat)}")
         near = nearest_key(key, known)
         advice = f"did you mean {near!r}?" if near else _neighbours(key, known)
-        raise BadInput(f"{name}: unknown key, given {shown(value)}; {advice}")
+        given = "" if value == key else f", given {shown(value)}"
+        raise BadInput(f"{name}: unknown key{given}; {advice}")
 
 
 def _known_beside(key: str) -> Iterable[str]:

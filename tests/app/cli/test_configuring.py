@@ -27,7 +27,7 @@ def test_a_key_that_is_none(lethe: Command) -> None:
     done = lethe("config", "explain", "run.rouns", home=False)
     assert (done.status, done.err) == (
         2,
-        "lethe: config explain: unknown key run.rouns; did you mean 'run.rounds'?\n",
+        "lethe: run.rouns: unknown key; did you mean 'run.rounds'?\n",
     )
 
 
