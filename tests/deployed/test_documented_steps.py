@@ -57,7 +57,7 @@ class Reader(Processes):
                 "run.rounds=15": "run.rounds=2 model.name='mlp' model.hidden=16",
                 "/srv/lethe/scans.npz": str(self.folder / "server.npz"),
             },
-            8: {**runs, "forget.method='finetune'": "forget.method='finetune' forget.epochs=1"},
+            8: {**runs, "forget.method='finetune'": "forget.method='finetune' forget.finetune.epochs=1"},
             9: runs,
             10: runs,
         }
