@@ -21,9 +21,9 @@ def nearest_key(given: str, known: Iterable[str]) -> str | None:
 
     A misspelt section is corrected first. Without a section, all of them are searched.
 
-    >>> nearest_key("train.epochs", ["train.local-epochs", "train.momentum", "forget.epochs"])
+    >>> nearest_key("train.epochs", ["train.local-epochs", "train.momentum", "forget.sparsity"])
     'train.local-epochs'
-    >>> nearest_key("model.epochs", ["model.hidden", "forget.epochs"]) is None
+    >>> nearest_key("model.epochs", ["model.hidden", "train.local-epochs"]) is None
     True
     """
     section, _, name = given.rpartition(".")

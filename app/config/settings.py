@@ -6,19 +6,9 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from strategies.core.settings import Settings, split_list
+from strategies.core.settings import Settings, checked_list, split_list, whole_number_as_text
 
 _MAX_SEED = 2**63 - 1  # a Flower run config carries signed 64-bit integers
-
-
-def _as_text(value: object) -> object:
-    """Return a whole number as text: TOML and the command line give a list of one number as that number."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _checked_list(value: str) -> str:
-    split_list(value)
-    return value
 
 
 class RunSettings(Settings):
@@ -191,8 +181,10 @@ class DataSettings(Settings):
         """``without``, parsed."""
         return split_list(self.without)
 
-    _numbers_are_text = field_validator("classes", "public_classes", "without", mode="before")(_as_text)
-    _without_parses = field_validator("without")(_checked_list)
+    _numbers_are_text = field_validator("classes", "public_classes", "without", mode="before")(
+        whole_number_as_text
+    )
+    _without_parses = field_validator("without")(checked_list)
 
     @field_validator("classes", "public_classes")
     @classmethod
@@ -296,8 +288,8 @@ class AttackSettings(Settings):
         """``clients``, parsed."""
         return split_list(self.clients)
 
-    _numbers_are_text = field_validator("clients", mode="before")(_as_text)
-    _clients_parse = field_validator("clients")(_checked_list)
+    _numbers_are_text = field_validator("clients", mode="before")(whole_number_as_text)
+    _clients_parse = field_validator("clients")(checked_list)
 
 
 class RequestSettings(Settings):
@@ -323,5 +315,5 @@ class RequestSettings(Settings):
     samples: str = ""
     after: str = ""
 
-    _numbers_are_text = field_validator("run", "clients", "classes", mode="before")(_as_text)
-    _lists_parse = field_validator("clients", "classes")(_checked_list)
+    _numbers_are_text = field_validator("run", "clients", "classes", mode="before")(whole_number_as_text)
+    _lists_parse = field_validator("clients", "classes")(checked_list)

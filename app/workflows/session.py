@@ -22,7 +22,7 @@ from app.models.built_in import build_model
 from app.workflows.accounts import RunAccounts
 from app.workflows.fresh_seeds import fresh_seed
 from strategies.algorithm import Holdings
-from strategies.client.backdoor import Trigger, default_trigger
+from strategies.client.backdoor import Trigger, default_trigger, triggered_test
 from strategies.client.evaluation import evaluate
 from strategies.core import wire
 from strategies.core.errors import BadInput, RunCorrupt
@@ -35,7 +35,7 @@ from strategies.runs.folder import CONFIG, RunFolder
 from strategies.server.cohort import Cohort
 from strategies.server.members import ClientInfo
 from strategies.task import CLASSIFICATION, OutputSpec, Task
-from unlearning.audit.measurement import attack_success
+from unlearning.audit.measurement import success_rate
 from unlearning.pruning import read_pruning
 from unlearning.run import TrainedRun
 
@@ -274,14 +274,17 @@ class Evaluator:
         self._test = test
         self._model = session.model().to(session.device)
         self._layout = wire.Layout.of(self._model.state_dict())
-        self._task, self._trigger = session.task, session.trigger
+        self._task, self._target = session.task, session.config.attack.target
+        self._triggered = None if session.trigger is None else triggered_test(test, session.trigger)
 
     def __call__(self, arrays: ArrayRecord) -> dict[str, float]:
         """Return the metrics of a model, by the names of metrics.jsonl."""
         wire.load_flat(self._model, wire.flat_of(arrays, self._layout), self._layout)
         result = evaluate(self._model, self._test, task=self._task)
         metrics = {"test-accuracy": result.accuracy, "test-loss": result.loss}
-        rate, _ = attack_success(self._model, self._test, self._trigger, self._task)
+        if self._triggered is None:
+            return metrics
+        rate = success_rate(self._model, self._triggered, self._target, self._task)
         return metrics if rate is None else metrics | {"attack-success-rate": rate}
 
 

@@ -38,6 +38,17 @@ def split_list(text: str) -> tuple[str, ...]:
     return entries
 
 
+def whole_number_as_text(value: object) -> object:
+    """Return a whole number as text: TOML and the command line give a list of one number as that number."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def checked_list(value: str) -> str:
+    """Return a text that is a comma-separated list; ValueError if it is none."""
+    split_list(value)
+    return value
+
+
 def split_pairs(text: str, what: str) -> dict[str, float]:
     """Return the numbers of ``client-id=number`` pairs separated by commas, by client-id.
 

@@ -17,6 +17,18 @@ from unlearning.methods import METHODS
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
 
+SHORT = ForgetSettings.stored(
+    {
+        "epochs": 2,
+        "recovery-rounds": 1,
+        "unlearning-rounds": 2,
+        "fisher-examples": 20,
+        "alpha-search": "0.5, 1",
+        "max-retain-drop": 100,
+    }
+)
+"""Little work for every method, by the keys that all shared in version 0.1."""
+
 
 class OneParameter(nn.Module):
     """Logits (w·x, 0): a model with a single parameter."""

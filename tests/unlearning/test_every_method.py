@@ -6,11 +6,11 @@ import pytest
 
 from strategies.core.errors import LetheError
 from tests.unlearning.methods.federation import Federation, blobs
+from tests.unlearning.runs import SHORT as SETTINGS
 from unlearning.forgetting import ForgetResult, forget
 from unlearning.methods import METHODS
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
-from unlearning.settings import ForgetSettings
 
 DATA = {str(i): blobs(20 + 4 * i, seed=i) for i in (0, 1, 2, 10)}
 BYSTANDER = "10"
@@ -19,17 +19,6 @@ REQUESTS = {
     "class": ForgetRequest(classes=(1,)),
     "sample": ForgetRequest(samples={"1": (3, 7, 8)}),
 }
-SETTINGS = ForgetSettings.stored(
-    {
-        "epochs": 2,
-        "recovery-rounds": 1,
-        "unlearning-rounds": 2,
-        "fisher-examples": 20,
-        "alpha-search": "0.5, 1",
-        "max-retain-drop": 100,
-    }
-)
-"""What each method reads of the keys that all shared in version 0.1."""
 GENERAL = [name for name in METHODS if name not in {"redistill", "reprune"}]
 SERVED = [(name, kind) for name in GENERAL for kind in sorted(METHODS[name].serves)]
 ASKING = [name for name in GENERAL if METHODS[name].needs(SETTINGS).remaining]

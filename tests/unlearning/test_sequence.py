@@ -11,30 +11,18 @@ from strategies.core.errors import BadInput
 from strategies.core.examples import Examples, TensorExamples
 from strategies.log.update_log import UpdateLog
 from tests.unlearning.methods.federation import Federation, blobs
-from tests.unlearning.runs import GLOBAL_METHODS
+from tests.unlearning.runs import GLOBAL_METHODS, SHORT as SETTINGS
 from unlearning.forgetting import forget
 from unlearning.methods import METHODS
 from unlearning.methods.fast_fedul import round_shares
 from unlearning.request import ForgetRequest
 from unlearning.requirements import check_request
 from unlearning.run import TrainedRun
-from unlearning.settings import ForgetSettings
 
 DATA = {str(i): blobs(20 + 4 * i, seed=i) for i in (0, 1, 2, 10)}
 CLIENT_1, CLIENT_2 = ForgetRequest(clients=("1",)), ForgetRequest(clients=("2",))
 CLASS = ForgetRequest(classes=(1,))
 SAMPLES = ForgetRequest(samples={"0": (3, 7, 8), "10": (0,)})
-SETTINGS = ForgetSettings.stored(
-    {
-        "epochs": 2,
-        "recovery-rounds": 1,
-        "unlearning-rounds": 2,
-        "fisher-examples": 20,
-        "alpha-search": "0.5, 1",
-        "max-retain-drop": 100,
-    }
-)
-"""What each method reads of the keys that all shared in version 0.1."""
 
 
 @pytest.fixture(scope="module")

@@ -256,10 +256,17 @@ def attack_success(
     if trigger is None:
         return None, 0
     triggered = triggered_test(test, trigger)
+    return success_rate(model, triggered, trigger.target, task), len(triggered)
+
+
+def success_rate(
+    model: nn.Module, triggered: Examples, target: int, task: Task = CLASSIFICATION
+) -> float | None:
+    """Return the percentage of triggered images that a model assigns to the target; None over none."""
     if not len(triggered):
-        return None, 0
+        return None
     predictions = task.predict(outputs_of(model, triggered, task=task))
-    return metrics.attack_success_rate(predictions, triggered.targets(), trigger.target), len(triggered)
+    return metrics.attack_success_rate(predictions, triggered.targets(), target)
 
 
 def _attack(

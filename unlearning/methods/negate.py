@@ -14,7 +14,7 @@ remaining clients online; nothing stored, and nothing of the forgotten data. Cos
 from pydantic import field_validator
 
 from strategies.core.errors import BadInput
-from strategies.core.settings import split_list
+from strategies.core.settings import checked_list, split_list, whole_number_as_text
 from unlearning.central.negate import negate
 from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
 from unlearning.methods.federated import RoundSettings
@@ -34,16 +34,8 @@ class NegateSettings(RoundSettings):
 
     layers: str = ""
 
-    @field_validator("layers", mode="before")
-    @classmethod
-    def _may_be_a_number(cls, value: object) -> object:
-        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-    @field_validator("layers")
-    @classmethod
-    def _layers_parse(cls, value: str) -> str:
-        split_list(value)
-        return value
+    _number_is_text = field_validator("layers", mode="before")(whole_number_as_text)
+    _layers_parse = field_validator("layers")(checked_list)
 
 
 def negated(job: ForgetJob) -> Outcome:
