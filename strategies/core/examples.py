@@ -1,7 +1,7 @@
 """Labelled examples: what training, evaluation and forgetting read, however they are stored."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self, final
 
@@ -12,6 +12,18 @@ from strategies.core.errors import BadInput
 
 Inputs = Tensor | Mapping[str, Tensor]
 """A batch of inputs, shape [n, ...]; or several by the name of the model's argument, shape [n, ...] each."""
+
+GroupsOf = Callable[[Tensor], Tensor | None]
+"""Gives the group of each example, shape [n], int64, from the targets; None where there are no groups."""
+
+
+def labels_as_groups(targets: Tensor) -> Tensor | None:
+    """Return targets that are class labels, shape [n], whole numbers; None for all others.
+
+    >>> labels_as_groups(torch.tensor([2, 0])), labels_as_groups(torch.tensor([0.5]))
+    (tensor([2, 0]), None)
+    """
+    return targets if targets.dim() == 1 and targets.dtype == torch.int64 else None
 
 
 def on_device(inputs: Inputs, device: str | torch.device) -> Inputs:
@@ -106,30 +118,33 @@ class Examples(ABC):
 @final
 @dataclass(frozen=True, eq=False)
 class TensorExamples(Examples):
-    """Examples in memory, whose targets are the groups.
+    """Examples in memory.
 
     Parameters
     ----------
     x
         Inputs, shape [n, ...], float32.
     y
-        Class labels, shape [n], int64.
+        Targets, shape [n, ...]; class labels have shape [n], int64.
+    group_of
+        Which group each target is of, as the task says; by default class labels are the groups.
     """
 
     x: Tensor
     y: Tensor
+    group_of: GroupsOf = labels_as_groups
 
     def __post_init__(self) -> None:
         """Check that inputs and labels pair up."""
         if len(self.x) != len(self.y):
-            raise ValueError(f"{len(self.x)} inputs but {len(self.y)} labels")
+            raise ValueError(f"{len(self.x)} inputs but {len(self.y)} targets")
 
     def __len__(self) -> int:
         """Return the number of examples."""
         return len(self.y)
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Return inputs and labels of the examples at some positions."""
+        """Return inputs and targets of the examples at some positions."""
         there = index.to(self.x.device)
         return self.x[there], self.y[there]
 
@@ -139,19 +154,19 @@ class TensorExamples(Examples):
 
     def subset(self, indices: Tensor | Sequence[int]) -> "TensorExamples":
         """Return the examples at the given positions, in that order."""
-        return TensorExamples(*self.batch(torch.as_tensor(indices, dtype=torch.int64)))
+        return TensorExamples(*self.batch(torch.as_tensor(indices, dtype=torch.int64)), self.group_of)
 
     def targets(self) -> Tensor:
-        """Return the labels."""
+        """Return the targets."""
         return self.y
 
-    def groups(self) -> Tensor:
-        """Return the labels."""
-        return self.y
+    def groups(self) -> Tensor | None:
+        """Return the group of each example, where the targets lie."""
+        return self.group_of(self.y)
 
     def to(self, device: str | torch.device) -> "TensorExamples":
         """Return the examples on a device."""
-        return TensorExamples(self.x.to(device), self.y.to(device))
+        return TensorExamples(self.x.to(device), self.y.to(device), self.group_of)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -196,13 +211,14 @@ def in_memory(examples: Examples) -> TensorExamples:
     if isinstance(examples, TensorExamples):
         return examples
     parts = [_tensors(*batch) for batch in examples.batches(512)]
-    return TensorExamples(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+    return TensorExamples(torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts]))
 
 
 def concatenated(parts: Iterable[Examples]) -> TensorExamples:
     """Join several sets, in order; there must be at least one."""
     listed = [in_memory(part) for part in parts]
-    return TensorExamples(torch.cat([p.x for p in listed]), torch.cat([p.y for p in listed]))
+    x, y = torch.cat([part.x for part in listed]), torch.cat([part.y for part in listed])
+    return TensorExamples(x, y, listed[0].group_of)
 
 
 def _tensors(inputs: Inputs, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -118,7 +118,7 @@ def test_selection_equals_slow_loop(labels: list[int], classes: list[int], indic
 
 def test_unpaired_is_refused() -> None:
     """Two inputs and three labels."""
-    with pytest.raises(ValueError, match=r"^2 inputs but 3 labels$"):
+    with pytest.raises(ValueError, match=r"^2 inputs but 3 targets$"):
         TensorExamples(torch.zeros(2, 4), torch.zeros(3, dtype=torch.int64))
 
 
@@ -133,3 +133,10 @@ def test_shifted_labels_would_be_noticed() -> None:
     damaged = TensorExamples(numbered(3).x, numbered(3).y.roll(1))
     with pytest.raises(AssertionError):
         positions_of(damaged)
+
+
+def test_numbers_have_no_groups_unless_the_task_makes_some() -> None:
+    numbers = torch.tensor([0.2, 1.4, 0.9])
+    assert TensorExamples(torch.zeros(3, 1), numbers).groups() is None
+    made = TensorExamples(torch.zeros(3, 1), numbers, lambda targets: (targets > 1).long())
+    assert made.subset([1, 2]).to("cpu").groups().tolist() == [1, 0]
