@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.setup-done
 PACKAGES := app strategies unlearning
 BUNDLE := build/bundle/lethe
-CHECKED := $(PACKAGES) benchmarks docs/house.py docs/drawing.py
+CHECKED := $(PACKAGES) lethe.py benchmarks docs/house.py docs/drawing.py
 
 # Flower would otherwise build a fresh environment of several GB for every run, and call home at every start.
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
@@ -62,7 +62,7 @@ generate: setup ## write what is generated: both manifests' keys, docs/config.md
 bundle: setup ## build the bundle (FAB) for a SuperLink in build/bundle
 	rm -rf build/bundle
 	mkdir -p $(BUNDLE)
-	cp -R $(PACKAGES) LICENSE $(BUNDLE)
+	cp -R $(PACKAGES) lethe.py LICENSE $(BUNDLE)
 	cp pyproject-flwr.toml $(BUNDLE)/pyproject.toml
 	cd build/bundle && $(CURDIR)/$(BIN)/flwr build --app lethe
 

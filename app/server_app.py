@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from flwr.app import Context
@@ -9,6 +10,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from app.config.run_config import RunConfig
 from app.messages.packing import PackingGrid
+from app.project.manifest import with_config_file
 from app.report.page import write_report
 from app.workflows import analyse, resume, serve, train
 from strategies.runs.files import to_json
@@ -51,7 +53,7 @@ _WORK = {"train": train, "resume": _resume}
 def main(grid: Grid, context: Context) -> None:
     """Run the workflow that ``run.workflow`` names and print where the results lie."""
     values: dict[str, Any] = dict(context.run_config)
-    config = RunConfig.from_flat(values)
+    config = RunConfig.from_flat(with_config_file(values, Path.cwd()))
     steady = SteadyGrid(PackingGrid(grid))
     if config.run.workflow == "analytics":
         _logger.info("answer: %s", to_json(analyse(config, LogObserver(), steady)))

@@ -33,7 +33,7 @@ def run(arguments: Sequence[str]) -> int:
         command = error.ctx.command_path if error.ctx else "lethe"
         return _failed(f"{error.format_message()} (see {command} --help)", BAD_INPUT)
     except BadInput as error:
-        return _failed(str(error), BAD_INPUT)
+        return _failed(str(error), BAD_INPUT, getattr(error, "__notes__", ()))
     except Interrupted as error:
         return _failed(str(error), INTERRUPTED)
     except LetheError as error:
@@ -41,6 +41,8 @@ def run(arguments: Sequence[str]) -> int:
     return status if isinstance(status, int) else DONE
 
 
-def _failed(message: str, status: int) -> int:
+def _failed(message: str, status: int, notes: Sequence[str] = ()) -> int:
+    for line in "\n".join(notes).splitlines():
+        typer.echo("".join(c if c.isprintable() else "·" for c in line), err=True)
     typer.echo(f"lethe: {printable(message)}", err=True)
     return status

@@ -81,9 +81,10 @@ def demo(
 
 
 def _train(config: Path | None, overrides: Sequence[str], home: Path | None) -> "RunFolder":
-    resolved = RunConfig.resolve(config, _placed(overrides, home))
     from app import workflows
+    from app.project.manifest import config_here
 
+    resolved = config_here(Path.cwd(), config, _placed(overrides, home))
     with resumable(resolved.run.home_path), output.observed() as observer:
         return workflows.train(resolved, observer)
 

@@ -6,7 +6,7 @@ each client's examples, and one model per architecture whose weights every job o
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from app.client.policy import Policy, agreed, of_node
 from app.client.server_config import config_from_server, parsed_config
 from app.config.run_config import RunConfig
-from app.data import client_id_of, load_client_data, load_public, numbered
-from app.models.built_in import build_model
+from app.data import client_id_of, numbered
+from app.project import ClientData, LoadedProject, Workload, bind, bound, loaded_from, project_of
+from app.project.loading import holds
 from strategies.client.backdoor import default_trigger, poison
 from strategies.client.data_tags import DataState, block_tags, compare_tags, keep_tags
 from strategies.client.holdout import held_out
@@ -36,7 +37,7 @@ from strategies.models.mask import hold, masks_in, unpack
 from strategies.models.neurons import hidden_groups
 from strategies.models.subnetwork import subnetwork, unpack_kept
 from strategies.registry import lookup
-from strategies.task import CLASSIFICATION, OutputSpec, Task
+from strategies.task import OutputSpec, Task
 from unlearning.request import ForgetSpec
 
 if TYPE_CHECKING:
@@ -79,7 +80,9 @@ class Node:
         # Without a policy that needs the client-id, all clients share one cached result
         config = agreed(policy, said, client_id if policy.protects else "")
         policy.check_place(config.data, context.node_config)
-        return Node(config, context.node_config, record, policy)
+        node = Node(config, context.node_config, record, policy)
+        node.check_project()
+        return node
 
     @property
     def client_id(self) -> str:
@@ -108,9 +111,9 @@ class Node:
         BadInput
             If the data do not fit the run's model.
         """
-        examples = _examples(self.config, tuple(sorted(self.node_config.items())), self.class_names)
+        examples = self._data.train
         shape, expected = list(examples.input_shape), self.message_config.get(wire.INPUT_SHAPE)
-        if isinstance(expected, Sequence) and shape != list(expected):
+        if isinstance(expected, Sequence) and expected and shape != list(expected):
             raise BadInput(
                 f"client {self.client_id}: inputs have shape {shape}, the model takes {list(expected)}"
             )
@@ -134,8 +137,9 @@ class Node:
         return examples.split(examples.chosen(classes, indices) | self.held_out())[1]
 
     def test_examples(self) -> Examples:
-        """Return the examples that the client holds out; perhaps none."""
-        return self.examples().split(self.held_out())[0]
+        """Return the examples that the client is measured on; perhaps none."""
+        own = self._data.test
+        return self.examples().split(self.held_out())[0] if own is None else own
 
     def held_out(self) -> Tensor:
         """Return which examples the client is measured on and never trains on, shape [n], bool."""
@@ -156,7 +160,7 @@ class Node:
         return compare_tags(state, self._tags)
 
     def _tags(self, key: bytes, count: int) -> bytes:
-        return _tags(self.config, tuple(sorted(self.node_config.items())), self.class_names, key, count)
+        return _tags(self.work, tuple(sorted(self.node_config.items())), self.class_names, key, count)
 
     def model(self, arrays: ArrayRecord | None = None) -> nn.Module:
         """Return the run's model on the run's device, with the given weights, or anew with the initial ones.
@@ -165,7 +169,7 @@ class Node:
         message. If the message has a mask, the model holds it; if it names neurons, it consists of those.
         """
         if arrays is None:
-            return build_model(self.config.model, *self.sizes, self.config.run.seed).to(self.device)
+            return self.work.model(*self._shape_and_groups, self.config.run.seed).to(self.device)
         shared = self._shared
         positions = self.message_config.get(wire.POSITIONS)
         if isinstance(positions, bytes):
@@ -183,7 +187,27 @@ class Node:
     @property
     def task(self) -> Task:
         """What is learned."""
-        return CLASSIFICATION
+        return self.work.task
+
+    @property
+    def work(self) -> Workload:
+        """What the run trains, with the project of this node's own process."""
+        return Workload(self.config, _project_here(self.config, self.own("run.project")))
+
+    def check_project(self) -> None:
+        """Refuse to work for a server whose project is another one, or that has one where this node has none.
+
+        Raises
+        ------
+        BadInput
+            Naming both hashes.
+        """
+        expected, here = str(self.message_config.get(wire.PROJECT, "")), self.work.sha256
+        if wire.NUM_GROUPS in self.message_config and expected != here:
+            raise BadInput(
+                f"run.project: this node's code is not the server's (SHA-256 {_short(here)}, expected "
+                f"{_short(expected)}); both must run the same bundle, or have the same package installed"
+            )
 
     @property
     def num_groups(self) -> int:
@@ -193,13 +217,21 @@ class Node:
     @property
     def sizes(self) -> tuple[tuple[int, ...], int]:
         """Shape of one input, and size of the model's output."""
-        shape = tuple(wire.config_list(self.message_config, wire.INPUT_SHAPE))
-        return shape, self.task.outputs(OutputSpec(self.num_groups))
+        shape, num_groups = self._shape_and_groups
+        return shape, self.task.outputs(OutputSpec(num_groups))
+
+    @property
+    def _shape_and_groups(self) -> tuple[tuple[int, ...], int]:
+        return tuple(wire.config_list(self.message_config, wire.INPUT_SHAPE)), self.num_groups
+
+    @property
+    def _data(self) -> ClientData:
+        return _data(self.work, tuple(sorted(self.node_config.items())), self.class_names)
 
     @property
     def _shared(self) -> "_SharedModel":
         packed = self.message_config.get(wire.MASK, b"")
-        return _shared_model(self.config, *self.sizes, packed if isinstance(packed, bytes) else b"")
+        return _shared_model(self.work, *self._shape_and_groups, packed if isinstance(packed, bytes) else b"")
 
     def link(self, content: RecordDict, state: RecordDict) -> ClientLink | None:
         """Return how the message's model is decoded and the reply encoded; None if models travel as they are.
@@ -300,12 +332,9 @@ def _brought(record: ConfigRecord) -> dict[str, Scalar]:
 def prepare(run_config: Mapping[str, Scalar]) -> None:
     """Load the data that all clients of a simulation need, once, before worker processes are forked."""
     config = parsed_config(tuple(sorted(run_config.items())))
-    if not config.data.path:
-        load_client_data(
-            config.data, config.run.seed, {"partition-id": 0, wire.NUM_PARTITIONS: config.data.clients}
-        )
-    if not config.strategy.traits.one_model:
-        load_public(config.data, config.run.seed)
+    if (project := project_of(config)) is not None:
+        bind(project)
+    Workload(config, project).prepare()
     if config.privacy.encryption != "none":
         from app.client.encryption_key import make_key, secret_in
 
@@ -315,29 +344,54 @@ def prepare(run_config: Mapping[str, Scalar]) -> None:
 
 
 @lru_cache(maxsize=_CLIENTS_KEPT)
-def _examples(
-    config: RunConfig, node_items: tuple[tuple[str, Scalar], ...], class_names: tuple[str, ...]
-) -> Examples:
-    node_config = dict(node_items)
-    examples = load_client_data(config.data, config.run.seed, node_config, class_names)
+def _data(
+    work: Workload, node_items: tuple[tuple[str, Scalar], ...], class_names: tuple[str, ...]
+) -> ClientData:
+    node_config, config = dict(node_items), work.config
+    found = work.client_data(node_config, class_names)
     client_id = client_id_of(node_config)
     if config.attack.kind == "none" or client_id not in config.attack.client_ids:
-        return examples
-    trigger = default_trigger(examples.input_shape, config.attack.target)
+        return found
+    trigger = default_trigger(found.train.input_shape, config.attack.target)
     generator = torch_generator(config.run.seed, "attack", client_id)
-    return poison(examples, config.attack.share, trigger, generator)[0]
+    return replace(found, train=poison(found.train, config.attack.share, trigger, generator)[0])
+
+
+def _project_here(config: RunConfig, own: Scalar | None) -> LoadedProject | None:
+    """Return the project of this process, which its bundle has bound, or that the node's own config names.
+
+    Raises
+    ------
+    BadInput
+        If the run names another one: a server's word imports nothing.
+    """
+    found = bound()
+    if found is None and own is not None:
+        found = loaded_from(str(own))
+        bind(found)
+    wanted = config.run.project
+    if wanted and (found is None or not (wanted == found.reference or holds(wanted, found.project))):
+        raise BadInput(
+            f"run.project: given {wanted!r}, but a node runs the project of its bundle "
+            "(lethe.client_app), or the one that its own config names"
+        )
+    return found
+
+
+def _short(sha256: str) -> str:
+    return f"{sha256[:12]}…" if sha256 else "none"
 
 
 @lru_cache(maxsize=_CLIENTS_KEPT)
 def _tags(
-    config: RunConfig,
+    work: Workload,
     node_items: tuple[tuple[str, Scalar], ...],
     class_names: tuple[str, ...],
     key: bytes,
     count: int,
 ) -> bytes:
     """Return the tags of a client's first examples, made once per process."""
-    return block_tags(_examples(config, node_items, class_names), key, count)
+    return block_tags(_data(work, node_items, class_names).train, key, count)
 
 
 @dataclass(frozen=True, eq=False)
@@ -359,8 +413,9 @@ def _part(model: nn.Module, positions: bytes, arrays: ArrayRecord) -> nn.Module:
 
 
 @lru_cache(maxsize=4)
-def _shared_model(config: RunConfig, shape: tuple[int, ...], num_outputs: int, packed: bytes) -> _SharedModel:
-    model = build_model(config.model, shape, num_outputs, config.run.seed).to(pick_device(config.run.device))
+def _shared_model(work: Workload, shape: tuple[int, ...], num_groups: int, packed: bytes) -> _SharedModel:
+    run = work.config.run
+    model = work.model(shape, num_groups, run.seed).to(pick_device(run.device))
     layout = wire.Layout.of(model.state_dict())
     if not packed:
         return _SharedModel(model, layout, None)

@@ -131,7 +131,7 @@ class RunConfig(BaseModel):
 
     def to_flat(self) -> dict[str, Scalar]:
         """Return every key with its value, in the order of the sections."""
-        return dict(_flattened(self.model_dump(by_alias=True)))
+        return dict(flattened(self.model_dump(by_alias=True)))
 
     def to_toml(self) -> str:
         """Return every key with its value as a TOML document that ``from_toml`` reads back."""
@@ -200,7 +200,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{path}: not a TOML file: {error}") from error
     retired = RETIRED if (path.parent / MARKER).exists() else ()
-    values = {key: value for key, value in _flattened(document) if key not in retired}
+    values = {key: value for key, value in flattened(document) if key not in retired}
     return _with_methods(values) if retired else values
 
 
@@ -209,13 +209,14 @@ def _with_methods(values: Mapping[str, Any]) -> dict[str, Any]:
     flat = {key: value for key, value in values.items() if key.removeprefix(_METHODS) in FLAT}
     rest = {key: value for key, value in values.items() if key not in flat}
     own = renamed({key.removeprefix(_METHODS): value for key, value in flat.items()})
-    return rest | dict(_flattened(own, _METHODS))
+    return rest | dict(flattened(own, _METHODS))
 
 
-def _flattened(table: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+def flattened(table: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Yield the values of nested tables by dotted key."""
     for name, value in table.items():
         if isinstance(value, dict):
-            yield from _flattened(value, f"{prefix}{name}.")
+            yield from flattened(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
 

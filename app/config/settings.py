@@ -16,6 +16,12 @@ class RunSettings(Settings):
 
     Attributes
     ----------
+    project
+        The user's own model, data and task: ``module:object``, such as ``hospital.project:project``; neutral
+        empty: all is built in.
+    config_file
+        TOML file with further keys, read where the run is started; they stand above those of the manifest
+        and of ``--run-config``, and below ``--config`` and ``--set``; neutral empty.
     name
         Name of the run's folder: letters, digits, dots, hyphens and underscores; empty chooses one.
     home
@@ -42,6 +48,8 @@ class RunSettings(Settings):
         File with the private key that signs certificates of forgetting; made on first use.
     """
 
+    project: str = ""
+    config_file: str = ""
     name: str = ""
     home: str = Field(default="~/.lethe/runs", min_length=1)
     seed: int = Field(default=0, ge=0, le=_MAX_SEED)

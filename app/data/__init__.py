@@ -1,5 +1,6 @@
 """The data: where they come from, how they are split, and which client holds which."""
 
+from app.data.adapting import as_examples
 from app.data.labels import UnknownLabels, class_of
 from app.data.load import (
     ServerData,
@@ -10,7 +11,7 @@ from app.data.load import (
     own_path_of,
     same_for_all,
 )
-from app.data.partition import partition_indices
+from app.data.partition import partition_indices, partitioned
 from app.data.pool import numbered
 from app.data.public import UNLABELLED, PublicData, load_public
 
@@ -19,6 +20,7 @@ __all__ = [
     "PublicData",
     "ServerData",
     "UnknownLabels",
+    "as_examples",
     "class_of",
     "client_id_of",
     "load_client_data",
@@ -28,5 +30,6 @@ __all__ = [
     "own_data",
     "own_path_of",
     "partition_indices",
+    "partitioned",
     "same_for_all",
 ]

@@ -23,7 +23,7 @@ from app.data.shaping import shaped
 from app.data.split import private_data, scale_of, split_of
 from strategies.core import wire
 from strategies.core.errors import BadInput
-from strategies.core.examples import TensorExamples
+from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import numpy_generator
 
 
@@ -37,8 +37,8 @@ class ServerData:
     images; `class_names` are in the order of the labels; `notes` tell how the data were read.
     """
 
-    public: TensorExamples | None
-    test: TensorExamples | None
+    public: Examples | None
+    test: Examples | None
     num_groups: int
     input_shape: tuple[int, ...]
     name: str

@@ -11,12 +11,15 @@ gets at least one, or the partition is refused.
 """
 
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
 
 from app.config.settings import DataSettings
 from strategies.core.errors import BadInput
+from strategies.core.examples import Examples
 from strategies.core.seeds import derive_seed, numpy_generator
 
 if TYPE_CHECKING:
@@ -174,3 +177,18 @@ def _refusal(labels: np.ndarray, settings: DataSettings, num_clients: int) -> Ba
         f"example, or an example without a client, of {len(labels)} training examples in "
         f"{len(np.unique(labels))} classes (every client needs at least {_SMALLEST_PARTITION}); {hint}"
     )
+
+
+def partitioned(
+    examples: Examples,
+    groups: Tensor | None,
+    settings: DataSettings,
+    num_clients: int,
+    seed: int,
+    own: Callable[..., Any] | None = None,
+) -> list[np.ndarray]:
+    """Return each client's positions in examples; `own` is the user's way to spread them."""
+    if own is not None:
+        return [np.asarray(part) for part in own(groups, num_clients, numpy_generator(seed, "data", "own"))]
+    labels = np.zeros(len(examples), dtype=np.int64) if groups is None else groups.numpy()
+    return partition_indices(labels, settings, num_clients, seed)

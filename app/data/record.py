@@ -1,6 +1,6 @@
 """What a run records of its data: the files that they were read from, and the names of its classes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,10 @@ from strategies.runs.folder import SUMMARY, RunFolder
 DATA = "data.json"
 """Name of the file in the run's folder."""
 _NAMES = ("data.name", "data.public")
-_PLACES = ("data.root", "run.home", "run.certificate-key", "log.keys", "privacy.encryption-key")
+_PLACES = (
+    *("data.root", "run.home", "run.certificate-key", "run.config-file", "log.keys"),
+    "privacy.encryption-key",
+)
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
@@ -30,9 +33,17 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     return RunConfig.from_flat(flat | changed) if any(flat[k] != v for k, v in changed.items()) else config
 
 
-def write_record(folder: RunFolder, config: RunConfig, class_names: Sequence[str]) -> None:
-    """Record the data of a new run."""
-    write_json(folder.path / DATA, {"class-names": list(class_names), "sources": _sources(config)})
+def write_record(
+    folder: RunFolder, config: RunConfig, class_names: Sequence[str], project: Mapping[str, str]
+) -> None:
+    """Record the data of a new run, and where its project lies (empty if it has none)."""
+    document = {"class-names": list(class_names), "sources": _sources(config)}
+    write_json(folder.path / DATA, document | ({"project": dict(project)} if project else {}))
+
+
+def project_folder_of(folder: RunFolder) -> str:
+    """Return the folder in which a run's project was found; empty if it has none."""
+    return str(_read(folder).get("project", {}).get("folder", ""))
 
 
 def class_names_of(folder: RunFolder) -> tuple[str, ...]:
@@ -68,8 +79,10 @@ def classes_in(folder: RunFolder, labels: Sequence[str]) -> tuple[tuple[int, ...
     return classes, () if called == tuple(map(str, classes)) else called
 
 
-def check_record(folder: RunFolder, config: RunConfig, class_names: Sequence[str]) -> list[str]:
-    """Return a note for each data file that has changed since the run was made.
+def check_record(
+    folder: RunFolder, config: RunConfig, class_names: Sequence[str], project: Mapping[str, str]
+) -> list[str]:
+    """Return a note for each data file, and for the project, if they have changed since the run was made.
 
     Raises
     ------
@@ -88,6 +101,12 @@ def check_record(folder: RunFolder, config: RunConfig, class_names: Sequence[str
         for key, was in found["sources"].items()
         if key in now and now[key]["sha256"] != was.get("sha256")
     ]
+    was = found.get("project", {})
+    if was.get("sha256") != project.get("sha256"):
+        notes.append(
+            f"run.project: the code of {config.run.project} is not what the run was made with (SHA-256 "
+            f"{project.get('sha256', '')[:12]}…, was {str(was.get('sha256'))[:12]}…)"
+        )
     if tuple(class_names) != class_names_of(folder):
         raise BadInput(
             f"run '{folder.name}': its classes are {some(class_names_of(folder))}, those of the data are "
@@ -108,6 +127,7 @@ def _read(folder: RunFolder) -> dict[str, Any]:
     found = read_json(path)
     names, sources = found.get("class-names"), found.get("sources")
     whole = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    whole = whole and isinstance(found.get("project", {}), dict)
     if not whole or not isinstance(sources, dict) or not all(isinstance(s, dict) for s in sources.values()):
         raise RunCorrupt(f"{path}: damaged, expected class names and the files of the data")
     return found

@@ -53,10 +53,27 @@ def split_of(data: DataSettings, seed: int) -> Split:
         If the data cannot be loaded, or a share is too small for one example.
     """
     data_set = private_data(data)
-    labels = data_set.train.y.numpy()
+    test_labels = None if data_set.test is None else data_set.test.y.numpy()
+    return split_positions(data_set.train.y.numpy(), test_labels, data, seed)
+
+
+def split_positions(
+    labels: np.ndarray, test_labels: np.ndarray | None, data: DataSettings, seed: int
+) -> Split:
+    """Return the split of training examples, and of the test examples that they came with, if any.
+
+    Parameters
+    ----------
+    labels, test_labels
+        Class of each example, shape [n], int64; the same for all where there are none.
+
+    Raises
+    ------
+    BadInput
+        If a share is too small for one example.
+    """
     train, test = np.arange(len(labels)), None
-    if data_set.test is not None:
-        test_labels = data_set.test.y.numpy()
+    if test_labels is not None:
         test = _limited(np.arange(len(test_labels)), test_labels, data.test_limit, seed, "test-limit")
     elif data.test_share:
         test, train = _held_out(train, labels, data.test_share, seed, "test-share")

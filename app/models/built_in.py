@@ -22,9 +22,13 @@ _SMALLEST_SIDE = 4
 
 
 def build_model(
-    settings: ModelSettings, input_shape: tuple[int, ...], num_outputs: int, seed: int
+    settings: ModelSettings,
+    input_shape: tuple[int, ...],
+    num_outputs: int,
+    seed: int,
+    own: Callable[[], nn.Module] | None = None,
 ) -> nn.Module:
-    """Build a model with seeded parameters, on the CPU, in training mode.
+    """Build a model with seeded parameters, on the CPU, in training mode; `own` makes a user's.
 
     It maps float32 inputs [n, *input_shape] (images: [n, channels, height, width]) to logits [n,
     num_outputs]. Layers draw their first parameters from torch's global generator; its state is replaced by a
@@ -37,7 +41,7 @@ def build_model(
     """
     with torch.random.fork_rng(devices=[]):
         torch.random.set_rng_state(torch_generator(seed, "model").get_state())
-        model = _BUILDERS[settings.name](settings, input_shape, num_outputs)
+        model = _BUILDERS[settings.name](settings, input_shape, num_outputs) if own is None else own()
     require_no_batch_norm(model)
     return model
 

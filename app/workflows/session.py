@@ -15,10 +15,10 @@ from torch import Tensor
 
 from app.client.node import pick_device
 from app.config.run_config import RunConfig
-from app.data import ServerData, load_public, load_server_data, numbered, same_for_all
-from app.data.record import check_record
+from app.data import ServerData, load_public, numbered, same_for_all
+from app.data.record import check_record, project_folder_of
 from app.forgettings.folder import unpruned
-from app.models.built_in import build_model
+from app.project import Workload
 from app.workflows.accounts import RunAccounts
 from app.workflows.fresh_seeds import fresh_seed
 from strategies.algorithm import Holdings
@@ -34,7 +34,7 @@ from strategies.registry import lookup
 from strategies.runs.folder import CONFIG, RunFolder
 from strategies.server.cohort import Cohort
 from strategies.server.members import ClientInfo
-from strategies.task import CLASSIFICATION, OutputSpec, Task
+from strategies.task import OutputSpec, Task
 from unlearning.audit.measurement import success_rate
 from unlearning.pruning import read_pruning
 from unlearning.run import TrainedRun
@@ -59,6 +59,7 @@ class Session:
     """
 
     config: RunConfig
+    work: Workload
     server_data: ServerData
     finished: bool = False
     run_id: str = ""
@@ -83,10 +84,15 @@ class Session:
         return Session.load(config)
 
     @staticmethod
-    def load(config: RunConfig) -> "Session":
-        """Load the server's side of a run with a complete config; raises as `of` does."""
+    def load(config: RunConfig, project_folder: str = "") -> "Session":
+        """Load the server's side of a run with a complete config; raises as `of` does.
+
+        `project_folder` is where the run's project was found when it was begun.
+        """
         pick_device(config.run.device)
-        session = Session(config, load_server_data(config.data, config.run.seed))
+        work = Workload.of(config, project_folder)
+        config = work.config
+        session = Session(config, work, work.server_data())
         if config.attack.kind != "none" and config.attack.target >= session.server_data.num_groups:
             classes = session.server_data.num_groups
             raise BadInput(
@@ -103,7 +109,7 @@ class Session:
     @property
     def task(self) -> Task:
         """What is learned."""
-        return CLASSIFICATION
+        return self.work.task
 
     @property
     def num_outputs(self) -> int:
@@ -178,7 +184,7 @@ class Session:
                 "names": list(names(self.config.strategy)),
             }
         parameters = sum(p.numel() for p in self.model().parameters())
-        return {"name": self.config.model.name, "parameters": parameters}
+        return {"name": self.work.model_name, "parameters": parameters}
 
     def model(self) -> torch.nn.Module:
         """Return the run's model with its initial weights."""
@@ -186,7 +192,7 @@ class Session:
 
     def model_of(self, seed: int) -> torch.nn.Module:
         """Return the run's model with the initial weights of a seed."""
-        return build_model(self.config.model, self.server_data.input_shape, self.num_outputs, seed)
+        return self.work.model(self.server_data.input_shape, self.server_data.num_groups, seed)
 
     def evaluator(self) -> "Evaluator | None":
         """Return the server's evaluation of a model; None without test data or without a model."""
@@ -207,11 +213,13 @@ class Session:
             cohort.client_config[wire.INPUT_SHAPE] = list(data.input_shape)
             if data.class_names != numbered(data.num_groups):
                 cohort.client_config[wire.CLASS_NAMES] = list(data.class_names)
+            if self.work.sha256:
+                cohort.client_config[wire.PROJECT] = self.work.sha256
             if self.has_client_models and (public := load_public(self.config.data, self.config.run.seed)):
                 cohort.client_config[wire.PUBLIC_HASH] = public.hash
             if self.run_id and grid is not None:
                 cohort.client_config[wire.RUN_ID] = self.run_id
-            if self.finished and grid is not None:
+            if grid is not None and (self.finished or self.config.run.config_file):
                 cohort.client_config[wire.RUN_CONFIG] = json.dumps(config_for_clients(self.config))
             cohort.recall(self.nodes)
             cohort = cohort.without(self.config.data.left_out)
@@ -306,11 +314,13 @@ def open_session(folder: RunFolder, overrides: Sequence[str] = ()) -> Session:
     BadInput
         If a key or its value is refused.
     """
-    session = Session.load(RunConfig.resolve(folder.path / CONFIG, overrides))
+    session = Session.load(RunConfig.resolve(folder.path / CONFIG, overrides), project_folder_of(folder))
     session.finished, session.folder, session.nodes = True, folder, folder.read_nodes()
     # The clients of a pruned run keep one state with the run that it came from
     session.run_id = unpruned(folder).run_id
-    session.notes[:] = check_record(folder, session.config, session.server_data.class_names)
+    session.notes[:] = check_record(
+        folder, session.config, session.server_data.class_names, session.work.project_record
+    )
     return session
 
 

@@ -76,7 +76,7 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
             session.config.strategy.name,
         )
         with removed_if_refused(folder):
-            write_record(folder, session.config, session.server_data.class_names)
+            write_record(folder, session.config, session.server_data.class_names, session.work.project_record)
             if grid is not None:
                 cohort.client_config[wire.RUN_ID] = folder.run_id
             if session.config.analytics.enabled:

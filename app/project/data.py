@@ -1,0 +1,152 @@
+"""A project's examples: what its functions return, and how examples given together are spread."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import numpy as np
+
+from app.config.run_config import RunConfig
+from app.config.settings import DataSettings
+from app.data import as_examples, client_id_of, partitioned
+from app.data.split import Split, split_positions
+from app.project.loading import LoadedProject, explained
+from app.project.project import Node, given, is_one_target
+from strategies.core.errors import BadInput, LetheError
+from strategies.core.examples import Examples, GroupsOf, groups_of
+from strategies.core.settings import Scalar
+
+T = TypeVar("T")
+_PARTS = {"train", "test"}
+
+
+@dataclass(frozen=True, eq=False)
+class ClientData:
+    """A client's examples; `test` are those that it is measured on and never trains on, or None."""
+
+    train: Examples
+    test: Examples | None = None
+
+
+@dataclass(frozen=True)
+class ProjectData:
+    """The examples of a project's run.
+
+    Parameters
+    ----------
+    group_of
+        Which group each target is of, as the task says.
+    """
+
+    loaded: LoadedProject
+    config: RunConfig
+    group_of: GroupsOf
+
+    @property
+    def settings(self) -> DataSettings:
+        """The section ``data``."""
+        return self.config.data
+
+    def server(self, name: str) -> Examples | None:
+        """Return the server's own ``public`` or ``test`` examples; None if it has none.
+
+        Raises
+        ------
+        BadInput
+            If they cannot be read.
+        """
+        project = self.loaded.project
+        own = project.public if name == "public" else project.test
+        if own is not None:
+            return self._examples(_called(f"its {name} data", lambda: given(own)), name)
+        if project.data is None or project.by_node:
+            return None
+        every, split = _spread(self)
+        positions = split.public if name == "public" else split.test
+        return None if positions is None or not len(positions) else every.subset(positions.tolist())
+
+    def client(self, node_config: Mapping[str, Scalar]) -> ClientData:
+        """Return a client's examples.
+
+        Raises
+        ------
+        BadInput
+            If they cannot be read, or the client is none of those that the examples are spread over.
+        """
+        if self.loaded.project.by_node:
+            return self._split(self.of_node(node_config))
+        return ClientData(self._part(node_config))
+
+    def of_node(self, node_config: Mapping[str, Scalar]) -> Any:
+        """Return what the project's ``data`` says of a node, as it is."""
+        node = node_of(node_config, self.settings.clients, self.config.run.seed)
+        data = self.loaded.project.data
+        return _called(f"data of client {node.id}", lambda: data(node))
+
+    def _split(self, made: Any) -> ClientData:
+        """Return train and test data of what ``data(node)`` returned."""
+        if isinstance(made, Mapping) and set(made) <= _PARTS and "train" in made:
+            train, test = made["train"], made.get("test")
+        elif isinstance(made, tuple) and len(made) == 2 and not is_one_target(made[1]):
+            train, test = made
+        else:
+            train, test = made, None
+        return ClientData(
+            self._examples(train, "data"), None if test is None else self._examples(test, "test data")
+        )
+
+    def _part(self, node_config: Mapping[str, Scalar]) -> Examples:
+        every, _ = _spread(self)
+        count = self.settings.clients or int(str(node_config.get("num-partitions", 0)))
+        client = client_id_of(node_config)
+        if not client.isdecimal() or int(client) >= count:
+            raise BadInput(
+                f"run.project: its data are given together and spread over clients 0 to {count - 1}, and "
+                f"there is a client {client!r}; give each node its own: data(node)"
+            )
+        return every.subset(_parts(self, count)[int(client)].tolist())
+
+    def _examples(self, thing: Any, what: str) -> Examples:
+        return _called(f"its {what}", lambda: as_examples(thing, group_of=self.group_of))
+
+
+def node_of(node_config: Mapping[str, Scalar], clients: int, seed: int) -> Node:
+    """Return what a project learns of the client whose data are asked for."""
+    client_id = client_id_of(node_config)
+    number = node_config.get("partition-id", client_id)
+    index = int(str(number)) if str(number).isdecimal() else -1
+    count = int(str(node_config.get("num-partitions", 0))) or clients
+    return Node(index, count, client_id, node_config, seed)
+
+
+@lru_cache(maxsize=2)
+def _spread(data: ProjectData) -> tuple[Examples, Split]:
+    """Return all examples and their split into the clients', the public and the test examples."""
+    project = data.loaded.project
+    every = data._examples(_called("its data", project.all_data), "data")
+    groups = groups_of(every).numpy()
+    strata = groups if groups.ndim == 1 else np.zeros(len(every), dtype=np.int64)
+    share = 0.0 if project.test is not None else data.settings.test_share
+    public = 0.0 if project.public is not None else data.settings.public_share
+    settings = data.settings.model_copy(update={"test_share": share, "public": str(public)})
+    return every, split_positions(strata, None, settings, data.config.run.seed)
+
+
+@lru_cache(maxsize=4)
+def _parts(data: ProjectData, count: int) -> list[np.ndarray]:
+    every, split = _spread(data)
+    mine = every.subset(split.clients.tolist())
+    own = data.loaded.project.partition
+    parts = partitioned(mine, mine.groups(), data.settings, count, data.config.run.seed, own)
+    return [split.clients[part] for part in parts]
+
+
+def _called(what: str, function: Callable[[], T]) -> T:
+    """Call a function of the user's; what it raises becomes one line, with the user's own traceback."""
+    try:
+        return function()
+    except LetheError:
+        raise
+    except Exception as error:  # noqa: BLE001 (whatever the user's code raises)
+        raise explained(f"{what} cannot be read", error) from None

@@ -1,0 +1,192 @@
+"""Where a project comes from: a module, named by a reference such as ``hospital.project:project``, or Python.
+
+A process works on one project at a time, the bound one. A reference is read by whoever starts a run on their
+own machine; a client never imports what a message names, only what its bundle or its own node's config says.
+"""
+
+import hashlib
+import importlib
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.config.run_config import RunConfig
+from app.project.project import Project
+from strategies.core.errors import BadInput
+
+IN_PYTHON = "python:project"
+"""Reference of a project that was handed over in Python and that no module holds."""
+_TESTS = ("test_*.py", "*_test.py")
+"""Files that Flower leaves out of a bundle."""
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedProject:
+    """A project and where it came from.
+
+    Parameters
+    ----------
+    reference
+        ``module:object``, or `IN_PYTHON`.
+    folder
+        Absolute path of the folder that ``sys.path`` needs for it; empty for `IN_PYTHON`.
+    sha256
+        Of the source files of its package, in hexadecimal; the same on the server and on every node.
+    """
+
+    project: Project
+    reference: str
+    folder: str = ""
+    sha256: str = ""
+
+    @property
+    def in_python(self) -> bool:
+        """Whether only this process has it."""
+        return self.reference == IN_PYTHON
+
+
+_bound: list[LoadedProject] = []
+
+
+def bind(loaded: LoadedProject) -> None:
+    """Make a project that of this process."""
+    _bound[:] = [loaded]
+
+
+def bound() -> LoadedProject | None:
+    """Return the project of this process; None if there is none."""
+    return _bound[0] if _bound else None
+
+
+@contextmanager
+def using(loaded: LoadedProject | None) -> Iterator[None]:
+    """Make a project that of this process, for a while; None: no project."""
+    before = _bound[:]
+    _bound[:] = [] if loaded is None else [loaded]
+    try:
+        yield
+    finally:
+        _bound[:] = before
+
+
+def project_of(config: RunConfig, folder: str = "") -> LoadedProject | None:
+    """Return the project of a run, for the process that a user started: the bound one, or by reference.
+
+    `folder` is where it was found before; it is used if nothing else leads to the module.
+
+    Raises
+    ------
+    BadInput
+        If there is no such project, or its import fails.
+    """
+    found, reference = bound(), config.run.project
+    if found is not None and (reference in {"", found.reference} or holds(reference, found.project)):
+        return found
+    return loaded_from(reference, folder) if reference else None
+
+
+def loaded_from(reference: str, folder: str = "") -> LoadedProject:
+    """Import a project.
+
+    Raises
+    ------
+    BadInput
+        If the reference is malformed, the module cannot be imported (a note has the user's own traceback),
+        or what it names is no project.
+    """
+    module_name, _, attribute = reference.partition(":")
+    if not module_name or not attribute:
+        raise BadInput(
+            f"run.project: given {reference!r}, allowed module:object, as in hospital.project:project"
+        )
+    if reference == IN_PYTHON:
+        raise BadInput(
+            "run.project: this run's project was handed over in Python and lies in no module; open the run "
+            "there: lethe.open(run, project)"
+        )
+    module = _imported(module_name, folder)
+    found = getattr(module, attribute, None)
+    if not isinstance(found, Project):
+        kind = "nothing" if found is None else f"a {type(found).__name__}"
+        raise BadInput(f"run.project: {reference!r} names {kind}, wanted a lethe.Project")
+    return _located(found, reference)
+
+
+def named(project: Project) -> LoadedProject:
+    """Return a project that was handed over, with the reference of the module that holds it, if one does.
+
+    Of several, the one in which its functions are written.
+    """
+    held = [
+        (name, f"{name}:{attribute}")
+        for name, module in list(sys.modules.items())
+        if name != "__main__" and isinstance(getattr(module, "__file__", None), str)
+        for attribute, value in list(vars(module).items())
+        if value is project
+    ]
+    if not held:
+        return LoadedProject(project, IN_PYTHON)
+    written = {getattr(part, "__module__", "") for part in (project.model, project.data)}
+    return _located(project, min(held, key=lambda found: found[0] not in written)[1])
+
+
+def holds(reference: str, project: Project) -> bool:
+    """Say whether a reference to an imported module names a project."""
+    module, _, attribute = reference.partition(":")
+    return vars(sys.modules[module]).get(attribute) is project if module in sys.modules else False
+
+
+def _located(project: Project, reference: str) -> LoadedProject:
+    name = reference.partition(":")[0]
+    file = Path(str(sys.modules[name].__file__)).resolve()
+    depth = name.count(".") + (file.name == "__init__.py")
+    folder = file.parents[depth]
+    top = folder / name.partition(".")[0]
+    return LoadedProject(project, reference, str(folder), _digest(top if top.is_dir() else file))
+
+
+def _digest(place: Path) -> str:
+    """Return the hash of a package's source files, or of the one file that a module is."""
+    files = [place]
+    if place.is_dir():
+        tests = {file for pattern in _TESTS for file in place.rglob(pattern)}
+        files = sorted(file for file in place.rglob("*.py") if file not in tests)
+    digest = hashlib.sha256()
+    for file in files:
+        content = file.read_bytes()
+        digest.update(f"{file.relative_to(place.parent).as_posix()}\n{len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def _imported(name: str, folder: str) -> object:
+    added = [folder] if folder and folder not in sys.path else []
+    sys.path.extend(added)
+    try:
+        return importlib.import_module(name)
+    except BadInput:
+        raise
+    except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever the user's code raises)
+        for place in added:
+            sys.path.remove(place)
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
+            raise BadInput(f"run.project: no module {name!r} here; start in the project's folder") from None
+        raise explained(f"importing {name!r} failed", error) from None
+
+
+def explained(what: str, error: BaseException) -> BadInput:
+    """Return the line on a failure in the user's code; its note is the user's own part of the traceback."""
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_ours(frame.filename)]
+    last = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    refusal = BadInput(f"run.project: {what}: {last}")
+    if own:
+        refusal.add_note("".join(traceback.format_list(own)).rstrip())
+    return refusal
+
+
+def _is_ours(file: str) -> bool:
+    here = Path(__file__).resolve().parents[1]
+    return file.startswith("<") or here in Path(file).resolve().parents or "importlib" in Path(file).parts

@@ -1,0 +1,204 @@
+"""What a run trains: the model, the data and the task of a project, or those that the run config names."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from torch import nn
+
+from app.config.run_config import RunConfig
+from app.data import ServerData, load_client_data, load_public, load_server_data, numbered
+from app.models.built_in import build_model
+from app.project.data import ClientData, ProjectData
+from app.project.loading import LoadedProject, explained, project_of
+from app.project.project import ModelSpec, Project, as_module
+from strategies.core import wire
+from strategies.core.errors import BadInput, LetheError
+from strategies.core.examples import Examples, groups_of
+from strategies.core.settings import Scalar
+from strategies.task import CLASSIFICATION, OutputSpec, Task
+
+_DATA_KEYS = ("data.name", "data.path", "data.classes")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a run trains.
+
+    Parameters
+    ----------
+    loaded
+        The run's project; None: all is built in.
+    """
+
+    config: RunConfig
+    loaded: LoadedProject | None = None
+
+    @staticmethod
+    def of(config: RunConfig, folder: str = "") -> "Workload":
+        """Return that of a run, in a process that the user started; `folder` is where its project was found.
+
+        Raises
+        ------
+        BadInput
+            If the project cannot be loaded, or it contradicts the config.
+        """
+        loaded = project_of(config, folder)
+        if loaded is not None and not config.run.project:
+            config = config.with_overrides([f"run.project={loaded.reference}"])
+        work = Workload(config, loaded)
+        work.check()
+        return work
+
+    @property
+    def project(self) -> Project:
+        """The project; one without anything where all is built in."""
+        return Project() if self.loaded is None else self.loaded.project
+
+    @property
+    def has_data(self) -> bool:
+        """Whether the examples are the project's."""
+        return self.project.data is not None
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the project's source; empty where there is none."""
+        return "" if self.loaded is None else self.loaded.sha256 or self.loaded.reference
+
+    @property
+    def project_record(self) -> dict[str, str]:
+        """What a run records of its project; empty where there is none."""
+        loaded = self.loaded
+        return {} if loaded is None else {"folder": loaded.folder, "sha256": self.sha256}
+
+    def check(self) -> None:
+        """Refuse keys of the run config that the project leaves without effect."""
+        if not self.has_data:
+            return
+        flat, defaults = self.config.to_flat(), RunConfig().to_flat()
+        for key in _DATA_KEYS:
+            if flat[key] != defaults[key]:
+                raise BadInput(f"{key}: given {flat[key]!r}, but the project brings the data; leave it out")
+
+    @cached_property
+    def task(self) -> Task:
+        """What is learned."""
+        own = self.project.task
+        return own if isinstance(own, Task) else CLASSIFICATION
+
+    def server_data(self) -> ServerData:
+        """Return the server's own data, and the properties of the federation's.
+
+        Raises
+        ------
+        BadInput
+            If something cannot be read.
+        """
+        if not self.has_data:
+            return self._with_own(load_server_data(self.config.data, self.config.run.seed))
+        data = self._data
+        public, test = data.server("public"), data.server("test")
+        seen = self._seen(public, test)
+        names = self.project.classes
+        num_groups = len(names) or max((_num_groups(part) for part in seen), default=0)
+        shape = seen[0].input_shape if seen else ()
+        return ServerData(public, test, num_groups, shape, self.name, names or numbered(num_groups))
+
+    @property
+    def name(self) -> str:
+        """What the data are called in reports."""
+        loaded = self.loaded
+        if loaded is None:
+            return self.config.data.name
+        return loaded.project.name or loaded.reference.partition(":")[0].partition(".")[0]
+
+    def client_data(self, node_config: Mapping[str, Scalar], class_names: tuple[str, ...]) -> ClientData:
+        """Return a client's examples, and those that it is measured on if it has some of its own.
+
+        `class_names` are those of the server.
+
+        Raises
+        ------
+        BadInput
+            If they cannot be read, or do not fit the run.
+        """
+        if self.has_data:
+            return self._data.client(node_config)
+        return ClientData(load_client_data(self.config.data, self.config.run.seed, node_config, class_names))
+
+    def model(self, input_shape: tuple[int, ...], num_groups: int, seed: int) -> nn.Module:
+        """Return the model with the initial weights of a seed, on the CPU, in training mode.
+
+        Raises
+        ------
+        BadInput
+            If there is no such model, or it cannot take such inputs.
+        """
+        spec = ModelSpec(
+            input_shape, self.task.outputs(OutputSpec(num_groups)), num_groups, self.config.to_flat()
+        )
+        make = None if self.project.model is None else lambda: self._own_model(spec)
+        return build_model(self.config.model, input_shape, spec.num_outputs, seed, make)
+
+    @property
+    def model_name(self) -> str:
+        """What the model is called in reports."""
+        own = self.project.model
+        return self.config.model.name if own is None else getattr(own, "__name__", type(own).__name__)
+
+    def prepare(self) -> None:
+        """Load the data that all clients of a simulation need, so that forked workers share them."""
+        config = self.config
+        first = {"partition-id": 0, wire.NUM_PARTITIONS: config.data.clients}
+        if self.has_data and not self.project.by_node:
+            self._data.client(first)
+        elif not self.has_data:
+            if not config.data.path:
+                load_client_data(config.data, config.run.seed, first)
+            if not config.strategy.traits.one_model:
+                load_public(config.data, config.run.seed)
+
+    @property
+    def _data(self) -> ProjectData:
+        if self.loaded is None:
+            raise LetheError("there is no project")
+        return ProjectData(self.loaded, self.config, self.task.groups)
+
+    def _own_model(self, spec: ModelSpec) -> nn.Module:
+        own = self.project.model
+        if isinstance(own, nn.Module):
+            return copy.deepcopy(own)
+        try:
+            return as_module(None if own is None else own(spec))
+        except LetheError:
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever the user's code raises)
+            raise explained("its model cannot be built", error) from None
+
+    def _with_own(self, built_in: ServerData) -> ServerData:
+        """Return built-in data with the project's public and test data in their place."""
+        if self.loaded is None:
+            return built_in
+        public, test = (self._data.server(name) for name in ("public", "test"))
+        return replace(built_in, public=public or built_in.public, test=test or built_in.test)
+
+    def _seen(self, *own: Examples | None) -> list[Examples]:
+        """Return the examples from which the server learns shape and classes.
+
+        Its own; in a simulation, all clients' as well, because a class may lie with one client alone.
+        """
+        seen = [examples for examples in own if examples is not None]
+        clients = self.config.data.clients
+        if clients and (not seen or not self.project.classes):
+            everybody = ({"partition-id": i, wire.NUM_PARTITIONS: clients} for i in range(clients))
+            seen += [self._data.client(node).train for node in everybody]
+        return seen
+
+
+def _num_groups(examples: Examples) -> int:
+    """Return the number of groups, counted from 0; 0 where there are none."""
+    if examples.groups() is None or not len(examples):
+        return 0
+    groups = groups_of(examples)
+    return groups.shape[1] if groups.dim() == 2 else int(groups.max()) + 1

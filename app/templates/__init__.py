@@ -1,0 +1,1 @@
+"""The projects that ``lethe new`` writes."""
