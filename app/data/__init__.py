@@ -1,6 +1,7 @@
 """The data: where they come from, how they are split, and which client holds which."""
 
-from app.data.adapting import as_examples
+from app.data.adapting import Adapting, as_examples, labels_in
+from app.data.columns import Columns
 from app.data.labels import UnknownLabels, class_of
 from app.data.load import (
     ServerData,
@@ -17,12 +18,15 @@ from app.data.public import UNLABELLED, PublicData, load_public
 
 __all__ = [
     "UNLABELLED",
+    "Adapting",
+    "Columns",
     "PublicData",
     "ServerData",
     "UnknownLabels",
     "as_examples",
     "class_of",
     "client_id_of",
+    "labels_in",
     "load_client_data",
     "load_public",
     "load_server_data",

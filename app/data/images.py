@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -128,15 +129,28 @@ def _read_image(file: Path) -> np.ndarray:
     try:
         # Given a path, Pillow maps a plain TIFF into memory, one that is to be turned with the wrong size
         with file.open("rb") as stream, Image.open(stream) as image:
-            if image.mode.startswith(_DEEP_MODES):
-                raise BadInput(
-                    f"{file}: has more than 8 bits a pixel, which would be cut off; convert it first"
-                )
+            _refuse_deep(image.mode, file)
             image.load()  # Turns TIFF upright by itself, and takes the orientation away
-            upright = ImageOps.exif_transpose(image)
-            return np.array(upright.convert("L" if image.mode in _GREY_MODES else "RGB"))
+            return as_bytes(ImageOps.exif_transpose(image), file)
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise BadInput(f"{file}: cannot be read as an image; replace or remove it") from error
+
+
+def as_bytes(image: Any, where: object) -> np.ndarray:
+    """Return an image of Pillow as bytes: [height, width] if it is grey, else [height, width, 3].
+
+    Raises
+    ------
+    BadInput
+        If it has more than 8 bits a pixel.
+    """
+    _refuse_deep(image.mode, where)
+    return np.array(image.convert("L" if image.mode in _GREY_MODES else "RGB"))
+
+
+def _refuse_deep(mode: str, where: object) -> None:
+    if mode.startswith(_DEEP_MODES):
+        raise BadInput(f"{where}: has more than 8 bits a pixel, which would be cut off; convert it first")
 
 
 def _all_coloured(images: Iterable[np.ndarray]) -> list[np.ndarray]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from app.config.run_config import RunConfig
 from app.config.settings import DataSettings
-from app.data import as_examples, client_id_of, partitioned
+from app.data import Adapting, as_examples, client_id_of, partitioned
 from app.data.split import Split, split_positions
 from app.project.loading import LoadedProject, explained
 from app.project.project import Node, given, is_one_target
@@ -108,7 +108,15 @@ class ProjectData:
         return every.subset(_parts(self, count)[int(client)].tolist())
 
     def _examples(self, thing: Any, what: str) -> Examples:
-        return _called(f"its {what}", lambda: as_examples(thing, group_of=self.group_of))
+        project = self.loaded.project
+        how = Adapting(
+            class_names=project.classes,
+            group_of=self.group_of,
+            size=self.settings.size,
+            transform=project.transforms,
+            where=f"run.project: its {what}",
+        )
+        return _called(f"its {what}", lambda: as_examples(thing, how))
 
 
 def node_of(node_config: Mapping[str, Scalar], clients: int, seed: int) -> Node:

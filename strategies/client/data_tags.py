@@ -12,9 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 from flwr.app import ConfigRecord, RecordDict
 
-from strategies.core.examples import Examples, in_memory
+from strategies.core.examples import Examples
 
 BLOCK = 256
 """Examples under one tag."""
@@ -59,12 +60,9 @@ def block_tags(examples: Examples, key: bytes, count: int) -> bytes:
 
 
 def _tag(examples: Examples, start: int, stop: int, key: bytes) -> bytes:
-    few = in_memory(examples.subset(range(start, min(stop, len(examples)))))
-    x, y = few.x.contiguous(), few.y.contiguous()
-    head = f"{start} {tuple(x.shape)} {x.dtype} {y.dtype}|".encode()
-    tag = hmac.new(key, head, "sha256")
-    for part in (x, y):
-        tag.update(part.numpy().tobytes())
+    tag = hmac.new(key, f"{start} ".encode(), "sha256")
+    for part in examples.fingerprint(torch.arange(start, max(start, min(stop, len(examples))))):
+        tag.update(part)
     return tag.digest()[:_TAG_BYTES]
 
 

@@ -33,8 +33,18 @@ def on_device(inputs: Inputs, device: str | torch.device) -> Inputs:
     return {name: tensor.to(device) for name, tensor in inputs.items()}
 
 
+def num_rows(inputs: Inputs) -> int:
+    """Return the number of inputs in a batch."""
+    return len(inputs if isinstance(inputs, Tensor) else next(iter(inputs.values())))
+
+
 class Examples(ABC):
     """A set of labelled examples, read in batches."""
+
+    @property
+    @abstractmethod
+    def group_of(self) -> GroupsOf:
+        """Which group each target is of, as the task says."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -64,6 +74,31 @@ class Examples(ABC):
         """Yield all examples in order, `size` at a time; a set without examples yields one empty batch."""
         for index in torch.split(torch.arange(len(self)), size):
             yield self.batch(index)
+
+    def training_batch(
+        self, index: Tensor, generator: torch.Generator, *, alone: bool = False
+    ) -> tuple[Inputs, Tensor]:
+        """Return what local training gets of a batch: the batch itself, or a random variation of it.
+
+        Parameters
+        ----------
+        index
+            As for `batch`.
+        generator
+            Decides the variation; on the CPU.
+        alone
+            Whether the variation of an input may depend on no other, as private training needs.
+        """
+        return self.batch(index)
+
+    def fingerprint(self, index: Tensor) -> Iterator[bytes]:
+        """Yield bytes that change with any of the examples at some positions, and with their order."""
+        inputs, targets = self.batch(index)
+        parts = {"": inputs} if isinstance(inputs, Tensor) else inputs
+        described = " ".join(f"{name}{tuple(part.shape)} {part.dtype}" for name, part in parts.items())
+        yield f"{described} {targets.dtype}|".encode()
+        for part in (*parts.values(), targets):
+            yield part.contiguous().numpy().tobytes()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -211,7 +246,8 @@ def in_memory(examples: Examples) -> TensorExamples:
     if isinstance(examples, TensorExamples):
         return examples
     parts = [_tensors(*batch) for batch in examples.batches(512)]
-    return TensorExamples(torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts]))
+    x, y = torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
+    return TensorExamples(x, y, examples.group_of)
 
 
 def concatenated(parts: Iterable[Examples]) -> TensorExamples:

@@ -43,6 +43,11 @@ def torch_generator(seed: int, *scope: int | str, device: str | torch.device = "
     return generator
 
 
+def varying(generator: torch.Generator) -> torch.Generator:
+    """Return a generator for the variation of training inputs, which draws nothing from the given one."""
+    return torch_generator(generator.initial_seed(), "variation")
+
+
 def numpy_generator(seed: int, *scope: int | str) -> np.random.Generator:
     """Return a numpy generator for the scope (see `derive_seed`)."""
     return np.random.default_rng(derive_seed(seed, *scope))

@@ -40,7 +40,7 @@ from strategies.client.training import (
     trained,
 )
 from strategies.core.examples import Examples
-from strategies.core.seeds import torch_generator
+from strategies.core.seeds import torch_generator, varying
 from strategies.personal import measuring
 from strategies.personal.settings import PersonalSettings
 from strategies.task import CLASSIFICATION, Task
@@ -144,7 +144,7 @@ def train_client(job: ClientJob) -> LocalResult:
     data = job.examples.to(device)
     optimizer = make_optimizer(objective.parameters, job.train.in_round(job.server_round))
     job.model.train()
-    total = torch.zeros((), device=device)
+    total, vary = torch.zeros((), device=device), varying(job.generator)
     drawn = [
         batches(len(data), job.train.batch_size, steps, generator)
         for generator in (job.generator, _generator(job, "inner"), _generator(job, "second"))
@@ -152,7 +152,7 @@ def train_client(job: ClientJob) -> LocalResult:
     own = job.strategy.own(PersonalSettings)
     exact = own.meta_gradient == "hessian-free"
     for indices in zip(*drawn, strict=True):
-        outer, inner, second = (data.batch(index) for index in indices)
+        outer, inner, second = (data.training_batch(index, vary) for index in indices)
         total += meta_gradient(objective, inner, outer, second if exact else None, own.inner_rate)
         optimizer.step()
     return trained(job, TrainStats(steps, float(total) / steps))

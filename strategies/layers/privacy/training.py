@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from strategies.client.settings import TrainSettings
 from strategies.client.training import (
+    Batch,
     GradientAdjustment,
     TrainStats,
     gradients_in,
@@ -34,6 +35,7 @@ from strategies.client.training import (
 from strategies.core.errors import BadInput
 from strategies.core.examples import Examples
 from strategies.core.secret_random import Randomness, RandomStream
+from strategies.core.seeds import varying
 from strategies.layers.privacy.accounting import sample_rate
 from strategies.layers.privacy.clipping import ClippedSum
 from strategies.layers.privacy.noise import noised
@@ -96,11 +98,12 @@ class PrivateTrainer:
         sampling, noise = self.randomness.after(generator), self.randomness.after(generator)
         optimizer = make_optimizer(parameters, settings)
         model.train()
-        data = examples.to(device)
+        data, vary = examples.to(device), varying(generator)
         try:
             with ClippedSum(model, self.clip_norm) as clipped:
                 for batch in poisson_batches(len(data), rate, steps, sampling):
-                    _add_up(clipped, model, task, data, batch, parameters)
+                    drawn = data.training_batch(batch, vary, alone=True) if len(batch) else None
+                    _add_up(clipped, model, task, drawn, parameters)
                     self.add_noise(parameters, rate * len(examples), noise)
                     _step(optimizer, parameters, adjust)
                     self.steps += 1
@@ -145,13 +148,12 @@ def _add_up(
     clipped: ClippedSum,
     model: nn.Module,
     task: Task,
-    data: Examples,
-    index: Tensor,
+    drawn: Batch | None,
     parameters: Sequence[nn.Parameter],
 ) -> None:
     """Leave the clipped sum of a batch's gradients in `.grad`: zeros where the batch is empty."""
-    if len(index):
-        inputs, targets = data.batch(index)
+    if drawn is not None:
+        inputs, targets = drawn
         clipped.backward(task.losses(task.forward(model, inputs), targets))
         return
     for parameter in parameters:
