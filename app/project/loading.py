@@ -105,7 +105,7 @@ def loaded_from(reference: str, folder: str = "") -> LoadedProject:
     if reference == IN_PYTHON:
         raise BadInput(
             "run.project: this run's project was handed over in Python and lies in no module; open the run "
-            "there: lethe.open(run, project)"
+            "there: lethe.open_run(run, project)"
         )
     module = _imported(module_name, folder)
     found = getattr(module, attribute, None)
@@ -123,7 +123,7 @@ def named(project: Project) -> LoadedProject:
     held = [
         (name, f"{name}:{attribute}")
         for name, module in list(sys.modules.items())
-        if name != "__main__" and isinstance(getattr(module, "__file__", None), str)
+        if module is not sys.modules["__main__"] and isinstance(getattr(module, "__file__", None), str)
         for attribute, value in list(vars(module).items())
         if value is project
     ]

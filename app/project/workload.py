@@ -67,6 +67,11 @@ class Workload:
         return "" if self.loaded is None else self.loaded.sha256 or self.loaded.reference
 
     @property
+    def is_in_python(self) -> bool:
+        """Whether only this process has the project."""
+        return self.loaded is not None and self.loaded.in_python
+
+    @property
     def project_record(self) -> dict[str, str]:
         """What a run records of its project; empty where there is none."""
         loaded = self.loaded

@@ -60,6 +60,9 @@ class LocalGrid(BaseGrid):
     prepare
         Import path of a function that is called once with the run config before workers are forked, such as
         one that loads the data set: all workers share what it leaves in memory. None if empty.
+    forks
+        Whether workers descend from this process and so have all that it has in memory, such as a notebook's
+        objects; otherwise from a fresh interpreter.
 
     Raises
     ------
@@ -83,8 +86,9 @@ class LocalGrid(BaseGrid):
         *,
         node_configs: Sequence[Mapping[str, UserConfigValue]] | None = None,
         prepare: str = "",
+        forks: bool = False,
     ) -> None:
-        setup = Setup.of(client_app, run_config, num_clients, workers, node_configs, prepare)
+        setup = Setup.of(client_app, run_config, num_clients, workers, node_configs, prepare, forks)
         take_identity()
         self._num_nodes = len(setup.node_configs)
         self._run = Run.create_empty(RUN_ID)

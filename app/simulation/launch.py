@@ -1,4 +1,7 @@
-"""Starting the starter: a new interpreter with the parent's import path, one thread, a patient allocator."""
+"""Starting the starter: a new interpreter with the parent's import path, one thread, a patient allocator.
+
+Where the clients need objects that only this process has, such as those of a notebook, it is a fork of it.
+"""
 
 import json
 import os
@@ -6,8 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+import traceback
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from flwr.app import UserConfigValue
 
@@ -27,6 +34,7 @@ _ENVIRONMENT = {
     # An import that asks for a GPU must not initialise CUDA, which a forked worker could not use any more.
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
 }
+_LOOK_SECONDS = 0.01
 # A training step asks for the same megabytes and frees them again and again. By default glibc returns them
 # to the system each time, and a third of a small model's step goes into getting zeroed pages back.
 _TUNABLES = {"hugetlb": 1, "mmap_threshold": 2**25, "trim_threshold": 2**30}
@@ -34,13 +42,17 @@ _TUNABLES = {"hugetlb": 1, "mmap_threshold": 2**25, "trim_threshold": 2**30}
 
 @dataclass(frozen=True)
 class Setup:
-    """The parameters of the workers: configs as in `LocalGrid`, and how many are started at most."""
+    """The parameters of the workers: configs as in `LocalGrid`, and how many are started at most.
+
+    `forks` says that the starter is a fork of this process, with all that it has in memory.
+    """
 
     client_app: str
     run_config: Mapping[str, UserConfigValue]
     node_configs: Sequence[Mapping[str, UserConfigValue]]
     workers: int
     prepare: str
+    forks: bool = False
 
     @staticmethod
     def of(
@@ -50,6 +62,7 @@ class Setup:
         workers: int,
         node_configs: Sequence[Mapping[str, UserConfigValue]] | None,
         prepare: str,
+        forks: bool = False,
     ) -> "Setup":
         """Return a checked setup with defaults filled in.
 
@@ -72,7 +85,7 @@ class Setup:
         if workers < 0:
             raise BadInput(f"run.workers: got {workers}, expected 0 (one per core) or more")
         size = min(workers or num_cores(), len(configs))
-        return Setup(client_app, dict(run_config), configs, size, prepare)
+        return Setup(client_app, dict(run_config), configs, size, prepare, forks)
 
 
 def partition_configs(num_clients: int) -> list[dict[str, UserConfigValue]]:
@@ -85,13 +98,71 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def launch(setup: Setup) -> tuple["subprocess.Popen[bytes]", socket.socket]:
+class Process(Protocol):
+    """The starter as its parent sees it."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return its exit code when it has ended; `subprocess.TimeoutExpired` if it has not by then."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+
+def launch(setup: Setup) -> tuple[Process, socket.socket]:
     """Start the starter; return it and the socket to it while it still loads the ClientApp."""
     ours, theirs = socket.socketpair()
     with theirs:
-        process = start(_BOOT, theirs.fileno())
+        process = Forked.start(ours, theirs) if setup.forks else start(_BOOT, theirs.fileno())
     tell(ours, setup)
     return process, ours
+
+
+@dataclass
+class Forked:
+    """A starter that is a fork of this process."""
+
+    number: int
+    code: int | None = None
+
+    @staticmethod
+    def start(ours: socket.socket, theirs: socket.socket) -> "Forked":
+        """Fork; the child serves the other end of the parent's socket."""
+        with warnings.catch_warnings():
+            # Python warns of threads; torch's are not used in the child, which computes with one thread
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+        if child:
+            return Forked(child)
+        status = 1
+        try:
+            from app.simulation.starter import main
+
+            ours.close()
+            os.setsid()  # An interrupt from the keyboard is for the parent alone
+            main(theirs.detach())
+            status = 0
+        except BaseException:  # noqa: BLE001 (a forked copy must never go on as the parent)
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit code when it has ended."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while self.code is None:
+            ended, status = os.waitpid(self.number, 0 if deadline is None else os.WNOHANG)
+            if ended:
+                self.code = os.waitstatus_to_exitcode(status)
+            elif deadline is not None and time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired("the starter", timeout or 0.0)
+            else:
+                time.sleep(_LOOK_SECONDS)
+        return self.code
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self.code is None:
+            os.kill(self.number, signal.SIGKILL)
 
 
 def start(boot: str, descriptor: int) -> "subprocess.Popen[bytes]":

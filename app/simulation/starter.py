@@ -66,7 +66,8 @@ def _load_or_report(control: socket.socket) -> Clients | None:
 def load(setup: channel.Header) -> Clients:
     """Import the code that the workers need; they inherit it."""
     torch.set_num_threads(1)
-    torch.set_num_interop_threads(1)
+    if not setup["forks"]:  # A process that has computed before may not set it any more
+        torch.set_num_interop_threads(1)
     # torch imports its compiler with the first optimiser, which takes seconds; so not in every worker.
     torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.0)
     run_config = config_of(setup["run_config"])

@@ -269,7 +269,14 @@ class Session:
                 "data.clients: 0, so the run's clients are those of a deployment, and only there can they be "
                 "asked (flwr run, with run.workflow)"
             )
-        return LocalGrid(CLIENT_APP, run_config, clients, workers=self.config.run.workers, prepare=PREPARE)
+        return LocalGrid(
+            CLIENT_APP,
+            run_config,
+            clients,
+            workers=self.config.run.workers,
+            prepare=PREPARE,
+            forks=self.work.is_in_python,
+        )
 
 
 class Evaluator:
