@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from threading import Lock
 
 from app.simulation import channel
-from app.simulation.launch import Setup, environment, start, tell
+from app.simulation.launch import Process, Setup, environment, launch, start, tell
 
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
@@ -32,8 +32,10 @@ class WarmStarts:
         self._control: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
-    def launch(self, setup: Setup) -> tuple["ForkedStarter", socket.socket]:
-        """Return a starter and the socket to it."""
+    def launch(self, setup: Setup) -> tuple[Process, socket.socket]:
+        """Return a starter and the socket to it; one that is to be a fork of this process is one here too."""
+        if setup.forks:
+            return launch(setup)
         ours, theirs = socket.socketpair()
         with theirs:
             told = {"fork": True, "environment": environment(), "path": [str(p) for p in sys.path]}

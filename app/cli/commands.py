@@ -12,6 +12,7 @@ from app.cli import (
     analysing,
     comparing,
     configuring,
+    creating,
     diagnosing,
     executing,
     forgetting,
@@ -30,6 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _command in (
+    creating.new,
     training.train,
     forgetting.forget,
     forgetting.audit,

@@ -81,7 +81,8 @@ def config_here(folder: Path, file: Path | None, overrides: list[str]) -> RunCon
     if manifest is not None and str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     later = {**({} if file is None else read_toml(file)), **parse_overrides(overrides)}
-    return RunConfig.from_flat({**with_config_file({**given, **_place(later)}, folder), **later})
+    named = with_config_file({**given, **_place(later)}, folder)
+    return RunConfig.from_flat({**named, **later, **_place(named)})
 
 
 def with_config_file(values: Mapping[str, Scalar], folder: Path) -> dict[str, Scalar]:

@@ -1,0 +1,140 @@
+"""A project is found by its reference, with the user's own traceback where its import fails."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from app.config.run_config import RunConfig
+from app.project import Project, bind, bound, loaded_from, project_of, using
+from app.project.loading import IN_PYTHON, named
+from strategies.core.errors import BadInput
+
+SOURCE = """
+from torch import nn
+from app.project import Project
+
+project = Project(model=nn.Linear(2, 2))
+number = 3
+"""
+Package = Callable[[str, str], Path]
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Iterator[Package]:
+    """Return a function that writes a package's ``project.py``, and forgets what was imported of it."""
+    before, path = set(sys.modules), list(sys.path)
+
+    def write(name: str, source: str) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "__init__.py").write_text("", encoding="utf-8")
+        (folder / "project.py").write_text(source, encoding="utf-8")
+        return tmp_path
+
+    with using(None):
+        yield write
+    sys.path[:] = path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def test_a_reference_leads_to_the_project_and_the_folder_that_holds_it(package: Package) -> None:
+    folder = package("found_one", SOURCE)
+    loaded = loaded_from("found_one.project:project", str(folder))
+    assert isinstance(loaded.project.model, nn.Linear)
+    assert loaded.folder == str(folder)
+    assert not loaded.in_python
+
+
+def test_the_hash_is_of_all_the_packages_sources_but_its_tests(package: Package) -> None:
+    folder = package("found_two", SOURCE)
+    before = loaded_from("found_two.project:project", str(folder)).sha256
+    (folder / "found_two" / "test_it.py").write_text("x = 1", encoding="utf-8")
+    assert loaded_from("found_two.project:project").sha256 == before
+    (folder / "found_two" / "layers.py").write_text("x = 1", encoding="utf-8")
+    assert loaded_from("found_two.project:project").sha256 != before
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("project", "allowed module:object"),
+        ("nowhere_at_all.project:project", "no module 'nowhere_at_all.project' here"),
+        ("json:dumps", "names a function, wanted a lethe.Project"),
+        ("json:nothing_like_it", "names nothing"),
+        (IN_PYTHON, "handed over in Python"),
+    ],
+)
+def test_what_is_no_project_is_refused(reference: str, message: str) -> None:
+    with using(None), pytest.raises(BadInput, match=message):
+        loaded_from(reference)
+
+
+def test_a_failing_import_shows_the_users_traceback_and_not_ours(package: Package) -> None:
+    folder = package("found_bad", "import math\n\nrate = 1 / 0\n")
+    with pytest.raises(BadInput, match=r"importing 'found_bad.project' failed: ZeroDivisionError") as failed:
+        loaded_from("found_bad.project:project", str(folder))
+    (trace,) = failed.value.__notes__
+    assert 'found_bad/project.py", line 3' in trace
+    assert "loading.py" not in trace
+    assert "importlib" not in trace
+    assert str(folder) not in sys.path
+
+
+def test_a_missing_import_of_the_users_is_not_taken_for_a_missing_project(package: Package) -> None:
+    folder = package("found_half", "import no_such_library\n")
+    with pytest.raises(BadInput, match=r"ModuleNotFoundError: No module named 'no_such_library'"):
+        loaded_from("found_half.project:project", str(folder))
+
+
+def test_the_bound_project_is_that_of_a_config_that_names_none_or_the_same(package: Package) -> None:
+    folder = package("found_three", SOURCE)
+    loaded = loaded_from("found_three.project:project", str(folder))
+    other = RunConfig.from_flat({"run.project": "found_three.project:project"})
+    assert project_of(RunConfig()) is None
+    bind(loaded)
+    assert project_of(RunConfig()) is loaded
+    assert project_of(other) is loaded
+    with using(None):
+        assert bound() is None
+    assert bound() is loaded
+
+
+def test_a_project_that_no_module_holds_is_one_of_python() -> None:
+    def model(spec: object) -> nn.Module:
+        return nn.Linear(2, 2)
+
+    assert named(Project(model=model)).reference == IN_PYTHON
+
+
+def test_a_project_is_named_by_the_module_that_wrote_it_not_by_one_that_imports_it(package: Package) -> None:
+    folder = package(
+        "found_four",
+        "from torch import nn\nfrom app.project import Project\n"
+        "def model(spec):\n    return nn.Linear(2, 2)\nproject = Project(model=model)\n",
+    )
+    (folder / "found_four" / "also.py").write_text(
+        "from found_four.project import project\n", encoding="utf-8"
+    )
+    sys.path.append(str(folder))
+    import found_four.also  # type: ignore[import-not-found]
+
+    assert named(found_four.also.project).reference == "found_four.project:project"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"model": 3}, "model is of type int, allowed a function or a module"),
+        ({"task": torch.zeros(1)}, "task is of type Tensor"),
+        ({"partition": "iid"}, "partition is of type str"),
+        ({"data": lambda node: None, "partition": lambda *_: None}, "data gives each node its own"),
+    ],
+)
+def test_a_project_of_wrong_parts_is_refused(given: dict[str, object], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        Project(**given)  # type: ignore[arg-type]

@@ -1,0 +1,161 @@
+"""A project's model, data and task are what the run works with; a node runs no other code than its own."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from app.config.run_config import RunConfig
+from app.project import LoadedProject, Node, Project, Workload, using
+from app.workflows import forget, train
+from app.workflows.session import open_session
+from benchmarks.inline import InlineGrid
+from strategies.core.errors import BadInput, LetheError
+from strategies.runs.folder import RunFolder
+from unlearning.request import ForgetRequest
+from unlearning.settings import ForgetSettings
+
+SMALL = {"run.rounds": 2, "run.workers": 1, "data.clients": 3, "train.learning-rate": 0.5}
+
+
+def of_node(node: Node) -> tuple[Tensor, Tensor]:
+    inputs = torch.from_numpy(node.generator().normal(size=(40 + node.index, 4))).float()
+    return inputs, (inputs[:, 0] > 0).long()
+
+
+def linear(spec: Any) -> nn.Module:
+    return nn.Linear(4, spec.num_outputs)
+
+
+def loaded(project: Project) -> LoadedProject:
+    return LoadedProject(project, "ward.project:project", "", "ab" * 32)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_bound() -> Iterator[None]:
+    with using(None):
+        yield
+
+
+def trained(home: Path, project: Project, **keys: Any) -> RunFolder:
+    values = {
+        "run.home": str(home),
+        **SMALL,
+        **{k.replace("__", ".").replace("_", "-"): v for k, v in keys.items()},
+    }
+    config = RunConfig.from_flat(values)
+    with using(loaded(project)):
+        return train(config, None, InlineGrid(config))
+
+
+def test_a_projects_model_learns_from_its_nodes_data_and_a_client_is_forgotten(tmp_path: Path) -> None:
+    test = of_node(Node(9, 0, "9", {}, 0))
+    project = Project(model=linear, data=of_node, test=test, classes=("below", "above"))
+    folder = trained(tmp_path, project)
+    summary = folder.read_summary()
+    assert summary["final"]["test-accuracy"] > 80
+    assert {i: c["num-examples"] for i, c in summary["clients"].items()} == {"0": 40, "1": 41, "2": 42}
+    assert summary["model"] == {"name": "linear", "parameters": 10}
+    assert summary["data"]["class-names"] == ["below", "above"]
+    with using(loaded(project)):
+        request, settings = ForgetRequest(clients=("2",)), ForgetSettings(method="retrain")
+        forget(folder, request, settings, None, InlineGrid(open_session(folder).config))
+    alone = trained(tmp_path / "alone", project, data__without="2")
+    gone = folder.path / "forget" / "client-2-retrain" / "model.safetensors"
+    assert gone.read_bytes() == (alone.path / "model.safetensors").read_bytes()
+
+
+def test_a_run_names_its_project_and_says_when_its_code_has_changed(tmp_path: Path) -> None:
+    project = Project(model=linear, data=of_node, classes=("below", "above"))
+    folder = trained(tmp_path, project)
+    assert 'project = "ward.project:project"' in folder.read_config()
+    with using(loaded(project)):
+        assert not open_session(folder).notes
+    with using(LoadedProject(project, "ward.project:project", "", "cd" * 32)):
+        (note,) = open_session(folder).notes
+    assert "is not what the run was made with (SHA-256 cdcdcdcdcdcd…, was abababababab…)" in note
+
+
+def test_examples_given_together_are_split_and_spread_as_the_config_says(tmp_path: Path) -> None:
+    inputs = torch.arange(100.0).reshape(100, 1)
+    project = Project(model=lambda spec: nn.Linear(1, spec.num_outputs), data=(inputs, torch.arange(100) % 2))
+    work = Workload(RunConfig.from_flat({"data.clients": 4, "data.public": "0.1"}), loaded(project))
+    server = work.server_data()
+    assert server.public is not None
+    assert server.test is not None
+    parts = [work.client_data({"partition-id": i, "num-partitions": 4}, ()).train for i in range(4)]
+    everything = torch.cat([e.batch(torch.arange(len(e)))[0] for e in (server.public, server.test, *parts)])
+    assert torch.equal(everything.flatten().sort().values, inputs.flatten())
+    assert (len(server.public), len(server.test)) == (8, 20)
+    assert server.num_groups == 2
+
+
+def test_a_partition_of_the_users_own(tmp_path: Path) -> None:
+    def by_order(groups: Any, count: int, generator: np.random.Generator) -> list[np.ndarray]:
+        return np.array_split(np.arange(len(groups)), count)
+
+    inputs = torch.arange(10.0).reshape(10, 1)
+    project = Project(data=lambda: (inputs, torch.zeros(10).long()), test=(inputs, torch.zeros(10).long()))
+    project = Project(data=project.data, test=project.test, partition=by_order)
+    config = RunConfig.from_flat({"data.clients": 2, "data.public": "0"})
+    first = Workload(config, loaded(project)).client_data({"partition-id": 0, "num-partitions": 2}, ()).train
+    assert first.batch(torch.arange(len(first)))[0].flatten().tolist() == [0, 1, 2, 3, 4]
+
+
+def test_data_keys_beside_the_projects_data_are_refused() -> None:
+    project = Project(data=of_node)
+    with using(loaded(project)), pytest.raises(BadInput, match=r"data\.name: given 'mnist', but the project"):
+        Workload.of(RunConfig.from_flat({"data.name": "mnist"}))
+
+
+@pytest.mark.parametrize(
+    ("project", "message"),
+    [
+        (Project(model=lambda spec: None, data=of_node), "its model returned nothing, wanted a torch.nn"),
+        (Project(model=lambda spec: 1 / 0, data=of_node), "its model cannot be built: ZeroDivisionError"),
+        (Project(model=linear, data=lambda node: {}["x"]), "data of client 0 cannot be read: KeyError: 'x'"),
+    ],
+)
+def test_what_fails_in_the_users_code_is_said_in_one_line(
+    project: Project, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(LetheError, match=message) as refused:
+        trained(tmp_path, project)
+    assert bool(getattr(refused.value, "__notes__", ())) == ("Error" in message)
+    assert not list(tmp_path.glob("*/config.toml"))
+
+
+def node_config_of(**more: object) -> Mapping[str, Any]:
+    return {"partition-id": 0, "num-partitions": 3, **more}
+
+
+def test_a_server_with_other_code_gets_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = Project(model=linear, data=of_node, classes=("below", "above"))
+
+    config = RunConfig.from_flat({"run.home": str(tmp_path), **SMALL})
+    grid = InlineGrid(config)
+    push = grid.push_messages
+
+    def elsewhere(messages: Any) -> Any:
+        with using(LoadedProject(project, "ward.project:project", "", "cd" * 32)):
+            return push(messages)
+
+    monkeypatch.setattr(grid, "push_messages", elsewhere)
+    with using(loaded(project)), pytest.raises(LetheError, match="this node's code is not the server's"):
+        train(config, None, grid)
+
+
+def test_a_node_imports_nothing_that_a_server_names(tmp_path: Path) -> None:
+    config = RunConfig.from_flat({"run.home": str(tmp_path), "run.project": "antigravity:project", **SMALL})
+    from flwr.app import ConfigRecord, Context, Message, RecordDict
+
+    from app.client.node import Node as ClientNode
+
+    context = Context(1, 1, dict(node_config_of()), RecordDict(), config.to_flat())
+    message = Message(RecordDict({"config": ConfigRecord({})}), 1, "query.describe")
+    with pytest.raises(BadInput, match=r"run\.project: given 'antigravity:project', but a node runs"):
+        ClientNode.of(message, context)

@@ -1,0 +1,102 @@
+"""From Python: objects of a notebook are trained, forgotten from and audited, in processes that fork."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import lethe
+from app.project import using
+
+
+@pytest.fixture(autouse=True)
+def _nothing_bound() -> Iterator[None]:
+    with using(None):
+        yield
+
+
+def notebook() -> lethe.Project:
+    """Return a project of functions that no other process could import."""
+    offset = torch.tensor(0.5)
+
+    def data(node: lethe.Node) -> tuple[Tensor, Tensor]:
+        inputs = torch.from_numpy(node.generator().normal(size=(60, 4))).float()
+        return inputs, (inputs[:, 0] > offset).long()
+
+    return lethe.Project(
+        model=lambda spec: nn.Linear(4, spec.num_outputs),
+        data=data,
+        test=data(node_of()),
+        classes=("no", "yes"),
+    )
+
+
+def node_of() -> lethe.Node:
+    return lethe.Node(9, 0, "9", {}, 0)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> lethe.Run:
+    home = tmp_path_factory.mktemp("runs")
+    keys = {"run.home": str(home), "run.certificate-key": str(home / "key.pem"), "train.learning-rate": 0.5}
+    with using(None):
+        return lethe.train(notebook(), rounds=3, clients=3, strategy="fedprox", config=keys, progress=False)
+
+
+def test_a_run_of_a_notebooks_objects(run: lethe.Run) -> None:
+    assert run.summary["strategy"] == "fedprox"
+    assert run.config["run.project"] == "python:project"
+    assert list(run.metrics.index) == [1, 2, 3]
+    assert run.metrics["test-accuracy"].iloc[-1] == run.summary["final"]["test-accuracy"] > 70
+    assert run.model()(torch.zeros(2, 4)).shape == (2, 2)
+    assert run.report().is_file()
+    assert repr(run) == f"<lethe.Run {run.name} in {run.path.parent}>"
+
+
+def test_a_client_is_forgotten_audited_and_certified(run: lethe.Run) -> None:
+    gone = run.forget(client="2", method="finetune", config={"forget.finetune.epochs": 1})
+    assert gone.name == "client-2-finetune"
+    assert "disparity" in gone.audit(config={"audit.seeds": 0})
+    assert gone.certificate["certificate"]["request"]["clients"] == ["2"]
+    before, after = (torch.cat([p.flatten() for p in m.parameters()]) for m in (run.model(), gone.model()))
+    assert not torch.equal(before, after)
+    assert [each.name for each in run.forgettings()] == ["client-2-finetune", "client-2-retrain"]
+
+
+def test_examples_of_a_client_are_forgotten_and_then_another_client(run: lethe.Run) -> None:
+    first = run.forget(samples={"1": [0, 3]}, method="retrain")
+    second = run.forget(client="0", method="retrain", after=first.name)
+    assert second.result["after"] == first.name
+
+
+def test_a_run_is_opened_again_with_its_project_only(run: lethe.Run) -> None:
+    again = lethe.open_run(run.name, notebook(), home=run.path.parent)
+    assert torch.equal(again.model().weight, run.model().weight)  # type: ignore[arg-type, call-overload]
+    with pytest.raises(lethe.BadInput, match=r"handed over in Python .*open_run\(run, project\)"):
+        lethe.open_run(run.path)
+    with pytest.raises(lethe.BadInput, match="run 'nothing': no such run"):
+        lethe.open_run("nothing", home=run.path.parent)
+
+
+def test_bad_requests_are_refused(run: lethe.Run, tmp_path: Path) -> None:
+    with pytest.raises(lethe.BadInput, match="exactly one of them"):
+        run.forget()
+    with pytest.raises(lethe.BadInput, match="exactly one of them"):
+        run.forget(client="1", label="yes")
+    with pytest.raises(lethe.BadInput, match="unknown class maybe"):
+        run.forget(label="maybe")
+    with pytest.raises(lethe.BadInput, match=r"run\.round: unknown key"):
+        lethe.train(config={"run.round": 3})
+    with pytest.raises(lethe.BadInput, match=r"nowhere\.toml: cannot be read"):
+        lethe.train(config=tmp_path / "nowhere.toml")
+
+
+def test_a_projects_apps_are_flowers() -> None:
+    from flwr.clientapp import ClientApp
+    from flwr.serverapp import ServerApp
+
+    project = notebook()
+    assert isinstance(lethe.server_app(project), ServerApp)
+    assert isinstance(lethe.client_app(project), ClientApp)
