@@ -11,6 +11,7 @@ from app.config.run_config import RunConfig
 from app.config.settings import DataSettings
 from app.data import Adapting, as_examples, client_id_of, partitioned
 from app.data.split import Split, split_positions
+from app.data.values import TargetKind
 from app.project.loading import LoadedProject, explained
 from app.project.project import Node, given, is_one_target
 from strategies.core.errors import BadInput, LetheError
@@ -37,11 +38,14 @@ class ProjectData:
     ----------
     group_of
         Which group each target is of, as the task says.
+    targets
+        What the task makes of targets: classes, or what is given.
     """
 
     loaded: LoadedProject
     config: RunConfig
     group_of: GroupsOf
+    targets: TargetKind
 
     @property
     def settings(self) -> DataSettings:
@@ -93,7 +97,8 @@ class ProjectData:
         else:
             train, test = made, None
         return ClientData(
-            self._examples(train, "data"), None if test is None else self._examples(test, "test data")
+            self._examples(train, "data", trained=True),
+            None if test is None else self._examples(test, "test data"),
         )
 
     def _part(self, node_config: Mapping[str, Scalar]) -> Examples:
@@ -107,13 +112,15 @@ class ProjectData:
             )
         return every.subset(_parts(self, count)[int(client)].tolist())
 
-    def _examples(self, thing: Any, what: str) -> Examples:
+    def _examples(self, thing: Any, what: str, *, trained: bool = False) -> Examples:
         project = self.loaded.project
         how = Adapting(
+            target=project.target,
+            targets=self.targets,
             class_names=project.classes,
             group_of=self.group_of,
             size=self.settings.size,
-            transform=project.transforms,
+            transform=project.transforms if trained else None,
             where=f"run.project: its {what}",
         )
         return _called(f"its {what}", lambda: as_examples(thing, how))
@@ -132,7 +139,7 @@ def node_of(node_config: Mapping[str, Scalar], clients: int, seed: int) -> Node:
 def _spread(data: ProjectData) -> tuple[Examples, Split]:
     """Return all examples and their split into the clients', the public and the test examples."""
     project = data.loaded.project
-    every = data._examples(_called("its data", project.all_data), "data")
+    every = data._examples(_called("its data", project.all_data), "data", trained=True)
     groups = groups_of(every).numpy()
     strata = groups if groups.ndim == 1 else np.zeros(len(every), dtype=np.int64)
     share = 0.0 if project.test is not None else data.settings.test_share

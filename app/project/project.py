@@ -87,13 +87,16 @@ class Project:
     public, test
         The server's own examples, or a function that returns them. Without test data, figures are sums over
         the nodes' own.
+    target
+        Name of the targets in frames and dicts, such as a column; empty: ``label``, ``target`` or ``y``.
     classes
         Names of the classes, or other groups, in the order of their numbers; empty: as many as the data have.
         A server that has no data of its own needs them.
     partition
         Spreads all examples over the clients, in place of ``data.partition``.
     transforms
-        Augments inputs on the client: ``transforms(inputs)``, seeded.
+        Varies training inputs on the client, seeded: a transform of torchvision, a function of one input, or
+        one of a batch and a generator.
 
     Raises
     ------
@@ -112,6 +115,7 @@ class Project:
     task: Task | str | None = None
     public: Any = None
     test: Any = None
+    target: str = ""
     classes: tuple[str, ...] = ()
     partition: Partition | None = None
     transforms: Callable[[Any], Any] | None = None

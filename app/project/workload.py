@@ -9,6 +9,7 @@ from torch import nn
 
 from app.config.run_config import RunConfig
 from app.data import ServerData, load_client_data, load_public, load_server_data, numbered
+from app.data.values import TargetKind
 from app.models.built_in import build_model
 from app.project.data import ClientData, ProjectData
 from app.project.loading import LoadedProject, explained, project_of
@@ -17,7 +18,7 @@ from strategies.core import wire
 from strategies.core.errors import BadInput, LetheError
 from strategies.core.examples import Examples, groups_of
 from strategies.core.settings import Scalar
-from strategies.task import CLASSIFICATION, OutputSpec, Task
+from strategies.task import CLASSIFICATION, Classification, OutputSpec, Task
 
 _DATA_KEYS = ("data.name", "data.path", "data.classes")
 
@@ -168,7 +169,8 @@ class Workload:
     def _data(self) -> ProjectData:
         if self.loaded is None:
             raise LetheError("there is no project")
-        return ProjectData(self.loaded, self.config, self.task.groups)
+        targets: TargetKind = "classes" if isinstance(self.task, Classification) else "given"
+        return ProjectData(self.loaded, self.config, self.task.groups, targets)
 
     def _own_model(self, spec: ModelSpec) -> nn.Module:
         own = self.project.model
