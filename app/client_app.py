@@ -31,6 +31,7 @@ from strategies.core.seeds import derive_seed
 from strategies.layers.compression.client import LostVersion
 from strategies.layers.encryption.client import decrypted_reply, encrypted_reply
 from strategies.layers.privacy.client import BudgetSpent, ClientPrivacy, train_privately
+from strategies.models import travelling
 from strategies.personal import measuring as personal
 from strategies.registry import all_traits, lookup
 from unlearning.audit.evidence import answer_question
@@ -55,7 +56,9 @@ def describe(message: Message, context: Context) -> Message:
     try:
         examples = node.examples()
         node.secret()  # A client without the key could not answer in any round
-        if not node.config.strategy.traits.one_model:
+        if node.config.strategy.traits.one_model:
+            node.check_model()
+        else:
             work.check(node)
         trained = node.training_examples()
         counts = trained.group_counts(node.num_groups or int(groups_of(examples).max()) + 1)
@@ -100,7 +103,7 @@ def train(message: Message, context: Context) -> Message:
     metrics = {**result.metrics, wire.NUM_EXAMPLES: result.num_examples}
     if link is None:
         chosen = {wire.POSITIONS: result.positions} if result.positions else {}
-        record = wire.record_of(result.model.state_dict())
+        record = travelling.record_of(result.model)
         reply = wire.reply_to(message, node.client_id, metrics, record, config=chosen)
     else:
         reply = link.reply(
@@ -112,7 +115,7 @@ def train(message: Message, context: Context) -> Message:
             lambda: evaluate(result.model, job.examples, task=job.task).accuracy,
         )
     for name, flat in result.records.items():
-        reply.content[name] = wire.FlatRecord(flat, wire.Layout.of(result.model.state_dict()))
+        reply.content[name] = wire.FlatRecord(flat, travelling.layout_of(result.model))
     return reply
 
 

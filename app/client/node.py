@@ -33,6 +33,7 @@ from strategies.layers.compression.client import ClientLink
 from strategies.layers.privacy.checks import planned_rounds
 from strategies.layers.privacy.client import ClientPrivacy
 from strategies.layers.privacy.scoring import Scoring
+from strategies.models import travelling
 from strategies.models.mask import hold, masks_in, unpack
 from strategies.models.neurons import hidden_groups
 from strategies.models.subnetwork import subnetwork, unpack_kept
@@ -171,6 +172,7 @@ class Node:
         if arrays is None:
             return self.work.model(*self._shape_and_groups, self.config.run.seed).to(self.device)
         shared = self._shared
+        travelling.put_back(shared.changeable)
         positions = self.message_config.get(wire.POSITIONS)
         if isinstance(positions, bytes):
             return _part(shared.model, positions, arrays)
@@ -183,6 +185,24 @@ class Node:
         if (mask := self._shared.mask) is not None:
             layout = self._shared.layout
             wire.load_flat(model, layout.flatten(model.state_dict()) * mask, layout)
+
+    def check_model(self) -> None:
+        """Refuse a model of which a part that does not travel is not the server's.
+
+        Raises
+        ------
+        BadInput
+            Naming what differs, as far as that can be said.
+        """
+        expected = str(self.message_config.get(wire.STAYING, ""))
+        shared = self._shared
+        if expected and shared.staying != expected:
+            travelling.put_back(shared.changeable)
+            wrong = travelling.first_difference(shared.model, expected)
+            raise BadInput(
+                f"model.name: the parts of '{self.config.model.name}' that do not travel are not those "
+                f"of the server: {wrong}; every side needs the same model and the same model.weights"
+            )
 
     @property
     def task(self) -> Task:
@@ -396,18 +416,24 @@ def _tags(
 
 @dataclass(frozen=True, eq=False)
 class _SharedModel:
-    """A model that serves all clients of a process, and the mask that it holds."""
+    """A model that serves all clients of a process, and the mask that it holds.
+
+    `changeable` has what does not travel and a client's work may change, with its initial values, and
+    `staying` says what does not travel.
+    """
 
     model: nn.Module
     layout: wire.Layout
     mask: Tensor | None
+    changeable: list[tuple[Tensor, Tensor]]
+    staying: str
 
 
 def _part(model: nn.Module, positions: bytes, arrays: ArrayRecord) -> nn.Module:
     """Return the smaller model of some neurons, with the given weights."""
     groups = hidden_groups(model)
     small = subnetwork(model, groups, unpack_kept(groups, positions))
-    layout = wire.Layout.of(small.state_dict())
+    layout = travelling.layout_of(small)
     wire.load_flat(small, wire.flat_of(arrays, layout), layout)
     return small
 
@@ -416,8 +442,8 @@ def _part(model: nn.Module, positions: bytes, arrays: ArrayRecord) -> nn.Module:
 def _shared_model(work: Workload, shape: tuple[int, ...], num_groups: int, packed: bytes) -> _SharedModel:
     run = work.config.run
     model = work.model(shape, num_groups, run.seed).to(pick_device(run.device))
-    layout = wire.Layout.of(model.state_dict())
-    if not packed:
-        return _SharedModel(model, layout, None)
-    mask = unpack(packed, layout.size)
-    return _SharedModel(hold(model, masks_in(mask, layout)), layout, mask)
+    layout = travelling.layout_of(model)
+    changeable, staying = travelling.changeable(model), travelling.fingerprint(model)
+    mask = unpack(packed, layout.size) if packed else None
+    held = model if mask is None else hold(model, masks_in(mask, layout))
+    return _SharedModel(held, layout, mask, changeable, staying)

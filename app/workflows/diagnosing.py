@@ -12,6 +12,7 @@ from strategies.core import wire
 from strategies.core.conditions import shown
 from strategies.core.errors import BadInput, LetheError
 from strategies.layers.compression.settings import CompressionSettings
+from strategies.models import travelling
 from strategies.runs.folder import RunFolder
 from strategies.server.clock import Clock
 from strategies.server.cohort import Cohort
@@ -66,7 +67,7 @@ def diagnose(
     session.config = session.config.model_copy(update=plain)
     observer = observer or Quiet()
     observer.phase("diagnose", 2)
-    state = dict(session.model().state_dict()) if folder is None else folder.read_model()
+    state = travelling.travelling(session.model()) if folder is None else folder.read_model()
     with session.cohort(grid) as cohort:
         cohort.tell(observer.answered)
         evidence = _evidence(cohort, wire.record_of(state), observer, Clock(speeds, config.run.seed))

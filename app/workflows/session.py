@@ -28,6 +28,7 @@ from strategies.core import wire
 from strategies.core.errors import BadInput, RunCorrupt
 from strategies.core.settings import Scalar
 from strategies.log.update_log import UpdateLog
+from strategies.models import travelling
 from strategies.models.mask import flat_mask_of
 from strategies.plan import TrainingPlan
 from strategies.registry import lookup
@@ -171,7 +172,7 @@ class Session:
         strategy, data = self.config.strategy, self.server_data
         initial = lookup(strategy.name).initial
         if initial is None:
-            return dict(self.model().state_dict())
+            return travelling.travelling(self.model())
         return initial(strategy, 0 if data.public is None else len(data.public), self.num_outputs)
 
     def model_json(self) -> dict[str, Any]:
@@ -191,7 +192,13 @@ class Session:
         return self.model_of(self.config.run.seed)
 
     def model_of(self, seed: int) -> torch.nn.Module:
-        """Return the run's model with the initial weights of a seed."""
+        """Return the run's model with the initial weights of a seed; what does not travel is the run's."""
+        model = self._built(seed)
+        if seed != self.config.run.seed and travelling.staying(model):
+            model.load_state_dict(travelling.staying(self._built(self.config.run.seed)), strict=False)
+        return model
+
+    def _built(self, seed: int) -> torch.nn.Module:
         return self.work.model(self.server_data.input_shape, self.server_data.num_groups, seed)
 
     def evaluator(self) -> "Evaluator | None":
@@ -215,6 +222,8 @@ class Session:
                 cohort.client_config[wire.CLASS_NAMES] = list(data.class_names)
             if self.work.sha256:
                 cohort.client_config[wire.PROJECT] = self.work.sha256
+            if not self.has_client_models and (staying := travelling.fingerprint(self.model())):
+                cohort.client_config[wire.STAYING] = staying
             if self.has_client_models and (public := load_public(self.config.data, self.config.run.seed)):
                 cohort.client_config[wire.PUBLIC_HASH] = public.hash
             if self.run_id and grid is not None:
@@ -288,7 +297,7 @@ class Evaluator:
             raise ValueError("the server has no test data")
         self._test = test
         self._model = session.model().to(session.device)
-        self._layout = wire.Layout.of(self._model.state_dict())
+        self._layout = travelling.layout_of(self._model)
         self._task, self._target = session.task, session.config.attack.target
         self._triggered = None if session.trigger is None else triggered_test(test, session.trigger)
 

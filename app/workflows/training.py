@@ -27,6 +27,7 @@ from strategies.layers.privacy.checks import check_feasible, planned_rounds
 from strategies.layers.privacy.server import RememberedAttempts, privacy_summary
 from strategies.log.strategy import LoggedStrategy
 from strategies.log.update_log import UpdateLog
+from strategies.models import travelling
 from strategies.plan import RoundResult, Start
 from strategies.registry import lookup
 from strategies.rounds import train as train_rounds
@@ -147,7 +148,7 @@ def _new_log(
 def _initial(folder: RunFolder, session: Session) -> wire.State:
     """Return the model before the first round; made anew if the run was killed before it was written."""
     if not folder.has_initial and folder.read_mask() is None:
-        folder.write_initial(session.model().state_dict())
+        folder.write_initial(travelling.travelling(session.model()))
     return folder.read_initial()
 
 

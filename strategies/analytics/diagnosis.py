@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from strategies.client.training import summed_gradient
 from strategies.core import wire
 from strategies.core.examples import Examples
+from strategies.models import travelling
 from strategies.registry import PLAIN, all_traits
 from strategies.task import CLASSIFICATION, Task
 
@@ -42,7 +43,7 @@ def gradient_answer(model: nn.Module, examples: Examples, task: Task = CLASSIFIC
     """Return the model plus the gradient of its mean loss on the examples, as a reply carries an update."""
     summed_gradient(model, [examples], [1.0 / len(examples)], task)
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    state = {name: t.clone() for name, t in model.state_dict().items()}
+    state = {name: t.clone() for name, t in travelling.travelling(model).items()}
     return wire.record_of(
         {name: t + gradients[name] if name in gradients else t for name, t in state.items()}
     )

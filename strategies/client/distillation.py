@@ -98,7 +98,7 @@ def distil(
     """
     device = next(student.parameters()).device
     how = TrainSettings(momentum=momentum, learning_rate=settings.learning_rate)
-    optimizer = make_optimizer(list(student.parameters()), how)
+    optimizer = make_optimizer([p for p in student.parameters() if p.requires_grad], how)
     data = lesson.data
     steps = settings.epochs * -(-len(data) // settings.batch_size)
     student.train()

@@ -403,10 +403,15 @@ def near(model: nn.Module, mu: float, num_steps: int | None = None) -> StepState
 def by_parameter(model: nn.Module, flat: Tensor, layout: wire.Layout) -> Tensors:
     """Return a vector's entries for each trainable parameter of a model.
 
-    They have the parameters' order and device; the vector has shape [layout.size].
+    They have the parameters' order and device; the vector has shape [layout.size]. A parameter that the
+    layout lacks, as it stays with the client, has zeros.
     """
     entries = layout.unflatten(flat)
-    return [entries[name].to(p.device) for name, p in model.named_parameters() if p.requires_grad]
+    return [
+        entries[name].to(p.device) if name in entries else torch.zeros_like(p)
+        for name, p in model.named_parameters()
+        if p.requires_grad
+    ]
 
 
 def joined(*adjustments: GradientAdjustment) -> GradientAdjustment:

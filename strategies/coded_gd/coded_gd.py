@@ -64,7 +64,7 @@ def train_client(job: ClientJob) -> LocalResult:
     count = sum(len(part) for part in parts)
     summed_gradient(job.model, parts, coefficients, job.task)
     with torch.no_grad():
-        for parameter in job.model.parameters():
+        for parameter in filter(lambda p: p.requires_grad, job.model.parameters()):
             if parameter.grad is None:
                 parameter.zero_()
             else:

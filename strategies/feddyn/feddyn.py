@@ -40,6 +40,7 @@ from strategies.client.training import (
 )
 from strategies.core import wire
 from strategies.feddyn.settings import FedDynSettings
+from strategies.models import travelling
 from strategies.server.aggregation import ExactSum, MetricMeans
 from strategies.server.guard import ClientUpdate, all_checked
 
@@ -54,7 +55,7 @@ def _kept(job: ClientJob, size: int) -> Proposed:
 
 def prepare(job: ClientJob) -> StepState:
     """Return the dynamic regulariser: the proximal term, and −g_k."""
-    layout = wire.Layout.of(job.model.state_dict())
+    layout = travelling.layout_of(job.model)
     correction = by_parameter(job.model, -_kept(job, layout.size).value, layout)
     pulled = near(job.model, job.strategy.own(FedDynSettings).dyn_alpha)
     return replace(pulled, correction=correction, before=layout.flatten(job.model.state_dict()))
@@ -62,7 +63,7 @@ def prepare(job: ClientJob) -> StepState:
 
 def finish(job: ClientJob, state: StepState, stats: TrainStats) -> LocalResult:
     """Return the trained model; g_k is kept until the server used the answer."""
-    layout = wire.Layout.of(job.model.state_dict())
+    layout = travelling.layout_of(job.model)
     kept = _kept(job, layout.size)
     change = layout.flatten(job.model.state_dict()) - state.before
     kept.propose(kept.value - state.mu * change, job.server_round)

@@ -38,6 +38,7 @@ from strategies.core import wire
 from strategies.fedavg import EvaluatingStrategy
 from strategies.gossip.settings import GossipSettings
 from strategies.gossip.topology import Weights, adjacency, mixing_weights, second_eigenvalue
+from strategies.models import travelling
 from strategies.server.aggregation import MetricMeans
 from strategies.server.grids import client_ids_of
 from strategies.server.guard import ClientUpdate, all_checked
@@ -79,7 +80,7 @@ def train_client(job: ClientJob) -> LocalResult:
     """Run the client half: local steps from the client's own model, and the mixture of the neighbours'."""
     config, records = job.received.config_records[wire.CONFIG], job.received.array_records
     weights = [float(str(weight)) for weight in list(config[WEIGHTS])]  # type: ignore[arg-type]
-    layout = wire.Layout.of(job.model.state_dict())
+    layout = travelling.layout_of(job.model)
     names = [wire.ARRAYS, *(f"{NEIGHBOUR}{place}" for place in range(1, len(weights)))]
     models = [wire.flat_of(records[name], layout) for name in names]
     result = fedavg.train_client(job)

@@ -16,11 +16,11 @@ from strategies.task import CLASSIFICATION, Task
 def squared_gradients(
     model: nn.Module, examples: Examples, task: Task = CLASSIFICATION
 ) -> Iterator[dict[str, Tensor]]:
-    """Yield (∂ log p(y|x) / ∂θ)² of every parameter, by name, on the CPU, example after example.
+    """Yield (∂ log p(y|x) / ∂θ)² of every trainable parameter, by name, on the CPU, example after example.
 
     Where a label is unknown (negative), y is the model's prediction.
     """
-    parameters = dict(model.named_parameters())
+    parameters = _trainable(model)
     device = next(iter(parameters.values())).device
     for inputs, targets in examples.batches(1):
         outputs = task.forward(model, on_device(inputs, device))
@@ -31,9 +31,13 @@ def squared_gradients(
 
 
 def fisher_scores(model: nn.Module, examples: Examples, task: Task = CLASSIFICATION) -> dict[str, Tensor]:
-    """Return mean_x (∂ log p(y|x) / ∂θ)² for every parameter, by name."""
-    totals = {name: torch.zeros_like(p, device="cpu") for name, p in model.named_parameters()}
+    """Return mean_x (∂ log p(y|x) / ∂θ)² for every trainable parameter, by name."""
+    totals = {name: torch.zeros_like(p, device="cpu") for name, p in _trainable(model).items()}
     for squares in squared_gradients(model, examples, task):
         for name, square in squares.items():
             totals[name].add_(square)
     return {name: total / max(1, len(examples)) for name, total in totals.items()}
+
+
+def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}

@@ -55,8 +55,11 @@ def hidden_groups(model: nn.Module) -> tuple[Group, ...]:
     Raises
     ------
     BadInput
-        If the model is neither a chain of layers nor made of residual blocks.
+        If the model is neither a chain of layers nor made of residual blocks, or a part of it is frozen.
     """
+    frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+    if frozen:
+        raise BadInput(f"model.name: parameter '{frozen[0]}' is frozen, so no neurons can be left out")
     groups = _of_chain(model) if isinstance(model, nn.Sequential) else _of_blocks(model)
     if not groups:
         raise BadInput(

@@ -42,6 +42,7 @@ from strategies.core.examples import Examples
 from strategies.core.seeds import torch_generator
 from strategies.layers.privacy.checks import planned_selections
 from strategies.layers.privacy.scoring import Scoring
+from strategies.models import travelling
 from strategies.models.fisher import fisher_scores
 from strategies.models.neurons import hidden_groups, neuron_scores
 from strategies.models.subnetwork import (
@@ -85,7 +86,7 @@ def train_client(job: ClientJob) -> LocalResult:
         for group, score in zip(groups, scores, strict=True)
     )
     small = subnetwork(job.model, groups, kept)
-    start = wire.Layout.of(small.state_dict()).flatten(small.state_dict())
+    start = travelling.vector_of(small)
     result = fedavg.train_client(replace(job, model=small))
     return replace(result, start=start, positions=pack_kept(groups, kept))
 

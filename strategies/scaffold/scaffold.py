@@ -45,6 +45,7 @@ from strategies.client.training import (
     trained,
 )
 from strategies.core import wire
+from strategies.models import travelling
 from strategies.scaffold.settings import ScaffoldSettings
 from strategies.server.aggregation import ExactSum
 from strategies.server.guard import all_checked
@@ -78,7 +79,7 @@ def prepare(job: ClientJob) -> StepState:
     """Return the correction c − c_i, or a share of it."""
     if CONTROL not in job.received.array_records:  # Asked by a forgetting method, which has no c
         return StepState()
-    layout = wire.Layout.of(job.model.state_dict())
+    layout = travelling.layout_of(job.model)
     server = wire.flat_of(job.received.array_records[CONTROL], layout)
     term = job.strategy.own(ScaffoldSettings).control_share * (server - _kept(job, layout.size).value)
     correction = by_parameter(job.model, term, layout) if bool(term.any()) else ()
@@ -89,7 +90,7 @@ def finish(job: ClientJob, state: StepState, stats: TrainStats) -> LocalResult:
     """Return the trained model with the change of the control variate, which is kept until it is used."""
     if CONTROL not in job.received.array_records:
         return trained(job, stats)
-    layout = wire.Layout.of(job.model.state_dict())
+    layout = travelling.layout_of(job.model)
     server = wire.flat_of(job.received.array_records[CONTROL], layout)
     after, kept = layout.flatten(job.model.state_dict()), _kept(job, layout.size)
     moved = planned_steps(len(job.examples), job.train) * job.learning_rate

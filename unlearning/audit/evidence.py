@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from strategies.client.evaluation import outputs_of
 from strategies.core import wire
 from strategies.core.examples import Examples
+from strategies.models import travelling
 from strategies.task import CLASSIFICATION, FULL_SCORE, Task
 from unlearning.audit import metrics
 from unlearning.request import ForgetSpec
@@ -265,6 +266,6 @@ def _divergence(numbers: Mapping[str, Any]) -> Divergence:
 
 
 def _load(model: nn.Module, record: ArrayRecord) -> nn.Module:
-    layout = wire.Layout.of(model.state_dict())
+    layout = travelling.layout_of(model)
     wire.load_flat(model, wire.flat_of(record, layout), layout)
     return model

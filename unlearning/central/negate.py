@@ -17,13 +17,14 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from unlearning.central.parameters import copied, layers_with_weights
+from unlearning.central.parameters import copied, layers_with_weights, trainable
 
 
 def negate(model: nn.Module, layers: Sequence[str] = ()) -> nn.Module:
     """Return a copy of the model with all parameters of some layers multiplied by −1.
 
     Layers are named as in `layers_with_weights`, by default the first; ValueError for any other name.
+    Frozen parameters stay as they are.
     """
     known = layers_with_weights(model)
     chosen = tuple(layers) or known[:1]
@@ -32,6 +33,6 @@ def negate(model: nn.Module, layers: Sequence[str] = ()) -> nn.Module:
     twin = copied(model)
     with torch.no_grad():
         for name in chosen:
-            for parameter in twin.get_submodule(name).parameters():
+            for parameter in trainable(twin.get_submodule(name)).values():
                 parameter.neg_()
     return twin

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from strategies.models.mask import hold, masks_of
 
+_WITH_WEIGHTS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters that training changes, by name, in the model's order."""
+    """Return the parameters that training changes, by name, in the model's order; each once."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
@@ -68,6 +70,13 @@ def with_norm(vector: Tensor, norm: float) -> Tensor:
 
 
 def layers_with_weights(model: nn.Module) -> tuple[str, ...]:
-    """Return the names of the convolutions and linear layers, in the model's order."""
-    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-    return tuple(name for name, module in model.named_modules() if isinstance(module, kinds))
+    """Return the names of the convolutions and linear layers with trainable weights, in the model's order.
+
+    A weight that several layers share counts for the first.
+    """
+    weights = trainable(model).keys()
+    return tuple(
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, _WITH_WEIGHTS) and f"{name}.weight".lstrip(".") in weights
+    )

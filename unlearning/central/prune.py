@@ -179,7 +179,8 @@ def _linearised(model: nn.Module) -> nn.Module:
             twin.set_submodule(name, nn.Identity())
     with torch.no_grad():
         for name, parameter in twin.named_parameters():
-            parameter.abs_() if name in prunable(twin) else parameter.zero_()
+            frozen = parameter.dim() > 1 and not parameter.requires_grad  # It carries the flow, unpruned
+            parameter.abs_() if frozen or name in prunable(twin) else parameter.zero_()
     return twin
 
 

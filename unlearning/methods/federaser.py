@@ -39,6 +39,7 @@ from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.core.settings import Settings
 from strategies.log.update_log import Entry, UpdateLog
+from strategies.models import travelling
 from strategies.registry import lookup
 from strategies.server.aggregation import MAX_ABS_UPDATE, ExactSum, apply_mean, largest_entry
 from strategies.server.cohort import Fault
@@ -86,7 +87,7 @@ def federaser_client(work: ForgetWork) -> ClientAnswer:
     )
     result = lookup(work.strategy.name).client(job)
     metrics = {**result.metrics, wire.NUM_EXAMPLES: result.num_examples}
-    return ClientAnswer(metrics, wire.record_of(result.model.state_dict()))
+    return ClientAnswer(metrics, travelling.record_of(result.model))
 
 
 @dataclass(frozen=True)

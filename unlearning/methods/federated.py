@@ -16,6 +16,7 @@ from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.core.settings import Scalar, Settings
 from strategies.fedavg import FedAvg
+from strategies.models import travelling
 from strategies.plan import RoundResult
 from strategies.rounds import Build
 from strategies.server.cohort import Cohort
@@ -86,7 +87,7 @@ def trained_answer(
 ) -> ClientAnswer:
     """Return a client's answer to a train message: its new parameters, number of examples, and metrics."""
     numbers = {**(metrics or {}), wire.NUM_EXAMPLES: num_examples}
-    return ClientAnswer(numbers, wire.record_of(model.state_dict()))
+    return ClientAnswer(numbers, travelling.record_of(model))
 
 
 def received_model(work: ForgetWork) -> nn.Module:

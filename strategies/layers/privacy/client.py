@@ -19,9 +19,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import final
 
-import torch
 from flwr.app import RecordDict
-from torch import Tensor
 
 from strategies.client.training import ClientHalf, ClientJob, LocalResult, planned_steps
 from strategies.core import wire
@@ -38,6 +36,7 @@ from strategies.layers.privacy.ledger import LedgerFile, read_account, with_roun
 from strategies.layers.privacy.noise import clipped, noised
 from strategies.layers.privacy.scoring import PrivateScorer, Scoring
 from strategies.layers.privacy.settings import PrivacySettings
+from strategies.models import travelling
 
 _HARMLESS = {"example": (wire.NUM_STEPS,)}
 """Metrics of a client half, by unit, that tell nothing about its data but what is public."""
@@ -238,18 +237,12 @@ def _example_level(half: ClientHalf, job: ClientJob, settings: PrivacySettings, 
 
 
 def _client_level(half: ClientHalf, job: ClientJob, settings: PrivacySettings, spend: Spend) -> LocalResult:
-    before = flat_parameters(job.model)
+    before = travelling.vector_of(job.model)
     # A client without examples sends noise of the usual size, so that the server cannot tell
     result = half(job) if len(job.examples) else LocalResult(job.model, 1)
     start = before if result.start is None else result.start
     stream = Randomness.of(settings.randomness).after(job.generator)
-    delta = clipped(flat_parameters(result.model) - start, settings.clip_norm)
+    delta = clipped(travelling.vector_of(result.model) - start, settings.clip_norm)
     private = start + noised(delta, spend.noise_multiplier, settings.clip_norm, stream)
-    wire.load_flat(result.model, private, wire.Layout.of(result.model.state_dict()))
+    wire.load_flat(result.model, private, travelling.layout_of(result.model))
     return result
-
-
-def flat_parameters(model: torch.nn.Module) -> Tensor:
-    """Return a model's floating entries, as one vector on the CPU."""
-    state = model.state_dict()
-    return wire.Layout.of(state).flatten(state)
