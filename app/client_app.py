@@ -18,6 +18,7 @@ from app.client.audit_answers import answers_of, is_protected
 from app.client.kept_state import keep_state
 from app.client.node import Node
 from app.client.secure import register, train_securely
+from app.client.seeded import seed_layers
 from app.data import UnknownLabels
 from app.messages.packing import packed
 from strategies.algorithm import Handler
@@ -38,7 +39,7 @@ from unlearning.audit.evidence import answer_question
 from unlearning.holdings import holdings_of
 from unlearning.methods import METHODS, ClientAction, ForgetWork
 
-app = ClientApp(mods=[packed, admit, keep_state])
+app = ClientApp(mods=[packed, admit, keep_state, seed_layers])
 
 
 @app.query("describe")

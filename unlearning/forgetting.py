@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from strategies.core.errors import LetheError
+from strategies.core.seeds import seeded_layers
 from strategies.server.cohort import Cohort, Traffic
 from strategies.threads import one_thread
 from unlearning.attendance import Attendance
@@ -123,8 +124,9 @@ def forget(
     torch.optim.SGD([torch.zeros(1)])
     spent = run.spending.known() if run.plan.privacy.on else None
     began = time.perf_counter()
-    with one_thread():
-        outcome = METHODS[method].run(ForgetJob(run, request, settings, cohort, progress, known))
+    job = ForgetJob(run, request, settings, cohort, progress, known)
+    with one_thread(), seeded_layers(job.generator("layers", method), run.device):
+        outcome = METHODS[method].run(job)
     seconds = time.perf_counter() - began
     new = spent_notes(run, spent)
     notes = [*outcome.notes, *new, *_absent(run, request, needed, cohort)]

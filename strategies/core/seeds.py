@@ -64,11 +64,11 @@ def seeded_layers(generator: torch.Generator, device: str | torch.device = "cpu"
     generator
         On the CPU; one number is drawn from it.
     device
-        Where the layers compute, with its index, as a parameter's device has it.
+        Where the layers compute; without an index, the current device of its type.
     """
     seed = int(torch.randint(2**62, (1,), generator=generator))
     place = torch.device(device)
-    gpus = [place.index] if place.type == "cuda" else []
+    gpus = [torch.empty(0, device=place).device.index] if place.type == "cuda" else []
     with torch.random.fork_rng(devices=gpus):
         torch.random.set_rng_state(torch.Generator().manual_seed(seed).get_state())
         for gpu in gpus:
