@@ -143,10 +143,11 @@ def server_app(project: Project) -> "ServerApp":
 
 def client_app(project: Project) -> "ClientApp":
     """Return the ClientApp that trains a project's model on its data."""
-    from app.client_app import app
+    from app.client_app import ProjectClientApp
 
-    bind(named(project))
-    return app
+    loaded = named(project)
+    bind(loaded)
+    return ProjectClientApp(loaded)
 
 
 @final

@@ -7,6 +7,7 @@ config and the message alone, and its randomness by seed, round and client-id.
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import final
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
@@ -21,6 +22,7 @@ from app.client.secure import register, train_securely
 from app.client.seeded import seed_layers
 from app.data import UnknownLabels
 from app.messages.packing import packed
+from app.project import LoadedProject, bind, bound, loaded_from
 from strategies.algorithm import Handler
 from strategies.analytics.diagnosis import SECONDS, gradient_answer
 from strategies.client.evaluation import evaluate
@@ -295,3 +297,23 @@ def _register_all() -> None:
 
 _register_all()
 register(app)
+
+
+@final
+class ProjectClientApp(ClientApp):
+    """The same ClientApp, bound to a project in whatever process it works.
+
+    Flower's simulation sends it to processes that have not imported the module of the user's that made it.
+    """
+
+    def __init__(self, project: LoadedProject) -> None:
+        super().__init__()
+        self._reference = project.reference
+        self._folder = project.folder
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """Bind the project, if this process has not, and answer."""
+        found = bound()
+        if found is None or found.reference != self._reference:
+            bind(loaded_from(self._reference, self._folder))
+        return app(message, context)

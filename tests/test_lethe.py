@@ -1,5 +1,6 @@
 """From Python: objects of a notebook are trained, forgotten from and audited, in processes that fork."""
 
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import lethe
-from app.project import using
+from app.project import bound, loaded_from, using
 
 
 @pytest.fixture(autouse=True)
@@ -100,3 +101,21 @@ def test_a_projects_apps_are_flowers() -> None:
     project = notebook()
     assert isinstance(lethe.server_app(project), ServerApp)
     assert isinstance(lethe.client_app(project), ClientApp)
+
+
+def test_the_client_app_binds_its_project_in_a_process_that_has_it_not(tmp_path: Path) -> None:
+    from flwr.app import ConfigRecord, Context, Message, RecordDict
+
+    (tmp_path / "carried.py").write_text(
+        "import torch, lethe\n"
+        "def data(node):\n    return torch.zeros(5, 2), torch.zeros(5).long()\n"
+        "project = lethe.Project(model=torch.nn.Linear(2, 2), data=data)\n",
+        encoding="utf-8",
+    )
+    app = lethe.client_app(loaded_from("carried:project", str(tmp_path)).project)
+    message = Message(RecordDict({"config": ConfigRecord({})}), 1, "query.describe")
+    context = Context(1, 1, {"partition-id": 0, "num-partitions": 2}, RecordDict(), {})
+    with using(None):
+        reply = pickle.loads(pickle.dumps(app))(message, context)  # noqa: S301
+        assert reply.content["metrics"]["num-examples"] == 5
+        assert bound() is not None
