@@ -106,16 +106,19 @@ def test_a_projects_apps_are_flowers() -> None:
 def test_the_client_app_binds_its_project_in_a_process_that_has_it_not(tmp_path: Path) -> None:
     from flwr.app import ConfigRecord, Context, Message, RecordDict
 
+    from app.simulation.grid import take_identity
+
     (tmp_path / "carried.py").write_text(
         "import torch, lethe\n"
         "def data(node):\n    return torch.zeros(5, 2), torch.zeros(5).long()\n"
         "project = lethe.Project(model=torch.nn.Linear(2, 2), data=data)\n",
         encoding="utf-8",
     )
+    take_identity()
     app = lethe.client_app(loaded_from("carried:project", str(tmp_path)).project)
     message = Message(RecordDict({"config": ConfigRecord({})}), 1, "query.describe")
     context = Context(1, 1, {"partition-id": 0, "num-partitions": 2}, RecordDict(), {})
     with using(None):
-        reply = pickle.loads(pickle.dumps(app))(message, context)  # noqa: S301
+        reply = pickle.loads(pickle.dumps(app))(message, context)
         assert reply.content["metrics"]["num-examples"] == 5
         assert bound() is not None
