@@ -1,6 +1,5 @@
 """From Python: objects of a notebook are trained, forgotten from and audited, in processes that fork."""
 
-import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
