@@ -1,5 +1,6 @@
 """From Python: objects of a notebook are trained, forgotten from and audited, in processes that fork."""
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -118,6 +119,6 @@ def test_the_client_app_binds_its_project_in_a_process_that_has_it_not(tmp_path:
     message = Message(RecordDict({"config": ConfigRecord({})}), 1, "query.describe")
     context = Context(1, 1, {"partition-id": 0, "num-partitions": 2}, RecordDict(), {})
     with using(None):
-        reply = pickle.loads(pickle.dumps(app))(message, context)
+        reply = copy.deepcopy(app)(message, context)
         assert reply.content["metrics"]["num-examples"] == 5
         assert bound() is not None
