@@ -25,12 +25,13 @@ from app.messages.packing import packed
 from app.project import LoadedProject, bind, bound, loaded_from
 from strategies.algorithm import Handler
 from strategies.analytics.diagnosis import SECONDS, gradient_answer
-from strategies.client.evaluation import evaluate
+from strategies.client.evaluation import evaluate, evaluate_by
 from strategies.client.training import ClientHalf, ClientJob, LocalResult
 from strategies.core import wire
 from strategies.core.errors import LetheError
-from strategies.core.examples import groups_of
+from strategies.core.examples import least_groups
 from strategies.core.seeds import derive_seed
+from strategies.figures import record_of
 from strategies.layers.compression.client import LostVersion
 from strategies.layers.encryption.client import decrypted_reply, encrypted_reply
 from strategies.layers.privacy.client import BudgetSpent, ClientPrivacy, train_privately
@@ -64,7 +65,7 @@ def describe(message: Message, context: Context) -> Message:
         else:
             work.check(node)
         trained = node.training_examples()
-        counts = trained.group_counts(node.num_groups or int(groups_of(examples).max()) + 1)
+        counts = trained.group_counts(node.num_groups or least_groups(examples))
     except LetheError as error:
         hides = is_protected(node.config) or node.is_secure
         detail = error.unnamed if hides and isinstance(error, UnknownLabels) else str(error)
@@ -224,9 +225,13 @@ def evaluate_model(message: Message, context: Context) -> Message:
     if not len(own):
         reason = "it holds out no example of its own to measure on (data.local-test-share)"
         return wire.reply_to(message, node.client_id, {}, config={wire.REFUSED: reason})
-    result = evaluate(node.model(message.content.array_records[wire.ARRAYS]), own, task=node.task)
+    model = node.model(message.content.array_records[wire.ARRAYS])
+    result, sums = evaluate_by(node.figures, model, own)
     metrics = {wire.NUM_EXAMPLES: result.num_examples, wire.ACCURACY: result.accuracy, wire.LOSS: result.loss}
-    return wire.reply_to(message, node.client_id, metrics)
+    reply = wire.reply_to(message, node.client_id, metrics)
+    if sums:
+        reply.content[wire.SUMS] = record_of(sums)
+    return reply
 
 
 @app.query("holdings")

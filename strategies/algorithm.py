@@ -17,6 +17,7 @@ from strategies.client.work import ClientReply, ClientWork
 from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.core.examples import Examples
+from strategies.figures import Figures
 from strategies.layers.privacy.scoring import Scoring
 from strategies.server.guard import Reference
 from strategies.server.reports import Known
@@ -43,6 +44,8 @@ class Holdings:
         Of its answers.
     public, test
         The server's own data, or None.
+    figures
+        What the model is judged by; None: by the mean score and loss alone.
     """
 
     build_model: Callable[[], nn.Module]
@@ -51,6 +54,7 @@ class Holdings:
     test: Examples | None = None
     train: TrainSettings = field(default_factory=TrainSettings)
     task: Task = CLASSIFICATION
+    figures: Figures | None = None
 
 
 @dataclass(frozen=True, eq=False)

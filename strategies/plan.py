@@ -100,6 +100,9 @@ class RoundResult:
     pending_states
         What clients that are still at work kept when they were asked, by node id: a checkpoint holds that, as
         a resumed run asks them again.
+    evaluation
+        The model's figures over what the clients hold out, with tables by client and by group, as plain data;
+        those of the last round that was evaluated so. None: the clients evaluate nothing.
     """
 
     round: int
@@ -114,6 +117,7 @@ class RoundResult:
     privacy: Mapping[str, Any] | None = None
     neurons: Mapping[str, str] = field(default_factory=dict)
     pending_states: Mapping[int, bytes] = field(default_factory=dict)
+    evaluation: Mapping[str, Any] | None = None
 
     @property
     def used_an_answer(self) -> bool:

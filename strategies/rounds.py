@@ -7,6 +7,8 @@ then goes on exactly as the loop that was never interrupted.
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp.strategy import Strategy
@@ -18,6 +20,7 @@ from strategies.plan import RoundResult, Start, TrainingPlan
 from strategies.registry import lookup
 from strategies.server import memory, reports
 from strategies.server.cohort import Cohort, Reply
+from strategies.server.evaluations import Evaluations
 from strategies.server.grids import CohortGrid
 from strategies.server.guard import Rejected, check_answered, example_count
 from strategies.server.members import ClientInfo
@@ -91,6 +94,7 @@ class _Loop:
         self._plan = plan
         self._cohort = cohort
         self._scope = ""
+        self._evaluation: Mapping[str, Any] | None = None
         self._around = Surroundings(plan, cohort, build, layer, lambda: self._scope, self._reject)
         self._accepted, self._names = self._around.accepted, self._around.names
         self._update_clients()
@@ -129,6 +133,7 @@ class _Loop:
             None if self.privacy is None else self.privacy.after_round(faults),
             {} if self.parts is None else {i: p.hex() for i, p in self.parts.selected.items()},
             {} if self._in_progress is None else self._in_progress.pending_states,
+            self._evaluation,
         )
 
     def _evaluates(self, server_round: int) -> bool:
@@ -212,10 +217,7 @@ class _Loop:
         `most` says of how many examples a client can speak; None: that is not known.
         """
         replies = (reply.message for reply in self._cohort.exchange(messages, scope))
-
-        def complain(message: Message, reason: str) -> None:
-            self._cohort.add_fault(self._name(message), scope, reason)
-
+        complain = partial(self._complain, scope)
         for reply in reports.cleaned(replies, known, complain, strict=True):
             try:
                 check_answered(reply)
@@ -237,9 +239,22 @@ class _Loop:
             )
             scope = f"evaluation after round {server_round}"
             replies = self._reported(messages, scope, reports.EVALUATION, self._held_out)
-            means = self.strategy.aggregate_evaluate(server_round, replies)
-            metrics |= {f"client-{name}": value for name, value in wire.iter_numbers(means or {})}
+            metrics |= self._pooled(server_round, replies, scope)
         return metrics
+
+    def _pooled(self, server_round: int, replies: Iterator[Message], scope: str) -> dict[str, float]:
+        """Return the figures over what the clients hold out; keep them with their tables."""
+        holdings = self._plan.holdings
+        if holdings is None or holdings.figures is None:
+            means = self.strategy.aggregate_evaluate(server_round, replies)
+            return {f"client-{name}": value for name, value in wire.iter_numbers(means or {})}
+        pooled = Evaluations(holdings.figures, partial(self._complain, scope), self._name)
+        means = self.strategy.aggregate_evaluate(server_round, pooled.taken(replies))
+        numbers = dict(wire.iter_numbers(means or {}))
+        self._evaluation = pooled.to_json(numbers)
+        if wire.ACCURACY in numbers:
+            numbers[holdings.task.figure] = numbers.pop(wire.ACCURACY)
+        return {f"client-{name}": value for name, value in {**numbers, **pooled.values()}.items()}
 
     def _trained_on(self, client_id: str) -> int | None:
         info = self._cohort.clients.get(client_id)
@@ -271,7 +286,10 @@ class _Loop:
         around.keeps.update({info.client_id: info.keep for info in clients if info.keep is not None})
 
     def _reject(self, message: Message, reason: str) -> None:
-        self._cohort.add_fault(self._name(message), self._scope, reason)
+        self._complain(self._scope, message, reason)
+
+    def _complain(self, scope: str, message: Message, reason: str) -> None:
+        self._cohort.add_fault(self._name(message), scope, reason)
 
     def _name(self, message: Message) -> str:
         node_id = message.metadata.src_node_id

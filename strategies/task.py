@@ -1,13 +1,14 @@
 """What is learned: the loss, the score, and what outputs mean.
 
 The one place that knows how a model's outputs are compared with targets. Training, evaluation, distillation,
-forgetting and the audit take a `Task` and ask it; `CLASSIFICATION` is the one they take by default.
+forgetting and the audit take a `Task` and ask it; `CLASSIFICATION` is the one they take by default, and the
+other built-in ones lie in `strategies.tasks`.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,8 +16,13 @@ from torch.nn import functional
 
 from strategies.core.examples import Inputs
 
+if TYPE_CHECKING:
+    from torchmetrics import Metric
+
 FULL_SCORE = 100.0
 """What an output that is right scores."""
+AUROC_THRESHOLDS = 200
+"""Thresholds of a binned curve, whose counts add up over clients."""
 _LARGEST = float(torch.finfo(torch.float32).max)
 
 
@@ -37,7 +43,23 @@ class Task(ABC):
     """What is learned. A task says how outputs are judged; what it leaves out has a default.
 
     Outputs have shape [n, ...] and targets shape [n, ...], with one example per row.
+
+    Attributes
+    ----------
+    name
+        For messages and documents.
+    labelled
+        Whether targets are class labels, shape [n], int64, as a backdoor and statistics of labels need them.
+    vectors
+        Whether the outputs of an example are one vector, so that those of n have shape [n, k].
+    figure
+        What the mean of the scores is called.
     """
+
+    name: ClassVar[str] = "own"
+    labelled: ClassVar[bool] = False
+    vectors: ClassVar[bool] = True
+    figure: ClassVar[str] = "score"
 
     @abstractmethod
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -70,6 +92,13 @@ class Task(ABC):
         """
         return -self.losses(outputs, targets).float()
 
+    def confidences(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return how well the model knows each example, shape [n], float32: what tells members from others.
+
+        The higher, the better; here the margins, which do for every task whose margins say so.
+        """
+        return self.margins(outputs, targets)
+
     def divergences(self, outputs: Tensor, reference: Tensor, temperature: float = 1.0) -> Tensor:
         """Return how far a model's outputs lie from a reference's, per example, shape [n].
 
@@ -88,18 +117,48 @@ class Task(ABC):
     def groups(self, targets: Tensor) -> Tensor | None:
         """Return the group of each example, shape [n], int64.
 
-        None: there are none to partition or to forget by.
+        An example may be of several: shape [n, groups], bool. None: there are none to partition or to forget
+        by.
         """
         return None
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether examples have groups: where `groups` is written."""
+        return type(self).groups is not Task.groups
+
+    def metrics(self, num_outputs: int) -> "Mapping[str, Metric]":
+        """Return further figures by name: metrics of torchmetrics whose states are sums.
+
+        Sums over clients are those of all their data in one place, so that a metric of them is exact.
+
+        Parameters
+        ----------
+        num_outputs
+            Size of the model's output.
+        """
+        return {}
+
+    @property
+    def headline(self) -> str:
+        """The name of the figure that a model is judged by, of `metrics`; here the mean of the scores."""
+        return self.figure
+
+    def judged(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `metrics` compare; here the predictions and the targets."""
+        return self.predict(outputs), targets
 
     @abstractmethod
     def outputs(self, spec: OutputSpec) -> int:
         """Return the size of the last layer of a built-in model."""
 
 
-@final
 class Classification(Task):
     """One class of several: outputs are logits, shape [n, classes]; targets are labels, shape [n], int64."""
+
+    name = "classification"
+    labelled = True
+    figure = "accuracy"
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy of each example, shape [n]."""
@@ -147,6 +206,20 @@ class Classification(Task):
     def groups(self, targets: Tensor) -> Tensor:
         """Return the labels."""
         return targets
+
+    def metrics(self, num_outputs: int) -> "Mapping[str, Metric]":
+        """Return macro F1, AUROC of each class against the others, and the confusion matrix."""
+        from torchmetrics import classification as of
+
+        return {
+            "f1": of.MulticlassF1Score(num_outputs, average="macro"),
+            "auroc": of.MulticlassAUROC(num_outputs, thresholds=AUROC_THRESHOLDS),
+            "confusion": of.MulticlassConfusionMatrix(num_outputs),
+        }
+
+    def judged(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the probabilities, in float64, where two logits do not become one number, and the labels."""
+        return outputs.double().softmax(dim=1), targets
 
     def outputs(self, spec: OutputSpec) -> int:
         """Return the number of classes."""

@@ -29,6 +29,7 @@ from strategies.core.errors import BadInput
 from strategies.core.examples import Examples
 from strategies.core.seeds import torch_generator
 from strategies.core.settings import Scalar
+from strategies.figures import Figures
 from strategies.layers.compression.client import ClientLink
 from strategies.layers.privacy.checks import planned_rounds
 from strategies.layers.privacy.client import ClientPrivacy
@@ -39,6 +40,7 @@ from strategies.models.neurons import hidden_groups
 from strategies.models.subnetwork import subnetwork, unpack_kept
 from strategies.registry import lookup
 from strategies.task import OutputSpec, Task
+from strategies.tasks.choice import figures_of, scaled
 from unlearning.request import ForgetSpec
 
 if TYPE_CHECKING:
@@ -207,7 +209,12 @@ class Node:
     @property
     def task(self) -> Task:
         """What is learned."""
-        return self.work.task
+        return scaled(self.work.task, float(str(self.message_config.get(wire.TARGET_SCALE, 0.0))))
+
+    @property
+    def figures(self) -> Figures:
+        """What the model is judged by."""
+        return figures_of(self.config.task, self.task, self.sizes[1], self.num_groups)
 
     @property
     def work(self) -> Workload:

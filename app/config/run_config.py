@@ -32,6 +32,7 @@ from strategies.runs.files import text_of
 from strategies.runs.home import MARKER
 from strategies.server.settings import SelectionSettings
 from strategies.settings import StrategySettings
+from strategies.tasks.settings import TaskSettings
 from unlearning.registry import names, settings_of
 from unlearning.settings import FLAT, AuditSettings, ForgetSettings, owners, renamed
 
@@ -52,6 +53,7 @@ class RunConfig(BaseModel):
     run: RunSettings = RunSettings()
     data: DataSettings = DataSettings()
     model: ModelSettings = ModelSettings()
+    task: TaskSettings = TaskSettings()
     train: TrainSettings = TrainSettings()
     strategy: StrategySettings = StrategySettings()
     privacy: PrivacySettings = PrivacySettings()

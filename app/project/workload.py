@@ -16,9 +16,10 @@ from app.project.loading import LoadedProject, explained, project_of
 from app.project.project import ModelSpec, Project, as_module
 from strategies.core import wire
 from strategies.core.errors import BadInput, LetheError
-from strategies.core.examples import Examples, groups_of
+from strategies.core.examples import Examples, least_groups
 from strategies.core.settings import Scalar
-from strategies.task import CLASSIFICATION, Classification, OutputSpec, Task
+from strategies.task import Classification, OutputSpec, Task
+from strategies.tasks.choice import task_of
 
 _DATA_KEYS = ("data.name", "data.path", "data.classes")
 
@@ -90,8 +91,7 @@ class Workload:
     @cached_property
     def task(self) -> Task:
         """What is learned."""
-        own = self.project.task
-        return own if isinstance(own, Task) else CLASSIFICATION
+        return task_of(self.config.task, self.project.task)
 
     def server_data(self) -> ServerData:
         """Return the server's own data, and the properties of the federation's.
@@ -107,7 +107,7 @@ class Workload:
         public, test = data.server("public"), data.server("test")
         seen = self._seen(public, test)
         names = self.project.classes
-        num_groups = len(names) or max((_num_groups(part) for part in seen), default=0)
+        num_groups = len(names) or max((least_groups(part) for part in seen), default=0)
         shape = seen[0].input_shape if seen else ()
         return ServerData(public, test, num_groups, shape, self.name, names or numbered(num_groups))
 
@@ -201,11 +201,3 @@ class Workload:
             everybody = ({"partition-id": i, wire.NUM_PARTITIONS: clients} for i in range(clients))
             seen += [self._data.client(node).train for node in everybody]
         return seen
-
-
-def _num_groups(examples: Examples) -> int:
-    """Return the number of groups, counted from 0; 0 where there are none."""
-    if examples.groups() is None or not len(examples):
-        return 0
-    groups = groups_of(examples)
-    return groups.shape[1] if groups.dim() == 2 else int(groups.max()) + 1

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -23,10 +23,11 @@ from app.workflows.accounts import RunAccounts
 from app.workflows.fresh_seeds import fresh_seed
 from strategies.algorithm import Holdings
 from strategies.client.backdoor import Trigger, default_trigger, triggered_test
-from strategies.client.evaluation import evaluate
+from strategies.client.evaluation import evaluate_by
 from strategies.core import wire
 from strategies.core.errors import BadInput, RunCorrupt
 from strategies.core.settings import Scalar
+from strategies.figures import Figures
 from strategies.log.update_log import UpdateLog
 from strategies.models import travelling
 from strategies.models.mask import flat_mask_of
@@ -34,8 +35,10 @@ from strategies.plan import TrainingPlan
 from strategies.registry import lookup
 from strategies.runs.folder import CONFIG, RunFolder
 from strategies.server.cohort import Cohort
+from strategies.server.evaluations import evaluation_json
 from strategies.server.members import ClientInfo
 from strategies.task import OutputSpec, Task
+from strategies.tasks.choice import figures_of, needs_scale, scale_of, scaled
 from unlearning.audit.measurement import success_rate
 from unlearning.pruning import read_pruning
 from unlearning.run import TrainedRun
@@ -107,15 +110,34 @@ class Session:
         """Where the server computes."""
         return pick_device(self.config.run.device)
 
-    @property
+    @cached_property
     def task(self) -> Task:
         """What is learned."""
-        return self.work.task
+        return scaled(self.work.task, self.target_scale)
+
+    @cached_property
+    def target_scale(self) -> float:
+        """The residual from which on the score of a number is 0, by the server's own data; 0: not told."""
+        own = self.server_data.test or self.server_data.public
+        return 0.0 if own is None or not needs_scale(self.work.task) else scale_of(own.targets())
+
+    @cached_property
+    def figures(self) -> Figures:
+        """What the model is judged by."""
+        return figures_of(self.config.task, self.task, self.num_outputs, self.server_data.num_groups)
 
     @property
     def num_outputs(self) -> int:
         """Size of the model's output."""
         return self.task.outputs(OutputSpec(self.server_data.num_groups))
+
+    @property
+    def federated_evaluation(self) -> bool:
+        """Whether clients evaluate: as the config says, or as the server cannot and they hold data out."""
+        config = self.config
+        alone = self.server_data.test is None and config.data.local_test_share > 0
+        hidden = config.privacy.on or config.privacy.hides_updates
+        return config.run.federated_evaluation or (alone and not hidden and not self.has_client_models)
 
     @property
     def plan(self) -> TrainingPlan:
@@ -127,7 +149,7 @@ class Session:
             run.rounds,
             run.seed,
             run.evaluate_every,
-            run.federated_evaluation,
+            self.federated_evaluation,
             privacy=self.config.privacy,
             holdings=self._holdings(),
             compression=self.config.compression,
@@ -143,6 +165,7 @@ class Session:
             data.test,
             self.config.train,
             self.task,
+            self.figures,
         )
 
     @property
@@ -218,6 +241,8 @@ class Session:
             data = self.server_data
             cohort.client_config[wire.NUM_GROUPS] = data.num_groups
             cohort.client_config[wire.INPUT_SHAPE] = list(data.input_shape)
+            if self.target_scale:
+                cohort.client_config[wire.TARGET_SCALE] = self.target_scale
             if data.class_names != numbered(data.num_groups):
                 cohort.client_config[wire.CLASS_NAMES] = list(data.class_names)
             if self.work.sha256:
@@ -289,7 +314,10 @@ class Session:
 
 
 class Evaluator:
-    """The server's evaluation: test accuracy and loss, and the success of the backdoor, if any."""
+    """The server's evaluation: score, loss and metrics on test data, and the backdoor's success, if any.
+
+    `tables` holds the figures of the model that was evaluated last, with those by group, as plain data.
+    """
 
     def __init__(self, session: Session) -> None:
         test = session.server_data.test
@@ -298,17 +326,21 @@ class Evaluator:
         self._test = test
         self._model = session.model().to(session.device)
         self._layout = travelling.layout_of(self._model)
-        self._task, self._target = session.task, session.config.attack.target
+        self._figures, self._target = session.figures, session.config.attack.target
+        self.tables: Mapping[str, Any] | None = None
         self._triggered = None if session.trigger is None else triggered_test(test, session.trigger)
 
     def __call__(self, arrays: ArrayRecord) -> dict[str, float]:
         """Return the metrics of a model, by the names of metrics.jsonl."""
         wire.load_flat(self._model, wire.flat_of(arrays, self._layout), self._layout)
-        result = evaluate(self._model, self._test, task=self._task)
-        metrics = {"test-accuracy": result.accuracy, "test-loss": result.loss}
+        result, sums = evaluate_by(self._figures, self._model, self._test)
+        task = self._figures.task
+        found = evaluation_json(self._figures, sums, {task.figure: result.accuracy, "loss": result.loss})
+        self.tables = {"examples": result.num_examples, **found}
+        metrics = {f"test-{name}": value for name, value in found["figures"].items()}
         if self._triggered is None:
             return metrics
-        rate = success_rate(self._model, self._triggered, self._target, self._task)
+        rate = success_rate(self._model, self._triggered, self._target, task)
         return metrics if rate is None else metrics | {"attack-success-rate": rate}
 
 

@@ -203,6 +203,8 @@ class _Training:
         self._nodes: Mapping[str, int] = {}
         self._repeats = 0
         self._learned = False
+        self._evaluator = session.evaluator()
+        self._evaluations: dict[str, Any] = {}
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue the counts of an interrupted run."""
@@ -213,6 +215,7 @@ class _Training:
         self._last = dict(extra["last"])
         self._privacy = extra.get("privacy")
         self._learned = bool(extra.get("learned", True))
+        self._evaluations = dict(extra.get("evaluations", {}))
         grid = self._cohort.grid
         if isinstance(grid, StatefulGrid) and checkpoint.client_states:
             grid.restore_client_states({int(node): s for node, s in checkpoint.client_states.items()})
@@ -229,7 +232,7 @@ class _Training:
             self._with_fresh_seed().masked(sessions.read_mask(self._folder, wire.layout_of(start.arrays))),
             replace(start, attempts=accounts.attempts(), privacy=start.privacy or accounts.inherited()),
             layer=self._layer,
-            evaluate=self._session.evaluator(),
+            evaluate=self._evaluator,
             on_round=self._on_round,
         )
         if self._log is not None:
@@ -290,6 +293,9 @@ class _Training:
         if result.privacy is not None:
             self._accounts().spent(result.privacy)
         self._learned |= result.used_an_answer
+        on_server = None if self._evaluator is None else self._evaluator.tables
+        found = {"server": on_server, "clients": result.evaluation}
+        self._evaluations |= {where: figures for where, figures in found.items() if figures is not None}
         self._folder.append_metrics(_round_json(result))
         self._note_nodes()
         grid = self._cohort.grid
@@ -301,6 +307,7 @@ class _Training:
             "last": self._last,
             "privacy": self._privacy,
             "learned": self._learned,
+            "evaluations": self._evaluations,
             "neurons": dict(result.neurons),
         }
         self._folder.write_checkpoint(
@@ -360,6 +367,7 @@ class _Training:
                 "size": trigger.size,
             },
             "final": self._last,
+            "evaluations": self._evaluations,
             **self._client_figures(),
             "privacy": None
             if self._privacy is None

@@ -1,5 +1,6 @@
 """Inference in eval mode, in batches: outputs, score and loss."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from strategies.core.examples import Examples, on_device
+from strategies.figures import Figures, added
 from strategies.task import CLASSIFICATION, Task
 
 
@@ -57,9 +59,47 @@ def evaluate(
     model: nn.Module, examples: Examples, batch_size: int = 512, task: Task = CLASSIFICATION
 ) -> Evaluation:
     """Return a model's score and loss; it must be given at least one example."""
-    outputs, targets = outputs_of(model, examples, batch_size, task), examples.targets()
-    score = mean_score(task.scores(outputs, targets))
-    return Evaluation(score, float(task.loss(outputs, targets)), len(examples))
+    return _judged(model, examples, batch_size, task, None)[0]
+
+
+def evaluate_by(
+    figures: Figures, model: nn.Module, examples: Examples, batch_size: int = 512
+) -> tuple[Evaluation, dict[str, Tensor]]:
+    """Return a model's score and loss, and the sums of its other figures, over at least one example."""
+    evaluation, sums = _judged(model, examples, batch_size, figures.task, figures)
+    return evaluation, added(sums)
+
+
+def _judged(
+    model: nn.Module, examples: Examples, batch_size: int, task: Task, figures: Figures | None
+) -> tuple[Evaluation, list[dict[str, Tensor]]]:
+    parts: list[Evaluation] = []
+    sums: list[dict[str, Tensor]] = []
+    for outputs, targets in _outputs_and_targets(model, examples, batch_size, task):
+        score = mean_score(task.scores(outputs, targets))
+        parts.append(Evaluation(score, float(task.loss(outputs, targets)), len(targets)))
+        sums += [] if figures is None else [figures.of(outputs, targets)]
+    if len(parts) == 1:
+        return parts[0], sums
+    total = sum(part.num_examples for part in parts)
+    score, loss = (
+        math.fsum(value * part.num_examples for value, part in zip(values, parts, strict=True)) / total
+        for values in ([part.accuracy for part in parts], [part.loss for part in parts])
+    )
+    return Evaluation(score, loss, total), sums
+
+
+def _outputs_and_targets(
+    model: nn.Module, examples: Examples, batch_size: int, task: Task
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield outputs and targets, on the CPU: all at once, or by batches where an output is large."""
+    if task.vectors:
+        yield outputs_of(model, examples, batch_size, task), examples.targets()
+        return
+    device = next(model.parameters()).device
+    with eval_mode(model):
+        for inputs, targets in examples.batches(batch_size):
+            yield task.forward(model, on_device(inputs, device)).float().cpu(), targets.cpu()
 
 
 def mean_score(scores: Tensor) -> float:

@@ -14,16 +14,20 @@ Inputs = Tensor | Mapping[str, Tensor]
 """A batch of inputs, shape [n, ...]; or several by the name of the model's argument, shape [n, ...] each."""
 
 GroupsOf = Callable[[Tensor], Tensor | None]
-"""Gives the group of each example, shape [n], int64, from the targets; None where there are no groups."""
+"""Gives the group of each example from the targets, shape [n], int64; or its groups, shape [n, groups], bool;
+None where there are no groups."""
 
 
 def labels_as_groups(targets: Tensor) -> Tensor | None:
-    """Return targets that are class labels, shape [n], whole numbers; None for all others.
+    """Return targets that are class labels, shape [n], int64, or sets of them, shape [n, groups], bool.
+
+    None for all others.
 
     >>> labels_as_groups(torch.tensor([2, 0])), labels_as_groups(torch.tensor([0.5]))
     (tensor([2, 0]), None)
     """
-    return targets if targets.dim() == 1 and targets.dtype == torch.int64 else None
+    one = targets.dim() == 1 and targets.dtype == torch.int64
+    return targets if one or (targets.dim() == 2 and targets.dtype == torch.bool) else None
 
 
 def on_device(inputs: Inputs, device: str | torch.device) -> Inputs:
@@ -60,7 +64,10 @@ class Examples(ABC):
 
     @abstractmethod
     def groups(self) -> Tensor | None:
-        """Return the group of each example, such as its class, shape [n], int64; None where there is none."""
+        """Return the group of each example, such as its class, shape [n], int64; None where there is none.
+
+        Where an example may be of several: shape [n, groups], bool.
+        """
 
     @abstractmethod
     def to(self, device: str | torch.device) -> Self:
@@ -144,6 +151,10 @@ class Examples(ABC):
         groups = self.groups()
         if groups is None:
             return []
+        if groups.dim() == 2:
+            if groups.shape[1] != num_groups:
+                raise BadInput(f"targets say {groups.shape[1]} labels of each example, expected {num_groups}")
+            return groups.sum(dim=0).tolist()
         wrong = groups[(groups < 0) | (groups >= num_groups)]
         if len(wrong):
             raise BadInput(f"label {int(wrong[0])} is no class; labels must be 0 to {num_groups - 1}")
@@ -210,9 +221,17 @@ class TensorExamples(Examples):
 
 
 def groups_of(examples: Examples) -> Tensor:
-    """Return the group of each example, shape [n]; −1 where there are no groups."""
+    """Return the group of each example, shape [n], or its groups, [n, groups]; −1 where there are none."""
     groups = examples.groups()
     return torch.full((len(examples),), -1) if groups is None else groups
+
+
+def least_groups(examples: Examples) -> int:
+    """Return how many groups the examples show that there are at least; 0 where there are none."""
+    groups = examples.groups()
+    if groups is None or not len(groups):
+        return 0
+    return groups.shape[1] if groups.dim() == 2 else int(groups.max()) + 1
 
 
 def selection_mask(known: Tensor, groups: Sequence[int], indices: Sequence[int]) -> Tensor:
@@ -221,7 +240,7 @@ def selection_mask(known: Tensor, groups: Sequence[int], indices: Sequence[int])
     Parameters
     ----------
     known
-        The group of each example, shape [n].
+        The group of each example, shape [n]; or its groups, shape [n, groups], bool, of which one is enough.
     indices
         Positions that are named; those outside [0, n) name nothing.
 
@@ -230,11 +249,12 @@ def selection_mask(known: Tensor, groups: Sequence[int], indices: Sequence[int])
     Tensor
         Boolean, shape [n].
     """
-    mask = (
-        torch.isin(known, torch.as_tensor(groups, dtype=known.dtype))
-        if groups
-        else torch.zeros(len(known), dtype=torch.bool)
-    )
+    if not groups:
+        mask = torch.zeros(len(known), dtype=torch.bool)
+    elif known.dim() == 2:
+        mask = known[:, [group for group in groups if group < known.shape[1]]].any(dim=1)
+    else:
+        mask = torch.isin(known, torch.as_tensor(groups, dtype=known.dtype))
     inside = [i for i in indices if 0 <= i < len(known)]
     if inside:
         mask[torch.as_tensor(inside)] = True

@@ -49,15 +49,15 @@ def checked_list(value: str) -> str:
     return value
 
 
-def split_pairs(text: str, what: str) -> dict[str, float]:
+def split_pairs(text: str, what: str, of: str = "client-id") -> dict[str, float]:
     """Return the numbers of ``client-id=number`` pairs separated by commas, by client-id.
 
     Parameters
     ----------
     text
         The pairs; the empty text has none.
-    what
-        What the numbers are, for messages.
+    what, of
+        What the numbers are, and what they are of, for messages.
 
     Raises
     ------
@@ -73,9 +73,9 @@ def split_pairs(text: str, what: str) -> dict[str, float]:
     try:
         numbers = {client_id.strip(): float(number) for client_id, _, number in pairs}
     except ValueError:
-        raise ValueError(f"'client-id={what}' pairs separated by commas") from None
+        raise ValueError(f"'{of}={what}' pairs separated by commas") from None
     if len(numbers) < len(pairs) or "" in numbers:
-        raise ValueError(f"'client-id={what}' pairs, each with a client-id of its own")
+        raise ValueError(f"'{of}={what}' pairs, each with a {of} of its own")
     return numbers
 
 

@@ -20,7 +20,7 @@ from strategies.layers.privacy.training import PrivateTrainer
 from strategies.models.fisher import fisher_scores
 from strategies.settings import StrategySettings
 from strategies.task import CLASSIFICATION, OutputSpec
-from tests.strategies.tasks import Regression
+from tests.strategies.other_tasks import Regression
 from unlearning.audit.evidence import answer_audit
 from unlearning.central.ascent import AscentSettings, ascend
 from unlearning.central.finetune import FinetuneSettings, finetune

@@ -49,6 +49,21 @@ QUESTION: dict[str, Scalar] = {
 ASKING: dict[str, Scalar] = {"run.workflow": "analytics"}
 ONE_SHOT: dict[str, Scalar] = {"strategy.name": "one-shot", "run.rounds": 1}
 IDLE: list[tuple[dict[str, Scalar], str, str]] = [
+    *(
+        (
+            {"task.name": "multi-label", f"task.{key}": value},
+            f"task.{key}",
+            f'task.name = "{owner}" or "auto"',
+        )
+        for key, value, owner in (
+            ("class-weights", "1=2", "classification"),
+            ("label-smoothing", 0.1, "classification"),
+            ("outputs", 2, "regression"),
+            ("squared-error", "full", "regression"),
+            ("scale", 2.0, "regression"),
+            ("ignore", 0, "segmentation"),
+        )
+    ),
     ({"strategy.meta-gradient": "first-order"}, "strategy.meta-gradient", 'strategy.name = "per-fedavg"'),
     ({"strategy.inner-rate": 0.5}, "strategy.inner-rate", 'strategy.name = "per-fedavg"'),
     ({"strategy.personal-steps": 2}, "strategy.personal-steps", 'strategy.name = "per-fedavg"'),

@@ -34,6 +34,8 @@ CHOICES: dict[str, st.SearchStrategy[Any]] = {
     "data.without": st.sampled_from(["", "0", "3, hospital-a"]),
     "data.classes": st.sampled_from(["", "0, 2", "4+30, 1+32"]),
     "data.public-classes": st.sampled_from(["", "1"]),
+    "task.class-weights": st.sampled_from(["", "0=0.5, 3=2"]),
+    "task.metrics": st.sampled_from(["auto", "none", "f1, auroc"]),
     "strategy.name": st.sampled_from(["fedavg", "fedmd", "fedprox", "flwr:FedAdam"]),
     "strategy.models": st.sampled_from(["cnn-8-16@0.2", "mlp-4, mlp-8-8"]),
     "strategy.weights": st.sampled_from(["", "0=0.5, hospital-a=2"]),
@@ -380,7 +382,7 @@ def test_a_message_names_the_key_what_was_given_and_what_is_allowed(
 def test_a_key_without_a_near_one_lists_what_there_is() -> None:
     with pytest.raises(BadInput, match=re.escape("known keys: selection.fraction, selection.min-clients")):
         RunConfig.from_flat({"selection.q": 1})
-    with pytest.raises(BadInput, match=re.escape("known sections: run, data, model, train, strategy,")):
+    with pytest.raises(BadInput, match=re.escape("known sections: run, data, model, task, train, strategy,")):
         RunConfig.from_flat({"q": 1})
 
 

@@ -16,7 +16,7 @@ from strategies.personal import per_fedavg
 from strategies.personal.per_fedavg import Objective, descend, hessian_product, meta_gradient
 from strategies.settings import StrategySettings
 from tests.strategies.fedprox.test_fedprox import examples, model
-from tests.strategies.tasks import OwnLoss
+from tests.strategies.other_tasks import OwnLoss
 
 
 def job(rate: float, form: str = "hessian-free", *, seed: int = 0, name: str = "per-fedavg") -> ClientJob:

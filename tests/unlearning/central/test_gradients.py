@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import torch_generator
-from tests.strategies.tasks import Regression
+from tests.strategies.other_tasks import Regression
 from unlearning.central.gradients import ExampleSum, Objective, gradient_blocks, gradient_sum
 from unlearning.central.parameters import copied, flat_parameters, trainable
 

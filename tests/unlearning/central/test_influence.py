@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import torch_generator
-from tests.strategies.tasks import Regression
+from tests.strategies.other_tasks import Regression
 from unlearning.central.gradients import ExampleSum, Objective, gradient_sum
 from unlearning.central.influence import (
     AlphaTrial,
