@@ -1,12 +1,13 @@
 """What a client tells the audit about a model: its half of the audit, and how the answer travels.
 
 The server never sees an example of a client. Each client runs the audited model on all of its data, as it
-trained on it and un-augmented, and answers with three numbers per example: the margin of the true label,
-whether the prediction was right, and whether the example is to be forgotten. With a second, retrained model
-it also answers how far the outputs of the two lie apart, summed over its forgotten and over its retained
-examples. This still shows the server how sure the model is of each single example. A client that is not to
-show that answers with sums alone: how many of its forgotten and of its retained examples there are, and how
-many of them are right. No membership attack can be made of these. Both answers are exact, and not private.
+trained on it and un-augmented, and answers with three numbers per example: how well the model knows it (the
+margin of the true label), how far the output is right, and whether the example is to be forgotten. With a
+second, retrained model it also answers how far the outputs of the two lie apart, summed over its forgotten
+and over its retained examples. This still shows the server how sure the model is of each single example. A
+client that is not to show that answers with sums alone: how many of its forgotten and of its retained
+examples there are, and how far these are right, added up. No membership attack can be made of these. Both
+answers are exact, and not private.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,9 +28,11 @@ from unlearning.audit import metrics
 from unlearning.request import ForgetSpec
 
 MARGIN = "margin"
-"""Array, client to server. Margin of each example's label (`Task.margins`), shape [n], float32."""
+"""Array, client to server. How well the model knows each example (`Task.confidences`), such as the margin of
+its label, shape [n], float32."""
 CORRECT = "correct"
-"""Array, client to server. 1 where the prediction is the label, shape [n], uint8."""
+"""Array, client to server. How far each output is right, shape [n]: uint8, 1 where the prediction is the
+label; of tasks without labels float32, the score over 100."""
 FORGET = "forget"
 """Array, client to server. 1 where the example is to be forgotten, shape [n], uint8."""
 DIVERGENCE_FORGET = "divergence-forget"
@@ -40,7 +43,7 @@ DIVERGENCE_RETAIN = "divergence-retain"
 NUM_FORGET = "num-forget"
 """Metric, client to server, in sums: how many of the examples are to be forgotten."""
 CORRECT_FORGET, CORRECT_RETAIN = "correct-forget", "correct-retain"
-"""Metrics, client to server, in sums: how many of the forgotten, and of the retained, are predicted right."""
+"""Metrics, client to server, in sums: `CORRECT` of the forgotten, and of the retained, added up."""
 
 _DTYPES = {MARGIN: "float32", CORRECT: "uint8", FORGET: "uint8"}
 
@@ -60,10 +63,10 @@ class AuditAnswer:
     Attributes
     ----------
     margin : Tensor or None
-        Of each example's label, shape [n], float32; None if the client sent sums only.
+        How well the model knows each example, shape [n], float32; None if the client sent sums only.
     correct, forget : Tensor
-        Whether the prediction is the label, and whether the example is to be forgotten, shape [n], bool;
-        in no particular order if the client sent sums only.
+        How far each output is right, from 0 to 1, shape [n], float32, and whether the example is to be
+        forgotten, shape [n], bool; in no particular order if the client sent sums only.
     divergence : Divergence or None
         None without a reference model.
     """
@@ -104,8 +107,8 @@ def answer_audit(
         each = metrics.output_divergence(outputs, theirs, task)
         divergence = Divergence(float(each[forget].sum()), float(each[~forget].sum()))
     return AuditAnswer(
-        margin=task.margins(outputs, targets),
-        correct=task.scores(outputs, targets) == FULL_SCORE,
+        margin=task.confidences(outputs, targets),
+        correct=task.scores(outputs, targets) / FULL_SCORE,
         forget=forget,
         divergence=divergence,
     )
@@ -142,18 +145,23 @@ def answer_question(
     if spec is None:
         spec = ForgetSpec.from_config(question.config_records.get(wire.CONFIG, ConfigRecord()))
     answer = answer_audit(model, examples, spec, reference_model, batch_size, task)
-    return (encode_sums(answer), ArrayRecord()) if summed else encode_answer(answer)
+    return (encode_sums(answer), ArrayRecord()) if summed else encode_answer(answer, task)
 
 
 def encode_sums(answer: AuditAnswer) -> dict[str, float | int]:
     """Return the metrics that carry the sums of an answer."""
-    right = answer.correct & answer.forget
     return {
         **_totals(answer),
         NUM_FORGET: int(answer.forget.sum()),
-        CORRECT_FORGET: int(right.sum()),
-        CORRECT_RETAIN: int(answer.correct.sum()) - int(right.sum()),
+        CORRECT_FORGET: _sum(answer.correct[answer.forget]),
+        CORRECT_RETAIN: _sum(answer.correct[~answer.forget]),
     }
+
+
+def _sum(correct: Tensor) -> float | int:
+    """Return the sum, a whole number where each output is right or not."""
+    total = float(correct.double().sum())
+    return int(total) if total.is_integer() else total
 
 
 def _totals(answer: AuditAnswer) -> dict[str, float | int]:
@@ -164,19 +172,30 @@ def _totals(answer: AuditAnswer) -> dict[str, float | int]:
     return numbers
 
 
-def encode_answer(answer: AuditAnswer) -> tuple[dict[str, float | int], ArrayRecord]:
+def encode_answer(
+    answer: AuditAnswer, task: Task = CLASSIFICATION
+) -> tuple[dict[str, float | int], ArrayRecord]:
     """Return the metrics and arrays that carry an answer with numbers per example."""
     assert answer.margin is not None
     vectors = {
         MARGIN: answer.margin,
-        CORRECT: answer.correct.to(torch.uint8),
+        CORRECT: encoded_correct(answer.correct, task),
         FORGET: answer.forget.to(torch.uint8),
     }
     return _totals(answer), ArrayRecord({name: Array(vector.numpy()) for name, vector in vectors.items()})
 
 
+def encoded_correct(correct: Tensor, task: Task) -> Tensor:
+    """Return how far outputs are right, from 0 to 1, as it is sent: with labels, right or not."""
+    return correct.to(torch.uint8) if task.labelled else correct
+
+
 def decode_answer(
-    content: RecordDict, spec: ForgetSpec, num_examples: int | None, with_reference: bool
+    content: RecordDict,
+    spec: ForgetSpec,
+    num_examples: int | None,
+    with_reference: bool,
+    task: Task = CLASSIFICATION,
 ) -> AuditAnswer:
     """Read a client's answer back, and check it.
 
@@ -190,6 +209,8 @@ def decode_answer(
         How many examples the client said it holds; None if it said nothing, and the answer's number counts.
     with_reference
         Whether the client got a reference model.
+    task
+        With labels, each output is right or not.
 
     Raises
     ------
@@ -201,17 +222,28 @@ def decode_answer(
     size = _size(numbers, spec, num_examples)
     divergence = _divergence(numbers) if with_reference else None
     if NUM_FORGET in numbers:
-        return replace(_from_sums(numbers, spec, size), divergence=divergence)
-    margin, correct, forget = (_vector(record, name, size) for name in _DTYPES)
+        return replace(_from_sums(numbers, spec, size, task), divergence=divergence)
+    types = _DTYPES if task.labelled else {**_DTYPES, CORRECT: "float32"}
+    margin, correct, forget = (_vector(record, name, size, dtype) for name, dtype in types.items())
     if not bool(margin.isfinite().all()):
         raise ValueError(f"'{MARGIN}' holds values that are not finite; is the model?")
-    for name, flags in ((CORRECT, correct), (FORGET, forget)):
-        if bool((flags > 1).any()):
-            raise ValueError(f"'{name}' holds {int(flags.max())}, expected only 0 and 1")
-    if bool((margin[correct == 0] > 1e-3).any()):  # a label more likely than all others is predicted
+    check_correct(CORRECT, correct)
+    if bool((forget > 1).any()):
+        raise ValueError(f"'{FORGET}' holds {int(forget.max())}, expected only 0 and 1")
+    if task.labelled and bool(
+        (margin[correct == 0] > 1e-3).any()
+    ):  # The likeliest label is the predicted one
         raise ValueError(f"'{CORRECT}' calls a label wrong whose '{MARGIN}' is above 0")
     _check_count(FORGET, int(forget.sum()), spec, size)
-    return AuditAnswer(margin, correct.bool(), forget.bool(), divergence)
+    return AuditAnswer(margin, correct.float(), forget.bool(), divergence)
+
+
+def check_correct(name: str, correct: Tensor) -> None:
+    """Refuse, with a ValueError, what is not from 0 to 1; whole numbers say right or not."""
+    if correct.is_floating_point() and not bool(((correct >= 0) & (correct <= 1)).all()):
+        raise ValueError(f"'{name}' holds numbers that are not from 0 to 1")
+    if bool((correct > 1).any()):
+        raise ValueError(f"'{name}' holds {int(correct.max())}, expected only 0 and 1")
 
 
 def _check_count(name: str, marked: int, spec: ForgetSpec, size: int) -> None:
@@ -220,15 +252,21 @@ def _check_count(name: str, marked: int, spec: ForgetSpec, size: int) -> None:
         raise ValueError(f"'{name}' marks {marked} examples, the request names {expected}")
 
 
-def _from_sums(numbers: Mapping[str, Any], spec: ForgetSpec, size: int) -> AuditAnswer:
+def _from_sums(numbers: Mapping[str, Any], spec: ForgetSpec, size: int, task: Task) -> AuditAnswer:
     """Return the answer of a client that sends sums: examples in some order, without margins."""
     forgotten = _count(numbers, NUM_FORGET, size)
     _check_count(NUM_FORGET, forgotten, spec, size)
-    right_forget = _count(numbers, CORRECT_FORGET, forgotten)
-    right_retain = _count(numbers, CORRECT_RETAIN, size - forgotten)
-    place = torch.arange(size)
-    correct = (place < right_forget) | ((place >= forgotten) & (place < forgotten + right_retain))
-    return AuditAnswer(None, correct, place < forgotten)
+    right_forget = _spread(numbers, CORRECT_FORGET, forgotten, whole=task.labelled)
+    right_retain = _spread(numbers, CORRECT_RETAIN, size - forgotten, whole=task.labelled)
+    return AuditAnswer(None, torch.cat([right_forget, right_retain]), torch.arange(size) < forgotten)
+
+
+def _spread(numbers: Mapping[str, Any], name: str, count: int, *, whole: bool) -> Tensor:
+    """Return a sum as numbers from 0 to 1, shape [count], which add up to it."""
+    value = _count(numbers, name, count) if whole else numbers.get(name)
+    if not isinstance(value, int | float) or not 0 <= value <= count:
+        raise ValueError(f"'{name}' is {value}, expected a number from 0 to {count}")
+    return (value - torch.arange(count, dtype=torch.float64)).clamp(0, 1)
 
 
 def _count(numbers: Mapping[str, Any], name: str, most: int) -> int:
@@ -249,12 +287,12 @@ def _size(numbers: Mapping[str, Any], spec: ForgetSpec, num_examples: int | None
     return claimed
 
 
-def _vector(record: ArrayRecord, name: str, size: int) -> Tensor:
+def _vector(record: ArrayRecord, name: str, size: int, dtype: str) -> Tensor:
     if name not in record:
         raise ValueError(f"no array '{name}' in the answer; it has {sorted(record)}")
     values = np.array(record[name].numpy())
-    if values.shape != (size,) or str(values.dtype) != _DTYPES[name]:
-        raise ValueError(f"'{name}' is {values.dtype} {values.shape}, expected {_DTYPES[name]} ({size},)")
+    if values.shape != (size,) or str(values.dtype) != dtype:
+        raise ValueError(f"'{name}' is {values.dtype} {values.shape}, expected {dtype} ({size},)")
     return torch.from_numpy(values)
 
 

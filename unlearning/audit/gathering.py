@@ -11,6 +11,7 @@ from torch import Tensor
 
 from strategies.core import wire
 from strategies.server.cohort import Cohort
+from strategies.task import CLASSIFICATION, Task
 from unlearning.audit import metrics
 from unlearning.audit.evidence import AuditAnswer, decode_answer
 from unlearning.request import ForgetRequest, ForgetSpec, spec_for
@@ -29,7 +30,7 @@ class Evidence:
 
     @cached_property
     def margin(self) -> tuple[Tensor, Tensor]:
-        """Margin of the true label, on D_f and on D_r; without the clients that sent sums only."""
+        """How well the model knows each example of D_f and of D_r; without clients that sent sums only."""
         pairs = [(a.margin, a.forget) for a in self.answers.values()]
         known = [(margin, forget) for margin, forget in pairs if margin is not None]
         return self._pooled([m for m, _ in known], [forget for _, forget in known])
@@ -41,13 +42,13 @@ class Evidence:
 
     @cached_property
     def correct(self) -> tuple[Tensor, Tensor]:
-        """Whether the prediction is the label, shapes [|D_f|] and [|D_r|], bool."""
+        """How far the outputs are right, from 0 to 1, shapes [|D_f|] and [|D_r|]."""
         answers = self.answers.values()
         return self._pooled([a.correct for a in answers], [a.forget for a in answers])
 
     @property
     def client_accuracy(self) -> dict[str, float]:
-        """Accuracy in percent of each client that keeps examples, on what it keeps."""
+        """Accuracy, or mean score, in percent of each client that keeps examples, on what it keeps."""
         kept = {i: a.correct[~a.forget] for i, a in self.answers.items()}
         return {i: metrics.accuracy(correct) for i, correct in kept.items() if len(correct)}
 
@@ -128,8 +129,10 @@ class Questions:
         flat: Tensor,
         reference: Tensor | None = None,
         earlier: Sequence[ForgetRequest] = (),
+        task: Task = CLASSIFICATION,
     ) -> None:
         self.request = request
+        self._task = task
         self.earlier = earlier
         self._records = {wire.ARRAYS: wire.FlatRecord(flat, layout)}
         if reference is not None:
@@ -146,4 +149,4 @@ class Questions:
     def read(self, client_id: str, content: RecordDict, num_examples: int | None) -> AuditAnswer:
         """Decode a client's answer; see `decode_answer`."""
         spec = spec_for(self.request, client_id, self.earlier)
-        return decode_answer(content, spec, num_examples, wire.REFERENCE in self._records)
+        return decode_answer(content, spec, num_examples, wire.REFERENCE in self._records, self._task)

@@ -46,7 +46,8 @@ class Measurement:
     Attributes
     ----------
     test_accuracy, retain_accuracy, unlearning_accuracy : float or None
-        TA (in class-wise forgetting without the forgotten classes), RA and UA.
+        TA (in class-wise forgetting without the forgotten classes), RA and UA; of tasks without labels, mean
+        scores in place of accuracies.
     membership : MembershipResult or None
         The membership attack, with the attacker's own accuracy.
     attack_success_rate : float or None
@@ -159,7 +160,7 @@ def measure(
         raise LetheError(
             f"the model '{name}' has parameters that are not finite: there is nothing to measure"
         )
-    questions = Questions(request, run.layout, flat, reference, run.forgotten)
+    questions = Questions(request, run.layout, flat, reference, run.forgotten, run.task)
     evidence = gather(cohort, questions, f"audit of {name}")
     on_server = _test(run, flat, reference)
     return _measurement(run, request, settings, evidence, on_server, began)
@@ -181,7 +182,7 @@ def measure_own_models(
     asked.
     """
     began = time.perf_counter()
-    questions = OwnModelQuestions(request, cohort, reference_lineage, run.forgotten, run.test)
+    questions = OwnModelQuestions(request, cohort, reference_lineage, run.forgotten, run.test, run.task)
     asked = cohort.without([*request.clients, *run.forgotten_clients]).on_lineage(lineage)
     evidence = gather(asked, questions, f"audit of {name}")
     missing = {i: reason for i, reason in evidence.missing.items() if i not in request.clients}
@@ -235,7 +236,7 @@ class _OnServer:
 
 def _test(run: TrainedRun, flat: Tensor, reference: Tensor | None) -> _OnServer:
     if run.test is None or len(run.test) == 0:
-        return _OnServer(torch.zeros(0, dtype=torch.int64), torch.zeros(0), torch.zeros(0, dtype=torch.bool))
+        return _OnServer(torch.zeros(0, dtype=torch.int64), torch.zeros(0), torch.zeros(0))
     task, test, model = run.task, run.test, run.model(flat)
     outputs, targets = outputs_of(model, test, task=task), test.targets()
     divergence = None
@@ -243,9 +244,9 @@ def _test(run: TrainedRun, flat: Tensor, reference: Tensor | None) -> _OnServer:
         theirs = outputs_of(run.model(reference), test, task=task)
         divergence = float(metrics.output_divergence(outputs, theirs, task).mean())
     rate, num_triggered = attack_success(model, test, run.trigger, task)
-    correct = task.scores(outputs, targets) == FULL_SCORE
+    correct = task.scores(outputs, targets) / FULL_SCORE
     return _OnServer(
-        groups_of(test), task.margins(outputs, targets), correct, divergence, rate, num_triggered
+        groups_of(test), task.confidences(outputs, targets), correct, divergence, rate, num_triggered
     )
 
 

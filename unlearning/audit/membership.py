@@ -6,8 +6,9 @@ the model's margin for each example,
 
     φ = log p − log(1 − p),    p the model's probability of the true label,
 
-and is trained anew for every audited model, on that model's own outputs: members are as many examples of D_r
-as D_t has, non-members are D_t.
+or, where there are no labels, what the task says of how well the model knows an example (`Task.confidences`),
+such as minus the size of a residual: only their order matters. It is trained anew for every audited model, on
+that model's own outputs: members are as many examples of D_r as D_t has, non-members are D_t.
 
 What differs from Jia et al.:
 

@@ -10,20 +10,19 @@ here, and `None` in a measurement.
 import math
 from collections.abc import Iterable, Sequence
 
-import torch
 from torch import Tensor
 
 from strategies.task import CLASSIFICATION, Task
 
 
 def accuracy(correct: Tensor) -> float:
-    """Return the percentage of true entries, one per example, shape [n].
+    """Return how far outputs are right in the mean, in percent: from 0 to 1, or bool, shape [n].
 
-    ValueError if there is no example.
+    With labels it is the accuracy, else the mean score. ValueError if there is no example.
     """
     if len(correct) == 0:
         raise ValueError("the accuracy over 0 examples is not defined; expected at least 1")
-    return 100.0 * int(torch.count_nonzero(correct)) / len(correct)
+    return 100.0 * float(correct.double().sum()) / len(correct)
 
 
 def unlearning_accuracy(correct: Tensor) -> float:

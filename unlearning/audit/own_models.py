@@ -20,7 +20,14 @@ from strategies.core import wire
 from strategies.core.examples import Examples, groups_of
 from strategies.server.cohort import Cohort
 from strategies.task import CLASSIFICATION, FULL_SCORE, Task
-from unlearning.audit.evidence import AuditAnswer, answer_audit, decode_answer, encode_answer
+from unlearning.audit.evidence import (
+    AuditAnswer,
+    answer_audit,
+    check_correct,
+    decode_answer,
+    encode_answer,
+    encoded_correct,
+)
 from unlearning.request import ForgetRequest, ForgetSpec, spec_for
 
 FOREIGN = "foreign-clients"
@@ -28,17 +35,17 @@ FOREIGN = "foreign-clients"
 REFERENCE_LINEAGE = "reference-course"
 """str, server to client, audits only: the lineage whose model is the reference; missing: there is none."""
 TEST_MARGIN = "test-margin"
-"""Array, client to server. Margin of each test example's label, shape [t], float32."""
+"""Array, client to server. As `MARGIN`, of each test example, shape [t], float32."""
 TEST_CORRECT = "test-correct"
-"""Array, client to server. 1 where the prediction is the label, shape [t], uint8."""
+"""Array, client to server. As `CORRECT`, of each test example, shape [t]."""
 
 
 @dataclass(frozen=True, eq=False)
 class OnTest:
     """The clients' models on the test data, one after another: vectors of shape [clients · t].
 
-    `groups` are such as classes, `margin` is of the true label, `correct` whether the prediction is the
-    label.
+    `groups` are such as classes, `margin` says how well the model knows an example, `correct` how far its
+    output is right, from 0 to 1.
     """
 
     groups: Tensor
@@ -70,12 +77,12 @@ def answer_about_own_model(
     model = model_of(str(config.get(wire.LINEAGE, "")))
     reference = model_of(str(config[REFERENCE_LINEAGE])) if REFERENCE_LINEAGE in config else None
     spec = ForgetSpec.from_config(config)
-    numbers, arrays = encode_answer(answer_audit(model, examples, spec, reference, task=task))
+    numbers, arrays = encode_answer(answer_audit(model, examples, spec, reference, task=task), task)
     if test is not None:
         outputs, targets = outputs_of(model, test, task=task), test.targets()
-        correct = task.scores(outputs, targets) == FULL_SCORE
-        arrays[TEST_MARGIN] = Array(task.margins(outputs, targets).numpy())
-        arrays[TEST_CORRECT] = Array(correct.to(torch.uint8).numpy())
+        correct = encoded_correct(task.scores(outputs, targets) / FULL_SCORE, task)
+        arrays[TEST_MARGIN] = Array(task.confidences(outputs, targets).numpy())
+        arrays[TEST_CORRECT] = Array(correct.numpy())
     return numbers, arrays
 
 
@@ -93,8 +100,10 @@ class OwnModelQuestions:
         reference_lineage: str | None,
         earlier: Sequence[ForgetRequest],
         test: Examples | None,
+        task: Task = CLASSIFICATION,
     ) -> None:
         self.request = request
+        self._task = task
         self._sizes = {i: info.num_examples for i, info in cohort.clients.items()}
         self._reference_lineage = reference_lineage
         self.earlier = earlier
@@ -122,7 +131,7 @@ class OwnModelQuestions:
         """Decode a client's answer; see `decode_answer`."""
         spec = self._spec(client_id)
         total = (num_examples or self._sizes[client_id]) + sum(self._sizes[i] for i in self._foreign)
-        answer = decode_answer(content, spec, total, self._reference_lineage is not None)
+        answer = decode_answer(content, spec, total, self._reference_lineage is not None, self._task)
         if self._test is not None:
             self._tested[client_id] = _test_part(content, len(self._test))
         return answer
@@ -131,9 +140,10 @@ class OwnModelQuestions:
         """Return the answers about the test data, in the order of the client-ids."""
         ids = sorted(self._tested, key=wire.client_sort_key)
         if self._test is None or not ids:
-            return OnTest(torch.zeros(0, dtype=torch.int64), torch.zeros(0), torch.zeros(0).bool())
+            return OnTest(torch.zeros(0, dtype=torch.int64), torch.zeros(0), torch.zeros(0))
         margin, correct = zip(*(self._tested[i] for i in ids), strict=True)
-        return OnTest(groups_of(self._test).repeat(len(ids)), torch.cat(margin), torch.cat(correct))
+        groups = torch.cat([groups_of(self._test)] * len(ids))
+        return OnTest(groups, torch.cat(margin), torch.cat(correct))
 
 
 def _test_part(content: RecordDict, size: int) -> tuple[Tensor, Tensor]:
@@ -146,4 +156,5 @@ def _test_part(content: RecordDict, size: int) -> tuple[Tensor, Tensor]:
         raise ValueError(f"answers to {len(margin)} test examples, expected {size}")
     if not bool(margin.isfinite().all()):
         raise ValueError(f"'{TEST_MARGIN}' holds values that are not finite")
-    return margin, correct.bool()
+    check_correct(TEST_CORRECT, correct)
+    return margin, correct.float()

@@ -85,5 +85,7 @@ class Relearning:
         return metrics.rounds_to_relearn(seen, self.original, self.tolerance)
 
     def _unlearning_accuracy(self, flat: Tensor) -> float:
-        questions = Questions(self.request, self.run.layout, flat, earlier=self.run.forgotten)
+        questions = Questions(
+            self.request, self.run.layout, flat, earlier=self.run.forgotten, task=self.run.task
+        )
         return metrics.unlearning_accuracy(gather(self.cohort, questions, "relearning").correct[0])
