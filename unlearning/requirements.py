@@ -42,13 +42,12 @@ def check_request(run: TrainedRun, request: ForgetRequest, method: str, settings
     for client_id in request.named_clients:
         if client_id not in run.clients:
             raise BadInput(f"unknown client '{client_id}'; known clients: {', '.join(run.clients)}")
-    for label in request.classes:
-        if label >= run.num_groups:
-            raise BadInput(f"unknown class {label}; the run has classes 0 to {run.num_groups - 1}")
+    _check_classes(run, request)
     _check_positions(request, run.num_examples, run.plan.local_test_share)
     _check_not_forgotten(run, request)
     _check_remains(run, request)
     needed = chosen.needs(settings)
+    _check_labels(run, method, needed)
     _check_models(run, method, needed)
     check_strategy(run.plan.strategy.name, chosen, request.kind)
     _check_personal(run, method, needed)
@@ -74,12 +73,31 @@ def can_serve(run: TrainedRun, request: ForgetRequest, method: str, settings: Fo
     return True
 
 
+def _check_classes(run: TrainedRun, request: ForgetRequest) -> None:
+    if request.classes and not run.task.has_groups:
+        raise BadInput(
+            f"a class request: in this run's task ({run.task.name}) examples are of no class that could be "
+            "forgotten; name a client or examples"
+        )
+    for label in request.classes:
+        if label >= run.num_groups:
+            raise BadInput(f"unknown class {label}; the run has classes 0 to {run.num_groups - 1}")
+
+
+def _check_labels(run: TrainedRun, method: str, needed: Needs) -> None:
+    if needed.labels and not run.task.labelled:
+        raise BadInput(
+            f"{method} {needed.labels}, and the targets of this run's task ({run.task.name}) are no labels; "
+            "use another method, such as finetune, or retrain"
+        )
+
+
 def _check_remains(run: TrainedRun, request: ForgetRequest) -> None:
     """Refuse a request that leaves no client, as far as that is known without asking."""
     if set(run.clients) <= {*request.clients, *run.forgotten_clients}:
         raise BadInput("the request names every client: nobody would remain")
     drop = Drop.joined(each.drop for each in (request, *run.forgotten))
-    if len(drop.classes) >= run.num_groups:
+    if drop.classes and len(drop.classes) >= run.num_groups:
         raise BadInput("the request names every class: nobody would remain")
     left = {*run.clients} - {*request.clients, *run.forgotten_clients}
     if all(i in run.num_examples and len(drop.indices.get(i, ())) >= run.num_examples[i] for i in left):

@@ -21,6 +21,7 @@ from app.forgettings.folder import unpruned
 from app.project import Workload
 from app.workflows.accounts import RunAccounts
 from app.workflows.fresh_seeds import fresh_seed
+from app.workflows.task_fit import check_task
 from strategies.algorithm import Holdings
 from strategies.client.backdoor import Trigger, default_trigger, triggered_test
 from strategies.client.evaluation import evaluate_by
@@ -97,6 +98,8 @@ class Session:
         work = Workload.of(config, project_folder)
         config = work.config
         session = Session(config, work, work.server_data())
+        check_task(config, session.task)
+        session.figures  # Refuses a metric that the task does not have  # noqa: B018
         if config.attack.kind != "none" and config.attack.target >= session.server_data.num_groups:
             classes = session.server_data.num_groups
             raise BadInput(

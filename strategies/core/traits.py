@@ -16,6 +16,14 @@ Check = Callable[[Mapping[str, Scalar]], None]
 
 
 @dataclass(frozen=True)
+class TaskNeed:
+    """What a task must have, and what for: one vector of outputs per example, or class labels."""
+
+    what: Literal["vectors", "labels"]
+    why: str
+
+
+@dataclass(frozen=True)
 class Traits:
     """An algorithm's name, its keys, and what it can be combined with.
 
@@ -33,6 +41,8 @@ class Traits:
         When its own keys have an effect.
     check
         What else a run config must not say.
+    task_need
+        What it needs of the task, by the run config, flat and with every key; None: nothing.
     averages
         Whether a round adds a weighted mean of the clients' updates to one model.
     encodes
@@ -77,6 +87,7 @@ class Traits:
     fields: tuple[str, ...] | None = None
     conditions: tuple[Condition, ...] = ()
     check: Check | None = None
+    task_need: Callable[[Mapping[str, Scalar]], TaskNeed | None] | None = None
     averages: bool = True
     encodes: bool = True
     noised: bool = True

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 from strategies.core.conditions import Condition, is_number, only_with
 from strategies.core.errors import BadInput
 from strategies.core.settings import Scalar, Settings, split_list, split_pairs
-from strategies.core.traits import Traits
+from strategies.core.traits import TaskNeed, Traits
 from strategies.models.architecture import Architecture
 
 AUTHORS_MODELS = (
@@ -153,6 +153,7 @@ TRAITS = (
     Traits(
         "fedmd",
         FedMDSettings,
+        task_need=lambda flat: TaskNeed("vectors", "averages one vector of outputs per example"),
         conditions=(
             only_with("strategy.weights", "strategy.consensus", "weighted"),
             only_with("strategy.digest-temperature", "strategy.digest-loss", "kl"),

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from strategies.core.errors import BadInput
 from strategies.core.settings import Scalar, Settings
-from strategies.core.traits import Traits
+from strategies.core.traits import TaskNeed, Traits
 
 
 class OneShotSettings(Settings):
@@ -46,11 +46,20 @@ def _check(flat: Mapping[str, Scalar]) -> None:
         )
 
 
+def _task_need(flat: Mapping[str, Scalar]) -> TaskNeed:
+    if flat["strategy.ensemble"] == "probabilities":
+        return TaskNeed(
+            "labels", "averages probabilities of classes; strategy.ensemble = logits averages outputs"
+        )
+    return TaskNeed("vectors", "averages one vector of outputs per example")
+
+
 TRAITS = (
     Traits(
         "one-shot",
         OneShotSettings,
         check=_check,
+        task_need=_task_need,
         averages=False,
         hidden="none",
         single_round=True,

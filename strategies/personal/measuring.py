@@ -115,7 +115,8 @@ def measure(
     if test is None or not len(test):
         return numbers
     targets, groups = test.targets(), test.groups()
-    shares = None if own_test else group_shares(job.examples, num_groups)
+    as_one = own_test or groups is None or groups.dim() == 2
+    shares = None if as_one else group_shares(job.examples, num_groups)
 
     def score(model: nn.Module) -> float | None:
         scores = job.task.scores(outputs_of(model, test, task=job.task), targets)

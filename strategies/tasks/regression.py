@@ -80,6 +80,10 @@ class Regression(Task):
         """Return minus the size of the residual, the root mean square of several, shape [n], float32."""
         return -self.residuals(outputs, targets).square().mean(dim=1).sqrt().float()
 
+    def divergences(self, outputs: Tensor, reference: Tensor, temperature: float = 1.0) -> Tensor:
+        """Return the mean squared difference, in units of the scale where it is known, shape [n]."""
+        return super().divergences(outputs, reference) / (self.scale or 1.0) ** 2
+
     def expected_targets(self, outputs: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield, number by number, the target that lies one standard deviation below it.
 

@@ -64,6 +64,8 @@ class Needs:
     models
         Whose models it works on: ``global``, the one that all clients share; ``client``, those that clients
         keep to themselves; or ``any``.
+    labels
+        What it does with class labels, which the task must have; empty: it asks the task.
     """
 
     log: LogNeed = "none"
@@ -74,6 +76,7 @@ class Needs:
     fresh: bool = False
     form: str = ""
     models: Literal["global", "client", "any"] = "global"
+    labels: str = ""
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,9 @@ def unlearned_and_recovered(job: ForgetJob) -> Outcome:
 
 def needs(settings: ForgetSettings) -> Needs:
     """Return that all clients must be online."""
-    return Needs(forgotten=True, remaining=True)
+    return Needs(
+        forgotten=True, remaining=True, labels="descends on a loss of the probability of the forgotten label"
+    )
 
 
 METHOD = Method(
