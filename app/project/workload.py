@@ -18,7 +18,7 @@ from strategies.core import wire
 from strategies.core.errors import BadInput, LetheError
 from strategies.core.examples import Examples, least_groups
 from strategies.core.settings import Scalar
-from strategies.task import Classification, OutputSpec, Task
+from strategies.task import OutputSpec, Task
 from strategies.tasks.choice import task_of
 
 _DATA_KEYS = ("data.name", "data.path", "data.classes")
@@ -169,7 +169,7 @@ class Workload:
     def _data(self) -> ProjectData:
         if self.loaded is None:
             raise LetheError("there is no project")
-        targets: TargetKind = "classes" if isinstance(self.task, Classification) else "given"
+        targets: TargetKind = "classes" if self.task.labelled else "given"
         return ProjectData(self.loaded, self.config, self.task.groups, targets)
 
     def _own_model(self, spec: ModelSpec) -> nn.Module:
