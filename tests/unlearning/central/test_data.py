@@ -68,5 +68,5 @@ def test_what_is_no_batch_is_refused() -> None:
         gathered([(x, y, y)])  # type: ignore[list-item]
     with pytest.raises(ValueError, match=r"the labels of a batch have shape \[n\]; got \[2, 3\]"):
         gathered([(x, torch.zeros(2, 3))])
-    with pytest.raises(ValueError, match="2 inputs but 1 labels"):
+    with pytest.raises(ValueError, match="2 inputs but 1 targets"):
         gathered([(x, y[:1])])
