@@ -171,7 +171,7 @@ def evaluate_personal(message: Message, context: Context) -> Message:
     if own is None:
         raise LetheError(f"{node.config.strategy.name} personalises nothing")
     job = _job(node, node.model(message.content.array_records[wire.ARRAYS]), message, context)
-    has_own = work.own_path(node) is not None
+    has_own = work.own_path(node) is not None or node.own_test is not None
     test = work.test_data(node)
     measured_on = node.test_examples() if test is None else test
     numbers = personal.measure(job, own, measured_on, node.num_groups, own_test=has_own)

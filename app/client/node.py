@@ -141,8 +141,13 @@ class Node:
 
     def test_examples(self) -> Examples:
         """Return the examples that the client is measured on; perhaps none."""
-        own = self._data.test
+        own = self.own_test
         return self.examples().split(self.held_out())[0] if own is None else own
+
+    @property
+    def own_test(self) -> Examples | None:
+        """The test data that came with the client's own; None: it holds examples out, or has none."""
+        return self._data.test
 
     def held_out(self) -> Tensor:
         """Return which examples the client is measured on and never trains on, shape [n], bool."""

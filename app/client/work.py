@@ -94,6 +94,9 @@ def test_data(node: Node) -> Examples | None:
 
     None for a node with data of its own but without test data.
     """
+    if node.work.has_data:
+        own = node.own_test
+        return node.work.own_test() if own is None else own
     path = own_path(node)
     if path is None:
         return _federation_test(node.config)

@@ -111,6 +111,10 @@ class Workload:
         shape = seen[0].input_shape if seen else ()
         return ServerData(public, test, num_groups, shape, self.name, names or numbered(num_groups))
 
+    def own_test(self) -> Examples | None:
+        """Return the test data of a project that brings the data; None if it has none for everybody."""
+        return self._data.server("test")
+
     @property
     def name(self) -> str:
         """What the data are called in reports."""

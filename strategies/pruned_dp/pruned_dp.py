@@ -307,8 +307,9 @@ class PrunedStrategy(PartsStrategy):
 def _parts(inner: Strategy, side: ServerSide, members: Members) -> PrunedStrategy:
     if members.mask is not None:
         raise LetheError("pruned-dp: clients cannot train parts of a model that is pruned itself")
-    model = side.required_holdings.build_model()
-    pruning = Pruning(side.settings.own(PrunedSettings), model, side.seed, side.required_holdings.public)
+    holdings = side.required_holdings
+    own = side.settings.own(PrunedSettings)
+    pruning = Pruning(own, holdings.build_model(), side.seed, holdings.public, holdings.task)
     return PrunedStrategy(inner, pruning, members.names, members.keeps, by_asked=members.central_noise)
 
 
