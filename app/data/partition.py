@@ -11,7 +11,7 @@ gets at least one, or the partition is refused.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +24,9 @@ from strategies.core.seeds import derive_seed, numpy_generator
 
 if TYPE_CHECKING:
     from flwr_datasets.partitioner import Partitioner
+
+OwnPartition = Callable[[Any, int, np.random.Generator], Any]
+"""From (group or target of each example, number of clients, generator) to one array of positions a client."""
 
 _SMALLEST_PARTITION = 1
 _HINTS = {
@@ -185,10 +188,74 @@ def partitioned(
     settings: DataSettings,
     num_clients: int,
     seed: int,
-    own: Callable[..., Any] | None = None,
+    own: OwnPartition | None = None,
 ) -> list[np.ndarray]:
-    """Return each client's positions in examples; `own` is the user's way to spread them."""
+    """Return each client's positions in any examples, which are not read for it.
+
+    Parameters
+    ----------
+    groups
+        Group of each example, such as its class, shape [n]; None where there is none.
+    own
+        The user's own way to spread them, in place of ``data.partition``.
+
+    Returns
+    -------
+    list of ndarray
+        One ascending int64 array per client; no position is in two.
+
+    Raises
+    ------
+    BadInput
+        If the scheme needs classes and there are none, leaves a client without an example, or gives a
+        position twice or one that is none.
+    """
     if own is not None:
-        return [np.asarray(part) for part in own(groups, num_clients, numpy_generator(seed, "data", "own"))]
-    labels = np.zeros(len(examples), dtype=np.int64) if groups is None else groups.numpy()
+        known = examples.targets() if groups is None else groups
+        made = own(known.numpy(), num_clients, numpy_generator(seed, "data", "own partition"))
+        return _checked(made, num_clients, len(examples))
+    if settings.partition != "iid" and (groups is None or groups.dim() != 1):
+        kind = "no classes" if groups is None else "several classes each"
+        raise BadInput(
+            f"data.partition: given {settings.partition!r}, which spreads examples by their class, but these "
+            f'have {kind}; allowed "iid", or a partition function of a project'
+        )
+    plain = groups is not None and groups.dim() == 1
+    labels = groups.numpy() if groups is not None and plain else np.zeros(len(examples), dtype=np.int64)
     return partition_indices(labels, settings, num_clients, seed)
+
+
+def _checked(made: object, num_clients: int, count: int) -> list[np.ndarray]:
+    """Return the parts that a user's function made, sorted, if they are parts of `count` examples."""
+    parts = [np.asarray(part) for part in _in_order(made, num_clients)]
+    if len(parts) != num_clients:
+        raise BadInput(f"{_OWN} gives {len(parts)} parts for {num_clients} clients; wanted one for each")
+    for client, part in enumerate(parts):
+        if not part.size:
+            raise BadInput(f"{_OWN} leaves client {client} without an example; wanted at least one for each")
+        if part.ndim != 1 or part.dtype.kind not in "iu":
+            raise BadInput(
+                f"{_OWN} gives client {client} {part.dtype} of shape {part.shape}; wanted positions, an "
+                "array of whole numbers"
+            )
+    every = np.concatenate(parts).astype(np.int64)
+    if wrong := every[(every < 0) | (every >= count)].tolist():
+        raise BadInput(f"{_OWN} names example {wrong[0]}; allowed 0 to {count - 1}")
+    positions, times = np.unique(every, return_counts=True)
+    if twice := positions[times > 1].tolist():
+        raise BadInput(f"{_OWN} gives example {twice[0]} more than once; wanted each at most once")
+    return [np.sort(part.astype(np.int64)) for part in parts]
+
+
+def _in_order(made: object, num_clients: int) -> Iterable[Any]:
+    if isinstance(made, Mapping):
+        by_id = {str(client): part for client, part in made.items()}
+        if unknown := [client for client in by_id if client not in map(str, range(num_clients))]:
+            raise BadInput(f"{_OWN} names client {unknown[0]!r}; known clients: 0 to {num_clients - 1}")
+        return [by_id.get(str(client), ()) for client in range(num_clients)]
+    if not isinstance(made, Iterable):
+        raise BadInput(f"{_OWN} gives {type(made).__name__}; wanted one array of positions for each client")
+    return made
+
+
+_OWN = "lethe.Project: partition"

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings as hypothesis_settings, strategies as st
+from torch import Tensor
 
 from app.config.settings import DataSettings
-from app.data.partition import partition_indices
+from app.data.partition import partition_indices, partitioned
 from strategies.core.errors import BadInput
+from strategies.core.examples import TensorExamples
 from strategies.core.seeds import numpy_generator
 
 SCHEMES = ["iid", "dirichlet", "shards", "pathological"]
@@ -218,3 +220,68 @@ def test_a_lost_example_would_be_noticed() -> None:
     parts[0] = parts[0][1:]
 
     assert sorted(np.concatenate(parts).tolist()) != list(range(10))
+
+
+def numbered_examples(targets: Tensor) -> TensorExamples:
+    """Return examples with some targets."""
+    return TensorExamples(torch.arange(len(targets)).view(-1, 1).float(), targets)
+
+
+def spread(targets: Tensor, own: object = None, clients: int = 2, **settings: object) -> list[list[int]]:
+    """Spread examples over clients."""
+    examples = numbered_examples(targets)
+    chosen = DataSettings.model_validate(settings)
+    parts = partitioned(examples, examples.groups(), chosen, clients, 0, own)
+    return [part.tolist() for part in parts]
+
+
+def test_own_partition_by_hand() -> None:
+    """Odd and even labels go to one client each; what is not named goes to nobody; keys may be client-ids."""
+    labels = torch.tensor([1, 0, 2, 1, 4])
+    by_parity = spread(
+        labels, lambda y, clients, _: [np.flatnonzero(y % clients == k)[::-1] for k in range(2)]
+    )
+    assert by_parity == [[1, 2, 4], [0, 3]]
+    assert spread(labels, lambda y, clients, _: {"1": [2], 0: [4, 0]}) == [[0, 4], [2]]
+    drawn = [spread(labels, lambda y, k, rng: np.split(rng.permutation(4), 2)) for _ in range(2)]
+    assert drawn[0] == drawn[1]
+
+
+def test_own_partition_of_numbers() -> None:
+    """Targets without groups are given as they are; without a function, only iid can spread them."""
+    ages = torch.tensor([30.0, 70.0, 20.0, 90.0])
+    assert spread(ages, lambda y, *_: [np.flatnonzero(y < 50), np.flatnonzero(y > 50)]) == [[0, 2], [1, 3]]
+    halves = spread(ages)
+    assert sorted(halves[0] + halves[1]) == [0, 1, 2, 3]
+    assert halves == [part.tolist() for part in partition_indices(np.zeros(4, int), DataSettings(), 2, 0)]
+    with pytest.raises(BadInput) as refused:
+        spread(ages, partition="dirichlet")
+    assert str(refused.value) == (
+        "data.partition: given 'dirichlet', which spreads examples by their class, but these have no "
+        'classes; allowed "iid", or a partition function of a project'
+    )
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ([[0]], "gives 1 parts for 2 clients; wanted one for each"),
+        ([[0], []], "leaves client 1 without an example; wanted at least one for each"),
+        ({0: [0]}, "leaves client 1 without an example; wanted at least one for each"),
+        ({0: [0], "b": [1]}, "names client 'b'; known clients: 0 to 1"),
+        ([[0], [3]], "names example 3; allowed 0 to 2"),
+        ([[-1], [1]], "names example -1; allowed 0 to 2"),
+        ([[0, 1], [1]], "gives example 1 more than once; wanted each at most once"),
+        ([[0, 0], [1]], "gives example 0 more than once; wanted each at most once"),
+        (
+            [[True, False, False], [0]],
+            "gives client 0 bool of shape (3,); wanted positions, an array of whole numbers",
+        ),
+        (7, "gives int; wanted one array of positions for each client"),
+    ],
+)
+def test_own_partition_is_checked(made: object, said: str) -> None:
+    """Whatever is no partition is refused in one line."""
+    with pytest.raises(BadInput) as refused:
+        spread(torch.tensor([0, 1, 0]), lambda *_: made)
+    assert str(refused.value) == f"lethe.Project: partition {said}"
