@@ -131,6 +131,7 @@ def _trained_privately(node: Node, half: ClientHalf, job: ClientJob, privacy: Cl
 
 
 def _job(node: Node, model: nn.Module, message: Message, context: Context) -> ClientJob:
+    node.check_scale()
     return ClientJob(
         model,
         node.training_examples(),

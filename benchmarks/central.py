@@ -19,7 +19,7 @@ from benchmarks.figures import stopped
 from benchmarks.options import SeedsOptions
 from strategies.client.evaluation import evaluate, outputs_of
 from strategies.core.errors import BadInput
-from strategies.core.examples import TensorExamples
+from strategies.core.examples import TensorExamples, in_memory
 from strategies.core.seeds import numpy_generator, torch_generator
 from strategies.task import CLASSIFICATION
 from unlearning.audit.membership import membership_attack
@@ -115,8 +115,8 @@ class Holder:
         server = load_server_data(config.data, seed)
         if server.test is None:
             raise BadInput(f"data set {server.name} has no test data; set data.test-share")
-        train = load_client_data(config.data, seed, partition_configs(1)[0])
-        return Holder(train, server.test, server.num_groups, config, seed)
+        train = in_memory(load_client_data(config.data, seed, partition_configs(1)[0]))
+        return Holder(train, in_memory(server.test), server.num_groups, config, seed)
 
     def model(self, num_groups: int = 0, scope: int = 0) -> nn.Module:
         """Return a model with fresh weights; `scope` tells several apart."""

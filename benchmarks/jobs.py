@@ -21,7 +21,7 @@ from app.config.settings import ModelSettings
 from app.data import load_client_data
 from app.simulation.launch import partition_configs
 from strategies.core.errors import LetheError
-from strategies.core.examples import TensorExamples
+from strategies.core.examples import TensorExamples, in_memory
 from strategies.core.seeds import numpy_generator, torch_generator
 
 LEARNING_RATE = 0.05
@@ -81,7 +81,7 @@ class Task:
         """Return each client's examples."""
         config = self.run_config()
         nodes = partition_configs(self.job.clients)
-        return [load_client_data(config.data, config.run.seed, node) for node in nodes]
+        return [in_memory(load_client_data(config.data, config.run.seed, node)) for node in nodes]
 
     def run_config(self) -> RunConfig:
         """Return the job as a run config of this project."""

@@ -29,7 +29,7 @@ from benchmarks.options import SeedsOptions, numbers
 from strategies.client.settings import TrainSettings
 from strategies.client.training import ClientJob
 from strategies.core import wire
-from strategies.core.examples import TensorExamples
+from strategies.core.examples import TensorExamples, in_memory
 from strategies.core.seeds import numpy_generator, torch_generator
 from strategies.fedprox.fedprox import train_client
 from strategies.server.aggregation import ExactSum
@@ -70,7 +70,7 @@ class Options(SeedsOptions):
         """Return each device's examples."""
         name = f"synthetic:1,1,{DEVICES},{self.devices_seed}"
         data = DataSettings(name=name, partition="devices", clients=DEVICES, public="0")
-        return [load_client_data(data, 0, node) for node in partition_configs(DEVICES)]
+        return [in_memory(load_client_data(data, 0, node)) for node in partition_configs(DEVICES)]
 
 
 def run(options: Options, observer: Observer) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from app.client.policy import Policy, agreed, of_node
 from app.client.server_config import config_from_server, parsed_config
 from app.config.run_config import RunConfig
-from app.data import client_id_of, numbered
+from app.data import Terms, client_id_of, numbered
 from app.project import ClientData, LoadedProject, Workload, bind, bound, loaded_from, project_of
 from app.project.loading import holds
 from strategies.client.backdoor import default_trigger, poison
@@ -130,6 +130,11 @@ class Node:
             return tuple(map(str, names))
         return numbered(self.num_groups)
 
+    @property
+    def terms(self) -> Terms:
+        """What the message says of the data."""
+        return Terms.of(self.message_config, self.class_names)
+
     def training_examples(self) -> Examples:
         """Return the examples that are neither held out nor, as the message says, to be left out."""
         examples = self.examples()
@@ -138,6 +143,17 @@ class Node:
         if not classes and not indices and not self.config.data.local_test_share:
             return examples
         return examples.split(examples.chosen(classes, indices) | self.held_out())[1]
+
+    def check_scale(self) -> None:
+        """Refuse to train on a table that the server has not said the scale of.
+
+        Raises
+        ------
+        BadInput
+            If there is to be one, and the message brings none.
+        """
+        if self.config.data.scale == "federated" and not self.terms.scale:
+            raise BadInput('data.scale: "federated", but the message brings no scale; nothing is trained')
 
     def test_examples(self) -> Examples:
         """Return the examples that the client is measured on; perhaps none."""
@@ -168,7 +184,7 @@ class Node:
         return compare_tags(state, self._tags)
 
     def _tags(self, key: bytes, count: int) -> bytes:
-        return _tags(self.work, tuple(sorted(self.node_config.items())), self.class_names, key, count)
+        return _tags(self.work, tuple(sorted(self.node_config.items())), self.terms, key, count)
 
     def model(self, arrays: ArrayRecord | None = None) -> nn.Module:
         """Return the run's model on the run's device, with the given weights, or anew with the initial ones.
@@ -258,7 +274,7 @@ class Node:
 
     @property
     def _data(self) -> ClientData:
-        return _data(self.work, tuple(sorted(self.node_config.items())), self.class_names)
+        return _data(self.work, tuple(sorted(self.node_config.items())), self.terms)
 
     @property
     def _shared(self) -> "_SharedModel":
@@ -376,11 +392,9 @@ def prepare(run_config: Mapping[str, Scalar]) -> None:
 
 
 @lru_cache(maxsize=_CLIENTS_KEPT)
-def _data(
-    work: Workload, node_items: tuple[tuple[str, Scalar], ...], class_names: tuple[str, ...]
-) -> ClientData:
+def _data(work: Workload, node_items: tuple[tuple[str, Scalar], ...], terms: Terms) -> ClientData:
     node_config, config = dict(node_items), work.config
-    found = work.client_data(node_config, class_names)
+    found = work.client_data(node_config, terms)
     client_id = client_id_of(node_config)
     if config.attack.kind == "none" or client_id not in config.attack.client_ids:
         return found
@@ -418,12 +432,12 @@ def _short(sha256: str) -> str:
 def _tags(
     work: Workload,
     node_items: tuple[tuple[str, Scalar], ...],
-    class_names: tuple[str, ...],
+    terms: Terms,
     key: bytes,
     count: int,
 ) -> bytes:
     """Return the tags of a client's first examples, made once per process."""
-    return block_tags(_data(work, node_items, class_names).train, key, count)
+    return block_tags(_data(work, node_items, terms).train, key, count)
 
 
 @dataclass(frozen=True, eq=False)

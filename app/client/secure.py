@@ -9,6 +9,7 @@ from torch import Tensor
 
 from app.client.node import Node
 from strategies.analytics.asking import ANALYSE, answer_analytics as masked_answer
+from strategies.analytics.scaling import ASK_SCALE, answer_scale as masked_scale
 from strategies.client.training import LocalResult
 from strategies.core import wire
 from strategies.layers.privacy.client import BudgetSpent, ClientPrivacy, pay_answer
@@ -35,6 +36,7 @@ def register(app: ClientApp) -> None:
     ):
         app.query(message_type.removeprefix("query."))(_handler(answer))
     app.query(ANALYSE.removeprefix("query."))(answer_analytics)
+    app.query(ASK_SCALE.removeprefix("query."))(answer_scale)
 
 
 def _handler(answer: Callable[[SecureClient], Entries]) -> Callable[[Message, Context], Message]:
@@ -67,6 +69,20 @@ def answer_analytics(message: Message, context: Context) -> Message:
             _pay(node, privacy)
         arrays, entries = masked_answer(half, node.config.analytics, node.num_groups, node.training_examples)
     except (BudgetSpent, Refused) as reason:
+        return wire.reply_to(message, node.client_id, {}, config={wire.REFUSED: str(reason)})
+    return wire.reply_to(message, node.client_id, {}, arrays, entries)
+
+
+def answer_scale(message: Message, context: Context) -> Message:
+    """Answer with the masked sums of the columns of the client's training data."""
+    node = Node.of(message, context)
+    half, config = half_of(node, context), node.config
+    try:
+        if config.data.scale != "federated" or config.privacy.on:
+            raise Refused("it gives no sums of its columns without noise (data.scale, privacy.unit)")
+        least, limit = config.analytics.min_clients, config.data.scale_range
+        arrays, entries = masked_scale(half, least, limit, node.training_examples)
+    except Refused as reason:
         return wire.reply_to(message, node.client_id, {}, config={wire.REFUSED: str(reason)})
     return wire.reply_to(message, node.client_id, {}, arrays, entries)
 

@@ -10,7 +10,7 @@ from torch import nn
 from app.client.node import Node
 from app.config.run_config import RunConfig
 from app.config.settings import DataSettings
-from app.data import PublicData, load_public, load_server_data, own_data, own_path_of
+from app.data import PublicData, load_public, load_server_data, own_path_of
 from app.models.per_client import build_client_model, model_name_of
 from strategies.client.own_models import ClientState
 from strategies.client.work import ClientWork
@@ -94,14 +94,13 @@ def test_data(node: Node) -> Examples | None:
 
     None for a node with data of its own but without test data.
     """
+    own = node.own_test
+    if own is not None or own_path(node) is not None:
+        return own
     if node.work.has_data:
-        own = node.own_test
-        return node.work.own_test() if own is None else own
-    path = own_path(node)
-    if path is None:
-        return _federation_test(node.config)
-    test = own_data(path, node.config.data, node.class_names).test
-    return None if test is None else test.all()
+        return node.work.own_test()
+    test = _federation_test(node.config)
+    return None if test is None else node.terms.scaled(test)
 
 
 def answer_audit(

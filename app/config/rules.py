@@ -138,6 +138,7 @@ _GENERAL = (
         lambda speeds: speeds != "none",
         'selection.speeds other than "none"',
     ),
+    only_with("data.scale-range", "data.scale", "federated"),
     only_with("data.alpha", "data.partition", "dirichlet"),
     only_with("data.shards-per-client", "data.partition", "shards"),
     only_with("data.classes-per-client", "data.partition", "pathological"),
@@ -201,7 +202,27 @@ def check_contradictions(flat: Mapping[str, Scalar], defaults: Mapping[str, Scal
         )
     _check_sections(flat)
     _check_local_test(flat)
+    _check_clients_files(flat)
     _check_cohort(flat)
+
+
+def _check_clients_files(flat: Mapping[str, Scalar]) -> None:
+    """Refuse what needs all data in one place where every client has a file of its own."""
+    if flat["data.folder-of-clients"] and flat["data.path"]:
+        raise BadInput(
+            f"data.path: given {shown(flat['data.path'])}, but data.folder-of-clients names each client's "
+            "file; give one of the two"
+        )
+    if flat["data.folder-of-clients"] and flat["data.scale"] == "standard":
+        raise BadInput(
+            'data.scale: given "standard", which takes all data in one place, but data.folder-of-clients '
+            'gives each client its own; allowed "federated" or "none"'
+        )
+    if flat["data.scale"] == "federated" and not traits_of(str(flat["strategy.name"])).one_model:
+        raise BadInput(
+            f'data.scale: given "federated", but with {flat["strategy.name"]} every client holds the '
+            'public data, which it would have to scale before the first sum; allowed "standard" or "none"'
+        )
 
 
 def _check_algorithm(flat: Mapping[str, Scalar]) -> None:
@@ -237,10 +258,12 @@ def _check_sections(flat: Mapping[str, Scalar]) -> None:
 
 def _check_local_test(flat: Mapping[str, Scalar]) -> None:
     share = flat["data.local-test-share"]
-    if flat["run.federated-evaluation"] and not share:
+    one_file = int(flat["data.clients"]) and not flat["data.folder-of-clients"] and not flat["run.project"]
+    if flat["run.federated-evaluation"] and not share and one_file:
         raise BadInput(
             "run.federated-evaluation: given true, but data.local-test-share is 0, and clients would be "
-            "measured on what they trained on; allowed with a share above 0"
+            "measured on what they trained on; allowed with a share above 0, or clients with test data of "
+            "their own"
         )
     if share and not traits_of(str(flat["strategy.name"])).one_model:
         raise BadInput(
@@ -318,13 +341,12 @@ def _check_cohort(flat: Mapping[str, Scalar]) -> None:
 def _check_analytics(flat: Mapping[str, Scalar], defaults: Mapping[str, Scalar]) -> None:
     """Refuse protection of an answer to no question, and an empty range."""
     asks = flat["run.workflow"] == "analytics" or flat["analytics.enabled"]
+    needed = 'analytics.enabled = true or run.workflow = "analytics"'
     if not asks:
-        refuse_changed(
-            ("analytics.min-clients", "analytics.epsilon"),
-            flat,
-            defaults,
-            'analytics.enabled = true or run.workflow = "analytics"',
-        )
+        refuse_changed(("analytics.epsilon",), flat, defaults, needed)
+    if not asks and flat["data.scale"] != "federated":
+        refuse_changed(("analytics.min-clients",), flat, defaults, f'{needed}, or data.scale = "federated"')
+    asks = asks or flat["data.scale"] == "federated"
     if flat["analytics.enabled"] and flat["privacy.unit"] != "none":
         _check_beside_privacy(flat)
     clients = int(flat["data.clients"])

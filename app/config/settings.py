@@ -86,8 +86,8 @@ class DataSettings(Settings):
     Attributes
     ----------
     name
-        ``digits``, a data set of torchvision such as ``mnist``, ``synthetic:<alpha>,<beta>``, ``npz:<file>``
-        or ``folder:<folder>``.
+        ``digits``, a data set of torchvision such as ``mnist``, ``synthetic:<alpha>,<beta>``, ``npz:<file>``,
+        ``folder:<folder>``, ``csv:<file>`` or ``parquet:<file>``.
     root
         Folder of torchvision's data sets; empty takes ``~/.lethe/data``.
     download
@@ -98,8 +98,19 @@ class DataSettings(Settings):
         Classes that are used, by name or label, separated by commas, numbered anew in this order; ``4+30``
         makes one class of two kinds; a data set of the user's own may lack some that its clients hold;
         neutral empty: all as they are.
+    target
+        Column of a table that is to be predicted; a file of its kind needs it.
+    targets
+        ``classes``: targets are labels, whole numbers or texts; ``numbers``: they stay numbers, as a
+        regression needs.
+    columns
+        JSON file with the schema of a table's columns: kinds, categories, what takes the place of missing
+        values; empty: that of the server's own table. Nodes follow the server's.
     size
         Side in pixels that images are scaled to, public and test data as well; neutral 0: as they are.
+    lazy
+        Whether the images of a folder are decoded batch by batch in place of all before training: ``true``,
+        ``false``, or ``auto``: where their pixels take more than 256 MiB.
     partition
         ``iid``, ``dirichlet``, ``shards``, ``pathological``; ``kinds``: one kind of each class of ``classes``
         for a client; ``half-blind``: every second client has no example of the second half of the classes; or
@@ -135,9 +146,17 @@ class DataSettings(Settings):
         Test examples used, at least 0; neutral 0: all.
     scale
         ``standard`` brings each column of a table to mean 0 and deviation 1 over all clients' training data,
-        in a simulation; neutral ``none``.
+        in a simulation; ``federated`` takes means and deviations from secure sums, so that no client shows
+        its data; neutral ``none``.
+    scale_range
+        ``federated``: largest absolute value that a column may hold, above 0 and at most 1e9; the larger, the
+        coarser are the sums.
     path
-        A node's own data in place of a partition: an npz file or a folder of images; neutral empty.
+        A node's own data in place of a partition: an npz, csv or parquet file, or a folder of images; neutral
+        empty.
+    folder_of_clients
+        Folder with a file or a folder of images for each client, named by its client-id, in place of a
+        partition; neutral empty.
     """
 
     name: str = Field(default="digits", min_length=1)
@@ -145,7 +164,11 @@ class DataSettings(Settings):
     download: bool = False
     clients: int = Field(default=0, ge=0)
     classes: str = ""
+    target: str = ""
+    targets: Literal["classes", "numbers"] = "classes"
+    columns: str = ""
     size: int = Field(default=0, ge=0)
+    lazy: Literal["auto", "true", "false"] = "auto"
     partition: Literal["iid", "dirichlet", "shards", "pathological", "kinds", "half-blind", "devices"] = "iid"
     alpha: float = Field(default=0.5, gt=0)
     shards_per_client: int = Field(default=2, ge=1)
@@ -160,8 +183,10 @@ class DataSettings(Settings):
     local_test_share: float = Field(default=0.0, ge=0, lt=1)
     train_limit: int = Field(default=0, ge=0)
     test_limit: int = Field(default=0, ge=0)
-    scale: Literal["none", "standard"] = "none"
+    scale: Literal["none", "standard", "federated"] = "none"
+    scale_range: float = Field(default=1e6, gt=0, le=1e9)
     path: str = ""
+    folder_of_clients: str = ""
 
     @property
     def class_groups(self) -> tuple[tuple[str, ...], ...]:
@@ -185,6 +210,12 @@ class DataSettings(Settings):
         return self.public if _number(self.public) is None else None
 
     @property
+    def only_clients_have_data(self) -> bool:
+        """Whether this is a simulation whose clients have a file each, and whose server names no data."""
+        own_name = self.name != type(self).model_fields["name"].default
+        return bool(self.folder_of_clients and self.clients and not own_name)
+
+    @property
     def left_out(self) -> tuple[str, ...]:
         """``without``, parsed."""
         return split_list(self.without)
@@ -199,6 +230,11 @@ class DataSettings(Settings):
     def _classes_parse(cls, value: str) -> str:
         parse_classes(value)
         return value
+
+    @field_validator("lazy", mode="before")
+    @classmethod
+    def _lazy_may_be_a_boolean(cls, value: object) -> object:
+        return str(value).lower() if isinstance(value, bool) else value
 
     @field_validator("public", mode="before")
     @classmethod

@@ -1,12 +1,14 @@
 """The data: where they come from, how they are split, and which client holds which."""
 
 from app.data.adapting import Adapting, as_examples, labels_in
+from app.data.clients import clients_in
 from app.data.columns import Columns
 from app.data.labels import UnknownLabels, class_of
 from app.data.load import (
     ServerData,
     client_id_of,
     load_client_data,
+    load_client_test,
     load_server_data,
     own_data,
     own_path_of,
@@ -15,6 +17,7 @@ from app.data.load import (
 from app.data.partition import partition_indices, partitioned
 from app.data.pool import numbered
 from app.data.public import UNLABELLED, PublicData, load_public
+from app.data.terms import Terms
 
 __all__ = [
     "UNLABELLED",
@@ -22,12 +25,15 @@ __all__ = [
     "Columns",
     "PublicData",
     "ServerData",
+    "Terms",
     "UnknownLabels",
     "as_examples",
     "class_of",
     "client_id_of",
+    "clients_in",
     "labels_in",
     "load_client_data",
+    "load_client_test",
     "load_public",
     "load_server_data",
     "numbered",

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from app.data.images import is_litter
+from app.data.own import OWN_KINDS
 from strategies.core.errors import BadInput
 
-_OWN = ("npz", "folder")
 _BLOCK = 1 << 20
 
 
@@ -20,7 +20,7 @@ def own_place(name: str) -> Path | None:
     ('/data/a.npz', None)
     """
     kind, _, place = name.partition(":")
-    return Path(place).expanduser().absolute() if place and kind.lower() in _OWN else None
+    return Path(place).expanduser().absolute() if place and kind.lower() in OWN_KINDS else None
 
 
 def placed(name: str) -> str:

@@ -16,6 +16,8 @@ from app.data.pool import numbered
 from strategies.core.errors import BadInput
 
 _SHOWN = 5
+_MOST_CLASSES = 1 << 16
+"""A model has an output for each: more would be no class labels, but numbers to be predicted."""
 
 
 class UnknownLabels(BadInput):
@@ -94,6 +96,34 @@ def encoded(texts: Sequence[str], positions: np.ndarray, names: Sequence[str]) -
     if unknown := [text for text in texts if text not in known]:
         raise UnknownLabels(unknown, names)
     return torch.from_numpy(np.array([known[text] for text in texts], dtype=np.int64)[positions])
+
+
+def joint_classes(
+    parts: Sequence[tuple[Sequence[str], np.ndarray]], names: Sequence[str], where: str, what: str
+) -> tuple[list[Tensor], tuple[str, ...]]:
+    """Return the classes of the labels of several parts of one data set, and the names of all classes.
+
+    Parameters
+    ----------
+    parts
+        The labels of each, as `texts_of` returns them.
+    names
+        One per class; empty: the labels in all parts are the classes.
+    where, what
+        The file, and what holds the labels in it, for messages.
+
+    Raises
+    ------
+    BadInput
+        If a label is no class, or there are too many to be classes.
+    """
+    known = tuple(names) or sorted_names({text for texts, _ in parts for text in texts})
+    if len(known) > _MOST_CLASSES:
+        raise BadInput(f"{where}: {what} holds {len(known)} different labels; wanted at most {_MOST_CLASSES}")
+    try:
+        return [encoded(texts, positions, known) for texts, positions in parts], known
+    except UnknownLabels as error:
+        raise UnknownLabels(error.labels, error.names, where) from None
 
 
 def some(names: Sequence[str]) -> str:

@@ -5,25 +5,28 @@ A process loads and spreads a data set once.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from app.config.settings import DataSettings
-from app.data.folder import read_client_folder
+from app.data.clients import Survey, path_of_client, survey
+from app.data.columns import Columns
 from app.data.labels import some
-from app.data.npz import read_npz
+from app.data.own import kind_of, read_client
 from app.data.partition import partition_indices
 from app.data.pool import DataSet, numbered
 from app.data.public import load_public
+from app.data.reading import Reading
 from app.data.scale import Scale, notes_on_columns
 from app.data.shaping import shaped
 from app.data.split import private_data, scale_of, split_of
+from app.data.terms import NO_TERMS, Terms
 from strategies.core import wire
 from strategies.core.errors import BadInput
-from strategies.core.examples import Examples, TensorExamples
+from strategies.core.examples import Examples
 from strategies.core.seeds import numpy_generator
 
 
@@ -34,7 +37,8 @@ class ServerData:
     `public` are data of no client, for methods that need some, labelled `UNLABELLED` if they come from
     another data set; `test` are None if the data set has none and ``data.test-share`` is 0. `num_groups`
     counts the classes, with those that the public data add; `input_shape` is (channels, height, width) for
-    images; `class_names` are in the order of the labels; `notes` tell how the data were read.
+    images; `class_names` are in the order of the labels; `notes` tell how the data were read; `columns` is
+    the schema of a table.
     """
 
     public: Examples | None
@@ -44,10 +48,24 @@ class ServerData:
     name: str
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    columns: Columns | None = None
+
+    @property
+    def terms(self) -> Terms:
+        """What clients must know to read their own data."""
+        return Terms(self.class_names, self.columns)
+
+    def scaled(self, terms: Terms) -> "ServerData":
+        """Return the same with the server's examples on the run's scale."""
+        public, test = (None if part is None else terms.scaled(part) for part in (self.public, self.test))
+        return replace(self, public=public, test=test)
 
 
 def load_server_data(data: DataSettings, seed: int) -> ServerData:
     """Load the server's data.
+
+    In a simulation whose clients have a file each, and whose server names no data, it has none: what it knows
+    is what all files together are like.
 
     Raises
     ------
@@ -55,11 +73,16 @@ def load_server_data(data: DataSettings, seed: int) -> ServerData:
         If a data set is unknown, missing or malformed, the public data are the training data or have another
         shape, or a share is too small for one example.
     """
+    if data.only_clients_have_data:
+        found = survey_of(data)
+        names, shape = found.class_names, found.input_shape
+        place = f"clients:{data.folder_of_clients}"
+        return ServerData(None, None, len(names), shape, place, names, found.notes, found.columns)
     data_set, split, public = private_data(data), split_of(data, seed), load_public(data, seed)
     class_names = data_set.class_names + (() if public is None else public.class_names)
     scale = scale_of(data, seed)
     test = None if split.test is None else (data_set.test or data_set.train).take(split.test)
-    columns = notes_on_columns(data_set.name, data_set.train.x) if scale is None else ()
+    columns = notes_on_columns(data_set.name, data_set.train.x) if data.scale == "none" else ()
     return ServerData(
         public=None if public is None else public.examples(),
         test=None if test is None else _scaled(test, scale),
@@ -68,17 +91,23 @@ def load_server_data(data: DataSettings, seed: int) -> ServerData:
         name=data_set.name,
         class_names=class_names,
         notes=(*data_set.notes, *columns),
+        columns=data_set.columns,
     )
 
 
+def survey_of(data: DataSettings) -> Survey:
+    """Return what the files of all clients of a simulation are like together."""
+    return survey(Path(data.folder_of_clients).expanduser(), Reading.of(data))
+
+
 def load_client_data(
-    data: DataSettings, seed: int, node_config: Mapping[str, object], class_names: tuple[str, ...] = ()
-) -> TensorExamples:
-    """Load a copy of a client's examples: its own file or folder if it has one, else its partition.
+    data: DataSettings, seed: int, node_config: Mapping[str, object], terms: Terms = NO_TERMS
+) -> Examples:
+    """Load a client's examples: its own file or folder if it has one, else its partition.
 
     The node's config names the first by ``data.path`` or ``data-path``; `path` of the settings is the
-    default. A partition needs ``partition-id`` and ``num-partitions``. `class_names` are those of the server,
-    one per class of the run; empty: those of ``data.name``.
+    default. A partition needs ``partition-id`` and ``num-partitions``. `terms` are what the server says;
+    without names of classes, they are those of ``data.name``.
 
     Raises
     ------
@@ -87,7 +116,7 @@ def load_client_data(
         of other classes than the run's.
     """
     if path := own_path_of(data, node_config):
-        return own_data(path, data, class_names or private_data(data).class_names).train.all()
+        return own_data(path, data, _completed(terms, data)).train.all()
     client = _whole_number(node_config, "partition-id")
     num_clients = data.clients or _whole_number(node_config, "num-partitions")
     if not 0 <= client < num_clients:
@@ -96,6 +125,7 @@ def load_client_data(
             f"the data are spread over {num_clients} clients (data.clients)"
         )
     data_set = private_data(data)
+    class_names = terms.class_names
     server_names = class_names[: len(data_set.class_names)]
     if server_names not in {data_set.class_names, numbered(len(server_names))}:
         raise BadInput(
@@ -104,6 +134,30 @@ def load_client_data(
         )
     examples = data_set.train.take(_partitions(data, num_clients, seed)[client])
     return _scaled(examples, scale_of(data, seed))
+
+
+def load_client_test(
+    data: DataSettings, node_config: Mapping[str, object], terms: Terms = NO_TERMS
+) -> Examples | None:
+    """Return the test data that came with a client's own file or folder; None if none did.
+
+    Raises
+    ------
+    BadInput
+        If its data are missing, malformed, or of other classes than the run's.
+    """
+    path = own_path_of(data, node_config)
+    test = None if path is None else own_data(path, data, _completed(terms, data)).test
+    return None if test is None or not len(test) else test.all()
+
+
+def _completed(terms: Terms, data: DataSettings) -> Terms:
+    """Return the server's word, or what this machine's own data say where there is none."""
+    if terms.class_names or data.targets == "numbers":
+        return terms
+    if data.only_clients_have_data:
+        return Terms(survey_of(data).class_names, terms.columns or survey_of(data).columns)
+    return replace(terms, class_names=private_data(data).class_names)
 
 
 def own_path_of(data: DataSettings, node_config: Mapping[str, object]) -> Path | None:
@@ -116,6 +170,8 @@ def own_path_of(data: DataSettings, node_config: Mapping[str, object]) -> Path |
     """
     if own := node_config.get("data.path") or node_config.get("data-path"):
         return Path(str(own)).expanduser()
+    if folder := node_config.get("data.folder-of-clients") or data.folder_of_clients:
+        return path_of_client(Path(str(folder)).expanduser(), client_id_of(node_config))
     if (
         data.path
         and {"partition-id", "num-partitions"} <= node_config.keys()
@@ -127,7 +183,7 @@ def own_path_of(data: DataSettings, node_config: Mapping[str, object]) -> Path |
 
 def same_for_all(path: str) -> str:
     """Return the line that refuses one file for every client of a simulation."""
-    kind = "folder" if Path(path).expanduser().is_dir() else "npz"
+    kind = kind_of(Path(path).expanduser())
     return (
         f"data.path: given {path}, which every client of a simulation would hold whole; give "
         f"data.name={kind}:{path}, which is spread over the clients, or each node a data.path of its own"
@@ -175,29 +231,28 @@ def _few(positions: np.ndarray, labels: np.ndarray, per_class: int, seed: int) -
 
 
 @lru_cache(maxsize=2)
-def own_data(path: Path, data: DataSettings, class_names: tuple[str, ...]) -> DataSet:
-    """Return a node's own data, in the classes of the run; a folder has no test data here.
+def own_data(path: Path, data: DataSettings, terms: Terms) -> DataSet:
+    """Return a node's own data, in the classes and columns of the run.
 
     Raises
     ------
     BadInput
-        If they are missing, malformed, of other classes, or would have to be brought to a common scale.
+        If they are missing, malformed, of other classes or columns, or would have to be brought to a common
+        scale in one place.
     """
-    if data.scale != "none":
+    if data.scale == "standard":
         raise BadInput(
-            f'data.scale: given "{data.scale}", which takes all data in one place, as a simulation has them; '
-            f"{path} is a node's own: allowed none"
+            f'data.scale: given "standard", which takes all data in one place, as a simulation has them; '
+            f'{path} is a node\'s own: allowed "none" or "federated"'
         )
-    if path.is_dir():
-        pool = read_client_folder(path, class_names, data.size)
-        own = DataSet(f"folder:{path}", pool, None, class_names)
-    else:
-        own = read_npz(path, class_names)
+    own = read_client(path, Reading.of(data), terms.class_names, terms.columns)
     return shaped(own, (), data.size)
 
 
-def _scaled(examples: TensorExamples, scale: Scale | None) -> TensorExamples:
-    return examples if scale is None else TensorExamples(scale.apply(examples.x), examples.y)
+def _scaled(examples: Examples, scale: Scale | None) -> Examples:
+    if scale is None:
+        return examples
+    return scale.scaled(examples)
 
 
 def _whole_number(node_config: Mapping[str, object], key: str) -> int:

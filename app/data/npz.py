@@ -15,21 +15,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from app.data.labels import UnknownLabels, encoded, notes_on, sorted_names, texts_of
+from app.data.labels import joint_classes, notes_on, texts_of
 from app.data.pool import DataSet, Pool, channels_first
+from app.data.values import TargetRule
 from strategies.core.arrays import read_arrays
 from strategies.core.errors import BadInput
 
 _CHANNELS = (1, 3, 4)
-_MOST_CLASSES = 1 << 16
-"""A model has an output for each: more would be no class labels, but numbers to be predicted."""
 
 
-def read_npz(path: Path, class_names: Sequence[str] = ()) -> DataSet:
+def read_npz(path: Path, class_names: Sequence[str] = (), targets: str = "classes") -> DataSet:
     """Read an npz file of the form described above.
 
     `class_names` has one name per class of the run, for a file that is not the run's; empty: the labels in
-    the file are the classes.
+    the file are the classes. With `targets` ``numbers`` they are no labels, but numbers to be predicted.
 
     Raises
     ------
@@ -41,22 +40,25 @@ def read_npz(path: Path, class_names: Sequence[str] = ()) -> DataSet:
     keys = [("x", "y") if "x" in arrays else ("x_train", "y_train")]
     if "x_test" in arrays or "y_test" in arrays:
         keys.append(("x_test", "y_test"))
-    inputs, labels = zip(*(_part(path, arrays, *pair) for pair in keys), strict=True)
-    names = tuple(class_names) or sorted_names({text for texts, _ in labels for text in texts})
-    if len(names) > _MOST_CLASSES:
-        raise BadInput(
-            f"{path}: {keys[0][1]} holds {len(names)} different labels; wanted at most {_MOST_CLASSES}"
-        )
-    try:
-        pools = [Pool(x, encoded(y[0], y[1], names)) for x, y in zip(inputs, labels, strict=True)]
-    except UnknownLabels as error:
-        raise UnknownLabels(error.labels, error.names, path) from None
+    parts = [_part(path, arrays, *pair, targets) for pair in keys]
+    given = [(key, y) for (_, key), (_, y) in zip(keys, parts, strict=True)]
+    ys, names = _targets(path, given, class_names, targets)
+    pools = [Pool(x, y) for (x, _), y in zip(parts, ys, strict=True)]
     train, test = pools[0], pools[1] if len(pools) > 1 else None
-    if test is not None and test.x.shape[1:] != train.x.shape[1:]:
-        shapes = f"{tuple(train.x.shape[1:])} for training and {tuple(test.x.shape[1:])} for testing"
+    if test is not None and test.input_shape != train.input_shape:
+        shapes = f"{train.input_shape} for training and {test.input_shape} for testing"
         raise BadInput(f"{path}: inputs have shape {shapes}; they must have the same")
-    notes = [] if class_names else notes_on(str(path), names, train.y.tolist())
+    notes = [] if class_names or not names else notes_on(str(path), names, train.y.tolist())
     return DataSet(f"npz:{path}", train, test, names, tuple(notes))
+
+
+def _targets(
+    path: Path, given: Sequence[tuple[str, np.ndarray]], class_names: Sequence[str], targets: str
+) -> tuple[list[Tensor], tuple[str, ...]]:
+    """Return the targets of each part, and the names of all classes; `given` has the array's name first."""
+    if targets == "numbers":
+        return [TargetRule("numbers", where=f"{path}: {key}").tensor(y) for key, y in given], ()
+    return joint_classes([_texts(path, key, y) for key, y in given], class_names, str(path), given[0][0])
 
 
 def _read_arrays(path: Path) -> Mapping[str, np.ndarray]:
@@ -72,24 +74,33 @@ def _read_arrays(path: Path) -> Mapping[str, np.ndarray]:
 
 
 def _part(
-    path: Path, arrays: Mapping[str, np.ndarray], x_key: str, y_key: str
-) -> tuple[Tensor, tuple[list[str], np.ndarray]]:
-    """Return the inputs, and the labels as `texts_of` returns them."""
+    path: Path, arrays: Mapping[str, np.ndarray], x_key: str, y_key: str, targets: str
+) -> tuple[Tensor, np.ndarray]:
+    """Return inputs and targets."""
     if x_key not in arrays or y_key not in arrays:
         found = ", ".join(sorted(arrays)) or "nothing"
         raise BadInput(
             f"{path}: holds {found}; wanted x_train and y_train, or x and y, and x_test together with y_test"
         )
     x, y = arrays[x_key], arrays[y_key]
-    if isinstance(labels := texts_of(y), str):
-        raise BadInput(f"{path}: {y_key} is {_kind(y)}; {labels}")
+    if targets == "numbers" and (not y.ndim or y.dtype.kind not in "biuf"):
+        raise BadInput(f"{path}: {y_key} is {_kind(y)}; wanted numbers, at least one per input")
+    if targets == "classes":
+        _texts(path, y_key, y)
     if len(np.atleast_1d(x)) != len(y):
         raise BadInput(
             f"{path}: {x_key} is {_kind(x)} but there are {len(y)} labels in {y_key}; wanted as many"
         )
     if not x.size:
         raise BadInput(f"{path}: {x_key} is {_kind(x)}, which holds no number; wanted at least one per input")
-    return _inputs(path, x_key, x), labels
+    return _inputs(path, x_key, x), y
+
+
+def _texts(path: Path, key: str, y: np.ndarray) -> tuple[list[str], np.ndarray]:
+    found = texts_of(y)
+    if isinstance(found, str):
+        raise BadInput(f"{path}: {key} is {_kind(y)}; {found}")
+    return found
 
 
 def _inputs(path: Path, key: str, x: np.ndarray) -> Tensor:

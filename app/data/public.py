@@ -14,13 +14,15 @@ from torch import Tensor
 
 from app.config.settings import DataSettings
 from app.data.pool import DataSet, Pool
+from app.data.reading import Reading
 from app.data.scale import Scale
 from app.data.shaping import disjoint, shaped
 from app.data.sources import open_data_set
 from app.data.split import drawn, private_data, scale_of, split_of
 from strategies.core.errors import BadInput
-from strategies.core.examples import TensorExamples
+from strategies.core.examples import Examples
 
+_AT_ONCE = 256
 UNLABELLED = -1
 """Label of public examples that come from another data set, whose classes are not the run's."""
 
@@ -48,19 +50,25 @@ class PublicData:
         """Labels among the model's classes, shape [n]; `UNLABELLED` if they mean nothing."""
         return self.pool.y + self.first_label if self.labelled else torch.full((len(self),), UNLABELLED)
 
-    def take(self, indices: Tensor) -> TensorExamples:
-        """Return a copy of the examples at the given positions."""
-        return TensorExamples(self.pool.take(indices.numpy()).x, self.labels[indices])
+    def take(self, indices: Tensor) -> Examples:
+        """Return the examples at the given positions."""
+        return self._labelled.take(indices.numpy())
 
-    def examples(self) -> TensorExamples:
-        """Return a copy of all examples."""
+    @cached_property
+    def _labelled(self) -> Pool:
+        return Pool(self.pool.x, self.labels)
+
+    def examples(self) -> Examples:
+        """Return all examples."""
         return self.take(torch.arange(len(self)))
 
     @cached_property
     def hash(self) -> str:
         """SHA-256 of shape, pixels and labels, in hexadecimal."""
-        digest = hashlib.sha256(repr((tuple(self.pool.x.shape), str(self.pool.x.dtype))).encode())
-        for batch in torch.split(self.pool.x, 4096):
+        x = self.pool.x
+        digest = hashlib.sha256(repr((tuple(x.shape), str(x.dtype))).encode())
+        for index in torch.split(torch.arange(len(self)), _AT_ONCE):
+            batch = x[index] if isinstance(x, Tensor) else x.read(index)
             digest.update(batch.contiguous().numpy().tobytes())
         digest.update(self.pool.y.contiguous().numpy().tobytes())
         return digest.hexdigest()
@@ -76,12 +84,14 @@ def load_public(data: DataSettings, seed: int) -> PublicData | None:
         If the data set is unknown, missing or malformed, is that of the clients, has inputs of another shape,
         or has labels that are no classes of theirs although these are shared.
     """
+    if data.only_clients_have_data and data.public_name is None:
+        return None
     data_set = private_data(data)
     if data.public_name is None:
         positions = split_of(data, seed).public
         share = _scaled(_part(data_set.train, positions), scale_of(data, seed))
         return PublicData(share) if len(positions) else None
-    opened = open_data_set(data.public_name, data.root, data.download, "data.public", data.size)
+    opened = open_data_set(data.public_name, Reading.of(data), "data.public")
     public = shaped(opened, data.public_class_groups, data.size, key="data.public-classes")
     _check(data, data_set, public, opened.class_names)
     pool = public.train
@@ -102,7 +112,7 @@ def _part(pool: Pool, positions: np.ndarray) -> Pool:
 
 
 def _scaled(pool: Pool, scale: Scale | None) -> Pool:
-    return pool if scale is None else Pool(scale.apply(pool.x), pool.y)
+    return pool if scale is None else Pool(scale.apply(pool.stored), pool.y)
 
 
 def _check(data: DataSettings, data_set: DataSet, public: DataSet, names: tuple[str, ...]) -> None:

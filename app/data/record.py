@@ -17,7 +17,7 @@ DATA = "data.json"
 _NAMES = ("data.name", "data.public")
 _PLACES = (
     *("data.root", "run.home", "run.certificate-key", "run.config-file", "log.keys"),
-    "privacy.encryption-key",
+    *("privacy.encryption-key", "data.columns", "data.folder-of-clients"),
 )
 
 

@@ -13,7 +13,7 @@ Groups = tuple[tuple[str, ...], ...]
 """The original labels of each class, by name or number; empty: all classes as they are."""
 Labels = tuple[tuple[int, ...], ...]
 """The same by position in the data set's class names; from their number on, labels that it does not hold."""
-_OWN = ("npz:", "folder:")
+_OWN = ("npz:", "folder:", "csv:", "parquet:")
 """Data sets that may have more classes at the clients than at the server."""
 
 
@@ -40,7 +40,7 @@ def shaped(data_set: DataSet, groups: Groups, size: int, key: str = "data.classe
         name for name, group in zip(names, labels, strict=False) if min(group) >= len(data_set.class_names)
     ]
     notes = [f"{key}: {data_set.name!r} holds no example of {some(lacking)}"] if lacking else []
-    return DataSet(data_set.name, pools[0], pools[1], names, (*data_set.notes, *notes))
+    return DataSet(data_set.name, pools[0], pools[1], names, (*data_set.notes, *notes), data_set.columns)
 
 
 def resolved(groups: Groups, names: tuple[str, ...]) -> Labels:
@@ -90,9 +90,10 @@ def _regrouped(pool: Pool, groups: Labels) -> Pool:
 
 
 def _sized(pool: Pool, size: int) -> Pool:
-    if not size or tuple(pool.x.shape[2:]) == (size, size):
+    if not size or pool.input_shape[1:] == (size, size):
         return pool
-    return Pool(resized(pool.x, size), pool.y, pool.kind, pool.device)
+    x = resized(pool.x, size) if isinstance(pool.x, Tensor) else pool.x.sized(size)
+    return Pool(x, pool.y, pool.kind, pool.device)
 
 
 def resized(images: Tensor, size: int, batch_size: int = 4096) -> Tensor:

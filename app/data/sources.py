@@ -2,8 +2,9 @@
 
 ``digits`` (8×8) comes with scikit-learn. torchvision's ``mnist``, ``fashion-mnist``, ``kmnist``, ``emnist``
 (its letters, a to z), ``cifar10``, ``cifar100``, ``svhn`` and ``gtsrb`` (scaled to 32×32) are read from
-``data.root`` and fetched only on demand. ``npz:<file>`` and ``folder:<folder>`` are the user's own, and
-``synthetic:<alpha>,<beta>`` is drawn (`app.data.synthetic`). Case and hyphens in a name do not matter.
+``data.root`` and fetched only on demand. ``npz:<file>``, ``csv:<file>``, ``parquet:<file>`` and
+``folder:<folder>`` are the user's own, and ``synthetic:<alpha>,<beta>`` is drawn (`app.data.synthetic`). Case
+and hyphens in a name do not matter.
 
 Pixels are scaled to [0, 1] and nothing else: a mean taken over all clients' data would have to be collected
 from them first, and white stays 1.0, whatever the data set.
@@ -11,7 +12,7 @@ from them first, and white stays 1.0, whatever the data set.
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,9 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from app.data.folder import read_folder
-from app.data.npz import read_npz
+from app.data.own import OWN_KINDS, read_own
 from app.data.pool import DataSet, Pool, channels_first, numbered
+from app.data.reading import Reading
 from app.data.synthetic import read_synthetic
 from strategies.core.errors import BadInput, LetheError
 
@@ -35,12 +36,10 @@ _DIGITS_WHITE = 16
 _GTSRB_SIDE = 32
 
 
-def open_data_set(name: str, root: str, download: bool, key: str = "data.name", size: int = 0) -> DataSet:
-    """Load a data set, named as described above; a process keeps the two it loaded last.
+def open_data_set(name: str, how: Reading, key: str = "data.name") -> DataSet:
+    """Load a data set, named as described above; a process keeps the two it loaded last of each kind.
 
-    `root` is the folder of torchvision's data sets (empty: the default), where `download` allows it to fetch
-    missing files. `key` is the setting that holds the name. Images of a folder that differ in size are scaled
-    to squares with side `size`; with 0 they are refused.
+    `key` is the setting that holds the name.
 
     Raises
     ------
@@ -50,16 +49,19 @@ def open_data_set(name: str, root: str, download: bool, key: str = "data.name", 
         If a download fails.
     """
     kind, _, place = name.partition(":")
-    if place and kind.lower() == "folder":
-        return _load_folder(place, size)
-    if place and kind.lower() == "npz":
-        return _load("npz", place, "", False)
+    if place and kind.lower() in OWN_KINDS:
+        return _load_own(kind.lower(), place, _of_files(how))
     if kind.lower() == "synthetic":
         return _load("synthetic", place, "", False)
     plain = name.lower().replace("-", "").replace("_", "")
     if plain != "digits" and plain not in _VISION:
         raise BadInput(f"{key}: unknown data set {name!r}{_suggestion(plain)}")
-    return _load(plain, "", root, download)
+    return _load(plain, "", how.root, how.download)
+
+
+def _of_files(how: Reading) -> Reading:
+    """Return the same without what files of the user's own do not depend on, so that they are kept."""
+    return replace(how, root="", download=False)
 
 
 @lru_cache(maxsize=2)
@@ -70,14 +72,14 @@ def _load(kind: str, place: str, root: str, download: bool) -> DataSet:
 
 
 @lru_cache(maxsize=2)
-def _load_folder(place: str, size: int) -> DataSet:
-    return read_folder(Path(place).expanduser(), size)
+def _load_own(kind: str, place: str, how: Reading) -> DataSet:
+    return read_own(kind, Path(place).expanduser(), how)
 
 
 def _suggestion(plain: str) -> str:
     known = ["digits", *_VISION, "synthetic"]
     near = difflib.get_close_matches(plain, known, n=1)
-    allowed = f"allowed {', '.join(known)}, npz:<file>, folder:<folder>"
+    allowed = f"allowed {', '.join(known)}, folder:<folder>, npz:, csv: or parquet:<file>"
     return f"; did you mean {near[0]!r}? {allowed}" if near else f"; {allowed}"
 
 
@@ -173,5 +175,4 @@ _VISION = {
 _MADE: dict[str, Callable[[str], DataSet]] = {
     "digits": lambda place: _read_digits(),
     "synthetic": read_synthetic,
-    "npz": lambda place: read_npz(Path(place).expanduser()),
 }

@@ -11,6 +11,7 @@ import numpy as np
 
 from app.config.settings import DataSettings
 from app.data.pool import DataSet
+from app.data.reading import Reading
 from app.data.scale import Scale
 from app.data.shaping import Groups, shaped
 from app.data.sources import open_data_set
@@ -35,12 +36,12 @@ def private_data(data: DataSettings) -> DataSet:
     BadInput
         If it cannot be loaded.
     """
-    return _shaped(data.name, data.root, data.download, data.class_groups, data.size)
+    return _shaped(data.name, Reading.of(data), data.class_groups)
 
 
 @lru_cache(maxsize=4)
-def _shaped(name: str, root: str, download: bool, groups: Groups, size: int) -> DataSet:
-    return shaped(open_data_set(name, root, download, size=size), groups, size)
+def _shaped(name: str, how: Reading, groups: Groups) -> DataSet:
+    return shaped(open_data_set(name, how), groups, how.size)
 
 
 @lru_cache(maxsize=4)
@@ -93,7 +94,7 @@ def scale_of(data: DataSettings, seed: int) -> Scale | None:
     BadInput
         If the inputs are no tables, or the data cannot be loaded.
     """
-    if data.scale == "none":
+    if data.scale != "standard":
         return None
     return _measured(data, seed)
 
@@ -106,7 +107,7 @@ def _measured(data: DataSettings, seed: int) -> Scale:
             f'data.scale: given "{data.scale}", which is for tables; {data_set.name!r} has inputs of shape '
             f"{data_set.input_shape}"
         )
-    return Scale.of(data_set.train.x[np.sort(np.concatenate([split.clients, split.public]))])
+    return Scale.of(data_set.train.stored[np.sort(np.concatenate([split.clients, split.public]))])
 
 
 def _held_out(

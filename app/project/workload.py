@@ -8,7 +8,15 @@ from functools import cached_property
 from torch import nn
 
 from app.config.run_config import RunConfig
-from app.data import ServerData, load_client_data, load_public, load_server_data, numbered
+from app.data import (
+    ServerData,
+    Terms,
+    load_client_data,
+    load_client_test,
+    load_public,
+    load_server_data,
+    numbered,
+)
 from app.data.values import TargetKind
 from app.models.built_in import build_model
 from app.project.data import ClientData, ProjectData
@@ -123,10 +131,10 @@ class Workload:
             return self.config.data.name
         return loaded.project.name or loaded.reference.partition(":")[0].partition(".")[0]
 
-    def client_data(self, node_config: Mapping[str, Scalar], class_names: tuple[str, ...]) -> ClientData:
+    def client_data(self, node_config: Mapping[str, Scalar], terms: Terms) -> ClientData:
         """Return a client's examples, and those that it is measured on if it has some of its own.
 
-        `class_names` are those of the server.
+        `terms` are what the server says of the data.
 
         Raises
         ------
@@ -134,8 +142,13 @@ class Workload:
             If they cannot be read, or do not fit the run.
         """
         if self.has_data:
-            return self._data.client(node_config)
-        return ClientData(load_client_data(self.config.data, self.config.run.seed, node_config, class_names))
+            found = self._data.client(node_config)
+        else:
+            data = self.config.data
+            train = load_client_data(data, self.config.run.seed, node_config, terms)
+            found = ClientData(train, load_client_test(data, node_config, terms))
+        test = None if found.test is None else terms.scaled(found.test)
+        return ClientData(terms.scaled(found.train), test)
 
     def model(self, input_shape: tuple[int, ...], num_groups: int, seed: int) -> nn.Module:
         """Return the model with the initial weights of a seed, on the CPU, in training mode.
@@ -164,7 +177,7 @@ class Workload:
         if self.has_data and not self.project.by_node:
             self._data.client(first)
         elif not self.has_data:
-            if not config.data.path:
+            if not config.data.path and not config.data.folder_of_clients:
                 load_client_data(config.data, config.run.seed, first)
             if not config.strategy.traits.one_model:
                 load_public(config.data, config.run.seed)

@@ -4,8 +4,9 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,12 +16,13 @@ from torch import Tensor
 
 from app.client.node import pick_device
 from app.config.run_config import RunConfig
-from app.data import ServerData, load_public, numbered, same_for_all
+from app.data import ServerData, Terms, clients_in, load_public, numbered, same_for_all
 from app.data.record import check_record, project_folder_of
 from app.forgettings.folder import unpruned
 from app.project import Workload
 from app.workflows.accounts import RunAccounts
 from app.workflows.fresh_seeds import fresh_seed
+from app.workflows.scaling import learnt_scale, read_scale
 from app.workflows.task_fit import check_task
 from strategies.algorithm import Holdings
 from strategies.client.backdoor import Trigger, default_trigger, triggered_test
@@ -50,7 +52,7 @@ CLIENT_APP = "app.client_app:app"
 PREPARE = "app.client.node:prepare"
 _OF_THE_JOB = ("run", "request")
 _OF_THE_TRAINING = ("run.seed", "run.rounds")
-_PLACES = ("data.root", "data.download", "data.path")
+_PLACES = ("data.root", "data.download", "data.path", "data.folder-of-clients", "data.columns")
 
 
 @dataclass
@@ -60,7 +62,7 @@ class Session:
     `finished` says that the run was begun before, so that the clients behind a grid were started with another
     config; `run_id` names the run to clients behind a grid of Flower's, empty before there is one; `nodes` is
     the node behind each client-id when the run was begun; `folder` is None for a new run; `notes` are about
-    the data.
+    the data; `scale` are the means and deviations of ``data.scale = "federated"``, once known.
     """
 
     config: RunConfig
@@ -71,6 +73,7 @@ class Session:
     nodes: Mapping[str, int] = field(default_factory=dict)
     folder: RunFolder | None = None
     notes: list[str] = field(default_factory=list)
+    scale: tuple[float, ...] = ()
     began: float = field(default_factory=time.monotonic)
 
     @staticmethod
@@ -85,7 +88,9 @@ class Session:
             If the data, the device or the attack cannot be had.
         """
         if grid is None and not config.data.clients:
-            config = config.with_overrides([f"data.clients={DEFAULT_CLIENTS}"])
+            folder = config.data.folder_of_clients
+            clients = len(clients_in(Path(folder).expanduser())) if folder else DEFAULT_CLIENTS
+            config = config.with_overrides([f"data.clients={clients}"])
         return Session.load(config)
 
     @staticmethod
@@ -258,12 +263,26 @@ class Session:
                 cohort.client_config[wire.RUN_ID] = self.run_id
             if grid is not None and (self.finished or self.config.run.config_file):
                 cohort.client_config[wire.RUN_CONFIG] = json.dumps(config_for_clients(self.config))
+            cohort.client_config.update(self.terms.to_config())
             cohort.recall(self.nodes)
             cohort = cohort.without(self.config.data.left_out)
             cohort.connect(self.config.selection.min_clients if min_clients is None else min_clients)
             self._check_left_out(cohort, everybody_is_there=grid is None)
             self._restore_tags(used)
+            if self.config.data.scale == "federated" and not self.scale:
+                self.use_scale(learnt_scale(self.config, self.server_data.input_shape, cohort))
+                cohort.client_config.update(self.terms.to_config())
             yield cohort
+
+    @property
+    def terms(self) -> Terms:
+        """What clients must know to read their own data."""
+        return replace(self.server_data.terms, scale=self.scale)
+
+    def use_scale(self, scale: tuple[float, ...]) -> None:
+        """Bring the server's own examples, and from now on those of the clients, to a scale."""
+        self.scale = scale
+        self.server_data = self.server_data.scaled(self.terms)
 
     def _restore_tags(self, grid: Grid) -> None:
         if self.folder is not None:
@@ -306,14 +325,29 @@ class Session:
                 "data.clients: 0, so the run's clients are those of a deployment, and only there can they be "
                 "asked (flwr run, with run.workflow)"
             )
+        nodes = self._named_nodes(clients) if self.config.data.folder_of_clients else None
         return LocalGrid(
             CLIENT_APP,
             run_config,
             clients,
             workers=self.config.run.workers,
             prepare=PREPARE,
+            node_configs=nodes,
             forks=self.work.is_in_python,
         )
+
+    def _named_nodes(self, clients: int) -> list[Mapping[str, Scalar]]:
+        """Return the node configs of clients that have a file each, with their names."""
+        names = list(clients_in(Path(self.config.data.folder_of_clients).expanduser()))
+        if len(names) != clients:
+            raise BadInput(
+                f"data.clients: given {clients}, but data.folder-of-clients holds those of {len(names)}; "
+                "leave it out"
+            )
+        return [
+            {"client-id": name, "partition-id": i, wire.NUM_PARTITIONS: clients}
+            for i, name in enumerate(names)
+        ]
 
 
 class Evaluator:
@@ -372,6 +406,7 @@ def open_session(folder: RunFolder, overrides: Sequence[str] = ()) -> Session:
     session.notes[:] = check_record(
         folder, session.config, session.server_data.class_names, session.work.project_record
     )
+    session.use_scale(read_scale(folder))
     return session
 
 

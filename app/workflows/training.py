@@ -20,6 +20,7 @@ from app.workflows.analytics import label_distribution
 from app.workflows.fresh_seeds import fresh_seed
 from app.workflows.observer import Observer, Quiet
 from app.workflows.removing import removed_if_refused
+from app.workflows.scaling import write_scale
 from app.workflows.session import Session
 from strategies.core import wire
 from strategies.core.errors import BadInput, LetheError
@@ -78,6 +79,8 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
         )
         with removed_if_refused(folder):
             write_record(folder, session.config, session.server_data.class_names, session.work.project_record)
+            if session.scale:
+                write_scale(folder, session.scale)
             if grid is not None:
                 cohort.client_config[wire.RUN_ID] = folder.run_id
             if session.config.analytics.enabled:

@@ -1,7 +1,7 @@
 """Both halves of a question: clients mask their vectors, the server reads the sum (`layers.secagg`)."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -10,7 +10,7 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
 from strategies.analytics.settings import AnalyticsSettings
-from strategies.analytics.statistics import Question
+from strategies.analytics.statistics import Integers, Question
 from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.core.examples import Examples, in_memory
@@ -43,6 +43,72 @@ class Sharing:
     scope: str = "analytics"
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class SecureTotal:
+    """The sum of the clients' vectors.
+
+    Parameters
+    ----------
+    sum
+        Shape [size].
+    survivors
+        Clients whose vectors are in it.
+    ready
+        How many clients were to send one.
+    """
+
+    sum: Integers
+    survivors: list[str]
+    ready: int
+
+
+def secure_total(
+    cohort: Cohort, message_type: str, said: Mapping[str, Any], size: int, min_clients: int, sharing: Sharing
+) -> SecureTotal:
+    """Ask all clients of a cohort for a masked vector, and return the sum.
+
+    Parameters
+    ----------
+    said
+        Further entries of the question.
+    size
+        Entries of the vector.
+
+    Raises
+    ------
+    LetheError
+        If fewer clients are connected, or answer, than must: nothing is known then.
+    """
+    clients = list(cohort.clients)
+    if len(clients) < min_clients:
+        raise LetheError(
+            f"{sharing.scope}: {len(clients)} clients are connected, analytics.min-clients is {min_clients}"
+        )
+    faults = len(cohort.faults)
+    secure = SecureSum(
+        clients,
+        max(sharing.threshold, min_clients / len(clients)),
+        lambda kind, content, ids: cohort.ask(kind, content, ids, sharing.scope),
+        lambda client_id, reason: cohort.add_fault(client_id, sharing.scope, reason),
+    )
+
+    def content(client_id: str) -> RecordDict:
+        entries: dict[str, Any] = {**secure.invitation(client_id), **said}
+        return RecordDict({wire.CONFIG: ConfigRecord(entries)})
+
+    ready = secure.open()
+    for reply in cohort.ask(message_type, content, ready, sharing.scope):
+        try:
+            secure.add(reply.client_id, reply.message.content, size)
+        except ValueError as error:
+            cohort.add_fault(reply.client_id, sharing.scope, str(error))
+    if (total := secure.close()) is None:
+        reasons = [f.reason for f in cohort.faults[faults:] if f.client_id == wire.EVERYBODY]
+        raise LetheError(f"{sharing.scope}: no answer ({'; '.join(reasons)})")
+    return SecureTotal(total.view(np.int64), secure.survivors, len(ready))
+
+
 def ask(cohort: Cohort, question: Question, sharing: Sharing) -> dict[str, Any]:
     """Ask all clients of a cohort for a statistic, and return the answer as plain data.
 
@@ -51,41 +117,15 @@ def ask(cohort: Cohort, question: Question, sharing: Sharing) -> dict[str, Any]:
     LetheError
         If fewer clients are connected, or answer, than must: nothing is known then.
     """
-    clients, settings = list(cohort.clients), question.settings
-    if len(clients) < settings.min_clients:
-        raise LetheError(
-            f"analytics: {len(clients)} clients are connected, "
-            f"analytics.min-clients is {settings.min_clients}"
-        )
-    faults = len(cohort.faults)
-    threshold = max(sharing.threshold, settings.min_clients / len(clients))
-    secure = SecureSum(
-        clients,
-        threshold,
-        lambda kind, content, ids: cohort.ask(kind, content, ids, sharing.scope),
-        lambda client_id, reason: cohort.add_fault(client_id, sharing.scope, reason),
-    )
+    settings = question.settings
     asked = json.dumps({"statistic": settings.statistic, "column": settings.column})
-
-    def content(client_id: str) -> RecordDict:
-        entries: dict[str, Any] = {**secure.invitation(client_id), ASKED: asked}
-        return RecordDict({wire.CONFIG: ConfigRecord(entries)})
-
-    ready = secure.open()
-    for reply in cohort.ask(ANALYSE, content, ready, sharing.scope):
-        try:
-            secure.add(reply.client_id, reply.message.content, question.size)
-        except ValueError as error:
-            cohort.add_fault(reply.client_id, sharing.scope, str(error))
-    if (total := secure.close()) is None:
-        reasons = [f.reason for f in cohort.faults[faults:] if f.client_id == wire.EVERYBODY]
-        raise LetheError(f"analytics: no answer ({'; '.join(reasons)})")
+    total = secure_total(cohort, ANALYSE, {ASKED: asked}, question.size, settings.min_clients, sharing)
     return {
         "statistic": settings.statistic,
         "column": settings.column,
-        "clients": len(secure.survivors),
+        "clients": len(total.survivors),
         "epsilon": settings.epsilon or None,
-        **question.answer(total.view(np.int64)),
+        **question.answer(total.sum),
     }
 
 

@@ -233,6 +233,7 @@ IDLE = [
     ({"selection.budget": 2}, "selection.budget", 'selection.method = "budgeted"'),
     ({"selection.deadline": 2.0}, "selection.deadline", 'selection.speeds other than "none"'),
     ({"data.alpha": 0.1}, "data.alpha", 'data.partition = "dirichlet"'),
+    ({"data.scale-range": 10.0}, "data.scale-range", 'data.scale = "federated"'),
     ({"data.shards-per-client": 3}, "data.shards-per-client", 'data.partition = "shards"'),
     ({"data.classes-per-client": 3}, "data.classes-per-client", 'data.partition = "pathological"'),
     ({"attack.clients": "0"}, "attack.clients", 'attack.kind = "backdoor"'),

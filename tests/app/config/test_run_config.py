@@ -124,9 +124,19 @@ def _settle_analytics(flat: dict[str, Any]) -> None:
     if flat["analytics.enabled"] and flat["privacy.unit"] == "example":
         flat["analytics.epsilon"] = flat["privacy.epsilon"] / 2 or 1.0
     if flat["run.workflow"] != "analytics" and not flat["analytics.enabled"]:
-        flat |= {key: default_values()[key] for key in ("analytics.min-clients", "analytics.epsilon")}
-    elif flat["data.clients"] < flat["analytics.min-clients"]:
+        flat["analytics.epsilon"] = default_values()["analytics.epsilon"]
+        if flat["data.scale"] != "federated":
+            flat["analytics.min-clients"] = default_values()["analytics.min-clients"]
+    if flat["data.clients"] < flat["analytics.min-clients"]:
         flat["data.clients"] = 0
+
+
+def _settle_data(flat: dict[str, Any]) -> None:
+    if flat["strategy.name"] == "fedmd" and flat["data.scale"] == "federated":
+        flat["data.scale"] = "none"
+    if flat["data.folder-of-clients"]:
+        flat["data.path"] = ""
+        flat["data.scale"] = "none" if flat["data.scale"] == "standard" else flat["data.scale"]
 
 
 def _settle_compression(flat: dict[str, Any]) -> None:
@@ -172,6 +182,7 @@ def flat_configs(draw: st.DrawFn) -> dict[str, Scalar]:
     _settle_compression(flat)
     _settle_encryption(flat)
     _settle_secure(flat)
+    _settle_data(flat)
     _settle_analytics(flat)
     for condition in CONDITIONS:
         if not condition.holds(flat[condition.on]):

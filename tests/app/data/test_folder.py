@@ -114,21 +114,22 @@ def test_a_client_labels_its_images_as_the_federation_does(tmp_path: Path) -> No
     """It has only dogs, which are class 1 of cat, dog, eel; by its own alphabet they would be class 0."""
     save(tmp_path / "dog" / "a.png", 0)
 
-    assert read_client_folder(tmp_path, ("cat", "dog", "eel")).y.tolist() == [1]
+    assert read_client_folder(tmp_path, ("cat", "dog", "eel"))[0].y.tolist() == [1]
 
 
 def test_a_clients_numbered_folders_need_no_names(tmp_path: Path) -> None:
     save(tmp_path / "7" / "a.png", 0)
     save(tmp_path / "03" / "a.png", 0)
 
-    assert sorted(read_client_folder(tmp_path, numbered(10)).y.tolist()) == [3, 7]
+    assert sorted(read_client_folder(tmp_path, numbered(10))[0].y.tolist()) == [3, 7]
 
 
-def test_a_client_trains_on_its_training_folder(tmp_path: Path) -> None:
+def test_a_client_trains_on_its_training_folder_and_is_measured_on_the_other(tmp_path: Path) -> None:
     save(tmp_path / "train" / "1" / "a.png", 0)
     save(tmp_path / "test" / "2" / "a.png", 0)
 
-    assert read_client_folder(tmp_path, numbered(10)).y.tolist() == [1]
+    train, test = read_client_folder(tmp_path, numbered(10))
+    assert (train.y.tolist(), test and test.y.tolist()) == ([1], [2])
 
 
 def test_a_clients_unknown_class_is_refused(tmp_path: Path) -> None:
@@ -143,7 +144,7 @@ def test_a_clients_unknown_class_is_refused(tmp_path: Path) -> None:
 def test_a_client_may_hold_one_of_several_kinds_of_a_class(tmp_path: Path) -> None:
     save(tmp_path / "30" / "a.png", 0)
 
-    assert read_client_folder(tmp_path, ("3", "4+30")).y.tolist() == [1]
+    assert read_client_folder(tmp_path, ("3", "4+30"))[0].y.tolist() == [1]
 
 
 def test_a_class_only_in_the_test_is_one_and_is_said(tmp_path: Path) -> None:

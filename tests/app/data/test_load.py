@@ -10,6 +10,7 @@ from app.config.settings import DataSettings, ModelSettings
 from app.data import (
     UNLABELLED,
     ServerData,
+    Terms,
     client_id_of,
     load_client_data,
     load_server_data,
@@ -209,7 +210,7 @@ def test_a_numbered_folder_needs_no_data_set(tmp_path: Path) -> None:
     Image.new("L", (8, 8)).save(tmp_path / "4" / "0.png")
     data = DataSettings(name="npz:/not/on/this/machine.npz", path=str(tmp_path))
 
-    assert load_client_data(data, 0, {}, numbered(10)).y.tolist() == [4]
+    assert load_client_data(data, 0, {}, Terms(numbered(10))).y.tolist() == [4]
 
 
 def test_one_file_for_every_client_of_a_simulation_is_refused(tmp_path: Path) -> None:
@@ -226,14 +227,14 @@ def test_a_nodes_own_images_have_the_runs_size(tmp_path: Path) -> None:
     Image.new("L", (20, 10)).save(tmp_path / "4" / "0.png")
     data = DataSettings(name="npz:/not/on/this/machine.npz", path=str(tmp_path), size=8)
 
-    assert load_client_data(data, 0, {}, numbered(10)).x.shape == (1, 1, 8, 8)
+    assert load_client_data(data, 0, {}, Terms(numbered(10))).x.shape == (1, 1, 8, 8)
 
 
 def test_a_node_with_other_data_than_the_servers_is_refused(tmp_path: Path) -> None:
     data = DataSettings(name=table(tmp_path / "a.npz", 20))
 
     with pytest.raises(BadInput, match="has the classes 0, 1 here, and 1, 2 with the server; both must read"):
-        load_client_data(data, 0, node(0), ("1", "2"))
+        load_client_data(data, 0, node(0), Terms(("1", "2")))
 
 
 def test_columns_are_brought_to_one_scale_by_hand(tmp_path: Path) -> None:
@@ -280,7 +281,7 @@ def test_only_tables_in_one_place_are_scaled(tmp_path: Path) -> None:
     ):
         load_server_data(DataSettings(scale="standard"), 0)
     with pytest.raises(BadInput, match=r'^data\.scale: given "standard", which takes all data in one place'):
-        load_client_data(DataSettings(scale="standard"), 0, {"data.path": own}, numbered(2))
+        load_client_data(DataSettings(scale="standard"), 0, {"data.path": own}, Terms(numbered(2)))
 
 
 def test_a_table_trains_an_mlp(tmp_path: Path) -> None:

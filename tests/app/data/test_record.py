@@ -81,7 +81,7 @@ def test_data_of_other_classes_are_refused(run: RunFolder, tmp_path: Path) -> No
     # What is in memory is kept by name; the file is another under the same name only in a new process
     from app.data import sources
 
-    sources._load.cache_clear()
+    sources._load_own.cache_clear()
     from app.data import split
 
     split._shaped.cache_clear()

@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 
 from app.config.settings import DataSettings
 from app.data.pool import DataSet
+from app.data.reading import Reading
 from app.data.sources import open_data_set
 from strategies.core.errors import BadInput, LetheError
 
@@ -19,7 +20,7 @@ SHARED_DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 
 
 def opened(name: str, root: Path | str = "", download: bool = False) -> DataSet:
-    return open_data_set(name, str(root), download)
+    return open_data_set(name, Reading(str(root), download))
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
@@ -215,7 +216,7 @@ def test_a_failed_download_is_no_fault_of_the_input(monkeypatch: pytest.MonkeyPa
         ("cifar-1O", "; did you mean 'cifar10'"),
         ("imagenet", "; allowed digits, mnist, "),
         ("npz:", "; allowed digits, mnist, "),
-        ("zip:x", r"; allowed .*, npz:<file>, folder:<folder>$"),
+        ("zip:x", r"; allowed .*, folder:<folder>, npz:, csv: or parquet:<file>$"),
     ],
 )
 def test_an_unknown_name_is_refused(name: str, suggestion: str) -> None:
@@ -226,4 +227,4 @@ def test_an_unknown_name_is_refused(name: str, suggestion: str) -> None:
 def test_the_default_data_set_needs_nothing() -> None:
     settings = DataSettings()
 
-    assert len(open_data_set(settings.name, settings.root, settings.download).train) == 1797
+    assert len(open_data_set(settings.name, Reading.of(settings)).train) == 1797

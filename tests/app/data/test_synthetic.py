@@ -5,6 +5,7 @@ import pytest
 
 from app.config.settings import DataSettings
 from app.data import load_client_data, load_server_data
+from app.data.reading import Reading
 from app.data.sources import open_data_set
 from app.data.synthetic import CLASSES, DIMENSIONS, device_data, device_sizes, read_synthetic
 from strategies.core.errors import BadInput
@@ -52,7 +53,7 @@ def test_sizes_follow_a_power_law() -> None:
 def test_it_does_not_depend_on_the_run() -> None:
     assert read_synthetic("1,1,3").train.x.equal(read_synthetic(" 1, 1, 3, 0").train.x)
     assert not read_synthetic("1,1,3,1").train.x[:5].equal(read_synthetic("1,1,3").train.x[:5])
-    assert open_data_set("synthetic", "", False).train.x.equal(read_synthetic("1,1,30,0").train.x)
+    assert open_data_set("synthetic", Reading()).train.x.equal(read_synthetic("1,1,30,0").train.x)
 
 
 def test_every_client_is_a_device() -> None:
@@ -73,7 +74,7 @@ def test_every_client_is_a_device() -> None:
 @pytest.mark.parametrize("text", ["1", "1,1,0", "a,b", "1,1,30,0,0", "-1,1"])
 def test_what_describes_none_is_refused(text: str) -> None:
     with pytest.raises(BadInput, match="allowed synthetic:<alpha>,<beta>"):
-        open_data_set(f"synthetic:{text}", "", False)
+        open_data_set(f"synthetic:{text}", Reading())
 
 
 @pytest.mark.parametrize(

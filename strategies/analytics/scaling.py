@@ -1,0 +1,179 @@
+"""Means and deviations of a table's columns from one secure sum: no client shows its data, or its own sums.
+
+A client adds [n, Σ x_j, Σ x_j²] over its rows, for every column j. From the totals,
+
+    mean_j = Σ x_j / n,    deviation_j² = Σ x_j² / n − mean_j²,
+
+as over the pooled rows, with 1 for the deviation of a constant column. Sums of squares need more digits than
+the 64 bits of a masked entry have, so that a small deviation beside a large mean is not lost. A sum is
+therefore a fixed-point number of `_WIDTH` bits in two entries,
+
+    V = low + 2^32 · high,    low = (V mod 2^32) + 2^32 · r,    high = ⌊V / 2^32⌋ − r,
+
+with r drawn uniformly, in secret and anew for each: without it the total of the low entries would tell how
+many of them carried. With it, what two possible sets of sums show differs by at most (clients)² / 2^30.
+
+The binary point lies where `clients` × `_MOST_EXAMPLES` rows at the ends of a declared range still fit, so
+that it depends on no data. There is no noise in these sums.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import final
+
+import numpy as np
+from flwr.app import ArrayRecord
+from torch import Tensor
+
+from strategies.analytics.asking import Sharing, secure_total
+from strategies.analytics.statistics import Integers
+from strategies.core.errors import LetheError
+from strategies.core.examples import Examples, in_memory
+from strategies.core.secret_random import RandomStream
+from strategies.layers.secagg import protocol
+from strategies.layers.secagg.client import Entries, Refused, SecureClient
+from strategies.server.cohort import Cohort
+
+ASK_SCALE = "query.scale"
+"""Asks for the masked sums of the columns of a client's training data."""
+_LOW = 32
+_WIDTH = 92
+_MOST_EXAMPLES = 1 << 24
+"""Rows of one client, at most."""
+_FLOAT = Fraction(1, 1 << 48)
+"""Relative error of a sum of squares in float64; a column that varies by less is constant in float32."""
+
+
+@final
+@dataclass(frozen=True)
+class FixedPoint:
+    """Where the binary point of the sums lies.
+
+    Parameters
+    ----------
+    clients
+        Clients that may take part.
+    limit
+        Largest absolute value of a column.
+    """
+
+    clients: int
+    limit: float
+
+    @property
+    def bits(self) -> tuple[int, int]:
+        """Digits after the point of Σ x, and of Σ x²."""
+        rows = self.clients * _MOST_EXAMPLES
+        first, second = (math.ceil(math.log2(rows * self.limit**power)) for power in (1, 2))
+        return _WIDTH - 1 - first, _WIDTH - 1 - second
+
+    @property
+    def blinding(self) -> int:
+        """Bits of r."""
+        return 62 - _LOW - math.ceil(math.log2(self.clients))
+
+    def vector(self, x: Tensor, stream: RandomStream) -> Integers:
+        """Return what a client with the table x, shape [n, columns], adds to the sum: [1 + 4 · columns].
+
+        Raises
+        ------
+        Refused
+            If a value is beyond the range, or there are too many rows.
+        """
+        values = x.double()
+        if len(values) > _MOST_EXAMPLES:
+            raise Refused(f"it has {len(values)} examples; a secure scale takes {_MOST_EXAMPLES} of a client")
+        if len(values) and not float(values.abs().max()) <= self.limit:
+            raise Refused(
+                f"it holds a value beyond ±{self.limit:g}; data.scale-range says how large they may be"
+            )
+        whole = [
+            round(math.ldexp(float(total), bits))
+            for sums, bits in zip((values.sum(dim=0), (values * values).sum(dim=0)), self.bits, strict=True)
+            for total in sums
+        ]
+        blind = [int(u * 2.0**self.blinding) for u in stream.uniform(len(whole)).tolist()]
+        entries = [len(values)]
+        for total, r in zip(whole, blind, strict=True):
+            entries += [total % (1 << _LOW) + (r << _LOW), (total >> _LOW) - r]
+        return np.array(entries, dtype=np.int64)
+
+    def read(self, total: Integers) -> tuple[list[float], list[float]]:
+        """Return means and deviations from the sum of the clients' vectors.
+
+        Raises
+        ------
+        LetheError
+            If it is none that honest clients could give.
+        """
+        count, entries = int(total[0]), [int(entry) for entry in total[1:]]
+        sums = [low + (high << _LOW) for low, high in zip(entries[::2], entries[1::2], strict=True)]
+        half = len(sums) // 2
+        if not 0 < count <= self.clients * _MOST_EXAMPLES:
+            raise LetheError(f"data.scale: the clients' sums tell of {count} examples: they are not used")
+        columns = [self._column(count, *pair) for pair in zip(sums[:half], sums[half:], strict=True)]
+        return [mean for mean, _ in columns], [deviation for _, deviation in columns]
+
+    def _column(self, count: int, first: int, second: int) -> tuple[float, float]:
+        bits = self.bits
+        mean, square = Fraction(first, count << bits[0]), Fraction(second, count << bits[1])
+        variance = square - mean * mean
+        # Every client rounds its sums to one half of the last digit, and has summed them in float64
+        digits = Fraction(1, 1 << bits[1]) + 2 * abs(mean) / (1 << bits[0])
+        rounding = Fraction(self.clients, 2 * count) * digits + abs(square) * _FLOAT
+        if abs(mean) > self.limit or not -rounding <= variance <= Fraction(self.limit) ** 2 + rounding:
+            raise LetheError("data.scale: the clients' sums are none of values in range: they are not used")
+        return float(mean), math.sqrt(variance) if variance > rounding else 1.0
+
+
+def ask_scale(
+    cohort: Cohort, columns: int, limit: float, min_clients: int, sharing: Sharing
+) -> tuple[float, ...]:
+    """Ask all clients of a cohort for the sums of their columns; return the means, then the deviations.
+
+    Parameters
+    ----------
+    columns
+        Number of columns of the inputs.
+    limit
+        Largest absolute value of a column.
+    min_clients
+        Fewest clients whose sums are taken.
+
+    Raises
+    ------
+    LetheError
+        If fewer clients are connected, or answer, than must: nothing is known then.
+    """
+    size = 1 + 4 * columns
+    total = secure_total(cohort, ASK_SCALE, {}, size, min_clients, sharing)
+    means, deviations = FixedPoint(total.ready, limit).read(total.sum)
+    return (*means, *deviations)
+
+
+def answer_scale(
+    half: SecureClient, min_clients: int, limit: float, examples: Callable[[], Examples]
+) -> tuple[ArrayRecord, Entries]:
+    """Return a client's masked sums.
+
+    Parameters
+    ----------
+    min_clients, limit
+        As the client itself knows them.
+
+    Raises
+    ------
+    Refused
+        If fewer clients take part, or the client's inputs are no table in range.
+    """
+    half.check_due()
+    ready = len(protocol.numbers(half.config, protocol.NUMBERS))
+    if ready < min_clients:
+        raise Refused(f"{ready} clients take part, analytics.min-clients is {min_clients}")
+    own = examples()
+    if len(own.input_shape) != 1:
+        raise Refused(f"its inputs have shape {own.input_shape}; only the columns of a table can be scaled")
+    vector = FixedPoint(ready, limit).vector(in_memory(own).x, RandomStream.secret())
+    return half.masked(vector.view(np.uint64))
