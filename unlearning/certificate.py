@@ -134,6 +134,14 @@ def limits_of_sums() -> list[str]:
     ]
 
 
+def limits_of_scale() -> list[str]:
+    """Return what must not be concluded where clients have summed the scale of the inputs."""
+    return [
+        "the means and deviations that inputs are scaled by are those of all clients' data from before the "
+        "run: the part of what was forgotten is still in them, after retraining as well",
+    ]
+
+
 def limits_of_purge(clients: Sequence[str], *, keys_destroyed: bool = False) -> list[str]:
     """Return what must not be concluded from a certificate that says that clients were purged.
 

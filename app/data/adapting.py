@@ -44,6 +44,8 @@ class Adapting:
         Side of the square that images are scaled to; neutral 0.
     columns
         How a frame's columns become numbers; needed if some hold texts or lack values.
+    whole
+        Whether these are all examples of the run, so that a frame's schema may be made of them.
     transform
         Varies inputs in local training; None: nothing does (see `strategies.core.augmenting`).
     where
@@ -56,6 +58,7 @@ class Adapting:
     group_of: GroupsOf = labels_as_groups
     size: int = 0
     columns: "Columns | None" = None
+    whole: bool = False
     transform: object = None
     where: str = "data"
 
@@ -116,7 +119,7 @@ def _adapted(thing: object, how: Adapting) -> Examples:
     if _is_frame(thing):
         from app.data.columns import frame_examples
 
-        return frame_examples(thing, how.target, how.rule, how.columns, how.group_of)
+        return frame_examples(thing, how.target, how.rule, how.columns, how.group_of, whole=how.whole)
     if isinstance(thing, tuple) and len(thing) == 2 and _is_batch(thing[0]):
         return _in_memory(thing[0], thing[1], how)
     if isinstance(thing, Mapping) and all(isinstance(v, Tensor | np.ndarray | list) for v in thing.values()):

@@ -209,6 +209,8 @@ def frame_examples(
     rule: TargetRule,
     columns: Columns | None = None,
     group_of: GroupsOf = labels_as_groups,
+    *,
+    whole: bool = False,
 ) -> TensorExamples:
     """Return the examples of a pandas frame.
 
@@ -216,6 +218,8 @@ def frame_examples(
     ----------
     columns
         None: allowed where the frame holds nothing but numbers and lacks none.
+    whole
+        Whether these are all examples of the run, so that the schema may be theirs.
 
     Raises
     ------
@@ -226,7 +230,7 @@ def frame_examples(
     if columns is None:
         columns = Columns.of(frame, target, rule.where)
         needs = next((c.name for c in columns.columns if c.kind == "category" or c.indicator), None)
-        if needs is not None:
+        if needs is not None and not whole:
             raise BadInput(
                 f"{rule.where}: column {needs!r} holds texts or lacks values, of which every client must "
                 "make the same inputs; give a schema of the columns (Columns.of, data.columns)"

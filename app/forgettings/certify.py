@@ -23,7 +23,7 @@ from app.version import version
 from strategies.core.errors import RunCorrupt
 from strategies.log.update_log import UpdateLog
 from strategies.runs.files import read_bytes, write_chunks
-from strategies.runs.folder import CONFIG, MODEL, RunFolder
+from strategies.runs.folder import CONFIG, MODEL, SCALE, RunFolder
 from unlearning import certificate
 from unlearning.methods import METHODS
 from unlearning.methods.base import Method
@@ -57,6 +57,7 @@ def _statement(folder: RunFolder, forgetting: StoredForgetting) -> dict[str, Any
     guarantee = guarantee_in(folder, result)
     limits = [*warnings, *certificate.limits(method.name, guarantee, audited, epsilon)]
     limits += certificate.limits_of_sums() if SEED in result.get("details", {}) else []
+    limits += certificate.limits_of_scale() if (outermost(folder).path / SCALE).exists() else []
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "run": _run_name(folder),

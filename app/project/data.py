@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from app.config.run_config import RunConfig
 from app.config.settings import DataSettings
-from app.data import Adapting, as_examples, client_id_of, partitioned
+from app.data import Adapting, Columns, as_examples, client_id_of, partitioned
 from app.data.split import Split, split_positions
 from app.data.values import TargetKind
 from app.project.loading import LoadedProject, explained
@@ -112,14 +113,16 @@ class ProjectData:
             )
         return every.subset(_parts(self, count)[int(client)].tolist())
 
-    def _examples(self, thing: Any, what: str, *, trained: bool = False) -> Examples:
-        project = self.loaded.project
+    def _examples(self, thing: Any, what: str, *, trained: bool = False, whole: bool = False) -> Examples:
+        project, schema = self.loaded.project, self.settings.columns
         how = Adapting(
             target=project.target,
             targets=self.targets,
             class_names=project.classes,
             group_of=self.group_of,
             size=self.settings.size,
+            columns=Columns.read(Path(schema).expanduser()) if schema else None,
+            whole=whole,
             transform=project.transforms if trained else None,
             where=f"run.project: its {what}",
         )
@@ -139,7 +142,7 @@ def node_of(node_config: Mapping[str, Scalar], clients: int, seed: int) -> Node:
 def _spread(data: ProjectData) -> tuple[Examples, Split]:
     """Return all examples and their split into the clients', the public and the test examples."""
     project = data.loaded.project
-    every = data._examples(_called("its data", project.all_data), "data", trained=True)
+    every = data._examples(_called("its data", project.all_data), "data", trained=True, whole=True)
     groups = groups_of(every).numpy()
     strata = groups if groups.ndim == 1 else np.zeros(len(every), dtype=np.int64)
     share = 0.0 if project.test is not None else data.settings.test_share

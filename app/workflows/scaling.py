@@ -1,7 +1,8 @@
 """The scale of a table's columns that the clients have agreed on, and where a run keeps it.
 
-The sums are those of the clients that were there when the run was begun. A retraining without some of them,
-or of less of their data, keeps the scale: see `SCALE_LIMIT`.
+The sums are those of the clients that were there when the run was begun. A retraining without one of them
+keeps the scale: asking again would give the server two sums over nearly the same clients, whose difference is
+the forgotten client's. The certificate says so.
 """
 
 from app.config.run_config import RunConfig
@@ -10,11 +11,8 @@ from strategies.analytics.asking import Sharing
 from strategies.analytics.scaling import ask_scale
 from strategies.core.errors import BadInput, RunCorrupt
 from strategies.runs.files import read_json, write_json
-from strategies.runs.folder import RunFolder
+from strategies.runs.folder import SCALE, RunFolder
 from strategies.server.cohort import Cohort
-
-SCALE = "scale.json"
-"""Name of the file in the run's folder."""
 
 
 def learnt_scale(config: RunConfig, input_shape: tuple[int, ...], cohort: Cohort) -> tuple[float, ...]:

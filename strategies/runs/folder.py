@@ -42,6 +42,8 @@ VERSION = 1
 
 CONFIG = "config.toml"
 """Name of the file with the resolved run config."""
+SCALE = "scale.json"
+"""The means and deviations of a table's columns, where clients have summed them (data.scale)."""
 MODEL = "model.safetensors"
 """Name of the file with a final model, in a run's folder and in that of a request."""
 SUMMARY = "summary.json"
