@@ -38,9 +38,7 @@ def clients_in(folder: Path) -> dict[str, Path]:
             continue
         client_id = entry.name if entry.is_dir() else entry.stem
         if fault := wire.client_id_fault(client_id):
-            raise BadInput(
-                f"data.folder-of-clients: {entry}: its name is the client-id, and {fault}; rename it"
-            )
+            raise BadInput(f"data.folder-of-clients: {entry}: its name, the client-id, {fault}; rename it")
         if client_id in found:
             raise BadInput(
                 f"data.folder-of-clients: {found[client_id]} and {entry} are both of client {client_id!r}"

@@ -111,7 +111,7 @@ class Headers:
         grey, stretched = True, 0
         for file in files:
             shape, is_grey = _header(file)
-            shapes.setdefault(shape, file)
+            shapes[shape] = file
             grey, stretched = grey and is_grey, stretched + (shape[0] != shape[1])
         return Headers(shapes, grey, stretched)
 
@@ -180,7 +180,7 @@ class ImageFiles(Pixels):
             image = _scaled(image, height)
         if channels == 1 and image.ndim == 3:
             raise BadInput(f"{file}: is coloured now, and was grey")
-        return _coloured(image) if channels > 1 else image
+        return np.ascontiguousarray(_coloured(image) if channels > 1 else image)
 
     def fingerprint(self, index: Tensor) -> Iterator[bytes]:
         """Yield the files' content, without decoding it."""
