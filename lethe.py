@@ -30,7 +30,7 @@ from strategies.runs.folder import CONFIG, RunFolder
 from strategies.task import Classification, OutputSpec, Task
 
 if TYPE_CHECKING:
-    import pandas as pd  # type: ignore[import-untyped]
+    import pandas as pd
     from flwr.clientapp import ClientApp
     from flwr.serverapp import ServerApp
     from torch import nn

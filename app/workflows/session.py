@@ -246,24 +246,7 @@ class Session:
         """
         with self._grid(grid) as used:
             cohort = Cohort(used, self.config.run.round_timeout)
-            data = self.server_data
-            cohort.client_config[wire.NUM_GROUPS] = data.num_groups
-            cohort.client_config[wire.INPUT_SHAPE] = list(data.input_shape)
-            if self.target_scale:
-                cohort.client_config[wire.TARGET_SCALE] = self.target_scale
-            if data.class_names != numbered(data.num_groups):
-                cohort.client_config[wire.CLASS_NAMES] = list(data.class_names)
-            if self.work.sha256:
-                cohort.client_config[wire.PROJECT] = self.work.sha256
-            if not self.has_client_models and (staying := travelling.fingerprint(self.model())):
-                cohort.client_config[wire.STAYING] = staying
-            if self.has_client_models and (public := load_public(self.config.data, self.config.run.seed)):
-                cohort.client_config[wire.PUBLIC_HASH] = public.hash
-            if self.run_id and grid is not None:
-                cohort.client_config[wire.RUN_ID] = self.run_id
-            if grid is not None and (self.finished or self.config.run.config_file):
-                cohort.client_config[wire.RUN_CONFIG] = json.dumps(config_for_clients(self.config))
-            cohort.client_config.update(self.terms.to_config())
+            cohort.client_config.update(self._told(over_network=grid is not None))
             cohort.recall(self.nodes)
             cohort = cohort.without(self.config.data.left_out)
             cohort.connect(self.config.selection.min_clients if min_clients is None else min_clients)
@@ -273,6 +256,32 @@ class Session:
                 self.use_scale(learnt_scale(self.config, self.server_data.input_shape, cohort))
                 cohort.client_config.update(self.terms.to_config())
             yield cohort
+
+    def _told(self, *, over_network: bool) -> dict[str, wire.ConfigValue]:
+        """Return what every message tells the clients of the run, besides the run config."""
+        data, staying = self.server_data, ""
+        told: dict[str, wire.ConfigValue | None] = {
+            wire.TARGET_SCALE: self.target_scale or None,
+            wire.CLASS_NAMES: None
+            if data.class_names == numbered(data.num_groups)
+            else list(data.class_names),
+            wire.PROJECT: self.work.sha256 or None,
+        }
+        if self.has_client_models:
+            public = load_public(self.config.data, self.config.run.seed)
+            told[wire.PUBLIC_HASH] = None if public is None else public.hash
+        else:
+            staying = travelling.fingerprint(self.model())
+        told[wire.STAYING] = staying or None
+        if over_network:
+            told[wire.RUN_ID] = self.run_id or None
+            if self.finished or self.config.run.config_file:
+                told[wire.RUN_CONFIG] = json.dumps(config_for_clients(self.config))
+        if data.class_names == numbered(data.num_groups):
+            del told[wire.CLASS_NAMES]
+        said = {key: value for key, value in told.items() if value is not None}
+        said |= {wire.NUM_GROUPS: data.num_groups, wire.INPUT_SHAPE: list(data.input_shape)}
+        return {**said, **self.terms.to_config()}
 
     @property
     def terms(self) -> Terms:

@@ -94,7 +94,7 @@ class _Shared:
     faults: list[Fault] = field(default_factory=list)
     traffic: Traffic = field(default_factory=Traffic)
     turns: Counter[str] = field(default_factory=Counter)
-    client_config: dict[str, int | float | list[int] | list[float] | list[str] | str] = field(default_factory=dict)
+    client_config: dict[str, wire.ConfigValue] = field(default_factory=dict)
     on_answer: OnAnswer | None = None
 
 
@@ -123,7 +123,7 @@ class Cohort:
         self._view_config: Mapping[str, int | bytes | str] = {}
 
     @property
-    def client_config(self) -> dict[str, int | float | list[int] | list[float] | list[str] | str]:
+    def client_config(self) -> dict[str, wire.ConfigValue]:
         """Entries for every message: what clients must know of the model besides the run config."""
         return self._shared.client_config
 
@@ -132,7 +132,7 @@ class Cohort:
         self._shared.on_answer = on_answer
 
     @property
-    def message_config(self) -> dict[str, int | float | list[int] | list[float] | list[str] | bytes | str]:
+    def message_config(self) -> dict[str, wire.ConfigValue]:
         """The entries of every message of this view: `client_config`, the mask, the seed, the lineage."""
         return {**self.client_config, **self._view_config}
 
