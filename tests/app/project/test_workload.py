@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from app.config.run_config import RunConfig
+from app.data.terms import Terms
 from app.project import LoadedProject, Node, Project, Workload, using
 from app.workflows import forget, train
 from app.workflows.session import open_session
@@ -87,7 +88,7 @@ def test_examples_given_together_are_split_and_spread_as_the_config_says(tmp_pat
     server = work.server_data()
     assert server.public is not None
     assert server.test is not None
-    parts = [work.client_data({"partition-id": i, "num-partitions": 4}, ()).train for i in range(4)]
+    parts = [work.client_data({"partition-id": i, "num-partitions": 4}, Terms()).train for i in range(4)]
     everything = torch.cat([e.batch(torch.arange(len(e)))[0] for e in (server.public, server.test, *parts)])
     assert torch.equal(everything.flatten().sort().values, inputs.flatten())
     assert (len(server.public), len(server.test)) == (8, 20)
@@ -102,7 +103,8 @@ def test_a_partition_of_the_users_own(tmp_path: Path) -> None:
     project = Project(data=lambda: (inputs, torch.zeros(10).long()), test=(inputs, torch.zeros(10).long()))
     project = Project(data=project.data, test=project.test, partition=by_order)
     config = RunConfig.from_flat({"data.clients": 2, "data.public": "0"})
-    first = Workload(config, loaded(project)).client_data({"partition-id": 0, "num-partitions": 2}, ()).train
+    work = Workload(config, loaded(project))
+    first = work.client_data({"partition-id": 0, "num-partitions": 2}, Terms()).train
     assert first.batch(torch.arange(len(first)))[0].flatten().tolist() == [0, 1, 2, 3, 4]
 
 
