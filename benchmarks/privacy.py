@@ -4,36 +4,24 @@ Accuracy is measured on MNIST. At equal ε every contender spends the same; what
 the noise is spread over, how large the network is, and how much of it each client trains.
 """
 
-import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from opacus.grad_sample import GradSampleModule, GradSampleModuleFastGradientClipping
-from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
-from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
-from torch import nn
 
 from app.client.node import pick_device
 from app.workflows.observer import Observer
 from app.workflows.training import train
-from benchmarks.blocks import block, built_in, kept_neurons
+from benchmarks.blocks import block, built_in
 from benchmarks.figures import mean_std
-from benchmarks.jobs import INPUT_SHAPE, NUM_GROUPS
 from benchmarks.options import RunOptions, numbers
+from benchmarks.private_steps import measure
 from benchmarks.rounds import local_clients
 from strategies.core import wire
 from strategies.core.errors import BadInput
-from strategies.core.secret_random import Randomness, RandomStream
 from strategies.layers.privacy.accounting import Spend, epsilon_of
-from strategies.layers.privacy.clipping import ClippedSum
-from strategies.layers.privacy.training import PrivateTrainer
-from strategies.models.neurons import hidden_groups
-from strategies.models.subnetwork import subnetwork
 
 SCORES = ("fisher", "random", "ordered", "magnitude")
-Step = Callable[[], None]
 
 
 class Options(RunOptions):
@@ -93,103 +81,11 @@ def run(options: Options, observer: Observer) -> dict[str, Any]:
     return {part: known[part]() for part in parts}
 
 
-def _steps(options: Options, observer: Observer) -> dict[str, dict[str, float]]:
-    """Return milliseconds of a local step of the cnn, in turns, and how they relate."""
+def _steps(options: Options, observer: Observer) -> Mapping[str, dict[str, dict[str, float]]]:
+    """Return milliseconds of a local step by model and engine, and how they relate to a plain one."""
     if options.threads:
         torch.set_num_threads(options.threads)
-    device = pick_device(options.device)
-    generator = torch.Generator().manual_seed(0)
-    x = torch.rand(options.batch_size, *INPUT_SHAPE, generator=generator).to(device)
-    y = torch.randint(0, NUM_GROUPS, (options.batch_size,), generator=generator).to(device)
-    contenders: dict[str, Step] = {
-        "plain": _plain(_cnn(1.0, device), x, y),
-        "hooks": _hooks(_cnn(1.0, device), x, y),
-        "two-pass ghost": _two_passes(_cnn(1.0, device), x, y),
-        "private": _private(_cnn(1.0, device), x, y),
-        "plain, keep 0.5": _plain(_cnn(0.5, device), x, y),
-        "private, keep 0.5": _private(_cnn(0.5, device), x, y),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    observer.phase("steps", options.steps)
-    for turn in range(options.steps + 3):
-        for name, step in contenders.items():
-            began = _now(device)
-            step()
-            if turn >= 3:  # the first ones warm up
-                seconds[name].append(_now(device) - began)
-        observer.advance(f"step {turn}")
-    median = {name: 1000 * statistics.median(values) for name, values in seconds.items()}
-    return {
-        "milliseconds": median,
-        "ratios": {
-            "private to plain (at most 1.7)": median["private"] / median["plain"],
-            "hooks to private (at least 3)": median["hooks"] / median["private"],
-            "two-pass ghost to private": median["two-pass ghost"] / median["private"],
-            "private, keep 0.5, to plain (at most 1.5)": median["private, keep 0.5"] / median["plain"],
-        },
-    }
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
-def _cnn(keep: float, device: torch.device) -> nn.Module:
-    model = built_in("cnn")
-    return subnetwork(model, hidden_groups(model), kept_neurons(model, keep, "random")).to(device)
-
-
-def _sgd(model: nn.Module) -> torch.optim.SGD:
-    return torch.optim.SGD(model.parameters(), 0.1, fused=True)
-
-
-def _stepping(optimizer: torch.optim.Optimizer, loss: Callable[[], Any]) -> Step:
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        loss().backward()
-        optimizer.step()
-
-    return step
-
-
-def _plain(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Step:
-    return _stepping(_sgd(model), lambda: nn.functional.cross_entropy(model(x), y))
-
-
-def _hooks(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Step:
-    """Opacus' default; its norms of the cnn's convolutions are wrong (see docs/privacy.md)."""
-    module = GradSampleModule(model)
-    optimizer = DPOptimizer(_sgd(model), **_noised(x))
-    return _stepping(optimizer, lambda: nn.functional.cross_entropy(module(x), y))
-
-
-def _two_passes(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Step:
-    """Opacus' ghost clipping; its norms of the cnn's convolutions are those of `_hooks`."""
-    module = GradSampleModuleFastGradientClipping(model, max_grad_norm=1.0)
-    optimizer = DPOptimizerFastGradientClipping(_sgd(model), **_noised(x))
-    criterion = DPLossFastGradientClipping(module, optimizer, nn.CrossEntropyLoss())
-    return _stepping(optimizer, lambda: criterion(module(x), y))
-
-
-def _noised(x: torch.Tensor) -> dict[str, Any]:
-    """Return what an optimiser of Opacus is told."""
-    noise = torch.Generator(device=x.device)
-    return {"noise_multiplier": 1.0, "max_grad_norm": 1.0, "expected_batch_size": len(x), "generator": noise}
-
-
-def _private(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Step:
-    plain = _sgd(model)
-    trainer, noise = PrivateTrainer(1.0, 1.0, Randomness(secret=True)), RandomStream.secret()
-    clipped, parameters = ClippedSum(model, 1.0).__enter__(), list(model.parameters())
-
-    def step() -> None:
-        clipped.backward(nn.functional.cross_entropy(model(x), y, reduction="none"))
-        trainer.add_noise(parameters, len(x), noise)
-        plain.step()
-
-    return step
+    return measure(options.steps, options.batch_size, pick_device(options.device), observer)
 
 
 def _bytes(keep: float) -> dict[str, dict[str, float]]:

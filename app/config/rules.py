@@ -109,6 +109,7 @@ _GENERAL = (
     only_with("train.local-epochs", "train.local-steps", 0),
     only_with("train.momentum", "train.optimizer", "sgd"),
     only_with(_PRIVATE_KEYS, "privacy.unit", "example", "client-local", "client-central"),
+    only_with("privacy.engine", "privacy.unit", "example"),
     only_with("privacy.client-sampling", "privacy.unit", "client-central"),
     only_with("privacy.ledger", "privacy.unit", "example", "client-local"),
     only_with("privacy.encryption-key", "privacy.encryption", "ckks"),

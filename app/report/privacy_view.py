@@ -61,10 +61,12 @@ def _words(privacy: Mapping[str, Any]) -> str:
         if unamplified is not None
         else ""
     )
+    engine = privacy.get("engine")
+    clipped = f", clipped by {engine}" if engine else ""
     return (
         f"Unit: {privacy['unit']}; two data sets {privacy['neighbours']}. Noise by the "
         f"{privacy['noise-by']}, clip norm {privacy['clip-norm']:g}, δ = {privacy['delta']:g}, sampling: "
-        f"{privacy['sampling']}, accountant {privacy['accountant']}.{without}{answered}{seeded}"
+        f"{privacy['sampling']}, accountant {privacy['accountant']}{clipped}.{without}{answered}{seeded}"
     )
 
 

@@ -184,6 +184,20 @@ def _check_privacy(session: Session, cohort: Cohort) -> None:
     rounds = planned_rounds(config.run.rounds, config.selection)
     asked = asked_epsilon(config)
     check_feasible(config.privacy, config.train, rounds, examples, scoring_of(config), asked)
+    if config.privacy.unit == "example":
+        from strategies.layers.privacy.models import require_private  # Opacus takes a second
+
+        require_private(session.model(), config.privacy.engine)
+
+
+def _clipped_by(session: Session) -> str | None:
+    """Return how the clients clip the gradients of single examples; None if they do not."""
+    privacy = session.config.privacy
+    if privacy.unit != "example":
+        return None
+    from strategies.layers.privacy.models import engine_words
+
+    return engine_words(session.model(), privacy.engine)
 
 
 class _Training:
@@ -380,6 +394,7 @@ class _Training:
                 list(self._cohort.clients),
                 scoring_of(config),
                 asked_epsilon(config),
+                engine=_clipped_by(self._session),
             ),
             "analytics": read_json(labels) if (labels := self._folder.path / ANALYTICS).exists() else None,
             "secure-aggregation": {"threshold": config.privacy.threshold}

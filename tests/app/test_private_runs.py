@@ -153,7 +153,8 @@ def test_if_the_private_path_cannot_be_built_nothing_is_sent(
     missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client on whose machine private training cannot be imported raises; it does not train without."""
-    for name in [name for name in sys.modules if name == "strategies.layers.privacy.training"]:
+    path = "strategies.layers.privacy."
+    for name in [name for name in sys.modules if name in (path + "training", path + "models")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
     keys = ["model.name=mlp", "model.hidden=4", "data.clients=2", "privacy.unit=example", "privacy.epsilon=8"]

@@ -6,7 +6,6 @@ from benchmarks import BENCHMARKS
 from strategies.core.errors import BadInput
 
 
-@pytest.mark.filterwarnings("ignore:Full backward hook is firing:UserWarning")
 def test_every_part_measures() -> None:
     result = BENCHMARKS["privacy"](parts="bytes,epsilon,steps", steps=1, batch_size=4)
     saved = {name: found["saved-percent"] for name, found in result["bytes"].items()}
@@ -15,13 +14,10 @@ def test_every_part_measures() -> None:
     assert saved["mlp"] < 76.8  # most of it reads the input, which stays whole
     assert abs(result["epsilon"]["difference-percent"]) < 1
     assert result["epsilon"]["prv"] <= result["epsilon"]["rdp"]
-    assert set(result["steps"]["milliseconds"]) >= {
-        "plain",
-        "hooks",
-        "two-pass ghost",
-        "private",
-        "private, keep 0.5",
-    }
+    steps = result["steps"]
+    assert set(steps["cnn"]["milliseconds"]) == {"plain", *steps["cnn"]["to plain"]}
+    assert set(steps["cnn"]["to plain"]) >= {"one pass", "ghost", "hooks", "one pass, keep 0.5"}
+    assert set(steps["transformer"]["to plain"]) == {"auto", "ghost", "hooks"}
 
 
 def test_an_unknown_part_is_refused() -> None:

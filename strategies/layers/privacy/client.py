@@ -226,7 +226,7 @@ def _example_level(half: ClientHalf, job: ClientJob, settings: PrivacySettings, 
     from strategies.layers.privacy.training import PrivateTrainer  # Opacus takes a second
 
     randomness = Randomness.of(settings.randomness)
-    trainer = PrivateTrainer(spend.noise_multiplier, settings.clip_norm, randomness)
+    trainer = PrivateTrainer(spend.noise_multiplier, settings.clip_norm, randomness, settings.engine)
     result = half(replace(job, trainer=trainer))
     if not 0 < trainer.steps <= spend.steps:
         raise LetheError(

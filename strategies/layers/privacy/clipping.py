@@ -7,93 +7,107 @@ sum when all norms are known:
 
     Σ_i c_i g_i,   c_i = min(1, C / (‖g_i‖ + 1e-6))
 
-- linear layer: g_i = B_i A_iᵀ; for one vector per example ‖g_i‖ = ‖a_i‖ ‖b_i‖ and the sum is one product;
-- convolution: g_i = B_i U_iᵀ with U_i the unfolded input, [k²c, l], in any memory layout;
-- group norm: the gradients of weight and bias are sums over positions, shape [c].
-
-Differs from the paper: where an example has several vectors its gradient is formed, for some examples at a
-time if it is large, and not ‖g_i‖² = ⟨A_iᵀA_i, B_iᵀB_i⟩, which cancels in float32 and could so come out too
-small. Frozen parameters count for nothing. Infinite C is plain training on the sum of the losses.
+It stands behind Opacus' interface of fast gradient clipping: `OnePass` is its module, `OnePassLoss` its
+loss, whose two backward passes become one. How norms and sums of a layer are made is in
+`strategies.layers.privacy.rules`; a layer without a rule goes by its sampler
+(`strategies.layers.privacy.samplers`), whose gradients are held until they are summed, and one without a
+sampler by functorch. Gradients of a parameter that several layers share, or of a layer with several turns,
+are added up before their norm is taken. Frozen parameters count for nothing. Infinite C is plain training on
+the sum of the losses.
 
 Norm and sum are made of the same A_i and B_i, so none counts more than C, whatever the layers do, as long as
 nothing mixes examples.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, TypeGuard, cast, final
+from typing import Any, cast, final
 
 import torch
+from opacus.grad_sample import GradSampleModuleFastGradientClipping
+from opacus.layers import DPMultiheadAttention
+from opacus.layers.dp_multihead_attention import SequenceBias
+from opacus.layers.dp_rnn import DPRNNBase
+from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
+from opacus.utils.module_utils import trainable_modules
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.nn.grad import conv2d_weight
-from torch.utils.hooks import RemovableHandle
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from strategies.core.errors import BadInput
-from strategies.models.subnetwork import PartialGroupNorm
-
-_KEPT_ENTRIES = 2**23
-"""Up to so many entries the examples' gradients of a layer are held from their norms to their sum."""
+from strategies.layers.privacy.rules import Rule, Share, formed, merged, rule_of, takes_turns
+from strategies.layers.privacy.samplers import GRAD_SAMPLERS, Gradients, by_functorch
 
 
 @dataclass(frozen=True)
-class _Share:
-    """A parameter, its gradient's norm per example, [n], and the weighted sum of these as a function."""
+class _Turn:
+    """A layer's inputs in one turn with their versions, and where its output lies in the graph.
 
-    parameter: Tensor
-    norms: Tensor
-    total: Callable[[Tensor], Tensor]
+    The batch is the first dimension of each.
+    """
+
+    given: tuple[Tensor, ...]
+    named: Mapping[str, Tensor]
+    edge: GradientEdge
+    lengths: tuple[int, ...]
+    versions: tuple[int, ...]
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        return (*self.given, *self.named.values())
 
 
-@dataclass(frozen=True)
-class _Record:
-    """A layer's input and output, and their in-place versions at that time."""
-
-    given: Tensor
-    output: Tensor
-    versions: tuple[int, int]
+_Back = tuple[_Turn, Tensor]
+"""A turn and what came back to its output, [n, …]."""
 
 
 @final
-class ClippedSum:
-    """Within its context, leaves the clipped sum of the examples' gradients in a model's `.grad`.
+class OnePass(GradSampleModuleFastGradientClipping):
+    """Leaves the clipped sum of the examples' gradients in a model's `.grad` after one backward pass.
+
+    Its hooks listen to the model itself, which is left without them by `cleanup`.
 
     Parameters
     ----------
     model
-        Maps [n, …] to something of each example; is left without hooks at the end of the context.
+        Maps [n, …] to something of each example; its layers are such as `strategies.layers.privacy.engines`
+        lets pass.
     clip_norm
         C, above 0.
-
-    Raises
-    ------
-    BadInput
-        If a trainable parameter belongs to something else than one linear layer, convolution or group norm.
     """
 
+    GRAD_SAMPLERS = cast("dict[Any, Any]", GRAD_SAMPLERS)  # Opacus only looks into it
+
     def __init__(self, model: nn.Module, clip_norm: float) -> None:
-        self._layers = _trainable_layers(model)
-        self._clip_norm = clip_norm
-        self._records: dict[nn.Module, _Record] = {}
-        self._handles: list[RemovableHandle] = []
+        self._names = {layer: name for name, layer in model.named_modules()}
+        self._batch_dims = batch_dims(model)
+        self._turns: list[tuple[nn.Module, _Turn]] = []
+        super().__init__(model, loss_reduction="sum", strict=False, max_grad_norm=clip_norm)
+        self._shares: list[Share] = []
 
-    def __enter__(self) -> "ClippedSum":
-        """Listen to the layers."""
-        # Before all other hooks, to get the layer's own output.
-        self._handles = [layer.register_forward_hook(self._record, prepend=True) for layer in self._layers]
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    def add_hooks(
+        self, *, loss_reduction: str = "sum", batch_first: bool = True, force_functorch: bool = False
     ) -> None:
-        """Stop listening."""
-        for handle in self._handles:
-            handle.remove()
-        self._records.clear()
+        """Listen to the layers, before all other hooks, to get each layer's own output."""
+        handles = [
+            layer.register_forward_hook(self._record, with_kwargs=True, prepend=True)
+            for _, layer in accounted(self._module)
+        ]
+        cast("Any", self).autograd_grad_sample_hooks = handles
+        self.enable_hooks()
 
-    def backward(self, losses: Tensor) -> None:
-        """Set the gradient of every trainable parameter to the clipped sum.
+    @property
+    def model(self) -> nn.Module:
+        """The model that is listened to."""
+        return self._module
+
+    @property
+    def turns(self) -> list[tuple[nn.Module, tuple[int, int]]]:
+        """The layers in the order of their turns, with the number of inputs by position and by name."""
+        return [(layer, (len(turn.given), len(turn.named))) for layer, turn in self._turns]
+
+    def take_norms(self, losses: Tensor) -> None:
+        """Go back through the graph and note the norm of each example's gradient by parameter.
 
         Parameters
         ----------
@@ -103,178 +117,162 @@ class ClippedSum:
         Raises
         ------
         BadInput
-            If a layer had more than one turn in the forward pass, did not see the examples one by one, or
-            its input or output was changed in place.
+            If a layer did not see the examples one by one, or its input was changed in place.
         """
-        parameters = [p for layer in self._layers for p in layer.parameters(recurse=False)]
-        for parameter in parameters:
-            parameter.grad = None
-        records, self._records = self._records, {}
-        for layer, record in records.items():
-            _require_examples(self._layers[layer], record, len(losses))
-        outputs = [record.output for record in records.values()]
-        returned: Sequence[Tensor | None] = torch.autograd.grad(losses.sum(), outputs, allow_unused=True)
-        shares = [
-            share
-            for (layer, record), back in zip(records.items(), returned, strict=True)
-            if back is not None
-            for share in _SHARES[type(layer)](layer, record.given, back)
-        ]
-        norms = torch.linalg.vector_norm(torch.stack([share.norms for share in shares]), dim=0)  # [n]
-        weights = (self._clip_norm / (norms + 1e-6)).clamp(max=1.0)  # as Opacus has it
-        for share in shares:
+        self._shares = self.shares(losses)
+        norms: dict[Tensor, Tensor] = {share.parameter: share.norms for share in self._shares}
+        for parameter in self.trainable_parameters:  # One that had no part in the losses has none
+            cast("Any", parameter)._norm_sample = norms.get(parameter, losses.new_zeros(len(losses)))
+
+    def put_sums(self, weights: Tensor) -> None:
+        """Set the gradient of every trainable parameter to the sum with weights of the examples, [n]."""
+        for share in self._shares:
             share.parameter.grad = share.total(weights).contiguous()
-        for parameter in parameters:
-            if parameter.requires_grad and parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)  # It had no part in the losses
+        for parameter in self.trainable_parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        self._shares = []
 
-    def _record(self, layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
-        if not torch.is_grad_enabled():
+    def shares(self, losses: Tensor, *, keep_graph: bool = False) -> list[Share]:
+        """Return the shares of the trainable parameters in the losses' sum, each parameter once."""
+        turns, self._turns = self._turns, []
+        for layer, turn in turns:
+            self._require_examples(layer, turn, len(losses))
+        edges = [turn.edge for _, turn in turns]
+        returned: Sequence[Tensor | None] = torch.autograd.grad(
+            losses.sum(), edges, allow_unused=True, retain_graph=keep_graph
+        )
+        by_layer: dict[nn.Module, list[_Back]] = {}
+        for (layer, turn), back in zip(turns, returned, strict=True):
+            if back is not None:
+                by_layer.setdefault(layer, []).append((turn, self._batch_first(layer, back)))
+        self.disable_hooks()
+        try:
+            return list(self._shares_of(by_layer))
+        finally:
+            self.enable_hooks()
+
+    def _shares_of(self, by_layer: Mapping[nn.Module, list[_Back]]) -> Iterator[Share]:
+        owners = Counter(p for layer in by_layer for p in self._own(layer))
+        held: dict[Tensor, Tensor] = {}
+        for layer, backs in by_layer.items():
+            rule = rule_of(layer)
+            shared = any(owners[p] > 1 for p in self._own(layer))
+            if rule is None or shared or (len(backs) > 1 and not takes_turns(layer)):
+                _add(held, (self._sampled(layer, *back) for back in backs))
+            else:
+                yield from _by_rule(rule, layer, backs)
+        yield from (formed(parameter, gradients) for parameter, gradients in held.items())
+
+    def _own(self, layer: nn.Module) -> list[nn.Parameter]:
+        """Return the parameters whose gradients a layer accounts for."""
+        inner = type(layer) not in GRAD_SAMPLERS
+        return [p for p in layer.parameters(recurse=inner) if p.requires_grad]
+
+    def _sampled(self, layer: nn.Module, turn: _Turn, back: Tensor) -> Gradients:
+        sampler = GRAD_SAMPLERS.get(type(layer))
+        if sampler is not None:
+            return sampler(layer, turn.given, back)
+        try:
+            return by_functorch(layer, turn.given, turn.named, back)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise refusal(f"{self._called(layer)} cannot be run example by example: {reason}") from None
+
+    def _record(
+        self, layer: nn.Module, given: tuple[Any, ...], named: Mapping[str, Any], output: object
+    ) -> None:
+        if not self.hooks_enabled or not torch.is_grad_enabled():
             return
-        if layer in self._records:
-            raise _refusal(f"layer '{self._layers[layer]}' is used more than once in a forward pass")
-        tensor = given[0].detach()
-        self._records[layer] = _Record(tensor, output, (tensor._version, output._version))
+        inputs = (*given, *named.values())
+        whole = type(layer) not in GRAD_SAMPLERS
+        if not isinstance(output, Tensor) or not all(isinstance(each, Tensor) for each in inputs):
+            raise refusal(f"{self._called(layer)} takes or gives something else than tensors")
+        if not whole and (len(given) != 1 or named):
+            raise refusal(f"{self._called(layer)} takes more than one tensor by position")
+        if output.requires_grad:
+            turned = tuple(self._batch_first(layer, each.detach()) for each in given)
+            by_name = {name: self._batch_first(layer, each.detach()) for name, each in named.items()}
+            lengths = tuple(_length(each) for each in (*turned, *by_name.values()))
+            lengths += (_length(self._batch_first(layer, output.detach())),)
+            versions = tuple(each._version for each in inputs)
+            self._turns.append((layer, _Turn(turned, by_name, get_gradient_edge(output), lengths, versions)))
 
+    def _batch_first(self, layer: nn.Module, tensor: Tensor) -> Tensor:
+        dim = self._batch_dims.get(layer, 0)
+        return tensor.movedim(dim, 0) if dim < tensor.dim() else tensor
 
-def _trainable_layers(model: nn.Module) -> Mapping[nn.Module, str]:
-    """Return the layers with trainable parameters and their names."""
-    layers: dict[nn.Module, str] = {}
-    seen: set[nn.Parameter] = set()
-    for name, layer in model.named_modules():
-        own = {p for p in layer.parameters(recurse=False) if p.requires_grad}
-        if not own:
-            continue
-        if type(layer) not in _SHARES:
-            raise _refusal(f"no norms of single examples for layer '{name}' ({type(layer).__name__})")
-        if isinstance(layer, nn.Conv2d) and not _is_plain(layer):
-            raise _refusal(
-                f"no norms of single examples for grouped or specially padded convolutions such as '{name}'"
+    def _require_examples(self, layer: nn.Module, turn: _Turn, count: int) -> None:
+        if turn.versions != tuple(each._version for each in turn.inputs):
+            raise refusal(f"the input of {self._called(layer)} is changed in place")
+        alone = type(layer) in GRAD_SAMPLERS and turn.given[0].is_floating_point() and turn.given[0].dim() < 2
+        if alone or not turn.inputs or set(turn.lengths) != {count}:
+            raise refusal(
+                f"{self._called(layer)} does not see the examples one by one, along its first dimension"
             )
-        if own & seen:
-            raise _refusal(f"layer '{name}' shares parameters with another")
-        seen |= own
-        layers[layer] = name
-    return layers
+
+    def _called(self, layer: nn.Module) -> str:
+        return f"layer '{self._names[layer]}' ({type(layer).__name__})"
 
 
-def _is_plain(layer: nn.Conv2d) -> bool:
-    return layer.groups == 1 and not isinstance(layer.padding, str) and layer.padding_mode == "zeros"
+@final
+class OnePassLoss(DPTensorFastGradientClipping):
+    """Losses of a batch whose `backward` is one pass where that of Opacus is two."""
+
+    def backward(self) -> None:
+        """Set the gradient of every trainable parameter to the clipped sum of the examples' gradients."""
+        module = cast("OnePass", self.module)
+        module.take_norms(self.loss_per_sample)
+        self.optimizer.zero_grad(set_to_none=True)
+        module.put_sums(module.get_clipping_coef())
 
 
-def _require_examples(name: str, record: _Record, count: int) -> None:
-    if record.versions != (record.given._version, record.output._version):
-        raise _refusal(f"the input or output of layer '{name}' is changed in place")
-    if record.given.dim() < 2 or not len(record.given) == len(record.output) == count:
-        raise _refusal(f"layer '{name}' does not see the examples one by one")
+def batch_dims(model: nn.Module) -> dict[nn.Module, int]:
+    """Return the layers whose batch is not in the first dimension, and in which it is.
+
+    They are those within a multi-head attention of Opacus that takes sequences first, and the biases that it
+    appends.
+    """
+    found: dict[nn.Module, int] = {}
+    for layer in model.modules():
+        if isinstance(layer, DPMultiheadAttention) and not layer.batch_first:
+            found |= dict.fromkeys(layer.children(), 1)
+        if isinstance(layer, SequenceBias):
+            found[layer] = 0 if layer.batch_first else 1
+    return found
 
 
-def _refusal(reason: str) -> BadInput:
+def accounted(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the layers, by name, that account for all trainable parameters.
+
+    A layer without a sampler that has parameters of its own accounts for all that is in it.
+    """
+    within: set[nn.Module] = set()
+    for name, layer in trainable_modules(model):
+        if layer in within or isinstance(layer, DPRNNBase):
+            continue
+        if type(layer) not in GRAD_SAMPLERS:
+            within |= set(layer.modules())
+        yield name, layer
+
+
+def refusal(reason: str) -> BadInput:
+    """Return the error for a model that cannot be trained at the example level."""
     return BadInput(f'model.name: cannot be trained with privacy.unit = "example": {reason}')
 
 
-def _linear(layer: nn.Linear, given: Tensor, back: Tensor) -> Iterator[_Share]:
-    """Yield the shares of a linear layer; its input has shape [n, …, p], what comes back [n, …, o]."""
-    if _trains(layer.weight):
-        if back.dim() == 2:
-            norms = torch.linalg.vector_norm(given, dim=1) * torch.linalg.vector_norm(back, dim=1)
-            yield _Share(layer.weight, norms, lambda weights: (weights[:, None] * back).T @ given)
-        else:
-            right, left = given.flatten(1, -2), back.flatten(1, -2).mT  # [n, l, p], [n, o, l]
-            if _fits(layer.weight, len(back)):
-                yield _formed(layer.weight, torch.bmm(left, right))
-            else:
-                yield _Share(
-                    layer.weight,
-                    _product_norms(left, right),
-                    lambda weights: torch.einsum("n,nol,nlp->op", weights, left, right),
-                )
-    if _trains(layer.bias):
-        yield _formed(layer.bias, back.reshape(len(back), -1, back.shape[-1]).sum(dim=1))
+def _by_rule(rule: Rule, layer: nn.Module, backs: list[_Back]) -> Iterator[Share]:
+    given, back = merged([(turn.given[0], back) for turn, back in backs])
+    return rule(layer, given, back)
 
 
-def _convolution(layer: nn.Conv2d, given: Tensor, back: Tensor) -> Iterator[_Share]:
-    """Yield the shares of a convolution; its input has shape [n, c, h, w], what comes back [n, o, h', w']."""
-    rows = back.flatten(2).mT  # [n, l, o]
-    weight = layer.weight
-    if _trains(weight):
-        left = patches(given, layer).mT  # [n, k²c, l]
-        if _fits(weight, len(back)):
-            out, channels, *kernel = weight.shape
-            gradients = torch.bmm(left, rows).view(-1, *kernel, channels, out)
-            yield _formed(weight, gradients, lambda total: total.permute(3, 2, 0, 1))
-        else:
-            how = layer.stride, layer.padding, layer.dilation
-            yield _Share(
-                weight,
-                _product_norms(left, rows),
-                lambda weights: conv2d_weight(  # type: ignore[no-untyped-call]
-                    given, weight.shape, weights.view(-1, 1, 1, 1) * back, *how
-                ),
-            )
-    if _trains(layer.bias):
-        yield _formed(layer.bias, rows.sum(dim=1))
+def _add(held: dict[Tensor, Tensor], sampled: Iterable[Gradients]) -> None:
+    """Add gradients of trainable parameters to those that are held."""
+    for gradients in sampled:
+        for parameter, each in gradients.items():
+            if parameter.requires_grad:
+                held[parameter] = held[parameter] + each if parameter in held else each
 
 
-def patches(x: Tensor, layer: nn.Conv2d) -> Tensor:
-    """Return what a convolution sees at each position, [n, l, k²c], from its input, [n, c, h, w].
-
-    The channels of a pixel are copied together, in a fraction of the time of `torch.nn.functional.unfold`,
-    whose order is [n, ck², l].
-    """
-    (tall, wide), (down, right) = cast("tuple[int, int]", layer.padding), layer.stride
-    padded = functional.pad(x.permute(0, 2, 3, 1), (0, 0, wide, wide, tall, tall))  # [n, h, w, c]
-    spans = [far * (k - 1) + 1 for far, k in zip(layer.dilation, layer.kernel_size, strict=True)]
-    windows = padded.unfold(1, spans[0], down).unfold(2, spans[1], right)  # [n, h', w', c, span, span]
-    seen = windows[..., :: layer.dilation[0], :: layer.dilation[1]].permute(0, 1, 2, 4, 5, 3)
-    return seen.reshape(len(x), seen.shape[1] * seen.shape[2], -1)
-
-
-def _group_norm(layer: nn.GroupNorm | PartialGroupNorm, given: Tensor, back: Tensor) -> Iterator[_Share]:
-    """Yield the shares of a group norm; its input and what comes back have shape [n, c, …]."""
-    columns = back.reshape(*back.shape[:2], -1)  # [n, c, l]
-    if _trains(layer.weight):
-        if isinstance(layer, PartialGroupNorm):
-            normal = layer.normal(given)
-        else:
-            normal = functional.group_norm(given, layer.num_groups, eps=layer.eps)
-        yield _formed(layer.weight, (normal.reshape(columns.shape) * columns).sum(dim=2))
-    if _trains(layer.bias):
-        yield _formed(layer.bias, columns.sum(dim=2))
-
-
-_SHARES: Mapping[type[nn.Module], Callable[[Any, Tensor, Tensor], Iterator[_Share]]] = {
-    nn.Linear: _linear,
-    nn.Conv2d: _convolution,
-    nn.GroupNorm: _group_norm,
-    PartialGroupNorm: _group_norm,
-}
-
-
-def _trains(parameter: Tensor | None) -> TypeGuard[Tensor]:
-    return parameter is not None and parameter.requires_grad
-
-
-def _fits(parameter: Tensor, count: int) -> bool:
-    return count * parameter.numel() <= _KEPT_ENTRIES
-
-
-def _formed(
-    parameter: Tensor, gradients: Tensor, arrange: Callable[[Tensor], Tensor] = lambda total: total
-) -> _Share:
-    """Return the share of gradients that are there, [n, …], and whose sum is the parameter's if arranged."""
-    flat, shape = gradients.flatten(1), gradients.shape[1:]
-    norms = torch.linalg.vector_norm(flat, dim=1)
-    return _Share(parameter, norms, lambda weights: arrange((weights @ flat).view(shape)))
-
-
-def _product_norms(left: Tensor, right: Tensor) -> Tensor:
-    """Return the norms of the products [n, a, l] · [n, l, b], formed for some examples at a time."""
-    at_once = max(1, _KEPT_ENTRIES // (left.shape[1] * right.shape[2]))
-    norms = [
-        torch.linalg.vector_norm(
-            torch.bmm(left[first : first + at_once], right[first : first + at_once]), dim=(1, 2)
-        )
-        for first in range(0, len(left), at_once)
-    ]
-    return torch.cat(norms)
+def _length(tensor: Tensor) -> int:
+    return len(tensor) if tensor.dim() else -1

@@ -196,6 +196,7 @@ def privacy_summary(
     client_ids: Sequence[str],
     scoring: Scoring | None = None,
     asked: float = 0.0,
+    engine: str | None = None,
 ) -> dict[str, Any]:
     """Return what a run promises and to whom, for its summary and its report.
 
@@ -207,6 +208,8 @@ def privacy_summary(
         How they chose neurons by their own data; None: they did not.
     asked
         ε of what else they answered, part of everybody's.
+    engine
+        How the clients clip the gradients of single examples; None: they do not.
     """
     accounts = Accounts.from_json(document)
     unit = "client" if settings.unit.startswith("client") else "example"
@@ -235,6 +238,7 @@ def privacy_summary(
         "sampling": sampling,
         "accountant": settings.accountant,
         "randomness": settings.randomness,
+        "engine": engine,
         "analytics-epsilon": asked or None,
         "epsilon": max([asked, *accounts.epsilons.values()]),
         "epsilon-unamplified": max(unamplified.values(), default=0.0) if poisson else None,

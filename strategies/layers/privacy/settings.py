@@ -9,6 +9,7 @@ from strategies.core.settings import Settings, split_pairs
 
 Unit = Literal["none", "example", "client-local", "client-central"]
 AccountantName = Literal["prv", "rdp"]
+EngineName = Literal["auto", "one-pass", "ghost", "hooks"]
 
 
 class PrivacySettings(Settings):
@@ -32,6 +33,12 @@ class PrivacySettings(Settings):
         Largest Euclidean norm of what one unit contributes, above 0: an example's gradient, or an update.
     accountant
         ``prv`` or ``rdp`` (see `strategies.layers.privacy.accounting`).
+    engine
+        How the examples' gradients are clipped with ``example``: ``one-pass`` (one backward pass; only
+        models whose layers all have a rule for it), ``ghost`` (Opacus' ghost clipping, two passes),
+        ``hooks`` (Opacus' gradients of all examples at once) or ``auto`` (one pass, for any model: a layer
+        without a rule goes by Opacus' sampler, and one without a sampler by functorch). All give the same
+        sum up to rounding.
     budgets
         Budgets of single clients, ``client-id=epsilon`` pairs separated by commas; 0 refuses to take part.
     client_sampling
@@ -66,6 +73,7 @@ class PrivacySettings(Settings):
     noise_multiplier: float = Field(default=-1.0)
     clip_norm: float = Field(default=1.0, gt=0)
     accountant: AccountantName = "prv"
+    engine: EngineName = "auto"
     budgets: str = ""
     client_sampling: Literal["fixed", "poisson"] = "fixed"
     randomness: Literal["secret", "seeded"] = "secret"

@@ -5,21 +5,18 @@ i is in the batch with probability q:
 
     g ← (1 / qn) ( Σ_i g_i · min(1, C / ‖g_i‖) + N(0, σ²C² I) )
 
-The clipped sum comes from one backward pass (`strategies.layers.privacy.clipping`), in place of the two of
-Opacus' ghost clipping (Li, Tramèr, Liang, Hashimoto, arXiv 2110.05679): the second one only forms the sum,
-for which the first has all that is needed. Noise, scaling and the check of the model are Opacus'.
+Clipping, noise and scaling stand behind Opacus' interface (`strategies.layers.privacy.engines`), as does the
+check of the model (`strategies.layers.privacy.models`).
 
 Differs from the paper: the sum is divided by the *expected* batch size qn, which says nothing about the batch
 drawn, and a batch may be empty: then the step is noise alone.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import final
 
 import torch
-from opacus.validators import ModuleValidator
-from opacus.validators.errors import UnsupportedModuleError
 from torch import Tensor, nn
 
 from strategies.client.settings import TrainSettings
@@ -32,13 +29,13 @@ from strategies.client.training import (
     planned_steps,
     put_gradients,
 )
-from strategies.core.errors import BadInput
 from strategies.core.examples import Examples
 from strategies.core.secret_random import Randomness, RandomStream
 from strategies.core.seeds import varying
 from strategies.layers.privacy.accounting import sample_rate
-from strategies.layers.privacy.clipping import ClippedSum
-from strategies.layers.privacy.noise import noised
+from strategies.layers.privacy.engines import Engine, Mechanism, engine_of
+from strategies.layers.privacy.models import require_losses, require_private, verify
+from strategies.layers.privacy.settings import EngineName
 from strategies.task import CLASSIFICATION, Task
 
 
@@ -62,11 +59,16 @@ class PrivateTrainer:
         σ, at least 0.
     clip_norm
         C, above 0.
+    randomness
+        Of the batches and the noise.
+    engine
+        How gradients are clipped.
     """
 
     noise_multiplier: float
     clip_norm: float
     randomness: Randomness
+    engine: EngineName = "auto"
     steps: int = field(default=0, init=False)
 
     def __call__(
@@ -90,74 +92,38 @@ class PrivateTrainer:
         BadInput
             If the model cannot be trained privately; nothing was changed then.
         """
-        require_private(model)
+        model.train()
+        require_private(model, self.engine)
         parameters = [p for p in model.parameters() if p.requires_grad]
-        device = parameters[0].device
         steps = planned_steps(len(examples), settings) if num_steps is None else num_steps
         rate = sample_rate(len(examples), settings)
         sampling, noise = self.randomness.after(generator), self.randomness.after(generator)
         optimizer = make_optimizer(parameters, settings)
-        model.train()
-        data, vary = examples.to(device), varying(generator)
+        data, vary = examples.to(parameters[0].device), varying(generator)
+        verify(model, task, data, self.engine)
+        mechanism = Mechanism(self.noise_multiplier, self.clip_norm, rate * len(examples), noise)
+        engine = engine_of(self.engine, model, optimizer, mechanism)
         try:
-            with ClippedSum(model, self.clip_norm) as clipped:
-                for batch in poisson_batches(len(data), rate, steps, sampling):
-                    drawn = data.training_batch(batch, vary, alone=True) if len(batch) else None
-                    _add_up(clipped, model, task, drawn, parameters)
-                    self.add_noise(parameters, rate * len(examples), noise)
-                    _step(optimizer, parameters, adjust)
-                    self.steps += 1
+            for batch in poisson_batches(len(data), rate, steps, sampling):
+                drawn = data.training_batch(batch, vary, alone=True) if len(batch) else None
+                _clip(engine, task, drawn)
+                engine.release()
+                _step(optimizer, parameters, adjust)
+                self.steps += 1
         finally:
-            model.zero_grad(set_to_none=True)
+            engine.close()
         return TrainStats(steps, 0.0)
 
-    def add_noise(
-        self, parameters: Sequence[nn.Parameter], expected_batch_size: float, stream: RandomStream
-    ) -> None:
-        """Turn clipped sums of gradients into what is released: with noise, and divided by qn.
 
-        Parameters
-        ----------
-        parameters
-            Trainable, each with its sum as gradient, which is replaced.
-        expected_batch_size
-            qn.
-        """
-        sums = torch.cat([_gradient(parameter).flatten() for parameter in parameters])
-        released = noised(sums, self.noise_multiplier, self.clip_norm, stream).div_(expected_batch_size)
-        parts = torch.split(released, [parameter.numel() for parameter in parameters])
-        for parameter, part in zip(parameters, parts, strict=True):
-            parameter.grad = part.view_as(parameter)
-
-
-def require_private(model: nn.Module) -> None:
-    """Refuse a model in which one example's gradient depends on the others.
-
-    Raises
-    ------
-    BadInput
-        Naming what Opacus objects to.
-    """
-    errors: list[UnsupportedModuleError] = ModuleValidator.validate(model, strict=False)
-    if errors:
-        reason = str(errors[0]).splitlines()[0]
-        raise BadInput(f'model.name: cannot be trained with privacy.unit = "example": {reason}')
-
-
-def _add_up(
-    clipped: ClippedSum,
-    model: nn.Module,
-    task: Task,
-    drawn: Batch | None,
-    parameters: Sequence[nn.Parameter],
-) -> None:
-    """Leave the clipped sum of a batch's gradients in `.grad`: zeros where the batch is empty."""
-    if drawn is not None:
-        inputs, targets = drawn
-        clipped.backward(task.losses(task.forward(model, inputs), targets))
+def _clip(engine: Engine, task: Task, drawn: Batch | None) -> None:
+    """Hand a batch's losses to the engine; None: the batch is empty."""
+    if drawn is None:
+        engine.skip()
         return
-    for parameter in parameters:
-        parameter.grad = torch.zeros_like(parameter)
+    inputs, targets = drawn
+    losses = task.losses(task.forward(engine.model, inputs), targets)
+    require_losses(losses, len(targets))
+    engine.backward(losses)
 
 
 def _step(
@@ -167,9 +133,3 @@ def _step(
     if adjust is not None:
         put_gradients(parameters, adjust(parameters, gradients_in(parameters)))
     optimizer.step()
-
-
-def _gradient(parameter: nn.Parameter) -> Tensor:
-    if parameter.grad is None:
-        raise RuntimeError("a trainable parameter has no gradient")
-    return parameter.grad

@@ -1,5 +1,6 @@
 """Private local training: what a step does, and that nothing of it stays on the model."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import pytest
@@ -12,14 +13,16 @@ from app.models.built_in import ChannelsLast, build_model
 from strategies.client.settings import TrainSettings
 from strategies.client.training import local_train
 from strategies.core.errors import BadInput
-from strategies.core.examples import Examples, TensorExamples
+from strategies.core.examples import Examples, Inputs, TensorExamples
 from strategies.core.secret_random import Randomness, RandomStream
 from strategies.core.seeds import torch_generator
 from strategies.core.wire import Layout
 from strategies.layers.privacy.noise import clipped, noised
+from strategies.layers.privacy.settings import EngineName
 from strategies.layers.privacy.training import PrivateTrainer, poisson_batches
 from strategies.models.neurons import hidden_groups
 from strategies.models.subnetwork import subnetwork
+from tests.strategies.layers.privacy.private_models import Squares
 
 ONE_STEP = TrainSettings(local_steps=1, batch_size=64, momentum=0.0, learning_rate=1.0)
 Name = Literal["mlp", "cnn", "resnet18"]
@@ -37,6 +40,57 @@ def examples_of(n: int = 6) -> Examples:
 
 def flat(model: nn.Module) -> Tensor:
     return Layout.of(model.state_dict()).flatten(model.state_dict())
+
+
+class Tagger(nn.Module):
+    """Gives a class for every token of a sentence; reads tokens and a mask by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.norm, self.head = nn.Embedding(9, 6), nn.LayerNorm(6), nn.Linear(6, 4)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        out: Tensor = self.head(self.norm(self.table(tokens)) * mask[..., None])
+        return out
+
+
+class Sentences(Examples):
+    """Six sentences of five tokens, each with a tag."""
+
+    def __init__(self) -> None:
+        generator = torch_generator(0, "sentences")
+        self.tokens = torch.randint(0, 9, (6, 5), generator=generator)
+        self.mask = torch.rand(6, 5, generator=generator)
+        self.tags = torch.randint(0, 4, (6, 5), generator=generator)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def batch(self, index: Tensor) -> tuple[Inputs, Tensor]:
+        return {"tokens": self.tokens[index], "mask": self.mask[index]}, self.tags[index]
+
+    def subset(self, indices: Tensor | Sequence[int]) -> "Sentences":
+        raise NotImplementedError
+
+    def groups(self) -> None:
+        return None
+
+    def to(self, device: str | torch.device) -> "Sentences":
+        return self
+
+
+class Untidy(Squares):
+    """A loss for every token."""
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return functional.cross_entropy(outputs.mT, targets, reduction="none")
+
+
+class Tagging(Untidy):
+    """The sum of a sentence's losses."""
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return super().losses(outputs, targets).sum(dim=1)
 
 
 def slow_step(model: nn.Module, examples: Examples, clip_norm: float) -> Tensor:
@@ -91,6 +145,42 @@ def test_without_noise_and_clipping_it_is_plain_training() -> None:
     torch.testing.assert_close(flat(private), flat(plain), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("engine", ["auto", "ghost", "hooks"])
+def test_inputs_by_name_and_targets_of_any_shape(engine: EngineName) -> None:
+    """Tokens with a mask, and a class for every token: a step over all examples against one at a time."""
+    model, examples, task = Tagger(), Sentences(), Tagging()
+    before, total = flat(model), torch.zeros(len(flat(model)))
+    for i in range(len(examples)):
+        inputs, tags = examples.batch(torch.tensor([i]))
+        loss = task.losses(task.forward(model, inputs), tags).sum()
+        found = torch.autograd.grad(loss, list(model.parameters()))
+        gradient = torch.cat([g.flatten() for g in found])
+        total -= gradient * min(1.0, 0.2 / float(gradient.norm())) / len(examples)
+    PrivateTrainer(0.0, 0.2, SEEDED, engine)(model, examples, ONE_STEP, torch_generator(0), task=task)
+    torch.testing.assert_close(flat(model) - before, total, rtol=1e-4, atol=1e-6)
+    assert float(total.norm()) > 0
+
+
+def test_losses_that_are_not_one_for_each_example_are_refused() -> None:
+    model, examples = Tagger(), Sentences()
+    before = flat(model)
+    with pytest.raises(BadInput, match=r"task\.losses: given shape \(3, 5\), allowed \(3,\): one loss"):
+        PrivateTrainer(0.0, 1.0, SEEDED)(model, examples, ONE_STEP, torch_generator(0), task=Untidy())
+    assert flat(model).equal(before)
+
+
+@pytest.mark.parametrize("engine", ["one-pass", "ghost", "hooks"])
+def test_every_engine_takes_the_same_private_steps(engine: EngineName) -> None:
+    """Four steps on batches of two of six examples, noise of the same seed: those of ``auto``, rounded."""
+
+    def trained(by: EngineName) -> Tensor:
+        model, steps = model_of(), TrainSettings(local_steps=4, batch_size=2)
+        PrivateTrainer(0.5, 0.5, SEEDED, by)(model, examples_of(), steps, torch_generator(0))
+        return flat(model)
+
+    torch.testing.assert_close(trained(engine), trained("auto"), rtol=1e-3, atol=2e-3)
+
+
 def test_noise_has_the_variance_that_was_paid_for() -> None:
     """σC over the expected batch: 10,000 entries of a step whose batch is empty are N(0, (σC/qn)²)."""
     model = nn.Linear(100, 100)
@@ -123,12 +213,13 @@ def test_an_empty_batch_is_a_step_of_noise() -> None:
     assert bool((flat(model) != before).all())
 
 
-def test_the_model_can_be_trained_privately_again_and_keeps_no_trace() -> None:
+@pytest.mark.parametrize("engine", ["auto", "ghost", "hooks"])
+def test_the_model_can_be_trained_privately_again_and_keeps_no_trace(engine: EngineName) -> None:
     """Neither hooks nor attributes nor a prefix stay: a process uses one model for many clients."""
     model, examples = model_of(), examples_of()
     names = list(model.state_dict())
     for _ in range(2):
-        PrivateTrainer(1.0, 1.0, SEEDED)(model, examples, ONE_STEP, torch_generator(0))
+        PrivateTrainer(1.0, 1.0, SEEDED, engine)(model, examples, ONE_STEP, torch_generator(0))
     assert list(model.state_dict()) == names
     assert not any(
         hasattr(p, name)
@@ -151,7 +242,9 @@ def test_seeded_noise_repeats_and_secret_noise_does_not() -> None:
 
 def test_batch_norm_is_refused() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3), nn.BatchNorm1d(3))
-    expected = r"model\.name: cannot be trained with privacy\.unit = \"example\".*BatchNorm"
+    expected = (
+        r"model\.name: cannot be trained with privacy\.unit = \"example\": layer '2' \(BatchNorm1d\) mixes"
+    )
     with pytest.raises(BadInput, match=expected):
         PrivateTrainer(1.0, 1.0, SEEDED)(model, examples_of(), ONE_STEP, torch_generator(0))
 
