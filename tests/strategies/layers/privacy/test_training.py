@@ -13,7 +13,7 @@ from app.models.built_in import ChannelsLast, build_model
 from strategies.client.settings import TrainSettings
 from strategies.client.training import local_train
 from strategies.core.errors import BadInput
-from strategies.core.examples import Examples, Inputs, TensorExamples
+from strategies.core.examples import Examples, GroupsOf, Inputs, TensorExamples
 from strategies.core.secret_random import Randomness, RandomStream
 from strategies.core.seeds import torch_generator
 from strategies.core.wire import Layout
@@ -62,6 +62,10 @@ class Sentences(Examples):
         self.tokens = torch.randint(0, 9, (6, 5), generator=generator)
         self.mask = torch.rand(6, 5, generator=generator)
         self.tags = torch.randint(0, 4, (6, 5), generator=generator)
+
+    @property
+    def group_of(self) -> GroupsOf:
+        return lambda targets: None
 
     def __len__(self) -> int:
         return len(self.tokens)
