@@ -97,6 +97,7 @@ def train(message: Message, context: Context) -> Message:
         if not len(job.examples) and node.config.privacy.unit != "client-local":
             raise BudgetSpent(wire.NOTHING_LEFT)
         result = half(job) if privacy is None else _trained_privately(node, half, job, privacy)
+        node.keep_local(result.model)
     except (BudgetSpent, LostVersion) as reason:
         if privacy is not None:
             privacy.note_refusal()
@@ -196,7 +197,9 @@ def _train_securely(node: Node, message: Message, context: Context) -> Message:
         job = _job(node, node.model(message.content.array_records[wire.ARRAYS]), message, context)
         if not len(job.examples):
             return None
-        return half(job) if privacy is None else _trained_privately(node, half, job, privacy)
+        result = half(job) if privacy is None else _trained_privately(node, half, job, privacy)
+        node.keep_local(result.model)
+        return result
 
     try:
         return train_securely(node, message, context, train)

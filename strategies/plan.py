@@ -41,6 +41,9 @@ class TrainingPlan:
         What travels instead of whole models; clients read it from their own copy of the run config, too.
     local_test_share
         Share of its own examples that a client holds out, which federated evaluation measures on.
+    settle
+        Sets what nobody trains in a model, shape [P], such as statistics on the server's own data; None:
+        there is nothing.
     """
 
     strategy: StrategySettings
@@ -55,6 +58,7 @@ class TrainingPlan:
     holdings: Holdings | None = None
     compression: CompressionSettings = CompressionSettings()
     local_test_share: float = 0.0
+    settle: Callable[[Tensor], Tensor] | None = None
 
     @property
     def in_rounds(self) -> "TrainingPlan":

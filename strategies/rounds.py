@@ -114,6 +114,7 @@ class _Loop:
         """Train one round, and evaluate where the plan says so."""
         began, traffic, num_faults = time.monotonic(), self._cohort.traffic.copy(), len(self._cohort.faults)
         arrays, metrics, selected = self._train_round(server_round, arrays)
+        arrays = self._settled(arrays)
         returned = self._return_round(server_round, arrays, selected)
         metrics |= returned.metrics
         if self._evaluates(server_round):
@@ -135,6 +136,12 @@ class _Loop:
             {} if self._in_progress is None else self._in_progress.pending_states,
             self._evaluation,
         )
+
+    def _settled(self, arrays: ArrayRecord) -> ArrayRecord:
+        if self._plan.settle is None:
+            return arrays
+        layout = wire.layout_of(arrays)
+        return wire.FlatRecord(self._plan.settle(wire.flat_of(arrays, layout)), layout)
 
     def _evaluates(self, server_round: int) -> bool:
         return server_round % self._plan.evaluate_every == 0 or server_round == self._plan.rounds

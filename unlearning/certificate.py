@@ -125,6 +125,14 @@ def limits(
     ]
 
 
+def limits_of_weights(sha256: str) -> list[str]:
+    """Return what must not be concluded after a run that began from given weights, with their SHA-256."""
+    return [
+        f"training began from given weights (SHA-256 {sha256}), retraining as well: what these had seen of "
+        "the forgotten data before is not forgotten",
+    ]
+
+
 def limits_of_sums() -> list[str]:
     """Return what must not be concluded after a run of masked or encrypted sums was retrained."""
     return [

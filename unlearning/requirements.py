@@ -52,6 +52,7 @@ def check_request(run: TrainedRun, request: ForgetRequest, method: str, settings
     check_strategy(run.plan.strategy.name, chosen, request.kind)
     _check_personal(run, method, needed)
     _check_private(run, chosen, needed)
+    _check_renewable(run, chosen)
     _check_prunes(run, chosen)
     _check_fresh(run, method, needed)
     _check_follows(run, method, needed)
@@ -149,6 +150,16 @@ def _check_models(run: TrainedRun, method: str, needed: Needs) -> None:
 
 
 def _check_personal(run: TrainedRun, method: str, needed: Needs) -> None:
+    if run.local_layers and run.mask_origin:
+        raise BadInput(
+            'forget.prune needs a whole model on the server, but with model.batch-norm = "local" layers stay '
+            "with each client"
+        )
+    if run.local_layers and needed.models != "any":
+        raise BadInput(
+            f'{method} works on a model that the server has whole, but with model.batch-norm = "local" '
+            "layers stay with each client, and were trained beside the forgotten data; use retrain"
+        )
     if run.personal_models and needed.models != "any":
         raise BadInput(
             f"{method} changes the model that all clients share alone; with {run.plan.strategy.name} each "
@@ -175,6 +186,19 @@ def _check_private(run: TrainedRun, method: Method, needed: Needs) -> None:
             f"{method.name} has clients answer without noise, but the run is private (privacy.unit = "
             f'"{run.plan.privacy.unit}"); use subtract, fast-fedul or distill, which visit '
             "nobody, or retrain, which spends each client's budget again"
+        )
+
+
+def _check_renewable(run: TrainedRun, method: Method) -> None:
+    """Refuse to retrain from the very weights that a run of hidden sums began with.
+
+    The first sums of the two would differ by little more than the forgotten client's update.
+    """
+    if method.trains_as_the_run and run.given_weights and run.plan.privacy.hides_updates:
+        raise BadInput(
+            f"{method.name} begins from the weights that the run was given (model.weights): its first sum "
+            "less the run's would be near the forgotten client's update, which secure aggregation or "
+            "encryption hides; train anew without the client (data.without)"
         )
 
 

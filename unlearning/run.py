@@ -66,6 +66,10 @@ class TrainedRun:
         the strategy, and no model.
     personal_models
         Whether each client keeps a model of its own besides the one that all share.
+    local_layers
+        Whether layers of the model stay with each client, so that `final` is no whole model.
+    given_weights
+        Whether the initial weights were given, and so are the same for all seeds.
     lineage
         The clients' lineage that `final` belongs to; empty: the run's own.
     privacy
@@ -104,6 +108,8 @@ class TrainedRun:
     privacy: Mapping[str, Any] | None = None
     client_models: bool = False
     personal_models: bool = False
+    local_layers: bool = False
+    given_weights: bool = False
     lineage: str = ""
     forgotten: tuple[ForgetRequest, ...] = ()
     seeded_model: Callable[[int], nn.Module] | None = None

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from app.client.policy import Policy, agreed, of_node
 from app.client.server_config import config_from_server, parsed_config
+from app.client.shared_model import SharedModel, part_of, shared_model
 from app.config.run_config import RunConfig
 from app.data import Terms, client_id_of, numbered
 from app.project import ClientData, LoadedProject, Workload, bind, bound, loaded_from, project_of
@@ -24,6 +25,7 @@ from app.project.loading import holds
 from strategies.client.backdoor import default_trigger, poison
 from strategies.client.data_tags import DataState, block_tags, compare_tags, keep_tags
 from strategies.client.holdout import held_out
+from strategies.client.own_models import ClientState
 from strategies.core import wire
 from strategies.core.errors import BadInput
 from strategies.core.examples import Examples
@@ -35,9 +37,6 @@ from strategies.layers.privacy.checks import planned_rounds
 from strategies.layers.privacy.client import ClientPrivacy
 from strategies.layers.privacy.scoring import Scoring
 from strategies.models import travelling
-from strategies.models.mask import hold, masks_in, unpack
-from strategies.models.neurons import hidden_groups
-from strategies.models.subnetwork import subnetwork, unpack_kept
 from strategies.registry import lookup
 from strategies.task import OutputSpec, Task
 from strategies.tasks.choice import figures_of, scaled
@@ -46,6 +45,8 @@ from unlearning.request import ForgetSpec
 if TYPE_CHECKING:
     from strategies.layers.encryption.ckks import Secret
 
+LOCAL_LAYERS = "local-layers"
+"""What the names of the records of its own layers in a client's state begin with."""
 _CLIENTS_KEPT = 256
 """Clients whose poisoned examples a process keeps; the data sets themselves are cached by app.data."""
 
@@ -55,13 +56,15 @@ class Node:
     """A client while it works on one message.
 
     `config` is the run config, joined with `policy`, what the node allows, except for the budget.
-    `node_config` is what the node was started with, `message_config` the record ``config`` of the message.
+    `node_config` is what the node was started with, `message_config` the record ``config`` of the message,
+    `state` what the client keeps between messages.
     """
 
     config: RunConfig
     node_config: Mapping[str, Scalar]
     message_config: Mapping[str, object]
     policy: Policy = field(default_factory=Policy)
+    state: RecordDict = field(default_factory=RecordDict)
 
     @staticmethod
     def of(message: Message, context: Context) -> "Node":
@@ -83,7 +86,7 @@ class Node:
         # Without a policy that needs the client-id, all clients share one cached result
         config = agreed(policy, said, client_id if policy.protects else "")
         policy.check_place(config.data, context.node_config)
-        node = Node(config, context.node_config, record, policy)
+        node = Node(config, context.node_config, record, policy, context.state)
         node.check_project()
         return node
 
@@ -193,15 +196,34 @@ class Node:
         message. If the message has a mask, the model holds it; if it names neurons, it consists of those.
         """
         if arrays is None:
-            return self.work.model(*self._shape_and_groups, self.config.run.seed).to(self.device)
+            seed = self.config.run.seed
+            return self.work.model(*self._shape_and_groups, seed, self._weights).to(self.device)
         shared = self._shared
         travelling.put_back(shared.changeable)
         positions = self.message_config.get(wire.POSITIONS)
         if isinstance(positions, bytes):
-            return _part(shared.model, positions, arrays)
+            return part_of(shared.model, positions, arrays)
         flat = wire.flat_of(arrays, shared.layout)
         wire.load_flat(shared.model, flat if shared.mask is None else flat * shared.mask, shared.layout)
+        self._local_layers.read(travelling.local(shared.model))
         return shared.model
+
+    def keep_local(self, model: nn.Module) -> None:
+        """Keep the layers of a trained model that stay with the client, if it has any."""
+        if layers := travelling.local(model):
+            self._local_layers.write(layers)
+
+    @property
+    def _local_layers(self) -> ClientState:
+        return ClientState(self.state, str(self.message_config.get(wire.LINEAGE, "")), LOCAL_LAYERS)
+
+    @property
+    def _weights(self) -> str:
+        """Where initial weights lie on this node; empty if it has none, and the server's will do."""
+        if own := self.own("model.weights"):
+            return str(Path(str(own)).expanduser())
+        named = self.config.model.weights
+        return "" if self.policy.protects or not Path(named).exists() else named
 
     def prune(self, model: nn.Module) -> None:
         """Set the weights pruned by the message's mask to zero: private training adds noise to them."""
@@ -221,7 +243,7 @@ class Node:
         shared = self._shared
         if expected and shared.staying != expected:
             travelling.put_back(shared.changeable)
-            wrong = travelling.first_difference(shared.model, expected)
+            wrong = travelling.first_difference(travelling.staying(shared.model), expected)
             raise BadInput(
                 f"model.name: the parts of '{self.config.model.name}' that do not travel are not those "
                 f"of the server: {wrong}; every side needs the same model and the same model.weights"
@@ -277,9 +299,10 @@ class Node:
         return _data(self.work, tuple(sorted(self.node_config.items())), self.terms)
 
     @property
-    def _shared(self) -> "_SharedModel":
+    def _shared(self) -> SharedModel:
         packed = self.message_config.get(wire.MASK, b"")
-        return _shared_model(self.work, *self._shape_and_groups, packed if isinstance(packed, bytes) else b"")
+        mask = packed if isinstance(packed, bytes) else b""
+        return shared_model(self.work, self._weights, self.device, self._shape_and_groups, mask)
 
     def link(self, content: RecordDict, state: RecordDict) -> ClientLink | None:
         """Return how the message's model is decoded and the reply encoded; None if models travel as they are.
@@ -438,38 +461,3 @@ def _tags(
 ) -> bytes:
     """Return the tags of a client's first examples, made once per process."""
     return block_tags(_data(work, node_items, terms).train, key, count)
-
-
-@dataclass(frozen=True, eq=False)
-class _SharedModel:
-    """A model that serves all clients of a process, and the mask that it holds.
-
-    `changeable` has what does not travel and a client's work may change, with its initial values, and
-    `staying` says what does not travel.
-    """
-
-    model: nn.Module
-    layout: wire.Layout
-    mask: Tensor | None
-    changeable: list[tuple[Tensor, Tensor]]
-    staying: str
-
-
-def _part(model: nn.Module, positions: bytes, arrays: ArrayRecord) -> nn.Module:
-    """Return the smaller model of some neurons, with the given weights."""
-    groups = hidden_groups(model)
-    small = subnetwork(model, groups, unpack_kept(groups, positions))
-    layout = travelling.layout_of(small)
-    wire.load_flat(small, wire.flat_of(arrays, layout), layout)
-    return small
-
-
-@lru_cache(maxsize=4)
-def _shared_model(work: Workload, shape: tuple[int, ...], num_groups: int, packed: bytes) -> _SharedModel:
-    run = work.config.run
-    model = work.model(shape, num_groups, run.seed).to(pick_device(run.device))
-    layout = travelling.layout_of(model)
-    changeable, staying = travelling.changeable(model), travelling.fingerprint(model)
-    mask = unpack(packed, layout.size) if packed else None
-    held = model if mask is None else hold(model, masks_in(mask, layout))
-    return _SharedModel(held, layout, mask, changeable, staying)

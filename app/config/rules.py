@@ -7,6 +7,7 @@ algorithm's traits say which keys it has, and what it can be combined with.
 
 from collections.abc import Callable, Mapping
 
+from app.config.model_rules import check_batch_norm
 from app.config.secure_rules import check_encrypted, check_secure
 from strategies.core.conditions import (
     Condition,
@@ -57,8 +58,9 @@ _BY_TRAITS = (
         "that works in rounds",
     ),
     _needs(
-        f"model.name model.width model.hidden {_LOCAL_STEPS} train.learning-rate train.lr-decay "
-        "run.federated-evaluation forget.prune privacy.unit compression.codec selection.method",
+        f"model.name model.width model.hidden model.weights model.batch-norm {_LOCAL_STEPS} "
+        "train.learning-rate train.lr-decay run.federated-evaluation forget.prune privacy.unit "
+        "compression.codec selection.method",
         lambda traits: traits.one_model,
         "that trains one model for all",
     ),
@@ -202,6 +204,7 @@ def check_contradictions(flat: Mapping[str, Scalar], defaults: Mapping[str, Scal
             f'request.run: given "", must name a run with run.workflow = {shown(flat["run.workflow"])}'
         )
     _check_sections(flat)
+    check_batch_norm(flat)
     _check_local_test(flat)
     _check_clients_files(flat)
     _check_cohort(flat)

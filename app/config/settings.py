@@ -8,6 +8,8 @@ from pydantic import Field, field_validator
 
 from strategies.core.settings import Settings, checked_list, split_list, whole_number_as_text
 
+BUILT_IN_MODELS = ("mlp", "cnn", "resnet18")
+MODEL_LIBRARIES = ("torchvision", "timm")
 _MAX_SEED = 2**63 - 1  # a Flower run config carries signed 64-bit integers
 
 
@@ -295,16 +297,42 @@ class ModelSettings(Settings):
     Attributes
     ----------
     name
-        ``mlp``, ``cnn`` or ``resnet18``.
+        ``mlp``, ``cnn``, ``resnet18``, ``torchvision:<name>`` or ``timm:<name>``, without weights of theirs.
+    weights
+        Where the initial weights come from: a file (.safetensors, .npz, .pt), a finished run's name or
+        folder, or a forgetting's folder, ``<run>/forget/<name>``; neutral empty: the seed.
+    batch_norm
+        What becomes of BatchNorm layers: ``refuse``; ``group`` replaces them by GroupNorm; ``local`` leaves
+        them with each client (FedBN), so that only clients can evaluate the model; ``recalibrate`` has the
+        server set their statistics from its public data.
     width
         ``cnn``: channels of the first convolution, at least 1; the second has twice as many.
     hidden
         ``mlp`` and ``cnn``: units of a hidden layer, at least 1.
     """
 
-    name: Literal["mlp", "cnn", "resnet18"] = "cnn"
+    name: str = "cnn"
+    weights: str = ""
+    batch_norm: Literal["refuse", "group", "local", "recalibrate"] = "refuse"
     width: int = Field(default=32, ge=1)
     hidden: int = Field(default=128, ge=1)
+
+    @property
+    def has_local_layers(self) -> bool:
+        """Whether a part of the model stays with each client, so that the server has no whole model."""
+        return self.batch_norm == "local"
+
+    _numbers_are_text = field_validator("weights", mode="before")(whole_number_as_text)
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_known(cls, value: str) -> str:
+        library, colon, model = value.partition(":")
+        named = bool(colon) and library in MODEL_LIBRARIES and re.fullmatch(r"[A-Za-z0-9_.]+", model)
+        if value not in BUILT_IN_MODELS and not named:
+            of_others = " or ".join(f"{library}:<name>" for library in MODEL_LIBRARIES)
+            raise ValueError(f"one of {', '.join(BUILT_IN_MODELS)}, or {of_others}")
+        return value
 
 
 class AttackSettings(Settings):

@@ -8,6 +8,7 @@ from app.config.run_config import RunConfig
 from app.data.identity import identity, own_place, placed
 from app.data.labels import class_of, some
 from app.forgettings.folder import outermost
+from app.models.weights import weights_file, weights_place
 from strategies.core.errors import BadInput, RunCorrupt
 from strategies.runs.files import read_json, write_json
 from strategies.runs.folder import SUMMARY, RunFolder
@@ -25,6 +26,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     """Return a config that means the same from any folder."""
     flat = config.to_flat()
     changed = {key: placed(str(flat[key])) for key in _NAMES}
+    changed["model.weights"] = weights_place(config.model.weights, config.run.home_path)
     changed |= {
         key: str(Path(path).absolute())
         for key in _PLACES
@@ -79,6 +81,18 @@ def classes_in(folder: RunFolder, labels: Sequence[str]) -> tuple[tuple[int, ...
     return classes, () if called == tuple(map(str, classes)) else called
 
 
+def weights_of(folder: RunFolder) -> dict[str, Any] | None:
+    """Return the file of the weights that a run began with, its size and SHA-256; None if the seed made them.
+
+    Raises
+    ------
+    RunCorrupt
+        If the record is damaged.
+    """
+    found: dict[str, Any] | None = _read(folder).get("sources", {}).get("model.weights")
+    return found
+
+
 def check_record(
     folder: RunFolder, config: RunConfig, class_names: Sequence[str], project: Mapping[str, str]
 ) -> list[str]:
@@ -117,7 +131,10 @@ def check_record(
 
 def _sources(config: RunConfig) -> dict[str, dict[str, Any]]:
     named = {"data.name": config.data.name, "data.public": config.data.public}
-    return {key: identity(place) for key, name in named.items() if (place := own_place(name)) is not None}
+    places = {key: place for key, name in named.items() if (place := own_place(name)) is not None}
+    if config.model.weights and (weights := weights_file(config.model.weights)).exists():
+        places["model.weights"] = weights
+    return {key: identity(place) for key, place in places.items()}
 
 
 def _read(folder: RunFolder) -> dict[str, Any]:

@@ -56,6 +56,8 @@ def _statement(folder: RunFolder, forgetting: StoredForgetting) -> dict[str, Any
     warnings = result.get("warnings", ())
     guarantee = guarantee_in(folder, result)
     limits = [*warnings, *certificate.limits(method.name, guarantee, audited, epsilon)]
+    weights = (folder.read_summary().get("model") or {}).get("weights")
+    limits += certificate.limits_of_weights(weights["sha256"]) if weights else []
     limits += certificate.limits_of_sums() if SEED in result.get("details", {}) else []
     limits += certificate.limits_of_scale() if (outermost(folder).path / SCALE).exists() else []
     return {
@@ -69,6 +71,7 @@ def _statement(folder: RunFolder, forgetting: StoredForgetting) -> dict[str, Any
         "warnings": warnings,
         "notes": result["notes"],
         "files": {name: sha256_of(folder.path / file) for name, file in files_of(folder, forgetting).items()},
+        **({"initial weights": weights["sha256"]} if weights else {}),
         "log": _log_section(folder),
         "audit": audited,
         "purged": purged,

@@ -1,7 +1,8 @@
-"""The models: a multi-layer perceptron, a small convolutional network and ResNet-18.
+"""Builds the run's model: one of torchvision, of timm, of the user's own, or one of the three that are here.
 
-All are normalised by GroupNorm, as BatchNorm's running statistics cannot be averaged or noised. The initial
-weights are a function of the settings, the shapes and the seed alone.
+A multi-layer perceptron, a small convolutional network and ResNet-18 are built in, normalised by GroupNorm,
+as BatchNorm's running statistics cannot be averaged or noised. The initial weights are a function of the
+settings, the shapes and the seed alone.
 """
 
 import math
@@ -11,13 +12,17 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import UninitializedParameter
 
 from app.config.settings import ModelSettings
+from app.models.checks import Expected, check_model, outputs_of_two, takes, two_inputs
+from app.models.named import RepeatChannel, build_named, channels_of, library_of
+from app.models.norms import group_norm, settle_batch_norm
+from app.models.weights import load_weights
 from strategies.core.errors import BadInput
+from strategies.core.examples import Inputs
 from strategies.core.seeds import torch_generator
 
-_GROUPS = 8
 _SMALLEST_SIDE = 4
 
 
@@ -27,39 +32,68 @@ def build_model(
     num_outputs: int,
     seed: int,
     own: Callable[[], nn.Module] | None = None,
+    *,
+    example: Inputs | None = None,
+    any_outputs: bool = False,
 ) -> nn.Module:
     """Build a model with seeded parameters, on the CPU, in training mode; `own` makes a user's.
 
-    It maps float32 inputs [n, *input_shape] (images: [n, channels, height, width]) to logits [n,
-    num_outputs]. Layers draw their first parameters from torch's global generator; its state is replaced by a
-    derived one meanwhile and put back afterwards; those of CUDA devices are not touched.
+    It maps inputs, if not said otherwise float32 of shape [n, *input_shape] (images: [n, channels, height,
+    width]), to logits [n, num_outputs]. Layers draw their first parameters from torch's global generator; its
+    state is replaced by a derived one meanwhile and put back afterwards; those of CUDA devices are not
+    touched. The model is checked against the data.
+
+    Parameters
+    ----------
+    own
+        Makes the model in place of the one that the settings name; None: that.
+    example
+        Two examples' inputs, by which the model is checked; None: made up from the shape.
+    any_outputs
+        Whether a row of outputs may have any shape, as tasks other than classification have it.
 
     Raises
     ------
     BadInput
-        If the model cannot take inputs of that shape.
+        If the model cannot be trained on such inputs, or its weights cannot be had.
     """
+    name = settings.name if own is None else "the project's model"
+    expected = Expected(
+        name,
+        two_inputs(input_shape) if example is None else example,
+        None if any_outputs else (num_outputs,),
+    )
     with torch.random.fork_rng(devices=[]):
         torch.random.set_rng_state(torch_generator(seed, "model").get_state())
-        model = _BUILDERS[settings.name](settings, input_shape, num_outputs) if own is None else own()
-    require_no_batch_norm(model)
+        model = _made(settings, input_shape, num_outputs, expected, own)
+        settle_batch_norm(model, settings.batch_norm)
+        if settings.weights:
+            load_weights(model, settings.weights, name)
+        check_model(model, expected)
     return model
 
 
-def require_no_batch_norm(model: nn.Module) -> None:
-    """Refuse a model that normalises over the batch.
-
-    Raises
-    ------
-    BadInput
-        Naming the first such layer.
-    """
-    for name, layer in model.named_modules():
-        if isinstance(layer, _BatchNorm):
-            raise BadInput(
-                f"model.name: layer {name!r} is {type(layer).__name__}, whose running statistics "
-                "cannot be averaged over clients; use GroupNorm"
-            )
+def _made(
+    settings: ModelSettings,
+    input_shape: tuple[int, ...],
+    num_outputs: int,
+    expected: Expected,
+    own: Callable[[], nn.Module] | None,
+) -> nn.Module:
+    """Return the model as its maker makes it; others' models get their number of channels."""
+    if own is None and not library_of(settings.name):
+        return _BUILDERS[settings.name](settings, input_shape, num_outputs)
+    model = build_named(settings.name, num_outputs) if own is None else own()
+    if not isinstance(model, nn.Module):
+        raise BadInput(f"{expected.name} is a {type(model).__name__}, wanted a torch.nn.Module")
+    lazy = any(isinstance(parameter, UninitializedParameter) for parameter in model.parameters())
+    grey = isinstance(expected.inputs, Tensor) and input_shape[:1] == (1,) and len(input_shape) == 3
+    channels = 0 if lazy or not grey else channels_of(model)
+    if channels > 1 and not takes(model, expected):
+        model.register_forward_pre_hook(RepeatChannel(channels))
+    if lazy:
+        outputs_of_two(model, expected)  # Gives the layers their shapes
+    return model
 
 
 def _mlp(settings: ModelSettings, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
@@ -140,11 +174,6 @@ def mlp(widths: Sequence[int], num_outputs: int, last: str, dropout: float | Non
         layers += [(f"relu{i}", nn.ReLU())]
         layers += [] if dropout is None else [(f"drop{i}", nn.Dropout(dropout))]
     return nn.Sequential(OrderedDict([*layers, (last, nn.Linear(widths[-1], num_outputs))]))
-
-
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Return a GroupNorm of eight groups, or as many as divide the channels."""
-    return nn.GroupNorm(math.gcd(_GROUPS, channels), channels)
 
 
 def image_shape(model: str, shape: tuple[int, ...], smallest: int) -> tuple[int, int, int]:

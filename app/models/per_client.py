@@ -11,9 +11,11 @@ from collections import OrderedDict
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from app.models.built_in import Centre, group_norm, image_shape, mlp
+from app.models.built_in import Centre, image_shape, mlp
+from app.models.checks import Expected, check_model, two_inputs
+from app.models.norms import group_norm
 from strategies.client.evaluation import eval_mode
 from strategies.core.errors import BadInput, LetheError
 from strategies.core.seeds import derive_seed, seeded_layers, torch_generator
@@ -58,7 +60,7 @@ def build_client_model(
         model = (
             _own(name, input_shape, num_outputs) if ":" in name else _named(name, input_shape, num_outputs)
         )
-        _check(name, model, input_shape, num_outputs)
+        check_model(model, Expected(name, two_inputs(input_shape), (num_outputs,)))
     return model
 
 
@@ -83,24 +85,6 @@ def _own(name: str, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module
     if not isinstance(model, nn.Module):
         raise BadInput(f"model.name: '{name}' gave a {type(model).__name__}, wanted a torch.nn.Module")
     return model
-
-
-def _check(name: str, model: nn.Module, input_shape: tuple[int, ...], num_outputs: int) -> None:
-    """Refuse a model that does not map two inputs to two rows of finite logits."""
-    wanted = (2, num_outputs)
-    try:
-        with eval_mode(model):
-            logits = model(torch.zeros(2, *input_shape))
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise BadInput(
-            f"model.name: '{name}' does not take inputs of shape {input_shape}: {reason}"
-        ) from error
-    if not isinstance(logits, Tensor) or tuple(logits.shape) != wanted:
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise BadInput(f"model.name: '{name}' answers two inputs with {got}, wanted logits of shape {wanted}")
-    if not bool(logits.isfinite().all()):
-        raise BadInput(f"model.name: '{name}' answers with values that are not finite")
 
 
 def _cnn(name: str, architecture: Architecture, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:

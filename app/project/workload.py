@@ -150,8 +150,12 @@ class Workload:
         test = None if found.test is None else terms.scaled(found.test)
         return ClientData(terms.scaled(found.train), test)
 
-    def model(self, input_shape: tuple[int, ...], num_groups: int, seed: int) -> nn.Module:
+    def model(
+        self, input_shape: tuple[int, ...], num_groups: int, seed: int, weights: str | None = None
+    ) -> nn.Module:
         """Return the model with the initial weights of a seed, on the CPU, in training mode.
+
+        `weights` stands in place of ``model.weights``; None: that holds.
 
         Raises
         ------
@@ -162,7 +166,11 @@ class Workload:
             input_shape, self.task.outputs(OutputSpec(num_groups)), num_groups, self.config.to_flat()
         )
         make = None if self.project.model is None else lambda: self._own_model(spec)
-        return build_model(self.config.model, input_shape, spec.num_outputs, seed, make)
+        settings = self.config.model
+        if weights is not None:
+            settings = settings.model_copy(update={"weights": weights})
+        free = not self.task.labelled
+        return build_model(settings, input_shape, spec.num_outputs, seed, make, any_outputs=free)
 
     @property
     def model_name(self) -> str:

@@ -90,8 +90,14 @@ class OpenedRun:
         Raises
         ------
         BadInput
-            If its clients were promised that they answer no audits.
+            If its clients were promised that they answer no audits, or the model that forgot a client cannot
+            run on that client's data.
         """
+        if self.run.local_layers:
+            raise BadInput(
+                'audit: with model.batch-norm = "local" layers stay with each client, and a forgotten client '
+                "has none that go with the model after, so that nothing can be measured on its data"
+            )
         config = self.session.config.model_copy(update={"audit": settings})
         check_answers(config)
         return replace(self, session=replace(self.session, config=config))

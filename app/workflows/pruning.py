@@ -84,7 +84,8 @@ def _made(
             spent_seconds = time.perf_counter() - began
             files.write_json(made.path / PRUNING, _described(settings, spent_seconds, spent, mask))
             initial = run.layout.unflatten(run.initial * mask)
-            train_in(made, Session(config, session.work, session.server_data), cohort, initial, observer)
+            begun = Session(config, session.work, session.server_data, folder=session.folder)
+            train_in(made, begun, cohort, initial, observer)
     return made
 
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -33,10 +33,11 @@ from strategies.core.settings import Scalar
 from strategies.figures import Figures
 from strategies.log.update_log import UpdateLog
 from strategies.models import travelling
+from strategies.models.batch_norm import recalibrated
 from strategies.models.mask import flat_mask_of
 from strategies.plan import TrainingPlan
 from strategies.registry import lookup
-from strategies.runs.folder import CONFIG, RunFolder
+from strategies.runs.folder import CONFIG, MODEL, RunFolder
 from strategies.server.cohort import Cohort
 from strategies.server.evaluations import evaluation_json
 from strategies.server.members import ClientInfo
@@ -162,6 +163,7 @@ class Session:
             holdings=self._holdings(),
             compression=self.config.compression,
             local_test_share=self.config.data.local_test_share,
+            settle=self._settle,
         )
 
     def _holdings(self) -> Holdings:
@@ -183,8 +185,8 @@ class Session:
 
     @property
     def has_personal_models(self) -> bool:
-        """Whether every client keeps a personal model besides the shared one."""
-        return self.config.strategy.traits.personal_models
+        """Whether every client keeps a personal model, or layers, besides the shared one."""
+        return self.config.strategy.traits.personal_models or self.config.model.has_local_layers
 
     @property
     def trigger(self) -> Trigger | None:
@@ -215,26 +217,61 @@ class Session:
                 "parameters": 0,
                 "names": list(names(self.config.strategy)),
             }
-        parameters = sum(p.numel() for p in self.model().parameters())
-        return {"name": self.work.model_name, "parameters": parameters}
+        model = self.model()
+        parameters = sum(p.numel() for p in model.parameters())
+        frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+        return {
+            "name": self.work.model_name,
+            "parameters": parameters,
+            **({"frozen": frozen} if frozen else {}),
+        }
 
     def model(self) -> torch.nn.Module:
         """Return the run's model with its initial weights."""
         return self.model_of(self.config.run.seed)
 
     def model_of(self, seed: int) -> torch.nn.Module:
-        """Return the run's model with the initial weights of a seed; what does not travel is the run's."""
-        model = self._built(seed)
-        if seed != self.config.run.seed and travelling.staying(model):
-            model.load_state_dict(travelling.staying(self._built(self.config.run.seed)), strict=False)
+        """Return the run's model with the initial weights of a seed; what does not travel is the run's.
+
+        Weights that were given are the same for all seeds; of a run that was begun, its folder has them.
+        """
+        kept, data = self._kept_weights(), self.server_data
+        model = self.work.model(data.input_shape, data.num_groups, seed, "" if kept else None)
+        if not kept and seed != self.config.run.seed and travelling.staying(model):
+            kept = self.staying
+        model.load_state_dict(kept, strict=False)
         return model
 
-    def _built(self, seed: int) -> torch.nn.Module:
-        return self.work.model(self.server_data.input_shape, self.server_data.num_groups, seed)
+    def _kept_weights(self) -> wire.State:
+        """Return what the run's folder has of the model that the seed does not decide."""
+        if self.folder is None or not self.folder.has_initial:
+            return {}
+        given = self.folder.read_initial() if self.config.model.weights else {}
+        return {**given, **self.folder.read_staying()}
+
+    @cached_property
+    def staying(self) -> wire.State:
+        """The part of the model that does not travel; empty where clients have models of their own."""
+        return {} if self.has_client_models else travelling.staying(self.model())
+
+    @cached_property
+    def _settle(self) -> Callable[[Tensor], Tensor] | None:
+        """What sets the statistics of a model that were not trained; None: there are none."""
+        public = self.server_data.public
+        if self.config.model.batch_norm != "recalibrate" or public is None:
+            return None
+        model = self.model().to(self.device)
+        layout = travelling.layout_of(model)
+
+        def settle(flat: Tensor) -> Tensor:
+            wire.load_flat(model, flat, layout)
+            return layout.flatten(recalibrated(model, public, self.task).state_dict())
+
+        return settle
 
     def evaluator(self) -> "Evaluator | None":
-        """Return the server's evaluation of a model; None without test data or without a model."""
-        if self.server_data.test is None or self.has_client_models:
+        """Return the server's evaluation of a model; None without test data or without a whole model."""
+        if self.server_data.test is None or self.has_client_models or self.config.model.has_local_layers:
             return None
         return Evaluator(self)
 
@@ -259,20 +296,18 @@ class Session:
 
     def _told(self, *, over_network: bool) -> dict[str, wire.ConfigValue]:
         """Return what every message tells the clients of the run, besides the run config."""
-        data, staying = self.server_data, ""
+        data = self.server_data
         told: dict[str, wire.ConfigValue | None] = {
             wire.TARGET_SCALE: self.target_scale or None,
             wire.CLASS_NAMES: None
             if data.class_names == numbered(data.num_groups)
             else list(data.class_names),
             wire.PROJECT: self.work.sha256 or None,
+            wire.STAYING: travelling.fingerprint(self.staying) or None,
         }
         if self.has_client_models:
             public = load_public(self.config.data, self.config.run.seed)
             told[wire.PUBLIC_HASH] = None if public is None else public.hash
-        else:
-            staying = travelling.fingerprint(self.model())
-        told[wire.STAYING] = staying or None
         if over_network:
             told[wire.RUN_ID] = self.run_id or None
             if self.finished or self.config.run.config_file:
@@ -329,6 +364,8 @@ class Session:
         if self.config.data.path:
             raise BadInput(same_for_all(self.config.data.path))
         run_config, clients = self.config.to_flat(), self.config.data.clients
+        if self.config.model.weights and self.folder is not None and (self.folder.path / MODEL).exists():
+            run_config["model.weights"] = str(self.folder.path)  # The file may be gone
         if not clients:
             raise BadInput(
                 "data.clients: 0, so the run's clients are those of a deployment, and only there can they be "
@@ -475,6 +512,8 @@ def open_trained_run(folder: RunFolder, session: Session) -> TrainedRun:
         mask_origin="" if masks is None else masks.metadata["origin"],
         pruned_by=read_pruning(folder),
         seeded_model=session.model_of,
+        given_weights=bool(session.config.model.weights),
+        local_layers=session.config.model.has_local_layers,
         spending=RunAccounts(folder, session.config.privacy),
         fresh_seed=partial(fresh_seed, folder, session.config.run.seed, "after the run"),
     )

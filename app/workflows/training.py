@@ -12,7 +12,7 @@ from flwr.serverapp.strategy import Strategy
 from app.client.encryption_key import require_library
 from app.client.node import asked_epsilon, scoring_of
 from app.config.run_config import RunConfig
-from app.data.record import with_absolute_paths, write_record
+from app.data.record import weights_of, with_absolute_paths, write_record
 from app.forgettings.folder import unpruned
 from app.workflows import session as sessions
 from app.workflows.accounts import RunAccounts
@@ -97,6 +97,7 @@ def train_in(
     `initial` is the model before the first round; `cohort` is connected.
     """
     with in_use(folder.path, alone=True):
+        folder.write_staying(session.staying)
         folder.write_initial(initial)
         with _new_log(session, folder, wire.Layout.of(initial)) as log:
             _Training(session, folder, cohort, log, observer).run(Start(wire.record_of(initial)))
@@ -151,6 +152,7 @@ def _new_log(
 def _initial(folder: RunFolder, session: Session) -> wire.State:
     """Return the model before the first round; made anew if the run was killed before it was written."""
     if not folder.has_initial and folder.read_mask() is None:
+        folder.write_staying(session.staying)
         folder.write_initial(travelling.travelling(session.model()))
     return folder.read_initial()
 
@@ -358,7 +360,7 @@ class _Training:
 
     def _summary(self) -> dict[str, Any]:
         config, data = self._session.config, self._session.server_data
-        trigger = self._session.trigger
+        trigger, weights = self._session.trigger, weights_of(self._folder)
         counts = Counter(fault["client"] for fault in self._faults)
         return {
             "name": self._folder.name,
@@ -373,7 +375,7 @@ class _Training:
                 "public-examples": len(data.public) if data.public is not None else 0,
                 "test-examples": len(data.test) if data.test is not None else 0,
             },
-            "model": self._session.model_json(),
+            "model": {**self._session.model_json(), **({"weights": weights} if weights else {})},
             "clients": sessions.clients_json(self._cohort.clients),
             "attack": None
             if trigger is None

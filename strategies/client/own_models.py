@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from strategies.core import wire
 from strategies.core.errors import LetheError
+from strategies.core.wire import State
 
 _MODEL = "model"
 _TRANSFERRED = "transferred"
@@ -85,6 +86,19 @@ class ClientState:
         """Keep a copy of the present weights as the weights before the first round."""
         record = self._records.array_records[self._name]
         self._put(_TRANSFERRED, torch.from_numpy(np.array(record[_MODEL].numpy())))
+
+    def read(self, tensors: State) -> None:
+        """Load kept tensors into those of a model, in place; of another name or shape, a tensor stays."""
+        record = self._records.array_records.get(self._name, ArrayRecord())
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                if name in record and tuple(record[name].shape) == tuple(tensor.shape):
+                    tensor.copy_(torch.from_numpy(np.array(record[name].numpy())))
+
+    def write(self, tensors: State) -> None:
+        """Keep tensors, by name."""
+        arrays = {name: Array(t.detach().cpu().numpy()) for name, t in tensors.items()}
+        self._records[self._name] = ArrayRecord(arrays)
 
     def _put(self, name: str, flat: Tensor) -> None:
         kept = self._records.array_records.get(self._name, ArrayRecord())

@@ -82,23 +82,24 @@ def put_back(kept: list[tuple[Tensor, Tensor]]) -> None:
             tensor.copy_(value)
 
 
-def fingerprint(model: nn.Module) -> str:
+def fingerprint(kept: State) -> str:
     """Return a text that tells what stays, by name, shape and number; empty if nothing does.
 
-    It is the SHA-256 of all entries, then, after a colon, four digits of each entry's own.
+    `kept` is what `staying` returns. The text is the SHA-256 of all entries, then, after a colon, four digits
+    of each entry's own.
     """
-    entries = [_sha256({name: tensor}) for name, tensor in staying(model).items()]
-    if not entries:
+    if not kept:
         return ""
-    return f"{_sha256(staying(model))}:{''.join(entry[:_DIGITS] for entry in entries)}"
+    entries = [_sha256({name: tensor}) for name, tensor in kept.items()]
+    return f"{_sha256(kept)}:{''.join(entry[:_DIGITS] for entry in entries)}"
 
 
-def first_difference(model: nn.Module, expected: str) -> str:
+def first_difference(kept: State, expected: str) -> str:
     """Say which entry's fingerprint is not the expected one, as far as that can be said; empty: all agree."""
-    own = fingerprint(model)
+    own = fingerprint(kept)
     if own == expected:
         return ""
-    names = list(staying(model))
+    names = list(kept)
     theirs = _pieces(expected)
     if len(theirs) != len(names):
         return f"{len(names)} entries do not travel here, {len(theirs)} there"

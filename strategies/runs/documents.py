@@ -105,8 +105,13 @@ class _Data(Document):
     test_examples: Count | None = Field(default=None, alias="test-examples")
 
 
+class _Weights(Document):
+    sha256: str
+
+
 class _Model(Document):
     parameters: Count = 0
+    weights: _Weights | None = None
 
 
 class _Log(Document):

@@ -4,6 +4,7 @@
 - ``run.json``: what this folder is: format, version, time of creation, id; written last, so that it marks a
   whole folder
 - ``initial.safetensors``, ``model.safetensors``: the model before the first and after the last round
+- ``staying.safetensors``: the part of the model that does not travel, where there is one
 - ``mask.safetensors``: which weights are left, where the run is pruned
 - ``checkpoint.safetensors``: the last complete round (see `strategies.runs.checkpoint`)
 - ``metrics.jsonl``: one JSON object per line, in order of time
@@ -44,6 +45,8 @@ CONFIG = "config.toml"
 """Name of the file with the resolved run config."""
 SCALE = "scale.json"
 """The means and deviations of a table's columns, where clients have summed them (data.scale)."""
+STAYING = "staying.safetensors"
+"""Name of the file with the part of a run's model that does not travel, where there is one."""
 MODEL = "model.safetensors"
 """Name of the file with a final model, in a run's folder and in that of a request."""
 SUMMARY = "summary.json"
@@ -164,6 +167,16 @@ class RunFolder:
     def read_initial(self) -> State:
         """Return the model before the first round; RunCorrupt if it is missing or damaged."""
         return read_sealed(self._initial).tensors
+
+    def write_staying(self, state: State) -> None:
+        """Keep the part of the model that does not travel; nothing where there is none."""
+        if state:
+            write_sealed(self.path / STAYING, state)
+
+    def read_staying(self) -> State:
+        """Return the part of the model that does not travel, perhaps nothing; RunCorrupt if it is damaged."""
+        path = self.path / STAYING
+        return read_sealed(path).tensors if path.exists() else {}
 
     def write_model(self, state: State) -> str:
         """Keep the model after the last round; returns its SHA-256."""

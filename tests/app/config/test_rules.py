@@ -35,6 +35,8 @@ FEDMD: dict[str, Scalar] = {
 }
 FOR_ONE_MODEL: dict[str, Scalar] = {
     "model.name": "mlp",
+    "model.weights": "a.npz",
+    "model.batch-norm": "group",
     "model.width": 8,
     "model.hidden": 8,
     "train.optimizer": "adam",

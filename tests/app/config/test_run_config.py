@@ -36,6 +36,9 @@ CHOICES: dict[str, st.SearchStrategy[Any]] = {
     "data.public-classes": st.sampled_from(["", "1"]),
     "task.class-weights": st.sampled_from(["", "0=0.5, 3=2"]),
     "task.metrics": st.sampled_from(["auto", "none", "f1, auroc"]),
+    "model.name": st.sampled_from(["mlp", "cnn", "resnet18", "torchvision:resnet18"]),
+    "model.weights": st.sampled_from(["", "a.npz"]),
+    "model.batch-norm": st.sampled_from(["refuse", "group"]),
     "strategy.name": st.sampled_from(["fedavg", "fedmd", "fedprox", "flwr:FedAdam"]),
     "strategy.models": st.sampled_from(["cnn-8-16@0.2", "mlp-4, mlp-8-8"]),
     "strategy.weights": st.sampled_from(["", "0=0.5, hospital-a=2"]),
@@ -344,7 +347,8 @@ def test_an_unknown_key_is_refused_in_one_line(key: str, value: Any) -> None:
         (
             "model.initial",
             "a",
-            'model.initial: unknown key, given "a"; known keys: model.name, model.width, model.hidden',
+            'model.initial: unknown key, given "a"; known keys: model.name, model.weights, '
+            "model.batch-norm, model.width, model.hidden",
         ),
         (
             "train.local_steps",

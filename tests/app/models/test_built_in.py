@@ -10,7 +10,7 @@ from torch import nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
 from app.config.settings import ModelSettings
-from app.models.built_in import build_model, require_no_batch_norm
+from app.models.built_in import build_model
 from strategies.core.errors import BadInput
 from strategies.core.seeds import torch_generator
 
@@ -173,14 +173,6 @@ def test_what_is_no_image_or_too_small_is_refused(name: str, shape: tuple[int, .
         BadInput, match=rf"^model\.name: '{name}' takes images .* at least 4×4 .*'mlp' takes$"
     ):
         model(name, shape)
-
-
-@pytest.mark.parametrize("norm", [nn.BatchNorm1d(4), nn.BatchNorm2d(4), nn.SyncBatchNorm(4)])
-def test_batch_norm_is_refused_wherever_it_is(norm: nn.Module) -> None:
-    nested = nn.Sequential(nn.Linear(4, 4), nn.Sequential(norm))
-
-    with pytest.raises(BadInput, match=rf"layer '1\.0' is {type(norm).__name__}, .* use GroupNorm"):
-        require_no_batch_norm(nested)
 
 
 def test_a_model_that_ignored_its_input_would_be_noticed() -> None:

@@ -1,0 +1,61 @@
+"""The model that all clients of a process share: built once, overwritten by each message."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from flwr.app import ArrayRecord
+from torch import Tensor, device, nn
+
+from app.project import Workload
+from strategies.core import wire
+from strategies.models import travelling
+from strategies.models.mask import hold, masks_in, unpack
+from strategies.models.neurons import hidden_groups
+from strategies.models.subnetwork import subnetwork, unpack_kept
+
+
+@dataclass(frozen=True, eq=False)
+class SharedModel:
+    """A model that serves all clients of a process, and the mask that it holds.
+
+    `changeable` has what does not travel and a client's work may change, with its initial values, and
+    `staying` says what does not travel.
+    """
+
+    model: nn.Module
+    layout: wire.Layout
+    mask: Tensor | None
+    changeable: list[tuple[Tensor, Tensor]]
+    staying: str
+
+
+def part_of(model: nn.Module, positions: bytes, arrays: ArrayRecord) -> nn.Module:
+    """Return the smaller model of some neurons, with the given weights."""
+    groups = hidden_groups(model)
+    small = subnetwork(model, groups, unpack_kept(groups, positions))
+    layout = travelling.layout_of(small)
+    wire.load_flat(small, wire.flat_of(arrays, layout), layout)
+    return small
+
+
+@lru_cache(maxsize=4)
+def shared_model(
+    work: Workload, weights: str, place: device, sizes: tuple[tuple[int, ...], int], packed: bytes
+) -> SharedModel:
+    """Return the run's model; built once per process.
+
+    Parameters
+    ----------
+    weights
+        Where initial weights lie on this node; empty: nowhere.
+    sizes
+        Shape of one input, and number of groups.
+    packed
+        The mask that the model holds, as `strategies.models.mask.pack` returns it; empty: none.
+    """
+    model = work.model(*sizes, work.config.run.seed, weights).to(place)
+    layout = travelling.layout_of(model)
+    changeable, staying = travelling.changeable(model), travelling.fingerprint(travelling.staying(model))
+    mask = unpack(packed, layout.size) if packed else None
+    held = model if mask is None else hold(model, masks_in(mask, layout))
+    return SharedModel(held, layout, mask, changeable, staying)

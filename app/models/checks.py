@@ -1,0 +1,144 @@
+"""Checks of a model against the data, before any work: one line says what does not fit, and where.
+
+A model is given two inputs. The deepest layer that has begun and not ended when it fails is the one named.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from strategies.client.evaluation import eval_mode
+from strategies.core.errors import BadInput
+from strategies.core.examples import Inputs
+from strategies.core.seeds import torch_generator
+from strategies.models import travelling
+from strategies.task import CLASSIFICATION
+
+_LONGEST = 200
+_FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
+"""What a model raises that is given what it does not take."""
+
+
+@dataclass(frozen=True, eq=False)
+class Expected:
+    """What a model is expected to take and to give.
+
+    Parameters
+    ----------
+    name
+        The model's, for people.
+    inputs
+        Two examples' inputs.
+    outputs
+        Shape of one example's output; None: any.
+    """
+
+    name: str
+    inputs: Inputs
+    outputs: tuple[int, ...] | None
+
+    @property
+    def shape(self) -> str:
+        """The shape of one example's input, for people."""
+        if isinstance(self.inputs, Mapping):
+            return ", ".join(f"{name} {tuple(each.shape[1:])}" for name, each in self.inputs.items())
+        return str(tuple(self.inputs.shape[1:]))
+
+
+def two_inputs(shape: Sequence[int]) -> Tensor:
+    """Return two made-up inputs, uniform in [0, 1), shape [2, *shape]."""
+    return torch.rand(2, *shape, generator=torch_generator(0, "two inputs"))
+
+
+def check_model(model: nn.Module, expected: Expected) -> None:
+    """Refuse a model that cannot be trained on the data; its buffers are as before afterwards.
+
+    Raises
+    ------
+    BadInput
+        If it does not take the inputs, gives something else than a row for each, is not finite, or has
+        nothing to train.
+    """
+    _check_entries(model, expected.name)
+    kept = travelling.changeable(model)
+    try:
+        for training in (False, True):
+            _check_outputs(outputs_of_two(model, expected, training=training), expected)
+    finally:
+        travelling.put_back(kept)
+
+
+def takes(model: nn.Module, expected: Expected) -> bool:
+    """Whether a model takes the two inputs."""
+    try:
+        outputs_of_two(model, expected)
+    except BadInput:
+        return False
+    return True
+
+
+def outputs_of_two(model: nn.Module, expected: Expected, *, training: bool = False) -> object:
+    """Return what a model makes of the two inputs, in training or in evaluation mode.
+
+    Raises
+    ------
+    BadInput
+        If it does not take them; names the layer.
+    """
+    entered: list[str] = []
+    try:
+        with eval_mode(model), _followed(model, entered):
+            model.train(training)
+            return CLASSIFICATION.forward(model, expected.inputs)
+    except _FAILURES as error:
+        reason = " ".join(str(error).split())[:_LONGEST]
+        at = f" at layer '{entered[-1]}'" if entered and entered[-1] else ""
+        raise BadInput(
+            f"model.name: '{expected.name}' does not take inputs of shape {expected.shape}{at}: {reason}"
+        ) from error
+
+
+@contextmanager
+def _followed(model: nn.Module, entered: list[str]) -> Iterator[None]:
+    """Keep the names of the layers that have begun and not ended."""
+    hooks = []
+    for name, layer in model.named_modules():
+
+        def begin(_: nn.Module, __: object, name: str = name) -> None:
+            entered.append(name)
+
+        def end(_: nn.Module, __: object, ___: object) -> None:
+            entered.pop()
+
+        hooks += [layer.register_forward_pre_hook(begin), layer.register_forward_hook(end)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _check_entries(model: nn.Module, name: str) -> None:
+    if not any(p.requires_grad for p in model.parameters()):
+        raise BadInput(f"model.name: '{name}' has no trainable parameter: there is nothing to learn")
+    for entry, parameter in model.named_parameters():
+        if parameter.requires_grad and not parameter.is_floating_point():
+            raise BadInput(
+                f"model.name: '{name}': parameter '{entry}' is {parameter.dtype}, wanted real numbers"
+            )
+    for entry, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if not bool(torch.isfinite(tensor).all()):
+            raise BadInput(f"model.name: '{name}': '{entry}' is not finite before any training")
+
+
+def _check_outputs(outputs: object, expected: Expected) -> None:
+    given = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+    wanted = "two rows" if expected.outputs is None else f"logits of shape {(2, *expected.outputs)}"
+    fits = isinstance(given, tuple) and given[:1] == (2,) and expected.outputs in {None, given[1:]}
+    if not fits:
+        raise BadInput(f"model.name: '{expected.name}' answers two inputs with {given}, wanted {wanted}")
+    if isinstance(outputs, Tensor) and not bool(outputs.isfinite().all()):
+        raise BadInput(f"model.name: '{expected.name}' answers with values that are not finite")
