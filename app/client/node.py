@@ -232,7 +232,7 @@ class Node:
             wire.load_flat(model, layout.flatten(model.state_dict()) * mask, layout)
 
     def check_model(self) -> None:
-        """Refuse a model of which a part that does not travel is not the server's.
+        """Refuse a model whose parts that do not travel are not the server's, or that the data do not fit.
 
         Raises
         ------
@@ -240,12 +240,14 @@ class Node:
             Naming what differs, as far as that can be said.
         """
         expected = str(self.message_config.get(wire.STAYING, ""))
-        shared = self._shared
-        if expected and shared.staying != expected:
+        if self.work.project.model is not None:
+            self.work.check_model(self._shared.model, self.examples(), self.num_groups)
+        if expected and self._shared.staying != expected:
+            shared = self._shared
             travelling.put_back(shared.changeable)
             wrong = travelling.first_difference(travelling.staying(shared.model), expected)
             raise BadInput(
-                f"model.name: the parts of '{self.config.model.name}' that do not travel are not those "
+                f"model.name: the parts of '{self.work.model_name}' that do not travel are not those "
                 f"of the server: {wrong}; every side needs the same model and the same model.weights"
             )
 

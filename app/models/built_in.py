@@ -8,14 +8,14 @@ settings, the shapes and the seed alone.
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedParameter
 
 from app.config.settings import ModelSettings
-from app.models.checks import Expected, check_model, outputs_of_two, takes, two_inputs
+from app.models.checks import Expected, check_model, takes, two_inputs
 from app.models.named import RepeatChannel, build_named, channels_of, library_of
 from app.models.norms import group_norm, settle_batch_norm
 from app.models.weights import load_weights
@@ -24,6 +24,8 @@ from strategies.core.examples import Inputs
 from strategies.core.seeds import torch_generator
 
 _SMALLEST_SIDE = 4
+OWN = "run.project: its model"
+"""What a line about a project's model begins with."""
 
 
 def build_model(
@@ -57,43 +59,41 @@ def build_model(
     BadInput
         If the model cannot be trained on such inputs, or its weights cannot be had.
     """
-    name = settings.name if own is None else "the project's model"
-    expected = Expected(
-        name,
-        two_inputs(input_shape) if example is None else example,
-        None if any_outputs else (num_outputs,),
-    )
+    subject = f"model.name: '{settings.name}'" if own is None else OWN
+    made_up = two_inputs(input_shape) if input_shape else None
+    outputs = None if any_outputs else (num_outputs,)
+    expected = Expected(subject, made_up if example is None else example, outputs)
     with torch.random.fork_rng(devices=[]):
         torch.random.set_rng_state(torch_generator(seed, "model").get_state())
-        model = _made(settings, input_shape, num_outputs, expected, own)
+        if own is None and not library_of(settings.name):
+            model = _BUILDERS[settings.name](settings, input_shape, num_outputs)
+        else:
+            model = build_named(settings.name, num_outputs) if own is None else own()
+            expected = fitted(model, expected)
         settle_batch_norm(model, settings.batch_norm)
         if settings.weights:
-            load_weights(model, settings.weights, name)
+            load_weights(model, settings.weights, subject)
         check_model(model, expected)
     return model
 
 
-def _made(
-    settings: ModelSettings,
-    input_shape: tuple[int, ...],
-    num_outputs: int,
-    expected: Expected,
-    own: Callable[[], nn.Module] | None,
-) -> nn.Module:
-    """Return the model as its maker makes it; others' models get their number of channels."""
-    if own is None and not library_of(settings.name):
-        return _BUILDERS[settings.name](settings, input_shape, num_outputs)
-    model = build_named(settings.name, num_outputs) if own is None else own()
-    if not isinstance(model, nn.Module):
-        raise BadInput(f"{expected.name} is a {type(model).__name__}, wanted a torch.nn.Module")
-    lazy = any(isinstance(parameter, UninitializedParameter) for parameter in model.parameters())
-    grey = isinstance(expected.inputs, Tensor) and input_shape[:1] == (1,) and len(input_shape) == 3
-    channels = 0 if lazy or not grey else channels_of(model)
-    if channels > 1 and not takes(model, expected):
-        model.register_forward_pre_hook(RepeatChannel(channels))
-    if lazy:
-        outputs_of_two(model, expected)  # Gives the layers their shapes
-    return model
+def fitted(model: nn.Module, expected: Expected) -> Expected:
+    """Make a model of others' ready for its inputs, in place; return what it is to be checked by.
+
+    Layers without a shape get one, and grey images as many channels as the model takes. A model that takes no
+    real numbers, such as one of words, is checked with whole ones.
+    """
+    inputs = expected.inputs
+    if not isinstance(inputs, Tensor) or takes(model, expected):
+        return expected
+    channels = channels_of(model)
+    if inputs.dim() == 4 and inputs.shape[1] == 1 < channels:
+        handle = model.register_forward_pre_hook(RepeatChannel(channels))
+        if takes(model, expected):
+            return expected
+        handle.remove()
+    whole = replace(expected, inputs=torch.zeros(inputs.shape, dtype=torch.int64))
+    return whole if inputs.is_floating_point() and takes(model, whole) else expected
 
 
 def _mlp(settings: ModelSettings, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from strategies.client.evaluation import eval_mode
 from strategies.core.errors import BadInput
-from strategies.core.examples import Inputs
+from strategies.core.examples import Examples, Inputs, on_device
 from strategies.core.seeds import torch_generator
 from strategies.models import travelling
 from strategies.task import CLASSIFICATION
@@ -28,21 +28,23 @@ class Expected:
 
     Parameters
     ----------
-    name
-        The model's, for people.
+    subject
+        What a line about the model begins with: the key that names it, and its name.
     inputs
-        Two examples' inputs.
+        Two examples' inputs; None: there are none to try it on.
     outputs
         Shape of one example's output; None: any.
     """
 
-    name: str
-    inputs: Inputs
+    subject: str
+    inputs: Inputs | None
     outputs: tuple[int, ...] | None
 
     @property
     def shape(self) -> str:
         """The shape of one example's input, for people."""
+        if self.inputs is None:
+            return "unknown"
         if isinstance(self.inputs, Mapping):
             return ", ".join(f"{name} {tuple(each.shape[1:])}" for name, each in self.inputs.items())
         return str(tuple(self.inputs.shape[1:]))
@@ -51,6 +53,11 @@ class Expected:
 def two_inputs(shape: Sequence[int]) -> Tensor:
     """Return two made-up inputs, uniform in [0, 1), shape [2, *shape]."""
     return torch.rand(2, *shape, generator=torch_generator(0, "two inputs"))
+
+
+def two_examples(examples: Examples) -> Inputs:
+    """Return the inputs of the first two examples, of a single one twice; there must be one."""
+    return examples.batch(torch.tensor([0, min(1, len(examples) - 1)]))[0]
 
 
 def check_model(model: nn.Module, expected: Expected) -> None:
@@ -62,7 +69,9 @@ def check_model(model: nn.Module, expected: Expected) -> None:
         If it does not take the inputs, gives something else than a row for each, is not finite, or has
         nothing to train.
     """
-    _check_entries(model, expected.name)
+    _check_entries(model, expected.subject)
+    if expected.inputs is None:
+        return
     kept = travelling.changeable(model)
     try:
         for training in (False, True):
@@ -89,15 +98,17 @@ def outputs_of_two(model: nn.Module, expected: Expected, *, training: bool = Fal
         If it does not take them; names the layer.
     """
     entered: list[str] = []
+    device = next(model.parameters()).device
+    inputs = torch.empty(0) if expected.inputs is None else on_device(expected.inputs, device)
     try:
         with eval_mode(model), _followed(model, entered):
             model.train(training)
-            return CLASSIFICATION.forward(model, expected.inputs)
+            return CLASSIFICATION.forward(model, inputs)
     except _FAILURES as error:
         reason = " ".join(str(error).split())[:_LONGEST]
         at = f" at layer '{entered[-1]}'" if entered and entered[-1] else ""
         raise BadInput(
-            f"model.name: '{expected.name}' does not take inputs of shape {expected.shape}{at}: {reason}"
+            f"{expected.subject} does not take inputs of shape {expected.shape}{at}: {reason}"
         ) from error
 
 
@@ -121,17 +132,15 @@ def _followed(model: nn.Module, entered: list[str]) -> Iterator[None]:
             hook.remove()
 
 
-def _check_entries(model: nn.Module, name: str) -> None:
+def _check_entries(model: nn.Module, subject: str) -> None:
     if not any(p.requires_grad for p in model.parameters()):
-        raise BadInput(f"model.name: '{name}' has no trainable parameter: there is nothing to learn")
+        raise BadInput(f"{subject} has no trainable parameter: there is nothing to learn")
     for entry, parameter in model.named_parameters():
         if parameter.requires_grad and not parameter.is_floating_point():
-            raise BadInput(
-                f"model.name: '{name}': parameter '{entry}' is {parameter.dtype}, wanted real numbers"
-            )
+            raise BadInput(f"{subject}: parameter '{entry}' is {parameter.dtype}, wanted real numbers")
     for entry, tensor in (*model.named_parameters(), *model.named_buffers()):
         if not bool(torch.isfinite(tensor).all()):
-            raise BadInput(f"model.name: '{name}': '{entry}' is not finite before any training")
+            raise BadInput(f"{subject}: '{entry}' is not finite before any training")
 
 
 def _check_outputs(outputs: object, expected: Expected) -> None:
@@ -139,6 +148,6 @@ def _check_outputs(outputs: object, expected: Expected) -> None:
     wanted = "two rows" if expected.outputs is None else f"logits of shape {(2, *expected.outputs)}"
     fits = isinstance(given, tuple) and given[:1] == (2,) and expected.outputs in {None, given[1:]}
     if not fits:
-        raise BadInput(f"model.name: '{expected.name}' answers two inputs with {given}, wanted {wanted}")
+        raise BadInput(f"{expected.subject} answers two inputs with {given}, wanted {wanted}")
     if isinstance(outputs, Tensor) and not bool(outputs.isfinite().all()):
-        raise BadInput(f"model.name: '{expected.name}' answers with values that are not finite")
+        raise BadInput(f"{expected.subject} answers with values that are not finite")

@@ -22,7 +22,8 @@ def group_norm(channels: int) -> nn.GroupNorm:
 def settle_batch_norm(model: nn.Module, policy: str) -> None:
     """Carry out ``model.batch-norm`` on a model, in place.
 
-    A layer that is replaced hands on its weight and bias; one that is marked keeps everything.
+    A layer that is replaced hands on its weight and bias; one that is marked keeps everything. A layer whose
+    weight and bias are frozen is no matter of the policy: it keeps its statistics as well.
 
     Raises
     ------
@@ -32,16 +33,22 @@ def settle_batch_norm(model: nn.Module, policy: str) -> None:
     _refuse_instance_norm(model)
     replaced: dict[nn.Module, nn.Module] = {}
     for name, layer in list(model.named_modules(remove_duplicate=False)):
-        if not isinstance(layer, _BatchNorm):
+        if not isinstance(layer, _BatchNorm) or isinstance(layer, batch_norm.Marked):
             continue
-        if policy == "group":
+        if layer.affine and not any(parameter.requires_grad for parameter in layer.parameters()):
+            batch_norm.mark(layer, batch_norm.Frozen)
+        elif policy == "group":
             if layer not in replaced:
                 replaced[layer] = _as_group_norm(name, layer)
             model.set_submodule(name, replaced[layer])
-        elif policy in _MARKS and not isinstance(layer, nn.SyncBatchNorm | batch_norm.Marked):
-            batch_norm.mark(layer, _MARKS[policy])
-        elif not isinstance(layer, batch_norm.Marked):
-            raise BadInput(_refusal(name, layer))
+        else:
+            _mark(name, layer, policy)
+
+
+def _mark(name: str, layer: _BatchNorm, policy: str) -> None:
+    if policy not in _MARKS or isinstance(layer, nn.SyncBatchNorm):
+        raise BadInput(_refusal(name, layer))
+    batch_norm.mark(layer, _MARKS[policy])
 
 
 def _refusal(name: str, layer: nn.Module) -> str:

@@ -60,7 +60,7 @@ def build_client_model(
         model = (
             _own(name, input_shape, num_outputs) if ":" in name else _named(name, input_shape, num_outputs)
         )
-        check_model(model, Expected(name, two_inputs(input_shape), (num_outputs,)))
+        check_model(model, Expected(f"model.name: '{name}'", two_inputs(input_shape), (num_outputs,)))
     return model
 
 

@@ -54,15 +54,15 @@ def weights_file(place: str) -> Path:
     return path / MODEL if path.is_dir() else path
 
 
-def load_weights(model: nn.Module, place: str, name: str) -> None:
+def load_weights(model: nn.Module, place: str, subject: str) -> None:
     """Copy weights into a model, in place; statistics of batch norms that were replaced are left out.
 
     Parameters
     ----------
     place
         As `weights_place` gives it.
-    name
-        The model's, for people.
+    subject
+        The key that names the model, and its name, for people.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def load_weights(model: nn.Module, place: str, name: str) -> None:
     wrong = {"missing": missing, "unexpected": unexpected, "wrong shapes": shapes}
     if any(wrong.values()):
         said = "; ".join(f"{what} {_some(names)}" for what, names in wrong.items() if names)
-        raise BadInput(f"model.weights: {place} is of another architecture than '{name}': {said}")
+        raise BadInput(f"model.weights: {place} is of another architecture than {subject}: {said}")
     with torch.no_grad():
         for key, tensor in given.items():
             state[key].copy_(tensor)

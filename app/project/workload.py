@@ -18,7 +18,8 @@ from app.data import (
     numbered,
 )
 from app.data.values import TargetKind
-from app.models.built_in import build_model
+from app.models.built_in import OWN, build_model
+from app.models.checks import Expected, check_model, two_examples
 from app.project.data import ClientData, ProjectData
 from app.project.loading import LoadedProject, explained, project_of
 from app.project.project import ModelSpec, Project, as_module
@@ -171,6 +172,20 @@ class Workload:
             settings = settings.model_copy(update={"weights": weights})
         free = not self.task.labelled
         return build_model(settings, input_shape, spec.num_outputs, seed, make, any_outputs=free)
+
+    def check_model(self, model: nn.Module, examples: Examples | None, num_groups: int) -> None:
+        """Refuse a project's model that does not take real examples; what is built in takes their shape.
+
+        Raises
+        ------
+        BadInput
+            Naming the shape and the layer.
+        """
+        if self.project.model is None or examples is None or not len(examples):
+            return
+        known = self.task.labelled and num_groups > 0
+        outputs = (self.task.outputs(OutputSpec(num_groups)),) if known else None
+        check_model(model, Expected(OWN, two_examples(examples), outputs))
 
     @property
     def model_name(self) -> str:

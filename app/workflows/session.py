@@ -205,7 +205,9 @@ class Session:
         strategy, data = self.config.strategy, self.server_data
         initial = lookup(strategy.name).initial
         if initial is None:
-            return travelling.travelling(self.model())
+            model = self.model()
+            self.work.check_model(model, data.test if data.public is None else data.public, data.num_groups)
+            return travelling.travelling(model)
         return initial(strategy, 0 if data.public is None else len(data.public), self.num_outputs)
 
     def model_json(self) -> dict[str, Any]:

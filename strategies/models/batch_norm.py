@@ -4,6 +4,8 @@
   Federated Learning on Non-IID Features via Local Batch Normalization", ICLR 2021, arXiv 2102.07623).
 - `Recalibrated`: training normalises by each batch's own statistics and leaves the running ones alone; the
   server sets those from data of its own (`recalibrated`).
+- `Frozen`: the affine parameters are not trained, so the layer always normalises by its statistics, which
+  stay as they are: part of a frozen body.
 
 A layer keeps its class, its names and its hooks: its class is replaced by a subclass that has the mark.
 """
@@ -27,13 +29,17 @@ class Marked(_BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the normalised input, shape [n, channels, ...]; one value by the running statistics."""
-        if not self.training or input.numel() // max(1, input.shape[1]) >= _FEWEST:
+        if not self.training or not self.by_statistics(input):
             return super().forward(input)
         self.training = False
         try:
             return super().forward(input)
         finally:
             self.training = True
+
+    def by_statistics(self, input: Tensor) -> bool:
+        """Whether the running statistics are used in training, too."""
+        return input.numel() // max(1, input.shape[1]) < _FEWEST
 
 
 class Local(Marked):
@@ -42,6 +48,14 @@ class Local(Marked):
 
 class Recalibrated(Marked):
     """The statistics are the server's; training leaves them as they are."""
+
+
+class Frozen(Marked):
+    """The statistics are part of a body that is not trained."""
+
+    def by_statistics(self, input: Tensor) -> bool:
+        """Return true."""
+        return True
 
 
 _SUBCLASSES: dict[tuple[type[Marked], type[_BatchNorm]], type[_BatchNorm]] = {}

@@ -82,8 +82,20 @@ def test_inputs_of_the_datas_own_kind_are_taken() -> None:
         ModelSettings(), (2,), 3, 0, lambda: nn.Sequential(nn.Embedding(4, 3), Mean()), example=words
     )
     assert model(words).shape == (2, 3)
-    with pytest.raises(BadInput, match=r"does not take inputs of shape \(2,\) at layer '0'"):
-        build_model(ModelSettings(), (2,), 3, 0, lambda: nn.Sequential(nn.Embedding(4, 3), Mean()))
+    with pytest.raises(BadInput, match=r"its model does not take inputs of shape \(2,\) at layer '0'"):
+        build_model(
+            ModelSettings(), (2,), 3, 0, lambda: nn.Sequential(nn.Embedding(3, 3), Mean()), example=words
+        )
+
+
+def test_a_model_of_words_is_tried_on_whole_numbers() -> None:
+    build_model(ModelSettings(), (2,), 3, 0, lambda: nn.Sequential(nn.Embedding(4, 3), Mean()))
+
+
+def test_without_a_shape_there_is_nothing_to_try() -> None:
+    build_model(ModelSettings(), (), 3, 0, lambda: nn.Linear(4, 7))
+    with pytest.raises(BadInput, match=r"^run\.project: its model has no trainable parameter"):
+        build_model(ModelSettings(), (), 3, 0, nn.ReLU)
 
 
 class Mean(nn.Module):
@@ -98,7 +110,7 @@ def test_a_check_changes_nothing() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(8, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
     before, state = torch.get_rng_state(), {n: t.clone() for n, t in model.state_dict().items()}
     with torch.random.fork_rng(devices=[]):
-        check_model(model, Expected("it", two_inputs(SHAPE), (3,)))
+        check_model(model, Expected("model.name: it", two_inputs(SHAPE), (3,)))
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
     assert model.training
@@ -106,5 +118,5 @@ def test_a_check_changes_nothing() -> None:
 
 
 def test_takes_says_whether() -> None:
-    assert takes(nn.Linear(4, 1), Expected("it", two_inputs(SHAPE), None))
-    assert not takes(nn.Linear(5, 1), Expected("it", two_inputs(SHAPE), None))
+    assert takes(nn.Linear(4, 1), Expected("model.name: it", two_inputs(SHAPE), None))
+    assert not takes(nn.Linear(5, 1), Expected("model.name: it", two_inputs(SHAPE), None))

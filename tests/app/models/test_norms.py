@@ -8,6 +8,7 @@ from torch import nn
 
 from app.models.norms import settle_batch_norm
 from strategies.core.errors import BadInput
+from strategies.models import travelling
 from strategies.models.batch_norm import Local, Recalibrated
 
 
@@ -61,6 +62,17 @@ def test_a_marked_layer_keeps_its_class_and_names(policy: str, kind: type[nn.Mod
     assert isinstance(model.get_submodule("1.0"), kind)
     assert isinstance(model.get_submodule("1.0"), Own)
     assert list(model.state_dict()) == names
+
+
+@pytest.mark.parametrize("policy", ["refuse", "group", "local", "recalibrate"])
+def test_a_frozen_layer_keeps_its_statistics_under_any_policy(policy: str) -> None:
+    model = nested(nn.BatchNorm1d(4))
+    model[1].requires_grad_(False)
+    settle_batch_norm(model, policy)
+    x = torch.rand(5, 4)
+    assert torch.equal(model.train()(x), model.eval()(x))
+    assert list(travelling.travelling(model)) == ["0.weight", "0.bias"]
+    assert model.state_dict()["1.0.running_mean"].tolist() == [0.0] * 4
 
 
 def test_instance_norm_with_statistics_is_refused() -> None:

@@ -59,7 +59,7 @@ def test_another_architecture_is_one_line(tmp_path: Path) -> None:
     state["0.weight"] = torch.zeros(4, 9)
     write_sealed(tmp_path / "w.safetensors", state)
     expected = (
-        "is of another architecture than 'it': missing 2.bias; unexpected more; "
+        "is of another architecture than it: missing 2.bias; unexpected more; "
         "wrong shapes 0.weight (4, 9) for (4, 3)"
     )
     with pytest.raises(BadInput, match=re.escape(expected)):
