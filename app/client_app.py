@@ -20,7 +20,7 @@ from app.client.kept_state import keep_state
 from app.client.node import Node
 from app.client.secure import register, train_securely
 from app.client.seeded import seed_layers
-from app.data import UnknownLabels
+from app.data import UnknownCategory, UnknownLabels
 from app.messages.packing import packed
 from app.project import LoadedProject, bind, bound, loaded_from
 from strategies.algorithm import Handler
@@ -68,7 +68,7 @@ def describe(message: Message, context: Context) -> Message:
         counts = trained.group_counts(node.num_groups or least_groups(examples))
     except LetheError as error:
         hides = is_protected(node.config) or node.is_secure
-        detail = error.unnamed if hides and isinstance(error, UnknownLabels) else str(error)
+        detail = error.unnamed if hides and isinstance(error, UnknownLabels | UnknownCategory) else str(error)
         return wire.reply_to(
             message, node.client_id, {wire.NUM_EXAMPLES: 0}, config=config | {wire.DETAIL: detail}
         )
@@ -77,6 +77,8 @@ def describe(message: Message, context: Context) -> Message:
             message, node.client_id, {wire.NUM_EXAMPLES: 1}, config=config | {wire.HIDDEN: True}
         )
     metrics: dict[str, int | list[int]] = {wire.NUM_EXAMPLES: len(trained)}
+    if (own := node.own_test()) is not None:
+        metrics[wire.NUM_TEST] = len(own)
     if not is_protected(node.config):
         metrics[wire.LABEL_COUNTS] = counts
     return wire.reply_to(message, node.client_id, metrics, config=config)
@@ -227,7 +229,9 @@ def evaluate_model(message: Message, context: Context) -> Message:
     node = Node.of(message, context)
     own = node.test_examples()
     if not len(own):
-        reason = "it holds out no example of its own to measure on (data.local-test-share)"
+        reason = (
+            "it holds out no example of its own to measure on (data.local-test-share), and has no test data"
+        )
         return wire.reply_to(message, node.client_id, {}, config={wire.REFUSED: reason})
     model = node.model(message.content.array_records[wire.ARRAYS])
     result, sums = evaluate_by(node.figures, model, own)

@@ -28,6 +28,7 @@ _SUMMARIES: Mapping[str, str] = {
     "coding": "Gradient descent with slow clients: coded, waiting for all, and ignoring the slowest.",
     "simulation": "Time two training jobs: the local simulation, a plain torch loop, pfl, Flower on Ray.",
     "memory": "Measure the server's peak memory with 10, 100 and 1000 clients and a model of 10 MB.",
+    "images": "Train a folder of JPEGs decoded batch by batch: speed and memory beside a plain torch loop.",
     "privacy": "Time private steps, count the bytes of parts, compare accuracy at equal ε, check ε.",
     "compression": "Count the bytes to 97 % on MNIST, by codec, up and in both directions.",
     "async": "Compare the simulated time to 97 % on MNIST with slow clients: FedBuff, FedAsync, FedAvg.",

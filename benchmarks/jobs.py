@@ -67,6 +67,8 @@ class Task:
     """Processes, and threads of each; 0 leaves it to the contender."""
     megabytes: int = 0
     """Size of the model where that is what is asked about."""
+    image_size: int = 0
+    """Side that images are scaled to, where the data are a folder of them."""
 
     @staticmethod
     def read() -> "Task":

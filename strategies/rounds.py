@@ -268,8 +268,10 @@ class _Loop:
         return None if info is None else info.known_examples
 
     def _held_out(self, client_id: str) -> int | None:
-        trained = self._trained_on(client_id)
-        return None if trained is None else most_held_out(self._plan.local_test_share, trained)
+        info = self._cohort.clients.get(client_id)
+        if info is None or info.known_examples is None:
+            return None
+        return max(info.num_test, most_held_out(self._plan.local_test_share, info.known_examples))
 
     def _select(self, clients: Mapping[str, ClientInfo], server_round: int) -> Asked:
         if self.privacy is None or self.privacy.central is None:

@@ -2,7 +2,7 @@
 
 from app.data.adapting import Adapting, as_examples, labels_in
 from app.data.clients import clients_in
-from app.data.columns import Columns
+from app.data.columns import Columns, UnknownCategory
 from app.data.labels import UnknownLabels, class_of
 from app.data.load import (
     ServerData,
@@ -26,6 +26,7 @@ __all__ = [
     "PublicData",
     "ServerData",
     "Terms",
+    "UnknownCategory",
     "UnknownLabels",
     "as_examples",
     "class_of",

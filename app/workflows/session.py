@@ -291,10 +291,14 @@ class Session:
             cohort.connect(self.config.selection.min_clients if min_clients is None else min_clients)
             self._check_left_out(cohort, everybody_is_there=grid is None)
             self._restore_tags(used)
-            if self.config.data.scale == "federated" and not self.scale:
-                self.use_scale(learnt_scale(self.config, self.server_data.input_shape, cohort))
-                cohort.client_config.update(self.terms.to_config())
+            self._learn_scale(cohort)
             yield cohort
+
+    def _learn_scale(self, cohort: Cohort) -> None:
+        """Ask the clients for the scale of their columns, where it is to be theirs and is not known yet."""
+        if self.config.data.scale == "federated" and not self.scale:
+            self.use_scale(learnt_scale(self.config, self.server_data.input_shape, cohort))
+            cohort.client_config.update(self.terms.to_config())
 
     def _told(self, *, over_network: bool) -> dict[str, wire.ConfigValue]:
         """Return what every message tells the clients of the run, besides the run config."""

@@ -6,19 +6,20 @@ A client adds [n, Σ x_j, Σ x_j²] over its rows, for every column j. From the 
 
 as over the pooled rows, with 1 for the deviation of a constant column. Sums of squares need more digits than
 the 64 bits of a masked entry have, so that a small deviation beside a large mean is not lost. A sum is
-therefore a fixed-point number of `_WIDTH` bits in two entries,
+therefore a fixed-point number of `_WIDTH` bits, whose digits v_0, v_1, … to the base 2^32 are entries
 
-    V = low + 2^32 · high,    low = (V mod 2^32) + 2^32 · r,    high = ⌊V / 2^32⌋ − r,
+    e_i = v_i + 2^32 · r_i − r_{i−1},    Σ e_i 2^{32 i} = Σ v_i 2^{32 i},    r_{−1} = 0 and none for the last,
 
-with r drawn uniformly, in secret and anew for each: without it the total of the low entries would tell how
-many of them carried. With it, what two possible sets of sums show differs by at most (clients)² / 2^30.
+with the r_i drawn uniformly, in secret and anew for each sum: without them the total of an entry would tell
+how much of it was carried. With them, what two possible sets of sums show differs by at most
+(clients)² / 2^30 per entry.
 
 The binary point lies where `clients` × `_MOST_EXAMPLES` rows at the ends of a declared range still fit, so
 that it depends on no data. There is no noise in these sums.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import final
@@ -38,8 +39,9 @@ from strategies.server.cohort import Cohort
 
 ASK_SCALE = "query.scale"
 """Asks for the masked sums of the columns of a client's training data."""
-_LOW = 32
-_WIDTH = 92
+_BASE = 32
+_DIGITS = 3
+_WIDTH = _BASE * (_DIGITS - 1) + 60
 _MOST_EXAMPLES = 1 << 24
 """Rows of one client, at most."""
 _FLOAT = Fraction(1, 1 << 48)
@@ -72,10 +74,10 @@ class FixedPoint:
     @property
     def blinding(self) -> int:
         """Bits of r."""
-        return 62 - _LOW - math.ceil(math.log2(self.clients))
+        return 62 - _BASE - math.ceil(math.log2(self.clients))
 
     def vector(self, x: Tensor, stream: RandomStream) -> Integers:
-        """Return what a client with the table x, shape [n, columns], adds to the sum: [1 + 4 · columns].
+        """Return what a client with the table x, shape [n, columns], adds to the sum: [1 + 6 · columns].
 
         Raises
         ------
@@ -94,10 +96,11 @@ class FixedPoint:
             for sums, bits in zip((values.sum(dim=0), (values * values).sum(dim=0)), self.bits, strict=True)
             for total in sums
         ]
-        blind = [int(u * 2.0**self.blinding) for u in stream.uniform(len(whole)).tolist()]
+        blind = (stream.uniform(len(whole) * (_DIGITS - 1)) * 2.0**self.blinding).long().tolist()
         entries = [len(values)]
-        for total, r in zip(whole, blind, strict=True):
-            entries += [total % (1 << _LOW) + (r << _LOW), (total >> _LOW) - r]
+        for place, total in enumerate(whole):
+            carried = blind[place * (_DIGITS - 1) : (place + 1) * (_DIGITS - 1)]
+            entries += _entries(total, carried)
         return np.array(entries, dtype=np.int64)
 
     def read(self, total: Integers) -> tuple[list[float], list[float]]:
@@ -109,7 +112,10 @@ class FixedPoint:
             If it is none that honest clients could give.
         """
         count, entries = int(total[0]), [int(entry) for entry in total[1:]]
-        sums = [low + (high << _LOW) for low, high in zip(entries[::2], entries[1::2], strict=True)]
+        sums = [
+            sum(entry << (_BASE * i) for i, entry in enumerate(entries[start : start + _DIGITS]))
+            for start in range(0, len(entries), _DIGITS)
+        ]
         half = len(sums) // 2
         if not 0 < count <= self.clients * _MOST_EXAMPLES:
             raise LetheError(f"data.scale: the clients' sums tell of {count} examples: they are not used")
@@ -126,6 +132,14 @@ class FixedPoint:
         if abs(mean) > self.limit or not -rounding <= variance <= Fraction(self.limit) ** 2 + rounding:
             raise LetheError("data.scale: the clients' sums are none of values in range: they are not used")
         return float(mean), math.sqrt(variance) if variance > rounding else 1.0
+
+
+def _entries(total: int, carried: Sequence[int]) -> list[int]:
+    """Return the entries of a sum, from the digits and what is carried between them."""
+    digits = [(total >> (_BASE * i)) % (1 << _BASE) for i in range(_DIGITS - 1)]
+    lower = [digit + (r << _BASE) for digit, r in zip(digits, carried, strict=True)]
+    entries = [*lower, total >> (_BASE * (_DIGITS - 1))]
+    return [entry - r for entry, r in zip(entries, [0, *carried], strict=True)]
 
 
 def ask_scale(
@@ -147,7 +161,7 @@ def ask_scale(
     LetheError
         If fewer clients are connected, or answer, than must: nothing is known then.
     """
-    size = 1 + 4 * columns
+    size = 1 + 2 * _DIGITS * columns
     total = secure_total(cohort, ASK_SCALE, {}, size, min_clients, sharing)
     means, deviations = FixedPoint(total.ready, limit).read(total.sum)
     return (*means, *deviations)

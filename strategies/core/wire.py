@@ -51,6 +51,8 @@ MASKED = "masked"
 # Keys of `metrics`
 NUM_EXAMPLES = "num-examples"
 """int > 0, client to server: how many examples the client trained or evaluated on."""
+NUM_TEST = "num-test-examples"
+"""int >= 0, client to server, in its description: how many test examples came with the client's data."""
 TRAIN_LOSS = "train-loss"
 """float, client to server: mean loss over the local steps."""
 LOSS = "loss"

@@ -21,6 +21,7 @@ class ClientInfo:
     num_partitions: int = 0
     keep: float | None = None
     hidden: bool = False
+    num_test: int = 0
 
     @property
     def known_examples(self) -> int | None:
@@ -105,6 +106,7 @@ class FederationMembers:
         config = content.config_records.get(wire.CONFIG, ConfigRecord())
         num_examples = metrics.get(wire.NUM_EXAMPLES, 0)
         labels, partitions = metrics.get(wire.LABEL_COUNTS, []), config.get(wire.NUM_PARTITIONS, 0)
+        num_test = metrics.get(wire.NUM_TEST, 0)
         owner = self._owner(node_id, client_id, present)
         reason = _reason(node_id, client_id, owner) or _impossible(num_examples, config)
         if reason or not isinstance(num_examples, int):
@@ -122,6 +124,7 @@ class FederationMembers:
             partitions if _is_count(partitions) else 0,
             _share(config.get(wire.KEEP)),
             bool(config.get(wire.HIDDEN, False)),
+            min(num_test, wire.MAX_EXAMPLES) if _is_count(num_test) else 0,
         )
         return ""
 
