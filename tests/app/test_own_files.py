@@ -9,8 +9,12 @@ import pytest
 from sklearn.preprocessing import StandardScaler
 
 from app.config.run_config import RunConfig
+from app.simulation import LocalGrid
 from app.workflows import forget, train
+from app.workflows.session import CLIENT_APP, open_session
+from strategies.client.holdout import held_out
 from strategies.core.errors import BadInput, LetheError
+from strategies.core.examples import in_memory
 from strategies.runs.folder import SCALE, RunFolder
 from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings
@@ -74,8 +78,6 @@ def test_tables_on_one_scale_and_a_client_forgotten(tmp_path: Path, form: str) -
     assert sorted(summary["clients"]) == sorted(CLIENTS)
     assert not summary["faults"]
     scale = json.loads((folder.path / SCALE).read_text())
-    from strategies.client.holdout import held_out
-
     kept = [frame[~held_out(0.2, client, len(frame)).numpy()] for client, frame in made.items()]
     pooled = pd.concat(kept)
     inputs = np.stack([pooled["size"], pooled["dose"], pooled.city == "Oslo", pooled.city == "Rome"], axis=1)
@@ -176,3 +178,33 @@ def test_a_category_of_one_client_alone(tmp_path: Path) -> None:
     assert sorted(folder.read_summary()["clients"]) == ["a", "north-1"]
     with pytest.raises(LetheError, match=r"is connected|are connected|client"):
         train(of_clients(tmp_path, f"data.name=csv:{tmp_path / 'server.csv'}", "data.public=0", "run.name=s"))
+
+
+def test_nodes_with_paths_of_their_own(tmp_path: Path) -> None:
+    """Nodes name their files, the server's table says the columns: one scale, without the server's rows."""
+    made = tables(tmp_path / "clients")
+    table(9).to_csv(tmp_path / "server.csv", index=False)
+    run = config(
+        tmp_path,
+        f"data.name=csv:{tmp_path / 'server.csv'}",
+        "data.target=ill",
+        "data.scale=federated",
+        "data.public=0",
+        "data.test-share=0.5",
+    )
+    nodes = [
+        {"client-id": client, "data.path": str(tmp_path / "clients" / f"{client}.csv")} for client in CLIENTS
+    ]
+    with LocalGrid(CLIENT_APP, run.to_flat(), len(nodes), workers=1, node_configs=nodes) as grid:
+        folder = train(run, grid=grid)
+        assert not folder.read_summary()["faults"]
+        pooled = pd.concat(made.values())
+        scale = json.loads((folder.path / SCALE).read_text())
+        assert scale["means"][0] == pytest.approx(
+            pooled["size"].astype(np.float32).astype(float).mean(), rel=1e-12
+        )
+        again = open_session(folder)
+        assert again.scale == (*scale["means"], *scale["deviations"])
+        test = again.server_data.test
+        assert test is not None
+        assert abs(float(in_memory(test).x.mean())) < 1  # The server's rows are on the clients' scale
