@@ -47,6 +47,8 @@ _ALLOWED = {
     "answers": "one of refuse, aggregate, examples",
     "bundles": "a list of SHA-256 sums, 64 hexadecimal digits each",
 }
+_OWN_DATA = {"data.path", "data.folder-of-clients"}
+"""Keys by which a node names its own examples."""
 _CLIENTS_KEPT = 256
 """Clients whose policy, joined with a run's config, a process keeps."""
 
@@ -175,10 +177,14 @@ class Policy(Settings):
             return
         named = {
             "data.path": data.path or (data.name if own_place(data.name) else ""),
+            "data.folder-of-clients": data.folder_of_clients,
             "data.public": data.public if own_place(data.public) else "",
         }
+        own = {key for key in named if of_node(node_config, key) is not None}
+        if own & _OWN_DATA:  # Then nothing of the run's is read in their place
+            own |= _OWN_DATA
         for key, said in named.items():
-            if said and of_node(node_config, key) is None:
+            if said and key not in own:
                 raise BadInput(
                     f"{key}: the run names {said}, but a node with a policy names its files itself; nothing "
                     "is answered"

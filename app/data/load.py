@@ -170,7 +170,8 @@ def own_path_of(data: DataSettings, node_config: Mapping[str, object]) -> Path |
     """
     if own := node_config.get("data.path") or node_config.get("data-path"):
         return Path(str(own)).expanduser()
-    if folder := node_config.get("data.folder-of-clients") or data.folder_of_clients:
+    own_folder = node_config.get("data.folder-of-clients") or node_config.get("data-folder-of-clients")
+    if folder := own_folder or data.folder_of_clients:
         return path_of_client(Path(str(folder)).expanduser(), client_id_of(node_config))
     if (
         data.path

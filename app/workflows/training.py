@@ -40,6 +40,8 @@ from strategies.server import memory
 from strategies.server.cohort import Cohort, Fault, Traffic
 from strategies.server.grids import StatefulGrid
 
+COLUMNS = "columns.json"
+"""Name of the file with the schema of a table's columns, for ``data.columns``."""
 ANALYTICS = "analytics.json"
 """Name of the file with the distribution of labels over all clients, where the run has asked for it."""
 
@@ -79,6 +81,8 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
         )
         with removed_if_refused(folder):
             write_record(folder, session.config, session.server_data.class_names, session.work.project_record)
+            if (columns := session.server_data.columns) is not None:
+                write_json(folder.path / COLUMNS, columns.to_json())
             if session.scale:
                 write_scale(folder, session.scale)
             if grid is not None:

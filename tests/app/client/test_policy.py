@@ -151,6 +151,16 @@ def test_a_server_names_no_file_of_a_node_with_a_policy(named: str) -> None:
     assert node(EXAMPLE, privacy_unit="example").config.privacy.on
 
 
+def test_nor_a_folder_of_clients() -> None:
+    """A node that names the folder, or a file, itself may take part."""
+    named = "data.folder-of-clients=/etc/clients"
+    with pytest.raises(BadInput, match=r"data.folder-of-clients: the run names /etc/clients, but a node"):
+        node((*EXAMPLE, named), privacy_unit="example")
+    assert node((*EXAMPLE, named), privacy_unit="example", data_path="own.npz").config.privacy.on
+    own = {"privacy_unit": "example", "data_folder_of_clients": "mine"}
+    assert node((*EXAMPLE, named), **own).config.privacy.on
+
+
 def test_masks_stay_on_whatever_a_message_says() -> None:
     assert node(("privacy.secure-aggregation=true", OPEN), (OPEN,)).is_secure
 
