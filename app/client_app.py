@@ -77,7 +77,7 @@ def describe(message: Message, context: Context) -> Message:
             message, node.client_id, {wire.NUM_EXAMPLES: 1}, config=config | {wire.HIDDEN: True}
         )
     metrics: dict[str, int | list[int]] = {wire.NUM_EXAMPLES: len(trained)}
-    if (own := node.own_test()) is not None:
+    if (own := node.own_test) is not None:
         metrics[wire.NUM_TEST] = len(own)
     if not is_protected(node.config):
         metrics[wire.LABEL_COUNTS] = counts
