@@ -30,6 +30,8 @@ def draw_alignment(labels: Tensor, count: int, seed: int, server_round: int) -> 
         Ascending positions, shape [count], int64.
     """
     shuffled = torch.from_numpy(numpy_generator(seed, "alignment", server_round).permutation(len(labels)))
+    if labels.dim() == 2:  # Of several classes each: drawn as if all were of one
+        labels = torch.zeros(len(labels), dtype=torch.int64)
     by_class = shuffled[torch.argsort(labels[shuffled], stable=True)]
     every = ((torch.arange(count, dtype=torch.float64) + 0.5) * (len(labels) / count)).long()
     return by_class[every].sort().values
