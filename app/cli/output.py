@@ -15,6 +15,8 @@ from app.report.wording import (
     COLUMNS,
     MISSING,
     cell,
+    figure,
+    figure_name,
     headline,
     number,
     printable,
@@ -108,10 +110,18 @@ def run_cells(row: Mapping[str, Any]) -> list[str]:
         str(row.get("state", MISSING)),
         str(row.get("strategy", MISSING)),
         MISSING if rounds is None else str(rounds),
-        number(row.get("test-accuracy")),
+        _headline_cell(row),
         seconds(row.get("seconds")),
         ", ".join(row.get("forgettings") or ()) or MISSING,
     ]
+
+
+def _headline_cell(row: Mapping[str, Any]) -> str:
+    """Return a run's headline figure; the accuracy without its name."""
+    headline = row.get("headline") or {"name": "accuracy", "value": row.get("test-accuracy")}
+    name, value = str(headline["name"]), headline["value"]
+    shown = figure(name, value)
+    return shown if name == "accuracy" or value is None else f"{figure_name(name)} {shown}"
 
 
 def _figure(value: Any) -> str:

@@ -12,12 +12,19 @@ from rich.text import Text
 
 from app.report.wording import clock, count, printable
 
+_PERCENT = {"accuracy", "personal-accuracy", "attack-success-rate"}
 _NAMES = {
-    "personal-accuracy": ("personal accuracy", "{:.1f} %"),
-    "test-accuracy": ("accuracy", "{:.1f} %"),
-    "attack-success-rate": ("attack success", "{:.1f} %"),
-    "test-loss": ("loss", "{:.3f}"),
+    "personal-accuracy": "personal accuracy",
+    "attack-success-rate": "attack success",
+    "f1": "F1",
+    "auroc": "AUROC",
+    "r2": "R²",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "iou": "IoU",
 }
+_MOST_SHOWN = 4
+"""Figures on test data besides the loss."""
 
 _WIDE = 100
 """Characters from which on there is room for a longer bar."""
@@ -120,6 +127,18 @@ def in_words(values: Mapping[str, float]) -> str:
 
     >>> in_words({"test-accuracy": 93.14, "num-steps": 5.0})
     'accuracy 93.1 %'
+    >>> in_words({"client-score": 81.0, "client-r2": 0.8102, "client-loss": 0.5})
+    'score 81.0, R² 0.810, loss 0.500'
     """
-    shown = ((name, form.format(values[key])) for key, (name, form) in _NAMES.items() if key in values)
-    return ", ".join(f"{name} {value}" for name, value in shown)
+    where = "test-" if any(key.startswith("test-") for key in values) else "client-"
+    loss = f"{where}loss"
+    own = [key for key in values if key.startswith(where) and key != loss][:_MOST_SHOWN]
+    keys = ["personal-accuracy", *own[:1], "attack-success-rate", *own[1:], loss]
+    return ", ".join(_shown(key.removeprefix(where), values[key]) for key in keys if key in values)
+
+
+def _shown(name: str, value: float) -> str:
+    if name == "score":
+        return f"score {value:.1f}"
+    words = _NAMES.get(name, name)
+    return f"{words} {value:.1f} %" if name in _PERCENT else f"{words} {value:.3f}"

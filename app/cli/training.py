@@ -10,6 +10,7 @@ from app.cli import options, output
 from app.cli.interrupts import interruptible, resumable
 from app.config.run_config import RunConfig
 from app.report import wording
+from app.report.headline import headline_of
 from strategies.core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -103,7 +104,9 @@ def _placed(overrides: Sequence[str], home: Path | None) -> list[str]:
 
 def _print_training(name: str, summary: Mapping[str, Any]) -> None:
     final = summary["final"]
-    shown = [key for key in _SHOWN if final.get(key) is not None]
+    found = headline_of(summary)
+    first = () if found is None or found.key in _SHOWN else (found.key,)
+    shown = [key for key in (*first, *_SHOWN) if final.get(key) is not None]
     spent = [] if not (privacy := summary.get("privacy")) else [wording.most_spent(privacy)]
     figures = [*(f"{final[key]:.4g}" for key in shown), *spent, f"{summary['seconds']:.1f}"]
     numbers = ["rounds", *shown, *(["ε"] if spent else []), "seconds"]

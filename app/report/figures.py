@@ -11,6 +11,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from app.report.headline import Headline
 from app.report.reading import Contributions, RunRecord
 from app.report.svg import (
     BLUE,
@@ -29,7 +30,7 @@ from app.report.svg import (
     short_label,
     style_axes,
 )
-from app.report.wording import COLUMNS, MISSING, Column, count, gap, listed, number
+from app.report.wording import COLUMNS, MISSING, Column, count, figure, gap, listed, number
 
 _MARKERS = {
     "before": ("before", "o", "none", MUTED, 4),
@@ -48,12 +49,53 @@ _MOST_WRITTEN = 400
 """Cells beyond which a heat map shows colours without text."""
 
 
-def learning_curve(rounds: Sequence[Mapping[str, Any]]) -> Picture | None:
-    """Draw accuracy, attack success and loss over the rounds; None if no round reports any of them."""
+def learning_curve(rounds: Sequence[Mapping[str, Any]], headline: Headline | None = None) -> Picture | None:
+    """Draw the headline, attack success and loss over the rounds; None if no round reports any of them.
+
+    Without a headline, or where it is that, the accuracy on test data is drawn, in percent.
+    """
     curves = {key: _series(rounds, key) for key in _CURVES}
+    if headline is not None and headline.key not in curves:
+        curves = {headline.key: _series(rounds, headline.key), **_losses(rounds, curves)}
+        if any(curves.values()):
+            words = f"Learning curve: {_course(curves[headline.key], headline)}."
+            return drawn(lambda sheet: _headline_figure(sheet, curves, headline), "learning", words)
     if not any(curves.values()):
         return None
     return drawn(lambda sheet: _learning_figure(sheet, curves), "learning", _learning_words(curves))
+
+
+def _losses(
+    rounds: Sequence[Mapping[str, Any]], curves: Mapping[str, list[tuple[int, float]]]
+) -> dict[str, list[tuple[int, float]]]:
+    own = curves["test-loss"] or _series(rounds, "client-loss")
+    return {"test-loss": own, "train-loss": curves["train-loss"]}
+
+
+def _course(points: Sequence[tuple[int, float]], headline: Headline) -> str:
+    better = "the higher, the better" if headline.higher_is_better else "the lower, the better"
+    if not points:
+        return f"{headline.words} ({better}) was measured in no round"
+    (first, start), (last, end) = points[0], points[-1]
+    numbers = f"{figure(headline.name, start)} after round {first}, {figure(headline.name, end)} after {last}"
+    return f"{headline.words} ({better}) {numbers}"
+
+
+def _headline_figure(
+    sheet: Sheet, curves: Mapping[str, Sequence[tuple[int, float]]], headline: Headline
+) -> Figure:
+    drawing, (left, right) = sheet.panels(3.0, [4, 3], [2.6, 2.2])
+    arrow = "higher is better" if headline.higher_is_better else "lower is better"
+    style_axes(left, headline.words, "round", arrow)
+    _draw_curve(left, curves[headline.key], headline.words, BLUE, "o", "-")
+    style_axes(right, "Loss", "round", "")
+    _draw_curve(right, curves["test-loss"], "test data", BLUE, "o", "-")
+    _draw_curve(right, curves["train-loss"], "clients' training data", ORANGE, "^", "--")
+    for axes in (left, right):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+        if axes.lines:
+            legend_above(axes)
+    return drawing
 
 
 def _learning_figure(sheet: Sheet, curves: Mapping[str, Sequence[tuple[int, float]]]) -> Figure:

@@ -6,8 +6,9 @@ from typing import Any
 
 from app.report import wording
 from app.report.forgetting_view import sentence
+from app.report.headline import headline_of
 from app.report.reading import RunRecord
-from app.report.wording import MISSING, count, number
+from app.report.wording import MISSING, count, figure, number
 from strategies.core.errors import BadInput
 from strategies.core.wire import client_sort_key
 from strategies.registry import PLAIN, traits_of
@@ -82,6 +83,11 @@ def in_short(record: RunRecord) -> Iterator[str]:
 
 
 def _rate(record: RunRecord, key: str) -> str:
+    headline = headline_of(record.summary)
+    if key == "test-accuracy" and headline is not None and headline.key != key:
+        value = _last(record, headline.key)
+        where = "the test data" if headline.key.startswith("test") else "what the clients hold out"
+        return "" if value is None else f"; {headline.words} on {where}: {figure(headline.name, value)}"
     value = _last(record, key)
     return "" if value is None else _RATES[key].format(number(value))
 
@@ -103,6 +109,10 @@ def properties(record: RunRecord) -> Iterator[tuple[str, str]]:
     for key, name in _RATE_NAMES.items():
         if (value := _last(record, key)) is not None:
             yield f"{name}, last evaluated", f"{number(value)} %"
+    headline = headline_of(summary)
+    if headline is not None and headline.key not in _RATE_NAMES:
+        value = _last(record, headline.key)
+        yield f"{wording.capital(headline.words)}, last evaluated", figure(headline.name, value)
     if privacy := summary.get("privacy"):
         yield "Privacy", wording.private(privacy)
     yield "Update log", _log_text(summary.get("log"), settings)

@@ -16,7 +16,9 @@ from app.report import (
     wording,
 )
 from app.report.client_models import client_models
+from app.report.evaluation_view import views
 from app.report.forgetting_view import Row, class_names, view
+from app.report.headline import headline_of, is_scored
 from app.report.privacy_view import privacy_view
 from app.report.reading import RETRAIN, Forgetting, RunRecord, read_run
 from app.report.svg import Picture
@@ -100,7 +102,9 @@ def _context(record: RunRecord) -> dict[str, Any]:
         "comparisons": [_comparison(document, place) for place, document in enumerate(record.comparisons)],
         "explained": bool(record.comparisons) or any(f.audit is not None for f in record.forgettings),
         "disparity_meaning": DISPARITY,
-        "learning": figures.learning_curve(record.rounds),
+        "scored": is_scored(record.summary),
+        "evaluations": views(record.summary, class_names(record)),
+        "learning": figures.learning_curve(record.rounds, headline_of(record.summary)),
         "client_models": client_models(record.rounds),
         "privacy": privacy_view(record),
         "contributions": contributions and figures.contribution_map(record, contributions),

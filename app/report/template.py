@@ -270,6 +270,9 @@ PAGE = """
 <h2>How to read the columns</h2>
 <p>Every number is to be read against the <i>retrained</i> model: one trained from the start, in the same way,
 without the forgotten data. It is what perfect forgetting gives.</p>
+{% if scored %}<p>This run's task has no labels, so every accuracy is a mean score, from 0 to 100, of the
+task's own.</p>
+{% endif %}
 <dl class="legend">
 {% for column in columns %}<dt>{{ column.short }}</dt><dd>{{ column.title }}. {{ column.meaning }}</dd>
 {% endfor %}
@@ -283,6 +286,13 @@ without the forgotten data. It is what perfect forgetting gives.</p>
 <section id="learning">
 <h2>Learning</h2>
 {% if learning %}{{ picture(learning) }}{% else %}<p>No round was evaluated.</p>{% endif %}
+{% for evaluation in evaluations %}
+<h3>{{ evaluation.title }}</h3>
+{% for table in evaluation.tables %}
+<p class="caption">{{ table.caption }}</p>
+{{ numbers(table.first, table.columns, table.rows) }}
+{% endfor %}
+{% endfor %}
 </section>
 
 {% if privacy %}

@@ -8,6 +8,41 @@ MISSING = "–"
 """Stands for a figure that was not measured."""
 
 
+_FIGURES = {
+    "accuracy": "accuracy, %",
+    "score": "score, of 100",
+    "f1": "macro F1",
+    "f1-each": "F1",
+    "auroc": "AUROC",
+    "exact-match": "all labels right",
+    "r2": "R²",
+    "rmse": "root mean square residual",
+    "mae": "mean absolute residual",
+    "iou": "IoU",
+    "iou-each": "IoU",
+    "pixel-accuracy": "pixels right",
+}
+_OF_100 = {"accuracy", "score"}
+
+
+def figure_name(name: str) -> str:
+    """Return the name of a task's figure for people.
+
+    >>> figure_name("r2"), figure_name("my-figure")
+    ('R²', 'my-figure')
+    """
+    return _FIGURES.get(name, name)
+
+
+def figure(name: str, value: float | None) -> str:
+    """Return the value of a task's figure.
+
+    >>> figure("accuracy", 93.14), figure("r2", 0.93142), figure("r2", None)
+    ('93.1', '0.931', '–')
+    """
+    return MISSING if value is None else number(value, 1 if name in _OF_100 else 3)
+
+
 @dataclass(frozen=True)
 class Column:
     """A column of the table that compares the models before and after forgetting with the retrained one.

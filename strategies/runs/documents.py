@@ -158,6 +158,24 @@ class Pruned(Document):
     sparsity: Number
 
 
+class _Group(Document):
+    group: Count
+    examples: Count
+    score: Number
+
+
+class _Evaluation(Document):
+    """The figures of a model, measured in one place."""
+
+    examples: Count
+    headline: str
+    higher_is_better: bool = Field(alias="higher-is-better")
+    figures: Figures
+    tables: dict[str, list[Number | None] | list[Any]] = {}
+    groups: list[_Group] = []
+    clients: dict[str, Figures] = {}
+
+
 class Summary(Document):
     """``summary.json``."""
 
@@ -174,3 +192,4 @@ class Summary(Document):
     log: _Log | None = None
     analytics: _Labels | None = None
     privacy: _Privacy | None = None
+    evaluations: dict[str, _Evaluation] = {}
