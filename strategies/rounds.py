@@ -238,9 +238,10 @@ class _Loop:
         self, server_round: int, arrays: ArrayRecord, selected: Sequence[str], evaluate: Evaluate | None
     ) -> dict[str, float]:
         metrics = dict(evaluate(arrays)) if evaluate is not None else {}
-        if self._plan.federated_evaluation:
-            clients = self._cohort.clients
-            grid = CohortGrid(self._cohort.grid, {i: clients[i] for i in selected if i in clients})
+        clients = self._cohort.clients
+        asked = {i: clients[i] for i in selected if i in clients and self._held_out(i) != 0}
+        if self._plan.federated_evaluation and asked:
+            grid = CohortGrid(self._cohort.grid, asked)
             messages = list(
                 self.strategy.configure_evaluate(server_round, arrays, self._message_config(), grid)
             )
@@ -268,10 +269,12 @@ class _Loop:
         return None if info is None else info.known_examples
 
     def _held_out(self, client_id: str) -> int | None:
+        """Return how many examples a client can be measured on at most; None: that is not known."""
         info = self._cohort.clients.get(client_id)
-        if info is None or info.known_examples is None:
-            return None
-        return max(info.num_test, most_held_out(self._plan.local_test_share, info.known_examples))
+        if info is not None and info.num_test:
+            return info.num_test
+        trained = self._trained_on(client_id)
+        return None if trained is None else most_held_out(self._plan.local_test_share, trained)
 
     def _select(self, clients: Mapping[str, ClientInfo], server_round: int) -> Asked:
         if self.privacy is None or self.privacy.central is None:

@@ -12,7 +12,10 @@ from strategies.core import wire
 
 @dataclass(frozen=True)
 class ClientInfo:
-    """A client's description of itself; a client that hides its counts says 1 example and no labels."""
+    """A client's description of itself; a client that hides its counts says 1 example and no labels.
+
+    `num_test` are the test examples that came with its own data, besides what it holds out of these.
+    """
 
     client_id: str
     node_id: int

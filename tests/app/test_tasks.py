@@ -28,6 +28,7 @@ from tests.app import test_tasks
 
 numbers = lethe.Project(data=test_tasks.numbers, task="regression")
 own = lethe.Project(data=test_tasks.numbers, task=test_tasks.THREE_MEMBERS)
+nodes = lethe.Project(data=test_tasks.of_node, task="regression")
 labels = lethe.Project(data=test_tasks.labels, task="multi-label")
 masks = lethe.Project(
     data=test_tasks.masks, task="segmentation", model=test_tasks.pixels, classes=("back", "front")
@@ -41,6 +42,14 @@ def numbers() -> Any:
     """Return a linear function of three numbers, scaled so that its deviation is about 2."""
     x = torch.randn(120, 3, generator=torch_generator(0))
     return x, x @ torch.tensor([1.0, -1.5, 0.5]) + 4
+
+
+def of_node(node: Any) -> Any:
+    """Return a third of the numbers; client 0 has no test data, the others 5 and 6 examples."""
+    x, y = numbers()
+    mine = slice(40 * node.index, 40 * node.index + 30)
+    test = slice(40 * node.index + 30, 40 * node.index + 34 + node.index)
+    return (x[mine], y[mine]) if node.index == 0 else ((x[mine], y[mine]), (x[test], y[test]))
 
 
 def labels() -> Any:
@@ -135,6 +144,17 @@ def test_without_test_data_figures_are_exact_sums_over_what_the_clients_hold_out
     squares = found["figures"]["rmse"] ** 2
     assert final["client-loss"] == pytest.approx(squares / 2)
     assert "test-loss" not in final
+
+
+def test_figures_are_those_of_the_test_data_that_came_with_the_clients_own(
+    module: str, tmp_path: Path
+) -> None:
+    """Who has none is not asked; every node trains on all of its training data."""
+    run = trained(tmp_path, f"{module}:nodes", "task.scale=2")
+    rows = evaluation(run, "clients")["clients"]
+    assert {i: row["examples"] for i, row in rows.items()} == {"1": 5, "2": 6}
+    assert run.read_summary()["faults"] == []
+    assert [known["num-examples"] for known in run.read_summary()["clients"].values()] == [30, 30, 30]
 
 
 @pytest.mark.parametrize(
