@@ -45,7 +45,8 @@ class RunSettings(Settings):
         What the ServerApp does: ``train``, ``resume`` the run that ``request.run`` names, or what the section
         ``request`` names on a finished run, or ``analytics``, which asks what that section says.
     federated_evaluation
-        Whether the clients evaluate as well, on what they hold out (``data.local-test-share``).
+        Whether the clients evaluate as well, on what they hold out (``data.local-test-share``) or on test
+        data of their own; they do in any case where the server has no test data and nothing is hidden.
     certificate_key
         File with the private key that signs certificates of forgetting; made on first use.
     """

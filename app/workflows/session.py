@@ -142,12 +142,10 @@ class Session:
 
     @property
     def federated_evaluation(self) -> bool:
-        """Whether clients evaluate: as the config says, or as they may and the server cannot."""
-        config = self.config
-        may = config.data.local_test_share > 0 or (self.work.has_data and self.work.project.by_node)
-        alone = self.server_data.test is None and may
-        hidden = config.privacy.on or config.privacy.hides_updates
-        return config.run.federated_evaluation or (alone and not hidden and not self.has_client_models)
+        """Whether clients that have test data evaluate: as the config says, or as the server cannot."""
+        privacy = self.config.privacy
+        hidden = privacy.on or privacy.hides_updates or self.has_client_models
+        return self.config.run.federated_evaluation or (self.server_data.test is None and not hidden)
 
     @property
     def plan(self) -> TrainingPlan:
