@@ -40,7 +40,7 @@ class OutputSpec:
 
 
 class Task(ABC):
-    """What is learned. A task says how outputs are judged; what it leaves out has a default.
+    """What is learned. A task says how outputs are judged, in three members; the rest has defaults.
 
     Outputs have shape [n, ...] and targets shape [n, ...], with one example per row.
 
@@ -148,9 +148,9 @@ class Task(ABC):
         """Return what `metrics` compare; here the predictions and the targets."""
         return self.predict(outputs), targets
 
-    @abstractmethod
     def outputs(self, spec: OutputSpec) -> int:
-        """Return the size of the last layer of a built-in model."""
+        """Return the size of the last layer of a built-in model; here the number of groups, at least 1."""
+        return max(spec.num_groups, 1)
 
 
 class Classification(Task):

@@ -1,5 +1,6 @@
 """The examples of docs/, run as they stand there."""
 
+import doctest
 import re
 from pathlib import Path
 
@@ -17,6 +18,10 @@ def test_the_central_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     alpha, size = capsys.readouterr().out.split()
     assert 0.0 <= float(alpha) <= max(InfluenceSettings().alphas)
     assert int(size) == 650
+
+
+def test_the_example_of_a_task_runs() -> None:
+    assert doctest.testfile(str(METHODS.parent / "tasks.md"), module_relative=False) == (0, 5)
 
 
 THREATS = Path(__file__).parents[1] / "docs" / "threats.md"
