@@ -11,12 +11,13 @@ import numpy as np
 from app.config.run_config import RunConfig
 from app.config.settings import DataSettings
 from app.data import Adapting, Columns, as_examples, client_id_of, partitioned
+from app.data.scale import Scale
 from app.data.split import Split, split_positions
 from app.data.values import TargetKind
 from app.project.loading import LoadedProject, explained
 from app.project.project import Node, given, is_one_target
 from strategies.core.errors import BadInput, LetheError
-from strategies.core.examples import Examples, GroupsOf, groups_of
+from strategies.core.examples import Examples, GroupsOf, groups_of, in_memory
 from strategies.core.settings import Scalar
 
 T = TypeVar("T")
@@ -64,12 +65,16 @@ class ProjectData:
         project = self.loaded.project
         own = project.public if name == "public" else project.test
         if own is not None:
-            return self._examples(_called(f"its {name} data", lambda: given(own)), name)
+            return self._scaled(self._examples(_called(f"its {name} data", lambda: given(own)), name))
         if project.data is None or project.by_node:
             return None
         every, split = _spread(self)
         positions = split.public if name == "public" else split.test
-        return None if positions is None or not len(positions) else every.subset(positions.tolist())
+        return (
+            None
+            if positions is None or not len(positions)
+            else self._scaled(every.subset(positions.tolist()))
+        )
 
     def client(self, node_config: Mapping[str, Scalar]) -> ClientData:
         """Return a client's examples.
@@ -81,7 +86,11 @@ class ProjectData:
         """
         if self.loaded.project.by_node:
             return self._split(self.of_node(node_config))
-        return ClientData(self._part(node_config))
+        return ClientData(self._scaled(self._part(node_config)))
+
+    def _scaled(self, examples: Examples) -> Examples:
+        """Return examples on the scale of all training data together, if that is asked for."""
+        return examples if self.settings.scale != "standard" else _measured(self).scaled(examples)
 
     def of_node(self, node_config: Mapping[str, Scalar]) -> Any:
         """Return what the project's ``data`` says of a node, as it is."""
@@ -149,6 +158,17 @@ def _spread(data: ProjectData) -> tuple[Examples, Split]:
     public = 0.0 if project.public is not None else data.settings.public_share
     settings = data.settings.model_copy(update={"test_share": share, "public": str(public)})
     return every, split_positions(strata, None, settings, data.config.run.seed)
+
+
+@lru_cache(maxsize=2)
+def _measured(data: ProjectData) -> Scale:
+    every, split = _spread(data)
+    if len(every.input_shape) != 1:
+        raise BadInput(
+            f'data.scale: given "standard", which is for tables; the inputs have shape {every.input_shape}'
+        )
+    trained = np.sort(np.concatenate([split.clients, split.public]))
+    return Scale.of(in_memory(every.subset(trained.tolist())).x)
 
 
 @lru_cache(maxsize=4)

@@ -96,6 +96,17 @@ class Workload:
         for key in _DATA_KEYS:
             if flat[key] != defaults[key]:
                 raise BadInput(f"{key}: given {flat[key]!r}, but the project brings the data; leave it out")
+        scale = self.config.data.scale
+        if scale == "standard" and self.project.by_node:
+            raise BadInput(
+                'data.scale: given "standard", which takes all data in one place, but the project gives each '
+                'node its own; allowed "federated" or "none"'
+            )
+        if scale != "none" and self.project.transforms is not None:
+            raise BadInput(
+                f'data.scale: given "{scale}", which is for tables, but the project varies its inputs by '
+                'transforms; allowed "none", or scale them in data'
+            )
 
     @cached_property
     def task(self) -> Task:

@@ -42,7 +42,7 @@ def main() -> None:
     rounds, seeds = (3, 1) if options.small else (30, 5)
     keys = {"task__metric": "auroc", "task__metrics": "auroc", "train__learning_rate": 0.1}
     config = options.config(data__scale="federated", train__local_epochs=1, **keys)
-    pooled = {**config, "data.scale": "standard", "analytics.min-clients": 1}
+    pooled = {**config, "data.scale": "standard"}
     found: dict[str, list[float]] = {"four hospitals": [], "pooled": []}
     for seed in range(seeds):
         run = lethe.train(project, rounds=rounds, clients=4, seed=seed, config=config, progress=False)

@@ -161,3 +161,33 @@ def test_a_node_imports_nothing_that_a_server_names(tmp_path: Path) -> None:
     message = Message(RecordDict({"config": ConfigRecord({})}), 1, "query.describe")
     with pytest.raises(BadInput, match=r"run\.project: given 'antigravity:project', but a node runs"):
         ClientNode.of(message, context)
+
+
+def test_examples_given_together_are_brought_to_the_scale_of_what_is_trained_on() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(60, 2, generator=generator) * torch.tensor([3.0, 100.0]) + 7
+    project = Project(data=(inputs, torch.arange(60) % 2))
+    work = Workload(RunConfig.from_flat({"data.clients": 3, "data.scale": "standard"}), loaded(project))
+    server = work.server_data()
+    parts = [work.client_data({"partition-id": i, "num-partitions": 3}, Terms()).train for i in range(3)]
+    assert server.public is not None
+    assert server.test is not None
+    trained = torch.cat([e.batch(torch.arange(len(e)))[0] for e in (server.public, *parts)]).double()
+    assert torch.allclose(trained.mean(dim=0), torch.zeros(2).double(), atol=1e-6)
+    assert torch.allclose(trained.std(dim=0, correction=0), torch.ones(2).double(), atol=1e-6)
+    test, _ = server.test.batch(torch.arange(len(server.test)))
+    assert float(test.abs().max()) < 5
+
+
+@pytest.mark.parametrize(
+    ("project", "scale", "message"),
+    [
+        (Project(data=of_node), "standard", "takes all data in one place, but the project gives each node"),
+        (Project(data=of_node, transforms=lambda x: x), "federated", "varies its inputs by transforms"),
+        (Project(data=(torch.zeros(9, 2, 2), torch.zeros(9).long())), "standard", "which is for tables"),
+    ],
+)
+def test_a_scale_that_cannot_be_is_refused(project: Project, scale: str, message: str) -> None:
+    config = RunConfig.from_flat({"data.scale": scale, "data.clients": 2})
+    with using(loaded(project)), pytest.raises(BadInput, match=message):
+        Workload.of(config).server_data()
