@@ -188,6 +188,6 @@ def test_examples_given_together_are_brought_to_the_scale_of_what_is_trained_on(
     ],
 )
 def test_a_scale_that_cannot_be_is_refused(project: Project, scale: str, message: str) -> None:
-    config = RunConfig.from_flat({"data.scale": scale, "data.clients": 2})
+    config = RunConfig.from_flat({"data.scale": scale, "data.clients": 3})
     with using(loaded(project)), pytest.raises(BadInput, match=message):
         Workload.of(config).server_data()
