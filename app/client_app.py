@@ -265,7 +265,13 @@ def audit(message: Message, context: Context) -> Message:
     else:
         spec, examples = node.forget_spec(), node.examples()
         metrics, arrays = answer_question(
-            message.content, examples, node.model, spec=spec, summed=summed, task=node.task
+            message.content,
+            examples,
+            node.model,
+            spec=spec,
+            summed=summed,
+            test=node.test_examples,
+            task=node.task,
         )
     return wire.reply_to(message, node.client_id, metrics, arrays)
 

@@ -77,7 +77,7 @@ def privacy_caveats(run: TrainedRun, request: ForgetRequest) -> Iterator[str]:
 
 def _about_data(before: Measurement) -> Iterator[str]:
     if before.num_test == 0:
-        yield "the server holds no test data: test accuracy, MIA and attack success were not measured"
+        yield "there are no test data: test accuracy, MIA and attack success were not measured"
     if before.num_forget == 0:
         yield "no client answered for forgotten examples: UA and MIA-efficacy were not measured"
 

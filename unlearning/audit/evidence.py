@@ -24,7 +24,7 @@ from strategies.core import wire
 from strategies.core.examples import Examples
 from strategies.models import travelling
 from strategies.task import CLASSIFICATION, FULL_SCORE, Task
-from unlearning.audit import metrics
+from unlearning.audit import held_out, metrics
 from unlearning.request import ForgetSpec
 
 MARGIN = "margin"
@@ -69,12 +69,15 @@ class AuditAnswer:
         forgotten, shape [n], bool; in no particular order if the client sent sums only.
     divergence : Divergence or None
         None without a reference model.
+    tested : HeldOutAnswer or None
+        What it says of its own test data; None if it was not asked, or has none.
     """
 
     margin: Tensor | None
     correct: Tensor
     forget: Tensor
     divergence: Divergence | None = None
+    tested: held_out.HeldOutAnswer | None = None
 
 
 def answer_audit(
@@ -118,10 +121,10 @@ def answer_question(
     question: RecordDict,
     examples: Examples,
     build_model: Callable[[], nn.Module],
-    batch_size: int = 512,
     *,
     spec: ForgetSpec | None = None,
     summed: bool = False,
+    test: Callable[[], Examples] | None = None,
     task: Task = CLASSIFICATION,
 ) -> tuple[dict[str, float | int], ArrayRecord]:
     """Answer a message of type `query.audit`; returns the metrics and arrays of the reply.
@@ -130,7 +133,7 @@ def answer_question(
     ----------
     question
         The message's content: `arrays`, `config` and perhaps `reference`.
-    examples, batch_size
+    examples
         As in `answer_audit`.
     build_model
         Makes a model of the run's architecture on the device to use; its weights are overwritten.
@@ -138,14 +141,21 @@ def answer_question(
         Which examples are to be forgotten, and which are not asked about; None: as the question says.
     summed
         Whether to send sums in place of numbers per example.
+    test
+        Returns the client's own test data, which a server without any asks for.
     """
     model = _load(build_model(), question.array_records[wire.ARRAYS])
     reference = question.array_records.get(wire.REFERENCE)
     reference_model = None if reference is None else _load(build_model(), reference)
     if spec is None:
         spec = ForgetSpec.from_config(question.config_records.get(wire.CONFIG, ConfigRecord()))
-    answer = answer_audit(model, examples, spec, reference_model, batch_size, task)
-    return (encode_sums(answer), ArrayRecord()) if summed else encode_answer(answer, task)
+    answer = answer_audit(model, examples, spec, reference_model, task=task)
+    numbers, arrays = (encode_sums(answer), ArrayRecord()) if summed else encode_answer(answer, task)
+    if test is not None and held_out.is_wanted(question):
+        found = held_out.answer_held_out(model, reference_model, test(), spec, task)
+        further, vectors = ({}, {}) if found is None else held_out.encoded(found, summed=summed)
+        numbers, arrays = {**numbers, **further}, ArrayRecord({**arrays, **vectors})
+    return numbers, arrays
 
 
 def encode_sums(answer: AuditAnswer) -> dict[str, float | int]:
@@ -196,6 +206,7 @@ def decode_answer(
     num_examples: int | None,
     with_reference: bool,
     task: Task = CLASSIFICATION,
+    most_tested: int = 0,
 ) -> AuditAnswer:
     """Read a client's answer back, and check it.
 
@@ -211,6 +222,8 @@ def decode_answer(
         Whether the client got a reference model.
     task
         With labels, each output is right or not.
+    most_tested
+        How many test examples of its own the client can have; 0: it was not asked about them.
 
     Raises
     ------
@@ -221,10 +234,11 @@ def decode_answer(
     numbers = content.metric_records.get(wire.METRICS, MetricRecord())
     size = _size(numbers, spec, num_examples)
     divergence = _divergence(numbers) if with_reference else None
+    tested = held_out.decoded(numbers, record, held_out.Bound(most_tested, with_reference))
     if NUM_FORGET in numbers:
-        return replace(_from_sums(numbers, spec, size, task), divergence=divergence)
+        return replace(_from_sums(numbers, spec, size, task), divergence=divergence, tested=tested)
     types = _DTYPES if task.labelled else {**_DTYPES, CORRECT: "float32"}
-    margin, correct, forget = (_vector(record, name, size, dtype) for name, dtype in types.items())
+    margin, correct, forget = (held_out.vector_in(record, name, size, dtype) for name, dtype in types.items())
     if not bool(margin.isfinite().all()):
         raise ValueError(f"'{MARGIN}' holds values that are not finite; is the model?")
     check_correct(CORRECT, correct)
@@ -235,7 +249,7 @@ def decode_answer(
     ):  # The likeliest label is the predicted one
         raise ValueError(f"'{CORRECT}' calls a label wrong whose '{MARGIN}' is above 0")
     _check_count(FORGET, int(forget.sum()), spec, size)
-    return AuditAnswer(margin, correct.float(), forget.bool(), divergence)
+    return AuditAnswer(margin, correct.float(), forget.bool(), divergence, tested)
 
 
 def check_correct(name: str, correct: Tensor) -> None:
@@ -285,15 +299,6 @@ def _size(numbers: Mapping[str, Any], spec: ForgetSpec, num_examples: int | None
         limit = "of at least 0" if most is None else f"from 0 to {most}"
         raise ValueError(f"'{wire.NUM_EXAMPLES}' is {claimed}, expected a number {limit}")
     return claimed
-
-
-def _vector(record: ArrayRecord, name: str, size: int, dtype: str) -> Tensor:
-    if name not in record:
-        raise ValueError(f"no array '{name}' in the answer; it has {sorted(record)}")
-    values = np.array(record[name].numpy())
-    if values.shape != (size,) or str(values.dtype) != dtype:
-        raise ValueError(f"'{name}' is {values.dtype} {values.shape}, expected {dtype} ({size},)")
-    return torch.from_numpy(values)
 
 
 def _divergence(numbers: Mapping[str, Any]) -> Divergence:

@@ -12,7 +12,7 @@ from torch import Tensor
 from strategies.core import wire
 from strategies.server.cohort import Cohort
 from strategies.task import CLASSIFICATION, Task
-from unlearning.audit import metrics
+from unlearning.audit import held_out, metrics
 from unlearning.audit.evidence import AuditAnswer, decode_answer
 from unlearning.request import ForgetRequest, ForgetSpec, spec_for
 
@@ -45,6 +45,11 @@ class Evidence:
         """How far the outputs are right, from 0 to 1, shapes [|D_f|] and [|D_r|]."""
         answers = self.answers.values()
         return self._pooled([a.correct for a in answers], [a.forget for a in answers])
+
+    @property
+    def tested(self) -> held_out.HeldOutAnswer:
+        """What the clients say of their own test data, together."""
+        return held_out.pooled([a.tested for a in self.answers.values() if a.tested is not None])
 
     @property
     def client_accuracy(self) -> dict[str, float]:
@@ -120,6 +125,9 @@ class Questions:
         Names and shapes of the model's entries.
     flat, reference
         The parameters of the model and, or None, of the retrained one, shape [layout.size].
+    most_tested
+        How many test examples of its own each client can have, by client-id, where the server has none and
+        asks for theirs; None: it does not ask.
     """
 
     def __init__(
@@ -130,6 +138,7 @@ class Questions:
         reference: Tensor | None = None,
         earlier: Sequence[ForgetRequest] = (),
         task: Task = CLASSIFICATION,
+        most_tested: Mapping[str, int] | None = None,
     ) -> None:
         self.request = request
         self._task = task
@@ -137,16 +146,21 @@ class Questions:
         self._records = {wire.ARRAYS: wire.FlatRecord(flat, layout)}
         if reference is not None:
             self._records[wire.REFERENCE] = wire.FlatRecord(reference, layout)
+        self._most_tested = most_tested
         self._made: dict[ForgetSpec, RecordDict] = {}
 
     def __call__(self, client_id: str) -> RecordDict:
         """Return the content of a client's message."""
         spec = spec_for(self.request, client_id, self.earlier)
         if spec not in self._made:
-            self._made[spec] = RecordDict({**self._records, wire.CONFIG: spec.to_config()})
+            config = spec.to_config()
+            if self._most_tested is not None:
+                config[held_out.WANTED] = True
+            self._made[spec] = RecordDict({**self._records, wire.CONFIG: config})
         return self._made[spec]
 
     def read(self, client_id: str, content: RecordDict, num_examples: int | None) -> AuditAnswer:
         """Decode a client's answer; see `decode_answer`."""
         spec = spec_for(self.request, client_id, self.earlier)
-        return decode_answer(content, spec, num_examples, wire.REFERENCE in self._records, self._task)
+        most = (self._most_tested or {}).get(client_id, 0)
+        return decode_answer(content, spec, num_examples, wire.REFERENCE in self._records, self._task, most)

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from strategies.client.backdoor import Trigger, triggered_test
 from strategies.client.evaluation import outputs_of
+from strategies.client.holdout import most_held_out
+from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.core.examples import Examples, groups_of, selection_mask
 from strategies.core.seeds import numpy_generator
@@ -23,6 +25,7 @@ from strategies.server.exclusion import Drop
 from strategies.task import CLASSIFICATION, FULL_SCORE, Task
 from unlearning.audit import metrics
 from unlearning.audit.gathering import Evidence, Questions, gather
+from unlearning.audit.held_out import HeldOutAnswer
 from unlearning.audit.membership import MembershipResult, membership_attack
 from unlearning.audit.own_models import OwnModelQuestions
 from unlearning.request import ForgetRequest
@@ -160,10 +163,12 @@ def measure(
         raise LetheError(
             f"the model '{name}' has parameters that are not finite: there is nothing to measure"
         )
-    questions = Questions(request, run.layout, flat, reference, run.forgotten, run.task)
+    has_test = run.test is not None and len(run.test) > 0
+    most = None if has_test else _most_tested(run, cohort)
+    questions = Questions(request, run.layout, flat, reference, run.forgotten, run.task, most)
     evidence = gather(cohort, questions, f"audit of {name}")
-    on_server = _test(run, flat, reference)
-    return _measurement(run, request, settings, evidence, on_server, began)
+    on_test = _test(run, flat, reference) if has_test else _OnServer.of_clients(evidence.tested)
+    return _measurement(run, request, settings, evidence, on_test, began)
 
 
 def measure_own_models(
@@ -208,7 +213,7 @@ def _measurement(
         test_accuracy=_if_any(metrics.accuracy, test_correct),
         retain_accuracy=_if_any(metrics.accuracy, retain_correct),
         unlearning_accuracy=_if_any(metrics.unlearning_accuracy, forget_correct),
-        membership=_attack(evidence, on_server.margin[tested], settings, run.seed),
+        membership=_attack(evidence, on_server.known_margin(tested), settings, run.seed),
         attack_success_rate=on_server.attack_success_rate,
         client_accuracy=evidence.client_accuracy,
         output_distance=OutputDistance(*evidence.divergence, on_server.divergence),
@@ -224,7 +229,10 @@ def _measurement(
 
 @dataclass(frozen=True, eq=False)
 class _OnServer:
-    """What the server sees of a model on D_t; vectors of shape [|D_t|], empty without test data."""
+    """What is known of a model on D_t; vectors of shape [|D_t|], empty without test data.
+
+    Margins are empty too where clients sent sums only.
+    """
 
     groups: Tensor
     margin: Tensor
@@ -233,10 +241,32 @@ class _OnServer:
     attack_success_rate: float | None = None
     num_triggered: int = 0
 
+    def known_margin(self, tested: Tensor) -> Tensor:
+        """Return the margins of the tested examples; none if they are not known."""
+        return self.margin[tested] if len(self.margin) else self.margin
+
+    @staticmethod
+    def of_clients(tested: HeldOutAnswer) -> "_OnServer":
+        """Return what the clients said of their own test data, without examples of forgotten classes."""
+        count = len(tested.correct)
+        margin = torch.zeros(0) if tested.margin is None else tested.margin
+        return _OnServer(torch.full((count,), -1), margin, tested.correct, tested.divergence)
+
+
+def _most_tested(run: TrainedRun, cohort: Cohort) -> dict[str, int]:
+    """Return how many test examples of its own each client can have."""
+    share = run.plan.local_test_share
+    return {
+        client_id: max(info.num_test, most_held_out(share, info.known_examples))
+        if info.known_examples is not None
+        else wire.MAX_EXAMPLES
+        for client_id, info in cohort.clients.items()
+    }
+
 
 def _test(run: TrainedRun, flat: Tensor, reference: Tensor | None) -> _OnServer:
-    if run.test is None or len(run.test) == 0:
-        return _OnServer(torch.zeros(0, dtype=torch.int64), torch.zeros(0), torch.zeros(0))
+    if run.test is None:
+        raise ValueError("the server has no test data")
     task, test, model = run.task, run.test, run.model(flat)
     outputs, targets = outputs_of(model, test, task=task), test.targets()
     divergence = None

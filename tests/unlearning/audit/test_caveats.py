@@ -80,7 +80,7 @@ def test_a_capped_attacker() -> None:
 
 def test_data_that_is_not_there() -> None:
     server, clients = said_of(measurement(membership=None, attack_success=None, num_test=0, num_forget=0))
-    assert "the server holds no test data" in server
+    assert "there are no test data" in server
     assert "no client answered for forgotten examples" in clients
 
 
