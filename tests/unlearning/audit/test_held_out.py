@@ -29,7 +29,7 @@ def model(w: float) -> nn.Module:
 
 
 def test_by_hand() -> None:
-    """w = ln 3 calls x = 1 class 1 and x = −1 class 0: two of three are right; without class 0, one of two."""
+    """w = ln 3 calls x = 1 class 1 and x = −1 class 0: two of three right; without class 0, one of two."""
     held = images((1, 1), (-1, 0), (-1, 1))
     found = answer_held_out(model(SURE), None, held, ForgetSpec(indices=(0,)), CLASSIFICATION)
     assert found is not None
