@@ -11,7 +11,7 @@ stream and rounded (`strategies.layers.privacy.noise`). All take the samplers of
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast, final
@@ -21,6 +21,7 @@ from opacus.grad_sample import GradSampleHooks, GradSampleModule, GradSampleModu
 from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
 from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from strategies.core.secret_random import RandomStream
 from strategies.layers.privacy.clipping import OnePass, OnePassLoss, batch_dims, refusal
@@ -94,7 +95,46 @@ class GhostModule(_Sampled, GradSampleModuleFastGradientClipping):
 
     def __init__(self, model: nn.Module, clip_norm: float) -> None:
         self._batch_dims = batch_dims(model)
+        self._edges: list[GradientEdge] = []
         super().__init__(model, loss_reduction="sum", strict=False, max_grad_norm=clip_norm)
+
+    def capture_activations_hook(
+        self, module: nn.Module, forward_input: Any, _forward_output: Tensor
+    ) -> None:
+        """Note, besides a layer's input, how far back a backward pass must go for its hooks."""
+        super().capture_activations_hook(module, forward_input, _forward_output)
+        if self.hooks_enabled and _forward_output.requires_grad:
+            self._edges.append(get_gradient_edge(_forward_output))
+            self._edges += _edges_behind(forward_input)
+
+    def take_norms(self, losses: Tensor) -> None:
+        """Go back through the graph, form no gradient of a parameter, and leave the graph as it is."""
+        edges, self._edges = self._edges, []
+        torch.autograd.grad(losses.sum(), edges, retain_graph=True, allow_unused=True)
+
+
+def _edges_behind(inputs: Sequence[Tensor]) -> Iterator[GradientEdge]:
+    """Yield what lies behind the hook on a layer's inputs, which fires when the pass has gone by."""
+    for tensor in inputs:
+        if tensor.grad_fn is not None:
+            yield from (
+                GradientEdge(node, nr) for node, nr in tensor.grad_fn.next_functions if node is not None
+            )
+
+
+@final
+class GhostLoss(DPTensorFastGradientClipping):
+    """Losses of a batch whose `backward` forms gradients of parameters in the second pass alone."""
+
+    def backward(self) -> None:
+        """Set the gradient of every trainable parameter to the clipped sum of the examples' gradients."""
+        module = cast("GhostModule", self.module)
+        module.take_norms(self.loss_per_sample)
+        self.optimizer.zero_grad(set_to_none=True)
+        weights = module.get_clipping_coef()
+        module.disable_hooks()
+        (weights * self.loss_per_sample).sum().backward()  # type: ignore[no-untyped-call]
+        module.enable_hooks()
 
 
 @dataclass(frozen=True)
@@ -181,8 +221,7 @@ class _GhostEngine(Engine):
         for parameter in self.parameters:  # Of one that has no part in the losses
             cast("Any", parameter)._norm_sample = losses.new_zeros(len(losses))
         with _without_remarks():
-            loss = DPTensorFastGradientClipping(self.module, self.optimizer, losses, "sum")
-            loss.backward()  # type: ignore[no-untyped-call]
+            GhostLoss(self.module, self.optimizer, losses, "sum").backward()
         _require_all_turns(self.model)
         for parameter in self.parameters:
             if parameter.grad is None:

@@ -34,7 +34,7 @@ from strategies.core.secret_random import Randomness, RandomStream
 from strategies.core.seeds import varying
 from strategies.layers.privacy.accounting import sample_rate
 from strategies.layers.privacy.engines import Engine, Mechanism, engine_of
-from strategies.layers.privacy.models import require_losses, require_private, verify
+from strategies.layers.privacy.models import require_private, verify
 from strategies.layers.privacy.settings import EngineName
 from strategies.task import CLASSIFICATION, Task
 
@@ -121,9 +121,7 @@ def _clip(engine: Engine, task: Task, drawn: Batch | None) -> None:
         engine.skip()
         return
     inputs, targets = drawn
-    losses = task.losses(task.forward(engine.model, inputs), targets)
-    require_losses(losses, len(targets))
-    engine.backward(losses)
+    engine.backward(task.losses(task.forward(engine.model, inputs), targets))
 
 
 def _step(
