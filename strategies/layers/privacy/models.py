@@ -22,7 +22,6 @@ from torch.nn.modules.dropout import _DropoutNd
 from strategies.client.evaluation import eval_mode
 from strategies.core.errors import BadInput
 from strategies.core.examples import Examples, Inputs
-from strategies.core.seeds import seeded_layers, torch_generator
 from strategies.layers.privacy.clipping import OnePass, accounted, refusal
 from strategies.layers.privacy.rules import NORM_SAMPLERS, rule_of
 from strategies.layers.privacy.samplers import GRAD_SAMPLERS
@@ -149,8 +148,15 @@ def require_losses(losses: Tensor, count: int) -> None:
         )
 
 
-def verify(model: nn.Module, task: Task, data: Examples, engine: EngineName) -> None:
+def verify(
+    model: nn.Module, task: Task, data: Examples, engine: EngineName, generator: torch.Generator
+) -> None:
     """Try whether the layers account for all of an example's gradient; the model is as before afterwards.
+
+    Parameters
+    ----------
+    generator
+        Of the variation of training inputs.
 
     Raises
     ------
@@ -159,10 +165,10 @@ def verify(model: nn.Module, task: Task, data: Examples, engine: EngineName) -> 
     """
     if not len(data):
         return
-    count, device = min(_TRIED, len(data)), next(model.parameters()).device
-    generator = torch_generator(0, "trial of private training")
+    count = min(_TRIED, len(data))
     inputs, targets = data.training_batch(torch.arange(count), generator, alone=True)
-    with _altered(model, generator), seeded_layers(generator, device):
+    gpus = [p.device for p in model.parameters() if p.device.type == "cuda"][:1]
+    with _altered(model), torch.random.fork_rng(gpus):
         if count > 1:
             _require_independence(model, task, inputs)
         module = OnePass(model, float("inf"))
@@ -176,7 +182,7 @@ def verify(model: nn.Module, task: Task, data: Examples, engine: EngineName) -> 
 
 
 @contextmanager
-def _altered(model: nn.Module, generator: torch.Generator) -> Iterator[None]:
+def _altered(model: nn.Module) -> Iterator[None]:
     """Alter the trainable parameters meanwhile; refuse a model whose buffers change of themselves.
 
     Raises
@@ -190,9 +196,8 @@ def _altered(model: nn.Module, generator: torch.Generator) -> Iterator[None]:
     try:
         with torch.no_grad():
             for parameter in parameters:
-                change = torch.empty(parameter.shape, dtype=parameter.dtype)
-                change.uniform_(-_ALTERED_BY, _ALTERED_BY, generator=generator)
-                parameter.add_(change.to(parameter.device))
+                wave = torch.arange(parameter.numel(), dtype=torch.float32, device=parameter.device).sin_()
+                parameter.add_(wave.view(parameter.shape), alpha=_ALTERED_BY)
         yield
         changed = [name for name, buffer in model.named_buffers() if not torch.equal(buffer, buffers[name])]
         if changed:

@@ -31,7 +31,6 @@ from strategies.client.training import (
 )
 from strategies.core.examples import Examples
 from strategies.core.secret_random import Randomness, RandomStream
-from strategies.core.seeds import varying
 from strategies.layers.privacy.accounting import sample_rate
 from strategies.layers.privacy.engines import Engine, Mechanism, engine_of
 from strategies.layers.privacy.models import require_private, verify
@@ -99,13 +98,13 @@ class PrivateTrainer:
         rate = sample_rate(len(examples), settings)
         sampling, noise = self.randomness.after(generator), self.randomness.after(generator)
         optimizer = make_optimizer(parameters, settings)
-        data, vary = examples.to(parameters[0].device), varying(generator)
-        verify(model, task, data, self.engine)
+        data = examples.to(parameters[0].device)
+        verify(model, task, data, self.engine, generator)
         mechanism = Mechanism(self.noise_multiplier, self.clip_norm, rate * len(examples), noise)
         engine = engine_of(self.engine, model, optimizer, mechanism)
         try:
             for batch in poisson_batches(len(data), rate, steps, sampling):
-                drawn = data.training_batch(batch, vary, alone=True) if len(batch) else None
+                drawn = data.training_batch(batch, generator, alone=True) if len(batch) else None
                 _clip(engine, task, drawn)
                 engine.release()
                 _step(optimizer, parameters, adjust)

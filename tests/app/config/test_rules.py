@@ -179,6 +179,7 @@ IDLE = [
         "privacy.client-sampling",
         'privacy.unit = "client-central"',
     ),
+    ({"privacy.engine": "ghost"}, "privacy.engine", 'privacy.unit = "example"'),
     (
         {"privacy.unit": "client-central", "privacy.epsilon": 2.0, "privacy.ledger": "spent"},
         "privacy.ledger",

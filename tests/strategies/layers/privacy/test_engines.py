@@ -16,6 +16,7 @@ from benchmarks.private_steps import Transformer
 from strategies.core.errors import BadInput
 from strategies.core.examples import TensorExamples
 from strategies.core.secret_random import RandomStream
+from strategies.core.seeds import torch_generator
 from strategies.layers.privacy.engines import Engine, Mechanism, engine_of
 from strategies.layers.privacy.models import require_private, verify
 from strategies.layers.privacy.noise import grid_step
@@ -48,7 +49,9 @@ def listening(
 def fast_sum(name: EngineName, model: nn.Module, x: Tensor, clip_norm: float) -> list[Tensor]:
     """Return the second of two steps' sums without noise, so that nothing of a step is left in the next."""
     require_private(model, name)
-    verify(model, SQUARES, TensorExamples(x, torch.zeros(len(x), dtype=torch.int64)), name)
+    verify(
+        model, SQUARES, TensorExamples(x, torch.zeros(len(x), dtype=torch.int64)), name, torch_generator(0)
+    )
     with listening(name, model, clip_norm) as engine:
         for part in (x[:2], x):
             engine.backward(SQUARES.losses(model(part), part))

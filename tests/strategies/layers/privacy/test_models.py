@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from strategies.core.errors import BadInput
 from strategies.core.examples import TensorExamples
+from strategies.core.seeds import torch_generator
 from strategies.layers.privacy.models import engine_words, require_losses, require_private, verify
 from strategies.layers.privacy.settings import EngineName
 from tests.strategies.layers.privacy.private_models import (
@@ -185,7 +186,7 @@ def test_what_a_trial_shows_is_refused_and_the_model_stays_as_it_was(
     require_private(model, "auto")
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(BadInput, match=REFUSED + reason):
-        verify(model, SQUARES, examples(x), "auto")
+        verify(model, SQUARES, examples(x), "auto", torch_generator(0))
     assert all(tensor.equal(state[name]) for name, tensor in model.state_dict().items())
     assert not any(layer._forward_hooks for layer in model.modules())
 
@@ -209,8 +210,8 @@ def test_a_trial_shows_what_an_engine_cannot_do(
     engine: EngineName, model: nn.Module, x: Tensor, reason: str
 ) -> None:
     with pytest.raises(BadInput, match=rf'privacy\.engine: given "{engine}", but layer .*{reason}'):
-        verify(model, SQUARES, examples(x), engine)
-    verify(model, SQUARES, examples(x), "auto")
+        verify(model, SQUARES, examples(x), engine, torch_generator(0))
+    verify(model, SQUARES, examples(x), "auto", torch_generator(0))
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, COUNT])
@@ -219,7 +220,7 @@ def test_a_trial_leaves_nothing_behind(count: int) -> None:
     model = nn.Sequential(Attending(batch_first=False), nn.Dropout(0.5), nn.Linear(2, 2))
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     random = torch.get_rng_state()
-    verify(model, SQUARES, examples(SEQUENCES[:count]), "auto")
+    verify(model, SQUARES, examples(SEQUENCES[:count]), "auto", torch_generator(0))
     assert all(tensor.equal(state[name]) for name, tensor in model.state_dict().items())
     assert torch.get_rng_state().equal(random)
     assert model.training
@@ -231,7 +232,7 @@ def test_a_layer_at_zero_hides_nothing_from_a_trial() -> None:
     model = nn.Sequential(Rotated(), nn.Linear(WIDTH, 2))
     nn.init.zeros_(model[1].weight)
     with pytest.raises(BadInput, match=r"the gradient of '0\.second\.weight' is not the sum"):
-        verify(model, SQUARES, examples(SEQUENCES[:, 0]), "auto")
+        verify(model, SQUARES, examples(SEQUENCES[:, 0]), "auto", torch_generator(0))
 
 
 def test_words_for_a_summary() -> None:
