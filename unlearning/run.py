@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from strategies.client.backdoor import Trigger
 from strategies.client.settings import TrainSettings
 from strategies.core import wire
-from strategies.core.errors import LetheError
+from strategies.core.errors import BadInput, LetheError
 from strategies.core.examples import Examples
 from strategies.log.update_log import UpdateLog
 from strategies.models.mask import hold, masks_in
@@ -140,7 +140,14 @@ class TrainedRun:
         return replace(self, plan=replace(self.plan, seed=seed), initial=initial)
 
     def model(self, flat: Tensor) -> nn.Module:
-        """Return a model with the given flat parameters, on the run's device; it holds the run's mask."""
+        """Return a model with the given flat parameters, on the run's device; it holds the run's mask.
+
+        BadInput if a part of the model stays with each client, so that none is whole here.
+        """
+        if self.local_layers:
+            raise BadInput(
+                'model.batch-norm: "local" leaves layers with each client, so the server has no model to run'
+            )
         model = self.build_model()
         wire.load_flat(model, flat, self.layout)
         if self.mask is not None:

@@ -72,7 +72,7 @@ def build_model(
             expected = fitted(model, expected)
         settle_batch_norm(model, settings.batch_norm)
         if settings.weights:
-            load_weights(model, settings.weights, subject)
+            load_weights(model, settings.weights, subject.partition(": ")[2])
         check_model(model, expected)
     return model
 

@@ -17,7 +17,7 @@ from app.simulation.client import config_of
 from app.simulation.grid import take_identity
 from app.simulation.kept_models import CLIENTS
 from app.workflows import audit, forget, resume, train
-from app.workflows.session import open_session
+from app.workflows.session import open_session, open_trained_run
 from strategies.client.evaluation import evaluate
 from strategies.core import wire
 from strategies.core.errors import BadInput
@@ -219,6 +219,14 @@ def test_methods_on_the_servers_model_are_refused_with_local_layers(method: str,
         BadInput, match=rf'{method} works on a model that the server has whole, .*"local".*retrain'
     ):
         forget(local, CLIENT_2, ForgetSettings(method=method))
+
+
+def test_the_servers_model_does_not_run_with_local_layers(local: RunFolder) -> None:
+    run = open_trained_run(local, open_session(local))
+    with pytest.raises(
+        BadInput, match=r'"local" leaves layers with each client, so the server has no model to run'
+    ):
+        run.model(run.final)
 
 
 def test_audits_and_pruning_are_refused_with_local_layers(local: RunFolder) -> None:
