@@ -110,7 +110,7 @@ def train(message: Message, context: Context) -> Message:
     metrics = {**result.metrics, wire.NUM_EXAMPLES: result.num_examples}
     if link is None:
         chosen = {wire.POSITIONS: result.positions} if result.positions else {}
-        record = travelling.record_of(result.model)
+        record = node.record_of(result.model)
         reply = wire.reply_to(message, node.client_id, metrics, record, config=chosen)
     else:
         reply = link.reply(

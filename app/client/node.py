@@ -7,7 +7,7 @@ each client's examples, and one model per architecture whose weights every job o
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -205,13 +205,19 @@ class Node:
             return part_of(shared.model, positions, arrays)
         flat = wire.flat_of(arrays, shared.layout)
         wire.load_flat(shared.model, flat if shared.mask is None else flat * shared.mask, shared.layout)
-        self._local_layers.read(travelling.local(shared.model))
+        if shared.local:
+            self._local_layers.read(shared.local)
         return shared.model
 
     def keep_local(self, model: nn.Module) -> None:
         """Keep the layers of a trained model that stay with the client, if it has any."""
-        if layers := travelling.local(model):
-            self._local_layers.write(layers)
+        if self._shared.local:
+            self._local_layers.write(travelling.local(model))
+
+    def record_of(self, model: nn.Module) -> ArrayRecord:
+        """Return what travels of a trained model."""
+        layout = self._shared.layout_of(model)
+        return wire.FlatRecord(layout.flatten(model.state_dict()), layout)
 
     @property
     def _local_layers(self) -> ClientState:
@@ -300,7 +306,7 @@ class Node:
     def _data(self) -> ClientData:
         return _data(self.work, tuple(sorted(self.node_config.items())), self.terms)
 
-    @property
+    @cached_property
     def _shared(self) -> SharedModel:
         packed = self.message_config.get(wire.MASK, b"")
         mask = packed if isinstance(packed, bytes) else b""

@@ -18,15 +18,20 @@ from strategies.models.subnetwork import subnetwork, unpack_kept
 class SharedModel:
     """A model that serves all clients of a process, and the mask that it holds.
 
-    `changeable` has what does not travel and a client's work may change, with its initial values, and
-    `staying` says what does not travel.
+    `changeable` has what does not travel and a client's work may change, with its initial values; `local`
+    what stays with each client, by name; and `staying` says what does not travel.
     """
 
     model: nn.Module
     layout: wire.Layout
     mask: Tensor | None
     changeable: list[tuple[Tensor, Tensor]]
+    local: wire.State
     staying: str
+
+    def layout_of(self, model: nn.Module) -> wire.Layout:
+        """Return the layout of what travels of this model, or of another."""
+        return self.layout if model is self.model else travelling.layout_of(model)
 
 
 def part_of(model: nn.Module, positions: bytes, arrays: ArrayRecord) -> nn.Module:
@@ -58,4 +63,4 @@ def shared_model(
     changeable, staying = travelling.changeable(model), travelling.fingerprint(travelling.staying(model))
     mask = unpack(packed, layout.size) if packed else None
     held = model if mask is None else hold(model, masks_in(mask, layout))
-    return SharedModel(held, layout, mask, changeable, staying)
+    return SharedModel(held, layout, mask, changeable, travelling.local(model), staying)
