@@ -131,6 +131,16 @@ def test_a_metric_that_keeps_every_example_is_refused() -> None:
         figures(_Kept(), 1, 0)
 
 
+class _Correlated(ThreeMembers):
+    def metrics(self, num_outputs: int) -> dict[str, Metric]:
+        return {"pearson": regression.PearsonCorrCoef()}
+
+
+def test_a_metric_whose_states_are_no_sums_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"^task\.metric: 'pearson' is PearsonCorrCoef, whose state"):
+        figures(_Correlated(), 1, 0)
+
+
 def spoiled(name: str, value: object) -> ArrayRecord:
     """Return the sums of two examples with one of them replaced, or left out if it is None."""
     wanted, outputs, targets = drawn("classification", 0)

@@ -13,6 +13,7 @@ from strategies.core import wire
 from strategies.core.errors import BadInput
 from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import torch_generator
+from strategies.tasks.regression import Regression
 from tests.unlearning.audit_world import LAYOUT, SURE, content_of, images, two_weight_model, weights
 from unlearning.audit.evidence import (
     AuditAnswer,
@@ -64,6 +65,39 @@ def test_the_divergence_by_hand() -> None:
     assert answer.divergence is not None
     assert answer.divergence.forget == pytest.approx(0.5 * math.log(4 / 3))
     assert answer.divergence.retain == pytest.approx(math.log(4 / 3))
+
+
+def predicting(number: float) -> nn.Module:
+    """Return a model that predicts one number, whatever the input."""
+    built = nn.Linear(1, 1)
+    with torch.no_grad():
+        built.weight.zero_()
+        built.bias.fill_(number)
+    return built
+
+
+def test_numbers_are_answered_by_scores_and_by_the_size_of_the_residual() -> None:
+    """Residuals 1, −2 and −1 at scale 2: scores 75, 0 and 75, and what is known of them −1, −2 and −1."""
+    task, examples = Regression(2.0), TensorExamples(torch.zeros(3, 1), torch.tensor([2.0, 5.0, 4.0]))
+    spec = ForgetSpec(indices=(0,))
+    answer = answer_audit(predicting(3.0), examples, spec, task=task)
+    assert answer.margin.tolist() == [-1.0, -2.0, -1.0]
+    assert answer.correct.tolist() == [0.75, 0.0, 0.75]
+    numbers, arrays = encode_answer(answer, task)
+    again = decode_answer(content_of(numbers, arrays), spec, 3, False, task)
+    assert again.correct.equal(answer.correct)
+    summed = encode_sums(answer)
+    assert (summed["correct-forget"], summed["correct-retain"]) == (0.75, 0.75)
+    told = decode_answer(content_of(summed, ArrayRecord()), spec, 3, False, task)
+    assert [float(told.correct[told.forget].sum()), float(told.correct[~told.forget].sum())] == [0.75, 0.75]
+
+
+def test_a_score_above_all_is_noticed() -> None:
+    task, examples = Regression(2.0), TensorExamples(torch.zeros(1, 1), torch.tensor([2.0]))
+    numbers, arrays = encode_answer(answer_audit(predicting(2.0), examples, EVERYTHING, task=task), task)
+    arrays["correct"] = Array(np.array([1.5], dtype=np.float32))
+    with pytest.raises(ValueError, match="'correct' holds numbers that are not from 0 to 1"):
+        decode_answer(content_of(numbers, arrays), EVERYTHING, 1, False, task)
 
 
 def test_what_a_specification_names_by_hand() -> None:
