@@ -260,12 +260,16 @@ class Node:
     @property
     def task(self) -> Task:
         """What is learned."""
-        return scaled(self.work.task, float(str(self.message_config.get(wire.TARGET_SCALE, 0.0))))
+        return scaled(self.work.task, self._target_scale)
+
+    @property
+    def _target_scale(self) -> float:
+        return float(str(self.message_config.get(wire.TARGET_SCALE, 0.0)))
 
     @property
     def figures(self) -> Figures:
         """What the model is judged by."""
-        return figures_of(self.config.task, self.task, self.sizes[1], self.num_groups)
+        return _figures(self.work, self._target_scale, self.sizes[1], self.num_groups)
 
     @property
     def work(self) -> Workload:
@@ -413,13 +417,21 @@ def prepare(run_config: Mapping[str, Scalar]) -> None:
     config = parsed_config(tuple(sorted(run_config.items())))
     if (project := project_of(config)) is not None:
         bind(project)
-    Workload(config, project).prepare()
+    work = Workload(config, project)
+    work.prepare()
+    if config.run.federated_evaluation or config.data.local_test_share:
+        figures_of(config.task, work.task, 2, 2)  # Loads the library of its metrics, if there are any
     if config.privacy.encryption != "none":
         from app.client.encryption_key import make_key, secret_in
 
         path = Path(config.privacy.encryption_key).expanduser()
         make_key(path)
         secret_in(path)
+
+
+@lru_cache(maxsize=4)
+def _figures(work: Workload, scale: float, num_outputs: int, num_groups: int) -> Figures:
+    return figures_of(work.config.task, scaled(work.task, scale), num_outputs, num_groups)
 
 
 @lru_cache(maxsize=_CLIENTS_KEPT)

@@ -6,7 +6,7 @@ from typing import Any
 
 from app.report import wording
 from app.report.forgetting_view import sentence
-from app.report.headline import headline_of
+from app.report.headline import headline_of, is_scored
 from app.report.reading import RunRecord
 from app.report.wording import MISSING, count, figure, number
 from strategies.core.errors import BadInput
@@ -60,10 +60,12 @@ def in_short(record: RunRecord) -> Iterator[str]:
     who = f"{count(len(clients), 'client')} trained" if clients else "Clients are training"
     if (personal := _last(record, "personal-accuracy")) is not None:
         shared = _last(record, "global-accuracy")
+        scored = is_scored(record.summary)
+        does, unit = ("scores", "of 100") if scored else ("classifies", "% correctly")
         yield (
             f"{who} the model '{model}' on the data set '{data}', each a version of its own: on test data as "
-            f"its own are, a client's version classifies {number(personal)} % correctly, the model that all "
-            f"share {number(shared)} %."
+            f"its own are, a client's version {does} {number(personal)} {unit}, the model that all share "
+            f"{number(shared)}{'' if scored else ' %'}."
         )
     elif not _has_one_model(record.settings):
         gain = _last(record, "collaboration-gain")
@@ -108,7 +110,11 @@ def properties(record: RunRecord) -> Iterator[tuple[str, str]]:
         yield "Pruned", _pruning_text(record)
     for key, name in _RATE_NAMES.items():
         if (value := _last(record, key)) is not None:
-            yield f"{name}, last evaluated", f"{number(value)} %"
+            scored = is_scored(summary) and key != "attack-success-rate"
+            yield (
+                f"{name.replace('Accuracy', 'Score') if scored else name}, last evaluated",
+                f"{number(value)} of 100" if scored else f"{number(value)} %",
+            )
     headline = headline_of(summary)
     if headline is not None and headline.key not in _RATE_NAMES:
         value = _last(record, headline.key)

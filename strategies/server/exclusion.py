@@ -45,7 +45,7 @@ class Drop:
         With both labels and positions left out, only the client knows how far the two overlap.
         """
         positions = len(self.indices.get(info.client_id, ()))
-        labelled = sum(info.label_counts[c] for c in self.classes if c < len(info.label_counts))
+        labelled = info.least_of(self.classes)
         known = info.known_examples
         return known is not None and max(positions, labelled) >= known
 

@@ -31,6 +31,21 @@ class ClientInfo:
         """Number of examples; None where the client does not tell."""
         return None if self.hidden else self.num_examples
 
+    def least_of(self, classes: Iterable[int]) -> int:
+        """Return how many of its examples are of some classes at least, by its labels.
+
+        All that have the labels, where each example has one; the labels of one example may overlap else.
+
+        Examples
+        --------
+        >>> one, several = ClientInfo("a", 1, 5, (2, 3)), ClientInfo("b", 2, 4, (2, 3))
+        >>> one.least_of((0, 1)), several.least_of((0, 1))
+        (5, 3)
+        """
+        counts = [self.label_counts[c] for c in classes if c < len(self.label_counts)]
+        overlap = sum(self.label_counts) != self.num_examples
+        return max(counts, default=0) if overlap else sum(counts)
+
 
 _LONGEST_WAIT = 16
 """Looks between two questions to a node that was refused: first 1, then twice as many each time."""

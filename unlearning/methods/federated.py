@@ -100,8 +100,7 @@ def received_model(work: ForgetWork) -> nn.Module:
 
 def num_dropped(info: ClientInfo, drop: Drop) -> int:
     """Return how many of a client's examples are left out, by what the client said of itself."""
-    of_classes = sum(info.label_counts[c] for c in drop.classes if c < len(info.label_counts))
-    return of_classes + len(drop.indices.get(info.client_id, ()))
+    return info.least_of(drop.classes) + len(drop.indices.get(info.client_id, ()))
 
 
 def clients_with_retained(job: ForgetJob) -> Cohort:
