@@ -158,6 +158,7 @@ _OUTPUTS = re.compile(r"cross_entropy|CrossEntropy|nll_loss|argmax|num_classes|b
 _OTHER_MEANING = {
     ("app/data/synthetic.py", "argmax"),  # How the data set is made
     ("strategies/analytics/statistics.py", "argmax"),  # The first bin that a quantile lies in
+    ("app/models/named.py", "num_classes"),  # An argument of torchvision's and timm's
     ("app/models/resnet.py", "num_classes"),  # An argument of torchvision's
 }
 
@@ -186,11 +187,12 @@ def test_the_bundle_holds_every_source_and_nothing_else(name: str, tmp_path: Pat
     app.mkdir()
     for folder in (*PACKAGES, "tests"):
         shutil.copytree(ROOT / folder, app / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "LICENSE", app)
+    for file in ("LICENSE", "lethe.py"):
+        shutil.copy(ROOT / file, app)
     shutil.copy(ROOT / name, app / "pyproject.toml")
     with zipfile.ZipFile(io.BytesIO(build_fab_from_disk(app))) as bundle:
         packed = set(bundle.namelist())
-    assert packed == sources(app) | {"LICENSE", "pyproject.toml", ".info/CONTENT"}
+    assert packed == sources(app) | {"LICENSE", "lethe.py", "pyproject.toml", ".info/CONTENT"}
 
 
 # lint

@@ -20,8 +20,8 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     notebook = nbformat.read(NOTEBOOK, 4)
     NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(tmp_path)}}).execute()
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert "Forgetting client-3-federaser" in str(cells[4].outputs)
-    assert "audit" in str(cells[8].outputs)
+    assert "Forgetting client-3-finetune" in str(cells[3].outputs)
+    assert "audit" in str(cells[7].outputs)
 
 
 def test_it_is_kept_executed_without_a_place_of_this_machine() -> None:
