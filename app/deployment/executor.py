@@ -4,7 +4,8 @@ A SuperNode starts a fresh Python for every message, and importing torch takes l
 Started with ``--isolation process`` it leaves that to a program of the user's. This is one: it asks the
 SuperNode for tasks, and forks a process for each. The process imports this project's code from the bundle
 that the run brought, as a fresh one would; it takes over other people's code, and this project's if every
-file of the bundle is, byte for byte, the one that was imported here.
+file of the bundle is, byte for byte, the one that was imported here, or if the bundle, as that of a user's
+own project, brings none.
 """
 
 import contextlib
@@ -64,7 +65,8 @@ def serve(port: int, stopped: Callable[[], bool], allowed: Allowed = ANY) -> Non
             if token:
                 if refused := allowed.refusal(fab_hash):
                     warn(refused)
-                children.add(_fork(address, token, None if refused else code.bundle(fab_hash), allowed))
+                begin = forget_own_modules if refused else code.beginning(fab_hash)
+                children.add(_fork(address, token, begin, allowed))
             else:
                 time.sleep(_LOOK_SECONDS)
 
@@ -92,7 +94,7 @@ def _next_task(client: RuntimeHttpClient) -> tuple[str, str]:
     return (answer.token, answer.task.fab_hash) if answer.HasField("task") else ("", "")
 
 
-def _fork(address: str, token: str, bundle: Path | None, allowed: Allowed) -> int:
+def _fork(address: str, token: str, begin: Callable[[], None], allowed: Allowed) -> int:
     parent = os.getpid()
     if child := os.fork():
         return child
@@ -101,7 +103,7 @@ def _fork(address: str, token: str, bundle: Path | None, allowed: Allowed) -> in
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         allowed.guard()
-        forget_own_modules() if bundle is None else take_over(bundle)
+        begin()
         ask_again_soon()
         run_clientapp(address, token, insecure=True, parent_pid=parent)
         status = 0
@@ -128,22 +130,28 @@ class OwnCode:
 
     def __init__(self, root: Path) -> None:
         self._digests = _digests(root)
-        self._same: dict[Path, bool] = {}
+        self._beginnings: dict[Path, Callable[[], None]] = {}
 
-    def bundle(self, fab_hash: str) -> Path | None:
-        """Return the folder that Flower has unpacked a bundle to, if its code is this code.
+    def beginning(self, fab_hash: str) -> Callable[[], None]:
+        """Return what a process of a bundle does first with the modules that were imported here.
 
-        None if it is not, or if no process has unpacked the bundle yet.
+        It forgets them, so that it imports the bundle's, unless these are the same, or there are none. A
+        bundle that no process has unpacked yet is not known.
         """
         found = (
             list((get_flwr_home() / APP_DIR).glob(f"*.{fab_hash[:FAB_HASH_TRUNCATION]}")) if fab_hash else []
         )
         if len(found) != 1:
-            return None
-        if found[0] not in self._same:
-            digests = _digests(found[0])
-            self._same[found[0]] = bool(digests) and digests.items() <= self._digests.items()
-        return found[0] if self._same[found[0]] else None
+            return forget_own_modules
+        if found[0] not in self._beginnings:
+            self._beginnings[found[0]] = self._beginning(found[0])
+        return self._beginnings[found[0]]
+
+    def _beginning(self, bundle: Path) -> Callable[[], None]:
+        digests = _digests(bundle)
+        if not digests:
+            return keep_own_modules
+        return partial(take_over, bundle) if digests.items() <= self._digests.items() else forget_own_modules
 
 
 def _digests(root: Path) -> dict[str, bytes]:
@@ -157,6 +165,10 @@ def take_over(bundle: Path) -> None:
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] in _OWN and hasattr(module, "__path__"):
             module.__path__ = [str(bundle.joinpath(*name.split(".")))]
+
+
+def keep_own_modules() -> None:
+    """Do nothing: what is installed here is what the bundle imports."""
 
 
 def forget_own_modules() -> None:

@@ -81,6 +81,7 @@ class Federation(Processes):
         self.clients = tuple(clients)
         self._node_config = node_config or {}
         self._app = app
+        self._allow: dict[str, str] = {}
         self._supernode: tuple[str, ...] = ("flower-supernode",)
         if heartbeat_seconds is not None:
             self._supernode = (sys.executable, "-c", _IMPATIENT.format(seconds=heartbeat_seconds))
@@ -109,6 +110,10 @@ class Federation(Processes):
             self.start_node(client_id, warm=warm)
         for client_id in wanted:
             self.wait_for(client_id)
+
+    def allow(self, client_id: str, sha256: str) -> None:
+        """Have the executor of a client's node, started from now on, run one bundle alone."""
+        self._allow[client_id] = sha256
 
     def start_superlink(self) -> None:
         """Start the SuperLink on its database and wait until it answers."""
@@ -168,7 +173,8 @@ class Federation(Processes):
         )
         executor = f"executor-{name}"
         if warm and executor not in self.processes:
-            self.begin(executor, "lethe", "executor", "--port", str(port))
+            allowed = (f"--allow={self._allow[name]}",) if name in self._allow else ()
+            self.begin(executor, "lethe", "executor", "--port", str(port), *allowed)
 
     def run(self, config: Mapping[str, Scalar], name: str = "run", timeout: float = 1800.0) -> str:
         """Run the app to its end; return what it logged.

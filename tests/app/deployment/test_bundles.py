@@ -82,7 +82,9 @@ class Node:
 
     def work(self, allowed: Allowed) -> dict[str, str]:
         """Have the task worked on in a process of its own; return what was answered."""
-        _, status = os.waitpid(executor._fork("127.0.0.1:9", "token", None, allowed), 0)
+        _, status = os.waitpid(
+            executor._fork("127.0.0.1:9", "token", executor.forget_own_modules, allowed), 0
+        )
         assert os.waitstatus_to_exitcode(status) >= 0
         told: dict[str, str] = json.loads(self.answered.read_text(encoding="utf-8"))
         return told

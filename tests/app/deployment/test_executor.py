@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Event, Thread
@@ -98,7 +99,7 @@ def test_a_task_is_worked_on_in_a_process_of_its_own(
             raise end
 
     monkeypatch.setattr(executor, "run_clientapp", work)
-    _, ended = os.waitpid(executor._fork("127.0.0.1:9", "token-7", None, ANY), 0)
+    _, ended = os.waitpid(executor._fork("127.0.0.1:9", "token-7", executor.forget_own_modules, ANY), 0)
     assert os.waitstatus_to_exitcode(ended) == status
     assert (tmp_path / "said").read_text() == "127.0.0.1:9 token-7 True False"
 
@@ -146,22 +147,31 @@ def test_a_bundle_of_the_very_code_that_runs_is_taken_over(bundle: Path) -> None
     """One of part of it as well, but not one that is not unpacked."""
     shutil.rmtree(bundle / "app" / "cli")
     code = executor.OwnCode(ROOT)
-    assert code.bundle(HASH) == bundle
-    assert code.bundle("f" * 16) is None
-    assert code.bundle("") is None
+    beginning = code.beginning(HASH)
+    assert isinstance(beginning, partial)
+    assert (beginning.func, beginning.args) == (executor.take_over, (bundle,))
+    assert code.beginning("f" * 16) is executor.forget_own_modules
+    assert code.beginning("") is executor.forget_own_modules
 
 
-@pytest.mark.parametrize("change", ["changed", "more", "none"])
+@pytest.mark.parametrize("change", ["changed", "more"])
 def test_a_bundle_of_any_other_code_is_not(bundle: Path, change: str) -> None:
     code = executor.OwnCode(ROOT)
     if change == "changed":
         (bundle / "strategies" / "fedavg.py").write_bytes(b"# another\n")
-    elif change == "more":
-        (bundle / "unlearning" / "another.py").write_bytes(b"")
     else:
-        shutil.rmtree(bundle)
-        bundle.mkdir()
-    assert code.bundle(HASH) is None
+        (bundle / "unlearning" / "another.py").write_bytes(b"")
+    assert code.beginning(HASH) is executor.forget_own_modules
+
+
+def test_a_bundle_without_this_projects_code_uses_what_was_imported(bundle: Path) -> None:
+    for name in ("app", "strategies", "unlearning"):
+        shutil.rmtree(bundle / name)
+    (bundle / "ward").mkdir()
+    (bundle / "ward" / "project.py").write_text("x = 1", encoding="utf-8")
+    before = set(sys.modules)
+    executor.OwnCode(ROOT).beginning(HASH)()
+    assert set(sys.modules) == before
 
 
 def test_what_was_not_imported_yet_comes_from_the_bundle(tmp_path: Path) -> None:
