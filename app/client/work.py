@@ -97,9 +97,7 @@ def test_data(node: Node) -> Examples | None:
     own = node.own_test
     if own is not None or own_path(node) is not None:
         return own
-    if node.work.has_data:
-        return node.work.own_test()
-    test = _federation_test(node.config)
+    test = node.work.own_test() if node.work.has_data else _federation_test(node.config)
     return None if test is None else node.terms.scaled(test)
 
 

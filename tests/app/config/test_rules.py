@@ -521,3 +521,52 @@ def test_what_secure_aggregation_does_not_go_with(flat: dict[str, Scalar], messa
 def test_a_codec_that_does_not_exist_is_refused() -> None:
     with pytest.raises(BadInput, match=re.escape("compression.codec")):
         RunConfig.from_flat({"compression.codec": "top-k+gzip"})
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (
+            {"data.folder-of-clients": "c", "data.path": "a.npz"},
+            'data.path: given "a.npz", but data.folder-of-clients names each client\'s file; give one '
+            "of the two",
+        ),
+        (
+            {"data.folder-of-clients": "c", "data.scale": "standard"},
+            'data.scale: given "standard", which takes all data in one place, but data.folder-of-clients '
+            'gives each client its own; allowed "federated" or "none"',
+        ),
+        (
+            {"strategy.name": "fedmd", "data.scale": "federated"},
+            'data.scale: given "federated", but with fedmd every client holds the public data, which it '
+            'would have to scale before the first sum; allowed "standard" or "none"',
+        ),
+        (
+            {"data.scale": "federated", "data.clients": 2},
+            "analytics.min-clients: given 3, allowed at most data.clients, which is 2",
+        ),
+        (
+            {"analytics.min-clients": 2},
+            "analytics.min-clients: given 2, which has an effect only with analytics.enabled = true or "
+            'run.workflow = "analytics", or data.scale = "federated"',
+        ),
+    ],
+)
+def test_what_data_contradict(given: dict[str, Scalar], line: str) -> None:
+    """Files of clients, and a scale that nobody measures in one place."""
+    with pytest.raises(BadInput) as refused:
+        RunConfig.from_flat(RunConfig().to_flat() | given)
+    assert str(refused.value) == line
+
+
+def test_data_that_go_together() -> None:
+    """Two clients are enough where the minimum says so; clients may be measured on test data of their own."""
+    allowed: list[dict[str, Scalar]] = [
+        {"data.scale": "federated", "data.clients": 2, "analytics.min-clients": 2},
+        {"data.folder-of-clients": "c", "data.clients": 3, "run.federated-evaluation": True},
+        {"run.federated-evaluation": True},
+    ]
+    for given in allowed:
+        RunConfig.from_flat(RunConfig().to_flat() | given)
+    with pytest.raises(BadInput, match=r"or clients with test data of their own$"):
+        RunConfig.from_flat(RunConfig().to_flat() | {"run.federated-evaluation": True, "data.clients": 3})
