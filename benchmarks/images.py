@@ -6,7 +6,9 @@ a Dataset that decodes the same files and a DataLoader without workers, each in 
 
 import io
 import math
+import statistics
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from benchmarks.options import BenchmarkOptions
 from strategies.core.seeds import numpy_generator
 
 CLASSES = 10
+_CONTENDERS = {"lethe": "lazy_images", "plain": "plain_images"}
 _DIFFERENT = 64
 """Pictures that are drawn; each is written under many names, with a number of its own."""
 
@@ -34,6 +37,8 @@ class Options(BenchmarkOptions):
     clients: int = 4
     rounds: int = 1
     """Each with one pass over all images."""
+    repeats: int = 1
+    """Runs of each contender, in turns; the median is reported."""
     batch_size: int = 32
     folder: str = ""
     """Where the images are written, in a folder that is deleted afterwards; empty: the system's own place."""
@@ -45,28 +50,36 @@ def run(options: Options, observer: Observer) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``images`` and ``gigabytes`` of files; of each contender ``seconds``, ``images-per-second`` and
-        ``peak-mb``, the largest resident memory of a process that trains; and ``speed``, the project's images
-        per second over the plain loop's.
+        ``images`` and ``written-gb`` of files; of each contender ``seconds`` and ``cpu-seconds`` of training,
+        ``images-per-second`` and ``peak-mb``, the largest resident memory of a process that trains; and
+        ``speed``, the plain loop's seconds over the project's.
     """
-    observer.phase("images", 3)
+    observer.phase("images", 1 + len(_CONTENDERS) * options.repeats)
     with tempfile.TemporaryDirectory(dir=options.folder or None) as folder:
         images, size = write_jpegs(Path(folder), options)
         observer.advance(f"{images} images")
         steps = math.ceil(images / options.clients / options.batch_size)
         job = Job(options.clients, options.rounds, steps, options.batch_size)
-        measured: dict[str, dict[str, Any]] = {}
-        for name, module in (("lethe", "lazy_images"), ("plain", "plain_images")):
-            found = contend(module, Task(job, folder, 1, image_size=options.size))
-            speed = images * options.rounds / found["seconds"]
-            measured[name] = {
-                "seconds": found["seconds"],
-                "images-per-second": speed,
-                "peak-mb": found["peak-mb"],
-            }
-            observer.advance(f"{name}: {speed:.0f} images/s, {found['peak-mb']:.0f} MB")
-    ratio = measured["lethe"]["images-per-second"] / measured["plain"]["images-per-second"]
+        task = Task(job, folder, 1, image_size=options.size)
+        runs: dict[str, list[dict[str, Any]]] = {name: [] for name in _CONTENDERS}
+        for _ in range(options.repeats):
+            for name, module in _CONTENDERS.items():
+                runs[name].append(contend(module, task))
+                observer.advance(f"{name}: {runs[name][-1]['seconds']:.1f} s")
+    measured = {name: _summary(found, images * options.rounds) for name, found in runs.items()}
+    ratio = {key: measured["plain"][key] / measured["lethe"][key] for key in ("seconds", "cpu-seconds")}
     return {**options.settings(), "images": images, "written-gb": size / 1e9, **measured, "speed": ratio}
+
+
+def _summary(runs: Sequence[Mapping[str, float]], images: int) -> dict[str, float]:
+    """Return medians over runs, and the largest memory."""
+    seconds, cpu = (statistics.median(run[key] for run in runs) for key in ("seconds", "cpu-seconds"))
+    return {
+        "seconds": seconds,
+        "cpu-seconds": cpu,
+        "images-per-second": images / seconds,
+        "peak-mb": max(run["peak-mb"] for run in runs),
+    }
 
 
 def write_jpegs(folder: Path, options: Options) -> tuple[int, int]:
