@@ -8,7 +8,6 @@ from flwr.app import ArrayRecord, Context, Message
 from torch import nn
 
 from app.client.node import Node
-from app.config.run_config import RunConfig
 from app.config.settings import DataSettings
 from app.data import PublicData, load_public, load_server_data, own_path_of
 from app.models.per_client import build_client_model, model_name_of
@@ -76,7 +75,7 @@ def public_data(node: Node) -> PublicData:
     BadInput
         If there are none, or they are not those of the server.
     """
-    settings = _placed(node.config.data, tuple(sorted(node.node_config.items())))
+    settings = _placed(node.work.data_settings, tuple(sorted(node.node_config.items())))
     public = load_public(settings, node.config.run.seed)
     if public is None:
         raise BadInput(f"data.public: given 0, but {node.config.strategy.name} needs public data")
@@ -97,7 +96,11 @@ def test_data(node: Node) -> Examples | None:
     own = node.own_test
     if own is not None or own_path(node) is not None:
         return own
-    test = node.work.own_test() if node.work.has_data else _federation_test(node.config)
+    test = (
+        node.work.own_test()
+        if node.work.has_data
+        else _federation_test(node.work.data_settings, node.config.run.seed)
+    )
     return None if test is None else node.terms.scaled(test)
 
 
@@ -148,8 +151,8 @@ def _placed(data: DataSettings, node_items: tuple[tuple[str, Scalar], ...]) -> D
 
 
 @lru_cache(maxsize=2)
-def _federation_test(config: RunConfig) -> Examples | None:
-    return load_server_data(config.data, config.run.seed).test
+def _federation_test(data: DataSettings, seed: int) -> Examples | None:
+    return load_server_data(data, seed).test
 
 
 def _pooled(node: Node) -> Examples:

@@ -104,8 +104,8 @@ class DataSettings(Settings):
     target
         Column of a table that is to be predicted; a file of its kind needs it.
     targets
-        ``classes``: targets are labels, whole numbers or texts; ``numbers``: they stay numbers, as a
-        regression needs.
+        ``classes``: targets are labels, whole numbers or texts; ``numbers``: they stay numbers; ``auto``: as
+        the task needs it.
     columns
         JSON file with the schema of a table's columns: kinds, categories, what takes the place of missing
         values; empty: that of the server's own table. Nodes follow the server's.
@@ -168,7 +168,7 @@ class DataSettings(Settings):
     clients: int = Field(default=0, ge=0)
     classes: str = ""
     target: str = ""
-    targets: Literal["classes", "numbers"] = "classes"
+    targets: Literal["auto", "classes", "numbers"] = "auto"
     columns: str = ""
     size: int = Field(default=0, ge=0)
     lazy: Literal["auto", "true", "false"] = "auto"

@@ -43,9 +43,8 @@ class Reading:
     @staticmethod
     def of(data: DataSettings) -> "Reading":
         """Return how the settings say that files are read."""
-        return Reading(
-            data.root, data.download, data.size, data.lazy, data.target, data.targets, data.columns
-        )
+        targets: Kind = "numbers" if data.targets == "numbers" else "classes"
+        return Reading(data.root, data.download, data.size, data.lazy, data.target, targets, data.columns)
 
     @property
     def schema(self) -> Path | None:

@@ -8,6 +8,7 @@ from functools import cached_property
 from torch import nn
 
 from app.config.run_config import RunConfig
+from app.config.settings import DataSettings
 from app.data import (
     ServerData,
     Terms,
@@ -113,6 +114,14 @@ class Workload:
         """What is learned."""
         return task_of(self.config.task, self.project.task)
 
+    @property
+    def data_settings(self) -> DataSettings:
+        """The section ``data``, with what the task decides: whether targets are classes or numbers."""
+        data = self.config.data
+        if data.targets != "auto":
+            return data
+        return data.model_copy(update={"targets": "classes" if self.task.has_groups else "numbers"})
+
     def server_data(self) -> ServerData:
         """Return the server's own data, and the properties of the federation's.
 
@@ -122,7 +131,7 @@ class Workload:
             If something cannot be read.
         """
         if not self.has_data:
-            return self._with_own(load_server_data(self.config.data, self.config.run.seed))
+            return self._with_own(load_server_data(self.data_settings, self.config.run.seed))
         data = self._data
         public, test = data.server("public"), data.server("test")
         seen = self._seen(public, test)
@@ -156,7 +165,7 @@ class Workload:
         if self.has_data:
             found = self._data.client(node_config)
         else:
-            data = self.config.data
+            data = self.data_settings
             train = load_client_data(data, self.config.run.seed, node_config, terms)
             found = ClientData(train, load_client_test(data, node_config, terms))
         test = None if found.test is None else terms.scaled(found.test)
@@ -212,9 +221,9 @@ class Workload:
             self._data.client(first)
         elif not self.has_data:
             if not config.data.path and not config.data.folder_of_clients:
-                load_client_data(config.data, config.run.seed, first)
+                load_client_data(self.data_settings, config.run.seed, first)
             if not config.strategy.traits.one_model:
-                load_public(config.data, config.run.seed)
+                load_public(self.data_settings, config.run.seed)
 
     @property
     def _data(self) -> ProjectData:

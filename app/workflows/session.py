@@ -311,7 +311,7 @@ class Session:
             wire.STAYING: travelling.fingerprint(self.staying) or None,
         }
         if self.has_client_models:
-            public = load_public(self.config.data, self.config.run.seed)
+            public = load_public(self.work.data_settings, self.config.run.seed)
             told[wire.PUBLIC_HASH] = None if public is None else public.hash
         if over_network:
             told[wire.RUN_ID] = self.run_id or None

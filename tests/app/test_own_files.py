@@ -208,3 +208,26 @@ def test_nodes_with_paths_of_their_own(tmp_path: Path) -> None:
         test = again.server_data.test
         assert test is not None
         assert abs(float(in_memory(test).x.mean())) < 1  # The server's rows are on the clients' scale
+
+
+def test_a_regression_keeps_its_numbers(tmp_path: Path) -> None:
+    """The task says that the target is a number: no classes, and one output."""
+    table(3, 80).assign(dose=lambda frame: frame["size"] / 1e4).to_csv(tmp_path / "t.csv", index=False)
+    folder = train(
+        config(
+            tmp_path,
+            f"data.name=csv:{tmp_path / 't.csv'}",
+            "data.target=dose",
+            "task.name=regression",
+            "data.clients=3",
+            "data.scale=federated",
+            "data.public=0",
+            "train.learning-rate=0.01",
+        )
+    )
+    summary = folder.read_summary()
+    assert summary["data"]["class-names"] == []
+    assert not summary["faults"]
+    *_, last = folder.read_model().values()
+    assert last.shape[0] == 1
+    assert last.isfinite().all()

@@ -105,6 +105,8 @@ def test_examples_of_a_frame() -> None:
     assert frame_examples(people().dropna()[["age", "city"]], "city", named).y.tolist() == [1, 1]
     ages = frame_examples(people().dropna()[["age", "ill"]], "age", TargetRule("numbers"))
     assert (ages.y.dtype, ages.groups()) == (torch.float32, None)
+    whole = frame_examples(people(), "ill", CLASSES, whole=True)
+    assert whole.x.equal(Columns.of(people(), "ill").apply(people()))
     with pytest.raises(BadInput) as refused:
         frame_examples(people(), "ill", CLASSES)
     assert str(refused.value) == (
