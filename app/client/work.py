@@ -9,8 +9,9 @@ from torch import nn
 
 from app.client.node import Node
 from app.config.settings import DataSettings
-from app.data import PublicData, load_public, load_server_data, own_path_of
+from app.data import PublicData, load_server_data, own_path_of
 from app.models.per_client import build_client_model, model_name_of
+from app.project.data import ProjectPublic
 from strategies.client.own_models import ClientState
 from strategies.client.work import ClientWork
 from strategies.core import wire
@@ -67,7 +68,7 @@ def client_model(node: Node) -> nn.Module:
     return build_client_model(name, *node.sizes, node.seed, node.client_id).to(node.device)
 
 
-def public_data(node: Node) -> PublicData:
+def public_data(node: Node) -> PublicData | ProjectPublic:
     """Return the public data, read from the node's own place if it names one.
 
     Raises
@@ -76,7 +77,7 @@ def public_data(node: Node) -> PublicData:
         If there are none, or they are not those of the server.
     """
     settings = _placed(node.work.data_settings, tuple(sorted(node.node_config.items())))
-    public = load_public(settings, node.config.run.seed)
+    public = node.work.public(settings)
     if public is None:
         raise BadInput(f"data.public: given 0, but {node.config.strategy.name} needs public data")
     expected = node.message_config.get(wire.PUBLIC_HASH)

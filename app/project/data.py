@@ -1,12 +1,15 @@
 """A project's examples: what its functions return, and how examples given together are spread."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from app.config.run_config import RunConfig
 from app.config.settings import DataSettings
@@ -21,6 +24,7 @@ from strategies.core.examples import Examples, GroupsOf, groups_of, in_memory
 from strategies.core.settings import Scalar
 
 T = TypeVar("T")
+_AT_ONCE = 512
 _PARTS = {"train", "test"}
 
 
@@ -62,19 +66,7 @@ class ProjectData:
         BadInput
             If they cannot be read.
         """
-        project = self.loaded.project
-        own = project.public if name == "public" else project.test
-        if own is not None:
-            return self._scaled(self._examples(_called(f"its {name} data", lambda: given(own)), name))
-        if project.data is None or project.by_node:
-            return None
-        every, split = _spread(self)
-        positions = split.public if name == "public" else split.test
-        return (
-            None
-            if positions is None or not len(positions)
-            else self._scaled(every.subset(positions.tolist()))
-        )
+        return _server_examples(self, name)
 
     def client(self, node_config: Mapping[str, Scalar]) -> ClientData:
         """Return a client's examples.
@@ -138,6 +130,30 @@ class ProjectData:
         return _called(f"its {what}", lambda: as_examples(thing, how))
 
 
+@dataclass(frozen=True, eq=False)
+class ProjectPublic:
+    """A project's public examples, as every side holds them."""
+
+    examples: Examples
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        return len(self.examples)
+
+    def take(self, indices: Tensor) -> Examples:
+        """Return the examples at the given positions."""
+        return self.examples.subset(indices)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of all examples, in hexadecimal."""
+        digest = hashlib.sha256()
+        for index in torch.split(torch.arange(len(self)), _AT_ONCE):
+            for part in self.examples.fingerprint(index):
+                digest.update(part)
+        return digest.hexdigest()
+
+
 def node_of(node_config: Mapping[str, Scalar], clients: int, seed: int) -> Node:
     """Return what a project learns of the client whose data are asked for."""
     client_id = client_id_of(node_config)
@@ -158,6 +174,21 @@ def _spread(data: ProjectData) -> tuple[Examples, Split]:
     public = 0.0 if project.public is not None else data.settings.public_share
     settings = data.settings.model_copy(update={"test_share": share, "public": str(public)})
     return every, split_positions(strata, None, settings, data.config.run.seed)
+
+
+@lru_cache(maxsize=4)
+def _server_examples(data: ProjectData, name: str) -> Examples | None:
+    project = data.loaded.project
+    own = project.public if name == "public" else project.test
+    if own is not None:
+        return data._scaled(data._examples(_called(f"its {name} data", lambda: given(own)), name))
+    if project.data is None or project.by_node:
+        return None
+    every, split = _spread(data)
+    positions = split.public if name == "public" else split.test
+    if positions is None or not len(positions):
+        return None
+    return data._scaled(every.subset(positions.tolist()))
 
 
 @lru_cache(maxsize=2)

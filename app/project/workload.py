@@ -10,6 +10,7 @@ from torch import nn
 from app.config.run_config import RunConfig
 from app.config.settings import DataSettings
 from app.data import (
+    PublicData,
     ServerData,
     Terms,
     load_client_data,
@@ -21,7 +22,7 @@ from app.data import (
 from app.data.values import TargetKind
 from app.models.built_in import OWN, build_model
 from app.models.checks import Expected, check_model, two_examples
-from app.project.data import ClientData, ProjectData
+from app.project.data import ClientData, ProjectData, ProjectPublic
 from app.project.loading import LoadedProject, explained, project_of
 from app.project.project import ModelSpec, Project, as_module
 from strategies.core import wire
@@ -140,6 +141,16 @@ class Workload:
         shape = seen[0].input_shape if seen else ()
         return ServerData(public, test, num_groups, shape, self.name, names or numbered(num_groups))
 
+    def public(self, data: DataSettings | None = None) -> PublicData | ProjectPublic | None:
+        """Return the public data as every side holds them; None if there are none.
+
+        `data` has the node's own places of what is built in; None: the run's.
+        """
+        if self.has_data or self.project.public is not None:
+            own = self._data.server("public")
+            return None if own is None else ProjectPublic(own)
+        return load_public(data or self.data_settings, self.config.run.seed)
+
     def own_test(self) -> Examples | None:
         """Return the test data of a project that brings the data; None if it has none for everybody."""
         return self._data.server("test")
@@ -223,7 +234,7 @@ class Workload:
             if not config.data.path and not config.data.folder_of_clients:
                 load_client_data(self.data_settings, config.run.seed, first)
             if not config.strategy.traits.one_model:
-                load_public(self.data_settings, config.run.seed)
+                self.public()
 
     @property
     def _data(self) -> ProjectData:

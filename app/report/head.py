@@ -53,9 +53,15 @@ def warnings(record: RunRecord) -> Iterator[str]:
     yield from record.problems
 
 
+def _named(record: RunRecord, what: str, key: str) -> str:
+    """Return what the run's model or data are called, which of a project's only the summary says."""
+    said = record.summary.get(what) or {}
+    return str(said.get("name") or record.settings.get(key, MISSING))
+
+
 def in_short(record: RunRecord) -> Iterator[str]:
     """Yield the run in a few sentences."""
-    model, data = (record.settings.get(key, MISSING) for key in ("model.name", "data.name"))
+    model, data = _named(record, "model", "model.name"), _named(record, "data", "data.name")
     clients = record.summary.get("clients")
     who = f"{count(len(clients), 'client')} trained" if clients else "Clients are training"
     if (personal := _last(record, "personal-accuracy")) is not None:
@@ -146,13 +152,14 @@ def _model_text(model: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
         names = ", ".join(model.get("names") or ()) or settings.get("strategy.models", MISSING)
         return f"one per client: {names}"
     parameters = f", {model['parameters']:,} parameters" if "parameters" in model else ""
-    return f"{settings.get('model.name', MISSING)}{parameters}"
+    return f"{model.get('name') or settings.get('model.name', MISSING)}{parameters}"
 
 
 def _data_properties(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     data = summary.get("data") or {}
     shape = " × ".join(map(str, data.get("input-shape") or ()))
-    yield "Data", ", ".join([str(settings.get("data.name", MISSING)), *([shape] if shape else [])])
+    name = str(data.get("name") or settings.get("data.name", MISSING))
+    yield "Data", ", ".join([name, *([shape] if shape else [])])
     partition = str(settings.get("data.partition", MISSING))
     details = {"dirichlet": "alpha", "shards": "shards-per-client", "pathological": "classes-per-client"}
     if key := details.get(partition):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from app.client.node import pick_device
 from app.config.run_config import RunConfig
-from app.data import ServerData, Terms, clients_in, load_public, numbered, same_for_all
+from app.data import ServerData, Terms, clients_in, numbered, same_for_all
 from app.data.record import check_record, project_folder_of
 from app.forgettings.folder import unpruned
 from app.project import Workload
@@ -311,7 +311,7 @@ class Session:
             wire.STAYING: travelling.fingerprint(self.staying) or None,
         }
         if self.has_client_models:
-            public = load_public(self.work.data_settings, self.config.run.seed)
+            public = self.work.public()
             told[wire.PUBLIC_HASH] = None if public is None else public.hash
         if over_network:
             told[wire.RUN_ID] = self.run_id or None

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from app.config.run_config import RunConfig
 from app.data.terms import Terms
 from app.project import LoadedProject, Node, Project, Workload, using
+from app.report.page import write_report
 from app.workflows import forget, train
 from app.workflows.session import open_session
 from benchmarks.inline import InlineGrid
@@ -191,3 +192,29 @@ def test_a_scale_that_cannot_be_is_refused(project: Project, scale: str, message
     config = RunConfig.from_flat({"data.scale": scale, "data.clients": 3})
     with using(loaded(project)), pytest.raises(BadInput, match=message):
         Workload.of(config).server_data()
+
+
+@pytest.mark.parametrize("given", ["public", "share"])
+def test_a_projects_public_data_serve_strategies_whose_clients_hold_them(given: str, tmp_path: Path) -> None:
+    inputs = torch.randn(120, 4, generator=torch.Generator().manual_seed(0))
+    labels = (inputs[:, 0] > 0).long()
+    if given == "share":
+        project = Project(data=(inputs, labels))
+    else:
+        project = Project(data=of_node, public=(inputs, labels), test=(inputs, labels))
+    keys = {"strategy.name": "fedmd", "strategy.models": "mlp-8", "run.rounds": 1}
+    values = {"run.home": str(tmp_path), "run.workers": 1, "data.clients": 3, **keys}
+    config = RunConfig.from_flat(values)
+    with using(loaded(project)):
+        folder = train(config, None, InlineGrid(config))
+    final = folder.read_summary()["final"]
+    assert any("accuracy" in name for name in final)
+    assert not folder.read_summary()["faults"]
+
+
+def test_the_report_names_the_projects_data_and_model(tmp_path: Path) -> None:
+    folder = trained(tmp_path, Project(model=linear, data=of_node, classes=("below", "above")))
+    page = write_report(folder).read_text(encoding="utf-8")
+    assert "ward" in page
+    assert "the model 'linear'" in page or "the model &#39;linear&#39;" in page
+    assert "digits" not in page.split("<footer")[0].split("Every key")[0][:4000]
