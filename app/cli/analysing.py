@@ -1,11 +1,11 @@
 """``lethe analytics``."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from app.cli import options, output
-from app.config.run_config import RunConfig
 
 
 def analytics(
@@ -22,8 +22,10 @@ def analytics(
 ) -> None:
     """Ask for a statistic of the clients' data; the server sees only the masked sum."""
     asked = ["run.workflow=analytics", f"analytics.statistic={statistic}", f"analytics.column={column}"]
-    resolved = RunConfig.resolve(config, [*(overrides or []), *asked])
     from app import workflows
+    from app.project.manifest import config_here
+
+    resolved = config_here(Path.cwd(), config, [*(overrides or []), *asked])
 
     with output.observed() as observer:
         answer = workflows.analyse(resolved, observer)

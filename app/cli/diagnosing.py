@@ -32,11 +32,15 @@ def diagnose(
     if run and (config is not None or others):
         raise BadInput("diagnose: a run has its config; leave out --config and --set, or the run")
     folder = options.open_run(run, home) if run else None
-    resolved = RunConfig.resolve(config if folder is None else folder.path / "config.toml", others)
+    from app.project.manifest import config_here
     from app.report.diagnosis import figure, render_diagnosis
     from app.workflows import diagnosing
     from strategies.runs.files import write_text
 
+    if folder is None:
+        resolved = config_here(Path.cwd(), config, others)
+    else:
+        resolved = RunConfig.resolve(folder.path / "config.toml")
     with interruptible("nothing of it was kept"), output.observed() as observer:
         found = diagnosing.diagnose(resolved, folder, observer)
     place = (page or (Path(PAGE) if folder is None else folder.path / PAGE)).absolute()

@@ -5,6 +5,7 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from app.config.run_config import RunConfig
+from app.data.record import project_folder_of
 from app.workflows.observer import Observer, Quiet
 from app.workflows.session import Session
 from strategies.analytics.diagnosis import SECONDS, Diagnosis, Evidence, findings
@@ -63,7 +64,7 @@ def diagnose(
         )
     speeds = config.selection.speeds
     plain = {"strategy": StrategySettings(), "compression": CompressionSettings()}
-    session = Session.of(config, grid) if folder is None else Session.load(config)
+    session = Session.of(config, grid) if folder is None else Session.load(config, project_folder_of(folder))
     session.config = session.config.model_copy(update=plain)
     observer = observer or Quiet()
     observer.phase("diagnose", 2)
