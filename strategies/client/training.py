@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from strategies.client.settings import TrainSettings
 from strategies.core import wire
 from strategies.core.examples import Examples, Inputs
-from strategies.core.seeds import varying
 from strategies.models.neurons import Group
 from strategies.settings import StrategySettings
 from strategies.task import CLASSIFICATION, Task
@@ -353,7 +352,8 @@ def local_train(
         return TrainStats(0, 0.0)
     data = examples.to(parameters[0].device)
     engine = OneModel(model.train(), task, make_optimizer(parameters, settings))
-    indices, vary = batches(len(data), settings.batch_size, steps, generator), varying(generator)
+    vary = data.variation_generator(generator)
+    indices = batches(len(data), settings.batch_size, steps, generator)
     drawn = (data.training_batch(index, vary) for index in indices)
     _, total = local_steps(parameters, drawn, adjust, engine)
     return TrainStats(steps, float(total) / steps)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from strategies.core.errors import BadInput
 from strategies.core.examples import Examples, GroupsOf, Inputs, num_rows
-from strategies.core.seeds import seeded_layers
+from strategies.core.seeds import seeded_layers, varying
 
 Variation = Callable[[Inputs, torch.Generator], Inputs]
 """From inputs of a batch, shape [k, ...], to as many varied ones."""
@@ -92,6 +92,10 @@ class Augmented(Examples):
     def __len__(self) -> int:
         """Return the number of examples."""
         return len(self.inner)
+
+    def variation_generator(self, generator: torch.Generator) -> torch.Generator:
+        """Return a generator of the variation's own, which draws nothing from the given one."""
+        return varying(generator)
 
     def batch(self, index: Tensor) -> tuple[Inputs, Tensor]:
         """Return inputs and targets of the examples at some positions, as they are."""

@@ -98,6 +98,10 @@ class Examples(ABC):
         """
         return self.batch(index)
 
+    def variation_generator(self, generator: torch.Generator) -> torch.Generator:
+        """Return what decides the variation of training inputs; the given one where nothing is varied."""
+        return generator
+
     def fingerprint(self, index: Tensor) -> Iterator[bytes]:
         """Yield bytes that change with any of the examples at some positions, and with their order."""
         inputs, targets = self.batch(index)

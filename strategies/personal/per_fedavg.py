@@ -40,7 +40,7 @@ from strategies.client.training import (
     trained,
 )
 from strategies.core.examples import Examples
-from strategies.core.seeds import torch_generator, varying
+from strategies.core.seeds import torch_generator
 from strategies.personal import measuring
 from strategies.personal.settings import PersonalSettings
 from strategies.task import CLASSIFICATION, Task
@@ -144,7 +144,7 @@ def train_client(job: ClientJob) -> LocalResult:
     data = job.examples.to(device)
     optimizer = make_optimizer(objective.parameters, job.train.in_round(job.server_round))
     job.model.train()
-    total, vary = torch.zeros((), device=device), varying(job.generator)
+    total, vary = torch.zeros((), device=device), data.variation_generator(job.generator)
     drawn = [
         batches(len(data), job.train.batch_size, steps, generator)
         for generator in (job.generator, _generator(job, "inner"), _generator(job, "second"))

@@ -26,6 +26,7 @@ from strategies.layers.privacy.clipping import OnePass, accounted, refusal
 from strategies.layers.privacy.rules import NORM_SAMPLERS, rule_of
 from strategies.layers.privacy.samplers import GRAD_SAMPLERS
 from strategies.layers.privacy.settings import EngineName
+from strategies.models.mask import masks_of
 from strategies.task import Task
 
 _INSTEAD: Mapping[type[nn.Module], str] = {
@@ -245,12 +246,15 @@ def _require_account(module: OnePass, losses: Tensor) -> None:
     expected: Sequence[Tensor | None] = torch.autograd.grad(
         (weights * losses).sum(), list(names), allow_unused=True
     )
+    masks = masks_of(module.model)  # Autograd clears what is pruned; the layers' sums do not
     whole = _norm(*(gradient for gradient in expected if gradient is not None))
     if not math.isfinite(whole):
         return
     for (parameter, name), gradient in zip(names.items(), expected, strict=True):
         true = torch.zeros_like(parameter) if gradient is None else gradient
         found = shares[parameter].total(weights) if parameter in shares else torch.zeros_like(parameter)
+        if (mask := masks.get(name)) is not None:
+            found = found * mask
         if _norm(found - true) > _TOLERANCE * (_norm(true) + 0.1 * whole / len(names) ** 0.5):
             raise refusal(
                 f"the gradient of '{name}' is not the sum of what single examples add to it: a layer mixes "

@@ -15,7 +15,9 @@ from strategies.core.errors import BadInput
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize(
+    "template", ["minimal", *(pytest.param(t, marks=pytest.mark.check) for t in TEMPLATES if t != "minimal")]
+)
 def test_each_template_is_a_flower_project_whose_own_test_passes(template: str, tmp_path: Path) -> None:
     folder = write_project(f"ward-{template}", template, tmp_path)
     manifest = Manifest.in_folder(folder)
