@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.setup-done
 PACKAGES := app strategies unlearning
 BUNDLE := build/bundle/lethe
-CHECKED := $(PACKAGES) lethe.py benchmarks docs/house.py docs/drawing.py
+CHECKED := $(PACKAGES) lethe.py benchmarks docs/house.py docs/drawing.py docs/matrix.py docs/matrix_runs.py
 
 # Flower would otherwise build a fresh environment of several GB for every run, and call home at every start.
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
@@ -55,9 +55,10 @@ format: setup ## rewrite the sources in the form that lint asks for
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-generate: setup ## write what is generated: both manifests' keys, docs/config.md and docs/house.svg
+generate: setup ## write what is generated: both manifests' keys, docs/config.md, docs/house.svg, and docs/matrix.md (minutes)
 	$(BIN)/python -m app.config.reference
 	$(BIN)/python -m docs.house
+	OMP_NUM_THREADS=1 $(BIN)/python -m docs.matrix
 
 bundle: setup ## build the bundle (FAB) for a SuperLink in build/bundle
 	rm -rf build/bundle

@@ -3,6 +3,7 @@
 Many short runs share the data and the libraries that a process has loaded.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import final
 
@@ -25,6 +26,11 @@ class InlineGrid(BaseGrid):
     ----------
     config
         Of the run.
+
+    Attributes
+    ----------
+    asked
+        How many messages of each type were pushed.
     """
 
     def __init__(self, config: RunConfig) -> None:
@@ -34,6 +40,7 @@ class InlineGrid(BaseGrid):
         self._states = dict.fromkeys(range(1, len(nodes) + 1), b"")
         self._replies: dict[str, Message] = {}
         self._count = 0
+        self.asked: Counter[str] = Counter()
         self._run = Run.create_empty(RUN_ID)
 
     def get_node_ids(self) -> list[int]:
@@ -45,6 +52,7 @@ class InlineGrid(BaseGrid):
         ids = []
         for message in messages:
             self._count += 1
+            self.asked[message.metadata.message_type] += 1
             ids.append(str(self._count))
             message.metadata.__dict__["_message_id"] = ids[-1]
             node = message.metadata.dst_node_id

@@ -47,11 +47,11 @@ def check_request(run: TrainedRun, request: ForgetRequest, method: str, settings
     _check_not_forgotten(run, request)
     _check_remains(run, request)
     needed = chosen.needs(settings)
-    _check_labels(run, method, needed)
-    _check_models(run, method, needed)
     check_strategy(run.plan.strategy.name, chosen, request.kind)
+    _check_models(run, method, needed)
     _check_personal(run, method, needed)
     _check_private(run, chosen, needed)
+    _check_labels(run, method, needed)  # Names a method that serves instead, as far as the others let it
     _check_renewable(run, chosen)
     _check_prunes(run, chosen)
     _check_fresh(run, method, needed)
@@ -88,8 +88,8 @@ def _check_classes(run: TrainedRun, request: ForgetRequest) -> None:
 def _check_labels(run: TrainedRun, method: str, needed: Needs) -> None:
     if needed.labels and not run.task.labelled:
         raise BadInput(
-            f"{method} {needed.labels}, and the targets of this run's task ({run.task.name}) are no labels; "
-            "use another method, such as finetune, or retrain"
+            f"{method} {needed.labels}, but the targets of this run's task ({run.task.name}) are no class "
+            "labels; use another method, such as finetune, or retrain"
         )
 
 
@@ -144,8 +144,8 @@ def _check_models(run: TrainedRun, method: str, needed: Needs) -> None:
         )
     if needed.models == "client" and not run.client_models:
         raise BadInput(
-            f"{method} works on models that clients keep to themselves; {run.plan.strategy.name} has one "
-            "for all"
+            f"{method} works on models that clients keep to themselves, but with {run.plan.strategy.name} "
+            "all share one"
         )
 
 

@@ -9,9 +9,8 @@ from torch import nn
 
 from app.client.node import Node
 from app.config.settings import DataSettings
-from app.data import PublicData, load_server_data, own_path_of
+from app.data import OwnPublic, PublicData, load_server_data, own_path_of
 from app.models.per_client import build_client_model, model_name_of
-from app.project.data import ProjectPublic
 from strategies.client.own_models import ClientState
 from strategies.client.work import ClientWork
 from strategies.core import wire
@@ -68,7 +67,7 @@ def client_model(node: Node) -> nn.Module:
     return build_client_model(name, *node.sizes, node.seed, node.client_id).to(node.device)
 
 
-def public_data(node: Node) -> PublicData | ProjectPublic:
+def public_data(node: Node) -> PublicData | OwnPublic:
     """Return the public data, read from the node's own place if it names one.
 
     Raises
@@ -77,7 +76,7 @@ def public_data(node: Node) -> PublicData | ProjectPublic:
         If there are none, or they are not those of the server.
     """
     settings = _placed(node.work.data_settings, tuple(sorted(node.node_config.items())))
-    public = node.work.public(settings)
+    public = node.work.shared_public(settings)
     if public is None:
         raise BadInput(f"data.public: given 0, but {node.config.strategy.name} needs public data")
     expected = node.message_config.get(wire.PUBLIC_HASH)

@@ -16,13 +16,14 @@ from app.data.load import (
 )
 from app.data.partition import partition_indices, partitioned
 from app.data.pool import numbered
-from app.data.public import UNLABELLED, PublicData, load_public
+from app.data.public import UNLABELLED, OwnPublic, PublicData, load_public
 from app.data.terms import Terms
 
 __all__ = [
     "UNLABELLED",
     "Adapting",
     "Columns",
+    "OwnPublic",
     "PublicData",
     "ServerData",
     "Terms",

@@ -74,6 +74,30 @@ class PublicData:
         return digest.hexdigest()
 
 
+@dataclass(frozen=True, eq=False)
+class OwnPublic:
+    """Public examples that a project brings, in the form in which every side holds them."""
+
+    held: Examples
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        return len(self.held)
+
+    def take(self, indices: Tensor) -> Examples:
+        """Return the examples at the given positions."""
+        return self.held.subset(indices)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of inputs and targets, in hexadecimal."""
+        digest = hashlib.sha256()
+        for index in torch.split(torch.arange(len(self)), _AT_ONCE):
+            for part in self.held.fingerprint(index):
+                digest.update(part)
+        return digest.hexdigest()
+
+
 @lru_cache(maxsize=4)
 def load_public(data: DataSettings, seed: int) -> PublicData | None:
     """Load the public data, once per process; None if ``data.public`` is 0. The seed decides a share.

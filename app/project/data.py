@@ -1,15 +1,12 @@
 """A project's examples: what its functions return, and how examples given together are spread."""
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from app.config.run_config import RunConfig
 from app.config.settings import DataSettings
@@ -24,7 +21,6 @@ from strategies.core.examples import Examples, GroupsOf, groups_of, in_memory
 from strategies.core.settings import Scalar
 
 T = TypeVar("T")
-_AT_ONCE = 512
 _PARTS = {"train", "test"}
 
 
@@ -128,30 +124,6 @@ class ProjectData:
             where=f"run.project: its {what}",
         )
         return _called(f"its {what}", lambda: as_examples(thing, how))
-
-
-@dataclass(frozen=True, eq=False)
-class ProjectPublic:
-    """A project's public examples, as every side holds them."""
-
-    examples: Examples
-
-    def __len__(self) -> int:
-        """Return the number of examples."""
-        return len(self.examples)
-
-    def take(self, indices: Tensor) -> Examples:
-        """Return the examples at the given positions."""
-        return self.examples.subset(indices)
-
-    @cached_property
-    def hash(self) -> str:
-        """SHA-256 of all examples, in hexadecimal."""
-        digest = hashlib.sha256()
-        for index in torch.split(torch.arange(len(self)), _AT_ONCE):
-            for part in self.examples.fingerprint(index):
-                digest.update(part)
-        return digest.hexdigest()
 
 
 def node_of(node_config: Mapping[str, Scalar], clients: int, seed: int) -> Node:

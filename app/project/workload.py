@@ -3,13 +3,14 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from torch import nn
 
 from app.config.run_config import RunConfig
 from app.config.settings import DataSettings
 from app.data import (
+    OwnPublic,
     PublicData,
     ServerData,
     Terms,
@@ -22,7 +23,7 @@ from app.data import (
 from app.data.values import TargetKind
 from app.models.built_in import OWN, build_model
 from app.models.checks import Expected, check_model, two_examples
-from app.project.data import ClientData, ProjectData, ProjectPublic
+from app.project.data import ClientData, ProjectData
 from app.project.loading import LoadedProject, explained, project_of
 from app.project.project import ModelSpec, Project, as_module
 from strategies.core import wire
@@ -141,19 +142,22 @@ class Workload:
         shape = seen[0].input_shape if seen else ()
         return ServerData(public, test, num_groups, shape, self.name, names or numbered(num_groups))
 
-    def public(self, data: DataSettings | None = None) -> PublicData | ProjectPublic | None:
-        """Return the public data as every side holds them; None if there are none.
-
-        `data` has the node's own places of what is built in; None: the run's.
-        """
-        if self.has_data or self.project.public is not None:
-            own = self._data.server("public")
-            return None if own is None else ProjectPublic(own)
-        return load_public(data or self.data_settings, self.config.run.seed)
-
     def own_test(self) -> Examples | None:
         """Return the test data of a project that brings the data; None if it has none for everybody."""
         return self._data.server("test")
+
+    def shared_public(self, settings: DataSettings) -> PublicData | OwnPublic | None:
+        """Return the public data in the form in which every side holds them; None if there are none.
+
+        `settings` say where they lie, if they are not the project's.
+
+        Raises
+        ------
+        BadInput
+            If they cannot be read.
+        """
+        brought = self.has_data or self.project.public is not None
+        return _own_public(self) if brought else load_public(settings, self.config.run.seed)
 
     @property
     def name(self) -> str:
@@ -230,11 +234,10 @@ class Workload:
         first = {"partition-id": 0, wire.NUM_PARTITIONS: config.data.clients}
         if self.has_data and not self.project.by_node:
             self._data.client(first)
-        elif not self.has_data:
-            if not config.data.path and not config.data.folder_of_clients:
-                load_client_data(self.data_settings, config.run.seed, first)
-            if not config.strategy.traits.one_model:
-                self.public()
+        elif not self.has_data and not config.data.path and not config.data.folder_of_clients:
+            load_client_data(self.data_settings, config.run.seed, first)
+        if not config.strategy.traits.one_model:
+            self.shared_public(self.data_settings)
 
     @property
     def _data(self) -> ProjectData:
@@ -272,3 +275,9 @@ class Workload:
             everybody = ({"partition-id": i, wire.NUM_PARTITIONS: clients} for i in range(clients))
             seen += [self._data.client(node).train for node in everybody]
         return seen
+
+
+@lru_cache(maxsize=2)
+def _own_public(work: Workload) -> OwnPublic | None:
+    held = work._data.server("public")
+    return None if held is None else OwnPublic(held)

@@ -23,7 +23,7 @@ from app.project import Workload
 from app.workflows.accounts import RunAccounts
 from app.workflows.fresh_seeds import fresh_seed
 from app.workflows.scaling import learnt_scale, read_scale
-from app.workflows.task_fit import check_task
+from app.workflows.task_fit import check_server_data, check_task
 from strategies.algorithm import Holdings
 from strategies.client.backdoor import Trigger, default_trigger, triggered_test
 from strategies.client.evaluation import evaluate_by
@@ -105,6 +105,7 @@ class Session:
         config = work.config
         session = Session(config, work, work.server_data())
         check_task(config, session.task)
+        check_server_data(config, session.task, session.server_data)
         session.figures  # Refuses a metric that the task does not have  # noqa: B018
         if config.attack.kind != "none" and config.attack.target >= session.server_data.num_groups:
             classes = session.server_data.num_groups
@@ -311,7 +312,7 @@ class Session:
             wire.STAYING: travelling.fingerprint(self.staying) or None,
         }
         if self.has_client_models:
-            public = self.work.public()
+            public = self.work.shared_public(self.work.data_settings)
             told[wire.PUBLIC_HASH] = None if public is None else public.hash
         if over_network:
             told[wire.RUN_ID] = self.run_id or None

@@ -1,10 +1,11 @@
-"""What a task lacks that the run config asks for; said before any work."""
+"""What a task or the server's data lack that the run config asks for; said before any work."""
 
 from app.config.run_config import RunConfig
+from app.data import ServerData
 from strategies.core.conditions import shown
 from strategies.core.errors import BadInput
 from strategies.registry import traits_of
-from strategies.task import Task
+from strategies.task import OutputSpec, Task
 
 
 def check_task(config: RunConfig, task: Task) -> None:
@@ -15,14 +16,14 @@ def check_task(config: RunConfig, task: Task) -> None:
     BadInput
         Naming the key, what was given, and what it needs.
     """
-    flat, called = config.to_flat(), f"the targets of the task ({task.name}) are none"
+    flat, called = config.to_flat(), f"the targets of the task ({task.name}) are no class labels"
     strategy = config.strategy.name
     need = traits_of(strategy).task_need
     wanted = None if need is None else need(flat)
     if wanted is not None and not (task.labelled if wanted.what == "labels" else task.vectors):
         lacks = called if wanted.what == "labels" else f"the task ({task.name}) has outputs of another shape"
-        needs = f"which {wanted.why}"
-        raise BadInput(f"strategy.name: given {shown(strategy)}, {needs}, but {lacks}")
+        instead = f"; {wanted.instead}" if wanted.instead else ""
+        raise BadInput(f"strategy.name: given {shown(strategy)}, which {wanted.why}, but {lacks}{instead}")
     if task.labelled:
         return
     if config.attack.kind != "none":
@@ -37,3 +38,27 @@ def check_task(config: RunConfig, task: Task) -> None:
         )
     if config.run.workflow == "analytics" and config.analytics.column == "label":
         raise BadInput(f'analytics.column: given "label", and {called}; allowed "brightness"')
+
+
+def check_server_data(config: RunConfig, task: Task, data: ServerData) -> None:
+    """Refuse a run whose server has not the data, or does not know the classes, that it needs.
+
+    Raises
+    ------
+    BadInput
+        Naming the key, what is needed, and how to give it.
+    """
+    if task.outputs(OutputSpec(data.num_groups)) < 1:
+        raise BadInput(
+            f"run.project: its task ({task.name}) has an output for each class, and the server cannot tell "
+            'the classes from the data; name them: lethe.Project(classes=("…", "…"))'
+        )
+    strategy, policy = config.strategy.name, config.model.batch_norm
+    need = traits_of(strategy).public_need(config.to_flat())
+    give = "but the server has none; give some: data.public = <name of a data set>, or Project(public=…)"
+    if need and data.public is None:
+        raise BadInput(f"strategy.name: given {shown(strategy)}, which {need}, {give}")
+    if policy == "recalibrate" and data.public is None:
+        raise BadInput(
+            f"model.batch-norm: given {shown(policy)}, which sets statistics on public data, {give}"
+        )

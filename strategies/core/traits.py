@@ -17,10 +17,19 @@ Check = Callable[[Mapping[str, Scalar]], None]
 
 @dataclass(frozen=True)
 class TaskNeed:
-    """What a task must have, and what for: one vector of outputs per example, or class labels."""
+    """What a task must have: one vector of outputs per example, or class labels.
+
+    Parameters
+    ----------
+    why
+        What the algorithm does with it.
+    instead
+        What serves other tasks; empty: nothing.
+    """
 
     what: Literal["vectors", "labels"]
     why: str
+    instead: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,8 @@ class Traits:
         Whether each client keeps a model of its own besides the one that all share.
     public_data
         What for the server needs public data in any case; empty: it does not.
+    public_if
+        The same by the run config, flat and with every key, where it depends on that; None: it does not.
     protecting
         Keys that a message to a client must leave as they were when the client was started, where another one
         protects it.
@@ -100,6 +111,7 @@ class Traits:
     one_model: bool = True
     personal_models: bool = False
     public_data: str = ""
+    public_if: Callable[[Mapping[str, Scalar]], str] | None = None
     protecting: tuple[Condition, ...] = ()
     noise_key: str = ""
     helps: tuple[Literal["drift", "labels", "waiting"], ...] = ()
@@ -119,6 +131,10 @@ class Traits:
     def owns(self, name: str) -> bool:
         """Whether a value of ``strategy.name`` means this algorithm."""
         return name.startswith(self.name) if self.is_family else name == self.name
+
+    def public_need(self, flat: Mapping[str, Scalar]) -> str:
+        """Return what for the server needs public data by a run config; empty: it does not."""
+        return self.public_data or ("" if self.public_if is None else self.public_if(flat))
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -48,9 +48,8 @@ def _check(flat: Mapping[str, Scalar]) -> None:
 
 def _task_need(flat: Mapping[str, Scalar]) -> TaskNeed:
     if flat["strategy.ensemble"] == "probabilities":
-        return TaskNeed(
-            "labels", "averages probabilities of classes; strategy.ensemble = logits averages outputs"
-        )
+        instead = 'strategy.ensemble = "logits" averages outputs'
+        return TaskNeed("labels", "averages probabilities of classes", instead)
     return TaskNeed("vectors", "averages one vector of outputs per example")
 
 

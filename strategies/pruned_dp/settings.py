@@ -65,8 +65,7 @@ def _check(flat: Mapping[str, Scalar]) -> None:
         )
     if flat["privacy.encryption"] != "none":
         _check_same_neurons(flat)
-    by_public = flat["strategy.score"] == "fisher" and flat["strategy.score-source"] == "public"
-    if by_public and lacks_public_data(flat):
+    if _public_need(flat) and lacks_public_data(flat):
         raise BadInput(
             "data.public: given 0, but pruned-dp scores neurons on public data; give some, or "
             'strategy.score-source = "global-model"'
@@ -82,6 +81,11 @@ def _check(flat: Mapping[str, Scalar]) -> None:
         raise BadInput(
             f"forget.prune: given {shown(flat['forget.prune'])}, but pruned-dp trains parts of a dense model"
         )
+
+
+def _public_need(flat: Mapping[str, Scalar]) -> str:
+    by_public = flat["strategy.score"] == "fisher" and flat["strategy.score-source"] == "public"
+    return 'scores neurons on public data (or strategy.score-source = "global-model")' if by_public else ""
 
 
 def _check_same_neurons(flat: Mapping[str, Scalar]) -> None:
@@ -117,6 +121,7 @@ TRAITS = (
             only_with("strategy.score-noise strategy.score-clip", "strategy.score-source", "private"),
         ),
         check=_check,
+        public_if=_public_need,
         hidden="mean",
         protecting=(
             only_with(

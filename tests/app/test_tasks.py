@@ -33,6 +33,7 @@ labels = lethe.Project(data=test_tasks.labels, task="multi-label")
 masks = lethe.Project(
     data=test_tasks.masks, task="segmentation", model=test_tasks.pixels, classes=("back", "front")
 )
+unnamed = lethe.Project(data=test_tasks.masks, task="segmentation", model=test_tasks.pixels)
 """
 THREE_MEMBERS = Regression()
 ONE = ForgetRequest(clients=("1",))
@@ -157,6 +158,17 @@ def test_figures_are_those_of_the_test_data_that_came_with_the_clients_own(
     assert [known["num-examples"] for known in run.read_summary()["clients"].values()] == [30, 30, 30]
 
 
+def test_clients_with_models_of_their_own_hold_the_projects_public_data(module: str, tmp_path: Path) -> None:
+    """FedMD's positions are those of the project's examples, not those of the data set that is built in."""
+    keys = ["strategy.name=fedmd", "strategy.models=mlp-4", "model.name=cnn", "model.hidden=128"]
+    keys += ["train.learning-rate=0.05", *(f"strategy.{of}-epochs=1" for of in ("public", "private"))]
+    run = trained(tmp_path, f"{module}:numbers", *keys)
+    assert run.read_summary()["faults"] == []
+    assert run.read_summary()["data"]["public-examples"] == 10
+    name = forget(run, ONE, ForgetSettings(method="redistill"))
+    assert run.forget_folder(name).exists()
+
+
 @pytest.mark.parametrize(
     ("project", "overrides", "message"),
     [
@@ -164,7 +176,7 @@ def test_figures_are_those_of_the_test_data_that_came_with_the_clients_own(
             "numbers",
             ("attack.kind=backdoor", "attack.clients=1"),
             'attack.kind: given "backdoor", which changes class labels, and the targets of the task '
-            '(regression) are none; allowed "none"',
+            '(regression) are no class labels; allowed "none"',
         ),
         (
             "numbers",
@@ -174,13 +186,35 @@ def test_figures_are_those_of_the_test_data_that_came_with_the_clients_own(
         (
             "labels",
             ("strategy.name=one-shot", "run.rounds=1"),
-            'strategy.name: given "one-shot", which averages probabilities of classes; strategy.ensemble = ',
+            'strategy.name: given "one-shot", which averages probabilities of classes, but the targets of '
+            'the task (multi-label) are no class labels; strategy.ensemble = "logits" averages outputs',
         ),
         (
             "masks",
             ("strategy.name=one-shot", "run.rounds=1", "strategy.ensemble=logits"),
             'strategy.name: given "one-shot", which averages one vector of outputs per example, but the task '
             "(segmentation) has outputs of another shape",
+        ),
+        (
+            "unnamed",
+            (),
+            "run.project: its task (segmentation) has an output for each class, and the server cannot tell "
+            "the classes from the data; name them: lethe.Project(classes=",
+        ),
+        (
+            "nodes",
+            ("strategy.name=fedmd", "model.name=cnn", "model.hidden=128", "train.learning-rate=0.05"),
+            'strategy.name: given "fedmd", which needs public data, but the server has none; give some: ',
+        ),
+        (
+            "nodes",
+            ("strategy.name=pruned-dp",),
+            'strategy.name: given "pruned-dp", which scores neurons on public data (or strategy.score-source',
+        ),
+        (
+            "nodes",
+            ("model.batch-norm=recalibrate",),
+            'model.batch-norm: given "recalibrate", which sets statistics on public data, but the server has',
         ),
         (
             "numbers",
@@ -209,6 +243,7 @@ def test_a_request_that_the_task_cannot_serve_is_refused(module: str, tmp_path: 
     ):
         forget(run, ForgetRequest(classes=(0,)), ForgetSettings(method="retrain"))
     with pytest.raises(
-        BadInput, match=r"^fedosd descends on a loss of the probability of the forgotten label"
+        BadInput,
+        match=r"^fedosd descends on a loss of the probability of the forgotten label, but the targets",
     ):
         forget(run, ONE, ForgetSettings(method="fedosd"))

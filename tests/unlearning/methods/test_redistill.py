@@ -188,7 +188,7 @@ def test_other_methods_and_other_runs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="redistill does not serve a class request"):
         there.forget("redistill", ForgetRequest(classes=(1,)))
     plain = replace(there.run, client_models=False)
-    with pytest.raises(BadInput, match="fedmd has one for all"):
+    with pytest.raises(BadInput, match="with fedmd all share one"):
         forget(plain, CLIENT_1, "redistill", ForgetSettings(), there.cohort)
     with pytest.raises(BadInput, match=re.escape("needs the update log")):
         forget(replace(there.run, log=None), CLIENT_1, "redistill", ForgetSettings(), there.cohort)
