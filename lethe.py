@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, final
 from app.config.run_config import RunConfig
 from app.config.settings import RunSettings
 from app.project import LoadedProject, ModelSpec, Node, Project, bind, loaded_from, using
-from app.project.loading import IN_PYTHON, named
+from app.project.loading import IN_PYTHON, folder_now, named
 from app.project.manifest import with_config_file
 from strategies.core.errors import BadInput, LetheError, RunCorrupt
 from strategies.core.examples import Examples
@@ -378,4 +378,4 @@ def _several(given: str | int | Sequence[str | int]) -> list[str]:
 def _recorded(folder: RunFolder, reference: str) -> LoadedProject | None:
     from app.data.record import project_folder_of
 
-    return loaded_from(reference, project_folder_of(folder)) if reference else None
+    return loaded_from(reference, folder_now(reference, project_folder_of(folder))) if reference else None

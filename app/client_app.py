@@ -22,7 +22,7 @@ from app.client.secure import register, train_securely
 from app.client.seeded import seed_layers
 from app.data import UnknownCategory, UnknownLabels
 from app.messages.packing import packed
-from app.project import LoadedProject, bind, bound, loaded_from
+from app.project import LoadedProject, OwnCodeFailed, bind, bound, explained, loaded_from
 from strategies.algorithm import Handler
 from strategies.analytics.diagnosis import SECONDS, gradient_answer
 from strategies.client.evaluation import evaluate, evaluate_by
@@ -66,9 +66,8 @@ def describe(message: Message, context: Context) -> Message:
             work.check(node)
         trained = node.training_examples()
         counts = trained.group_counts(node.num_groups or least_groups(examples))
-    except LetheError as error:
-        hides = is_protected(node.config) or node.is_secure
-        detail = error.unnamed if hides and isinstance(error, UnknownLabels | UnknownCategory) else str(error)
+    except Exception as error:  # noqa: BLE001 (a project's code raises anything; what is not its own goes on)
+        detail = _reason(node, error)
         return wire.reply_to(
             message, node.client_id, {wire.NUM_EXAMPLES: 0}, config=config | {wire.DETAIL: detail}
         )
@@ -82,6 +81,18 @@ def describe(message: Message, context: Context) -> Message:
     if not is_protected(node.config):
         metrics[wire.LABEL_COUNTS] = counts
     return wire.reply_to(message, node.client_id, metrics, config=config)
+
+
+def _reason(node: Node, error: Exception) -> str:
+    """Return why a client cannot take part, without what tells of its data if that is to be hidden."""
+    if not isinstance(error, LetheError):
+        if node.work.loaded is None:
+            raise error
+        error = explained("its data cannot be read", error)
+    hides = is_protected(node.config) or node.is_secure
+    if hides and isinstance(error, UnknownLabels | UnknownCategory | OwnCodeFailed):
+        return error.unnamed
+    return str(error)
 
 
 @app.train()

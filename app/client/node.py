@@ -246,8 +246,7 @@ class Node:
             Naming what differs, as far as that can be said.
         """
         expected = str(self.message_config.get(wire.STAYING, ""))
-        if self.work.project.model is not None:
-            self.work.check_model(self._shared.model, self.examples(), self.num_groups)
+        self.work.check_model(self._shared.model, self.examples(), self.num_groups)
         if expected and self._shared.staying != expected:
             shared = self._shared
             travelling.put_back(shared.changeable)

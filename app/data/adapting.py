@@ -144,6 +144,8 @@ def _is_batch(thing: object) -> bool:
 
 def _in_memory(inputs: Any, targets: Any, how: Adapting) -> Examples:
     where, rule = how.where, how.rule
+    if not len(targets):
+        raise BadInput(f"{where}: holds no example; wanted at least one")
     y = rule.tensor(stacked(targets, where, "target"))
     if isinstance(inputs, Mapping):
         parts = {str(name): inputs_tensor(part, where, how.size) for name, part in inputs.items()}
@@ -159,8 +161,6 @@ def _check_count(parts: Mapping[str, Tensor], targets: Tensor, where: str) -> No
         if len(part) != len(targets):
             of = f" of {name}" if name else ""
             raise BadInput(f"{where}: {len(part)} inputs{of}, but {len(targets)} targets; wanted as many")
-    if not len(targets):
-        raise BadInput(f"{where}: holds no example; wanted at least one")
 
 
 def _loaded(folder: Path, where: str) -> Any:

@@ -15,7 +15,7 @@ from strategies.core.errors import BadInput
 from strategies.core.examples import Examples, Inputs, on_device
 from strategies.core.seeds import torch_generator
 from strategies.models import travelling
-from strategies.task import CLASSIFICATION
+from strategies.task import CLASSIFICATION, FULL_SCORE, Task
 
 _LONGEST = 200
 _FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
@@ -55,9 +55,9 @@ def two_inputs(shape: Sequence[int]) -> Tensor:
     return torch.rand(2, *shape, generator=torch_generator(0, "two inputs"))
 
 
-def two_examples(examples: Examples) -> Inputs:
-    """Return the inputs of the first two examples, of a single one twice; there must be one."""
-    return examples.batch(torch.tensor([0, min(1, len(examples) - 1)]))[0]
+def two_examples(examples: Examples) -> tuple[Inputs, Tensor]:
+    """Return inputs and targets of the first two examples, of a single one twice; there must be one."""
+    return examples.batch(torch.tensor([0, min(1, len(examples) - 1)]))
 
 
 def check_model(model: nn.Module, expected: Expected) -> None:
@@ -80,6 +80,27 @@ def check_model(model: nn.Module, expected: Expected) -> None:
         travelling.put_back(kept)
 
 
+def check_task(task: Task, outputs: Tensor, targets: Tensor) -> None:
+    """Refuse a task of the user's that does not judge two examples as `Task` asks.
+
+    Raises
+    ------
+    BadInput
+        If losses or scores are no number for each, predictions no row, or scores not within 0 and 100.
+    """
+    targets = targets.to(outputs.device)
+    with torch.no_grad():
+        losses, scores = task.losses(outputs, targets), task.scores(outputs, targets)
+        predicted = task.predict(outputs)
+    for member, found in (("losses", losses), ("scores", scores), ("predict", predicted)):
+        shape, exact = _shape(found), member != "predict"
+        if shape[:1] != (2,) or (exact and len(shape) > 1):
+            each = "one number for each, shape (2,)" if exact else "one row for each"
+            raise BadInput(f"run.project: its task's {member} of two examples gives {shape}, wanted {each}")
+    if not bool(((scores >= 0) & (scores <= FULL_SCORE)).all()):
+        raise BadInput(f"run.project: its task's scores: given {scores.tolist()}, allowed 0 to 100")
+
+
 def takes(model: nn.Module, expected: Expected) -> bool:
     """Whether a model takes the two inputs."""
     try:
@@ -89,7 +110,7 @@ def takes(model: nn.Module, expected: Expected) -> bool:
     return True
 
 
-def outputs_of_two(model: nn.Module, expected: Expected, *, training: bool = False) -> object:
+def outputs_of_two(model: nn.Module, expected: Expected, *, training: bool = False) -> Tensor:
     """Return what a model makes of the two inputs, in training or in evaluation mode.
 
     Raises
@@ -143,8 +164,12 @@ def _check_entries(model: nn.Module, subject: str) -> None:
             raise BadInput(f"{subject}: '{entry}' is not finite before any training")
 
 
+def _shape(given: object) -> tuple[int, ...] | str:
+    return tuple(given.shape) if isinstance(given, Tensor) else f"a {type(given).__name__}"
+
+
 def _check_outputs(outputs: object, expected: Expected) -> None:
-    given = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+    given = _shape(outputs)
     wanted = "two rows" if expected.outputs is None else f"logits of shape {(2, *expected.outputs)}"
     fits = isinstance(given, tuple) and given[:1] == (2,) and expected.outputs in {None, given[1:]}
     if not fits:

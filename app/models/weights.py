@@ -3,6 +3,7 @@
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from pickle import UnpicklingError  # noqa: TID251 - the error class alone
 
 import numpy as np
 import torch
@@ -132,7 +133,9 @@ def _npz(path: Path) -> State:
 def _torch(path: Path) -> State:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 - runs no code
-    except Exception as error:  # noqa: BLE001 - of torch's and of pickle's own classes
+    except UnpicklingError:
+        raise ValueError("it holds objects that would run code, or is no file of torch.save") from None
+    except Exception as error:  # noqa: BLE001 - of torch's own classes
         raise ValueError(str(error)) from None
     for name in _NESTED:
         if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):

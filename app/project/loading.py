@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.config.run_config import RunConfig
+from app.project.manifest import Manifest
 from app.project.project import Project
 from strategies.core.errors import BadInput
 
@@ -21,6 +22,8 @@ IN_PYTHON = "python:project"
 """Reference of a project that was handed over in Python and that no module holds."""
 _TESTS = ("test_*.py", "*_test.py")
 """Files that Flower leaves out of a bundle."""
+_PACKAGES = ("app", "strategies", "unlearning")
+"""Packages beside this one's, whose frames are no user's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +88,16 @@ def project_of(config: RunConfig, folder: str = "") -> LoadedProject | None:
     found, reference = bound(), config.run.project
     if found is not None and (reference in {"", found.reference} or holds(reference, found.project)):
         return found
-    return loaded_from(reference, folder) if reference else None
+    return loaded_from(reference, folder_now(reference, folder)) if reference else None
+
+
+def folder_now(reference: str, folder: str) -> str:
+    """Return where a project lies: in the folder where it was found before, or, moved, in the current one."""
+    here = Path.cwd()
+    if folder and not Path(folder).is_dir():
+        manifest = Manifest.in_folder(here)
+        return str(here) if manifest is not None and manifest.reference == reference else folder
+    return folder
 
 
 def loaded_from(reference: str, folder: str = "") -> LoadedProject:
@@ -119,7 +131,14 @@ def named(project: Project) -> LoadedProject:
     """Return a project that was handed over, with the reference of the module that holds it, if one does.
 
     Of several, the one in which its functions are written.
+
+    Raises
+    ------
+    BadInput
+        If it is no project.
     """
+    if not isinstance(project, Project):
+        raise BadInput(f"project: given a {type(project).__name__}, wanted a lethe.Project")
     held = [
         (name, f"{name}:{attribute}")
         for name, module in list(sys.modules.items())
@@ -177,16 +196,29 @@ def _imported(name: str, folder: str) -> object:
         raise explained(f"importing {name!r} failed", error) from None
 
 
-def explained(what: str, error: BaseException) -> BadInput:
+class OwnCodeFailed(BadInput):
+    """The user's code raised something; `unnamed` is the message without it, as it may quote the data."""
+
+    def __init__(self, what: str, kind: str, said: str, place: str) -> None:
+        self.unnamed = f"run.project: {what}: {kind}{place}"
+        super().__init__(f"run.project: {what}: {kind}{f': {said}' if said else ''}{place}")
+
+
+def explained(what: str, error: BaseException) -> OwnCodeFailed:
     """Return the line on a failure in the user's code; its note is the user's own part of the traceback."""
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_ours(frame.filename)]
-    last = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
-    refusal = BadInput(f"run.project: {what}: {last}")
-    if own:
-        refusal.add_note("".join(traceback.format_list(own)).rstrip())
+    lines, said, place = traceback.format_list(own), str(error), ""
+    if isinstance(error, SyntaxError):  # Its place is no frame, and part of its text
+        lines += traceback.format_exception_only(error)[:-1]
+    elif own:
+        place = f" ({Path(own[-1].filename).name}:{own[-1].lineno} in {own[-1].name})"
+    refusal = OwnCodeFailed(what, type(error).__name__, " ".join(said.split()), place)
+    if lines:
+        refusal.add_note("".join(lines).rstrip())
     return refusal
 
 
 def _is_ours(file: str) -> bool:
-    here = Path(__file__).resolve().parents[1]
-    return file.startswith("<") or here in Path(file).resolve().parents or "importlib" in Path(file).parts
+    path, top = Path(file).resolve(), Path(__file__).resolve().parents[2]
+    ours = top / "lethe.py" == path or any(top / name in path.parents for name in _PACKAGES)
+    return file.startswith("<") or ours or "importlib" in path.parts

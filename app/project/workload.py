@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
-from torch import nn
+from torch import Tensor, nn
 
 from app.config.run_config import RunConfig
 from app.config.settings import DataSettings
@@ -22,7 +22,7 @@ from app.data import (
 )
 from app.data.values import TargetKind
 from app.models.built_in import OWN, build_model
-from app.models.checks import Expected, check_model, two_examples
+from app.models.checks import Expected, check_model, check_task, outputs_of_two, two_examples
 from app.project.data import ClientData, ProjectData
 from app.project.loading import LoadedProject, explained, project_of
 from app.project.project import ModelSpec, Project, as_module
@@ -33,7 +33,16 @@ from strategies.core.settings import Scalar
 from strategies.task import OutputSpec, Task
 from strategies.tasks.choice import task_of
 
-_DATA_KEYS = ("data.name", "data.path", "data.classes")
+_DATA_KEYS = (
+    "data.name",
+    "data.path",
+    "data.classes",
+    "data.target",
+    "data.targets",
+    "data.folder-of-clients",
+    "data.lazy",
+)
+"""Keys that say how built-in data are read."""
 
 
 @dataclass(frozen=True)
@@ -209,18 +218,34 @@ class Workload:
         return build_model(settings, input_shape, spec.num_outputs, seed, make, any_outputs=free)
 
     def check_model(self, model: nn.Module, examples: Examples | None, num_groups: int) -> None:
-        """Refuse a project's model that does not take real examples; what is built in takes their shape.
+        """Refuse a model that does not take a project's examples, or a task that does not judge what it says.
+
+        What is built in takes its own data.
 
         Raises
         ------
         BadInput
             Naming the shape and the layer.
         """
-        if self.project.model is None or examples is None or not len(examples):
+        built_in = self.project.model is None and not self.has_data
+        if built_in or examples is None or not len(examples):
             return
         known = self.task.labelled and num_groups > 0
         outputs = (self.task.outputs(OutputSpec(num_groups)),) if known else None
-        check_model(model, Expected(OWN, two_examples(examples), outputs))
+        subject = OWN if self.project.model is not None else f"model.name: '{self.config.model.name}'"
+        inputs, targets = two_examples(examples)
+        expected = Expected(subject, inputs, outputs)
+        check_model(model, expected)
+        if isinstance(self.project.task, Task):
+            self._check_task(model, expected, targets)
+
+    def _check_task(self, model: nn.Module, expected: Expected, targets: Tensor) -> None:
+        try:
+            check_task(self.task, outputs_of_two(model, expected), targets)
+        except LetheError:
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever the user's code raises)
+            raise explained("its task fails on two examples", error) from None
 
     @property
     def model_name(self) -> str:

@@ -127,6 +127,8 @@ class Forked:
     @staticmethod
     def start(ours: socket.socket, theirs: socket.socket) -> "Forked":
         """Fork; the child serves the other end of the parent's socket."""
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()  # Else the child has what waits to be written, too
         with warnings.catch_warnings():
             # Python warns of threads; torch's are not used in the child, which computes with one thread
             warnings.simplefilter("ignore", DeprecationWarning)

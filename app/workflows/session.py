@@ -42,7 +42,7 @@ from strategies.server.cohort import Cohort
 from strategies.server.evaluations import evaluation_json
 from strategies.server.members import ClientInfo
 from strategies.task import OutputSpec, Task
-from strategies.tasks.choice import figures_of, needs_scale, scale_of, scaled
+from strategies.tasks.choice import check_scored, figures_of, needs_scale, scale_of, scaled
 from unlearning.audit.measurement import success_rate
 from unlearning.pruning import read_pruning
 from unlearning.run import TrainedRun
@@ -204,6 +204,8 @@ class Session:
         """Return the server's state before the first round: the initial model, or an empty consensus."""
         strategy, data = self.config.strategy, self.server_data
         initial = lookup(strategy.name).initial
+        if self.federated_evaluation:
+            check_scored(self.task)
         if initial is None:
             model = self.model()
             self.work.check_model(model, data.test if data.public is None else data.public, data.num_groups)
@@ -474,6 +476,18 @@ def config_for_clients(config: RunConfig) -> dict[str, Scalar]:
     }
 
 
+def _check_architecture(session: Session, layout: wire.Layout) -> None:
+    """Refuse a run whose project builds another model by now."""
+    if session.work.project.model is None or session.has_client_models:
+        return
+    built = wire.record_of(travelling.travelling(session.model()))
+    if (difference := layout.difference(built)) is not None:
+        raise BadInput(
+            f"run.project: its model is not that of the run any more: {difference}; go back to the code that "
+            "the run was made with"
+        )
+
+
 def open_trained_run(folder: RunFolder, session: Session) -> TrainedRun:
     """Return a finished run as the forgetting methods see it.
 
@@ -487,6 +501,7 @@ def open_trained_run(folder: RunFolder, session: Session) -> TrainedRun:
     summary = folder.read_summary()
     final = folder.read_model()
     layout = wire.Layout.of(final)
+    _check_architecture(session, layout)
     log = UpdateLog.open(folder.log_path) if session.config.log.enabled else None
     masks = folder.read_mask()
     data = session.server_data

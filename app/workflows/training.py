@@ -1,7 +1,7 @@
 """Trains a model and leaves a run folder; resumes an interrupted run."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -248,6 +248,7 @@ class _Training:
         plan = self._session.plan
         self._note_nodes()
         self._observer.phase(f"train {self._folder.name}", plan.rounds - start.completed_rounds)
+        self._note(self._cohort.faults)  # Who is left out from the start
         accounts = self._accounts(start.completed_rounds)
         self._repeats = accounts.repeats()
         arrays = train_rounds(
@@ -343,7 +344,10 @@ class _Training:
             )
         )
         self._observer.advance(f"round {result.round}", result.metrics)
-        for fault in result.faults:
+        self._note(result.faults)
+
+    def _note(self, faults: Iterable[Fault]) -> None:
+        for fault in faults:
             self._observer.note(f"client {fault.client_id}, {fault.scope}: {fault.reason}")
 
     def _check_keys(self, result: RoundResult) -> None:

@@ -86,6 +86,12 @@ def needs_scale(task: Task) -> bool:
     return isinstance(task, Regression) and not task.scale
 
 
+def check_scored(task: Task) -> None:
+    """Refuse a task whose scores nobody could work out: one that predicts numbers, without a scale."""
+    if isinstance(task, Regression):
+        task.check_scale()
+
+
 def scaled(task: Task, scale: float) -> Task:
     """Return a task that predicts numbers with the scale if it has none of its own; others as they are."""
     return task.scaled(scale) if isinstance(task, Regression) and not task.scale else task

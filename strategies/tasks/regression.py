@@ -53,6 +53,14 @@ class Regression(Task):
             )
         return given - wanted.to(given.dtype)
 
+    def check_scale(self) -> None:
+        """Refuse to score without a scale."""
+        if self.scale <= 0:
+            raise BadInput(
+                "task.scale: given 0, and the server has no data to take it from; allowed the residual, "
+                "above 0, from which on the score is 0"
+            )
+
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return ½ r², or r², of each example, shape [n]."""
         return self._factor * self.residuals(outputs, targets).square().mean(dim=1)
@@ -64,11 +72,7 @@ class Regression(Task):
 
     def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return 100 · (1 − min(1, r² / scale²)), shape [n]; BadInput where the scale is not known."""
-        if self.scale <= 0:
-            raise BadInput(
-                "task.scale: given 0, and the server has no data to take it from; allowed the residual, "
-                "above 0, from which on the score is 0"
-            )
+        self.check_scale()
         squares = self.residuals(outputs, targets).square().mean(dim=1) / self.scale**2
         return FULL_SCORE * (1 - squares.clamp(max=1)).float()
 

@@ -193,6 +193,8 @@ def test_what_is_no_data_set(tmp_path: Path) -> None:
         with pytest.raises(BadInput) as error:
             as_examples(thing)
         assert str(error.value) == f"data: {line}"
+    with pytest.raises(BadInput, match="holds no example; wanted at least one"):
+        as_examples((X[:0], torch.zeros(0).long()), Adapting(targets="classes"))
     mixed = as_examples(Items([(X[0], 0), (X[0, :2], 1)]))
     with pytest.raises(BadInput) as error:
         mixed.batch(torch.tensor([0, 1]))

@@ -46,7 +46,7 @@ class OnlyEvaluates(nn.Module):
         (lambda: nn.Sequential(nn.Sequential(nn.Conv2d(2, 3, 3))), "at layer '0.0': "),
         (lambda: chain(nn.Linear(5, 4)), "answers two inputs with (2, 4), wanted logits of shape (2, 3)"),
         (lambda: nn.Sequential(nn.Linear(4, 3)), "answers two inputs with (2, 2, 3), wanted logits"),
-        (OnlyEvaluates, "answers two inputs with tuple, wanted logits"),
+        (OnlyEvaluates, "answers two inputs with a tuple, wanted logits"),
         (not_finite, "'2.bias' is not finite before any training"),
         (lambda: chain(nn.Linear(5, 3)).requires_grad_(False), "has no trainable parameter"),
         (lambda: chain(nn.Linear(5, 3, dtype=torch.complex64)), "parameter '2.weight' is torch.complex64"),

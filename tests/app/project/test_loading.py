@@ -10,8 +10,9 @@ from torch import nn
 
 from app.config.run_config import RunConfig
 from app.project import Project, bind, bound, loaded_from, project_of, using
-from app.project.loading import IN_PYTHON, named
+from app.project.loading import IN_PYTHON, explained, folder_now, named
 from strategies.core.errors import BadInput
+from strategies.runs.tensor_file import write_sealed
 
 SOURCE = """
 from torch import nn
@@ -138,3 +139,51 @@ def test_a_project_is_named_by_the_module_that_wrote_it_not_by_one_that_imports_
 def test_a_project_of_wrong_parts_is_refused(given: dict[str, object], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         Project(**given)  # type: ignore[arg-type]
+
+
+def test_the_place_of_a_syntax_error_is_shown(package: Package) -> None:
+    folder = package("found_typo", "x = 1\ndef f(:\n")
+    with pytest.raises(BadInput, match=r"importing 'found_typo.project' failed: SyntaxError: ") as failed:
+        loaded_from("found_typo.project:project", str(folder))
+    (trace,) = failed.value.__notes__
+    assert 'found_typo/project.py", line 2' in trace
+    assert "def f(:" in trace
+
+
+def test_a_message_of_several_lines_is_one_with_its_class_and_its_place() -> None:
+    def fails() -> None:
+        raise ValueError("first\n  second of 42")
+
+    with pytest.raises(ValueError, match="first") as raised:
+        fails()
+    refusal = explained("its data cannot be read", raised.value)
+    line = raised.traceback[-1].lineno + 1
+    place = f"(test_loading.py:{line} in fails)"
+    assert str(refusal) == f"run.project: its data cannot be read: ValueError: first second of 42 {place}"
+    assert refusal.unnamed == f"run.project: its data cannot be read: ValueError {place}"
+
+
+def test_frames_of_all_our_packages_are_left_out() -> None:
+    with pytest.raises(AttributeError) as raised:
+        write_sealed(3, {}, {})  # type: ignore[arg-type] -- anything that fails in strategies
+    (note,) = explained("it", raised.value).__notes__
+    assert note.count("File ") == 1
+    assert "test_loading.py" in note
+
+
+def test_what_is_handed_over_must_be_a_project() -> None:
+    with pytest.raises(BadInput, match="given a int, wanted a lethe"):
+        named(3)  # type: ignore[arg-type] -- what a user may hand over
+
+
+def test_a_moved_project_is_found_from_its_own_folder(
+    package: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, reference = package("found_moved", SOURCE), "found_moved.project:project"
+    gone = str(folder / "gone")
+    monkeypatch.chdir(folder)
+    assert folder_now(reference, gone) == gone
+    (folder / "pyproject.toml").write_text(f'[tool.lethe]\nproject = "{reference}"\n', encoding="utf-8")
+    assert folder_now(reference, gone) == str(folder)
+    assert folder_now("another:project", gone) == gone
+    assert folder_now(reference, str(folder / "found_moved")) == str(folder / "found_moved")

@@ -1,5 +1,6 @@
 """A project's model, data and task are what the run works with; a node runs no other code than its own."""
 
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from app.data.terms import Terms
 from app.project import LoadedProject, Node, Project, Workload, using
 from app.report.page import write_report
 from app.workflows import forget, train
-from app.workflows.session import open_session
+from app.workflows.observer import Quiet
+from app.workflows.session import open_session, open_trained_run
 from benchmarks.inline import InlineGrid
 from strategies.core.errors import BadInput, LetheError
 from strategies.runs.folder import RunFolder
+from strategies.task import Task
 from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings
 
@@ -111,8 +114,12 @@ def test_a_partition_of_the_users_own(tmp_path: Path) -> None:
 
 def test_data_keys_beside_the_projects_data_are_refused() -> None:
     project = Project(data=of_node)
-    with using(loaded(project)), pytest.raises(BadInput, match=r"data\.name: given 'mnist', but the project"):
-        Workload.of(RunConfig.from_flat({"data.name": "mnist"}))
+    for key, value in {"data.name": "mnist", "data.target": "ill", "data.folder-of-clients": "there"}.items():
+        with (
+            using(loaded(project)),
+            pytest.raises(BadInput, match=f"{key}: given '{value}', but the project"),
+        ):
+            Workload.of(RunConfig.from_flat({key: value}))
 
 
 @pytest.mark.parametrize(
@@ -218,3 +225,139 @@ def test_the_report_names_the_projects_data_and_model(tmp_path: Path) -> None:
     assert "ward" in page
     assert "the model 'linear'" in page or "the model &#39;linear&#39;" in page
     assert "digits" not in page.split("<footer")[0].split("Every key")[0][:4000]
+
+
+class Distance(Task):
+    """A task of the user's, of which tests make mistakes."""
+
+    name = "distance"
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs[:, 0] - targets).square()
+
+    def predict(self, outputs: Tensor) -> Tensor:
+        return outputs[:, 0]
+
+    def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return 100.0 / (1.0 + self.losses(outputs, targets))
+
+
+class MeanOfAll(Distance):
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return super().losses(outputs, targets).mean()
+
+
+class Overscored(Distance):
+    def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return torch.full((len(outputs),), 101.0)
+
+
+class Unfinished(Distance):
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        raise RuntimeError("to be written")
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (
+            MeanOfAll(),
+            r"its task's losses of two examples gives \(\), wanted one number for each, shape \(2,\)",
+        ),
+        (Overscored(), r"its task's scores: given \[101.0, 101.0\], allowed 0 to 100"),
+        (Unfinished(), r"its task fails on two examples: RuntimeError: to be written \(test_workload.py:"),
+    ],
+)
+def test_a_task_that_does_not_judge_examples_is_refused(task: Task, message: str, tmp_path: Path) -> None:
+    with pytest.raises(LetheError, match=message):
+        trained(tmp_path, Project(model=linear, data=of_node, task=task))
+    assert not list(tmp_path.glob("*"))
+    assert trained(tmp_path, Project(model=linear, data=of_node, task=Distance())).read_summary()
+
+
+def test_a_built_in_model_that_does_not_take_the_projects_inputs_is_refused(tmp_path: Path) -> None:
+    def by_name(node: Node) -> Any:
+        inputs, targets = of_node(node)
+        return {"x": inputs}, targets
+
+    message = r"model.name: 'mlp' does not take inputs of shape x \(4,\)"
+    with pytest.raises(LetheError, match=message):
+        trained(tmp_path, Project(data=by_name, classes=("below", "above")), model__name="mlp")
+    assert not list(tmp_path.glob("*"))
+
+
+class Broken:
+    """A data set of which one item cannot be read, and says what is in it."""
+
+    def __len__(self) -> int:
+        return 20
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if index == 13:
+            raise ValueError("HIV+")
+        return torch.zeros(4), index % 2
+
+
+def test_a_broken_item_is_named_at_once_but_not_its_content_under_privacy(
+    tmp_path: Path,
+) -> None:
+    project = Project(model=linear, data=lambda node: Broken(), classes=("below", "above"))
+    place = r"\(test_workload.py:\d+ in __getitem__\)"
+    began = time.monotonic()
+    with pytest.raises(LetheError, match=rf"its data cannot be read: ValueError: HIV\+ {place}"):
+        trained(tmp_path, project)
+    with pytest.raises(LetheError, match=rf"its data cannot be read: ValueError {place}"):
+        trained(tmp_path, project, privacy__unit="example", privacy__noise_multiplier=1.0)
+    assert time.monotonic() - began < 20  # No node is waited for as if it were starting
+    assert not list(tmp_path.glob("*"))
+
+
+class Notes(Quiet):
+    """Keeps remarks."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_a_client_that_is_left_out_from_the_start_is_named(tmp_path: Path) -> None:
+    def uneven(node: Node) -> tuple[Tensor, Tensor]:
+        return torch.zeros(20, 5 if node.index == 2 else 4), torch.arange(20) % 2
+
+    project = Project(model=linear, data=uneven, classes=("below", "above"))
+    config, seen = RunConfig.from_flat({"run.home": str(tmp_path), **SMALL}), Notes()
+    with using(loaded(project)):
+        train(config, seen, InlineGrid(config))
+    assert [note for note in seen.notes if note.startswith("client 2, connect: ") and "[5]" in note]
+
+
+def test_a_regression_that_nobody_can_score_is_refused(tmp_path: Path) -> None:
+    def amounts(node: Node) -> tuple[Tensor, Tensor]:
+        inputs, _ = of_node(node)
+        return inputs, inputs.sum(dim=1)
+
+    project = Project(model=linear, data=amounts, task="regression")
+    with pytest.raises(BadInput, match=r"task\.scale: given 0, and the server has no data to take it from"):
+        trained(tmp_path, project, data__local_test_share=0.2)
+    assert not list(tmp_path.glob("*"))
+    share = trained(tmp_path, project, data__local_test_share=0.2, task__scale=2.0)
+    assert "client-r2" in share.read_summary()["final"]
+
+
+def test_a_run_whose_model_is_another_by_now_is_refused(tmp_path: Path) -> None:
+    project = Project(model=linear, data=of_node, classes=("below", "above"))
+    folder = trained(tmp_path, project)
+    wider = Project(
+        model=lambda spec: nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)),
+        data=of_node,
+        classes=project.classes,
+    )
+    with using(loaded(project)):
+        assert open_trained_run(folder, open_session(folder))
+    with (
+        using(loaded(wider)),
+        pytest.raises(BadInput, match="its model is not that of the run any more: wrong"),
+    ):
+        open_trained_run(folder, open_session(folder))
