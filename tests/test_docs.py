@@ -1,7 +1,10 @@
 """The examples of docs/, run as they stand there."""
 
 import doctest
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,3 +46,18 @@ def test_every_test_that_a_threat_is_shown_by_exists() -> None:
     ]
     shown = [cell for cell in rows if cell != "shown by"]
     assert [cell for cell in shown if cell != "none" and "::" not in cell] == []
+
+
+@pytest.mark.check
+def test_the_readmes_own_work_in_ten_lines(tmp_path: Path) -> None:
+    """Pasted into a script, as a reader does; its objects are in no module that another process could import."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert len([line for line in lines.splitlines() if line.strip()]) <= 10
+    (tmp_path / "own.py").write_text(lines, encoding="utf-8")
+    environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[1])}
+    ended = subprocess.run(
+        [sys.executable, "own.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert "retraining" in ended.stdout
