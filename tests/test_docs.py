@@ -50,7 +50,7 @@ def test_every_test_that_a_threat_is_shown_by_exists() -> None:
 
 @pytest.mark.check
 def test_the_readmes_own_work_in_ten_lines(tmp_path: Path) -> None:
-    """Pasted into a script, as a reader does; its objects are in no module that another process could import."""
+    """Pasted into a script, as a reader does; no other process could import its objects."""
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     (lines,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     assert len([line for line in lines.splitlines() if line.strip()]) <= 10
