@@ -15,13 +15,13 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from torch import Tensor, nn
 
+from app.client.own_code import check_code, project_here
 from app.client.policy import Policy, agreed, of_node
 from app.client.server_config import config_from_server, parsed_config
 from app.client.shared_model import SharedModel, part_of, shared_model
 from app.config.run_config import RunConfig
 from app.data import Terms, client_id_of, numbered
-from app.project import ClientData, LoadedProject, Workload, bind, bound, loaded_from, project_of
-from app.project.loading import holds
+from app.project import ClientData, Workload, bind, project_of
 from strategies.client.backdoor import default_trigger, poison
 from strategies.client.data_tags import DataState, block_tags, compare_tags, keep_tags
 from strategies.client.holdout import held_out
@@ -87,7 +87,7 @@ class Node:
         config = agreed(policy, said, client_id if policy.protects else "")
         policy.check_place(config.data, context.node_config)
         node = Node(config, context.node_config, record, policy, context.state)
-        node.check_project()
+        check_code(node.work, record)
         return node
 
     @property
@@ -273,22 +273,7 @@ class Node:
     @property
     def work(self) -> Workload:
         """What the run trains, with the project of this node's own process."""
-        return Workload(self.config, _project_here(self.config, self.own("run.project")))
-
-    def check_project(self) -> None:
-        """Refuse to work for a server whose project is another one, or that has one where this node has none.
-
-        Raises
-        ------
-        BadInput
-            Naming both hashes.
-        """
-        expected, here = str(self.message_config.get(wire.PROJECT, "")), self.work.sha256
-        if wire.NUM_GROUPS in self.message_config and expected != here:
-            raise BadInput(
-                f"run.project: this node's code is not the server's (SHA-256 {_short(here)}, expected "
-                f"{_short(expected)}); both must run the same bundle, or have the same package installed"
-            )
+        return Workload(self.config, project_here(self.config, self.own("run.project")))
 
     @property
     def num_groups(self) -> int:
@@ -443,31 +428,6 @@ def _data(work: Workload, node_items: tuple[tuple[str, Scalar], ...], terms: Ter
     trigger = default_trigger(found.train.input_shape, config.attack.target)
     generator = torch_generator(config.run.seed, "attack", client_id)
     return replace(found, train=poison(found.train, config.attack.share, trigger, generator)[0])
-
-
-def _project_here(config: RunConfig, own: Scalar | None) -> LoadedProject | None:
-    """Return the project of this process, which its bundle has bound, or that the node's own config names.
-
-    Raises
-    ------
-    BadInput
-        If the run names another one: a server's word imports nothing.
-    """
-    found = bound()
-    if found is None and own is not None:
-        found = loaded_from(str(own))
-        bind(found)
-    wanted = config.run.project
-    if wanted and (found is None or not (wanted == found.reference or holds(wanted, found.project))):
-        raise BadInput(
-            f"run.project: given {wanted!r}, but a node runs the project of its bundle "
-            "(lethe.client_app), or the one that its own config names"
-        )
-    return found
-
-
-def _short(sha256: str) -> str:
-    return f"{sha256[:12]}…" if sha256 else "none"
 
 
 @lru_cache(maxsize=_CLIENTS_KEPT)

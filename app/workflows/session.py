@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 from torch import Tensor
 
@@ -21,12 +20,12 @@ from app.data.record import check_record, project_folder_of
 from app.forgettings.folder import unpruned
 from app.project import Workload
 from app.workflows.accounts import RunAccounts
+from app.workflows.evaluator import Evaluator
 from app.workflows.fresh_seeds import fresh_seed
 from app.workflows.scaling import learnt_scale, read_scale
 from app.workflows.task_fit import check_server_data, check_task
 from strategies.algorithm import Holdings
-from strategies.client.backdoor import Trigger, default_trigger, triggered_test
-from strategies.client.evaluation import evaluate_by
+from strategies.client.backdoor import Trigger, default_trigger
 from strategies.core import wire
 from strategies.core.errors import BadInput, RunCorrupt
 from strategies.core.settings import Scalar
@@ -39,11 +38,9 @@ from strategies.plan import TrainingPlan
 from strategies.registry import lookup
 from strategies.runs.folder import CONFIG, MODEL, RunFolder
 from strategies.server.cohort import Cohort
-from strategies.server.evaluations import evaluation_json
 from strategies.server.members import ClientInfo
 from strategies.task import OutputSpec, Task
 from strategies.tasks.choice import check_scored, figures_of, needs_scale, scale_of, scaled
-from unlearning.audit.measurement import success_rate
 from unlearning.pruning import read_pruning
 from unlearning.run import TrainedRun
 
@@ -273,11 +270,16 @@ class Session:
 
         return settle
 
-    def evaluator(self) -> "Evaluator | None":
+    def evaluator(self) -> Evaluator | None:
         """Return the server's evaluation of a model; None without test data or without a whole model."""
         if self.server_data.test is None or self.has_client_models or self.config.model.has_local_layers:
             return None
-        return Evaluator(self)
+        return Evaluator(
+            self.model().to(self.device),
+            self.server_data.test,
+            self.figures,
+            self.trigger,
+        )
 
     @contextmanager
     def cohort(self, grid: Grid | None, min_clients: int | None = None) -> Iterator[Cohort]:
@@ -402,37 +404,6 @@ class Session:
             {"client-id": name, "partition-id": i, wire.NUM_PARTITIONS: clients}
             for i, name in enumerate(names)
         ]
-
-
-class Evaluator:
-    """The server's evaluation: score, loss and metrics on test data, and the backdoor's success, if any.
-
-    `tables` holds the figures of the model that was evaluated last, with those by group, as plain data.
-    """
-
-    def __init__(self, session: Session) -> None:
-        test = session.server_data.test
-        if test is None:
-            raise ValueError("the server has no test data")
-        self._test = test
-        self._model = session.model().to(session.device)
-        self._layout = travelling.layout_of(self._model)
-        self._figures, self._target = session.figures, session.config.attack.target
-        self.tables: Mapping[str, Any] | None = None
-        self._triggered = None if session.trigger is None else triggered_test(test, session.trigger)
-
-    def __call__(self, arrays: ArrayRecord) -> dict[str, float]:
-        """Return the metrics of a model, by the names of metrics.jsonl."""
-        wire.load_flat(self._model, wire.flat_of(arrays, self._layout), self._layout)
-        result, sums = evaluate_by(self._figures, self._model, self._test)
-        task = self._figures.task
-        found = evaluation_json(self._figures, sums, {task.figure: result.accuracy, "loss": result.loss})
-        self.tables = {"examples": result.num_examples, **found}
-        metrics = {f"test-{name}": value for name, value in found["figures"].items()}
-        if self._triggered is None:
-            return metrics
-        rate = success_rate(self._model, self._triggered, self._target, task)
-        return metrics if rate is None else metrics | {"attack-success-rate": rate}
 
 
 def clients_json(clients: Mapping[str, ClientInfo]) -> dict[str, Any]:
