@@ -27,7 +27,8 @@ make generate    # runs it all and writes this page; python -m docs.matrix --che
 ```
 
 Nothing here is written by hand. For each task, each strategy and each option, three clients with a few dozen
-made examples train a tiny model for a round. Then every method forgets a client, a class and a few examples.
+made examples train a tiny model for a round or two. Then every method forgets a client, a class and a few
+examples; with the options, a client.
 
 | sign | meaning |
 |---|---|
@@ -136,8 +137,8 @@ def table(columns: Mapping[str, Cells], task: str, reasons: Reasons) -> list[str
     }
     groups = grouped(signs)
     rows = {method: tuple(group[i] for group in groups) for i, method in enumerate(METHODS)}
-    head = ["", *(_names(names) for names in groups.values())]
-    body = [[_names(methods), *cells] for cells, methods in grouped(rows).items()]
+    head = ["", *(_names(names, "<br>") for names in groups.values())]
+    body = [[_names(methods, ", "), *cells] for cells, methods in grouped(rows).items()]
     return [_row(head), _row(["---"] * len(head)), *map(_row, body)]
 
 
@@ -147,8 +148,8 @@ def _cell(cells: Cells, task: str, column: str, method: str, reasons: Reasons) -
     return signs[0] if len(set(signs)) == 1 else " ".join(signs)
 
 
-def _names(names: Iterable[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
+def _names(names: Iterable[str], between: str) -> str:
+    return between.join(f"`{name}`" for name in names)
 
 
 def _row(cells: Iterable[str]) -> str:

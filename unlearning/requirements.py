@@ -162,7 +162,7 @@ def _check_personal(run: TrainedRun, method: str, needed: Needs) -> None:
         )
     if run.personal_models and needed.models != "any":
         raise BadInput(
-            f"{method} changes the model that all clients share alone; with {run.plan.strategy.name} each "
+            f"{method} changes only the model that all clients share, but with {run.plan.strategy.name} each "
             "also keeps a personal one, which was held near it; use retrain"
         )
 
@@ -254,11 +254,11 @@ def _check_log(run: TrainedRun, method: str, needed: Needs) -> None:
     if needed.log == "none":
         return
     if run.log is None:
-        raise BadInput(f"{method} needs the update log, but the run was trained with log.enabled=false")
+        raise BadInput(f"{method} needs the update log, but the run was trained with log.enabled = false")
     if needed.log != "kept" and run.log.averaging_rounds() != run.log.rounds():
         raise BadInput(
-            f"{method} needs rounds that averaged the clients' updates; "
-            f"strategy {run.plan.strategy.name} did something else with them"
+            f"{method} needs rounds that added the average of the clients' updates to the model, but "
+            f"{run.plan.strategy.name} changed it in another way; use a method that reads no log, or retrain"
         )
     retention = run.log.retention
     if needed.log == "kept" and retention.kind in _SERVED_BY["kept"] and not run.log.kept_rounds():

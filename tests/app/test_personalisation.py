@@ -91,7 +91,7 @@ def test_forgetting_retrains_the_personal_models_as_well(ditto: RunFolder, home:
 
 def test_what_leaves_the_personal_models_as_they_are_is_refused(ditto: RunFolder) -> None:
     with pytest.raises(
-        BadInput, match=r"subtract changes the model that all clients share alone; .* use retrain"
+        BadInput, match=r"subtract changes only the model that all clients share, but .* use retrain"
     ):
         forget(ditto, CLIENT_3, ForgetSettings(method="subtract"))
 

@@ -10,8 +10,9 @@ import torch
 
 from app.config.settings import DataSettings
 from app.data import load_client_data, load_public, load_server_data
-from app.data.public import UNLABELLED
+from app.data.public import UNLABELLED, OwnPublic
 from strategies.core.errors import BadInput
+from strategies.core.examples import TensorExamples
 
 
 @pytest.fixture
@@ -100,3 +101,14 @@ def test_other_classes_of_the_same_data_set_are_public_data() -> None:
 def test_public_data_that_do_not_fit_are_refused(settings: dict[str, str], message: str) -> None:
     with pytest.raises(BadInput, match=re.escape(message)):
         load_public(DataSettings(public="digits", **settings), 0)  # type: ignore[arg-type]
+
+
+def test_examples_that_a_project_brings_have_a_hash_of_inputs_targets_and_order() -> None:
+    x, y = torch.arange(12.0).view(4, 3), torch.tensor([0.5, 1.5, 2.5, 3.5])
+    same, own = (OwnPublic(TensorExamples(x.clone(), y.clone())) for _ in range(2))
+    assert len(own) == 4
+    assert own.take(torch.tensor([3, 0])).targets().tolist() == [3.5, 0.5]
+    assert own.hash == same.hash
+    others = [(x + 1, y), (x, y + 1), (x.flip(0), y.flip(0)), (x[:3], y[:3]), (x.double(), y)]
+    hashes = {own.hash, *(OwnPublic(TensorExamples(*other)).hash for other in others)}
+    assert len(hashes) == 6
