@@ -8,6 +8,8 @@ import torch
 
 from strategies.core.errors import BadInput
 from strategies.registry import all_traits
+from strategies.settings import StrategySettings
+from tests.strategies.other_tasks import Regression
 from tests.unlearning.runs import logged_run
 from unlearning.methods import METHODS
 from unlearning.request import ForgetRequest
@@ -89,7 +91,7 @@ def test_everyone_cannot_be_forgotten(run: TrainedRun) -> None:
 def test_a_run_without_log(run: TrainedRun) -> None:
     """The key that would have kept one is named."""
     with pytest.raises(
-        BadInput, match=r"subtract needs the update log, but the run was trained with log\.enabled=false"
+        BadInput, match=r"subtract needs the update log, but the run was trained with log\.enabled = false"
     ):
         check_request(replace(run, log=None), ForgetRequest(clients=("a",)), "subtract", SETTINGS)
 
@@ -116,3 +118,13 @@ def test_copies_are_not_reached_by_a_request_for_examples(kind: str) -> None:
 def test_averages_are_left_alone() -> None:
     for method in METHODS.values():
         check_strategy("per-fedavg", method, "sample")
+
+
+def test_what_the_strategy_does_not_allow_is_said_before_what_the_task_lacks(run: TrainedRun) -> None:
+    """The reason about the task names finetune as the way out, which this strategy does not allow either."""
+    other = replace(run, task=Regression())
+    with pytest.raises(BadInput, match=r"^fedosd descends .* are no class labels; use another method, such"):
+        check_request(other, ForgetRequest(clients=("a",)), "fedosd", SETTINGS)
+    gossip = replace(other, plan=replace(run.plan, strategy=StrategySettings(name="gossip")))
+    with pytest.raises(BadInput, match=r"^fedosd does not apply to gossip: .*; use retrain$"):
+        check_request(gossip, ForgetRequest(clients=("a",)), "fedosd", SETTINGS)
