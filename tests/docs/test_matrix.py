@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from app.project import using
+from app.project.loading import named
 from docs import matrix, matrix_runs
 from docs.matrix_runs import FAILED, REQUESTS, TASKS, WORKS, Runs, options, outcomes, strategies
 from strategies import registry
@@ -111,6 +113,19 @@ def test_a_refusal_after_work_of_clients_is_a_failure(tmp_path: Path) -> None:
 
     assert runs._outcome(lambda: refuse("query.holdings")) == "no"
     assert runs._outcome(lambda: refuse("train")) == "FAILED: refused after ['train']: no"
+
+
+def test_what_clients_are_asked_is_counted(tmp_path: Path) -> None:
+    """A round asks all three, a method that visits nobody none, and an epoch of the rest the two others."""
+    runs = Runs(tmp_path, strategies()["fedavg"])
+    with using(named(matrix_runs.project_of("regression"))):
+        assert runs.train() == WORKS
+        assert runs._grid is not None
+        assert runs._grid.asked["train"] == 3
+        assert runs.forget(REQUESTS["client"], "subtract") == WORKS
+        assert not runs._grid.asked
+        assert runs.forget(REQUESTS["client"], "finetune") == WORKS
+        assert runs._grid.asked["train.finetune"] == 2
 
 
 def test_a_column_of_real_runs() -> None:
