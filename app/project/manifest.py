@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from app.config.run_config import RunConfig, flattened, parse_overrides, read_toml
+from app.config.run_config import RunConfig, check_key, flattened, parse_overrides, read_toml
 from strategies.core.errors import BadInput
 from strategies.core.settings import Scalar
 from strategies.runs.files import text_of
@@ -91,13 +91,17 @@ def with_config_file(values: Mapping[str, Scalar], folder: Path) -> dict[str, Sc
     Raises
     ------
     BadInput
-        If the file cannot be read.
+        If the file cannot be read, or has a key that is not known. No value of such a key is shown: who
+        starts a run may not be allowed to read the file.
     """
     name = str(values.get(CONFIG_FILE, ""))
     if not name:
         return dict(values)
     path = (folder / Path(name).expanduser()).absolute()
-    return {**values, **read_toml(path), CONFIG_FILE: str(path)}
+    more = read_toml(path)
+    for key in more:
+        check_key(key, key)
+    return {**values, **more, CONFIG_FILE: str(path)}
 
 
 def _place(values: Mapping[str, Scalar]) -> dict[str, Scalar]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.project.manifest import Manifest, config_here
+from app.project.manifest import Manifest, config_here, with_config_file
 from strategies.core.errors import BadInput
 
 MANIFEST = """
@@ -59,3 +59,10 @@ def test_a_missing_file_and_a_damaged_manifest_are_refused(folder: Path) -> None
     (folder / "pyproject.toml").write_text("[tool", encoding="utf-8")
     with pytest.raises(BadInput, match="cannot be read as TOML"):
         config_here(folder, None, [])
+
+
+def test_a_file_that_is_no_config_gives_no_value_away(tmp_path: Path) -> None:
+    (tmp_path / "secret.toml").write_text('password = "hunter2"\n', encoding="utf-8")
+    with pytest.raises(BadInput, match="password: unknown key; ") as refused:
+        with_config_file({"run.config-file": "secret.toml"}, tmp_path)
+    assert "hunter2" not in str(refused.value)
