@@ -71,6 +71,7 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
             session.config = session.config.with_overrides([f"data.clients={partitions}"])
         _check_named_clients(session, cohort)
         _check_privacy(session, cohort)
+        _note_figures(session, cohort, observer)
         initial, _ = session.initial_state(), session.plan  # Refuses, before all else, what cannot be built
         cohort.client_config[wire.KEEP_TAGS] = 1
         folder = RunFolder.create(
@@ -171,6 +172,17 @@ def _old_log(
     log = UpdateLog.open(folder.log_path, write=True)
     log.rewind(last_round)
     return log
+
+
+def _note_figures(session: Session, cohort: Cohort, observer: Observer) -> None:
+    """Say so where neither the server nor any client has test data."""
+    at_the_server = session.server_data.test is not None or session.has_client_models
+    share = session.config.data.local_test_share
+    if not (at_the_server or share > 0 or any(info.num_test for info in cohort.clients.values())):
+        observer.note(
+            "there are no test data, so no figures are measured: give the server some (test), or let the "
+            "clients hold out a share (data.local-test-share)"
+        )
 
 
 def _check_named_clients(session: Session, cohort: Cohort) -> None:

@@ -240,7 +240,7 @@ class Cohort:
         Raises
         ------
         LetheError
-            If fewer clients than that can be used.
+            If fewer clients than that can be used; BadInput if none can, all for one reason.
         """
         began = time.monotonic()
         deadline = began + wait_seconds
@@ -250,6 +250,9 @@ class Cohort:
         while len(self.clients) < min_clients and self._unknown() and time.monotonic() < deadline:
             time.sleep(self.poll_seconds)
             self._look("connect")  # Nodes without an answer may still have been starting
+        said = {fault.reason for fault in self.faults}
+        if not self.clients and len(self.faults) > 1 and len(said) == 1 and not self._unknown():
+            raise BadInput(f"every client says: {said.pop()}")
         if len(self.clients) < min_clients:
             reasons = "; ".join(f"client {f.client_id}: {f.reason}" for f in self.faults[:3])
             raise LetheError(

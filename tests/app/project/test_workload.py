@@ -361,3 +361,24 @@ def test_a_run_whose_model_is_another_by_now_is_refused(tmp_path: Path) -> None:
         pytest.raises(BadInput, match="its model is not that of the run any more: wrong"),
     ):
         open_trained_run(folder, open_session(folder))
+
+
+def test_what_every_client_says_is_bad_input_said_once(tmp_path: Path) -> None:
+    def mixed(node: Node) -> list[tuple[Tensor, int]]:
+        return [(torch.zeros(4 + i % 2), i % 2) for i in range(10)]
+
+    project = Project(model=linear, data=mixed, classes=("below", "above"))
+    with pytest.raises(BadInput, match=r"^every client says: .*inputs differ in shape") as refused:
+        trained(tmp_path, project)
+    assert str(refused.value).count("differ in shape") == 1
+    assert not list(tmp_path.glob("*"))
+
+
+def test_a_run_that_nobody_can_measure_says_so(tmp_path: Path) -> None:
+    project = Project(model=linear, data=of_node, classes=("below", "above"))
+    for share, said in (0.0, True), (0.2, False):
+        keys = {"run.home": str(tmp_path / str(share)), "data.local-test-share": share, **SMALL}
+        config, seen = RunConfig.from_flat(keys), Notes()
+        with using(loaded(project)):
+            train(config, seen, InlineGrid(config))
+        assert any("there are no test data" in note for note in seen.notes) == said
