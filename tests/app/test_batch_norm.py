@@ -183,6 +183,7 @@ def test_a_client_is_measured_with_its_own_layers(local: RunFolder) -> None:
     assert local.read_summary()["final"]["client-accuracy"] == pytest.approx(right / count)
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("policy", ["local", "recalibrate"])
 def test_workers_and_an_interruption_make_no_difference(
     policy: str, request: pytest.FixtureRequest, tmp_path: Path
@@ -264,6 +265,7 @@ def test_statistics_are_the_servers_and_no_update_changes_them(recalibrated_run:
     assert final["client-accuracy"] > 15
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("method", ["retrain", "finetune", "subtract", "federaser", "distill", "negate"])
 def test_after_forgetting_statistics_are_measured_anew(method: str, recalibrated_run: RunFolder) -> None:
     """On the server's own data, with the weights after: nothing of the forgotten client is in them."""
@@ -282,6 +284,7 @@ def test_a_recalibrated_model_is_audited(recalibrated_run: RunFolder) -> None:
 # group, and the surroundings
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("method", ["retrain", "finetune", "subtract", "federaser"])
 def test_after_replacement_every_method_serves(method: str, home: Path) -> None:
     folder = home / "group"
@@ -297,6 +300,7 @@ def test_by_default_it_is_refused_before_any_work(home: Path) -> None:
     assert not (home / "refused").exists()
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("policy", ["local", "recalibrate"])
 @pytest.mark.parametrize(
     "overrides",

@@ -87,6 +87,7 @@ def test_the_final_model_is_whole_with_what_stays(half_frozen: RunFolder) -> Non
     )
 
 
+@pytest.mark.check
 @pytest.mark.parametrize(
     "method",
     ["retrain", "finetune", "subtract", "federaser", "negate", "fisher", "influence", "ascent", "distill"],
@@ -112,6 +113,7 @@ def test_a_run_is_pruned_beside_a_frozen_part(half_frozen: RunFolder) -> None:
     assert set(masks.tensors) <= {"2.weight", "4.weight"}
 
 
+@pytest.mark.check
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -152,12 +154,14 @@ def test_dropout_is_decided_by_run_client_and_round(home: Path) -> None:
     assert not one.equal(flat_model(run(home, "other-seed", DROPOUT, "run.seed=1")))
 
 
+@pytest.mark.check
 def test_dropout_in_private_training_is_as_well(home: Path) -> None:
     private = ("privacy.unit=example", "privacy.noise-multiplier=1", "privacy.randomness=seeded")
     one = flat_model(run(home, "private-one", DROPOUT, *private))
     assert one.equal(flat_model(run(home, "private-two", DROPOUT, *private, "run.workers=2")))
 
 
+@pytest.mark.check
 def test_a_forgetting_on_the_server_repeats_itself_with_dropout(home: Path) -> None:
     first, second = run(home, "first", DROPOUT), run(home, "second", DROPOUT)
     made = []
@@ -213,6 +217,7 @@ def test_a_run_is_forgotten_from_after_the_weights_file_is_gone(home: Path, tmp_
     assert list(read_sealed(made / MODEL).tensors) == TRAINED
 
 
+@pytest.mark.check
 def test_hidden_sums_are_not_retrained_from_given_weights(home: Path) -> None:
     run(home, "open", FROZEN)
     secure = run(home, "hidden", FROZEN, "model.weights=open", *SECURE)
