@@ -73,9 +73,9 @@ def main() -> None:
     """Train over six clients, then let the last leave."""
     options = Options.read(__doc__ or "")
     config = options.config(
-        task__metric="iou", train__learning_rate=0.05, train__momentum=0.9, train__batch_size=16
+        task__metric="iou", train__learning_rate=0.1, train__momentum=0.9, train__batch_size=16
     )
-    run = lethe.train(project, rounds=1 if options.small else 12, clients=6, config=config, progress=False)
+    run = lethe.train(project, rounds=1 if options.small else 40, clients=6, config=config, progress=False)
     final = run.summary["final"]
     table(["test-iou", "test-score"], [[f"{final[name]:.3f}" for name in ("test-iou", "test-score")]])
     print()  # noqa: T201
