@@ -10,7 +10,7 @@ from app.config.run_config import RunConfig
 from app.workflows import audit, forget, train
 from app.workflows.session import open_session
 from strategies.client.evaluation import evaluate
-from strategies.core.errors import BadInput, LetheError
+from strategies.core.errors import BadInput
 from strategies.log.update_log import UpdateLog
 from strategies.runs.files import read_json
 from strategies.runs.folder import MODEL, STAYING, RunFolder
@@ -143,7 +143,7 @@ def test_neurons_of_a_frozen_model_are_not_left_out(home: Path) -> None:
 def test_a_client_whose_frozen_part_is_another_is_refused(home: Path) -> None:
     """Its bias is made from the number of the process."""
     with pytest.raises(
-        LetheError, match=r"client 0: model\.name: the parts of 'mlp' that do not travel are not"
+        BadInput, match=r"every client says: model\.name: the parts of 'mlp' that do not travel are not"
     ):
         run(home, "odd", ODD)
 
