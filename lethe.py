@@ -26,7 +26,7 @@ from app.project.manifest import with_config_file
 from strategies.core.errors import BadInput, LetheError, RunCorrupt
 from strategies.core.examples import Examples
 from strategies.core.settings import Scalar
-from strategies.runs.folder import CONFIG, RunFolder
+from strategies.runs.folder import CONFIG, MODEL, RunFolder
 from strategies.task import Classification, OutputSpec, Task
 
 if TYPE_CHECKING:
@@ -321,7 +321,7 @@ class Forgetting:
 
         with using(self._run._loaded):
             run = self._run._opened()
-            final = run.layout.flatten(read_sealed(self.path / "model.safetensors").tensors)
+            final = run.layout.flatten(read_sealed(self.path / MODEL).tensors)
             return run.model(final).cpu().eval()
 
     def audit(self, *, config: Config | None = None) -> Mapping[str, Any]:
@@ -339,9 +339,10 @@ class Forgetting:
 
         stored = read_forgetting(self._folder, self.name)
         settings = RunConfig.from_flat({**self._run.config, **_values(config)}).audit
-        method, after = str(self.result["method"]), str(self.result.get("after", ""))
         with using(self._run._loaded), _observed(self._run._progress) as observer:
-            workflows.audit(self._folder, stored.request, [method], settings, observer, after=after)
+            workflows.audit(
+                self._folder, stored.request, [stored.method], settings, observer, after=stored.after
+            )
         found = read_audit(self.path)
         if found is None:
             raise LetheError(f"{self.path}: the audit was not written")

@@ -270,7 +270,7 @@ class Node:
         """What the model is judged by."""
         return _figures(self.work, self._target_scale, self.sizes[1], self.num_groups)
 
-    @property
+    @cached_property
     def work(self) -> Workload:
         """What the run trains, with the project of this node's own process."""
         return Workload(self.config, project_here(self.config, self.own("run.project")))

@@ -1,10 +1,10 @@
 """A project's examples: what its functions return, and how examples given together are spread."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -14,13 +14,12 @@ from app.data import Adapting, Columns, as_examples, client_id_of, partitioned
 from app.data.scale import Scale
 from app.data.split import Split, split_positions
 from app.data.values import TargetKind
-from app.project.loading import LoadedProject, explained
+from app.project.loading import LoadedProject, called
 from app.project.project import Node, given, is_one_target
-from strategies.core.errors import BadInput, LetheError
+from strategies.core.errors import BadInput
 from strategies.core.examples import Examples, GroupsOf, groups_of, in_memory
 from strategies.core.settings import Scalar
 
-T = TypeVar("T")
 _PARTS = {"train", "test"}
 
 
@@ -84,7 +83,7 @@ class ProjectData:
         """Return what the project's ``data`` says of a node, as it is."""
         node = node_of(node_config, self.settings.clients, self.config.run.seed)
         data = self.loaded.project.data
-        return _called(f"data of client {node.id}", lambda: data(node))
+        return called(f"data of client {node.id} cannot be read", lambda: data(node))
 
     def _split(self, made: Any) -> ClientData:
         """Return train and test data of what ``data(node)`` returned."""
@@ -123,7 +122,7 @@ class ProjectData:
             transform=project.transforms if trained else None,
             where=f"run.project: its {what}",
         )
-        return _called(f"its {what}", lambda: as_examples(thing, how))
+        return called(f"its {what} cannot be read", lambda: as_examples(thing, how))
 
 
 def node_of(node_config: Mapping[str, Scalar], clients: int, seed: int) -> Node:
@@ -139,7 +138,9 @@ def node_of(node_config: Mapping[str, Scalar], clients: int, seed: int) -> Node:
 def _spread(data: ProjectData) -> tuple[Examples, Split]:
     """Return all examples and their split into the clients', the public and the test examples."""
     project = data.loaded.project
-    every = data._examples(_called("its data", project.all_data), "data", trained=True, whole=True)
+    every = data._examples(
+        called("its data cannot be read", project.all_data), "data", trained=True, whole=True
+    )
     groups = groups_of(every).numpy()
     strata = groups if groups.ndim == 1 else np.zeros(len(every), dtype=np.int64)
     share = 0.0 if project.test is not None else data.settings.test_share
@@ -153,7 +154,9 @@ def _server_examples(data: ProjectData, name: str) -> Examples | None:
     project = data.loaded.project
     own = project.public if name == "public" else project.test
     if own is not None:
-        return data._scaled(data._examples(_called(f"its {name} data", lambda: given(own)), name))
+        return data._scaled(
+            data._examples(called(f"its {name} data cannot be read", lambda: given(own)), name)
+        )
     if project.data is None or project.by_node:
         return None
     every, split = _spread(data)
@@ -181,13 +184,3 @@ def _parts(data: ProjectData, count: int) -> list[np.ndarray]:
     own = data.loaded.project.partition
     parts = partitioned(mine, mine.groups(), data.settings, count, data.config.run.seed, own)
     return [split.clients[part] for part in parts]
-
-
-def _called(what: str, function: Callable[[], T]) -> T:
-    """Call a function of the user's; what it raises becomes one line, with the user's own traceback."""
-    try:
-        return function()
-    except LetheError:
-        raise
-    except Exception as error:  # noqa: BLE001 (whatever the user's code raises)
-        raise explained(f"{what} cannot be read", error) from None

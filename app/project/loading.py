@@ -8,16 +8,18 @@ import hashlib
 import importlib
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from app.config.run_config import RunConfig
 from app.project.manifest import Manifest
 from app.project.project import Project
-from strategies.core.errors import BadInput
+from strategies.core.errors import BadInput, LetheError
 
+T = TypeVar("T")
 IN_PYTHON = "python:project"
 """Reference of a project that was handed over in Python and that no module holds."""
 _TESTS = ("test_*.py", "*_test.py")
@@ -216,6 +218,16 @@ def explained(what: str, error: BaseException) -> OwnCodeFailed:
     if lines:
         refusal.add_note("".join(lines).rstrip())
     return refusal
+
+
+def called(what: str, function: Callable[[], T]) -> T:
+    """Call a function of the user's; what it raises becomes one line, with the user's own traceback."""
+    try:
+        return function()
+    except LetheError:
+        raise
+    except Exception as error:  # noqa: BLE001 (whatever the user's code raises)
+        raise explained(what, error) from None
 
 
 def _is_ours(file: str) -> bool:

@@ -24,7 +24,7 @@ from app.data.values import TargetKind
 from app.models.built_in import OWN, build_model
 from app.models.checks import Expected, check_model, check_task, outputs_of_two, two_examples
 from app.project.data import ClientData, ProjectData
-from app.project.loading import LoadedProject, explained, project_of
+from app.project.loading import LoadedProject, called, project_of
 from app.project.project import ModelSpec, Project, as_module
 from strategies.core import wire
 from strategies.core.errors import BadInput, LetheError
@@ -43,6 +43,7 @@ _DATA_KEYS = (
     "data.lazy",
 )
 """Keys that say how built-in data are read."""
+_NOTHING = Project()
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Workload:
     @property
     def project(self) -> Project:
         """The project; one without anything where all is built in."""
-        return Project() if self.loaded is None else self.loaded.project
+        return _NOTHING if self.loaded is None else self.loaded.project
 
     @property
     def has_data(self) -> bool:
@@ -240,12 +241,10 @@ class Workload:
             self._check_task(model, expected, targets)
 
     def _check_task(self, model: nn.Module, expected: Expected, targets: Tensor) -> None:
-        try:
-            check_task(self.task, outputs_of_two(model, expected), targets)
-        except LetheError:
-            raise
-        except Exception as error:  # noqa: BLE001 (whatever the user's code raises)
-            raise explained("its task fails on two examples", error) from None
+        called(
+            "its task fails on two examples",
+            lambda: check_task(self.task, outputs_of_two(model, expected), targets),
+        )
 
     @property
     def model_name(self) -> str:
@@ -275,12 +274,7 @@ class Workload:
         own = self.project.model
         if isinstance(own, nn.Module):
             return copy.deepcopy(own)
-        try:
-            return as_module(None if own is None else own(spec))
-        except LetheError:
-            raise
-        except Exception as error:  # noqa: BLE001 (whatever the user's code raises)
-            raise explained("its model cannot be built", error) from None
+        return called("its model cannot be built", lambda: as_module(None if own is None else own(spec)))
 
     def _with_own(self, built_in: ServerData) -> ServerData:
         """Return built-in data with the project's public and test data in their place."""

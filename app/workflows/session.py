@@ -309,9 +309,7 @@ class Session:
         data = self.server_data
         told: dict[str, wire.ConfigValue | None] = {
             wire.TARGET_SCALE: self.target_scale or None,
-            wire.CLASS_NAMES: None
-            if data.class_names == numbered(data.num_groups)
-            else list(data.class_names),
+            wire.CLASS_NAMES: list(data.class_names),
             wire.PROJECT: self.work.sha256 or None,
             wire.STAYING: travelling.fingerprint(self.staying) or None,
         }

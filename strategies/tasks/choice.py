@@ -1,6 +1,7 @@
 """From the section `task` to the task and the figures that it is judged by; both ends choose here."""
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 from torch import Tensor
 
@@ -54,6 +55,12 @@ def task_of(settings: TaskSettings, own: Task | str | None = None) -> Task:
     if name not in _BUILDERS:
         raise BadInput(f"the project's task: given {shown(name)}, allowed a Task, or {', '.join(_BUILDERS)}")
     _refuse_settings_of_others(settings, name)
+    return _built(name, settings)
+
+
+@lru_cache(maxsize=8)
+def _built(name: str, settings: TaskSettings) -> Task:
+    """Return a built-in task, the same object for the same settings: what is cached by it is found again."""
     return _BUILDERS[name](settings)
 
 

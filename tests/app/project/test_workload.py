@@ -382,3 +382,20 @@ def test_a_run_that_nobody_can_measure_says_so(tmp_path: Path) -> None:
         with using(loaded(project)):
             train(config, seen, InlineGrid(config))
         assert any("there are no test data" in note for note in seen.notes) == said
+
+
+@pytest.mark.parametrize("task", [None, "regression"])
+def test_examples_given_together_are_read_once_for_all_clients(task: str | None) -> None:
+    read: list[int] = []
+
+    def everything() -> tuple[Tensor, Tensor]:
+        read.append(1)
+        inputs = torch.arange(40.0).reshape(40, 1)
+        return inputs, torch.arange(40) % 2 if task is None else inputs[:, 0]
+
+    one = loaded(Project(data=everything, task=task))
+    config = RunConfig.from_flat({"data.clients": 3})
+    for client in range(3):  # As each message makes a workload anew
+        Workload(config, one).client_data({"partition-id": client, "num-partitions": 3}, Terms())
+    Workload(config, one).server_data()
+    assert len(read) == 1
