@@ -25,6 +25,7 @@ from strategies.core.examples import Examples
 from strategies.models import travelling
 from strategies.task import CLASSIFICATION, FULL_SCORE, Task
 from unlearning.audit import held_out, metrics
+from unlearning.audit.reading import check_correct, spread_sum, vector_in
 from unlearning.request import ForgetSpec
 
 MARGIN = "margin"
@@ -238,7 +239,7 @@ def decode_answer(
     if NUM_FORGET in numbers:
         return replace(_from_sums(numbers, spec, size, task), divergence=divergence, tested=tested)
     types = _DTYPES if task.labelled else {**_DTYPES, CORRECT: "float32"}
-    margin, correct, forget = (held_out.vector_in(record, name, size, dtype) for name, dtype in types.items())
+    margin, correct, forget = (vector_in(record, name, size, dtype) for name, dtype in types.items())
     if not bool(margin.isfinite().all()):
         raise ValueError(f"'{MARGIN}' holds values that are not finite; is the model?")
     check_correct(CORRECT, correct)
@@ -250,14 +251,6 @@ def decode_answer(
         raise ValueError(f"'{CORRECT}' calls a label wrong whose '{MARGIN}' is above 0")
     _check_count(FORGET, int(forget.sum()), spec, size)
     return AuditAnswer(margin, correct.float(), forget.bool(), divergence, tested)
-
-
-def check_correct(name: str, correct: Tensor) -> None:
-    """Refuse, with a ValueError, what is not from 0 to 1; whole numbers say right or not."""
-    if correct.is_floating_point() and not bool(((correct >= 0) & (correct <= 1)).all()):
-        raise ValueError(f"'{name}' holds numbers that are not from 0 to 1")
-    if bool((correct > 1).any()):
-        raise ValueError(f"'{name}' holds {int(correct.max())}, expected only 0 and 1")
 
 
 def _check_count(name: str, marked: int, spec: ForgetSpec, size: int) -> None:
@@ -276,11 +269,10 @@ def _from_sums(numbers: Mapping[str, Any], spec: ForgetSpec, size: int, task: Ta
 
 
 def _spread(numbers: Mapping[str, Any], name: str, count: int, *, whole: bool) -> Tensor:
-    """Return a sum as numbers from 0 to 1, shape [count], which add up to it."""
-    value = _count(numbers, name, count) if whole else numbers.get(name)
-    if not isinstance(value, int | float) or not 0 <= value <= count:
-        raise ValueError(f"'{name}' is {value}, expected a number from 0 to {count}")
-    return (value - torch.arange(count, dtype=torch.float64)).clamp(0, 1)
+    """Return a sum as numbers from 0 to 1, shape [count], which add up to it; perhaps it must be whole."""
+    if whole:
+        _count(numbers, name, count)
+    return spread_sum(numbers, name, count)
 
 
 def _count(numbers: Mapping[str, Any], name: str, most: int) -> int:

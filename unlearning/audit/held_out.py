@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from strategies.core import wire
 from strategies.core.examples import Examples
 from strategies.task import FULL_SCORE, Task
 from unlearning.audit import metrics
+from unlearning.audit.reading import check_correct, spread_sum, vector_in
 from unlearning.request import ForgetSpec
 
 WANTED = "test-wanted"
@@ -113,27 +113,13 @@ def decoded(numbers: Mapping[str, Any], record: ArrayRecord, bound: Bound) -> He
     if bound.with_reference and not (isinstance(divergence, float) and 0 <= divergence < float("inf")):
         raise ValueError(f"'{DIVERGENCE_TESTED}' is {divergence}, expected a finite number of at least 0")
     if CORRECT_TESTED in numbers:
-        total = numbers[CORRECT_TESTED]
-        if not isinstance(total, int | float) or not 0 <= total <= count:
-            raise ValueError(f"'{CORRECT_TESTED}' is {total}, expected a number from 0 to {count}")
-        return HeldOutAnswer(None, (total - torch.arange(count, dtype=torch.float64)).clamp(0, 1), divergence)
+        return HeldOutAnswer(None, spread_sum(numbers, CORRECT_TESTED, count), divergence)
     names = (MARGIN_TESTED, SCORE_TESTED)
     margin, correct = (vector_in(record, name, count, "float32") for name in names)
     if not bool(margin.isfinite().all()):
         raise ValueError(f"'{MARGIN_TESTED}' holds values that are not finite; is the model?")
-    if not bool(((correct >= 0) & (correct <= 1)).all()):
-        raise ValueError(f"'{SCORE_TESTED}' holds numbers that are not from 0 to 1")
+    check_correct(SCORE_TESTED, correct)
     return HeldOutAnswer(margin, correct, divergence)
-
-
-def vector_in(record: ArrayRecord, name: str, size: int, dtype: str) -> Tensor:
-    """Return an array of an answer; ValueError if it is not there, or of another shape or type."""
-    if name not in record:
-        raise ValueError(f"no array '{name}' in the answer; it has {sorted(record)}")
-    values = np.array(record[name].numpy())
-    if values.shape != (size,) or str(values.dtype) != dtype:
-        raise ValueError(f"'{name}' is {values.dtype} {values.shape}, expected {dtype} ({size},)")
-    return torch.from_numpy(values)
 
 
 def pooled(found: Sequence[HeldOutAnswer]) -> HeldOutAnswer:

@@ -23,11 +23,11 @@ from strategies.task import CLASSIFICATION, FULL_SCORE, Task
 from unlearning.audit.evidence import (
     AuditAnswer,
     answer_audit,
-    check_correct,
     decode_answer,
     encode_answer,
     encoded_correct,
 )
+from unlearning.audit.reading import check_correct
 from unlearning.request import ForgetRequest, ForgetSpec, spec_for
 
 FOREIGN = "foreign-clients"
