@@ -164,7 +164,7 @@ def test_a_strategy_that_does_not_average_is_refused(tmp_path: Path) -> None:
     run = logged_run(
         tmp_path / "log", [{"a": (1, one(2.0)), "b": (1, one(0.0))}], initial=one(1.0), averaging=False
     )
-    with pytest.raises(BadInput, match="needs rounds that averaged the clients' updates"):
+    with pytest.raises(BadInput, match="needs rounds that added the average of the clients' updates"):
         subtract(run, "b")
 
 
