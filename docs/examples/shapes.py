@@ -20,14 +20,14 @@ def drawings(generator: torch.Generator, count: int, brightness: float) -> tuple
     for label in labels:
         for kind in (1, 2):
             row, column = torch.randint(6, SIDE - 6, (2,), generator=generator).tolist()
-            size = int(torch.randint(3, 7, (1,), generator=generator))
+            size = int(torch.randint(4, 8, (1,), generator=generator))
             far = (
                 (y - row).square() + (x - column).square()
                 if kind == 1
                 else (y - row).abs().maximum((x - column).abs()) ** 2
             )
             label[far <= size**2] = kind
-    images = brightness * (labels > 0).float().unsqueeze(1) + 0.3 * torch.randn(
+    images = brightness * (labels > 0).float().unsqueeze(1) + 0.2 * torch.randn(
         count, 1, SIDE, SIDE, generator=generator
     )
     return images, labels
@@ -39,25 +39,33 @@ def data(node: lethe.Node) -> tuple[Tensor, Tensor]:
 
 
 class UNet(nn.Module):
-    """Two levels of convolutions with a connection across, normalised over groups."""
+    """Three levels of convolutions, two connections across, normalised over groups."""
 
-    def __init__(self, outputs: int, width: int = 12) -> None:
+    def __init__(self, outputs: int, width: int = 8) -> None:
         super().__init__()
-        self.down = self._block(1, width)
-        self.bottom = nn.Sequential(
-            nn.MaxPool2d(2), self._block(width, 2 * width), nn.MaxPool2d(2), self._block(2 * width, 2 * width)
+        self.fine = _block(1, width)
+        self.middle = nn.Sequential(nn.MaxPool2d(2), _block(width, 2 * width))
+        self.coarse = nn.Sequential(
+            nn.MaxPool2d(2), _block(2 * width, 4 * width), nn.Upsample(scale_factor=2)
         )
-        self.up = nn.Upsample(scale_factor=4, mode="bilinear")
-        self.head = nn.Sequential(self._block(3 * width, width), nn.Conv2d(width, outputs, 1))
-
-    @staticmethod
-    def _block(before: int, after: int) -> nn.Module:
-        return nn.Sequential(nn.Conv2d(before, after, 3, padding=1), nn.GroupNorm(4, after), nn.ReLU())
+        self.up_to_middle = nn.Sequential(_block(6 * width, 2 * width), nn.Upsample(scale_factor=2))
+        self.up_to_fine = nn.Sequential(_block(3 * width, width), nn.Conv2d(width, outputs, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits, shape [n, classes, 32, 32]."""
-        fine = self.down(images)
-        return self.head(torch.cat([fine, self.up(self.bottom(fine))], dim=1))
+        fine = self.fine(images)
+        middle = self.middle(fine)
+        middle = self.up_to_middle(torch.cat([middle, self.coarse(middle)], dim=1))
+        return self.up_to_fine(torch.cat([fine, middle], dim=1))
+
+
+def _block(before: int, after: int) -> nn.Module:
+    layers = [
+        layer
+        for inputs in (before, after)
+        for layer in (nn.Conv2d(inputs, after, 3, padding=1), nn.GroupNorm(4, after), nn.ReLU())
+    ]
+    return nn.Sequential(*layers)
 
 
 project = lethe.Project(
@@ -73,9 +81,9 @@ def main() -> None:
     """Train over six clients, then let the last leave."""
     options = Options.read(__doc__ or "")
     config = options.config(
-        task__metric="iou", train__learning_rate=0.1, train__momentum=0.9, train__batch_size=16
+        task__metric="iou", train__learning_rate=0.1, train__momentum=0.9, train__batch_size=8
     )
-    run = lethe.train(project, rounds=1 if options.small else 40, clients=6, config=config, progress=False)
+    run = lethe.train(project, rounds=1 if options.small else 25, clients=6, config=config, progress=False)
     final = run.summary["final"]
     table(["test-iou", "test-score"], [[f"{final[name]:.3f}" for name in ("test-iou", "test-score")]])
     print()  # noqa: T201
