@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from app.config.run_config import RunConfig
 from app.config.settings import RunSettings
+from app.data.columns import Columns
 from app.project import LoadedProject, ModelSpec, Node, Project, bind, loaded_from, using
 from app.project.loading import IN_PYTHON, folder_now, named
 from app.project.manifest import with_config_file
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BadInput",
     "Classification",
+    "Columns",
     "Examples",
     "Forgetting",
     "LetheError",

@@ -67,10 +67,9 @@ class DigitsOptions(DataOptions):
     def data_sets(self, mnist_examples: int = 2000) -> dict[str, list[str]]:
         """Return the data sets as keys of the run config, MNIST with so many training examples."""
         limits = [f"data.train-limit={mnist_examples}", "data.test-limit=2000"]
-        known = {"digits": ["data.name=digits"], "mnist": ["data.name=mnist", *limits]}
-        return {
-            name: [*known[name], f"data.root={self.data_root}"] for name in chosen("data", self.data, known)
-        }
+        mnist = ["data.name=mnist", f"data.root={self.data_root}", *limits]
+        known = {"digits": ["data.name=digits"], "mnist": mnist}
+        return {name: known[name] for name in chosen("data", self.data, known)}
 
 
 class RunOptions(DataOptions):

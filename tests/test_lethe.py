@@ -1,6 +1,8 @@
 """From Python: objects of a notebook are trained, forgotten from and audited, in processes that fork."""
 
 import copy
+import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -122,3 +124,29 @@ def test_the_client_app_binds_its_project_in_a_process_that_has_it_not(tmp_path:
         reply = copy.deepcopy(app)(message, context)
         assert reply.content["metrics"]["num-examples"] == 5
         assert bound() is not None
+
+
+_NAMED = re.compile(r"\blethe\.([A-Za-z]\w*)((?:\.\w+)*)(?:\((\w+)=)?")
+
+
+def test_what_messages_and_pages_name_of_lethe_exists() -> None:
+    """Names, their members and the first argument, wherever a text of the house says ``lethe.Something``."""
+    root, seen = Path(lethe.__file__).parent, set[str]()
+    wings = ("app", "strategies", "unlearning", "docs")
+    files = [
+        root / "lethe.py",
+        root / "README.md",
+        *(f for wing in wings for f in (root / wing).rglob("*.py")),
+    ]
+    for file in [*files, *(root / "docs").glob("*.md")]:
+        for name, members, argument in _NAMED.findall(file.read_text(encoding="utf-8")):
+            if name in ("py", "toml") or (file.suffix == ".md" and members.startswith(".git")):
+                continue  # A file's name
+            found = getattr(lethe, name)
+            assert name in lethe.__all__, (file, name)
+            for member in filter(None, members.split(".")):
+                found = getattr(found, member)
+            if argument:
+                assert argument in inspect.signature(found).parameters, (file, name, argument)
+            seen.add(f"{name}{members}")
+    assert {"Columns.of", "Project", "train"} <= seen

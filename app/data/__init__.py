@@ -1,9 +1,9 @@
 """The data: where they come from, how they are split, and which client holds which."""
 
-from app.data.adapting import Adapting, as_examples, labels_in
+from app.data.adapting import Adapting, as_examples, opened_folder, texts_in
 from app.data.clients import clients_in
 from app.data.columns import Columns, UnknownCategory
-from app.data.labels import UnknownLabels, class_of
+from app.data.labels import UnknownLabels, class_of, sorted_names
 from app.data.load import (
     ServerData,
     client_id_of,
@@ -33,15 +33,17 @@ __all__ = [
     "class_of",
     "client_id_of",
     "clients_in",
-    "labels_in",
     "load_client_data",
     "load_client_test",
     "load_public",
     "load_server_data",
     "numbered",
+    "opened_folder",
     "own_data",
     "own_path_of",
     "partition_indices",
     "partitioned",
     "same_for_all",
+    "sorted_names",
+    "texts_in",
 ]

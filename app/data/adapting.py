@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 from torch import Tensor
 
 from app.data.datasets import TARGET_KEYS, Collate, DatasetSource, listed_targets, split_pair
-from app.data.labels import sorted_names, texts_of
+from app.data.labels import texts_of
 from app.data.values import TargetKind, TargetRule, inputs_tensor, stacked
 from strategies.core.augmenting import Augmented, variation
 from strategies.core.dataset_examples import DatasetExamples, StoredParts
@@ -48,6 +48,8 @@ class Adapting:
         Whether these are all examples of the run, so that a frame's schema may be made of them.
     transform
         Varies inputs in local training; None: nothing does (see `strategies.core.augmenting`).
+    lowest
+        The least label that may be without class names; −1 where examples may be without a label.
     where
         Begins the messages.
     """
@@ -60,12 +62,13 @@ class Adapting:
     columns: "Columns | None" = None
     whole: bool = False
     transform: object = None
+    lowest: int = 0
     where: str = "data"
 
     @property
     def rule(self) -> TargetRule:
         """How targets become a tensor."""
-        return TargetRule(self.targets, self.class_names, self.where)
+        return TargetRule(self.targets, self.class_names, self.where, self.lowest)
 
 
 def as_examples(thing: object, how: Adapting | None = None) -> Examples:
@@ -97,37 +100,58 @@ def as_examples(thing: object, how: Adapting | None = None) -> Examples:
     return examples
 
 
-def labels_in(thing: object, target: str = "", where: str = "data") -> tuple[str, ...]:
-    """Return the different labels of what a user has, in the order of their classes; no image is decoded.
+def texts_in(thing: object, target: str = "", where: str = "data") -> frozenset[str]:
+    """Return the different texts among the targets of what a user has; none if they are no texts.
+
+    Where a data set lists its targets, no item is read for it but the first.
 
     Raises
     ------
     BadInput
-        If its targets are no labels.
+        If it cannot be read.
     """
-    found = texts_of(np.asarray(_raw_targets(thing, target, where)).ravel())
-    if isinstance(found, str):
-        raise BadInput(f"{where}: targets: {found}")
-    return sorted_names(found[0])
+    targets = _raw_targets(opened_folder(thing, where), target, where)
+    labels = np.asarray(targets if isinstance(targets, np.ndarray) else np.zeros(0))
+    if labels.dtype.kind not in "USO" or labels.ndim != 1:
+        return frozenset()
+    return frozenset(texts_of(labels.astype(str))[0])
+
+
+def opened_folder(thing: object, where: str) -> object:
+    """Return what lies in the folder that a path names; anything else as it is.
+
+    Raises
+    ------
+    BadInput
+        If nothing of Hugging Face lies there.
+    """
+    return _loaded(Path(thing).expanduser(), where) if isinstance(thing, str | Path) else thing
 
 
 def _adapted(thing: object, how: Adapting) -> Examples:
     if isinstance(thing, Examples):
         return thing
-    if isinstance(thing, str | Path):
-        thing = _loaded(Path(thing).expanduser(), how.where)
+    thing = opened_folder(thing, how.where)
+    target = how.target
+    if isinstance(thing, tuple) and len(thing) == 2 and _is_frame(thing[0]):
+        thing, target = _joined(*thing, how.where)
     if _is_frame(thing):
         from app.data.columns import frame_examples
 
-        return frame_examples(thing, how.target, how.rule, how.columns, how.group_of, whole=how.whole)
+        return frame_examples(thing, target, how.rule, how.columns, how.group_of, whole=how.whole)
+    if how.columns is not None:
+        raise BadInput(
+            f"data.columns: given a schema of a table, but {how.where} is of type {type(thing).__name__}, "
+            "which is no frame"
+        )
     if isinstance(thing, tuple) and len(thing) == 2 and _is_batch(thing[0]):
         return _in_memory(thing[0], thing[1], how)
-    if isinstance(thing, Mapping) and all(isinstance(v, Tensor | np.ndarray | list) for v in thing.values()):
-        inputs, targets = split_pair(thing, how.target, how.where, 0)
+    if _is_columns(thing):
+        inputs, targets = split_pair(thing, how.target, how.where)
         return _in_memory(inputs, targets, how)
     dataset, collate = _opened(thing, how.where)
     if dataset is None:
-        raise BadInput(f"{how.where}: given {type(thing).__name__}, allowed {_WANTED}")
+        raise BadInput(f"{how.where}: given {_kind(thing)}, allowed {_WANTED}")
     _check_length(dataset, how.where)
     source = DatasetSource(dataset, how.rule, how.target, how.size, collate)
     return DatasetExamples.all_of(source, how.group_of)
@@ -137,6 +161,28 @@ def _is_frame(thing: object) -> bool:
     return type(thing).__module__.partition(".")[0] == "pandas" and hasattr(thing, "columns")
 
 
+def _is_columns(thing: object) -> TypeGuard[Mapping[str, Any]]:
+    """Say whether a thing is a dict of arrays, one of which has the targets."""
+    return isinstance(thing, Mapping) and all(map(_is_column, thing.values()))
+
+
+def _is_column(part: object) -> bool:
+    return isinstance(part, Tensor | np.ndarray | list) or type(part).__name__ == "Series"
+
+
+def _joined(frame: Any, targets: Any, where: str) -> tuple[Any, str]:
+    """Return a frame of inputs with one more column, the targets given beside it row by row, and its name."""
+    values = stacked(targets, where, "target")
+    if len(values) != len(frame) or values.ndim != 1:
+        raise BadInput(
+            f"{where}: {len(frame)} rows, but targets of shape {tuple(values.shape)}; wanted one each"
+        )
+    name = "targets"
+    while name in frame.columns:
+        name += "_"
+    return frame.assign(**{name: np.asarray(values)}), name
+
+
 def _is_batch(thing: object) -> bool:
     parts = thing.values() if isinstance(thing, Mapping) else [thing]
     return all(isinstance(part, Tensor | np.ndarray) for part in parts)
@@ -144,6 +190,8 @@ def _is_batch(thing: object) -> bool:
 
 def _in_memory(inputs: Any, targets: Any, how: Adapting) -> Examples:
     where, rule = how.where, how.rule
+    if isinstance(targets, Tensor | np.ndarray) and not targets.ndim:
+        raise BadInput(f"{where}: its targets are one number; wanted an array of one for each input")
     if not len(targets):
         raise BadInput(f"{where}: holds no example; wanted at least one")
     y = rule.tensor(stacked(targets, where, "target"))
@@ -164,14 +212,9 @@ def _check_count(parts: Mapping[str, Tensor], targets: Tensor, where: str) -> No
 
 
 def _loaded(folder: Path, where: str) -> Any:
-    """Return the data set of Hugging Face in a folder."""
-    if not (folder / "state.json").is_file():
-        kind = (
-            "holds several parts; give the folder of one, such as train/"
-            if (folder / "dataset_dict.json").is_file()
-            else f"no data set of Hugging Face lies there; allowed {_WANTED}"
-        )
-        raise BadInput(f"{where}: given {folder}, {kind}")
+    """Return the data set of Hugging Face in a folder, or the dict of several."""
+    if not any((folder / name).is_file() for name in ("state.json", "dataset_dict.json")):
+        raise BadInput(f"{where}: given {folder}, no data set of Hugging Face lies there; allowed {_WANTED}")
     from datasets import load_from_disk
 
     return load_from_disk(str(folder))
@@ -218,28 +261,41 @@ def _check_length(dataset: Any, where: str) -> None:
 
 
 def _raw_targets(thing: Any, target: str, where: str) -> Any:
-    if isinstance(thing, str | Path):
-        thing = _loaded(Path(thing).expanduser(), where)
     if isinstance(thing, Examples):
         return thing.targets()
     if _is_frame(thing):
-        from app.data.columns import target_of
+        from app.data.columns import frame_target
 
-        return target_of(thing, target, where).to_numpy()
-    if isinstance(thing, tuple) and len(thing) == 2 and _is_batch(thing[0]):
+        return frame_target(thing, target, where).to_numpy()
+    if isinstance(thing, tuple) and len(thing) == 2 and (_is_batch(thing[0]) or _is_frame(thing[0])):
         return stacked(thing[1], where, "target")
     return _targets_by_item(thing, target, where)
 
 
 def _targets_by_item(thing: Any, target: str, where: str) -> Any:
-    if isinstance(thing, Mapping):
-        return stacked(split_pair(thing, target, where, 0)[1], where, "target")
-    dataset, _ = _opened(thing, where)
+    if _is_columns(thing):
+        return stacked(split_pair(thing, target, where)[1], where, "target")
+    dataset, collate = _opened(thing, where)
     if dataset is None:
-        raise BadInput(f"{where}: given {type(thing).__name__}, allowed {_WANTED}")
+        raise BadInput(f"{where}: given {_kind(thing)}, allowed {_WANTED}")
+    _check_length(dataset, where)
+    if collate is not None:
+        return None  # What it makes of the targets is known batch by batch
     if (listed := listed_targets(dataset, target)) is not None:
         return stacked(listed, where, "target")
-    return [split_pair(dataset[i], target, where, i)[1] for i in range(len(dataset))]
+    first = split_pair(dataset[0], target, where, 0)[1]
+    if not isinstance(first, str):
+        return None
+    targets = (split_pair(dataset[i], target, where, i)[1] for i in range(1, len(dataset)))
+    return stacked([first, *targets], where, "target")
 
 
-__all__ = ["TARGET_KEYS", "Adapting", "as_examples", "labels_in"]
+def _kind(thing: object) -> str:
+    """Return what a thing is, in words; of a dict also what it holds."""
+    if isinstance(thing, Mapping):
+        parts = ", ".join(f"{name} ({type(part).__name__})" for name, part in thing.items())
+        return f"a {type(thing).__name__} of {parts}" if parts else "an empty dict"
+    return type(thing).__name__
+
+
+__all__ = ["TARGET_KEYS", "Adapting", "as_examples", "opened_folder", "texts_in"]

@@ -24,12 +24,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from app.data.cells import inferred, no_category
 from app.data.labels import some
 from app.data.values import TargetRule
 from strategies.core.errors import BadInput
 from strategies.core.examples import GroupsOf, TensorExamples, labels_as_groups
 
 _MOST_CATEGORIES = 1000
+_MOST_LISTED = 20
 Kind = Literal["number", "category"]
 
 
@@ -113,9 +115,7 @@ class Columns:
             category.
         """
         if absent := [c.name for c in self.columns if c.name not in frame.columns]:
-            raise BadInput(
-                f"{where}: column {absent[0]!r} is not there; it has {some(list(map(str, frame.columns)))}"
-            )
+            raise BadInput(f"{where}: column {absent[0]!r} is not there; it has {_listed(frame)}")
         numbers = [(c, _numbers(frame[c.name], c.name, where)) for c in self._of_kind("number")]
         with np.errstate(over="ignore"):
             blocks = [_float32(np.where(np.isnan(values), c.impute, values)) for c, values in numbers]
@@ -184,23 +184,49 @@ _WANTED = (
 )
 
 
-def target_of(frame: Any, target: str, where: str) -> Any:
-    """Return the target's column of a pandas frame.
+def checked_frame(frame: Any, where: str) -> Any:
+    """Return a pandas frame whose columns are named by texts, the same one if they are.
+
+    Raises
+    ------
+    BadInput
+        If it has no row, or two columns of one name.
+    """
+    names = [str(name) for name in frame.columns]
+    if twice := [name for place, name in enumerate(names) if name in names[:place]]:
+        raise BadInput(f"{where}: has two columns named {twice[0]!r}; rename one")
+    if not len(frame):
+        raise BadInput(f"{where}: holds no row; wanted at least one")
+    return frame if names == list(frame.columns) else frame.set_axis(names, axis=1)
+
+
+def target_of(frame: Any, target: str, where: str, key: str = "data.target") -> Any:
+    """Return the target's column of a pandas frame; `key` is what the user names it by.
 
     Raises
     ------
     BadInput
         If it is not there, or lacks a value.
     """
-    listed = some([str(name) for name in frame.columns])
     if target not in frame.columns:
-        raise BadInput(f"{where}: data.target: given {target!r}, allowed one of its columns, {listed}")
+        raise BadInput(f"{where}: {key}: given {target!r}, allowed one of its columns, {_listed(frame)}")
     if lacking := int(frame[target].isna().sum()):
         raise BadInput(
             f"{where}: the target {target!r} is missing in {lacking} of {len(frame)} rows; remove them, or "
             "fill it in"
         )
     return frame[target]
+
+
+def frame_target(frame: Any, target: str, where: str) -> Any:
+    """Return the target's column of a project's frame; raises as `target_of` does."""
+    return target_of(checked_frame(frame, where), target, where, "lethe.Project(target=)")
+
+
+def _listed(frame: Any) -> str:
+    """Return a frame's columns as they would be written, so that blanks are seen."""
+    names = [repr(str(name)) for name in frame.columns]
+    return ", ".join(names if len(names) <= _MOST_LISTED else [*names[:_MOST_LISTED], f"… ({len(names)})"])
 
 
 def frame_examples(
@@ -226,14 +252,16 @@ def frame_examples(
     BadInput
         If the frame needs a schema, or the target or a column is not as wanted.
     """
-    targets = rule.tensor(target_of(frame, target, rule.where).to_numpy())
+    frame = checked_frame(frame, rule.where)
+    targets = rule.tensor(frame_target(frame, target, rule.where).to_numpy())
     if columns is None:
         columns = Columns.of(frame, target, rule.where)
         needs = next((c.name for c in columns.columns if c.kind == "category" or c.indicator), None)
         if needs is not None and not whole:
             raise BadInput(
                 f"{rule.where}: column {needs!r} holds texts or lacks values, of which every client must "
-                "make the same inputs; give a schema of the columns (Columns.of, data.columns)"
+                "make the same inputs; write lethe.Columns.of(frame, target).to_json() of all that there can "
+                "be to a file, and name it by data.columns"
             )
     return TensorExamples(columns.apply(frame, rule.where), targets, group_of)
 
@@ -241,12 +269,15 @@ def frame_examples(
 def _column_of(values: Any, name: str, where: str) -> Column:
     if values.isna().all():
         raise BadInput(f"{where}: column {name!r} holds no value; remove it")
+    values = inferred(values)
     kind = getattr(values.dtype, "kind", "O")
     if kind in "biuf":
         numbers = _numbers(values, name, where)
         return Column(name, "number", float(np.nanmean(numbers)), bool(np.isnan(numbers).any()))
     if kind in "Mmc":
         raise BadInput(f"{where}: column {name!r} holds {values.dtype}; wanted numbers or texts: convert it")
+    if fault := no_category(values):
+        raise BadInput(f"{where}: column {name!r} {fault}")
     texts, missing = _texts(values)
     different = sorted(set(texts[~missing].tolist()))
     if len(different) > _MOST_CATEGORIES:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from app.data.values import TargetRule, as_input, check_shapes
+from app.data.values import TargetRule, as_input, check_shapes, finite, real
 from strategies.core.dataset_examples import Source
 from strategies.core.errors import BadInput
 from strategies.core.examples import Inputs
@@ -80,7 +80,20 @@ class DatasetSource(Source):
             inputs, targets = split_pair(batch, self._target, where, positions[0])
             return _collated(inputs, where), self._rule.tensor(targets)
         pairs = [split_pair(item, self._target, where, i) for item, i in zip(items, positions, strict=True)]
-        return self._stacked([inputs for inputs, _ in pairs]), self._rule.tensor([y for _, y in pairs])
+        targets = self._rule.tensor([y for _, y in pairs])
+        self._check_listed(index, targets)
+        return self._stacked([inputs for inputs, _ in pairs], positions), targets
+
+    def _check_listed(self, index: Tensor, targets: Tensor) -> None:
+        """Refuse items with other targets than the data set lists, by which it is spread and forgotten."""
+        listed = vars(self).get("targets")
+        if listed is None or listed.shape[1:] != targets.shape[1:] or targets.equal(listed[index]):
+            return
+        position = next(int(i) for i, y in zip(index, targets, strict=True) if not y.equal(listed[i]))
+        raise BadInput(
+            f"{self._rule.where}: item {position} has another target than the data set lists in its targets "
+            "or labels; wanted the same"
+        )
 
     def known_targets(self) -> Tensor | None:
         """Return the targets as the data set lists them; None if it does not, or its items have others."""
@@ -91,8 +104,9 @@ class DatasetSource(Source):
         first = self.read(torch.zeros(1, dtype=torch.int64))[1]
         return targets if targets.shape[1:] == first.shape[1:] and targets[:1].equal(first) else None
 
-    def _stacked(self, inputs: Sequence[Any]) -> Inputs:
+    def _stacked(self, inputs: Sequence[Any], positions: Sequence[int]) -> Inputs:
         where = self._rule.where
+        _check_names(inputs, positions, where)
         if not isinstance(inputs[0], Mapping):
             return _stack([as_input(x, where, self._size, self._channels) for x in inputs], where)
         names = list(inputs[0])
@@ -123,28 +137,43 @@ class DatasetSource(Source):
         return self._dataset
 
 
-def split_pair(item: Any, target: str, where: str, position: int) -> tuple[Any, Any]:
-    """Return inputs and target of an item, or of a batch of them.
+def _check_names(inputs: Sequence[Any], positions: Sequence[int], where: str) -> None:
+    """Refuse items of which one has other inputs, by name, than another."""
+    names = [set(x) if isinstance(x, Mapping) else None for x in inputs]
+    for found, position in zip(names, positions, strict=True):
+        if found != names[0]:
+            one, other = (
+                "one input without a name"
+                if each is None
+                else f"the inputs {', '.join(sorted(map(str, each)))}"
+                for each in (names[0], found)
+            )
+            raise BadInput(
+                f"{where}: item {positions[0]} has {one} and item {position} {other}; wanted the same in all"
+            )
+
+
+def split_pair(item: Any, target: str, where: str, position: int | None = None) -> tuple[Any, Any]:
+    """Return inputs and target of the item at a position, or of all together.
 
     Raises
     ------
     BadInput
         If it is neither a pair nor a dict with the target.
     """
+    what = "its dict" if position is None else f"item {position}"
     if isinstance(item, Mapping):
         key = target or next((key for key in TARGET_KEYS if key in item), "")
         if key not in item or len(item) < 2:
             named = f"target {target!r}" if target else f"target, one of {', '.join(TARGET_KEYS)}"
             keys = ", ".join(map(str, item))
-            raise BadInput(f"{where}: item {position} has the keys {keys}; wanted inputs and a {named}")
+            raise BadInput(f"{where}: {what} has the keys {keys}; wanted inputs and a {named}")
         inputs = {name: value for name, value in item.items() if name != key}
         return (next(iter(inputs.values())) if len(inputs) == 1 else inputs), item[key]
     if isinstance(item, tuple | list) and len(item) == 2:
         return item[0], item[1]
     kind = f"{type(item).__name__} of {len(item)}" if isinstance(item, tuple | list) else type(item).__name__
-    raise BadInput(
-        f"{where}: item {position} is a {kind}; wanted a pair (inputs, target), or a dict with the target"
-    )
+    raise BadInput(f"{where}: {what} is a {kind}; wanted a pair (inputs, target), or a dict with the target")
 
 
 def listed_targets(dataset: Any, target: str = "") -> Any:
@@ -179,7 +208,11 @@ def _items(dataset: Any, positions: list[int]) -> list[Any]:
 
 def _stack(inputs: list[Tensor], where: str) -> Tensor:
     check_shapes([tuple(x.shape) for x in inputs], where, "input")
-    return torch.stack(inputs)
+    try:
+        together = torch.stack(inputs)
+    except RuntimeError as error:
+        raise BadInput(f"{where}: inputs cannot be put together: {' '.join(str(error).split())}") from None
+    return finite(together, where)
 
 
 def _collated(inputs: Any, where: str) -> Inputs:
@@ -193,7 +226,8 @@ def _as_tensor(part: Any, where: str) -> Tensor:
         part = torch.from_numpy(part)
     if not isinstance(part, Tensor):
         raise BadInput(f"{where}: collate_fn gives inputs of type {type(part).__name__}; wanted tensors")
-    return part.float() if part.is_floating_point() else part
+    real(part, where, "input")
+    return finite(part.detach().float(), where) if part.is_floating_point() else part
 
 
 def _holders(dataset: Any) -> Iterator[Any]:

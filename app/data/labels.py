@@ -16,18 +16,20 @@ from app.data.pool import numbered
 from strategies.core.errors import BadInput
 
 _SHOWN = 5
-_MOST_CLASSES = 1 << 16
+MOST_CLASSES = 1 << 16
 """A model has an output for each: more would be no class labels, but numbers to be predicted."""
 
 
 class UnknownLabels(BadInput):
     """A node's data have `labels` that are not among `names`, those of the run's classes.
 
-    `where` is the file or folder; empty if the message says it elsewhere.
+    `where` is the file or folder; empty if the message says it elsewhere. `by` can name all classes.
     """
 
-    def __init__(self, labels: Sequence[str], names: Sequence[str], where: object = "") -> None:
-        self.labels, self.names = labels, names
+    def __init__(
+        self, labels: Sequence[str], names: Sequence[str], where: object = "", by: str = "data.classes"
+    ) -> None:
+        self.labels, self.names, self._by = labels, names, by
         which = f"label {labels[0]} is" if len(labels) == 1 else f"labels {some(labels)} are"
         super().__init__(f"{where}: {self._line(which)}" if where else self._line(which))
 
@@ -38,7 +40,7 @@ class UnknownLabels(BadInput):
 
     def _line(self, which: str) -> str:
         run = f"which has {some(self.names)}"
-        return f"{which} no class of the run, {run}; data.classes can name all that there are"
+        return f"{which} no class of the run, {run}; {self._by} can name all that there are"
 
 
 def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
@@ -118,8 +120,8 @@ def joint_classes(
         If a label is no class, or there are too many to be classes.
     """
     known = tuple(names) or sorted_names({text for texts, _ in parts for text in texts})
-    if len(known) > _MOST_CLASSES:
-        raise BadInput(f"{where}: {what} holds {len(known)} different labels; wanted at most {_MOST_CLASSES}")
+    if len(known) > MOST_CLASSES:
+        raise BadInput(f"{where}: {what} holds {len(known)} different labels; wanted at most {MOST_CLASSES}")
     try:
         return [encoded(texts, positions, known) for texts, positions in parts], known
     except UnknownLabels as error:
@@ -149,6 +151,20 @@ def notes_on(where: str, names: Sequence[str], train: Iterable[int]) -> list[str
     if len(names) == 1:
         notes.append(f"{where}: all examples are of one class, {names[0]}: there is nothing to tell apart")
     return notes
+
+
+def notes_on_gaps(groups: Iterable[Tensor], num_groups: int) -> tuple[str, ...]:
+    """Return a note if no example has some of the classes 0 to `num_groups` − 1.
+
+    >>> notes_on_gaps([torch.tensor([0, 3])], 4)
+    ('no example is of class 1, 2: labels count the classes from 0, or lethe.Project(classes=) names them',)
+    """
+    present = {label for each in groups for label in each.tolist()}
+    lacking = [str(label) for label in range(num_groups) if label not in present]
+    if not lacking:
+        return ()
+    how = "labels count the classes from 0, or lethe.Project(classes=) names them"
+    return (f"no example is of class {some(lacking)}: {how}",)
 
 
 def class_of(text: str, names: Sequence[str]) -> int:

@@ -227,7 +227,7 @@ def partitioned(
 
 def _checked(made: object, num_clients: int, count: int) -> list[np.ndarray]:
     """Return the parts that a user's function made, sorted, if they are parts of `count` examples."""
-    parts = [np.asarray(part) for part in _in_order(made, num_clients)]
+    parts = [_positions(part) for part in _in_order(made, num_clients)]
     if len(parts) != num_clients:
         raise BadInput(f"{_OWN} gives {len(parts)} parts for {num_clients} clients; wanted one for each")
     for client, part in enumerate(parts):
@@ -245,6 +245,15 @@ def _checked(made: object, num_clients: int, count: int) -> list[np.ndarray]:
     if twice := positions[times > 1].tolist():
         raise BadInput(f"{_OWN} gives example {twice[0]} more than once; wanted each at most once")
     return [np.sort(part.astype(np.int64)) for part in parts]
+
+
+def _positions(part: object) -> np.ndarray:
+    try:
+        return np.asarray(part)
+    except ValueError:
+        raise BadInput(
+            f"{_OWN} gives parts that are no plain array; wanted positions, whole numbers"
+        ) from None
 
 
 def _in_order(made: object, num_clients: int) -> Iterable[Any]:

@@ -48,15 +48,40 @@ def open_data_set(name: str, how: Reading, key: str = "data.name") -> DataSet:
     LetheError
         If a download fails.
     """
+    kind, place = kind_of_name(name, key), name.partition(":")[2]
+    if kind in OWN_KINDS:
+        return _load_own(kind, place, _of_files(how))
+    if kind in _MADE:
+        return _load(kind, place, "", False)
+    return _load(_plain(name), "", how.root, how.download)
+
+
+def kind_of_name(name: str, key: str = "data.name") -> str:
+    """Return the kind of a named data set: of the user's own, made here, or ``torchvision``.
+
+    Raises
+    ------
+    BadInput
+        If there is none of this name.
+
+    Examples
+    --------
+    >>> kind_of_name("csv:patients.csv"), kind_of_name("CIFAR-10"), kind_of_name("synthetic:1,1")
+    ('csv', 'torchvision', 'synthetic')
+    """
     kind, _, place = name.partition(":")
     if place and kind.lower() in OWN_KINDS:
-        return _load_own(kind.lower(), place, _of_files(how))
+        return kind.lower()
     if kind.lower() == "synthetic":
-        return _load("synthetic", place, "", False)
-    plain = name.lower().replace("-", "").replace("_", "")
+        return "synthetic"
+    plain = _plain(name)
     if plain != "digits" and plain not in _VISION:
         raise BadInput(f"{key}: unknown data set {name!r}{_suggestion(plain)}")
-    return _load(plain, "", how.root, how.download)
+    return "torchvision" if plain in _VISION else plain
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")
 
 
 def _of_files(how: Reading) -> Reading:

@@ -11,7 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
-from app.data.columns import Columns, target_of
+from app.data.cells import notes_on_cells
+from app.data.columns import Columns, checked_frame, target_of
+from app.data.csv_files import read_csv
 from app.data.labels import joint_classes, notes_on, texts_of
 from app.data.pool import DataSet, Pool
 from app.data.reading import Reading
@@ -52,7 +54,9 @@ def read_table(
     else:
         y, names = _labelled(target, path, how.target, class_names)
     pool = Pool(columns.apply(frame, str(path)), y)
-    notes: list[str] = [] if class_names or not names else notes_on(str(path), names, y.tolist())
+    notes = notes_on_cells(str(path), frame, [c.name for c in columns.columns], y)
+    if names and not class_names:
+        notes += notes_on(str(path), names, y.tolist())
     kind = SUFFIXES.get(path.suffix.lower(), "csv")
     return DataSet(f"{kind}:{path}", pool, None, names, tuple(notes), columns)
 
@@ -72,16 +76,13 @@ def read_frame(path: Path) -> Any:
     import pandas as pd
 
     try:
-        frame = pd.read_parquet(path) if is_parquet else pd.read_csv(path)
+        frame = pd.read_parquet(path) if is_parquet else read_csv(path)
+    except BadInput:
+        raise
     except (ValueError, OSError) as error:  # Also the errors of pandas' and pyarrow's parsers
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BadInput(f"{path}: cannot be read as a table ({reason})") from None
-    frame.columns = [str(name) for name in frame.columns]
-    if twice := sorted(set(frame.columns[frame.columns.duplicated()])):
-        raise BadInput(f"{path}: has two columns named {twice[0]!r}; rename one")
-    if not len(frame):
-        raise BadInput(f"{path}: holds no row; wanted at least one")
-    return frame
+    return checked_frame(frame, str(path))
 
 
 def _require(path: Path, libraries: Sequence[str]) -> None:

@@ -9,6 +9,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from app.config.settings import is_integer
 from app.data.images import as_bytes
-from app.data.labels import encoded, texts_of
+from app.data.labels import MOST_CLASSES, UnknownLabels, encoded, texts_of
 from app.data.pool import WHITE
 from app.data.shaping import resized
 from strategies.core.errors import BadInput
@@ -37,11 +38,14 @@ class TargetRule:
         empty: targets are 0 to K − 1 already.
     where
         Begins the messages.
+    lowest
+        The least label that may be; −1 where examples may be without one.
     """
 
     kind: TargetKind = "given"
     class_names: Sequence[str] = ()
     where: str = "data"
+    lowest: int = 0
 
     def tensor(self, values: object) -> Tensor:
         """Return targets of several examples, shape [n, ...].
@@ -52,28 +56,59 @@ class TargetRule:
             If they are not of the kind.
         """
         given = stacked(values, self.where, "target")
-        if isinstance(given, np.ndarray) and given.dtype.kind in "USO":
+        if isinstance(given, np.ndarray) and given.dtype.kind == "O":
+            given = plain_values(given, self.where)
+        if isinstance(given, np.ndarray) and given.dtype.kind in "US":
             return self._labels(given)
-        tensor = given if isinstance(given, Tensor) else torch.from_numpy(given.copy())
+        tensor = given.detach() if isinstance(given, Tensor) else as_tensor(given, self.where, "target")
+        real(tensor, self.where, "target")
         if self.kind == "numbers":
             return self._finite(tensor.float())
-        if self.kind == "classes" and tensor.dim() == 1:
-            return self._labels(tensor.numpy())
+        if self.kind == "classes":
+            return self._labels(self._one_each(tensor).numpy())
         return self._finite(tensor.float()) if tensor.is_floating_point() else tensor.long()
+
+    def _one_each(self, targets: Tensor) -> Tensor:
+        """Return labels as shape [n]; a column of them, shape [n, 1], is taken as scikit-learn takes it."""
+        flat = targets.flatten(1) if targets.dim() > 1 else targets.reshape(len(targets), 1)
+        if flat.shape[1] != 1:
+            raise BadInput(
+                f"{self.where}: each target has shape {tuple(targets.shape[1:])}; wanted one label for each "
+                '(argmax of one-hot), or another task, such as "multi-label" or "segmentation"'
+            )
+        return flat[:, 0]
 
     def _labels(self, labels: np.ndarray) -> Tensor:
         if self.kind == "numbers":
             raise BadInput(f"{self.where}: targets are {labels.dtype}, such as {labels[0]!r}; wanted numbers")
-        found = texts_of(labels.astype(str) if labels.dtype.kind == "O" else labels)
+        found = texts_of(labels)
         if isinstance(found, str):
             raise BadInput(f"{self.where}: targets: {found}")
         is_text = labels.dtype.kind in "USO"
         if self.class_names and (is_text or all(map(is_integer, self.class_names))):
-            return encoded(*found, self.class_names)
+            try:
+                return encoded(*found, self.class_names)
+            except UnknownLabels as error:
+                raise UnknownLabels(
+                    error.labels, error.names, self.where, "lethe.Project(classes=)"
+                ) from None
+        if is_text and self.kind == "given":
+            raise BadInput(
+                f"{self.where}: targets are texts, such as {found[0][0]!r}; wanted numbers, or the names of "
+                "all texts by lethe.Project(classes=)"
+            )
         if is_text:
             raise BadInput(
-                f"{self.where}: targets are texts, such as {found[0][0]!r}; give the names of all classes, "
-                "so that every client numbers them in the same way"
+                f"{self.where}: targets are texts, such as {found[0][0]!r}; give the names of all classes by "
+                "lethe.Project(classes=), so that every client numbers them in the same way"
+            )
+        different = sorted(map(int, found[0]))
+        most = (len(self.class_names) or MOST_CLASSES) - 1
+        if different[0] < self.lowest or different[-1] > most:
+            wrong = different[0] if different[0] < self.lowest else different[-1]
+            raise BadInput(
+                f"{self.where}: given label {wrong}, allowed 0 to {most}, numbers of classes; or give all "
+                "labels as names, lethe.Project(classes=)"
             )
         return torch.from_numpy(labels.astype(np.int64))
 
@@ -93,6 +128,8 @@ def stacked(values: object, where: str, what: str) -> Tensor | np.ndarray:
     """
     if isinstance(values, Tensor | np.ndarray):
         return values
+    if type(values).__name__ == "Series":
+        return np.asarray(values)
     listed = list(values) if isinstance(values, Sequence) else [values]
     tensors = [value for value in listed if isinstance(value, Tensor)]
     if tensors and len(tensors) == len(listed):
@@ -100,7 +137,51 @@ def stacked(values: object, where: str, what: str) -> Tensor | np.ndarray:
         return torch.stack(tensors)
     arrays = [np.asarray(value) for value in listed]
     check_shapes([array.shape for array in arrays], where, what)
+    if len({array.dtype.kind in "US" for array in arrays if array.dtype.kind != "O"}) > 1:
+        raise BadInput(f"{where}: {what}s are texts and numbers; wanted one kind")
     return np.stack(arrays)
+
+
+def plain_values(values: np.ndarray, where: str) -> np.ndarray:
+    """Return targets that came as objects as texts or numbers.
+
+    Raises
+    ------
+    BadInput
+        If one is missing, or they are neither.
+    """
+    listed = values.ravel().tolist()
+    if lacking := [value for value in listed if value is None or str(value) in ("nan", "<NA>", "NaT")]:
+        raise BadInput(f"{where}: a target is missing ({lacking[0]}); remove its example, or give one")
+    if all(isinstance(value, str) for value in listed):
+        return values.astype(str)
+    if strange := [v for v in listed if not isinstance(v, bool | int | float | np.number | Decimal)]:
+        mixed = "texts and numbers" if isinstance(strange[0], str) else type(strange[0]).__name__
+        raise BadInput(f"{where}: targets are {mixed}; wanted whole numbers, texts or numbers, of one kind")
+    return np.array([float(v) if isinstance(v, Decimal) else v for v in listed]).reshape(values.shape)
+
+
+def as_tensor(values: np.ndarray, where: str, what: str) -> Tensor:
+    """Return an array as a tensor of its own.
+
+    Raises
+    ------
+    BadInput
+        If torch has no such numbers.
+    """
+    try:
+        return torch.from_numpy(values.astype(values.dtype.newbyteorder("="), order="C", copy=True))
+    except TypeError:
+        raise BadInput(f"{where}: {what}s are {values.dtype}; wanted numbers") from None
+
+
+def real(tensor: Tensor, where: str, what: str) -> None:
+    """Refuse numbers that are complex, of which half would be lost, or that do not lie in memory."""
+    if tensor.is_complex():
+        raise BadInput(f"{where}: {what}s are {tensor.dtype}; wanted real numbers, such as two for each")
+    if tensor.layout != torch.strided or tensor.is_meta:
+        kind = "meta" if tensor.is_meta else tensor.layout
+        raise BadInput(f"{where}: {what}s are a tensor of kind {kind}; wanted a dense one in memory")
 
 
 def check_shapes(shapes: Sequence[tuple[int, ...]], where: str, what: str) -> None:
@@ -118,11 +199,19 @@ def inputs_tensor(values: object, where: str, size: int = 0) -> Tensor:
     if isinstance(given, np.ndarray):
         if given.dtype.kind not in "biuf":
             raise BadInput(f"{where}: inputs are {given.dtype}; wanted numbers, or images")
-        given = torch.from_numpy(_with_channels(given, single=False))
-    tensor = _sized(given, size)
-    if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        given = as_tensor(_with_channels(given, single=False), where, "input")
+    real(given, where, "input")
+    tensor = _sized(given.detach(), size)
+    return _numbers(finite(tensor, where), pixels=tensor.dim() >= 3)
+
+
+def finite(inputs: Tensor, where: str) -> Tensor:
+    """Return inputs, shape [n, ...], if none of them is NaN or infinite."""
+    # A finite sum has only finite terms, and is the faster one to compute.
+    fine = not inputs.is_floating_point() or bool(inputs.sum().isfinite()) or bool(inputs.isfinite().all())
+    if not fine:
         raise BadInput(f"{where}: an input is not finite; replace or remove it")
-    return _numbers(tensor, pixels=tensor.dim() >= 3)
+    return inputs
 
 
 def as_input(value: Any, where: str, size: int = 0, channels: int = 0) -> Tensor:
@@ -147,7 +236,8 @@ def as_input(value: Any, where: str, size: int = 0, channels: int = 0) -> Tensor
         if channels == 3 and value.ndim == 2:
             value = np.repeat(value[..., None], 3, axis=-1)
     if isinstance(value, Tensor):
-        return _one(value, size)
+        real(value, where, "input")
+        return _one(value.detach(), size)
     try:
         array = np.asarray(value)
     except ValueError:

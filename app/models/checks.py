@@ -49,6 +49,19 @@ class Expected:
             return ", ".join(f"{name} {tuple(each.shape[1:])}" for name, each in self.inputs.items())
         return str(tuple(self.inputs.shape[1:]))
 
+    @property
+    def hint(self) -> str:
+        """What may be wrong with whole numbers; empty if all inputs are others."""
+        if all(each.is_floating_point() for each in _tensors(self.inputs)):
+            return ""
+        return "; some inputs are whole numbers, as tokens are: give quantities as floats"
+
+
+def _tensors(inputs: Inputs | None) -> list[Tensor]:
+    if inputs is None or isinstance(inputs, Tensor):
+        return [] if inputs is None else [inputs]
+    return list(inputs.values())
+
 
 def two_inputs(shape: Sequence[int]) -> Tensor:
     """Return two made-up inputs, uniform in [0, 1), shape [2, *shape]."""
@@ -129,7 +142,7 @@ def outputs_of_two(model: nn.Module, expected: Expected, *, training: bool = Fal
         reason = " ".join(str(error).split())[:_LONGEST]
         at = f" at layer '{entered[-1]}'" if entered and entered[-1] else ""
         raise BadInput(
-            f"{expected.subject} does not take inputs of shape {expected.shape}{at}: {reason}"
+            f"{expected.subject} does not take inputs of shape {expected.shape}{at}: {reason}{expected.hint}"
         ) from error
 
 

@@ -226,7 +226,7 @@ def called(what: str, function: Callable[[], T]) -> T:
         return function()
     except LetheError:
         raise
-    except Exception as error:  # noqa: BLE001 (whatever the user's code raises)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever the user's code raises)
         raise explained(what, error) from None
 
 

@@ -80,8 +80,9 @@ class Project:
         generator, which is seeded; or a module, of which each use takes a copy.
     data
         ``data(node)`` returns a node's examples: ``train``, ``(train, test)``, or a dict with these names. Or
-        all examples together, which are spread over the clients; or a function without arguments that
-        returns them. Examples are whatever `app.data.as_examples` reads: a torch Dataset, a frame, tensors.
+        all examples together, which are spread over the clients (with test data, these are the server's); or
+        a function without arguments that returns them. Examples are a torch Dataset, a frame, tensors, a
+        dict of tensors, a data set of Hugging Face or its folder; see docs/data.md.
     task
         What is learned; None: what ``task.name`` says.
     public, test
@@ -90,8 +91,8 @@ class Project:
     target
         Name of the targets in frames and dicts, such as a column; empty: ``label``, ``target`` or ``y``.
     classes
-        Names of the classes, or other groups, in the order of their numbers; empty: as many as the data have.
-        A server that has no data of its own needs them.
+        Names of the classes, or other groups, in the order of their numbers; empty: as many as the data have,
+        or the texts that are their labels. A server that has no data of its own needs them.
     partition
         Spreads all examples over the clients, in place of ``data.partition``.
     transforms
@@ -124,7 +125,10 @@ class Project:
     def __post_init__(self) -> None:
         """Refuse what can be seen to be wrong before anything is run."""
         _require(self.model is None or callable(self.model), "model", self.model, "a function or a module")
+        _require(not isinstance(self.classes, str), "classes", self.classes, "a list of names")
         object.__setattr__(self, "classes", tuple(map(str, self.classes)))
+        if len(set(self.classes)) < len(self.classes):
+            raise BadInput(f"lethe.Project: classes are {', '.join(self.classes)}; wanted each name once")
         allowed = "a Task, the name of one, or None"
         _require(self.task is None or isinstance(self.task, Task | str), "task", self.task, allowed)
         for name in ("partition", "transforms"):

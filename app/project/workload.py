@@ -2,9 +2,11 @@
 
 import copy
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 
+import torch
 from torch import Tensor, nn
 
 from app.config.run_config import RunConfig
@@ -20,30 +22,24 @@ from app.data import (
     load_server_data,
     numbered,
 )
-from app.data.values import TargetKind
+from app.data.labels import notes_on_gaps
+from app.data.values import TargetKind, finite
 from app.models.built_in import OWN, build_model
 from app.models.checks import Expected, check_model, check_task, outputs_of_two, two_examples
-from app.project.data import ClientData, ProjectData
+from app.project.data import ClientData, ProjectData, of_client
+from app.project.keys import check_data_keys
 from app.project.loading import LoadedProject, called, project_of
 from app.project.project import ModelSpec, Project, as_module
 from strategies.core import wire
 from strategies.core.errors import BadInput, LetheError
-from strategies.core.examples import Examples, least_groups
+from strategies.core.examples import Examples, Inputs, least_groups
+from strategies.core.seeds import torch_generator
 from strategies.core.settings import Scalar
 from strategies.task import OutputSpec, Task
 from strategies.tasks.choice import task_of
 
-_DATA_KEYS = (
-    "data.name",
-    "data.path",
-    "data.classes",
-    "data.target",
-    "data.targets",
-    "data.folder-of-clients",
-    "data.lazy",
-)
-"""Keys that say how built-in data are read."""
 _NOTHING = Project()
+VARIED = "lethe.Project(transforms=): the model"
 
 
 @dataclass(frozen=True)
@@ -102,13 +98,16 @@ class Workload:
         return {} if loaded is None else {"folder": loaded.folder, "sha256": self.sha256}
 
     def check(self) -> None:
-        """Refuse keys of the run config that the project leaves without effect."""
+        """Refuse keys of the run config that have no effect on where the data come from.
+
+        Raises
+        ------
+        BadInput
+            Naming the key.
+        """
+        check_data_keys(self.config, self.project, self.data_settings.targets)
         if not self.has_data:
             return
-        flat, defaults = self.config.to_flat(), RunConfig().to_flat()
-        for key in _DATA_KEYS:
-            if flat[key] != defaults[key]:
-                raise BadInput(f"{key}: given {flat[key]!r}, but the project brings the data; leave it out")
         scale = self.config.data.scale
         if scale == "standard" and self.project.by_node:
             raise BadInput(
@@ -144,13 +143,18 @@ class Workload:
         """
         if not self.has_data:
             return self._with_own(load_server_data(self.data_settings, self.config.run.seed))
+        return called("its data cannot be read", self._own_server_data)
+
+    def _own_server_data(self) -> ServerData:
         data = self._data
-        public, test = data.server("public"), data.server("test")
+        public, test, names = data.server("public"), data.server("test"), data.names()
         seen = self._seen(public, test)
-        names = self.project.classes
+        _check_shapes(public, test, seen[-1].input_shape if seen else ())
         num_groups = len(names) or max((least_groups(part) for part in seen), default=0)
         shape = seen[0].input_shape if seen else ()
-        return ServerData(public, test, num_groups, shape, self.name, names or numbered(num_groups))
+        counted = self.task.labelled and self.config.data.clients and not names
+        notes = notes_on_gaps((each.targets() for each in seen), num_groups) if counted else ()
+        return ServerData(public, test, num_groups, shape, self.name, names or numbered(num_groups), notes)
 
     def own_test(self) -> Examples | None:
         """Return the test data of a project that brings the data; None if it has none for everybody."""
@@ -188,7 +192,7 @@ class Workload:
             If they cannot be read, or do not fit the run.
         """
         if self.has_data:
-            found = self._data.client(node_config)
+            found = self._data_named(terms.class_names if self.project.by_node else ()).client(node_config)
         else:
             data = self.data_settings
             train = load_client_data(data, self.config.run.seed, node_config, terms)
@@ -237,8 +241,19 @@ class Workload:
         inputs, targets = two_examples(examples)
         expected = Expected(subject, inputs, outputs)
         check_model(model, expected)
+        if self.project.transforms is not None:
+            check_model(model, replace(expected, subject=VARIED, inputs=self._varied(examples)))
         if isinstance(self.project.task, Task):
             self._check_task(model, expected, targets)
+
+    def _varied(self, examples: Examples) -> Inputs:
+        """Return two inputs as the project's transforms vary them."""
+        index, generator = torch.tensor([0, min(1, len(examples) - 1)]), torch_generator(0, "two inputs")
+        read = partial(examples.training_batch, index, generator)
+        inputs = called("its transforms fail on two inputs", read)[0]
+        for part in (inputs,) if isinstance(inputs, Tensor) else inputs.values():
+            finite(part, "lethe.Project(transforms=)")
+        return inputs
 
     def _check_task(self, model: nn.Module, expected: Expected, targets: Tensor) -> None:
         called(
@@ -265,10 +280,14 @@ class Workload:
 
     @property
     def _data(self) -> ProjectData:
+        return self._data_named(())
+
+    def _data_named(self, names: tuple[str, ...]) -> ProjectData:
+        """Return the project's examples, with names of the classes where it says none itself."""
         if self.loaded is None:
             raise LetheError("there is no project")
         targets: TargetKind = "classes" if self.task.labelled else "given"
-        return ProjectData(self.loaded, self.config, self.task.groups, targets)
+        return ProjectData(self.loaded, self.config, self.task.groups, targets, self.project.classes or names)
 
     def _own_model(self, spec: ModelSpec) -> nn.Module:
         own = self.project.model
@@ -280,7 +299,9 @@ class Workload:
         """Return built-in data with the project's public and test data in their place."""
         if self.loaded is None:
             return built_in
-        public, test = (self._data.server(name) for name in ("public", "test"))
+        data = self._data_named(built_in.class_names)
+        public, test = (data.server(name) for name in ("public", "test"))
+        _check_shapes(public, test, built_in.input_shape)
         return replace(built_in, public=public or built_in.public, test=test or built_in.test)
 
     def _seen(self, *own: Examples | None) -> list[Examples]:
@@ -291,9 +312,22 @@ class Workload:
         seen = [examples for examples in own if examples is not None]
         clients = self.config.data.clients
         if clients and (not seen or not self.project.classes):
+            data = self._data_named(self._data.names() if self.project.by_node else ())
             everybody = ({"partition-id": i, wire.NUM_PARTITIONS: clients} for i in range(clients))
-            seen += [self._data.client(node).train for node in everybody]
+            for node in everybody:
+                with of_client(node["partition-id"]) if self.project.by_node else nullcontext():
+                    seen.append(data.client(node).train)
         return seen
+
+
+def _check_shapes(public: Examples | None, test: Examples | None, shape: tuple[int, ...]) -> None:
+    """Refuse examples of the project's whose inputs have another shape than the others."""
+    for name, own in (("public", public), ("test", test)):
+        if own is not None and own.input_shape != shape:
+            raise BadInput(
+                f"lethe.Project({name}=): inputs have shape {own.input_shape}, other examples have {shape}; "
+                "wanted the same"
+            )
 
 
 @lru_cache(maxsize=2)

@@ -5,7 +5,7 @@ that measures a model, recognises data or forgets them is changed.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -64,10 +64,24 @@ class _OneByOne:
     def __call__(self, inputs: Inputs, generator: torch.Generator) -> Inputs:
         with seeded_layers(generator):
             if isinstance(inputs, Tensor):
-                return torch.stack([self.transform(one) for one in inputs])
+                return _stack([self.transform(one) for one in inputs])
             names, rows = list(inputs), zip(*inputs.values(), strict=True)
             varied = [self.transform(dict(zip(names, row, strict=True))) for row in rows]
-            return {name: torch.stack([one[name] for one in varied]) for name in names}
+            if not all(isinstance(one, Mapping) and set(names) <= set(one) for one in varied):
+                raise BadInput(
+                    f"transform: wanted a dict with {', '.join(names)} for each input, as it is given"
+                )
+            return {name: _stack([one[name] for one in varied]) for name in names}
+
+
+def _stack(varied: Sequence[Any]) -> Tensor:
+    """Return varied inputs as a batch; refuses what is no tensor, and tensors of several shapes."""
+    if strange := [one for one in varied if not isinstance(one, Tensor)]:
+        raise BadInput(f"transform: gives {type(strange[0]).__name__} for an input; wanted a tensor")
+    if others := [one for one in varied if one.shape != varied[0].shape]:
+        shapes = f"{tuple(varied[0].shape)} and {tuple(others[0].shape)}"
+        raise BadInput(f"transform: gives inputs of shapes {shapes}; wanted one shape")
+    return torch.stack(list(varied))
 
 
 @final
@@ -113,12 +127,13 @@ class Augmented(Examples):
         Raises
         ------
         BadInput
-            If the transform gives inputs of another number.
+            If the transform gives no tensors, or inputs of another number.
         """
         inputs, targets = self.inner.batch(index)
         if not len(targets):
             return inputs, targets
         varied = self._each_alone(inputs, generator) if alone else self.vary(inputs, generator)
+        varied = _like(varied, inputs)
         if (found := num_rows(varied)) != len(targets):
             raise BadInput(f"transform: gives {found} inputs for {len(targets)}; wanted as many")
         return varied, targets
@@ -149,6 +164,24 @@ class Augmented(Examples):
     def fingerprint(self, index: Tensor) -> Iterator[bytes]:
         """Yield bytes that change with any of the examples, as they are."""
         return self.inner.fingerprint(index)
+
+
+def _like(varied: Any, inputs: Inputs) -> Inputs:
+    """Return varied inputs in the kind of numbers of the inputs; refuses what is no tensor."""
+    if isinstance(inputs, Tensor):
+        return _of_kind(varied, inputs.dtype)
+    if not isinstance(varied, Mapping):
+        raise BadInput(f"transform: gives {type(varied).__name__} for a dict of inputs; wanted such a dict")
+    return {
+        name: _of_kind(part, inputs[name].dtype if name in inputs else None) for name, part in varied.items()
+    }
+
+
+def _of_kind(varied: Any, kind: torch.dtype | None) -> Tensor:
+    if not isinstance(varied, Tensor) or not varied.dim():
+        raise BadInput(f"transform: gives {type(varied).__name__} for inputs; wanted a tensor of as many")
+    floats = kind is not None and kind.is_floating_point and varied.is_floating_point()
+    return varied.to(kind) if floats and kind is not None else varied
 
 
 def _one(inputs: Inputs, position: int) -> Inputs:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from app.data.adapting import Adapting, as_examples, labels_in
+from app.data.adapting import Adapting, as_examples, texts_in
 from strategies.core.errors import BadInput
 from strategies.core.examples import Examples, TensorExamples
 
@@ -79,7 +79,7 @@ def test_all_forms_are_the_same_examples(tmp_path: Path) -> None:
         assert inputs.equal(X[[3, 0]]), type(thing)
         assert targets.equal(Y[[3, 0]])
         assert chosen.groups().equal(Y[[3, 0]])
-        assert labels_in(thing, how.target) == ("0", "1", "2")
+        assert texts_in(thing, how.target) == frozenset()
         count += 1
     assert count == 15
 
@@ -138,12 +138,12 @@ def test_kinds_of_targets() -> None:
     """Classes may be texts and whole floats; numbers are float32; as given, they keep their kind."""
     named = Adapting(targets="classes", class_names=("cat", "dog"))
     assert as_examples((X[:2], np.array(["dog", "cat"])), named).y.tolist() == [1, 0]
-    assert labels_in((X[:2], np.array(["dog", "cat"]))) == ("cat", "dog")
+    assert texts_in((X[:2], np.array(["dog", "cat"]))) == {"cat", "dog"}
     assert as_examples((X[:2], [1.0, 0.0]), Adapting(targets="classes")).y.dtype == torch.int64
     assert as_examples((X[:2], [1, 0]), Adapting(targets="numbers")).y.dtype == torch.float32
     assert as_examples((X[:2], np.ones((2, 4)))).y.dtype == torch.float32
     with pytest.raises(
-        BadInput, match=r"^data: targets are texts, such as 'cat'; give the names of all classes"
+        BadInput, match=r"^data: targets are texts, such as 'cat'; wanted numbers, or the names of all texts"
     ):
         as_examples((X[:2], np.array(["dog", "cat"])))
     with pytest.raises(BadInput, match=r"^data: targets: it holds 0.5; wanted one label per input"):
@@ -275,3 +275,75 @@ def test_files_held_open_survive_a_fork(tmp_path: Path) -> None:
             "data: Held holds file open (BufferedReader), which worker processes cannot share; give it a "
             "method reopen(), or open it in __getitem__"
         )
+
+
+@pytest.mark.parametrize(
+    ("thing", "said"),
+    [
+        (
+            Items([({"a": X[0], "b": X[0]}, 0), ({"a": X[1]}, 1)]),
+            "item 0 has the inputs a, b and item 1 the inputs a;",
+        ),
+        (
+            Items([{"a": X[0], "b": X[0], "y": 0}, {"a": X[1], "y": 1}]),
+            "item 0 has the inputs a, b and item 1 one input without a name; wanted the same in all",
+        ),
+        (Items([(X[0], 0), (X[1] / 0, 1)]), "an input is not finite; replace or remove it"),
+        (Items([(X[0], 0), (X[1] + 1j, 1)]), "inputs are torch.complex64; wanted real numbers"),
+        (Items([(X[0], 0), (X[1], None)]), r"a target is missing \(None\); remove its example"),
+        (Items([(X[0], 1), (X[1], "a")]), "targets are texts and numbers; wanted one kind"),
+        ((X + 1j, Y), "inputs are torch.complex64; wanted real numbers"),
+        ((X.to_sparse(), Y), "inputs are a tensor of kind torch.sparse_coo; wanted a dense one in memory"),
+        ((X.to("meta"), Y), "inputs are a tensor of kind meta; wanted a dense one in memory"),
+        ((X, torch.tensor(1)), "its targets are one number; wanted an array"),
+        ((X[:3], [0, None, 1]), r"a target is missing \(None\)"),
+        ((pd.DataFrame(X.numpy()), Y[:2]), r"4 rows, but targets of shape \(2,\); wanted one each"),
+        ({"x": X, "w": X}, "its dict has the keys x, w; wanted inputs and a target"),
+        ({"a": (X, Y)}, r"given a dict of a \(tuple\), allowed a pair"),
+    ],
+)
+def test_what_would_go_wrong_later(thing: Any, said: str) -> None:
+    """Each is said in one line when it is read, in place of a wrong result or an error of torch's."""
+    with pytest.raises(BadInput, match=f"^data: .*{said}"):
+        as_examples(thing).batch(torch.arange(2))
+
+
+def test_a_listing_that_lies_is_found_out() -> None:
+    """Item 2 is of class 1 and listed as 2: examples are spread and forgotten by the listing."""
+    dataset = Items([(X[i], int(y)) for i, y in enumerate(Y)])
+    dataset.targets = Y.tolist()
+    as_examples(dataset).groups()
+    honest = as_examples(dataset)
+    assert honest.groups() is not None
+    honest.batch(torch.arange(4))
+    dataset.targets = [0, 2, 2, 2]
+    lying = as_examples(dataset)
+    lying.groups()
+    with pytest.raises(BadInput, match=r"^data: item 2 has another target than the data set lists"):
+        lying.batch(torch.arange(4))
+
+
+def test_frames_and_series_beside_each_other() -> None:
+    """Targets beside a frame are its rows' in order, whatever the index; a column of their name stays."""
+    frame = pd.DataFrame({"a": X[:, 0].numpy(), "targets": X[:, 1].numpy()}, index=[9, 8, 7, 6])
+    for targets in (Y, Y.tolist(), pd.Series(Y.numpy(), index=[1, 2, 3, 4])):
+        examples = as_examples((frame, targets), Adapting(targets="classes"))
+        assert examples.batch(torch.arange(4))[0].tolist() == X[:, :2].tolist()
+        assert examples.targets().tolist() == Y.tolist()
+    found = as_examples((X, pd.Series(Y.numpy(), index=[1, 2, 3, 4])), Adapting(targets="classes"))
+    assert found.targets().tolist() == Y.tolist()
+
+
+def test_numbers_of_any_kind_in_memory() -> None:
+    """Big-endian, read-only and reversed arrays, and tensors with gradients, are read as they mean."""
+    reference = X.numpy()
+    locked = reference.copy()
+    locked.setflags(write=False)
+    big, reverse = reference.astype(">f4"), reference[::-1]
+    for inputs, wanted in ((big, X), (locked, X), (reverse, X.flip(0)), (X.clone().requires_grad_(), X)):
+        found = as_examples((inputs, Y.numpy().astype(">i8")), Adapting(targets="classes"))
+        x, y = found.batch(torch.arange(4))
+        assert isinstance(x, torch.Tensor)
+        assert x.equal(wanted)
+        assert not x.requires_grad
+        assert y.equal(Y)

@@ -111,7 +111,8 @@ def test_examples_of_a_frame() -> None:
         frame_examples(people(), "ill", CLASSES)
     assert str(refused.value) == (
         "t.csv: column 'age' holds texts or lacks values, of which every client must make the same inputs; "
-        "give a schema of the columns (Columns.of, data.columns)"
+        "write lethe.Columns.of(frame, target).to_json() of all that there can be to a file, and name it by "
+        "data.columns"
     )
 
 
@@ -155,13 +156,14 @@ def test_too_many_texts() -> None:
 def test_wrong_files() -> None:
     """A target or a column that is not there, or is missing or of another kind, is named."""
     with pytest.raises(
-        BadInput, match=r"^t: data.target: given 'x', allowed one of its columns, age, city, smokes, ill$"
+        BadInput,
+        match=r"^t: data.target: given 'x', allowed one of its columns, 'age', 'city', 'smokes', 'ill'$",
     ):
         target_of(people(), "x", "t")
     with pytest.raises(BadInput, match=r"^t: the target 'age' is missing in 1 of 4 rows; remove them"):
         target_of(people(), "age", "t")
     columns = Columns.of(people(), "ill")
-    with pytest.raises(BadInput, match=r"^t: column 'age' is not there; it has city, smokes, ill$"):
+    with pytest.raises(BadInput, match=r"^t: column 'age' is not there; it has 'city', 'smokes', 'ill'$"):
         columns.apply(people().drop(columns="age"), "t")
     with pytest.raises(BadInput, match=r"^t: column 'age' holds (object|str), wanted numbers$"):
         columns.apply(people().assign(age="old"), "t")

@@ -399,3 +399,28 @@ def test_examples_given_together_are_read_once_for_all_clients(task: str | None)
         Workload(config, one).client_data({"partition-id": client, "num-partitions": 3}, Terms())
     Workload(config, one).server_data()
     assert len(read) == 1
+
+
+@pytest.mark.parametrize(
+    ("transform", "said"),
+    [
+        (lambda x: x[:2], r"lethe\.Project\(transforms=\): the model does not take inputs of shape \(2,\)"),
+        (lambda x: x * float("nan"), r"lethe\.Project\(transforms=\): an input is not finite"),
+        (lambda x: 1 / 0, "its transforms fail on two inputs: ZeroDivisionError"),
+        (lambda x: x.numpy(), "transform: gives ndarray for an input; wanted a tensor"),
+    ],
+)
+def test_transforms_are_tried_before_any_round(transform: Any, said: str, tmp_path: Path) -> None:
+    project = Project(model=linear, data=of_node, classes=("below", "above"), transforms=transform)
+    with pytest.raises(BadInput, match=f"^every client says: .*{said}"):
+        trained(tmp_path, project)
+    assert not list(tmp_path.glob("*"))
+
+
+def test_whole_numbers_for_a_model_of_floats(tmp_path: Path) -> None:
+    def counts(node: Node) -> tuple[Tensor, Tensor]:
+        inputs, labels = of_node(node)
+        return (inputs * 10).int(), labels
+
+    with pytest.raises(BadInput, match="are whole numbers, as tokens are: give quantities as floats"):
+        trained(tmp_path, Project(model=linear, data=counts, classes=("below", "above")))

@@ -122,3 +122,42 @@ def test_wrong_transforms() -> None:
     halved = Augmented(images(), lambda inputs, generator: inputs[:4])
     with pytest.raises(BadInput, match=r"^transform: gives 4 inputs for 8; wanted as many$"):
         halved.training_batch(ALL, torch_generator(0))
+
+
+@pytest.mark.parametrize(
+    ("transform", "said"),
+    [
+        (lambda x: x.numpy(), "gives ndarray for an input; wanted a tensor"),
+        (lambda x: None, "gives NoneType for an input; wanted a tensor"),
+        (lambda x: x[:, : 1 + int(x.sum()) % 3], "gives inputs of shapes .* and .*; wanted one shape"),
+        (lambda x, generator: x.numpy(), "gives ndarray for inputs; wanted a tensor of as many"),
+        (lambda x, generator: x.sum(), "gives Tensor for inputs; wanted a tensor of as many"),
+    ],
+)
+def test_what_is_no_batch(transform: object, said: str) -> None:
+    """One line says what a transform gives that nothing can be made of."""
+    images = TensorExamples(torch.arange(8 * 9.0).view(8, 1, 9) // 5, torch.arange(8) % 2)
+    with pytest.raises(BadInput, match=f"^transform: {said}"):
+        Augmented(images, variation(transform)).training_batch(ALL, torch_generator(0))
+
+
+def test_what_is_no_dict() -> None:
+    """Of inputs with names, all names are wanted back, as tensors."""
+    parts = StoredParts({"a": torch.zeros(8, 2), "b": torch.zeros(8, 3)}, ALL % 2)
+    examples = DatasetExamples.all_of(parts)
+    for transform, said in (
+        (lambda x: {"a": x["a"]}, "wanted a dict with a, b for each input"),
+        (lambda x, generator: x["a"], "gives Tensor for a dict of inputs"),
+        (lambda x, generator: {**x, "b": None}, "gives NoneType for inputs"),
+    ):
+        with pytest.raises(BadInput, match=f"^transform: {said}"):
+            Augmented(examples, variation(transform)).training_batch(ALL, torch_generator(0))
+
+
+def test_float64_is_made_what_the_inputs_are() -> None:
+    """A transform that computes in float64 gives a model what it takes."""
+    for transform in (lambda x: x.double() + 0.5, lambda x, generator: x.double() + 0.5):
+        x, _ = Augmented(images(), variation(transform)).training_batch(ALL, torch_generator(0))
+        assert isinstance(x, torch.Tensor)
+        assert x.equal(images().x + 0.5)
+        assert x.dtype == torch.float32
