@@ -56,8 +56,10 @@ class Workload:
     loaded: LoadedProject | None = None
 
     @staticmethod
-    def of(config: RunConfig, folder: str = "") -> "Workload":
+    def of(config: RunConfig, folder: str = "", recorded: bool = False) -> "Workload":
         """Return that of a run, in a process that the user started; `folder` is where its project was found.
+
+        A `recorded` config, of a run that was begun, may hold keys without effect: nothing is lost by them.
 
         Raises
         ------
@@ -68,7 +70,8 @@ class Workload:
         if loaded is not None and not config.run.project:
             config = config.with_overrides([f"run.project={loaded.reference}"])
         work = Workload(config, loaded)
-        work.check()
+        if not recorded:
+            work.check()
         return work
 
     @property

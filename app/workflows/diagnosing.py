@@ -64,7 +64,10 @@ def diagnose(
         )
     speeds = config.selection.speeds
     plain = {"strategy": StrategySettings(), "compression": CompressionSettings()}
-    session = Session.of(config, grid) if folder is None else Session.load(config, project_folder_of(folder))
+    if folder is None:
+        session = Session.of(config, grid)
+    else:
+        session = Session.load(config, project_folder_of(folder), recorded=True)
     session.config = session.config.model_copy(update=plain)
     observer = observer or Quiet()
     observer.phase("diagnose", 2)

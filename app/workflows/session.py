@@ -92,13 +92,13 @@ class Session:
         return Session.load(config)
 
     @staticmethod
-    def load(config: RunConfig, project_folder: str = "") -> "Session":
+    def load(config: RunConfig, project_folder: str = "", recorded: bool = False) -> "Session":
         """Load the server's side of a run with a complete config; raises as `of` does.
 
-        `project_folder` is where the run's project was found when it was begun.
+        `project_folder` is where the run's project was found when it was begun, if the config is `recorded`.
         """
         pick_device(config.run.device)
-        work = Workload.of(config, project_folder)
+        work = Workload.of(config, project_folder, recorded)
         config = work.config
         session = Session(config, work, work.server_data())
         check_task(config, session.task)
@@ -422,7 +422,8 @@ def open_session(folder: RunFolder, overrides: Sequence[str] = ()) -> Session:
     BadInput
         If a key or its value is refused.
     """
-    session = Session.load(RunConfig.resolve(folder.path / CONFIG, overrides), project_folder_of(folder))
+    config = RunConfig.resolve(folder.path / CONFIG, overrides)
+    session = Session.load(config, project_folder_of(folder), recorded=True)
     session.finished, session.folder, session.nodes = True, folder, folder.read_nodes()
     # The clients of a pruned run keep one state with the run that it came from
     session.run_id = unpruned(folder).run_id

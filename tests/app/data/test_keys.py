@@ -103,3 +103,10 @@ def test_classes_of_numbers() -> None:
     )
     with pytest.raises(BadInput, match=r"^data\.classes: given 'a, b', but the targets are numbers"):
         Workload.of(config)
+
+
+def test_a_run_that_was_begun_with_such_a_key_is_opened() -> None:
+    config = RunConfig.from_flat({"data.target": "ill"})
+    with pytest.raises(BadInput, match=r"^data\.target"):
+        Workload.of(config)
+    assert Workload.of(config, recorded=True).config == config
