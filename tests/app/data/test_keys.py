@@ -106,7 +106,7 @@ def test_classes_of_numbers() -> None:
 
 
 def test_a_run_that_was_begun_with_such_a_key_is_opened() -> None:
-    config = RunConfig.from_flat({"data.target": "ill"})
+    config = RunConfig.from_flat({"data.target": "ill", "data.clients": 3})
     with pytest.raises(BadInput, match=r"^data\.target"):
         Workload.of(config)
     assert Workload.of(config, recorded=True).config == config
