@@ -44,6 +44,9 @@ class TrainingPlan:
     settle
         Sets what nobody trains in a model, shape [P], such as statistics on the server's own data; None:
         there is nothing.
+    horizon
+        Rounds that the training was planned for, by which noise is solved and what follows the whole training
+        is timed, if it ends after fewer; 0: `rounds`.
     """
 
     strategy: StrategySettings
@@ -59,6 +62,7 @@ class TrainingPlan:
     compression: CompressionSettings = CompressionSettings()
     local_test_share: float = 0.0
     settle: Callable[[Tensor], Tensor] | None = None
+    horizon: int = 0
 
     @property
     def in_rounds(self) -> "TrainingPlan":
@@ -69,9 +73,14 @@ class TrainingPlan:
         return replace(self, strategy=self.strategy.model_copy(update={"name": PLAIN}), build=None)
 
     @property
+    def planned_rounds(self) -> int:
+        """Rounds that the training was planned for, at least `rounds`."""
+        return max(self.horizon, self.rounds)
+
+    @property
     def server_side(self) -> ServerSide:
         """What the algorithm's server half is made of."""
-        return ServerSide(self.strategy, self.seed, self.rounds, self.evaluate_every, self.holdings)
+        return ServerSide(self.strategy, self.seed, self.planned_rounds, self.evaluate_every, self.holdings)
 
     def server_half(self) -> Strategy:
         """Make the server half that the plan asks for."""

@@ -31,8 +31,9 @@ __all__ = ["Build", "Evaluate", "Layer", "OnRound", "train"]
 
 Evaluate = Callable[[ArrayRecord], Mapping[str, float]]
 """The server's own evaluation of a model."""
-OnRound = Callable[[RoundResult, Strategy], None]
-"""Told of each round when it is complete, with the strategy, whose memory a checkpoint holds."""
+OnRound = Callable[[RoundResult, Strategy], bool | None]
+"""Told of each round when it is complete, with the strategy, whose memory a checkpoint holds; returns True if
+the training ends with that round."""
 
 
 def train(
@@ -45,7 +46,7 @@ def train(
     evaluate: Evaluate | None = None,
     on_round: OnRound | None = None,
 ) -> ArrayRecord:
-    """Train to the plan's last round and return the model.
+    """Train to the plan's last round, or to one that `on_round` ends it with, and return the model.
 
     Parameters
     ----------
@@ -80,8 +81,8 @@ def train(
         for server_round in range(start.completed_rounds + 1, plan.rounds + 1):
             result = loop.run_round(server_round, arrays, evaluate)
             arrays = result.arrays
-            if on_round is not None:
-                on_round(result, loop.strategy)
+            if on_round is not None and on_round(result, loop.strategy):
+                break
     return arrays
 
 

@@ -104,12 +104,12 @@ def _train_privately(
             return inner
         return RememberedAttempts(inner, cohort.names, spending.asked)
 
-    def after(result: RoundResult, strategy: Strategy) -> None:
+    def after(result: RoundResult, strategy: Strategy) -> bool | None:
         if result.privacy is not None:
             spending.spent(result.privacy)
         if result.round == start.completed_rounds + 1 and not result.accepted:
             _require_somebody(result)
-        on_round(result, strategy)
+        return on_round(result, strategy)
 
     going_on = replace(start, privacy=spending.known(), attempts=spending.attempts())
     return train(plan, cohort, going_on, build=build, layer=layer, on_round=after)
@@ -124,14 +124,14 @@ class TookPart:
         self._used = False
         self._reasons: dict[str, None] = {}
 
-    def __call__(self, result: RoundResult, strategy: Strategy) -> None:
-        """Note a round."""
+    def __call__(self, result: RoundResult, strategy: Strategy) -> bool | None:
+        """Note a round; whether the training ends with it is for `on_round` to say."""
         drawn_nobody = not result.selected and not result.faults  # As Poisson sampling may
         self._used |= result.used_an_answer or drawn_nobody
         for fault in result.faults:
             who = "" if fault.client_id == wire.EVERYBODY else f"client {fault.client_id}: "
             self._reasons.setdefault(f"{who}{fault.reason}")
-        self._on_round(result, strategy)
+        return self._on_round(result, strategy)
 
     def require(self) -> None:
         """Raise `LetheError`, with the reasons, if no answer was used: nothing was then learned."""

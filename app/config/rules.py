@@ -7,6 +7,7 @@ algorithm's traits say which keys it has, and what it can be combined with.
 
 from collections.abc import Callable, Mapping
 
+from app.config.judging_rules import check_judged
 from app.config.model_rules import check_batch_norm
 from app.config.secure_rules import check_encrypted, check_secure
 from strategies.core.conditions import (
@@ -60,6 +61,7 @@ _BY_TRAITS = (
     _needs(
         f"model.name model.width model.hidden model.weights model.batch-norm {_LOCAL_STEPS} "
         "train.learning-rate train.lr-decay run.federated-evaluation forget.prune privacy.unit "
+        "run.keep run.stop data.validation-share "
         "compression.codec selection.method",
         lambda traits: traits.one_model,
         "that trains one model for all",
@@ -154,13 +156,10 @@ _GENERAL = (
         lambda given: given != "sum",
         'log.retention = "full" or "interval:<k>"',
     ),
-    only_with("request.run", "run.workflow", "resume", "forget", "audit"),
-    only_with(
-        "request.clients request.classes request.samples request.after",
-        "run.workflow",
-        "forget",
-        "audit",
-    ),
+    only_with("request.run", "run.workflow", "resume", "continue", "forget", "audit"),
+    only_with("request.clients request.classes request.samples", "run.workflow", "forget", "audit"),
+    only_with("request.after", "run.workflow", "continue", "forget", "audit"),
+    only_with("request.rounds", "run.workflow", "continue"),
     only_with("forget.sparsity", "forget.prune", "omp", "synflow", "imp"),
     only_with("forget.prune-iterations", "forget.prune", "synflow"),
     only_with("forget.prune-round-share", "forget.prune", "imp"),
@@ -172,7 +171,7 @@ _ASKED = (
 )
 _ANALYTICS = (
     only_with(_ASKED, "run.workflow", "analytics"),
-    only_with("analytics.enabled", "run.workflow", "train", "resume", "forget", "audit"),
+    only_with("analytics.enabled", "run.workflow", "train", "resume", "continue", "forget", "audit"),
     only_with("analytics.quantile", "analytics.statistic", "quantile"),
     only_with("analytics.top", "analytics.statistic", "heavy-hitters"),
     only_with("analytics.low analytics.high analytics.bins", "analytics.column", "brightness"),
@@ -205,6 +204,7 @@ def check_contradictions(flat: Mapping[str, Scalar], defaults: Mapping[str, Scal
         )
     _check_sections(flat)
     check_batch_norm(flat)
+    check_judged(flat)
     _check_local_test(flat)
     _check_clients_files(flat)
     _check_cohort(flat)

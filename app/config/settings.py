@@ -32,6 +32,14 @@ class RunSettings(Settings):
         Seed from which all randomness is derived, at least 0.
     rounds
         Rounds of training, at least 1.
+    keep
+        Which round's model is the run's: that of the ``last``, or of the ``best`` by ``run.keep-by``.
+    keep_by
+        The figure that rounds are judged by, on ``data.validation-share``: the task's score such as
+        ``accuracy``, ``loss``, or one of its metrics; neutral empty: the headline.
+    stop
+        Rounds without improvement in that figure after which training ends, at least 0; neutral 0: it ends
+        after ``run.rounds``.
     workers
         Processes of the local simulation, at least 0; 0 takes all cores.
     device
@@ -42,8 +50,9 @@ class RunSettings(Settings):
     evaluate_every
         Rounds from one evaluation to the next, at least 1; the last round is always evaluated.
     workflow
-        What the ServerApp does: ``train``, ``resume`` the run that ``request.run`` names, or what the section
-        ``request`` names on a finished run, or ``analytics``, which asks what that section says.
+        What the ServerApp does: ``train``, ``resume`` the run that ``request.run`` names, ``continue`` a
+        finished one, or what the section ``request`` names on a finished run, or ``analytics``, which asks
+        what that section says.
     federated_evaluation
         Whether the clients evaluate as well, on what they hold out (``data.local-test-share``) or on test
         data of their own; they do in any case where the server has no test data and nothing is hidden.
@@ -57,11 +66,14 @@ class RunSettings(Settings):
     home: str = Field(default="~/.lethe/runs", min_length=1)
     seed: int = Field(default=0, ge=0, le=_MAX_SEED)
     rounds: int = Field(default=15, ge=1)
+    keep: Literal["last", "best"] = "last"
+    keep_by: str = ""
+    stop: int = Field(default=0, ge=0)
     workers: int = Field(default=0, ge=0)
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     round_timeout: float = Field(default=600.0, gt=0)
     evaluate_every: int = Field(default=1, ge=1)
-    workflow: Literal["train", "resume", "forget", "audit", "analytics"] = "train"
+    workflow: Literal["train", "resume", "continue", "forget", "audit", "analytics"] = "train"
     federated_evaluation: bool = False
     certificate_key: str = Field(default="~/.lethe/keys/certificate.pem", min_length=1)
 
@@ -140,6 +152,9 @@ class DataSettings(Settings):
         Examples of it that are used, at least 0; neutral 0: all.
     test_share
         Share in [0, 1) held out for testing where a data set has no test data of its own; neutral 0.
+    validation_share
+        Share in [0, 1) of the server's test data by which rounds are judged (``run.keep``, ``run.stop``); no
+        other figure is measured on it; neutral 0.
     local_test_share
         Share in [0, 1) of its own examples that a client holds out, is measured on and never trains on;
         neutral 0.
@@ -183,6 +198,7 @@ class DataSettings(Settings):
     public_labels: Literal["none", "own", "shared"] = "none"
     public_limit: int = Field(default=0, ge=0)
     test_share: float = Field(default=0.2, ge=0, lt=1)
+    validation_share: float = Field(default=0.0, ge=0, lt=1)
     local_test_share: float = Field(default=0.0, ge=0, lt=1)
     train_limit: int = Field(default=0, ge=0)
     test_limit: int = Field(default=0, ge=0)
@@ -366,7 +382,7 @@ class AttackSettings(Settings):
 
 
 class RequestSettings(Settings):
-    """What the ServerApp shall forget, or audit, on a finished run; exactly one kind of it.
+    """What the ServerApp shall do with a run: forget, or audit, exactly one kind of data; or go on with it.
 
     Attributes
     ----------
@@ -380,6 +396,8 @@ class RequestSettings(Settings):
         JSON file on the server, ``{"client-id": [positions in its data]}``.
     after
         Name of an earlier forgetting to go on from; neutral empty: the run's own model.
+    rounds
+        ``continue``: rounds to train besides those of the run, at least 1.
     """
 
     run: str = ""
@@ -387,6 +405,7 @@ class RequestSettings(Settings):
     classes: str = ""
     samples: str = ""
     after: str = ""
+    rounds: int = Field(default=10, ge=1)
 
     _numbers_are_text = field_validator("run", "clients", "classes", mode="before")(whole_number_as_text)
     _lists_parse = field_validator("clients", "classes")(checked_list)

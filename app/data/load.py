@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from app.config.settings import DataSettings
 from app.data.clients import Survey, path_of_client, survey
@@ -27,7 +28,7 @@ from app.data.terms import NO_TERMS, Terms
 from strategies.core import wire
 from strategies.core.errors import BadInput
 from strategies.core.examples import Examples
-from strategies.core.seeds import numpy_generator
+from strategies.core.seeds import numpy_generator, torch_generator
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,8 @@ class ServerData:
     """The server's own data, and the properties of the federation's data.
 
     `public` are data of no client, for methods that need some, labelled `UNLABELLED` if they come from
-    another data set; `test` are None if the data set has none and ``data.test-share`` is 0. `num_groups`
+    another data set; `test` are None if the data set has none and ``data.test-share`` is 0; `validation` were
+    taken out of `test`, and are None if rounds are judged by nothing. `num_groups`
     counts the classes, with those that the public data add; `input_shape` is (channels, height, width) for
     images; `class_names` are in the order of the labels; `notes` tell how the data were read; `columns` is
     the schema of a table.
@@ -49,6 +51,7 @@ class ServerData:
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
     columns: Columns | None = None
+    validation: Examples | None = None
 
     @property
     def terms(self) -> Terms:
@@ -57,8 +60,30 @@ class ServerData:
 
     def scaled(self, terms: Terms) -> "ServerData":
         """Return the same with the server's examples on the run's scale."""
-        public, test = (None if part is None else terms.scaled(part) for part in (self.public, self.test))
-        return replace(self, public=public, test=test)
+        parts = (self.public, self.test, self.validation)
+        public, test, validation = (None if part is None else terms.scaled(part) for part in parts)
+        return replace(self, public=public, test=test, validation=validation)
+
+    def with_validation(self, share: float, seed: int) -> "ServerData":
+        """Return the same with a share of the test data, drawn by the seed, set apart as `validation`.
+
+        Raises
+        ------
+        BadInput
+            If there are no test data, or too few for one example on either side.
+        """
+        if not share:
+            return self
+        count = 0 if self.test is None else round(share * len(self.test))
+        if self.test is None or not 0 < count < len(self.test):
+            had = "none" if self.test is None else f"{len(self.test)} examples"
+            raise BadInput(
+                f"data.validation-share: given {share:g}, a share of the server's test data, but it has "
+                f"{had}; allowed 0, or with more test data at the server (data.test-share, a project's test)"
+            )
+        order = torch.randperm(len(self.test), generator=torch_generator(seed, "validation"))
+        judged, reported = (part.sort().values for part in (order[:count], order[count:]))
+        return replace(self, test=self.test.subset(reported), validation=self.test.subset(judged))
 
 
 def load_server_data(data: DataSettings, seed: int) -> ServerData:

@@ -22,6 +22,7 @@ from app.project import Workload
 from app.workflows.accounts import RunAccounts
 from app.workflows.evaluator import Evaluator
 from app.workflows.fresh_seeds import fresh_seed
+from app.workflows.judging import Judge, criterion_of
 from app.workflows.scaling import learnt_scale, read_scale
 from app.workflows.task_fit import check_server_data, check_task
 from strategies.algorithm import Holdings
@@ -100,9 +101,11 @@ class Session:
         pick_device(config.run.device)
         work = Workload.of(config, project_folder, recorded)
         config = work.config
-        session = Session(config, work, work.server_data())
+        data = work.server_data().with_validation(config.data.validation_share, config.run.seed)
+        session = Session(config, work, data)
         check_task(config, session.task)
         check_server_data(config, session.task, session.server_data)
+        session.judge()  # Refuses a figure that the task does not have
         session.figures  # Refuses a metric that the task does not have  # noqa: B018
         if config.attack.kind != "none" and config.attack.target >= session.server_data.num_groups:
             classes = session.server_data.num_groups
@@ -274,12 +277,15 @@ class Session:
         """Return the server's evaluation of a model; None without test data or without a whole model."""
         if self.server_data.test is None or self.has_client_models or self.config.model.has_local_layers:
             return None
+        data = self.server_data
         return Evaluator(
-            self.model().to(self.device),
-            self.server_data.test,
-            self.figures,
-            self.trigger,
+            self.model().to(self.device), self.server_data.test, self.figures, self.trigger, data.validation
         )
+
+    def judge(self) -> Judge | None:
+        """Return what judges the rounds of a training; None if nothing depends on it."""
+        run = self.config.run
+        return None if run.keep == "last" and not run.stop else Judge(run, criterion_of(run, self.figures))
 
     @contextmanager
     def cohort(self, grid: Grid | None, min_clients: int | None = None) -> Iterator[Cohort]:
@@ -476,7 +482,7 @@ def open_trained_run(folder: RunFolder, session: Session) -> TrainedRun:
     masks = folder.read_mask()
     data = session.server_data
     return TrainedRun(
-        plan=session.plan,
+        plan=_plan_of(session, summary),
         train=session.config.train,
         build_model=session.model,
         layout=layout,
@@ -508,6 +514,13 @@ def open_trained_run(folder: RunFolder, session: Session) -> TrainedRun:
         spending=RunAccounts(folder, session.config.privacy),
         fresh_seed=partial(fresh_seed, folder, session.config.run.seed, "after the run"),
     )
+
+
+def _plan_of(session: Session, summary: Mapping[str, Any]) -> TrainingPlan:
+    """Return the plan of a finished run, whose model may be of fewer rounds than were planned."""
+    plan = session.plan
+    rounds = int(summary.get("completed-rounds", plan.rounds))
+    return plan if rounds == plan.rounds else replace(plan, rounds=rounds, horizon=plan.rounds)
 
 
 def read_mask(folder: RunFolder, layout: wire.Layout) -> Tensor | None:

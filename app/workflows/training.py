@@ -23,13 +23,13 @@ from app.workflows.removing import removed_if_refused
 from app.workflows.scaling import write_scale
 from app.workflows.session import Session
 from strategies.core import wire
-from strategies.core.errors import BadInput, LetheError
+from strategies.core.errors import BadInput, LetheError, RunCorrupt
 from strategies.layers.privacy.checks import check_feasible, planned_rounds
 from strategies.layers.privacy.server import RememberedAttempts, privacy_summary
 from strategies.log.strategy import LoggedStrategy
 from strategies.log.update_log import UpdateLog
 from strategies.models import travelling
-from strategies.plan import RoundResult, Start
+from strategies.plan import RoundResult, Start, TrainingPlan
 from strategies.registry import lookup
 from strategies.rounds import train as train_rounds
 from strategies.runs.checkpoint import Checkpoint
@@ -44,6 +44,8 @@ COLUMNS = "columns.json"
 """Name of the file with the schema of a table's columns, for ``data.columns``."""
 ANALYTICS = "analytics.json"
 """Name of the file with the distribution of labels over all clients, where the run has asked for it."""
+TRAINED = "trained"
+"""In a checkpoint: how many rounds were trained in all, if training is over and its model is of fewer."""
 
 
 def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None = None) -> RunFolder:
@@ -70,6 +72,7 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
             partitions = max((c.num_partitions for c in cohort.clients.values()), default=0)
             session.config = session.config.with_overrides([f"data.clients={partitions}"])
         _check_named_clients(session, cohort)
+        _check_states(session, cohort)
         _check_privacy(session, cohort)
         _note_figures(session, cohort, observer)
         initial, _ = session.initial_state(), session.plan  # Refuses, before all else, what cannot be built
@@ -131,7 +134,7 @@ def _continue(folder: RunFolder, observer: Observer, grid: Grid | None) -> None:
         observer.note(note)
     checkpoint = folder.read_checkpoint()
     last = checkpoint.round if checkpoint else 0
-    folder.rewind_metrics(last)
+    folder.rewind_metrics(int(checkpoint.extra.get(TRAINED, last)) if checkpoint else 0)
     state = checkpoint.state if checkpoint else _initial(folder, session)
     with _old_log(session, folder, wire.Layout.of(state), last) as log, session.cohort(grid) as cohort:
         if unpruned(folder) is folder:  # A pruned run has the data of the run it came from
@@ -197,6 +200,17 @@ def _check_named_clients(session: Session, cohort: Cohort) -> None:
             raise BadInput(f"{key}: no client '{absent[0]}'; known clients: {', '.join(cohort.clients)}")
 
 
+def _check_states(session: Session, cohort: Cohort) -> None:
+    """Refuse to keep an earlier round where clients keep models that only they could go back with."""
+    if session.config.run.keep == "best" and session.has_personal_models:
+        if not isinstance(cohort.grid, StatefulGrid):
+            raise BadInput(
+                f'run.keep: given "best", but with {session.config.strategy.name} each client also keeps a '
+                "personal model at its node, which stays that of the last round; allowed in one process "
+                '(lethe train), or "last"'
+            )
+
+
 def _check_privacy(session: Session, cohort: Cohort) -> None:
     config, examples = session.config, {i: c.num_examples for i, c in cohort.clients.items()}
     rounds = planned_rounds(config.run.rounds, config.selection)
@@ -240,6 +254,8 @@ class _Training:
         self._learned = False
         self._evaluator = session.evaluator()
         self._evaluations: dict[str, Any] = {}
+        self._judge = session.judge()
+        self._trained = 0
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue the counts of an interrupted run."""
@@ -251,13 +267,18 @@ class _Training:
         self._privacy = extra.get("privacy")
         self._learned = bool(extra.get("learned", True))
         self._evaluations = dict(extra.get("evaluations", {}))
+        self._trained = int(extra.get(TRAINED, checkpoint.round))
+        if self._judge is not None and "judged" in extra:
+            self._judge.restore(extra["judged"])
+            if self._judge.best == checkpoint.round:
+                self._keep_round(checkpoint.round)
         grid = self._cohort.grid
         if isinstance(grid, StatefulGrid) and checkpoint.client_states:
             grid.restore_client_states({int(node): s for node, s in checkpoint.client_states.items()})
 
     def run(self, start: Start) -> None:
         """Train to the last round and write the results."""
-        plan = self._session.plan
+        plan = self._planned(start)
         self._note_nodes()
         self._observer.phase(f"train {self._folder.name}", plan.rounds - start.completed_rounds)
         self._note(self._cohort.faults)  # Who is left out from the start
@@ -271,12 +292,54 @@ class _Training:
             evaluate=self._evaluator,
             on_round=self._on_round,
         )
+        state = self._chosen(wire.state_of(arrays))
         if self._log is not None:
             self._log.compact()
         self._folder.write_summary(self._summary())
-        self._folder.write_model(wire.state_of(arrays))
+        self._folder.drop_kept()
+        self._folder.write_model(state)
         if not self._learned:
             raise LetheError(f"run '{self._folder.name}': {self._nothing_learned()}")
+
+    def _planned(self, start: Start) -> TrainingPlan:
+        """Return the plan; a training that was over when it was interrupted has no further round."""
+        plan = self._session.plan
+        over = self._trained > start.completed_rounds or (
+            self._judge is not None and self._judge.ends(start.completed_rounds)
+        )
+        return replace(plan, rounds=start.completed_rounds) if over else plan
+
+    def _chosen(self, state: wire.State) -> wire.State:
+        """Return the model of the round that the run keeps, and make that the last one of log and checkpoint.
+
+        What later rounds have cost stays counted, and their lines in the metrics stay.
+        """
+        chosen = self._chosen_round
+        if chosen == self._trained:
+            return state
+        checkpoint = self._folder.read_checkpoint()
+        if checkpoint is None or checkpoint.round != chosen:
+            kept = self._folder.read_kept()
+            if kept is None or kept.round != chosen:
+                raise RunCorrupt(f"run '{self._folder.name}': the checkpoint of round {chosen} is missing")
+            self._last, self._evaluations = kept.extra["last"], kept.extra["evaluations"]
+            extra = {**self._extra(), "neurons": kept.extra["neurons"], TRAINED: self._trained}
+            checkpoint = replace(kept, extra=extra)
+            self._folder.write_checkpoint(checkpoint)
+        if self._log is not None:
+            self._log.rewind(chosen)
+        return dict(checkpoint.state)
+
+    @property
+    def _chosen_round(self) -> int:
+        return self._trained if self._judge is None else self._judge.chosen(self._trained)
+
+    def _keep_round(self, server_round: int) -> None:
+        """Keep a round that the run may end with: its checkpoint, and what the log has up to it."""
+        if self._session.config.run.keep == "best":
+            self._folder.keep_checkpoint()
+            if self._log is not None:
+                self._log.keep(server_round)
 
     def _nothing_learned(self) -> str:
         """Say why the model is still the initial one."""
@@ -319,8 +382,10 @@ class _Training:
         examples = {info.node_id: info.num_examples for info in self._cohort.clients.values()}
         return LoggedStrategy(inner, log, examples)
 
-    def _on_round(self, result: RoundResult, strategy: Strategy) -> None:
+    def _on_round(self, result: RoundResult, strategy: Strategy) -> bool:
+        """Record a round; say whether training ends with it."""
         self._check_keys(result)
+        self._trained = result.round
         self._seconds += result.seconds
         self._traffic.add(result.traffic)
         self._faults += [_fault_json(f) for f in result.faults]
@@ -336,7 +401,25 @@ class _Training:
         self._note_nodes()
         grid = self._cohort.grid
         states = grid.client_states() if isinstance(grid, StatefulGrid) else None
-        extra = {
+        improved = self._judge is not None and self._judge.judge(result.round, result.metrics)
+        self._folder.write_checkpoint(
+            Checkpoint(
+                result.round,
+                wire.state_of(result.arrays),
+                {**self._extra(), "neurons": dict(result.neurons)},
+                memory.capture(strategy),
+                {} if states is None else {n: s for n, s in {**states, **result.pending_states}.items() if s},
+            )
+        )
+        if improved:
+            self._keep_round(result.round)
+        self._observer.advance(f"round {result.round}", result.metrics)
+        self._note(result.faults)
+        return self._judge is not None and self._judge.ends(result.round)
+
+    def _extra(self) -> dict[str, Any]:
+        """Return what a checkpoint holds besides the model and the states."""
+        return {
             "seconds": self._seconds,
             "traffic": [self._traffic.bytes_down, self._traffic.bytes_up, self._traffic.visits],
             "faults": self._faults,
@@ -344,19 +427,8 @@ class _Training:
             "privacy": self._privacy,
             "learned": self._learned,
             "evaluations": self._evaluations,
-            "neurons": dict(result.neurons),
+            **({} if self._judge is None else {"judged": self._judge.to_json()}),
         }
-        self._folder.write_checkpoint(
-            Checkpoint(
-                result.round,
-                wire.state_of(result.arrays),
-                extra,
-                memory.capture(strategy),
-                {} if states is None else {n: s for n, s in {**states, **result.pending_states}.items() if s},
-            )
-        )
-        self._observer.advance(f"round {result.round}", result.metrics)
-        self._note(result.faults)
 
     def _note(self, faults: Iterable[Fault]) -> None:
         for fault in faults:
@@ -378,6 +450,13 @@ class _Training:
         latest = {i: figures for line in lines for i, figures in (line.get("clients") or {}).items()}
         return {"client-models": latest} if latest else {}
 
+    def _judged(self) -> dict[str, Any]:
+        """Return which round the run keeps and why, for its summary; nothing where no round is judged."""
+        validation = self._session.server_data.validation
+        if self._judge is None or validation is None:
+            return {}
+        return {"judged": self._judge.described(self._trained, len(validation))}
+
     def _summary(self) -> dict[str, Any]:
         config, data = self._session.config, self._session.server_data
         trigger, weights = self._session.trigger, weights_of(self._folder)
@@ -386,7 +465,8 @@ class _Training:
             "name": self._folder.name,
             "strategy": config.strategy.name,
             "rounds": config.run.rounds,
-            "completed-rounds": config.run.rounds,
+            "completed-rounds": self._chosen_round,
+            **self._judged(),
             "data": {
                 "name": data.name,
                 "num-classes": data.num_groups,
@@ -394,6 +474,7 @@ class _Training:
                 "class-names": list(data.class_names),
                 "public-examples": len(data.public) if data.public is not None else 0,
                 "test-examples": len(data.test) if data.test is not None else 0,
+                **({} if data.validation is None else {"validation-examples": len(data.validation)}),
             },
             "model": {**self._session.model_json(), **({"weights": weights} if weights else {})},
             "clients": sessions.clients_json(self._cohort.clients),

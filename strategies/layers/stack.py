@@ -129,7 +129,7 @@ class Stack:
 
     def _private(self, inner: Strategy) -> Strategy | None:
         plan = self._around.plan
-        self.privacy = ServerPrivacy.of(plan.privacy, plan.selection, plan.rounds, plan.seed)
+        self.privacy = ServerPrivacy.of(plan.privacy, plan.selection, plan.planned_rounds, plan.seed)
         return None if self.privacy is None else self.privacy.around(inner, self._around.names)
 
     def _with_losses(self, inner: Strategy) -> Strategy:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from strategies.runs.files import canonical_json
 
-LATER = frozenset({"purges", "head"})
+LATER = frozenset({"purges", "head", "kept"})
 """What a log's description says that changes in its life."""
 
 

@@ -11,13 +11,39 @@ from strategies.log.blobs import Blobs
 from strategies.log.index import Entry, Index
 from strategies.log.retention import Retention
 
+KEPT = "kept"
+"""In a log's description: the round that a rewind must be able to go back to; absent: none in particular."""
+
 
 def superseded_sums(index: Index) -> list[tuple[int, str]]:
-    """Return round and client of the sums that the last round replaced: only a rewind by one needs them."""
+    """Return round and client of the sums that the last round replaced: only a rewind by one needs them.
+
+    Those of the round that is kept are not among them.
+    """
     last_round = max(index.rounds(), default=0)
-    before = index.newest(last_round)
+    before, kept = index.newest(last_round), sums_of(index, kept_round(index))
     took_part = (entry.client_id for entry in index.entries(last_round))
-    return [(before[client_id].round, client_id) for client_id in took_part if client_id in before]
+    found = [(before[client_id].round, client_id) for client_id in took_part if client_id in before]
+    return [blob for blob in found if blob not in kept]
+
+
+def kept_round(index: Index) -> int:
+    """Return the round that is kept; 0: none.
+
+    Raises
+    ------
+    RunCorrupt
+        If the description holds something else.
+    """
+    text = index.meta().get(KEPT, "0")
+    if not text.isdecimal():
+        raise RunCorrupt(f"{index.path}: damaged, '{text}' is no round; restore it from a copy")
+    return int(text)
+
+
+def sums_of(index: Index, server_round: int) -> set[tuple[int, str]]:
+    """Return round and client of the sums as they were after a round."""
+    return {(entry.round, client_id) for client_id, entry in index.newest(server_round + 1).items()}
 
 
 def kept_entries(index: Index, retention: Retention) -> list[Entry]:
@@ -30,7 +56,7 @@ def remove_orphans(index: Index, blobs: Blobs, retention: Retention) -> None:
     """Delete the files that the index does not name: those of a round that was never completed."""
     wanted = [(entry.round, entry.client_id) for entry in kept_entries(index, retention)]
     if retention.kind == "sum":
-        wanted += superseded_sums(index)
+        wanted += [*superseded_sums(index), *sums_of(index, kept_round(index))]
     blobs.keep_only({blobs.file(server_round, client_id) for server_round, client_id in wanted})
 
 

@@ -60,6 +60,11 @@ class LogReader:
         """Return the rounds in which the model moved by exactly Σ weight·update, in order."""
         return [number for number, averaging in self._index.rounds().items() if averaging]
 
+    @property
+    def marked_round(self) -> int:
+        """The round that was marked as the one to go back to; 0: none."""
+        return contents.kept_round(self._index)
+
     def kept_rounds(self) -> list[int]:
         """Return the complete rounds whose single updates can be read, in order; none under `sum`."""
         return [number for number in self.rounds() if self.retention.keeps(number)]

@@ -265,6 +265,26 @@ class UpdateLog(LogReader):
         for number in gone:
             self._blobs.remove_round(number)
 
+    def keep(self, server_round: int) -> None:
+        """Mark a complete round as the one to go back to; call it once that round is in a checkpoint.
+
+        Under `sum` its sums stay until another round is marked.
+
+        Raises
+        ------
+        LetheError
+            If the log is open for reading only.
+        """
+        self._check_writable()
+        before = contents.kept_round(self._index)
+        if before == server_round:
+            return
+        self._index.describe(contents.KEPT, str(server_round))
+        if self.retention.kind == "sum":
+            last = max(self.rounds(), default=0)
+            needed = (contents.sums_of(self._index, number) for number in (server_round, last - 1, last))
+            self._blobs.remove(contents.sums_of(self._index, before).difference(*needed))
+
     def purge(self, client_ids: Collection[str]) -> None:
         """Erase clients' updates, so that nothing of them can be read back; see `strategies.log.purge`.
 

@@ -176,11 +176,22 @@ class _Evaluation(Document):
     clients: dict[str, Figures] = {}
 
 
+class _Judged(Document):
+    keep: str
+    by: str
+    round: Count
+    trained: Count
+    best: Count
+    value: Number | None
+    validation_examples: Count = Field(alias="validation-examples")
+
+
 class Summary(Document):
     """``summary.json``."""
 
     strategy: str
     rounds: Count
+    completed_rounds: Count | None = Field(default=None, alias="completed-rounds")
     seconds: Number
     final: Figures
     clients: dict[str, _Client]
@@ -193,3 +204,4 @@ class Summary(Document):
     analytics: _Labels | None = None
     privacy: _Privacy | None = None
     evaluations: dict[str, _Evaluation] = {}
+    judged: _Judged | None = None

@@ -7,6 +7,7 @@
 - ``staying.safetensors``: the part of the model that does not travel, where there is one
 - ``mask.safetensors``: which weights are left, where the run is pruned
 - ``checkpoint.safetensors``: the last complete round (see `strategies.runs.checkpoint`)
+- ``kept.safetensors``: the checkpoint of the best round, while a run that keeps it is trained
 - ``metrics.jsonl``: one JSON object per line, in order of time
 - ``summary.json``, ``report.html``: the run in numbers and in pictures
 - ``run.lock``: held by who works on the run (see `strategies.runs.run_lock`)
@@ -66,6 +67,7 @@ class RunFolder:
         self._initial = path / "initial.safetensors"
         self._mask = path / "mask.safetensors"
         self._checkpoint = path / "checkpoint.safetensors"
+        self._kept = path / "kept.safetensors"
         self._metrics = path / "metrics.jsonl"
 
     @staticmethod
@@ -223,6 +225,18 @@ class RunFolder:
             If it is of another version.
         """
         return read_checkpoint(self._checkpoint) if self._checkpoint.exists() else None
+
+    def keep_checkpoint(self) -> None:
+        """Keep the checkpoint as it is now, in place of one that was kept before."""
+        files.write_chunks(self._kept, [files.read_bytes(self._checkpoint)])
+
+    def read_kept(self) -> Checkpoint | None:
+        """Return the checkpoint that was kept, as `read_checkpoint` does; None if there is none."""
+        return read_checkpoint(self._kept) if self._kept.exists() else None
+
+    def drop_kept(self) -> None:
+        """Delete the checkpoint that was kept; nothing if there is none."""
+        self._kept.unlink(missing_ok=True)
 
     def erase_checkpoint(self) -> None:
         """Overwrite and delete the checkpoint, which holds what clients keep between rounds.
