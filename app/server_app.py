@@ -12,7 +12,7 @@ from app.config.run_config import RunConfig
 from app.messages.packing import PackingGrid
 from app.project.manifest import with_config_file
 from app.report.page import write_report
-from app.workflows import analyse, resume, serve, train
+from app.workflows import analyse, find_place, go_on, resume, serve, train
 from strategies.runs.files import to_json
 from strategies.runs.folder import RunFolder
 from strategies.server.grids import SteadyGrid
@@ -46,7 +46,14 @@ def _resume(config: RunConfig, observer: LogObserver, grid: Grid) -> RunFolder:
     return resume(RunFolder.open(config.request.run, config.run.home), observer, grid)
 
 
-_WORK = {"train": train, "resume": _resume}
+def _go_on(config: RunConfig, observer: LogObserver, grid: Grid) -> RunFolder:
+    folder, forgetting = find_place(config.request.run, config.run.home_path)
+    forgetting = forgetting or config.request.after
+    named = [f"run.name={config.run.name}"] if config.run.name else []
+    return go_on(folder, config.request.rounds, forgetting, named, observer, grid)
+
+
+_WORK = {"train": train, "resume": _resume, "continue": _go_on}
 
 
 @app.main()

@@ -133,6 +133,18 @@ def limits_of_weights(sha256: str) -> list[str]:
     ]
 
 
+def limits_of_choice(judged: Mapping[str, Any]) -> list[str]:
+    """Return what must not be concluded where the run's model is of a round that was chosen.
+
+    `judged` is what the summary says of the choice.
+    """
+    return [
+        f"the model is that of round {judged['round']} of {judged['trained']}, chosen by the server's own "
+        f"examples among models that had learnt of the forgotten data; retraining takes {judged['round']} "
+        "rounds as well and does not choose anew",
+    ]
+
+
 def limits_of_sums() -> list[str]:
     """Return what must not be concluded after a run of masked or encrypted sums was retrained."""
     return [

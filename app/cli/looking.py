@@ -40,12 +40,20 @@ def report(
 
 
 def runs(
-    overrides: options.HomeOverride = None, home: options.Home = None, json: options.Json = False
+    tree: Annotated[
+        bool, typer.Option("--tree", help="List each run under the one that it comes from.")
+    ] = False,
+    overrides: options.HomeOverride = None,
+    home: options.Home = None,
+    json: options.Json = False,
 ) -> None:
     """List the runs under a home."""
     place = options.home_path(options.only_home("runs", overrides, home))
     from app import workflows
 
+    if tree:
+        _print_tree(place, json)
+        return
     found = workflows.list_runs(place)
     if json:
         output.print_json({"home": str(place), "runs": found})
@@ -55,6 +63,22 @@ def runs(
         columns = ["run", "state", "strategy", "rounds", "accuracy", "seconds", "forgotten"]
         rows = [output.run_cells(row) for row in found]
         output.print_table(columns, rows, right=("rounds", "accuracy", "seconds"))
+
+
+def _print_tree(place: Path, json: bool) -> None:
+    from app import workflows
+
+    found = workflows.tree_of_runs(place)
+    if json:
+        output.print_json({"home": str(place), "runs": [branch.to_json() for branch in found]})
+        return
+    for branch in found:
+        name, _, _, rounds, *_, forgotten = output.run_cells(branch.row)
+        about = [f"{rounds} rounds", *([f"forgotten: {forgotten}"] if branch.row.get("forgettings") else [])]
+        said = ", ".join([*about, *([branch.said] if branch.said else [])])
+        output.print_line(f"{'    ' * branch.depth}{name}: {said}")
+    if not found:
+        output.print_line(f"no runs in {place}; lethe train or lethe demo makes one")
 
 
 def methods(

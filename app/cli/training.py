@@ -9,6 +9,7 @@ import typer
 from app.cli import options, output
 from app.cli.interrupts import interruptible, resumable
 from app.config.run_config import RunConfig
+from app.config.settings import RequestSettings
 from app.report import wording
 from app.report.headline import headline_of
 from strategies.core.errors import BadInput
@@ -30,24 +31,36 @@ _SHOWN = (
 )
 
 
-def train(
+def train(  # noqa: PLR0913, PLR0917  # a parameter per option
     config: options.Config = None,
     overrides: options.Overrides = None,
     resume: Annotated[
         str, typer.Option("--resume", metavar="RUN", help="Go on with an interrupted run.")
     ] = "",
+    going_on: Annotated[
+        str,
+        typer.Option(
+            "--continue",
+            metavar="RUN",
+            help="Go on, in a new run, with a finished one or RUN/forget/NAME.",
+        ),
+    ] = "",
+    rounds: Annotated[
+        int, typer.Option("--rounds", metavar="N", help="With --continue: how many more; default: 10.")
+    ] = 0,
     home: options.Home = None,
     json: options.Json = False,
     verbose: options.Verbose = False,
 ) -> None:
     """Train a model across clients that keep their data; leaves a run folder."""
     home, others = options.split_home(overrides, home)
-    if not resume:
-        folder = _train(config, others, home)
-    elif config is None and not others:
+    _check_alone(config, others, resume=resume, going_on=going_on, rounds=rounds)
+    if resume:
         folder = _resume(resume, home)
+    elif going_on:
+        folder = _go_on(going_on, rounds or RequestSettings().rounds, others, home)
     else:
-        raise BadInput("--resume: an interrupted run keeps its config; leave out --config and --set")
+        folder = _train(config, others, home)
     from app.report.page import write_report
 
     summary, report = folder.read_summary(), write_report(folder)
@@ -98,6 +111,30 @@ def _resume(run: str, home: Path | None) -> "RunFolder":
         return workflows.resume(folder, observer)
 
 
+def _check_alone(
+    config: Path | None, overrides: Sequence[str], *, resume: str, going_on: str, rounds: int
+) -> None:
+    """Refuse options that do not go together."""
+    if resume and going_on:
+        raise BadInput("--continue: a finished run; --resume: an interrupted one; give one of them")
+    if resume and (config is not None or overrides):
+        raise BadInput("--resume: an interrupted run keeps its config; leave out --config and --set")
+    if going_on and config is not None:
+        raise BadInput("--continue: the run keeps its config; leave out --config")
+    if rounds and not going_on:
+        raise BadInput(f"--rounds {rounds}: only with --continue; a new run has --set run.rounds={rounds}")
+
+
+def _go_on(place: str, rounds: int, overrides: Sequence[str], home: Path | None) -> "RunFolder":
+    from app import workflows
+
+    folder, forgetting = workflows.find_place(place, options.home_path(home))
+    placed = _placed(overrides, home)
+    runs = folder.path.parent if home is None else home
+    with resumable(runs), output.observed() as observer:
+        return workflows.go_on(folder, rounds, forgetting, placed, observer)
+
+
 def _placed(overrides: Sequence[str], home: Path | None) -> list[str]:
     return [*overrides, *([] if home is None else [f"run.home={home}"])]
 
@@ -110,6 +147,8 @@ def _print_training(name: str, summary: Mapping[str, Any]) -> None:
     spent = [] if not (privacy := summary.get("privacy")) else [wording.most_spent(privacy)]
     figures = [*(f"{final[key]:.4g}" for key in shown), *spent, f"{summary['seconds']:.1f}"]
     numbers = ["rounds", *shown, *(["ε"] if spent else []), "seconds"]
-    output.print_table(["run", *numbers], [[name, str(summary["rounds"]), *figures]], right=numbers)
+    output.print_table(["run", *numbers], [[name, wording.rounds_of(summary), *figures]], right=numbers)
+    if judged := summary.get("judged"):
+        output.print_line(f"model: {wording.kept_round(judged)}")
     if privacy:
         output.print_line(f"privacy: {wording.private(privacy)}")

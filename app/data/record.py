@@ -129,6 +129,17 @@ def check_record(
     return notes
 
 
+def check_project(folder: RunFolder, config: RunConfig, project: Mapping[str, str]) -> None:
+    """Refuse to train on with a project whose code is not what the run was made with; BadInput says so."""
+    was = str(_read(folder).get("project", {}).get("sha256", ""))
+    if was != (now := project.get("sha256", "")):
+        raise BadInput(
+            f"run.project: the code of {config.run.project} has changed since run '{folder.name}' was made "
+            f"(SHA-256 {now[:12]}…, was {was[:12]}…): rounds of two codes would be in one model; go back to "
+            "that code, or train anew"
+        )
+
+
 def _sources(config: RunConfig) -> dict[str, dict[str, Any]]:
     named = {"data.name": config.data.name, "data.public": config.data.public}
     places = {key: place for key, name in named.items() if (place := own_place(name)) is not None}

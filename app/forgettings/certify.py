@@ -1,6 +1,5 @@
 """Certificates of forgetting, written into a run's folder from the files there."""
 
-import hashlib
 import time
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -18,11 +17,14 @@ from app.forgettings.folder import (
     read_audit,
     read_forgetting,
     runs_in,
+    sha256_of,
 )
+from app.forgettings.lineage import stated as stated_holders
+from app.forgettings.origin import read_origin
 from app.version import version
 from strategies.core.errors import RunCorrupt
 from strategies.log.update_log import UpdateLog
-from strategies.runs.files import read_bytes, write_chunks
+from strategies.runs.files import write_chunks
 from strategies.runs.folder import CONFIG, MODEL, SCALE, RunFolder
 from unlearning import certificate
 from unlearning.methods import METHODS
@@ -56,8 +58,11 @@ def _statement(folder: RunFolder, forgetting: StoredForgetting) -> dict[str, Any
     warnings = result.get("warnings", ())
     guarantee = guarantee_in(folder, result)
     limits = [*warnings, *certificate.limits(method.name, guarantee, audited, epsilon)]
-    weights = (folder.read_summary().get("model") or {}).get("weights")
+    summary, origin = folder.read_summary(), read_origin(folder)
+    weights = (summary.get("model") or {}).get("weights")
     limits += certificate.limits_of_weights(weights["sha256"]) if weights else []
+    judged = summary.get("judged")
+    limits += certificate.limits_of_choice(judged) if judged and judged["round"] < judged["trained"] else []
     limits += certificate.limits_of_sums() if SEED in result.get("details", {}) else []
     limits += certificate.limits_of_scale() if (outermost(folder).path / SCALE).exists() else []
     return {
@@ -72,6 +77,8 @@ def _statement(folder: RunFolder, forgetting: StoredForgetting) -> dict[str, Any
         "notes": result["notes"],
         "files": {name: sha256_of(folder.path / file) for name, file in files_of(folder, forgetting).items()},
         **({"initial weights": weights["sha256"]} if weights else {}),
+        **({"origin": origin.stated()} if origin is not None else {}),
+        **({"descendants": holders} if (holders := stated_holders(folder, forgetting.request)) else {}),
         "log": _log_section(folder),
         "audit": audited,
         "purged": purged,
@@ -111,17 +118,6 @@ def files_of(folder: RunFolder, forgetting: StoredForgetting) -> dict[str, str]:
         "model before": f"forget/{forgetting.after}/{MODEL}" if forgetting.after else MODEL,
         "model after": forgetting.model_path.relative_to(folder.path).as_posix(),
     }
-
-
-def sha256_of(path: Path) -> str:
-    """Return a file's SHA-256.
-
-    Raises
-    ------
-    RunCorrupt
-        If it is missing or cannot be read.
-    """
-    return hashlib.sha256(read_bytes(path)).hexdigest()
 
 
 def _log_section(folder: RunFolder) -> dict[str, Any] | None:

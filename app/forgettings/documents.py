@@ -18,7 +18,9 @@ Amount = Annotated[float, Field(ge=0, le=1e30)]
 """How much of something, where it may be a mean."""
 
 
-class _Request(Document):
+class StoredRequest(Document):
+    """A request as documents hold it."""
+
     kind: str
     clients: list[str]
     classes: list[Count]
@@ -44,7 +46,7 @@ class _Details(Document):
 class Result(Document):
     """``result.json`` of a forgetting."""
 
-    request: _Request
+    request: StoredRequest
     method: str
     settings: dict[str, bool | float | str | dict[str, bool | float | str] | None]
     seconds: Amount
@@ -53,7 +55,7 @@ class Result(Document):
     notes: list[str]
     details: _Details = _Details()
     after: str = ""
-    forgotten: list[_Request] = Field(default=[])
+    forgotten: list[StoredRequest] = Field(default=[])
 
 
 class _Measured(Document):
@@ -135,7 +137,7 @@ class _Settings(Document):
 class Comparison(Document):
     """A file under ``compare/``."""
 
-    request: _Request
+    request: StoredRequest
     settings: _Settings
     seeds: Annotated[list[Count], Field(min_length=1)]
     before: _Compared

@@ -1,5 +1,6 @@
 """The folder of a forgetting, ``forget/<name>/``: its name, its files."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from app.forgettings.documents import Audit, Result
 from strategies.core import wire
 from strategies.core.errors import BadInput, RunCorrupt
 from strategies.runs.documents import read_checked
+from strategies.runs.files import read_bytes
 from strategies.runs.folder import MODEL, RunFolder
 from strategies.runs.home import MARKER, place
 from unlearning.guarantees import guarantee_of
@@ -175,6 +177,17 @@ def unpruned(folder: RunFolder) -> RunFolder:
     """Return the run that a pruned one was made from, which has the same data; else the run itself."""
     path = folder.path.absolute()
     return RunFolder(path.parent.parent) if path.parent.name == PRUNED else folder
+
+
+def sha256_of(path: Path) -> str:
+    """Return a file's SHA-256.
+
+    Raises
+    ------
+    RunCorrupt
+        If it is missing or cannot be read.
+    """
+    return hashlib.sha256(read_bytes(path)).hexdigest()
 
 
 def runs_in(folder: RunFolder) -> list[RunFolder]:

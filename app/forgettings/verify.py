@@ -9,8 +9,15 @@ from typing import Any, Literal
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from app.config.run_config import RunConfig
-from app.forgettings.certify import files_of, sha256_of
-from app.forgettings.folder import AUDIT, CERTIFICATE, StoredForgetting, forgetting_name, outermost
+from app.forgettings.certify import files_of
+from app.forgettings.folder import (
+    AUDIT,
+    CERTIFICATE,
+    StoredForgetting,
+    forgetting_name,
+    outermost,
+    sha256_of,
+)
 from app.forgettings.signing_key import public_key_path, read_public_key
 from strategies.core.errors import BadInput, RunCorrupt
 from strategies.log.update_log import UpdateLog

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from app.forgettings.folder import CERTIFICATE, runs_in
-from app.forgettings.verify import Check, verify
+from app.forgettings.lineage import check_origin
+from app.forgettings.origin import read_origin
+from app.forgettings.verify import Check, Status, verify
 from strategies.core.errors import BadInput, LetheError, RunCorrupt
 from strategies.log.update_log import UpdateLog
 from strategies.runs.folder import CONFIG, MODEL, SUMMARY, RunFolder
@@ -17,6 +19,8 @@ def verify_run(folder: RunFolder, head: str = "") -> list[Check]:
     original; if empty, the log is compared with the run's own summary only.
     """
     checks = [check for run in runs_in(folder) for check in _of_run(run, folder)]
+    if read_origin(folder) is not None:
+        checks.append(_of_origin(folder))
     if head:
         checks.append(_of_head(folder, head))
     certificates = sorted(folder.path.rglob(CERTIFICATE))
@@ -88,6 +92,12 @@ def _of_head(folder: RunFolder, head: str) -> Check:
     if actual == head.strip().lower():
         return Check(name, "ok")
     return Check(name, "failed", f"{folder.log_path} has SHA-256 {actual}")
+
+
+def _of_origin(folder: RunFolder) -> Check:
+    found, said = check_origin(folder)
+    statuses: dict[bool | None, Status] = {True: "ok", False: "failed", None: "not made"}
+    return Check("origin", statuses[found], said)
 
 
 def _of_certificate(path: Path, folder: RunFolder) -> Check:

@@ -101,7 +101,10 @@ def _rate(record: RunRecord, key: str) -> str:
 
 
 def _last(record: RunRecord, key: str) -> float | None:
-    return next((float(line[key]) for line in reversed(record.rounds) if line.get(key) is not None), None)
+    """Return the last figure of the rounds that are in the run's model."""
+    last = record.summary.get("completed-rounds") or _completed(record)
+    lines = (line for line in reversed(record.rounds) if int(line["round"]) <= last)
+    return next((float(line[key]) for line in lines if line.get(key) is not None), None)
 
 
 def properties(record: RunRecord) -> Iterator[tuple[str, str]]:
@@ -109,6 +112,10 @@ def properties(record: RunRecord) -> Iterator[tuple[str, str]]:
     summary, settings = record.summary, record.settings
     yield "Strategy", str(settings.get("strategy.name", MISSING))
     yield "Rounds", f"{_completed(record)} of {settings.get('run.rounds', MISSING)}"
+    if judged := summary.get("judged"):
+        yield "Model", wording.kept_round(judged)
+    if record.origin:
+        yield "Comes from", record.origin
     yield from _data_properties(summary, settings)
     model = summary.get("model") or {}
     yield "Model", _model_text(model, settings)

@@ -8,6 +8,8 @@ from typing import Any
 from app.config.run_config import read_toml
 from app.forgettings.documents import Comparison
 from app.forgettings.folder import RESULT, guarantee_in, outermost, read_audit, read_result
+from app.forgettings.lineage import described, warnings_of
+from app.forgettings.origin import read_origin
 from app.report.triggered import TriggeredImage, read_triggered
 from strategies.core.errors import BadInput, RunCorrupt
 from strategies.core.settings import Scalar, split_list
@@ -17,6 +19,7 @@ from strategies.runs.documents import Pruned, read_checked
 from strategies.runs.files import read_json
 from strategies.runs.folder import RunFolder
 from unlearning.pruning import PRUNING
+from unlearning.request import ForgetRequest
 
 RETRAIN = "retrain"
 """Name of the method that every other is compared with."""
@@ -83,7 +86,8 @@ class RunRecord:
 
     `config_toml` and `settings` are the resolved config as a document and by key; `rounds` the lines of
     ``metrics.jsonl``; `comparisons` the documents of ``compare/`` by name; `problems` a sentence for each
-    file that could not be read; `pruning` is ``pruning.json``; `parent` names the run that this one lies in.
+    file that could not be read; `pruning` is ``pruning.json``; `parent` names the run that this one lies
+    in; `origin` says which run it comes from, empty: from no other.
     """
 
     name: str
@@ -98,6 +102,7 @@ class RunRecord:
     problems: tuple[str, ...]
     pruning: Mapping[str, Any] = field(default_factory=dict)
     parent: str = ""
+    origin: str = ""
 
     @property
     def label_counts(self) -> dict[str, list[int]]:
@@ -138,6 +143,8 @@ def read_run(folder: RunFolder) -> RunRecord:
         because the rest of the run can still be shown.
     """
     problems: list[str] = []
+    forgettings = _read_forgettings(folder, problems)
+    problems += _held_elsewhere(folder, forgettings)
     return RunRecord(
         name=folder.name,
         created=str(read_json(folder.path / "run.json").get("created", "")),
@@ -145,7 +152,7 @@ def read_run(folder: RunFolder) -> RunRecord:
         settings=read_toml(folder.path / "config.toml"),
         rounds=tuple(line for line in folder.read_metrics() if "round" in line),
         summary=folder.read_summary() if (folder.path / "summary.json").exists() else {},
-        forgettings=_read_forgettings(folder, problems),
+        forgettings=forgettings,
         comparisons=tuple(
             read_checked(path, Comparison) for path in sorted((folder.path / "compare").glob("*.json"))
         ),
@@ -153,7 +160,15 @@ def read_run(folder: RunFolder) -> RunRecord:
         problems=tuple(problems),
         pruning=read_checked(path, Pruned) if (path := folder.path / PRUNING).exists() else {},
         parent="" if (outer := outermost(folder)) is folder else outer.name,
+        origin="" if (origin := read_origin(folder)) is None else described(origin),
     )
+
+
+def _held_elsewhere(folder: RunFolder, forgettings: tuple[Forgetting, ...]) -> list[str]:
+    """Return a sentence for each run that comes from this one and still holds what was forgotten here."""
+    requests = (ForgetRequest.from_json(forgetting.request) for forgetting in forgettings)
+    found = (warning for request in requests for warning in warnings_of(folder, request))
+    return [f"{warning[0].upper()}{warning[1:]}." for warning in dict.fromkeys(found)]
 
 
 def _read_forgettings(folder: RunFolder, problems: list[str]) -> tuple[Forgetting, ...]:

@@ -257,6 +257,35 @@ def printable(text: str) -> str:
     return "".join(" " if c.isspace() else c if c.isprintable() else "·" for c in text)
 
 
+def rounds_of(summary: Mapping[str, Any]) -> str:
+    """Return how many rounds are in a run's model, and of how many that were trained.
+
+    >>> rounds_of({"rounds": 5, "completed-rounds": 5})
+    '5'
+    >>> rounds_of({"rounds": 5, "completed-rounds": 2, "judged": {"trained": 5}})
+    '2 of 5'
+    """
+    rounds = summary.get("completed-rounds", summary["rounds"])
+    trained = (summary.get("judged") or {}).get("trained", rounds)
+    return str(rounds) if rounds == trained else f"{rounds} of {trained}"
+
+
+def kept_round(judged: Mapping[str, Any]) -> str:
+    """Return which round's model a run has and why, in words; `judged` is what its summary says.
+
+    >>> found = {"keep": "best", "by": "validation-loss", "round": 2, "trained": 5, "best": 2, "value": 0.5}
+    >>> kept_round({**found, "validation-examples": 90})
+    'round 2 of 5 is kept, the best by validation-loss: 0.50 on 90 examples that no other figure is of'
+    """
+    if judged["value"] is None:
+        return f"round {judged['round']} is kept, the last: {judged['by']} could not be measured"
+    value, examples = number(judged["value"], 2), judged["validation-examples"]
+    best = f"the best by {judged['by']}: {value} on {examples} examples that no other figure is of"
+    if judged["round"] == judged["best"]:
+        return f"round {judged['round']} of {judged['trained']} is kept, {best}"
+    return f"round {judged['round']} is kept, the last; round {judged['best']} is {best}"
+
+
 def listed(words: Iterable[str]) -> str:
     """Return words as a list in a sentence.
 

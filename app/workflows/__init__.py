@@ -6,9 +6,10 @@ and reports its progress to an observer.
 
 from app.workflows.analytics import analyse
 from app.workflows.comparing import ComparisonPlan, compare
+from app.workflows.continuing import find_place, go_on
 from app.workflows.demo import DemoResult, demo
 from app.workflows.forgetting import audit, choose_method, forget
-from app.workflows.listing import list_runs
+from app.workflows.listing import list_runs, tree_of_runs
 from app.workflows.observer import Observer, Quiet
 from app.workflows.purging import check_purge, purge
 from app.workflows.removing import find_removable, remove, run_contents
@@ -26,8 +27,10 @@ __all__ = [
     "choose_method",
     "compare",
     "demo",
+    "find_place",
     "find_removable",
     "forget",
+    "go_on",
     "list_runs",
     "purge",
     "remove",
@@ -35,4 +38,5 @@ __all__ = [
     "run_contents",
     "serve",
     "train",
+    "tree_of_runs",
 ]

@@ -94,6 +94,11 @@ def compare(
         )
     if opened.run.mask is not None:
         raise BadInput(f"run '{folder.name}' is pruned; compare the run it came from, with --prune")
+    if opened.session.forgotten and seeds > 1:
+        raise BadInput(
+            f"run '{folder.name}' went on from a forgetting, which runs with other seeds would not repeat: "
+            "compare it with one seed"
+        )
     work = _Work(_checked(plan, opened.run), observer or Quiet())
     _warm_up()
     for number in range(seeds):

@@ -22,6 +22,7 @@ from app.forgettings.folder import (
     read_forgetting,
     read_result,
 )
+from app.forgettings.lineage import warnings_of
 from app.forgettings.signing_key import signing_key
 from app.report.triggered import write_triggered
 from app.simulation.kept_models import keep_states, restore_states
@@ -168,9 +169,10 @@ class OpenedRun:
             keep_states(path, cohort.grid, name)
         before = {"after": self.after, "forgotten": [each.to_json() for each in self.run.forgotten]}
         document = self._with_preparation(result.to_json())
+        document["warnings"] = [*document["warnings"], *warnings_of(self.folder, request)]
         files.write_json(path / RESULT, {**document, **before})
         certify(self.folder, name, key)
-        for note in (*(f"WARNING: {warning}" for warning in result.warnings), *document["notes"]):
+        for note in (*(f"WARNING: {warning}" for warning in document["warnings"]), *document["notes"]):
             self.observer.note(note)
         return name
 

@@ -18,6 +18,8 @@ from strategies.figures import Figures
 VALIDATION = "validation"
 """Begins the names of the figures that rounds are judged by, in ``metrics.jsonl``."""
 LOSS = "loss"
+JUDGED = "judged"
+"""In a checkpoint and in a summary: what was found of the rounds so far."""
 
 
 @dataclass(frozen=True)

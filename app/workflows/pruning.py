@@ -71,7 +71,8 @@ def _made(
     name = sparse_name(settings)
     observer.phase(f"prune {name}", pruning.num_rounds)
     config = _config(session.config, folder.path / PRUNED, name)
-    with session.cohort(grid) as cohort:
+    with session.cohort(grid) as connected:
+        cohort = session.in_training(connected)
         cohort.tell(observer.answered)
         began, traffic = time.perf_counter(), cohort.traffic.copy()
         mask = pruning.mask(
@@ -85,6 +86,7 @@ def _made(
             files.write_json(made.path / PRUNING, _described(settings, spent_seconds, spent, mask))
             initial = run.layout.unflatten(run.initial * mask)
             begun = Session(config, session.work, session.server_data, folder=session.folder)
+            begun.forgotten = session.forgotten
             train_in(made, begun, cohort, initial, observer)
     return made
 

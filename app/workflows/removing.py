@@ -10,6 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from app.config.run_config import RunConfig
 from app.forgettings.folder import CERTIFICATE, outermost, runs_in
+from app.forgettings.lineage import descendants
 from app.report.wording import count, listed
 from strategies.core.errors import BadInput, LetheError
 from strategies.log.keys import LogKeys
@@ -157,6 +158,8 @@ def _remains(folder: RunFolder) -> Iterator[str]:
     outer = outermost(folder)
     if outer.path.absolute() != folder.path.absolute():
         yield f"Run '{outer.name}', which this one lies in, keeps what was made of both."
+    for each in descendants(folder) if outer is folder else ():
+        yield f"Run '{each.folder.name}', which comes from it, stays with what it has of its model."
     if any(folder.path.rglob(CERTIFICATE)):
         yield "Copies of its certificates elsewhere can no longer be compared with its files."
     try:

@@ -18,6 +18,7 @@ from app.config.run_config import RunConfig
 from app.data import ServerData, Terms, clients_in, numbered, same_for_all
 from app.data.record import check_record, project_folder_of
 from app.forgettings.folder import unpruned
+from app.forgettings.origin import forgotten_in
 from app.project import Workload
 from app.workflows.accounts import RunAccounts
 from app.workflows.evaluator import Evaluator
@@ -39,10 +40,12 @@ from strategies.plan import TrainingPlan
 from strategies.registry import lookup
 from strategies.runs.folder import CONFIG, MODEL, RunFolder
 from strategies.server.cohort import Cohort
+from strategies.server.exclusion import Drop
 from strategies.server.members import ClientInfo
 from strategies.task import OutputSpec, Task
 from strategies.tasks.choice import check_scored, figures_of, needs_scale, scale_of, scaled
 from unlearning.pruning import read_pruning
+from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 
 DEFAULT_CLIENTS = 10
@@ -60,8 +63,9 @@ class Session:
 
     `finished` says that the run was begun before, so that the clients behind a grid were started with another
     config; `run_id` names the run to clients behind a grid of Flower's, empty before there is one; `nodes` is
-    the node behind each client-id when the run was begun; `folder` is None for a new run; `notes` are about
-    the data; `scale` are the means and deviations of ``data.scale = "federated"``, once known.
+    the node behind each client-id when the run was begun; `folder` is None for a new run; `forgotten` is what
+    the run is trained without, as it went on from a forgetting; `notes` are about the data; `scale` are the
+    means and deviations of ``data.scale = "federated"``, once known.
     """
 
     config: RunConfig
@@ -71,6 +75,7 @@ class Session:
     run_id: str = ""
     nodes: Mapping[str, int] = field(default_factory=dict)
     folder: RunFolder | None = None
+    forgotten: tuple[ForgetRequest, ...] = ()
     notes: list[str] = field(default_factory=list)
     scale: tuple[float, ...] = ()
     began: float = field(default_factory=time.monotonic)
@@ -164,7 +169,19 @@ class Session:
             compression=self.config.compression,
             local_test_share=self.config.data.local_test_share,
             settle=self._settle,
+            drop=self._drop,
         )
+
+    @property
+    def _drop(self) -> Drop:
+        return Drop.joined(request.drop for request in self.forgotten)
+
+    def in_training(self, cohort: Cohort) -> Cohort:
+        """Return the clients that take part in training: those that were forgotten before do not."""
+        if not self.forgotten:
+            return cohort
+        gone = [client_id for request in self.forgotten for client_id in request.clients]
+        return cohort.without(gone).without_emptied(self._drop)
 
     def _holdings(self) -> Holdings:
         data = self.server_data
@@ -433,6 +450,7 @@ def open_session(folder: RunFolder, overrides: Sequence[str] = ()) -> Session:
     session.finished, session.folder, session.nodes = True, folder, folder.read_nodes()
     # The clients of a pruned run keep one state with the run that it came from
     session.run_id = unpruned(folder).run_id
+    session.forgotten = forgotten_in(folder)
     session.notes[:] = check_record(
         folder, session.config, session.server_data.class_names, session.work.project_record
     )
@@ -496,7 +514,8 @@ def open_trained_run(folder: RunFolder, session: Session) -> TrainedRun:
         trigger=session.trigger,
         client_models=session.has_client_models,
         personal_models=session.has_personal_models,
-        clients=tuple(summary["clients"]),
+        clients=_clients_of(session, summary),
+        forgotten=session.forgotten,
         num_examples={
             i: int(known["num-examples"])
             for i, known in summary["clients"].items()
@@ -521,6 +540,12 @@ def _plan_of(session: Session, summary: Mapping[str, Any]) -> TrainingPlan:
     plan = session.plan
     rounds = int(summary.get("completed-rounds", plan.rounds))
     return plan if rounds == plan.rounds else replace(plan, rounds=rounds, horizon=plan.rounds)
+
+
+def _clients_of(session: Session, summary: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the clients that a run knows, those that it is trained without included."""
+    gone = (client_id for request in session.forgotten for client_id in request.clients)
+    return tuple(dict.fromkeys([*summary["clients"], *gone]))
 
 
 def read_mask(folder: RunFolder, layout: wire.Layout) -> Tensor | None:

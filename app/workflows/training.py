@@ -14,10 +14,12 @@ from app.client.node import asked_epsilon, scoring_of
 from app.config.run_config import RunConfig
 from app.data.record import weights_of, with_absolute_paths, write_record
 from app.forgettings.folder import unpruned
+from app.forgettings.origin import read_origin, weights_origin, write_origin
 from app.workflows import session as sessions
 from app.workflows.accounts import RunAccounts
 from app.workflows.analytics import label_distribution
 from app.workflows.fresh_seeds import fresh_seed
+from app.workflows.judging import JUDGED
 from app.workflows.observer import Observer, Quiet
 from app.workflows.removing import removed_if_refused
 from app.workflows.scaling import write_scale
@@ -39,6 +41,7 @@ from strategies.runs.run_lock import in_use
 from strategies.server import memory
 from strategies.server.cohort import Cohort, Fault, Traffic
 from strategies.server.grids import StatefulGrid
+from unlearning.methods.federated import feasible_selection
 
 COLUMNS = "columns.json"
 """Name of the file with the schema of a table's columns, for ``data.columns``."""
@@ -84,17 +87,24 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
             session.config.strategy.name,
         )
         with removed_if_refused(folder):
-            write_record(folder, session.config, session.server_data.class_names, session.work.project_record)
-            if (columns := session.server_data.columns) is not None:
-                write_json(folder.path / COLUMNS, columns.to_json())
-            if session.scale:
-                write_scale(folder, session.scale)
+            _record(folder, session)
             if grid is not None:
                 cohort.client_config[wire.RUN_ID] = folder.run_id
             if session.config.analytics.enabled:
                 write_json(folder.path / ANALYTICS, label_distribution(session, cohort))
             train_in(folder, session, cohort, initial, observer)
     return folder
+
+
+def _record(folder: RunFolder, session: Session) -> None:
+    """Write down what a new run's data, weights and scale are."""
+    write_record(folder, session.config, session.server_data.class_names, session.work.project_record)
+    if (origin := weights_origin(session.config.model.weights)) is not None:
+        write_origin(folder, origin)
+    if (columns := session.server_data.columns) is not None:
+        write_json(folder.path / COLUMNS, columns.to_json())
+    if session.scale:
+        write_scale(folder, session.scale)
 
 
 def train_in(
@@ -132,11 +142,17 @@ def _continue(folder: RunFolder, observer: Observer, grid: Grid | None) -> None:
     session = sessions.open_session(folder)
     for note in session.notes:
         observer.note(note)
-    checkpoint = folder.read_checkpoint()
+    checkpoint, origin = folder.read_checkpoint(), read_origin(folder)
+    if checkpoint is None and origin is not None and origin.how == "continued":
+        raise BadInput(
+            f"run '{folder.name}': it was to go on from {origin.place}, and is half written; remove it "
+            "(lethe rm) and go on from there again"
+        )
     last = checkpoint.round if checkpoint else 0
     folder.rewind_metrics(int(checkpoint.extra.get(TRAINED, last)) if checkpoint else 0)
     state = checkpoint.state if checkpoint else _initial(folder, session)
-    with _old_log(session, folder, wire.Layout.of(state), last) as log, session.cohort(grid) as cohort:
+    with _old_log(session, folder, wire.Layout.of(state), last) as log, session.cohort(grid) as connected:
+        cohort = session.in_training(connected)
         if unpruned(folder) is folder:  # A pruned run has the data of the run it came from
             cohort.client_config[wire.KEEP_TAGS] = 1
         training = _Training(session, folder, cohort, log, observer)
@@ -202,13 +218,13 @@ def _check_named_clients(session: Session, cohort: Cohort) -> None:
 
 def _check_states(session: Session, cohort: Cohort) -> None:
     """Refuse to keep an earlier round where clients keep models that only they could go back with."""
-    if session.config.run.keep == "best" and session.has_personal_models:
-        if not isinstance(cohort.grid, StatefulGrid):
-            raise BadInput(
-                f'run.keep: given "best", but with {session.config.strategy.name} each client also keeps a '
-                "personal model at its node, which stays that of the last round; allowed in one process "
-                '(lethe train), or "last"'
-            )
+    gone_back = session.has_personal_models and isinstance(cohort.grid, StatefulGrid)
+    if session.config.run.keep == "best" and session.has_personal_models and not gone_back:
+        raise BadInput(
+            f'run.keep: given "best", but with {session.config.strategy.name} each client also keeps a '
+            "personal model at its node, which stays that of the last round; allowed in one process "
+            '(lethe train), or "last"'
+        )
 
 
 def _check_privacy(session: Session, cohort: Cohort) -> None:
@@ -268,8 +284,8 @@ class _Training:
         self._learned = bool(extra.get("learned", True))
         self._evaluations = dict(extra.get("evaluations", {}))
         self._trained = int(extra.get(TRAINED, checkpoint.round))
-        if self._judge is not None and "judged" in extra:
-            self._judge.restore(extra["judged"])
+        if self._judge is not None and JUDGED in extra:
+            self._judge.restore(extra[JUDGED])
             if self._judge.best == checkpoint.round:
                 self._keep_round(checkpoint.round)
         grid = self._cohort.grid
@@ -304,6 +320,8 @@ class _Training:
     def _planned(self, start: Start) -> TrainingPlan:
         """Return the plan; a training that was over when it was interrupted has no further round."""
         plan = self._session.plan
+        if self._session.forgotten:
+            plan = replace(plan, selection=feasible_selection(plan.selection, self._cohort))
         over = self._trained > start.completed_rounds or (
             self._judge is not None and self._judge.ends(start.completed_rounds)
         )
@@ -427,7 +445,7 @@ class _Training:
             "privacy": self._privacy,
             "learned": self._learned,
             "evaluations": self._evaluations,
-            **({} if self._judge is None else {"judged": self._judge.to_json()}),
+            **({} if self._judge is None else {JUDGED: self._judge.to_json()}),
         }
 
     def _note(self, faults: Iterable[Fault]) -> None:
@@ -455,7 +473,7 @@ class _Training:
         validation = self._session.server_data.validation
         if self._judge is None or validation is None:
             return {}
-        return {"judged": self._judge.described(self._trained, len(validation))}
+        return {JUDGED: self._judge.described(self._trained, len(validation))}
 
     def _summary(self) -> dict[str, Any]:
         config, data = self._session.config, self._session.server_data

@@ -37,6 +37,8 @@ def retrained(job: ForgetJob) -> Outcome:
     if run.plan.privacy.hides_updates:
         run = run.renewed()
         cohort, notes = cohort.seeded(run.seed), (RENEWED,)
+    if run.plan.planned_rounds > run.plan.rounds:
+        notes = (*notes, _shorter(run.plan.rounds))
     plan = replace(run.plan, drop=job.drop, selection=feasible_selection(run.plan.selection, cohort))
     figures: dict[str, float] = {}
 
@@ -45,8 +47,17 @@ def retrained(job: ForgetJob) -> Outcome:
         figures.update({key: result.metrics[key] for key in personal.FIGURES if key in result.metrics})
 
     flat = train_after(run, plan, cohort, run.initial, report)
-    details = {"rounds": plan.rounds, **figures, **({SEED: run.seed} if notes else {})}
+    renewed = run.plan.privacy.hides_updates
+    details = {"rounds": plan.rounds, **figures, **({SEED: run.seed} if renewed else {})}
     return Outcome(flat, notes, details)
+
+
+def _shorter(rounds: int) -> str:
+    """Say how long a run was retrained that ends before the last of its planned rounds."""
+    return (
+        f"retrained for {rounds} rounds, as many as are in the run's model; which of its own rounds a "
+        "retraining would keep was not asked"
+    )
 
 
 METHOD = Method(
