@@ -46,8 +46,8 @@ def train(  # noqa: PLR0913, PLR0917  # a parameter per option
         ),
     ] = "",
     rounds: Annotated[
-        int, typer.Option("--rounds", metavar="N", help="With --continue: how many more; default: 10.")
-    ] = 0,
+        int | None, typer.Option("--rounds", metavar="N", help="With --continue: how many more; default: 10.")
+    ] = None,
     home: options.Home = None,
     json: options.Json = False,
     verbose: options.Verbose = False,
@@ -58,7 +58,7 @@ def train(  # noqa: PLR0913, PLR0917  # a parameter per option
     if resume:
         folder = _resume(resume, home)
     elif going_on:
-        folder = _go_on(going_on, rounds or RequestSettings().rounds, others, home)
+        folder = _go_on(going_on, RequestSettings().rounds if rounds is None else rounds, others, home)
     else:
         folder = _train(config, others, home)
     from app.report.page import write_report
@@ -112,7 +112,7 @@ def _resume(run: str, home: Path | None) -> "RunFolder":
 
 
 def _check_alone(
-    config: Path | None, overrides: Sequence[str], *, resume: str, going_on: str, rounds: int
+    config: Path | None, overrides: Sequence[str], *, resume: str, going_on: str, rounds: int | None
 ) -> None:
     """Refuse options that do not go together."""
     if resume and going_on:
@@ -121,7 +121,7 @@ def _check_alone(
         raise BadInput("--resume: an interrupted run keeps its config; leave out --config and --set")
     if going_on and config is not None:
         raise BadInput("--continue: the run keeps its config; leave out --config")
-    if rounds and not going_on:
+    if rounds is not None and not going_on:
         raise BadInput(f"--rounds {rounds}: only with --continue; a new run has --set run.rounds={rounds}")
 
 

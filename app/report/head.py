@@ -102,7 +102,7 @@ def _rate(record: RunRecord, key: str) -> str:
 
 def _last(record: RunRecord, key: str) -> float | None:
     """Return the last figure of the rounds that are in the run's model."""
-    last = record.summary.get("completed-rounds") or _completed(record)
+    last = (record.summary.get("judged") or {}).get("round", _completed(record))
     lines = (line for line in reversed(record.rounds) if int(line["round"]) <= last)
     return next((float(line[key]) for line in lines if line.get(key) is not None), None)
 

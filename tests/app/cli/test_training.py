@@ -7,6 +7,8 @@ import pytest
 
 from app.cli import training
 from app.config.run_config import RunConfig
+from strategies.core.errors import BadInput
+from strategies.runs.folder import RunFolder
 from tests.app.cli.conftest import Command, Workflows
 
 
@@ -103,3 +105,41 @@ def test_a_private_and_personalised_run_shows_both_in_its_table(capsys: pytest.C
     assert header.split() == ["run", "rounds", "personal-accuracy", "test-accuracy", "ε", "seconds"]
     assert row.split() == ["mine", "2", "84.8", "31.5", "1.50", "1.2"]
     assert privacy == "privacy: ε = 1.50 at δ = 1e-05 per example: two data sets differ in one example"
+
+
+def test_continue_hands_place_and_rounds_on(
+    lethe: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import app.workflows as real
+
+    run = RunFolder.create(tmp_path, "first", RunConfig().to_toml())
+    asked: list[tuple[object, ...]] = []
+
+    def go_on(folder: RunFolder, *arguments: object) -> None:
+        asked.append((folder.name, *arguments[:3]))
+        raise BadInput("enough")
+
+    monkeypatch.setattr(real, "go_on", go_on)
+    lethe("train", "--continue", "first", "--rounds", "3", "--set", "run.name=second")
+    lethe("train", "--continue", "first/forget/client-3-subtract")
+    assert asked == [
+        ("first", 3, "", ["run.name=second", f"run.home={tmp_path}"]),
+        ("first", 10, "client-3-subtract", [f"run.home={tmp_path}"]),
+    ]
+    assert run.name == "first"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--continue", "a", "--resume", "b"], "give one of them"),
+        (["--continue", "a", "--config", "x.toml"], "--continue: the run keeps its config"),
+        (["--rounds", "0"], "--rounds 0: only with --continue; a new run has --set run.rounds=0"),
+        (["--continue", "nothing"], "run 'nothing': no such run"),
+    ],
+)
+def test_options_that_do_not_go_together(lethe: Command, arguments: list[str], message: str) -> None:
+    ended = lethe("train", *arguments)
+    assert ended.status == 2
+    assert message in ended.err
+    assert len(ended.err.splitlines()) == 1

@@ -500,3 +500,28 @@ def test_weights_that_were_not_normalised_would_be_noticed(tmp_path: Path) -> No
     log = make_log(tmp_path / "log", HAND_WORKED)
     raw = {"a": 3.0, "b": 11.0}
     assert all(log.weighted_sum(c).item() != raw[c] for c in raw)
+
+
+def test_a_round_that_is_kept_can_be_gone_back_to(tmp_path: Path) -> None:
+    """Under `sum`, by hand: a sends 1, 2, 3, 4; round 2 is kept, so its sum of 3 is there after round 4."""
+    with UpdateLog.create(tmp_path / "log", ONE, "sum") as log:
+        for server_round in (1, 2, 3, 4):
+            log.begin_round(server_round)
+            log.add(server_round, "a", 1.0, 1, one(float(server_round)), float(server_round))
+            log.commit_round(server_round, True)
+            if server_round <= 2:
+                log.keep(server_round)  # Round 1 first, which round 2 replaces
+        assert log.marked_round == 2
+        log.begin_round(5)
+        log.abandon()
+        assert files_of(log) == {"00002/a.safetensors", "00004/a.safetensors"}
+    with UpdateLog.open(log.path, write=True) as again:  # Deletes what nothing names
+        assert "00002/a.safetensors" in files_of(again)
+        head = again.sha256()
+        again.rewind(2)
+        again.compact()
+        assert again.weighted_sum("a").tolist() == [3.0]
+        assert again.verify() == {}
+        assert head != again.sha256() == again._index.links()[2]
+    with pytest.raises(LetheError, match="opened for reading"):
+        UpdateLog.open(log.path).keep(1)
