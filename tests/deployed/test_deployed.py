@@ -12,7 +12,7 @@ import torch
 from app.deployment.federation_keys import make_keys
 from app.forgettings.signing_key import signing_key
 from app.forgettings.verify_run import verify_run
-from app.workflows import audit, forget
+from app.workflows import audit, forget, go_on
 from benchmarks.deployed.federation import Federation
 from strategies.core.settings import Scalar
 from strategies.runs.folder import RunFolder
@@ -59,6 +59,26 @@ def test_it_forgets_and_audits_as_one_process_does(
     figures, wanted = (_audit(run)["after"] for run in (trained, local))
     assert set(figures) == set(wanted)
     assert all(check.status != "failed" for check in verify_run(trained))
+
+
+def test_it_goes_on_after_a_forgetting_as_one_process_does(
+    federation: Federation, trained: RunFolder, local: RunFolder
+) -> None:
+    """The forgotten client, which is connected, is asked for nothing in the new rounds."""
+    name = "client-0-subtract"
+    for run in (trained, local):
+        if name not in run.forget_requests():
+            forget(run, ForgetRequest(clients=("0",)), ForgetSettings(method="subtract"))
+    told: dict[str, Scalar] = {"run.workflow": "continue", "request.run": "first", "request.after": name}
+    printed = federation.run({**SMALL, **home(federation), **told, "request.rounds": 1}, "continue")
+    rounds = trained.read_summary()["completed-rounds"] + 1
+    assert f"run folder: {federation.runs / f'first-to-{rounds}'}" in printed, printed
+    made = RunFolder.open(f"first-to-{rounds}", federation.runs)
+    expected = go_on(local, 1, name).read_model()
+    for key, tensor in made.read_model().items():
+        torch.testing.assert_close(tensor, expected[key], rtol=1e-4, atol=1e-6)
+    assert made.read_metrics()[-1]["accepted"] == [i for i in CLIENTS if i != "0"]
+    assert made.read_summary()["faults"] == []
 
 
 def _audit(run: RunFolder) -> dict[str, Any]:
