@@ -271,6 +271,30 @@ class Run:
         """Return what was forgotten from the run so far."""
         return [Forgetting(self, self._folder, name) for name in self._folder.forget_requests()]
 
+    def go_on(self, rounds: int = 10, *, after: str = "", name: str = "") -> "Run":
+        """Train for more rounds in a new run that holds both parts; the run itself is not altered.
+
+        Parameters
+        ----------
+        rounds
+            How many more, at least 1.
+        after
+            Name of a forgetting to go on from; what it forgot takes no part; empty: the run's own model.
+        name
+            The new run's; empty: ``<name>-to-<rounds>``.
+
+        Raises
+        ------
+        BadInput
+            If the run is not finished, or cannot be gone on with.
+        """
+        from app import workflows
+
+        named_so = [f"run.name={name}"] if name else []
+        with using(self._loaded), _observed(self._progress) as observer:
+            made = workflows.go_on(self._folder, rounds, after, named_so, observer)
+        return Run(made, self._loaded, self._progress)
+
     def report(self) -> Path:
         """Write the report, one page, and return its path."""
         from app.report.page import write_report

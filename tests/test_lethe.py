@@ -74,6 +74,15 @@ def test_examples_of_a_client_are_forgotten_and_then_another_client(run: lethe.R
     assert second.result["after"] == first.name
 
 
+def test_a_run_goes_on_with_its_project_after_a_client_was_forgotten(run: lethe.Run) -> None:
+    gone = run.forget(client="1", method="subtract")
+    longer = run.go_on(1, after=gone.name)
+    assert longer.name == f"{run.name}-to-4"
+    assert longer.metrics["accepted"].iloc[-1] == ["0", "2"]
+    with pytest.raises(lethe.BadInput, match="client 1 was forgotten before"):
+        longer.forget(client="1", method="subtract")
+
+
 def test_a_run_is_opened_again_with_its_project_only(run: lethe.Run) -> None:
     again = lethe.open_run(run.name, notebook(), home=run.path.parent)
     assert torch.equal(again.model().weight, run.model().weight)  # type: ignore[arg-type, call-overload]
