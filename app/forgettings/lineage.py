@@ -46,6 +46,8 @@ def relatives(homes: Iterable[Path]) -> list[Relative]:
 def descendants(folder: RunFolder) -> list[Relative]:
     """Return the runs beside a run that come from it, children before their children."""
     top = outermost(folder)
+    if not (top.path / MARKER).exists():  # A run that was just begun
+        return []
     everybody, found = relatives([top.path.absolute().parent]), list[Relative]()
     parents = {top.run_id}
     while children := [each for each in everybody if _parent_id(each) in parents and each not in found]:

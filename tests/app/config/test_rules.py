@@ -34,6 +34,9 @@ FEDMD: dict[str, Scalar] = {
     "keep-transferred": True,
 }
 FOR_ONE_MODEL: dict[str, Scalar] = {
+    "run.keep": "best",
+    "run.stop": 2,
+    "data.validation-share": 0.2,
     "model.name": "mlp",
     "model.weights": "a.npz",
     "model.batch-norm": "group",
@@ -251,11 +254,12 @@ IDLE = [
         "log.dtype",
         'log.retention = "full" or "interval:<k>"',
     ),
-    ({"request.run": "first"}, "request.run", 'run.workflow = "resume" or "forget" or "audit"'),
+    ({"request.run": "first"}, "request.run", 'run.workflow = "resume" or "continue" or "forget"'),
     ({"request.clients": "3"}, "request.clients", 'run.workflow = "forget" or "audit"'),
     ({"request.classes": "7"}, "request.classes", 'run.workflow = "forget" or "audit"'),
     ({"request.samples": "s.json"}, "request.samples", 'run.workflow = "forget" or "audit"'),
-    ({"request.after": "client-3-distill"}, "request.after", 'run.workflow = "forget" or "audit"'),
+    ({"request.after": "client-3-distill"}, "request.after", 'run.workflow = "continue" or "forget"'),
+    ({"request.rounds": 3}, "request.rounds", 'run.workflow = "continue"'),
     ({"forget.sparsity": 0.5}, "forget.sparsity", 'forget.prune = "omp" or "synflow" or "imp"'),
     (
         {"forget.prune": "omp", "forget.prune-iterations": 5},

@@ -173,6 +173,16 @@ def _settle_one_shot(flat: dict[str, Any]) -> None:
         flat |= {"data.public-labels": "none", "data.public-limit": 0}
 
 
+def _settle_judging(flat: dict[str, Scalar]) -> None:
+    """Rounds are judged with a validation share only, and by a figure only if something depends on it."""
+    if flat["model.batch-norm"] == "local":
+        flat["data.validation-share"] = 0.0
+    if not flat["data.validation-share"]:
+        flat |= {"run.keep": "last", "run.stop": 0}
+    if flat["run.keep"] == "last" and not flat["run.stop"]:
+        flat["run.keep-by"] = ""
+
+
 @st.composite
 def flat_configs(draw: st.DrawFn) -> dict[str, Scalar]:
     """Draw every key, then give back their defaults to the keys that would have no effect."""
@@ -193,6 +203,7 @@ def flat_configs(draw: st.DrawFn) -> dict[str, Scalar]:
     _settle_fedmd(flat)
     _settle_one_shot(flat)
     _settle_local_test(flat)
+    _settle_judging(flat)
     if flat["strategy.name"] == "coded-gd":
         flat |= {"data.path": "", "strategy.stragglers": 0}
     if flat["data.clients"]:
