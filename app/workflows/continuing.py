@@ -108,9 +108,8 @@ def _copy(folder: RunFolder, made: RunFolder, origin: Origin, config: RunConfig)
     for name in _COPIED:
         if (folder.path / name).exists():
             shutil.copyfile(folder.path / name, made.path / name)
-    for line in folder.read_metrics():
-        if int(line.get("round", 0)) <= origin.rounds:
-            made.append_metrics(line)
+    for line in folder.read_metrics():  # Those of rounds that were not kept are dropped on resuming
+        made.append_metrics(line)
     if config.log.enabled:
         gone = [client_id for request in origin.forgotten for client_id in request.clients]
         copy_log(folder.log_path, made.log_path, gone, config.log.keys_path)

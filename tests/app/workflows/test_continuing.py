@@ -138,6 +138,7 @@ def test_a_child_of_a_run_that_keeps_its_best_begins_with_that(tmp_path: Path) -
     assert longer.name == f"small-to-{kept + 1}"
     found = longer.read_summary()
     assert found["judged"]["trained"] == kept + 1
+    assert [line["round"] for line in longer.read_metrics()] == list(range(1, kept + 2))
     assert UpdateLog.open(longer.log_path).rounds() == list(range(1, found["completed-rounds"] + 1))
 
 
