@@ -160,6 +160,7 @@ def _job(node: Node, model: nn.Module, message: Message, context: Context) -> Cl
         lineage=str(node.message_config.get(wire.LINEAGE, "")),
         examples_of=partial(work.of_client, node),
         task=node.task,
+        rounds=node.rounds,
     )
 
 

@@ -80,11 +80,7 @@ class FedAvg(EvaluatingStrategy):
         """Return the average of the usable replies, or (None, None) when there is none."""
         if self._reference is None:
             raise RuntimeError("aggregate_train was called before configure_train")
-        total = ExactSum(self._reference.layout.size, self._fraction_bits)
-        metrics = MetricMeans()
-        for reply in checked(replies, self._reference, log_rejected):
-            reply.update.add_to(total)
-            metrics.add(reply.update.metrics, reply.update.num_examples)
+        total, metrics = summed(replies, self._reference, self._fraction_bits)
         if total.count == 0:
             return None, None
         flat = total.added_to(self._reference.flat)
@@ -93,6 +89,17 @@ class FedAvg(EvaluatingStrategy):
     def summary(self) -> None:
         """Log what the strategy does."""
         _logger.info("FedAvg: streaming weighted average")
+
+
+def summed(
+    replies: Iterable[Message], reference: Reference, fraction_bits: int = FRACTION_BITS
+) -> tuple[ExactSum, MetricMeans]:
+    """Return the sum of the usable replies' updates, weighted by examples, and the means of their metrics."""
+    total, metrics = ExactSum(reference.layout.size, fraction_bits), MetricMeans()
+    for reply in checked(replies, reference, log_rejected):
+        reply.update.add_to(total)
+        metrics.add(reply.update.metrics, reply.update.num_examples)
+    return total, metrics
 
 
 def broadcast(

@@ -41,6 +41,9 @@ class TrainingPlan:
         What travels instead of whole models; clients read it from their own copy of the run config, too.
     local_test_share
         Share of its own examples that a client holds out, which federated evaluation measures on.
+    schedule_rounds
+        How many rounds the schedule of the learning rate lasts, those after them being like the last; None:
+        as many as the training was planned for.
     settle
         Sets what nobody trains in a model, shape [P], such as statistics on the server's own data; None:
         there is nothing.
@@ -63,6 +66,20 @@ class TrainingPlan:
     local_test_share: float = 0.0
     settle: Callable[[Tensor], Tensor] | None = None
     horizon: int = 0
+    schedule_rounds: int | None = None
+
+    @property
+    def schedule_length(self) -> int:
+        """How many rounds the schedule of the learning rate lasts."""
+        return self.planned_rounds if self.schedule_rounds is None else self.schedule_rounds
+
+    def going_on(self, rounds: int) -> "TrainingPlan":
+        """Return the plan of more rounds after the last.
+
+        They are numbered on, so that clients draw fresh batches; a schedule that has ended stays at its end.
+        """
+        total = self.rounds + rounds
+        return replace(self.in_rounds, rounds=total, schedule_rounds=self.schedule_length)
 
     @property
     def in_rounds(self) -> "TrainingPlan":

@@ -27,7 +27,7 @@ from strategies.client.data_tags import DataState, block_tags, compare_tags, kee
 from strategies.client.holdout import held_out
 from strategies.client.own_models import ClientState
 from strategies.core import wire
-from strategies.core.errors import BadInput
+from strategies.core.errors import BadInput, LetheError
 from strategies.core.examples import Examples
 from strategies.core.seeds import torch_generator
 from strategies.core.settings import Scalar
@@ -99,6 +99,14 @@ class Node:
     def server_round(self) -> int:
         """The round of the message; 0 outside of rounds."""
         return int(str(self.message_config.get(wire.SERVER_ROUND, 0)))
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds the learning rate's schedule lasts; LetheError if the message says nonsense."""
+        rounds = int(str(self.message_config.get(wire.ROUNDS, self.config.run.rounds)))
+        if rounds < 1:
+            raise LetheError(f"a message says that the schedule lasts {rounds} rounds")
+        return rounds
 
     @property
     def seed(self) -> int:

@@ -7,9 +7,11 @@ algorithm's traits say which keys it has, and what it can be combined with.
 
 from collections.abc import Callable, Mapping
 
+from app.config import training_rules
 from app.config.judging_rules import check_judged
 from app.config.model_rules import check_batch_norm
 from app.config.secure_rules import check_encrypted, check_secure
+from app.config.training_rules import LEARNING_RATE, LOCAL_STEPS
 from strategies.core.conditions import (
     Condition,
     is_number,
@@ -49,9 +51,6 @@ def _needs(keys: str, trait: Callable[[Traits], bool], words: str) -> Condition:
     )
 
 
-_LOCAL_STEPS = (
-    "train.optimizer train.momentum train.weight-decay train.batch-size train.local-epochs train.local-steps"
-)
 _BY_TRAITS = (
     _needs(
         "selection.fraction selection.over-selection selection.deadline privacy.unit",
@@ -59,8 +58,8 @@ _BY_TRAITS = (
         "that works in rounds",
     ),
     _needs(
-        f"model.name model.width model.hidden model.weights model.batch-norm {_LOCAL_STEPS} "
-        "train.learning-rate train.lr-decay run.federated-evaluation forget.prune privacy.unit "
+        f"model.name model.width model.hidden model.weights model.batch-norm {LOCAL_STEPS} "
+        f"{LEARNING_RATE} run.federated-evaluation forget.prune privacy.unit "
         "run.keep run.stop data.validation-share "
         "compression.codec selection.method",
         lambda traits: traits.one_model,
@@ -71,7 +70,7 @@ _BY_TRAITS = (
         lambda traits: not traits.everybody,
         "that can leave clients out of a round",
     ),
-    _needs(_LOCAL_STEPS, lambda traits: traits.local_steps, "whose clients take local steps"),
+    _needs(LOCAL_STEPS, lambda traits: traits.local_steps, "whose clients take local steps"),
     _needs("compression.codec", lambda traits: traits.encodes, "that averages updates"),
     _needs(
         "privacy.unit", lambda traits: traits.noised, "of which nothing leaves a client but noised updates"
@@ -110,8 +109,6 @@ _GENERAL = (
     only_with("task.outputs task.squared-error task.scale", "task.name", "regression", "auto"),
     only_with("task.ignore", "task.name", "segmentation", "auto"),
     only_with("model.hidden", "model.name", "mlp", "cnn"),
-    only_with("train.local-epochs", "train.local-steps", 0),
-    only_with("train.momentum", "train.optimizer", "sgd"),
     only_with(_PRIVATE_KEYS, "privacy.unit", "example", "client-local", "client-central"),
     only_with("privacy.engine", "privacy.unit", "example"),
     only_with("privacy.client-sampling", "privacy.unit", "client-central"),
@@ -177,7 +174,14 @@ _ANALYTICS = (
     only_with("analytics.low analytics.high analytics.bins", "analytics.column", "brightness"),
 )
 
-CONDITIONS: tuple[Condition, ...] = (*_owned(), *_OF_ALGORITHMS, *_BY_TRAITS, *_GENERAL, *_ANALYTICS)
+CONDITIONS: tuple[Condition, ...] = (
+    *_owned(),
+    *_OF_ALGORITHMS,
+    *_BY_TRAITS,
+    *_GENERAL,
+    *training_rules.CONDITIONS,
+    *_ANALYTICS,
+)
 """When keys have an effect."""
 
 
@@ -203,6 +207,7 @@ def check_contradictions(flat: Mapping[str, Scalar], defaults: Mapping[str, Scal
             f'request.run: given "", must name a run with run.workflow = {shown(flat["run.workflow"])}'
         )
     _check_sections(flat)
+    training_rules.check_schedule(flat)
     check_batch_norm(flat)
     check_judged(flat)
     _check_local_test(flat)

@@ -7,14 +7,15 @@ from pydantic import Field
 
 from strategies.core.conditions import only_with
 from strategies.core.errors import BadInput
-from strategies.core.settings import Scalar, Settings
+from strategies.core.settings import Scalar
 from strategies.core.traits import Traits
+from strategies.server.settings import ServerRate
 
 if TYPE_CHECKING:
     from strategies.settings import NamedStrategy
 
 
-class AsyncSettings(Settings):
+class AsyncSettings(ServerRate):
     """What ``fedasync`` and ``fedbuff`` read.
 
     Attributes
@@ -37,8 +38,6 @@ class AsyncSettings(Settings):
     buffer_size
         ``fedbuff``: K, how many updates make a server step, at least 1; neutral: as many as there are
         clients.
-    server_learning_rate
-        ``fedbuff``: factor on the mean update, above 0; neutral 1.
     """
 
     concurrency: int = Field(default=0, ge=0)
@@ -49,7 +48,6 @@ class AsyncSettings(Settings):
     hinge_start: int = Field(default=4, ge=0)
     mixing: float = Field(default=0.6, gt=0, le=1)
     buffer_size: int = Field(default=3, ge=1)
-    server_learning_rate: float = Field(default=1.0, gt=0)
 
 
 def updates_per_step(settings: "NamedStrategy") -> int:

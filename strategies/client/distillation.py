@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from strategies.client.settings import TrainSettings
-from strategies.client.training import batches, make_optimizer
+from strategies.client.training import batches, make_optimizer, set_rate
 from strategies.core.examples import Examples, on_device
 from strategies.core.settings import Settings
 from strategies.task import CLASSIFICATION, Task
@@ -104,7 +104,7 @@ def distil(
     student.train()
     for step, batch in enumerate(batches(len(data), settings.batch_size, steps, generator)):
         if fading:
-            optimizer.param_groups[0]["lr"] = settings.learning_rate * (1 - step / steps)
+            set_rate(optimizer, settings.learning_rate * (1 - step / steps))
         inputs, targets = data.batch(batch)
         outputs = task.forward(student, on_device(inputs, device))
         loss = distillation_loss(outputs, lesson.outputs[batch].to(device), settings.temperature, task)

@@ -49,7 +49,7 @@ class Trainer(Protocol):
         settings: TrainSettings,
         generator: torch.Generator,
         *,
-        num_steps: int | None = None,
+        rates: Sequence[float] | None = None,
         adjust: GradientAdjustment | None = None,
         task: Task = CLASSIFICATION,
     ) -> TrainStats:
@@ -98,6 +98,8 @@ class ClientJob:
         Name of the lineage that the message belongs to; empty: the run's own.
     examples_of
         Returns the examples of any client, by client-id, where they lie in one place; None: they do not.
+    rounds
+        How many rounds the schedule of the learning rate lasts, at least 1.
     """
 
     model: nn.Module
@@ -115,11 +117,12 @@ class ClientJob:
     lineage: str = ""
     examples_of: Callable[[str], Examples] | None = None
     task: Task = CLASSIFICATION
+    rounds: int = 1
 
-    @property
-    def learning_rate(self) -> float:
-        """The round's learning rate."""
-        return self.train.in_round(self.server_round).learning_rate
+    def rates(self, num_steps: int | None = None) -> list[float]:
+        """Return the learning rate of each of the round's steps; None: as many as the settings plan."""
+        steps = planned_steps(len(self.examples), self.train) if num_steps is None else num_steps
+        return self.train.rates(self.server_round, self.rounds, steps)
 
     def train_model(
         self,
@@ -133,9 +136,9 @@ class ClientJob:
         return trainer(
             model,
             self.examples,
-            self.train.in_round(self.server_round),
+            self.train,
             self.generator,
-            num_steps=num_steps,
+            rates=self.rates(num_steps),
             adjust=adjust,
             task=self.task,
         )
@@ -204,12 +207,33 @@ def batches(
 
 
 def make_optimizer(parameters: Sequence[nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
-    """Return the optimiser that the settings name, in torch's fused form."""
+    """Return the optimiser that the settings name, in torch's fused form where there is one."""
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(parameters, rate, settings.momentum, weight_decay=decay, fused=True)
+        return torch.optim.SGD(
+            parameters,
+            rate,
+            settings.momentum,
+            weight_decay=decay,
+            nesterov=settings.nesterov,
+            fused=True,
+        )
+    if settings.optimizer == "rmsprop":
+        return torch.optim.RMSprop(parameters, rate, weight_decay=decay)
     kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
     return kind(parameters, rate, weight_decay=decay, fused=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Have the next steps of an optimiser take another learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def clip_gradients(parameters: Tensors, settings: TrainSettings) -> None:
+    """Scale the parameters' `.grad` down, together, to the norm that the settings allow, if they do."""
+    if settings.max_gradient_norm > 0:
+        nn.utils.clip_grad_norm_(parameters, settings.max_gradient_norm)
 
 
 class Engine(Protocol):
@@ -218,8 +242,8 @@ class Engine(Protocol):
     def gradients(self, parameters: Tensors, batch: Batch) -> tuple[Tensors, Tensor]:
         """Return the gradients of the mean loss over a batch, and that loss."""
 
-    def step(self, parameters: Tensors, gradients: Tensors) -> Tensors:
-        """Return the parameters after an optimiser step."""
+    def step(self, parameters: Tensors, gradients: Tensors, rate: float | None) -> Tensors:
+        """Return the parameters after an optimiser step with a learning rate; None: the optimiser's own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,18 +284,27 @@ class StepState:
 
 
 def local_steps(
-    parameters: Tensors, drawn: Iterable[Batch], adjust: GradientAdjustment | None, engine: Engine
+    parameters: Tensors,
+    drawn: Iterable[Batch],
+    adjust: GradientAdjustment | None,
+    engine: Engine,
+    rates: Sequence[float] | None = None,
 ) -> tuple[Tensors, Tensor]:
     """Take one step per batch; return the parameters after them, and the sum of the losses.
 
     A pure function of its arguments as far as the engine is: `OneModel` steps in place, which is faster.
+
+    Parameters
+    ----------
+    rates
+        The learning rate of each step; None: the engine's own in all.
     """
     total = torch.zeros(())
     for number, batch in enumerate(drawn):
         gradients, loss = engine.gradients(parameters, batch)
         if adjust is not None:
             gradients = adjust(parameters, gradients)
-        parameters = engine.step(parameters, gradients)
+        parameters = engine.step(parameters, gradients, None if rates is None else rates[number])
         total = loss if number == 0 else total + loss
     return parameters, total
 
@@ -286,11 +319,14 @@ class OneModel:
         In training mode.
     optimizer
         Of its trainable parameters.
+    settings
+        Say how long a gradient may be.
     """
 
     model: nn.Module
     task: Task
     optimizer: torch.optim.Optimizer
+    settings: TrainSettings = field(default_factory=TrainSettings)
 
     def gradients(self, parameters: Tensors, batch: Batch) -> tuple[Tensors, Tensor]:
         """Differentiate; a parameter that the loss does not touch has a gradient of zero."""
@@ -298,10 +334,13 @@ class OneModel:
         inputs, targets = batch
         loss = self.task.loss(self.task.forward(self.model, inputs), targets)
         loss.backward()  # type: ignore[no-untyped-call]
+        clip_gradients(parameters, self.settings)
         return gradients_in(parameters), loss.detach()
 
-    def step(self, parameters: Tensors, gradients: Tensors) -> Tensors:
+    def step(self, parameters: Tensors, gradients: Tensors, rate: float | None) -> Tensors:
         """Take the optimiser's step."""
+        if rate is not None:
+            set_rate(self.optimizer, rate)
         put_gradients(parameters, gradients)
         self.optimizer.step()
         return parameters
@@ -324,11 +363,13 @@ def local_train(
     settings: TrainSettings,
     generator: torch.Generator,
     *,
-    num_steps: int | None = None,
+    rates: Sequence[float] | None = None,
     adjust: GradientAdjustment | None = None,
     task: Task = CLASSIFICATION,
 ) -> TrainStats:
     """Train a model in place on labelled examples, in mini-batches.
+
+    A gradient is clipped before `adjust` sees it: an algorithm's own terms stay as long as they are.
 
     Parameters
     ----------
@@ -336,8 +377,9 @@ def local_train(
         On any device.
     examples
         At least one; moved to the model's device once.
-    num_steps
-        Instead of the settings' own; 0 leaves the model as it is.
+    rates
+        The learning rate of each step; none leaves the model as it is; None: the settings say how many steps
+        there are, and their rate.
 
     Raises
     ------
@@ -347,15 +389,15 @@ def local_train(
     if not len(examples):
         raise ValueError("local training needs at least one example")
     parameters = [p for p in model.parameters() if p.requires_grad]
-    steps = planned_steps(len(examples), settings) if num_steps is None else num_steps
+    steps = planned_steps(len(examples), settings) if rates is None else len(rates)
     if steps == 0:
         return TrainStats(0, 0.0)
     data = examples.to(parameters[0].device)
-    engine = OneModel(model.train(), task, make_optimizer(parameters, settings))
+    engine = OneModel(model.train(), task, make_optimizer(parameters, settings), settings)
     vary = data.variation_generator(generator)
     indices = batches(len(data), settings.batch_size, steps, generator)
     drawn = (data.training_batch(index, vary) for index in indices)
-    _, total = local_steps(parameters, drawn, adjust, engine)
+    _, total = local_steps(parameters, drawn, adjust, engine, rates)
     return TrainStats(steps, float(total) / steps)
 
 

@@ -63,12 +63,13 @@ def train_client(job: ClientJob) -> LocalResult:
     parts = [job.examples_of(name) for name in names]
     count = sum(len(part) for part in parts)
     summed_gradient(job.model, parts, coefficients, job.task)
+    (rate,) = job.rates(1)
     with torch.no_grad():
         for parameter in filter(lambda p: p.requires_grad, job.model.parameters()):
             if parameter.grad is None:
                 parameter.zero_()
             else:
-                parameter.copy_(parameter.grad * (-job.learning_rate / count))
+                parameter.copy_(parameter.grad * (-rate / count))
     coded = sum(c * len(part) for c, part in zip(coefficients, parts, strict=True))
     return LocalResult(job.model, len(job.examples), {CODED_EXAMPLES: coded, PART_EXAMPLES: count})
 

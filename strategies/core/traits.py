@@ -53,7 +53,7 @@ class Traits:
     task_need
         What it needs of the task, by the run config, flat and with every key; None: nothing.
     averages
-        Whether a round adds a weighted mean of the clients' updates to one model.
+        Whether a weighted mean of the clients' updates is what moves one model.
     encodes
         Whether what the clients send may be compressed.
     noised

@@ -11,6 +11,7 @@ from flwr.serverapp.strategy import Strategy
 from strategies.algorithm import Members, PartsStrategy
 from strategies.asynchronous.in_progress import InProgress
 from strategies.asynchronous.settings import updates_from_sent
+from strategies.core import wire
 from strategies.layers.compression.server import CompressedStrategy, Copies
 from strategies.layers.privacy.server import ServerPrivacy
 from strategies.layers.secagg.training import Federation, SecureSettings, SecureStrategy
@@ -168,8 +169,9 @@ class Stack:
         )
 
     def _excluding(self, inner: Strategy) -> Strategy:
-        drop, names = self._around.plan.drop, self._around.names
-        return AddedEntries(inner, lambda _, node_id: drop.config(names[node_id]))
+        plan, names = self._around.plan, self._around.names
+        length = {wire.ROUNDS: plan.schedule_length}
+        return AddedEntries(inner, lambda _, node_id: {**plan.drop.config(names[node_id]), **length})
 
     def _decoded(self, inner: Strategy) -> Strategy | None:
         around, compression = self._around, self._around.plan.compression
@@ -226,7 +228,10 @@ ORDER = (
     Entry(Stack._private, "noise goes on what is released, and accounts see every accepted reply"),
     Entry(Stack._with_losses, "selection uses the losses of accepted replies only"),
     Entry(Stack._checked, "nothing goes further in that was not checked, unmasked or decrypted"),
-    Entry(Stack._excluding, "tells clients what to leave out, in messages that are then encoded"),
+    Entry(
+        Stack._excluding,
+        "tells clients what to leave out, and how long a schedule is, in messages that are then encoded",
+    ),
     Entry(Stack._decoded, "what arrives encoded is decoded before it is checked"),
     Entry(Stack._unawaited, "decides when a round has enough replies, whatever they hold"),
 )

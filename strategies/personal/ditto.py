@@ -40,8 +40,9 @@ def train_client(job: ClientJob) -> LocalResult:
     local_train(
         own,
         job.examples,
-        job.train.in_round(job.server_round),
+        job.train,
         torch_generator(job.generator.initial_seed(), "ditto"),
+        rates=job.rates(),
         adjust=pull.adjustment,
         task=job.task,
     )

@@ -32,10 +32,11 @@ from strategies.client.training import (
     LocalResult,
     TrainStats,
     batches,
+    clip_gradients,
     gradients_in,
     make_optimizer,
-    planned_steps,
     put_gradients,
+    set_rate,
     summed_gradient,
     trained,
 )
@@ -138,24 +139,26 @@ def meta_gradient(
 
 def train_client(job: ClientJob) -> LocalResult:
     """Run the client half: local steps with the meta-gradient."""
-    steps = planned_steps(len(job.examples), job.train)
+    rates = job.rates()
     objective = Objective(job.model, job.task)
     device = objective.parameters[0].device
     data = job.examples.to(device)
-    optimizer = make_optimizer(objective.parameters, job.train.in_round(job.server_round))
+    optimizer = make_optimizer(objective.parameters, job.train)
     job.model.train()
     total, vary = torch.zeros((), device=device), data.variation_generator(job.generator)
     drawn = [
-        batches(len(data), job.train.batch_size, steps, generator)
+        batches(len(data), job.train.batch_size, len(rates), generator)
         for generator in (job.generator, _generator(job, "inner"), _generator(job, "second"))
     ]
     own = job.strategy.own(PersonalSettings)
     exact = own.meta_gradient == "hessian-free"
-    for indices in zip(*drawn, strict=True):
+    for rate, *indices in zip(rates, *drawn, strict=True):
         outer, inner, second = (data.training_batch(index, vary) for index in indices)
         total += meta_gradient(objective, inner, outer, second if exact else None, own.inner_rate)
+        clip_gradients(objective.parameters, job.train)
+        set_rate(optimizer, rate)
         optimizer.step()
-    return trained(job, TrainStats(steps, float(total) / steps))
+    return trained(job, TrainStats(len(rates), float(total) / len(rates)))
 
 
 def _generator(job: ClientJob, purpose: str) -> torch.Generator:

@@ -9,10 +9,10 @@ and sends y − x and c_i⁺ − c_i. The server averages the models and moves i
 
     c ← c + (1/N) Σ_i (c_i⁺ − c_i)
 
-over the clients that answered, of N in the federation. Differs from the paper: models are averaged weighted
-by examples, as in FedAvg, with a global step size of 1, and the correction c − c_i may count less than 1. In
-the first round all control variates are zero, so that round is FedAvg's, to the bit, and so are all with a
-share of 0.
+over the clients that answered, of N in the federation. Differs from the paper: where η changes from step to
+step, K η is the sum of the steps' η; models are averaged weighted by examples, as in FedAvg, with a global
+step size of 1, and the correction c − c_i may count less than 1. In the first round all control variates are
+zero, so that round is FedAvg's, to the bit, and so are all with a share of 0.
 
 A client takes up its new control variate when the server says that it used it: an answer that is lost, late
 or rejected leaves both sides as they were, and c stays the sum of the c_i over N.
@@ -22,6 +22,7 @@ updates moved the model that they began from. The log holds the updates, so that
 FedAvg; every retraining, and every training after a forgetting, begins with control variates of zero.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import final
 
@@ -41,7 +42,6 @@ from strategies.client.training import (
     StepState,
     TrainStats,
     by_parameter,
-    planned_steps,
     trained,
 )
 from strategies.core import wire
@@ -66,7 +66,7 @@ def new_control(own: Tensor, server: Tensor, before: Tensor, after: Tensor, move
     before, after
         x and y, shape [size].
     moved
-        K η, above 0.
+        K η, the sum of the steps' learning rates, above 0.
     """
     return own - server + (before - after) / moved
 
@@ -93,7 +93,7 @@ def finish(job: ClientJob, state: StepState, stats: TrainStats) -> LocalResult:
     layout = travelling.layout_of(job.model)
     server = wire.flat_of(job.received.array_records[CONTROL], layout)
     after, kept = layout.flatten(job.model.state_dict()), _kept(job, layout.size)
-    moved = planned_steps(len(job.examples), job.train) * job.learning_rate
+    moved = math.fsum(job.rates())
     change = new_control(kept.value, server, state.before, after, moved) - kept.value
     kept.propose(kept.value + change, job.server_round)
     return trained(job, stats, {CONTROL: change})

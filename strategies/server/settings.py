@@ -1,4 +1,4 @@
-"""Settings of the selection of clients: the section ``selection`` of the run config."""
+"""Settings of the server: the section ``selection`` of the run config, and the length of its steps."""
 
 import math
 from typing import Literal
@@ -6,6 +6,18 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from strategies.core.settings import Settings
+
+
+class ServerRate(Settings):
+    """What strategies share whose server may step further than the mean update, or less far.
+
+    Attributes
+    ----------
+    server_learning_rate
+        Factor on the server's step, above 0; neutral 1.
+    """
+
+    server_learning_rate: float = Field(default=1.0, gt=0)
 
 
 class SelectionSettings(Settings):

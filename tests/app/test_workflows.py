@@ -116,6 +116,7 @@ STRATEGIES = {
     "fedprox": ("strategy.name=fedprox", "strategy.work=1=0.5"),
     "fedadam": ("strategy.name=flwr:FedAdam", "strategy.options=eta=0.01"),
     "scaffold": ("strategy.name=scaffold", "train.momentum=0", "compression.codec=int8"),
+    "fedyogi": ("strategy.name=fedyogi", "train.schedule=cosine", "train.warm-up=1.5"),
     "sum": ("log.retention=sum", "selection.fraction=0.5"),
 }
 

@@ -1,6 +1,6 @@
 """Clients whose loss is a parabola of one number, on which an algorithm can be worked out by hand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,16 +45,25 @@ class Hill:
     steps: int = STEPS
     state: RecordDict = field(default_factory=RecordDict)
     spoil: Callable[[RecordDict], None] | None = None
+    schedule: Mapping[str, Any] = field(default_factory=dict)
 
-    def trainer(self, model: nn.Module, *_: object, adjust: Any = None, **__: object) -> TrainStats:
+    def trainer(
+        self, model: nn.Module, *_: object, rates: Sequence[float], adjust: Any = None, **__: object
+    ) -> TrainStats:
         """Take steps of plain gradient descent."""
         (w,) = model.parameters()
-        for _step in range(self.steps):
+        for rate in rates:
             gradients = [self.a * (w.detach() - self.m)]
             if adjust is not None:
                 gradients = adjust([w], gradients)
-            w.data.sub_(RATE * gradients[0])
+            w.data.sub_(rate * gradients[0])
         return TrainStats(self.steps, 0.0)
+
+    @property
+    def train(self) -> TrainSettings:
+        """The section ``train``, with what is told of a schedule."""
+        plain = TrainSettings(learning_rate=RATE, local_steps=self.steps, momentum=0.0)
+        return plain.model_copy(update=dict(self.schedule))
 
     def __call__(self, message: Message) -> Message:
         """Answer."""
@@ -66,7 +75,7 @@ class Hill:
         job = ClientJob(
             model,
             TensorExamples(torch.zeros(self.n, 1), torch.zeros(self.n, dtype=torch.long)),
-            TrainSettings(learning_rate=RATE, local_steps=self.steps, momentum=0.0),
+            self.train,
             self.settings,
             self.client_id,
             int(str(received.config_records[wire.CONFIG][wire.SERVER_ROUND])),
@@ -74,6 +83,7 @@ class Hill:
             trainer=self.trainer,  # type: ignore[arg-type]
             state=self.state,
             received=received,
+            rounds=int(str(received.config_records[wire.CONFIG][wire.ROUNDS])),
         )
         result = lookup(self.settings.name).client(job)
         metrics = {wire.NUM_EXAMPLES: self.n, **result.metrics}

@@ -47,7 +47,8 @@ def test_keys_of_other_methods_stay() -> None:
 def test_what_is_left_to_the_run_comes_from_training() -> None:
     """Learning rate 0.1, halved after each of 3 rounds: 0.025 in the last."""
     train = TrainSettings(momentum=0.5, weight_decay=0.01, learning_rate=0.1, lr_decay=0.5, batch_size=7)
-    job: Any = SimpleNamespace(run=SimpleNamespace(train=train, plan=SimpleNamespace(rounds=3)))
+    plan = SimpleNamespace(rounds=3, schedule_length=3)
+    job: Any = SimpleNamespace(run=SimpleNamespace(train=train, plan=plan))
     expected = FinetuneSettings(learning_rate=0.025, momentum=0.5, weight_decay=0.01, batch_size=7)
     assert local_settings(job, RoundSettings(), FinetuneSettings) == expected
     own = RoundSettings(learning_rate=0.2, batch_size=4, epochs=2)

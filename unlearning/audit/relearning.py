@@ -67,10 +67,8 @@ class Relearning:
 
         seen.append(self._unlearning_accuracy(flat))
         if self._relearned(seen) is None:
-            # Numbered on from the run's last round, so that clients draw fresh batches
             plan = replace(
-                run.plan.in_rounds,
-                rounds=first + self.max_rounds,
+                run.plan.going_on(self.max_rounds),
                 federated_evaluation=False,
                 drop=Drop.joined(request.drop for request in run.forgotten),
             )

@@ -94,6 +94,7 @@ def trained(
         adjustments = [*adjustments, mask_adjustment(twin, masks)]
     steps = settings.epochs * settings.steps_per_epoch(len(examples))
     adjust = joined(*adjustments) if adjustments else None
-    local_train(twin, examples, settings.train, generator, num_steps=steps, adjust=adjust, task=task)
+    rates = [settings.learning_rate] * steps
+    local_train(twin, examples, settings.train, generator, rates=rates, adjust=adjust, task=task)
     twin.zero_grad(set_to_none=True)
     return twin.train(model.training)

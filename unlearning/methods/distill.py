@@ -115,9 +115,8 @@ def distilled(job: ForgetJob) -> Outcome:
 
 def _post_trained(job: ForgetJob, flat: Tensor, rounds: int) -> Tensor:
     run = job.run
-    # Numbered on from the run's last round, so that clients draw fresh batches and the decayed learning rate.
     first = run.plan.rounds
-    plan = replace(run.plan.in_rounds, rounds=first + rounds, drop=job.drop)
+    plan = replace(run.plan.going_on(rounds), drop=job.drop)
 
     def report(result: RoundResult, _: Strategy) -> None:
         job.progress(result.round - first, rounds, result.metrics)

@@ -15,7 +15,8 @@ divides by K − 1 twice.
 Differs from the paper: calibration needs no more of U_k than its norm, which the log keeps of every update,
 so any retention serves; a round whose updates would be added but are not kept is calibrated as well. Local
 work is counted in optimiser steps, at least one. With ``interval-factor`` a step is taken as often as there
-are rounds up to the next one that is replayed, so that the path is as long as the run's.
+are rounds up to the next one that is replayed, so that the path is as long as the run's. The
+learning rate is that of round t in the run's schedule, and decides no more than the direction of a step.
 
 A client that does not answer is left out of that round, and the others' weights are scaled up: its logged
 update was made at a model that contained the target.
@@ -84,6 +85,7 @@ def federaser_client(work: ForgetWork) -> ClientAnswer:
         work.server_round,
         work.generator,
         task=work.task,
+        rounds=int(str(work.config[wire.ROUNDS])),
     )
     result = lookup(work.strategy.name).client(job)
     metrics = {**result.metrics, wire.NUM_EXAMPLES: result.num_examples}
@@ -201,7 +203,8 @@ class Replay:
             yield update.client_id, with_norm(update.delta, entries[update.client_id].norm)
 
     def _question(self, server_round: int, flat: Tensor) -> RecordDict:
-        config = ConfigRecord({**settings_entries(self._settings), wire.SERVER_ROUND: server_round})
+        place = {wire.SERVER_ROUND: server_round, wire.ROUNDS: self._job.run.plan.schedule_length}
+        config = ConfigRecord({**settings_entries(self._settings), **place})
         return RecordDict({wire.ARRAYS: wire.FlatRecord(flat, self._job.run.layout), wire.CONFIG: config})
 
     def _reject(self, message: Message, reason: str) -> None:

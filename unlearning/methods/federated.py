@@ -50,7 +50,7 @@ class RoundSettings(Settings):
         Passes over the retained data, at least 0, one federated round per pass; neutral 0, which trains
         nothing.
     learning_rate
-        Step size, above 0; ``auto``: that of the run's last round.
+        Step size, above 0; ``auto``: that with which the run's last round began, as its schedule has it.
     batch_size
         Examples per step, at least 1; ``auto``: the run's.
     """
@@ -65,7 +65,7 @@ def local_settings(job: ForgetJob, own: RoundSettings, kind: type[C], **more: fl
 
     What `own` leaves to the run, momentum and weight decay are those of the run's last round.
     """
-    last = job.run.train.in_round(job.run.plan.rounds)
+    last = job.run.train.in_round(job.run.plan.rounds, job.run.plan.schedule_length)
     return kind(
         epochs=own.epochs,
         learning_rate=last.learning_rate if own.learning_rate == "auto" else own.learning_rate,
@@ -139,8 +139,9 @@ def clients_with_forgotten(job: ForgetJob) -> Cohort:
 class FederatedWork:
     """The federated rounds of one job, in one or more phases; `total_rounds` is over all phases.
 
-    Rounds are numbered on from the run's last, so that clients draw fresh batches. `metrics` are means over
-    the clients' answers in the last round, by name.
+    Rounds are numbered on from the run's last, so that clients draw fresh batches; where they train as the
+    run did, their learning rates are those of its last round. `metrics` are means over the clients' answers
+    in the last round, by name.
     """
 
     job: ForgetJob
@@ -216,8 +217,7 @@ class FederatedWork:
             return flat
         run, before = self.job.run, self._next_round - 1
         plan = replace(
-            run.plan.in_rounds,
-            rounds=before + count,
+            run.plan.going_on(self.done + count),
             selection=selection or feasible_selection(run.plan.selection, cohort),
             federated_evaluation=False,
             drop=self.job.drop if drop is None else drop,

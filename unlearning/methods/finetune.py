@@ -45,7 +45,8 @@ def finetuned_from(job: ForgetJob, flat: Tensor, own: RoundSettings) -> Outcome:
     one_pass = settings_entries(settings.model_copy(update={"epochs": 1}))
     work = FederatedWork(job, settings.epochs)
     flat = work.act(flat, ACTION, [one_pass] * settings.epochs, clients_with_retained(job))
-    return Outcome(flat, job.absence_notes, {"rounds": settings.epochs})
+    details = {"rounds": settings.epochs, "learning_rate": settings.learning_rate}
+    return Outcome(flat, job.absence_notes, details)
 
 
 def finetuned(job: ForgetJob) -> Outcome:

@@ -102,7 +102,8 @@ def l1_sparsed(job: ForgetJob) -> Outcome:
     flat = work.act(
         job.run.final, ACTION, [settings_entries(each) for each in settings_by_round(settings)], cohort
     )
-    details = {"rounds": settings.epochs, "gamma": settings.gamma}
+    rate = settings.learning_rate
+    details = {"rounds": settings.epochs, "learning_rate": rate, "gamma": settings.gamma}
     return Outcome(flat, job.absence_notes, details)
 
 

@@ -12,7 +12,7 @@ Differs from the paper: the sum is divided by the *expected* batch size qn, whic
 drawn, and a batch may be empty: then the step is noise alone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
@@ -28,6 +28,7 @@ from strategies.client.training import (
     make_optimizer,
     planned_steps,
     put_gradients,
+    set_rate,
 )
 from strategies.core.examples import Examples
 from strategies.core.secret_random import Randomness, RandomStream
@@ -77,14 +78,15 @@ class PrivateTrainer:
         settings: TrainSettings,
         generator: torch.Generator,
         *,
-        num_steps: int | None = None,
+        rates: Sequence[float] | None = None,
         adjust: GradientAdjustment | None = None,
         task: Task = CLASSIFICATION,
     ) -> TrainStats:
         """Train a model in place; see `strategies.client.training.local_train` for the parameters.
 
-        `adjust` sees gradients that carry the noise already, so it must not look at data. The loss is not
-        reported: it would tell about the examples without noise.
+        `adjust` sees gradients that carry the noise already, so it must not look at data. So does the
+        optimiser, of whatever kind, and its learning rates know nothing of the examples but their number. The
+        loss is not reported: it would tell about the examples without noise.
 
         Raises
         ------
@@ -94,7 +96,7 @@ class PrivateTrainer:
         model.train()
         require_private(model, self.engine)
         parameters = [p for p in model.parameters() if p.requires_grad]
-        steps = planned_steps(len(examples), settings) if num_steps is None else num_steps
+        steps = planned_steps(len(examples), settings) if rates is None else len(rates)
         rate = sample_rate(len(examples), settings)
         sampling, noise = self.randomness.after(generator), self.randomness.after(generator)
         optimizer = make_optimizer(parameters, settings)
@@ -103,10 +105,12 @@ class PrivateTrainer:
         mechanism = Mechanism(self.noise_multiplier, self.clip_norm, rate * len(examples), noise)
         engine = engine_of(self.engine, model, optimizer, mechanism)
         try:
-            for batch in poisson_batches(len(data), rate, steps, sampling):
+            for number, batch in enumerate(poisson_batches(len(data), rate, steps, sampling)):
                 drawn = data.training_batch(batch, generator, alone=True) if len(batch) else None
                 _clip(engine, task, drawn)
                 engine.release()
+                if rates is not None:
+                    set_rate(optimizer, rates[number])
                 _step(optimizer, parameters, adjust)
                 self.steps += 1
         finally:

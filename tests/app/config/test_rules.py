@@ -102,7 +102,7 @@ IDLE = [
     (
         {"strategy.name": "fedasync", "strategy.server-learning-rate": 0.5},
         "strategy.server-learning-rate",
-        'strategy.name = "fedbuff"',
+        'strategy.name = "fedavgm" or "fedbuff"',
     ),
     *(
         ({"strategy.name": "fedbuff", **flat}, key, "a strategy that works in rounds")
@@ -139,8 +139,6 @@ IDLE = [
     ({"data.public-limit": 5}, "data.public-limit", "data.public = <the name of a data set>"),
     ({"model.name": "mlp", "model.width": 8}, "model.width", 'model.name = "cnn"'),
     ({"model.name": "resnet18", "model.hidden": 8}, "model.hidden", 'model.name = "mlp" or "cnn"'),
-    ({"train.local-steps": 5, "train.local-epochs": 3}, "train.local-epochs", "train.local-steps = 0"),
-    ({"train.optimizer": "adam", "train.momentum": 0.5}, "train.momentum", 'train.optimizer = "sgd"'),
     ({"strategy.mu": 0.5}, "strategy.mu", 'strategy.name = "fedprox"'),
     ({"strategy.work": "0=0.5"}, "strategy.work", 'strategy.name = "fedprox"'),
     ({"strategy.options": "eta = 1"}, "strategy.options", 'strategy.name = "flwr:<ClassName>"'),

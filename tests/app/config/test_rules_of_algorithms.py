@@ -12,6 +12,7 @@ from strategies.core.settings import Scalar
 from strategies.core.traits import Traits
 from strategies.registry import all_traits
 from tests.app.config.test_rules import IDLE as OTHERS
+from tests.app.config.test_training_rules import IDLE as TRAINING
 
 WITHOUT_NOISE = "a strategy of which nothing leaves a client but noised updates"
 PARTIAL: dict[str, Scalar] = {
@@ -114,7 +115,7 @@ def test_a_key_without_effect_is_refused(given: dict[str, Scalar], key: str, wor
 
 
 def test_every_condition_has_a_case_above() -> None:
-    cases = [(key, words) for _, key, words in (*IDLE, *OTHERS)]
+    cases = [(key, words) for _, key, words in (*IDLE, *OTHERS, *TRAINING)]
     missing = [
         (key, condition.words)
         for condition in CONDITIONS

@@ -40,6 +40,8 @@ CHOICES: dict[str, st.SearchStrategy[Any]] = {
     "model.weights": st.sampled_from(["", "a.npz"]),
     "model.batch-norm": st.sampled_from(["refuse", "group"]),
     "strategy.name": st.sampled_from(["fedavg", "fedmd", "fedprox", "flwr:FedAdam"]),
+    "train.schedule-period": st.floats(0.0, 0.9),
+    "train.warm-up": st.floats(0.0, 1.0),
     "strategy.models": st.sampled_from(["cnn-8-16@0.2", "mlp-4, mlp-8-8"]),
     "strategy.weights": st.sampled_from(["", "0=0.5, hospital-a=2"]),
     "strategy.work": st.sampled_from(["", "0=0.5", "0=0.5, hospital-a=1"]),

@@ -1,6 +1,7 @@
 """Seeded batches and the steps of the optimiser, against arithmetic by hand."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -55,21 +56,28 @@ def trained(train: TrainSettings = PLAIN, seed: int = 0, *, num_steps: int | Non
     """Return the parameters after training from ones."""
     model = model_of_ones()
     generator = torch_generator(seed, "batches")
-    local_train(model, data(), train, generator, num_steps=num_steps)
+    rates = None if num_steps is None else [train.learning_rate] * num_steps
+    local_train(model, data(), train, generator, rates=rates)
     return parameters_of(model)
 
 
-def slow_sgd(num_steps: int, train: TrainSettings, seed: int = 0) -> Tensor:
+def slow_sgd(
+    num_steps: int, train: TrainSettings, seed: int = 0, rates: Sequence[float] | None = None
+) -> Tensor:
     """Return the parameters after SGD with momentum, v ← m·v + g, w ← w − η·v, with autograd in float64."""
     w = torch.tensor([1.0] * 6 + [0.0] * 2, dtype=torch.float64, requires_grad=True)
     velocity = torch.zeros(8, dtype=torch.float64)
     examples = data()
-    for index in batches(len(examples), train.batch_size, num_steps, torch_generator(seed, "batches")):
+    drawn = batches(len(examples), train.batch_size, num_steps, torch_generator(seed, "batches"))
+    for index, rate in zip(drawn, rates or [train.learning_rate] * num_steps, strict=True):
         logits = examples.x[index].double() @ w[:6].view(2, 3).T + w[6:]
         loss = -functional.log_softmax(logits, dim=1)[torch.arange(len(index)), examples.y[index]].mean()
         (gradient,) = torch.autograd.grad(loss, w)
+        if train.max_gradient_norm and gradient.norm() > train.max_gradient_norm:
+            gradient = gradient * train.max_gradient_norm / gradient.norm()
         velocity = train.momentum * velocity + gradient
-        w = (w - train.learning_rate * velocity).detach().requires_grad_()
+        step = gradient + train.momentum * velocity if train.nesterov else velocity
+        w = (w - rate * step).detach().requires_grad_()
     return w.detach().float()
 
 
@@ -85,7 +93,7 @@ def test_one_step_by_hand() -> None:
     model = model_of_ones()
     one = TensorExamples(torch.tensor([[1.0, 2.0, 0.0]]), torch.tensor([0]))
     stats = local_train(
-        model, one, PLAIN.model_copy(update={"learning_rate": 0.1}), torch_generator(0), num_steps=1
+        model, one, PLAIN.model_copy(update={"learning_rate": 0.1}), torch_generator(0), rates=[0.1]
     )
     torch.testing.assert_close(model.weight.detach(), torch.tensor([[1.05, 1.1, 1.0], [0.95, 0.9, 1.0]]))
     torch.testing.assert_close(model.bias.detach(), torch.tensor([0.05, -0.05]))
@@ -109,7 +117,7 @@ def test_learning_rate_of_a_round() -> None:
     """0.1 halved every round is 0.025 in the third."""
     train = TrainSettings(learning_rate=0.1, lr_decay=0.5)
     job = ClientJob(model_of_ones(), data(), train, StrategySettings(), "0", 3, torch_generator(0))
-    assert job.learning_rate == pytest.approx(0.025)
+    assert job.rates(2) == pytest.approx([0.025, 0.025])
 
 
 def test_weight_decay_by_hand() -> None:
@@ -210,11 +218,72 @@ def test_num_steps_goes_before_the_settings() -> None:
     assert not trained(num_steps=5).equal(trained())
 
 
+@pytest.mark.parametrize("more", [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}])
+@pytest.mark.parametrize("rates", [None, [0.3, 0.2, 0.1, 0.05, 0.4]])
+def test_it_is_slow_sgd(more: dict[str, Any], rates: list[float] | None) -> None:
+    """With momentum of either kind, and with a learning rate for each step."""
+    train, model = PLAIN.model_copy(update=more), model_of_ones()
+    local_train(model, data(), train, torch_generator(0, "batches"), rates=rates)
+    expected = slow_sgd(len(rates) if rates else 6, train, rates=rates)
+    torch.testing.assert_close(parameters_of(model), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_job_trains_by_its_schedule() -> None:
+    """In the second of four rounds of six steps, at the rates that the settings have for them."""
+    train, model = PLAIN.model_copy(update={"schedule": "cosine", "warm_up": 2.0}), model_of_ones()
+    generator = torch_generator(0, "batches")
+    job = ClientJob(model, data(), train, StrategySettings(), "0", 2, generator, rounds=4)
+    job.train_model(model)
+    rates = train.rates(2, 4, 6)
+    assert len(set(rates)) == 6
+    torch.testing.assert_close(parameters_of(model), slow_sgd(6, train, rates=rates), rtol=1e-5, atol=1e-6)
+
+
+def test_a_gradient_is_clipped_by_hand() -> None:
+    """As above, the gradient is (∓½, ∓1, 0) and ∓½, of norm √3: clipped to 0.6 of it, so is the step."""
+    model = model_of_ones()
+    one = TensorExamples(torch.tensor([[1.0, 2.0, 0.0]]), torch.tensor([0]))
+    train = PLAIN.model_copy(update={"max_gradient_norm": 0.6 * math.sqrt(3)})
+    local_train(model, one, train, torch_generator(0), rates=[0.1])
+    torch.testing.assert_close(model.weight.detach(), torch.tensor([[1.03, 1.06, 1.0], [0.97, 0.94, 1.0]]))
+    torch.testing.assert_close(model.bias.detach(), torch.tensor([0.03, -0.03]))
+
+
+@pytest.mark.parametrize("norm", [0.05, 0.4])
+def test_clipped_training_is_slow_sgd(norm: float) -> None:
+    train = PLAIN.model_copy(update={"max_gradient_norm": norm, "momentum": 0.9})
+    torch.testing.assert_close(trained(train), slow_sgd(6, train), rtol=1e-4, atol=1e-5)
+    assert not trained(train).allclose(slow_sgd(6, PLAIN.model_copy(update={"momentum": 0.9})), atol=1e-3)
+
+
+def test_a_norm_that_nothing_reaches_changes_no_bit_and_0_is_neutral() -> None:
+    assert trained(PLAIN.model_copy(update={"max_gradient_norm": 1e9})).equal(trained())
+    assert trained(PLAIN.model_copy(update={"max_gradient_norm": 0.0})).equal(trained())
+
+
+def test_an_algorithms_own_terms_are_not_clipped() -> None:
+    """The gradient of the loss is cut to nothing; a correction of 1 moves every parameter by the rate."""
+    train, model = PLAIN.model_copy(update={"max_gradient_norm": 1e-9}), model_of_ones()
+    state = StepState(correction=[torch.ones(2, 3), torch.ones(2)])
+    local_train(model, data(), train, torch_generator(0), rates=[0.1], adjust=state.adjustment)
+    torch.testing.assert_close(parameters_of(model_of_ones()) - parameters_of(model), torch.full((8,), 0.1))
+
+
+def test_rmsprop_by_hand() -> None:
+    """Its first step is the rate times g / √(0.01 g²): ten times the rate, against the gradient's sign."""
+    weight = nn.Parameter(torch.ones(2))
+    weight.grad = torch.tensor([2.0, -0.5])
+    make_optimizer([weight], TrainSettings(optimizer="rmsprop", learning_rate=0.01)).step()
+    assert weight.tolist() == pytest.approx([0.9, 1.1])
+
+
 def test_optimizers_differ() -> None:
-    """Neutral momentum is plain SGD; momentum, Adam, and AdamW with decay each differ from the others."""
+    """Neutral momentum is plain SGD; momentum of both kinds and the others each differ from all before."""
     changes: list[dict[str, str | float]] = [
         {},
         {"momentum": 0.9},
+        {"momentum": 0.9, "nesterov": True},
+        {"optimizer": "rmsprop"},
         {"optimizer": "adam"},
         {"weight_decay": 0.1},
         {"optimizer": "adam", "weight_decay": 0.1},
@@ -270,7 +339,7 @@ def test_trains_in_train_mode() -> None:
 def test_zero_steps_leave_the_model() -> None:
     """No step, no loss, no number drawn from the generator, and no change of mode."""
     model, generator = model_of_ones().eval(), torch_generator(0)
-    assert local_train(model, data(), PLAIN, generator, num_steps=0) == TrainStats(0, 0.0)
+    assert local_train(model, data(), PLAIN, generator, rates=[]) == TrainStats(0, 0.0)
     assert parameters_of(model).equal(parameters_of(model_of_ones()))
     assert generator.get_state().equal(torch_generator(0).get_state())
     assert not model.training
@@ -309,11 +378,11 @@ def test_global_generator_has_no_effect() -> None:
 # errors
 
 
-@pytest.mark.parametrize("num_steps", [None, 0, 3])
-def test_no_examples(num_steps: int | None) -> None:
+@pytest.mark.parametrize("rates", [None, [], [0.1] * 3])
+def test_no_examples(rates: list[float] | None) -> None:
     """There is nothing to draw a batch from, however many steps are asked."""
     with pytest.raises(ValueError, match=r"^local training needs at least one example$"):
-        local_train(model_of_ones(), data(0), PLAIN, torch_generator(0), num_steps=num_steps)
+        local_train(model_of_ones(), data(0), PLAIN, torch_generator(0), rates=rates)
 
 
 # a damaged answer
@@ -340,8 +409,9 @@ class Quadratic:
         (w,), (_, m) = parameters, batch
         return [w - m], ((w - m) ** 2 / 2).sum()
 
-    def step(self, parameters: Tensors, gradients: Tensors) -> Tensors:
-        return [w - self._rate * g for w, g in zip(parameters, gradients, strict=True)]
+    def step(self, parameters: Tensors, gradients: Tensors, rate: float | None) -> Tensors:
+        used = self._rate if rate is None else rate
+        return [w - used * g for w, g in zip(parameters, gradients, strict=True)]
 
 
 def test_local_steps_by_hand() -> None:
@@ -360,6 +430,13 @@ def test_local_steps_change_nothing_that_they_are_given() -> None:
     state = StepState([torch.ones(1)], 0.5, [torch.ones(1)])
     local_steps(start, drawn, state.adjustment, Quadratic(0.5))
     assert (start[0].item(), state.anchor[0].item(), state.correction[0].item()) == (0.0, 1.0, 1.0)
+
+
+def test_local_steps_at_rates_of_their_own() -> None:
+    """From w = 0 to m = 1 at rates ½ and 1: ½, then 1."""
+    drawn = [(torch.zeros(1), torch.ones(1))] * 2
+    found, _ = local_steps([torch.zeros(1)], drawn, None, Quadratic(0.25), [0.5, 1.0])
+    assert found[0].item() == 1.0
 
 
 def test_clients_side_by_side_are_the_clients_one_by_one() -> None:

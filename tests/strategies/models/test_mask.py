@@ -85,16 +85,16 @@ def test_the_state_stays_what_it_was() -> None:
 # equivalence: a step, and clearing after it
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])
 def test_a_step_on_the_mask_is_a_step_and_clearing(optimizer: str) -> None:
     """The pruned weights of the other model do move, so that there is something to clear."""
     settings = TrainSettings.model_validate({"optimizer": optimizer, "weight-decay": 0.1})
     masked = hold(net(), NET_MASKS)
-    local_train(masked, data(), settings, torch_generator(1), num_steps=1)
+    local_train(masked, data(), settings, torch_generator(1), rates=[0.05])
     plain = hold(net(), NET_MASKS)
     twin = net()
     twin.load_state_dict(plain.state_dict())
-    local_train(twin, data(), settings, torch_generator(1), num_steps=1)
+    local_train(twin, data(), settings, torch_generator(1), rates=[0.05])
     for name, parameter in twin.named_parameters():
         kept = NET_MASKS.get(name, torch.ones_like(parameter, dtype=torch.bool))
         assert (parameter.detach() * kept).equal(masked.get_parameter(name).detach())
@@ -105,7 +105,7 @@ def test_a_step_on_the_mask_is_a_step_and_clearing(optimizer: str) -> None:
 # properties
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])
 def test_pruned_weights_stay_zero(optimizer: str) -> None:
     model = hold(net(), NET_MASKS)
     settings = TrainSettings.model_validate({"optimizer": optimizer, "weight-decay": 0.1, "local-epochs": 3})

@@ -1,6 +1,6 @@
 """SCAFFOLD against arithmetic by hand, a slow loop, FedAvg, and answers that are lost."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -28,16 +28,23 @@ def plain(*clients: Hill) -> list[Hill]:
     return [Hill(c.client_id, c.a, c.m, StrategySettings(), c.n) for c in clients]
 
 
-def slow(clients: list[tuple[float, float]], rounds: int, share: float = 1.0) -> tuple[float, float]:
-    """Return w and c after rounds of Algorithm 1, option II, as the paper has them, in plain Python."""
+def slow(
+    clients: list[tuple[float, float]], rates: Sequence[Sequence[float]], share: float = 1.0
+) -> tuple[float, float]:
+    """Return w and c after rounds of Algorithm 1, option II, in plain Python: c_i is a mean gradient.
+
+    The mean over a round's local steps, each weighing its rate; at a constant rate it is the paper's.
+    """
     x, c, own = 0.0, 0.0, [0.0] * len(clients)
-    for _ in range(rounds):
+    for of_round in rates:
         ends, changes = [], []
         for i, (a, m) in enumerate(clients):
-            y = x
-            for _step in range(STEPS):
-                y -= RATE * (a * (y - m) - share * own[i] + share * c)
-            new = own[i] - c + (x - y) / (STEPS * RATE)
+            y, seen = x, 0.0
+            for rate in of_round:
+                gradient = a * (y - m)
+                seen += rate * gradient / sum(of_round)
+                y -= rate * (gradient - share * own[i] + share * c)
+            new = seen if share == 1 else own[i] - c + (x - y) / sum(of_round)
             ends.append(y)
             changes.append(new - own[i])
             own[i] = new
@@ -62,7 +69,20 @@ def test_a_round_by_hand() -> None:
 def test_it_is_the_papers_algorithm(share: float) -> None:
     hills = [(1.0, 4.0), (3.0, -2.0), (0.5, 1.0)]
     ended = run(*(hill(str(i), a, m, share) for i, (a, m) in enumerate(hills)), rounds=6)
-    expected, expected_control = slow(hills, 6, share)
+    expected, expected_control = slow(hills, [[RATE] * STEPS] * 6, share)
+    assert ended.model == pytest.approx(expected, rel=1e-5)
+    assert control(ended.memory) == pytest.approx(expected_control, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("schedule", [{"schedule": "cosine"}, {"schedule": "step", "warm_up": 1.5}])
+def test_under_a_schedule_a_control_variate_stays_the_mean_gradient(schedule: dict[str, Any]) -> None:
+    """What a client went is divided by the sum of its steps' rates, which differ from round to round."""
+    hills = [(1.0, 4.0), (3.0, -2.0), (0.5, 1.0)]
+    clients = [hill(str(i), a, m, schedule=schedule) for i, (a, m) in enumerate(hills)]
+    ended = run(*clients, rounds=6)
+    rates = [clients[0].train.rates(number, 6, STEPS) for number in range(1, 7)]
+    assert len({tuple(each) for each in rates}) > 2
+    expected, expected_control = slow(hills, rates)
     assert ended.model == pytest.approx(expected, rel=1e-5)
     assert control(ended.memory) == pytest.approx(expected_control, rel=1e-4, abs=1e-6)
 

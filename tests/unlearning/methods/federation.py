@@ -184,6 +184,7 @@ class Federation(BaseGrid):
             client_id,
             work.server_round,
             work.generator,
+            rounds=int(str(work.config[wire.ROUNDS])),
         )
         result = lookup(self.strategy.name).client(job)
         metrics = {**result.metrics, wire.NUM_EXAMPLES: result.num_examples}

@@ -4,6 +4,7 @@ import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -131,7 +132,8 @@ def fresh_update(
     wire.load_flat(model, flat, federation.layout)
     settings = federation.settings.model_copy(update={"local_steps": steps})
     generator = torch_generator(federation.seed, "client", client_id, "round", server_round)
-    job = ClientJob(model, DATA[client_id], settings, federation.strategy, client_id, server_round, generator)
+    place = (federation.strategy, client_id, server_round, generator)
+    job = ClientJob(model, DATA[client_id], settings, *place, rounds=5)
     trained = lookup(federation.strategy.name).client(job).model
     return federation.layout.flatten(trained.state_dict()) - flat
 
@@ -157,11 +159,12 @@ def slow(run: TrainedRun, federation: Federation, targets: str, interval: int, r
 
 @pytest.mark.parametrize(("interval", "ratio"), [(1, 1.0), (2, 0.5), (3, 0.1)])
 @pytest.mark.parametrize("strategy", [StrategySettings(), StrategySettings(name="fedprox", mu=0.5)])
+@pytest.mark.parametrize("falling", [{"lr_decay": 0.8}, {"schedule": "cosine", "warm_up": 2.0}])
 def test_equals_the_paper_followed_round_by_round(
-    tmp_path: Path, strategy: StrategySettings, interval: int, ratio: float
+    tmp_path: Path, strategy: StrategySettings, interval: int, ratio: float, falling: dict[str, Any]
 ) -> None:
-    """Clients train as their strategy does, with the batches and the decayed learning rate of that round."""
-    settings = TrainSettings(local_epochs=1, batch_size=8, momentum=0.9, lr_decay=0.8)
+    """Clients train as their strategy does, with the batches and the learning rates of that round."""
+    settings = TrainSettings.model_validate({"local_epochs": 1, "batch_size": 8, "momentum": 0.9, **falling})
     federation = Federation(DATA, settings=settings, strategy=strategy)
     run = federation.trained(tmp_path / "log", rounds=5)
     found = erased(run, federation, ForgetSettings.of("federaser", interval=interval, ratio=ratio)).flat

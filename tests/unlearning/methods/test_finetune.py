@@ -105,7 +105,7 @@ def test_a_pass_is_a_visit_to_each_remaining_client(run: TrainedRun) -> None:
     federation = federation_of()
     found = forgotten("finetune", run, federation, CLIENT, epochs=2)
     assert [a for a in federation.asked if a[0] == ACTION] == [(ACTION, i) for _ in range(2) for i in "013"]
-    assert (found.traffic.visits, found.details) == (6, {"rounds": 2})
+    assert (found.traffic.visits, found.details) == (6, {"rounds": 2, "learning_rate": 0.05})
 
 
 def test_a_client_of_a_forgotten_class_alone_is_not_asked(run: TrainedRun) -> None:

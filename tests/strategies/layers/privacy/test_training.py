@@ -1,7 +1,7 @@
 """Private local training: what a step does, and that nothing of it stays on the model."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -31,6 +31,13 @@ SEEDED = Randomness(secret=False)
 
 def model_of(name: Name = "cnn") -> nn.Module:
     return build_model(ModelSettings(name=name, width=4, hidden=8), (1, 8, 8), 3, seed=1)
+
+
+def straight() -> nn.Module:
+    """Return a linear model of zeros: no entry of its gradient is as small as rounding."""
+    layer = nn.Linear(64, 3, bias=False)
+    nn.init.zeros_(layer.weight)
+    return nn.Sequential(nn.Flatten(), layer)
 
 
 def examples_of(n: int = 6) -> Examples:
@@ -147,6 +154,19 @@ def test_without_noise_and_clipping_it_is_plain_training() -> None:
     PrivateTrainer(0.0, 1e6, SEEDED)(private, examples, settings, torch_generator(0))
     local_train(plain, examples, settings, torch_generator(0))
     torch.testing.assert_close(flat(private), flat(plain), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "more", [{"nesterov": True}, {"optimizer": "rmsprop"}, {"optimizer": "adamw", "weight_decay": 0.1}]
+)
+def test_every_optimizer_and_schedule_steps_by_what_was_released(more: dict[str, Any]) -> None:
+    """The same as `local_train` at the same rates, which differ from step to step."""
+    private, plain, examples = straight(), straight(), examples_of()
+    settings, rates = TrainSettings(local_steps=3, batch_size=6).model_copy(update=more), [0.03, 0.01, 0.02]
+    PrivateTrainer(0.0, 1e6, SEEDED)(private, examples, settings, torch_generator(0), rates=rates)
+    local_train(plain, examples, settings, torch_generator(0), rates=rates)
+    torch.testing.assert_close(flat(private), flat(plain), rtol=1e-4, atol=2e-5)
+    assert not flat(private).allclose(flat(straight()), atol=1e-3)
 
 
 @pytest.mark.parametrize("engine", ["auto", "ghost", "hooks"])

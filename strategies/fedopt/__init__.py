@@ -1,0 +1,1 @@
+"""Server-side optimisers: FedAvgM, FedAdagrad, FedAdam and FedYogi."""
