@@ -41,6 +41,14 @@ def test_an_asynchronous_run_counts_steps_of_the_server(tmp_path: Path) -> None:
     assert not flat_model(train(config(tmp_path, "run.name=constant", *buffered))).equal(flat_model(plain))
 
 
+def test_a_client_knows_how_long_the_run_is(tmp_path: Path) -> None:
+    """At each third of three rounds the rate drops to next to nothing: the model stays that of one round."""
+    dropped = ("train.schedule=step", "train.schedule-factor=1e-9", "run.rounds=3")
+    found = flat_model(train(config(tmp_path, "run.name=dropped", *dropped)))
+    once = flat_model(train(config(tmp_path, "run.name=once", "run.rounds=1")))
+    assert found.allclose(once, rtol=0, atol=1e-6)
+
+
 def node(entries: Mapping[str, Any]) -> Node:
     """Return a node that was sent these entries, in a run of 15 rounds."""
     record = ConfigRecord({wire.SERVER_ROUND: 1, **entries})

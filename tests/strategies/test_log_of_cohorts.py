@@ -35,6 +35,7 @@ PLANS = {
     "fedavg": {},
     "fedprox": {"strategy": StrategySettings(name="fedprox", mu=0.1)},
     "fedbuff": {"strategy": BUFFERED},
+    "fedavgm": {"strategy": StrategySettings(name="fedavgm", server_momentum=0.0, server_learning_rate=0.5)},
     "fedasync": {"strategy": StrategySettings(name="fedasync", mixing=0.6)},
     "per-fedavg": {"strategy": StrategySettings(name="per-fedavg")},
     "ditto": {"strategy": StrategySettings(name="ditto")},
