@@ -223,6 +223,21 @@ def test_instructions_to_drop_reach_the_right_clients() -> None:
     assert told[2] == {**shared, wire.DROP_INDICES: [0, 4]}
 
 
+def test_a_schedule_lasts_as_long_as_was_planned() -> None:
+    """Four rounds are kept of ten: those are the first of ten, also when more are trained after them."""
+    assert replace(PLAN, rounds=4).schedule_length == 4
+    kept = replace(PLAN, rounds=4, horizon=10)
+    assert (kept.schedule_length, kept.going_on(3).schedule_length, kept.going_on(9).schedule_length) == (
+        10,
+    ) * 3
+    further = replace(PLAN, rounds=4).going_on(3)
+    assert (further.rounds, further.schedule_length) == (7, 4)
+    grid = FakeGrid(two_clients())
+    run(grid, replace(PLAN, rounds=1, horizon=10), first=[0.0])
+    trained = [m for m in grid.sent if m.metadata.message_type == wire.TRAIN]
+    assert [m.content.config_records[wire.CONFIG][wire.ROUNDS] for m in trained] == [10, 10]
+
+
 def test_evaluation_keeps_to_its_rounds() -> None:
     """Every second round and the last; on the clients, too, if asked for."""
     plan = replace(PLAN, rounds=5, evaluate_every=2, federated_evaluation=True, local_test_share=0.5)
