@@ -103,7 +103,8 @@ class Node:
     @property
     def rounds(self) -> int:
         """How many rounds the learning rate's schedule lasts; LetheError if the message says nonsense."""
-        rounds = int(str(self.message_config.get(wire.ROUNDS, self.config.run.rounds)))
+        planned = self.config.train.schedule_rounds or self.config.run.rounds
+        rounds = int(str(self.message_config.get(wire.ROUNDS, planned)))
         if rounds < 1:
             raise LetheError(f"a message says that the schedule lasts {rounds} rounds")
         return rounds

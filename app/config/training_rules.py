@@ -26,27 +26,29 @@ CONDITIONS: tuple[Condition, ...] = (
     only_with("train.lr-decay", "train.schedule", "constant"),
     only_with("train.schedule-factor train.schedule-period", "train.schedule", "step"),
     only_with("train.schedule-final", "train.schedule", "cosine"),
+    only_with("train.schedule-rounds", "train.schedule", "step", "cosine"),
     only_with("train.max-gradient-norm", "privacy.unit", "none", "client-local", "client-central"),
 )
 """When keys have an effect."""
 
 
 def check_schedule(flat: Mapping[str, Scalar]) -> None:
-    """Refuse a schedule that the run is too short for.
+    """Refuse a schedule that lasts too short for its own keys.
 
     Raises
     ------
     BadInput
         Naming the key and how many rounds there are.
     """
-    rounds = int(flat["run.rounds"])
+    key = "train.schedule-rounds" if flat["train.schedule-rounds"] else "run.rounds"
+    rounds = int(flat[key])
     if float(flat["train.warm-up"]) > rounds:
         raise BadInput(
             f"train.warm-up: given {shown(flat['train.warm-up'])}, so that the learning rate never "
-            f"reaches its height; allowed at most run.rounds, which is {rounds}"
+            f"reaches its height; allowed at most {key}, which is {rounds}"
         )
     if float(flat["train.schedule-period"]) >= rounds:
         raise BadInput(
             f"train.schedule-period: given {shown(flat['train.schedule-period'])}, so that the learning rate "
-            f"never drops; allowed less than run.rounds, which is {rounds}"
+            f"never drops; allowed less than {key}, which is {rounds}"
         )

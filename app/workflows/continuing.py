@@ -137,13 +137,16 @@ def _config(folder: RunFolder, rounds: int, overrides: Sequence[str]) -> RunConf
             f"--set {wrong[0]}: a run that goes on keeps its config, so that it can be retrained as a whole; "
             f"allowed here: {', '.join(ALLOWED)}"
         )
-    flat = RunConfig.from_toml(folder.path / "config.toml").to_flat()
+    before = RunConfig.from_toml(folder.path / "config.toml")
+    flat = before.to_flat()
     home = str(folder.path.absolute().parent)
     placed: dict[str, Scalar] = {
         "run.home": home,
         "run.name": f"{folder.name}-to-{rounds}",
         "run.rounds": rounds,
     }
+    if before.train.schedule != "constant":  # The rates of the rounds before stay what they were
+        placed["train.schedule-rounds"] = before.train.schedule_rounds or before.run.rounds
     return RunConfig.from_flat({**flat, **placed, **given})
 
 

@@ -170,6 +170,7 @@ class Session:
             local_test_share=self.config.data.local_test_share,
             settle=self._settle,
             drop=self._drop,
+            schedule_rounds=self.config.train.schedule_rounds or None,
         )
 
     @property

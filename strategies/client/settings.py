@@ -40,9 +40,12 @@ class TrainSettings(Settings):
     schedule_factor
         ``step``: factor on the learning rate at every drop, in (0, 1]; neutral 1.
     schedule_period
-        ``step``: rounds from one drop to the next, at least 0; 0: a third of the run's rounds.
+        ``step``: rounds from one drop to the next, at least 0; 0: a third of the schedule.
     schedule_final
-        ``cosine``: share of the learning rate at which the run ends, in [0, 1]; neutral 1.
+        ``cosine``: share of the learning rate at which the schedule ends, in [0, 1]; neutral 1.
+    schedule_rounds
+        ``step`` and ``cosine``: rounds that the schedule lasts, at least 0; later ones are like its last;
+        neutral 0: the run's rounds.
     warm_up
         Rounds, or a fraction of one, over which the learning rate rises to its full height, at least 0;
         neutral 0.
@@ -64,6 +67,7 @@ class TrainSettings(Settings):
     schedule_factor: float = Field(default=0.1, gt=0, le=1)
     schedule_period: float = Field(default=0.0, ge=0)
     schedule_final: float = Field(default=0.0, ge=0, le=1)
+    schedule_rounds: int = Field(default=0, ge=0)
     warm_up: float = Field(default=0.0, ge=0)
     max_gradient_norm: float = Field(default=0.0, ge=0)
 

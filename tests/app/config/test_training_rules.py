@@ -21,6 +21,7 @@ IDLE: list[tuple[dict[str, Scalar], str, str]] = [
     (STEP | {"train.lr-decay": 0.9}, "train.lr-decay", 'train.schedule = "constant"'),
     ({"train.schedule-factor": 0.5}, "train.schedule-factor", 'train.schedule = "step"'),
     (COSINE | {"train.schedule-period": 2.0}, "train.schedule-period", 'train.schedule = "step"'),
+    ({"train.schedule-rounds": 3}, "train.schedule-rounds", 'train.schedule = "step" or "cosine"'),
     (STEP | {"train.schedule-final": 0.5}, "train.schedule-final", 'train.schedule = "cosine"'),
     (
         {"privacy.unit": "example", "privacy.epsilon": 5.0, "train.max-gradient-norm": 1.0},
@@ -57,6 +58,10 @@ def test_a_key_without_effect_is_refused(given: dict[str, Scalar], key: str, wor
             "train.warm-up: given 5.0, .* allowed at most run.rounds, which is 4",
         ),
         (STEP | {"train.schedule-period": 4.0}, "train.schedule-period: given 4.0, .* less than run.rounds"),
+        (
+            STEP | {"train.schedule-rounds": 2, "train.schedule-period": 2.0},
+            "train.schedule-period: given 2.0, .* less than train.schedule-rounds, which is 2",
+        ),
         (
             {"train.schedule": "linear"},
             'train.schedule: given "linear", allowed one of constant, step',

@@ -65,6 +65,17 @@ def test_two_parts_are_one_run(small: RunFolder, tmp_path: Path) -> None:
     assert models[0] == models[1]
 
 
+def test_a_schedule_that_has_ended_stays_at_its_end(tmp_path: Path) -> None:
+    """Two rounds of a cosine and one more are three of which two are scheduled."""
+    cosine = ("train.schedule=cosine", "train.schedule-final=0.1")
+    longer = go_on(trained(tmp_path / "parts", *cosine, "run.rounds=2"), 1)
+    whole = trained(tmp_path / "whole", *cosine, "run.rounds=3", "train.schedule-rounds=2")
+    assert torch.equal(flat_model(longer), flat_model(whole))
+    other = trained(tmp_path / "other", *cosine, "run.rounds=3")
+    assert not torch.equal(flat_model(longer), flat_model(other))
+    assert RunConfig.from_toml(longer.path / "config.toml").train.schedule_rounds == 2
+
+
 def test_after_a_forgetting_the_client_stays_out(small: RunFolder) -> None:
     """Worked by the log: the model is that of the forgetting, and what the others sent in two more rounds."""
     before = content_of(small)
