@@ -5,6 +5,7 @@ two hundred of them. What is forked runs the starter's own code; the real start,
 the tests of the simulation itself and all that run ``lethe`` as a command use.
 """
 
+import gc
 import os
 import signal
 import socket
@@ -93,6 +94,8 @@ def serve(descriptor: int) -> None:
     import app.simulation.starter  # noqa: F401  # what is imported here need not be imported after the fork
 
     torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.0)
+    gc.collect()
+    gc.freeze()  # A collection in a fork would else look at, and so copy, all that was imported
     control = socket.socket(fileno=descriptor)
     while True:
         try:
