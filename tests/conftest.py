@@ -1,5 +1,6 @@
 """No test touches the home of whoever runs it, and simulations start at once (see `tests.warm_starts`)."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,11 @@ settings.register_profile(
     "unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("unhurried")
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from looking at all that was imported, again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -19,7 +19,7 @@ from app.simulation import channel
 from app.simulation.launch import Process, Setup, environment, launch, start, tell
 
 _BOOT = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
+    "import gc, json, sys; gc.disable(); sys.path[:] = json.loads(sys.argv[2]); "
     "from tests.warm_starts import serve; serve(int(sys.argv[1]))"
 )
 _LOOK_SECONDS = 0.002
@@ -94,8 +94,8 @@ def serve(descriptor: int) -> None:
     import app.simulation.starter  # noqa: F401  # what is imported here need not be imported after the fork
 
     torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.0)
-    gc.collect()
     gc.freeze()  # A collection in a fork would else look at, and so copy, all that was imported
+    gc.enable()
     control = socket.socket(fileno=descriptor)
     while True:
         try:

@@ -22,7 +22,7 @@ from app.simulation import channel
 from strategies.core.errors import BadInput
 
 _BOOT = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
+    "import gc, json, sys; gc.disable(); sys.path[:] = json.loads(sys.argv[2]); "
     "from app.simulation.starter import main; main(int(sys.argv[1]))"
 )
 # One thread per worker: the result of a sum depends on how it is split among threads, and the workers share

@@ -48,6 +48,7 @@ def main(descriptor: int) -> None:
 def _load_or_report(control: socket.socket) -> Clients | None:
     """Load what the parent asks for; report whether that worked."""
     setup, _ = channel.receive(control)
+    gc.disable()  # Collecting among so many imports takes long, and in a fork it copies what it looks at.
     try:
         clients = load(setup)
     except BadInput as error:
@@ -57,8 +58,8 @@ def _load_or_report(control: socket.socket) -> Clients | None:
         traceback.print_exception(error)
         channel.send(control, {"error": f"{type(error).__name__}: {error}"})
         return None
-    gc.collect()
     gc.freeze()  # The collector would otherwise touch, and so copy, every page that the workers share.
+    gc.enable()
     channel.send(control, {"ready": True})
     return clients
 
