@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory, mkdtemp
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.fresh_starts import FreshStarts
 from tests.warm_starts import WarmStarts
 
 # A busy machine is no fault of what is tested
@@ -39,6 +40,14 @@ def _warm_starts(_home: None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("app.simulation.pool.launch", starts.launch)
         yield
+    starts.close()
+
+
+@pytest.fixture(scope="session")
+def fresh_starts() -> Iterator[FreshStarts]:
+    """Return what runs code as in a new interpreter."""
+    starts = FreshStarts()
+    yield starts
     starts.close()
 
 

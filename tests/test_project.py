@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from strategies.registry import _MODULES, PLAIN, all_traits
+from tests.fresh_starts import FreshStarts
 from tests.secret_seeds import secret_seeds
 
 ROOT = Path(__file__).parents[1]
@@ -249,7 +250,7 @@ def test_lint_passes_what_is_right() -> None:
     assert lint(code) == "All checks passed!\n"
 
 
-def test_names_that_others_import_by_stay() -> None:
+def test_names_that_others_import_by_stay(fresh_starts: FreshStarts) -> None:
     """Each in a fresh interpreter, so that no other import prepares the way."""
     for name, parts in {
         "strategies.wire": "NUM_EXAMPLES, Layout, reply_to",
@@ -260,6 +261,4 @@ def test_names_that_others_import_by_stay() -> None:
         "unlearning.audit.metrics": "accuracy",
         "unlearning.request": "ForgetRequest",
     }.items():
-        command = [sys.executable, "-c", f"from {name} import {parts}"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+        fresh_starts.run(f"from {name} import {parts}")

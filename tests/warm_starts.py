@@ -2,7 +2,8 @@
 
 Importing takes two to three seconds of a core, most of what a small training takes, and the suite has some
 two hundred of them. What is forked runs the starter's own code; the real start, a new interpreter, is what
-the tests of the simulation itself and all that run ``lethe`` as a command use.
+the tests of the simulation's processes (`tests.app.simulation.test_pool`) and all that run ``lethe`` as a
+command use.
 """
 
 import gc

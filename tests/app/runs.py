@@ -1,9 +1,15 @@
-"""What tests of whole runs have in common: the model as one vector, and a server that dies."""
+"""What tests of whole runs have in common: the model as one vector, and a server that dies or is killed."""
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from multiprocessing import get_context
+from multiprocessing.context import ForkProcess
 
 from torch import Tensor
 
+from app.simulation import pool
+from app.simulation.launch import launch
 from app.workflows.observer import Quiet
 from strategies.core import wire
 from strategies.runs.folder import RunFolder
@@ -36,3 +42,21 @@ class StopAfter(Quiet):
         self._left -= 1
         if not self._left:
             raise Stopped
+
+
+def in_a_process(work: Callable[[], object]) -> ForkProcess:
+    """Start work in a fork of this process; the workers of its simulations are forks of that one.
+
+    So both have what is patched here or by the work, neither imports anything anew, and the process can be
+    killed.
+    """
+    process = get_context("fork").Process(target=_working, args=(work,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which are not used in the fork
+        process.start()
+    return process
+
+
+def _working(work: Callable[[], object]) -> None:
+    pool.launch = lambda setup: launch(replace(setup, forks=True))
+    work()

@@ -7,7 +7,6 @@ trains; so the steps that the accounts know can be held against those that were 
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -22,63 +21,41 @@ from app.config.run_config import RunConfig
 from app.models.built_in import build_model
 from app.simulation.client import config_of
 from app.simulation.grid import take_identity
+from app.workflows import resume, train
+from strategies.client.training import ClientJob, LocalResult
 from strategies.core import wire
+from strategies.layers.privacy import client as private_client, training
 from strategies.layers.privacy.accounting import Spend, epsilon_of
 from strategies.layers.privacy.ledger import LedgerFile
+from strategies.runs.folder import RunFolder
+from tests.app.runs import in_a_process
 
 DELTA, BUDGET, ROUNDS, STEPS = 1e-3, 3.0, 4, 3
-COUNTING = '''
-import importlib.util, os, signal, sys, time
 
-FOLDER = os.environ["COUNTED"]
 
-class Finder:
-    """Has the modules of private training count what they do, as soon as they are imported."""
+def watch(folder: Path) -> None:
+    """Have this process, and all that it forks, write down private steps; in two places they end badly."""
+    present: dict[str, Any] = {}
+    step, train_level = training._step, private_client._example_level
 
-    def find_spec(self, name, path, target=None):
-        if name not in CHANGES:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        sys.meta_path.insert(0, self)
-        load = spec.loader.exec_module
-        def exec_module(module):
-            load(module)
-            CHANGES[name](module)
-        spec.loader.exec_module = exec_module
-        return spec
-
-present = {}
-
-def count_steps(module):
-    step = module._step
-    def counted(*given):
-        with open(os.path.join(FOLDER, "steps"), "a") as lines:
-            lines.write(present["client"] + "\\n")
+    def counted(*given: Any) -> None:
+        with (folder / "steps").open("a") as lines:
+            lines.write(present["client"] + "\n")
         step(*given)
-        if present["client"] == "2" and present["round"] == 3 and not os.path.exists(FOLDER + "/killed"):
-            open(FOLDER + "/waiting", "w").close()
-            while not os.path.exists(FOLDER + "/killed"):
+        if present["client"] == "2" and present["round"] == 3 and not (folder / "killed").exists():
+            (folder / "waiting").touch()
+            while not (folder / "killed").exists():
                 time.sleep(0.01)
             os._exit(1)
-    module._step = counted
 
-def die_before_the_answer(module):
-    train = module._example_level
-    def trained(half, job, *given):
+    def trained(half: Any, job: ClientJob, *given: Any) -> LocalResult:
         present.update(client=job.client_id, round=job.server_round)
-        result = train(half, job, *given)
+        result = train_level(half, job, *given)
         if (job.client_id, job.server_round) == ("1", 2):
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGKILL)  # Before the answer
         return result
-    module._example_level = trained
 
-CHANGES = {
-    "strategies.layers.privacy.training": count_steps,
-    "strategies.layers.privacy.client": die_before_the_answer,
-}
-sys.meta_path.insert(0, Finder())
-'''
+    training._step, private_client._example_level = counted, trained
 
 
 @pytest.fixture(scope="module", params=["state", "ledger"])
@@ -88,9 +65,6 @@ def killed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     With ``ledger`` the clients have files of their own, with ``state`` only what the run keeps for them.
     """
     folder = tmp_path_factory.mktemp(request.param)
-    (folder / "sitecustomize.py").write_text(COUNTING)
-    paths = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": paths, "COUNTED": str(folder)}
     keys = [
         *(f"run.home={folder}", "run.name=cut", f"run.rounds={ROUNDS}", "run.workers=1", "data.clients=3"),
         *("data.train-limit=240", "data.test-limit=40", "model.name=mlp", "model.hidden=4"),
@@ -98,18 +72,17 @@ def killed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         *(f"privacy.delta={DELTA}", "privacy.accountant=rdp", "log.enabled=false"),
         *(["privacy.ledger=" + str(folder)] if request.param == "ledger" else []),
     ]
-    lethe = str(Path(sys.executable).with_name("lethe"))
-    sets = [word for key in keys for word in ("--set", key)]
-    process = subprocess.Popen([lethe, "train", *sets], env=environment, stderr=subprocess.DEVNULL)
+    config = RunConfig().with_overrides(keys)
+    process = in_a_process(lambda: (watch(folder), train(config)))
     deadline = time.monotonic() + 900
-    while not (folder / "waiting").exists() and process.poll() is None and time.monotonic() < deadline:
+    while not (folder / "waiting").exists() and process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     (folder / "killed").touch()
-    command = [lethe, "train", "--resume", str(folder / "cut")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=900)
-    assert done.returncode == 0, done.stderr
+    process = in_a_process(lambda: (watch(folder), resume(RunFolder.open("cut", folder))))
+    process.join(900)
+    assert process.exitcode == 0
     return folder
 
 

@@ -1,11 +1,7 @@
 """The main job from end to end, small: train, resume, forget, audit."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,7 +14,7 @@ from strategies.core import wire
 from strategies.core.errors import BadInput
 from strategies.log.update_log import UpdateLog
 from strategies.runs.folder import RunFolder
-from tests.app.runs import StopAfter, Stopped, flat_model
+from tests.app.runs import StopAfter, Stopped, flat_model, in_a_process
 from unlearning.request import ForgetRequest
 from unlearning.settings import AuditSettings, ForgetSettings
 
@@ -155,19 +151,15 @@ def test_scaffold_is_forgotten_as_an_average_and_retrained_without_a_trace(tmp_p
 
 def test_a_killed_process_can_be_resumed(tmp_path: Path) -> None:
     """SIGKILL in mid-run: no complete round is lost and the model is the uninterrupted one's."""
-    overrides = [f"run.home={tmp_path}", "run.name=killed", *SMALL, "run.rounds=12"]
-    script = "import sys; from app.config.run_config import RunConfig; from app.workflows import train; "
-    script += "train(RunConfig().with_overrides(sys.argv[1:]))"
-    environment = {**os.environ, "FLWR_TELEMETRY_ENABLED": "0"}
-    process = subprocess.Popen([sys.executable, "-c", script, *overrides], env=environment)
+    process = in_a_process(lambda: train(config(tmp_path, "run.name=killed", "run.rounds=12")))
     metrics = tmp_path / "killed" / "metrics.jsonl"
     deadline = time.monotonic() + 900
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and process.is_alive():
         if metrics.exists() and metrics.read_bytes().count(b"\n") >= 3:
             break
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     folder = RunFolder.open("killed", tmp_path)
     assert not (folder.path / "model.safetensors").exists(), "the run was over before it could be killed"
     resumed = resume(folder)

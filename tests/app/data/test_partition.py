@@ -1,6 +1,4 @@
 import random  # noqa: TID251 (its state is looked at)
-import subprocess
-import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -14,6 +12,7 @@ from app.data.partition import partition_indices, partitioned
 from strategies.core.errors import BadInput
 from strategies.core.examples import TensorExamples
 from strategies.core.seeds import numpy_generator
+from tests.fresh_starts import FreshStarts
 
 SCHEMES = ["iid", "dirichlet", "shards", "pathological"]
 
@@ -166,7 +165,7 @@ def test_nothing_is_printed_or_warned_of(scheme: str, capfd: pytest.CaptureFixtu
     assert capfd.readouterr() == ("", "")
 
 
-def test_iid_needs_no_heavy_import() -> None:
+def test_iid_needs_no_heavy_import(fresh_starts: FreshStarts) -> None:
     code = (
         "import sys, numpy, app.data\n"
         "from app.config.settings import DataSettings\n"
@@ -175,9 +174,7 @@ def test_iid_needs_no_heavy_import() -> None:
         "print(*heavy & set(sys.modules))"
     )
 
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-
-    assert done.stdout.split() == []
+    assert fresh_starts.run(code).split() == []
 
 
 @pytest.mark.parametrize(("num_clients", "n"), [(5, 4), (1, 0), (0, 4), (-1, 4)])

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import sys
 import time
 from functools import partial
@@ -23,6 +22,7 @@ from flwr.supernode.runtime import run_clientapp as clientapp
 
 from app.deployment import executor
 from app.deployment.bundles import ANY
+from tests.fresh_starts import FreshStarts
 
 _TAKEN = """
 import sys
@@ -36,17 +36,16 @@ print(app.client_app.BUNDLE)
 """
 
 
-def test_the_bundle_s_code_is_used_and_not_what_was_imported_before(tmp_path: Path) -> None:
+def test_the_bundle_s_code_is_used_and_not_what_was_imported_before(
+    fresh_starts: FreshStarts, tmp_path: Path
+) -> None:
     """A bundle of another version lies first on the path: its ClientApp is imported."""
     package = tmp_path / "app"
     package.mkdir()
     (package / "__init__.py").write_text("")
     (package / "client_app.py").write_text('BUNDLE = "the bundle\'s"\n')
     code = _TAKEN.format(folder=str(tmp_path))
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=900
-    )
-    assert done.stdout == "the bundle's\n"
+    assert fresh_starts.run(code) == "the bundle's\n"
 
 
 class _Refusing(BaseHTTPRequestHandler):
@@ -174,15 +173,12 @@ def test_a_bundle_without_this_projects_code_uses_what_was_imported(bundle: Path
     assert set(sys.modules) == before
 
 
-def test_what_was_not_imported_yet_comes_from_the_bundle(tmp_path: Path) -> None:
+def test_what_was_not_imported_yet_comes_from_the_bundle(fresh_starts: FreshStarts, tmp_path: Path) -> None:
     package = tmp_path / "strategies"
     package.mkdir()
     (package / "new.py").write_text('BUNDLE = "the bundle\'s"\n')
     code = _KEPT.format(folder=str(tmp_path))
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=900
-    )
-    assert done.stdout == "True the bundle's\n"
+    assert fresh_starts.run(code) == "True the bundle's\n"
 
 
 def test_what_is_not_there_yet_is_asked_for_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,4 @@
 import copy
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -13,6 +11,7 @@ from app.config.settings import ModelSettings
 from app.models.built_in import build_model
 from strategies.core.errors import BadInput
 from strategies.core.seeds import torch_generator
+from tests.fresh_starts import FreshStarts
 
 IMAGES = [(1, 8, 8), (1, 28, 28), (3, 32, 32)]
 MODELS = ["mlp", "cnn", "resnet18"]
@@ -160,10 +159,8 @@ def test_clients_can_be_stacked_for_vmap() -> None:
             torch.testing.assert_close(stacked[key][i], parameter.grad, rtol=1e-3, atol=1e-4)
 
 
-def test_importing_costs_no_torchvision() -> None:
-    code = "import sys, app.models.built_in; sys.exit('torchvision' in sys.modules)"
-
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_importing_costs_no_torchvision(fresh_starts: FreshStarts) -> None:
+    fresh_starts.run("import sys, app.models.built_in; assert 'torchvision' not in sys.modules")
 
 
 @pytest.mark.parametrize("name", ["cnn", "resnet18"])

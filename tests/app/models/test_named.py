@@ -1,6 +1,5 @@
 """Models of torchvision and timm: seeded, with the task's outputs, on grey images too; no download."""
 
-import subprocess
 import sys
 
 import pytest
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from app.config.settings import ModelSettings
 from app.models.built_in import build_model
 from strategies.core.errors import BadInput
+from tests.fresh_starts import FreshStarts
 
 SMALL = "torchvision:squeezenet1_1"
 
@@ -80,10 +80,9 @@ def test_without_timm_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPa
         named("timm:resnet10t")
 
 
-def test_neither_library_is_imported_for_the_models_that_are_built_in() -> None:
+def test_neither_library_is_imported_for_the_models_that_are_built_in(fresh_starts: FreshStarts) -> None:
     code = (
         "import sys; from app.config.settings import ModelSettings; from app.models import build_model; "
         "build_model(ModelSettings(), (1, 8, 8), 3, 0); print({'torchvision', 'timm'} & sys.modules.keys())"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+    assert fresh_starts.run(code).strip() == "set()"

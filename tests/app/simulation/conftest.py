@@ -1,4 +1,4 @@
-"""Grids that the tests of a file share; they start as they do outside of tests."""
+"""Grids that the tests of a file share."""
 
 from collections.abc import Iterator
 
@@ -9,8 +9,9 @@ from app.simulation.launch import launch
 from tests.app.simulation.helpers import APP, CLIENTS
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(scope="module")
 def _real_start() -> Iterator[None]:
+    """Have grids start as they do outside of tests: with a new interpreter."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("app.simulation.pool.launch", launch)
         yield

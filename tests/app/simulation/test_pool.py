@@ -26,6 +26,7 @@ from tests.app.simulation.helpers import (
 )
 
 SHARED_MEMORY = Path("/dev/shm")
+pytestmark = pytest.mark.usefixtures("_real_start")
 
 
 # The machine

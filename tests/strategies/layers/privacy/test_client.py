@@ -1,12 +1,10 @@
 """A private client: pays first, refuses what it cannot pay, and lets nothing else out."""
 
 import math
-import subprocess
-import sys
-from contextlib import ExitStack
 from dataclasses import replace
+from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from subprocess import PIPE
 
 import pytest
 import torch
@@ -22,7 +20,7 @@ from strategies.core.examples import TensorExamples
 from strategies.core.seeds import torch_generator
 from strategies.fedprox import fedprox
 from strategies.layers.privacy.accounting import Spend, epsilon_of
-from strategies.layers.privacy.client import BudgetSpent, ClientPrivacy, train_privately
+from strategies.layers.privacy.client import BudgetSpent, ClientPrivacy, pay, train_privately
 from strategies.layers.privacy.ledger import LedgerFile, read_account
 from strategies.layers.privacy.settings import PrivacySettings
 from strategies.settings import StrategySettings
@@ -123,35 +121,26 @@ def test_a_ledger_adds_up_over_runs(tmp_path: Path) -> None:
         train_privately(fedavg.train_client, job(), privacy(kept))
 
 
-PAYING = """
-import sys
-from flwr.app import RecordDict
-from strategies.layers.privacy.client import ClientPrivacy, pay
-from tests.strategies.layers.privacy.test_client import SETTINGS, job
-settings = SETTINGS.model_copy(update={"epsilon": 0.0, "noise_multiplier": 5.0, "ledger": sys.argv[1]})
-client, work = ClientPrivacy(settings, float("inf"), 100, state=RecordDict()), job()
-print("ready", flush=True)
-sys.stdin.readline()
-for _ in range(40):
-    pay(work, client)
-"""
+def pay_often(folder: Path, ready: Barrier) -> None:
+    """Pay 40 times, for four steps each, from the account in a folder."""
+    settings = SETTINGS.model_copy(update={"epsilon": 0.0, "noise_multiplier": 5.0, "ledger": str(folder)})
+    client, work = ClientPrivacy(settings, float("inf"), 100, state=RecordDict()), job()
+    ready.wait()
+    for _ in range(40):
+        pay(work, client)
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_two_processes_that_pay_at_once_lose_no_payment(tmp_path: Path) -> None:
     """Each trains on the client's data in a run of its own: 40 rounds of four steps by each of two."""
-    command = [sys.executable, "-c", PAYING, str(tmp_path)]
-    with ExitStack() as ending:
-        both = [
-            ending.enter_context(subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True)) for _ in "ab"
-        ]
-        for process in both:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-        for process in both:
-            assert process.stdin is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        assert [process.wait() for process in both] == [0, 0]
+    context = get_context("fork")
+    ready = context.Barrier(2)
+    both = [context.Process(target=pay_often, args=(tmp_path, ready), daemon=True) for _ in "ab"]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
     assert LedgerFile(tmp_path / "7.json").read() == (Spend(5.0, 0.25, 2 * 40 * 4),)
 
 
