@@ -1,6 +1,7 @@
-"""A small finished run of which a client was forgotten, made once; each test works on a copy."""
+"""What tests of runs share: a small one that was forgotten from (each test has a copy), and networks."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from app.config.run_config import RunConfig
 from app.workflows import forget, train
 from strategies.runs.folder import RunFolder
+from tests.app import own_networks
 from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings
 
@@ -23,6 +25,19 @@ SMALL = (
 )
 CLIENT_2 = ForgetRequest(clients=("2",))
 SUBTRACT = ForgetSettings(method="subtract")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder for the runs that the tests of a file share."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def _own_networks() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        own_networks.use(patch)
+        yield
 
 
 @pytest.fixture(scope="session")

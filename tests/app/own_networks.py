@@ -3,18 +3,35 @@
 import math
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from app.client import node
+from app.config.run_config import RunConfig
 from app.config.settings import ModelSettings
 from app.models import built_in
 from app.workflows import session
 from strategies.core.settings import Scalar
 
 FROZEN, DROPOUT, NORMED, COUNTING, ODD, TIED = range(1, 7)
+SMALL = (
+    "run.workers=1",
+    "data.clients=3",
+    "data.test-limit=60",
+    "model.name=mlp",
+    "train.learning-rate=0.05",
+)
+SECURE = ("privacy.secure-aggregation=true", "log.enabled=false")
+
+
+def config(home: Path, name: str, network: int, *overrides: str) -> RunConfig:
+    """Return the config of a small run of a network, in a folder of runs."""
+    key = f"run.certificate-key={home / 'certificate.pem'}"
+    placed = (f"run.home={home}", f"run.name={name}", f"model.hidden={network}", key)
+    return RunConfig().with_overrides([*SMALL, *placed, *overrides])
 
 
 def use(monkeypatch: pytest.MonkeyPatch) -> None:

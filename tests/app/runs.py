@@ -15,10 +15,14 @@ from strategies.core import wire
 from strategies.runs.folder import RunFolder
 
 
+def flat_of(state: wire.State) -> Tensor:
+    """Return parameters as one vector, shape [P]."""
+    return wire.Layout.of(state).flatten(state)
+
+
 def flat_model(folder: RunFolder) -> Tensor:
     """Return the final parameters of a run, shape [P]."""
-    state = folder.read_model()
-    return wire.Layout.of(state).flatten(state)
+    return flat_of(folder.read_model())
 
 
 class Stopped(Exception):

@@ -26,47 +26,22 @@ from strategies.models.batch_norm import recalibrated
 from strategies.runs.folder import MODEL, RunFolder
 from strategies.runs.tensor_file import read_sealed
 from tests.app import own_networks
-from tests.app.own_networks import NORMED
-from tests.app.runs import StopAfter, Stopped, flat_model
+from tests.app.conftest import CLIENT_2
+from tests.app.own_networks import NORMED, SECURE
+from tests.app.runs import StopAfter, Stopped, flat_model, flat_of
 from unlearning.audit.audit import AuditSettings
-from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings
 
-SMALL = (
-    "run.rounds=3",
-    "run.workers=1",
-    "data.clients=3",
-    "data.train-limit=180",
-    "data.test-limit=60",
-    "data.local-test-share=0.2",
-    "model.name=mlp",
-    f"model.hidden={NORMED}",
-    "train.learning-rate=0.05",
-)
+SMALL = ("run.rounds=3", "data.train-limit=180", "data.local-test-share=0.2")
 MEASURED = ("run.federated-evaluation=true",)
-SECURE = ("privacy.secure-aggregation=true", "log.enabled=false")
-CLIENT_2 = ForgetRequest(clients=("2",))
 LINEAR = ["1.weight", "1.bias", "4.weight", "4.bias"]
 AFFINE = ["2.weight", "2.bias"]
 STATISTICS = ["2.running_mean", "2.running_var"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def networks() -> object:
-    with pytest.MonkeyPatch.context() as patch:
-        own_networks.use(patch)
-        yield
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("runs")
+pytestmark = pytest.mark.usefixtures("_own_networks")
 
 
 def config(home: Path, name: str, policy: str, *overrides: str) -> RunConfig:
-    key = f"run.certificate-key={home / 'certificate.pem'}"
-    placed = (f"run.home={home}", f"run.name={name}", f"model.batch-norm={policy}", key)
-    return RunConfig().with_overrides([*SMALL, *placed, *overrides])
+    return own_networks.config(home, name, NORMED, *SMALL, f"model.batch-norm={policy}", *overrides)
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +178,7 @@ def test_retraining_makes_the_layers_anew_and_leaves_the_runs(local: RunFolder, 
     before = kept_layers(local)
     path = local.forget_folder(forget(local, CLIENT_2, ForgetSettings(method="retrain")))
     others = train(config(home, "others", "local", *MEASURED, "data.without=2"))
-    assert _flat(path).equal(flat_model(others))
+    assert flat_of(read_sealed(path / MODEL).tensors).equal(flat_model(others))
     made = {int(n): codec.load(t.numpy().tobytes()) for n, t in read_sealed(path / CLIENTS).tensors.items()}
     fresh = {n: wire.state_of(s.array_records[f"local-layers/{path.name}"]) for n, s in made.items()}
     assert fresh.keys() == kept_layers(others).keys()
@@ -291,7 +266,7 @@ def test_after_replacement_every_method_serves(method: str, home: Path) -> None:
     run = RunFolder.open(folder) if folder.exists() else train(config(home, "group", "group"))
     assert list(run.read_model()) == ["1.weight", "1.bias", *AFFINE, "4.weight", "4.bias"]
     path = run.forget_folder(forget(run, CLIENT_2, ForgetSettings(method=method)))
-    assert not _flat(path).equal(flat_model(run))
+    assert not flat_of(read_sealed(path / MODEL).tensors).equal(flat_model(run))
 
 
 def test_by_default_it_is_refused_before_any_work(home: Path) -> None:
@@ -323,8 +298,3 @@ def test_a_policy_holds_in_every_surrounding(
     else:
         state = run.read_model()
         assert all(torch.equal(t, state[name]) for name, t in of_public(run, state).items())
-
-
-def _flat(path: Path) -> Tensor:
-    state = read_sealed(path / MODEL).tensors
-    return wire.Layout.of(state).flatten(state)

@@ -42,11 +42,6 @@ def encrypted(home: Path, *overrides: str) -> RunConfig:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("runs")
-
-
-@pytest.fixture(scope="module")
 def finished(home: Path) -> RunFolder:
     return train(encrypted(home, "run.name=encrypted"))
 

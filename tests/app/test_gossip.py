@@ -1,17 +1,15 @@
 """Decentralised training from end to end in one process tree: theory, retraining, and what is refused."""
 
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
-from torch import Tensor
 
 from app.config.run_config import RunConfig
 from app.workflows import forget, train
-from strategies.core import wire
 from strategies.core.errors import BadInput
 from strategies.runs.folder import RunFolder
 from strategies.runs.tensor_file import read_sealed
+from tests.app.runs import flat_model, flat_of
 from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings
 
@@ -51,13 +49,7 @@ def test_without_steps_disagreement_falls_by_the_spectral_gap(finished: RunFolde
 
 def test_a_client_is_forgotten_by_gossip_among_the_others(finished: RunFolder) -> None:
     path = finished.forget_folder(forget(finished, CLIENT_5, ForgetSettings(method="retrain")))
-    state = finished.read_model()
-    assert not wire.Layout.of(state).flatten(state).equal(_flat(path))
-
-
-def _flat(path: Path) -> Tensor:
-    tensors = read_sealed(path / "model.safetensors").tensors
-    return wire.Layout.of(tensors).flatten(tensors)
+    assert not flat_model(finished).equal(flat_of(read_sealed(path / "model.safetensors").tensors))
 
 
 @pytest.mark.parametrize("method", ["subtract", "finetune"])

@@ -4,9 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
-from app.config.run_config import RunConfig
 from app.workflows import audit, forget, train
 from app.workflows.session import open_session
 from strategies.client.evaluation import evaluate
@@ -15,44 +13,20 @@ from strategies.log.update_log import UpdateLog
 from strategies.runs.files import read_json
 from strategies.runs.folder import MODEL, STAYING, RunFolder
 from strategies.runs.tensor_file import read_sealed, write_sealed
-from tests.app import own_networks
-from tests.app.own_networks import COUNTING, DROPOUT, FROZEN, ODD, TIED
-from tests.app.runs import flat_model
+from tests.app.conftest import CLIENT_2
+from tests.app.own_networks import COUNTING, DROPOUT, FROZEN, ODD, SECURE, TIED, config
+from tests.app.runs import flat_model, flat_of
 from unlearning.audit.audit import AuditSettings
-from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings
 
-SMALL = (
-    "run.rounds=2",
-    "run.workers=1",
-    "data.clients=3",
-    "data.train-limit=150",
-    "data.test-limit=60",
-    "model.name=mlp",
-    "train.learning-rate=0.05",
-)
-SECURE = ("privacy.secure-aggregation=true", "log.enabled=false")
-CLIENT_2 = ForgetRequest(clients=("2",))
+SMALL = ("run.rounds=2", "data.train-limit=150")
 TRAINED = ["2.weight", "2.bias", "4.weight", "4.bias"]
 SIZE = (8 * 8 + 8) + (8 * 10 + 10)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def networks() -> object:
-    with pytest.MonkeyPatch.context() as patch:
-        own_networks.use(patch)
-        yield
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("runs")
+pytestmark = pytest.mark.usefixtures("_own_networks")
 
 
 def run(home: Path, name: str, network: int, *overrides: str) -> RunFolder:
-    key = f"run.certificate-key={home / 'certificate.pem'}"
-    placed = (f"run.home={home}", f"run.name={name}", f"model.hidden={network}", key)
-    return train(RunConfig().with_overrides([*SMALL, *placed, *overrides]))
+    return train(config(home, name, network, *SMALL, *overrides))
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +105,7 @@ def test_whatever_wraps_the_training_leaves_a_frozen_part_alone(
 ) -> None:
     made = run(home, f"wrapped-{abs(hash(request.node.name))}", FROZEN, "run.rounds=1", *overrides)
     assert list(made.read_model()) == TRAINED
-    assert not flat_model(made).equal(_flat(made.read_initial()))
+    assert not flat_model(made).equal(flat_of(made.read_initial()))
 
 
 def test_neurons_of_a_frozen_model_are_not_left_out(home: Path) -> None:
@@ -167,7 +141,7 @@ def test_a_forgetting_on_the_server_repeats_itself_with_dropout(home: Path) -> N
     made = []
     for folder in (first, second):
         path = folder.forget_folder(forget(folder, CLIENT_2, ForgetSettings(method="distill")))
-        made.append(_flat(read_sealed(path / MODEL).tensors))
+        made.append(flat_of(read_sealed(path / MODEL).tensors))
     assert made[0].equal(made[1])
 
 
@@ -195,8 +169,8 @@ def test_tied_weights_travel_once(home: Path) -> None:
 def test_a_run_begins_from_an_earlier_runs_model_and_a_certificate_says_so(home: Path) -> None:
     first = run(home, "began", FROZEN)
     second = run(home, "went-on", FROZEN, "model.weights=began", "run.seed=5")
-    assert _flat(second.read_initial()).equal(flat_model(first))
-    assert _flat(second.read_staying()).equal(_flat(first.read_staying()))  # Of the other run's seed
+    assert flat_of(second.read_initial()).equal(flat_model(first))
+    assert flat_of(second.read_staying()).equal(flat_of(first.read_staying()))  # Of the other run's seed
     weights = second.read_summary()["model"]["weights"]
     assert weights["path"] == str(first.path / MODEL)
     path = second.forget_folder(forget(second, CLIENT_2, ForgetSettings(method="retrain")))
@@ -230,7 +204,3 @@ def test_weights_of_another_model_leave_nothing_behind(home: Path) -> None:
     with pytest.raises(BadInput, match=r"model\.weights: .* is of another architecture than 'mlp': missing"):
         run(home, "large", DROPOUT, "model.weights=small")
     assert not (home / "large").exists()
-
-
-def _flat(state: dict[str, Tensor]) -> Tensor:
-    return torch.cat([tensor.flatten() for tensor in state.values()])

@@ -39,11 +39,6 @@ def config(home: Path, name: str, *overrides: str) -> RunConfig:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("runs")
-
-
-@pytest.fixture(scope="module")
 def plain(home: Path) -> RunFolder:
     return train(config(home, "fedavg"))
 

@@ -10,13 +10,12 @@ from app.config.run_config import RunConfig
 from app.workflows import audit, forget, resume, train
 from app.workflows.fresh_seeds import STARTS, fresh_seed
 from app.workflows.session import open_session
-from strategies.core import wire
 from strategies.core.errors import BadInput, LetheError
 from strategies.log.update_log import UpdateLog
 from strategies.runs.folder import RunFolder
 from strategies.runs.json_lines import read_lines
 from strategies.runs.tensor_file import read_sealed
-from tests.app.runs import StopAfter, Stopped, flat_model
+from tests.app.runs import StopAfter, Stopped, flat_model, flat_of
 from unlearning.request import ForgetRequest
 from unlearning.settings import AuditSettings, ForgetSettings
 
@@ -36,10 +35,6 @@ SECURE = ("privacy.secure-aggregation=true",)
 
 def config(home: Path, *overrides: str) -> RunConfig:
     return RunConfig().with_overrides([f"run.home={home}", *SMALL, *overrides])
-
-
-def flat_of(state: wire.State) -> torch.Tensor:
-    return wire.Layout.of(state).flatten(state)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +94,7 @@ def test_a_class_and_a_client_are_forgotten_by_masked_retraining(finished: RunFo
         assert result["warnings"] == []
         assert result["traffic"]["visits"] >= 3 * 3 * 4
         state = dict(read_sealed(path / "model.safetensors").tensors)
-        assert not wire.Layout.of(state).flatten(state).equal(flat_model(finished))
+        assert not flat_of(state).equal(flat_model(finished))
 
 
 HIDDEN = {
@@ -217,7 +212,7 @@ def test_too_many_examples(tmp_path: Path) -> None:
     reasons = {fault["reason"] for fault in folder.read_summary()["faults"] if fault["client"] == "0"}
     assert any("privacy.max-examples allows 50" in reason for reason in reasons)
     initial = folder.read_initial()
-    assert flat_model(folder).equal(wire.Layout.of(initial).flatten(initial))
+    assert flat_model(folder).equal(flat_of(initial))
 
 
 def test_client_level_privacy_and_masks(tmp_path: Path) -> None:
