@@ -7,13 +7,14 @@ command use.
 """
 
 import gc
+import importlib
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from threading import Lock
 
 from app.simulation import channel
@@ -24,6 +25,15 @@ _BOOT = (
     "from tests.warm_starts import serve; serve(int(sys.argv[1]))"
 )
 _LOOK_SECONDS = 0.002
+_LATE: Mapping[str, Callable[[Mapping[str, object]], bool]] = {
+    "flwr_datasets.partitioner": lambda keys: keys.get("data.partition", "iid") != "iid",
+    "strategies.layers.privacy.training": lambda keys: keys.get("privacy.unit") == "example",
+    "torchmetrics": lambda keys: (
+        bool(keys.get("run.federated-evaluation"))
+        or keys.get("task.name", "auto") not in ("auto", "classification")
+    ),
+}
+"""What takes more than a second to import, and with which keys of a run its clients will."""
 
 
 class WarmStarts:
@@ -40,7 +50,8 @@ class WarmStarts:
             return launch(setup)
         ours, theirs = socket.socketpair()
         with theirs:
-            told = {"fork": True, "environment": environment(), "path": [str(p) for p in sys.path]}
+            late = [module for module, needs in _LATE.items() if needs(setup.run_config)]
+            told = {"late": late, "environment": environment(), "path": [str(p) for p in sys.path]}
             answer = self.command(told, theirs.fileno(), 2)
         tell(ours, setup)
         return ForkedStarter(self, answer["process"]), ours
@@ -113,6 +124,10 @@ def _obeyed(control: socket.socket, command: channel.Header, descriptors: list[i
     if "look" in command:
         ended, status = os.waitpid(command["look"], os.WNOHANG)
         return {"status": os.waitstatus_to_exitcode(status) if ended else None}
+    for module in command["late"]:
+        if module not in sys.modules:
+            importlib.import_module(module)
+            gc.freeze()
     child = os.fork()
     if child == 0:
         _be_starter(control, command, *descriptors)
