@@ -8,7 +8,7 @@ Every reader of it reads it, or says in one clear error what is wrong. As many c
 import copy
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -173,17 +173,6 @@ def test_the_run_is_read_as_it_is(run: RunFolder) -> None:
         read(run)
     assert read_forgetting(run, ANSWER).request == CLIENT_2
     assert verify(run.path / "forget" / ANSWER).failed == ("audit",)  # It was written by hand
-
-
-@pytest.fixture(scope="module")
-def _unwritten_pictures() -> Iterator[None]:
-    """Leave pictures out of reports, drawn as they are: writing them takes ten times as long as all else."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "matplotlib.figure.Figure.savefig",
-            lambda self, file, **_: file.write('<svg viewBox="0 0 1 1"></svg>'),
-        )
-        yield
 
 
 @pytest.mark.usefixtures("_unwritten_pictures")

@@ -90,17 +90,23 @@ def read(folder: RunFolder) -> Page:
     return Page(write_report(folder).read_text(encoding="utf-8"))
 
 
-def test_every_section_is_there(tmp_path: Path) -> None:
-    folder = full_run(tmp_path)
-    page = read(folder)
-    assert (folder.path / "report.html").exists()
+@pytest.fixture(scope="module")
+def html(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the page of a run that has every section; to draw it takes a second."""
+    folder = full_run(tmp_path_factory.mktemp("full"))
+    path = write_report(folder)
+    assert path == folder.path / "report.html"
+    return path.read_text(encoding="utf-8")
+
+
+def test_every_section_is_there(html: str) -> None:
+    page = Page(html)
     assert page.open == []
     assert all(page.section(name) for name in SECTIONS)
     assert page.text.count("client 1") >= 2
 
 
-def test_the_page_loads_nothing(tmp_path: Path) -> None:
-    html = write_report(full_run(tmp_path)).read_text(encoding="utf-8")
+def test_the_page_loads_nothing(html: str) -> None:
     for tag, attributes in Page(html).tags:
         assert tag not in ("script", "link", "iframe", "object", "embed", "base")
         for name in ("src", "href", "xlink:href", "action", "data", "srcset", "poster"):
@@ -110,8 +116,8 @@ def test_the_page_loads_nothing(tmp_path: Path) -> None:
     assert not re.search(r"@import|url\((?!#)|https?://", html)
 
 
-def test_every_picture_has_a_text_alternative(tmp_path: Path) -> None:
-    page = read(full_run(tmp_path))
+def test_every_picture_has_a_text_alternative(html: str) -> None:
+    page = Page(html)
     pictures = [attributes for tag, attributes in page.tags if tag == "svg"]
     assert len(pictures) == 8  # comparison, learning, contributions, labels: for desks and for phones
     assert all(attributes["aria-label"] and attributes["role"] == "img" for attributes in pictures)
@@ -119,13 +125,13 @@ def test_every_picture_has_a_text_alternative(tmp_path: Path) -> None:
     assert [attributes["alt"] for attributes in images] == ["triggered test image 1, true class 2"]
 
 
-def test_ids_are_unique(tmp_path: Path) -> None:
-    ids = [attributes["id"] for _, attributes in read(full_run(tmp_path)).tags if "id" in attributes]
+def test_ids_are_unique(html: str) -> None:
+    ids = [attributes["id"] for _, attributes in Page(html).tags if "id" in attributes]
     assert len(ids) == len(set(ids))
 
 
-def test_table_of_a_forgetting(tmp_path: Path) -> None:
-    rows = read(full_run(tmp_path)).rows
+def test_table_of_a_forgetting(html: str) -> None:
+    rows = Page(html).rows
     assert ["model", "TA, %", "RA, %", "UA, %", "MIA, %", "ASR, %", "seconds"] in rows
     assert ["before", "97.0", "99.0", "1.0", "3.0", "61.0", "2.0"] in rows
     assert ["after", "95.0", "99.0", "7.5", "3.0", "1.0", "0.50"] in rows
@@ -143,8 +149,8 @@ def test_table_of_a_forgetting(tmp_path: Path) -> None:
     assert not [row for row in rows if row and ("retained data, nats" in row[0] or "disparity" in row[0])]
 
 
-def test_notes_and_explanations(tmp_path: Path) -> None:
-    text = read(full_run(tmp_path)).text
+def test_notes_and_explanations(html: str) -> None:
+    text = Page(html).text
     assert "A note of the method." in text
     assert "The backdoor did not take: no conclusion." in text
     assert "One run with one seed (0): differences of a point or so may be chance." in text
@@ -163,23 +169,23 @@ def test_the_verdict_and_what_the_disparity_is_read_against(tmp_path: Path) -> N
     assert any("3.0 ± 1.2" in row for row in page.rows)
 
 
-def test_triggered_images(tmp_path: Path) -> None:
-    page = read(full_run(tmp_path))
+def test_triggered_images(html: str) -> None:
+    page = Page(html)
     assert ["before", "0 ⚑"] in page.rows
     assert ["after", "2 ✓"] in page.rows
     assert ["retrained", "1"] in page.rows
     assert "Of 1 image the attack succeeds on 1 before, 0 after and 0 retrained." in page.text
 
 
-def test_clients_are_marked_and_ranked(tmp_path: Path) -> None:
+def test_clients_are_marked_and_ranked(html: str) -> None:
     """Sums of 3 and 4: client 1 has 4/7 = 57.1 % of the whole."""
-    text = read(full_run(tmp_path)).text
+    text = Page(html).text
     assert "client 1 (attacker, forgotten) is number 1 with 57.1 % of the sum" in text
     assert "1 attacker, forgotten ▸" in text.replace("  ", " ")
 
 
-def test_faults_bytes_and_settings(tmp_path: Path) -> None:
-    page = read(full_run(tmp_path))
+def test_faults_bytes_and_settings(html: str) -> None:
+    page = Page(html)
     assert ["0", "1", "round 1: no reply within 5 s"] in page.rows
     assert ["training", "1.2", "31.0 MB", "2.0 kB", "4", "4.1 kB"] in page.rows
     assert "forgetting client 1 by distill" in [row[0] for row in page.rows]
