@@ -20,8 +20,9 @@ settings.load_profile("unhurried")
 
 
 def pytest_collection_finish() -> None:
-    """Keep the garbage collector from looking at all that was imported, again and again."""
+    """Keep the garbage collector from looking at all that was imported, and at whatever is new so often."""
     gc.freeze()
+    gc.set_threshold(20_000)
 
 
 @pytest.fixture(autouse=True, scope="session")
