@@ -1,5 +1,6 @@
 """A ClientApp whose clients do one odd thing each, for the tests of the local simulation."""
 
+import gc
 import os
 import signal
 import time
@@ -128,6 +129,8 @@ def show_context(message: Message, context: Context) -> Message:
     config["prepared"] = list(prepared)
     config["process"] = os.getpid()
     config["threads"] = torch.get_num_threads()
+    config["collects"] = gc.isenabled()
+    config["frozen"] = gc.get_freeze_count()
     context.node_config["partition-id"] = -1
     context.run_config["name"] = "changed"
     return Message(RecordDict({"config": config}), reply_to=message)

@@ -26,6 +26,14 @@ def test_clients_know_who_they_are_and_cannot_change_it(grid: LocalGrid) -> None
             assert (told["name"], told["rate"], told["threads"]) == ("test", 0.5, 1)
 
 
+def test_workers_collect_garbage_but_not_among_what_they_share(grid: LocalGrid) -> None:
+    """To look at it would be to copy it; torch alone makes 100 000 objects."""
+    for reply in ask(grid, "query.context"):
+        told = reply.content.config_records["config"]
+        assert told["collects"]
+        assert int(str(told["frozen"])) > 100_000
+
+
 def test_own_node_configs_and_prepare() -> None:
     configs = [{"client-id": "hospital-a"}, {"client-id": "hospital-b"}]
     prepare = "tests.app.simulation.apps:prepare"
