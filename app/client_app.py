@@ -15,20 +15,20 @@ from torch import nn
 
 from app.client import work
 from app.client.admission import admit
-from app.client.audit_answers import answers_of, is_protected
+from app.client.audit_answers import answers_of
 from app.client.kept_state import keep_state
 from app.client.node import Node
 from app.client.secure import register, train_securely
 from app.client.seeded import seed_layers
-from app.data import UnknownCategory, UnknownLabels
+from app.client.words import said
 from app.messages.packing import packed
-from app.project import LoadedProject, OwnCodeFailed, bind, bound, explained, loaded_from
+from app.project import LoadedProject, bind, bound, explained, loaded_from
 from strategies.algorithm import Handler
 from strategies.analytics.diagnosis import SECONDS, gradient_answer
 from strategies.client.evaluation import evaluate, evaluate_by
 from strategies.client.training import ClientHalf, ClientJob, LocalResult
 from strategies.core import wire
-from strategies.core.errors import LetheError
+from strategies.core.errors import LetheError, SettingsRefused
 from strategies.core.examples import least_groups
 from strategies.core.seeds import derive_seed
 from strategies.figures import record_of
@@ -78,7 +78,7 @@ def describe(message: Message, context: Context) -> Message:
     metrics: dict[str, int | list[int]] = {wire.NUM_EXAMPLES: len(trained)}
     if (own := node.own_test) is not None:
         metrics[wire.NUM_TEST] = len(own)
-    if not is_protected(node.config):
+    if not node.protects_data:
         metrics[wire.LABEL_COUNTS] = counts
     return wire.reply_to(message, node.client_id, metrics, config=config)
 
@@ -89,10 +89,7 @@ def _reason(node: Node, error: Exception) -> str:
         if node.work.loaded is None:
             raise error
         error = explained("its data cannot be read", error)
-    hides = is_protected(node.config) or node.is_secure
-    if hides and isinstance(error, UnknownLabels | UnknownCategory | OwnCodeFailed):
-        return error.unnamed
-    return str(error)
+    return said(node, error)
 
 
 @app.train()
@@ -185,7 +182,7 @@ def evaluate_personal(message: Message, context: Context) -> Message:
     node = Node.of(message, context)
     own = lookup(node.config.strategy.name).personalise
     if own is None:
-        raise LetheError(f"{node.config.strategy.name} personalises nothing")
+        raise SettingsRefused(f"{node.config.strategy.name} personalises nothing")
     job = _job(node, node.model(message.content.array_records[wire.ARRAYS]), message, context)
     has_own = work.own_path(node) is not None or node.own_test is not None
     test = work.test_data(node)
@@ -200,7 +197,7 @@ def decrypt(message: Message, context: Context) -> Message:
     node = Node.of(message, context)
     secret = node.secret()
     if secret is None:
-        raise LetheError("asked to decrypt, but this client's updates are not encrypted")
+        raise SettingsRefused("asked to decrypt, but this client's updates are not encrypted")
     return decrypted_reply(message, node.client_id, secret)
 
 
@@ -259,7 +256,7 @@ def holdings(message: Message, context: Context) -> Message:
     """Say whether the client's data are those of the run, and which of them a request names and leaves."""
     node = Node.of(message, context)
     spec = node.forget_spec()
-    private, data = node.is_secure or is_protected(node.config), node.data_state(context.state)
+    private, data = node.protects_data, node.data_state(context.state)
     answer = holdings_of(spec, node.examples(), data, private=private)
     return wire.reply_to(message, node.client_id, {}, config=answer)
 
@@ -272,7 +269,9 @@ def audit(message: Message, context: Context) -> Message:
     if not node.config.strategy.traits.one_model:
         if summed:
             name = node.config.strategy.name
-            raise LetheError(f'audit.answers: given "aggregate", but with {name} only "examples" is made')
+            raise SettingsRefused(
+                f'audit.answers: given "aggregate", but with {name} only "examples" is made'
+            )
         metrics, arrays = work.answer_audit(node, message, context)
     else:
         spec, examples = node.forget_spec(), node.examples()

@@ -10,10 +10,11 @@ from flwr.app import Context, Message
 
 from app.client.audit_answers import answers_of
 from app.client.node import Node
+from app.client.words import guarded, said
 from app.data import client_id_of
 from strategies.analytics.asking import ANALYSE
 from strategies.core import wire
-from strategies.core.errors import LetheError
+from strategies.core.errors import LetheError, SettingsRefused
 
 
 def admit(message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
@@ -22,20 +23,34 @@ def admit(message: Message, context: Context, call_next: Callable[[Message, Cont
     Raises
     ------
     LetheError
-        If it may not, with the reason in one line. To the question who it is, the client replies with that
-        reason.
+        If it may not, or fails, with the reason in one line, which `app.client.words` lets out. To the
+        question who it is, the client replies with that reason.
     """
-    kind = message.metadata.message_type
+    describes = message.metadata.message_type == wire.DESCRIBE
     try:
-        reason = refusal(Node.of(message, context), kind)
-    except LetheError as error:
-        if kind != wire.DESCRIBE:
+        node = Node.agreed(message, context)
+    except LetheError as error:  # On settings: no data were read
+        if not describes:
             raise
-        client_id = client_id_of(context.node_config)
-        return wire.reply_to(message, client_id, {wire.NUM_EXAMPLES: 0}, config={wire.DETAIL: str(error)})
-    if reason:
-        raise LetheError(reason)
-    return call_next(message, context)
+        return _no_client(message, client_id_of(context.node_config), str(error))
+    with guarded(node):
+        try:
+            _check(node, message)
+        except LetheError as error:
+            if not describes:
+                raise
+            return _no_client(message, node.client_id, said(node, error))
+        return call_next(message, context)
+
+
+def _check(node: Node, message: Message) -> None:
+    node.check_code()
+    if reason := refusal(node, message.metadata.message_type):
+        raise SettingsRefused(reason)
+
+
+def _no_client(message: Message, client_id: str, reason: str) -> Message:
+    return wire.reply_to(message, client_id, {wire.NUM_EXAMPLES: 0}, config={wire.DETAIL: reason})
 
 
 def refusal(node: Node, kind: str) -> str:

@@ -15,6 +15,7 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from torch import Tensor, nn
 
+from app.client.audit_answers import is_protected
 from app.client.own_code import check_code, project_here
 from app.client.policy import Policy, agreed, of_node
 from app.client.server_config import config_from_server, parsed_config
@@ -27,7 +28,7 @@ from strategies.client.data_tags import DataState, block_tags, compare_tags, kee
 from strategies.client.holdout import held_out
 from strategies.client.own_models import ClientState
 from strategies.core import wire
-from strategies.core.errors import BadInput, LetheError
+from strategies.core.errors import BadInput, LetheError, SettingsRefused
 from strategies.core.examples import Examples
 from strategies.core.seeds import torch_generator
 from strategies.core.settings import Scalar
@@ -68,7 +69,22 @@ class Node:
 
     @staticmethod
     def of(message: Message, context: Context) -> "Node":
+        """Return the client that a message is for, whose settings and code are those of the server.
+
+        Raises
+        ------
+        BadInput
+            If the settings cannot be joined, or server and node have different code.
+        """
+        node = Node.agreed(message, context)
+        node.check_code()
+        return node
+
+    @staticmethod
+    def agreed(message: Message, context: Context) -> "Node":
         """Return the client that a message is for, with the server's and the node's settings joined.
+
+        No data are read, and no code of the user's runs.
 
         `app.client.policy` says how they are joined. A run config that the message brings, as it does when a
         finished run is asked about under another run of Flower's, stands above the one that the app was
@@ -86,9 +102,11 @@ class Node:
         # Without a policy that needs the client-id, all clients share one cached result
         config = agreed(policy, said, client_id if policy.protects else "")
         policy.check_place(config.data, context.node_config)
-        node = Node(config, context.node_config, record, policy, context.state)
-        check_code(node.work, record)
-        return node
+        return Node(config, context.node_config, record, policy, context.state)
+
+    def check_code(self) -> None:
+        """Refuse to work for a server whose project is another one (see `app.client.own_code`)."""
+        check_code(self.work, self.message_config)
 
     @property
     def client_id(self) -> str:
@@ -161,11 +179,13 @@ class Node:
 
         Raises
         ------
-        BadInput
+        SettingsRefused
             If there is to be one, and the message brings none.
         """
         if self.config.data.scale == "federated" and not self.terms.scale:
-            raise BadInput('data.scale: "federated", but the message brings no scale; nothing is trained')
+            raise SettingsRefused(
+                'data.scale: "federated", but the message brings no scale; nothing is trained'
+            )
 
     def test_examples(self) -> Examples:
         """Return the examples that the client is measured on; perhaps none."""
@@ -260,7 +280,7 @@ class Node:
             shared = self._shared
             travelling.put_back(shared.changeable)
             wrong = travelling.first_difference(travelling.staying(shared.model), expected)
-            raise BadInput(
+            raise SettingsRefused(
                 f"model.name: the parts of '{self.work.model_name}' that do not travel are not those "
                 f"of the server: {wrong}; every side needs the same model and the same model.weights"
             )
@@ -347,7 +367,11 @@ class Node:
         from app.client.encryption_key import secret_in
 
         path = self.own("privacy.encryption-key") or self.config.privacy.encryption_key
-        return secret_in(Path(str(path)).expanduser())
+        place = Path(str(path)).expanduser()
+        try:
+            return secret_in(place)
+        except BadInput as error:  # Said without the place on the node
+            raise SettingsRefused(str(error).replace(str(place), "privacy.encryption-key")) from None
 
     def own(self, key: str) -> Scalar | None:
         """Return a setting of the node's own (see `of_node`)."""
@@ -357,6 +381,11 @@ class Node:
     def is_secure(self) -> bool:
         """Whether the client answers with masked vectors only."""
         return self.config.privacy.secure_aggregation or self.config.run.workflow == "analytics"
+
+    @property
+    def protects_data(self) -> bool:
+        """Whether run or node promise that nothing exact of the data leaves."""
+        return self.is_secure or self.policy.protects or is_protected(self.config)
 
     @property
     def hides_size(self) -> bool:

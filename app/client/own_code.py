@@ -6,7 +6,7 @@ from app.config.run_config import RunConfig
 from app.project import LoadedProject, Workload, bind, bound, loaded_from
 from app.project.loading import holds
 from strategies.core import wire
-from strategies.core.errors import BadInput
+from strategies.core.errors import SettingsRefused
 from strategies.core.settings import Scalar
 
 
@@ -15,7 +15,7 @@ def project_here(config: RunConfig, own: Scalar | None) -> LoadedProject | None:
 
     Raises
     ------
-    BadInput
+    SettingsRefused
         If the run names another one: a server's word imports nothing.
     """
     found = bound()
@@ -24,7 +24,7 @@ def project_here(config: RunConfig, own: Scalar | None) -> LoadedProject | None:
         bind(found)
     wanted = config.run.project
     if wanted and (found is None or not (wanted == found.reference or holds(wanted, found.project))):
-        raise BadInput(
+        raise SettingsRefused(
             f"run.project: given {wanted!r}, but a node runs the project of its bundle "
             "(lethe.client_app), or the one that its own config names"
         )
@@ -36,12 +36,12 @@ def check_code(work: Workload, message_config: Mapping[str, object]) -> None:
 
     Raises
     ------
-    BadInput
+    SettingsRefused
         Naming both hashes.
     """
     expected, here = str(message_config.get(wire.PROJECT, "")), work.sha256
     if wire.NUM_GROUPS in message_config and expected != here:
-        raise BadInput(
+        raise SettingsRefused(
             f"run.project: this node's code is not the server's (SHA-256 {_short(here)}, expected "
             f"{_short(expected)}); both must run the same bundle, or have the same package installed"
         )

@@ -19,7 +19,7 @@ from app.config.run_config import RunConfig, read_toml
 from app.config.settings import DataSettings
 from app.data.identity import own_place
 from strategies.core.conditions import shown
-from strategies.core.errors import BadInput
+from strategies.core.errors import BadInput, SettingsRefused
 from strategies.core.settings import Scalar, Settings
 from strategies.layers.privacy.settings import PrivacySettings
 
@@ -115,11 +115,11 @@ class Policy(Settings):
             As for `read`, and if both hold the same key.
         """
         path = of_node(node_config, FILE)
-        given = {} if path is None else read_toml(Path(str(path)).expanduser())
+        given = {} if path is None else _in_file(Path(str(path)).expanduser())
         own = {k: v for k in _FIELDS if k != BUNDLES and (v := of_node(node_config, k)) is not None}
         for key in own.keys() & given.keys():
-            raise BadInput(f"{key}: given in {path} and in the node's config; drop one of the two")
-        where = "the node's config" if path is None else str(path)
+            raise SettingsRefused(f"{key}: given in {FILE} and in the node's config; drop one of the two")
+        where = "the node's config" if path is None else FILE
         return cls._from(given | {key: _typed(key, value) for key, value in own.items()}, where)
 
     @classmethod
@@ -226,6 +226,14 @@ def of_node(node_config: Mapping[str, Scalar], key: str) -> Scalar | None:
     return node_config.get(key, node_config.get(key.replace(".", "-")))
 
 
+def _in_file(path: Path) -> dict[str, Any]:
+    """Return what a policy file says; what is wrong with it is said without its place on the node."""
+    try:
+        return read_toml(path)
+    except BadInput as error:
+        raise SettingsRefused(str(error).replace(str(path), FILE)) from None
+
+
 def _typed(key: str, value: Scalar) -> Scalar:
     """Return a value of the node's config as the policy file has it; there, numbers and truth may be text."""
     if not isinstance(value, str):
@@ -248,6 +256,6 @@ def agreed(policy: Policy, config: RunConfig, client_id: str) -> RunConfig:
 
 def _disagree(key: str, own: Scalar | None, said: Scalar, of_run: str = "") -> BadInput:
     name = key.replace("_", "-")
-    return BadInput(
+    return SettingsRefused(
         f"{name}: this node's policy says {shown(own)}, the run {of_run}{shown(said)}; nothing is answered"
     )

@@ -123,7 +123,7 @@ def _bounded(node: Node, delta: Tensor) -> Tensor:
 def _weight(node: Node, result: LocalResult) -> int:
     most = node.config.privacy.max_weight
     if result.num_examples > most:
-        raise Refused(f"it has {result.num_examples} examples, privacy.max-examples allows {most}")
+        raise Refused(f"it has more examples: privacy.max-examples allows {most}")
     return result.num_examples
 
 

@@ -14,7 +14,7 @@ from app.models.per_client import build_client_model, model_name_of
 from strategies.client.own_models import ClientState
 from strategies.client.work import ClientWork
 from strategies.core import wire
-from strategies.core.errors import BadInput
+from strategies.core.errors import BadInput, SettingsRefused
 from strategies.core.examples import Examples, concatenated
 from strategies.core.secret_random import Randomness
 from strategies.core.settings import Scalar, split_list
@@ -78,10 +78,10 @@ def public_data(node: Node) -> PublicData | OwnPublic:
     settings = _placed(node.work.data_settings, tuple(sorted(node.node_config.items())))
     public = node.work.shared_public(settings)
     if public is None:
-        raise BadInput(f"data.public: given 0, but {node.config.strategy.name} needs public data")
+        raise SettingsRefused(f"data.public: given 0, but {node.config.strategy.name} needs public data")
     expected = node.message_config.get(wire.PUBLIC_HASH)
     if expected is not None and public.hash != expected:
-        raise BadInput(
+        raise SettingsRefused(
             f"data.public: this node's {len(public)} public examples are not those of the server "
             f"(SHA-256 {public.hash[:12]}…, expected {str(expected)[:12]}…)"
         )

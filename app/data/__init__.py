@@ -2,8 +2,8 @@
 
 from app.data.adapting import Adapting, as_examples, opened_folder, texts_in
 from app.data.clients import clients_in
-from app.data.columns import Columns, UnknownCategory
-from app.data.labels import UnknownLabels, class_of, sorted_names
+from app.data.columns import Columns
+from app.data.labels import class_of, sorted_names
 from app.data.load import (
     ServerData,
     client_id_of,
@@ -27,8 +27,6 @@ __all__ = [
     "PublicData",
     "ServerData",
     "Terms",
-    "UnknownCategory",
-    "UnknownLabels",
     "as_examples",
     "class_of",
     "client_id_of",

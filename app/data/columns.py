@@ -36,7 +36,7 @@ Kind = Literal["number", "category"]
 
 
 class UnknownCategory(BadInput):
-    """A table holds a category that is none of the run's; `unnamed` is the message without it."""
+    """A table holds a category that is none of the run's."""
 
     def __init__(self, column: str, found: Sequence[str], known: Sequence[str], where: str) -> None:
         rest = (
@@ -44,8 +44,13 @@ class UnknownCategory(BadInput):
             "that data.columns names, on the server"
         )
         which = f"{found[0]!r} is" if len(found) == 1 else f"{some(found)} are"
-        self.unnamed = f"a value is {rest}"
+        self._unnamed = f"a value is {rest}"
         super().__init__(f"{where}: {which} {rest}")
+
+    @property
+    def unnamed(self) -> str:
+        """The same message without the categories."""
+        return self._unnamed
 
 
 @final

@@ -3,7 +3,6 @@
 from app.project.data import ClientData
 from app.project.loading import (
     LoadedProject,
-    OwnCodeFailed,
     bind,
     bound,
     explained,
@@ -19,7 +18,6 @@ __all__ = [
     "LoadedProject",
     "ModelSpec",
     "Node",
-    "OwnCodeFailed",
     "Project",
     "Workload",
     "bind",

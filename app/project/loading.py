@@ -17,7 +17,7 @@ from typing import TypeVar
 from app.config.run_config import RunConfig
 from app.project.manifest import Manifest
 from app.project.project import Project
-from strategies.core.errors import BadInput, LetheError
+from strategies.core.errors import BadInput, LetheError, kind_of
 
 T = TypeVar("T")
 IN_PYTHON = "python:project"
@@ -199,22 +199,28 @@ def _imported(name: str, folder: str) -> object:
 
 
 class OwnCodeFailed(BadInput):
-    """The user's code raised something; `unnamed` is the message without it, as it may quote the data."""
+    """The user's code raised something."""
 
-    def __init__(self, what: str, kind: str, said: str, place: str) -> None:
-        self.unnamed = f"run.project: {what}: {kind}{place}"
-        super().__init__(f"run.project: {what}: {kind}{f': {said}' if said else ''}{place}")
+    def __init__(self, what: str, error: BaseException, place: str) -> None:
+        self._unnamed = f"run.project: {what}: {kind_of(error)}{place}"
+        said = " ".join(str(error).split())
+        super().__init__(f"run.project: {what}: {type(error).__name__}{f': {said}' if said else ''}{place}")
+
+    @property
+    def unnamed(self) -> str:
+        """The message without the user's text, which may quote the data."""
+        return self._unnamed
 
 
 def explained(what: str, error: BaseException) -> OwnCodeFailed:
     """Return the line on a failure in the user's code; its note is the user's own part of the traceback."""
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_ours(frame.filename)]
-    lines, said, place = traceback.format_list(own), str(error), ""
+    lines, place = traceback.format_list(own), ""
     if isinstance(error, SyntaxError):  # Its place is no frame, and part of its text
         lines += traceback.format_exception_only(error)[:-1]
     elif own:
         place = f" ({Path(own[-1].filename).name}:{own[-1].lineno} in {own[-1].name})"
-    refusal = OwnCodeFailed(what, type(error).__name__, " ".join(said.split()), place)
+    refusal = OwnCodeFailed(what, error, place)
     if lines:
         refusal.add_note("".join(lines).rstrip())
     return refusal

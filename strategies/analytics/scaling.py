@@ -86,7 +86,7 @@ class FixedPoint:
         """
         values = x.double()
         if len(values) > _MOST_EXAMPLES:
-            raise Refused(f"it has {len(values)} examples; a secure scale takes {_MOST_EXAMPLES} of a client")
+            raise Refused(f"it has more examples than a secure scale takes of a client ({_MOST_EXAMPLES})")
         if len(values) and not float(values.abs().max()) <= self.limit:
             raise Refused(
                 f"it holds a value beyond ±{self.limit:g}; data.scale-range says how large they may be"

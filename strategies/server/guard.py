@@ -248,9 +248,14 @@ def _checked_norm(delta: Tensor) -> float:
 
 
 def first_line(text: str | None, limit: int = 200) -> str:
-    """Return the first line of a text that says something, shortened."""
+    r"""Return the first line of a text that says something, shortened, and without control characters.
+
+    >>> first_line("\x1b[2Jgone")
+    '?[2Jgone'
+    """
     lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
-    return lines[0][:limit] if lines else "no reason given"
+    shown = "".join(c if c.isprintable() else "?" for c in lines[0][:limit]) if lines else ""
+    return shown or "no reason given"
 
 
 def error_line(reason: str | None) -> str:

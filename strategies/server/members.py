@@ -8,6 +8,7 @@ from typing import TypeGuard
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
 from strategies.core import wire
+from strategies.server.guard import first_line
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class ClientInfo:
         return max(counts, default=0) if overlap else sum(counts)
 
 
+_LONGEST_DETAIL = 1000
 _LONGEST_WAIT = 16
 """Looks between two questions to a node that was refused: first 1, then twice as many each time."""
 
@@ -170,7 +172,8 @@ def _reason(node_id: int, client_id: str, owner: int | None) -> str:
 def _impossible(num_examples: object, config: ConfigRecord) -> str:
     """Return what is wrong with a client's number of examples; empty if it is possible."""
     if not isinstance(num_examples, int) or num_examples <= 0:
-        return str(config.get(wire.DETAIL, "")) or "it has no examples"
+        said = str(config.get(wire.DETAIL, ""))
+        return first_line(said, _LONGEST_DETAIL) if said else "it has no examples"
     if num_examples > wire.MAX_EXAMPLES:
         return f"it says that it has {num_examples} examples, at most {wire.MAX_EXAMPLES} are possible"
     return ""

@@ -123,7 +123,7 @@ def test_without_the_library_it_is_said_what_to_install(
 
 def test_a_run_of_clients_without_a_key_fails_before_the_first_round(tmp_path: Path) -> None:
     wanted = encrypted(tmp_path)
-    with pytest.raises(BadInput, match=r"^every client says: .*ckks\.key: there is no such key"):
+    with pytest.raises(BadInput, match=r"^every client says: privacy\.encryption-key: there is no such key"):
         train(wanted, None, InlineGrid(wanted))
 
 

@@ -206,7 +206,9 @@ def test_an_audit_of_masked_clients_is_refused_unless_their_answers_are_asked_fo
 
 def test_too_many_examples(tmp_path: Path) -> None:
     """Every client has 100 examples, 50 are allowed: all refuse, and the run fails with its first model."""
-    with pytest.raises(LetheError, match=r"no reply .* \(client 0: .*privacy\.max-examples allows 50;"):
+    with pytest.raises(
+        LetheError, match=r"no reply .* \(client 0: .*more examples: privacy\.max-examples allows 50;"
+    ):
         train(config(tmp_path, "run.name=many", "run.rounds=1", "privacy.max-examples=50", *SECURE))
     folder = RunFolder.open("many", tmp_path)
     reasons = {fault["reason"] for fault in folder.read_summary()["faults"] if fault["client"] == "0"}
