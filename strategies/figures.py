@@ -19,6 +19,7 @@ from torch import Tensor
 
 from strategies.core.arrays import array_in
 from strategies.core.errors import BadInput
+from strategies.figure_bounds import Over, check_sums
 from strategies.task import Task
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ GROUP_EXAMPLES, GROUP_SCORES = "groups/examples", "groups/scores"
 MOST_ENTRIES = 2**22
 """Entries that the states of a metric have at most."""
 _LARGEST = 2.0**100
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +48,8 @@ class Figures:
         The metrics of the task that are computed.
     headline
         One of them, or the task's `figure`, the mean of the scores.
+    cells
+        Numbers in one input: how many places of one example a metric compares at most; 0: not known.
     """
 
     task: Task
@@ -53,6 +57,7 @@ class Figures:
     num_groups: int
     names: tuple[str, ...]
     headline: str
+    cells: int = 0
 
     @property
     def higher_is_better(self) -> bool:
@@ -134,8 +139,8 @@ class Figures:
             if count
         ]
 
-    def read(self, record: ArrayRecord, num_examples: int) -> dict[str, Tensor]:
-        """Return the sums that a client sent, over as many examples.
+    def read(self, record: ArrayRecord, num_examples: int, score: float | None = None) -> dict[str, Tensor]:
+        """Return the sums that a client sent, over as many examples, of which `score` is the mean score.
 
         Raises
         ------
@@ -153,7 +158,19 @@ class Figures:
                 raise ValueError(f"{GROUP_EXAMPLES}: {int(counts.sum())} examples, of {num_examples} in all")
             if bool((scores < 0).any()) or bool((scores > 100.0 * counts + 1e-6).any()):
                 raise ValueError(f"{GROUP_SCORES}: a mean score outside 0 to 100")
+            if self.task.labelled:
+                self._check_groups(counts, scores, num_examples, score)
+        over = Over(num_examples, self.task.judges_each, self.cells, self.num_outputs)
+        check_sums(self.metrics(), sums, over)
         return sums
+
+    def _check_groups(self, counts: Tensor, scores: Tensor, num_examples: int, score: float | None) -> None:
+        """Refuse groups that are not those of all examples, where each example is in one."""
+        if int(counts.sum()) != num_examples:
+            raise ValueError(f"{GROUP_EXAMPLES}: {int(counts.sum())} examples, of {num_examples} in all")
+        mean = float(scores.sum()) / num_examples
+        if score is not None and abs(mean - score) > _ROUNDING * 100.0:
+            raise ValueError(f"{GROUP_SCORES}: their mean is {mean:.6g}, the mean score {score:.6g}")
 
     def _expected(self) -> dict[str, Tensor]:
         expected: dict[str, Tensor] = {}

@@ -35,6 +35,9 @@ OnRound = Callable[[RoundResult, Strategy], bool | None]
 """Told of each round when it is complete, with the strategy, whose memory a checkpoint holds; returns True if
 the training ends with that round."""
 
+_TRAINED, _MEASURED = "trains on", "is measured on"
+"""What a client says a number of examples of."""
+
 
 def train(
     plan: TrainingPlan,
@@ -91,6 +94,7 @@ class _Loop:
 
     def __init__(self, plan: TrainingPlan, cohort: Cohort, build: Build | None, layer: Layer | None) -> None:
         self._known = _known(plan, of_a_method=build is not None)
+        self._claims = reports.Claims()
         self._required = _required(plan)
         self._plan = plan
         self._cohort = cohort
@@ -161,6 +165,7 @@ class _Loop:
             self._in_progress.begin(server_round, arrays)
             selected, replies = self._in_progress.selected, self._in_progress.replies()
         clean = reports.cleaned(replies, self._known, self._reject, required=self._required)
+        clean = self._claims.noted(clean, _TRAINED, self._reject)
         new_arrays, means = self.strategy.aggregate_train(server_round, clean)
         metrics = dict(wire.iter_numbers(means or {}))
         if new_arrays is None and wire.WITHHELD not in metrics:
@@ -248,6 +253,7 @@ class _Loop:
             )
             scope = f"evaluation after round {server_round}"
             replies = self._reported(messages, scope, reports.EVALUATION, self._held_out)
+            replies = self._claims.noted(replies, _MEASURED, partial(self._complain, scope))
             metrics |= self._pooled(server_round, replies, scope)
         return metrics
 
@@ -274,6 +280,8 @@ class _Loop:
         info = self._cohort.clients.get(client_id)
         if info is not None and info.num_test:
             return info.num_test
+        if info is not None and info.hidden:  # It claims one example, and no more than that
+            return info.num_examples
         trained = self._trained_on(client_id)
         return None if trained is None else most_held_out(self._plan.local_test_share, trained)
 

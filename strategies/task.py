@@ -50,6 +50,9 @@ class Task(ABC):
         For messages and documents.
     labelled
         Whether targets are class labels, shape [n], int64, as a backdoor and statistics of labels need them.
+    judges_each
+        Whether `judged` gives one row per example, so that what metrics count are examples: a client's counts
+        must then add up to the examples that it claims.
     vectors
         Whether the outputs of an example are one vector, so that those of n have shape [n, k].
     figure
@@ -58,6 +61,7 @@ class Task(ABC):
 
     name: ClassVar[str] = "own"
     labelled: ClassVar[bool] = False
+    judges_each: ClassVar[bool] = False
     vectors: ClassVar[bool] = True
     figure: ClassVar[str] = "score"
 
@@ -158,6 +162,7 @@ class Classification(Task):
 
     name = "classification"
     labelled = True
+    judges_each = True
     figure = "accuracy"
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:

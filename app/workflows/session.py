@@ -1,6 +1,7 @@
 """A run at work: config, server data, model, grid and cohort, from a config or from a run folder."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -139,7 +140,9 @@ class Session:
     @cached_property
     def figures(self) -> Figures:
         """What the model is judged by."""
-        return figures_of(self.config.task, self.task, self.num_outputs, self.server_data.num_groups)
+        data = self.server_data
+        found = figures_of(self.config.task, self.task, self.num_outputs, data.num_groups)
+        return replace(found, cells=math.prod(data.input_shape))
 
     @property
     def num_outputs(self) -> int:

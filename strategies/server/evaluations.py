@@ -36,7 +36,8 @@ class Evaluations:
             numbers = dict(wire.iter_numbers(reply.content.metric_records[wire.METRICS]))
             count = int(numbers[wire.NUM_EXAMPLES])
             try:
-                sums = self._figures.read(reply.content.array_records.get(wire.SUMS, ArrayRecord()), count)
+                record = reply.content.array_records.get(wire.SUMS, ArrayRecord())
+                sums = self._figures.read(record, count, numbers.get(wire.ACCURACY))
             except ValueError as error:
                 self._complain(reply, f"reports {error}: not used")
                 continue

@@ -128,7 +128,7 @@ class FederationMembers:
         labels, partitions = metrics.get(wire.LABEL_COUNTS, []), config.get(wire.NUM_PARTITIONS, 0)
         num_test = metrics.get(wire.NUM_TEST, 0)
         owner = self._owner(node_id, client_id, present)
-        reason = _reason(node_id, client_id, owner) or _impossible(num_examples, config)
+        reason = _reason(node_id, client_id, owner) or _impossible(num_examples, labels, config)
         if reason or not isinstance(num_examples, int):
             self.refuse(node_id, reason, owner, final=_is_count(partitions) and partitions > 0)
             return reason
@@ -169,13 +169,16 @@ def _reason(node_id: int, client_id: str, owner: int | None) -> str:
     return "" if owner is None else f"node {node_id} claims a client-id that node {owner} uses"
 
 
-def _impossible(num_examples: object, config: ConfigRecord) -> str:
-    """Return what is wrong with a client's number of examples; empty if it is possible."""
+def _impossible(num_examples: object, labels: object, config: ConfigRecord) -> str:
+    """Return what is wrong with a client's numbers of examples; empty if they are possible."""
     if not isinstance(num_examples, int) or num_examples <= 0:
         said = str(config.get(wire.DETAIL, ""))
         return first_line(said, _LONGEST_DETAIL) if said else "it has no examples"
     if num_examples > wire.MAX_EXAMPLES:
         return f"it says that it has {num_examples} examples, at most {wire.MAX_EXAMPLES} are possible"
+    counts = [n for n in labels if _is_count(n)] if isinstance(labels, list) else []
+    if max(counts, default=0) > num_examples:
+        return f"it says that it has {num_examples} examples, and {max(counts)} of one class"
     return ""
 
 

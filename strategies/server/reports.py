@@ -43,6 +43,37 @@ _MOST_NAMED = 3
 _LONGEST_NAME = 40
 
 
+class Claims:
+    """How many examples each client has spoken of: a number that changes from round to round is named.
+
+    With it a client could weigh what it says in some rounds more than in others. What it said at first is no
+    less a claim: a bound is what it described itself with.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int], int | float] = {}
+
+    def noted(self, replies: Iterable[Message], what: str, complain: Complain) -> Iterator[Message]:
+        """Yield all replies; complain of each whose number is not that of the node's last one.
+
+        `what` says of which, such as ``trains on``.
+        """
+        for message in replies:
+            said = None if message.has_error() else _claimed(message)
+            if said is not None:
+                before = self._known.setdefault((what, message.metadata.src_node_id), said)
+                if said != before:
+                    complain(message, f"says that it {what} {said:g} examples, {before:g} before")
+                    self._known[what, message.metadata.src_node_id] = said
+            yield message
+
+
+def _claimed(message: Message) -> int | float | None:
+    records = list(message.content.metric_records.values())
+    said = records[0].get(wire.NUM_EXAMPLES) if len(records) == 1 else None
+    return said if isinstance(said, int | float) else None
+
+
 def rebuilt(record: Mapping[str, Any], known: Known) -> tuple[dict[str, int | float], list[str], list[str]]:
     """Return a metric record's valid numbers, its unknown names, and its impossible values.
 

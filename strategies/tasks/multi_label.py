@@ -21,6 +21,7 @@ class MultiLabel(Task):
     """
 
     name = "multi-label"
+    judges_each = True
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the binary cross-entropy of each example, the mean over its labels, shape [n]."""

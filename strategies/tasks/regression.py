@@ -30,6 +30,7 @@ class Regression(Task):
     """
 
     name = "regression"
+    judges_each = True
 
     def __init__(
         self, scale: float = 0.0, num_outputs: int = 1, squared_error: Literal["half", "full"] = "half"

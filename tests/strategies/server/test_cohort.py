@@ -136,6 +136,28 @@ def test_a_node_that_is_refused_always_has_a_reason() -> None:
     assert cohort.faults == [Fault("b", "connect", "it has no examples")]
 
 
+def test_a_client_of_fewer_examples_than_one_of_its_classes_is_refused() -> None:
+    def describe(content: RecordDict) -> None:
+        content.metric_records[wire.METRICS][wire.LABEL_COUNTS] = [0, 9]
+
+    nodes = two_clients()
+    cohort = connected(FakeGrid(nodes | {2: spoiled(nodes[2], describe, wire.DESCRIBE)}))
+    assert list(cohort.clients) == ["a"]
+    (fault,) = cohort.faults
+    assert fault.reason.startswith("it says that it has ")
+    assert fault.reason.endswith(" examples, and 9 of one class")
+
+
+def test_what_a_node_says_of_itself_is_one_line_without_control_characters() -> None:
+    def empty(message: Message) -> Message:
+        detail = "gone\x1b[2J\x07" + "x" * 5000 + "\nsecond"
+        return wire.reply_to(message, "b", {wire.NUM_EXAMPLES: 0}, config={wire.DETAIL: detail})
+
+    (fault,) = connected(FakeGrid(two_clients() | {2: empty})).faults
+    assert fault.reason.startswith("gone?[2J?xxx")
+    assert len(fault.reason) == 1000
+
+
 def test_a_client_that_reconnects_is_admitted_once_its_old_node_is_gone() -> None:
     """While that is listed nobody is asked again; the claim is a fault once."""
     grid = FakeGrid(two_clients())

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flwr.app import RecordDict
+from flwr.app import MetricRecord, RecordDict
 from hypothesis import given, strategies as st
 
 from app.workflows.training import _round_json
@@ -175,6 +175,42 @@ def test_federated_evaluation_counts_what_can_be(name: str, numbers: dict[str, A
     assert [(f.client_id, f.scope, f.reason) for f in cohort.faults] == [
         ("liar", f"evaluation after round {t}", reason) for t in (1, 2)
     ]
+
+
+@pytest.mark.parametrize(("kind", "what"), [(wire.TRAIN, "trains on"), (wire.EVALUATE, "is measured on")])
+def test_a_number_of_examples_that_changes_between_rounds_is_named(kind: str, what: str) -> None:
+    """3, 2, 2, 3 examples: within what it described, and used, but two times not what it said before."""
+    claimed = iter([3, 2, 2, 3])
+    turning = spoiled(
+        node_answer("liar", 3, adds(4.0)),
+        lambda content: content.metric_records[wire.METRICS].update({wire.NUM_EXAMPLES: next(claimed)}),
+        kind,
+    )
+    results, cohort = run(
+        {1: honest(), 2: turning}, rounds=4, federated_evaluation=True, local_test_share=0.5
+    )
+    assert [sorted(r.accepted) for r in results] == [["a", "liar"]] * 4
+    place = "round" if kind == wire.TRAIN else "evaluation after round"
+    assert [(f.client_id, f.scope, f.reason) for f in cohort.faults] == [
+        ("liar", f"{place} 2", f"says that it {what} 2 examples, 3 before"),
+        ("liar", f"{place} 4", f"says that it {what} 3 examples, 2 before"),
+    ]
+
+
+def test_a_client_that_hides_its_size_is_measured_on_no_more_than_it_claims() -> None:
+    """It would else weigh as much as it likes: what is hidden bounds nothing."""
+
+    def hide(content: RecordDict) -> None:
+        content.config_records[wire.CONFIG][wire.HIDDEN] = True
+        content[wire.METRICS] = MetricRecord({wire.NUM_EXAMPLES: 1})
+
+    hidden = spoiled(
+        liar(wire.EVALUATE, **{wire.NUM_EXAMPLES: 2**30, wire.ACCURACY: 0.0}), hide, wire.DESCRIBE
+    )
+    results, cohort = run({1: honest(), 2: hidden}, federated_evaluation=True, local_test_share=0.5)
+    assert [r.metrics["client-accuracy"] for r in results] == [50.0, 50.0]
+    reasons = {f.scope: f.reason for f in cohort.faults}
+    assert reasons["evaluation after round 1"].startswith("num-examples is 1073741824, at most 1 by")
 
 
 def test_a_client_that_hides_what_it_has_spent_ends_no_private_run() -> None:
