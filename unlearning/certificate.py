@@ -162,6 +162,14 @@ def limits_of_scale() -> list[str]:
     ]
 
 
+def limits_of_target_scale() -> list[str]:
+    """Return what must not be concluded where clients have summed the scale of their targets."""
+    return [
+        "the scale that scores are measured by is that of all clients' targets from before the run: the part "
+        "of what was forgotten is still in it, after retraining as well; it changes scores, and no model",
+    ]
+
+
 def limits_of_purge(clients: Sequence[str], *, keys_destroyed: bool = False) -> list[str]:
     """Return what must not be concluded from a certificate that says that clients were purged.
 

@@ -13,6 +13,8 @@ from app.client.node import Node
 from app.client.words import guarded, said
 from app.data import client_id_of
 from strategies.analytics.asking import ANALYSE
+from strategies.analytics.scaling import ASK_SCALE
+from strategies.analytics.target_scale import ASK_TARGETS
 from strategies.core import wire
 from strategies.core.errors import LetheError, SettingsRefused
 
@@ -90,6 +92,10 @@ def _analytics(node: Node) -> str:
     return ""
 
 
+def _scale(node: Node) -> str:
+    return _exact(node) if node.config.privacy.on else ""  # Its sums are masked, and have no noise
+
+
 _RULES: Mapping[str, Callable[[Node], str]] = {
     wire.DESCRIBE: _never,  # Leaves out what the client may not tell
     wire.HOLDINGS: _never,  # Likewise
@@ -98,6 +104,8 @@ _RULES: Mapping[str, Callable[[Node], str]] = {
     wire.SECAGG_SHARES: _never,
     wire.SECAGG_UNMASK: _never,
     ANALYSE: _analytics,
+    ASK_TARGETS: _analytics,
+    ASK_SCALE: _scale,
     wire.DECRYPT: _decrypt,
     wire.AUDIT: _audit,
 }

@@ -400,7 +400,8 @@ class Node:
 
 def asked_epsilon(config: RunConfig) -> float:
     """Return the ε of the question before a private training; 0 if there is none."""
-    return config.analytics.epsilon if config.analytics.enabled and config.privacy.on else 0.0
+    asks = config.analytics.enabled or config.task.scale_from == "federated"
+    return config.analytics.epsilon if asks and config.privacy.on else 0.0
 
 
 def scoring_of(config: RunConfig) -> Scoring | None:

@@ -8,8 +8,14 @@ from flwr.clientapp import ClientApp
 from torch import Tensor
 
 from app.client.node import Node
+from app.config.run_config import RunConfig
 from strategies.analytics.asking import ANALYSE, answer_analytics as masked_answer
-from strategies.analytics.scaling import ASK_SCALE, answer_scale as masked_scale
+from strategies.analytics.scaling import ASK_SCALE, answer_scale as masked_scale, check_sharers
+from strategies.analytics.target_scale import (
+    ASK_TARGETS,
+    TargetSums,
+    answer_target_scale as masked_targets,
+)
 from strategies.client.training import LocalResult
 from strategies.core import wire
 from strategies.layers.privacy.client import BudgetSpent, ClientPrivacy, pay_answer
@@ -37,6 +43,7 @@ def register(app: ClientApp) -> None:
         app.query(message_type.removeprefix("query."))(_handler(answer))
     app.query(ANALYSE.removeprefix("query."))(answer_analytics)
     app.query(ASK_SCALE.removeprefix("query."))(answer_scale)
+    app.query(ASK_TARGETS.removeprefix("query."))(answer_target_scale)
 
 
 def _handler(answer: Callable[[SecureClient], Entries]) -> Callable[[Message, Context], Message]:
@@ -85,6 +92,29 @@ def answer_scale(message: Message, context: Context) -> Message:
     except Refused as reason:
         return wire.reply_to(message, node.client_id, {}, config={wire.REFUSED: str(reason)})
     return wire.reply_to(message, node.client_id, {}, arrays, entries)
+
+
+def answer_target_scale(message: Message, context: Context) -> Message:
+    """Answer with the masked sums of the targets of the client's training data."""
+    node = Node.of(message, context)
+    half, config, privacy = half_of(node, context), node.config, node.privacy(context.state)
+    try:
+        if config.task.scale_from != "federated":
+            raise Refused("it gives no sums of its targets (task.scale-from)")
+        least = config.analytics.min_clients
+        check_sharers(half, least)
+        if privacy is not None:
+            _pay(node, privacy)
+        sums = target_sums(config)
+        arrays, entries = masked_targets(half, least, sums, lambda: node.training_examples().targets())
+    except (BudgetSpent, Refused) as reason:
+        return wire.reply_to(message, node.client_id, {}, config={wire.REFUSED: str(reason)})
+    return wire.reply_to(message, node.client_id, {}, arrays, entries)
+
+
+def target_sums(config: RunConfig) -> TargetSums:
+    """Return what is summed of targets, and with which noise."""
+    return TargetSums(config.task.outputs, config.task.scale_range, config.analytics.epsilon)
 
 
 def train_securely(

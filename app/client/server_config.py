@@ -26,7 +26,11 @@ _FIXED: tuple[tuple[str, Callable[[RunConfig], bool]], ...] = (
     ("privacy.encryption privacy.encryption-key", lambda config: config.privacy.encryption != "none"),
     (
         "run.workflow analytics.epsilon analytics.min-clients",
-        lambda config: config.run.workflow == "analytics" or config.analytics.enabled,
+        lambda config: (
+            config.run.workflow == "analytics"
+            or config.analytics.enabled
+            or config.task.scale_from == "federated"
+        ),
     ),
 )
 """Keys that a message must leave as the app was started, where the app was started so that they protect."""

@@ -106,7 +106,9 @@ _GENERAL = (
     ),
     only_with("model.width", "model.name", "cnn"),
     only_with("task.class-weights task.label-smoothing", "task.name", "classification", "auto"),
-    only_with("task.outputs task.squared-error task.scale", "task.name", "regression", "auto"),
+    only_with(
+        "task.outputs task.squared-error task.scale task.scale-from", "task.name", "regression", "auto"
+    ),
     only_with("task.ignore", "task.name", "segmentation", "auto"),
     only_with("model.hidden", "model.name", "mlp", "cnn"),
     only_with(_PRIVATE_KEYS, "privacy.unit", "example", "client-local", "client-central"),
@@ -141,6 +143,8 @@ _GENERAL = (
         'selection.speeds other than "none"',
     ),
     only_with("data.scale-range", "data.scale", "federated"),
+    only_with("task.scale-range", "task.scale-from", "federated"),
+    only_with("task.scale-from", "task.scale", 0.0),
     only_with("data.alpha", "data.partition", "dirichlet"),
     only_with("data.shards-per-client", "data.partition", "shards"),
     only_with("data.classes-per-client", "data.partition", "pathological"),
@@ -349,15 +353,19 @@ def _check_cohort(flat: Mapping[str, Scalar]) -> None:
 
 def _check_analytics(flat: Mapping[str, Scalar], defaults: Mapping[str, Scalar]) -> None:
     """Refuse protection of an answer to no question, and an empty range."""
-    asks = flat["run.workflow"] == "analytics" or flat["analytics.enabled"]
-    needed = 'analytics.enabled = true or run.workflow = "analytics"'
+    of_targets = flat["task.scale-from"] == "federated"
+    asks = flat["run.workflow"] == "analytics" or flat["analytics.enabled"] or of_targets
+    needed = 'analytics.enabled = true, run.workflow = "analytics" or task.scale-from = "federated"'
     if not asks:
         refuse_changed(("analytics.epsilon",), flat, defaults, needed)
     if not asks and flat["data.scale"] != "federated":
         refuse_changed(("analytics.min-clients",), flat, defaults, f'{needed}, or data.scale = "federated"')
     asks = asks or flat["data.scale"] == "federated"
-    if flat["analytics.enabled"] and flat["privacy.unit"] != "none":
-        _check_beside_privacy(flat)
+    if flat["privacy.unit"] != "none":
+        if flat["analytics.enabled"]:
+            _check_beside_privacy(flat, "analytics.enabled: given true", "false")
+        if of_targets:
+            _check_beside_privacy(flat, 'task.scale-from: given "federated"', '"server"')
     clients = int(flat["data.clients"])
     if asks and 0 < clients < int(flat["analytics.min-clients"]):
         raise BadInput(
@@ -371,19 +379,20 @@ def _check_analytics(flat: Mapping[str, Scalar], defaults: Mapping[str, Scalar])
         )
 
 
-def _check_beside_privacy(flat: Mapping[str, Scalar]) -> None:
+def _check_beside_privacy(flat: Mapping[str, Scalar], given: str, else_: str) -> None:
     """Refuse an answer that the clients' accounts cannot count, or that leaves no budget for training."""
     epsilon, budget = float(flat["analytics.epsilon"]), float(flat["privacy.epsilon"])
     unit = shown(flat["privacy.unit"])
     if flat["privacy.unit"] != "example":
         raise BadInput(
-            "analytics.enabled: given true, whose noise hides one example, but privacy.unit is "
-            f'{unit}; allowed with "example", or false'
+            f"{given}, whose noise hides one example, but privacy.unit is {unit}; allowed with "
+            f'"example", or {else_}'
         )
     if not epsilon:
         raise BadInput(
-            "analytics.epsilon: given 0, which tells the labels without noise, but privacy.unit is "
-            f"{unit}; allowed above 0, and counted in every client's ε, or analytics.enabled = false"
+            "analytics.epsilon: given 0, which answers the question before the training without noise, but "
+            f"privacy.unit is {unit}; allowed above 0, and counted in every client's ε, or "
+            f"{given.partition(':')[0]} = {else_}"
         )
     if budget and epsilon >= budget:
         raise BadInput(

@@ -25,7 +25,7 @@ from app.version import version
 from strategies.core.errors import RunCorrupt
 from strategies.log.update_log import UpdateLog
 from strategies.runs.files import write_chunks
-from strategies.runs.folder import CONFIG, MODEL, SCALE, RunFolder
+from strategies.runs.folder import CONFIG, MODEL, SCALE, TARGET_SCALE, RunFolder
 from unlearning import certificate
 from unlearning.methods import METHODS
 from unlearning.methods.base import Method
@@ -64,7 +64,9 @@ def _statement(folder: RunFolder, forgetting: StoredForgetting) -> dict[str, Any
     judged = summary.get("judged")
     limits += certificate.limits_of_choice(judged) if judged and judged["round"] < judged["trained"] else []
     limits += certificate.limits_of_sums() if SEED in result.get("details", {}) else []
-    limits += certificate.limits_of_scale() if (outermost(folder).path / SCALE).exists() else []
+    whole = outermost(folder).path
+    limits += certificate.limits_of_scale() if (whole / SCALE).exists() else []
+    limits += certificate.limits_of_target_scale() if (whole / TARGET_SCALE).exists() else []
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "run": _run_name(folder),

@@ -53,7 +53,7 @@ def _words(privacy: Mapping[str, Any]) -> str:
         else ""
     )
     asked = privacy.get("analytics-epsilon")
-    answered = f" Of every client's ε, {asked:g} is for the distribution of labels." if asked else ""
+    answered = f" Of every client's ε, {asked:g} is for the question before the training." if asked else ""
     unamplified = privacy.get("epsilon-unamplified")
     without = (
         f" ε is at most {number(privacy['epsilon'], 3)} for those who do not see who took part, and "

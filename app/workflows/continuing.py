@@ -31,12 +31,12 @@ from strategies.core.settings import Scalar
 from strategies.core.wire import State
 from strategies.log.copying import copy_log
 from strategies.runs.checkpoint import Checkpoint
-from strategies.runs.folder import MODEL, SCALE, RunFolder
+from strategies.runs.folder import MODEL, SCALE, TARGET_SCALE, RunFolder
 from strategies.runs.tensor_file import read_sealed
 
 ALLOWED = ("run.name", "run.home", "run.workers", "run.device", "run.round-timeout")
 """Keys that may differ from the run's: they decide nothing about the model."""
-_COPIED = (DATA, COLUMNS, ANALYTICS, SCALE)
+_COPIED = (DATA, COLUMNS, ANALYTICS, SCALE, TARGET_SCALE)
 
 
 def find_place(given: str, home: Path | None) -> tuple[RunFolder, str]:

@@ -1,17 +1,21 @@
-"""The scale of a table's columns that the clients have agreed on, and where a run keeps it.
+"""The scales of columns and of targets that the clients have agreed on, and where a run keeps them.
 
 The sums are those of the clients that were there when the run was begun. A retraining without one of them
-keeps the scale: asking again would give the server two sums over nearly the same clients, whose difference is
+keeps them: asking again would give the server two sums over nearly the same clients, whose difference is
 the forgotten client's. The certificate says so.
 """
 
+import math
+
+from app.client.secure import target_sums
 from app.config.run_config import RunConfig
 from app.forgettings.folder import outermost
 from strategies.analytics.asking import Sharing
 from strategies.analytics.scaling import ask_scale
+from strategies.analytics.target_scale import ask_target_scale
 from strategies.core.errors import BadInput, RunCorrupt
 from strategies.runs.files import read_json, write_json
-from strategies.runs.folder import SCALE, RunFolder
+from strategies.runs.folder import SCALE, TARGET_SCALE, RunFolder
 from strategies.server.cohort import Cohort
 
 
@@ -31,10 +35,47 @@ def learnt_scale(config: RunConfig, input_shape: tuple[int, ...], cohort: Cohort
     return ask_scale(cohort, input_shape[0], limit, least, Sharing(config.privacy.threshold, "data.scale"))
 
 
+def learnt_target_scale(config: RunConfig, cohort: Cohort) -> float:
+    """Ask the clients for the sums of their targets; return the scale of a regression.
+
+    Raises
+    ------
+    LetheError
+        If too few clients are there, or answer, or noise hides it.
+    """
+    return ask_target_scale(
+        cohort, target_sums(config), config.analytics.min_clients, config.privacy.threshold
+    )
+
+
+def write_target_scale(folder: RunFolder, scale: float, epsilon: float) -> None:
+    """Keep the scale of a run's targets, if there is one, and the ε of the noise in it."""
+    if scale:
+        write_json(folder.path / TARGET_SCALE, {"scale": scale, "epsilon": epsilon or None})
+
+
+def read_target_scale(folder: RunFolder) -> float:
+    """Return the scale of a run's targets as its clients have summed it; 0 if they have not.
+
+    Raises
+    ------
+    RunCorrupt
+        If the file is damaged.
+    """
+    path = outermost(folder).path / TARGET_SCALE
+    if not path.exists():
+        return 0.0
+    scale = read_json(path).get("scale")
+    if not isinstance(scale, float) or not 0 < scale < math.inf:
+        raise RunCorrupt(f"{path}: damaged, expected a scale above 0")
+    return scale
+
+
 def write_scale(folder: RunFolder, scale: tuple[float, ...]) -> None:
-    """Keep a run's scale."""
+    """Keep a run's scale, if it has one."""
     half = len(scale) // 2
-    write_json(folder.path / SCALE, {"means": list(scale[:half]), "deviations": list(scale[half:])})
+    if scale:
+        write_json(folder.path / SCALE, {"means": list(scale[:half]), "deviations": list(scale[half:])})
 
 
 def read_scale(folder: RunFolder) -> tuple[float, ...]:

@@ -25,7 +25,7 @@ from app.workflows.accounts import RunAccounts
 from app.workflows.evaluator import Evaluator
 from app.workflows.fresh_seeds import fresh_seed
 from app.workflows.judging import Judge, criterion_of
-from app.workflows.scaling import learnt_scale, read_scale
+from app.workflows.scaling import learnt_scale, learnt_target_scale, read_scale, read_target_scale
 from app.workflows.task_fit import check_server_data, check_task
 from strategies.algorithm import Holdings
 from strategies.client.backdoor import Trigger, default_trigger
@@ -66,7 +66,8 @@ class Session:
     config; `run_id` names the run to clients behind a grid of Flower's, empty before there is one; `nodes` is
     the node behind each client-id when the run was begun; `folder` is None for a new run; `forgotten` is what
     the run is trained without, as it went on from a forgetting; `notes` are about the data; `scale` are the
-    means and deviations of ``data.scale = "federated"``, once known.
+    means and deviations of ``data.scale = "federated"``, once known, `learnt_target_scale` the scale of
+    ``task.scale-from = "federated"``; 0: not known.
     """
 
     config: RunConfig
@@ -79,6 +80,7 @@ class Session:
     forgotten: tuple[ForgetRequest, ...] = ()
     notes: list[str] = field(default_factory=list)
     scale: tuple[float, ...] = ()
+    learnt_target_scale: float = 0.0
     began: float = field(default_factory=time.monotonic)
 
     @staticmethod
@@ -133,7 +135,9 @@ class Session:
 
     @cached_property
     def target_scale(self) -> float:
-        """The residual from which on the score of a number is 0, by the server's own data; 0: not told."""
+        """The residual from which on the score of a number is 0, by the data that tell it; 0: not told."""
+        if self.config.task.scale_from == "federated":
+            return self.learnt_target_scale
         own = self.server_data.test or self.server_data.public
         return 0.0 if own is None or not needs_scale(self.work.task) else scale_of(own.targets())
 
@@ -326,10 +330,13 @@ class Session:
             yield cohort
 
     def _learn_scale(self, cohort: Cohort) -> None:
-        """Ask the clients for the scale of their columns, where it is to be theirs and is not known yet."""
+        """Ask the clients for the scales that are to be theirs, and are not known yet."""
         if self.config.data.scale == "federated" and not self.scale:
             self.use_scale(learnt_scale(self.config, self.server_data.input_shape, cohort))
             cohort.client_config.update(self.terms.to_config())
+        if self.config.task.scale_from == "federated" and not self.learnt_target_scale:
+            self.use_target_scale(learnt_target_scale(self.config, cohort))
+            cohort.client_config[wire.TARGET_SCALE] = self.target_scale
 
     def _told(self, *, over_network: bool) -> dict[str, wire.ConfigValue]:
         """Return what every message tells the clients of the run, besides the run config."""
@@ -362,6 +369,12 @@ class Session:
         """Bring the server's own examples, and from now on those of the clients, to a scale."""
         self.scale = scale
         self.server_data = self.server_data.scaled(self.terms)
+
+    def use_target_scale(self, scale: float) -> None:
+        """Judge by a scale of the targets from now on."""
+        self.learnt_target_scale = scale
+        for derived in ("target_scale", "task", "figures"):
+            self.__dict__.pop(derived, None)
 
     def _restore_tags(self, grid: Grid) -> None:
         if self.folder is not None:
@@ -459,6 +472,7 @@ def open_session(folder: RunFolder, overrides: Sequence[str] = ()) -> Session:
         folder, session.config, session.server_data.class_names, session.work.project_record
     )
     session.use_scale(read_scale(folder))
+    session.use_target_scale(read_target_scale(folder))
     return session
 
 

@@ -22,7 +22,7 @@ from app.workflows.fresh_seeds import fresh_seed
 from app.workflows.judging import JUDGED
 from app.workflows.observer import Observer, Quiet
 from app.workflows.removing import removed_if_refused
-from app.workflows.scaling import write_scale
+from app.workflows.scaling import write_scale, write_target_scale
 from app.workflows.session import Session
 from strategies.core import wire
 from strategies.core.errors import BadInput, LetheError, RunCorrupt
@@ -97,14 +97,14 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
 
 
 def _record(folder: RunFolder, session: Session) -> None:
-    """Write down what a new run's data, weights and scale are."""
+    """Write down what a new run's data, weights and scales are."""
     write_record(folder, session.config, session.server_data.class_names, session.work.project_record)
     if (origin := weights_origin(session.config.model.weights)) is not None:
         write_origin(folder, origin)
     if (columns := session.server_data.columns) is not None:
         write_json(folder.path / COLUMNS, columns.to_json())
-    if session.scale:
-        write_scale(folder, session.scale)
+    write_scale(folder, session.scale)
+    write_target_scale(folder, session.learnt_target_scale, session.config.analytics.epsilon)
 
 
 def train_in(

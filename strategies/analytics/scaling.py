@@ -59,10 +59,22 @@ class FixedPoint:
         Clients that may take part.
     limit
         Largest absolute value of a column.
+    key
+        The key that says so.
     """
 
     clients: int
     limit: float
+    key: str = "data.scale-range"
+
+    @staticmethod
+    def size_of(columns: int) -> int:
+        """Return the entries of the vector of a table with so many columns."""
+        return 1 + 2 * _DIGITS * columns
+
+    @property
+    def _told(self) -> str:
+        return f"{self.key.removesuffix('-range')}: the clients' sums"
 
     @property
     def bits(self) -> tuple[int, int]:
@@ -88,9 +100,7 @@ class FixedPoint:
         if len(values) > _MOST_EXAMPLES:
             raise Refused(f"it has more examples than a secure scale takes of a client ({_MOST_EXAMPLES})")
         if len(values) and not float(values.abs().max()) <= self.limit:
-            raise Refused(
-                f"it holds a value beyond ±{self.limit:g}; data.scale-range says how large they may be"
-            )
+            raise Refused(f"it holds a value beyond ±{self.limit:g}; {self.key} says how large they may be")
         whole = [
             round(math.ldexp(float(total), bits))
             for sums, bits in zip((values.sum(dim=0), (values * values).sum(dim=0)), self.bits, strict=True)
@@ -118,7 +128,7 @@ class FixedPoint:
         ]
         half = len(sums) // 2
         if not 0 < count <= self.clients * _MOST_EXAMPLES:
-            raise LetheError(f"data.scale: the clients' sums tell of {count} examples: they are not used")
+            raise LetheError(f"{self._told} tell of {count} examples: they are not used")
         columns = [self._column(count, *pair) for pair in zip(sums[:half], sums[half:], strict=True)]
         return [mean for mean, _ in columns], [deviation for _, deviation in columns]
 
@@ -130,7 +140,7 @@ class FixedPoint:
         digits = Fraction(1, 1 << bits[1]) + 2 * abs(mean) / (1 << bits[0])
         rounding = Fraction(self.clients, 2 * count) * digits + abs(square) * _FLOAT
         if abs(mean) > self.limit or not -rounding <= variance <= Fraction(self.limit) ** 2 + rounding:
-            raise LetheError("data.scale: the clients' sums are none of values in range: they are not used")
+            raise LetheError(f"{self._told} are none of values in range: they are not used")
         return float(mean), math.sqrt(variance) if variance > rounding else 1.0
 
 
@@ -161,10 +171,18 @@ def ask_scale(
     LetheError
         If fewer clients are connected, or answer, than must: nothing is known then.
     """
-    size = 1 + 2 * _DIGITS * columns
-    total = secure_total(cohort, ASK_SCALE, {}, size, min_clients, sharing)
+    total = secure_total(cohort, ASK_SCALE, {}, FixedPoint.size_of(columns), min_clients, sharing)
     means, deviations = FixedPoint(total.ready, limit).read(total.sum)
     return (*means, *deviations)
+
+
+def check_sharers(half: SecureClient, min_clients: int) -> int:
+    """Return how many clients take part in the sum that is due; Refused if they are fewer than must be."""
+    half.check_due()
+    ready = len(protocol.numbers(half.config, protocol.NUMBERS))
+    if ready < min_clients:
+        raise Refused(f"{ready} clients take part, analytics.min-clients is {min_clients}")
+    return ready
 
 
 def answer_scale(
@@ -182,10 +200,7 @@ def answer_scale(
     Refused
         If fewer clients take part, or the client's inputs are no table in range.
     """
-    half.check_due()
-    ready = len(protocol.numbers(half.config, protocol.NUMBERS))
-    if ready < min_clients:
-        raise Refused(f"{ready} clients take part, analytics.min-clients is {min_clients}")
+    ready = check_sharers(half, min_clients)
     own = examples()
     if len(own.input_shape) != 1:
         raise Refused(f"its inputs have shape {own.input_shape}; only the columns of a table can be scaled")

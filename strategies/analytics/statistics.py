@@ -109,10 +109,7 @@ class Question:
         """
         if self.settings.epsilon == 0:
             return np.zeros(self.size, dtype=np.int64)
-        failure = -self.settings.epsilon / self.sensitivity  # logarithm
-        draws = negative_binomial(1.0 / sharers, failure, 2 * self.size, stream)
-        difference: Integers = (draws[: self.size] - draws[self.size :]).numpy()
-        return difference
+        return laplace_part(self.size, self.settings.epsilon / self.sensitivity, sharers, stream)
 
     def answer(self, total: Integers) -> dict[str, Any]:
         """Return what the sum says, as plain data."""
@@ -148,6 +145,16 @@ class Question:
         edges = self._edges()
         order: Sequence[int] = np.argsort(-total, kind="stable")[: self.settings.top].tolist()
         return [{"value": edges[i], "count": int(total[i])} for i in order if total[i] > 0]
+
+
+def laplace_part(size: int, rate: float, sharers: int, stream: RandomStream) -> Integers:
+    """Return one client's part of discrete Laplace noise, shape [size], of which `sharers` add up to all.
+
+    `rate` is ε over the sensitivity.
+    """
+    draws = negative_binomial(1.0 / sharers, -rate, 2 * size, stream)
+    difference: Integers = (draws[:size] - draws[size:]).numpy()
+    return difference
 
 
 def negative_binomial(successes: float, log_failure: float, count: int, stream: RandomStream) -> Tensor:

@@ -22,6 +22,8 @@ _OWNERS = {
     "outputs": "regression",
     "squared_error": "regression",
     "scale": "regression",
+    "scale_from": "regression",
+    "scale_range": "regression",
     "ignore": "segmentation",
 }
 """Field of the section -> the one task that reads it."""

@@ -59,7 +59,7 @@ class Regression(Task):
         if self.scale <= 0:
             raise BadInput(
                 "task.scale: given 0, and the server has no data to take it from; allowed the residual, "
-                "above 0, from which on the score is 0"
+                'above 0, from which on the score is 0, or task.scale-from = "federated"'
             )
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -32,7 +32,14 @@ class TaskSettings(Settings):
         ``regression``: whether the loss is ``half`` the squared residual or the ``full`` one.
     scale
         ``regression``: residual, in units of the target, from which on the score is 0, above 0; 0: the
-        standard deviation of the targets of the server's own data.
+        standard deviation of the targets that `scale_from` names.
+    scale_from
+        ``regression``: whose targets the scale is taken from: ``server``, its own test or public data, or
+        ``federated``, all clients' training data by secure sums, with noise if ``analytics.epsilon`` is
+        given.
+    scale_range
+        ``federated``: largest absolute value that a target may have, above 0 and at most 1e9; beyond it a
+        client refuses, or with noise cuts off.
     ignore
         ``segmentation``: label of pixels that count neither way, at least 0.
     """
@@ -45,6 +52,8 @@ class TaskSettings(Settings):
     outputs: int = Field(default=1, ge=1)
     squared_error: Literal["half", "full"] = "half"
     scale: float = Field(default=0.0, ge=0)
+    scale_from: Literal["server", "federated"] = "server"
+    scale_range: float = Field(default=1e6, gt=0, le=1e9)
     ignore: int = Field(default=255, ge=0)
 
     @property

@@ -12,10 +12,13 @@ from torch import nn
 from app.config.run_config import RunConfig
 from app.report.page import write_report
 from app.workflows import audit, forget, train
+from app.workflows.session import open_session
 from strategies.core.errors import BadInput
 from strategies.core.seeds import torch_generator
 from strategies.runs.folder import RunFolder
+from strategies.tasks.choice import scale_of
 from tests.strategies.other_tasks import Regression
+from unlearning import certificate
 from unlearning.request import ForgetRequest
 from unlearning.settings import AuditSettings, ForgetSettings
 
@@ -156,6 +159,42 @@ def test_figures_are_those_of_the_test_data_that_came_with_the_clients_own(
     assert {i: row["examples"] for i, row in rows.items()} == {"1": 5, "2": 6}
     assert run.read_summary()["faults"] == []
     assert [known["num-examples"] for known in run.read_summary()["clients"].values()] == [30, 30, 30]
+
+
+FEDERATED = ("task.scale-from=federated", "task.scale-range=100", "run.federated-evaluation=true")
+
+
+def test_a_server_without_data_gets_the_scale_by_secure_sums_and_keeps_it(
+    module: str, tmp_path: Path
+) -> None:
+    """It is that of the pooled training targets, in forgettings and audits too, as the certificate says."""
+    run = trained(tmp_path, f"{module}:nodes", *FEDERATED)
+    pooled = torch.cat([numbers()[1][40 * i : 40 * i + 30] for i in range(3)])
+    kept = json.loads((run.path / "target-scale.json").read_text())
+    assert kept == {"scale": pytest.approx(scale_of(pooled), rel=1e-6), "epsilon": None}
+    assert run.read_summary()["faults"] == []
+    found = evaluation(run, "clients")["figures"]
+    assert 0 < found["score"] < 100
+
+    opened = open_session(run)
+    assert (opened.target_scale, opened.task) == (kept["scale"], opened.figures.task)
+    forget(run, ONE, ForgetSettings(method="finetune"))
+    audit(run, ONE, ["finetune"], AuditSettings())
+    folder = run.path / "forget" / "client-1-finetune"
+    limits = str(certificate.read((folder / "certificate.json").read_bytes()).statement["limits"])
+    assert "the scale that scores are measured by is that of all clients' targets" in limits
+
+
+def test_a_private_client_pays_for_its_part_in_the_scale(module: str, tmp_path: Path) -> None:
+    private = ("privacy.unit=example", "privacy.epsilon=6", "privacy.accountant=rdp", "privacy.delta=1e-4")
+    noisy = ("task.scale-from=federated", "task.scale-range=12", "analytics.epsilon=3")
+    run = trained(tmp_path, f"{module}:numbers", *private, *noisy, "train.batch-size=8")
+    kept = json.loads((run.path / "target-scale.json").read_text())
+    assert kept["epsilon"] == 3.0
+    assert kept["scale"] != pytest.approx(scale_of(numbers()[1]), rel=1e-9)
+    assert run.read_summary()["privacy"]["analytics-epsilon"] == 3.0
+    spent = run.read_summary()["privacy"]["epsilon"]
+    assert 3.0 < spent <= 6.0
 
 
 def test_clients_with_models_of_their_own_hold_the_projects_public_data(module: str, tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from flwr.app import Message
 from app.client import admission
 from app.client_app import app
 from strategies.analytics.asking import ANALYSE
+from strategies.analytics.scaling import ASK_SCALE
+from strategies.analytics.target_scale import ASK_TARGETS
 from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.core.settings import Scalar
@@ -31,7 +33,9 @@ PROTOCOL = {
     wire.DECRYPT,
 }
 """Messages that protect what they carry by themselves."""
-KNOWN = PROTOCOL | {ANALYSE, wire.AUDIT}
+SUMS = {ANALYSE, ASK_SCALE, ASK_TARGETS}
+"""Questions that are answered with masked vectors; where privacy is promised, with noise or not at all."""
+KNOWN = PROTOCOL | SUMS | {wire.AUDIT}
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ def test_no_handler_answers_exactly_where_anything_is_promised(
     given = PROMISES[promise]
     if kind == wire.DESCRIBE or (kind in PROTOCOL and not given.everything):
         return
-    if kind == ANALYSE and given.says.startswith(("secure", "encryption")):
+    if kind in SUMS and given.says.startswith(("secure", "encryption")):
         return
     with pytest.raises(LetheError) as refused:
         given.answer(kind, tmp_path)

@@ -238,6 +238,8 @@ IDLE = [
     ({"selection.deadline": 2.0}, "selection.deadline", 'selection.speeds other than "none"'),
     ({"data.alpha": 0.1}, "data.alpha", 'data.partition = "dirichlet"'),
     ({"data.scale-range": 10.0}, "data.scale-range", 'data.scale = "federated"'),
+    ({"task.scale-range": 10.0}, "task.scale-range", 'task.scale-from = "federated"'),
+    ({"task.scale-from": "federated", "task.scale": 2.0}, "task.scale-from", "task.scale = 0.0"),
     ({"data.shards-per-client": 3}, "data.shards-per-client", 'data.partition = "shards"'),
     ({"data.classes-per-client": 3}, "data.classes-per-client", 'data.partition = "pathological"'),
     ({"attack.clients": "0"}, "attack.clients", 'attack.kind = "backdoor"'),
@@ -549,8 +551,19 @@ def test_a_codec_that_does_not_exist_is_refused() -> None:
         ),
         (
             {"analytics.min-clients": 2},
-            "analytics.min-clients: given 2, which has an effect only with analytics.enabled = true or "
-            'run.workflow = "analytics", or data.scale = "federated"',
+            "analytics.min-clients: given 2, which has an effect only with analytics.enabled = true, "
+            'run.workflow = "analytics" or task.scale-from = "federated", or data.scale = "federated"',
+        ),
+        (
+            {"task.scale-from": "federated", "privacy.unit": "example", "privacy.epsilon": 1.0},
+            "analytics.epsilon: given 0, which answers the question before the training without noise, but "
+            'privacy.unit is "example"; allowed above 0, and counted in every client\'s ε, or '
+            'task.scale-from = "server"',
+        ),
+        (
+            {"task.scale-from": "federated", "privacy.unit": "client-local", "privacy.epsilon": 1.0},
+            'task.scale-from: given "federated", whose noise hides one example, but privacy.unit is '
+            '"client-local"; allowed with "example", or "server"',
         ),
     ],
 )

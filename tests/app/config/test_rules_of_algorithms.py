@@ -62,6 +62,7 @@ IDLE: list[tuple[dict[str, Scalar], str, str]] = [
             ("outputs", 2, "regression"),
             ("squared-error", "full", "regression"),
             ("scale", 2.0, "regression"),
+            ("scale-from", "federated", "regression"),
             ("ignore", 0, "segmentation"),
         )
     ),

@@ -124,11 +124,17 @@ def _settle_secure(flat: dict[str, Any]) -> None:
 
 def _settle_analytics(flat: dict[str, Any]) -> None:
     flat |= {"analytics.low": -1.0, "analytics.high": 2.5}
+    of_others = flat["task.name"] not in {"auto", "regression"}
+    if of_others or flat["task.scale"] or flat["privacy.unit"] not in {"none", "example"}:
+        flat["task.scale-from"] = "server"
+    if flat["task.scale-from"] == "server":
+        flat["task.scale-range"] = default_values()["task.scale-range"]
+    of_targets = flat["task.scale-from"] == "federated"
     if flat["privacy.unit"] not in {"none", "example"}:
         flat["analytics.enabled"] = False
-    if flat["analytics.enabled"] and flat["privacy.unit"] == "example":
+    if (flat["analytics.enabled"] or of_targets) and flat["privacy.unit"] == "example":
         flat["analytics.epsilon"] = flat["privacy.epsilon"] / 2 or 1.0
-    if flat["run.workflow"] != "analytics" and not flat["analytics.enabled"]:
+    if flat["run.workflow"] != "analytics" and not flat["analytics.enabled"] and not of_targets:
         flat["analytics.epsilon"] = default_values()["analytics.epsilon"]
         if flat["data.scale"] != "federated":
             flat["analytics.min-clients"] = default_values()["analytics.min-clients"]

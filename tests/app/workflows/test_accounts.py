@@ -155,7 +155,7 @@ def test_a_question_before_training_is_part_of_every_account(tmp_path: Path) -> 
     assert row["epsilon"] == pytest.approx(training + 0.5)
     assert (summary["analytics-epsilon"], row["refused-rounds"]) == (0.5, 0)
     assert json.loads((kept / "0.json").read_text())["asked-epsilon"] == 0.5
-    assert "0.5 is for the distribution of labels" in write_report(folder).read_text(encoding="utf-8")
+    assert "0.5 is for the question before the training" in write_report(folder).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_a_question_before_training_is_part_of_every_account(tmp_path: Path) -> 
     [
         (
             (*QUESTION, "privacy.epsilon=1"),
-            "analytics.epsilon: given 0, which tells the labels without noise",
+            "analytics.epsilon: given 0, which answers the question before the training without noise",
         ),
         (
             (*QUESTION, "privacy.epsilon=1", "analytics.epsilon=1"),
