@@ -110,6 +110,22 @@ class Columns:
             *(f"{c.name}={value}" for c in texts for value in (*c.categories, *["missing"] * c.missing)),
         )
 
+    def check_common(self, where: str) -> None:
+        """Refuse the schema of one client's own table, if another client's may be made of other categories.
+
+        Raises
+        ------
+        BadInput
+            Naming the first column that holds texts or lacks values.
+        """
+        needs = next((c.name for c in self.columns if c.kind == "category" or c.indicator), None)
+        if needs is not None:
+            raise BadInput(
+                f"{where}: column {needs!r} holds texts or lacks values, of which every client must make the "
+                "same inputs; write lethe.Columns.of(frame, target).to_json() of all that there can be to a "
+                "file, and name it by data.columns"
+            )
+
     def apply(self, frame: Any, where: str = "data") -> Tensor:
         """Return the inputs of a pandas frame's rows, shape [n, features], float32.
 
@@ -261,13 +277,8 @@ def frame_examples(
     targets = rule.tensor(frame_target(frame, target, rule.where).to_numpy())
     if columns is None:
         columns = Columns.of(frame, target, rule.where)
-        needs = next((c.name for c in columns.columns if c.kind == "category" or c.indicator), None)
-        if needs is not None and not whole:
-            raise BadInput(
-                f"{rule.where}: column {needs!r} holds texts or lacks values, of which every client must "
-                "make the same inputs; write lethe.Columns.of(frame, target).to_json() of all that there can "
-                "be to a file, and name it by data.columns"
-            )
+        if not whole:
+            columns.check_common(rule.where)
     return TensorExamples(columns.apply(frame, rule.where), targets, group_of)
 
 

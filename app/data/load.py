@@ -272,6 +272,8 @@ def own_data(path: Path, data: DataSettings, terms: Terms) -> DataSet:
             f'{path} is a node\'s own: allowed "none" or "federated"'
         )
     own = read_client(path, Reading.of(data), terms.class_names, terms.columns)
+    if terms.columns is None and not data.columns and own.columns is not None:
+        own.columns.check_common(str(path))
     return shaped(own, (), data.size)
 
 

@@ -57,6 +57,8 @@ class ProjectData:
         What the task makes of targets: classes, or what is given.
     class_names
         One per class, as the project or the server says; empty: not known.
+    columns
+        The schema of frames' columns, as the server says; None: what ``data.columns`` names here.
     """
 
     loaded: LoadedProject
@@ -64,6 +66,7 @@ class ProjectData:
     group_of: GroupsOf
     targets: TargetKind
     class_names: tuple[str, ...] = ()
+    columns: Columns | None = None
 
     def names(self) -> tuple[str, ...]:
         """Return the names of the classes; learned from the data if their targets are texts.
@@ -135,10 +138,16 @@ class ProjectData:
             )
         return every.subset(_parts(self, count)[int(client)].tolist())
 
+    @property
+    def schema(self) -> Columns | None:
+        """The schema of the columns of frames: the server's, or what ``data.columns`` names; None: none."""
+        named = self.settings.columns
+        return self.columns or (Columns.read(Path(named).expanduser()) if named else None)
+
     def _examples(
         self, thing: Any, what: str, names: tuple[str, ...], *, trained: bool = False, whole: bool = False
     ) -> Examples:
-        project, schema = self.loaded.project, self.settings.columns
+        project = self.loaded.project
         if trained and project.target and isinstance(thing, tuple) and len(thing) == 2:
             raise BadInput(
                 f"lethe.Project(target=): given {project.target!r}, but its {what} is a pair (inputs, "
@@ -150,7 +159,7 @@ class ProjectData:
             class_names=names,
             group_of=self.group_of,
             size=self.settings.size,
-            columns=Columns.read(Path(schema).expanduser()) if schema else None,
+            columns=self.schema,
             whole=whole,
             transform=project.transforms if trained else None,
             lowest=UNLABELLED if what == "public" else 0,

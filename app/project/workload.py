@@ -154,10 +154,12 @@ class Workload:
         seen = self._seen(public, test)
         _check_shapes(public, test, seen[-1].input_shape if seen else ())
         num_groups = len(names) or max((least_groups(part) for part in seen), default=0)
-        shape = seen[0].input_shape if seen else ()
+        columns = data.schema
+        shape = seen[0].input_shape if seen else () if columns is None else (len(columns.names),)
         counted = self.task.labelled and self.config.data.clients and not names
         notes = notes_on_gaps((each.targets() for each in seen), num_groups) if counted else ()
-        return ServerData(public, test, num_groups, shape, self.name, names or numbered(num_groups), notes)
+        names = names or numbered(num_groups)
+        return ServerData(public, test, num_groups, shape, self.name, names, notes, columns)
 
     def own_test(self) -> Examples | None:
         """Return the test data of a project that brings the data; None if it has none for everybody."""
@@ -195,7 +197,7 @@ class Workload:
             If they cannot be read, or do not fit the run.
         """
         if self.has_data:
-            found = self._data_named(terms.class_names if self.project.by_node else ()).client(node_config)
+            found = self._data_of(terms).client(node_config)
         else:
             data = self.data_settings
             train = load_client_data(data, self.config.run.seed, node_config, terms)
@@ -284,6 +286,12 @@ class Workload:
     @property
     def _data(self) -> ProjectData:
         return self._data_named(())
+
+    def _data_of(self, terms: Terms) -> ProjectData:
+        """Return the project's examples, as the server says of those that each node has for itself."""
+        if not self.project.by_node:
+            return self._data
+        return replace(self._data_named(terms.class_names), columns=terms.columns)
 
     def _data_named(self, names: tuple[str, ...]) -> ProjectData:
         """Return the project's examples, with names of the classes where it says none itself."""

@@ -1,5 +1,6 @@
 """app/data/tables.py: a csv and a parquet file are the same table."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,7 @@ from app.data.load import load_client_data, load_server_data
 from app.data.reading import Reading
 from app.data.sources import open_data_set
 from app.data.tables import read_frame, read_table
+from app.data.terms import Terms
 from strategies.core.errors import BadInput
 
 PATIENTS = pd.DataFrame(
@@ -74,6 +76,23 @@ def test_a_client_s_table_follows_the_run(tmp_path: Path) -> None:
         read_table(written(own, PATIENTS.assign(ill="perhaps")), HOW, run.class_names, run.columns)
     with pytest.raises(BadInput, match=r"own\.csv: 'Bonn' is no category of column 'city' in the run"):
         read_table(written(own, PATIENTS.assign(city="Bonn")), HOW, run.class_names, run.columns)
+
+
+def test_a_node_s_table_makes_no_schema_of_its_own(tmp_path: Path) -> None:
+    """Where the server has no table, each node would number its categories by itself, without a word."""
+    own = written(tmp_path / "own.csv")
+    data = DataSettings(target="ill", path=str(own), public="0")
+    terms = Terms(class_names=("no", "yes"))
+    with pytest.raises(
+        BadInput,
+        match=r"own\.csv: column 'city' holds texts or lacks values, .*, and name it by data\.columns$",
+    ):
+        load_client_data(data, 0, {"client-id": "a"}, terms)
+    cities = replace(terms, columns=read_table(own, HOW).columns)
+    assert load_client_data(data, 0, {"client-id": "a"}, cities).input_shape == (4,)
+    numbers = written(tmp_path / "numbers.csv", PATIENTS[["age", "ill"]].dropna())
+    plain = data.model_copy(update={"path": str(numbers)})
+    assert load_client_data(plain, 0, {"client-id": "a"}, terms).input_shape == (1,)
 
 
 def test_a_schema_that_is_given_holds(tmp_path: Path) -> None:

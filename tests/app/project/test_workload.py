@@ -1,11 +1,13 @@
 """A project's model, data and task are what the run works with; a node runs no other code than its own."""
 
+import json
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
@@ -310,6 +312,28 @@ def test_a_broken_item_is_named_at_once_but_not_its_content_under_privacy(
         trained(tmp_path, project, privacy__unit="example", privacy__noise_multiplier=1.0)
     assert time.monotonic() - began < 20  # No node is waited for as if it were starting
     assert not list(tmp_path.glob("*"))
+
+
+def test_frames_of_nodes_follow_the_schema_that_the_server_alone_has(tmp_path: Path) -> None:
+    """Each node has a category that the others lack; the server has no data, and names them all."""
+    schema = tmp_path / "columns.json"
+    column = {"name": "city", "kind": "category", "categories": ["Bonn", "Oslo", "Rome"]}
+    schema.write_text(json.dumps({"columns": [column]}))
+
+    def frames(node: Node) -> Any:
+        return pd.DataFrame({"city": [["Bonn", "Oslo", "Rome"][node.index], "Rome"], "ill": [0, 1]})
+
+    project = Project(data=frames, target="ill", classes=("no", "yes"))
+    config = RunConfig.from_flat({**SMALL, "data.columns": str(schema)})
+    with using(loaded(project)):
+        server = Workload.of(config).server_data()
+    at_node = Workload(RunConfig.from_flat(SMALL), loaded(project))
+    ids = [{"client-id": str(i), "partition-id": i, "num-partitions": 3} for i in range(3)]
+    found = [at_node.client_data(each, server.terms).train.batch(torch.arange(2))[0].tolist() for each in ids]
+    assert server.input_shape == (3,)
+    assert found == [[row, [0, 0, 1]] for row in ([1, 0, 0], [0, 1, 0], [0, 0, 1])]
+    with pytest.raises(BadInput, match=r"column 'city' holds texts .*, and name it by data\.columns$"):
+        at_node.client_data(ids[0], Terms())
 
 
 class Notes(Quiet):
