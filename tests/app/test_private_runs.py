@@ -24,6 +24,7 @@ from app.simulation.grid import take_identity
 from app.workflows import resume, train
 from strategies.client.training import ClientJob, LocalResult
 from strategies.core import wire
+from strategies.core.errors import LetheError
 from strategies.layers.privacy import client as private_client, training
 from strategies.layers.privacy.accounting import Spend, epsilon_of
 from strategies.layers.privacy.ledger import LedgerFile
@@ -138,5 +139,5 @@ def test_if_the_private_path_cannot_be_built_nothing_is_sent(
     state = build_model(config.model, (1, 8, 8), 10, 0).state_dict()
     told = ConfigRecord({wire.SERVER_ROUND: 1, wire.NUM_GROUPS: 10, wire.INPUT_SHAPE: [1, 8, 8]})
     content = RecordDict({wire.ARRAYS: wire.record_of(state), wire.CONFIG: told})
-    with pytest.raises(ImportError):
+    with pytest.raises(LetheError, match=r"^ModuleNotFoundError; the text stays in the log of the client"):
         app(Message(content, 1, wire.TRAIN), context)
