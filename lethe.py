@@ -214,6 +214,34 @@ class Run:
             run = self._opened()
             return run.model(run.final).cpu().eval()
 
+    def predict(self, inputs: Any, *, client: str = "") -> list[dict[str, Any]]:
+        """Return a row for each input: what is predicted of it, and the probability of each class.
+
+        Parameters
+        ----------
+        inputs
+            Without targets: a file or folder, a tensor or array, a dict of them, a frame, or a Dataset. They
+            are encoded, sized and scaled as the run's training data were.
+        client
+            Whose model, where each client has one of its own.
+
+        Raises
+        ------
+        BadInput
+            If the inputs do not fit the run's.
+        """
+        return _predicted(self, "", inputs, client)
+
+    def export(self, folder: str | Path, format: str = "torch", *, client: str = "") -> Path:
+        """Write the model for programs without Lethe into a new folder: ``torch``, ``onnx``, ``safetensors``.
+
+        Raises
+        ------
+        BadInput
+            If it cannot be exported so; nothing is left behind.
+        """
+        return _exported(self, "", Path(folder), format, client)
+
     def forget(
         self,
         *,
@@ -350,6 +378,14 @@ class Forgetting:
             final = run.layout.flatten(read_sealed(self.path / MODEL).tensors)
             return run.model(final).cpu().eval()
 
+    def predict(self, inputs: Any, *, client: str = "") -> list[dict[str, Any]]:
+        """Return a row for each input, by the model after the forgetting; see `Run.predict`."""
+        return _predicted(self._run, self.name, inputs, client, self._folder)
+
+    def export(self, folder: str | Path, format: str = "torch", *, client: str = "") -> Path:
+        """Write the model after the forgetting into a new folder; see `Run.export`."""
+        return _exported(self._run, self.name, Path(folder), format, client, self._folder)
+
     def audit(self, *, config: Config | None = None) -> Mapping[str, Any]:
         """Measure how complete the forgetting is, against a model retrained without the data.
 
@@ -373,6 +409,26 @@ class Forgetting:
         if found is None:
             raise LetheError(f"{self.path}: the audit was not written")
         return found
+
+
+def _predicted(
+    run: Run, forgetting: str, inputs: Any, client: str, folder: RunFolder | None = None
+) -> list[dict[str, Any]]:
+    from app.data.unlabelled import read_inputs
+    from app.use import open_subject, rows_of
+
+    with using(run._loaded):
+        subject = open_subject(folder or run._folder, forgetting, client)
+        return list(rows_of(subject, read_inputs(inputs, subject.wanted)))
+
+
+def _exported(  # a parameter per argument of the two methods
+    run: Run, forgetting: str, place: Path, kind: str, client: str, folder: RunFolder | None = None
+) -> Path:
+    from app.use import export, open_subject
+
+    with using(run._loaded):
+        return export(open_subject(folder or run._folder, forgetting, client), kind, place).path
 
 
 @contextmanager

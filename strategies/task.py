@@ -57,6 +57,8 @@ class Task(ABC):
         Whether the outputs of an example are one vector, so that those of n have shape [n, k].
     figure
         What the mean of the scores is called.
+    meaning
+        What the outputs are, in words.
     """
 
     name: ClassVar[str] = "own"
@@ -64,6 +66,7 @@ class Task(ABC):
     judges_each: ClassVar[bool] = False
     vectors: ClassVar[bool] = True
     figure: ClassVar[str] = "score"
+    meaning: ClassVar[str] = "what the project's own task takes"
 
     @abstractmethod
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -76,6 +79,10 @@ class Task(ABC):
     @abstractmethod
     def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return how good each output is, from 0 to 100, shape [n]; its mean is the figure of a model."""
+
+    def probabilities(self, outputs: Tensor) -> Tensor | None:
+        """Return the probability of each class or label, shape [n, classes, ...]; None: the task has none."""
+        return None
 
     def forward(self, model: Callable[..., Tensor], inputs: Inputs) -> Tensor:
         """Return the model's outputs; inputs by name are passed as arguments by name."""
@@ -164,6 +171,7 @@ class Classification(Task):
     labelled = True
     judges_each = True
     figure = "accuracy"
+    meaning = "a logit of each class, in the order of classes; softmax makes probabilities"
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy of each example, shape [n]."""
@@ -180,6 +188,10 @@ class Classification(Task):
     def predict(self, outputs: Tensor) -> Tensor:
         """Return the most likely class, shape [n], int64."""
         return outputs.argmax(dim=1)
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Return the softmax, in float64, where two logits do not become one number, shape [n, classes]."""
+        return outputs.double().softmax(dim=1)
 
     def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return 100 where the most likely class is the label, else 0; their mean is the accuracy."""
@@ -223,8 +235,8 @@ class Classification(Task):
         }
 
     def judged(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the probabilities, in float64, where two logits do not become one number, and the labels."""
-        return outputs.double().softmax(dim=1), targets
+        """Return the probabilities and the labels."""
+        return self.probabilities(outputs), targets
 
     def outputs(self, spec: OutputSpec) -> int:
         """Return the number of classes."""

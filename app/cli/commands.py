@@ -20,6 +20,7 @@ from app.cli import (
     looking,
     removing,
     training,
+    using,
     verifying,
 )
 from app.version import version
@@ -40,6 +41,8 @@ for _command in (
     keying.keys,
     executing.executor,
     comparing.compare,
+    using.predict,
+    using.export,
     looking.report,
     looking.runs,
     removing.rm,

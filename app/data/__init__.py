@@ -1,6 +1,6 @@
 """The data: where they come from, how they are split, and which client holds which."""
 
-from app.data.adapting import Adapting, as_examples, opened_folder, texts_in
+from app.data.adapting import Adapting, as_examples, columns_in, opened_folder, texts_in
 from app.data.clients import clients_in
 from app.data.columns import Columns
 from app.data.labels import class_of, sorted_names
@@ -31,6 +31,7 @@ __all__ = [
     "class_of",
     "client_id_of",
     "clients_in",
+    "columns_in",
     "load_client_data",
     "load_client_test",
     "load_public",

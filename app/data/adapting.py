@@ -117,6 +117,23 @@ def texts_in(thing: object, target: str = "", where: str = "data") -> frozenset[
     return frozenset(texts_of(labels.astype(str))[0])
 
 
+def columns_in(thing: object, target: str, where: str) -> "Columns | None":
+    """Return the schema of a frame, alone or in a pair with its targets; None of anything else.
+
+    Raises
+    ------
+    BadInput
+        If a column of it cannot be used.
+    """
+    paired = isinstance(thing, tuple) and len(thing) == 2
+    frame = thing[0] if isinstance(thing, tuple) and paired else thing
+    if not _is_frame(frame):
+        return None
+    from app.data.columns import Columns, checked_frame
+
+    return Columns.of(checked_frame(frame, where), "" if paired else target, where)
+
+
 def opened_folder(thing: object, where: str) -> object:
     """Return what lies in the folder that a path names; anything else as it is.
 
@@ -298,4 +315,4 @@ def _kind(thing: object) -> str:
     return type(thing).__name__
 
 
-__all__ = ["TARGET_KEYS", "Adapting", "as_examples", "opened_folder", "texts_in"]
+__all__ = ["TARGET_KEYS", "Adapting", "as_examples", "columns_in", "opened_folder", "texts_in"]

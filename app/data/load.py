@@ -5,7 +5,7 @@ A process loads and spreads a data set once.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import torch
 from app.config.settings import DataSettings
 from app.data.clients import Survey, path_of_client, survey
 from app.data.columns import Columns
+from app.data.forms import ONE, Form, Forms
 from app.data.labels import some
 from app.data.own import kind_of, read_client
 from app.data.partition import partition_indices
@@ -40,7 +41,7 @@ class ServerData:
     taken out of `test`, and are None if rounds are judged by nothing. `num_groups`
     counts the classes, with those that the public data add; `input_shape` is (channels, height, width) for
     images; `class_names` are in the order of the labels; `notes` tell how the data were read; `columns` is
-    the schema of a table.
+    the schema of a table; `forms` are shape and type of an input's parts, empty where those are not known.
     """
 
     public: Examples | None
@@ -52,6 +53,7 @@ class ServerData:
     notes: tuple[str, ...] = ()
     columns: Columns | None = None
     validation: Examples | None = None
+    forms: Forms = field(default_factory=dict)
 
     @property
     def terms(self) -> Terms:
@@ -102,7 +104,8 @@ def load_server_data(data: DataSettings, seed: int) -> ServerData:
         found = survey_of(data)
         names, shape = found.class_names, found.input_shape
         place = f"clients:{data.folder_of_clients}"
-        return ServerData(None, None, len(names), shape, place, names, found.notes, found.columns)
+        forms = {ONE: Form(shape)}
+        return ServerData(None, None, len(names), shape, place, names, found.notes, found.columns, forms)
     data_set, split, public = private_data(data), split_of(data, seed), load_public(data, seed)
     class_names = data_set.class_names + (() if public is None else public.class_names)
     scale = scale_of(data, seed)
@@ -117,6 +120,7 @@ def load_server_data(data: DataSettings, seed: int) -> ServerData:
         class_names=class_names,
         notes=(*data_set.notes, *columns),
         columns=data_set.columns,
+        forms={ONE: Form(data_set.input_shape)},
     )
 
 

@@ -36,7 +36,7 @@ def read_npz(path: Path, class_names: Sequence[str] = (), targets: str = "classe
         If there is no such file, it is no npz file, an array is missing or not as described, inputs and
         labels differ in number, training and test inputs differ in shape, or a label is no class of the run.
     """
-    arrays = _read_arrays(path)
+    arrays = read_npz_arrays(path)
     keys = [("x", "y") if "x" in arrays else ("x_train", "y_train")]
     if "x_test" in arrays or "y_test" in arrays:
         keys.append(("x_test", "y_test"))
@@ -61,7 +61,8 @@ def _targets(
     return joint_classes([_texts(path, key, y) for key, y in given], class_names, str(path), given[0][0])
 
 
-def _read_arrays(path: Path) -> Mapping[str, np.ndarray]:
+def read_npz_arrays(path: Path) -> Mapping[str, np.ndarray]:
+    """Return the arrays of an npz file by name; BadInput if there is no such file, or it is none."""
     if not path.is_file():
         raise BadInput(f"{path}: no such file; give the path of an npz file on this machine")
     try:
@@ -93,7 +94,7 @@ def _part(
         )
     if not x.size:
         raise BadInput(f"{path}: {x_key} is {_kind(x)}, which holds no number; wanted at least one per input")
-    return _inputs(path, x_key, x), y
+    return inputs_of(path, x_key, x), y
 
 
 def _texts(path: Path, key: str, y: np.ndarray) -> tuple[list[str], np.ndarray]:
@@ -103,7 +104,8 @@ def _texts(path: Path, key: str, y: np.ndarray) -> tuple[list[str], np.ndarray]:
     return found
 
 
-def _inputs(path: Path, key: str, x: np.ndarray) -> Tensor:
+def inputs_of(path: Path, key: str, x: np.ndarray) -> Tensor:
+    """Return an array as inputs, shape [n, ...]: bytes of images stay bytes; BadInput if it is none."""
     if x.dtype == np.uint8 and (x.ndim == 3 or (x.ndim == 4 and x.shape[-1] in _CHANNELS)):
         return channels_first(x)
     is_table = x.ndim == 2 and x.dtype.kind in "biuf"

@@ -1,10 +1,13 @@
 """What a run records of its data: the files that they were read from, and the names of its classes."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from app.config.run_config import RunConfig
+from app.data.columns import Columns
+from app.data.forms import Forms, forms_from
 from app.data.identity import identity, own_place, placed
 from app.data.labels import class_of, some
 from app.forgettings.folder import outermost
@@ -15,6 +18,10 @@ from strategies.runs.folder import SUMMARY, RunFolder
 
 DATA = "data.json"
 """Name of the file in the run's folder."""
+COLUMNS = "columns.json"
+"""Name of the file with the schema of a table's columns, for ``data.columns``."""
+INPUTS = "inputs.json"
+"""Name of the file with the form of a run's inputs, and the scale that a simulation measured."""
 _NAMES = ("data.name", "data.public")
 _PLACES = (
     *("data.root", "run.home", "run.certificate-key", "run.config-file", "log.keys"),
@@ -115,12 +122,7 @@ def check_record(
         for key, was in found["sources"].items()
         if key in now and now[key]["sha256"] != was.get("sha256")
     ]
-    was = found.get("project", {})
-    if was.get("sha256") != project.get("sha256"):
-        notes.append(
-            f"run.project: the code of {config.run.project} is not what the run was made with (SHA-256 "
-            f"{project.get('sha256', '')[:12]}…, was {str(was.get('sha256'))[:12]}…)"
-        )
+    notes += notes_on_project(folder, config, project)
     if tuple(class_names) != class_names_of(folder):
         raise BadInput(
             f"run '{folder.name}': its classes are {some(class_names_of(folder))}, those of the data are "
@@ -138,6 +140,72 @@ def check_project(folder: RunFolder, config: RunConfig, project: Mapping[str, st
             f"(SHA-256 {now[:12]}…, was {was[:12]}…): rounds of two codes would be in one model; go back to "
             "that code, or train anew"
         )
+
+
+def notes_on_project(folder: RunFolder, config: RunConfig, project: Mapping[str, str]) -> list[str]:
+    """Return a note if the code of a run's project has changed since the run was made."""
+    was = _read(folder).get("project", {})
+    if was.get("sha256") == project.get("sha256"):
+        return []
+    return [
+        f"run.project: the code of {config.run.project} is not what the run was made with (SHA-256 "
+        f"{project.get('sha256', '')[:12]}…, was {str(was.get('sha256'))[:12]}…)"
+    ]
+
+
+@dataclass(frozen=True)
+class InputRecord:
+    """The form of a run's inputs, and the scale of ``data.scale = "standard"``, empty where there is none."""
+
+    forms: Forms
+    scale: tuple[float, ...]
+
+
+def write_inputs(folder: RunFolder, columns: Columns | None, record: InputRecord) -> None:
+    """Record what the inputs of a new run are like, so that others can be made like them."""
+    if columns is not None:
+        write_json(folder.path / COLUMNS, columns.to_json())
+    forms = {name: form.to_json() for name, form in record.forms.items()}
+    write_json(folder.path / INPUTS, {"parts": forms, "scale": list(record.scale)})
+
+
+def columns_of(folder: RunFolder) -> Columns | None:
+    """Return the schema of a run's tables; None if it has none.
+
+    Raises
+    ------
+    RunCorrupt
+        If the file is damaged.
+    """
+    path = outermost(folder).path / COLUMNS
+    if not path.exists():
+        return None
+    try:
+        return Columns.from_json(read_json(path), str(path))
+    except BadInput as error:
+        raise RunCorrupt(f"{error}") from None
+
+
+def recorded_inputs(folder: RunFolder) -> InputRecord | None:
+    """Return what a run recorded of its inputs; None for a run made before that was recorded.
+
+    Raises
+    ------
+    RunCorrupt
+        If the file is damaged.
+    """
+    path = outermost(folder).path / INPUTS
+    if not path.exists():
+        return None
+    found = read_json(path)
+    scale = found.get("scale")
+    try:
+        forms = forms_from(found.get("parts"))
+    except ValueError as error:
+        raise RunCorrupt(f"{path}: damaged, {error}") from None
+    if not isinstance(scale, list) or len(scale) % 2 or not all(isinstance(n, float) for n in scale):
+        raise RunCorrupt(f"{path}: damaged, expected as many means as deviations")
+    return InputRecord(forms, tuple(scale))
 
 
 def _sources(config: RunConfig) -> dict[str, dict[str, Any]]:

@@ -17,6 +17,7 @@ from app.data import (
     Columns,
     as_examples,
     client_id_of,
+    columns_in,
     opened_folder,
     partitioned,
     sorted_names,
@@ -96,6 +97,17 @@ class ProjectData:
             If they cannot be read.
         """
         return _server_examples(self, name)
+
+    def common_schema(self) -> Columns | None:
+        """Return the schema of the project's frames; None if there is none that is the same for all."""
+        if self.schema is not None:
+            return self.schema
+        together = self.loaded.project.data is not None and not self.loaded.project.by_node
+        return _spread(self).columns if together else None
+
+    def scale(self) -> Scale | None:
+        """Return the scale of ``data.scale = "standard"``; None if inputs stay as they are."""
+        return _measured(self) if self.settings.scale == "standard" else None
 
     def client(self, node_config: Mapping[str, Scalar]) -> ClientData:
         """Return a client's examples.
@@ -249,11 +261,12 @@ def _texts_of(data: ProjectData, *things: Any) -> set[str]:
 
 @dataclass(frozen=True, eq=False)
 class _Spread:
-    """All examples, their split into the clients', the public and the test ones, and other test data."""
+    """All examples, their split, other test data if there are some, and the schema of a frame."""
 
     every: Examples
     split: Split
     test: Examples | None
+    columns: Columns | None
 
 
 @lru_cache(maxsize=2)
@@ -262,6 +275,7 @@ def _spread(data: ProjectData) -> _Spread:
     train, test = _together(data)
     every = data._examples(train, "data", names, trained=True, whole=True)
     own = None if test is None else data._examples(test, "test data", names)
+    columns = None if data.settings.columns else columns_in(train, project.target, _DATA)
     _together.cache_clear()  # Which may be as large as the examples
     if own is not None and project.test is not None:
         raise BadInput("lethe.Project: test is given, and data has test data as well; give one of the two")
@@ -270,7 +284,7 @@ def _spread(data: ProjectData) -> _Spread:
     share = 0.0 if project.test is not None or own is not None else data.settings.test_share
     public = 0.0 if project.public is not None else data.settings.public_share
     settings = data.settings.model_copy(update={"test_share": share, "public": str(public)})
-    return _Spread(every, split_positions(strata, None, settings, data.config.run.seed), own)
+    return _Spread(every, split_positions(strata, None, settings, data.config.run.seed), own, columns)
 
 
 @lru_cache(maxsize=4)

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,9 @@ class Project:
     transforms
         Varies training inputs on the client, seeded: a transform of torchvision, a function of one input, or
         one of a batch and a generator.
+    inputs
+        ``inputs(path)`` reads a file or folder for ``lethe predict``: the inputs alone, prepared as `data`
+        prepares them, as tensors, a dict of them, a frame, or a Dataset. None: files are read as they are.
 
     Raises
     ------
@@ -121,6 +125,7 @@ class Project:
     partition: Partition | None = None
     transforms: Callable[[Any], Any] | None = None
     name: str = ""
+    inputs: Callable[[Path], Any] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what can be seen to be wrong before anything is run."""
@@ -131,7 +136,7 @@ class Project:
             raise BadInput(f"lethe.Project: classes are {', '.join(self.classes)}; wanted each name once")
         allowed = "a Task, the name of one, or None"
         _require(self.task is None or isinstance(self.task, Task | str), "task", self.task, allowed)
-        for name in ("partition", "transforms"):
+        for name in ("partition", "transforms", "inputs"):
             given = getattr(self, name)
             _require(given is None or callable(given), name, given, "a function")
         if self.partition is not None and (self.data is None or self.by_node):

@@ -22,7 +22,10 @@ from app.data import (
     load_server_data,
     numbered,
 )
+from app.data.columns import Columns
+from app.data.forms import ONE, Form, forms_of
 from app.data.labels import notes_on_gaps
+from app.data.split import scale_of
 from app.data.values import TargetKind, finite
 from app.models.built_in import OWN, build_model
 from app.models.checks import Expected, check_model, check_task, outputs_of_two, two_examples
@@ -155,11 +158,23 @@ class Workload:
         _check_shapes(public, test, seen[-1].input_shape if seen else ())
         num_groups = len(names) or max((least_groups(part) for part in seen), default=0)
         columns = data.schema
-        shape = seen[0].input_shape if seen else () if columns is None else (len(columns.names),)
+        forms = forms_of(seen[0].batch(torch.arange(min(1, len(seen[0]))))[0]) if seen else {}
+        if not seen and columns is not None:
+            forms = {ONE: Form((len(columns.names),))}
+        shape = forms[ONE].shape if ONE in forms else ()
         counted = self.task.labelled and self.config.data.clients and not names
         notes = notes_on_gaps((each.targets() for each in seen), num_groups) if counted else ()
         names = names or numbered(num_groups)
-        return ServerData(public, test, num_groups, shape, self.name, names, notes, columns)
+        return ServerData(public, test, num_groups, shape, self.name, names, notes, columns, forms=forms)
+
+    def schema(self, server: ServerData) -> Columns | None:
+        """Return how the columns of the run's tables become numbers; None where no schema holds for all."""
+        return self._data.common_schema() if self.has_data else server.columns
+
+    def standard_scale(self) -> tuple[float, ...]:
+        """Return means and deviations of ``data.scale = "standard"``; empty if it is not asked for."""
+        found = self._data.scale() if self.has_data else scale_of(self.data_settings, self.config.run.seed)
+        return () if found is None else (*found.mean.tolist(), *found.deviation.tolist())
 
     def own_test(self) -> Examples | None:
         """Return the test data of a project that brings the data; None if it has none for everybody."""

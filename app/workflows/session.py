@@ -488,7 +488,7 @@ def config_for_clients(config: RunConfig) -> dict[str, Scalar]:
     }
 
 
-def _check_architecture(session: Session, layout: wire.Layout) -> None:
+def check_architecture(session: Session, layout: wire.Layout) -> None:
     """Refuse a run whose project builds another model by now."""
     if session.work.project.model is None or session.has_client_models:
         return
@@ -513,7 +513,7 @@ def open_trained_run(folder: RunFolder, session: Session) -> TrainedRun:
     summary = folder.read_summary()
     final = folder.read_model()
     layout = wire.Layout.of(final)
-    _check_architecture(session, layout)
+    check_architecture(session, layout)
     log = UpdateLog.open(folder.log_path) if session.config.log.enabled else None
     masks = folder.read_mask()
     data = session.server_data

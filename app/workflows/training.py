@@ -12,7 +12,7 @@ from flwr.serverapp.strategy import Strategy
 from app.client.encryption_key import require_library
 from app.client.node import asked_epsilon, scoring_of
 from app.config.run_config import RunConfig
-from app.data.record import weights_of, with_absolute_paths, write_record
+from app.data.record import InputRecord, weights_of, with_absolute_paths, write_inputs, write_record
 from app.forgettings.folder import unpruned
 from app.forgettings.origin import read_origin, weights_origin, write_origin
 from app.workflows import session as sessions
@@ -43,8 +43,6 @@ from strategies.server.cohort import Cohort, Fault, Traffic
 from strategies.server.grids import StatefulGrid
 from unlearning.methods.federated import feasible_selection
 
-COLUMNS = "columns.json"
-"""Name of the file with the schema of a table's columns, for ``data.columns``."""
 ANALYTICS = "analytics.json"
 """Name of the file with the distribution of labels over all clients, where the run has asked for it."""
 TRAINED = "trained"
@@ -101,8 +99,8 @@ def _record(folder: RunFolder, session: Session) -> None:
     write_record(folder, session.config, session.server_data.class_names, session.work.project_record)
     if (origin := weights_origin(session.config.model.weights)) is not None:
         write_origin(folder, origin)
-    if (columns := session.server_data.columns) is not None:
-        write_json(folder.path / COLUMNS, columns.to_json())
+    record = InputRecord(session.server_data.forms, session.work.standard_scale())
+    write_inputs(folder, session.work.schema(session.server_data), record)
     write_scale(folder, session.scale)
     write_target_scale(folder, session.learnt_target_scale, session.config.analytics.epsilon)
 

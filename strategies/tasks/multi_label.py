@@ -22,6 +22,7 @@ class MultiLabel(Task):
 
     name = "multi-label"
     judges_each = True
+    meaning = "a logit of each label, in the order of classes; above 0 it is more likely there than not"
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the binary cross-entropy of each example, the mean over its labels, shape [n]."""
@@ -33,6 +34,10 @@ class MultiLabel(Task):
     def predict(self, outputs: Tensor) -> Tensor:
         """Return which labels are more likely there than not, shape [n, labels], bool."""
         return outputs > 0
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Return the probability of each label, in float64, shape [n, labels]."""
+        return outputs.double().sigmoid()
 
     def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the share of the labels that are right, in percent, shape [n]."""
@@ -85,7 +90,7 @@ class MultiLabel(Task):
 
     def judged(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the probabilities in float64, and the labels as numbers."""
-        return outputs.double().sigmoid(), targets.long()
+        return self.probabilities(outputs), targets.long()
 
     def outputs(self, spec: OutputSpec) -> int:
         """Return the number of labels."""

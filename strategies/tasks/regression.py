@@ -31,6 +31,7 @@ class Regression(Task):
 
     name = "regression"
     judges_each = True
+    meaning = "the predicted numbers"
 
     def __init__(
         self, scale: float = 0.0, num_outputs: int = 1, squared_error: Literal["half", "full"] = "half"

@@ -24,6 +24,7 @@ class Segmentation(Task):
     """
 
     name = "segmentation"
+    meaning = "a logit of each class in each pixel; the largest is the pixel's class"
     vectors = False
 
     def __init__(self, ignore: int = 255) -> None:
@@ -37,6 +38,10 @@ class Segmentation(Task):
     def predict(self, outputs: Tensor) -> Tensor:
         """Return the most likely class of each pixel, shape [n, h, w], int64."""
         return outputs.argmax(dim=1)
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Return the probability of each class in each pixel, shape [n, classes, h, w]."""
+        return outputs.softmax(dim=1)
 
     def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the intersection over union of each image in percent, shape [n].
