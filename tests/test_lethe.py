@@ -68,6 +68,21 @@ def test_a_client_is_forgotten_audited_and_certified(run: lethe.Run) -> None:
     assert [each.name for each in run.forgettings()] == ["client-2-finetune", "client-2-retrain"]
 
 
+def test_new_inputs_are_predicted_before_and_after_a_forgetting(run: lethe.Run, tmp_path: Path) -> None:
+    """The sign of the first number decides, after a fashion; names are those of the project's classes."""
+    inputs = torch.tensor([[3.0, 0, 0, 0], [-3.0, 0, 0, 0]])
+    found = run.predict(inputs)
+    assert [row["prediction"] for row in found] == ["yes", "no"]
+    assert found[0]["p(no)"] + found[0]["p(yes)"] == pytest.approx(1)
+    gone = run.forget(client="1", method="retrain")
+    assert [row["prediction"] for row in gone.predict(inputs)] == ["yes", "no"]
+    assert gone.predict(inputs) != found
+    assert (gone.export(tmp_path / "weights", "safetensors") / "certificate.json").is_file()
+    assert not (run.export(tmp_path / "other", "safetensors") / "certificate.json").exists()
+    with pytest.raises(lethe.BadInput, match=r"have shape \(3,\), and the run's have \(4,\)"):
+        run.predict(torch.zeros(2, 3))
+
+
 def test_examples_of_a_client_are_forgotten_and_then_another_client(run: lethe.Run) -> None:
     first = run.forget(samples={"1": [0, 3]}, method="retrain")
     second = run.forget(client="0", method="retrain", after=first.name)

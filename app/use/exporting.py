@@ -204,8 +204,8 @@ class Whole(nn.Module):
         self.model, self._task, self._names = model, task, names
         self._scaled = bool(scale)
         both = torch.tensor(scale, dtype=torch.float64).view(2, -1)
-        self.register_buffer("mean", both[0], persistent=self._scaled)
-        self.register_buffer("deviation", both[1], persistent=self._scaled)
+        self.register_buffer("mean", both[0].clone(), persistent=self._scaled)
+        self.register_buffer("deviation", both[1].clone(), persistent=self._scaled)
 
     def forward(self, *parts: Tensor) -> Tensor:
         """Return the outputs of inputs whose columns are as they were measured."""

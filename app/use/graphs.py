@@ -31,7 +31,9 @@ def torch_file(module: nn.Module, parts: Parts, names: Sequence[str], file: Path
     BadInput
         If it can make none.
     """
-    torch.export.save(_program(module, parts), file)
+    program = _program(module, parts)
+    with _refused("torch"):
+        torch.export.save(program, file)
 
 
 def onnx_file(module: nn.Module, parts: Parts, names: Sequence[str], file: Path) -> None:

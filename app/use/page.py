@@ -7,7 +7,8 @@ from app.use.subject import Subject
 
 _TORCH = """import json, torch
 
-about = json.load(open("model.json"))
+with open("model.json", encoding="utf-8") as file:
+    about = json.load(file)
 model = torch.export.load("model.pt2").module()
 inputs = [torch.rand(4, *p["shape"]).to(getattr(torch, p["dtype"])) for p in about["inputs"].values()]
 outputs = model(*inputs)  # put your own inputs here, any number of them
@@ -15,7 +16,8 @@ print(outputs.shape, about["classes"])
 """
 _ONNX = """import json, numpy, onnxruntime
 
-about = json.load(open("model.json"))
+with open("model.json", encoding="utf-8") as file:
+    about = json.load(file)
 model = onnxruntime.InferenceSession("model.onnx")
 inputs = {n: numpy.random.rand(4, *p["shape"]).astype(p["dtype"]) for n, p in about["inputs"].items()}
 outputs = model.run(None, inputs)[0]  # put your own inputs here, any number of them
@@ -24,7 +26,8 @@ print(outputs.shape, about["classes"])
 _WEIGHTS = """import json
 from safetensors.torch import load_file
 
-about = json.load(open("model.json"))
+with open("model.json", encoding="utf-8") as file:
+    about = json.load(file)
 weights = load_file("model.safetensors")
 # model = TheClassOfTheModel(); model.load_state_dict(weights); model.eval()
 print(len(weights), "tensors", about["classes"])

@@ -146,7 +146,7 @@ def open_subject(folder: RunFolder, forgetting: str = "", client: str = "") -> S
         model = _shared(session, path)
         if session.config.model.has_local_layers or kept is not None:
             _personalise(session, model, _required(session, kept, client), _lineage(folder, stored), client)
-    return Subject(folder, session, model.cpu().eval(), stored, client)
+    return Subject(folder, session, model.cpu().eval().requires_grad_(False), stored, client)
 
 
 def _shared(session: Session, path: Path) -> nn.Module:
