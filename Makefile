@@ -63,7 +63,7 @@ generate: setup ## write what is generated: both manifests' keys, docs/config.md
 bundle: setup ## build the bundle (FAB) for a SuperLink in build/bundle
 	rm -rf build/bundle
 	mkdir -p $(BUNDLE)
-	cp -R $(PACKAGES) lethe.py LICENSE $(BUNDLE)
+	cp -R $(PACKAGES) lethe.py LICENSE README.md $(BUNDLE)
 	cp pyproject-flwr.toml $(BUNDLE)/pyproject.toml
 	cd build/bundle && $(CURDIR)/$(BIN)/flwr build --app lethe
 

@@ -18,6 +18,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+try:
+    from strategies.core.ours import check_ours
+except ImportError as error:
+    raise ImportError(
+        f"another module named 'strategies' hides Lethe's ({error}); rename it, or start in another folder "
+        "and take its folder out of PYTHONPATH"
+    ) from None
+check_ours()  # Before the imports that would fail with less to say
+
 from app.config.run_config import RunConfig
 from app.config.settings import RunSettings
 from app.data.columns import Columns

@@ -95,8 +95,15 @@ def test_a_command_that_installs_somebody_elses_package_is_found(text: str) -> N
     assert _FOREIGN.search(text.format("le" + "the"))
 
 
+@pytest.mark.parametrize(
+    "text", ["pip install lethe-fl", 'uv pip install "lethe-fl[onnx]"', "pip install -e ."]
+)
+def test_a_command_that_installs_this_package_is_fine(text: str) -> None:
+    assert not _FOREIGN.search(text)
+
+
 def test_no_text_names_somebody_elses_package() -> None:
-    """Until the project has a name of its own on an index, every text names the checkout."""
+    """On an index the distribution is called lethe-fl; texts name that, or the checkout."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
     found = []
     for name in filter(None, listed.decode().split("\0")):

@@ -18,6 +18,7 @@ from typing import Any
 
 from app.config.run_config import RunConfig, check_key, flattened, parse_overrides, read_toml
 from strategies.core.errors import BadInput
+from strategies.core.ours import hidden_in
 from strategies.core.settings import Scalar
 from strategies.runs.files import text_of
 
@@ -78,6 +79,8 @@ def config_here(folder: Path, file: Path | None, overrides: list[str]) -> RunCon
     """
     manifest = Manifest.in_folder(folder)
     given = {} if manifest is None else {"run.project": manifest.reference, **manifest.values}
+    if manifest is not None and (line := hidden_in(folder)) is not None:
+        raise BadInput(line)
     if manifest is not None and str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     later = {**({} if file is None else read_toml(file)), **parse_overrides(overrides)}

@@ -76,7 +76,7 @@ def test_bash_completes_without_waiting_for_torch(tmp_path: Path, typed: str, of
 
 
 def test_version(lethe: Command) -> None:
-    assert lethe("--version", home=False).out == f"lethe {version('lethe')}\n"
+    assert lethe("--version", home=False).out == f"lethe {version('lethe-fl')}\n"
 
 
 def test_help_does_not_wait_for_torch() -> None:
