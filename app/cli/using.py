@@ -116,10 +116,11 @@ def export(
 
 
 def _subject(run: str, client: str, home: Path | None) -> "Subject":
-    from app.use import open_subject, split_name
+    from app import workflows
+    from app.use import open_subject
 
-    name, forgetting = split_name(run)
-    return open_subject(options.open_run(name, home), forgetting, client)
+    folder, forgetting = workflows.find_place(run, options.home_path(home))
+    return open_subject(folder, forgetting, client)
 
 
 def _note(text: str) -> None:

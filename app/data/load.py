@@ -105,7 +105,9 @@ def load_server_data(data: DataSettings, seed: int) -> ServerData:
         names, shape = found.class_names, found.input_shape
         place = f"clients:{data.folder_of_clients}"
         forms = {ONE: Form(shape)}
-        return ServerData(None, None, len(names), shape, place, names, found.notes, found.columns, forms)
+        return ServerData(
+            None, None, len(names), shape, place, names, found.notes, found.columns, forms=forms
+        )
     data_set, split, public = private_data(data), split_of(data, seed), load_public(data, seed)
     class_names = data_set.class_names + (() if public is None else public.class_names)
     scale = scale_of(data, seed)

@@ -2,6 +2,6 @@
 
 from app.use.exporting import Export, export
 from app.use.predicting import predict, rows_of
-from app.use.subject import Subject, open_subject, split_name
+from app.use.subject import Subject, open_subject
 
-__all__ = ["Export", "Subject", "export", "open_subject", "predict", "rows_of", "split_name"]
+__all__ = ["Export", "Subject", "export", "open_subject", "predict", "rows_of"]

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from app.data.forms import ONE, Form, Forms, forms_of
-from app.forgettings.certify import sha256_of
+from app.forgettings.folder import sha256_of
 from app.use.graphs import check_graph, onnx_file, torch_file
 from app.use.page import readme
 from app.use.subject import Subject

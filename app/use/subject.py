@@ -10,7 +10,6 @@ from torch import nn
 
 from app.client.node import LOCAL_LAYERS
 from app.data.unlabelled import Wanted
-from app.forgettings.certify import sha256_of
 from app.forgettings.folder import (
     CERTIFICATE,
     RESULT,
@@ -18,6 +17,7 @@ from app.forgettings.folder import (
     forgetting_paths,
     lineage_of,
     read_forgetting,
+    sha256_of,
 )
 from app.messages import codec
 from app.models.per_client import build_client_model, model_name_of
@@ -31,23 +31,9 @@ from strategies.core.errors import BadInput
 from strategies.models import travelling
 from strategies.registry import lookup
 from strategies.runs.folder import MODEL, RunFolder
-from strategies.runs.home import MARKER
 from strategies.runs.tensor_file import read_sealed
 
 _FORGET = "/forget/"
-
-
-def split_name(text: str) -> tuple[str, str]:
-    """Return the run and the forgetting that ``RUN`` or ``RUN/forget/NAME`` names; empty where there is none.
-
-    >>> split_name("first"), split_name("runs/first/forget/client-3-distill/")
-    (('first', ''), ('runs/first', 'client-3-distill'))
-    """
-    plain = text.rstrip("/")
-    run, found, name = plain.rpartition(_FORGET)
-    if not found or not run or (Path(plain).expanduser() / MARKER).exists():
-        return text, ""
-    return run, name
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from pathlib import Path
 from flwr.serverapp import Grid
 
 from app.config.run_config import RunConfig, parse_overrides
-from app.data.record import DATA, check_project
+from app.data.record import COLUMNS, DATA, INPUTS, check_project
 from app.forgettings.folder import outermost
 from app.forgettings.origin import Origin, parsed_place, write_origin
 from app.messages import codec
@@ -23,7 +23,7 @@ from app.workflows.judging import JUDGED
 from app.workflows.observer import Observer
 from app.workflows.removing import on_run, remove
 from app.workflows.session import Session
-from app.workflows.training import ANALYTICS, COLUMNS, TRAINED, resume
+from app.workflows.training import ANALYTICS, TRAINED, resume
 from strategies.client.data_tags import tags_in
 from strategies.core.conditions import shown
 from strategies.core.errors import BadInput
@@ -36,7 +36,7 @@ from strategies.runs.tensor_file import read_sealed
 
 ALLOWED = ("run.name", "run.home", "run.workers", "run.device", "run.round-timeout")
 """Keys that may differ from the run's: they decide nothing about the model."""
-_COPIED = (DATA, COLUMNS, ANALYTICS, SCALE, TARGET_SCALE)
+_COPIED = (DATA, COLUMNS, INPUTS, ANALYTICS, SCALE, TARGET_SCALE)
 
 
 def find_place(given: str, home: Path | None) -> tuple[RunFolder, str]:

@@ -36,7 +36,7 @@ def recorded_session(folder: RunFolder) -> Session:
     if record is None:  # A run of before that was recorded
         record = InputRecord({ONE: Form(shape)} if shape else {}, work.standard_scale())
     data = ServerData(
-        None, None, groups, shape, str(said["name"]), names, (), columns_of(folder), record.forms
+        None, None, groups, shape, str(said["name"]), names, columns=columns_of(folder), forms=record.forms
     )
     session = Session(work.config, work, data, finished=True, folder=folder)
     session.notes += notes_on_project(folder, work.config, work.project_record)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from app.data.unlabelled import Unlabelled
-from app.use import open_subject, rows_of, split_name
+from app.use import open_subject, rows_of
 from app.use.subject import Subject
 from app.workflows import forget, train
 from app.workflows.session import open_session
@@ -24,15 +24,6 @@ def answers(subject: Subject) -> torch.Tensor:
     with torch.no_grad():
         found: torch.Tensor = subject.model(X)
     return found
-
-
-def test_names(tmp_path: Path) -> None:
-    assert split_name("first/forget/client-3-distill") == ("first", "client-3-distill")
-    assert split_name("first/pruned/omp/forget/a") == ("first/pruned/omp", "a")
-    assert split_name("/forget/first") == ("/forget/first", "")
-    (tmp_path / "forget" / "first").mkdir(parents=True)
-    (tmp_path / "forget" / "first" / "run.json").touch()
-    assert split_name(str(tmp_path / "forget" / "first")) == (str(tmp_path / "forget" / "first"), "")
 
 
 @pytest.fixture(scope="module")
