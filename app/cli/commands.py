@@ -22,6 +22,7 @@ from app.cli import (
     training,
     using,
     verifying,
+    watching,
 )
 from app.version import version
 
@@ -43,6 +44,7 @@ for _command in (
     comparing.compare,
     using.predict,
     using.export,
+    watching.watch,
     looking.report,
     looking.runs,
     removing.rm,

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from unlearning.request import ForgetRequest
 
 
-def _runs_beginning(incomplete: str) -> list[str]:
+def runs_beginning(incomplete: str) -> list[str]:
+    """Return the names of runs under the default home that complete a word."""
     return [name for name in list_runs(RunSettings().home) if name.startswith(incomplete)]
 
 
@@ -32,7 +33,7 @@ Run = Annotated[
     typer.Argument(
         metavar="RUN",
         help="A run: its name under the home, or the path of its folder.",
-        autocompletion=_runs_beginning,
+        autocompletion=runs_beginning,
     ),
 ]
 Home = Annotated[

@@ -10,6 +10,7 @@ from strategies.core.settings import Settings, checked_list, split_list, whole_n
 
 BUILT_IN_MODELS = ("mlp", "cnn", "resnet18")
 MODEL_LIBRARIES = ("torchvision", "timm")
+TRACKERS = ("tensorboard", "mlflow", "wandb")
 _MAX_SEED = 2**63 - 1  # a Flower run config carries signed 64-bit integers
 
 
@@ -58,6 +59,9 @@ class RunSettings(Settings):
         data of their own; they do in any case where the server has no test data and nothing is hidden.
     certificate_key
         File with the private key that signs certificates of forgetting; made on first use.
+    track
+        What keeps the run's figures besides its folder: ``tensorboard``, ``mlflow``, ``wandb``, or several,
+        separated by commas; neutral empty.
     """
 
     project: str = ""
@@ -76,6 +80,7 @@ class RunSettings(Settings):
     workflow: Literal["train", "resume", "continue", "forget", "audit", "analytics"] = "train"
     federated_evaluation: bool = False
     certificate_key: str = Field(default="~/.lethe/keys/certificate.pem", min_length=1)
+    track: str = ""
 
     @property
     def home_path(self) -> Path:
@@ -86,6 +91,13 @@ class RunSettings(Settings):
     def certificate_key_path(self) -> Path:
         """``certificate_key`` as an absolute path."""
         return Path(self.certificate_key).expanduser().absolute()
+
+    @field_validator("track")
+    @classmethod
+    def _trackers_are_known(cls, value: str) -> str:
+        if not set(split_list(value)) <= set(TRACKERS):
+            raise ValueError(f"some of {', '.join(TRACKERS)}, separated by commas")
+        return value
 
     @field_validator("name")
     @classmethod

@@ -38,3 +38,19 @@ def is_scored(summary: Mapping[str, Any]) -> bool:
     """Whether a run's task is judged by scores in place of accuracies."""
     evaluations = (summary.get("evaluations") or {}).values()
     return any("accuracy" not in found["figures"] for found in evaluations)
+
+
+def shown_figures(values: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the keys of the figure that a round is judged by, and of its loss; empty where it has none.
+
+    >>> shown_figures({"train-loss": 1.0, "test-r2": 0.5, "test-loss": 2.0})
+    ('test-r2', 'test-loss')
+    >>> shown_figures({"train-loss": 1.0})
+    ('', 'train-loss')
+    """
+    begins = "test-" if any(key.startswith("test-") for key in values) else "client-"
+    loss = f"{begins}loss"
+    own = [key for key in values if key.startswith(begins) and key != loss]
+    first = ["personal-accuracy"] if "personal-accuracy" in values else []
+    losses = [key for key in (loss, "train-loss") if key in values]
+    return next(iter(first + own), ""), next(iter(losses), "")

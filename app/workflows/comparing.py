@@ -18,6 +18,7 @@ from app.workflows import other_seeds
 from app.workflows.forgetting import OpenedRun, reporting_to
 from app.workflows.observer import Observer, Quiet
 from app.workflows.pruning import Preparation
+from app.workflows.recording import recorded
 from app.workflows.removing import on_run
 from app.workflows.training import resume, train
 from strategies.core.errors import BadInput, LetheError
@@ -99,12 +100,13 @@ def compare(
             f"run '{folder.name}' went on from a forgetting, which runs with other seeds would not repeat: "
             "compare it with one seed"
         )
-    work = _Work(_checked(plan, opened.run), observer or Quiet())
-    _warm_up()
-    for number in range(seeds):
-        work.run_seed(
-            opened if number == 0 else OpenedRun.of(_with_seed(folder, opened, number, observer), observer)
-        )
+    plan = _checked(plan, opened.run)
+    with recorded(folder, opened.session.config, "compare", plan.name, observer or Quiet()) as recorder:
+        work = _Work(plan, recorder)
+        _warm_up()
+        work.run_seed(replace(opened, observer=recorder))
+        for number in range(1, seeds):
+            work.run_seed(OpenedRun.of(_with_seed(folder, opened, number, recorder), recorder))
     path = folder.path / FOLDER
     path.mkdir(exist_ok=True)
     document = work.document()
@@ -112,7 +114,7 @@ def compare(
     return document
 
 
-def _with_seed(folder: RunFolder, opened: OpenedRun, number: int, observer: Observer | None) -> RunFolder:
+def _with_seed(folder: RunFolder, opened: OpenedRun, number: int, observer: Observer) -> RunFolder:
     """Return a run that differs from this one only in its seed; trained, or resumed, if necessary."""
     config = opened.session.config
     seed, home = config.run.seed + number, (folder.path / "seeds").absolute()

@@ -30,6 +30,7 @@ from app.workflows import other_seeds, session as sessions
 from app.workflows.measured import method_audit, triggered_images
 from app.workflows.observer import Observer, Quiet
 from app.workflows.pruning import Preparation, prune
+from app.workflows.recording import recorded, results_of_audit
 from app.workflows.removing import on_run
 from app.workflows.session import Session
 from strategies.core.errors import BadInput, RunCorrupt
@@ -145,6 +146,16 @@ class OpenedRun:
     def key(self) -> Ed25519PrivateKey:
         """Return the key that signs certificates; made on first use."""
         return signing_key(self.session.config.run.certificate_key_path)
+
+    def serve(self, request: ForgetRequest, settings: ForgetSettings, grid: Grid | None) -> str:
+        """Serve a request with the clients that it needs; return the name of its folder."""
+        needed = requirements.check_request(self.run, request, settings.method, settings)
+        self.key()
+        if not (needed.remaining or needed.forgotten):
+            return self.forget(request, settings.method, settings, None)
+        with self.session.cohort(grid) as cohort:
+            cohort.tell(self.observer.answered)
+            return self.forget(request, settings.method, settings, cohort)
 
     def forget(
         self, request: ForgetRequest, method: str, settings: ForgetSettings, cohort: Cohort | None
@@ -313,14 +324,13 @@ def forget(
         requirements.check_request(to_be, request, settings.method, settings)
         opened.check_before_pruning(request, settings, grid, after)
         opened.key()  # Said before any work, and made for nothing that is refused
-    opened = opened.pruned(settings, grid).following(after)
-    needed = requirements.check_request(opened.run, request, settings.method, settings)
-    opened.key()
-    if not (needed.remaining or needed.forgotten):
-        return opened.forget(request, settings.method, settings, None)
-    with opened.session.cohort(grid) as cohort:
-        cohort.tell(opened.observer.answered)
-        return opened.forget(request, settings.method, settings, cohort)
+    name = forgetting_name(request, settings.method, after)
+    with recorded(folder, opened.session.config, "forget", name, opened.observer) as recorder:
+        opened = replace(opened, observer=recorder).pruned(settings, grid).following(after)
+        opened.serve(request, settings, grid)
+        result = read_result(opened.folder.forget_folder(name))
+        recorder.results({key: result[key] for key in ("method", "seconds", "traffic")})
+    return name
 
 
 def choose_method(
@@ -373,6 +383,11 @@ def audit(
         requirements.find_method(method)
         if method != "retrain":
             opened.check_made(request, method)
-    with opened.session.cohort(grid) as cohort:
-        cohort.tell(opened.observer.answered)
-        return opened.audit(request, methods, settings, cohort)
+    with (
+        recorded(folder, opened.session.config, "audit", request.name, opened.observer) as recorder,
+        opened.session.cohort(grid) as cohort,
+    ):
+        cohort.tell(recorder.answered)
+        report = replace(opened, observer=recorder).audit(request, methods, settings, cohort)
+        recorder.results({each: results_of_audit(method_audit(report, each)) for each in methods})
+    return report

@@ -1,8 +1,8 @@
 """Trains a model and leaves a run folder; resumes an interrupted run."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from app.workflows.analytics import label_distribution
 from app.workflows.fresh_seeds import fresh_seed
 from app.workflows.judging import JUDGED
 from app.workflows.observer import Observer, Quiet
+from app.workflows.recording import Recorder, add_notes, recorded, results_of_training
 from app.workflows.removing import removed_if_refused
 from app.workflows.scaling import write_scale, write_target_scale
 from app.workflows.session import Session
@@ -115,8 +116,11 @@ def train_in(
     with in_use(folder.path, alone=True):
         folder.write_staying(session.staying)
         folder.write_initial(initial)
-        with _new_log(session, folder, wire.Layout.of(initial)) as log:
-            _Training(session, folder, cohort, log, observer).run(Start(wire.record_of(initial)))
+        with (
+            _recorded(folder, session, observer) as recorder,
+            _new_log(session, folder, wire.Layout.of(initial)) as log,
+        ):
+            _Training(session, folder, cohort, log, recorder).run(Start(wire.record_of(initial)))
 
 
 def resume(folder: RunFolder, observer: Observer | None = None, grid: Grid | None = None) -> RunFolder:
@@ -149,17 +153,31 @@ def _continue(folder: RunFolder, observer: Observer, grid: Grid | None) -> None:
     last = checkpoint.round if checkpoint else 0
     folder.rewind_metrics(int(checkpoint.extra.get(TRAINED, last)) if checkpoint else 0)
     state = checkpoint.state if checkpoint else _initial(folder, session)
-    with _old_log(session, folder, wire.Layout.of(state), last) as log, session.cohort(grid) as connected:
+    with (
+        _recorded(folder, session, observer, last) as recorder,
+        _old_log(session, folder, wire.Layout.of(state), last) as log,
+        session.cohort(grid) as connected,
+    ):
         cohort = session.in_training(connected)
         if unpruned(folder) is folder:  # A pruned run has the data of the run it came from
             cohort.client_config[wire.KEEP_TAGS] = 1
-        training = _Training(session, folder, cohort, log, observer)
+        training = _Training(session, folder, cohort, log, recorder)
         if checkpoint:
             training.restore(checkpoint)
         tensors = checkpoint.tensors if checkpoint else {}
         privacy = checkpoint.extra.get("privacy") if checkpoint else None
         neurons = checkpoint.extra.get("neurons", {}) if checkpoint else {}
         training.run(Start(wire.record_of(state), last, tensors, privacy, neurons))
+
+
+@contextmanager
+def _recorded(
+    folder: RunFolder, session: Session, observer: Observer, completed: int = 0
+) -> Iterator[Recorder]:
+    """Record a training; what went wrong with its trackers is a note of the summary."""
+    with recorded(folder, session.config, "train", folder.name, observer, completed) as recorder:
+        yield recorder
+    add_notes(folder, recorder.problems)
 
 
 def _new_log(
@@ -250,7 +268,7 @@ class _Training:
     """A run in progress: records each round, so that it can be resumed and reported."""
 
     def __init__(
-        self, session: Session, folder: RunFolder, cohort: Cohort, log: UpdateLog | None, observer: Observer
+        self, session: Session, folder: RunFolder, cohort: Cohort, log: UpdateLog | None, observer: Recorder
     ) -> None:
         self._session = session
         self._folder = folder
@@ -295,7 +313,8 @@ class _Training:
         plan = self._planned(start)
         self._note_nodes()
         self._observer.phase(f"train {self._folder.name}", plan.rounds - start.completed_rounds)
-        self._note(self._cohort.faults)  # Who is left out from the start
+        for fault in self._cohort.faults:  # Who is left out from the start
+            self._observer.note(_fault_text(fault))
         accounts = self._accounts(start.completed_rounds)
         self._repeats = accounts.repeats()
         arrays = train_rounds(
@@ -309,7 +328,9 @@ class _Training:
         state = self._chosen(wire.state_of(arrays))
         if self._log is not None:
             self._log.compact()
-        self._folder.write_summary(self._summary())
+        summary = self._summary()
+        self._folder.write_summary(summary)
+        self._observer.results(results_of_training(self._folder, summary))
         self._folder.drop_kept()
         self._folder.write_model(state)
         if not self._learned:
@@ -413,7 +434,9 @@ class _Training:
         on_server = None if self._evaluator is None else self._evaluator.tables
         found = {"server": on_server, "clients": result.evaluation}
         self._evaluations |= {where: figures for where, figures in found.items() if figures is not None}
-        self._folder.append_metrics(_round_json(result))
+        line = _round_json(result)
+        self._folder.append_metrics(line)
+        self._observer.round(line)
         self._note_nodes()
         grid = self._cohort.grid
         states = grid.client_states() if isinstance(grid, StatefulGrid) else None
@@ -430,7 +453,8 @@ class _Training:
         if improved:
             self._keep_round(result.round)
         self._observer.advance(f"round {result.round}", result.metrics)
-        self._note(result.faults)
+        for fault in result.faults:
+            self._observer.aside(_fault_text(fault))
         return self._judge is not None and self._judge.ends(result.round)
 
     def _extra(self) -> dict[str, Any]:
@@ -445,10 +469,6 @@ class _Training:
             "evaluations": self._evaluations,
             **({} if self._judge is None else {JUDGED: self._judge.to_json()}),
         }
-
-    def _note(self, faults: Iterable[Fault]) -> None:
-        for fault in faults:
-            self._observer.note(f"client {fault.client_id}, {fault.scope}: {fault.reason}")
 
     def _check_keys(self, result: RoundResult) -> None:
         """End a run that would train nothing as its clients' keys are missing or differ; nothing is kept."""
@@ -532,6 +552,10 @@ class _Training:
             },
             "notes": [*self._session.notes, *([] if self._learned else [self._nothing_learned()])],
         }
+
+
+def _fault_text(fault: Fault) -> str:
+    return f"client {fault.client_id}, {fault.scope}: {fault.reason}"
 
 
 def _fault_json(fault: Fault) -> dict[str, str]:

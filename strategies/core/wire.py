@@ -22,6 +22,7 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from torch import Tensor
 
+from strategies.core import names
 from strategies.core.arrays import floats_in
 
 State = dict[str, Tensor]
@@ -177,7 +178,7 @@ NOTHING_LEFT = "nothing is left to train on without what is forgotten"
 MAX_ENTRIES = 2**31
 """Entries that a vector has at most."""
 
-EVERYBODY = "all"
+EVERYBODY = names.EVERYBODY
 """In place of a client-id, in faults and sums: all clients of the round."""
 _SHOWN = 40
 

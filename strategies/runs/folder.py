@@ -36,28 +36,35 @@ from strategies.runs.checkpoint import Checkpoint, read_checkpoint, write_checkp
 from strategies.runs.documents import Round, Summary, check, read_checked
 from strategies.runs.home import MARKER, expand, find, folders_in, make, make_free, place
 from strategies.runs.json_lines import append_line, read_lines, rewind_lines
+from strategies.runs.names import CONFIG, METRICS, MODEL, REPORT, SUMMARY
 from strategies.runs.tensor_file import TensorFile, read_sealed, write_sealed
+
+__all__ = [
+    "CONFIG",
+    "FORMAT",
+    "MODEL",
+    "NODES",
+    "REPORT",
+    "SCALE",
+    "STAYING",
+    "SUMMARY",
+    "TARGET_SCALE",
+    "VERSION",
+    "RunFolder",
+]
 
 FORMAT = "lethe-run"
 VERSION = 1
 """Of the folder's layout; another version is refused."""
 
-CONFIG = "config.toml"
-"""Name of the file with the resolved run config."""
 SCALE = "scale.json"
 """The means and deviations of a table's columns, where clients have summed them (data.scale)."""
 TARGET_SCALE = "target-scale.json"
 """The scale of a regression's targets, where clients have summed it (task.scale-from)."""
 STAYING = "staying.safetensors"
 """Name of the file with the part of a run's model that does not travel, where there is one."""
-MODEL = "model.safetensors"
-"""Name of the file with a final model, in a run's folder and in that of a request."""
-SUMMARY = "summary.json"
-"""Name of the file with the numbers of a run or of a request."""
 NODES = "nodes.json"
 """Name of the file with the node behind each client-id."""
-REPORT = "report.html"
-"""Name of the file with a report."""
 
 
 @final
@@ -70,7 +77,7 @@ class RunFolder:
         self._mask = path / "mask.safetensors"
         self._checkpoint = path / "checkpoint.safetensors"
         self._kept = path / "kept.safetensors"
-        self._metrics = path / "metrics.jsonl"
+        self._metrics = path / METRICS
 
     @staticmethod
     def create(home: Path | str, name: str, config_toml: str, label: str = "run") -> "RunFolder":
