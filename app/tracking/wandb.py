@@ -25,6 +25,7 @@ class WeightsAndBiases:
             console="off",
             disable_code=True,
             disable_git=True,
+            host=PROJECT,
             silent=True,
             init_timeout=30,
             x_disable_machine_info=True,

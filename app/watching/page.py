@@ -30,6 +30,7 @@ _STYLE = """
 .charts line { stroke: var(--grid); }
 .bad { color: var(--red); }
 h2 { margin-top: 28px; }
+.scroll td.text { min-width: 15em; } .scroll th.text { min-width: 6em; }
 [hidden] { display: none; }
 """
 

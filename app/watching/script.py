@@ -57,12 +57,16 @@ function steps(low, high) {
   for (let i = first; i <= last; i++) found.push(Number((i * step).toPrecision(12)));
   return found;
 }
-function chart(id, key, name) {
+const curve = (key) => shown.rounds.map((line) => [line.round, line.figures[key]])
+  .filter(([, value]) => typeof value === 'number');
+function charts(state) {
+  const drawn = [['headline-chart', state.headline], ['loss-chart', state.loss]];
+  // All are shown before one is drawn, as each is as wide as the others leave it
+  for (const [id, figure] of drawn) by(id).parentElement.hidden = curve(figure.key).length === 0;
+  for (const [id, figure] of drawn) if (curve(figure.key).length) chart(id, curve(figure.key), figure.name);
+}
+function chart(id, points, name) {
   const place = by(id), holder = place.parentElement;
-  const points = shown.rounds.map((line) => [line.round, line.figures[key]])
-    .filter(([, value]) => typeof value === 'number');
-  holder.hidden = points.length === 0;
-  if (!points.length) return;
   const width = Math.max(holder.clientWidth, 240), height = 220;
   const edge = {left: 52, right: 14, top: 12, bottom: 26};
   const values = points.map(([, value]) => value), ys = steps(Math.min(...values), Math.max(...values));
@@ -178,8 +182,7 @@ function draw() {
   if (!state) return;
   head_of(state);
   figures_of(state);
-  chart('headline-chart', state.headline.key, state.headline.name);
-  chart('loss-chart', state.loss.key, state.loss.name);
+  charts(state);
   works_of(state);
   clients_of(state);
   rest_of(state);

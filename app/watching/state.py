@@ -79,7 +79,7 @@ class Watched:
             "strategy": str(self._settings.get("strategy.name", "")),
             "rounds-planned": self._settings.get("run.rounds", 0),
             "headline": {"key": self._rounds.headline, "name": _named(self._rounds.headline)},
-            "loss": {"key": self._rounds.loss, "name": self._rounds.loss},
+            "loss": {"key": self._rounds.loss, "name": self._rounds.loss.replace("-", " ")},
             "training": None if training is None else training.to_json(),
             "works": [work.to_json() for work in reversed(works) if work.kind != "train"],
             "latest": self._rounds.latest(),

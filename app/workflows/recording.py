@@ -124,6 +124,8 @@ class Recorder:
 
     def end(self, outcome: str, reason: str = "") -> None:
         """Record the end of the work, and wait for the trackers to have it."""
+        if self._trackers is None and outcome == "finished":
+            self._begin_tracking()  # Some methods take no steps
         if self._journal is not None:
             self._add("end", outcome=outcome, reason=reason)
         for each in (self._trackers or {}).values():

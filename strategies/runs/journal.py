@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Any, final
 
+from strategies.core.errors import LetheError
 from strategies.runs import files
 from strategies.runs.names import EVENTS
 
@@ -51,7 +52,11 @@ class Journal:
             journal = _first_free(folder)
         except OSError as error:
             raise files.not_written(folder, error) from error
-        journal.add("begin", kind=kind, name=name)
+        try:
+            journal.add("begin", kind=kind, name=name)
+        except LetheError:
+            journal.discard()
+            raise
         return journal
 
     def add(self, event: str, **fields: Any) -> None:
