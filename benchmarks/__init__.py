@@ -38,6 +38,7 @@ _SUMMARIES: Mapping[str, str] = {
     "secagg": "Measure seconds and bytes of masked rounds, with and without lost clients.",
     "deployed": "Time deployed rounds of hardly any work: Flower's own loop, and Lethe's.",
     "soak": "Train 200 rounds on a federation of processes whose clients are killed at random.",
+    "watching": "Measure what lethe watch and the trackers cost a run, and the delay of its page.",
     "log": "Measure what each kind of update log adds to a round, in seconds and bytes per client.",
 }
 _MODULES: Mapping[str, str] = {"async": "waiting", "deployed": "deployed.rounds", "soak": "deployed.soak"}

@@ -34,6 +34,7 @@ CHOICES: dict[str, st.SearchStrategy[Any]] = {
     "data.without": st.sampled_from(["", "0", "3, hospital-a"]),
     "data.classes": st.sampled_from(["", "0, 2", "4+30, 1+32"]),
     "data.public-classes": st.sampled_from(["", "1"]),
+    "run.track": st.sampled_from(["", "tensorboard", "mlflow, wandb"]),
     "task.class-weights": st.sampled_from(["", "0=0.5, 3=2"]),
     "task.metrics": st.sampled_from(["auto", "none", "f1, auroc"]),
     "model.name": st.sampled_from(["mlp", "cnn", "resnet18", "torchvision:resnet18"]),
