@@ -14,7 +14,7 @@ from app.tracking.tracker import Tracked
 from strategies.core.settings import Scalar
 
 FOLDER, EXPERIMENT = "mlflow", "lethe"
-OWN_ID = "lethe.id"
+OWN_ID = "lethe-id"
 """Tag with the id of the work, by which it is found again."""
 _AT_ONCE = 100
 """Params in a request: MLflow takes no more."""
@@ -64,7 +64,7 @@ class MLflow:
         self._log(numbers, 0)
         for key, value in summary.items():
             if isinstance(value, str):
-                self._client.set_tag(self._run_id, f"lethe.{key}", value)
+                self._client.set_tag(self._run_id, f"lethe-{key}", value)
         self._client.set_terminated(self._run_id, _STATES[outcome])
 
     def _log(self, values: Iterable[tuple[str, float]], step: int) -> None:

@@ -75,7 +75,7 @@ def test_mlflow(tmp_path: Path) -> None:
     assert run.data.params["a.key-249"] == "249"
     assert len(run.data.params) == len(CONFIG)
     assert run.data.metrics["summary/seconds"] == 1.5
-    assert run.data.tags["lethe.report"] == "report.html"
+    assert run.data.tags["lethe-report"] == "report.html"
     assert run.info.status == "FINISHED"
     assert runs["forget client-3"].data.tags["mlflow.parentRunId"] == run.info.run_id
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
