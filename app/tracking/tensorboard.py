@@ -18,8 +18,9 @@ class TensorBoard:
     def __init__(self, tracked: Tracked) -> None:
         place = tracked.folder / FOLDER / ("train" if tracked.kind == "train" else tracked.name)
         purge = tracked.completed + 1 if tracked.completed else None
+        is_new = not place.exists()
         self._writer = SummaryWriter(str(place), purge_step=purge)
-        if not tracked.completed:
+        if is_new:
             rows = "\n".join(f"| {key} | {value} |" for key, value in tracked.config.items())
             self._text("config", f"| key | value |\n| --- | --- |\n{rows}")
 
