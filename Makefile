@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.setup-done
 PACKAGES := app strategies unlearning
 BUNDLE := build/bundle/lethe
-CHECKED := $(PACKAGES) lethe.py benchmarks docs/house.py docs/drawing.py docs/matrix.py docs/matrix_runs.py
+CHECKED := $(PACKAGES) lethe.py benchmarks $(addprefix docs/,house.py drawing.py matrix.py matrix_runs.py pictures.py plane.py reference.py site.py toy.py)
 
 # Flower would otherwise build a fresh environment of several GB for every run, and call home at every start.
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
@@ -15,7 +15,7 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check browser lint format generate bundle clean
+.PHONY: help setup demo docs test check browser lint format generate bundle clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -34,6 +34,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup ## train on digits with a poisoned client, forget it, and audit what is left
 	$(BIN)/lethe demo
 
+docs: setup ## build the documentation as a site that needs no network, in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo build/site/index.html
+
 test: lint ## lint, then run every test and doctest that needs nothing but processors
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not check" -n auto --dist loadfile
 
@@ -50,14 +54,17 @@ lint: setup ## style, docstrings, types and the layers of the packages
 	$(BIN)/lint-imports
 	$(BIN)/python -m app.config.reference --check
 	$(BIN)/python -m docs.house --check
+	$(BIN)/python -m docs.pictures --check
 
 format: setup ## rewrite the sources in the form that lint asks for
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-generate: setup ## write what is generated: both manifests' keys, docs/config.md, docs/house.svg, and docs/matrix.md (minutes)
+generate: setup ## write what is generated: both manifests' keys, docs/config.md, all pictures, and docs/matrix.md (minutes)
 	$(BIN)/python -m app.config.reference
 	$(BIN)/python -m docs.house
+	OMP_NUM_THREADS=1 $(BIN)/python -m docs.toy
+	$(BIN)/python -m docs.pictures
 	OMP_NUM_THREADS=1 $(BIN)/python -m docs.matrix
 
 bundle: setup ## build the bundle (FAB) for a SuperLink in build/bundle

@@ -97,7 +97,12 @@ def _style() -> str:
     night = _SHADES.format("#e6edf3", "#b3bcc6", "#0d1117", "#ff6b63")
     day += "".join(_INKS.format(wing, ink, wall) for wing, (ink, wall, _, _) in WINGS.items())
     night += "".join(_INKS.format(wing, ink, wall) for wing, (_, _, ink, wall) in WINGS.items())
-    return f"{_STYLE}{day}@media (prefers-color-scheme: dark) {{{night}}}\n"
+    return shaded(_STYLE, day, night)
+
+
+def shaded(style: str, day: str, night: str) -> str:
+    """Return a style sheet with rules for those who like it light, and for those who like it dark."""
+    return f"{style}{day}@media (prefers-color-scheme: dark) {{{night}}}\n"
 
 
 def _wall(wing: str, first: int, last: int) -> str:

@@ -58,10 +58,15 @@ def traits_of(name: str) -> Traits:
 
 def lookup(name: str) -> "Algorithm":
     """Return the algorithm with this name; BadInput if there is none."""
-    found = import_module(_MODULES[traits_of(name).name]).ALGORITHM
+    found = import_module(module_of(name)).ALGORITHM
     if TYPE_CHECKING:
         assert isinstance(found, Algorithm)
     return found
+
+
+def module_of(name: str) -> str:
+    """Return the name of the module that defines the algorithm with this name; BadInput if there is none."""
+    return _MODULES[traits_of(name).name]
 
 
 def family_names(name: str) -> list[str]:

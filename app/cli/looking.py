@@ -96,7 +96,7 @@ def methods(
             "name": method.name,
             "summary": method.summary,
             "serves": sorted(method.serves),
-            "needs": _needs(method.needs(ForgetSettings())),
+            "needs": needs_in_words(method.needs(ForgetSettings())),
             "cost": method.cost,
             "guarantee": method.guarantee,
             "source": method.source,
@@ -180,11 +180,11 @@ def _benchmarks() -> Mapping[str, Benchmark]:
     return known
 
 
-def _needs(needs: "Needs") -> list[str]:
+def needs_in_words(needs: "Needs") -> list[str]:
     """Return a method's needs in words.
 
     >>> from unlearning.methods import Needs
-    >>> _needs(Needs(log="sum", public=True))
+    >>> needs_in_words(Needs(log="sum", public=True))
     ['an update log (any retention that keeps sums)', 'public data on the server']
     """
     logs = {

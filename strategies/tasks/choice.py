@@ -16,7 +16,7 @@ from strategies.tasks.segmentation import Segmentation
 from strategies.tasks.settings import TaskSettings
 from strategies.tasks.weighted import WeightedClassification
 
-_OWNERS = {
+OWNERS = {
     "class_weights": "classification",
     "label_smoothing": "classification",
     "outputs": "regression",
@@ -82,7 +82,7 @@ _BUILDERS: Mapping[str, Callable[[TaskSettings], Task]] = {
 
 def _refuse_settings_of_others(settings: TaskSettings, task: str) -> None:
     for field, value in settings.model_dump().items():
-        owner = _OWNERS.get(field, task)
+        owner = OWNERS.get(field, task)
         if owner != task and value != TaskSettings.model_fields[field].default:
             raise BadInput(
                 f"task.{hyphenated(field)}: given {shown(value)}, which has an effect only on {owner}, and "
