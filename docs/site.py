@@ -19,7 +19,7 @@ Entry = tuple[str, str]
 """The title of a page and its path below docs/."""
 
 NAV: Mapping[str, str | Sequence[Entry]] = {
-    "Lethe": FIRST,
+    "Start": FIRST,
     "Five minutes": "five-minutes.md",
     "Your own work": [
         ("A project of your own", "own-work.md"),

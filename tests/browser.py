@@ -26,6 +26,10 @@ FLAGS = (
     "--force-color-profile=srgb",
     "--virtual-time-budget=4000",
 )
+_FILES = "--allow-file-access-from-files"
+"""So that a page's measurer sees into a frame with another file."""
+_PATIENCE = 15000
+"""Milliseconds of its own clock that a page's scripts get."""
 _LONGEST = 600
 """Seconds after which the browser hangs, however busy the machine is."""
 
@@ -80,14 +84,14 @@ function check() {
 }
 function whenLoaded() {
   shown = frame.contentDocument;
-  if (shown.URL === 'about:srcdoc' && shown.readyState === 'complete') check();
+  if (shown.URL !== 'about:blank' && shown.readyState === 'complete') check();
   else setTimeout(whenLoaded, 20);
 }
 whenLoaded();
 """
 
 
-def measured(page: Path, width: int, *, dark: bool = False) -> dict[str, Any]:
+def measured(page: Path, width: int, *, dark: bool = False, in_place: bool = False) -> dict[str, Any]:
     """Return what of a page is too small, cut, wider than the screen, or written over something else.
 
     Parameters
@@ -98,38 +102,53 @@ def measured(page: Path, width: int, *, dark: bool = False) -> dict[str, Any]:
         Of the screen, in CSS pixels.
     dark
         Whether the user prefers a dark page.
+    in_place
+        Whether it is read where it lies, with the files beside it.
     """
-    document = _run(_framed(page, width, 900, _MEASURE), ["--dump-dom"], dark=dark).stdout
+    options = ["--dump-dom", *([_FILES] if in_place else [])]
+    document = _run(_framed(page, width, 900, _MEASURE, in_place), options, dark=dark).stdout
     match = re.search(r'<body[^>]* data-found="([^"]*)"', document)
     assert match, f"the page could not be measured: {document[-500:]}"
     found: dict[str, Any] = json.loads(html.unescape(match[1]))
     return found
 
 
-def pictured(page: Path, width: int, target: Path, *, dark: bool = False) -> None:
+def pictured(page: Path, width: int, target: Path, *, dark: bool = False, in_place: bool = False) -> None:
     """Write a picture (PNG) of the whole page, for people."""
-    height = int(measured(page, width, dark=dark)["height"]) + 20
+    height = int(measured(page, width, dark=dark, in_place=in_place)["height"]) + 20
     options = [f"--screenshot={target}", f"--window-size={max(width, 500)},{height}"]
-    _run(_framed(page, width, height, ""), options, dark=dark)
+    options += [_FILES] if in_place else []
+    _run(_framed(page, width, height, "", in_place), options, dark=dark)
 
 
-def _framed(page: Path, width: int, height: int, script: str) -> str:
+def opened(address: str) -> str:
+    """Return what a page holds after its scripts have run, as HTML."""
+    return _chromium([f"--virtual-time-budget={_PATIENCE}", "--dump-dom", address]).stdout
+
+
+def _framed(page: Path, width: int, height: int, script: str, in_place: bool) -> str:
     content = html.escape(page.read_text(encoding="utf-8"), quote=True)
+    shown = f'src="{page.as_uri()}"' if in_place else f'srcdoc="{content}"'
     return (
         '<!DOCTYPE html><html><head><meta charset="utf-8"></head><body style="margin:0">'
-        f'<iframe srcdoc="{content}" style="border:0;width:{width}px;height:{height}px"></iframe>'
+        f'<iframe {shown} style="border:0;width:{width}px;height:{height}px"></iframe>'
         f"<script>{script}</script></body></html>"
     )
 
 
 def _run(document: str, options: list[str], *, dark: bool) -> subprocess.CompletedProcess[str]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    assert chromium, "chromium is not installed; `make check` installs Debian's package of that name"
     with TemporaryDirectory() as folder:
         path = Path(folder) / "page.html"
         path.write_text(document, encoding="utf-8")
         scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
-        command = [chromium, *FLAGS, f"--user-data-dir={folder}/profile", scheme, *options, path.as_uri()]
+        return _chromium([scheme, *options, path.as_uri()])
+
+
+def _chromium(options: list[str]) -> subprocess.CompletedProcess[str]:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    assert chromium, "chromium is not installed; `make check` installs Debian's package of that name"
+    with TemporaryDirectory() as folder:
+        command = [chromium, *FLAGS, f"--user-data-dir={folder}/profile", *options]
         done = subprocess.run(command, capture_output=True, text=True, timeout=_LONGEST, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
         return done
