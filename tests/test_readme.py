@@ -89,7 +89,6 @@ def test_the_table_of_methods_is_the_one_that_lethe_prints() -> None:
     ]
 
 
-def test_the_number_of_strategies_is_right_and_each_is_named_on_its_page() -> None:
-    assert f"`fedavg` and\n[{len(all_traits()) - 1} other strategies]" in README
+def test_every_strategy_is_named_on_the_page_of_strategies() -> None:
     page = (ROOT / "docs" / "strategies.md").read_text(encoding="utf-8")
     assert [t.name for t in all_traits() if f"`{t.shown_name}`" not in page] == []

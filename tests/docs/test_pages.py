@@ -69,9 +69,12 @@ LEFT_OUT = {
     "lethe demo": "the README's first command",
     "cd docs/examples && python batch_norm.py": "tests/docs/test_examples.py runs it",
     "lethe train --set run.project=hospital.project": "the project is the reader's; own-work.md has one",
+    "flwr run . superlink --run-config \"run.workflow='continue'": "tests/deployed/test_deployed.py",
+    "lethe train --set task.name=regression --set task.scale-from": "needs a reader's table of numbers",
     "flwr run . --stream --run-config \"run.workflow='analytics'": "tests/deployed/test_masked.py asks so",
 }
 """Beginnings of commands that are not carried out, and why."""
+_LITTLE = "--set model.name=mlp --set data.train-limit=300"
 REPLACED = {
     "lethe train --set data.name=mnist": (
         "--set data.root=/data --set data.download=true",
@@ -92,6 +95,9 @@ REPLACED = {
         "lethe train --set strategy.models=mlp-16,mlp-32 --set strategy.public-epochs=1 "
         "--set strategy.private-epochs=1",
     ),
+    "lethe train --set privacy.unit=example": ("lethe train", f"lethe train {_LITTLE}"),
+    "lethe train --set strategy.name=pruned-dp": ("lethe train", f"lethe train {_LITTLE}"),
+    "lethe train --continue": ("--rounds 10", "--rounds 1"),
     "lethe train --set strategy.name=one-shot": ("train.local-epochs=20", "train.local-epochs=1"),
     "lethe train --set strategy.name=coded-gd --set strategy.stragglers=2 --set run.rounds": ("=50", "=1"),
     "lethe train --set strategy.name=fedbuff": ("run.rounds=30", "run.rounds=3"),
@@ -124,6 +130,9 @@ GIVEN: Mapping[str, Given] = {
     "diagnose.md": Given(before=A_RUN),
     "forgetting.md": Given(lambda f: (f / "gone.json").write_text('{"3": [0, 17]}', encoding="utf-8"), A_RUN),
     "methods.md": Given(before=A_RUN),
+    "runs.md": Given(
+        before=("lethe train --set run.name=first", "lethe forget first --client 3 --method subtract")
+    ),
     "models.md": Given(
         before=(
             "lethe train --set run.name=first-run",
@@ -309,7 +318,7 @@ class Walk:
             self.place = self.place / words[1]
             os.chdir(self.place)
         elif words[0] == "lethe":
-            longer = words[1] == "train" and not re.search(r"run.rounds=[1-9]\b", line)
+            longer = words[1] == "train" and not re.search(r"run.rounds=[1-9]\b|--continue", line)
             status = entry.run([*words[1:], *(shlex.split(SHORT) if longer else [])])
             assert status == 0, f"{line}\n{self.errors()}"
         else:
