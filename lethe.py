@@ -373,7 +373,7 @@ class Forgetting:
     @property
     def certificate(self) -> Mapping[str, Any]:
         """The signed certificate of what was done."""
-        from app.forgettings.folder import CERTIFICATE
+        from app.forgettings.names import CERTIFICATE
         from strategies.runs.files import read_json
 
         return read_json(self.path / CERTIFICATE)

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from strategies.core.errors import BadInput
+from strategies.core.first_lines import first_line
 from strategies.core.traits import Traits
 
 if TYPE_CHECKING:
@@ -54,6 +55,11 @@ def traits_of(name: str) -> Traits:
             return traits
     known = ", ".join(sorted(traits.shown_name for traits in all_traits()))
     raise BadInput(f"strategy.name: got '{name}', known are {known}")
+
+
+def summary_of(name: str) -> str:
+    """Return one line about the algorithm with this name, without importing it; BadInput if there is none."""
+    return first_line(_MODULES[traits_of(name).name])
 
 
 def lookup(name: str) -> "Algorithm":

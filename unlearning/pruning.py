@@ -27,7 +27,7 @@ from torch import Tensor
 from strategies.models.mask import flat_mask_of
 from strategies.plan import RoundResult
 from strategies.runs.files import read_json
-from strategies.runs.folder import RunFolder
+from strategies.runs.folder import PRUNED, PRUNING, RunFolder
 from strategies.server.cohort import Cohort
 from unlearning.central.masks import Masks
 from unlearning.central.prune import PruneSettings, imp_schedule, magnitude_masks, synflow_masks
@@ -38,10 +38,6 @@ from unlearning.spending import train_after
 if TYPE_CHECKING:
     from unlearning.methods.base import Progress
 
-PRUNED = "pruned"
-"""Name of the folder with a run's pruned runs."""
-PRUNING = "pruning.json"
-"""Name of the file that says how a run was pruned."""
 CHOOSING = ("prune", "sparsity", "prune-iterations", "prune-round-share")
 """Keys of the section ``forget`` that choose a mask."""
 

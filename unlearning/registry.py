@@ -9,6 +9,7 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from strategies.core.first_lines import first_line
 from strategies.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -44,6 +45,11 @@ def lookup(name: str) -> "Method":
     """Return the method with this name, which must be one of `names`."""
     method: Method = import_module(_MODULES[name]).METHOD
     return method
+
+
+def summary_of(name: str) -> str:
+    """Return one line about the method with this name, one of `names`, without importing it."""
+    return first_line(_MODULES[name])
 
 
 def settings_of(name: str) -> type[Settings]:

@@ -15,6 +15,7 @@ from app.cli import (
     creating,
     diagnosing,
     executing,
+    finding,
     forgetting,
     keying,
     looking,
@@ -49,11 +50,14 @@ for _command in (
     looking.runs,
     removing.rm,
     looking.methods,
+    finding.show,
+    finding.diff,
     training.demo,
     diagnosing.diagnose,
     looking.bench,
 ):
     app.command()(_command)
+app.command("list")(finding.listing)
 app.add_typer(configuring.config, name="config")
 
 

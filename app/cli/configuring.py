@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from app.cli import options, output
-from app.config.reference import Key, all_keys
+from app.config.reference import Key, all_keys, key_named
 from app.config.run_config import RunConfig, check_key
 from strategies.core.conditions import shown
 
@@ -31,7 +31,7 @@ def listing(context: typer.Context, json: options.Json = False) -> None:
 def explain(key: Annotated[str, typer.Argument(metavar="KEY")], json: options.Json = False) -> None:
     """Explain one key: what it does, what is allowed, and when it has an effect."""
     check_key(key, key)
-    (entry,) = (entry for entry in all_keys() if entry.key == key)
+    entry = key_named(key)
     if json:
         output.print_json(entry.to_json())
         return

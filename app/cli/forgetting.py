@@ -25,7 +25,12 @@ def forget(  # noqa: PLR0913, PLR0917  # a parameter per option
     samples: options.Samples = None,
     method: Annotated[
         str,
-        typer.Option("--method", metavar="NAME", help="See lethe methods; default: the best for this run."),
+        typer.Option(
+            "--method",
+            metavar="NAME",
+            help="See lethe methods; default: the best for this run.",
+            autocompletion=options.methods_beginning,
+        ),
     ] = "",
     prune: options.Prune = "",
     sparsity: options.Sparsity = None,
@@ -75,7 +80,12 @@ def audit(  # noqa: PLR0913, PLR0917  # a parameter per option
     samples: options.Samples = None,
     method: Annotated[
         list[str] | None,
-        typer.Option("--method", metavar="NAME", help="A method that was used; repeatable; default: all."),
+        typer.Option(
+            "--method",
+            metavar="NAME",
+            help="A method that was used; repeatable; default: all.",
+            autocompletion=options.methods_beginning,
+        ),
     ] = None,
     after: options.After = "",
     overrides: options.Overrides = None,
@@ -118,7 +128,8 @@ def resolved(folder: "RunFolder", overrides: Sequence[str], sections: Sequence[s
 
 def _methods_used(folder: "RunFolder", request: "ForgetRequest", after: str) -> list[str]:
     """Return the methods that served a request; retraining only if there is no other."""
-    from app.forgettings.folder import RESULT, read_result
+    from app.forgettings.folder import read_result
+    from app.forgettings.names import RESULT
 
     found = [read_result(path.parent) for path in sorted((folder.path / "forget").glob(f"*/{RESULT}"))]
     used = [

@@ -39,30 +39,54 @@ def report(
         output.print_line(str(path))
 
 
-def runs(
+def runs(  # noqa: PLR0913, PLR0917  # a parameter per option
     tree: Annotated[
         bool, typer.Option("--tree", help="List each run under the one that it comes from.")
     ] = False,
+    strategy: Annotated[
+        str, typer.Option("--strategy", metavar="NAME", help="Only runs that this algorithm trained.")
+    ] = "",
+    state: Annotated[
+        str, typer.Option("--state", metavar="STATE", help="Only finished, pruned or unfinished runs.")
+    ] = "",
+    since: Annotated[
+        str,
+        typer.Option(
+            "--since", metavar="WHEN", help="Only runs begun since then: 2026-11-29, or 12h, 3d, 2w ago."
+        ),
+    ] = "",
+    forgotten: Annotated[
+        str, typer.Option("--forgotten", metavar="ID", help="Only runs that have forgotten this client.")
+    ] = "",
+    where: Annotated[
+        str,
+        typer.Option("--where", metavar="CONDITION", help="Only runs with such a figure: 'accuracy > 90'."),
+    ] = "",
     overrides: options.HomeOverride = None,
     home: options.Home = None,
     json: options.Json = False,
 ) -> None:
-    """List the runs under a home."""
+    """List the runs under a home, all of them or some."""
     place = options.home_path(options.only_home("runs", overrides, home))
     from app import workflows
+    from app.workflows.filters import RunFilter
 
+    wanted = RunFilter(strategy, state, since, forgotten, where)
     if tree:
+        if wanted != RunFilter():
+            raise BadInput("--tree: lists all runs; leave out the other options, or --tree")
         _print_tree(place, json)
         return
-    found = workflows.list_runs(place)
+    there = workflows.list_runs(place)
+    found = wanted.chosen(there)
     if json:
         output.print_json({"home": str(place), "runs": found})
-    elif not found:
+    elif not there:
         output.print_line(f"no runs in {place}; lethe train or lethe demo makes one")
+    elif not found:
+        output.print_line(f"none of the {wording.count(len(there), 'run')} in {place} is such a run")
     else:
-        columns = ["run", "state", "strategy", "rounds", "accuracy", "seconds", "forgotten"]
-        rows = [output.run_cells(row) for row in found]
-        output.print_table(columns, rows, right=("rounds", "accuracy", "seconds"))
+        output.print_runs(found)
 
 
 def _print_tree(place: Path, json: bool) -> None:

@@ -9,8 +9,11 @@ import typer
 
 from app.config.run_config import RunConfig, keys_beginning
 from app.config.settings import RunSettings
-from strategies.core.errors import BadInput
-from strategies.runs.home import list_runs
+from strategies.core.errors import BadInput, LetheError
+from strategies.runs.files import read_json
+from strategies.runs.folder import NODES
+from strategies.runs.home import folders_in, list_runs
+from unlearning.registry import names
 
 _HOME = "run.home"
 
@@ -19,9 +22,50 @@ if TYPE_CHECKING:
     from unlearning.request import ForgetRequest
 
 
-def runs_beginning(incomplete: str) -> list[str]:
-    """Return the names of runs under the default home that complete a word."""
-    return [name for name in list_runs(RunSettings().home) if name.startswith(incomplete)]
+def runs_beginning(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the names of the runs that begin with a text, for the shell to choose from."""
+    return [name for name in list_runs(_home_in(context)) if name.startswith(incomplete)]
+
+
+def places_beginning(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the runs, or the forgettings of the run that is named, that begin with a text."""
+    run, inside, name = incomplete.partition("/forget/")
+    if not inside:
+        return runs_beginning(context, incomplete)
+    found = folders_in(_home_in(context) / run / "forget")
+    return [f"{run}/forget/{each}" for each in found if each.startswith(name)]
+
+
+def _clients_beginning(context: typer.Context, incomplete: str) -> list[str]:
+    return [client for client in _known_clients(context) if client.startswith(incomplete)]
+
+
+def _known_clients(context: typer.Context) -> list[str]:
+    """Return the client-ids of the run that stands on the command line already."""
+    path = _home_in(context) / _run_in(context) / NODES
+    try:
+        return list(read_json(path)) if path.exists() else []
+    except LetheError:
+        return []  # a shell that asks has no use for a message; the command will say it
+
+
+def _forgettings_beginning(context: typer.Context, incomplete: str) -> list[str]:
+    place = _home_in(context) / _run_in(context) / "forget"
+    return [name for name in folders_in(place) if name.startswith(incomplete)]
+
+
+def methods_beginning(incomplete: str) -> list[str]:
+    """Return the names of the forgetting methods that begin with a text."""
+    return [name for name in names() if name.startswith(incomplete)]
+
+
+def _run_in(context: typer.Context) -> str:
+    """Return the run that stands on the command line; click leaves it over where an option is incomplete."""
+    return str(context.params.get("run") or next(iter(context.args), ""))
+
+
+def _home_in(context: typer.Context) -> Path:
+    return home_path(context.params.get("home"))
 
 
 def _keys_beginning(incomplete: str) -> list[str]:
@@ -56,7 +100,13 @@ Config = Annotated[
     Path | None, typer.Option("--config", metavar="FILE.toml", help="Run config to start from.")
 ]
 Clients = Annotated[
-    list[str] | None, typer.Option("--client", metavar="ID", help="A client to forget; repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--client",
+        metavar="ID",
+        help="A client to forget; repeatable.",
+        autocompletion=_clients_beginning,
+    ),
 ]
 Classes = Annotated[
     list[str] | None,
@@ -73,7 +123,10 @@ Samples = Annotated[
 After = Annotated[
     str,
     typer.Option(
-        "--after", metavar="NAME", help="An earlier forgetting, such as client-3-distill, to go on from."
+        "--after",
+        metavar="NAME",
+        help="An earlier forgetting, such as client-3-distill, to go on from.",
+        autocompletion=_forgettings_beginning,
     ),
 ]
 Prune = Annotated[

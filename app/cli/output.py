@@ -15,6 +15,7 @@ from app.report.wording import (
     COLUMNS,
     MISSING,
     cell,
+    epsilon,
     figure,
     figure_name,
     headline,
@@ -107,13 +108,34 @@ def run_cells(row: Mapping[str, Any]) -> list[str]:
     rounds = row.get("rounds")
     return [
         str(row["name"]),
-        str(row.get("state", MISSING)),
+        run_state(row),
         str(row.get("strategy", MISSING)),
         MISSING if rounds is None else str(rounds),
         _headline_cell(row),
         seconds(row.get("seconds")),
         ", ".join(row.get("forgettings") or ()) or MISSING,
     ]
+
+
+def run_state(row: Mapping[str, Any]) -> str:
+    """Return whether a run is finished, and how it was pruned.
+
+    >>> run_state({"state": "pruned", "prune": "omp", "sparsity": 0.95})
+    'pruned (omp, 95 %)'
+    """
+    how = f" ({row['prune']}, {100 * row['sparsity']:g} %)" if "prune" in row else ""
+    return f"{row.get('state', MISSING)}{how}"
+
+
+def print_runs(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the list of runs, with a column ε where one of them is private."""
+    columns, cells = ["run", "state", "strategy", "rounds", "accuracy", "seconds", "forgotten"], run_cells
+    if not any("epsilon" in row for row in rows):
+        print_table(columns, map(cells, rows), right=("rounds", "accuracy", "seconds"))
+        return
+    spent = [epsilon(row["epsilon"]) if "epsilon" in row else MISSING for row in rows]
+    table = [[*each[:5], value, *each[5:]] for each, value in zip(map(cells, rows), spent, strict=True)]
+    print_table([*columns[:5], "ε", *columns[5:]], table, right=("rounds", "accuracy", "ε", "seconds"))
 
 
 def _headline_cell(row: Mapping[str, Any]) -> str:

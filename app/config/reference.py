@@ -7,12 +7,13 @@ import inspect
 import re
 import sys
 import textwrap
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from app.config.rules import CONDITIONS
-from app.config.run_config import RunConfig, allowed_values, known_fields, method_fields
+from app.config.run_config import RunConfig, allowed_values, known_fields, method_fields, method_in
 from strategies.core.conditions import shown
 from strategies.core.settings import Scalar, Settings, hyphenated
 from strategies.core.traits import Traits
@@ -54,11 +55,22 @@ class Key:
 
 def all_keys() -> list[Key]:
     """Return every key, in the order of the manifests."""
+    return _keys(names())
+
+
+def key_named(key: str) -> Key:
+    """Return the one key of a name, which is known; only the method that has it is imported, if one has."""
+    method = method_in(key)
+    return next(entry for entry in _keys([method] if method else []) if entry.key == key)
+
+
+def _keys(of_methods: Iterable[str]) -> list[Key]:
+    """Return the keys of all sections, and those that the named methods have of their own."""
     fields = dict(known_fields())
     meanings: dict[str, str] = {}
     for name in RunConfig.model_fields:
         meanings |= _meanings(name, type(getattr(RunConfig(), name)))
-    for name in names():
+    for name in of_methods:
         meanings |= _meanings(f"forget.{name}", settings_of(name))
         fields |= method_fields(name)
     needs: dict[str, list[str]] = {}

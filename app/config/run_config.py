@@ -160,18 +160,18 @@ def method_fields(method: str) -> dict[str, FieldInfo]:
 
 def field_of(key: str) -> FieldInfo | None:
     """Return the pydantic field behind a key; None if the key is unknown."""
-    method = _method_in(key)
+    method = method_in(key)
     return method_fields(method).get(key) if method else known_fields().get(key)
 
 
 def keys_beginning(text: str) -> list[str]:
     """Return the keys that begin with a text; those of a method only if the text names it."""
-    method = _method_in(text)
+    method = method_in(text)
     known = method_fields(method) if method else known_fields()
     return [key for key in known if key.startswith(text)]
 
 
-def _method_in(key: str) -> str:
+def method_in(key: str) -> str:
     """Return the forgetting method that a key belongs to; empty if none."""
     name, dot, _ = key.removeprefix(_METHODS).partition(".")
     return name if dot and key.startswith(_METHODS) and name in names() else ""
@@ -269,6 +269,13 @@ def check_key(key: str, value: object) -> None:
         raise BadInput(f"{name}: unknown key{given}; {advice}")
 
 
+def check_value(key: str, value: Scalar) -> None:
+    """Refuse a value that a known key does not take, whatever the other keys are."""
+    _section(key.partition(".")[0], {key: value})
+    if key == "strategy.name":
+        check_strategy_name(str(value))
+
+
 def _known_beside(key: str) -> Iterable[str]:
     """Return the keys among which one was probably meant: those of a method that is named, or nearly."""
     method, dot, _ = key.removeprefix(_METHODS).partition(".")
@@ -292,7 +299,7 @@ def _neighbours(key: str, known: Iterable[str]) -> str:
 def _section(section: str, mapping: Mapping[str, Scalar]) -> Settings:
     prefix = f"{section}."
     values = {key.removeprefix(prefix): value for key, value in mapping.items() if key.startswith(prefix)}
-    for method in {_method_in(prefix + key): None for key in values}:
+    for method in {method_in(prefix + key): None for key in values}:
         if method:
             own = {
                 name: value

@@ -9,8 +9,6 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from app.forgettings.folder import (
-    CERTIFICATE,
-    RESULT,
     StoredForgetting,
     guarantee_in,
     outermost,
@@ -20,6 +18,7 @@ from app.forgettings.folder import (
     sha256_of,
 )
 from app.forgettings.lineage import stated as stated_holders
+from app.forgettings.names import CERTIFICATE, RESULT
 from app.forgettings.origin import read_origin
 from app.version import version
 from strategies.core.errors import RunCorrupt

@@ -7,25 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from app.forgettings.documents import Audit, Result
+from app.forgettings.names import AUDIT, CERTIFICATE, RESULT
 from strategies.core import wire
 from strategies.core.errors import BadInput, RunCorrupt
 from strategies.runs.documents import read_checked
 from strategies.runs.files import read_bytes
-from strategies.runs.folder import MODEL, RunFolder
+from strategies.runs.folder import MODEL, PRUNED, RunFolder
 from strategies.runs.home import MARKER, place
 from unlearning.guarantees import guarantee_of
 from unlearning.methods import METHODS
 from unlearning.methods.base import UNCHANGED
-from unlearning.pruning import PRUNED
 from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings
-
-RESULT = "result.json"
-"""Name of the file with the costs and notes of a forgetting."""
-AUDIT = "audit.json"
-"""Name of the file with the results of an audit."""
-CERTIFICATE = "certificate.json"
-"""Name of the file with the signed certificate."""
 
 _LONGEST = 100
 

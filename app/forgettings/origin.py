@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from app.forgettings.documents import StoredRequest
 from app.forgettings.folder import outermost, read_forgetting, sha256_of
-from strategies.core.errors import BadInput
+from app.forgettings.names import ORIGIN
 from strategies.runs.documents import Count, Document, read_checked
 from strategies.runs.files import write_json
 from strategies.runs.folder import MODEL, RunFolder
@@ -15,8 +15,6 @@ from strategies.runs.home import MARKER
 from strategies.server.exclusion import Drop
 from unlearning.request import ForgetRequest
 
-ORIGIN = "origin.json"
-"""Name of the file in the folder of a run that comes from another."""
 How = Literal["continued", "weights"]
 """``continued``: its log goes on from the other's; ``weights``: it began with the other's model."""
 
@@ -171,21 +169,6 @@ def weights_origin(place: str) -> Origin | None:
     if not (run / MARKER).exists():
         return None
     return Origin.at(RunFolder(run), path.name if inside else "", "weights")
-
-
-def parsed_place(given: str) -> tuple[str, str]:
-    """Return run and forgetting that a text such as ``first/forget/client-3-subtract`` names.
-
-    >>> parsed_place("runs/first/forget/client-3-subtract/"), parsed_place("first")
-    (('runs/first', 'client-3-subtract'), ('first', ''))
-    """
-    whole = given.rstrip("/")
-    run, between, name = whole.rpartition("/forget/")
-    if not between:
-        return whole or given, ""
-    if not run or "/" in name:
-        raise BadInput(f"'{given}': expected a run, or RUN/forget/NAME")
-    return run, name
 
 
 def _requests(documents: Sequence[Mapping[str, Any]]) -> tuple[ForgetRequest, ...]:

@@ -10,14 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from app.config.run_config import RunConfig
 from app.forgettings.certify import files_of
-from app.forgettings.folder import (
-    AUDIT,
-    CERTIFICATE,
-    StoredForgetting,
-    forgetting_name,
-    outermost,
-    sha256_of,
-)
+from app.forgettings.folder import StoredForgetting, forgetting_name, outermost, sha256_of
+from app.forgettings.names import AUDIT, CERTIFICATE
 from app.forgettings.signing_key import public_key_path, read_public_key
 from strategies.core.errors import BadInput, RunCorrupt
 from strategies.log.update_log import UpdateLog

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from app.forgettings.folder import CERTIFICATE, runs_in
+from app.forgettings.folder import runs_in
 from app.forgettings.lineage import check_origin
+from app.forgettings.names import CERTIFICATE
 from app.forgettings.origin import read_origin
 from app.forgettings.verify import Check, Status, verify
 from strategies.core.errors import BadInput, LetheError, RunCorrupt

@@ -7,8 +7,9 @@ from typing import Any
 
 from app.config.run_config import read_toml
 from app.forgettings.documents import Comparison
-from app.forgettings.folder import RESULT, guarantee_in, outermost, read_audit, read_result
+from app.forgettings.folder import guarantee_in, outermost, read_audit, read_result
 from app.forgettings.lineage import described, warnings_of
+from app.forgettings.names import RESULT
 from app.forgettings.origin import read_origin
 from app.report.triggered import TriggeredImage, read_triggered
 from strategies.core.errors import BadInput, RunCorrupt
@@ -17,8 +18,7 @@ from strategies.core.wire import client_sort_key
 from strategies.log.update_log import UpdateLog
 from strategies.runs.documents import Pruned, read_checked
 from strategies.runs.files import read_json
-from strategies.runs.folder import RunFolder
-from unlearning.pruning import PRUNING
+from strategies.runs.folder import PRUNING, RunFolder
 from unlearning.request import ForgetRequest
 
 RETRAIN = "retrain"

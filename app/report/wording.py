@@ -161,8 +161,22 @@ def private(privacy: Mapping[str, Any]) -> str:
 
 def most_spent(privacy: Mapping[str, Any]) -> str:
     """Return the ε of the client that has spent most."""
+    return epsilon(epsilon_of(privacy))
+
+
+def epsilon_of(privacy: Mapping[str, Any]) -> float | None:
+    """Return the ε of the client that has spent most, as a number; None: there is no bound."""
     spent = [row["epsilon"] for row in privacy["clients"].values()]
-    return _UNBOUNDED if None in spent else number(max(spent, default=0.0), 2)
+    return None if None in spent else max(spent, default=0.0)
+
+
+def epsilon(value: float | None) -> str:
+    """Return an ε, or that there is no bound (None).
+
+    >>> epsilon(2.345), epsilon(None)
+    ('2.35', 'no bound')
+    """
+    return _UNBOUNDED if value is None else number(value, 2)
 
 
 _UNBOUNDED = "no bound"

@@ -11,14 +11,13 @@ from torch import nn
 from app.client.node import LOCAL_LAYERS
 from app.data.unlabelled import Wanted
 from app.forgettings.folder import (
-    CERTIFICATE,
-    RESULT,
     StoredForgetting,
     forgetting_paths,
     lineage_of,
     read_forgetting,
     sha256_of,
 )
+from app.forgettings.names import CERTIFICATE, RESULT
 from app.messages import codec
 from app.models.per_client import build_client_model, model_name_of
 from app.project.loading import called

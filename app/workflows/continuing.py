@@ -16,7 +16,8 @@ from flwr.serverapp import Grid
 from app.config.run_config import RunConfig, parse_overrides
 from app.data.record import COLUMNS, DATA, INPUTS, check_project
 from app.forgettings.folder import outermost
-from app.forgettings.origin import Origin, parsed_place, write_origin
+from app.forgettings.names import parsed_place
+from app.forgettings.origin import Origin, write_origin
 from app.messages import codec
 from app.workflows import session as sessions
 from app.workflows.judging import JUDGED

@@ -12,17 +12,9 @@ from torch import Tensor
 
 from app.client.audit_answers import check_answers
 from app.forgettings.certify import certify
-from app.forgettings.folder import (
-    AUDIT,
-    CERTIFICATE,
-    RESULT,
-    forgetting_name,
-    has_forgetting,
-    lineage_of,
-    read_forgetting,
-    read_result,
-)
+from app.forgettings.folder import forgetting_name, has_forgetting, lineage_of, read_forgetting, read_result
 from app.forgettings.lineage import warnings_of
+from app.forgettings.names import AUDIT, CERTIFICATE, RESULT
 from app.forgettings.signing_key import signing_key
 from app.report.triggered import write_triggered
 from app.simulation.kept_models import keep_states, restore_states
@@ -36,7 +28,7 @@ from app.workflows.session import Session
 from strategies.core.errors import BadInput, RunCorrupt
 from strategies.models.mask import flat_mask_of, masks_in
 from strategies.runs import files
-from strategies.runs.folder import MODEL, RunFolder
+from strategies.runs.folder import MODEL, PRUNING, RunFolder
 from strategies.runs.tensor_file import read_sealed, write_sealed
 from strategies.server.cohort import Cohort
 from unlearning import forgetting, requirements
@@ -45,7 +37,7 @@ from unlearning.default_method import PREFERRED, with_method
 from unlearning.holdings import ask_holdings
 from unlearning.methods import METHODS
 from unlearning.methods.base import Progress
-from unlearning.pruning import PRUNING, sparse_path
+from unlearning.pruning import sparse_path
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import AUTO, AuditSettings, ForgetSettings

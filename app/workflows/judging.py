@@ -49,13 +49,21 @@ def criterion_of(settings: RunSettings, figures: Figures) -> Criterion:
     BadInput
         If the task has no such figure, or it is a table.
     """
+    return criterion_named(settings.keep_by or figures.headline, figures, "run.keep-by")
+
+
+def criterion_named(name: str, figures: Figures, key: str) -> Criterion:
+    """Return the criterion of a name, which the setting `key` gave.
+
+    Raises
+    ------
+    BadInput
+        If the task has no such figure, or it is a table.
+    """
     numbers = (name for name in figures.names if figures.is_one_number(name))
     allowed = tuple(dict.fromkeys((figures.task.figure, LOSS, *numbers)))
-    name = settings.keep_by or figures.headline
     if name not in allowed:
-        raise BadInput(
-            f"run.keep-by: given {shown(name)}, the task ({figures.task.name}) has {', '.join(allowed)}"
-        )
+        raise BadInput(f"{key}: given {shown(name)}, the task ({figures.task.name}) has {', '.join(allowed)}")
     if name == LOSS:
         return Criterion(name, higher_is_better=False)
     return Criterion(name, replace(figures, headline=name).higher_is_better)

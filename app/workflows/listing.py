@@ -1,94 +1,67 @@
-"""Lists the runs under a home, and which come from which."""
+"""Lists the runs under a home. Nothing here imports torch: a list should be there at once."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from app.forgettings.lineage import Relative, parent_of, relatives, words_of
+from app.forgettings.names import RESULT
 from app.report.headline import headline_of
-from strategies.runs.folder import MODEL, RunFolder
-from strategies.runs.home import expand, folders_in
+from app.report.wording import epsilon_of
+from strategies.runs.documents import Pruned, read_checked
+from strategies.runs.files import read_json
+from strategies.runs.folder import MODEL, PRUNED, PRUNING, RunFolder
+from strategies.runs.home import MARKER, expand, folders_in
 
 
 def list_runs(home: Path | str) -> list[dict[str, Any]]:
-    """Return name, strategy, rounds, headline and forgettings of the runs under a home, oldest first."""
-    return [_run_row(RunFolder(expand(home) / name)) for name in folders_in(expand(home))]
+    """Return name, state, strategy, rounds, figures and forgettings of the runs under a home, by name.
 
-
-@dataclass(frozen=True)
-class Branch:
-    """A run in the tree of runs.
-
-    Parameters
-    ----------
-    depth
-        How many runs stand above it.
-    said
-        How it comes from the one above; empty for a run that comes from no other.
-    """
-
-    depth: int
-    row: Mapping[str, Any]
-    said: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the run as plain data."""
-        return {**self.row, "depth": self.depth, "comes-from": self.said}
-
-
-def tree_of_runs(home: Path | str) -> list[Branch]:
-    """Return the runs under a home, each followed by those that come from it.
-
-    A run whose parent is not under the home stands alone, and says where the parent was.
+    A pruned run, which lies in the run that it was made from, follows it.
     """
     place = expand(home)
-    rows = {row["name"]: row for row in list_runs(place)}
-    everybody = relatives([place])
-    children: dict[str, list[Relative]] = {}
-    roots: list[Relative] = []
-    for each in everybody:
-        parent, _ = parent_of(each, everybody)
-        inside = parent is not None and parent.path.absolute().parent == place.absolute()
-        (children.setdefault(parent.run_id, []) if parent is not None and inside else roots).append(each)
-    listed = list(_branches(roots, 0, children, everybody, rows))
-    named = {branch.row["name"] for branch in listed}
-    return [*listed, *(Branch(0, row) for name, row in rows.items() if name not in named)]
+    return [row for name in folders_in(place) for row in _rows(RunFolder(place / name))]
 
 
-def _branches(
-    of: Sequence[Relative],
-    depth: int,
-    children: Mapping[str, Sequence[Relative]],
-    everybody: Sequence[Relative],
-    rows: Mapping[str, Mapping[str, Any]],
-) -> Iterator[Branch]:
-    for each in of:
-        if each.folder.name in rows:
-            yield Branch(depth, rows[each.folder.name], _said(each, everybody))
-            yield from _branches(children.get(each.run_id, ()), depth + 1, children, everybody, rows)
+def pruned_in(folder: RunFolder) -> list[RunFolder]:
+    """Return the runs that were made from a run by pruning it, by name."""
+    home = folder.path / PRUNED
+    return [RunFolder(home / name) for name in folders_in(home) if (home / name / MARKER).exists()]
 
 
-def _said(each: Relative, everybody: Sequence[Relative]) -> str:
-    if each.origin is None:
-        return ""
-    _, said = parent_of(each, everybody)
-    origin = each.origin
-    return f"{words_of(origin)} {origin.place} after round {origin.rounds}" + (f"; {said}" if said else "")
+def _rows(folder: RunFolder) -> Iterator[dict[str, Any]]:
+    yield row_of(folder, folder.name)
+    for sparse in pruned_in(folder):
+        yield row_of(sparse, f"{folder.name}/{PRUNED}/{sparse.name}")
 
 
-def _run_row(folder: RunFolder) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": folder.name, "state": "unfinished"}
-    if (folder.path / MODEL).exists():
-        summary = folder.read_summary()
-        accuracy = summary["final"].get("test-accuracy")
-        rounds = summary.get("completed-rounds") or summary["rounds"]
-        row |= {"state": "finished", "strategy": summary["strategy"], "rounds": rounds}
-        if (headline := headline_of(summary)) is not None:
-            row["headline"] = {"name": headline.name, "value": summary["final"].get(headline.key)}
-        row |= {
-            "test-accuracy": accuracy,
-            "seconds": summary["seconds"],
-            "forgettings": folder.forget_requests(),
-        }
-    return row
+def row_of(folder: RunFolder, name: str) -> dict[str, Any]:
+    """Return a run's row in the list of runs, under a name."""
+    marker = folder.path / MARKER
+    row: dict[str, Any] = {"name": name, "state": "unfinished"}
+    if marker.exists() and (created := read_json(marker).get("created")):
+        row["created"] = created
+    if not (folder.path / MODEL).exists():
+        return row
+    summary = folder.read_summary()
+    rounds = summary.get("completed-rounds") or summary["rounds"]
+    row |= {"state": "finished", "strategy": summary["strategy"], "rounds": rounds}
+    if (folder.path / PRUNING).exists():
+        pruned = read_checked(folder.path / PRUNING, Pruned)
+        row |= {"state": "pruned", "prune": pruned["prune"], "sparsity": pruned["sparsity"]}
+    if (headline := headline_of(summary)) is not None:
+        row["headline"] = {"name": headline.name, "value": summary["final"].get(headline.key)}
+    if privacy := summary.get("privacy"):
+        row["epsilon"] = epsilon_of(privacy)
+    return row | {
+        "test-accuracy": summary["final"].get("test-accuracy"),
+        "figures": summary["final"],
+        "seconds": summary["seconds"],
+        "forgettings": folder.forget_requests(),
+        "forgotten-clients": _forgotten_clients(folder),
+    }
+
+
+def _forgotten_clients(folder: RunFolder) -> list[str]:
+    found = [folder.path / "forget" / name / RESULT for name in folder.forget_requests()]
+    requests = [read_json(path).get("request") or {} for path in found if path.exists()]
+    return sorted({str(client) for request in requests for client in request.get("clients") or ()})

@@ -22,9 +22,9 @@ from strategies.core.errors import BadInput
 from strategies.models.mask import masks_in
 from strategies.runs import files
 from strategies.runs.files import read_json
-from strategies.runs.folder import MODEL, RunFolder
+from strategies.runs.folder import MODEL, PRUNED, PRUNING, RunFolder
 from strategies.server.cohort import Traffic
-from unlearning.pruning import CHOOSING, PRUNED, PRUNING, Pruning, sparse_name, sparse_path
+from unlearning.pruning import CHOOSING, Pruning, sparse_name, sparse_path
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
 

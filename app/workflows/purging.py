@@ -13,15 +13,8 @@ from typing import Any
 
 from app.config.run_config import RunConfig
 from app.forgettings.certify import certify, purged_section
-from app.forgettings.folder import (
-    CERTIFICATE,
-    RESULT,
-    forgetting_name,
-    has_forgetting,
-    outermost,
-    read_forgetting,
-    runs_in,
-)
+from app.forgettings.folder import forgetting_name, has_forgetting, outermost, read_forgetting, runs_in
+from app.forgettings.names import CERTIFICATE, RESULT
 from app.forgettings.signing_key import signing_key
 from app.workflows.observer import Observer, Quiet
 from app.workflows.removing import on_run

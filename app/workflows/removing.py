@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from app.config.run_config import RunConfig
-from app.forgettings.folder import CERTIFICATE, outermost, runs_in
+from app.forgettings.folder import outermost, runs_in
 from app.forgettings.lineage import descendants
+from app.forgettings.names import CERTIFICATE
 from app.report.wording import count, listed
 from strategies.core.errors import BadInput, LetheError
 from strategies.log.keys import LogKeys
 from strategies.log.update_log import UpdateLog
 from strategies.runs.files import not_written, read_json
-from strategies.runs.folder import CONFIG, FORMAT, RunFolder
+from strategies.runs.folder import CONFIG, FORMAT, PRUNED, RunFolder
 from strategies.runs.home import MARKER, expand, find, folders_in
 from strategies.runs.run_lock import in_use
-from unlearning.pruning import PRUNED
 
 P = ParamSpec("P")
 R = TypeVar("R")

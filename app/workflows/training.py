@@ -15,6 +15,7 @@ from app.config.run_config import RunConfig
 from app.data.record import InputRecord, weights_of, with_absolute_paths, write_inputs, write_record
 from app.forgettings.folder import unpruned
 from app.forgettings.origin import read_origin, weights_origin, write_origin
+from app.version import version
 from app.workflows import session as sessions
 from app.workflows.accounts import RunAccounts
 from app.workflows.analytics import label_distribution
@@ -499,6 +500,7 @@ class _Training:
         counts = Counter(fault["client"] for fault in self._faults)
         return {
             "name": self._folder.name,
+            "lethe-version": version(),
             "strategy": config.strategy.name,
             "rounds": config.run.rounds,
             "completed-rounds": self._chosen_round,

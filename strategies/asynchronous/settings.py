@@ -85,6 +85,7 @@ TRAITS = (
         conditions=_CONDITIONS,
         asynchronous=True,
         hidden="none",
+        page="docs/async.md",
     ),
     Traits(
         "fedbuff",
@@ -95,5 +96,6 @@ TRAITS = (
         helps=("waiting",),
         asynchronous=True,
         hidden="none",
+        page="docs/async.md",
     ),
 )

@@ -49,5 +49,6 @@ TRAITS = (
         local_steps=False,
         only_retraining="every message mixes the data of several clients",
         only_clients="other clients hold copies of the data, which such a request does not reach",
+        page="docs/coding.md",
     ),
 )

@@ -91,6 +91,8 @@ class Traits:
         Why only retraining forgets; empty: other methods do as well.
     only_clients
         Why nothing but whole clients can be forgotten; empty: classes and examples can be, too.
+    page
+        The page of the documentation that tells more.
     """
 
     name: str
@@ -117,6 +119,7 @@ class Traits:
     helps: tuple[Literal["drift", "labels", "waiting"], ...] = ()
     only_retraining: str = ""
     only_clients: str = ""
+    page: str = "docs/training.md"
 
     @property
     def is_family(self) -> bool:

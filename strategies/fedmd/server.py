@@ -1,4 +1,4 @@
-"""FedMD's server half: draw the alignment subset, ask for logits, form the consensus, send it back.
+"""FedMD: each client has a model of its own and learns from what all answer on public data; the server half.
 
 What the training loop calls the model is here the last round's consensus, shape [n, classes]: all that the
 server has. A round has two exchanges. The clients' logits come as replies to the first, pass the guard, and

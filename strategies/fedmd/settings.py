@@ -187,5 +187,6 @@ TRAITS = (
             ),
         ),
         noise_key="strategy.logit-noise",
+        page="docs/fedmd.md",
     ),
 )

@@ -35,5 +35,6 @@ TRAITS = (
         hidden="none",
         everybody=True,
         only_retraining="every client holds a model of its own, into which its neighbours' were mixed",
+        page="docs/gossip.md",
     ),
 )

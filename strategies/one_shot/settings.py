@@ -64,5 +64,6 @@ TRAITS = (
         single_round=True,
         public_data="distils on public data",
         only_retraining="the model learned from what all of the ensemble answered, and is no sum of updates",
+        page="docs/one-shot.md",
     ),
 )

@@ -37,6 +37,7 @@ TRAITS = (
         noised=False,
         hidden="none",
         helps=("labels",),
+        page="docs/personalisation.md",
     ),
     Traits(
         "ditto",
@@ -46,5 +47,6 @@ TRAITS = (
         hidden="none",
         personal_models=True,
         helps=("labels",),
+        page="docs/personalisation.md",
     ),
 )

@@ -27,23 +27,27 @@ import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from strategies.core.errors import BadInput, RunCorrupt
-from strategies.core.wire import State
 from strategies.runs import files
-from strategies.runs.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from strategies.runs.documents import Round, Summary, check, read_checked
 from strategies.runs.home import MARKER, expand, find, folders_in, make, make_free, place
 from strategies.runs.json_lines import append_line, read_lines, rewind_lines
 from strategies.runs.names import CONFIG, METRICS, MODEL, REPORT, SUMMARY
-from strategies.runs.tensor_file import TensorFile, read_sealed, write_sealed
+
+if TYPE_CHECKING:  # what holds tensors imports torch, for which a list of runs should not wait
+    from strategies.core.wire import State
+    from strategies.runs.checkpoint import Checkpoint
+    from strategies.runs.tensor_file import TensorFile
 
 __all__ = [
     "CONFIG",
     "FORMAT",
     "MODEL",
     "NODES",
+    "PRUNED",
+    "PRUNING",
     "REPORT",
     "SCALE",
     "STAYING",
@@ -65,6 +69,10 @@ STAYING = "staying.safetensors"
 """Name of the file with the part of a run's model that does not travel, where there is one."""
 NODES = "nodes.json"
 """Name of the file with the node behind each client-id."""
+PRUNED = "pruned"
+"""Name of the folder of a run that holds the runs made from it by pruning."""
+PRUNING = "pruning.json"
+"""Name of the file in the folder of a pruned run that says how it was pruned."""
 
 
 @final
@@ -171,29 +179,29 @@ class RunFolder:
         """Whether the model before the first round is there."""
         return self._initial.exists()
 
-    def write_initial(self, state: State) -> str:
+    def write_initial(self, state: "State") -> str:
         """Keep the model before the first round; returns its SHA-256."""
-        return write_sealed(self._initial, state)
+        return _write_sealed(self._initial, state)
 
-    def read_initial(self) -> State:
+    def read_initial(self) -> "State":
         """Return the model before the first round; RunCorrupt if it is missing or damaged."""
-        return read_sealed(self._initial).tensors
+        return _read_sealed(self._initial).tensors
 
-    def write_staying(self, state: State) -> None:
+    def write_staying(self, state: "State") -> None:
         """Keep the part of the model that does not travel; nothing where there is none."""
         if state:
-            write_sealed(self.path / STAYING, state)
+            _write_sealed(self.path / STAYING, state)
 
-    def read_staying(self) -> State:
+    def read_staying(self) -> "State":
         """Return the part of the model that does not travel, perhaps nothing; RunCorrupt if it is damaged."""
         path = self.path / STAYING
-        return read_sealed(path).tensors if path.exists() else {}
+        return _read_sealed(path).tensors if path.exists() else {}
 
-    def write_model(self, state: State) -> str:
+    def write_model(self, state: "State") -> str:
         """Keep the model after the last round; returns its SHA-256."""
-        return write_sealed(self.path / MODEL, state)
+        return _write_sealed(self.path / MODEL, state)
 
-    def read_model(self) -> State:
+    def read_model(self) -> "State":
         """Return the model after the last round.
 
         Raises
@@ -203,13 +211,13 @@ class RunFolder:
         RunCorrupt
             If the file is damaged.
         """
-        return read_sealed(self._finished(MODEL)).tensors
+        return _read_sealed(self._finished(MODEL)).tensors
 
-    def write_mask(self, masks: State, origin: str) -> str:
+    def write_mask(self, masks: "State", origin: str) -> str:
         """Keep the masks of a pruned run, by parameter, and how they were chosen; returns their SHA-256."""
-        return write_sealed(self._mask, masks, {"origin": origin})
+        return _write_sealed(self._mask, masks, {"origin": origin})
 
-    def read_mask(self) -> TensorFile | None:
+    def read_mask(self) -> "TensorFile | None":
         """Return the masks of a pruned run, by parameter, with their ``origin``; None for a dense one.
 
         Raises
@@ -217,13 +225,15 @@ class RunFolder:
         RunCorrupt
             If the file is damaged.
         """
-        return read_sealed(self._mask) if self._mask.exists() else None
+        return _read_sealed(self._mask) if self._mask.exists() else None
 
-    def write_checkpoint(self, checkpoint: Checkpoint) -> None:
+    def write_checkpoint(self, checkpoint: "Checkpoint") -> None:
         """Replace the checkpoint, all of it or nothing."""
+        from strategies.runs.checkpoint import write_checkpoint
+
         write_checkpoint(self._checkpoint, checkpoint)
 
-    def read_checkpoint(self) -> Checkpoint | None:
+    def read_checkpoint(self) -> "Checkpoint | None":
         """Return the last checkpoint; None where no round was completed.
 
         Raises
@@ -233,15 +243,15 @@ class RunFolder:
         BadInput
             If it is of another version.
         """
-        return read_checkpoint(self._checkpoint) if self._checkpoint.exists() else None
+        return _read_checkpoint(self._checkpoint) if self._checkpoint.exists() else None
 
     def keep_checkpoint(self) -> None:
         """Keep the checkpoint as it is now, in place of one that was kept before."""
         files.write_chunks(self._kept, [files.read_bytes(self._checkpoint)])
 
-    def read_kept(self) -> Checkpoint | None:
+    def read_kept(self) -> "Checkpoint | None":
         """Return the checkpoint that was kept, as `read_checkpoint` does; None if there is none."""
-        return read_checkpoint(self._kept) if self._kept.exists() else None
+        return _read_checkpoint(self._kept) if self._kept.exists() else None
 
     def drop_kept(self) -> None:
         """Delete the checkpoint that was kept; nothing if there is none."""
@@ -352,6 +362,24 @@ class RunFolder:
     def forget_requests(self) -> list[str]:
         """Return the names of the requests that have a folder."""
         return folders_in(self.path / "forget")
+
+
+def _write_sealed(path: Path, state: "State", metadata: Mapping[str, str] | None = None) -> str:
+    from strategies.runs.tensor_file import write_sealed
+
+    return write_sealed(path, state, metadata or {})
+
+
+def _read_sealed(path: Path) -> "TensorFile":
+    from strategies.runs.tensor_file import read_sealed
+
+    return read_sealed(path)
+
+
+def _read_checkpoint(path: Path) -> "Checkpoint":
+    from strategies.runs.checkpoint import read_checkpoint
+
+    return read_checkpoint(path)
 
 
 def _check_version(path: Path, marker: Mapping[str, Any]) -> None:

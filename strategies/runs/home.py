@@ -101,13 +101,19 @@ def _make_parents(path: Path) -> None:
 def find(run: str, home: Path | None) -> Path:
     """Return the folder of a run given by its name, looked for in the home first, or by its path.
 
+    A pruned run, which lies in another, is named as in ``study/pruned/omp-0.95``.
+
     Raises
     ------
     BadInput
         If there is no such run, or its name is a link that leads out of the home.
     """
-    if home is not None and _NAME.fullmatch(run) and (home / run).exists():
-        return place(home, run)
+    inside = run.rstrip("/").split("/")
+    if home is not None and all(map(_NAME.fullmatch, inside)) and (home / run).exists():
+        found = home
+        for name in inside:  # the last two of study/pruned/omp-0.95 lie in the run study
+            found = place(found, name)
+        return found
     path = expand(run)
     if run and path.exists():
         return path

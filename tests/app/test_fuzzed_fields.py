@@ -22,7 +22,8 @@ from app.cli import output
 from app.cli.forgetting import _print_result
 from app.config.run_config import RunConfig
 from app.forgettings.certify import certify
-from app.forgettings.folder import AUDIT, CERTIFICATE, RESULT, read_audit, read_forgetting, read_result
+from app.forgettings.folder import read_audit, read_forgetting, read_result
+from app.forgettings.names import AUDIT, CERTIFICATE, RESULT
 from app.forgettings.verify import verify
 from app.forgettings.verify_run import verify_run
 from app.report.page import render

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.forgettings.certify import certify
-from app.forgettings.folder import CERTIFICATE
+from app.forgettings.names import CERTIFICATE
 from app.forgettings.signing_key import signing_key
 from app.workflows import audit, forget
 from app.workflows.session import open_session

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from app.forgettings.lineage import Relative, check_origin, parent_of, relatives
-from app.forgettings.origin import ORIGIN, Origin, forgotten_in, read_origin, weights_origin, write_origin
+from app.forgettings.names import ORIGIN
+from app.forgettings.origin import Origin, forgotten_in, read_origin, weights_origin, write_origin
 from strategies.core.errors import RunCorrupt
 from strategies.runs.folder import RunFolder
 from strategies.runs.home import MARKER

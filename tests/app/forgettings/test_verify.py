@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from app.forgettings.certify import certify
-from app.forgettings.folder import AUDIT, CERTIFICATE
+from app.forgettings.names import AUDIT, CERTIFICATE
 from app.forgettings.signing_key import public_key_path, read_public_key, signing_key
 from app.forgettings.verify import Verification, verify
 from app.workflows import forget

@@ -17,9 +17,9 @@ from strategies.client.evaluation import evaluate
 from strategies.core.errors import BadInput
 from strategies.models.mask import flat_mask_of
 from strategies.runs.files import read_json
-from strategies.runs.folder import RunFolder
+from strategies.runs.folder import PRUNING, RunFolder
 from strategies.runs.tensor_file import read_sealed
-from unlearning.pruning import PRUNING, sparse_path
+from unlearning.pruning import sparse_path
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import AuditSettings, ForgetSettings

@@ -7,7 +7,8 @@ import torch
 
 from app.config.run_config import RunConfig
 from app.forgettings.certify import certify
-from app.forgettings.folder import AUDIT, CERTIFICATE, runs_in
+from app.forgettings.folder import runs_in
+from app.forgettings.names import AUDIT, CERTIFICATE
 from app.forgettings.signing_key import signing_key
 from app.forgettings.verify import verify
 from app.forgettings.verify_run import verify_run
