@@ -20,6 +20,7 @@ from app.cli import (
     keying,
     looking,
     removing,
+    sweeping,
     training,
     using,
     verifying,
@@ -53,6 +54,7 @@ for _command in (
     finding.show,
     finding.diff,
     training.demo,
+    sweeping.sweep,
     diagnosing.diagnose,
     looking.bench,
 ):
