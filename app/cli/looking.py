@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli import options, output
+from app.cli.filters import RunFilter
 from app.cli.interrupts import interruptible
 from app.report import wording
 from strategies.core.errors import BadInput, LetheError
@@ -69,7 +70,6 @@ def runs(  # noqa: PLR0913, PLR0917  # a parameter per option
     """List the runs under a home, all of them or some."""
     place = options.home_path(options.only_home("runs", overrides, home))
     from app import workflows
-    from app.workflows.filters import RunFilter
 
     wanted = RunFilter(strategy, state, since, forgotten, where)
     if tree:

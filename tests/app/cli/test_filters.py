@@ -1,10 +1,10 @@
-"""app/workflows/filters.py: which runs of a list are wanted."""
+"""app/cli/filters.py: which runs of a list are wanted."""
 
 from datetime import UTC, datetime
 
 import pytest
 
-from app.workflows.filters import RunFilter, since_when
+from app.cli.filters import RunFilter, since_when
 from strategies.core.errors import BadInput
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
