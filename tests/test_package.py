@@ -1,25 +1,30 @@
 """The distribution: its wheel runs outside a checkout; Flower's hub and other Pythons take it."""
 
+import os
 import shutil
 import subprocess
 import sys
 import tomllib
 import venv
 import zipfile
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import yaml
-from flwr.cli.app_cmd import publish
 from flwr.cli.build import build_fab_from_disk
 
+publish = import_module("flwr.cli.app_cmd.publish")  # The package has a function of this name
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("app", "strategies", "unlearning")
 NAME = "lethe-fl"
 
 
 def run(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(list(map(str, command)), cwd=cwd, capture_output=True, text=True, check=False)
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    return subprocess.run(
+        list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 def sources(folder: Path) -> Path:
@@ -157,10 +162,10 @@ def test_other_pythons_have_all_that_is_required(version: str, tmp_path: Path) -
 
 
 @pytest.mark.check
-@pytest.mark.parametrize("version", ["3.12", "3.13"])
-def test_types_hold_in_other_pythons(version: str, tmp_path: Path) -> None:
+def test_types_hold_in_the_newest_python(tmp_path: Path) -> None:
+    """`make lint` checks them for the oldest; each version takes as long as the other."""
     done = run(
-        *(sys.executable, "-m", "mypy", "--strict", "--python-version", version),
+        *(sys.executable, "-m", "mypy", "--strict", "--python-version", "3.13"),
         *("--cache-dir", tmp_path, *PACKAGES, "lethe.py"),
         cwd=ROOT,
     )
