@@ -9,7 +9,7 @@ taken in float64 and added up with one rounding (`math.fsum`), whatever the orde
 import math
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +30,10 @@ Sums = Mapping[str, Tensor]
 
 GROUP_EXAMPLES, GROUP_SCORES = "groups/examples", "groups/scores"
 """Number of examples of each group, and the sum of their scores; shape [groups]."""
+CONFUSION = "confusion"
+"""Number of examples of each class that are taken for each class; shape [true class, predicted class]."""
+MOST_CONFUSED = 60
+"""Classes of which the server counts that unasked."""
 MOST_ENTRIES = 2**22
 """Entries that the states of a metric have at most."""
 _LARGEST = 2.0**100
@@ -50,6 +54,8 @@ class Figures:
         One of them, or the task's `figure`, the mean of the scores.
     cells
         Numbers in one input: how many places of one example a metric compares at most; 0: not known.
+    confused
+        Whether to count, besides, which class is taken for which, as the server does on its own data.
     """
 
     task: Task
@@ -58,6 +64,12 @@ class Figures:
     names: tuple[str, ...]
     headline: str
     cells: int = 0
+    confused: bool = False
+
+    def confusing(self) -> "Figures":
+        """Return the figures with a confusion matrix, if there are classes, and not too many to read one."""
+        few = 1 < self.num_outputs <= MOST_CONFUSED
+        return replace(self, confused=self.task.labelled and few and CONFUSION not in self.names)
 
     @property
     def higher_is_better(self) -> bool:
@@ -82,6 +94,10 @@ class Figures:
     def of(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Return the sums over some examples, at least one."""
         sums = self._by_group(outputs, targets)
+        if self.confused:
+            places = targets * self.num_outputs + self.task.predict(outputs)
+            counts = torch.bincount(places, minlength=self.num_outputs**2)
+            sums[CONFUSION] = counts.view(self.num_outputs, self.num_outputs)
         judged = self.task.judged(outputs, targets) if self.names else ()
         for name, metric in self.metrics().items():
             metric.update(*judged)
@@ -108,7 +124,8 @@ class Figures:
 
     def tables(self, sums: Sums) -> dict[str, Any]:
         """Return each metric that is several numbers, such as a confusion matrix, as lists."""
-        return {name: value.tolist() for name, value in self._computed(sums) if value.numel() > 1}
+        tables = {name: value.tolist() for name, value in self._computed(sums) if value.numel() > 1}
+        return tables | ({CONFUSION: sums[CONFUSION].tolist()} if CONFUSION in sums else {})
 
     def _computed(self, sums: Sums) -> Iterable[tuple[str, Tensor]]:
         for name, metric in self.metrics().items():

@@ -15,6 +15,7 @@ from app.report import wording
 from strategies.core.errors import BadInput, LetheError
 
 if TYPE_CHECKING:
+    from strategies.runs.folder import RunFolder
     from unlearning.methods import Needs
 
 Benchmark = Callable[..., Mapping[str, Any]]
@@ -24,20 +25,46 @@ METHOD_COLUMNS = ("method", "requests", "what it does", "guarantee", "source")
 
 
 def report(
-    run: options.Run,
+    runs: options.Runs,
+    target: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            metavar="FILE.html",
+            help="With several runs: where the page goes; default: beside them.",
+        ),
+    ] = None,
     overrides: options.HomeOverride = None,
     home: options.Home = None,
     json: options.Json = False,
 ) -> None:
-    """Rewrite a run's report and print where it lies."""
-    folder = options.open_run(run, options.only_home("report", overrides, home))
-    from app.report.page import write_report
+    """Rewrite a run's report, or show several runs side by side, and print where the page lies."""
+    place = options.only_home("report", overrides, home)
+    folders = [options.open_run(run, place) for run in runs]
+    if len(folders) > 1:
+        path = _side_by_side(folders, target)
+        found: dict[str, Any] = {"runs": [folder.name for folder in folders], "report": str(path)}
+    elif target is not None:
+        raise BadInput(f"--output {target}: needs several runs; a run's own report lies in its folder")
+    else:
+        from app.report.page import write_report
 
-    path = write_report(folder)
+        path = write_report(folders[0])
+        found = output.paths(folders[0], path)
     if json:
-        output.print_json(output.paths(folder, path))
+        output.print_json(found)
     else:
         output.print_line(str(path))
+
+
+def _side_by_side(folders: "Sequence[RunFolder]", target: Path | None) -> Path:
+    from app.report.side_by_side import page_name, write_side_by_side
+
+    if target is None:
+        target = folders[0].path.parent / page_name([folder.name for folder in folders])
+    elif not target.parent.is_dir():
+        raise BadInput(f"--output {target}: {target.parent} is no folder")
+    return write_side_by_side(folders, target)
 
 
 def runs(  # noqa: PLR0913, PLR0917  # a parameter per option

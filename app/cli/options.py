@@ -80,6 +80,14 @@ Run = Annotated[
         autocompletion=runs_beginning,
     ),
 ]
+Runs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RUN…",
+        help="One run or several: names under the home, or paths of folders.",
+        autocompletion=runs_beginning,
+    ),
+]
 Home = Annotated[
     Path | None, typer.Option("--home", metavar="FOLDER", help="Where the run folders lie (run.home).")
 ]

@@ -8,21 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from app.report.forgetting_view import Row
-from app.report.svg import (
-    BLUE,
-    MUTED,
-    ORANGE,
-    Picture,
-    Sheet,
-    drawn,
-    legend_above,
-    name_clients,
-    style_axes,
-)
+from app.report.axes import Box, Curve, Span, curves_panel, panels
+from app.report.dots import dots_panel
+from app.report.svg import BLUE, MUTED, ORANGE, Drawing, Pen, Picture, drawn
+from app.report.tables import NumberTable, Row
 from app.report.wording import MISSING, count, gap, number
 from strategies.core.wire import client_sort_key
 from strategies.personal import measuring as personal
@@ -32,6 +22,11 @@ _SHARED = {personal.GLOBAL: _BEFORE, personal.PERSONAL: _AFTER}
 """Where clients personalise: their figures, and which of those of own models they stand for."""
 
 
+_MARKS = {
+    _BEFORE: ("before", Pen(MUTED, "o", hollow=True, width=0)),
+    _AFTER: ("after", Pen(BLUE, "o", width=0)),
+    _BOUND: ("all data", Pen(ORANGE, "d", width=0)),
+}
 _COLUMNS = ("before, %", "after, %", "gain", "all data, %", "gap to all data")
 
 _ALONE = "Test accuracy before the first round, after the last, and with all clients' data."
@@ -42,14 +37,12 @@ _PERSONALISED = "Accuracy before and after personalisation, each client on test 
 class ClientModels:
     """The section on clients' models.
 
-    `picture` shows the accuracy of each client before, after, and with all data. `columns` are the headings
-    behind the client's name; `rows` hold one row per client, and their mean.
+    `picture` shows the accuracy of each client before, after, and with all data; `table` holds one row per
+    client, and their mean.
     """
 
     picture: Picture
-    table_caption: str
-    columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    table: NumberTable
 
 
 def client_models(rounds: Sequence[Mapping[str, Any]]) -> ClientModels | None:
@@ -71,8 +64,9 @@ def client_models(rounds: Sequence[Mapping[str, Any]]) -> ClientModels | None:
     if shares:
         rows.append(Row("worst tenth", _cells(_worst(list(clients.values())))[: len(columns)]))
     caption = _words(clients, shares)
-    picture = drawn(lambda sheet: _figure(sheet, lines, clients), "clients-models", caption)
-    return ClientModels(picture, _PERSONALISED if shares else _ALONE, columns, tuple(rows))
+    picture = drawn(lambda drawing: _draw(drawing, lines, clients), "clients-models", caption)
+    said = _PERSONALISED if shares else _ALONE
+    return ClientModels(picture, NumberTable(said, "client", columns, tuple(rows)))
 
 
 def _renamed(clients: Mapping[str, Mapping[str, float | None]]) -> dict[str, dict[str, float]]:
@@ -103,35 +97,34 @@ def _cells(figures: Mapping[str, float]) -> tuple[str, ...]:
     return (shown[0], shown[1], gaps[0], shown[2], gaps[1])
 
 
-def _figure(
-    sheet: Sheet,
+def _draw(
+    drawing: Drawing,
     lines: Sequence[tuple[int, Mapping[str, Mapping[str, float]]]],
     clients: Mapping[str, Mapping[str, float]],
-) -> Figure:
-    figure, (left, right) = sheet.panels(3.0, [3, 4], [2.2, 2.6])
-    style_axes(left, "Each client's test accuracy", "round", "%")
-    for client_id in clients:
-        points = [
-            (server_round, measured[client_id][_AFTER])
-            for server_round, measured in lines
-            if _AFTER in measured.get(client_id, {})
+) -> float:
+    whole = Span(0.0, 100.0)
+
+    def panel(place: int, box: Box) -> float:
+        if place == 0:
+            pen = Pen(BLUE, "o", width=1.2)
+            curves = [Curve(f"client {i}", _course(lines, i), pen, "accuracy", " %") for i in clients]
+            title = "Each client's test accuracy"
+            return curves_panel(drawing, box, curves, title, y=whole, unit="%", legend=[])
+        series = [
+            (label, {i: found[key] for i, found in clients.items() if key in found}, pen)
+            for key, (label, pen) in _MARKS.items()
         ]
-        left.plot(
-            *zip(*points, strict=True), color=BLUE, alpha=0.5, linewidth=1.2, marker="o", markersize=2.5
-        )
-    left.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    style_axes(right, "Before and after", "client", "%")
-    marks = {_BEFORE: ("before", "o", MUTED), _AFTER: ("after", "o", BLUE), _BOUND: ("all data", "D", ORANGE)}
-    for key, (label, marker, colour) in marks.items():
-        places = [place for place, figures in enumerate(clients.values()) if key in figures]
-        values = [figures[key] for figures in clients.values() if key in figures]
-        if values:
-            right.plot(places, values, marker, color=colour, label=label, markersize=5)
-    name_clients(right, list(clients))
-    legend_above(right)
-    for axes in (left, right):
-        axes.set_ylim(-3, 103)
-    return figure
+        shown = [entry for entry in series if entry[1]]
+        return dots_panel(drawing, box, shown, list(clients), "Before and after", y=whole, unit="%")
+
+    return panels(drawing, [3, 4], 190.0, panel)
+
+
+def _course(
+    lines: Sequence[tuple[int, Mapping[str, Mapping[str, float]]]], client_id: str
+) -> list[tuple[float, float]]:
+    found = ((place, measured.get(client_id, {})) for place, measured in lines)
+    return [(place, figures[_AFTER]) for place, figures in found if _AFTER in figures]
 
 
 def _words(clients: Mapping[str, Mapping[str, float]], shares: bool) -> str:

@@ -1,198 +1,255 @@
-"""The figure of a comparison of methods: their five rates beside each other, and disparity against time."""
+"""The figure of a comparison of methods: how far each is from retraining, by metric, on one scale.
 
-from collections.abc import Iterator, Mapping, Sequence
+A row is a method, a panel a metric. The dot is the mean gap to the retrained model over the seeds, the line
+its 95 % interval (Student's t); the band is the floor, which is how far retrainings that differ by their seed
+alone lie apart. A method whose interval lies in the band cannot be told from a retraining.
+"""
+
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from app.report.axes import LINE, Axes, Box, Span
 from app.report.comparison_tables import OTHER_SEED, RATES, RETRAINED, SHORT, Figures, mean_of, models
 from app.report.svg import (
     BLUE,
-    GREEN,
     GRID,
     INK,
     MUTED,
     ORANGE,
-    PAPER,
-    PURPLE,
-    RED,
+    Drawing,
+    Pen,
     Picture,
-    Sheet,
     drawn,
-    is_narrow,
-    style_axes,
+    short_label,
+    text_width,
 )
-from app.report.wording import count, number, seconds
+from app.report.tables import NumberTable, Row
+from app.report.wording import MISSING, count, gap, number, seconds
 
-_COLOURS = (BLUE, RED, GREEN, PURPLE)
-_DASHES = ("-", "--", ":")
-_MARKERS = "osv^P<X>ph*8"
-_LEAST_SPAN = 5.0
-"""Points that an axis of rates shows at least, so that smaller differences do not look large."""
+_ROW = 26.0
+_LEAST_REACH = 5.0
+"""Points that the scale shows at least on both sides, so that smaller differences do not look large."""
+_STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+"""Two-sided 95 % quantiles of Student's t for 1 to 9 degrees of freedom."""
+_NORMAL = 1.96
+_DISPARITY = "disparity"
 
 
 @dataclass(frozen=True)
-class _Style:
-    """How a model is drawn in both plots."""
+class Gap:
+    """How far a model is from the retrained one in a metric, in points: the mean and half its interval."""
 
-    colour: str
-    dash: str
-    marker: str
-    width: float
+    mean: float
+    half: float | None
 
-
-def _styles(names: Sequence[str]) -> dict[str, _Style]:
-    fixed = {
-        "before": _Style(MUTED, ":", "o", 1.2),
-        RETRAINED: _Style(ORANGE, "-", "D", 3.2),
-        OTHER_SEED: _Style(ORANGE, ":", "d", 1.2),
-    }
-    others = [name for name in names if name not in fixed]
-    drawn = {
-        name: _Style(
-            _COLOURS[place % len(_COLOURS)],
-            _DASHES[place // len(_COLOURS) % len(_DASHES)],
-            _MARKERS[place % len(_MARKERS)],
-            1.5,
+    @property
+    def words(self) -> str:
+        """The gap in words."""
+        around = (
+            ""
+            if self.half is None
+            else f" (95 %: {gap(self.mean - self.half)} to {gap(self.mean + self.half)})"
         )
-        for place, name in enumerate(others)
-    }
-    return {name: (fixed | drawn)[name] for name in names}
+        return f"{gap(self.mean)}{around}"
+
+
+def half_interval(std: float | None, num_seeds: int) -> float | None:
+    """Return half the 95 % interval of a mean over so many seeds; None of fewer than two.
+
+    >>> half_interval(1.0, 4), half_interval(1.0, 1)
+    (1.591, None)
+    """
+    if std is None or num_seeds < 2:
+        return None
+    degrees = num_seeds - 1
+    quantile = _STUDENT[degrees - 1] if degrees <= len(_STUDENT) else _NORMAL
+    return quantile * std / math.sqrt(num_seeds)
+
+
+def gaps_of(figures: Figures, num_seeds: int) -> dict[str, Gap]:
+    """Return a model's gaps to the retrained one by metric, and its disparity; of what was measured."""
+    keys = {key: f"{key}_gap" for key in RATES} | {_DISPARITY: _DISPARITY}
+    found = {}
+    for key, name in keys.items():
+        if (mean := mean_of(figures, name)) is not None:
+            found[key] = Gap(mean, half_interval(figures[name].get("std"), num_seeds))
+    return found
+
+
+def floor_of(document: Mapping[str, Any]) -> dict[str, float]:
+    """Return by metric how far retrainings with other seeds are from retraining; empty without any.
+
+    The mean size of a gap is at most the root of its mean square, which is what the band shows.
+    """
+    other: Figures = document["methods"].get(OTHER_SEED) or {}
+    floor = {}
+    for key in (*RATES, _DISPARITY):
+        name = _DISPARITY if key == _DISPARITY else f"{key}_gap"
+        if (mean := mean_of(other, name)) is not None:
+            floor[key] = math.hypot(mean, other[name].get("std") or 0.0)
+    return floor
 
 
 def picture(document: Mapping[str, Any], name: str) -> Picture:
     """Draw a comparison, as in ``compare/<request>.json``; `name` is unique on the page."""
+    num_seeds = len(document["seeds"])
     found = models(document)
-    styles = _styles(list(found))
-    return drawn(lambda sheet: _figure(sheet, found, styles), name, _words(found))
+    shown = {model: gaps_of(figures, num_seeds) for model, figures in found.items() if model != RETRAINED}
+    shown = {model: gaps for model, gaps in shown.items() if gaps and model != OTHER_SEED}
+    floor = floor_of(document)
+    caption = _words(found, num_seeds, floor)
+    return drawn(lambda drawing: _draw(drawing, shown, floor), name, caption, _table(shown, floor))
 
 
-def _figure(sheet: Sheet, found: Mapping[str, Figures], styles: Mapping[str, _Style]) -> Figure:
-    figure, (rates, costs, names) = sheet.panels(3.7, [5, 4, 1.9], [3.2, 2.8, 0.2 + 0.18 * len(styles)])
-    _draw_rates(rates, found, styles)
-    _draw_costs(costs, found, styles)
-    _draw_names(names, styles)
-    return figure
-
-
-def _draw_rates(axes: Axes, found: Mapping[str, Figures], styles: Mapping[str, _Style]) -> None:
-    """Draw a line per model over parallel axes, one per rate, each with its own scale."""
-    keys = [key for key in RATES if any(mean_of(figures, key) is not None for figures in found.values())]
-    style_axes(axes, "Rates in %, each on a scale of its own")
-    axes.grid(visible=False)
-    axes.set_yticks([])
-    axes.spines["left"].set_visible(False)
-    axes.spines["bottom"].set_visible(False)
-    axes.set_xticks(range(len(keys)), [SHORT[key] for key in keys], color=INK)
-    axes.set_xlim(-0.5, len(keys) - 0.65)
-    axes.set_ylim(-0.06, 1.06)
-    spans = {key: _span([mean_of(figures, key) for figures in found.values()]) for key in keys}
+def _draw(drawing: Drawing, shown: Mapping[str, Mapping[str, Gap]], floor: Mapping[str, float]) -> float:
+    keys = [key for key in (_DISPARITY, *RATES) if any(key in gaps for gaps in shown.values())]
+    reach = _reach(shown, floor)
+    drawing.text(0, 14, "Gap to retrained, points, on one scale", look="title")
+    top = _legend(drawing, bool(floor))
+    names = {model: short_label(model, 16) for model in shown}
+    left = max([text_width(name) for name in names.values()], default=0.0) + 14
+    if not keys:
+        drawing.text(0, top + 16, "Nothing was measured.")
+        return top + 30
+    if drawing.is_narrow:
+        for key in keys:
+            width = (drawing.width - left - 10) * _parts(key) / 2
+            box = Box(left, top + LINE, width, _ROW * len(shown))
+            _panel(drawing, box, key, shown, floor, reach, names)
+            top = box.bottom + 34
+        return top
+    unit = (drawing.width - left - 16 * len(keys)) / sum(map(_parts, keys))
     for place, key in enumerate(keys):
-        axes.plot([place, place], [0, 1], color=GRID, linewidth=1.2, zorder=0)
-        _draw_ticks(axes, place, spans[key])
-    for model, figures in found.items():
-        heights = [_height(mean_of(figures, key), spans[key]) for key in keys]
-        _plot(axes, range(len(keys)), heights, styles[model])
+        box = Box(left, top + LINE, unit * _parts(key), _ROW * len(shown))
+        _panel(drawing, box, key, shown, floor, reach, names if place == 0 else {})
+        left = box.right + 16
+    return top + LINE + _ROW * len(shown) + 30
 
 
-def _draw_ticks(axes: Axes, place: int, span: tuple[float, float]) -> None:
-    """Give one of the parallel axes ticks with numbers: the ends, and round values between them."""
-    low, high = span
-    ticks = [t for t in MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high) if low < t < high]
-    near = 0.1 * (high - low)
-    between = [t for t in ticks if low + near < t < high - near]
-    for value in (low, *between, high):
-        height = (value - low) / (high - low)
-        axes.plot([place - 0.04, place], [height, height], color=MUTED, linewidth=0.8, zorder=0)
-        digits = 0 if value == int(value) else 1
-        text = axes.text(place - 0.07, height, number(value, digits), fontsize=8, color=MUTED)
-        text.set(ha="right", va="center", zorder=6)
-        text.set_bbox({"facecolor": PAPER, "edgecolor": "none", "pad": 0.8})  # no line crosses it
+def _parts(key: str) -> int:
+    """Return how wide a panel is: a gap goes both ways from 0, the disparity one."""
+    return 1 if key == _DISPARITY else 2
 
 
-def _span(values: Sequence[float | None]) -> tuple[float, float]:
-    """Return the ends of a rate's axis: all values, and at least `_LEAST_SPAN` points, within 0 to 100."""
-    known = [value for value in values if value is not None]
-    low, high = min(known), max(known)
-    if (missing := _LEAST_SPAN - (high - low)) > 0:
-        low, high = low - missing / 2, high + missing / 2
-    shift = max(0.0, -low) - max(0.0, high - 100.0)
-    return float(np.floor(low + shift)), float(np.ceil(high + shift))
+def _reach(shown: Mapping[str, Mapping[str, Gap]], floor: Mapping[str, float]) -> float:
+    """Return how far the scale goes: to what most methods reach; what lies beyond is written at the edge."""
+    sizes = [
+        abs(found.mean) + (found.half or 0.0)
+        for model, gaps in shown.items()
+        if model != "before"
+        for found in gaps.values()
+    ]
+    most = 1.6 * float(np.quantile(sizes, 0.8)) if sizes else 0.0
+    needed = min(max([most, 1.2 * max(floor.values(), default=0.0), _LEAST_REACH]), 100.0)
+    unit = 10.0 ** math.floor(math.log10(needed))
+    return next(step * unit for step in (1.0, 2.0, 3.0, 5.0, 10.0) if step * unit >= needed)
 
 
-def _height(value: float | None, span: tuple[float, float]) -> float:
-    return np.nan if value is None else (value - span[0]) / (span[1] - span[0])
+def _legend(drawing: Drawing, has_floor: bool) -> float:
+    base = 14 + LINE
+    drawing.line((0, 26), (base - 4.5, base - 4.5), Pen(BLUE, width=2.2))
+    drawing.mark(13, base - 4.5, Pen(BLUE, "o"), 4.5)
+    words = "mean and 95 % interval"
+    drawing.text(34, base, words, look="ink")
+    left = 34 + text_width(words) + 14
+    if has_floor and drawing.is_narrow:
+        left, base = 0.0, base + LINE
+    if has_floor:
+        drawing.rect(left, base - 12, 26, 14, ORANGE, 0.3)
+        drawing.text(left + 34, base, "floor: other seeds", look="ink")
+    return base + 8
 
 
-def _plot(axes: Axes, x: Sequence[float], y: Sequence[float], style: _Style) -> None:
-    line = axes.plot(x, y, style.dash, color=style.colour, marker=style.marker, linewidth=style.width)[0]
-    line.set(markersize=6, markeredgecolor=PAPER, markeredgewidth=0.6, zorder=1.0 + style.width)
+def _panel(  # what is drawn, and where
+    drawing: Drawing,
+    box: Box,
+    key: str,
+    shown: Mapping[str, Mapping[str, Gap]],
+    floor: Mapping[str, float],
+    reach: float,
+    names: Mapping[str, str],
+) -> None:
+    low = 0.0 if key == _DISPARITY else -reach
+    axes = Axes(drawing, box, Span(low, reach), Span(0.0, 1.0))
+    drawing.text(box.left + box.width / 2, box.top - 6, SHORT.get(key, key), anchor="middle", look="title")
+    if key in floor:
+        start, end = axes.x(max(low, -floor[key])), axes.x(min(floor[key], reach))
+
+        def band() -> None:
+            drawing.rect(start, box.top, end - start, box.height, ORANGE, 0.3)
+
+        drawing.telling(f"{SHORT.get(key, key)}, floor: {number(floor[key])} points", band)
+    for tick in (low, 0.0, reach) if low else (0.0, reach):
+        pen = Pen(INK, width=1.2) if tick == 0 else Pen(GRID, width=1.0)
+        drawing.line((axes.x(tick), axes.x(tick)), (box.top, box.bottom), pen)
+        anchor = "end" if tick == reach else "start" if tick == low else "middle"
+        drawing.text(axes.x(tick), box.bottom + 17, number(tick, 0), anchor=anchor)
+    for place, (model, gaps) in enumerate(shown.items()):
+        y = box.top + (place + 0.5) * _ROW
+        drawing.line((box.left, box.right), (y, y), Pen(GRID, width=0.7))
+        if names:
+            drawing.text(box.left - 12, y + 4.5, names[model], anchor="end", look="ink")
+        if key in gaps:
+            _dot(axes, y, gaps[key], f"{model}, {SHORT.get(key, key)}", MUTED if model == "before" else BLUE)
 
 
-def _draw_costs(axes: Axes, found: Mapping[str, Figures], styles: Mapping[str, _Style]) -> None:
-    """Draw disparity against time, with the standard deviation over the seeds; linear below one point."""
-    style_axes(axes, "Disparity against time", "seconds", "points from retrained")
-    axes.set_xscale("log")
-    axes.set_yscale("symlog", linthresh=1.0, linscale=0.6)
-    for model, time, disparity, error in _points(found):
-        style = styles[model]
-        axes.errorbar(
-            [time],
-            [disparity],
-            yerr=[[min(error, disparity)], [error]] if error else None,
-            fmt=style.marker,
-            color=style.colour,
-            markersize=7,
-            markeredgecolor=PAPER,
-            markeredgewidth=0.6,
-            elinewidth=1.2,
-            zorder=1.0 + style.width,
-        )
-    axes.set_ylim(-0.15, 110.0)
-    axes.set_yticks([0, 1, 10, 100])
-    axes.margins(x=0.1)
-    axes.xaxis.set_major_locator(LogLocator(10))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_locator(NullLocator())
+def _dot(axes: Axes, y: float, found: Gap, what: str, colour: str) -> None:
+    drawing, span = axes.drawing, axes.x_span
+    half = found.half or 0.0
+
+    def dot() -> None:
+        if not span.low <= found.mean <= span.high:
+            right = found.mean > span.high
+            x = axes.box.right if right else axes.box.left
+            words = f"{gap(found.mean)} ▸" if right else f"◂ {gap(found.mean)}"
+            drawing.text(x, y + 4.5, words, anchor="end" if right else "start", look="halo")
+            return
+        ends = (axes.x(max(found.mean - half, span.low)), axes.x(min(found.mean + half, span.high)))
+        drawing.line(ends, (y, y), Pen(colour, width=2.4))
+        drawing.mark(axes.x(found.mean), y, Pen(colour, "o"), 4.5)
+
+    drawing.telling(f"{what}: {found.words} points", dot)
 
 
-def _points(found: Mapping[str, Figures]) -> Iterator[tuple[str, float, float, float | None]]:
-    for model, figures in found.items():
-        time, disparity = mean_of(figures, "seconds"), mean_of(figures, "disparity")
-        if model != "before" and time and disparity is not None:
-            yield model, time, disparity, figures["disparity"].get("std")
+def _table(shown: Mapping[str, Mapping[str, Gap]], floor: Mapping[str, float]) -> NumberTable:
+    keys = (_DISPARITY, *RATES)
+    rows = [
+        Row(model, tuple(gaps[key].words if key in gaps else MISSING for key in keys))
+        for model, gaps in shown.items()
+    ]
+    if floor:
+        rows.append(Row("floor", tuple(number(floor.get(key)) for key in keys)))
+    columns = tuple(SHORT.get(key, key) for key in keys)
+    return NumberTable("Gap to retrained, in points, with its 95 % interval.", "model", columns, tuple(rows))
 
 
-def _draw_names(axes: Axes, styles: Mapping[str, _Style]) -> None:
-    axes.set_axis_off()
-    lines = [Line2D([], [], color=style.colour, marker=style.marker) for style in styles.values()]
-    for line, style in zip(lines, styles.values(), strict=True):
-        line.set(linestyle=style.dash, linewidth=style.width, markersize=6)
-    left = 0.0 if is_narrow(axes) else -0.25
-    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (left, 1.02), "handlelength": 2.6}
-    axes.legend(lines, list(styles), frameon=False, fontsize=8.5, labelcolor=INK, borderpad=0, **place)
-
-
-def _words(found: Mapping[str, Figures]) -> str:
-    points = [point for point in _points(found) if point[0] not in (RETRAINED, OTHER_SEED)]
-    if not points:
+def _words(found: Mapping[str, Figures], num_seeds: int, floor: Mapping[str, float]) -> str:
+    points = [
+        (model, mean_of(figures, "seconds"), mean_of(figures, _DISPARITY))
+        for model, figures in found.items()
+        if model not in {"before", RETRAINED, OTHER_SEED}
+    ]
+    known = [(model, time, far) for model, time, far in points if time and far is not None]
+    if not known:
         return "No method could be measured."
-    best = min(points, key=lambda point: point[2])
-    fastest = min(points, key=lambda point: point[1])
+    best = min(known, key=lambda point: point[2])
+    fastest = min(known, key=lambda point: point[1])
     retraining = mean_of(found[RETRAINED], "seconds")
-    return (
-        f"{count(len(points), 'method')}; closest to retrained is {_point(best)}, fastest {_point(fastest)}. "
-        f"Retraining took {seconds(retraining)} s. Good is a line that lies on that of retrained. "
-        "The scale of the disparity is linear below one point."
+    said = (
+        f"{count(len(known), 'method')}; closest to retrained is {_point(best)}, fastest {_point(fastest)}. "
+        f"Retraining took {seconds(retraining)} s. Good is a dot at 0."
     )
+    if floor:
+        said += " Within the band a method cannot be told from retraining with another seed."
+    if num_seeds < 2:
+        said += " One seed: there are no intervals."
+    return said + " A number at an edge lies beyond the scale."
 
 
-def _point(point: tuple[str, float, float, float | None]) -> str:
-    model, time, disparity, _ = point
+def _point(point: tuple[str, float, float]) -> str:
+    model, time, disparity = point
     return f"{model} with a disparity of {number(disparity)} points in {seconds(time)} s"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.report import wording
+from app.report.tables import NumberTable, Row
 from app.report.wording import COLUMNS, MISSING, capital, subject
 
 Figures = Mapping[str, Mapping[str, float | None]]
@@ -36,6 +37,11 @@ class Table:
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+
+    def on_page(self) -> NumberTable:
+        """Return it as a table of the page."""
+        rows = tuple(Row(name, cells) for name, *rest in self.rows for cells in [tuple(rest)])
+        return NumberTable(self.caption, "model", self.columns, rows)
 
 
 def mean_of(figures: Figures, key: str) -> float | None:

@@ -2,50 +2,17 @@
 
 from collections.abc import Sequence
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-from matplotlib.figure import Figure
-
-from app.report.svg import (
-    BLUE,
-    RED,
-    Picture,
-    Sheet,
-    drawn,
-    legend_above,
-    name_clients,
-    style_axes,
-)
-from app.report.template import STYLE_SHEET
+from app.report.axes import Box, Span
+from app.report.dots import dots_panel
+from app.report.svg import BLUE, RED, Drawing, Pen, Picture, drawn
+from app.report.template import rendered
 from app.report.wording import MISSING, capital
-from app.version import version
 from strategies.analytics.diagnosis import Diagnosis, Finding
 from strategies.core.wire import client_sort_key
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title><style>{{ style_sheet }}</style></head>
-<body><main>
-<header><h1>{{ title }}</h1></header>
-{% for fault in faults %}<p class="notice" role="note">{{ fault }}</p>{% endfor %}
-{% for finding in findings %}
-<section>
-<h2>{{ finding.name | capitalize }}: {{ finding.value }}</h2>
-<p>{{ finding.advice }} <span class="muted">{{ finding.scale }}</span></p>
-{% if finding.picture %}
-<figure>{{ finding.picture.svg }}<figcaption>{{ finding.picture.caption }}</figcaption></figure>
-{% endif %}
-</section>
-{% endfor %}
-<footer><p>lethe {{ version }}; what the figures mean: docs/diagnose.md</p></footer>
-</main></body></html>
-"""
 
 
 def render_diagnosis(title: str, diagnosis: Diagnosis) -> str:
     """Return the page as HTML, one file that needs nothing else."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     shown = [
         {
             "name": f.name,
@@ -56,13 +23,7 @@ def render_diagnosis(title: str, diagnosis: Diagnosis) -> str:
         }
         for place, f in enumerate(diagnosis.findings)
     ]
-    return environment.from_string(_PAGE).render(
-        title=title,
-        style_sheet=Markup(STYLE_SHEET),
-        findings=shown,
-        faults=diagnosis.faults,
-        version=version(),
-    )
+    return rendered("diagnosis", {"title": title, "findings": shown, "faults": diagnosis.faults})
 
 
 def figure(value: float | None) -> str:
@@ -79,21 +40,25 @@ def _picture(finding: Finding, place: int) -> Picture | None:
         f"The largest is that of client {largest}: {figure(finding.clients[largest])} {finding.unit}. "
         f"{_threshold_words(finding)}"
     )
-    return drawn(lambda sheet: _figure(sheet, finding, ids), f"diagnosis-{place}", caption)
+    return drawn(lambda drawing: _draw(drawing, finding, ids), f"diagnosis-{place}", caption)
 
 
-def _figure(sheet: Sheet, finding: Finding, ids: Sequence[str]) -> Figure:
-    drawing = sheet.figure(2.6 if sheet.narrow else 2.2)
-    axes = drawing.subplots()
-    style_axes(axes, f"{capital(finding.name)}, by client", "client", finding.unit)
-    axes.bar(range(len(ids)), [finding.clients[i] for i in ids], color=BLUE)
-    if finding.threshold is not None:
-        axes.axhline(
-            finding.threshold, color=RED, linewidth=1.4, linestyle="--", label=finding.threshold_name
-        )
-        legend_above(axes)
-    name_clients(axes, ids)
-    return drawing
+def _draw(drawing: Drawing, finding: Finding, ids: Sequence[str]) -> float:
+    level = finding.threshold
+    line = None if level is None else (level, finding.threshold_name, Pen(RED, dash="--", width=1.4))
+    highest = max(*finding.clients.values(), level or 0.0, 0.0)
+    lowest = min(*finding.clients.values(), 0.0)
+    return dots_panel(
+        drawing,
+        Box(0.0, 0.0, drawing.width, 140.0),
+        [("", {i: finding.clients[i] for i in ids}, Pen(BLUE))],
+        ids,
+        capital(finding.name),
+        y=Span(lowest, 1.05 * highest or 1.0),
+        unit=finding.unit,
+        bars=True,
+        line=line,
+    )
 
 
 def _threshold_words(finding: Finding) -> str:

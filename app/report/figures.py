@@ -1,148 +1,147 @@
 """The figures of the report: each a function from numbers to a picture with its caption."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-import numpy.typing as npt
-from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
+from app.report.axes import Axes, Box, Curve, Span, curves_panel, heading, panels
 from app.report.headline import Headline
+from app.report.heat_map import HeatMap, Matrix, draw_map
 from app.report.reading import Contributions, RunRecord
-from app.report.svg import (
-    BLUE,
-    GREEN,
-    GRID,
-    INK,
-    MUTED,
-    ORANGE,
-    RED,
-    Picture,
-    Sheet,
-    drawn,
-    is_narrow,
-    legend_above,
-    plain,
-    short_label,
-    style_axes,
-)
-from app.report.wording import COLUMNS, MISSING, Column, count, figure, gap, listed, number
+from app.report.svg import BLUE, GREEN, GRID, INK, MUTED, ORANGE, PURPLE, RED, Drawing, Pen, Picture, drawn
+from app.report.tables import NumberTable, Row
+from app.report.wording import COLUMNS, Column, count, figure, gap, listed, number
 
-_MARKERS = {
-    "before": ("before", "o", "none", MUTED, 4),
-    "after": ("after", "o", BLUE, BLUE, 3),
-    "retrain": ("retrained", "D", ORANGE, ORANGE, 2),
+_MODELS = {
+    "before": ("before", Pen(MUTED, "o", hollow=True, width=0)),
+    "after": ("after", Pen(BLUE, "o", width=0)),
+    "retrain": ("retrained", Pen(ORANGE, "d", width=0)),
 }
-"""Label, marker, fill, edge and height in the pile by model."""
-_CURVES = ("personal-accuracy", "test-accuracy", "attack-success-rate", "test-loss", "train-loss")
-Matrix = npt.NDArray[np.float64]
+"""Label and marker by model, in the order in which they are drawn."""
+_RATES = {
+    "personal-accuracy": ("after personalisation", Pen(GREEN, "d")),
+    "test-accuracy": ("test accuracy", Pen(BLUE, "o")),
+    "validation-accuracy": ("validation accuracy", Pen(PURPLE, "v", "--")),
+    "attack-success-rate": ("attack success rate", Pen(RED, "s", "--")),
+}
+_LOSSES = {
+    "test-loss": ("test data", Pen(BLUE, "o")),
+    "validation-loss": ("validation data", Pen(PURPLE, "v", "--")),
+    "train-loss": ("clients' training data", Pen(ORANGE, "^", "--")),
+}
+Points = list[tuple[float, float]]
+_PANEL_HEIGHT = 210.0
+_MOST_ROUNDS = 400
 
-_COLOURS = ListedColormap(mpl.colormaps["YlGnBu"](np.linspace(0.08, 0.95, 128)))
-"""Light to dark, safe for colour-blind readers and sparing of ink; its light end stands out from paper."""
-_MOST_NAMED = 30
-"""Rows beyond which those of a heat map grow thinner, not the map higher; only marked ones are named."""
-_MOST_WRITTEN = 400
-"""Cells beyond which a heat map shows colours without text."""
 
-
-def learning_curve(rounds: Sequence[Mapping[str, Any]], headline: Headline | None = None) -> Picture | None:
+def learning_curve(
+    rounds: Sequence[Mapping[str, Any]],
+    headline: Headline | None = None,
+    judged: Mapping[str, Any] | None = None,
+) -> Picture | None:
     """Draw the headline, attack success and loss over the rounds; None if no round reports any of them.
 
-    Without a headline, or where it is that, the accuracy on test data is drawn, in percent.
+    Without a headline, or where it is that, the accuracy on test data is drawn, in percent. `judged` says
+    which round was kept, and is marked.
     """
-    curves = {key: _series(rounds, key) for key in _CURVES}
-    if headline is not None and headline.key not in curves:
-        curves = {headline.key: _series(rounds, headline.key), **_losses(rounds, curves)}
-        if any(curves.values()):
-            words = f"Learning curve: {_course(curves[headline.key], headline)}."
-            return drawn(lambda sheet: _headline_figure(sheet, curves, headline), "learning", words)
-    if not any(curves.values()):
+    rates = {key: _series(rounds, key) for key in _RATES}
+    losses = {key: _series(rounds, key) for key in _LOSSES}
+    kept = _kept(judged)
+    if headline is not None and headline.key not in _RATES:
+        losses["test-loss"] = losses["test-loss"] or _series(rounds, "client-loss")
+        points = _series(rounds, headline.key)
+        if points or any(losses.values()):
+            words = f"Learning curve: {_course(points, headline)}.{_kept_words(judged)}"
+            own = Curve(headline.words, points, Pen(BLUE, "o"), headline.name)
+            arrow = "the higher, the better" if headline.higher_is_better else "the lower, the better"
+            return _learning(rounds, [own], headline.words, arrow, losses, kept, words)
+    if not any(rates.values()) and not any(losses.values()):
         return None
-    return drawn(lambda sheet: _learning_figure(sheet, curves), "learning", _learning_words(curves))
+    curves = [Curve(_RATES[key][0], rates[key], _RATES[key][1], "accuracy", " %") for key in _RATES]
+    words = _learning_words(rates, losses) + _kept_words(judged)
+    return _learning(rounds, curves, "Accuracy on test data", "%", losses, kept, words)
 
 
-def _losses(
-    rounds: Sequence[Mapping[str, Any]], curves: Mapping[str, list[tuple[int, float]]]
-) -> dict[str, list[tuple[int, float]]]:
-    own = curves["test-loss"] or _series(rounds, "client-loss")
-    return {"test-loss": own, "train-loss": curves["train-loss"]}
+def _kept(judged: Mapping[str, Any] | None) -> tuple[float, str] | None:
+    """Return the round to mark, and the words beside it."""
+    if not judged:
+        return None
+    best = judged["round"] == judged["best"]
+    return float(judged["round"]), f"kept: round {judged['round']}" + (", the best" if best else "")
 
 
-def _course(points: Sequence[tuple[int, float]], headline: Headline) -> str:
+def _kept_words(judged: Mapping[str, Any] | None) -> str:
+    if not judged:
+        return ""
+    said = f" The dashed line marks the round whose model is kept, {judged['round']}"
+    if judged["best"] and judged["best"] != judged["round"]:
+        said += f"; the best by {judged['by']} was {judged['best']}"
+    return f"{said}."
+
+
+def _learning(  # what is drawn, and how it is named
+    rounds: Sequence[Mapping[str, Any]],
+    curves: Sequence[Curve],
+    title: str,
+    unit: str,
+    losses: Mapping[str, Points],
+    kept: tuple[float, str] | None,
+    words: str,
+) -> Picture:
+    of_loss = [Curve(_LOSSES[key][0], losses[key], _LOSSES[key][1], "loss") for key in _LOSSES]
+    shown = [(title, list(curves), unit), ("Loss", of_loss, "")]
+    shown = [panel for panel in shown if any(curve.points for curve in panel[1])]
+    rates = unit == "%"
+
+    def panel(drawing: Drawing, place: int, box: Box) -> float:
+        name, lines, of = shown[place]
+        span = Span(0.0, 100.0) if rates and of == "%" else None
+        return curves_panel(drawing, box, lines, name, y=span, unit=of, marked=kept)
+
+    def draw(drawing: Drawing) -> float:
+        ratios = [4, 3][: len(shown)]
+        return panels(drawing, ratios, _PANEL_HEIGHT, lambda place, box: panel(drawing, place, box))
+
+    told = [curve for curve in (*curves, *of_loss) if curve.points]
+    return drawn(draw, "learning", words, curves_table(told, "Figures by round."))
+
+
+def curves_table(curves: Sequence[Curve], caption: str) -> NumberTable:
+    """Return the points of curves as a table, by round."""
+    values = [{int(x): y for x, y in curve.points} for curve in curves]
+    rounds = sorted({place for points in values for place in points})
+    every = -(-len(rounds) // _MOST_ROUNDS)
+    rows = [
+        Row(
+            str(place),
+            tuple(
+                figure(curve.name, points.get(place)) for curve, points in zip(curves, values, strict=True)
+            ),
+        )
+        for place in rounds[:: max(every, 1)]
+    ]
+    said = caption if every <= 1 else f"{caption} One round of {every}."
+    return NumberTable(said, "round", tuple(c.label + (c.unit and f",{c.unit}") for c in curves), tuple(rows))
+
+
+def _course(points: Points, headline: Headline) -> str:
     better = "the higher, the better" if headline.higher_is_better else "the lower, the better"
     if not points:
         return f"{headline.words} ({better}) was measured in no round"
     (first, start), (last, end) = points[0], points[-1]
-    numbers = f"{figure(headline.name, start)} after round {first}, {figure(headline.name, end)} after {last}"
+    numbers = (
+        f"{figure(headline.name, start)} after round {first:g}, {figure(headline.name, end)} after {last:g}"
+    )
     return f"{headline.words} ({better}) {numbers}"
 
 
-def _headline_figure(
-    sheet: Sheet, curves: Mapping[str, Sequence[tuple[int, float]]], headline: Headline
-) -> Figure:
-    drawing, (left, right) = sheet.panels(3.0, [4, 3], [2.6, 2.2])
-    arrow = "higher is better" if headline.higher_is_better else "lower is better"
-    style_axes(left, headline.words, "round", arrow)
-    _draw_curve(left, curves[headline.key], headline.words, BLUE, "o", "-")
-    style_axes(right, "Loss", "round", "")
-    _draw_curve(right, curves["test-loss"], "test data", BLUE, "o", "-")
-    _draw_curve(right, curves["train-loss"], "clients' training data", ORANGE, "^", "--")
-    for axes in (left, right):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
-        if axes.lines:
-            legend_above(axes)
-    return drawing
-
-
-def _learning_figure(sheet: Sheet, curves: Mapping[str, Sequence[tuple[int, float]]]) -> Figure:
-    lossy = bool(curves["test-loss"] or curves["train-loss"])
-    figure, panels = sheet.panels(3.0, [4, 3] if lossy else [1], [2.6, 2.2] if lossy else [2.6])
-    left = panels[0]
-    style_axes(left, "Accuracy on test data", "round", "%")
-    _draw_curve(left, curves["personal-accuracy"], "after personalisation", GREEN, "D", "-")
-    _draw_curve(left, curves["test-accuracy"], "test accuracy", BLUE, "o", "-")
-    _draw_curve(left, curves["attack-success-rate"], "attack success rate", RED, "s", "--")
-    left.set_ylim(-3, 103)
-    for right in panels[1:]:
-        style_axes(right, "Loss", "round", "cross-entropy")
-        _draw_curve(right, curves["test-loss"], "test data", BLUE, "o", "-")
-        _draw_curve(right, curves["train-loss"], "clients' training data", ORANGE, "^", "--")
-        right.set_ylim(bottom=0)
-    for axes in panels:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
-        if axes.lines:
-            legend_above(axes)
-    return figure
-
-
-def _series(rounds: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:
+def _series(rounds: Sequence[Mapping[str, Any]], key: str) -> Points:
     return [(line["round"], float(line[key])) for line in rounds if line.get(key) is not None]
 
 
-def _draw_curve(
-    axes: Axes, points: Sequence[tuple[int, float]], label: str, colour: str, marker: str, dash: str
-) -> None:
-    if points:
-        x, y = zip(*points, strict=True)
-        every = max(1, len(points) // 20)
-        axes.plot(
-            x,
-            y,
-            dash,
-            color=colour,
-            label=label,
-            linewidth=1.8,
-            marker=marker,
-            markersize=4.5,
-            markevery=every,
-        )
-
-
-def _learning_words(curves: Mapping[str, Sequence[tuple[int, float]]]) -> str:
+def _learning_words(rates: Mapping[str, Points], losses: Mapping[str, Points]) -> str:
     parts = []
     names = {
         "personal-accuracy": "accuracy after personalisation",
@@ -150,10 +149,10 @@ def _learning_words(curves: Mapping[str, Sequence[tuple[int, float]]]) -> str:
         "attack-success-rate": "attack success rate",
     }
     for key, name in names.items():
-        if points := curves[key]:
+        if points := rates[key]:
             (first, start), (last, end) = points[0], points[-1]
             parts.append(f"{name} {number(start)} % after round {first}, {number(end)} % after round {last}")
-    if points := curves["test-loss"]:
+    if points := losses["test-loss"]:
         parts.append(f"test loss from {number(points[0][1], 3)} to {number(points[-1][1], 3)}")
     return (
         f"Learning curve: {'; '.join(parts)}."
@@ -171,30 +170,44 @@ def comparison(audit: Mapping[str, Any], name: str) -> Picture | None:
     gaps = audit.get("gaps") or {}
     words = listed(f"{c.short} {gap(gaps[c.key])}" for c in columns if gaps.get(c.key) is not None)
     caption = "The bar between after and retrained is the gap" + (f", in points: {words}." if words else ".")
-    return drawn(lambda sheet: _comparison_figure(sheet, models, columns), name, caption)
+    return drawn(lambda drawing: _draw_comparison(drawing, models, columns), name, caption)
 
 
-def _comparison_figure(
-    sheet: Sheet, models: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]
-) -> Figure:
-    figure = sheet.figure((1.2 if sheet.narrow else 0.9) + 0.36 * len(columns))
-    axes = figure.subplots()
-    style_axes(axes, "Before, after and retrained", "%")
-    axes.set_xlim(-2, 102)
-    axes.set_ylim(len(columns) - 0.4, -0.6)
-    names = [c.short if sheet.narrow else f"{c.title} ({c.short})" for c in columns]
-    axes.set_yticks(range(len(columns)), names, color=INK)
+def _draw_comparison(
+    drawing: Drawing, models: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]
+) -> float:
+    whole = Box(0.0, 0.0, drawing.width, 0.0)
+    entries = [(label, pen) for label, pen in _MODELS.values()]
+    top = heading(drawing, whole, "Before, after and retrained, %", entries)
+    left = 46.0 if drawing.is_narrow else 208.0
+    axes = Axes(
+        drawing,
+        Box(left, top + 8, drawing.width - left - 16, 30.0 * len(columns)),
+        Span(0.0, 100.0),
+        Span(0.0, 1.0),
+    )
+    axes.horizontal()
     for row, column in enumerate(columns):
-        after, retrain = models["after"].get(column.key), models["retrain"].get(column.key)
-        if after is not None and retrain is not None:
-            axes.plot([after, retrain], [row, row], color=INK, linewidth=2.2, solid_capstyle="butt", zorder=1)
-    for model, (label, style, face, edge, height) in _MARKERS.items():
-        values = [models[model].get(column.key) for column in columns]
-        x = [np.nan if value is None else float(value) for value in values]
-        marker = axes.plot(x, range(len(x)), style, color=face, markersize=7, label=label)[0]
-        marker.set(markeredgecolor=edge, markeredgewidth=1.6, zorder=height)
-    legend_above(axes)
-    return figure
+        y = axes.box.top + 30.0 * (row + 0.5)
+        _draw_models(axes, y, column, {model: found.get(column.key) for model, found in models.items()})
+    return axes.box.bottom + 24
+
+
+def _draw_models(axes: Axes, y: float, column: Column, values: Mapping[str, float | None]) -> None:
+    drawing = axes.drawing
+    name = column.short if drawing.is_narrow else f"{column.title} ({column.short})"
+    drawing.text(axes.box.left - 12, y + 4.5, name, anchor="end", look="ink")
+    drawing.line((axes.box.left, axes.box.right), (y, y), Pen(GRID, width=1.0))
+    after, retrain = values["after"], values["retrain"]
+    if after is not None and retrain is not None:
+        drawing.line((axes.x(after), axes.x(retrain)), (y, y), Pen(INK, width=2.4))
+    for model, (label, pen) in _MODELS.items():
+        if (value := values[model]) is not None:
+            size = 6.0 if model == "before" else 5.0 if model == "after" else 3.6
+            drawing.telling(
+                f"{column.title}, {label}: {number(value)} %",
+                partial(drawing.mark, axes.x(value), y, pen, size),
+            )
 
 
 def contribution_map(record: RunRecord, contributions: Contributions) -> Picture:
@@ -203,36 +216,23 @@ def contribution_map(record: RunRecord, contributions: Contributions) -> Picture
     for row, client in enumerate(contributions.clients):
         for column, server_round in enumerate(contributions.rounds):
             values[row, column] = contributions.lengths.get((client, server_round), np.nan)
-    totals = np.nansum(values, axis=1)
-    caption = _contribution_words(record, contributions, totals)
-    return drawn(
-        lambda sheet: _contribution_figure(sheet, record, contributions, values), "contributions", caption
+    found = HeatMap(
+        "Length of the weighted update" if contributions.averaging else "Length of what was sent",
+        values,
+        contributions.clients,
+        [str(place) for place in contributions.rounds],
+        "client",
+        "round",
+        lambda value: f"{value:.3g}",
+        _marked(record, contributions.clients),
+        written=False,
     )
+    caption = _contribution_words(record, contributions, found.sums)
+    return drawn(lambda drawing: draw_map(drawing, found), "contributions", caption, found.table())
 
 
-def _contribution_figure(
-    sheet: Sheet, record: RunRecord, contributions: Contributions, values: Matrix
-) -> Figure:
-    figure, axes, totals_axes = _map_with_totals(sheet, len(values))
-    title = "Length of the client's weighted update" if contributions.averaging else "Length of what was sent"
-    title = "Length of the update" if sheet.narrow and contributions.averaging else title
-    style_axes(axes, title, "round", "client")
-    image = _draw_map(axes, values)
-    _write_cells(axes, values, numbers=False)
-    _name_rows(axes, record, contributions.clients)
-    ticks = [
-        int(t)
-        for t in MaxNLocator(5 if sheet.narrow else 12, integer=True).tick_values(
-            0, len(contributions.rounds) - 1
-        )
-    ]
-    ticks = [t for t in ticks if 0 <= t < len(contributions.rounds)]
-    axes.set_xticks(ticks, [str(contributions.rounds[t]) for t in ticks])
-    bar = figure.colorbar(image, ax=axes, pad=0.01, fraction=0.06 if sheet.narrow else 0.03)
-    bar.ax.tick_params(labelsize=8, color=GRID, labelcolor=MUTED)
-    bar.outline.set_visible(False)
-    _draw_totals(totals_axes, np.nansum(values, axis=1), record, contributions.clients)
-    return figure
+def _marked(record: RunRecord, clients: Sequence[str]) -> dict[int, str]:
+    return {row: text for row, client in enumerate(clients) if (text := record.marks(client))}
 
 
 def _contribution_words(record: RunRecord, contributions: Contributions, totals: Matrix) -> str:
@@ -261,27 +261,49 @@ def label_map(record: RunRecord, class_names: Sequence[str]) -> Picture | None:
     num_groups = max(len(row) for row in counts.values())
     values = np.array([row + [0] * (num_groups - len(row)) for row in counts.values()], dtype=np.float64)
     names = [class_names[i] if i < len(class_names) else str(i) for i in range(num_groups)]
+    clients = list(counts)
+    found = HeatMap(
+        "Examples of each class",
+        values,
+        clients,
+        names,
+        "client",
+        "class",
+        lambda value: f"{value:.0f}",
+        _marked(record, clients),
+    )
     caption = _label_words(values, values.sum(axis=1))
-    return drawn(lambda sheet: _label_figure(sheet, record, values, names), "labels", caption)
+    return drawn(lambda drawing: draw_map(drawing, found), "labels", caption, found.table())
 
 
-def _label_figure(sheet: Sheet, record: RunRecord, values: Matrix, names: Sequence[str]) -> Figure:
-    counts, num_groups = record.label_counts, len(names)
-    figure, axes, totals_axes = _map_with_totals(sheet, len(values))
-    style_axes(axes, "Examples of each class", "class", "client")
-    _draw_map(axes, np.where(values > 0, values, np.nan))
-    _name_rows(axes, record, list(counts))
-    most = 12 if sheet.narrow else 25
-    step = -(-num_groups // most)
-    axes.set_xticks(range(0, num_groups, step), [short_label(n) for n in names[::step]])
-    if max(map(len, names)) > (2 if sheet.narrow else 4):
-        axes.tick_params(axis="x", rotation=40)
-    for label in axes.get_xticklabels():
-        plain(label)
-    if num_groups <= most:
-        _write_cells(axes, values, numbers=True)
-    _draw_totals(totals_axes, values.sum(axis=1), record, list(counts))
-    return figure
+def confusion_map(counts: Sequence[Sequence[float]], class_names: Sequence[str], name: str) -> Picture:
+    """Draw how many examples of each class are taken for each class, as ``[true class][predicted class]``."""
+    values = np.array(counts, dtype=np.float64)
+    names = [class_names[i] if i < len(class_names) else str(i) for i in range(len(values))]
+    found = HeatMap(
+        "Confusion matrix: true class by row, predicted class by column",
+        values,
+        names,
+        names,
+        "true class",
+        "predicted class",
+        lambda value: f"{value:.0f}",
+        totals="",
+    )
+    return drawn(
+        lambda drawing: draw_map(drawing, found), name, _confusion_words(values, names), found.table()
+    )
+
+
+def _confusion_words(values: Matrix, names: Sequence[str]) -> str:
+    wrong = values.copy()
+    np.fill_diagonal(wrong, 0.0)
+    total, mistakes = values.sum(), wrong.sum()
+    said = f"{mistakes:,.0f} of {total:,.0f} examples are taken for another class"
+    if mistakes:
+        row, column = (int(place) for place in np.unravel_index(int(wrong.argmax()), wrong.shape))
+        said += f"; most often {names[row]} for {names[column]}, {wrong[row, column]:,.0f} times"
+    return f"{said}. Right answers lie on the diagonal; a dash: none."
 
 
 def _label_words(values: Matrix, totals: Matrix) -> str:
@@ -294,57 +316,3 @@ def _label_words(values: Matrix, totals: Matrix) -> str:
         f"{count(len(values), 'client')} hold {sizes} examples each, {totals.sum():,.0f} in all; "
         f"each sees {classes} of the {count(values.shape[1], 'class')}. An empty cell or a dash: none."
     )
-
-
-def _map_with_totals(sheet: Sheet, num_rows: int) -> tuple[Figure, Axes, Axes]:
-    figure = sheet.figure(1.1 + 0.27 * min(num_rows, _MOST_NAMED))
-    axes, totals = figure.subplots(1, 2, width_ratios=[3 if sheet.narrow else 4, 1])
-    return figure, axes, totals
-
-
-def _draw_map(axes: Axes, values: Matrix) -> Any:
-    axes.grid(visible=False)
-    axes.set_facecolor("none")
-    top = float(np.nanmax(values)) if np.isfinite(values).any() else 1.0
-    return axes.imshow(values, _COLOURS, aspect="auto", interpolation="none", vmin=0.0, vmax=top or 1.0)
-
-
-def _name_rows(axes: Axes, record: RunRecord, clients: Sequence[str]) -> None:
-    marks = {row: text for row, client in enumerate(clients) if (text := record.marks(client))}
-    rows = range(len(clients)) if len(clients) <= _MOST_NAMED else list(marks)
-    names = [_row_name(axes, clients[r], marks.get(r, "")) for r in rows]
-    axes.set_yticks(rows, names)
-    for row, label in zip(rows, axes.get_yticklabels(), strict=True):
-        plain(label)
-        if row in marks:
-            label.set(color=RED, fontweight="bold")
-
-
-def _row_name(axes: Axes, client: str, marks: str) -> str:
-    """Return a client's name with its marks; on a narrow sheet the caption has them."""
-    if is_narrow(axes):
-        return short_label(client, 8) + (" ▸" if marks else "")
-    return short_label(client) + (f"  {marks} ▸" if marks else "")
-
-
-def _draw_totals(axes: Axes, totals: Matrix, record: RunRecord, clients: Sequence[str]) -> None:
-    style_axes(axes, "Sum")
-    colours = [RED if record.marks(client) else BLUE for client in clients]
-    axes.barh(range(len(totals)), totals, color=colours, height=0.7)
-    axes.set_ylim(len(totals) - 0.5, -0.5)
-    axes.grid(visible=False, axis="y")
-    axes.tick_params(axis="y", left=False, labelleft=False)
-    axes.xaxis.set_major_locator(MaxNLocator(1 if is_narrow(axes) else 3))
-
-
-def _write_cells(axes: Axes, values: Matrix, *, numbers: bool) -> None:
-    """Write a dash into the empty cells and, with `numbers`, the number into the others."""
-    if values.size > _MOST_WRITTEN:
-        return
-    middle = np.nanmax(values, initial=0.0) / 2
-    for (row, column), value in np.ndenumerate(values):
-        if not value > 0:
-            axes.text(column, row, MISSING, ha="center", va="center", fontsize=8, color=MUTED)
-        elif numbers:
-            colour = "#ffffff" if value > middle else "#1a1f24"
-            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color=colour)

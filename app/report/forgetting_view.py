@@ -1,23 +1,24 @@
 """One forgetting on the page: its table, notes and pictures, in words and numbers."""
 
-import base64
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib.image
 import numpy as np
 
 from app.report import wording
 from app.report.figures import comparison
-from app.report.reading import RETRAIN, Forgetting, RunRecord
+from app.report.png import png_uri
+from app.report.reading import RETRAIN, Forgetting, Link, RunRecord
 from app.report.svg import Picture
+from app.report.tables import NumberTable, Row, shortened
 from app.report.triggered import TriggeredImage
 from app.report.wording import COLUMNS, MISSING, capital
+from strategies.core.wire import client_sort_key
 
 MOST_IMAGES = 12
 """Triggered images that are shown."""
+_MOST_CLIENTS = 200
 
 _MODELS = ("before", "after", RETRAIN)
 _LABELS = {RETRAIN: "retrained"}
@@ -52,15 +53,6 @@ _NOT_EXTRA = {
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of a table of numbers; `kind` is its style."""
-
-    label: str
-    cells: tuple[str, ...]
-    kind: str = ""
-
-
-@dataclass(frozen=True)
 class ImageView:
     """A triggered image: PNG as a data URI, text alternative, and the name of its true class."""
 
@@ -85,8 +77,10 @@ class ForgettingView:
     guarantee: str
     headline: tuple[tuple[str, str], ...]
     verdict: str
-    rows: tuple[Row, ...]
-    extras: tuple[Row, ...]
+    table: NumberTable | None
+    extras: NumberTable | None
+    clients: NumberTable | None
+    links: tuple[Link, ...]
     picture: Picture | None
     notes: tuple[str, ...]
     images: tuple[ImageView, ...]
@@ -105,8 +99,10 @@ def view(forgetting: Forgetting, record: RunRecord, position: int) -> Forgetting
         guarantee=forgetting.guarantee and forgetting.guarantee.rstrip(".") + ".",
         headline=() if audit is None else tuple(_headline(audit)),
         verdict="" if audit is None else capital(wording.verdict(audit)),
-        rows=() if audit is None else _rows(audit, forgetting.method),
-        extras=() if audit is None else tuple(_extras(audit)),
+        table=None if audit is None else _table(audit, forgetting.method),
+        extras=None if audit is None else _extras(audit),
+        clients=None if audit is None else _by_client(audit),
+        links=forgetting.links,
         picture=None if audit is None else comparison(audit, f"comparison-{position}"),
         notes=tuple(_notes(forgetting, record)),
         images=tuple(_image_views(images, class_names(record))),
@@ -168,6 +164,28 @@ def _beside(audit: Mapping[str, Any]) -> str:
     return f"disparity ({', '.join(words)})" if words else ""
 
 
+def _table(audit: Mapping[str, Any], method: str) -> NumberTable:
+    columns = tuple(f"{column.short}, %" if column.unit == "%" else column.short for column in COLUMNS)
+    caption = "The model before and after forgetting beside the one retrained without the data."
+    return NumberTable(caption, "model", columns, _rows(audit, method))
+
+
+def _by_client(audit: Mapping[str, Any]) -> NumberTable | None:
+    """Return the accuracy on each client's own training data; None where it was not measured."""
+    accuracies = {model: (audit.get(model) or {}).get("client_accuracy") or {} for model in _MODELS}
+    clients = sorted({i for found in accuracies.values() for i in found}, key=client_sort_key)
+    if not clients:
+        return None
+    rows = []
+    for client in clients:
+        before, after, retrain = (accuracies[model].get(client) for model in _MODELS)
+        lost = None if after is None or retrain is None else after - retrain
+        rows.append(Row(client, (*map(wording.number, (before, after, retrain)), wording.gap(lost))))
+    shown, more = shortened(rows, _MOST_CLIENTS, "clients")
+    columns = ("before, %", "after, %", "retrained, %", "gap")
+    return NumberTable(f"Accuracy on each remaining client's own data{more}.", "client", columns, shown)
+
+
 def _rows(audit: Mapping[str, Any], method: str) -> tuple[Row, ...]:
     models = [model for model in _MODELS if not (method == RETRAIN and model == "after")]
     rows = [
@@ -191,7 +209,13 @@ def _gaps(audit: Mapping[str, Any]) -> Iterator[str]:
         yield f"{after / retrain:.2f} ×" if after is not None and retrain else MISSING
 
 
-def _extras(audit: Mapping[str, Any]) -> Iterator[Row]:
+def _extras(audit: Mapping[str, Any]) -> NumberTable | None:
+    rows = tuple(_extra_rows(audit))
+    columns = ("before", "after", "retrained")
+    return NumberTable("Further measures of the audit.", "measure", columns, rows) if rows else None
+
+
+def _extra_rows(audit: Mapping[str, Any]) -> Iterator[Row]:
     scalars = {model: dict(_scalars(audit.get(model) or {})) for model in _MODELS}
     scalars["after"] |= dict(_scalars(audit.get("comparison") or {}))
     found = {key for values in scalars.values() for key in values}
@@ -243,9 +267,7 @@ def _image_views(images: Sequence[TriggeredImage], names: Sequence[str]) -> Iter
 def _png(pixels: Any) -> str:
     plane = pixels[0] if pixels.ndim == 3 and len(pixels) == 1 else pixels  # [H, W] or [3, H, W]
     array = plane if plane.ndim == 2 else np.moveaxis(plane, 0, -1)  # [H, W] or [H, W, 3]
-    buffer = io.BytesIO()
-    matplotlib.image.imsave(buffer, array, format="png", cmap="gray", vmin=0.0, vmax=1.0)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return png_uri(np.ascontiguousarray(np.round(255 * array).astype(np.uint8)))
 
 
 def _verdict_rows(images: Sequence[TriggeredImage], record: RunRecord) -> Iterator[VerdictRow]:

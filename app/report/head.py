@@ -1,13 +1,13 @@
 """The head of the report: a summary in sentences, warnings, and the properties of the run."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from app.report import wording
 from app.report.forgetting_view import sentence
 from app.report.headline import headline_of, is_scored
-from app.report.reading import RunRecord
+from app.report.reading import RETRAIN, RunRecord
 from app.report.wording import MISSING, count, figure, number
 from strategies.core.errors import BadInput
 from strategies.core.wire import client_sort_key
@@ -81,6 +81,7 @@ def in_short(record: RunRecord) -> Iterator[str]:
         yield f"{who} the model '{model}' together on the data set '{data}'{_rate(record, 'test-accuracy')}."
     if privacy := record.summary.get("privacy"):
         yield f"What the training released is differentially private: at most {wording.private(privacy)}."
+        yield wording.meaning_of(privacy)
     if record.poisoned:
         attackers = wording.listed(sorted(record.poisoned, key=client_sort_key))
         rate = _rate(record, "attack-success-rate")
@@ -88,6 +89,26 @@ def in_short(record: RunRecord) -> Iterator[str]:
     yield from (sentence(forgetting) for forgetting in record.forgettings[:_MOST_SENTENCES])
     if (more := len(record.forgettings) - _MOST_SENTENCES) > 0:
         yield f"{count(more, 'more forgetting')} below."
+
+
+def cards(record: RunRecord) -> Iterator[tuple[str, str]]:
+    """Yield the figures that come before anything else, each with what it is."""
+    headline = headline_of(record.summary)
+    key = "personal-accuracy" if _last(record, "personal-accuracy") is not None else "test-accuracy"
+    if headline is not None and headline.key not in _RATE_NAMES:
+        if (value := _last(record, headline.key)) is not None:
+            yield figure(headline.name, value), wording.capital(headline.words)
+    elif (value := _last(record, key)) is not None:
+        yield f"{number(value)} %", _RATE_NAMES[key].lower()
+    if privacy := record.summary.get("privacy"):
+        spent = wording.most_spent(privacy)
+        yield f"ε = {spent}", f"at most, per {privacy['unit']}, at δ = {privacy['delta']:g}"
+    if judged := record.summary.get("judged"):
+        yield f"round {judged['round']}", f"kept, of {judged['trained']} trained"
+    done = [f for f in record.forgettings if f.method != RETRAIN]
+    if done:
+        audited = sum(f.audit is not None for f in done)
+        yield count(len(done), "forgetting"), f"{audited} audited"
 
 
 def _rate(record: RunRecord, key: str) -> str:
@@ -100,11 +121,19 @@ def _rate(record: RunRecord, key: str) -> str:
     return "" if value is None else _RATES[key].format(number(value))
 
 
-def _last(record: RunRecord, key: str) -> float | None:
-    """Return the last figure of the rounds that are in the run's model."""
+def rounds_in_model(record: RunRecord) -> list[Mapping[str, Any]]:
+    """Return the lines of the rounds that are in the run's model."""
     last = (record.summary.get("judged") or {}).get("round", _completed(record))
-    lines = (line for line in reversed(record.rounds) if int(line["round"]) <= last)
-    return next((float(line[key]) for line in lines if line.get(key) is not None), None)
+    return [line for line in record.rounds if int(line["round"]) <= last]
+
+
+def last_figure(lines: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    """Return the last figure of some rounds; None if none has it."""
+    return next((float(line[key]) for line in reversed(lines) if line.get(key) is not None), None)
+
+
+def _last(record: RunRecord, key: str) -> float | None:
+    return last_figure(rounds_in_model(record), key)
 
 
 def properties(record: RunRecord) -> Iterator[tuple[str, str]]:

@@ -4,26 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-
+from app.report.axes import Box, Curve, Span, curves_panel
 from app.report.reading import RunRecord
-from app.report.svg import BLUE, MUTED, Picture, Sheet, drawn, legend_above, style_axes
-from app.report.wording import MISSING, count, number
+from app.report.svg import BLUE, MUTED, Drawing, Pen, Picture, drawn, short_label
+from app.report.tables import NumberTable, Row
+from app.report.wording import MISSING, count, meaning_of, number
 from strategies.core.wire import client_sort_key
 
 _MOST_CURVES = 30
-
-
-@dataclass(frozen=True)
-class BudgetRow:
-    """One client's privacy in a run."""
-
-    client: str
-    budget: str
-    epsilon: str
-    noise: str
-    remark: str
+_COLUMNS = ("budget ε", "spent ε", "noise", "remark")
 
 
 @dataclass(frozen=True)
@@ -31,8 +20,9 @@ class PrivacyView:
     """The content of the section."""
 
     words: str
+    meaning: str
     picture: Picture | None
-    rows: tuple[BudgetRow, ...]
+    table: NumberTable
 
 
 def privacy_view(record: RunRecord) -> PrivacyView | None:
@@ -41,9 +31,10 @@ def privacy_view(record: RunRecord) -> PrivacyView | None:
     if not privacy:
         return None
     clients = sorted(privacy["clients"].items(), key=lambda item: client_sort_key(item[0]))
-    return PrivacyView(
-        _words(privacy), _curve(record.rounds, privacy), tuple(_row(i, row) for i, row in clients)
-    )
+    caption = "What every client has spent of its budget."
+    rows = tuple(_row(i, row) for i, row in clients)
+    table = NumberTable(caption, "client", _COLUMNS, rows, texts=_COLUMNS[-1:])
+    return PrivacyView(_words(privacy), meaning_of(privacy), _curve(record.rounds, privacy), table)
 
 
 def _words(privacy: Mapping[str, Any]) -> str:
@@ -70,7 +61,7 @@ def _words(privacy: Mapping[str, Any]) -> str:
     )
 
 
-def _row(client_id: str, row: Mapping[str, Any]) -> BudgetRow:
+def _row(client_id: str, row: Mapping[str, Any]) -> Row:
     remarks = []
     if refused := int(row["refused-rounds"]):
         remarks.append(f"refused {count(refused, 'round')}: {row['reason']}")
@@ -79,13 +70,13 @@ def _row(client_id: str, row: Mapping[str, Any]) -> BudgetRow:
     if (unamplified := row.get("epsilon-unamplified")) is not None:
         remarks.append(f"ε = {number(unamplified, 3)} for those who see in which rounds it took part")
     epsilon = row["epsilon"]
-    return BudgetRow(
-        client_id,
+    cells = (
         "none" if row["budget"] is None else number(row["budget"], 2),
         "no bound" if epsilon is None else number(epsilon, 3),
         MISSING if row["noise-multiplier"] is None else number(row["noise-multiplier"], 3),
         "; ".join(remarks),
     )
+    return Row(client_id, cells)
 
 
 def _curve(rounds: Sequence[Mapping[str, Any]], privacy: Mapping[str, Any]) -> Picture | None:
@@ -102,19 +93,16 @@ def _curve(rounds: Sequence[Mapping[str, Any]], privacy: Mapping[str, Any]) -> P
         f"Privacy spent by {count(len(curves), 'client')}; at most ε = {number(last[1], 3)}, by client "
         f"{highest}, after round {last[0]}."
     )
-    return drawn(lambda sheet: _figure(sheet, curves, highest, privacy["delta"]), "privacy", caption)
+    others = [i for i in sorted(curves, key=client_sort_key) if i != highest][:_MOST_CURVES]
+    shown = [Curve(f"client {i}, ε", curves[i], Pen(MUTED, width=0.9), "epsilon") for i in others]
+    shown.append(Curve(f"client {highest}, ε", curves[highest], Pen(BLUE, "o"), "epsilon"))
+    legend = [(f"client {short_label(highest)}, most", Pen(BLUE, "o"))]
+    legend += [("other clients", Pen(MUTED, width=0.9))] if others else []
 
+    def draw(drawing: Drawing) -> float:
+        box = Box(0.0, 0.0, drawing.width, 190.0)
+        span = Span(0.0, 1.05 * max(y for curve in shown for _, y in curve.points) or 1.0)
+        unit = f"ε at δ = {privacy['delta']:g}"
+        return curves_panel(drawing, box, shown, "Privacy spent", y=span, unit=unit, legend=legend)
 
-def _figure(
-    sheet: Sheet, curves: Mapping[str, Sequence[tuple[int, float]]], highest: str, delta: float
-) -> Figure:
-    figure = sheet.figure(2.6)
-    axes = figure.subplots()
-    style_axes(axes, "Privacy spent", "round", f"ε at δ = {delta:g}")
-    for client_id in [i for i in sorted(curves, key=client_sort_key) if i != highest][:_MOST_CURVES]:
-        axes.plot(*zip(*curves[client_id], strict=True), color=MUTED, linewidth=0.9)
-    axes.plot(*zip(*curves[highest], strict=True), color=BLUE, linewidth=1.8, label=f"client {highest}, most")
-    axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
-    legend_above(axes)
-    return figure
+    return drawn(draw, "privacy", caption)

@@ -1,15 +1,17 @@
 """Reads the content of a report from a run's folder, whatever state the run is in."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from app.config.run_config import read_toml
 from app.forgettings.documents import Comparison
 from app.forgettings.folder import guarantee_in, outermost, read_audit, read_result
 from app.forgettings.lineage import described, warnings_of
-from app.forgettings.names import RESULT
+from app.forgettings.names import AUDIT, CERTIFICATE, RESULT
 from app.forgettings.origin import read_origin
 from app.report.triggered import TriggeredImage, read_triggered
 from strategies.core.errors import BadInput, RunCorrupt
@@ -18,11 +20,28 @@ from strategies.core.wire import client_sort_key
 from strategies.log.update_log import UpdateLog
 from strategies.runs.documents import Pruned, read_checked
 from strategies.runs.files import read_json
-from strategies.runs.folder import PRUNING, RunFolder
+from strategies.runs.folder import MODEL, PRUNING, REPORT, SUMMARY, RunFolder
+from strategies.runs.home import MARKER
 from unlearning.request import ForgetRequest
 
 RETRAIN = "retrain"
 """Name of the method that every other is compared with."""
+_FILES = {
+    MODEL: "the model",
+    SUMMARY: "the summary",
+    "metrics.jsonl": "the figures of every round",
+    "config.toml": "the run config",
+}
+"""File in the run's folder -> what it is; for links."""
+_FORGETTING_FILES = {CERTIFICATE: "the certificate", MODEL: "the model after forgetting", AUDIT: "the audit"}
+
+
+@dataclass(frozen=True)
+class Link:
+    """A link from the report to a file beside it: a relative address, and words."""
+
+    words: str
+    href: str
 
 
 @dataclass(frozen=True)
@@ -30,7 +49,7 @@ class Forgetting:
     """A forgetting in a folder `name`, with its ``result.json`` and ``audit.json`` (None: not audited).
 
     `triggered` are triggered test images with the models' predictions; `guarantee` is the method's on this
-    run.
+    run; `links` lead to its files.
     """
 
     name: str
@@ -38,6 +57,7 @@ class Forgetting:
     audit: Mapping[str, Any] | None
     triggered: tuple[TriggeredImage, ...]
     guarantee: str = ""
+    links: tuple[Link, ...] = ()
 
     @property
     def method(self) -> str:
@@ -87,7 +107,8 @@ class RunRecord:
     `config_toml` and `settings` are the resolved config as a document and by key; `rounds` the lines of
     ``metrics.jsonl``; `comparisons` the documents of ``compare/`` by name; `problems` a sentence for each
     file that could not be read; `pruning` is ``pruning.json``; `parent` names the run that this one lies
-    in; `origin` says which run it comes from, empty: from no other.
+    in; `origin` says which run it comes from, empty: from no other. `links` lead to the run's files and to
+    the report of the run that it comes from.
     """
 
     name: str
@@ -103,6 +124,7 @@ class RunRecord:
     pruning: Mapping[str, Any] = field(default_factory=dict)
     parent: str = ""
     origin: str = ""
+    links: tuple[Link, ...] = ()
 
     @property
     def label_counts(self) -> dict[str, list[int]]:
@@ -110,6 +132,16 @@ class RunRecord:
         clients: Mapping[str, Any] = self.summary.get("clients") or {}
         ordered = sorted(clients, key=client_sort_key)
         return {c: list(clients[c]["label-counts"]) for c in ordered if clients[c].get("label-counts")}
+
+    @property
+    def faults(self) -> dict[str, list[str]]:
+        """The faults of each client, in words."""
+        rounds = [fault for line in self.rounds for fault in line.get("faults") or ()]
+        faults: list[Mapping[str, Any]] = self.summary.get("faults") or rounds
+        by_client: dict[str, list[str]] = {}
+        for fault in faults:
+            by_client.setdefault(str(fault["client"]), []).append(f"{fault['scope']}: {fault['reason']}")
+        return by_client
 
     @property
     def poisoned(self) -> frozenset[str]:
@@ -161,7 +193,32 @@ def read_run(folder: RunFolder) -> RunRecord:
         pruning=read_checked(path, Pruned) if (path := folder.path / PRUNING).exists() else {},
         parent="" if (outer := outermost(folder)) is folder else outer.name,
         origin="" if (origin := read_origin(folder)) is None else described(origin),
+        links=(*_links(folder, folder.path, _FILES), *_relations(folder)),
     )
+
+
+def _links(folder: RunFolder, place: Path, files: Mapping[str, str]) -> Iterator[Link]:
+    """Yield links to those files in a place that are there."""
+    for name, words in files.items():
+        if (place / name).exists():
+            yield link_between(folder.path, place / name, words)
+
+
+def link_between(place: Path, target: Path, words: str) -> Link:
+    """Return a link from a page in a folder to a file, relative."""
+    return Link(words, quote(Path(os.path.relpath(target.absolute(), place.absolute())).as_posix()))
+
+
+def _relations(folder: RunFolder) -> Iterator[Link]:
+    """Yield links to the run that this one comes from, and to the one that it lies in, if they are there."""
+    found = {}
+    if (outer := outermost(folder)) is not folder:
+        found[outer.path] = f"run {outer.name}, which this one lies in"
+    if (origin := read_origin(folder)) is not None and (origin.path / MARKER).exists():
+        found[origin.path] = f"run {origin.run}, which this one comes from"
+    for path, words in found.items():
+        report = path / REPORT
+        yield link_between(folder.path, report if report.exists() else path, words)
 
 
 def _held_elsewhere(folder: RunFolder, forgettings: tuple[Forgetting, ...]) -> list[str]:
@@ -185,7 +242,8 @@ def _read_forgettings(folder: RunFolder, problems: list[str]) -> tuple[Forgettin
 def _read_forgetting(folder: RunFolder, path: Path) -> Forgetting:
     result = read_result(path)
     guarantee = guarantee_in(folder, result)
-    return Forgetting(path.name, result, read_audit(path), read_triggered(path), guarantee)
+    links = tuple(_links(folder, path, _FORGETTING_FILES))
+    return Forgetting(path.name, result, read_audit(path), read_triggered(path), guarantee, links)
 
 
 def _read_contributions(folder: RunFolder, problems: list[str]) -> Contributions | None:

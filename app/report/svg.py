@@ -1,138 +1,156 @@
-"""From a matplotlib figure to inline SVG that takes its colours and its font from the page.
+"""Drawings as inline SVG that take their colours and their font from the page.
 
-Figures are drawn with the object-oriented API: no window, no pyplot, no state shared between threads. A
-figure names a colour by a token below; in the SVG the token becomes a CSS variable, so that one picture
-serves light and dark backgrounds and paper. The series colours are those of Okabe and Ito, "Color Universal
-Design" (2008), the red a little darker; people with any common colour blindness can tell them apart, and each
-series has a marker or dash of its own besides.
+A drawing is measured in CSS pixels, so that its text has the size that the style sheet says. Every figure is
+drawn for three widths, a phone's, a tablet's (and paper's), and a desk's; the style sheet shows the one that
+fits. A mark may carry words, which show when it is pointed at, and which the arrow keys go through.
 
-Every figure is drawn twice, on a `Sheet` as wide as a desk's page and on one as wide as a phone's, with its
-panels below each other; the style sheet shows the one that fits, so that text keeps its size.
+Colours are names of the page's variables: one drawing serves light and dark backgrounds and paper. Those of
+series are Okabe and Ito's, "Color Universal Design" (2008), the red a little darker; people with any common
+colour blindness can tell them apart, and each series has a marker or dash of its own besides.
 """
 
-import io
-import re
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import final
 
-import matplotlib as mpl
 from markupsafe import Markup, escape
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.text import Text
 
+from app.report.tables import NumberTable
 from app.report.wording import printable
 
-INK, MUTED, GRID, PAPER = "#010101", "#010102", "#010103", "#010104"
-BLUE, ORANGE, RED = "#010105", "#010106", "#010107"
-GREEN, PURPLE = "#010108", "#010109"
+INK, MUTED, GRID, PAPER = "ink", "muted", "grid", "paper"
+BLUE, ORANGE, RED, GREEN, PURPLE = "blue", "orange", "red", "green", "purple"
+SERIES = (BLUE, RED, GREEN, PURPLE, ORANGE, INK)
+"""Colours of series, one after the other."""
+WIDTHS = {"small": 358, "middle": 736, "large": 1056}
+"""Form of a drawing -> its width in CSS pixels: that of the page's text at 390, 800 and 1120 px or more."""
+TEXT = 13.0
+"""Size of text in CSS pixels, as the style sheet has it."""
+MARKERS = "odsv^x"
+"""Shapes of markers: circle, diamond, square, triangles, cross."""
+DASHES = {"-": "", "--": "6 4", ":": "2 3"}
 
-_VARIABLES = {
-    INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--paper",
-    BLUE: "--blue", ORANGE: "--orange", RED: "--red", GREEN: "--green", PURPLE: "--purple",
-}  # fmt: skip
-_WIDTH = 10.4  # inches; at 72 points to the inch and the page's width, a point is about 1.4 px
-_NARROW_WIDTH = 3.6  # inches; on a phone of 360 px, a point is about 1.3 px
+_LETTER = 0.58 * TEXT
 _LABEL_LENGTH = 18
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of the report: inline SVG with its text alternative, and a caption."""
+    """A figure of the report: inline SVG with its text alternative, a caption, and its numbers as a table.
+
+    `name` is unique on the page.
+    """
 
     svg: Markup
     caption: str
+    name: str
+    table: NumberTable | None = None
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """What a figure is drawn on: as wide as a phone, or as the page on a desk."""
+class Pen:
+    """How something is drawn: a colour, a marker of `MARKERS`, a dash of `DASHES`, a width in pixels."""
 
-    narrow: bool
-
-    def figure(self, height: float) -> Figure:
-        """Return an empty figure, transparent, `height` inches high."""
-        layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)
-        width = _NARROW_WIDTH if self.narrow else _WIDTH
-        return Figure(figsize=(width, height), layout=layout, facecolor="none")
-
-    def panels(
-        self, height: float, ratios: Sequence[float], heights: Sequence[float] | None = None
-    ) -> tuple[Figure, list[Axes]]:
-        """Return a figure with panels beside each other, or on a narrow sheet below each other.
-
-        Beside each other, the figure is `height` inches high and the panels' widths have these `ratios`;
-        below each other, the panels have these `heights` in inches; None: `height` each.
-        """
-        if not self.narrow:
-            figure = self.figure(height)
-            shape = figure.subplots(1, len(ratios), width_ratios=list(ratios), squeeze=False)
-            return figure, list(shape[0])
-        each = list(heights or [height] * len(ratios))
-        figure = self.figure(sum(each))
-        return figure, list(figure.subplots(len(each), 1, height_ratios=each, squeeze=False)[:, 0])
+    colour: str
+    marker: str = ""
+    dash: str = "-"
+    width: float = 1.8
+    hollow: bool = False
 
 
-def drawn(draw: Callable[[Sheet], Figure], name: str, caption: str) -> Picture:
-    """Return a figure with its caption, once for desks and paper and once for phones.
+@final
+class Drawing:
+    """An SVG of a fixed width, to which shapes are added; x goes right and y down, in CSS pixels."""
 
-    `draw` makes the figure on a sheet; `name` is unique on the page; the caption is its text alternative.
+    def __init__(self, width: float) -> None:
+        self.width = width
+        self.height = 0.0
+        self._parts: list[str] = []
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether it is as wide as a phone."""
+        return self.width < WIDTHS["middle"]
+
+    def line(self, x: tuple[float, float], y: tuple[float, float], pen: Pen) -> None:
+        """Draw a line from (x[0], y[0]) to (x[1], y[1])."""
+        self._parts.append(f'<path d="M{_n(x[0])} {_n(y[0])}L{_n(x[1])} {_n(y[1])}" {_stroke(pen)}/>')
+
+    def path(self, points: Sequence[tuple[float, float]], pen: Pen) -> None:
+        """Draw a line through points."""
+        steps = "L".join(f"{_n(x)} {_n(y)}" for x, y in points)
+        self._parts.append(f'<path d="M{steps}" {_stroke(pen)}/>')
+
+    def rect(  # a place, a size, and two looks
+        self, x: float, y: float, width: float, height: float, colour: str, opacity: float = 1.0
+    ) -> None:
+        """Fill a rectangle."""
+        size = f'x="{_n(x)}" y="{_n(y)}" width="{_n(max(width, 0))}" height="{_n(max(height, 0))}"'
+        faint = "" if opacity == 1.0 else f' fill-opacity="{_n(opacity)}"'
+        self._parts.append(f'<rect {size} class="f-{colour}"{faint}/>')
+
+    def mark(self, x: float, y: float, pen: Pen, size: float = 4.0) -> None:
+        """Draw a marker."""
+        fill = "f-paper" if pen.hollow else f"f-{pen.colour}"
+        edge = f's-{pen.colour}" stroke-width="1.6' if pen.hollow or pen.marker == "x" else "s-paper"
+        if pen.marker == "o":
+            self._parts.append(f'<circle cx="{_n(x)}" cy="{_n(y)}" r="{_n(size)}" class="{fill} {edge}"/>')
+        else:
+            self._parts.append(f'<path d="{_outline(pen.marker, x, y, size)}" class="{fill} {edge}"/>')
+
+    def text(  # a place and three looks
+        self, x: float, y: float, words: str, *, anchor: str = "start", look: str = "muted", turn: float = 0
+    ) -> None:
+        """Write words whose base line is at `y`; `look` is a class of the style sheet, without its ``t-``."""
+        turned = f' transform="rotate({_n(turn)} {_n(x)} {_n(y)})"' if turn else ""
+        place = "" if anchor == "start" else f' text-anchor="{anchor}"'
+        content = escape(printable(words))
+        self._parts.append(f'<text x="{_n(x)}" y="{_n(y)}" class="t-{look}"{place}{turned}>{content}</text>')
+
+    def image(self, box: tuple[float, float, float, float], source: str) -> None:
+        """Place a picture, a data URI, in a box (x, y, width, height)."""
+        x, y, width, height = map(_n, box)
+        self._parts.append(
+            f'<image x="{x}" y="{y}" width="{width}" height="{height}" preserveAspectRatio="none" '
+            f'class="pixels" href="{escape(source)}"/>'
+        )
+
+    def telling(self, words: str, draw: Callable[[], None]) -> None:
+        """Have what `draw` draws show `words` when it is pointed at."""
+        self._parts.append(f'<g class="m"><title>{escape(printable(words))}</title>')
+        draw()
+        self._parts.append("</g>")
+
+    def svg(self, form: str, description: str) -> str:
+        """Return the drawing; `form` is its class besides ``chart``, `description` the text alternative."""
+        width, height = _n(self.width), _n(self.height)
+        return (
+            f'<svg class="chart {form}" role="img" aria-label="{escape(printable(description))}" '
+            f'viewBox="0 0 {width} {height}" width="{width}" height="{height}">{"".join(self._parts)}</svg>'
+        )
+
+
+def drawn(
+    draw: Callable[[Drawing], float], name: str, caption: str, table: NumberTable | None = None
+) -> Picture:
+    """Return a figure with its caption, once for each width.
+
+    `draw` draws on an empty drawing and returns the height that it used; `name` is unique on the page; the
+    caption is the text alternative.
     """
-    wide = to_svg(draw(Sheet(narrow=False)), name, caption)
-    narrow = to_svg(draw(Sheet(narrow=True)), f"{name}-narrow", caption, "narrow")
-    return Picture(wide + narrow, caption)
+    forms = []
+    for form, width in WIDTHS.items():
+        drawing = Drawing(width)
+        drawing.height = draw(drawing)
+        forms.append(drawing.svg(form, caption))
+    if table is not None and not table.caption:
+        table = replace(table, caption=caption)
+    return Picture(Markup("".join(forms)), caption, name, table)  # every text in it was escaped
 
 
-def style_axes(axes: Axes, title: str, x_label: str = "", y_label: str = "") -> None:
-    """Give axes the report's look: a title at the left, a thin frame at the left and bottom, a faint grid."""
-    axes.set_facecolor("none")
-    axes.set_title(title, loc="left", fontsize=9.5, fontweight="bold", color=INK)
-    axes.set_xlabel(x_label, fontsize=8.5, color=MUTED)
-    axes.set_ylabel(y_label, fontsize=8.5, color=MUTED)
-    axes.tick_params(labelsize=8.5, color=GRID, labelcolor=MUTED, length=3)
-    axes.grid(visible=True, color=GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(GRID)
-
-
-def legend_above(axes: Axes) -> None:
-    """Put the legend where no line crosses it: right of the title, or below it on a narrow sheet."""
-    place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": 3, "borderpad": 0.2}
-    if is_narrow(axes):
-        axes.set_title(axes.get_title("left"), loc="left", fontsize=9.5, fontweight="bold", color=INK, pad=22)
-        place |= {
-            "loc": "lower left",
-            "bbox_to_anchor": (-0.02, 1),
-            "columnspacing": 1.0,
-            "handlelength": 1.4,
-        }
-    axes.legend(frameon=False, fontsize=8.5, labelcolor=INK, **place)
-
-
-def is_narrow(axes: Axes) -> bool:
-    """Say whether axes are on a narrow sheet."""
-    figure = axes.get_figure(root=True)
-    return figure is not None and figure.get_figwidth() <= _NARROW_WIDTH
-
-
-def name_clients(axes: Axes, clients: Sequence[str]) -> None:
-    """Name clients along the lower axis, as many of them as have room."""
-    room, length = (9, 5) if is_narrow(axes) else (20, 8)
-    step = -(-len(clients) // room)
-    axes.set_xticks(range(0, len(clients), step), [short_label(str(i), length) for i in clients[::step]])
-    for label in axes.get_xticklabels():
-        plain(label)
-
-
-def plain(text: Text) -> Text:
-    """Have a text shown as it is: matplotlib may take a client's name for a formula."""
-    text.set_parse_math(False)
-    return text
+def text_width(words: str) -> float:
+    """Return about how wide words are."""
+    return _LETTER * len(words)
 
 
 def short_label(name: str, length: int = _LABEL_LENGTH) -> str:
@@ -145,29 +163,25 @@ def short_label(name: str, length: int = _LABEL_LENGTH) -> str:
     return shown if len(shown) <= length else shown[: length - 1] + "…"
 
 
-def to_svg(figure: Figure, name: str, description: str, form: str = "wide") -> Markup:
-    """Return a figure of a `Sheet` as inline SVG.
-
-    `name` is unique on the page and begins the ids inside the picture; `description` is the text alternative;
-    `form` is the class on the page besides ``chart``: ``wide`` or ``narrow``.
-    """
-    buffer = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}), warnings.catch_warnings():
-        # the browser draws the texts with its own fonts, which are not limited to those that matplotlib knows
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return Markup(_embedded(buffer.getvalue(), name, description, form))  # matplotlib has escaped the texts
+def _stroke(pen: Pen) -> str:
+    dash = f' stroke-dasharray="{DASHES[pen.dash]}"' if DASHES[pen.dash] else ""
+    return f'class="l s-{pen.colour}" stroke-width="{_n(pen.width)}"{dash}'
 
 
-def _embedded(document: str, name: str, description: str, form: str) -> str:
-    """Make an SVG document a part of the page: no head, unique ids, the page's colours and font."""
-    view_box = document.partition('viewBox="')[2].partition('"')[0]
-    body = document.partition("<svg ")[2].partition(">")[2]
-    body = re.sub(r"<metadata>.*?</metadata>|<style type=\"text/css\">.*?</style>", "", body, flags=re.DOTALL)
-    body = body.replace("xlink:href=", "href=")
-    body = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{name}-", body)
-    body = re.sub(r'font-family: [^;"]+', "font-family: var(--font)", body)
-    for token, variable in _VARIABLES.items():
-        body = body.replace(token, f"var({variable})")
-    head = f'<svg class="chart {form}" role="img" aria-label="{escape(description)}" viewBox="{view_box}">'
-    return head + body
+def _outline(marker: str, x: float, y: float, size: float) -> str:
+    corners = {
+        "s": ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
+        "d": ((0, -1.3), (1.3, 0), (0, 1.3), (-1.3, 0)),
+        "^": ((0, -1.2), (1.15, 0.9), (-1.15, 0.9)),
+        "v": ((0, 1.2), (1.15, -0.9), (-1.15, -0.9)),
+    }
+    if marker == "x":
+        return "".join(
+            f"M{_n(x - a * size)} {_n(y - size)}L{_n(x + a * size)} {_n(y + size)}" for a in (1, -1)
+        )
+    return "M" + "L".join(f"{_n(x + a * size)} {_n(y + b * size)}" for a, b in corners[marker]) + "Z"
+
+
+def _n(value: float) -> str:
+    """Return a number with at most two digits behind the point."""
+    return f"{round(value, 2) + 0.0:.2f}".rstrip("0").rstrip(".")

@@ -1,5 +1,6 @@
 """The wording of numbers, requests and metrics for people, on the terminal and in the report alike."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -180,6 +181,43 @@ def epsilon(value: float | None) -> str:
 
 
 _UNBOUNDED = "no bound"
+_OUTCOMES = {
+    "closer": "closer to retraining than doing nothing",
+    "within-floor": "as far from retraining as doing nothing, up to chance",
+    "worse": "further from retraining than doing nothing",
+    "reference": "the reference",
+    "unknown": "no verdict",
+}
+"""Outcome of a verdict -> what it says, in a few words."""
+_LARGE_EPSILON = 7.0
+
+
+def meaning_of(privacy: Mapping[str, Any]) -> str:
+    """Return what a run's largest ε means for people: how sure somebody who was undecided can become.
+
+    By Bayes' rule, odds of 1 to 1 become at most e^ε to 1; e^1.5 / (1 + e^1.5) = 81.8 %.
+
+    >>> privacy = {"unit": "example", "delta": 1e-05, "clients": {"0": {"epsilon": 1.5}}}
+    >>> meaning_of(privacy)[:73]
+    'What that means: someone who gives an even chance that a certain example '
+    >>> "at most 81.8 % sure" in meaning_of(privacy)
+    True
+    """
+    spent = [row["epsilon"] for row in privacy["clients"].values()]
+    subject = f"a certain {privacy['unit']} was in the training data"
+    if privacy["unit"] == "client":
+        subject = "a certain client took part"
+    if None in spent:
+        return f"What that means: nothing is promised; the model may give away whether {subject}."
+    largest = max(spent, default=0.0)
+    sure = f"at most {number(100.0 / (1.0 + math.exp(-largest)))} %"
+    if largest > _LARGE_EPSILON:
+        sure = "more than 99.9 %"
+    weak = ", which is hardly any protection" if largest > _LARGE_EPSILON else ""
+    return (
+        f"What that means: someone who gives an even chance that {subject} can become {sure} sure of it from "
+        f"what was released{weak}, except with a probability of about δ = {privacy['delta']:g}."
+    )
 
 
 def clock(value: float) -> str:
@@ -235,6 +273,16 @@ def verdict(audit: Mapping[str, Any]) -> str:
     ('the forgetting left the model further', '')
     """
     return str((audit.get("verdict") or {}).get("text", ""))
+
+
+def outcome(audit: Mapping[str, Any]) -> str:
+    """Return an audit's verdict in a few words; empty for one from before there were verdicts.
+
+    >>> outcome({"verdict": {"outcome": "worse", "text": "…"}}), outcome({})
+    ('further from retraining than doing nothing', '')
+    """
+    known = str((audit.get("verdict") or {}).get("outcome", ""))
+    return _OUTCOMES.get(known, known)
 
 
 def size(num_bytes: float) -> str:

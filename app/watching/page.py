@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from app.report.template import STYLE_SHEET
+from app.report.style import STYLE_SHEET
 from app.version import version
 from app.watching.script import SCRIPT
 from strategies.runs.files import to_json

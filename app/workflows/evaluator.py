@@ -34,7 +34,8 @@ class Evaluator:
         trigger: Trigger | None,
         validation: Examples | None = None,
     ) -> None:
-        self._model, self._test, self._figures, self._validation = model, test, figures, validation
+        self._model, self._test, self._validation = model, test, validation
+        self._figures = figures.confusing()
         self._layout = travelling.layout_of(model)
         self.tables: Mapping[str, Any] | None = None
         self._trigger = trigger

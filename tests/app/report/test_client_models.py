@@ -21,7 +21,7 @@ def test_the_last_figures_of_each_client_by_hand() -> None:
     """Client 0 was last measured in round 1. Means: (50+70+80)/3, (40+65+60)/3, (90+95+90)/3."""
     view = client_models(ROUNDS)
     assert view is not None
-    rows = {row.label: row.cells for row in view.rows}
+    rows = {row.label: row.cells for row in view.table.rows}
     assert list(rows) == ["client 0", "client 9", "client 10", "mean"]
     assert rows["client 9"] == ("65.0", "70.0", "+5.0", "95.0", "−25.0")
     assert rows["mean"] == ("55.0", "66.7", "+11.7", "91.7", "−25.0")
@@ -32,7 +32,7 @@ def test_without_a_bound_its_cells_are_empty() -> None:
     lines = [{"round": 1, "clients": {"0": {"accuracy": 50.0}}}]
     view = client_models(lines)
     assert view is not None
-    assert view.rows[0].cells == ("–", "50.0", "–", "–", "–")
+    assert view.table.rows[0].cells == ("–", "50.0", "–", "–", "–")
     assert "all clients' data" not in view.picture.caption
 
 
@@ -49,8 +49,8 @@ def test_clients_that_personalise_one_model_by_hand() -> None:
     }
     view = client_models([{"round": 1, "clients": told}])
     assert view is not None
-    assert view.columns == ("before, %", "after, %", "gain")
-    rows = {row.label: row.cells for row in view.rows}
+    assert view.table.columns == ("before, %", "after, %", "gain")
+    rows = {row.label: row.cells for row in view.table.rows}
     assert rows["client 0"] == ("40.0", "90.0", "+50.0")
     assert rows["mean"] == ("50.0", "85.0", "+35.0")
     assert rows["worst tenth"] == ("40.0", "80.0", "+40.0")

@@ -80,5 +80,5 @@ def test_the_learning_curve_shows_the_headline_and_its_direction() -> None:
         "Learning curve: root mean square residual (the lower, the better) 2.500 after round 1, "
         "1.250 after 2."
     )
-    assert "lower is better" in str(picture.svg)
+    assert "residual, the lower, the better</text>" in str(picture.svg)
     assert "cross-entropy" not in str(picture.svg)

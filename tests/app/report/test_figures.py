@@ -3,8 +3,6 @@
 import dataclasses
 from pathlib import Path
 
-import numpy as np
-
 from app.report import figures
 from app.report.reading import RunRecord, read_run
 from tests.app.report.run_folders import AFTER, BEFORE, GAPS, RETRAIN, add_log, finish, new_run
@@ -103,10 +101,37 @@ def test_clients_that_tell_nothing_are_not_drawn(tmp_path: Path) -> None:
     assert figures.label_map(record(tmp_path, {"a": []}), []) is None
 
 
-def test_cells_carry_numbers_that_can_be_read_on_their_colour() -> None:
-    """The larger half is dark, so its numbers are white; an empty cell has a dash."""
-    figure = figures.Sheet(narrow=False).figure(2.0)
-    axes = figure.subplots()
-    figures._write_cells(axes, np.array([[0.0, 1.0, 9.0]]), numbers=True)
-    assert [text.get_text() for text in axes.texts] == ["–", "1", "9"]
-    assert [text.get_color() for text in axes.texts][1:] == ["#1a1f24", "#ffffff"]
+def test_a_kept_round_is_marked_and_said() -> None:
+    rounds = [{"round": i, "test-accuracy": 40.0 + i, "validation-accuracy": 50.0} for i in (1, 2, 3)]
+    judged = {"by": "validation-loss", "round": 3, "best": 1}
+    picture = figures.learning_curve(rounds, None, judged)
+    assert picture is not None
+    assert "whose model is kept, 3; the best by validation-loss was 1." in picture.caption
+    assert ">kept: round 3</text>" in picture.svg
+    assert ">validation accuracy</text>" in picture.svg
+    assert ">kept" not in str(figures.learning_curve(rounds))
+
+
+def test_every_point_tells_its_value_and_stands_in_the_table() -> None:
+    rounds = [{"round": 1, "test-accuracy": 40.25, "test-loss": 2.0}, {"round": 2, "test-accuracy": 50.0}]
+    picture = figures.learning_curve(rounds)
+    assert picture is not None
+    assert picture.svg.count("<title>test accuracy, round 1: 40.2 %</title>") == 3
+    assert picture.table is not None
+    assert picture.table.columns == ("test accuracy, %", "test data")
+    assert [(row.label, row.cells) for row in picture.table.rows] == [
+        ("1", ("40.2", "2.000")),
+        ("2", ("50.0", "–")),
+    ]
+
+
+def test_confusion_in_words() -> None:
+    """Two of 12 examples are wrong, both a 1 taken for a 0."""
+    picture = figures.confusion_map([[5, 0], [2, 5]], ["zero", "<one>"], "c")
+    assert picture.caption.startswith(
+        "2 of 12 examples are taken for another class; most often <one> for zero, 2 times."
+    )
+    assert "true class &lt;one&gt;, predicted class zero: 2</title>" in picture.svg
+    assert picture.table is not None
+    assert [row.cells for row in picture.table.rows] == [("5", "–"), ("2", "5")]
+    assert "most often" not in figures.confusion_map([[5, 0], [0, 5]], [], "c").caption

@@ -29,13 +29,14 @@ def record(folder: Path, **changes: Any) -> RunRecord:
 def test_budgets_and_spending_of_every_client(tmp_path: Path) -> None:
     view = privacy_view(record(tmp_path))
     assert view is not None
-    assert [(r.client, r.budget, r.epsilon, r.noise) for r in view.rows] == [
+    assert [(row.label, *row.cells[:3]) for row in view.table.rows] == [
         ("0", "2.00", "1.500", "1.100"),
         ("1", "2.00", "0.750", "2.000"),
         ("2", "0.00", "0.000", "–"),
     ]
-    assert view.rows[1].remark == "asked 2 times without an answer since: may have spent more"
-    assert view.rows[2].remark == "refused 4 rounds: its privacy budget is 0: it takes no part"
+    assert view.table.rows[1].cells[3] == "asked 2 times without an answer since: may have spent more"
+    assert view.table.rows[2].cells[3] == "refused 4 rounds: its privacy budget is 0: it takes no part"
+    assert "at most 81.8 % sure of it" in view.meaning  # e^1.5 / (1 + e^1.5)
     assert view.picture is not None
     assert "at most ε = 1.500, by client 0, after round 2" in view.picture.caption
 

@@ -1,72 +1,61 @@
-"""app/report/svg.py: figures become parts of a page."""
+"""app/report/svg.py: drawings become parts of a page."""
 
 import re
+from functools import partial
 
 import pytest
-from matplotlib.figure import Figure
 
 from app.report import svg as report_svg
-from app.report.svg import BLUE, Sheet, plain, short_label, style_axes, to_svg
+from app.report.svg import BLUE, MARKERS, WIDTHS, Drawing, Pen, short_label
 
 
-def drawn(name: str = "one", label: str = "client", description: str = "a line") -> str:
-    figure = Sheet(narrow=False).figure(2.0)
-    axes = figure.subplots()
-    style_axes(axes, "title")
-    axes.plot([0, 1], [1, 2], color=BLUE)
-    axes.set_yticks([1, 2], [label, "other"])
-    for text in axes.get_yticklabels():
-        plain(text)
-    return str(to_svg(figure, name, description))
+def drawing(label: str = "client", description: str = "a line") -> str:
+    found = Drawing(100.0)
+    found.path([(0, 0), (10.25, 20)], Pen(BLUE))
+    found.telling(f"value of {label}", partial(found.mark, 10, 20, Pen(BLUE, "o")))
+    found.text(1, 2, label)
+    found.height = 50.0
+    return found.svg("small", description)
 
 
-def test_colours_and_font_come_from_the_page() -> None:
-    svg = drawn()
-    assert "var(--blue)" in svg
-    assert "var(--font)" in svg
-    assert not re.search(r"#0101\d\d|DejaVu", svg)
-
-
-def test_nothing_points_outside() -> None:
-    svg = drawn()
-    assert svg.startswith("<svg ")
+def test_colours_come_from_the_page_by_class_as_a_strict_policy_forbids_inline_styles() -> None:
+    svg = drawing()
+    assert 'class="l s-blue"' in svg
+    assert 'class="f-blue s-paper"' in svg
+    assert "style=" not in svg
     assert "http" not in svg
-    assert "<metadata" not in svg
-    assert "<style" not in svg  # a style sheet inside would hold for the whole page
-    assert all(target.startswith("#one-") for target in re.findall(r'href="([^"]*)"', svg))
+    assert " id=" not in svg
 
 
-def test_ids_are_unique_between_figures_and_references_hit() -> None:
-    first, second = drawn("one"), drawn("two")
-    ids = [set(re.findall(r'id="([^"]+)"', svg)) for svg in (first, second)]
-    assert not ids[0] & ids[1]
-    for svg, known in zip((first, second), ids, strict=True):
-        references = re.findall(r'(?:url\(|href=")#([^")]+)', svg)
-        assert references
-        assert set(references) <= known
-
-
-def test_same_figure_same_text() -> None:
-    assert drawn() == drawn()
-
-
-def test_description_is_the_text_alternative_and_escaped() -> None:
-    svg = drawn(description='"><script>')
+def test_the_text_alternative_and_words_to_point_at_are_escaped() -> None:
+    svg = drawing("<b>&", '"><script>')
     assert 'role="img"' in svg
     assert 'aria-label="&#34;&gt;&lt;script&gt;"' in svg
+    assert "<title>value of &lt;b&gt;&amp;</title>" in svg
     assert "<script" not in svg
 
 
 @pytest.mark.parametrize("label", [r"$\frac{", "<script>alert(1)</script>", "日本", "a & b"])
 def test_a_label_is_text_whatever_it_holds(label: str) -> None:
-    """Neither a formula, which fails for the first, nor markup, nor a warning about a missing glyph."""
-    svg = drawn(label=label)
+    svg = drawing(label)
     assert label.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") in svg
     assert "<script" not in svg
 
 
+def test_numbers_have_no_needless_digits() -> None:
+    assert [report_svg._n(x) for x in (1.0, 0.126, -0.001, 100.0)] == ["1", "0.13", "0", "100"]
+
+
+@pytest.mark.parametrize("marker", MARKERS)
+def test_every_marker_is_drawn(marker: str) -> None:
+    found = Drawing(10.0)
+    found.mark(5, 5, Pen(BLUE, marker))
+    assert re.search(r'<(circle|path) (cx="5"|d="M[-\d.]+ [-\d.]+L)', found.svg("small", ""))
+
+
 def test_a_control_character_has_no_place_in_a_label() -> None:
     assert short_label("a\x1b[2J\nb") == "a·[2J b"
+    assert ">a·[2J b</text>" in drawing("a\x1b[2J\nb")
 
 
 def test_a_label_of_just_the_length_stays() -> None:
@@ -75,20 +64,14 @@ def test_a_label_of_just_the_length_stays() -> None:
     assert short_label(full + "y") == full[:-1] + "…"
 
 
-def test_a_figure_is_drawn_for_desks_and_for_phones_with_panels_below_each_other() -> None:
-    """Both have text of the same size in points; the narrow one is a third as wide, and higher."""
+def test_a_figure_is_drawn_for_three_widths() -> None:
+    seen = []
 
-    def draw(sheet: Sheet) -> Figure:
-        figure, panels = sheet.panels(2.0, [3, 2])
-        for axes in panels:
-            style_axes(axes, "title")
-        return figure
+    def draw(empty: Drawing) -> float:
+        seen.append(empty.is_narrow)
+        return 40.0
 
-    wide, narrow = (f"<svg {part}" for part in report_svg.drawn(draw, "one", "both").svg.split("<svg ")[1:])
-    assert 'class="chart wide"' in wide
-    assert 'class="chart narrow"' in narrow
-    boxes = [
-        [float(x) for x in re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)[0]] for svg in (wide, narrow)
-    ]
-    assert boxes == [[748.8, 144.0], [259.2, 288.0]]
-    assert not set(re.findall(r' id="([^"]+)"', wide)) & set(re.findall(r' id="([^"]+)"', narrow))
+    picture = report_svg.drawn(draw, "one", "all")
+    sizes = re.findall(r'class="chart (\w+)" .*?viewBox="0 0 (\d+) 40" width="(\d+)" height="40"', picture.svg)
+    assert sizes == [(form, str(width), str(width)) for form, width in WIDTHS.items()]
+    assert seen == [True, False, False]

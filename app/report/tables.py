@@ -1,0 +1,40 @@
+"""Tables of the page: rows of text, each cell as people read it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table of numbers; `kind` is its style."""
+
+    label: str
+    cells: tuple[str, ...]
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class NumberTable:
+    """A table of numbers on the page: its caption, the heading of the rows' names, and the columns.
+
+    The columns named in `texts` hold words, and stand left.
+    """
+
+    caption: str
+    first: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    texts: tuple[str, ...] = ()
+
+    def is_text(self, place: int) -> bool:
+        """Whether the column in a place, from 0, holds words."""
+        return self.columns[place] in self.texts
+
+
+def shortened(rows: list[Row], most: int, what: str) -> tuple[tuple[Row, ...], str]:
+    """Return the first rows, at most `most`, and the words that say how many there are, if more.
+
+    >>> shortened([Row("a", ()), Row("b", ())], 1, "classes")[1]
+    ', the first 1 of 2 classes'
+    """
+    said = f", the first {most} of {len(rows)} {what}" if len(rows) > most else ""
+    return tuple(rows[:most]), said
