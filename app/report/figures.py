@@ -281,7 +281,7 @@ def confusion_map(counts: Sequence[Sequence[float]], class_names: Sequence[str],
     values = np.array(counts, dtype=np.float64)
     names = [class_names[i] if i < len(class_names) else str(i) for i in range(len(values))]
     found = HeatMap(
-        "Confusion matrix: true class by row, predicted class by column",
+        "Examples by true and predicted class",
         values,
         names,
         names,

@@ -143,7 +143,7 @@ def record_json(record: RunRecord) -> dict[str, Any]:
 
 def data_uri(document: Mapping[str, Any]) -> str:
     """Return plain data as the address of a file with them."""
-    content = to_json(document, indent=1).encode()
+    content = to_json(document, indent=1).encode(errors="backslashreplace")  # as JSON escapes them, too
     return "data:application/json;base64," + base64.b64encode(content).decode()
 
 

@@ -112,6 +112,7 @@ figcaption { font-size: 13.5px; max-width: 100ch; overflow-wrap: anywhere; }
 .right { color: var(--green); }
 details { margin: 12px 0; }
 summary { cursor: pointer; font-weight: 600; }
+pre code { font-size: 1em; }
 pre { background: var(--tint); padding: 12px 16px; font-size: 13px; line-height: 1.45; white-space: pre-wrap;
   overflow-wrap: anywhere; }
 footer { margin-top: 48px; border-top: 1px solid var(--grid); padding-top: 10px; }
@@ -146,7 +147,10 @@ footer { color: var(--muted); font-size: 13px; }
   h2, h3 { break-after: avoid; }
   figure, table, .headline li, .notice { break-inside: avoid; }
   .scroll { overflow: visible; }
-  .tools, .contents, .tip, .skip { display: none; }
+  .tools, .contents, .tip, .skip, .numbers, #keys { display: none; }
+  table { font-size: 9pt; }
+  td.num, th.num { white-space: normal; padding: 4px 4px 4px 8px; }
+  th, td { padding-right: 8px; }
   a { color: inherit; text-decoration: none; }
   th button::after { content: ""; }
   h2 { break-before: auto; }

@@ -16,7 +16,7 @@ from app.version import version
 _PARTS = """
 {%- macro table(t, id, style="") %}
 <p class="caption" id="caption-{{ id }}">{{ t.caption }}</p>
-<div class="scroll" role="region" tabindex="0" aria-labelledby="caption-{{ id }}">
+<div class="scroll" role="group" tabindex="0" aria-labelledby="caption-{{ id }}">
 <table id="{{ id }}" class="sortable {{ style }}" aria-labelledby="caption-{{ id }}">
 <thead><tr><th scope="col">{{ t.first }}</th>
 {% for column in t.columns %}
@@ -46,7 +46,7 @@ _PARTS = """
 <p class="tools">{{ save("png", picture.name) }}
 {%- if picture.table %}{{ save("csv", picture.name, "numbers-" + picture.name) }}{% endif %}</p>
 {% if picture.table %}
-<details><summary>The numbers of this figure</summary>
+<details class="numbers"><summary>The numbers of this figure</summary>
 {{ table(picture.table, "numbers-" + picture.name) }}</details>
 {% endif %}
 </figure>
@@ -152,7 +152,7 @@ _RUN = """
 {% if item.images %}
 <figure>
 <p class="caption">Test images with the attack's trigger, and the class that each model sees in them.</p>
-<div class="scroll" role="region" tabindex="0" aria-label="Test images with the attack's trigger">
+<div class="scroll" role="group" tabindex="0" aria-label="Test images with the attack's trigger">
 <table class="triggered">
 <tr><th scope="row">image</th>
 {% for image in item.images %}<td><img src="{{ image.source }}" alt="{{ image.alt }}"></td>{% endfor %}</tr>

@@ -176,7 +176,6 @@ def test_the_run_is_read_as_it_is(run: RunFolder) -> None:
     assert verify(run.path / "forget" / ANSWER).failed == ("audit",)  # It was written by hand
 
 
-@pytest.mark.usefixtures("_unwritten_pictures")
 @pytest.mark.parametrize("name", READS)
 @FUZZED
 @given(changes=CHANGES)

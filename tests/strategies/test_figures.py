@@ -14,7 +14,15 @@ from torchmetrics import Metric, classification, regression
 
 from strategies.core.errors import BadInput
 from strategies.core.seeds import torch_generator
-from strategies.figures import GROUP_EXAMPLES, GROUP_SCORES, Figures, added, record_of
+from strategies.figures import (
+    CONFUSION,
+    GROUP_EXAMPLES,
+    GROUP_SCORES,
+    MOST_CONFUSED,
+    Figures,
+    added,
+    record_of,
+)
 from strategies.task import AUROC_THRESHOLDS, CLASSIFICATION, Task
 from strategies.tasks.choice import figures_of
 from strategies.tasks.multi_label import MultiLabel
@@ -108,6 +116,26 @@ def test_groups_and_confusion_by_hand() -> None:
     assert wanted.groups(sums) == [first, second]
     assert wanted.tables(sums)["confusion"] == [[1, 0], [1, 1]]
     assert wanted.values(sums)["f1"] == pytest.approx(2 / 3)
+
+
+def test_the_server_counts_which_class_is_taken_for_which_without_a_library() -> None:
+    """Outputs 0, 2, 2 for labels 0, 1, 2; clients do not send the counts, as they say more than sums."""
+    plain = figures_of(TaskSettings(), CLASSIFICATION, 3, 3)
+    outputs = torch.eye(3)[[0, 2, 2]]
+    targets = torch.tensor([0, 1, 2])
+    sums = plain.confusing().of(outputs, targets)
+    assert plain.confusing().tables(sums) == {"confusion": [[1, 0, 0], [0, 0, 1], [0, 0, 1]]}
+    assert CONFUSION not in plain.of(outputs, targets)
+    assert figures(CLASSIFICATION, 3, 3).tables(figures(CLASSIFICATION, 3, 3).of(outputs, targets)) == (
+        plain.confusing().tables(sums)
+    )
+
+
+def test_too_many_classes_and_other_tasks_have_no_such_counts() -> None:
+    most = figures_of(TaskSettings(), CLASSIFICATION, MOST_CONFUSED + 1, MOST_CONFUSED + 1)
+    assert not most.confusing().confused
+    assert not figures(MultiLabel(), 3, 3).confusing().confused
+    assert not figures(CLASSIFICATION, 3, 3).confusing().confused  # its metric counts them already
 
 
 def test_a_task_of_three_members_has_no_further_figures() -> None:

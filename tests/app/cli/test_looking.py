@@ -25,6 +25,33 @@ def test_report_prints_its_path(lethe: Command, tmp_path: Path) -> None:
     assert document == {"run": "study", "path": str(folder.path), "report": str(path)}
 
 
+def test_several_runs_stand_side_by_side(lethe: Command, tmp_path: Path) -> None:
+    new_run(tmp_path, "first")
+    new_run(tmp_path, "second")
+    path = tmp_path / "first+second.html"
+    assert lethe("report", "first", "second").out == f"{path}\n"
+    assert path.exists()
+    other = tmp_path / "other.html"
+    document = json.loads(lethe("report", "first", "second", "--output", str(other), "--json").out)
+    assert document == {"runs": ["first", "second"], "report": str(other)}
+    assert other.exists()
+    assert "first+second" not in lethe("runs").out
+
+
+def test_several_runs_side_by_side_are_refused_in_one_line(lethe: Command, tmp_path: Path) -> None:
+    new_run(tmp_path, "first")
+    new_run(tmp_path, "second")
+    for arguments, said in (
+        (["first", "first"], 'RUN: given "first" twice, expected different runs'),
+        (["first", "--output", "x.html"], "--output x.html: needs several runs"),
+        (["first", "second", "--output", "no/x.html"], "--output no/x.html: no is no folder"),
+        (["first", "none"], "run 'none': no such run"),
+    ):
+        ended = lethe("report", *arguments)
+        assert (ended.status, ended.out, said in ended.err) == (2, "", True)
+    assert list(tmp_path.glob("*.html")) == []
+
+
 def test_runs(lethe: Command, workflows: Workflows, tmp_path: Path) -> None:
     lines = [line.split() for line in lethe("runs").out.splitlines()]
     assert lines == [

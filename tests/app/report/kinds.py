@@ -9,6 +9,7 @@ import torch
 
 from app.report.diagnosis import render_diagnosis
 from app.report.page import write_report
+from app.report.side_by_side import write_side_by_side
 from app.report.triggered import TriggeredImage, write_triggered
 from strategies.analytics.diagnosis import Diagnosis, Evidence, findings
 from strategies.core.seeds import numpy_generator, torch_generator
@@ -21,6 +22,7 @@ from tests.app.report.run_folders import (
     add_log,
     add_rounds,
     finish,
+    judged,
     new_run,
 )
 
@@ -145,6 +147,53 @@ def pruned(home: Path) -> Path:
     return write_report(folder)
 
 
+def evaluated(home: Path) -> Path:
+    """Return a run judged on the server's data and on the clients', of which a round is kept."""
+    folder = new_run(home, "evaluated", ("log.enabled=false",))
+    add_rounds(folder, 6, **{"validation-accuracy": 44.0, "validation-loss": 0.75})
+    groups = [{"group": i, "examples": 20, "score": 90.0 - i} for i in range(10)]
+    counts = [[18 if i == j else (i * j) % 3 for j in range(10)] for i in range(10)]
+    found = {"examples": 200, "headline": "accuracy", "higher-is-better": True, "groups": groups}
+    found |= {"figures": {"accuracy": 85.5, "loss": 0.5}, "tables": {"confusion": counts}}
+    clients = {i: {"examples": 20 + place, "accuracy": 80.0 + place} for place, i in enumerate(CLIENTS)}
+    kept = {"keep": "best", "by": "validation-loss", "round": 4, "trained": 6, "best": 4, "value": 0.5}
+    names = [
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Boot",
+    ]
+    finish(
+        folder,
+        CLIENTS,
+        evaluations={"server": found, "clients": {**found, "clients": clients}},
+        judged={**kept, "validation-examples": 90},
+        data={"name": "fashion-mnist", "class-names": names},
+        log=None,
+    )
+    return write_report(folder)
+
+
+def side_by_side(home: Path) -> Path:
+    """Return a page with six runs, two of which forgot, and one of which has a long name."""
+    folders = []
+    for place in range(6):
+        name = "a-run-with-a-name-that-is-rather-long-for-a-phone" if place == 3 else f"run-{place}"
+        folder = new_run(home, name, (f"run.seed={place}", f"train.learning-rate=0.0{place + 1}"))
+        add_rounds(folder, 3 + place)
+        finish(folder)
+        if place < 2:
+            judged(add_forgetting(folder))
+        folders.append(folder)
+    return write_side_by_side(folders, home / "page.html")
+
+
 def unfinished(home: Path) -> Path:
     """Return a run that was interrupted, and of which little is known."""
     folder = new_run(home, "unfinished")
@@ -174,6 +223,8 @@ KINDS: dict[str, Callable[[Path], Path]] = {
     "personalised": personalised,
     "without-common-model": without_common_model,
     "pruned": pruned,
+    "evaluated": evaluated,
+    "side-by-side": side_by_side,
     "unfinished": unfinished,
     "diagnosed": diagnosed,
 }

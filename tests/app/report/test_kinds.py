@@ -11,7 +11,9 @@ from tests.app.report.kinds import compared, diagnosed, personalised, private, p
 
 def words(page: Path) -> str:
     """Return a page's text, without its pictures."""
-    text = re.sub(r"<(style|svg|script)\b.*?</\1>|<[^>]+>", " ", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    text = re.sub(
+        r"<(style|svg|script)\b.*?</\1>|<[^>]+>", " ", page.read_text(encoding="utf-8"), flags=re.DOTALL
+    )
     return re.sub(r"\s+", " ", unescape(text))
 
 

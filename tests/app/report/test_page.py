@@ -140,6 +140,16 @@ def test_the_figures_can_be_saved_as_json(html: str) -> None:
     assert document["forgettings"][0]["audit"]["disparity"] == 0.625
 
 
+def test_half_a_character_in_a_file_of_the_run_is_no_trouble(tmp_path: Path) -> None:
+    folder = new_run(tmp_path)
+    finish(folder, faults=[{"client": "0", "scope": "round 1", "reason": "half: X"}])
+    path = folder.path / "summary.json"
+    path.write_text(path.read_text(encoding="utf-8").replace("half: X", "half: \\ud800"), encoding="utf-8")
+    (link,) = [a for tag, a in read(folder).tags if tag == "a" and "download" in a]
+    document = json.loads(base64.b64decode(str(link["href"]).partition(",")[2]))
+    assert document["summary"]["faults"][0]["reason"] == "half: \ud800"
+
+
 def test_links_lead_to_the_files_of_the_run_and_to_its_parent(tmp_path: Path) -> None:
     parent = full_run(tmp_path)
     write_report(parent)

@@ -30,13 +30,29 @@ def test_figures_curves_config_and_forgettings_of_two_runs(tmp_path: Path) -> No
     judged(add_forgetting(second))
     write_report(first)
     found = page([first, second], tmp_path)
-    assert ["run", "backdoor, %", "test loss", "rounds", "clients", "ε", "seconds", "from clients"] in found.rows
+    assert [
+        "run",
+        "backdoor, %",
+        "test loss",
+        "rounds",
+        "clients",
+        "ε",
+        "seconds",
+        "from clients",
+    ] in found.rows
     assert ["first", "–", "1.000", "2", "2", "–", "1.2", "31.0 MB"] in found.rows
     assert ["second", "–", "0.667", "3", "2", "–", "1.2", "31.0 MB"] in found.rows
     assert ["key", "first", "second"] in found.rows
     assert ["train.local-epochs", "2", "7"] in found.rows
     assert not [row for row in found.rows if row[0] in ("run.name", "run.home", "run.seed")]
-    assert ["second", "client 1", "distill", "0.50", "0.8", "further from retraining than doing nothing"] in found.rows
+    assert [
+        "second",
+        "client 1",
+        "distill",
+        "0.50",
+        "0.8",
+        "further from retraining than doing nothing",
+    ] in found.rows
     assert "Test accuracy, %: first 50.0 after round 2 and second 60.0 after round 3." in found.text
     links = [a["href"] for tag, a in found.tags if tag == "a"]
     assert "first/report.html" in links
@@ -86,7 +102,7 @@ def test_a_hostile_name_is_only_text(tmp_path: Path) -> None:
 
 def test_refusals(tmp_path: Path) -> None:
     folder = run(tmp_path, "first")
-    with pytest.raises(BadInput, match='^RUN: given "first" twice, expected different runs$'):
+    with pytest.raises(BadInput, match=r'^RUN: given "first" twice, expected different runs$'):
         write_side_by_side([folder, folder], tmp_path / "p.html")
     many = [new_run(tmp_path, f"run-{i}") for i in range(MOST_RUNS + 1)]
     with pytest.raises(BadInput, match=f"given 13 runs, allowed at most {MOST_RUNS}"):

@@ -72,6 +72,8 @@ def test_a_figure_is_drawn_for_three_widths() -> None:
         return 40.0
 
     picture = report_svg.drawn(draw, "one", "all")
-    sizes = re.findall(r'class="chart (\w+)" .*?viewBox="0 0 (\d+) 40" width="(\d+)" height="40"', picture.svg)
+    sizes = re.findall(
+        r'class="chart (\w+)" .*?viewBox="0 0 (\d+) 40" width="(\d+)" height="40"', picture.svg
+    )
     assert sizes == [(form, str(width), str(width)) for form, width in WIDTHS.items()]
     assert seen == [True, False, False]
