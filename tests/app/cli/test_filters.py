@@ -48,7 +48,8 @@ ROWS = [
         ({"where": "accuracy > 90"}, "a"),
         ({"where": "test-accuracy<=91"}, "ab"),
         ({"where": "rounds = 9"}, "b"),
-        ({"where": "accuracy>=89", "strategy": "fedavg"}, "a"),
+        ({"where": "accuracy>=91", "strategy": "fedavg"}, "a"),
+        ({"where": "accuracy>91"}, ""),
     ],
 )
 def test_rows_that_are_wanted(wanted: dict[str, str], names: str) -> None:
