@@ -124,7 +124,8 @@ def _names_of(algorithm: str) -> re.Pattern[str]:
 
 _APART = {
     ("unlearning/methods/redistill.py", "fedmd"),  # A method that works on nothing but its log
-    ("strategies/flower/flower.py", "fedprox"),  # The class of Flower's that has this name
+    ("strategies/flower/flower.py", "fedadam"),  # A class of Flower's
+    ("strategies/flower/flower.py", "fedprox"),  # The same
 }
 
 
@@ -164,6 +165,7 @@ def test_an_algorithm_imports_no_other_one_and_nothing_above_it(name: str) -> No
 _OUTPUTS = re.compile(r"cross_entropy|CrossEntropy|nll_loss|argmax|num_classes|bincount\(\w*y\b|NUM_CLASSES")
 """What is said of outputs and labels of a classifier."""
 _OTHER_MEANING = {
+    ("app/report/figures.py", "argmax"),  # Where the largest count lies
     ("app/data/synthetic.py", "argmax"),  # How the data set is made
     ("strategies/analytics/statistics.py", "argmax"),  # The first bin that a quantile lies in
     ("app/models/named.py", "num_classes"),  # An argument of torchvision's and timm's

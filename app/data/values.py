@@ -74,7 +74,7 @@ class TargetRule:
         if flat.shape[1] != 1:
             raise BadInput(
                 f"{self.where}: each target has shape {tuple(targets.shape[1:])}; wanted one label for each "
-                '(argmax of one-hot), or another task, such as "multi-label" or "segmentation"'
+                '(of one-hot: the place of the 1), or another task, such as "multi-label" or "segmentation"'
             )
         return flat[:, 0]
 
