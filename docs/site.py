@@ -45,6 +45,7 @@ NAV: Mapping[str, str | Sequence[Entry]] = {
         ("How do I train and forget with flwr run?", "flwr-run.md"),
         ("How do I choose schedules and optimisers?", "training.md"),
         ("How do I keep the best round, stop early or go on?", "runs.md"),
+        ("How do I find a good learning rate?", "sweep.md"),
         ("How do I watch a run?", "watch.md"),
         ("How do I use a trained model?", "use.md"),
         ("Which strategy do I choose?", "strategies.md"),

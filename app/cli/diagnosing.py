@@ -21,7 +21,8 @@ def diagnose(
     config: options.Config = None,
     overrides: options.Overrides = None,
     page: Annotated[
-        Path | None, typer.Option("--output", help="Where the page goes; default: the run's folder, or here.")
+        Path | None,
+        typer.Option("--output", "--out", help="Where the page goes; default: the run's folder, or here."),
     ] = None,
     home: options.Home = None,
     json: options.Json = False,

@@ -11,7 +11,8 @@ from strategies.core.errors import BadInput
 
 def executor(
     port: Annotated[
-        int, typer.Option("--port", min=1, max=65535, help="As flower-supernode --port has it.")
+        int,
+        typer.Option("--port", metavar="PORT", min=1, max=65535, help="As flower-supernode --port has it."),
     ] = 9094,
     allow: Annotated[
         list[str] | None,

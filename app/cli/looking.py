@@ -30,6 +30,7 @@ def report(
         Path | None,
         typer.Option(
             "--output",
+            "--out",
             metavar="FILE.html",
             help="With several runs: where the page goes; default: beside them.",
         ),

@@ -25,6 +25,7 @@ Model = Annotated[
     typer.Argument(
         metavar="RUN[/forget/NAME]",
         help="A run, or a forgetting in it: its name under the home, or the path of its folder.",
+        autocompletion=options.places_beginning,
     ),
 ]
 Client = Annotated[
@@ -44,16 +45,22 @@ def predict(
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE", help="Where to write: .csv or .jsonl; default: csv on stdout."),
+        typer.Option(
+            "--output",
+            "--out",
+            metavar="FILE",
+            help="Where to write: .csv or .jsonl; default: csv on stdout.",
+        ),
     ] = None,
     client: Client = "",
+    overrides: options.HomeOverride = None,
     home: options.Home = None,
     json: options.Json = False,
 ) -> None:
     """Predict with a run's model, or with one after a forgetting; the data need no targets."""
     if out is not None and out.suffix.lower() not in _SUFFIXES:
         raise BadInput(f"--out: given {out}, allowed a file that ends in {' or '.join(_SUFFIXES)}")
-    subject = _subject(run, client, home)
+    subject = _subject(run, client, options.only_home("predict", overrides, home))
     from app.data.unlabelled import read_inputs
     from app.use import rows_of
 
@@ -72,7 +79,7 @@ def predict(
         _write_csv(rows, sys.stdout)
 
 
-def export(
+def export(  # noqa: PLR0913, PLR0917  # a parameter per option
     run: Model,
     kind: Annotated[
         str, typer.Option("--format", metavar="FORMAT", help="torch, onnx or safetensors.")
@@ -80,7 +87,10 @@ def export(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="FOLDER", help="A new folder; default: NAME-FORMAT in the current one."
+            "--output",
+            "--out",
+            metavar="FOLDER",
+            help="A new folder; default: NAME-FORMAT in the current one.",
         ),
     ] = None,
     data: Annotated[
@@ -90,11 +100,12 @@ def export(
         ),
     ] = None,
     client: Client = "",
+    overrides: options.HomeOverride = None,
     home: options.Home = None,
     json: options.Json = False,
 ) -> None:
     """Export a model for programs without Lethe, with a page of how to load it."""
-    subject = _subject(run, client, home)
+    subject = _subject(run, client, options.only_home("export", overrides, home))
     from app.data.unlabelled import read_inputs
     from app.use import export as write_export
 

@@ -119,7 +119,7 @@ class Traits:
     helps: tuple[Literal["drift", "labels", "waiting"], ...] = ()
     only_retraining: str = ""
     only_clients: str = ""
-    page: str = "docs/training.md"
+    page: str = "docs/strategies.md"
 
     @property
     def is_family(self) -> bool:

@@ -171,8 +171,8 @@ def test_missing_benchmarks_are_said(lethe: Command, monkeypatch: pytest.MonkeyP
 def test_needs_that_are_none() -> None:
     from unlearning.methods import Needs
 
-    assert looking._needs(Needs()) == []
-    assert looking._needs(Needs(log="full", remaining=True, forgotten=True)) == [
+    assert looking.needs_in_words(Needs()) == []
+    assert looking.needs_in_words(Needs(log="full", remaining=True, forgotten=True)) == [
         "an update log of every round",
         "the remaining clients online",
         "the forgotten client online",
