@@ -98,6 +98,7 @@ REPLACED = {
     "lethe train --set privacy.unit=example": ("lethe train", f"lethe train {_LITTLE}"),
     "lethe train --set strategy.name=pruned-dp": ("lethe train", f"lethe train {_LITTLE}"),
     "lethe train --continue": ("--rounds 10", "--rounds 1"),
+    "lethe train --continue first/forget/": ("--rounds 10", "--rounds 1 --set run.name=after"),
     "lethe train --set strategy.name=one-shot": ("train.local-epochs=20", "train.local-epochs=1"),
     "lethe train --set strategy.name=coded-gd --set strategy.stragglers=2 --set run.rounds": ("=50", "=1"),
     "lethe train --set strategy.name=fedbuff": ("run.rounds=30", "run.rounds=3"),
