@@ -376,4 +376,5 @@ def rendered(template: str, context: Mapping[str, Any]) -> str:
         "script": Markup(SCRIPT),
         "policy": policy(STYLE_SHEET, SCRIPT),
     }
-    return environment.get_template(template).render({**frame, **context}).strip() + "\n"
+    page = environment.get_template(template).render({**frame, **context}).strip() + "\n"
+    return page.encode(errors="replace").decode()  # Half a character, as JSON can have one, is no UTF-8

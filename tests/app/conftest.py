@@ -40,17 +40,6 @@ def _own_networks() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def _unwritten_pictures() -> Iterator[None]:
-    """Leave pictures out of reports, drawn as they are: writing them takes ten times as long as all else."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "matplotlib.figure.Figure.savefig",
-            lambda self, file, **_: file.write('<svg viewBox="0 0 1 1"></svg>'),
-        )
-        yield
-
-
 @pytest.fixture(scope="session")
 def _small_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     home = tmp_path_factory.mktemp("small")

@@ -30,8 +30,8 @@ Command = Callable[..., Ended]
 
 
 @pytest.fixture
-def lethe(_unwritten_pictures: None, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
-    """Run ``lethe`` with these arguments and the runs below `tmp_path`; its reports have no pictures."""
+def lethe(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    """Run ``lethe`` with these arguments and the runs below `tmp_path`."""
 
     def command(*arguments: str, home: bool = True) -> Ended:
         placed = ["--home", str(tmp_path)] if home else []

@@ -145,7 +145,9 @@ def test_half_a_character_in_a_file_of_the_run_is_no_trouble(tmp_path: Path) -> 
     finish(folder, faults=[{"client": "0", "scope": "round 1", "reason": "half: X"}])
     path = folder.path / "summary.json"
     path.write_text(path.read_text(encoding="utf-8").replace("half: X", "half: \\ud800"), encoding="utf-8")
-    (link,) = [a for tag, a in read(folder).tags if tag == "a" and "download" in a]
+    page = read(folder)
+    assert ["0", "1", "round 1: half: ?"] in page.rows
+    (link,) = [a for tag, a in page.tags if tag == "a" and "download" in a]
     document = json.loads(base64.b64decode(str(link["href"]).partition(",")[2]))
     assert document["summary"]["faults"][0]["reason"] == "half: \ud800"
 
