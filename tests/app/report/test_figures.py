@@ -117,6 +117,8 @@ def test_every_point_tells_its_value_and_stands_in_the_table() -> None:
     picture = figures.learning_curve(rounds)
     assert picture is not None
     assert picture.svg.count("<title>test accuracy, round 1: 40.2 %</title>") == 3
+    assert picture.svg.count(">0</text>") >= 3  # the axis of a rate goes from 0 to 100, whatever is on it
+    assert picture.svg.count(">100</text>") == 3
     assert picture.table is not None
     assert picture.table.columns == ("test accuracy, %", "test data")
     assert [(row.label, row.cells) for row in picture.table.rows] == [
