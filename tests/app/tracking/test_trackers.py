@@ -3,6 +3,7 @@
 import json
 import os
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ def test_wandb_stays_offline(tmp_path: Path) -> None:
     track_all("wandb", tmp_path)
     runs = sorted((tmp_path / "track" / "wandb").glob("offline-run-*/*.wandb"))
     assert len(runs) == 3
-    records = [[*_records(path)] for path in runs]
+    records = [_finished(path) for path in runs]
     assert {kind for found in records for kind, _ in found} >= {"run", "history", "summary", "exit"}
     first, again, child = (dict(found)["run"] for found in records)
     assert first.run_id == again.run_id == "0f" * 16
@@ -103,6 +104,15 @@ def test_wandb_stays_offline(tmp_path: Path) -> None:
 def _values(record: Any, field: str = "item") -> dict[str, Any]:
     items = getattr(record, field)
     return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+
+
+def _finished(path: Path) -> list[tuple[str, Any]]:
+    """Return a run's records once its last is there: W&B's service may write it after `finish` returns."""
+    until = time.monotonic() + 30
+    while "exit" not in dict(found := [*_records(path)]):
+        assert time.monotonic() < until, f"no end in {path}: {[kind for kind, _ in found]}"
+        time.sleep(0.05)
+    return found
 
 
 def _records(path: Path) -> Iterator[tuple[str, Any]]:
