@@ -66,6 +66,8 @@ LEFT_OUT = {
     ". .venv/bin/activate": "changes a shell",
     "export ": "changes a shell; here it is set anyway",
     "pip install": "what it brings is installed",
+    "lethe watch": "waits; tests/app/watching open the page",
+    "tensorboard": "waits, and is another program",
     "lethe demo": "the README's first command",
     "cd docs/examples && python batch_norm.py": "tests/docs/test_examples.py runs it",
     "lethe train --set run.project=hospital.project": "the project is the reader's; own-work.md has one",
@@ -126,13 +128,42 @@ def _own_data(folder: Path) -> None:
         write_csv(folder / "hospitals" / f"{name}.csv")
 
 
+def _a_sweep(folder: Path) -> None:
+    """Write the page's own file, for less work."""
+    (text,) = blocks(TEXTS["sweep.md"], "toml")
+    assert "trials = 20" in text
+    shorter = text.replace("trials = 20", "trials = 2") + "\n[run]\nrounds = 1\n"
+    (folder / "rates.toml").write_text(shorter, encoding="utf-8")
+
+
+def _a_table(folder: Path) -> None:
+    write_csv(folder / "new.csv")
+
+
 GIVEN: Mapping[str, Given] = {
     "data.md": Given(_own_data),
     "diagnose.md": Given(before=A_RUN),
     "forgetting.md": Given(lambda f: (f / "gone.json").write_text('{"3": [0, 17]}', encoding="utf-8"), A_RUN),
     "methods.md": Given(before=A_RUN),
+    "report.md": Given(
+        before=tuple(f"lethe train --set run.name={name}" for name in ("first", "second", "third"))
+    ),
+    "sweep.md": Given(_a_sweep),
+    "use.md": Given(
+        _a_table,
+        (
+            "lethe train --set run.name=first --set data.name=csv:new.csv --set data.target=ill "
+            "--set model.name=mlp --set data.scale=federated --set data.clients=4",
+            "lethe forget first --client 3 --method distill",
+        ),
+    ),
     "runs.md": Given(
-        before=("lethe train --set run.name=first", "lethe forget first --client 3 --method subtract")
+        before=(
+            "lethe train --set run.name=first",
+            "lethe train --set run.name=second",
+            "lethe forget first --client 3 --method subtract",
+            "lethe forget first --client 1 --method subtract",
+        )
     ),
     "models.md": Given(
         before=(
@@ -225,7 +256,19 @@ READERS: Mapping[str, Callable[[list[str]], None]] = {
     "python": _python,
     "pip": _pip,
     **dict.fromkeys(
-        (".", "cd", "cmp", "export", "flower-superlink", "flower-supernode", "for", "git", "ls", "sha256sum"),
+        (
+            ".",
+            "cd",
+            "cmp",
+            "export",
+            "flower-superlink",
+            "flower-supernode",
+            "for",
+            "git",
+            "ls",
+            "sha256sum",
+            "tensorboard",
+        ),
         _shell,
     ),
 }
