@@ -48,7 +48,6 @@ NAV: Mapping[str, str | Sequence[Entry]] = {
         ("How do I find a good learning rate?", "sweep.md"),
         ("How do I watch a run?", "watch.md"),
         ("How do I read a report?", "report.md"),
-        ("How do I try many values?", "sweep.md"),
         ("How do I use a trained model?", "use.md"),
         ("Which strategy do I choose?", "strategies.md"),
         ("Are my clients too unlike?", "diagnose.md"),
