@@ -68,6 +68,7 @@ LEFT_OUT = {
     "pip install": "what it brings is installed",
     "lethe watch": "waits; tests/app/watching open the page",
     "tensorboard": "waits, and is another program",
+    "make docs": "tests/docs/test_site.py builds it",
     "lethe demo": "the README's first command",
     "cd docs/examples && python batch_norm.py": "tests/docs/test_examples.py runs it",
     "lethe train --set run.project=hospital.project": "the project is the reader's; own-work.md has one",
@@ -426,6 +427,7 @@ def test_own_work_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         lines = lines.replace(old, new)
     names: dict[str, Any] = {}
     exec(readme.partition("run = ")[0], names)
+    names["inputs"] = names["torch"].zeros(3, 4)
     exec(lines, names)
     assert names["gone"].certificate
     assert names["run"].name
