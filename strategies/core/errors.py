@@ -35,7 +35,7 @@ def kind_of(error: BaseException) -> str:
 
     Examples
     --------
-    >>> kind_of(KeyError("patient 4711")), kind_of(type("Patient4711", (ValueError,), {})())
+    >>> kind_of(KeyError("patient 4711")), kind_of(type("Patient", (ValueError,), {"__module__": "ward"})())
     ('KeyError', 'ValueError')
     """
     known = {"builtins", __name__}

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from app.cli.commands import app
 from app.config.run_config import RunConfig
+from app.report.svg import WIDTHS
 from app.workflows.diagnosing import diagnose
 from app.workflows.session import DEFAULT_CLIENTS, Session
 from strategies.core.errors import BadInput
@@ -65,7 +66,7 @@ def test_a_run_is_diagnosed_at_the_model_it_ended_with(small: RunFolder) -> None
     assert page == small.path / "diagnosis.html"
     text = unescape(page.read_text())
     assert all(figure["advice"] in text for figure in told["figures"].values())
-    assert text.count('<svg class="chart wide"') == text.count('<svg class="chart narrow"') == 4
+    assert [text.count(f'<svg class="chart {form}"') for form in WIDTHS] == [4, 4, 4]
     assert "In bits, from 0 to 1, mean over the clients; above 0.1 noticeable, above 0.4 high." in text
     assert "examples, 3 times the median." in text
 
