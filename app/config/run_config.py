@@ -37,6 +37,8 @@ from unlearning.registry import names, settings_of
 from unlearning.settings import FLAT, AuditSettings, ForgetSettings, owners, renamed
 
 _METHODS = "forget."
+PLACE_KEYS = frozenset({"run.name", "run.home"})
+"""Keys that say where a run lies, in which any two runs differ."""
 RETIRED = frozenset({"audit.mia-c"})
 """Keys that runs made by earlier versions have in their config, and that nothing reads any more."""
 

@@ -10,7 +10,7 @@ from app.data.columns import Columns
 from app.data.forms import Forms, forms_from
 from app.data.identity import identity, own_place, placed
 from app.data.labels import class_of, some
-from app.forgettings.folder import outermost
+from app.forgettings.folder import record_path
 from app.models.weights import weights_file, weights_place
 from strategies.core.errors import BadInput, RunCorrupt
 from strategies.runs.files import read_json, write_json
@@ -23,10 +23,11 @@ COLUMNS = "columns.json"
 INPUTS = "inputs.json"
 """Name of the file with the form of a run's inputs, and the scale that a simulation measured."""
 _NAMES = ("data.name", "data.public")
-_PLACES = (
+PLACES = (
     *("data.root", "run.home", "run.certificate-key", "run.config-file", "log.keys"),
     *("privacy.encryption-key", "data.columns", "data.folder-of-clients"),
 )
+"""Keys that name a place on the disk of whoever begins a run."""
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
@@ -36,7 +37,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     changed["model.weights"] = weights_place(config.model.weights, config.run.home_path)
     changed |= {
         key: str(Path(path).absolute())
-        for key in _PLACES
+        for key in PLACES
         if (path := str(flat[key])) and not path.startswith("~") and not Path(path).is_absolute()
     }
     return RunConfig.from_flat(flat | changed) if any(flat[k] != v for k, v in changed.items()) else config
@@ -177,8 +178,7 @@ def columns_of(folder: RunFolder) -> Columns | None:
     RunCorrupt
         If the file is damaged.
     """
-    path = outermost(folder).path / COLUMNS
-    if not path.exists():
+    if (path := record_path(folder, COLUMNS)) is None:
         return None
     try:
         return Columns.from_json(read_json(path), str(path))
@@ -194,8 +194,7 @@ def recorded_inputs(folder: RunFolder) -> InputRecord | None:
     RunCorrupt
         If the file is damaged.
     """
-    path = outermost(folder).path / INPUTS
-    if not path.exists():
+    if (path := record_path(folder, INPUTS)) is None:
         return None
     found = read_json(path)
     scale = found.get("scale")
@@ -217,8 +216,7 @@ def _sources(config: RunConfig) -> dict[str, dict[str, Any]]:
 
 
 def _read(folder: RunFolder) -> dict[str, Any]:
-    path = outermost(folder).path / DATA
-    if not path.exists():
+    if (path := record_path(folder, DATA)) is None:
         return {}
     found = read_json(path)
     names, sources = found.get("class-names"), found.get("sources")

@@ -166,6 +166,12 @@ def outermost(folder: RunFolder) -> RunFolder:
     return folder if path == folder.path.absolute() else RunFolder(path)
 
 
+def record_path(folder: RunFolder, name: str) -> Path | None:
+    """Return the path of a file that is kept once, in the outermost run; None if it has none."""
+    path = outermost(folder).path / name
+    return path if path.exists() else None
+
+
 def unpruned(folder: RunFolder) -> RunFolder:
     """Return the run that a pruned one was made from, which has the same data; else the run itself."""
     path = folder.path.absolute()

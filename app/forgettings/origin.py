@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from app.forgettings.documents import StoredRequest
-from app.forgettings.folder import outermost, read_forgetting, sha256_of
+from app.forgettings.folder import read_forgetting, record_path, sha256_of
 from app.forgettings.names import ORIGIN
-from strategies.runs.documents import Count, Document, read_checked
+from strategies.runs.documents import Count, Document, read_checked, rounds_in
 from strategies.runs.files import write_json
 from strategies.runs.folder import MODEL, RunFolder
 from strategies.runs.home import MARKER
@@ -70,7 +70,7 @@ class Origin:
         if forgetting:
             earlier = read_forgetting(folder, forgetting)
             forgotten, model = (*earlier.forgotten, earlier.request), earlier.model_path
-        rounds = int(summary.get("completed-rounds") or summary["rounds"])
+        rounds = rounds_in(summary)
         place = folder.path.absolute()
         return Origin(how, folder.name, folder.run_id, place, forgetting, sha256_of(model), rounds, forgotten)
 
@@ -131,8 +131,7 @@ def read_origin(folder: RunFolder) -> Origin | None:
     RunCorrupt
         If the record is damaged.
     """
-    path = outermost(folder).path / ORIGIN
-    if not path.exists():
+    if (path := record_path(folder, ORIGIN)) is None:
         return None
     found = read_checked(path, _Document)
     return Origin(

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from app.config.run_config import PLACE_KEYS
 from app.report.axes import Box, Curve, Span, curves_panel
 from app.report.figures import curves_table
 from app.report.head import last_figure, rounds_in_model
@@ -34,8 +35,6 @@ _TITLES = {
     "client-loss": "Loss on what clients hold out",
     "train-loss": "Loss on clients' training data",
 }
-_OWN_KEYS = {"run.name", "run.home"}
-"""Keys in which any two runs differ."""
 _LONGEST = 120
 _DASHES = ("-", "--", ":")
 
@@ -167,7 +166,7 @@ def _picture(curves: Sequence[Curve], title: str, name: str, span: Span | None) 
 
 def _differences(records: Sequence[RunRecord]) -> NumberTable | None:
     """Return the keys of the config in which the runs differ; None if they do not."""
-    keys = dict.fromkeys(key for record in records for key in record.settings if key not in _OWN_KEYS)
+    keys = dict.fromkeys(key for record in records for key in record.settings if key not in PLACE_KEYS)
     rows = []
     for key in keys:
         values = [record.settings.get(key, MISSING) for record in records]

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from strategies.runs.documents import rounds_in
+
 MISSING = "–"
 """Stands for a figure that was not measured."""
 
@@ -327,7 +329,7 @@ def rounds_of(summary: Mapping[str, Any]) -> str:
     >>> rounds_of({"rounds": 5, "completed-rounds": 2, "judged": {"trained": 5}})
     '2 of 5'
     """
-    rounds = summary.get("completed-rounds", summary["rounds"])
+    rounds = rounds_in(summary)
     trained = (summary.get("judged") or {}).get("trained", rounds)
     return str(rounds) if rounds == trained else f"{rounds} of {trained}"
 

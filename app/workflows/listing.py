@@ -7,7 +7,7 @@ from typing import Any
 from app.forgettings.names import RESULT
 from app.report.headline import headline_of
 from app.report.wording import epsilon_of
-from strategies.runs.documents import Pruned, read_checked
+from strategies.runs.documents import Pruned, read_checked, rounds_in
 from strategies.runs.files import read_json
 from strategies.runs.folder import MODEL, PRUNED, PRUNING, RunFolder
 from strategies.runs.home import MARKER, expand, folders_in
@@ -43,7 +43,7 @@ def row_of(folder: RunFolder, name: str) -> dict[str, Any]:
     if not (folder.path / MODEL).exists():
         return row
     summary = folder.read_summary()
-    rounds = summary.get("completed-rounds") or summary["rounds"]
+    rounds = rounds_in(summary)
     row |= {"state": "finished", "strategy": summary["strategy"], "rounds": rounds}
     if (folder.path / PRUNING).exists():
         pruned = read_checked(folder.path / PRUNING, Pruned)

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
 from app.config.run_config import RunConfig
+from app.data.record import PLACES
 from app.tracking import tracker as trackers
 from app.tracking.background import Background
 from app.tracking.tracker import Tracked
@@ -31,20 +32,7 @@ _ANSWER_SECONDS = 0.2
 """Least time between two events that count answers."""
 _MOST_NOTES = 1000
 _NAMING = frozenset({"attack.clients", "data.without", "privacy.budgets"})
-_PLACES = frozenset(
-    {
-        "run.config-file",
-        "run.home",
-        "run.certificate-key",
-        "data.root",
-        "data.columns",
-        "data.path",
-        "data.folder-of-clients",
-        "log.keys",
-        "privacy.ledger",
-        "privacy.encryption-key",
-    }
-)
+_PLACES = frozenset({*PLACES, "data.path", "privacy.ledger"})
 
 
 class Recorder:

@@ -9,7 +9,7 @@ import math
 
 from app.client.secure import target_sums
 from app.config.run_config import RunConfig
-from app.forgettings.folder import outermost
+from app.forgettings.folder import record_path
 from strategies.analytics.asking import Sharing
 from strategies.analytics.scaling import ask_scale
 from strategies.analytics.target_scale import ask_target_scale
@@ -62,8 +62,7 @@ def read_target_scale(folder: RunFolder) -> float:
     RunCorrupt
         If the file is damaged.
     """
-    path = outermost(folder).path / TARGET_SCALE
-    if not path.exists():
+    if (path := record_path(folder, TARGET_SCALE)) is None:
         return 0.0
     scale = read_json(path).get("scale")
     if not isinstance(scale, float) or not 0 < scale < math.inf:
@@ -86,8 +85,7 @@ def read_scale(folder: RunFolder) -> tuple[float, ...]:
     RunCorrupt
         If the file is damaged.
     """
-    path = outermost(folder).path / SCALE
-    if not path.exists():
+    if (path := record_path(folder, SCALE)) is None:
         return ()
     found = read_json(path)
     numbers = [found.get(name) for name in ("means", "deviations")]

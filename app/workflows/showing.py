@@ -3,18 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
-from app.config.run_config import RunConfig
+from app.config.run_config import PLACE_KEYS, RunConfig
 from app.forgettings.names import AUDIT, CERTIFICATE, ORIGIN, RESULT
 from app.report.headline import headline_of
 from app.workflows.listing import pruned_in, row_of
 from strategies.core.errors import BadInput, LetheError
 from strategies.core.settings import Scalar
+from strategies.runs.documents import rounds_in
 from strategies.runs.files import read_json
 from strategies.runs.folder import CONFIG, MODEL, REPORT, SUMMARY, RunFolder
 from strategies.runs.home import MARKER, list_runs
 
-PLACE_KEYS = frozenset({"run.name", "run.home"})
-"""Keys that say where a run lies, which is no difference between two runs."""
 _FILES = {"model": MODEL, "config": CONFIG, "report": REPORT, "summary": SUMMARY, "log": "log"}
 
 
@@ -123,7 +122,7 @@ def differences(first: RunFolder, second: RunFolder) -> dict[str, Any]:
 def _measured(summary: Mapping[str, Any]) -> dict[str, float]:
     if not summary:
         return {}
-    rounds = summary.get("completed-rounds") or summary["rounds"]
+    rounds = rounds_in(summary)
     return {**figures_of(summary), "rounds": rounds, "seconds": summary["seconds"]}
 
 

@@ -186,6 +186,16 @@ class _Judged(Document):
     validation_examples: Count = Field(alias="validation-examples")
 
 
+def rounds_in(summary: Mapping[str, Any]) -> int:
+    """Return how many rounds are in the model of a finished run.
+
+    >>> rounds_in({"rounds": 5, "completed-rounds": 2}), rounds_in({"rounds": 5})
+    (2, 5)
+    """
+    kept = summary.get("completed-rounds")
+    return int(summary["rounds"] if kept is None else kept)
+
+
 class Summary(Document):
     """``summary.json``."""
 

@@ -15,7 +15,6 @@ disk: a power loss may take the last ones, and nothing but a picture is lost.
 """
 
 import fcntl
-import json
 import time
 from pathlib import Path
 from typing import Any, final
@@ -94,15 +93,6 @@ def is_written(path: Path) -> bool:
     except OSError:
         return False
     return False
-
-
-def parsed(line: bytes) -> dict[str, Any] | None:
-    """Return the JSON object in a line; None if it is damaged."""
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def _first_free(folder: Path) -> Journal:

@@ -65,16 +65,21 @@ def _is_after(line: Mapping[str, Any], last_round: int) -> bool:
     return isinstance(number, int | float) and number > last_round
 
 
-def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
+def parsed(line: bytes) -> dict[str, Any] | None:
+    """Return the JSON object in a line; None if it is damaged."""
     try:
-        parsed = json.loads(line)
+        found = json.loads(line)
     except (ValueError, RecursionError):  # Not UTF-8, no JSON, or thousands of brackets
-        parsed = None
-    if not isinstance(parsed, dict):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    if (found := parsed(line)) is None:
         raise RunCorrupt(
             f"{path}: line {number} is damaged, expected a JSON object; restore the file from a copy"
         )
-    return parsed
+    return found
 
 
 def _cut_torn_line(file: BinaryIO) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from strategies.runs.journal import parsed
+from strategies.runs.json_lines import parsed
 
 _AT_ONCE = 16 << 20
 """Bytes that are read at a time: the file may be anybody's."""

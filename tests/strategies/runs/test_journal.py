@@ -10,7 +10,8 @@ import pytest
 
 from strategies.core.errors import LetheError
 from strategies.runs import files
-from strategies.runs.journal import Journal, is_written, journals, parsed
+from strategies.runs.journal import Journal, is_written, journals
+from strategies.runs.json_lines import parsed
 
 
 def lines(path: Path) -> list[dict[str, object]]:
