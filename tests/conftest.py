@@ -1,8 +1,13 @@
-"""No test touches the home of whoever runs it, and simulations start at once (see `tests.warm_starts`)."""
+"""No test touches the home of whoever runs it or what the next one imports; simulations start at once.
+
+The last is done by `tests.warm_starts`.
+"""
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 
@@ -38,6 +43,21 @@ def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("MPLCONFIGDIR", fonts)
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_imports_left() -> Iterator[None]:
+    """Forget what a test put on the path of imports, and the modules that came from there."""
+    path = list(sys.path)
+    yield
+    added = [place for place in sys.path if place and place not in path]
+    sys.path[:] = path
+    for name, module in list(sys.modules.items()):
+        spec = getattr(module, "__spec__", None)
+        if isinstance(spec, ModuleSpec):  # torch.classes answers any name with an object of its own
+            places = [spec.origin or "", *(spec.submodule_search_locations or ())]
+            if any(Path(place).is_relative_to(folder) for place in places for folder in added):
+                del sys.modules[name]
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -26,8 +26,7 @@ Package = Callable[[str, str], Path]
 
 @pytest.fixture
 def package(tmp_path: Path) -> Iterator[Package]:
-    """Return a function that writes a package's ``project.py``, and forgets what was imported of it."""
-    before, path = set(sys.modules), list(sys.path)
+    """Return a function that writes a package's ``project.py``; no project is in use afterwards."""
 
     def write(name: str, source: str) -> Path:
         folder = tmp_path / name
@@ -38,9 +37,6 @@ def package(tmp_path: Path) -> Iterator[Package]:
 
     with using(None):
         yield write
-    sys.path[:] = path
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
 
 
 def test_a_reference_leads_to_the_project_and_the_folder_that_holds_it(package: Package) -> None:
