@@ -158,7 +158,8 @@ class Session:
         """Whether clients that have test data evaluate: as the config says, or as the server cannot."""
         privacy = self.config.privacy
         hidden = privacy.on or privacy.hides_updates or self.has_client_models
-        return self.config.run.federated_evaluation or (self.server_data.test is None and not hidden)
+        unable = self.server_data.test is None or self.config.model.has_local_layers
+        return self.config.run.federated_evaluation or (unable and not hidden)
 
     @property
     def plan(self) -> TrainingPlan:
