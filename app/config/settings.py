@@ -56,7 +56,8 @@ class RunSettings(Settings):
         what that section says.
     federated_evaluation
         Whether the clients evaluate as well, on what they hold out (``data.local-test-share``) or on test
-        data of their own; they do in any case where the server has no test data and nothing is hidden.
+        data of their own; they do in any case where the server has no test data, or not all layers
+        (``model.batch-norm = "local"``), and nothing is hidden.
     certificate_key
         File with the private key that signs certificates of forgetting; made on first use.
     track
