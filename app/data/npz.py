@@ -100,7 +100,8 @@ def _part(
 def _texts(path: Path, key: str, y: np.ndarray) -> tuple[list[str], np.ndarray]:
     found = texts_of(y)
     if isinstance(found, str):
-        raise BadInput(f"{path}: {key} is {_kind(y)}; {found}")
+        other = "; a project brings targets of any shape (lethe new)" if y.ndim > 1 else ""
+        raise BadInput(f"{path}: {key} is {_kind(y)}; {found}{other}")
     return found
 
 

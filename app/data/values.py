@@ -80,7 +80,9 @@ class TargetRule:
 
     def _labels(self, labels: np.ndarray) -> Tensor:
         if self.kind == "numbers":
-            raise BadInput(f"{self.where}: targets are {labels.dtype}, such as {labels[0]!r}; wanted numbers")
+            raise BadInput(
+                f"{self.where}: targets are texts, such as {str(labels.flat[0])!r}; wanted numbers"
+            )
         found = texts_of(labels)
         if isinstance(found, str):
             raise BadInput(f"{self.where}: targets: {found}")

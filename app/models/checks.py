@@ -114,6 +114,26 @@ def check_task(task: Task, outputs: Tensor, targets: Tensor) -> None:
         raise BadInput(f"run.project: its task's scores: given {scores.tolist()}, allowed 0 to 100")
 
 
+def check_built_in_task(task: Task, outputs: Tensor, targets: Tensor, data: str) -> None:
+    """Refuse data whose targets a built-in task does not judge, as its settings are.
+
+    Raises
+    ------
+    BadInput
+        Naming the task and the shapes, or as the task says.
+    """
+    try:
+        check_task(task, outputs, targets)
+    except BadInput:
+        raise
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise BadInput(
+            f"task.name: given {task.name!r}, which does not judge the targets of {data!r}: those of two "
+            f"examples have shape {tuple(targets.shape)}, the model's outputs {tuple(outputs.shape)}; "
+            "a project brings targets and a model of any shape (lethe new)"
+        ) from error
+
+
 def takes(model: nn.Module, expected: Expected) -> bool:
     """Whether a model takes the two inputs."""
     try:

@@ -28,7 +28,14 @@ from app.data.labels import notes_on_gaps
 from app.data.split import scale_of
 from app.data.values import TargetKind, finite
 from app.models.built_in import OWN, build_model
-from app.models.checks import Expected, check_model, check_task, outputs_of_two, two_examples
+from app.models.checks import (
+    Expected,
+    check_built_in_task,
+    check_model,
+    check_task,
+    outputs_of_two,
+    two_examples,
+)
 from app.project.data import ClientData, ProjectData, of_client
 from app.project.keys import check_data_keys
 from app.project.loading import LoadedProject, called, project_of
@@ -38,8 +45,8 @@ from strategies.core.errors import BadInput, LetheError
 from strategies.core.examples import Examples, Inputs, least_groups
 from strategies.core.seeds import torch_generator
 from strategies.core.settings import Scalar
-from strategies.task import OutputSpec, Task
-from strategies.tasks.choice import task_of
+from strategies.task import CLASSIFICATION, OutputSpec, Task
+from strategies.tasks.choice import scaled, task_of
 
 _NOTHING = Project()
 VARIED = "lethe.Project(transforms=): the model"
@@ -243,16 +250,16 @@ class Workload:
         return build_model(settings, input_shape, spec.num_outputs, seed, make, any_outputs=free)
 
     def check_model(self, model: nn.Module, examples: Examples | None, num_groups: int) -> None:
-        """Refuse a model that does not take a project's examples, or a task that does not judge what it says.
+        """Refuse a model that does not take the examples, or a task that does not judge what it says of them.
 
-        What is built in takes its own data.
+        Built-in models classify built-in data.
 
         Raises
         ------
         BadInput
-            Naming the shape and the layer.
+            Naming the shape and the layer, or the task.
         """
-        built_in = self.project.model is None and not self.has_data
+        built_in = self.project.model is None and not self.has_data and self.task is CLASSIFICATION
         if built_in or examples is None or not len(examples):
             return
         known = self.task.labelled and num_groups > 0
@@ -263,8 +270,8 @@ class Workload:
         check_model(model, expected)
         if self.project.transforms is not None:
             check_model(model, replace(expected, subject=VARIED, inputs=self._varied(examples)))
-        if isinstance(self.project.task, Task):
-            self._check_task(model, expected, targets)
+        if self.task is not CLASSIFICATION:
+            self._check_task(outputs_of_two(model, expected), targets)
 
     def _varied(self, examples: Examples) -> Inputs:
         """Return two inputs as the project's transforms vary them."""
@@ -275,11 +282,11 @@ class Workload:
             finite(part, "lethe.Project(transforms=)")
         return inputs
 
-    def _check_task(self, model: nn.Module, expected: Expected, targets: Tensor) -> None:
-        called(
-            "its task fails on two examples",
-            lambda: check_task(self.task, outputs_of_two(model, expected), targets),
-        )
+    def _check_task(self, outputs: Tensor, targets: Tensor) -> None:
+        if isinstance(self.project.task, Task):
+            called("its task fails on two examples", lambda: check_task(self.task, outputs, targets))
+        else:
+            check_built_in_task(scaled(self.task, 1.0), outputs, targets, self.name)
 
     @property
     def model_name(self) -> str:

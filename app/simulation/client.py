@@ -78,9 +78,9 @@ class Clients:
 
 
 def explain(error: BaseException) -> str:
-    """Return what went wrong and where; print the traceback the first time that a place fails."""
+    """Return what went wrong and where; print the traceback the first time that a place fails unforeseen."""
     place = _place(error.__traceback__)
-    if place not in _reported:
+    if place not in _reported and not isinstance(error, LetheError):
         _reported.add(place)
         traceback.print_exception(error, file=sys.stderr)
     return f"{type(error).__name__}: {str(error)[:_REASON_LENGTH]} ({place})"

@@ -155,6 +155,10 @@ ONE, TWO = np.zeros((1, 2)), np.zeros((2, 2))
         ({"x": np.float64(1), "y": labels(3)}, r"x is float64 of shape \(\) but there are 3 labels"),
         ({"x": TWO, "y": np.zeros((2, 1), int)}, r"y is int64 of shape \(2, 1\); wanted one label per input"),
         (
+            {"x": TWO, "y": np.zeros((2, 3), bool)},
+            r"y is bool of shape \(2, 3\); .*; a project brings targets of any shape",
+        ),
+        (
             {"x": TWO, "y": np.array([0.0, 0.5])},
             r"y is float64 of shape \(2,\); it holds 0\.5; wanted one label",
         ),

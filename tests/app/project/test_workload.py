@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from app.config.run_config import RunConfig
+from app.config.run_config import RunConfig, parse_overrides
 from app.data.terms import Terms
 from app.project import LoadedProject, Node, Project, Workload, using
 from app.report.page import write_report
@@ -275,6 +275,29 @@ def test_a_task_that_does_not_judge_examples_is_refused(task: Task, message: str
         trained(tmp_path, Project(model=linear, data=of_node, task=task))
     assert not list(tmp_path.glob("*"))
     assert trained(tmp_path, Project(model=linear, data=of_node, task=Distance())).read_summary()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ("task.name=multi-label",),
+            r"task.name: given 'multi-label', which does not judge the targets of 'digits': those of two "
+            r"examples have shape \(2,\), the model's outputs \(2, 10\); a project brings targets",
+        ),
+        (("task.name=segmentation",), "task.name: given 'segmentation', which does not judge the targets of"),
+        (("task.name=regression", "task.outputs=2"), "task.outputs: the model gives 2 numbers .* have 1"),
+        (("task.class-weights=10=5",), "task.class-weights: given a weight of class 10, .* classes 0 to 9"),
+    ],
+)
+def test_a_built_in_task_that_does_not_judge_built_in_data_is_refused_before_any_work(
+    overrides: tuple[str, ...], message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = RunConfig.from_flat(parse_overrides([f"run.home={tmp_path}", "data.clients=2", *overrides]))
+    with pytest.raises(BadInput, match=message):
+        train(config)
+    assert not list(tmp_path.glob("*"))
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_built_in_model_that_does_not_take_the_projects_inputs_is_refused(tmp_path: Path) -> None:
