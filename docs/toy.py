@@ -29,7 +29,8 @@ from strategies.core.seeds import torch_generator
 from strategies.runs.folder import CONFIG, MODEL
 from strategies.runs.tensor_file import read_sealed
 from strategies.server.grids import BaseGrid
-from unlearning.central.fisher import FisherSettings, fisher_forget
+from unlearning.central.fisher import fisher_forget
+from unlearning.central.settings import FisherSettings
 from unlearning.methods import METHODS
 from unlearning.methods.redistill import kept_answers
 from unlearning.request import ForgetRequest

@@ -15,12 +15,13 @@ from strategies.threads import one_thread
 from unlearning.attendance import Attendance
 from unlearning.holdings import Holdings, logged_holdings
 from unlearning.methods import METHODS
-from unlearning.methods.base import UNCHANGED, ForgetJob, Needs, Progress
+from unlearning.methods.base import ForgetJob, Progress
 from unlearning.request import ForgetRequest
 from unlearning.requirements import check_online, check_request
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
 from unlearning.spending import spent_by, spent_notes
+from unlearning.traits.base import UNCHANGED, Needs
 
 
 @dataclass(frozen=True)

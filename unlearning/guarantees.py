@@ -1,12 +1,12 @@
 """The guarantee of a forgetting, computed from method and run: a mask may remember what a method forgets."""
 
-from unlearning.methods.base import Method
+from unlearning.traits.base import Traits
 
 CHOSEN_BY_DATA = frozenset({"imp", "omp"})
 """Masks that were chosen by weights which had seen all data."""
 
 
-def guarantee_of(method: Method, mask_origin: str, *, unchanged: bool = False) -> str:
+def guarantee_of(method: Traits, mask_origin: str, *, unchanged: bool = False) -> str:
     """Return what a method guarantees on a run whose mask was chosen by `mask_origin`, empty for a dense run.
 
     `unchanged` says that there was nothing to forget, so that the model is the one from before.

@@ -17,7 +17,8 @@ from strategies.core.errors import BadInput
 from strategies.core.examples import Examples
 from strategies.server.cohort import Cohort
 from strategies.server.guard import first_line
-from unlearning.request import ForgetRequest, ForgetSpec, spec_for
+from unlearning.forget_spec import ForgetSpec, spec_for
+from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 
 _SCOPE = "what the request names"

@@ -1,7 +1,8 @@
 """The forgetting methods by name: what a run config may write as ``forget.method``.
 
-This is the one place that lists them. A method is a module that defines ``METHOD``. Modules import torch, and
-are imported when a method is looked up.
+This is the one place that lists them. A method is a module of `unlearning.methods` that defines ``METHOD``,
+and one of the same name in `unlearning.traits` that defines ``TRAITS``: its keys, needs and promises. The
+former imports torch, and is imported when a method is looked up; the latter does not.
 """
 
 from collections.abc import Iterable
@@ -14,25 +15,26 @@ from strategies.core.settings import Settings
 
 if TYPE_CHECKING:
     from unlearning.methods.base import Method
+    from unlearning.traits.base import Traits
 
 _MODULES = {
-    "subtract": "unlearning.methods.subtract",
-    "fast-fedul": "unlearning.methods.fast_fedul",
-    "distill": "unlearning.methods.distill",
-    "fast-distill": "unlearning.methods.fast_distill",
-    "federaser": "unlearning.methods.federaser",
-    "finetune": "unlearning.methods.finetune",
-    "l1-sparse": "unlearning.methods.l1_sparse",
-    "ascent": "unlearning.methods.ascent",
-    "influence": "unlearning.methods.influence",
-    "fisher": "unlearning.methods.fisher",
-    "fedosd": "unlearning.methods.fedosd",
-    "negate": "unlearning.methods.negate",
-    "redistill": "unlearning.methods.redistill",
-    "reprune": "unlearning.methods.reprune",
-    "retrain": "unlearning.methods.retrain",
+    "subtract": "subtract",
+    "fast-fedul": "fast_fedul",
+    "distill": "distill",
+    "fast-distill": "fast_distill",
+    "federaser": "federaser",
+    "finetune": "finetune",
+    "l1-sparse": "l1_sparse",
+    "ascent": "ascent",
+    "influence": "influence",
+    "fisher": "fisher",
+    "fedosd": "fedosd",
+    "negate": "negate",
+    "redistill": "redistill",
+    "reprune": "reprune",
+    "retrain": "retrain",
 }
-"""Name -> the module that defines ``METHOD``."""
+"""Name -> the two modules' own name."""
 
 
 def names() -> Iterable[str]:
@@ -43,15 +45,27 @@ def names() -> Iterable[str]:
 @cache
 def lookup(name: str) -> "Method":
     """Return the method with this name, which must be one of `names`."""
-    method: Method = import_module(_MODULES[name]).METHOD
+    method: Method = import_module(f"unlearning.methods.{_MODULES[name]}").METHOD
     return method
+
+
+@cache
+def traits_of(name: str) -> "Traits":
+    """Return what a method, one of `names`, takes, needs and promises, without importing it."""
+    traits: Traits = import_module(f"unlearning.traits.{_MODULES[name]}").TRAITS
+    return traits
+
+
+def all_traits() -> "dict[str, Traits]":
+    """Return the traits of all methods by name, in the order of the registry, without importing a method."""
+    return {name: traits_of(name) for name in names()}
 
 
 def summary_of(name: str) -> str:
     """Return one line about the method with this name, one of `names`, without importing it."""
-    return first_line(_MODULES[name])
+    return first_line(f"unlearning.methods.{_MODULES[name]}")
 
 
 def settings_of(name: str) -> type[Settings]:
-    """Return the class of a method's own settings."""
-    return lookup(name).settings
+    """Return the class of a method's own settings, without importing the method."""
+    return traits_of(name).settings

@@ -1,18 +1,13 @@
 """Requests to forget: whole clients, classes, or single examples of clients, named by explicit ids."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from flwr.app import ConfigRecord
-from torch import Tensor
-
-from strategies.core import wire
 from strategies.core.errors import BadInput
-from strategies.core.examples import Examples
+from strategies.core.names import client_sort_key, short_hash
 from strategies.runs.files import text_of
 from strategies.server.exclusion import Drop
 
@@ -61,8 +56,8 @@ class ForgetRequest:
             raise BadInput("a request that names its classes has a name for each")
         names = dict(zip(self.classes, self.class_names, strict=False))
         object.__setattr__(self, "class_names", tuple(names[c] for c in sorted(names)))
-        ordered = dict(sorted(samples.items(), key=lambda item: wire.client_sort_key(item[0])))
-        object.__setattr__(self, "clients", tuple(sorted(set(self.clients), key=wire.client_sort_key)))
+        ordered = dict(sorted(samples.items(), key=lambda item: client_sort_key(item[0])))
+        object.__setattr__(self, "clients", tuple(sorted(set(self.clients), key=client_sort_key)))
         object.__setattr__(self, "classes", tuple(sorted(set(self.classes))))
         object.__setattr__(self, "samples", ordered)
 
@@ -130,107 +125,6 @@ class ForgetRequest:
         return ForgetRequest(clients, classes, samples, names)
 
 
-@dataclass(frozen=True)
-class ForgetSpec:
-    """Which of one client's examples are to be forgotten.
-
-    Attributes
-    ----------
-    everything : bool
-        All of them.
-    classes : tuple of int
-        Those with these labels.
-    indices : tuple of int
-        Those at these positions in the client's own data.
-    earlier_classes, earlier_indices : tuple of int
-        Those that were forgotten earlier: they are neither to be forgotten nor retained.
-    """
-
-    everything: bool = False
-    classes: tuple[int, ...] = ()
-    indices: tuple[int, ...] = ()
-    earlier_classes: tuple[int, ...] = ()
-    earlier_indices: tuple[int, ...] = ()
-
-    def named(self, examples: Examples) -> Tensor:
-        """Return which of the examples the request names, shape [n], bool.
-
-        BadInput if an index is outside the data.
-        """
-        outside = [i for i in (*self.indices, *self.earlier_indices) if not 0 <= i < len(examples)]
-        if outside:
-            raise BadInput(
-                f"the request names example {outside[0]}; this client has examples 0 to {len(examples) - 1}"
-            )
-        if self.everything:
-            return torch.ones(len(examples), dtype=torch.bool)
-        return examples.chosen(self.classes, self.indices)
-
-    def unforgotten(self, examples: Examples) -> Tensor:
-        """Return which of the examples were not forgotten earlier, shape [n], bool."""
-        return ~examples.chosen(self.earlier_classes, self.earlier_indices)
-
-    def split(self, examples: Examples) -> tuple[Examples, Examples]:
-        """Return (forget set, retain set); what was forgotten earlier is in neither.
-
-        BadInput if an index is outside the data.
-        """
-        forget, left = self.named(examples), self.unforgotten(examples)
-        return examples.split(forget & left)[0], examples.split(~forget & left)[0]
-
-    def without(self, positions: Collection[int]) -> "ForgetSpec":
-        """Return the specification for a client's examples without those at some positions."""
-        if not positions:
-            return self
-        return replace(self, earlier_indices=(*self.earlier_indices, *positions))
-
-    def expected_size(self, num_examples: int) -> int | None:
-        """Return how many of a client's examples were not forgotten earlier; None if labels decide it."""
-        return None if self.earlier_classes else num_examples - len(set(self.earlier_indices))
-
-    def expected_count(self, num_left: int) -> int | None:
-        """Return how many of the remaining examples are to be forgotten; None if labels decide it."""
-        if self.everything:
-            return num_left
-        named = set(self.indices) - set(self.earlier_indices)
-        return None if self.classes or (named and self.earlier_classes) else len(named)
-
-    def to_config(self) -> ConfigRecord:
-        """Return the record that carries the specification to the client."""
-        lists = {wire.GONE_CLASSES: list(self.earlier_classes), wire.GONE_INDICES: list(self.earlier_indices)}
-        return ConfigRecord(
-            {
-                wire.FORGET_ALL: self.everything,
-                wire.DROP_CLASSES: list(self.classes),
-                wire.DROP_INDICES: list(self.indices),
-                **{key: values for key, values in lists.items() if values},
-            }
-        )
-
-    @staticmethod
-    def from_config(config: Mapping[str, Any]) -> "ForgetSpec":
-        """Read the record back; a missing key names nothing."""
-        return ForgetSpec(
-            everything=bool(config.get(wire.FORGET_ALL, False)),
-            classes=tuple(wire.config_list(config, wire.DROP_CLASSES)),
-            indices=tuple(wire.config_list(config, wire.DROP_INDICES)),
-            earlier_classes=tuple(wire.config_list(config, wire.GONE_CLASSES)),
-            earlier_indices=tuple(wire.config_list(config, wire.GONE_INDICES)),
-        )
-
-
-def spec_for(request: ForgetRequest, client_id: str, earlier: Sequence[ForgetRequest] = ()) -> ForgetSpec:
-    """Return which of a client's examples a request names, and which earlier requests did."""
-    before = Drop.joined(each.drop for each in earlier)
-    return ForgetSpec(
-        everything=client_id in request.clients,
-        classes=request.classes,
-        indices=tuple(request.samples.get(client_id, ())),
-        earlier_classes=before.classes,
-        earlier_indices=tuple(before.indices.get(client_id, ())),
-    )
-
-
 def read_samples(path: Path) -> dict[str, tuple[int, ...]]:
     """Read ``{"client-id": [positions]}`` from a JSON file; BadInput if it is missing or of another form."""
     try:
@@ -251,13 +145,11 @@ def _is_index_list(value: object) -> bool:
 def _shortened(name: str, whole: str, *, always: bool = False) -> str:
     """Cut a long name, so that a method's name fits in the folder's as well; a hash stands for the rest."""
     if len(name) > _LONGEST_NAME:
-        return f"{name[:_LONGEST_NAME]}={wire.short_hash(whole)}"
-    return f"{name}-{wire.short_hash(whole)}" if always else name
+        return f"{name[:_LONGEST_NAME]}={short_hash(whole)}"
+    return f"{name}-{short_hash(whole)}" if always else name
 
 
 def _slug(text: str) -> str:
     """Return a file-safe form of an id; a changed id stays distinct by a hash."""
     safe = "".join(c if (c.isalnum() and c.isascii()) or c in "._" else "_" for c in text)
-    return (
-        text if safe == text and not text.startswith(".") else f"{safe.lstrip('.')}={wire.short_hash(text)}"
-    )
+    return text if safe == text and not text.startswith(".") else f"{safe.lstrip('.')}={short_hash(text)}"

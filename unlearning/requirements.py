@@ -9,10 +9,11 @@ from strategies.server.cohort import Cohort
 from strategies.server.exclusion import Drop
 from unlearning.guarantees import CHOSEN_BY_DATA
 from unlearning.methods import METHODS
-from unlearning.methods.base import Method, Needs
+from unlearning.methods.base import Method
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
+from unlearning.traits.base import Needs
 
 _SERVED_BY = {
     "norms": ("full", "interval", "sum"),

@@ -1,8 +1,8 @@
 """Settings of forgetting and of its audit: the sections ``forget`` and ``audit`` of the run config.
 
 Each forgetting method owns its settings: a key ``forget.distill.temperature`` is the field ``temperature`` of
-the class that the module of `distill` names. That class is imported, and torch with it, only where one of its
-keys is given. The section itself holds which method works, and what is pruned before it does.
+the class that the traits of `distill` name, and is imported only where one of its keys is given. The section
+itself holds which method works, and what is pruned before it does.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from strategies.core.settings import Scalar, Settings, hyphenated
-from unlearning.registry import lookup, names, settings_of
+from unlearning.registry import names, settings_of, traits_of
 
 S = TypeVar("S", bound=Settings)
 
@@ -177,7 +177,7 @@ def owners(flat: str) -> tuple[tuple[str, str], ...]:
     """Return the methods that read a flat key of version 0.1, each with its name for it."""
     found = []
     for method in names():
-        former = lookup(method).flat_keys
+        former = traits_of(method).flat_keys
         key = former.get(flat, "" if flat in former.values() else flat)
         if key in map(hyphenated, settings_of(method).model_fields):
             found.append((method, key))

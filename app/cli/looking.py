@@ -16,7 +16,7 @@ from strategies.core.errors import BadInput, LetheError
 
 if TYPE_CHECKING:
     from strategies.runs.folder import RunFolder
-    from unlearning.methods import Needs
+    from unlearning.traits.base import Needs
 
 Benchmark = Callable[..., Mapping[str, Any]]
 """An entry of ``benchmarks.BENCHMARKS``: measures, tells how far it is, and returns what `json` can write."""
@@ -138,11 +138,12 @@ def methods(
     json: options.Json = False,
 ) -> None:
     """List the forgetting methods: what each serves, does and promises, and where it comes from."""
-    from unlearning.methods import METHODS
+    from unlearning.registry import all_traits
     from unlearning.settings import ForgetSettings
 
-    if name and name not in METHODS:
-        raise BadInput(f"unknown method '{name}'; known methods: {', '.join(METHODS)}")
+    known = all_traits()
+    if name and name not in known:
+        raise BadInput(f"unknown method '{name}'; known methods: {', '.join(known)}")
     found = [
         {
             "name": method.name,
@@ -153,7 +154,7 @@ def methods(
             "guarantee": method.guarantee,
             "source": method.source,
         }
-        for method in METHODS.values()
+        for method in known.values()
         if name in {"", method.name}
     ]
     if json:

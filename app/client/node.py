@@ -41,7 +41,7 @@ from strategies.models import travelling
 from strategies.registry import lookup
 from strategies.task import OutputSpec, Task
 from strategies.tasks.choice import figures_of, scaled
-from unlearning.request import ForgetSpec
+from unlearning.forget_spec import ForgetSpec
 
 if TYPE_CHECKING:
     from strategies.layers.encryption.ckks import Secret

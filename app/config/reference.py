@@ -59,7 +59,7 @@ def all_keys() -> list[Key]:
 
 
 def key_named(key: str) -> Key:
-    """Return the one key of a name, which is known; only the method that has it is imported, if one has."""
+    """Return the one key of a name, which is known; no method is imported."""
     method = method_in(key)
     return next(entry for entry in _keys([method] if method else []) if entry.key == key)
 

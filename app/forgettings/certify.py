@@ -26,9 +26,8 @@ from strategies.log.update_log import UpdateLog
 from strategies.runs.files import write_chunks
 from strategies.runs.folder import CONFIG, MODEL, SCALE, TARGET_SCALE, RunFolder
 from unlearning import certificate
-from unlearning.methods import METHODS
-from unlearning.methods.base import Method
-from unlearning.methods.retrain import SEED
+from unlearning.registry import names, traits_of
+from unlearning.traits.base import SEED, Traits
 
 _SOFTWARE = ("cryptography", "flwr", "numpy", "torch")
 
@@ -92,13 +91,13 @@ def _statement(folder: RunFolder, forgetting: StoredForgetting) -> dict[str, Any
     }
 
 
-def _method_of(forgetting: StoredForgetting) -> Method:
-    if forgetting.method not in METHODS:
+def _method_of(forgetting: StoredForgetting) -> Traits:
+    if forgetting.method not in names():
         raise RunCorrupt(
             f"{forgetting.path / RESULT}: damaged at 'method' (no method is called so); restore it from a "
             "copy"
         )
-    return METHODS[forgetting.method]
+    return traits_of(forgetting.method)
 
 
 def _limits_of_purge(purged: dict[str, Any]) -> list[str]:

@@ -8,17 +8,17 @@ from typing import Any
 
 from app.forgettings.documents import Audit, Result
 from app.forgettings.names import AUDIT, CERTIFICATE, RESULT
-from strategies.core import wire
 from strategies.core.errors import BadInput, RunCorrupt
+from strategies.core.names import short_hash
 from strategies.runs.documents import read_checked
 from strategies.runs.files import read_bytes
 from strategies.runs.folder import MODEL, PRUNED, RunFolder
 from strategies.runs.home import MARKER, place
 from unlearning.guarantees import guarantee_of
-from unlearning.methods import METHODS
-from unlearning.methods.base import UNCHANGED
+from unlearning.registry import names, traits_of
 from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings
+from unlearning.traits.base import UNCHANGED
 
 _LONGEST = 100
 
@@ -64,7 +64,7 @@ def forgetting_name(request: ForgetRequest, method: str, after: str = "") -> str
     """
     own = f"{request.name}-{method}"
     if len(f"{after}+{own}") > _LONGEST:
-        after = f"after={wire.short_hash(after)}"
+        after = f"after={short_hash(after)}"
     return f"{after}+{own}" if after else own
 
 
@@ -141,10 +141,10 @@ def guarantee_in(folder: RunFolder, result: Mapping[str, Any]) -> str:
     RunCorrupt
         If the run's mask is damaged.
     """
-    method, mask = METHODS.get(result["method"]), folder.read_mask()
+    method, mask = result["method"], folder.read_mask()
     origin = "" if mask is None else mask.metadata["origin"]
     unchanged = bool(result.get("details", {}).get(UNCHANGED))
-    return "" if method is None else guarantee_of(method, origin, unchanged=unchanged)
+    return guarantee_of(traits_of(method), origin, unchanged=unchanged) if method in names() else ""
 
 
 def read_audit(path: Path) -> dict[str, Any] | None:

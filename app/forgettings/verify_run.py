@@ -33,9 +33,9 @@ def _of_run(run: RunFolder, top: RunFolder) -> Iterator[Check]:
     place = "" if inside == "." else f"{inside}/"
     yield _attempt(place + CONFIG, lambda: RunFolder.open(run.path))
     if run.has_initial:
-        yield _attempt(f"{place}initial model", run.read_initial)
+        yield _attempt(f"{place}initial model", run.check_initial)
     if (run.path / MODEL).exists():
-        yield _attempt(f"{place}model", run.read_model)
+        yield _attempt(f"{place}model", run.check_model)
     else:
         yield Check(f"{place}model", "not made", "the run is not finished")
     if run.log_path.is_dir():

@@ -11,38 +11,12 @@ by SGD. The teacher is only known by its answers, so it may as well be an ensemb
 from dataclasses import dataclass
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from strategies.client.settings import TrainSettings
+from strategies.client.settings import DistillationSettings, TrainSettings
 from strategies.client.training import batches, make_optimizer, set_rate
 from strategies.core.examples import Examples, on_device
-from strategies.core.settings import Settings
 from strategies.task import CLASSIFICATION, Task
-
-
-class DistillationSettings(Settings):
-    """How a student is trained.
-
-    Attributes
-    ----------
-    epochs
-        Passes over the inputs, at least 0; neutral 0: the student stays as it is.
-    learning_rate
-        Step size of SGD, above 0.
-    batch_size
-        Inputs per step, at least 1.
-    temperature
-        T, above 0.
-    hard_label_weight
-        λ, at least 0; neutral 0, which reads no label.
-    """
-
-    epochs: int = Field(default=10, ge=0)
-    learning_rate: float = Field(default=0.01, gt=0)
-    batch_size: int = Field(default=32, ge=1)
-    temperature: float = Field(default=3.0, gt=0)
-    hard_label_weight: float = Field(default=0.1, ge=0)
 
 
 def distillation_loss(

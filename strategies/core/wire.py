@@ -9,11 +9,8 @@ of one float32 buffer. Between processes of one machine the buffer moves; over a
 themselves as any other `Array` does.
 """
 
-import hashlib
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
@@ -22,11 +19,16 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from torch import Tensor
 
-from strategies.core import names
+from strategies.core import layout as layouts, names
 from strategies.core.arrays import floats_in
 
-State = dict[str, Tensor]
-"""A model's `state_dict` on the CPU."""
+State = layouts.State
+Layout = layouts.Layout
+MAX_ENTRIES = layouts.MAX_ENTRIES
+EVERYBODY = names.EVERYBODY
+client_id_fault = names.client_id_fault
+client_sort_key = names.client_sort_key
+short_hash = names.short_hash
 
 ConfigValue = bool | int | float | str | bytes | list[int] | list[float] | list[str] | list[bytes]
 """What the record ``config`` may hold here."""
@@ -175,12 +177,6 @@ DETAIL = "detail"
 NOTHING_LEFT = "nothing is left to train on without what is forgotten"
 """Begins a client's reason, under `REFUSED`, not to train; no failure of the client's."""
 
-MAX_ENTRIES = 2**31
-"""Entries that a vector has at most."""
-
-EVERYBODY = names.EVERYBODY
-"""In place of a client-id, in faults and sums: all clients of the round."""
-_SHOWN = 40
 
 MAX_EXAMPLES = 2**31
 """Examples that a client has at most."""
@@ -198,89 +194,6 @@ HOLDINGS = "query.holdings"
 """Asks a client, before a request is served, what it holds of it, and whether its data are the run's."""
 AUDIT = "query.audit"
 """Asks a client for its outputs on its forgotten and retained examples."""
-
-
-_CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-
-def client_id_fault(client_id: str) -> str:
-    """Return why a text is not a valid client-id, in a few words; empty if it is valid.
-
-    Examples
-    --------
-    >>> client_id_fault("hospital-a")
-    ''
-    >>> client_id_fault("a,b")
-    "is 'a,b': expected 1 to 64 ASCII letters, digits, '.', '_' and '-', no sign first"
-    """
-    if client_id == EVERYBODY:
-        return f"is '{EVERYBODY}', which stands for everybody"
-    if _CLIENT_ID.fullmatch(client_id):
-        return ""
-    shown = client_id if len(client_id) <= _SHOWN else f"{client_id[:_SHOWN]}… ({len(client_id)} characters)"
-    return f"is {shown!r}: expected 1 to 64 ASCII letters, digits, '.', '_' and '-', no sign first"
-
-
-def client_sort_key(client_id: str) -> tuple[int, int, str]:
-    """Order client-ids: whole numbers by value, then names by text.
-
-    Examples
-    --------
-    >>> sorted(["b", "10", "9", "a"], key=client_sort_key)
-    ['9', '10', 'a', 'b']
-    """
-    return (0, int(client_id), client_id) if client_id.isdecimal() else (1, 0, client_id)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where each floating entry of a state lies in one flat float32 vector.
-
-    Parameters
-    ----------
-    names, shapes
-        The floating entries, in the order of the state.
-    """
-
-    names: tuple[str, ...]
-    shapes: tuple[tuple[int, ...], ...]
-
-    @staticmethod
-    def of(state: Mapping[str, Tensor]) -> "Layout":
-        """Return the layout of a state without its integer buffers, which are never averaged."""
-        kept = {name: tuple(t.shape) for name, t in state.items() if t.is_floating_point()}
-        return Layout(tuple(kept), tuple(kept.values()))
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Number of scalars of each entry."""
-        return tuple(math.prod(shape) for shape in self.shapes)
-
-    @property
-    def size(self) -> int:
-        """Number of scalars in all."""
-        return sum(self.sizes)
-
-    def flatten(self, state: Mapping[str, Tensor]) -> Tensor:
-        """Copy the floating entries of a state into a new flat vector, shape [size], float32."""
-        parts = [state[name].detach().reshape(-1).to("cpu", torch.float32) for name in self.names]
-        return torch.cat(parts) if parts else torch.zeros(0)
-
-    def unflatten(self, flat: Tensor) -> State:
-        """Return views of a flat vector, by name."""
-        pieces = torch.split(flat, list(self.sizes))
-        return {n: p.view(s) for n, p, s in zip(self.names, pieces, self.shapes, strict=True)}
-
-    def difference(self, record: ArrayRecord) -> str | None:
-        """Say how a record's arrays differ from this layout; None if they fit."""
-        missing = [n for n in self.names if n not in record]
-        extra = [n for n in record if n not in set(self.names)]
-        if missing or extra:
-            return f"wrong keys: missing {missing[:3]}, unexpected {extra[:3]}"
-        for name, shape in zip(self.names, self.shapes, strict=True):
-            if tuple(record[name].shape) != shape:
-                return f"wrong shape: {name} is {tuple(record[name].shape)}, expected {shape}"
-        return None
 
 
 class FlatArray(Array):
@@ -475,8 +388,3 @@ def iter_numbers(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     for key, value in metrics.items():
         if isinstance(value, int | float):
             yield key, float(value)
-
-
-def short_hash(text: str) -> str:
-    """Return six hexadecimal digits that stand for a text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:6]

@@ -16,20 +16,21 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from strategies.core.errors import LetheError, RunCorrupt
 from strategies.log.keys import LogKeys
 from strategies.log.names import file_stem
 from strategies.log.sealing import seal, unseal
 from strategies.runs.files import canonical_json, erase, not_written, read_bytes, sync_folder, write_all
-from strategies.runs.tensor_file import decode, encode
+from strategies.runs.sealed import header_of
 
-FloatVector = npt.NDArray[np.float32]
+if TYPE_CHECKING:  # a log is checked without torch
+    import numpy as np
+    import numpy.typing as npt
+    from torch import Tensor
+
+    FloatVector = npt.NDArray[np.float32]
 
 _DELTA = "delta"
 _PIECE = 1 << 18  # Entries: a megabyte
@@ -84,7 +85,7 @@ class Blobs:
             raise not_written(path, error) from error
         return digest
 
-    def read(self, server_round: int, client_id: str, sha256: str | None) -> Tensor:
+    def read(self, server_round: int, client_id: str, sha256: str | None) -> "Tensor":
         """Return the vector in a file as it was stored, shape [size].
 
         Parameters
@@ -97,13 +98,7 @@ class Blobs:
         RunCorrupt
             If the file, or the key that it needs, is missing or damaged.
         """
-        path, content = self.file(server_round, client_id), self._content(server_round, client_id, sha256)
-        if self.keys is not None:
-            content = self._opened(self.keys, server_round, client_id, content)
-        values = unpack(content)
-        if values.shape != (self._size,):
-            raise RunCorrupt(f"{path}: holds shape {tuple(values.shape)}, expected ({self._size},)")
-        return values
+        return unpack(self._checked(server_round, client_id, sha256))
 
     def check(self, server_round: int, client_id: str, sha256: str | None) -> None:
         """Check that a file is as it was written; without the client's key only its hash is checked.
@@ -114,9 +109,19 @@ class Blobs:
             If it is missing or damaged.
         """
         if self.keys is None or self.keys.has(client_id):
-            self.read(server_round, client_id, sha256)
+            self._checked(server_round, client_id, sha256)
         else:
             self._content(server_round, client_id, sha256)
+
+    def _checked(self, server_round: int, client_id: str, sha256: str | None) -> bytearray:
+        """Return the bytes of the file of tensors, which holds a vector of the right size."""
+        path, content = self.file(server_round, client_id), self._content(server_round, client_id, sha256)
+        if self.keys is not None:
+            content = self._opened(self.keys, server_round, client_id, content)
+        shape = header_of(content).places[_DELTA].shape
+        if shape != (self._size,):
+            raise RunCorrupt(f"{path}: holds shape {shape}, expected ({self._size},)")
+        return content
 
     def _content(self, server_round: int, client_id: str, sha256: str | None) -> bytearray:
         path = self.file(server_round, client_id)
@@ -134,7 +139,7 @@ class Blobs:
                 f"{path}: cannot be decrypted, {error}: the file or its key was exchanged"
             ) from error
 
-    def add_to(self, values: FloatVector, server_round: int, client_id: str, sha256: str | None) -> None:
+    def add_to(self, values: "FloatVector", server_round: int, client_id: str, sha256: str | None) -> None:
         """Add the vector in a float32 file to `values`, shape [size], in place and piece by piece.
 
         Raises
@@ -142,12 +147,14 @@ class Blobs:
         RunCorrupt
             If the file is missing or damaged; see `read`.
         """
+        import numpy as np
+
         if self.keys is not None:  # Authenticated anyway
             values += self.read(server_round, client_id, sha256).numpy()
             return
         path = self.file(server_round, client_id)
         if sha256 is not None:
-            self.read(server_round, client_id, sha256)
+            self._checked(server_round, client_id, sha256)
         try:
             with path.open("rb") as file:
                 file.seek(8 + int.from_bytes(file.read(8), "little"))
@@ -233,7 +240,7 @@ class Blobs:
             yield from folder.glob("*" + self._suffix)
 
 
-def pack(client_id: str, delta: Tensor, dtype: torch.dtype) -> bytearray:
+def pack(client_id: str, delta: "Tensor", dtype: str) -> bytearray:
     """Return the content of an update's file in the given precision, a copy of the numbers.
 
     Raises
@@ -241,14 +248,20 @@ def pack(client_id: str, delta: Tensor, dtype: torch.dtype) -> bytearray:
     LetheError
         If an entry is beyond the range of float16.
     """
-    values = delta.detach().to("cpu", dtype)
-    if dtype == torch.float16 and len(values) and not math.isfinite(float(values.abs().max())):
+    import torch
+
+    from strategies.runs.tensor_file import encode
+
+    values = delta.detach().to("cpu", getattr(torch, dtype))
+    if dtype == "float16" and len(values) and not math.isfinite(float(values.abs().max())):
         raise LetheError("log.dtype: float16 cannot hold an entry beyond ±65504; use bfloat16 or float32")
     return bytearray().join(encode({_DELTA: values}, {"client-id": client_id}))
 
 
-def unpack(content: bytearray) -> Tensor:
+def unpack(content: bytearray) -> "Tensor":
     """Return the vector in a file's content, as a view of it."""
+    from strategies.runs.tensor_file import decode
+
     return decode(content).tensors[_DELTA]
 
 

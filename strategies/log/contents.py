@@ -1,15 +1,15 @@
 """What an update log's folder must hold, given its index, and what can be computed from that."""
 
 from collections.abc import Collection, Iterable
-
-import numpy as np
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from strategies.core.errors import BadInput, RunCorrupt
 from strategies.log.blobs import Blobs
 from strategies.log.index import Entry, Index
 from strategies.log.retention import Retention
+
+if TYPE_CHECKING:  # a log is checked without torch
+    from torch import Tensor
 
 KEPT = "kept"
 """In a log's description: the round that a rewind must be able to go back to; absent: none in particular."""
@@ -78,15 +78,18 @@ def find_damage(
     return found
 
 
-def add_up(entries: Iterable[Entry], blobs: Blobs, size: int) -> Tensor:
+def add_up(entries: Iterable[Entry], blobs: Blobs, size: int) -> "Tensor":
     """Return Σ weight·update over entries whose updates are kept, shape [size], float32; added in float64."""
+    import numpy as np
+    import torch
+
     total = np.zeros(size)
     for entry in entries:
         total += entry.weight * blobs.read(entry.round, entry.client_id, entry.sha256).double().numpy()
     return torch.from_numpy(total).float()
 
 
-def current_sum(index: Index, blobs: Blobs, client_id: str) -> Tensor:
+def current_sum(index: Index, blobs: Blobs, client_id: str) -> "Tensor":
     """Return a client's running sum, shape [size], float32.
 
     A writer replaces sums while this reads, so a file that is gone is looked up once more.

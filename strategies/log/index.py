@@ -28,7 +28,7 @@ from types import UnionType
 from typing import Any
 
 from strategies.core.errors import BadInput, LetheError, RunCorrupt
-from strategies.core.wire import client_sort_key
+from strategies.core.names import client_sort_key
 from strategies.log import chain
 from strategies.runs.files import TEMPORARY, erase, sync_folder
 

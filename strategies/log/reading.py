@@ -4,12 +4,10 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from strategies.core.errors import BadInput, RunCorrupt
-from strategies.core.wire import MAX_ENTRIES, Layout
+from strategies.core.layout import MAX_ENTRIES, Layout
 from strategies.log import contents
 from strategies.log.blobs import Blobs
 from strategies.log.folder import INDEX
@@ -17,6 +15,9 @@ from strategies.log.index import Entry, Index
 from strategies.log.keys import KEYS, LogKeys
 from strategies.log.purge import Purge, purges_in
 from strategies.log.retention import Retention
+
+if TYPE_CHECKING:  # a log is checked without torch
+    from torch import Tensor
 
 
 class LogReader:
@@ -110,7 +111,7 @@ class LogReader:
             [] if keys is None else [i for i in self.clients() if i not in self._purged and not keys.has(i)]
         )
 
-    def delta(self, server_round: int, client_id: str) -> Tensor:
+    def delta(self, server_round: int, client_id: str) -> "Tensor":
         """Return one update, shape [layout.size], float32.
 
         Raises
@@ -130,7 +131,7 @@ class LogReader:
         with self._unless_purged(client_id):
             return self._blobs.read(server_round, client_id, found[0].sha256).float()
 
-    def weighted_sum(self, client_id: str) -> Tensor:
+    def weighted_sum(self, client_id: str) -> "Tensor":
         """Return Σ_t weight·update of a client over all rounds, shape [layout.size], float32.
 
         Raises
@@ -148,7 +149,7 @@ class LogReader:
         with self._unless_purged(client_id):
             return self._sum(client_id, entries)
 
-    def _sum(self, client_id: str, entries: list[Entry]) -> Tensor:
+    def _sum(self, client_id: str, entries: list[Entry]) -> "Tensor":
         if self.retention.kind == "sum":
             return contents.current_sum(self._index, self._blobs, client_id)
         if lost := [entry.round for entry in entries if not self.retention.keeps(entry.round)]:

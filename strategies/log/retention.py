@@ -11,11 +11,9 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-
 from strategies.core.errors import BadInput
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DTYPES = ("float32", "float16", "bfloat16")
 """Precisions of stored updates. The largest relative rounding errors are 0, 2^-11 and 2^-8; float16 ends at
 ±65504, and below 2^-14 has an absolute error of up to 2^-25."""
 
@@ -74,8 +72,8 @@ class Retention:
         return self.kind != "sum" and (server_round - 1) % self.every == 0
 
 
-def check_dtype(retention: Retention, dtype: str) -> torch.dtype:
-    """Return the precision in which a log stores.
+def check_dtype(retention: Retention, dtype: str) -> str:
+    """Return the precision in which a log stores, in torch's words.
 
     Raises
     ------
@@ -86,4 +84,4 @@ def check_dtype(retention: Retention, dtype: str) -> torch.dtype:
         raise BadInput(f"log.dtype: got '{dtype}', expected {', '.join(DTYPES)}")
     if retention.kind == "sum" and dtype != "float32":
         raise BadInput(f"log.dtype: got '{dtype}' with log.retention = 'sum'; sums are kept in float32")
-    return DTYPES[dtype]
+    return dtype

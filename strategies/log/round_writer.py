@@ -6,7 +6,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from strategies.core.errors import LetheError
@@ -58,7 +57,7 @@ class RoundWriter:
         self,
         blobs: Blobs,
         retention: Retention,
-        dtype: torch.dtype,
+        dtype: str,
         plan: Plan,
         background: Background,
         spool: Spool,

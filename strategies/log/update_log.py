@@ -20,12 +20,10 @@ import json
 import secrets
 from collections.abc import Collection
 from pathlib import Path
-from typing import Self, final
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Self, final
 
 from strategies.core.errors import LetheError
-from strategies.core.wire import Layout
+from strategies.core.layout import Layout
 from strategies.log import contents
 from strategies.log.background import Background
 from strategies.log.folder import INDEX, check_folder, make_folder
@@ -35,8 +33,12 @@ from strategies.log.lock import WriterLock, kept_if_opened
 from strategies.log.purge import begin_purge, complete_purge
 from strategies.log.reading import LogReader
 from strategies.log.retention import Retention, check_dtype
-from strategies.log.round_writer import Plan, RoundWriter
 from strategies.log.spool import Spool
+
+if TYPE_CHECKING:  # a log is checked without torch
+    from torch import Tensor
+
+    from strategies.log.round_writer import RoundWriter
 
 __all__ = ["Entry", "UpdateLog"]
 
@@ -162,6 +164,8 @@ class UpdateLog(LogReader):
         LetheError
             If the log is open for reading only, a round is unfinished, or this round is not after the last.
         """
+        from strategies.log.round_writer import Plan, RoundWriter
+
         self._check_writable()
         self._check_next(server_round)
         sums = {}
@@ -178,7 +182,7 @@ class UpdateLog(LogReader):
         client_id: str,
         weight_raw: float,
         num_examples: int,
-        delta: Tensor,
+        delta: "Tensor",
         norm: float,
     ) -> None:
         """Add one update to the round that was begun; the tensor may be changed afterwards.
@@ -324,7 +328,7 @@ class UpdateLog(LogReader):
             f"update log: cannot begin round {server_round}, {reason}; commit, abandon or rewind"
         )
 
-    def _begun(self, server_round: int) -> RoundWriter:
+    def _begun(self, server_round: int) -> "RoundWriter":
         self._check_writable()
         if self._writer is None or self._writer.round != server_round:
             raise LetheError(f"update log: round {server_round} was not begun")

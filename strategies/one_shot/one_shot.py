@@ -30,8 +30,9 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor, nn
 
 from strategies import algorithm, fedavg
-from strategies.client.distillation import DistillationSettings, Lesson, distil
+from strategies.client.distillation import Lesson, distil
 from strategies.client.evaluation import mean_score, outputs_of
+from strategies.client.settings import DistillationSettings
 from strategies.core import wire
 from strategies.core.examples import Examples, concatenated
 from strategies.core.seeds import seeded_layers, torch_generator

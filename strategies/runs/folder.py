@@ -35,6 +35,7 @@ from strategies.runs.documents import Round, Summary, check, read_checked
 from strategies.runs.home import MARKER, expand, find, folders_in, make, make_free, place
 from strategies.runs.json_lines import append_line, read_lines, rewind_lines
 from strategies.runs.names import CONFIG, METRICS, MODEL, REPORT, SUMMARY
+from strategies.runs.sealed import check_sealed
 
 if TYPE_CHECKING:  # what holds tensors imports torch, for which a list of runs should not wait
     from strategies.core.wire import State
@@ -187,6 +188,10 @@ class RunFolder:
         """Return the model before the first round; RunCorrupt if it is missing or damaged."""
         return _read_sealed(self._initial).tensors
 
+    def check_initial(self) -> None:
+        """Check the file of that model without reading it into tensors; raises as `read_initial` does."""
+        check_sealed(self._initial)
+
     def write_staying(self, state: "State") -> None:
         """Keep the part of the model that does not travel; nothing where there is none."""
         if state:
@@ -212,6 +217,10 @@ class RunFolder:
             If the file is damaged.
         """
         return _read_sealed(self._finished(MODEL)).tensors
+
+    def check_model(self) -> None:
+        """Check the file of the model without reading it into tensors; raises as `read_model` does."""
+        check_sealed(self._finished(MODEL))
 
     def write_mask(self, masks: "State", origin: str) -> str:
         """Keep the masks of a pruned run, by parameter, and how they were chosen; returns their SHA-256."""

@@ -1,9 +1,6 @@
 """Tensors in a file: the safetensors format in one pass, with a seal that shows a single flipped byte.
 
-The format: 8 bytes with the header's length, a JSON header that names each tensor's type, shape and place,
-then the raw numbers (https://github.com/huggingface/safetensors). Any safetensors reader reads these files.
-The seal is the SHA-256 of the whole file, taken with 64 zeros in the seal's own place, and kept in the
-header's metadata.
+Format and seal are those of `strategies.runs.sealed`; any safetensors reader reads these files.
 """
 
 import hashlib
@@ -12,30 +9,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from strategies.core.errors import RunCorrupt
-from strategies.runs.files import Chunk, read_bytes, write_chunks
+from strategies.runs.files import Chunk, write_chunks
+from strategies.runs.sealed import NO_SEAL, SEAL, TYPES, Header, Place, header_of, read_unsealed
 
-_TYPES = {
-    torch.float64: "F64",
-    torch.int64: "I64",
-    torch.float32: "F32",
-    torch.int32: "I32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-_DTYPES = {name: dtype for dtype, name in _TYPES.items()}
-_SEAL_START = b'{"__metadata__":{"sha256":"'
-_SEAL = slice(8 + len(_SEAL_START), 8 + len(_SEAL_START) + 64)
-_NO_SEAL = "0" * 64
+_DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name, _ in TYPES.values()}
+_TYPES = {_DTYPES[dtype]: name for name, (dtype, _) in TYPES.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,32 +66,20 @@ def decode(content: bytearray) -> TensorFile:
     ValueError
         If the bytes are not a safetensors file.
     """
-    start = 8 + int.from_bytes(content[:8], "little")
-    if not 8 < start <= len(content):
-        raise ValueError("its header is cut off")
-    header = json.loads(content[8:start])
-    metadata = header.pop("__metadata__", {}) if isinstance(header, dict) else None
-    if not isinstance(metadata, dict):
-        raise ValueError("its header is no table of tensors")
-    return TensorFile({name: _tensor(content, start, entry) for name, entry in header.items()}, metadata)
+    return _tensors(content, header_of(content))
 
 
-def _tensor(content: bytearray, start: int, entry: object) -> Tensor:
-    described = entry if isinstance(entry, dict) else {}
-    dtype, shape = _DTYPES.get(str(described.get("dtype"))), described.get("shape")
-    place = described.get("data_offsets")
-    if dtype is None or not _is_counts(shape) or not _is_counts(place) or len(place) != 2:
-        raise ValueError("its header does not say where a tensor lies")
-    count = math.prod(shape)
-    if place[1] - place[0] != count * dtype.itemsize or place[1] > len(content) - start:
-        raise ValueError("a tensor does not fill the place that its header gives it")
+def _tensors(content: bytearray, header: Header) -> TensorFile:
+    return TensorFile(
+        {name: _tensor(content, place) for name, place in header.places.items()}, header.metadata
+    )
+
+
+def _tensor(content: bytearray, place: Place) -> Tensor:
+    dtype, count = _DTYPES[place.dtype], math.prod(place.shape)
     if count == 0:
-        return torch.empty(shape, dtype=dtype)
-    return torch.frombuffer(content, dtype=dtype, count=count, offset=start + place[0]).reshape(shape)
-
-
-def _is_counts(value: object) -> TypeGuard[list[int]]:
-    return isinstance(value, list) and all(type(number) is int and 0 <= number < 2**63 for number in value)
+        return torch.empty(place.shape, dtype=dtype)
+    return torch.frombuffer(content, dtype=dtype, count=count, offset=place.start).reshape(place.shape)
 
 
 def write_sealed(
@@ -129,12 +100,12 @@ def write_sealed(
     LetheError
         If the disk is full or does not take the file; the old file is untouched.
     """
-    head, *body = encode(tensors, {"sha256": _NO_SEAL, **(metadata or {})})
+    head, *body = encode(tensors, {"sha256": NO_SEAL, **(metadata or {})})
     digest = hashlib.sha256(head)
     for chunk in body:
         digest.update(chunk)
     sealed = bytearray(head)
-    sealed[_SEAL] = digest.hexdigest().encode()
+    sealed[SEAL] = digest.hexdigest().encode()
     write_chunks(path, [sealed, *body], mode)
     return digest.hexdigest()
 
@@ -147,14 +118,4 @@ def read_sealed(path: Path) -> TensorFile:
     RunCorrupt
         If the file is missing, cut off, or a single byte of it differs from what was written.
     """
-    content = read_bytes(path)
-    seal = bytes(content[_SEAL])
-    content[_SEAL] = _NO_SEAL.encode()
-    if hashlib.sha256(content).hexdigest().encode() != seal:
-        raise RunCorrupt(f"{path}: damaged, its bytes do not match its SHA-256; restore it from a copy")
-    try:
-        found = decode(content)
-        found.metadata.pop("sha256")
-    except (ValueError, KeyError) as error:
-        raise RunCorrupt(f"{path}: sealed, but no file of tensors: {error}") from None
-    return found
+    return _tensors(*read_unsealed(path))

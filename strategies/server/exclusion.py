@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from strategies.core import wire
-from strategies.server.members import ClientInfo
+if TYPE_CHECKING:
+    from strategies.server.members import ClientInfo
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Drop:
         indices = {i: tuple(sorted({p for drop in listed for p in drop.indices.get(i, ())})) for i in clients}
         return Drop(tuple(sorted({label for drop in listed for label in drop.classes})), indices)
 
-    def takes_all(self, info: ClientInfo) -> bool:
+    def takes_all(self, info: "ClientInfo") -> bool:
         """Return whether a client certainly has nothing left, by its own description.
 
         With both labels and positions left out, only the client knows how far the two overlap.
@@ -51,6 +52,8 @@ class Drop:
 
     def config(self, client_id: str) -> dict[str, list[int]]:
         """Return what a client's message must say."""
+        from strategies.core import wire  # with torch: a request itself is read without
+
         entries = {
             wire.DROP_CLASSES: list(self.classes),
             wire.DROP_INDICES: list(self.indices.get(client_id, ())),

@@ -27,7 +27,7 @@ from unlearning.central.finetune import FinetuneSettings, finetune
 from unlearning.central.fisher import fisher_sum
 from unlearning.central.gradients import Objective, gradient_sum
 from unlearning.central.parameters import flat_parameters
-from unlearning.request import ForgetSpec
+from unlearning.forget_spec import ForgetSpec
 
 seeds = st.integers(0, 2**32)
 REGRESSION = Regression()

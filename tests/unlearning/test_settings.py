@@ -12,16 +12,17 @@ from pydantic import ValidationError
 from strategies.client.settings import TrainSettings
 from strategies.core.settings import Settings
 from unlearning.central.finetune import FinetuneSettings
-from unlearning.central.influence import InfluenceSettings
 from unlearning.central.l1_sparse import L1SparseSettings
 from unlearning.central.prune import PruneSettings
+from unlearning.central.settings import InfluenceSettings
 from unlearning.methods import METHODS
-from unlearning.methods.distill import DistillSettings
-from unlearning.methods.federated import RoundSettings, local_settings
-from unlearning.methods.influence import InfluenceKeys
-from unlearning.methods.negate import NegateSettings
+from unlearning.methods.federated import local_settings
 from unlearning.registry import names, settings_of
 from unlearning.settings import FLAT, ForgetSettings, owners, renamed
+from unlearning.traits.distill import DistillSettings
+from unlearning.traits.influence import InfluenceKeys
+from unlearning.traits.negate import NegateSettings
+from unlearning.traits.rounds import RoundSettings
 
 # by hand
 

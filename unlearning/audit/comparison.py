@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 from strategies.log.update_log import UpdateLog
 from unlearning.audit import metrics
 from unlearning.audit.audit import AuditReport
-from unlearning.methods.base import Needs
+from unlearning.traits.base import Needs
 
 Figures = Mapping[str, float | None]
 """Figures of one model by name."""

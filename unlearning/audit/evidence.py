@@ -26,7 +26,7 @@ from strategies.models import travelling
 from strategies.task import CLASSIFICATION, FULL_SCORE, Task
 from unlearning.audit import held_out, metrics
 from unlearning.audit.reading import check_correct, spread_sum, vector_in
-from unlearning.request import ForgetSpec
+from unlearning.forget_spec import ForgetSpec
 
 MARGIN = "margin"
 """Array, client to server. How well the model knows each example (`Task.confidences`), such as the margin of

@@ -14,7 +14,8 @@ from strategies.server.cohort import Cohort
 from strategies.task import CLASSIFICATION, Task
 from unlearning.audit import held_out, metrics
 from unlearning.audit.evidence import AuditAnswer, decode_answer
-from unlearning.request import ForgetRequest, ForgetSpec, spec_for
+from unlearning.forget_spec import ForgetSpec, spec_for
+from unlearning.request import ForgetRequest
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from strategies.core.examples import Examples
 from strategies.task import FULL_SCORE, Task
 from unlearning.audit import metrics
 from unlearning.audit.reading import check_correct, spread_sum, vector_in
-from unlearning.request import ForgetSpec
+from unlearning.forget_spec import ForgetSpec
 
 WANTED = "test-wanted"
 """Config, server to client: whether the answer is to tell of the client's own test data."""

@@ -28,7 +28,8 @@ from unlearning.audit.evidence import (
     encoded_correct,
 )
 from unlearning.audit.reading import check_correct
-from unlearning.request import ForgetRequest, ForgetSpec, spec_for
+from unlearning.forget_spec import ForgetSpec, spec_for
+from unlearning.request import ForgetRequest
 
 FOREIGN = "foreign-clients"
 """Client-ids joined by commas, server to client, audits only: whose data follow the client's own."""

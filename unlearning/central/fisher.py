@@ -20,32 +20,16 @@ Cost: one backward pass per retained example and class.
 from collections.abc import Sequence
 
 import torch
-from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from strategies.client.evaluation import outputs_of
 from strategies.core.examples import Examples, TensorExamples, in_memory
-from strategies.core.settings import Settings
 from strategies.task import CLASSIFICATION, Task
 from unlearning.central.data import Data, gathered
 from unlearning.central.gradients import ExampleSum, Objective, gradient_blocks
 from unlearning.central.masks import Masks, flat_mask
 from unlearning.central.parameters import copied, moved, trainable
-
-
-class FisherSettings(Settings):
-    """Fisher forgetting.
-
-    Attributes
-    ----------
-    alpha : float
-        Variance of the noise where H = 1, at least 0; neutral 0, which adds none.
-    max_inverse : float
-        Clamp of 1/H, above 0; the noise's standard deviation is at most sqrt(alpha · max_inverse).
-    """
-
-    alpha: float = Field(default=1e-6, ge=0)
-    max_inverse: float = Field(default=1e3, gt=0)
+from unlearning.central.settings import FisherSettings
 
 
 def fisher_sum(

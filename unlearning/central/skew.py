@@ -21,25 +21,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from strategies.core.settings import Settings
-
-
-class SkewSettings(Settings):
-    """Fast-FedUL.
-
-    Attributes
-    ----------
-    alpha : float
-        Share of the target's past influence that the other clients undo in a round, in [0, 1]; neutral 0.
-    theta : float
-        Share of the estimate that is subtracted, at least 0; 1 for all of it.
-    """
-
-    alpha: float = Field(default=0.07, ge=0, le=1)
-    theta: float = Field(default=1.0, ge=0)
+from unlearning.central.settings import SkewSettings
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,7 +33,6 @@ from torch import Generator, Tensor
 from strategies.client.evaluation import evaluate
 from strategies.core import wire
 from strategies.core.errors import LetheError
-from strategies.core.settings import Settings
 from strategies.server.cohort import Cohort
 from strategies.server.settings import SelectionSettings
 from unlearning.central.ascent import (
@@ -45,7 +44,7 @@ from unlearning.central.ascent import (
 )
 from unlearning.central.parameters import flat_parameters
 from unlearning.central.training import SgdSettings
-from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
+from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Outcome
 from unlearning.methods.federated import (
     FederatedWork,
     clients_with_forgotten,
@@ -56,11 +55,10 @@ from unlearning.methods.federated import (
     trained_answer,
 )
 from unlearning.methods.subtract import renormalised_step
-from unlearning.settings import Count, ForgetSettings, Positive
+from unlearning.traits.ascent import NAME, TRAITS, AscentRounds
 
 C = TypeVar("C", bound=SgdSettings)
 
-NAME = "ascent"
 ASCENT = "train.ascent"
 PROJECTED = "train.projected_ascent"
 RADIUS = "radius"
@@ -89,34 +87,6 @@ class SampleSettings(ClassSettings):
     """Ascent on examples, most of which a model without them would still get right."""
 
     epochs: int = Field(default=5, ge=0)
-
-
-class AscentRounds(Settings):
-    """Ascent; where a value is ``auto``, it depends on what is forgotten.
-
-    Attributes
-    ----------
-    epochs
-        Passes over the forgotten data, at least 0; neutral 0; ``auto``: 20 for classes, else 5.
-    learning_rate
-        Step size, above 0; ``auto``: 0.003 for clients, else 0.02.
-    batch_size
-        Examples per step, at least 1.
-    clip_norm
-        Of a client: largest norm of a batch's gradient, above 0.
-    stop_accuracy
-        It ends once the accuracy on the forgotten data is below this, in percent; neutral 0, which never
-        stops.
-    recovery_rounds
-        Rounds of the remaining clients afterwards, at least 0; neutral 0; ``auto``: 3 for clients, else 0.
-    """
-
-    epochs: Count = "auto"
-    learning_rate: Positive = "auto"
-    batch_size: int = Field(default=32, ge=1)
-    clip_norm: float = Field(default=5.0, gt=0)
-    stop_accuracy: float = Field(default=12.0, ge=0, le=100)
-    recovery_rounds: Count = "auto"
 
 
 def settings_for(job: ForgetJob, kind: type[C]) -> C:
@@ -236,19 +206,4 @@ def ascended(job: ForgetJob) -> Outcome:
     return ascend_on_clients(job) if job.request.kind == "client" else ascend_on_examples(job)
 
 
-def needs(settings: ForgetSettings) -> Needs:
-    """Return that clients with forgotten data must be online, and the others for recovery."""
-    return Needs(forgotten=True, remaining=settings.own(NAME, AscentRounds).recovery_rounds != 0)
-
-
-METHOD = Method(
-    name=NAME,
-    summary="move up the loss on the forgotten data, near a model without it, then recover",
-    guarantee="none: ascent destroys what the model says about the data, which retraining would not",
-    source="Jia et al., NeurIPS 2023; Halimi et al., arXiv 2207.05521",
-    cost="one or two visits to a leaving client, or a round per epoch of those that hold the data; recovery",
-    needs=needs,
-    run=ascended,
-    settings=AscentRounds,
-    actions={ASCENT: ascent_client, PROJECTED: projected_client},
-)
+METHOD = Method.of(TRAITS, run=ascended, actions={ASCENT: ascent_client, PROJECTED: projected_client})

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol, final
 
 import torch
 from flwr.app import ArrayRecord
@@ -13,21 +13,17 @@ from strategies.core import wire
 from strategies.core.errors import BadInput
 from strategies.core.examples import Examples
 from strategies.core.seeds import torch_generator
-from strategies.core.settings import Settings
 from strategies.log.update_log import UpdateLog
 from strategies.server.cohort import Cohort
 from strategies.server.exclusion import Drop
 from strategies.settings import StrategySettings
 from strategies.task import CLASSIFICATION, Task
+from unlearning.forget_spec import ForgetSpec, spec_for
 from unlearning.holdings import Holdings, absent_clients
-from unlearning.request import ForgetRequest, ForgetSpec, Kind, spec_for
+from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
-
-UNCHANGED = "unchanged"
-"""Among the details of a result: 1 where nothing was to be forgotten."""
-
-LogNeed = Literal["none", "norms", "sum", "kept", "full"]
+from unlearning.traits.base import Traits
 
 
 class Progress(Protocol):
@@ -35,48 +31,6 @@ class Progress(Protocol):
 
     def __call__(self, done: int, total: int, values: Mapping[str, float]) -> None:
         """Report `done` of `total` steps, with figures by name."""
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What must be there before a method starts.
-
-    Parameters
-    ----------
-    log
-        ``none``; ``norms``: the weight and norm of each update are enough, which every log keeps; ``sum``: so
-        is the running Σ weight·update of each client; ``kept``: what clients sent in some rounds, whatever
-        the strategy made of it; ``full``: the updates of every round are read.
-    public
-        Whether the server needs data of its own.
-    remaining
-        Whether the clients that remain must be online.
-    forgotten
-        Whether the forgotten client must be online.
-    rebuilds
-        Whether the model is made anew from the initial one and what was logged, which holds all classes and
-        examples: such a method cannot follow a request that named some.
-    fresh
-        Whether every update of a logged round is taken as made from that round's model; with an asynchronous
-        strategy it may be late.
-    form
-        Which form of the method has these needs, for messages; empty where it has but one.
-    models
-        Whose models it works on: ``global``, the one that all clients share; ``client``, those that clients
-        keep to themselves; or ``any``.
-    labels
-        What it does with class labels, which the task must have; empty: it asks the task.
-    """
-
-    log: LogNeed = "none"
-    public: bool = False
-    remaining: bool = False
-    forgotten: bool = False
-    rebuilds: bool = False
-    fresh: bool = False
-    form: str = ""
-    models: Literal["global", "client", "any"] = "global"
-    labels: str = ""
 
 
 @dataclass(frozen=True)
@@ -203,49 +157,27 @@ class Outcome:
     mask: Tensor | None = None
 
 
-@dataclass(frozen=True)
-class Method:
-    """A forgetting method.
+@final
+@dataclass(frozen=True, kw_only=True)
+class Method(Traits):
+    """A forgetting method: its traits, and what does the work.
 
     Parameters
     ----------
-    name
-        As in the run config.
-    summary, guarantee, source, cost
-        For people: one line; exact, or approximate and what is not promised; the paper in a few words; rounds
-        and client visits.
-    needs
-        What must be there, by the section ``forget``.
     run
-        Does the work.
-    serves, refusal
-        The kinds of request, and why the other kinds are not served.
-    settings
-        Its own keys of that section.
+        The server half.
     actions
         The client half, by message type, such as ``train.finetune`` or ``query.fisher``.
-    prunes_anew
-        Whether it chooses the mask of a pruned run anew; the others keep it.
-    trains_as_the_run
-        Whether its clients only train by the run's own algorithm, and so with its privacy.
-    is_reference
-        Whether it is the retraining that the others are compared with.
-    flat_keys
-        Key of version 0.1, where all methods shared one section -> its own key, where the two differ.
     """
 
-    name: str
-    summary: str
-    guarantee: str
-    source: str
-    cost: str
-    needs: Callable[[ForgetSettings], Needs]
     run: Callable[[ForgetJob], Outcome]
-    serves: frozenset[Kind] = frozenset({"client", "class", "sample"})
-    refusal: str = ""
-    settings: type[Settings] = Settings
     actions: Mapping[str, ClientAction] = field(default_factory=dict)
-    prunes_anew: bool = False
-    trains_as_the_run: bool = False
-    is_reference: bool = False
-    flat_keys: Mapping[str, str] = field(default_factory=dict)
+
+    @staticmethod
+    def of(
+        traits: Traits,
+        run: Callable[[ForgetJob], Outcome],
+        actions: Mapping[str, ClientAction] | None = None,
+    ) -> "Method":
+        """Return the method that has these traits and works so."""
+        return Method(**vars(traits), run=run, actions=actions or {})

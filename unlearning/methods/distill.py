@@ -20,45 +20,26 @@ no round, or the post-training ones.
 """
 
 from dataclasses import replace
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
 from flwr.serverapp.strategy import Strategy
-from pydantic import Field
 from torch import Tensor
 
-from strategies.client.distillation import DistillationSettings, Lesson, distil
+from strategies.client.distillation import Lesson, distil
 from strategies.client.evaluation import outputs_of
+from strategies.client.settings import DistillationSettings
 from strategies.core.examples import Examples
 from strategies.plan import RoundResult
 from strategies.task import CLASSIFICATION, Task
 from unlearning.methods import fast_fedul, subtract
-from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
+from unlearning.methods.base import ForgetJob, Method, Outcome
 from unlearning.methods.federated import clients_with_retained
-from unlearning.settings import ForgetSettings
 from unlearning.spending import train_after
+from unlearning.traits.distill import NAME, TRAITS, DistillSettings
 
-NAME = "distill"
 STARTS = {method.name: method for method in (subtract.METHOD, fast_fedul.METHOD)}
 """Where the student may begin, by the value of ``forget.distill.start``."""
-
-
-class DistillSettings(DistillationSettings):
-    """Distillation on the server.
-
-    Attributes
-    ----------
-    start
-        The model it begins with, that of ``subtract`` or of ``fast-fedul``.
-    teacher_filter
-        Share of the public data left out, in [0, 1), where teacher and student disagree most; neutral 0.
-    post_training_rounds
-        Federated rounds of the remaining clients afterwards, at least 0; neutral 0.
-    """
-
-    start: Literal["subtract", "fast-fedul"] = "subtract"
-    teacher_filter: float = Field(default=0.0, ge=0, lt=1)
-    post_training_rounds: int = Field(default=0, ge=0)
 
 
 D = TypeVar("D", bound=DistillationSettings)
@@ -124,23 +105,4 @@ def _post_trained(job: ForgetJob, flat: Tensor, rounds: int) -> Tensor:
     return train_after(run, plan, clients_with_retained(job), flat, report, completed_rounds=first)
 
 
-def needs(settings: ForgetSettings) -> Needs:
-    """Return the start's needs, public data, and the remaining clients for post-training rounds."""
-    own = settings.own(NAME, DistillSettings)
-    start = STARTS[own.start].needs(settings)
-    return replace(start, public=True, remaining=own.post_training_rounds > 0)
-
-
-METHOD = Method(
-    name=NAME,
-    summary="subtract the client's logged updates, then distil the old model into the result on public data",
-    guarantee="approximate: the teacher has seen the client, and its answers may carry the client over",
-    source="Wu, Zhu, Mitra, arXiv 2201.09441",
-    cost="no round and no client visit, or `forget.distill.post-training-rounds` rounds",
-    needs=needs,
-    run=distilled,
-    serves=frozenset({"client"}),
-    refusal="it starts from a subtraction, and the log holds one update per client, not per class or example",
-    trains_as_the_run=True,
-    settings=DistillSettings,
-)
+METHOD = Method.of(TRAITS, run=distilled)

@@ -17,10 +17,10 @@ Guarantee: approximate; exact where each remaining client's update is linear in 
 from collections.abc import Collection, Iterator
 
 from strategies.log.update_log import UpdateLog
-from unlearning.central.skew import RoundShare, SkewSettings, subtract_with_skew
-from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
-
-NAME = "fast-fedul"
+from unlearning.central.settings import SkewSettings
+from unlearning.central.skew import RoundShare, subtract_with_skew
+from unlearning.methods.base import ForgetJob, Method, Outcome
+from unlearning.traits.fast_fedul import NAME, TRAITS
 
 
 def round_shares(
@@ -50,16 +50,4 @@ def subtracted_with(job: ForgetJob, settings: SkewSettings) -> Outcome:
     return Outcome(flat, job.absence_notes, settings.model_dump())
 
 
-METHOD = Method(
-    name=NAME,
-    summary="subtract the client's logged updates together with an estimate of what they drew after them",
-    guarantee="approximate: the influence on later updates of others is estimated by one number per round",
-    source="Huynh et al., arXiv 2405.18040",
-    cost="no round, no client visit",
-    needs=lambda settings: Needs(log="full", fresh=True),
-    run=subtracted,
-    serves=frozenset({"client"}),
-    refusal="the log holds one update per client, not per class or example",
-    settings=SkewSettings,
-    flat_keys={"skew-alpha": "alpha", "skew-theta": "theta"},
-)
+METHOD = Method.of(TRAITS, run=subtracted)

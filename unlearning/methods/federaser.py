@@ -32,13 +32,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from flwr.app import ConfigRecord, Message, RecordDict
-from pydantic import Field
 from torch import Tensor
 
 from strategies.client.training import ClientJob, planned_steps
 from strategies.core import wire
 from strategies.core.errors import LetheError
-from strategies.core.settings import Settings
 from strategies.log.update_log import Entry, UpdateLog
 from strategies.models import travelling
 from strategies.registry import lookup
@@ -46,30 +44,11 @@ from strategies.server.aggregation import MAX_ABS_UPDATE, ExactSum, apply_mean, 
 from strategies.server.cohort import Fault
 from strategies.server.guard import Reference, checked
 from unlearning.central.parameters import with_norm
-from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
+from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Outcome
 from unlearning.methods.federated import received_model, settings_entries, settings_in
+from unlearning.traits.federaser import NAME, TRAITS, FedEraserSettings
 
-NAME = "federaser"
 ACTION = "train.federaser"
-
-
-class FedEraserSettings(Settings):
-    """The replay.
-
-    Attributes
-    ----------
-    interval
-        Δt, rounds of the run from one replayed round to the next, at least 1; neutral 1, which replays every
-        round.
-    ratio
-        r, share of a round's local training that a replayed round takes, in (0, 1]; neutral 1.
-    interval_factor
-        Whether each calibrated update is taken Δt times, for the rounds that are left out.
-    """
-
-    interval: int = Field(default=2, ge=1)
-    ratio: float = Field(default=0.5, gt=0, le=1)
-    interval_factor: bool = False
 
 
 def federaser_client(work: ForgetWork) -> ClientAnswer:
@@ -233,16 +212,4 @@ def _first_round(log: UpdateLog, client_ids: Collection[str]) -> int:
     return min(entry.round for i in client_ids for entry in log.entries(client_id=i))
 
 
-METHOD = Method(
-    name=NAME,
-    summary="replay every few rounds without the client, with logged lengths and fresh directions",
-    guarantee="approximate: the lengths of the steps are those of the run that contained the client",
-    source="Liu et al., IWQoS 2021, arXiv 2012.13891",
-    cost="a visit to every remaining client per `forget.federaser.interval` rounds, with a share of its work",
-    needs=lambda settings: Needs(log="norms", remaining=True, rebuilds=True, fresh=True),
-    run=erased,
-    serves=frozenset({"client"}),
-    refusal="the log holds one update per client and round, whose length is that of all its data",
-    settings=FedEraserSettings,
-    actions={ACTION: federaser_client},
-)
+METHOD = Method.of(TRAITS, run=erased, actions={ACTION: federaser_client})

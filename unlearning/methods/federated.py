@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from flwr.serverapp.strategy import Strategy
-from pydantic import Field
 from torch import Tensor, nn
 
 from strategies.core import wire
@@ -26,8 +25,8 @@ from strategies.server.settings import SelectionSettings
 from strategies.server.wrapper import AddedEntries
 from unlearning.central.training import SgdSettings
 from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork
-from unlearning.settings import Positive, Size
 from unlearning.spending import train_after
+from unlearning.traits.rounds import RoundSettings
 
 S = TypeVar("S", bound=Settings)
 C = TypeVar("C", bound=SgdSettings)
@@ -39,25 +38,6 @@ C = TypeVar("C", bound=SgdSettings)
 def settings_entries(settings: Settings) -> dict[str, Scalar]:
     """Return settings as entries of the record ``config``, under the keys of the run config."""
     return dict(settings.model_dump(by_alias=True))
-
-
-class RoundSettings(Settings):
-    """Federated rounds of one local pass each.
-
-    Attributes
-    ----------
-    epochs
-        Passes over the retained data, at least 0, one federated round per pass; neutral 0, which trains
-        nothing.
-    learning_rate
-        Step size, above 0; ``auto``: that with which the run's last round began, as its schedule has it.
-    batch_size
-        Examples per step, at least 1; ``auto``: the run's.
-    """
-
-    epochs: int = Field(default=10, ge=0)
-    learning_rate: Positive = "auto"
-    batch_size: Size = "auto"
 
 
 def local_settings(job: ForgetJob, own: RoundSettings, kind: type[C], **more: float) -> C:

@@ -25,19 +25,17 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
-from pydantic import Field
 from torch import Tensor
 
 from strategies.core import wire
 from strategies.core.errors import LetheError
-from strategies.core.settings import Settings
 from strategies.fedavg import FedAvg
 from strategies.server.cohort import Cohort
 from strategies.server.guard import CheckedReply
 from strategies.server.wrapper import StrategyWrapper
 from unlearning.central.fedosd import recovery_gradient, unlearning_loss_each, unlearning_step
 from unlearning.central.gradients import ExampleSum, Objective, gradient_sum
-from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
+from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Outcome
 from unlearning.methods.federated import (
     FederatedWork,
     clients_with_forgotten,
@@ -45,29 +43,10 @@ from unlearning.methods.federated import (
     received_model,
 )
 from unlearning.methods.sums import answer_with, ask_for_sums
-from unlearning.settings import ForgetSettings
+from unlearning.traits.fedosd import NAME, TRAITS, FedOsdSettings
 
-NAME = "fedosd"
 ACTION = "query.fedosd"
 FORGET, RETAIN = "forget", "retain"
-
-
-class FedOsdSettings(Settings):
-    """FedOSD.
-
-    Attributes
-    ----------
-    unlearning_rounds
-        Steps along the orthogonal direction, at least 0, a visit to every client each; neutral 0.
-    learning_rate
-        Length of a step, in gradients, above 0.
-    recovery_rounds
-        Rounds of the remaining clients afterwards, at least 0; neutral 0.
-    """
-
-    unlearning_rounds: int = Field(default=10, ge=0)
-    learning_rate: float = Field(default=0.3, gt=0)
-    recovery_rounds: int = Field(default=3, ge=0)
 
 
 def fedosd_client(work: ForgetWork) -> ClientAnswer:
@@ -155,21 +134,4 @@ def unlearned_and_recovered(job: ForgetJob) -> Outcome:
     return Outcome(flat, job.absence_notes, {**settings.model_dump(), "distance": moved})
 
 
-def needs(settings: ForgetSettings) -> Needs:
-    """Return that all clients must be online."""
-    return Needs(
-        forgotten=True, remaining=True, labels="descends on a loss of the probability of the forgotten label"
-    )
-
-
-METHOD = Method(
-    name=NAME,
-    summary="unlearn along a direction that leaves the others' losses alone, then recover without going back",
-    guarantee="none: to first order the others' losses stay as they are and recovery does not go back",
-    source="Pan et al., AAAI 2025, arXiv 2412.20200",
-    cost="a visit to every client per unlearning round, and the recovery rounds",
-    needs=needs,
-    run=unlearned_and_recovered,
-    settings=FedOsdSettings,
-    actions={ACTION: fedosd_client},
-)
+METHOD = Method.of(TRAITS, run=unlearned_and_recovered, actions={ACTION: fedosd_client})

@@ -16,10 +16,9 @@ clients online. At 0 epochs the model comes back unchanged. Cost: a round per ep
 from torch import Tensor
 
 from unlearning.central.finetune import FinetuneSettings, finetune
-from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
+from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Outcome
 from unlearning.methods.federated import (
     FederatedWork,
-    RoundSettings,
     clients_with_retained,
     local_settings,
     received_model,
@@ -27,8 +26,9 @@ from unlearning.methods.federated import (
     settings_in,
     trained_answer,
 )
+from unlearning.traits.finetune import NAME, TRAITS
+from unlearning.traits.rounds import RoundSettings
 
-NAME = "finetune"
 ACTION = "train.finetune"
 
 
@@ -54,14 +54,4 @@ def finetuned(job: ForgetJob) -> Outcome:
     return finetuned_from(job, job.run.final, job.settings.own(NAME, RoundSettings))
 
 
-METHOD = Method(
-    name=NAME,
-    summary="train on without the forgotten data and let it fade",
-    guarantee="none: what was learned from the forgotten data fades only as far as the rest overwrites it",
-    source="Jia et al., NeurIPS 2023, arXiv 2304.04934",
-    cost="a round of the remaining clients per epoch",
-    needs=lambda settings: Needs(remaining=True),
-    run=finetuned,
-    settings=RoundSettings,
-    actions={ACTION: finetune_client},
-)
+METHOD = Method.of(TRAITS, run=finetuned, actions={ACTION: finetune_client})

@@ -19,17 +19,18 @@ class.
 
 from strategies.core import wire
 from strategies.core.errors import LetheError
-from unlearning.central.fisher import FisherSettings, add_noise, fisher_sum, without_class_rows
+from unlearning.central.fisher import add_noise, fisher_sum, without_class_rows
 from unlearning.central.gradients import ExampleSum
-from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
+from unlearning.central.settings import FisherSettings
+from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Outcome
 from unlearning.methods.federated import (
     FederatedWork,
     clients_with_retained,
     received_model,
 )
 from unlearning.methods.sums import answer_with, ask_for_sums
+from unlearning.traits.fisher import NAME, TRAITS
 
-NAME = "fisher"
 ACTION = "query.fisher"
 DIAGONAL = "diagonal"
 """Array, client to server. Σ_x Σ_y p(y|x) (∂ log p)² over the client's retained examples."""
@@ -66,15 +67,4 @@ def retained_diagonal(job: ForgetJob, work: FederatedWork) -> ExampleSum:
     return ExampleSum.join(each[DIAGONAL] for each in sums.values())
 
 
-METHOD = Method(
-    name=NAME,
-    summary="add noise to the weights, the more the less the retained data depend on them",
-    guarantee="none: the noise hides the forgotten data only as far as the loss is quadratic",
-    source="Jia et al., NeurIPS 2023, arXiv 2304.04934",
-    cost="one visit to every client that keeps data, of a backward pass per example and class",
-    needs=lambda settings: Needs(remaining=True),
-    run=with_fisher_noise,
-    settings=FisherSettings,
-    flat_keys={"fisher-alpha": "alpha", "fisher-max-inverse": "max-inverse"},
-    actions={ACTION: fisher_client},
-)
+METHOD = Method.of(TRAITS, run=with_fisher_noise, actions={ACTION: fisher_client})

@@ -24,32 +24,25 @@ from typing import Any
 
 import torch
 from flwr.app import Array, ArrayRecord
-from pydantic import Field, field_validator
 from torch import Generator, Tensor, nn
 
 from strategies.client.evaluation import outputs_of
 from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.core.examples import Examples
-from strategies.core.settings import Settings, split_list
 from strategies.server.cohort import Cohort
 from strategies.task import Task
 from unlearning.central.gradients import ExampleSum, Objective, gradient_sum
-from unlearning.central.influence import (
-    AlphaTrial,
-    InfluenceSettings,
-    choose_alpha,
-    finer_alphas,
-    influence_vector,
-)
+from unlearning.central.influence import AlphaTrial, choose_alpha, finer_alphas, influence_vector
 from unlearning.central.inverse import conjugate_gradient_product, fisher_product_sum
 from unlearning.central.parameters import moved
-from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
+from unlearning.central.settings import InfluenceSettings
+from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Outcome
 from unlearning.methods.federated import received_model
 from unlearning.methods.fedosd import clients_asked
 from unlearning.methods.sums import answer_with, ask_for_sums
+from unlearning.traits.influence import NAME, TRAITS, InfluenceKeys
 
-NAME = "influence"
 GRADIENTS = "query.gradients"
 PRODUCT = "query.fisher_product"
 TRIALS = "query.influence_trials"
@@ -66,59 +59,6 @@ MAX_PRODUCTS = 200
 
 Sums = Mapping[str, Mapping[str, ExampleSum]]
 """Client-id -> name -> sum."""
-
-
-class InfluenceKeys(Settings):
-    """The step.
-
-    Attributes
-    ----------
-    damping
-        λ, above 0, the curvature assumed where no retained example has a gradient.
-    fisher_examples
-        Retained examples that the curvature is taken from, at least 1.
-    tolerance
-        Residual, relative to the right-hand side, at which the system with the Fisher matrix counts as
-        solved, in (0, 1); each further product with it is a visit to every client.
-    alphas
-        Lengths of the step that are tried, each above 0, separated by commas.
-    max_retain_drop
-        Percentage points of accuracy on the retained data that a length may cost, at least 0.
-    """
-
-    damping: float = Field(default=1e-3, gt=0)
-    fisher_examples: int = Field(default=256, ge=1)
-    tolerance: float = Field(default=1e-3, gt=0, lt=1)
-    alphas: str = "0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20"
-    max_retain_drop: float = Field(default=2.0, ge=0)
-
-    @field_validator("alphas", mode="before")
-    @classmethod
-    def _may_be_one_number(cls, value: object) -> object:
-        return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-    @field_validator("alphas")
-    @classmethod
-    def _alphas_parse(cls, value: str) -> str:
-        parsed_alphas(value)
-        return value
-
-    @property
-    def central(self) -> InfluenceSettings:
-        """The same as the central form knows it."""
-        values = self.model_dump(exclude={"tolerance", "alphas"})
-        return InfluenceSettings(**values, alphas=parsed_alphas(self.alphas))
-
-
-def parsed_alphas(text: str) -> tuple[float, ...]:
-    """Return the lengths in a list; ValueError if the text is something else."""
-    try:
-        alphas = tuple(float(entry) for entry in split_list(text))
-    except ValueError:
-        alphas = ()
-    if not alphas or not all(0 < alpha < float("inf") for alpha in alphas):
-        raise ValueError("numbers above 0 separated by commas, such as '0.5, 1, 2'")
-    return alphas
 
 
 # Client half
@@ -325,15 +265,8 @@ def influenced(job: ForgetJob) -> Outcome:
     )
 
 
-METHOD = Method(
-    name=NAME,
-    summary="take the forgotten data out of the loss by one Newton-like step",
-    guarantee="none for networks: a first-order estimate of the minimum without the forgotten data",
-    source="Jia et al., NeurIPS 2023, arXiv 2304.04934",
-    cost="three visits to every client, and one per product with the Fisher matrix, some dozens",
-    needs=lambda settings: Needs(remaining=True, forgotten=True),
+METHOD = Method.of(
+    TRAITS,
     run=influenced,
-    settings=InfluenceKeys,
-    flat_keys={"fisher-tolerance": "tolerance", "alpha-search": "alphas"},
     actions={GRADIENTS: gradients_client, PRODUCT: product_client, TRIALS: trials_client},
 )

@@ -20,10 +20,9 @@ clients online. At γ = 0 it is `finetune`, to the bit. Cost: a round per epoch.
 
 from strategies.server.cohort import Cohort
 from unlearning.central.l1_sparse import L1SparseSettings, l1_sparse, penalty_weights
-from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Needs, Outcome
+from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Outcome
 from unlearning.methods.federated import (
     FederatedWork,
-    RoundSettings,
     clients_with_retained,
     local_settings,
     num_dropped,
@@ -32,23 +31,9 @@ from unlearning.methods.federated import (
     settings_in,
     trained_answer,
 )
-from unlearning.settings import AtLeastZero
+from unlearning.traits.l1_sparse import NAME, TRAITS, L1RoundSettings
 
-NAME = "l1-sparse"
 ACTION = "train.l1_sparse"
-
-
-class L1RoundSettings(RoundSettings):
-    """Rounds under the penalty.
-
-    Attributes
-    ----------
-    gamma
-        Weight of the L1 penalty in the first pass, at least 0; neutral 0, which is fine-tuning; ``auto``: by
-        learning rate and amount of data.
-    """
-
-    gamma: AtLeastZero = "auto"
 
 
 def l1_sparse_client(work: ForgetWork) -> ClientAnswer:
@@ -107,14 +92,4 @@ def l1_sparsed(job: ForgetJob) -> Outcome:
     return Outcome(flat, job.absence_notes, details)
 
 
-METHOD = Method(
-    name=NAME,
-    summary="train on without the forgotten data under an L1 penalty that fades out",
-    guarantee="none; a sparser model empirically comes closer to retraining than fine-tuning alone",
-    source="Jia et al., NeurIPS 2023, arXiv 2304.04934",
-    cost="a round of the remaining clients per epoch",
-    needs=lambda settings: Needs(remaining=True),
-    run=l1_sparsed,
-    settings=L1RoundSettings,
-    actions={ACTION: l1_sparse_client},
-)
+METHOD = Method.of(TRAITS, run=l1_sparsed, actions={ACTION: l1_sparse_client})

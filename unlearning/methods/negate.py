@@ -11,31 +11,12 @@ Guarantee: none; negating again undoes it, so what is forgotten is what the roun
 remaining clients online; nothing stored, and nothing of the forgotten data. Cost: a round per epoch.
 """
 
-from pydantic import field_validator
-
 from strategies.core.errors import BadInput
-from strategies.core.settings import checked_list, split_list, whole_number_as_text
+from strategies.core.settings import split_list
 from unlearning.central.negate import negate
-from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
-from unlearning.methods.federated import RoundSettings
+from unlearning.methods.base import ForgetJob, Method, Outcome
 from unlearning.methods.finetune import finetuned_from
-
-NAME = "negate"
-
-
-class NegateSettings(RoundSettings):
-    """Negation, and the rounds that follow.
-
-    Attributes
-    ----------
-    layers
-        Names of the layers to negate, separated by commas; empty: the first layer with weights.
-    """
-
-    layers: str = ""
-
-    _number_is_text = field_validator("layers", mode="before")(whole_number_as_text)
-    _layers_parse = field_validator("layers")(checked_list)
+from unlearning.traits.negate import NAME, TRAITS, NegateSettings
 
 
 def negated(job: ForgetJob) -> Outcome:
@@ -48,14 +29,4 @@ def negated(job: ForgetJob) -> Outcome:
     return finetuned_from(job, run.layout.flatten(model.state_dict()), own)
 
 
-METHOD = Method(
-    name=NAME,
-    summary="negate the first layer, then train on without the forgotten data",
-    guarantee="none: what is forgotten is what training does not restore",
-    source="Khalil et al., CVPR 2025, arXiv 2503.05657",
-    cost="a round of the remaining clients per epoch",
-    needs=lambda settings: Needs(remaining=True),
-    run=negated,
-    settings=NegateSettings,
-    flat_keys={"negate-layers": "layers"},
-)
+METHOD = Method.of(TRAITS, run=negated)

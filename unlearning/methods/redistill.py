@@ -19,39 +19,20 @@ a round's messages; from ``transferred`` also the transfer learning, where clien
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
-from pydantic import Field
 from torch import Tensor
 
 from strategies.core import wire
 from strategies.core.errors import LetheError
-from strategies.core.settings import Settings
 from strategies.fedmd import client
 from strategies.fedmd.server import FedMD, means
 from strategies.log.update_log import UpdateLog
 from strategies.server.reports import rebuilt
 from strategies.task import OutputSpec
-from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
-
-NAME = "redistill"
-
-
-class RedistillSettings(Settings):
-    """The replay.
-
-    Attributes
-    ----------
-    start
-        ``transferred``, the models of before the first round, or ``now``, the present ones.
-    rounds
-        How many of the last kept rounds are replayed, at least 0; neutral 0: all.
-    """
-
-    start: Literal["transferred", "now"] = "transferred"
-    rounds: int = Field(default=0, ge=0)
+from unlearning.methods.base import ForgetJob, Method, Outcome
+from unlearning.traits.redistill import NAME, TRAITS, RedistillSettings
 
 
 def kept_answers(
@@ -126,16 +107,4 @@ def _details(start: str, rounds: list[int], reports: Mapping[str, Mapping[str, f
     return {"rounds": len(rounds), "start": start, **figures}
 
 
-METHOD = Method(
-    name=NAME,
-    summary="FedMD: the others digest the logged consensus again, recomputed without the client",
-    guarantee="approximate: later answers of the others came from models that had digested the client's",
-    source="this project, on arXiv 1910.03581",
-    cost="one visit to every remaining client per replayed round, half of the round's messages",
-    needs=lambda settings: Needs(log="kept", remaining=True, rebuilds=True, models="client"),
-    run=redistilled,
-    serves=frozenset({"client"}),
-    refusal="the log holds a client's answers, not what each class or example of its data did to them",
-    settings=RedistillSettings,
-    flat_keys={"redistill-start": "start", "redistill-rounds": "rounds"},
-)
+METHOD = Method.of(TRAITS, run=redistilled)

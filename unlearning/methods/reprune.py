@@ -17,12 +17,14 @@ from torch import Tensor
 
 from strategies.plan import RoundResult
 from strategies.server.cohort import Cohort
-from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
+from unlearning.methods.base import ForgetJob, Method, Outcome
 from unlearning.methods.federated import clients_with_retained, feasible_selection
-from unlearning.methods.retrain import RENEWED, SEED
+from unlearning.methods.retrain import RENEWED
 from unlearning.pruning import Pruning
 from unlearning.run import TrainedRun
 from unlearning.spending import train_after
+from unlearning.traits.base import SEED
+from unlearning.traits.reprune import TRAITS
 
 
 def repruned(job: ForgetJob) -> Outcome:
@@ -60,13 +62,4 @@ def _trained(job: ForgetJob, run: TrainedRun, cohort: Cohort, done_of: tuple[int
     return train_after(run, run.plan, cohort, run.initial, report)
 
 
-METHOD = Method(
-    name="reprune",
-    summary="prune anew and train again, both without the forgotten data",
-    guarantee="exact",
-    source="the reference for pruned runs",
-    cost="all rounds of the run, as often as it was trained to be pruned, and once more",
-    needs=lambda settings: Needs(remaining=True),
-    run=repruned,
-    prunes_anew=True,
-)
+METHOD = Method.of(TRAITS, run=repruned)

@@ -18,12 +18,12 @@ from flwr.serverapp.strategy import Strategy
 
 from strategies.personal import measuring as personal
 from strategies.plan import RoundResult
-from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
+from unlearning.methods.base import ForgetJob, Method, Outcome
 from unlearning.methods.federated import clients_with_retained, feasible_selection
 from unlearning.spending import train_after
+from unlearning.traits.base import SEED
+from unlearning.traits.retrain import TRAITS
 
-SEED = "seed"
-"""Among the details of a result: the seed that was taken in place of the run's own."""
 RENEWED = (
     "the run's updates are masked or encrypted: retrained from other initial weights and with another seed, "
     "so that the difference of two sums is not the forgotten client's update"
@@ -60,14 +60,4 @@ def _shorter(rounds: int) -> str:
     )
 
 
-METHOD = Method(
-    name="retrain",
-    summary="train again without the forgotten data",
-    guarantee="exact",
-    source="the reference",
-    cost="all rounds of the run, every remaining client in each",
-    needs=lambda settings: Needs(remaining=True, models="any"),
-    run=retrained,
-    trains_as_the_run=True,
-    is_reference=True,
-)
+METHOD = Method.of(TRAITS, run=retrained)

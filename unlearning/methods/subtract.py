@@ -15,17 +15,13 @@ retention ``sum`` for the lazy form, ``full`` for the renormalised one; no clien
 """
 
 from collections.abc import Iterable
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from strategies.core.settings import Settings
 from strategies.log.update_log import UpdateLog
-from unlearning.methods.base import ForgetJob, Method, Needs, Outcome
-from unlearning.settings import ForgetSettings
-
-NAME = "subtract"
+from unlearning.methods.base import ForgetJob, Method, Outcome
+from unlearning.traits.subtract import NAME, TRAITS, SubtractSettings
 
 
 def lazy(final: Tensor, weighted_sums: Iterable[Tensor]) -> Tensor:
@@ -65,19 +61,6 @@ def renormalised(initial: Tensor, log: UpdateLog, targets: tuple[str, ...]) -> T
     return total.float()
 
 
-class SubtractSettings(Settings):
-    """Subtraction of the logged updates.
-
-    Attributes
-    ----------
-    form
-        ``lazy`` (the client sent nothing) or ``renormalised`` (the others' weights are scaled up to 1 in
-        every round).
-    """
-
-    form: Literal["lazy", "renormalised"] = "lazy"
-
-
 def subtracted(job: ForgetJob) -> Outcome:
     """Return the model without the targets' logged contributions."""
     if job.settings.own(NAME, SubtractSettings).form == "renormalised":
@@ -85,23 +68,4 @@ def subtracted(job: ForgetJob) -> Outcome:
     return Outcome(lazy(job.run.final, map(job.log.weighted_sum, job.participants)), job.absence_notes)
 
 
-def needs(settings: ForgetSettings) -> Needs:
-    """Return what the chosen form reads of the log."""
-    if settings.own(NAME, SubtractSettings).form == "lazy":
-        return Needs(log="sum")
-    return Needs(log="full", rebuilds=True, fresh=True, form=' with forget.subtract.form = "renormalised"')
-
-
-METHOD = Method(
-    name=NAME,
-    summary="subtract the client's logged updates",
-    guarantee="approximate: the client's updates are gone, their influence on later updates of others is not",
-    source="Wu, Zhu, Mitra, arXiv 2201.09441",
-    cost="no round, no client visit",
-    needs=needs,
-    run=subtracted,
-    serves=frozenset({"client"}),
-    refusal="the log holds one update per client, not per class or example",
-    settings=SubtractSettings,
-    flat_keys={"subtract-form": "form"},
-)
+METHOD = Method.of(TRAITS, run=subtracted)

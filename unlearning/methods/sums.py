@@ -13,8 +13,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from strategies.core import wire
 from strategies.server.cohort import Cohort
 from unlearning.central.gradients import ExampleSum
+from unlearning.forget_spec import ForgetSpec
 from unlearning.methods.base import ClientAnswer
-from unlearning.request import ForgetSpec
 
 Sums = Mapping[str, ExampleSum]
 """Sums of one client by name, such as ``retain`` and ``forget``; each travels as an array of that name, shape

@@ -10,8 +10,8 @@ from strategies.runs.folder import RunFolder
 from tests.app.cli.conftest import Command, Workflows
 from tests.app.report.run_folders import add_rounds, finish, new_run
 from tests.app.report.test_comparison_tables import comparison
-from unlearning.methods.federated import RoundSettings
 from unlearning.request import ForgetRequest
+from unlearning.traits.rounds import RoundSettings
 
 
 @pytest.fixture

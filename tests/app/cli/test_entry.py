@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from app.config.catalogue import KINDS
 from strategies.core.errors import LetheError, RunCorrupt
+from strategies.runs.folder import RunFolder
 from tests.app.cli.conftest import Command, Workflows
 from tests.app.report.run_folders import add_forgetting, add_rounds, finish, new_run
 
 ROOT = Path(__file__).parents[3]
+SLOW = ("torch", "flwr", "numpy", "matplotlib", "sklearn", "ray")
+"""What a command that only looks should not import."""
 COMMANDS = [
     "train",
     "forget",
@@ -84,10 +88,37 @@ def test_version(lethe: Command) -> None:
 
 
 def test_help_does_not_wait_for_torch() -> None:
-    slow = "('torch', 'flwr', 'numpy', 'matplotlib', 'sklearn', 'ray')"
-    code = f"import sys, app.cli; print([name for name in {slow} if name in sys.modules])"
+    code = f"import sys, app.cli; print([name for name in {SLOW} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_quick_commands_import_nothing_that_takes_seconds(small: RunFolder) -> None:
+    """They read a finished run with a certificate; each is what it would be in a process of its own."""
+    certificate = str(small.path / "forget" / "client-2-subtract")
+    commands = [
+        *(["list", kind] for kind in KINDS),
+        ["config"],
+        ["config", "explain", "forget.distill.start"],
+        ["config", "check", str(small.path / "config.toml")],
+        ["methods"],
+        ["methods", "fast-distill"],
+        *([*command, "--home", str(small.path.parent)] for command in (["runs"], ["runs", "--tree"])),
+        *([command, str(small.path)] for command in ("verify", "show")),
+        ["verify", certificate],
+        ["show", f"{small.path}/forget/client-2-subtract"],
+        ["diff", str(small.path), str(small.path)],
+    ]
+    code = (
+        "import sys; from app.cli.entry import run\n"
+        f"slow = {SLOW}; found = {{}}\n"
+        f"for command in {commands!r}:\n"
+        "    before = {name for name in slow if name in sys.modules}\n"
+        "    found[str(command)] = run(command), [n for n in slow if n in sys.modules and n not in before]\n"
+        "print([each for each in found.items() if each[1] != (0, [])])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert (done.stderr, done.stdout.splitlines()[-1]) == ("", "[]")
 
 
 BAD = [

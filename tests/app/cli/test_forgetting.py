@@ -10,9 +10,9 @@ from strategies.runs.files import read_json
 from strategies.runs.folder import RunFolder
 from tests.app.cli.conftest import Command, Workflows
 from tests.app.report.run_folders import VERDICT, add_forgetting, add_rounds, finish, judged, new_run
-from unlearning.methods.federated import RoundSettings
 from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings
+from unlearning.traits.rounds import RoundSettings
 
 
 @pytest.fixture

@@ -169,7 +169,7 @@ def test_missing_benchmarks_are_said(lethe: Command, monkeypatch: pytest.MonkeyP
 
 
 def test_needs_that_are_none() -> None:
-    from unlearning.methods import Needs
+    from unlearning.traits.base import Needs
 
     assert looking.needs_in_words(Needs()) == []
     assert looking.needs_in_words(Needs(log="full", remaining=True, forgotten=True)) == [

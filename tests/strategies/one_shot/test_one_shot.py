@@ -10,8 +10,9 @@ from hypothesis import given, strategies as st
 from torch import Tensor, nn
 
 from strategies import algorithm, fedavg
-from strategies.client.distillation import DistillationSettings, Lesson, distil
+from strategies.client.distillation import Lesson, distil
 from strategies.client.evaluation import outputs_of
+from strategies.client.settings import DistillationSettings
 from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.core.examples import Examples, TensorExamples

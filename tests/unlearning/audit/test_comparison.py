@@ -10,8 +10,8 @@ from strategies.log.update_log import UpdateLog
 from unlearning.audit.audit import AuditReport, Comparison
 from unlearning.audit.comparison import Cost, figures_of, log_bytes, summarised
 from unlearning.audit.measurement import Measurement, OutputDistance
-from unlearning.methods import Needs
 from unlearning.request import ForgetRequest
+from unlearning.traits.base import Needs
 
 
 def measured(accuracy: float, distance: float | None = None) -> Measurement:

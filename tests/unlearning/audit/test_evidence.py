@@ -23,7 +23,7 @@ from unlearning.audit.evidence import (
     encode_answer,
     encode_sums,
 )
-from unlearning.request import ForgetSpec
+from unlearning.forget_spec import ForgetSpec
 
 EVERYTHING = ForgetSpec(everything=True)
 

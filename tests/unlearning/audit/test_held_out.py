@@ -16,7 +16,8 @@ from strategies.core import wire
 from strategies.task import CLASSIFICATION
 from tests.unlearning.audit_world import LAYOUT, SURE, images, two_weight_model, weights
 from unlearning.audit.held_out import Bound, HeldOutAnswer, answer_held_out, decoded, encoded, pooled
-from unlearning.request import ForgetRequest, ForgetSpec
+from unlearning.forget_spec import ForgetSpec
+from unlearning.request import ForgetRequest
 from unlearning.settings import AuditSettings, ForgetSettings
 
 TEN = Bound(10, with_reference=False)

@@ -8,17 +8,11 @@ from torch import Tensor, nn
 
 from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import torch_generator
-from unlearning.central.fisher import (
-    FisherSettings,
-    add_noise,
-    fisher_forget,
-    fisher_sum,
-    noise_scale,
-    without_class_rows,
-)
+from unlearning.central.fisher import add_noise, fisher_forget, fisher_sum, noise_scale, without_class_rows
 from unlearning.central.gradients import ExampleSum
 from unlearning.central.masks import flat_mask
 from unlearning.central.parameters import flat_parameters, split_like, trainable
+from unlearning.central.settings import FisherSettings
 
 BuildNet = Callable[..., nn.Module]
 MakeBlobs = Callable[..., Examples]

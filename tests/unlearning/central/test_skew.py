@@ -6,7 +6,8 @@ from hypothesis import given, strategies as st
 from torch import Tensor
 
 from strategies.core.seeds import torch_generator
-from unlearning.central.skew import RoundShare, SkewSettings, influence_estimate, subtract_with_skew
+from unlearning.central.settings import SkewSettings
+from unlearning.central.skew import RoundShare, influence_estimate, subtract_with_skew
 
 seeds = st.integers(0, 1000)
 

@@ -30,8 +30,8 @@ from strategies.server.cohort import Cohort
 from strategies.server.grids import BaseGrid
 from strategies.server.settings import SelectionSettings
 from strategies.settings import StrategySettings
+from unlearning.forget_spec import ForgetSpec
 from unlearning.methods import METHODS, ForgetWork
-from unlearning.request import ForgetSpec
 from unlearning.run import TrainedRun
 
 ACTIONS = {kind: action for method in METHODS.values() for kind, action in method.actions.items()}

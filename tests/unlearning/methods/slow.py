@@ -12,8 +12,9 @@ from strategies.core import wire
 from strategies.core.examples import Examples, concatenated
 from strategies.core.seeds import torch_generator
 from tests.unlearning.methods.federation import Federation, blobs
+from unlearning.forget_spec import spec_for
 from unlearning.forgetting import ForgetResult, forget
-from unlearning.request import ForgetRequest, spec_for
+from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
 

@@ -14,10 +14,11 @@ from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import torch_generator
 from tests.unlearning.runs import Rounds, linear_model, logged_run
 from unlearning.forgetting import forget
-from unlearning.methods.distill import DistillSettings, nearest_to_teacher
+from unlearning.methods.distill import nearest_to_teacher
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
+from unlearning.traits.distill import DistillSettings
 
 REQUEST = ForgetRequest(clients=("b",))
 

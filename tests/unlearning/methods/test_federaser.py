@@ -24,10 +24,11 @@ from tests.unlearning.methods.federation import Federation, blobs
 from tests.unlearning.runs import OneParameter, Rounds, logged_run
 from unlearning.forgetting import ForgetResult, forget
 from unlearning.methods.base import ForgetJob
-from unlearning.methods.federaser import ACTION, FedEraserSettings, Replay, ReplayedRound, rounds_to_replay
+from unlearning.methods.federaser import ACTION, Replay, ReplayedRound, rounds_to_replay
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
+from unlearning.traits.federaser import FedEraserSettings
 
 FORGET_2 = ForgetRequest(clients=("2",))
 FORGET_B = ForgetRequest(clients=("b",))

@@ -13,7 +13,8 @@ from strategies.core.errors import BadInput, LetheError
 from strategies.core.examples import TensorExamples
 from tests.unlearning.methods.federation import Federation, blobs, pooled
 from tests.unlearning.runs import OneParameter, logged_run
-from unlearning.central.fisher import FisherSettings, fisher_forget
+from unlearning.central.fisher import fisher_forget
+from unlearning.central.settings import FisherSettings
 from unlearning.forgetting import ForgetResult, forget
 from unlearning.methods.base import ForgetJob
 from unlearning.methods.fisher import ACTION

@@ -1,0 +1,1 @@
+"""What each forgetting method takes, needs and promises: a module per method, none of which imports torch."""

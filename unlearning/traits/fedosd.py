@@ -1,0 +1,45 @@
+"""Keys, needs and promises of `unlearning.methods.fedosd`."""
+
+from pydantic import Field
+
+from strategies.core.settings import Settings
+from unlearning.settings import ForgetSettings
+from unlearning.traits.base import Needs, Traits
+
+NAME = "fedosd"
+
+
+class FedOsdSettings(Settings):
+    """FedOSD.
+
+    Attributes
+    ----------
+    unlearning_rounds
+        Steps along the orthogonal direction, at least 0, a visit to every client each; neutral 0.
+    learning_rate
+        Length of a step, in gradients, above 0.
+    recovery_rounds
+        Rounds of the remaining clients afterwards, at least 0; neutral 0.
+    """
+
+    unlearning_rounds: int = Field(default=10, ge=0)
+    learning_rate: float = Field(default=0.3, gt=0)
+    recovery_rounds: int = Field(default=3, ge=0)
+
+
+def needs(settings: ForgetSettings) -> Needs:
+    """Return that all clients must be online."""
+    return Needs(
+        forgotten=True, remaining=True, labels="descends on a loss of the probability of the forgotten label"
+    )
+
+
+TRAITS = Traits(
+    name=NAME,
+    summary="unlearn along a direction that leaves the others' losses alone, then recover without going back",
+    guarantee="none: to first order the others' losses stay as they are and recovery does not go back",
+    source="Pan et al., AAAI 2025, arXiv 2412.20200",
+    cost="a visit to every client per unlearning round, and the recovery rounds",
+    needs=needs,
+    settings=FedOsdSettings,
+)
