@@ -13,6 +13,7 @@ from strategies.core.errors import LetheError, RunCorrupt
 from strategies.runs.folder import RunFolder
 from tests.app.cli.conftest import Command, Workflows
 from tests.app.report.run_folders import add_forgetting, add_rounds, finish, new_run
+from tests.fresh_starts import FreshStarts
 
 ROOT = Path(__file__).parents[3]
 SLOW = ("torch", "flwr", "numpy", "matplotlib", "sklearn", "ray")
@@ -255,3 +256,17 @@ def test_the_installed_command_runs(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
+
+
+def test_what_a_training_imports(fresh_starts: FreshStarts) -> None:
+    """Torch and flwr, in two processes, are its fixed cost; what a plain run has no use for stays away."""
+    heavy = {"matplotlib", "sklearn", "scipy", "pandas", "opacus", "torchvision", "torchmetrics", "ray"}
+    parts = "app.simulation.starter, app.client_app, app.workflows, app.workflows.training, app.report.page"
+    code = (
+        f"import sys, {parts}\n"
+        "from app.config.run_config import RunConfig\n"
+        "from app.data import load_server_data\n"
+        "load_server_data(RunConfig().data, RunConfig().run.seed)\n"
+        f"print(*{heavy} & set(sys.modules))"
+    )
+    assert fresh_starts.run(code).split() == []
