@@ -36,10 +36,10 @@ from strategies.core.errors import BadInput
 from unlearning.central.ascent import AscentSettings, ascend
 from unlearning.central.finetune import FinetuneSettings, finetune
 from unlearning.central.fisher import fisher_forget
-from unlearning.central.influence import influence
+from unlearning.central.influence import InfluenceSettings, influence
 from unlearning.central.l1_sparse import L1SparseSettings, l1_sparse
 from unlearning.central.masks import Masks
-from unlearning.central.settings import FisherSettings, InfluenceSettings
+from unlearning.traits.fisher import FisherSettings
 
 FORGOTTEN_CLASS = 0
 FORGOTTEN_SHARE = 0.1

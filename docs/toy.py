@@ -30,11 +30,11 @@ from strategies.runs.folder import CONFIG, MODEL
 from strategies.runs.tensor_file import read_sealed
 from strategies.server.grids import BaseGrid
 from unlearning.central.fisher import fisher_forget
-from unlearning.central.settings import FisherSettings
 from unlearning.methods import METHODS
 from unlearning.methods.redistill import kept_answers
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
+from unlearning.traits.fisher import FisherSettings
 
 PATHS = "docs/forgetting/paths.json"
 LEAVING = "3"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from unlearning.central.settings import InfluenceSettings
+from unlearning.central.influence import InfluenceSettings
 
 METHODS = Path(__file__).parents[1] / "docs" / "methods.md"
 

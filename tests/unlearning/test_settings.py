@@ -12,11 +12,12 @@ from pydantic import ValidationError
 from strategies.client.settings import TrainSettings
 from strategies.core.settings import Settings
 from unlearning.central.finetune import FinetuneSettings
+from unlearning.central.influence import InfluenceSettings
 from unlearning.central.l1_sparse import L1SparseSettings
 from unlearning.central.prune import PruneSettings
-from unlearning.central.settings import InfluenceSettings
 from unlearning.methods import METHODS
 from unlearning.methods.federated import local_settings
+from unlearning.methods.influence import central_settings
 from unlearning.registry import names, settings_of
 from unlearning.settings import FLAT, ForgetSettings, owners, renamed
 from unlearning.traits.distill import DistillSettings
@@ -59,7 +60,7 @@ def test_what_is_left_to_the_run_comes_from_training() -> None:
 
 def test_a_list_of_one_may_be_a_number() -> None:
     """On a command line, `--set forget.influence.alphas=2` is a number, and so is a layer's name."""
-    assert InfluenceKeys.model_validate({"alphas": 2}).central.alphas == (2.0,)
+    assert central_settings(InfluenceKeys.model_validate({"alphas": 2})).alphas == (2.0,)
     assert NegateSettings.model_validate({"layers": 0}).layers == "0"
 
 
@@ -67,7 +68,7 @@ def test_a_list_of_one_may_be_a_number() -> None:
 
 
 def test_keys_and_central_classes_have_the_same_defaults() -> None:
-    assert InfluenceKeys().central == InfluenceSettings()
+    assert central_settings(InfluenceKeys()) == InfluenceSettings()
     general = ForgetSettings()
     assert (general.sparsity, general.prune_iterations, general.prune_round_share) == tuple(
         PruneSettings().model_dump().values()

@@ -29,7 +29,7 @@ from unlearning.central.data import Data, gathered
 from unlearning.central.gradients import ExampleSum, Objective, gradient_blocks
 from unlearning.central.masks import Masks, flat_mask
 from unlearning.central.parameters import copied, moved, trainable
-from unlearning.central.settings import FisherSettings
+from unlearning.traits.fisher import FisherSettings
 
 
 def fisher_sum(

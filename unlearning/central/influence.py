@@ -21,22 +21,51 @@ Cost: one pass over all data, and the inverse.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from strategies.client.evaluation import evaluate
 from strategies.core.examples import Examples
+from strategies.core.settings import Settings
 from strategies.task import CLASSIFICATION, Task
 from unlearning.central.data import Data, gathered
 from unlearning.central.gradients import PLAIN, ExampleSum, Objective, gradient_blocks, gradient_sum
 from unlearning.central.inverse import woodfisher_product
 from unlearning.central.masks import Masks, flat_mask
 from unlearning.central.parameters import moved
-from unlearning.central.settings import InfluenceSettings
 
 FINER_LENGTHS = 7
 """Lengths that are tried between two others."""
+
+
+class InfluenceSettings(Settings):
+    """The influence step and the search for its length.
+
+    Attributes
+    ----------
+    damping : float
+        λ, above 0: the curvature assumed where no retained example has a gradient.
+    fisher_examples : int
+        N, at least 1: retained examples drawn for F; all of them where there are fewer. WoodFisher takes
+        8·N·P bytes of memory for P parameters.
+    block_size : int
+        Rows of gradients that one update of F⁻¹ takes in; it changes the result by rounding only.
+    alphas : tuple of float
+        Lengths to try first, each above 0; the paper searches 1 to 20, sparse models need less.
+    max_retain_drop : float
+        Percentage points of accuracy on D_r that a length may cost, at least 0.
+    """
+
+    damping: float = Field(default=1e-3, gt=0)
+    fisher_examples: int = Field(default=256, ge=1)
+    block_size: int = Field(default=32, ge=1)
+    alphas: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        default=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0), min_length=1
+    )
+    max_retain_drop: float = Field(default=2.0, ge=0)
 
 
 def influence_vector(forget: ExampleSum, retain: ExampleSum) -> Tensor:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unlearning.central.settings import SkewSettings
+from unlearning.traits.fast_fedul import SkewSettings
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,11 +30,11 @@ from strategies.client.distillation import Lesson, distil
 from strategies.client.evaluation import outputs_of
 from strategies.core.examples import Examples, TensorExamples, in_memory
 from unlearning.central.parameters import copied, layers_with_weights
-from unlearning.central.settings import SkewSettings
 from unlearning.methods import fast_fedul
 from unlearning.methods.base import ForgetJob, Method, Outcome
 from unlearning.methods.distill import without_unlabelled_term
 from unlearning.traits.fast_distill import NAME, TRAITS, FastDistillSettings
+from unlearning.traits.fast_fedul import SkewSettings
 
 CAUTION = 0.3
 """α of the start times the rounds of the run, where no α is given."""

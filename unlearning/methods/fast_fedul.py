@@ -17,10 +17,9 @@ Guarantee: approximate; exact where each remaining client's update is linear in 
 from collections.abc import Collection, Iterator
 
 from strategies.log.update_log import UpdateLog
-from unlearning.central.settings import SkewSettings
 from unlearning.central.skew import RoundShare, subtract_with_skew
 from unlearning.methods.base import ForgetJob, Method, Outcome
-from unlearning.traits.fast_fedul import NAME, TRAITS
+from unlearning.traits.fast_fedul import NAME, TRAITS, SkewSettings
 
 
 def round_shares(

@@ -21,7 +21,6 @@ from strategies.core import wire
 from strategies.core.errors import LetheError
 from unlearning.central.fisher import add_noise, fisher_sum, without_class_rows
 from unlearning.central.gradients import ExampleSum
-from unlearning.central.settings import FisherSettings
 from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Outcome
 from unlearning.methods.federated import (
     FederatedWork,
@@ -29,7 +28,7 @@ from unlearning.methods.federated import (
     received_model,
 )
 from unlearning.methods.sums import answer_with, ask_for_sums
-from unlearning.traits.fisher import NAME, TRAITS
+from unlearning.traits.fisher import NAME, TRAITS, FisherSettings
 
 ACTION = "query.fisher"
 DIAGONAL = "diagonal"

@@ -33,15 +33,20 @@ from strategies.core.examples import Examples
 from strategies.server.cohort import Cohort
 from strategies.task import Task
 from unlearning.central.gradients import ExampleSum, Objective, gradient_sum
-from unlearning.central.influence import AlphaTrial, choose_alpha, finer_alphas, influence_vector
+from unlearning.central.influence import (
+    AlphaTrial,
+    InfluenceSettings,
+    choose_alpha,
+    finer_alphas,
+    influence_vector,
+)
 from unlearning.central.inverse import conjugate_gradient_product, fisher_product_sum
 from unlearning.central.parameters import moved
-from unlearning.central.settings import InfluenceSettings
 from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Outcome
 from unlearning.methods.federated import received_model
 from unlearning.methods.fedosd import clients_asked
 from unlearning.methods.sums import answer_with, ask_for_sums
-from unlearning.traits.influence import NAME, TRAITS, InfluenceKeys
+from unlearning.traits.influence import NAME, TRAITS, InfluenceKeys, parsed_alphas
 
 GRADIENTS = "query.gradients"
 PRODUCT = "query.fisher_product"
@@ -59,6 +64,12 @@ MAX_PRODUCTS = 200
 
 Sums = Mapping[str, Mapping[str, ExampleSum]]
 """Client-id -> name -> sum."""
+
+
+def central_settings(own: InfluenceKeys) -> InfluenceSettings:
+    """Return the method's keys as the central form knows them."""
+    values = own.model_dump(exclude={"tolerance", "alphas"})
+    return InfluenceSettings(**values, alphas=parsed_alphas(own.alphas))
 
 
 # Client half
@@ -246,7 +257,7 @@ def influenced(job: ForgetJob) -> Outcome:
     LetheError if a client whose data are forgotten does not answer, or one fails later.
     """
     own = job.settings.own(NAME, InfluenceKeys)
-    settings = own.central
+    settings = central_settings(own)
     clients = Clients(job, clients_asked(job))
     sums = clients.sums(GRADIENTS, (FORGET, RETAIN), job.run.layout.size)
     clients.require(sums, job.participants)

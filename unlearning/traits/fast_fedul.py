@@ -1,9 +1,26 @@
 """Keys, needs and promises of `unlearning.methods.fast_fedul`."""
 
-from unlearning.central.settings import SkewSettings
+from pydantic import Field
+
+from strategies.core.settings import Settings
 from unlearning.traits.base import Needs, Traits
 
 NAME = "fast-fedul"
+
+
+class SkewSettings(Settings):
+    """Fast-FedUL.
+
+    Attributes
+    ----------
+    alpha : float
+        Share of the target's past influence that the other clients undo in a round, in [0, 1]; neutral 0.
+    theta : float
+        Share of the estimate that is subtracted, at least 0; 1 for all of it.
+    """
+
+    alpha: float = Field(default=0.07, ge=0, le=1)
+    theta: float = Field(default=1.0, ge=0)
 
 
 TRAITS = Traits(

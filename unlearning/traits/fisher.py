@@ -1,9 +1,26 @@
 """Keys, needs and promises of `unlearning.methods.fisher`."""
 
-from unlearning.central.settings import FisherSettings
+from pydantic import Field
+
+from strategies.core.settings import Settings
 from unlearning.traits.base import Needs, Traits
 
 NAME = "fisher"
+
+
+class FisherSettings(Settings):
+    """Fisher forgetting.
+
+    Attributes
+    ----------
+    alpha : float
+        Variance of the noise where H = 1, at least 0; neutral 0, which adds none.
+    max_inverse : float
+        Clamp of 1/H, above 0; the noise's standard deviation is at most sqrt(alpha · max_inverse).
+    """
+
+    alpha: float = Field(default=1e-6, ge=0)
+    max_inverse: float = Field(default=1e3, gt=0)
 
 
 TRAITS = Traits(

@@ -3,7 +3,6 @@
 from pydantic import Field, field_validator
 
 from strategies.core.settings import Settings, split_list
-from unlearning.central.settings import InfluenceSettings
 from unlearning.traits.base import Needs, Traits
 
 NAME = "influence"
@@ -43,12 +42,6 @@ class InfluenceKeys(Settings):
     def _alphas_parse(cls, value: str) -> str:
         parsed_alphas(value)
         return value
-
-    @property
-    def central(self) -> InfluenceSettings:
-        """The same as the central form knows it."""
-        values = self.model_dump(exclude={"tolerance", "alphas"})
-        return InfluenceSettings(**values, alphas=parsed_alphas(self.alphas))
 
 
 def parsed_alphas(text: str) -> tuple[float, ...]:

@@ -13,12 +13,12 @@ from unlearning.central.ascent import AscentSettings, ProjectedAscentSettings, a
 from unlearning.central.data import Data, gathered
 from unlearning.central.finetune import FinetuneSettings, finetune
 from unlearning.central.fisher import fisher_forget
-from unlearning.central.influence import influence
+from unlearning.central.influence import InfluenceSettings, influence
 from unlearning.central.l1_sparse import L1SparseSettings, l1_sparse
 from unlearning.central.parameters import flat_parameters
 from unlearning.central.prune import PruneSettings, imp
-from unlearning.central.settings import FisherSettings, InfluenceSettings
 from unlearning.central.training import SgdSettings
+from unlearning.traits.fisher import FisherSettings
 
 Forget = Callable[[nn.Module, Data, Data, Generator], nn.Module]
 

@@ -12,7 +12,7 @@ from unlearning.central.fisher import add_noise, fisher_forget, fisher_sum, nois
 from unlearning.central.gradients import ExampleSum
 from unlearning.central.masks import flat_mask
 from unlearning.central.parameters import flat_parameters, split_like, trainable
-from unlearning.central.settings import FisherSettings
+from unlearning.traits.fisher import FisherSettings
 
 BuildNet = Callable[..., nn.Module]
 MakeBlobs = Callable[..., Examples]

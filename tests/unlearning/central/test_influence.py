@@ -13,6 +13,7 @@ from tests.strategies.other_tasks import Regression
 from unlearning.central.gradients import ExampleSum, Objective, gradient_sum
 from unlearning.central.influence import (
     AlphaTrial,
+    InfluenceSettings,
     choose_alpha,
     finer_alphas,
     influence,
@@ -22,7 +23,6 @@ from unlearning.central.influence import (
 )
 from unlearning.central.masks import flat_mask
 from unlearning.central.parameters import flat_parameters, moved
-from unlearning.central.settings import InfluenceSettings
 from unlearning.central.training import SgdSettings, trained
 
 BuildNet = Callable[..., nn.Module]

@@ -6,8 +6,8 @@ from hypothesis import given, strategies as st
 from torch import Tensor
 
 from strategies.core.seeds import torch_generator
-from unlearning.central.settings import SkewSettings
 from unlearning.central.skew import RoundShare, influence_estimate, subtract_with_skew
+from unlearning.traits.fast_fedul import SkewSettings
 
 seeds = st.integers(0, 1000)
 

@@ -16,7 +16,6 @@ from strategies.core.errors import BadInput
 from strategies.core.examples import TensorExamples
 from strategies.core.seeds import torch_generator
 from tests.unlearning.runs import Rounds, logged_run
-from unlearning.central.settings import SkewSettings
 from unlearning.central.skew import subtract_with_skew
 from unlearning.forgetting import forget
 from unlearning.methods.fast_distill import cautious_alpha, features_of, head_of
@@ -25,6 +24,7 @@ from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
 from unlearning.traits.distill import DistillSettings
+from unlearning.traits.fast_fedul import SkewSettings
 
 REQUEST = ForgetRequest(clients=("b",))
 FIRST = 6 * 2 + 6  # Parameters of the body

@@ -14,13 +14,13 @@ from strategies.core.examples import TensorExamples
 from tests.unlearning.methods.federation import Federation, blobs, pooled
 from tests.unlearning.runs import OneParameter, logged_run
 from unlearning.central.fisher import fisher_forget
-from unlearning.central.settings import FisherSettings
 from unlearning.forgetting import ForgetResult, forget
 from unlearning.methods.base import ForgetJob
 from unlearning.methods.fisher import ACTION
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
+from unlearning.traits.fisher import FisherSettings
 
 DATA = {str(i): blobs(20 + 4 * i, seed=i) for i in (0, 1, 2, 10)}
 CLIENT = ForgetRequest(clients=("2",))

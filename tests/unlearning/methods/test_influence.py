@@ -17,8 +17,7 @@ from strategies.core.examples import Examples, TensorExamples, concatenated
 from strategies.core.seeds import torch_generator
 from tests.unlearning.methods.federation import Federation, blobs, pooled
 from tests.unlearning.runs import OneParameter, logged_run
-from unlearning.central.influence import influence
-from unlearning.central.settings import InfluenceSettings
+from unlearning.central.influence import InfluenceSettings, influence
 from unlearning.forgetting import ForgetResult, forget
 from unlearning.methods.base import ForgetJob
 from unlearning.methods.influence import GRADIENTS, PRODUCT, TRIALS, draw_examples
