@@ -170,10 +170,13 @@ def limits_of_target_scale() -> list[str]:
     ]
 
 
-def limits_of_purge(clients: Sequence[str], *, keys_destroyed: bool = False) -> list[str]:
+def limits_of_purge(
+    clients: Sequence[str], *, keys_destroyed: bool = False, tracked: bool = False
+) -> list[str]:
     """Return what must not be concluded from a certificate that says that clients were purged.
 
-    `keys_destroyed` says that the updates were encrypted, with keys that were destroyed.
+    `keys_destroyed` says that the updates were encrypted, with keys that were destroyed, `tracked` that
+    figures of the run were handed to trackers.
     """
     named = ", ".join(clients)
     return [
@@ -188,6 +191,11 @@ def limits_of_purge(clients: Sequence[str], *, keys_destroyed: bool = False) -> 
         if keys_destroyed
         else "files were overwritten before they were deleted; flash memory, file systems that copy on "
         "write, snapshots and backups may keep old blocks, and what was deleted before was not overwritten",
+        *(
+            ["what trackers (run.track) keep outside the run's folder, such as on a server, is still there"]
+            if tracked
+            else ()
+        ),
     ]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from app.config.run_config import RunConfig
 from app.forgettings.folder import (
     StoredForgetting,
     guarantee_in,
@@ -82,7 +83,7 @@ def _statement(folder: RunFolder, forgetting: StoredForgetting) -> dict[str, Any
         "log": _log_section(folder),
         "audit": audited,
         "purged": purged,
-        "limits": [*limits, *(_limits_of_purge(purged) if purged else ())],
+        "limits": [*limits, *(_limits_of_purge(folder, purged) if purged else ())],
         "software": {
             "lethe": version(),
             "python": python_version(),
@@ -100,9 +101,10 @@ def _method_of(forgetting: StoredForgetting) -> Traits:
     return traits_of(forgetting.method)
 
 
-def _limits_of_purge(purged: dict[str, Any]) -> list[str]:
+def _limits_of_purge(folder: RunFolder, purged: dict[str, Any]) -> list[str]:
     destroyed = all(log["keys-destroyed"] for log in purged["logs"])
-    return certificate.limits_of_purge(purged["clients"], keys_destroyed=destroyed)
+    tracked = bool(RunConfig.from_toml(folder.path / CONFIG).run.track)
+    return certificate.limits_of_purge(purged["clients"], keys_destroyed=destroyed, tracked=tracked)
 
 
 def _run_name(folder: RunFolder) -> str:

@@ -1,12 +1,10 @@
 """Purges the clients of a served request from a run's update logs, and certifies it.
 
 Logs are purged in the run itself and in all runs that lie in it: pruned ones, and those with other seeds.
-Other traces of the client are erased as well: the checkpoints, with what clients keep between rounds; example
-counts in the summaries; and the report, which shows lengths of updates and can be made anew. Every step can
-be repeated, so the same command completes an interrupted purge.
+Other traces of the client are erased as well (`app.workflows.traces`). Every step can be repeated, so the
+same command completes an interrupted purge.
 """
 
-from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,10 +16,10 @@ from app.forgettings.names import CERTIFICATE, RESULT
 from app.forgettings.signing_key import signing_key
 from app.workflows.observer import Observer, Quiet
 from app.workflows.removing import on_run
+from app.workflows.traces import erase_traces
 from strategies.core.errors import BadInput
 from strategies.log.update_log import UpdateLog
-from strategies.runs import files
-from strategies.runs.folder import CONFIG, MODEL, REPORT, RunFolder
+from strategies.runs.folder import CONFIG, MODEL, RunFolder
 from unlearning import certificate
 from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings
@@ -98,19 +96,8 @@ def purge(folder: RunFolder, name: str, observer: Observer | None = None) -> lis
         if run.log_path.is_dir():
             with UpdateLog.open(run.log_path, write=True) as log:
                 log.purge(clients)
-        _erase_beside_the_log(run, clients)
+        erase_traces(run, clients)
         observer.advance(run.name)
     certify(folder, name, key)
     logs: list[dict[str, Any]] = (purged_section(folder, forgetting) or {}).get("logs", [])
     return logs
-
-
-def _erase_beside_the_log(run: RunFolder, clients: Collection[str]) -> None:
-    run.erase_checkpoint()
-    files.erase(run.path / REPORT)
-    summary = run.read_summary()
-    known = summary.get("clients", {})
-    summary["clients"] = {i: {} if i in clients else known[i] for i in known}
-    if run.log_path.is_dir():
-        summary["log"] = {**(summary.get("log") or {}), **UpdateLog.open(run.log_path).summary()}
-    run.write_summary(summary)

@@ -225,3 +225,5 @@ def test_the_limits_say_what_was_not_measured_or_promised() -> None:
     assert "the backdoor did not take" in audited
     assert not any("nothing was audited" in limit or "no ε" in limit for limit in audited)
     assert all("client 3, 5" in limit for limit in limits_of_purge(["3", "5"])[:2])
+    assert "run.track" in limits_of_purge(["3"], tracked=True)[-1]
+    assert not any("run.track" in limit for limit in limits_of_purge(["3"]))
