@@ -318,7 +318,7 @@ class Run:
         after
             Name of a forgetting to go on from; what it forgot takes no part; empty: the run's own model.
         name
-            The new run's; empty: ``<name>-to-<rounds>``.
+            The new run's; empty: ``<name>-to-<rounds>``, with a number if there is one already.
 
         Raises
         ------

@@ -69,7 +69,8 @@ def go_on(
     after
         The forgetting whose model to go on from; empty: the run's own model.
     overrides
-        Of the keys in `ALLOWED`; without a name, the run is called ``<name>-to-<rounds>``, beside the other.
+        Of the keys in `ALLOWED`; without a name, the run is called ``<name>-to-<rounds>``, with a number if
+        there is one already, beside the other.
 
     Raises
     ------
@@ -91,7 +92,9 @@ def _begun(
     check_project(folder, session.config, session.work.project_record)
     _check_continuable(folder, session, after, over_network)
     checkpoint = _checkpoint(folder, origin)
-    made = RunFolder.create(config.run.home, config.run.name, config.to_toml())
+    own = config.run.name
+    name = own or f"{folder.name}-to-{config.run.rounds}"
+    made = RunFolder.create(config.run.home, name, config.to_toml(), numbered=not own)
     try:
         write_origin(made, origin)
         _copy(folder, made, origin, config)
@@ -143,7 +146,7 @@ def _config(folder: RunFolder, rounds: int, overrides: Sequence[str]) -> RunConf
     home = str(folder.path.absolute().parent)
     placed: dict[str, Scalar] = {
         "run.home": home,
-        "run.name": f"{folder.name}-to-{rounds}",
+        "run.name": "",
         "run.rounds": rounds,
     }
     if before.train.schedule != "constant":  # The rates of the rounds before stay what they were

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, final
 from strategies.core.errors import BadInput, RunCorrupt
 from strategies.runs import files
 from strategies.runs.documents import Round, Summary, check, read_checked
-from strategies.runs.home import MARKER, expand, find, folders_in, make, make_free, place
+from strategies.runs.home import MARKER, expand, find, folders_in, make, make_free, make_numbered, place
 from strategies.runs.json_lines import append_line, read_lines, rewind_lines
 from strategies.runs.names import CONFIG, METRICS, MODEL, REPORT, SUMMARY
 from strategies.runs.sealed import check_sealed
@@ -89,7 +89,9 @@ class RunFolder:
         self._metrics = path / METRICS
 
     @staticmethod
-    def create(home: Path | str, name: str, config_toml: str, label: str = "run") -> "RunFolder":
+    def create(
+        home: Path | str, name: str, config_toml: str, label: str = "run", *, numbered: bool = False
+    ) -> "RunFolder":
         """Make the folder of a new run.
 
         Parameters
@@ -100,6 +102,8 @@ class RunFolder:
             The run's name; empty: local time and label.
         label
             What a made-up name ends in, usually the strategy.
+        numbered
+            Whether a number is added to the name if it is taken.
 
         Raises
         ------
@@ -110,7 +114,10 @@ class RunFolder:
         """
         home = expand(home)
         try:
-            path = make(place(home, name)) if name else make_free(home, label)
+            if name:
+                path = make_numbered(place(home, name)) if numbered else make(place(home, name))
+            else:
+                path = make_free(home, label)
         except OSError as error:
             raise files.not_written(home, error) from error
         files.write_text(path / CONFIG, config_toml)

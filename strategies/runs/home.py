@@ -77,16 +77,27 @@ def make_free(home: Path, label: str) -> Path:
     BadInput
         If the home is a file.
     """
-    _make_parents(home)
     stem = time.strftime("%Y%m%d-%H%M%S-") + (re.sub(r"[^a-z0-9.]+", "-", label.lower()).strip("-.") or "run")
-    path, number = home / stem, 1
+    return make_numbered(home / stem)
+
+
+def make_numbered(wanted: Path) -> Path:
+    """Make a new folder; a number is added to its name if it exists.
+
+    Raises
+    ------
+    BadInput
+        If the home is a file.
+    """
+    _make_parents(wanted.parent)
+    path, number = wanted, 1
     while True:
         try:
             path.mkdir()
             return path
         except FileExistsError:
             number += 1
-            path = home / f"{stem}-{number}"
+            path = wanted.with_name(f"{wanted.name}-{number}")
 
 
 def _make_parents(path: Path) -> None:

@@ -192,6 +192,14 @@ def refused(folder: RunFolder, message: str, *overrides: str, rounds: int = 1, a
     assert {path.name for path in folder.path.parent.iterdir()} == beside
 
 
+def test_a_second_time_takes_a_free_name(small: RunFolder) -> None:
+    made = [go_on(small, 1), go_on(small, 1), go_on(small, 1, FORGOTTEN)]
+    assert [run.name for run in made] == ["small-to-4", "small-to-4-2", "small-to-4-3"]
+    assert torch.equal(flat_model(made[0]), flat_model(made[1]))
+    assert not torch.equal(flat_model(made[0]), flat_model(made[2]))
+    assert made[1].read_summary()["name"] == "small-to-4-2"
+
+
 def test_what_is_refused_leaves_nothing(small: RunFolder) -> None:
     refused(small, r"--rounds: given 0, allowed an integer >= 1", rounds=0)
     refused(small, "no forgetting 'client-9-subtract'; known: client-2-subtract", after="client-9-subtract")
