@@ -350,6 +350,20 @@ def kept_round(judged: Mapping[str, Any]) -> str:
     return f"round {judged['round']} is kept, the last; round {judged['best']} is {best}"
 
 
+def stopped_early(judged: Mapping[str, Any], planned: int) -> str:
+    """Return why a training ended before its last planned round, in words; empty if it did not.
+
+    >>> stopped_early({"by": "validation-loss", "trained": 5, "best": 2}, 20)
+    'training ended after round 5 of 20: validation-loss was best in round 2, and not after it (run.stop)'
+    >>> stopped_early({"by": "validation-loss", "trained": 20, "best": 2}, 20)
+    ''
+    """
+    if judged["trained"] >= planned:
+        return ""
+    ended = f"training ended after round {judged['trained']} of {planned}"
+    return f"{ended}: {judged['by']} was best in round {judged['best']}, and not after it (run.stop)"
+
+
 def listed(words: Iterable[str]) -> str:
     """Return words as a list in a sentence.
 

@@ -28,6 +28,8 @@ _STYLE = """
 .charts .loss .curve { stroke: var(--orange); }
 .charts circle { fill: var(--blue); } .charts .loss circle { fill: var(--orange); }
 .charts line { stroke: var(--grid); }
+.charts line.kept { stroke: var(--green); stroke-width: 2; stroke-dasharray: 5 3; }
+.kept { color: var(--green); }
 .bad { color: var(--red); }
 h2 { margin-top: 28px; }
 .scroll td.text { min-width: 15em; } .scroll th.text { min-width: 6em; }
@@ -53,6 +55,7 @@ _PAGE = """<!DOCTYPE html>
 </header>
 <p class="notice" role="alert" id="lost" hidden>lethe watch does not answer: this page stands still.</p>
 <p class="notice" role="note" id="advice" hidden></p>
+<p class="text" id="kept" hidden></p>
 <ul class="headline" id="figures"></ul>
 <div class="charts">
 <figure hidden><svg id="headline-chart" role="img"></svg><figcaption></figcaption></figure>

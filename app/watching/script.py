@@ -47,6 +47,11 @@ const joined = (...texts) => texts.filter(Boolean).join('; ');
 function rows(id, lines) { by(id).replaceChildren(...lines.map((cells) => el('tr', {}, ...cells))); }
 const cell = (text, kind) => el('td', kind ? {class: kind} : {}, text);
 const marked = (n) => cell(n, n ? 'num bad' : 'num');
+const round_of = (n) => {
+  const made = head(n);
+  if (shown.state.kept && shown.state.kept.round === n) made.append(el('span', {class: 'kept'}, ' kept'));
+  return made;
+};
 const head = (text) => el('th', {scope: 'row', class: 'text'}, text);
 
 function steps(low, high) {
@@ -84,6 +89,13 @@ function chart(id, points, name) {
   const stride = Math.max(1, Math.ceil((lastRound - 1) / Math.max(1, Math.floor((width - 80) / 60))));
   for (let n = 1; n <= lastRound; n += stride)
     parts.push(svg('text', {x: x(n), y: height - 6, 'text-anchor': 'middle'}, n));
+  const kept = shown.state.kept && shown.state.kept.round;
+  if (kept) {
+    const ends = {x1: x(kept), x2: x(kept), y1: edge.top, y2: height - edge.bottom};
+    const mark = svg('line', {class: 'kept', ...ends});
+    mark.append(svg('title', {}, `round ${kept} is kept`));
+    parts.push(mark);
+  }
   parts.push(svg('polyline', {class: 'curve', points: points.map(([n, v]) => `${x(n)},${y(v)}`).join(' ')}));
   for (const [n, v] of points.length > 60 ? points.slice(-1) : points) {
     const dot = svg('circle', {cx: x(n), cy: y(v), r: 3});
@@ -91,7 +103,8 @@ function chart(id, points, name) {
     parts.push(dot);
   }
   place.setAttribute('viewBox', `0 0 ${width} ${height}`);
-  place.setAttribute('aria-label', `${name} by round; last: ${number(values[values.length - 1])}`);
+  const last = `${name} by round; last: ${number(values[values.length - 1])}`;
+  place.setAttribute('aria-label', joined(last, kept && `round ${kept} is kept`));
   place.replaceChildren(...parts);
   holder.querySelector('figcaption').textContent = `${name}, by round`;
 }
@@ -114,6 +127,8 @@ function head_of(state) {
     deleted: 'The folder of this run is gone.',
     unfinished: 'Nothing tells whether the run is at work: it was made before runs recorded that.',
   }[state.state];
+  by('kept').hidden = !state.kept;
+  by('kept').textContent = state.kept ? `${state.kept.said.join('. ')}.` : '';
   by('advice').hidden = !advice;
   by('advice').textContent = advice || '';
 }
@@ -170,7 +185,7 @@ function rest_of(state) {
   by('notes').hidden = state.notes.length === 0;
   by('notes-rows').replaceChildren(...state.notes.slice().reverse().map((note) => el('li', {}, note)));
   rows('rounds-rows', shown.rounds.slice(-200).reverse().map((line) => [
-    head(line.round), cell(number(line.figures[state.headline.key]), 'num'),
+    round_of(line.round), cell(number(line.figures[state.headline.key]), 'num'),
     cell(number(line.figures[state.loss.key]), 'num'),
     cell(number(line.seconds), 'num'), cell(size(line.up), 'num'), cell(size(line.down), 'num'),
     cell(line.asked, 'num'), cell(line.answered, 'num'), marked(line.failed)]));

@@ -9,7 +9,7 @@ from app.report import wording
 from app.watching.rounds import Rounds
 from app.watching.works import Works
 from strategies.core.errors import LetheError
-from strategies.runs.files import read_json
+from strategies.runs.documents import Summary, read_checked
 from strategies.runs.home import MARKER
 from strategies.runs.names import CONFIG, MODEL, SUMMARY
 
@@ -82,6 +82,7 @@ class Watched:
             "loss": {"key": self._rounds.loss, "name": self._rounds.loss.replace("-", " ")},
             "training": None if training is None else training.to_json(),
             "works": [work.to_json() for work in reversed(works) if work.kind != "train"],
+            "kept": self._kept(),
             "latest": self._rounds.latest(),
             "clients": self._rounds.clients(),
             "notes": [*(text for _, text in notes[-_MOST_NOTES:]), *self._said_at_the_end()],
@@ -98,12 +99,23 @@ class Watched:
             return "finished", ""
         return ("interrupted" if said else "unfinished"), why
 
+    def _kept(self) -> dict[str, Any] | None:
+        """Return which round's model the run has and why, and why it ended early; None before it is known."""
+        summary = self._summary()
+        if (judged := summary.get("judged")) is None:
+            return None
+        said = wording.kept_round(judged), wording.stopped_early(judged, summary["rounds"])
+        return {"round": judged["round"], "said": [wording.capital(each) for each in said if each]}
+
+    def _summary(self) -> dict[str, Any]:
+        try:
+            return read_checked(self._run / SUMMARY, Summary)
+        except LetheError:
+            return {}  # Not finished, or damaged, which `lethe report` says
+
     def _said_at_the_end(self) -> list[str]:
         """Return the notes of the summary, which nobody may have heard while the run was at work."""
-        try:
-            notes = read_json(self._run / SUMMARY).get("notes")
-        except LetheError:
-            return []  # Not finished, or damaged, which `lethe report` says
+        notes = self._summary().get("notes")
         known = {text for work in self._works.all() for _, text in work.notes}
         return [str(note) for note in notes if note not in known] if isinstance(notes, list) else []
 

@@ -14,7 +14,7 @@ from app.watching.serving import PageServer
 from app.watching.state import Watched
 from strategies.runs.folder import RunFolder
 from strategies.runs.journal import Journal
-from tests.app.report.run_folders import add_rounds, new_run
+from tests.app.report.run_folders import add_rounds, finish, new_run
 from tests.browser import FLAGS, measured
 
 EVIL = "<img src=x onerror=document.title='owned'>"
@@ -112,6 +112,22 @@ def test_a_browser_shows_what_an_attacker_says_as_text(tmp_path: Path) -> None:
     assert "90.0 accuracy, %" in said
     assert "3.0 GB from clients" in said
     assert "at work" in said
+
+
+@pytest.mark.check
+def test_a_browser_marks_the_kept_round(tmp_path: Path) -> None:
+    folder = new_run(tmp_path, "study", ["run.rounds=20"])
+    add_rounds(folder, 5)
+    judged = {"keep": "best", "by": "validation-loss", "round": 2, "trained": 5, "best": 2, "value": 0.5}
+    finish(folder, judged={**judged, "validation-examples": 90}, rounds=20)
+    path = tmp_path / "page.html"
+    path.write_text(page(Watched(folder.path).since(-1, -1, 0) or {}), encoding="utf-8")
+    document = shown(path.as_uri())
+    said = " ".join(texts(document).split())
+    assert "Round 2 of 5 is kept, the best by validation-loss" in said
+    assert "Training ended after round 5 of 20: validation-loss was best in round 2" in said
+    assert document.count('class="kept" x1=') == 2
+    assert "2 kept" in said
 
 
 @pytest.mark.check

@@ -74,6 +74,25 @@ def test_how_far_it_is_and_how_long_it_takes(run: RunFolder, journal: Journal) -
     assert training["answered"] == {"scope": "round 3", "done": 1, "total": 5}
 
 
+def test_the_kept_round_is_known_at_the_end_and_why_training_ended(run: RunFolder, journal: Journal) -> None:
+    """Three rounds of two; a summary that is damaged says nothing."""
+    watched = Watched(run.path)
+    add_rounds(run, 2)
+    assert now(watched)["kept"] is None
+    judged = {"keep": "best", "by": "validation-loss", "round": 2, "trained": 5, "best": 2, "value": 0.5}
+    finish(run, judged={**judged, "validation-examples": 90}, rounds=20)
+    kept = now(watched)["kept"]
+    assert kept["round"] == 2
+    assert [said.partition(":")[0] for said in kept["said"]] == [
+        "Round 2 of 5 is kept, the best by validation-loss",
+        "Training ended after round 5 of 20",
+    ]
+    finish(run, judged={**judged, "trained": 20, "validation-examples": 90}, rounds=20)
+    assert len(now(Watched(run.path))["kept"]["said"]) == 1
+    finish(run, judged="round 2")
+    assert now(Watched(run.path))["kept"] is None
+
+
 def test_who_answered_and_who_did_not(run: RunFolder) -> None:
     fault = {"client": "<b>evil</b>", "scope": "round 2", "reason": "claims too much"}
     everybody = {"client": "all", "scope": "round 2", "reason": "no usable reply"}
