@@ -43,6 +43,13 @@ def relatives(homes: Iterable[Path]) -> list[Relative]:
     return list(found.values())
 
 
+def children(folder: RunFolder) -> dict[str, Origin]:
+    """Return the runs beside a run that come from it itself, by name, each with its origin."""
+    everybody = relatives([folder.path.absolute().parent])
+    origins = {each.folder.name: each.origin for each in everybody if each.origin is not None}
+    return {name: origin for name, origin in origins.items() if origin.run_id == folder.run_id}
+
+
 def descendants(folder: RunFolder) -> list[Relative]:
     """Return the runs beside a run that come from it, children before their children."""
     top = outermost(folder)

@@ -4,15 +4,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.config.run_config import PLACE_KEYS, RunConfig
-from app.forgettings.names import AUDIT, CERTIFICATE, ORIGIN, RESULT
+from app.forgettings.lineage import children
+from app.forgettings.names import AUDIT, CERTIFICATE, RESULT
+from app.forgettings.origin import read_origin
 from app.report.headline import headline_of
 from app.workflows.listing import pruned_in, row_of
-from strategies.core.errors import BadInput, LetheError
+from strategies.core.errors import BadInput
 from strategies.core.settings import Scalar
 from strategies.runs.documents import rounds_in
 from strategies.runs.files import read_json
 from strategies.runs.folder import CONFIG, MODEL, REPORT, SUMMARY, RunFolder
-from strategies.runs.home import MARKER, list_runs
+from strategies.runs.home import MARKER
 
 _FILES = {"model": MODEL, "config": CONFIG, "report": REPORT, "summary": SUMMARY, "log": "log"}
 
@@ -22,7 +24,6 @@ def run_on_a_screen(folder: RunFolder) -> dict[str, Any]:
     row, marker = row_of(folder, folder.name), read_json(folder.path / MARKER)
     summary = folder.read_summary() if (folder.path / SUMMARY).exists() else {}
     paths = {what: folder.path / name for what, name in _FILES.items()}
-    parent = _origin(folder)
     return {
         **row,
         "path": str(folder.path.absolute()),
@@ -35,8 +36,11 @@ def run_on_a_screen(folder: RunFolder) -> dict[str, Any]:
         "privacy": summary.get("privacy"),
         "forgettings": [forgetting_on_a_screen(folder, name) for name in folder.forget_requests()],
         "pruned": [run.name for run in pruned_in(folder)],
-        "parent": parent,
-        "children": _children(folder, str(marker.get("id", ""))),
+        "parent": _parent(folder),
+        "children": [
+            {"run": name, "how": origin.how, "forgetting": origin.forgetting}
+            for name, origin in children(folder).items()
+        ],
         "files": {what: str(path.absolute()) for what, path in paths.items() if path.exists()},
     }
 
@@ -167,24 +171,9 @@ def _record(folder: RunFolder) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 
 
-def _origin(folder: RunFolder) -> dict[str, Any] | None:
+def _parent(folder: RunFolder) -> dict[str, Any] | None:
     """Return where a run comes from, as recorded; None if it comes from no other."""
-    path = folder.path / ORIGIN
-    if not path.exists():
+    if (origin := read_origin(folder)) is None:
         return None
-    found = read_json(path)
-    return {key: found.get(key) for key in ("how", "run", "forgetting", "rounds", "id", "path")}
-
-
-def _children(folder: RunFolder, run_id: str) -> list[dict[str, Any]]:
-    """Return the runs beside a run that come from it."""
-    home = folder.path.absolute().parent
-    found = []
-    for name in list_runs(home):
-        try:
-            origin = _origin(RunFolder(home / name))
-        except LetheError:
-            continue  # what is wrong with another run, its own commands say
-        if origin is not None and run_id and origin["id"] == run_id:
-            found.append({"run": name, "how": origin["how"], "forgetting": origin["forgetting"]})
-    return found
+    found = origin.to_json()
+    return {key: found[key] for key in ("how", "run", "forgetting", "rounds", "id", "path")}

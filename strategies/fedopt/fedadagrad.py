@@ -2,19 +2,9 @@
 
 from functools import partial
 
-from strategies.algorithm import Algorithm
-from strategies.fedavg import train_client
-from strategies.fedopt.fedopt import FedOpt, adagrad, adaptive_step
-from strategies.fedopt.settings import FedOptSettings
+from strategies.fedopt.fedopt import adagrad, adaptive_step, algorithm
 
-
-def build(settings: FedOptSettings) -> FedOpt:
-    """Return the server half."""
-    return FedOpt(settings, partial(adaptive_step, adagrad))
-
-
-ALGORITHM = Algorithm(
+ALGORITHM = algorithm(
     "the server divides each entry's step by all that its updates added up to",
-    train_client,
-    lambda side: build(side.settings.own(FedOptSettings)),
+    partial(adaptive_step, adagrad),
 )

@@ -2,19 +2,8 @@
 
 from functools import partial
 
-from strategies.algorithm import Algorithm
-from strategies.fedavg import train_client
-from strategies.fedopt.fedopt import FedOpt, adam, adaptive_step
-from strategies.fedopt.settings import FedOptSettings
+from strategies.fedopt.fedopt import adam, adaptive_step, algorithm
 
-
-def build(settings: FedOptSettings) -> FedOpt:
-    """Return the server half."""
-    return FedOpt(settings, partial(adaptive_step, adam))
-
-
-ALGORITHM = Algorithm(
-    "the server steps by the clients' mean update as Adam does",
-    train_client,
-    lambda side: build(side.settings.own(FedOptSettings)),
+ALGORITHM = algorithm(
+    "the server steps by the clients' mean update as Adam does", partial(adaptive_step, adam)
 )

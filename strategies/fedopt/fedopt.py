@@ -33,8 +33,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from torch import Tensor
 
+from strategies.algorithm import Algorithm
 from strategies.core import wire
-from strategies.fedavg import EvaluatingStrategy, broadcast, summed
+from strategies.fedavg import EvaluatingStrategy, broadcast, summed, train_client
 from strategies.fedopt.settings import FedOptSettings
 from strategies.server.aggregation import apply_mean
 from strategies.server.guard import Reference
@@ -166,3 +167,17 @@ class FedOpt(EvaluatingStrategy):
     def summary(self) -> None:
         """Log what the strategy does."""
         _logger.info("streaming weighted average, and a step of the server's optimiser")
+
+
+def algorithm(
+    summary: str, step: Step, averages: Callable[[FedOptSettings], bool] = lambda settings: False
+) -> Algorithm:
+    """Return the algorithm whose server takes such steps, and whose clients train as in FedAvg.
+
+    `averages` says whether, with some settings, the step adds η times the mean and nothing else.
+    """
+
+    def build(settings: FedOptSettings) -> FedOpt:
+        return FedOpt(settings, step, averages(settings))
+
+    return Algorithm(summary, train_client, lambda side: build(side.settings.own(FedOptSettings)))

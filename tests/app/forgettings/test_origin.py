@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from app.forgettings.lineage import Relative, check_origin, parent_of, relatives
+from app.forgettings.lineage import Relative, check_origin, children, parent_of, relatives
 from app.forgettings.names import ORIGIN
 from app.forgettings.origin import Origin, forgotten_in, read_origin, weights_origin, write_origin
+from app.workflows.showing import run_on_a_screen
 from strategies.core.errors import RunCorrupt
 from strategies.runs.folder import RunFolder
 from strategies.runs.home import MARKER
@@ -88,3 +89,17 @@ def test_a_parent_is_known_by_its_id_wherever_it_lies(small: RunFolder, tmp_path
     found, said = check_origin(child)
     assert found is None
     assert said.endswith(f"…) was removed, or moved from {small.path}")
+
+
+def test_children_are_those_of_the_run_itself_and_a_screen_shows_them(small: RunFolder) -> None:
+    """Not its grandchild, and none that cannot be read."""
+    home = small.path.parent
+    for name, parent, how in (("child", "small", "weights"), ("grandchild", "child", "continued")):
+        made = RunFolder.create(home, name, "")
+        write_origin(made, Origin(how, parent, RunFolder(home / parent).run_id, home, "", "", 3, ()))
+    damaged = RunFolder.create(home, "damaged", "")
+    (damaged.path / ORIGIN).write_text("no JSON")
+    assert list(children(small)) == ["child"]
+    assert run_on_a_screen(small)["children"] == [{"run": "child", "how": "weights", "forgetting": ""}]
+    parent_shown = run_on_a_screen(RunFolder(home / "grandchild"))["parent"]
+    assert (parent_shown["run"], parent_shown["how"], parent_shown["rounds"]) == ("child", "continued", 3)

@@ -15,13 +15,23 @@ from torch import Tensor
 
 from app.config.run_config import RunConfig
 from app.simulation.grid import take_identity
+from strategies.algorithm import ServerSide
 from strategies.core import wire
 from strategies.core.errors import BadInput
-from strategies.fedopt import fedadagrad, fedadam, fedavgm, fedyogi
-from strategies.fedopt.fedopt import Moments, Step, adagrad, adam, adaptive_step, begin, momentum_step, yogi
+from strategies.fedopt.fedopt import (
+    FedOpt,
+    Moments,
+    Step,
+    adagrad,
+    adam,
+    adaptive_step,
+    begin,
+    momentum_step,
+    yogi,
+)
 from strategies.fedopt.settings import FedOptSettings
 from strategies.plan import Start
-from strategies.registry import traits_of
+from strategies.registry import lookup, traits_of
 from strategies.settings import StrategySettings
 from tests.strategies.fakes import flat_record
 from tests.strategies.hills import Hill, run
@@ -145,12 +155,17 @@ def test_without_momentum_at_rate_1_it_is_fedavg_to_the_bit() -> None:
     assert run(*hills("fedavgm", server_momentum=0.0, server_learning_rate=0.5), rounds=4).model != plain
 
 
+def server_half(name: str, **values: float) -> FedOpt:
+    found = lookup(name).build(ServerSide(StrategySettings(name=name, **values)))
+    assert isinstance(found, FedOpt)
+    return found
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_in_rounds_it_is_its_own_step_on_the_weighted_mean(name: str) -> None:
     """The first round: clients of 2 and 5 examples; then a model that has moved."""
     more = {"adaptive_learning_rate": 0.1}
     settings = StrategySettings(name=name, **more)
-    built = {"fedavgm": fedavgm, "fedadagrad": fedadagrad, "fedadam": fedadam, "fedyogi": fedyogi}[name]
     own = settings.own(FedOptSettings)
     steps = {
         "fedavgm": momentum_step,
@@ -161,7 +176,7 @@ def test_in_rounds_it_is_its_own_step_on_the_weighted_mean(name: str) -> None:
     mean = torch.tensor([run(*hills("fedavg"), rounds=1).model]).double()
     expected, _ = steps[name](mean, begin(1, own), own)
     assert run(*hills(name, **more), rounds=1).model == pytest.approx(float(expected), rel=1e-6)
-    assert built.build(own).is_weighted_average is False
+    assert server_half(name, **more).is_weighted_average is False
 
 
 # what is kept
@@ -202,9 +217,8 @@ def test_a_round_without_a_usable_reply_changes_nothing(name: str) -> None:
 
 
 def test_only_a_step_without_memory_is_an_average_and_then_it_says_by_what_it_divides() -> None:
-    plain = fedavgm.build(FedOptSettings(server_momentum=0.0, server_learning_rate=0.5))
-    assert plain.is_weighted_average
-    assert not fedavgm.build(FedOptSettings()).is_weighted_average
+    assert server_half("fedavgm", server_momentum=0.0, server_learning_rate=0.5).is_weighted_average
+    assert not server_half("fedavgm").is_weighted_average
     ended = run(*hills("fedavgm", server_momentum=0.0, server_learning_rate=0.5), rounds=1)
     assert ended.model == pytest.approx(0.5 * run(*hills("fedavg"), rounds=1).model, rel=1e-6)
 
