@@ -339,7 +339,8 @@ class Run:
         return write_report(self._folder)
 
     def _opened(self) -> "TrainedRun":
-        from app.workflows.session import open_session, open_trained_run
+        from app.workflows.session import open_session
+        from app.workflows.trained import open_trained_run
 
         return open_trained_run(self._folder, open_session(self._folder))
 

@@ -11,7 +11,8 @@ from flwr.serverapp import Grid
 
 from app.config.run_config import RunConfig
 from app.simulation import LocalGrid
-from app.workflows.session import CLIENT_APP, PREPARE, Session
+from app.workflows.local_clients import CLIENT_APP, PREPARE
+from app.workflows.session import Session
 from app.workflows.training import train
 from benchmarks.options import BenchmarkOptions
 

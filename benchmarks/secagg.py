@@ -4,8 +4,8 @@ from typing import Any
 
 from app.config.run_config import RunConfig
 from app.models.built_in import build_model
+from app.workflows.local_clients import CLIENT_APP
 from app.workflows.observer import Observer
-from app.workflows.session import CLIENT_APP
 from benchmarks import losing
 from benchmarks.rounds import RoundsOptions, beside_plain
 from strategies.core import wire

@@ -22,7 +22,8 @@ from app.config.run_config import RunConfig
 from app.project import using
 from app.project.loading import named
 from app.workflows import forget, train
-from app.workflows.session import open_session, open_trained_run
+from app.workflows.session import open_session
+from app.workflows.trained import open_trained_run
 from benchmarks.inline import InlineGrid
 from strategies.core import wire
 from strategies.core.seeds import torch_generator

@@ -23,7 +23,8 @@ from app.models.per_client import build_client_model, model_name_of
 from app.project.loading import called
 from app.simulation.kept_models import CLIENTS
 from app.workflows.recorded import recorded_session
-from app.workflows.session import Session, check_architecture
+from app.workflows.session import Session
+from app.workflows.trained import check_architecture
 from strategies.client.own_models import ClientState, records_of
 from strategies.core import wire
 from strategies.core.errors import BadInput

@@ -24,7 +24,8 @@ from app.workflows.judging import JUDGED
 from app.workflows.observer import Observer
 from app.workflows.removing import on_run, remove
 from app.workflows.session import Session
-from app.workflows.training import ANALYTICS, TRAINED, resume
+from app.workflows.training import resume
+from app.workflows.training_rounds import ANALYTICS, TRAINED
 from strategies.client.data_tags import tags_in
 from strategies.core.conditions import shown
 from strategies.core.errors import BadInput

@@ -25,6 +25,7 @@ from app.workflows.pruning import Preparation, prune
 from app.workflows.recording import recorded, results_of_audit
 from app.workflows.removing import on_run
 from app.workflows.session import Session
+from app.workflows.trained import open_trained_run
 from strategies.core.errors import BadInput, RunCorrupt
 from strategies.models.mask import flat_mask_of, masks_in
 from strategies.runs import files
@@ -67,7 +68,7 @@ class OpenedRun:
         session, observer = sessions.open_session(folder), observer or Quiet()
         for note in session.notes:
             observer.note(note)
-        return OpenedRun(folder, session, sessions.open_trained_run(folder, session), observer)
+        return OpenedRun(folder, session, open_trained_run(folder, session), observer)
 
     def pruned(self, settings: ForgetSettings, grid: Grid | None) -> "OpenedRun":
         """Return the run that a method works on: itself, or pruned as the settings say."""

@@ -4,9 +4,9 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,43 +16,36 @@ from torch import Tensor
 
 from app.client.node import pick_device
 from app.config.run_config import RunConfig
-from app.data import ServerData, Terms, clients_in, numbered, same_for_all
+from app.data import ServerData, Terms, clients_in, numbered
 from app.data.record import check_record, project_folder_of
 from app.forgettings.folder import unpruned
 from app.forgettings.origin import forgotten_in
 from app.project import Workload
-from app.workflows.accounts import RunAccounts
 from app.workflows.evaluator import Evaluator
-from app.workflows.fresh_seeds import fresh_seed
 from app.workflows.judging import Judge, criterion_of
+from app.workflows.local_clients import local_grid
 from app.workflows.scaling import learnt_scale, learnt_target_scale, read_scale, read_target_scale
 from app.workflows.task_fit import check_server_data, check_task
 from strategies.algorithm import Holdings
 from strategies.client.backdoor import Trigger, default_trigger
 from strategies.core import wire
-from strategies.core.errors import BadInput, RunCorrupt
+from strategies.core.errors import BadInput
 from strategies.core.settings import Scalar
 from strategies.figures import Figures
-from strategies.log.update_log import UpdateLog
 from strategies.models import travelling
 from strategies.models.batch_norm import recalibrated
-from strategies.models.mask import flat_mask_of
 from strategies.plan import TrainingPlan
 from strategies.registry import lookup
-from strategies.runs.folder import CONFIG, MODEL, RunFolder
+from strategies.runs.folder import CONFIG, RunFolder
 from strategies.server.cohort import Cohort
 from strategies.server.exclusion import Drop
 from strategies.server.members import ClientInfo
 from strategies.task import OutputSpec, Task
 from strategies.tasks.choice import check_scored, figures_of, needs_scale, scale_of, scaled
-from unlearning.pruning import read_pruning
 from unlearning.request import ForgetRequest
-from unlearning.run import TrainedRun
 
 DEFAULT_CLIENTS = 10
 """Clients of a run in one process whose config does not say how many; `Session.of` puts it in."""
-CLIENT_APP = "app.client_app:app"
-PREPARE = "app.client.node:prepare"
 _OF_THE_JOB = ("run", "request")
 _OF_THE_TRAINING = ("run.seed", "run.rounds")
 _PLACES = ("data.root", "data.download", "data.path", "data.folder-of-clients", "data.columns")
@@ -379,7 +372,7 @@ class Session:
 
     def _restore_tags(self, grid: Grid) -> None:
         if self.folder is not None:
-            from app.simulation.kept_models import restore_tags  # As in `local_grid`
+            from app.simulation.kept_models import restore_tags  # It imports the simulation
 
             restore_tags(self.folder, grid)
 
@@ -400,49 +393,9 @@ class Session:
         with self.local_grid() as local:
             yield local
 
-    def local_grid(self) -> Any:
-        """Return a grid of this run's clients in this process tree; a context manager.
-
-        Raises
-        ------
-        BadInput
-            If the config has no number of clients, as in a deployment, or gives all clients the same file.
-        """
-        from app.simulation import LocalGrid
-
-        if self.config.data.path:
-            raise BadInput(same_for_all(self.config.data.path))
-        run_config, clients = self.config.to_flat(), self.config.data.clients
-        if self.config.model.weights and self.folder is not None and (self.folder.path / MODEL).exists():
-            run_config["model.weights"] = str(self.folder.path)  # The file may be gone
-        if not clients:
-            raise BadInput(
-                "data.clients: 0, so the run's clients are those of a deployment, and only there can they be "
-                "asked (flwr run, with run.workflow)"
-            )
-        nodes = self._named_nodes(clients) if self.config.data.folder_of_clients else None
-        return LocalGrid(
-            CLIENT_APP,
-            run_config,
-            clients,
-            workers=self.config.run.workers,
-            prepare=PREPARE,
-            node_configs=nodes,
-            forks=self.work.is_in_python,
-        )
-
-    def _named_nodes(self, clients: int) -> list[Mapping[str, Scalar]]:
-        """Return the node configs of clients that have a file each, with their names."""
-        names = list(clients_in(Path(self.config.data.folder_of_clients).expanduser()))
-        if len(names) != clients:
-            raise BadInput(
-                f"data.clients: given {clients}, but data.folder-of-clients holds those of {len(names)}; "
-                "leave it out"
-            )
-        return [
-            {"client-id": name, "partition-id": i, wire.NUM_PARTITIONS: clients}
-            for i, name in enumerate(names)
-        ]
+    def local_grid(self) -> AbstractContextManager[Grid]:
+        """Return a grid of this run's clients in this process tree; see `local_clients.local_grid`."""
+        return local_grid(self.config, self.folder, forks=self.work.is_in_python)
 
 
 def clients_json(clients: Mapping[str, ClientInfo]) -> dict[str, Any]:
@@ -487,96 +440,3 @@ def config_for_clients(config: RunConfig) -> dict[str, Scalar]:
         for key, value in config.to_flat().items()
         if key in _OF_THE_TRAINING or (key.partition(".")[0] not in _OF_THE_JOB and key not in _PLACES)
     }
-
-
-def check_architecture(session: Session, layout: wire.Layout) -> None:
-    """Refuse a run whose project builds another model by now."""
-    if session.work.project.model is None or session.has_client_models:
-        return
-    built = wire.record_of(travelling.travelling(session.model()))
-    if (difference := layout.difference(built)) is not None:
-        raise BadInput(
-            f"run.project: its model is not that of the run any more: {difference}; go back to the code that "
-            "the run was made with"
-        )
-
-
-def open_trained_run(folder: RunFolder, session: Session) -> TrainedRun:
-    """Return a finished run as the forgetting methods see it.
-
-    Raises
-    ------
-    BadInput
-        If the run is not finished.
-    RunCorrupt
-        If one of its files is damaged.
-    """
-    summary = folder.read_summary()
-    final = folder.read_model()
-    layout = wire.Layout.of(final)
-    check_architecture(session, layout)
-    log = UpdateLog.open(folder.log_path) if session.config.log.enabled else None
-    masks = folder.read_mask()
-    data = session.server_data
-    return TrainedRun(
-        plan=_plan_of(session, summary),
-        train=session.config.train,
-        build_model=session.model,
-        layout=layout,
-        initial=layout.flatten(folder.read_initial()),
-        final=layout.flatten(final),
-        log=log,
-        num_groups=data.num_groups,
-        task=session.task,
-        public=data.public,
-        test=data.test,
-        trigger=session.trigger,
-        client_models=session.has_client_models,
-        personal_models=session.has_personal_models,
-        clients=_clients_of(session, summary),
-        forgotten=session.forgotten,
-        num_examples={
-            i: int(known["num-examples"])
-            for i, known in summary["clients"].items()
-            if "num-examples" in known
-        },
-        train_seconds=float(summary["seconds"]),
-        device=session.device,
-        mask=read_mask(folder, layout),
-        privacy=summary.get("privacy"),
-        mask_origin="" if masks is None else masks.metadata["origin"],
-        pruned_by=read_pruning(folder),
-        seeded_model=session.model_of,
-        given_weights=bool(session.config.model.weights),
-        local_layers=session.config.model.has_local_layers,
-        spending=RunAccounts(folder, session.config.privacy),
-        fresh_seed=partial(fresh_seed, folder, session.config.run.seed, "after the run"),
-    )
-
-
-def _plan_of(session: Session, summary: Mapping[str, Any]) -> TrainingPlan:
-    """Return the plan of a finished run, whose model may be of fewer rounds than were planned."""
-    plan = session.plan
-    rounds = int(summary.get("completed-rounds", plan.rounds))
-    return plan if rounds == plan.rounds else replace(plan, rounds=rounds, horizon=plan.rounds)
-
-
-def _clients_of(session: Session, summary: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the clients that a run knows, those that it is trained without included."""
-    gone = (client_id for request in session.forgotten for client_id in request.clients)
-    return tuple(dict.fromkeys([*summary["clients"], *gone]))
-
-
-def read_mask(folder: RunFolder, layout: wire.Layout) -> Tensor | None:
-    """Return the mask of a pruned run, shape [layout.size], bool; None for a dense run.
-
-    Raises
-    ------
-    RunCorrupt
-        If the file is damaged, or is of another model.
-    """
-    kept = folder.read_mask()
-    try:
-        return None if kept is None else flat_mask_of(kept.tensors, layout)
-    except ValueError as error:
-        raise RunCorrupt(f"{folder.path}: {error}") from None

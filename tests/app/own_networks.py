@@ -13,7 +13,7 @@ from app.client import node
 from app.config.run_config import RunConfig
 from app.config.settings import ModelSettings
 from app.models import built_in
-from app.workflows import session
+from app.workflows import local_clients
 from strategies.core.settings import Scalar
 
 FROZEN, DROPOUT, NORMED, COUNTING, ODD, TIED = range(1, 7)
@@ -37,7 +37,7 @@ def config(home: Path, name: str, network: int, *overrides: str) -> RunConfig:
 def use(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the networks built, in this process and in the workers of simulations."""
     monkeypatch.setitem(built_in._BUILDERS, "mlp", build)
-    monkeypatch.setattr(session, "PREPARE", f"{__name__}:prepare")
+    monkeypatch.setattr(local_clients, "PREPARE", f"{__name__}:prepare")
 
 
 def prepare(run_config: Mapping[str, Scalar]) -> None:

@@ -17,7 +17,8 @@ from app.simulation.client import config_of
 from app.simulation.grid import take_identity
 from app.simulation.kept_models import CLIENTS
 from app.workflows import audit, forget, resume, train
-from app.workflows.session import open_session, open_trained_run
+from app.workflows.session import open_session
+from app.workflows.trained import open_trained_run
 from strategies.client.evaluation import evaluate
 from strategies.core import wire
 from strategies.core.errors import BadInput

@@ -14,7 +14,8 @@ from app.config.run_config import RunConfig
 from app.simulation import LocalGrid
 from app.workflows import ComparisonPlan, audit, compare, forget, resume, train
 from app.workflows.accounts import ATTEMPTS
-from app.workflows.session import CLIENT_APP, PREPARE, Session
+from app.workflows.local_clients import CLIENT_APP, PREPARE
+from app.workflows.session import Session
 from strategies.core.errors import BadInput
 from strategies.fedmd.privacy import epsilon
 from strategies.runs.folder import RunFolder

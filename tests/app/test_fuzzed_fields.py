@@ -29,7 +29,8 @@ from app.forgettings.verify_run import verify_run
 from app.report.page import render
 from app.report.reading import read_run
 from app.workflows import list_runs
-from app.workflows.session import open_session, open_trained_run
+from app.workflows.session import open_session
+from app.workflows.trained import open_trained_run
 from strategies.core.errors import LetheError
 from strategies.runs.files import write_json
 from strategies.runs.folder import SUMMARY, RunFolder

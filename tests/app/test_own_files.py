@@ -11,7 +11,8 @@ from sklearn.preprocessing import StandardScaler
 from app.config.run_config import RunConfig
 from app.simulation import LocalGrid
 from app.workflows import forget, train
-from app.workflows.session import CLIENT_APP, open_session
+from app.workflows.local_clients import CLIENT_APP
+from app.workflows.session import open_session
 from strategies.client.holdout import held_out
 from strategies.core.errors import BadInput, LetheError
 from strategies.core.examples import in_memory

@@ -18,7 +18,8 @@ from app.project import LoadedProject, Node, Project, Workload, using
 from app.report.page import write_report
 from app.workflows import forget, train
 from app.workflows.observer import Quiet
-from app.workflows.session import open_session, open_trained_run
+from app.workflows.session import open_session
+from app.workflows.trained import open_trained_run
 from benchmarks.inline import InlineGrid
 from strategies.core.errors import BadInput, LetheError
 from strategies.runs.folder import RunFolder

@@ -11,7 +11,8 @@ from app.data import as_examples
 from app.data.record import INPUTS, columns_of, recorded_inputs
 from app.data.unlabelled import read_inputs
 from app.use import Subject, open_subject, rows_of
-from app.workflows.session import open_session, open_trained_run
+from app.workflows.session import open_session
+from app.workflows.trained import open_trained_run
 from strategies.client.evaluation import outputs_of
 from strategies.core.errors import BadInput, RunCorrupt
 from strategies.runs.folder import RunFolder

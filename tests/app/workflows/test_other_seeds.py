@@ -11,7 +11,8 @@ from app.config.run_config import RunConfig
 from app.models.built_in import build_model
 from app.workflows import audit, forget, train
 from app.workflows.other_seeds import seeds_of, with_seed
-from app.workflows.session import Session, open_session, open_trained_run
+from app.workflows.session import Session, open_session
+from app.workflows.trained import open_trained_run
 from strategies.runs.files import read_json
 from strategies.runs.folder import RunFolder
 from strategies.runs.tensor_file import read_sealed

@@ -12,7 +12,8 @@ from torch import Tensor
 from app.config.run_config import RunConfig
 from app.workflows import audit, forget, train
 from app.workflows.pruning import Preparation
-from app.workflows.session import Session, open_session, open_trained_run
+from app.workflows.session import Session, open_session
+from app.workflows.trained import open_trained_run
 from strategies.client.evaluation import evaluate
 from strategies.core.errors import BadInput
 from strategies.models.mask import flat_mask_of

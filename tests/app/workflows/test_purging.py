@@ -13,7 +13,8 @@ from app.forgettings.signing_key import signing_key
 from app.forgettings.verify import verify
 from app.forgettings.verify_run import verify_run
 from app.workflows import audit, check_purge, forget, purge, purging, train
-from app.workflows.session import open_session, open_trained_run
+from app.workflows.session import open_session
+from app.workflows.trained import open_trained_run
 from strategies.core.errors import BadInput
 from strategies.log.update_log import UpdateLog
 from strategies.runs.files import read_json

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from app.config.run_config import RunConfig
-from app.workflows import find_removable, forget, remove, train, training
+from app.workflows import find_removable, forget, remove, train, training_rounds
 from strategies.core.errors import BadInput, LetheError
 from strategies.runs.folder import RunFolder
 from strategies.runs.home import make
@@ -46,7 +46,7 @@ def test_a_refusal_while_training_leaves_nothing_and_a_failure_what_can_be_resum
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(training, "train_rounds", fail)
+    monkeypatch.setattr(training_rounds, "train_rounds", fail)
     with pytest.raises(type(error), match=str(error)):
         train(config(tmp_path))
     assert (tmp_path / "runs" / "small" / "log").exists() == stays

@@ -13,8 +13,9 @@ from app import server_app
 from app.config.run_config import RunConfig
 from app.simulation import LocalGrid
 from app.workflows import audit, forget, serve
+from app.workflows.local_clients import CLIENT_APP
 from app.workflows.serving import request_in
-from app.workflows.session import CLIENT_APP, config_for_clients, open_session
+from app.workflows.session import config_for_clients, open_session
 from strategies.core.errors import BadInput
 from strategies.runs.files import read_json
 from strategies.runs.folder import RunFolder

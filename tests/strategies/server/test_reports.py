@@ -9,7 +9,7 @@ import pytest
 from flwr.app import MetricRecord, RecordDict
 from hypothesis import given, strategies as st
 
-from app.workflows.training import _round_json
+from app.workflows.training_rounds import round_json
 from strategies.coded_gd import coded_gd
 from strategies.core import wire
 from strategies.fedmd import client as fedmd, server as fedmd_server
@@ -102,7 +102,7 @@ def names_of_lines() -> set[str]:
     empty = RoundResult(
         1, flat_record([]), {}, (), (), (), Cohort(FakeGrid({})).traffic, 0.0, {"a": {}}, {"epsilons": {}}
     )
-    return set(_round_json(empty))
+    return set(round_json(empty))
 
 
 ALGORITHMS = [lookup(traits.name) for traits in all_traits()]
@@ -128,7 +128,7 @@ def test_a_name_that_is_no_clients_is_left_out_and_told(name: str, lie: str) -> 
     assert [sorted(r.accepted) for r in results] == [sorted(r.accepted) for r in clean]
     assert {f.client_id for f in cohort.faults} == {"liar"}
     assert all(len(f.reason) < 120 and ": no name of a client's: left out" in f.reason for f in cohort.faults)
-    line = json.loads(json.dumps(_round_json(results[-1]), default=str))
+    line = json.loads(json.dumps(round_json(results[-1]), default=str))
     assert (line["round"], line["test-accuracy"]) == (2, 50.0)
     assert "clients" not in line
 

@@ -1,0 +1,71 @@
+"""The clients of a run in this process tree: what is to start, and with which configs."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from flwr.serverapp import Grid
+
+from app.config.run_config import RunConfig
+from app.data import clients_in, same_for_all
+from strategies.core import wire
+from strategies.core.errors import BadInput
+from strategies.core.settings import Scalar
+from strategies.runs.folder import MODEL, RunFolder
+
+CLIENT_APP = "app.client_app:app"
+PREPARE = "app.client.node:prepare"
+
+
+def local_grid(
+    config: RunConfig, folder: RunFolder | None = None, *, forks: bool = False
+) -> AbstractContextManager[Grid]:
+    """Return a grid of a run's clients in this process tree; a context manager.
+
+    Parameters
+    ----------
+    folder
+        Of a run that was begun before; None: a new one.
+    forks
+        Whether the clients need objects that only this process has.
+
+    Raises
+    ------
+    BadInput
+        If the config has no number of clients, as in a deployment, or gives all clients the same file.
+    """
+    from app.simulation import LocalGrid
+
+    if config.data.path:
+        raise BadInput(same_for_all(config.data.path))
+    run_config, clients = config.to_flat(), config.data.clients
+    if config.model.weights and folder is not None and (folder.path / MODEL).exists():
+        run_config["model.weights"] = str(folder.path)  # The file may be gone
+    if not clients:
+        raise BadInput(
+            "data.clients: 0, so the run's clients are those of a deployment, and only there can they be "
+            "asked (flwr run, with run.workflow)"
+        )
+    nodes = _named_nodes(config.data.folder_of_clients, clients) if config.data.folder_of_clients else None
+    return LocalGrid(
+        CLIENT_APP,
+        run_config,
+        clients,
+        workers=config.run.workers,
+        prepare=PREPARE,
+        node_configs=nodes,
+        forks=forks,
+    )
+
+
+def _named_nodes(folder: str, clients: int) -> list[Mapping[str, Scalar]]:
+    """Return the node configs of clients that have a file each, with their names."""
+    names = list(clients_in(Path(folder).expanduser()))
+    if len(names) != clients:
+        raise BadInput(
+            f"data.clients: given {clients}, but data.folder-of-clients holds those of {len(names)}; "
+            "leave it out"
+        )
+    return [
+        {"client-id": name, "partition-id": i, wire.NUM_PARTITIONS: clients} for i, name in enumerate(names)
+    ]
