@@ -1,6 +1,8 @@
 """TensorBoard: event files under ``track/tensorboard``, a folder for the run and one for each work on it."""
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import final
 
 from torch.utils.tensorboard import SummaryWriter
@@ -45,4 +47,13 @@ class TensorBoard:
 
 def begin(tracked: Tracked) -> TensorBoard:
     """Return the tracker of a piece of work."""
+    hook = threading.excepthook
+    if not (isinstance(hook, partial) and hook.func is _told):
+        threading.excepthook = partial(_told, hook)
     return TensorBoard(tracked)
+
+
+def _told(others: Callable[[threading.ExceptHookArgs], object], args: threading.ExceptHookArgs) -> None:
+    """Print no traceback of TensorBoard's writing threads: the next call raises their error again."""
+    if not type(args.thread).__module__.startswith("tensorboard."):
+        others(args)

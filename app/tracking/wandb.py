@@ -3,6 +3,7 @@
 Without ``WANDB_MODE`` it stays offline, under ``track/wandb``; ``wandb sync`` uploads it when you want it.
 """
 
+import logging
 import os
 from collections.abc import Mapping
 from typing import final
@@ -21,6 +22,8 @@ class WeightsAndBiases:
         import wandb
 
         tracked.folder.mkdir(parents=True, exist_ok=True)
+        # On a full disk each line of W&B's own log would print a traceback; what matters is raised as well.
+        self._prints, logging.raiseExceptions = logging.raiseExceptions, False
         settings = wandb.Settings(
             console="off",
             disable_code=True,
@@ -55,6 +58,7 @@ class WeightsAndBiases:
         """Log the results, and finish the run."""
         self._run.summary.update({"outcome": outcome, **{f"summary/{k}": v for k, v in summary.items()}})
         self._run.finish(exit_code=0 if outcome == "finished" else 1)
+        logging.raiseExceptions = self._prints
 
 
 def begin(tracked: Tracked) -> WeightsAndBiases:

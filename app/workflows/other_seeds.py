@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from app.workflows.session import Session
+from strategies.runs.folder import OTHER_SEED
 from strategies.runs.tensor_file import read_sealed, write_sealed
 from strategies.server.cohort import Cohort
 from unlearning import forgetting
@@ -14,7 +15,7 @@ from unlearning.methods.base import Progress
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 
-PREFIX = "retrain-seed-"
+PREFIX = OTHER_SEED
 """Begins the name of such a model in an audit; the seed follows."""
 
 

@@ -72,6 +72,8 @@ NODES = "nodes.json"
 """Name of the file with the node behind each client-id."""
 PRUNED = "pruned"
 """Name of the folder of a run that holds the runs made from it by pruning."""
+OTHER_SEED = "retrain-seed-"
+"""Begins the name of a file with the model of a retraining with another seed, which an audit compares."""
 PRUNING = "pruning.json"
 """Name of the file in the folder of a pruned run that says how it was pruned."""
 
@@ -376,8 +378,17 @@ class RunFolder:
         return path
 
     def forget_requests(self) -> list[str]:
-        """Return the names of the requests that have a folder."""
-        return folders_in(self.path / "forget")
+        """Return the names of the requests that were answered, or half answered.
+
+        A folder that holds retrainings with other seeds alone is none: a comparison keeps them there.
+        """
+        place = self.path / "forget"
+        return [name for name in folders_in(place) if not _is_for_comparison(place / name)]
+
+
+def _is_for_comparison(place: Path) -> bool:
+    names = [path.name for path in place.iterdir()]
+    return bool(names) and all(name.startswith(OTHER_SEED) for name in names)
 
 
 def _write_sealed(path: Path, state: "State", metadata: Mapping[str, str] | None = None) -> str:

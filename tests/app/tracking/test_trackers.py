@@ -1,12 +1,16 @@
 """TensorBoard, MLflow and Weights & Biases, offline: what was tracked is read back from their own files."""
 
+import errno
+import io
 import json
+import logging
 import os
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -144,6 +148,62 @@ def test_an_unreachable_server_is_an_error_within_seconds(
     assert make is not None
     with pytest.raises(Exception, match=r"Max retries|refused"):
         make(work(tmp_path))
+
+
+def no_room(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_tensorboard_on_a_full_disk_is_an_error_and_prints_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its writing thread ends with the error as well, and Python would print that one's traceback."""
+    from tensorboard.compat.tensorflow_stub.io.gfile import LocalFileSystem
+
+    monkeypatch.setattr(LocalFileSystem, "_write", no_room)
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+    make = maker("tensorboard")
+    assert make is not None
+    for _ in range(2):
+        with pytest.raises(OSError, match="No space left on device"):
+            make(work(tmp_path))
+    assert capfd.readouterr().err == ""
+    other = threading.Thread(target=no_room)
+    other.start()
+    other.join()
+    assert capfd.readouterr().err.count("Traceback") == 1
+
+
+def test_wandb_on_a_full_disk_prints_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Each line of its own log would print a traceback, from before `wandb.init` returns."""
+    import wandb
+
+    class Run:
+        summary: ClassVar[dict[str, object]] = {}
+
+        def finish(self, exit_code: int) -> None:
+            logging.getLogger("wandb.sdk").error("finishing")
+
+    def init(**_: object) -> Run:
+        logging.getLogger("wandb.sdk").error("starting")
+        return Run()
+
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "write", no_room)
+    full = logging.StreamHandler(stream)
+    logging.getLogger("wandb").addHandler(full)
+    try:
+        make = maker("wandb")
+        assert make is not None
+        make(work(tmp_path)).end("finished", {})
+    finally:
+        logging.getLogger("wandb").removeHandler(full)
+    assert capfd.readouterr().err == ""
+    assert logging.raiseExceptions
 
 
 def test_one_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,16 @@ def test_requests_have_folders_of_their_own(folder: RunFolder) -> None:
         folder.forget_folder("../log")
 
 
+def test_retrainings_that_a_comparison_keeps_are_no_answer(folder: RunFolder) -> None:
+    """They lie where an answer by `retrain` would, which may have been given as well, or not."""
+    folder.forget_folder("client-1-retrain")  # Half answered: a model may follow
+    place = folder.forget_folder("client-3-retrain")
+    (place / "retrain-seed-1.safetensors").touch()
+    assert folder.forget_requests() == ["client-1-retrain"]
+    (place / "model.safetensors").touch()
+    assert folder.forget_requests() == ["client-1-retrain", "client-3-retrain"]
+
+
 def test_a_killed_run_leaves_its_last_checkpoint(folder: RunFolder) -> None:
     """The checkpoint of round n holds a vector of n, and the metrics end with round n or n + 1."""
     seen, generator = 0, numpy_generator(0, "kill")
