@@ -35,6 +35,7 @@ from app.project.loading import IN_PYTHON, folder_now, named
 from app.project.manifest import with_config_file
 from strategies.core.errors import BadInput, LetheError, RunCorrupt
 from strategies.core.examples import Examples
+from strategies.core.extras import not_installed
 from strategies.core.settings import Scalar
 from strategies.runs.folder import CONFIG, MODEL, RunFolder
 from strategies.task import Classification, OutputSpec, Task
@@ -208,13 +209,13 @@ class Run:
 
         Raises
         ------
-        LetheError
+        BadInput
             If pandas is not installed.
         """
         try:
             import pandas as pd
         except ImportError:
-            raise LetheError("metrics: pandas is not installed; install the extra 'tables'") from None
+            raise BadInput(f"metrics: {not_installed('pandas', 'tables')}") from None
         return pd.json_normalize(self._folder.read_metrics()).set_index("round")
 
     def model(self) -> "nn.Module":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from app.forgettings.signing_key import put, read_private
 from strategies.core.errors import BadInput
+from strategies.core.extras import not_installed
 from strategies.layers.encryption.ckks import Secret, new_secret
 
 EXTRA = "ckks"
@@ -28,8 +29,8 @@ def require_library() -> None:
     """
     if not is_available():
         raise BadInput(
-            f"privacy.encryption: given \"ckks\", which needs TenSEAL: pip install -e '.[{EXTRA}]' in the "
-            'checkout; allowed without it "none"'
+            f'privacy.encryption: given "ckks", but {not_installed("TenSEAL", EXTRA)}; '
+            'allowed without it "none"'
         )
 
 

@@ -19,6 +19,7 @@ from app.data.pool import DataSet, Pool
 from app.data.reading import Reading
 from app.data.values import TargetRule
 from strategies.core.errors import BadInput
+from strategies.core.extras import not_installed
 
 SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
 """Kinds of table by the suffix of their file."""
@@ -87,9 +88,7 @@ def read_frame(path: Path) -> Any:
 
 def _require(path: Path, libraries: Sequence[str]) -> None:
     if missing := [name for name in libraries if find_spec(name) is None]:
-        raise BadInput(
-            f"{path}: reading a table needs {missing[0]}: pip install -e '.[{EXTRA}]' in the checkout"
-        )
+        raise BadInput(f"{path}: {not_installed(missing[0], EXTRA)}")
 
 
 def _labelled(

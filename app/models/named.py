@@ -10,6 +10,7 @@ from torch import nn
 
 from app.config.settings import MODEL_LIBRARIES
 from strategies.core.errors import BadInput
+from strategies.core.extras import not_installed
 
 _AUXILIARY = ("googlenet", "inception_v3")
 """Models of torchvision whose further heads must be left off, so that they answer with one tensor."""
@@ -49,10 +50,7 @@ def _timm(name: str, num_outputs: int) -> nn.Module:
     try:
         import timm
     except ImportError:
-        raise BadInput(
-            f"model.name: given 'timm:{name}', but timm is not installed; pip install -e '.[timm]' in "
-            "the folder of Lethe"
-        ) from None
+        raise BadInput(f"model.name: given 'timm:{name}', but {not_installed('timm', 'timm')}") from None
     _require("timm", name, timm.list_models())
     model: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_outputs)
     return model

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from strategies.core.errors import BadInput, LetheError
+from strategies.core.extras import not_installed
 
 _TOLERANCE = {"torch": 1e-6, "onnx": 1e-5}
 """Largest difference to the model, relative to the largest output, or absolute if that is below 1."""
@@ -42,12 +43,10 @@ def onnx_file(module: nn.Module, parts: Parts, names: Sequence[str], file: Path)
     Raises
     ------
     BadInput
-        If it cannot be said in ONNX.
-    LetheError
-        If the libraries are missing.
+        If it cannot be said in ONNX, or the libraries are missing.
     """
     if missing := [name for name in ("onnx", "onnxscript") if find_spec(name) is None]:
-        raise LetheError(f"--format onnx: needs {missing[0]}: pip install -e '.[{_EXTRA}]' in the checkout")
+        raise BadInput(f"--format onnx: {not_installed(missing[0], _EXTRA)}")
     program = _program(module, parts)
     with _refused("onnx"):
         made = torch.onnx.export(

@@ -20,6 +20,7 @@ from app.tracking.tracker import Tracked
 from app.workflows.observer import Observer
 from strategies.core import wire
 from strategies.core.errors import BadInput, LetheError
+from strategies.core.extras import not_installed
 from strategies.core.settings import Scalar, split_list
 from strategies.registry import lookup
 from strategies.runs.folder import RunFolder
@@ -146,9 +147,8 @@ class Recorder:
             if make is not None:
                 self._trackers[name] = Background(make, self._tracked)
             else:
-                self._say(
-                    name, "is not installed, so that the run goes on without it; install the extra 'tracking'"
-                )
+                missing = not_installed(trackers.title(name), "tracking")
+                self._say(name, f"{missing}; the run goes on without it")
 
     def _track(self, step: int, values: Mapping[str, float]) -> None:
         if self._trackers and values:
@@ -159,10 +159,11 @@ class Recorder:
     def _tell(self) -> None:
         for name, each in (self._trackers or {}).items():
             if each.problem and name not in self._problems:
-                self._say(name, f"tracks no further, the run goes on without it: {each.problem}")
+                title = trackers.title(name)
+                self._say(name, f"{title} tracks no further, the run goes on without it: {each.problem}")
 
     def _say(self, name: str, what: str) -> None:
-        self._problems[name] = f"run.track: {trackers.title(name)} {what}"
+        self._problems[name] = f"run.track: {what}"
         self.note(self._problems[name])
 
 

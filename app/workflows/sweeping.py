@@ -20,6 +20,7 @@ from app.workflows.sweep_file import TEST, Range, Sweep, check_values, refuse_pr
 from app.workflows.training import resume, train
 from strategies.core.conditions import shown
 from strategies.core.errors import BadInput, LetheError
+from strategies.core.extras import not_installed
 from strategies.core.settings import Scalar
 from strategies.runs.file_lock import locked
 from strategies.runs.folder import MODEL, RunFolder
@@ -160,10 +161,7 @@ def _optuna() -> ModuleType:
     try:
         import optuna
     except ImportError:
-        raise BadInput(
-            "lethe sweep needs optuna, which is not installed; pip install -e '.[sweep]' in the folder of "
-            "Lethe"
-        ) from None
+        raise BadInput(f"lethe sweep: {not_installed('optuna', 'sweep')}") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 

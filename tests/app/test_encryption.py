@@ -117,7 +117,7 @@ def test_without_the_library_it_is_said_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.client.encryption_key.find_spec", lambda name: None)
-    with pytest.raises(BadInput, match=r"pip install -e '\.\[ckks\]' in the checkout"):
+    with pytest.raises(BadInput, match=r"TenSEAL is not installed: pip install 'lethe-fl\[ckks\]'"):
         train(encrypted(tmp_path))
 
 

@@ -128,7 +128,5 @@ def test_what_is_no_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(BadInput, match=r"n\.csv: is empty; wanted a row of column names"):
         read_frame(tmp_path / "n.csv")
     monkeypatch.setattr(tables, "find_spec", lambda name: None)
-    with pytest.raises(
-        BadInput, match=r"t\.csv: reading a table needs pandas: pip install -e '\.\[tables\]'"
-    ):
+    with pytest.raises(BadInput, match=r"t\.csv: pandas is not installed: pip install 'lethe-fl\[tables\]'"):
         read_frame(path)

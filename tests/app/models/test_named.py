@@ -76,7 +76,7 @@ def test_timm_builds_models_too() -> None:
 
 def test_without_timm_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(BadInput, match=r"'timm:resnet10t', but timm is not installed; pip install"):
+    with pytest.raises(BadInput, match=r"'timm:resnet10t', but timm is not installed: pip install 'lethe-fl"):
         named("timm:resnet10t")
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import lethe
 from app.data.scale import Scale
 from app.project import using
-from app.use import Subject, export, open_subject
+from app.use import Subject, export, graphs, open_subject
 from app.use.page import SNIPPETS
 from strategies.core.errors import BadInput
 from strategies.runs.files import read_json
@@ -210,6 +210,17 @@ def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(small: RunFolder
         run.export(tmp_path / "taken", "safetensors")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["runs", "small", "taken"]
     assert list(run.export(tmp_path / "taken" / "in", "safetensors").iterdir())
+
+
+def test_without_its_libraries_onnx_is_refused(
+    small: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graphs, "find_spec", lambda name: None)
+    with pytest.raises(
+        BadInput, match=r"^--format onnx: onnx is not installed: pip install 'lethe-fl\[onnx\]'"
+    ):
+        export(open_subject(small), "onnx", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_run_that_does_not_know_its_inputs_takes_their_shape(small: RunFolder, tmp_path: Path) -> None:

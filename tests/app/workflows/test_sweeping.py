@@ -146,7 +146,7 @@ def test_without_optuna_the_extra_is_named(
     sweep: Sweep, trained: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(BadInput, match=r"optuna, which is not installed; pip install -e '\.\[sweep\]'"):
+    with pytest.raises(BadInput, match=r"optuna is not installed: pip install 'lethe-fl\[sweep\]'"):
         sweep(GRID)
 
 
