@@ -76,7 +76,7 @@ function behind(text, style) {
   return over(rgba(style(cell).fill), paper, parseFloat(style(cell).fillOpacity));
 }
 function check() {
-  found = {small: [], cut: [], wide: [], overlapping: [], faint: []};
+  found = {small: [], cut: [], wide: [], overlapping: [], faint: [], broken: []};
   shown.querySelectorAll('details').forEach((element) => { element.open = true; });
   const width = frame.clientWidth;
   const whole = shown.documentElement.scrollWidth;
@@ -94,6 +94,8 @@ function check() {
     const screen = {left: 0, right: width, top: -Infinity, bottom: Infinity};
     const edge = svg ? svg.getBoundingClientRect() : screen;
     const scrolls = element.closest('.scroll') !== null;
+    const word = /^\\w+$/.test(node.textContent.trim()), lines = range.getClientRects().length;
+    if (word && lines > 1) found.broken.push(name(node));
     if (!scrolls && (box.left < edge.left - 1 || box.right > edge.right + 1 || box.top < edge.top - 1
         || box.bottom > edge.bottom + 1)) found.cut.push(name(node));
   }
@@ -133,7 +135,7 @@ whenLoaded();
 def measured(
     page: Path, width: int, *, dark: bool = False, least: float = 9.0, in_place: bool = False
 ) -> dict[str, Any]:
-    """Return what of a page is too small, faint, cut, wider than the screen, or written over something else.
+    """Return what of a page is too small, faint, cut, broken in a word, too wide, or over something else.
 
     Parameters
     ----------

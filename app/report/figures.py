@@ -302,7 +302,8 @@ def _confusion_words(values: Matrix, names: Sequence[str]) -> str:
     said = f"{mistakes:,.0f} of {total:,.0f} examples are taken for another class"
     if mistakes:
         row, column = (int(place) for place in np.unravel_index(int(wrong.argmax()), wrong.shape))
-        said += f"; most often {names[row]} for {names[column]}, {wrong[row, column]:,.0f} times"
+        most = int(wrong[row, column])
+        said += f"; most often {names[row]} for {names[column]}, {'once' if most == 1 else f'{most:,} times'}"
     return f"{said}. Right answers lie on the diagonal; a dash: none."
 
 

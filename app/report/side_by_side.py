@@ -13,7 +13,7 @@ from app.report.headline import Headline, headline_of
 from app.report.page import data_uri, file_name, overview_row, record_json
 from app.report.reading import RunRecord, link_between, read_run
 from app.report.svg import MARKERS, SERIES, Drawing, Pen, Picture, drawn, short_label
-from app.report.tables import NumberTable, Row
+from app.report.tables import NumberTable, Row, measured_columns
 from app.report.template import rendered
 from app.report.wording import MISSING, capital, figure, listed, most_spent, number, seconds, size, verdict
 from strategies.core.conditions import shown
@@ -103,7 +103,7 @@ def _distinct(records: Sequence[RunRecord]) -> list[RunRecord]:
 
 def _figures(records: Sequence[RunRecord]) -> NumberTable:
     headlines = list(dict.fromkeys(h for record in records if (h := headline_of(record.summary))))
-    columns = {capital(headline.words): headline for headline in headlines}
+    columns = {headline.words: headline for headline in headlines}
     rows = []
     for record in records:
         own = headline_of(record.summary)
@@ -114,7 +114,7 @@ def _figures(records: Sequence[RunRecord]) -> NumberTable:
         ]
         rows.append(Row(record.name, (*cells, *_costs(record, lines))))
     titles = (*columns, "backdoor, %", "test loss", "rounds", "clients", "ε", "seconds", "from clients")
-    return NumberTable("The figures of each run's model.", "run", titles, tuple(rows))
+    return measured_columns(NumberTable("The figures of each run's model.", "run", titles, tuple(rows)))
 
 
 def _costs(record: RunRecord, lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -70,7 +70,8 @@ th, td { border-bottom: 1px solid var(--grid); }
 th { font-weight: 600; }
 thead th { font-size: 13px; color: var(--muted); vertical-align: bottom; border-bottom-width: 2px; }
 td.num, th.num { text-align: right; padding: 5px 10px 5px 22px; white-space: nowrap; }
-td.text { overflow-wrap: anywhere; }
+td.text { overflow-wrap: break-word; }
+td.num + td.text, th.num + th.text { padding-left: 14px; }
 tr.after td, tr.after th { font-weight: 700; color: var(--blue); }
 tr.gap td, tr.gap th { background: var(--tint); }
 .metrics { width: 100%; }
@@ -144,9 +145,10 @@ footer { color: var(--muted); font-size: 13px; }
 @media print {
   body { font-size: 10.5pt; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   main { max-width: none; padding: 0; }
-  h2, h3 { break-after: avoid; }
+  h2, h3, summary, .caption { break-after: avoid; }
   figure, table, .headline li, .notice { break-inside: avoid; }
   .scroll { overflow: visible; }
+  td.text { overflow-wrap: anywhere; }
   .tools, .contents, .tip, .skip, .numbers, #keys { display: none; }
   table { font-size: 9pt; }
   td.num, th.num { white-space: normal; padding: 4px 4px 4px 8px; }

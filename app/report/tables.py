@@ -1,6 +1,8 @@
 """Tables of the page: rows of text, each cell as people read it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from app.report.wording import MISSING
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,20 @@ class NumberTable:
     def is_text(self, place: int) -> bool:
         """Whether the column in a place, from 0, holds words."""
         return self.columns[place] in self.texts
+
+
+def measured_columns(table: NumberTable) -> NumberTable:
+    """Return a table without the columns in which no row has a value.
+
+    >>> measured_columns(NumberTable("", "run", ("ε", "loss"), (Row("a", (MISSING, "0.1")),))).columns
+    ('loss',)
+    """
+    places = [i for i in range(len(table.columns)) if any(row.cells[i] != MISSING for row in table.rows)]
+    return replace(
+        table,
+        columns=tuple(table.columns[i] for i in places),
+        rows=tuple(replace(row, cells=tuple(row.cells[i] for i in places)) for row in table.rows),
+    )
 
 
 def shortened(rows: list[Row], most: int, what: str) -> tuple[tuple[Row, ...], str]:

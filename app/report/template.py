@@ -20,7 +20,7 @@ _PARTS = """
 <table id="{{ id }}" class="sortable {{ style }}" aria-labelledby="caption-{{ id }}">
 <thead><tr><th scope="col">{{ t.first }}</th>
 {% for column in t.columns %}
-<th scope="col"{% if not t.is_text(loop.index0) %} class="num"{% endif %}>{{ column }}</th>
+<th scope="col" class="{{ "text" if t.is_text(loop.index0) else "num" }}">{{ column }}</th>
 {% endfor %}</tr></thead>
 <tbody>
 {% for row in t.rows %}

@@ -136,4 +136,8 @@ def test_confusion_in_words() -> None:
     assert "true class &lt;one&gt;, predicted class zero: 2</title>" in picture.svg
     assert picture.table is not None
     assert [row.cells for row in picture.table.rows] == [("5", "–"), ("2", "5")]
+    assert (
+        "most often <one> for zero, once."
+        in figures.confusion_map([[5, 0], [1, 5]], ["zero", "<one>"], "c").caption
+    )
     assert "most often" not in figures.confusion_map([[5, 0], [0, 5]], [], "c").caption

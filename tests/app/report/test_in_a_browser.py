@@ -26,7 +26,7 @@ _PAPER = 688
 
 def nothing_wrong(found: dict[str, Any]) -> None:
     assert found["texts"] > 500
-    kinds = ("small", "cut", "wide", "overlapping", "faint")
+    kinds = ("small", "cut", "wide", "overlapping", "faint", "broken")
     assert {key: found[key] for key in kinds} == {key: [] for key in kinds}
 
 
@@ -141,11 +141,13 @@ def test_the_measure_sees_what_is_wrong(tmp_path: Path) -> None:
         '<text x="80" y="40" font-size="12">cut off</text>'
         '<text x="78" y="40" font-size="12">x over</text></svg>'
     )
-    page.write_text(f'<body>{chart}<p style="width:900px">wide</p></body>')
+    broken = '<p style="width:20px;overflow-wrap:anywhere">finetune</p>'
+    page.write_text(f'<body>{chart}<p style="width:900px">wide</p>{broken}</body>')
     found = measured(page, 390)
     assert found["small"] == ["small: 8.0 px"]
     assert found["cut"] == ["cut off", "x over"]
     assert found["overlapping"] == ["cut off | x over"]
     assert found["wide"]
+    assert found["broken"] == ["finetune"]
     page.write_text('<style>text { fill: #999 }</style><svg><text y="20" font-size="14">faint</text></svg>')
     assert measured(page, 390)["faint"] == ["faint: 2.8"]
