@@ -11,7 +11,13 @@ from app.cli import options, output
 def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of the project, its folder and its package.")],
     template: Annotated[
-        str, typer.Option("--template", metavar="KIND", help="tabular, images or minimal.")
+        str,
+        typer.Option(
+            "--template",
+            metavar="KIND",
+            help="tabular, images or minimal.",
+            autocompletion=options.one_of("tabular", "images", "minimal"),
+        ),
     ] = "tabular",
     json: options.Json = False,
 ) -> None:

@@ -68,15 +68,33 @@ def _side_by_side(folders: "Sequence[RunFolder]", target: Path | None) -> Path:
     return write_side_by_side(folders, target)
 
 
+def _strategies_beginning(incomplete: str) -> list[str]:
+    from strategies.registry import all_traits
+
+    return [traits.name for traits in all_traits() if traits.name.startswith(incomplete)]
+
+
 def runs(  # noqa: PLR0913, PLR0917  # a parameter per option
     tree: Annotated[
         bool, typer.Option("--tree", help="List each run under the one that it comes from.")
     ] = False,
     strategy: Annotated[
-        str, typer.Option("--strategy", metavar="NAME", help="Only runs that this algorithm trained.")
+        str,
+        typer.Option(
+            "--strategy",
+            metavar="NAME",
+            help="Only runs that this algorithm trained.",
+            autocompletion=_strategies_beginning,
+        ),
     ] = "",
     state: Annotated[
-        str, typer.Option("--state", metavar="STATE", help="Only finished, pruned or unfinished runs.")
+        str,
+        typer.Option(
+            "--state",
+            metavar="STATE",
+            help="Only finished, pruned or unfinished runs.",
+            autocompletion=options.one_of("finished", "pruned", "unfinished"),
+        ),
     ] = "",
     since: Annotated[
         str,

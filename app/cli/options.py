@@ -1,7 +1,7 @@
 """The options that several commands share, and the functions that read them."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,11 +29,16 @@ def runs_beginning(context: typer.Context, incomplete: str) -> list[str]:
 
 def places_beginning(context: typer.Context, incomplete: str) -> list[str]:
     """Return the runs, or the forgettings of the run that is named, that begin with a text."""
-    run, inside, name = incomplete.partition("/forget/")
+    run, inside, _ = incomplete.partition("/")
     if not inside:
         return runs_beginning(context, incomplete)
-    found = folders_in(_home_in(context) / run / "forget")
-    return [f"{run}/forget/{each}" for each in found if each.startswith(name)]
+    found = (f"{run}/forget/{each}" for each in folders_in(_home_in(context) / run / "forget"))
+    return [place for place in found if place.startswith(incomplete)]
+
+
+def one_of(*words: str) -> Callable[[str], list[str]]:
+    """Return what completes an option that takes one of these words."""
+    return lambda incomplete: [word for word in words if word.startswith(incomplete)]
 
 
 def _clients_beginning(context: typer.Context, incomplete: str) -> list[str]:

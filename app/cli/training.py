@@ -35,7 +35,13 @@ def train(  # noqa: PLR0913, PLR0917  # a parameter per option
     config: options.Config = None,
     overrides: options.Overrides = None,
     resume: Annotated[
-        str, typer.Option("--resume", metavar="RUN", help="Go on with an interrupted run.")
+        str,
+        typer.Option(
+            "--resume",
+            metavar="RUN",
+            help="Go on with an interrupted run.",
+            autocompletion=options.runs_beginning,
+        ),
     ] = "",
     going_on: Annotated[
         str,
@@ -43,6 +49,7 @@ def train(  # noqa: PLR0913, PLR0917  # a parameter per option
             "--continue",
             metavar="RUN",
             help="Go on, in a new run, with a finished one or RUN/forget/NAME.",
+            autocompletion=options.places_beginning,
         ),
     ] = "",
     rounds: Annotated[

@@ -82,7 +82,13 @@ def predict(
 def export(  # noqa: PLR0913, PLR0917  # a parameter per option
     run: Model,
     kind: Annotated[
-        str, typer.Option("--format", metavar="FORMAT", help="torch, onnx or safetensors.")
+        str,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="torch, onnx or safetensors.",
+            autocompletion=options.one_of("torch", "onnx", "safetensors"),
+        ),
     ] = "torch",
     out: Annotated[
         Path | None,

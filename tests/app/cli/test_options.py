@@ -110,6 +110,13 @@ def offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         ("forget study --method fed", ["federaser", "fedosd"]),
         ("train --set train.lea", ["train.learning-rate="]),
         ("list me", ["methods"]),
+        ("show study/", ["study/forget/client-1-subtract"]),
+        ("train --continue study/f", ["study/forget/client-1-subtract"]),
+        ("train --resume st", ["study"]),
+        ("export study --format ", ["torch", "onnx", "safetensors"]),
+        ("runs --strategy feda", ["fedavg", "fedadam"]),
+        ("runs --state un", ["unfinished"]),
+        ("new ward --template m", ["minimal"]),
     ],
 )
 def test_shells_complete(offered: Complete, shell: str, typed: str, wanted: list[str]) -> None:
