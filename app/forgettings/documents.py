@@ -140,6 +140,7 @@ class Comparison(Document):
     request: StoredRequest
     settings: _Settings
     seeds: Annotated[list[Count], Field(min_length=1)]
+    mia_counts: bool = True
     before: _Compared
     retrain: _Compared
     methods: dict[str, _Compared]

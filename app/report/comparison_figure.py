@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 
 from app.report.axes import LINE, Axes, Box, Span
-from app.report.comparison_tables import OTHER_SEED, RATES, RETRAINED, SHORT, Figures, mean_of, models
+from app.report.comparison_tables import (
+    OTHER_SEED,
+    RATES,
+    RETRAINED,
+    SHORT,
+    Figures,
+    disparity_of,
+    mean_of,
+    models,
+)
 from app.report.svg import (
     BLUE,
     GRID,
@@ -70,9 +79,12 @@ def half_interval(std: float | None, num_seeds: int) -> float | None:
     return quantile * std / math.sqrt(num_seeds)
 
 
-def gaps_of(figures: Figures, num_seeds: int) -> dict[str, Gap]:
-    """Return a model's gaps to the retrained one by metric, and its disparity; of what was measured."""
-    keys = {key: f"{key}_gap" for key in RATES} | {_DISPARITY: _DISPARITY}
+def gaps_of(figures: Figures, num_seeds: int, disparity: str = _DISPARITY) -> dict[str, Gap]:
+    """Return a model's gaps to the retrained one by metric, and its disparity; of what was measured.
+
+    `disparity` is the key of the one that counts.
+    """
+    keys = {key: f"{key}_gap" for key in RATES} | {_DISPARITY: disparity}
     found = {}
     for key, name in keys.items():
         if (mean := mean_of(figures, name)) is not None:
@@ -88,7 +100,7 @@ def floor_of(document: Mapping[str, Any]) -> dict[str, float]:
     other: Figures = document["methods"].get(OTHER_SEED) or {}
     floor = {}
     for key in (*RATES, _DISPARITY):
-        name = _DISPARITY if key == _DISPARITY else f"{key}_gap"
+        name = disparity_of(document) if key == _DISPARITY else f"{key}_gap"
         if (mean := mean_of(other, name)) is not None:
             floor[key] = math.hypot(mean, other[name].get("std") or 0.0)
     return floor
@@ -98,10 +110,13 @@ def picture(document: Mapping[str, Any], name: str) -> Picture:
     """Draw a comparison, as in ``compare/<request>.json``; `name` is unique on the page."""
     num_seeds = len(document["seeds"])
     found = models(document)
-    shown = {model: gaps_of(figures, num_seeds) for model, figures in found.items() if model != RETRAINED}
+    counts = disparity_of(document)
+    shown = {
+        model: gaps_of(figures, num_seeds, counts) for model, figures in found.items() if model != RETRAINED
+    }
     shown = {model: gaps for model, gaps in shown.items() if gaps and model != OTHER_SEED}
     floor = floor_of(document)
-    caption = _words(found, num_seeds, floor)
+    caption = _words(found, num_seeds, floor, counts)
     return drawn(lambda drawing: _draw(drawing, shown, floor), name, caption, _table(shown, floor))
 
 
@@ -227,9 +242,9 @@ def _table(shown: Mapping[str, Mapping[str, Gap]], floor: Mapping[str, float]) -
     return NumberTable("Gap to retrained, in points, with its 95 % interval.", "model", columns, tuple(rows))
 
 
-def _words(found: Mapping[str, Figures], num_seeds: int, floor: Mapping[str, float]) -> str:
+def _words(found: Mapping[str, Figures], num_seeds: int, floor: Mapping[str, float], counts: str) -> str:
     points = [
-        (model, mean_of(figures, "seconds"), mean_of(figures, _DISPARITY))
+        (model, mean_of(figures, "seconds"), mean_of(figures, counts))
         for model, figures in found.items()
         if model not in {"before", RETRAINED, OTHER_SEED}
     ]
@@ -243,6 +258,8 @@ def _words(found: Mapping[str, Figures], num_seeds: int, floor: Mapping[str, flo
         f"{count(len(known), 'method')}; closest to retrained is {_point(best)}, fastest {_point(fastest)}. "
         f"Retraining took {seconds(retraining)} s. Good is a dot at 0."
     )
+    if counts != _DISPARITY:
+        said += " The disparity leaves MIA out, as its attacker only guesses."
     if floor:
         said += " Within the band a method cannot be told from retraining with another seed."
     if num_seeds < 2:

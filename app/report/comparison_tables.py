@@ -49,12 +49,23 @@ def mean_of(figures: Figures, key: str) -> float | None:
     return figures.get(key, {}).get("mean")
 
 
+def disparity_of(document: Mapping[str, Any]) -> str:
+    """Return the key of the disparity that counts: without MIA if its attacker only guesses.
+
+    A comparison from before this was kept has one disparity.
+
+    >>> disparity_of({"mia_counts": False}), disparity_of({})
+    ('disparity_without_mia', 'disparity')
+    """
+    return "disparity" if document.get("mia_counts", True) else "disparity_without_mia"
+
+
 def models(document: Mapping[str, Any]) -> dict[str, Figures]:
     """Return the models that methods are compared with, then the methods, smallest disparity first."""
     methods: Mapping[str, Figures] = document["methods"]
 
     def key(name: str) -> tuple[bool, float]:
-        disparity = mean_of(methods[name], "disparity")
+        disparity = mean_of(methods[name], disparity_of(document))
         return disparity is None, disparity or 0.0
 
     ordered = {name: methods[name] for name in sorted(methods, key=key)}

@@ -30,6 +30,7 @@ from unlearning import forgetting, requirements
 from unlearning.audit.audit import ORIGINAL, AuditedModel, AuditReport, audit as audit_models
 from unlearning.audit.comparison import Cost, Figures, figures_of, log_bytes, summarised
 from unlearning.audit.relearning import Relearning
+from unlearning.audit.verdict import mia_counts
 from unlearning.holdings import ask_holdings
 from unlearning.methods import METHODS
 from unlearning.pruning import sparse_name
@@ -140,6 +141,7 @@ class _Work:
     seeds: list[int] = field(default_factory=list)
     samples: dict[str, list[Figures]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    mia_counts: bool = True
 
     def run_seed(self, dense: OpenedRun) -> None:
         """Measure every method on one run."""
@@ -161,6 +163,7 @@ class _Work:
                 self.observer.advance("measured")
                 relearned = self._relearned(opened, report, models, cohort) if plan.relearn else {}
         self._note(seed, report.notes)
+        self.mia_counts = self.mia_counts and mia_counts(report.measurements[ORIGINAL])
         for name, figures in figures_of(report, costs, relearned).items():
             pooled = OTHER_SEED if name.startswith(other_seeds.PREFIX) else name
             self.samples.setdefault(pooled, []).append(figures)
@@ -174,6 +177,7 @@ class _Work:
             "settings": plan.settings.model_dump(by_alias=True),
             "seeds": self.seeds,
             "notes": self.notes,
+            "mia_counts": self.mia_counts,
             "before": summarised(self.samples[ORIGINAL]),
             "retrain": summarised(self.samples[RETRAIN]),
             "methods": {m: summarised(self.samples.get(m, [])) for m in (*plan.methods, *others)},

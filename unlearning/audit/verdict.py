@@ -73,6 +73,12 @@ def judge(disparity: float | None, before: float | None, floor: float | None) ->
     return "closer" if disparity < before else "worse"
 
 
+def mia_counts(before: Measurement) -> bool:
+    """Whether MIA-efficacy counts: its attacker did better than guessing on the model before forgetting."""
+    attack = before.membership
+    return attack is not None and attack.meaningful and attack.efficacy is not None
+
+
 def verdict(
     disparities: Mapping[str, tuple[float | None, float | None]],
     floors: Mapping[str, tuple[float | None, float | None]],
@@ -93,8 +99,7 @@ def verdict(
     before, after, reference = names
     if after == reference:
         return Verdict("reference", _REFERENCE)
-    attack = measured[before].membership
-    counts_mia = attack is not None and attack.meaningful and attack.efficacy is not None
+    counts_mia = mia_counts(measured[before])
     form = 0 if counts_mia else 1
     own, nothing = disparities[after][form], disparities[before][form]
     known = [found for each in floors.values() if (found := each[form]) is not None]

@@ -60,6 +60,17 @@ def test_the_scale_shows_five_points_at_least_and_ends_at_a_round_number() -> No
     assert _reach({"before": {"disparity": Gap(80.0, None)}}, {"disparity": 6.0}) == 10.0
 
 
+def test_where_the_attacker_only_guesses_the_disparity_leaves_mia_out() -> None:
+    found = comparison(mia_counts=False)
+    for name, far in {"slow": 0.1, "quick": 0.9}.items():
+        found["methods"][name]["disparity_without_mia"] = {"mean": far, "std": None}
+    drawn = picture(found, "x")
+    assert "closest to retrained is slow with a disparity of 0.1 points" in drawn.caption
+    assert "The disparity leaves MIA out, as its attacker only guesses." in drawn.caption
+    assert drawn.table is not None
+    assert {row.label: row.cells[0] for row in drawn.table.rows}["quick"] == "+0.9"
+
+
 def test_the_caption_says_who_is_closest_and_who_is_fastest() -> None:
     caption = picture(comparison(), "c").caption
     assert "closest to retrained is quick with a disparity of 1.0 points in 0.50 s" in caption

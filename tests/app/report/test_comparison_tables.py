@@ -45,6 +45,13 @@ def test_methods_with_the_smallest_disparity_come_first() -> None:
     assert list(models(comparison())) == ["before", "retrained", "quick", "slow", "failed"]
 
 
+def test_without_an_attacker_that_does_more_than_guess_the_order_is_that_without_mia() -> None:
+    slow, quick = figures(91.0, 2.0, 3.0, 1.0), figures(89.0, 1.0, 0.5, -1.0)
+    slow["disparity_without_mia"], quick["disparity_without_mia"] = spread(0.1), spread(0.9)
+    found = comparison(methods={"slow": slow, "quick": quick}, mia_counts=False)
+    assert list(models(found)) == ["before", "retrained", "slow", "quick"]
+
+
 def test_rates_have_mean_spread_and_gap() -> None:
     """Retraining has no gap to itself, and a method without figures has dashes."""
     rates = tables(comparison())[0]

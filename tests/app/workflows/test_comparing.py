@@ -66,6 +66,8 @@ def document(study: RunFolder) -> dict[str, dict[str, dict[str, dict[str, float 
 def test_the_document_is_what_is_stored(study: RunFolder, document: dict[str, object]) -> None:
     assert read_json(study.path / "compare" / "client-2.json") == document
     assert document["seeds"] == [4, 5]
+    guessed = [note for note in document["notes"] if "attacker only guesses" in note]
+    assert document["mia_counts"] is (not guessed)
     assert document["request"] == CLIENT_2.to_json()
 
 
