@@ -123,7 +123,10 @@ def _names_of(algorithm: str) -> re.Pattern[str]:
 
 
 _APART = {
-    ("unlearning/methods/redistill.py", "fedmd"),  # A method that works on nothing but its log
+    *(
+        (f"unlearning/{half}/redistill.py", "fedmd")  # A method that works on nothing but its log
+        for half in ("methods", "traits")
+    ),
     ("strategies/flower/flower.py", "fedadam"),  # A class of Flower's
     ("strategies/flower/flower.py", "fedprox"),  # The same
 }
