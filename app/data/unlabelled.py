@@ -4,7 +4,7 @@ What is read: a csv or parquet table, an npz file, an image or a folder of image
 not), and in Python tensors, arrays, a dict of them, a frame, or a Dataset of inputs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
@@ -30,6 +30,8 @@ from strategies.core.examples import Examples, Inputs, TensorExamples, num_rows
 _KEYS = ("x", "x_test", "x_train")
 """Arrays of an npz file that may hold the inputs; the first that is there does."""
 _IMAGE_DIMS = 3
+_MOST_NAMED = 5
+"""Columns that a note names."""
 _WANTED = (
     "a path, a tensor or array, a dict of them, a pandas DataFrame, or a torch Dataset whose items are inputs"
 )
@@ -107,7 +109,9 @@ def _from_path(path: Path, wanted: Wanted) -> Unlabelled:
         found = _images(path, wanted)
         return replace(found, notes=(*notes, *found.notes))
     if path.suffix.lower() in TABLES:
-        return Unlabelled(_table(read_frame(path), wanted, str(path)), notes=notes)
+        frame = read_frame(path)
+        made = _table(frame, wanted, str(path))
+        return Unlabelled(made, notes=(*notes, *_filled_in(frame, wanted.columns, str(path))))
     parts, read = _arrays(path, wanted)
     return Unlabelled(_stored(parts, wanted, str(path)), notes=(*notes, *read))
 
@@ -149,6 +153,19 @@ def _table(frame: Any, wanted: Wanted, where: str) -> Examples:
     frame = checked_frame(frame, where)
     columns = wanted.columns or _columns_in_order(frame, wanted, where)
     return _stored({ONE: columns.apply(frame, where)}, wanted, where)
+
+
+def _filled_in(frame: Any, columns: Columns | None, where: str) -> Iterator[str]:
+    """Yield a note on values that are missing where none was in training, so that the model is not told."""
+    known = () if columns is None else columns.columns
+    told = [c.name for c in known if c.kind == "number" and not c.indicator]
+    if lacking := [name for name in told if frame[name].isna().any()]:
+        rows = int(frame[lacking].isna().any(axis=1).sum())
+        shown = ", ".join(map(repr, lacking[:_MOST_NAMED])) + (", …" if len(lacking) > _MOST_NAMED else "")
+        yield (
+            f"{where}: {rows} of {len(frame)} rows lack a value of {shown}, which no row lacked in training; "
+            "the mean in training stands in for it"
+        )
 
 
 def _columns_in_order(frame: Any, wanted: Wanted, where: str) -> Columns:

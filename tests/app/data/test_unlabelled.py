@@ -48,6 +48,23 @@ def test_a_table_by_hand(tmp_path: Path) -> None:
         assert torch.as_tensor(batch(read_inputs(thing, TABLE))).tolist() == wanted
 
 
+def test_a_value_that_stands_in_for_a_missing_one_is_said(tmp_path: Path) -> None:
+    """The mean age of training, 3, is scaled to 0; where training knew of missing values, nothing is said."""
+    file = tmp_path / "new.csv"
+    FRAME.assign(age=[1.0, None, 5.0]).to_csv(file, index=False)
+    found = read_inputs(file, TABLE)
+    assert torch.as_tensor(batch(found))[:, 0].tolist() == [-1.0, 0.0, 1.0]
+    assert found.notes == (
+        f"{file}: 1 of 3 rows lack a value of 'age', which no row lacked in training; the mean in training "
+        "stands in for it",
+    )
+    lacking = FRAME.assign(age=[1.0, None, 5.0])
+    knows = Wanted({ONE: Form((4,))}, Columns.of(lacking, "ill"), Terms())
+    assert read_inputs(file, knows).notes == ()
+    FRAME.to_csv(file, index=False)
+    assert read_inputs(file, TABLE).notes == ()
+
+
 def test_images_are_those_of_training(tmp_path: Path) -> None:
     """In folders of classes, in one folder, and one alone; a size that differs is scaled as in training."""
     for name, side in (("a/1.png", 4), ("a/2.png", 6), ("b/1.png", 4)):
