@@ -65,8 +65,6 @@ def predict(
     from app.use import rows_of
 
     inputs = read_inputs(data, subject.wanted)
-    for note in (*subject.notes, *inputs.notes):
-        _note(note)
     rows = rows_of(subject, inputs)
     described = {"model": subject.name, "model-sha256": subject.sha256, "client": client or None}
     if out is not None:
@@ -77,6 +75,7 @@ def predict(
         output.print_json({**described, "predictions": list(rows)})
     else:
         _write_csv(rows, sys.stdout)
+    _say((*subject.notes, *inputs.notes))
 
 
 def export(  # noqa: PLR0913, PLR0917  # a parameter per option
@@ -115,8 +114,6 @@ def export(  # noqa: PLR0913, PLR0917  # a parameter per option
     from app.data.unlabelled import read_inputs
     from app.use import export as write_export
 
-    for note in subject.notes:
-        _note(note)
     example = None
     if data is not None:
         import torch
@@ -124,6 +121,7 @@ def export(  # noqa: PLR0913, PLR0917  # a parameter per option
         example = read_inputs(data, subject.wanted).examples.batch(torch.tensor([0]))[0]
     place = out or Path(f"{subject.name.replace('/', '-')}-{kind}")
     found = write_export(subject, kind, place, example)
+    _say(subject.notes)
     if json:
         output.print_json({**found.description, "path": str(found.path), "files": list(found.files)})
         return
@@ -140,8 +138,10 @@ def _subject(run: str, client: str, home: Path | None) -> "Subject":
     return open_subject(folder, forgetting, client)
 
 
-def _note(text: str) -> None:
-    typer.echo(f"note: {printable(text)}", err=True)
+def _say(notes: Iterable[str]) -> None:
+    """Print notes on what was done; a refusal is one line, and has none."""
+    for text in notes:
+        typer.echo(f"note: {printable(text)}", err=True)
 
 
 def _write(rows: Iterable[Mapping[str, Any]], out: Path) -> int:

@@ -72,7 +72,8 @@ def test_what_fails_is_one_line_and_leaves_nothing(
         ended = lethe("predict", "small", *arguments)
         assert (ended.status, ended.out) == (2, "")
         assert message in ended.err
-        assert ended.err.splitlines()[-1].startswith("lethe: ")
+        assert ended.err.startswith("lethe: ")
+        assert len(ended.err.splitlines()) == 1, ended.err
     monkeypatch.setattr("app.use.predicting.BATCH", 200)
     monkeypatch.setattr("app.cli.using._cell", lambda value: 1 / 0)
     with pytest.raises(ZeroDivisionError):
