@@ -9,7 +9,13 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from strategies.core.settings import Scalar, Settings, hyphenated
 from unlearning.registry import names, settings_of, traits_of
@@ -23,6 +29,7 @@ AUTO = "auto"
 
 Auto = Literal["auto"]
 """In place of a number: what the docstring of the field says."""
+LEAST_SHADOWS = 3
 AtLeastZero = Annotated[float, Field(ge=0)] | Auto
 Positive = Annotated[float, Field(gt=0)] | Auto
 Count = Annotated[int, Field(ge=0)] | Auto
@@ -203,9 +210,21 @@ class AuditSettings(Settings):
         over the forgotten and the retained examples, of which no membership attack can be made) or ``refuse``
         (nothing). Both of the former are exact. Neutral ``auto``: ``examples``, but ``refuse`` where the
         clients of the run are promised privacy, masks or encryption.
+    shadows
+        Pairs of shadow models for the attack on single examples: so often is the run trained again with
+        another seed, forgotten by the audited method, and retrained; 0, or at least 3; a verdict needs 8.
+        Neutral 0: no such attack.
     """
 
     mia_draws: int = Field(default=10, ge=10)
     mia_examples: int = Field(default=10_000, ge=2)
     seeds: int = Field(default=-1, ge=-1)
     answers: AuditAnswers = "auto"
+    shadows: int = Field(default=0, ge=0, le=1000)
+
+    @field_validator("shadows")
+    @classmethod
+    def _enough_shadows(cls, value: int) -> int:
+        if 0 < value < LEAST_SHADOWS:
+            raise ValueError(f"0, or at least {LEAST_SHADOWS}")
+        return value

@@ -465,7 +465,7 @@ def _data(work: Workload, node_items: tuple[tuple[str, Scalar], ...], terms: Ter
     if config.attack.kind == "none" or client_id not in config.attack.client_ids:
         return found
     trigger = default_trigger(found.train.input_shape, config.attack.target)
-    generator = torch_generator(config.run.seed, "attack", client_id)
+    generator = torch_generator(config.data_seed, "attack", client_id)
     return replace(found, train=poison(found.train, config.attack.share, trigger, generator)[0])
 
 

@@ -99,7 +99,7 @@ def test_data(node: Node) -> Examples | None:
     test = (
         node.work.own_test()
         if node.work.has_data
-        else _federation_test(node.work.data_settings, node.config.run.seed)
+        else _federation_test(node.work.data_settings, node.config.data_seed)
     )
     return None if test is None else node.terms.scaled(test)
 

@@ -133,6 +133,11 @@ class RunConfig(BaseModel):
         """
         return self.from_flat(self.to_flat() | parse_overrides(overrides))
 
+    @property
+    def data_seed(self) -> int:
+        """Seed of what is drawn of the data: ``data.seed``, else that of the run."""
+        return self.run.seed if self.data.seed < 0 else self.data.seed
+
     def to_flat(self) -> dict[str, Scalar]:
         """Return every key with its value, in the order of the sections."""
         return dict(flattened(self.model_dump(by_alias=True)))

@@ -188,6 +188,9 @@ class DataSettings(Settings):
     folder_of_clients
         Folder with a file or a folder of images for each client, named by its client-id, in place of a
         partition; neutral empty.
+    seed
+        Seed of what is drawn of the data: the partition, the shares that are held out, what an attack
+        poisons; -1: that of the run. With one of its own, runs of several seeds train on the same data.
     """
 
     name: str = Field(default="digits", min_length=1)
@@ -219,6 +222,7 @@ class DataSettings(Settings):
     scale_range: float = Field(default=1e6, gt=0, le=1e9)
     path: str = ""
     folder_of_clients: str = ""
+    seed: int = Field(default=-1, ge=-1, le=_MAX_SEED)
 
     @property
     def class_groups(self) -> tuple[tuple[str, ...], ...]:

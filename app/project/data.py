@@ -127,7 +127,7 @@ class ProjectData:
 
     def of_node(self, node_config: Mapping[str, Scalar]) -> Any:
         """Return what the project's ``data`` says of a node, as it is."""
-        node = node_of(node_config, self.settings.clients, self.config.run.seed)
+        node = node_of(node_config, self.settings.clients, self.config.data_seed)
         data = self.loaded.project.data
         return called(f"data of client {node.id} cannot be read", lambda: data(node))
 
@@ -284,7 +284,7 @@ def _spread(data: ProjectData) -> _Spread:
     share = 0.0 if project.test is not None or own is not None else data.settings.test_share
     public = 0.0 if project.public is not None else data.settings.public_share
     settings = data.settings.model_copy(update={"test_share": share, "public": str(public)})
-    return _Spread(every, split_positions(strata, None, settings, data.config.run.seed), own, columns)
+    return _Spread(every, split_positions(strata, None, settings, data.config.data_seed), own, columns)
 
 
 @lru_cache(maxsize=4)
@@ -321,6 +321,6 @@ def _parts(data: ProjectData, count: int) -> list[np.ndarray]:
     every, split = _spread(data).every, _spread(data).split
     mine = every.subset(split.clients.tolist())
     own = data.loaded.project.partition
-    spread = partial(partitioned, mine, mine.groups(), data.settings, count, data.config.run.seed, own)
+    spread = partial(partitioned, mine, mine.groups(), data.settings, count, data.config.data_seed, own)
     parts = called("its partition fails", spread)
     return [split.clients[part] for part in parts]

@@ -155,7 +155,7 @@ class Workload:
             If something cannot be read.
         """
         if not self.has_data:
-            return self._with_own(load_server_data(self.data_settings, self.config.run.seed))
+            return self._with_own(load_server_data(self.data_settings, self.config.data_seed))
         return called("its data cannot be read", self._own_server_data)
 
     def _own_server_data(self) -> ServerData:
@@ -180,7 +180,7 @@ class Workload:
 
     def standard_scale(self) -> tuple[float, ...]:
         """Return means and deviations of ``data.scale = "standard"``; empty if it is not asked for."""
-        found = self._data.scale() if self.has_data else scale_of(self.data_settings, self.config.run.seed)
+        found = self._data.scale() if self.has_data else scale_of(self.data_settings, self.config.data_seed)
         return () if found is None else (*found.mean.tolist(), *found.deviation.tolist())
 
     def own_test(self) -> Examples | None:
@@ -198,7 +198,7 @@ class Workload:
             If they cannot be read.
         """
         brought = self.has_data or self.project.public is not None
-        return _own_public(self) if brought else load_public(settings, self.config.run.seed)
+        return _own_public(self) if brought else load_public(settings, self.config.data_seed)
 
     @property
     def name(self) -> str:
@@ -222,7 +222,7 @@ class Workload:
             found = self._data_of(terms).client(node_config)
         else:
             data = self.data_settings
-            train = load_client_data(data, self.config.run.seed, node_config, terms)
+            train = load_client_data(data, self.config.data_seed, node_config, terms)
             found = ClientData(train, load_client_test(data, node_config, terms))
         test = None if found.test is None else terms.scaled(found.test)
         return ClientData(terms.scaled(found.train), test)
@@ -301,7 +301,7 @@ class Workload:
         if self.has_data and not self.project.by_node:
             self._data.client(first)
         elif not self.has_data and not config.data.path and not config.data.folder_of_clients:
-            load_client_data(self.data_settings, config.run.seed, first)
+            load_client_data(self.data_settings, config.data_seed, first)
         if not config.strategy.traits.one_model:
             self.shared_public(self.data_settings)
 

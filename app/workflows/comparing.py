@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from app.client.audit_answers import check_answers
-from app.config.run_config import RunConfig
 from app.report.comparison_tables import OTHER_SEED
 from app.workflows import other_seeds
 from app.workflows.forgetting import OpenedRun, reporting_to
@@ -20,11 +19,10 @@ from app.workflows.observer import Observer, Quiet
 from app.workflows.pruning import Preparation
 from app.workflows.recording import recorded
 from app.workflows.removing import on_run
-from app.workflows.training import resume, train
+from app.workflows.shadows import trained_with
 from strategies.core.errors import BadInput, LetheError
-from strategies.core.settings import Scalar
 from strategies.runs import files
-from strategies.runs.folder import MODEL, RunFolder
+from strategies.runs.folder import RunFolder
 from strategies.server.cohort import Cohort
 from unlearning import forgetting, requirements
 from unlearning.audit.audit import ORIGINAL, AuditedModel, AuditReport, audit as audit_models
@@ -118,13 +116,7 @@ def compare(
 def _with_seed(folder: RunFolder, opened: OpenedRun, number: int, observer: Observer) -> RunFolder:
     """Return a run that differs from this one only in its seed; trained, or resumed, if necessary."""
     config = opened.session.config
-    seed, home = config.run.seed + number, (folder.path / "seeds").absolute()
-    path = home / f"seed-{seed}"
-    if path.exists():
-        found = RunFolder.open(path)
-        return found if (path / MODEL).exists() else resume(found, observer)
-    placed: dict[str, Scalar] = {"run.seed": seed, "run.home": str(home), "run.name": path.name}
-    return train(RunConfig.from_flat({**config.to_flat(), **placed}), observer)
+    return trained_with(folder, config, config.run.seed + number, observer, inside="seeds", same_data=False)
 
 
 def _warm_up() -> None:

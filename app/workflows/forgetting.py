@@ -18,13 +18,14 @@ from app.forgettings.names import AUDIT, CERTIFICATE, RESULT
 from app.forgettings.signing_key import signing_key
 from app.report.triggered import write_triggered
 from app.simulation.kept_models import keep_states, restore_states
-from app.workflows import other_seeds, session as sessions
+from app.workflows import other_seeds, session as sessions, shadows
 from app.workflows.measured import method_audit, triggered_images
 from app.workflows.observer import Observer, Quiet
 from app.workflows.pruning import Preparation, prune
 from app.workflows.recording import recorded, results_of_audit
 from app.workflows.removing import on_run
 from app.workflows.session import Session
+from app.workflows.shadows import Kept
 from app.workflows.trained import open_trained_run
 from strategies.core.errors import BadInput, RunCorrupt
 from strategies.models.mask import flat_mask_of, masks_in
@@ -34,6 +35,9 @@ from strategies.runs.tensor_file import read_sealed, write_sealed
 from strategies.server.cohort import Cohort
 from unlearning import forgetting, requirements
 from unlearning.audit.audit import AuditedModel, AuditReport, audit as audit_models
+from unlearning.audit.margins import Margins
+from unlearning.audit.measurement import Measurement, margins_under
+from unlearning.audit.shadow_attack import ShadowFindings, ShadowPair, findings
 from unlearning.default_method import PREFERRED, with_method
 from unlearning.holdings import ask_holdings
 from unlearning.methods import METHODS
@@ -45,6 +49,25 @@ from unlearning.settings import AUTO, AuditSettings, ForgetSettings
 
 MASK = "mask.safetensors"
 """Name of the file in a forgetting's folder with its own mask, where it chose one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shadow:
+    """A shadow of a run.
+
+    Parameters
+    ----------
+    seed
+        Of its training.
+    final
+        Its model, shape [layout.size].
+    left
+        What each method left of it, by method.
+    """
+
+    seed: int
+    final: Tensor
+    left: Mapping[str, Tensor]
 
 
 @dataclass
@@ -195,9 +218,14 @@ class OpenedRun:
         return torch.equal(self.run.layout.flatten(read_sealed(path / MODEL).tensors), flat)
 
     def audit(
-        self, request: ForgetRequest, methods: Sequence[str], settings: AuditSettings, cohort: Cohort
+        self,
+        request: ForgetRequest,
+        methods: Sequence[str],
+        settings: AuditSettings,
+        cohort: Cohort,
+        made: Sequence["Shadow"] = (),
     ) -> AuditReport:
-        """Measure models that were made for a request; retrain first if necessary."""
+        """Measure models that were made for a request, and attack them; retrain first if necessary."""
         retrained, key = self.name_of(request, "retrain"), self.key()
         if not (self.folder.forget_folder(retrained) / RESULT).exists():
             self.forget(request, "retrain", self.session.config.forget, cohort)
@@ -213,9 +241,13 @@ class OpenedRun:
             run = replace(run, mask=None)  # Models of several masks: each has its zeros in itself
         report = audit_models(run, request, models, cohort, settings)
         report = replace(report, notes=(*holdings.warnings, *report.notes, *holdings.notes))
+        self.observer.advance("measured")
+        inexact = [method for method in methods if method != "retrain"]
+        attacked = self.attacked(request, inexact, made, report.measurements, cohort)
         for method in methods:
             path = self.folder.forget_folder(self.name_of(request, method))
-            files.write_json(path / AUDIT, method_audit(report, method))
+            document = method_audit(report, method, run.task, attacked.get(method))
+            files.write_json(path / AUDIT, document)
             certify(self.folder, path.name, key)
             shown = {
                 "before": models["before"].flat,
@@ -224,7 +256,6 @@ class OpenedRun:
             }
             if images := triggered_images(run, shown):
                 write_triggered(path, images)
-        self.observer.advance("measured")
         for note in report.notes:
             self.observer.note(note)
         return report
@@ -235,15 +266,84 @@ class OpenedRun:
             raise BadInput(
                 f"audit.seeds: given {count}, but other seeds need one model that all clients share"
             )
-        models = {}
-        for seed in other_seeds.seeds_of(self.run, count):
-            name = f"{other_seeds.PREFIX}{seed}"
-            progress = reporting_to(self.observer, f"{name} {request.name}")
-            path = self.folder.forget_folder(self.name_of(request, "retrain"))
-            models[name] = other_seeds.retrained_with(
-                path, self.session, self.run, request, seed, cohort, progress
+        return {
+            f"{other_seeds.PREFIX}{seed}": self._retrained_with(request, seed, cohort)
+            for seed in other_seeds.seeds_of(self.run, count)
+        }
+
+    def _retrained_with(self, request: ForgetRequest, seed: int, cohort: Cohort) -> AuditedModel:
+        progress = reporting_to(self.observer, f"{other_seeds.PREFIX}{seed} {request.name}")
+        path = self.folder.forget_folder(self.name_of(request, "retrain"))
+        return other_seeds.retrained_with(path, self.session, self.run, request, seed, cohort, progress)
+
+    def shadows(
+        self, request: ForgetRequest, methods: Sequence[str], count: int, grid: Grid | None
+    ) -> list["Shadow"]:
+        """Return shadows of the run with what each method leaves of them, made where they lack."""
+        made = []
+        for seed in shadows.seeds_of(self.session.config, count):
+            path = shadows.trained_with(self.folder, self.session.config, seed, self.observer, grid)
+            kept = {
+                method: Kept(path, request, method, self._settings_of(request, method)) for method in methods
+            }
+            shadow = OpenedRun.of(path, Quiet())
+            left = {
+                method: found for method in methods if (found := kept[method].read(shadow.run)) is not None
+            }
+            if lacking := [method for method in methods if method not in left]:
+                with shadow.session.cohort(grid) as cohort:
+                    for method in lacking:
+                        left[method] = shadow._left(kept[method], cohort, self.observer)
+            made.append(Shadow(seed, shadow.run.final, left))
+        return made
+
+    def _settings_of(self, request: ForgetRequest, method: str) -> ForgetSettings:
+        """Return the settings by which a method served a request."""
+        result = read_result(self.folder.forget_folder(self.name_of(request, method)))
+        return ForgetSettings.stored(result["settings"])
+
+    def _left(self, kept: Kept, cohort: Cohort, observer: Observer) -> Tensor:
+        """Return what a method leaves of this shadow, and keep it."""
+        progress = reporting_to(observer, f"{kept.method} {kept.request.name}, {self.folder.name}")
+        holdings = ask_holdings(self.run, kept.request, cohort)
+        result = forgetting.forget(
+            self.run, kept.request, kept.method, kept.settings, cohort, progress, holdings
+        )
+        kept.write(self.run, result.flat)
+        return result.flat
+
+    def attacked(
+        self,
+        request: ForgetRequest,
+        methods: Sequence[str],
+        made: Sequence["Shadow"],
+        audited: Mapping[str, Measurement],
+        cohort: Cohort,
+    ) -> dict[str, ShadowFindings | None]:
+        """Return what the attack with shadow models finds of each method."""
+        if not made:
+            return {}
+        self.observer.phase(f"attack {request.name} with {len(made)} pairs of shadow models", len(made))
+        under: list[dict[str, Margins]] = []
+        for shadow in made:
+            models = {"before": shadow.final, **shadow.left}
+            models["retrain"] = self._retrained_with(request, shadow.seed, cohort).flat
+            names = {name: f"{name}, seed {shadow.seed}" for name in models}
+            under.append(
+                {
+                    name: margins_under(self.run, flat, request, cohort, names[name])
+                    for name, flat in models.items()
+                }
             )
-        return models
+            self.observer.advance()
+        return {
+            method: findings(
+                [ShadowPair(each["before"], each[method], each["retrain"]) for each in under],
+                audited[method].margins,
+                self.run.seed,
+            )
+            for method in methods
+        }
 
     def check_made(self, request: ForgetRequest, method: str) -> None:
         """Raise `BadInput` if a request was not served by a method."""
@@ -376,11 +476,16 @@ def audit(
         requirements.find_method(method)
         if method != "retrain":
             opened.check_made(request, method)
-    with (
-        recorded(folder, opened.session.config, "audit", request.name, opened.observer) as recorder,
-        opened.session.cohort(grid) as cohort,
-    ):
-        cohort.tell(recorder.answered)
-        report = replace(opened, observer=recorder).audit(request, methods, settings, cohort)
-        recorder.results({each: results_of_audit(method_audit(report, each)) for each in methods})
+    inexact = [method for method in methods if method != "retrain"]
+    if settings.shadows:
+        shadows.check_shadows(opened.run, folder, request, after)
+    with recorded(folder, opened.session.config, "audit", request.name, opened.observer) as recorder:
+        opened = replace(opened, observer=recorder)
+        made = opened.shadows(request, inexact, settings.shadows if inexact else 0, grid)
+        with opened.session.cohort(grid) as cohort:
+            cohort.tell(recorder.answered)
+            report = opened.audit(request, methods, settings, cohort, made)
+        recorder.results(
+            {each: results_of_audit(method_audit(report, each, opened.run.task)) for each in methods}
+        )
     return report

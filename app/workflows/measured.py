@@ -9,7 +9,10 @@ from app.report.triggered import TriggeredImage
 from app.workflows import other_seeds
 from strategies.client.backdoor import triggered_test
 from strategies.client.evaluation import outputs_of
+from strategies.task import Task
 from unlearning.audit.audit import AuditReport
+from unlearning.audit.shadow_attack import ShadowFindings
+from unlearning.audit.single_examples import attack_single_examples
 from unlearning.audit.verdict import Verdict, verdict
 from unlearning.run import TrainedRun
 
@@ -17,7 +20,9 @@ IMAGES_SHOWN = 10
 """Triggered test images that an audit keeps for the report."""
 
 
-def method_audit(report: AuditReport, method: str) -> dict[str, Any]:
+def method_audit(
+    report: AuditReport, method: str, task: Task, shadows: ShadowFindings | None = None
+) -> dict[str, Any]:
     """Return one method's part of an audit: before, after, retrained, gaps, limits of the conclusions."""
     document = report.to_json()
     models, comparison = document["models"], document["comparisons"][method]
@@ -31,6 +36,8 @@ def method_audit(report: AuditReport, method: str) -> dict[str, Any]:
         "disparity_without_mia": comparison["disparity_without_mia"],
         "verdict": _verdict(report, method).to_json(),
         "comparison": comparison,
+        "single-examples": _single_examples(report, method, task),
+        "shadows": None if shadows is None else shadows.to_json(),
         "scale": other_seeds.scale(report),
         "notes": document["notes"],
         "earlier": [_earlier(each, columns) for each in document["earlier"]],
@@ -41,6 +48,14 @@ def _verdict(report: AuditReport, method: str) -> Verdict:
     found = {n: (c.disparity, c.disparity_without_mia) for n, c in report.comparisons.items()}
     floors = {name: both for name, both in found.items() if name.startswith(other_seeds.PREFIX)}
     return verdict(found, floors, report.measurements, ("before", method, report.reference))
+
+
+def _single_examples(report: AuditReport, method: str, task: Task) -> dict[str, Any] | None:
+    margins = {name: measured.margins for name, measured in report.measurements.items()}
+    others = [name for name in margins if name.startswith(other_seeds.PREFIX)]
+    names = ("before", method, report.reference)
+    found = attack_single_examples(margins, names, others, task, seed=0)
+    return None if found is None else found.to_json()
 
 
 def _earlier(document: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:

@@ -102,7 +102,7 @@ class Session:
         pick_device(config.run.device)
         work = Workload.of(config, project_folder, recorded)
         config = work.config
-        data = work.server_data().with_validation(config.data.validation_share, config.run.seed)
+        data = work.server_data().with_validation(config.data.validation_share, config.data_seed)
         session = Session(config, work, data)
         check_task(config, session.task)
         check_server_data(config, session.task, session.server_data)

@@ -26,6 +26,7 @@ from strategies.task import CLASSIFICATION, FULL_SCORE, Task
 from unlearning.audit import metrics
 from unlearning.audit.gathering import Evidence, Questions, gather
 from unlearning.audit.held_out import HeldOutAnswer
+from unlearning.audit.margins import Margins
 from unlearning.audit.membership import MembershipResult, membership_attack
 from unlearning.audit.own_models import OwnModelQuestions
 from unlearning.request import ForgetRequest
@@ -67,6 +68,8 @@ class Measurement:
         Wall-clock of this measurement.
     sums_only : tuple of str
         Clients that sent sums in place of numbers per example: they have no part in the membership attack.
+    margins : Margins or None
+        Of single examples; never written to a file.
     """
 
     test_accuracy: float | None
@@ -83,6 +86,7 @@ class Measurement:
     missing: Mapping[str, str]
     seconds: float
     sums_only: tuple[str, ...] = ()
+    margins: Margins | None = None
 
     @property
     def mia_efficacy(self) -> float | None:
@@ -163,12 +167,40 @@ def measure(
         raise LetheError(
             f"the model '{name}' has parameters that are not finite: there is nothing to measure"
         )
+    evidence, on_test = _asked(run, flat, request, cohort, reference, name)
+    return _measurement(run, request, settings, evidence, on_test, began)
+
+
+def margins_under(
+    run: TrainedRun, flat: Tensor, request: ForgetRequest, cohort: Cohort, name: str
+) -> Margins:
+    """Return how well one model knows each example; parameters as for `measure`."""
+    evidence, on_server = _asked(run, flat, request, cohort, None, name)
+    unseen = on_server.known_margin(_tested(run, request, on_server))
+    return Margins.of(evidence, unseen, run.plan.local_test_share)
+
+
+def _asked(
+    run: TrainedRun,
+    flat: Tensor,
+    request: ForgetRequest,
+    cohort: Cohort,
+    reference: Tensor | None,
+    name: str,
+) -> "tuple[Evidence, _OnServer]":
+    """Return what the clients say of a model, and what is known of it on test data."""
     has_test = run.test is not None and len(run.test) > 0
     most = None if has_test else _most_tested(run, cohort)
     questions = Questions(request, run.layout, flat, reference, run.forgotten, run.task, most)
     evidence = gather(cohort, questions, f"audit of {name}")
     on_test = _test(run, flat, reference) if has_test else _OnServer.of_clients(evidence.tested)
-    return _measurement(run, request, settings, evidence, on_test, began)
+    return evidence, on_test
+
+
+def _tested(run: TrainedRun, request: ForgetRequest, on_server: "_OnServer") -> Tensor:
+    """Return which test examples count: those of no class that is forgotten, shape [|D_t|], bool."""
+    classes = Drop.joined(each.drop for each in (request, *run.forgotten)).classes
+    return ~selection_mask(on_server.groups, classes, ())
 
 
 def measure_own_models(
@@ -206,14 +238,13 @@ def _measurement(
     began: float,
 ) -> Measurement:
     forget_correct, retain_correct = evidence.correct
-    classes = Drop.joined(each.drop for each in (request, *run.forgotten)).classes
-    tested = ~selection_mask(on_server.groups, classes, ())
-    test_correct = on_server.correct[tested]
+    tested = _tested(run, request, on_server)
+    test_correct, unseen = on_server.correct[tested], on_server.known_margin(tested)
     return Measurement(
         test_accuracy=_if_any(metrics.accuracy, test_correct),
         retain_accuracy=_if_any(metrics.accuracy, retain_correct),
         unlearning_accuracy=_if_any(metrics.unlearning_accuracy, forget_correct),
-        membership=_attack(evidence, on_server.known_margin(tested), settings, run.seed),
+        membership=_attack(evidence, unseen, settings, run.seed),
         attack_success_rate=on_server.attack_success_rate,
         client_accuracy=evidence.client_accuracy,
         output_distance=OutputDistance(*evidence.divergence, on_server.divergence),
@@ -224,6 +255,7 @@ def _measurement(
         missing=evidence.missing,
         seconds=time.perf_counter() - began,
         sums_only=evidence.sums_only,
+        margins=Margins.of(evidence, unseen, run.plan.local_test_share),
     )
 
 

@@ -9,8 +9,8 @@ import statistics
 import numpy as np
 import pytest
 
-from unlearning.audit.likelihood_ratio import Scores, exposures, likelihood_ratios, ratios, ratios_of
-from unlearning.audit.roc import auc
+from unlearning.audit.likelihood_ratio import exposures, likelihood_ratios, ratios, ratios_of
+from unlearning.audit.roc import Scores, auc
 
 PAIRS, EXAMPLES = 16, 30
 

@@ -1,0 +1,121 @@
+"""Shadow models of a finished run: the run again with other seeds, and what a method makes of each.
+
+They lie in the run's folder, ``shadows/seed-<seed>/``, as runs of their own that were trained on the same
+data (`data.seed`), and in each of them the models that methods left of it. All are made once and kept, so an
+attack that was interrupted goes on where it stopped, and one with more pairs makes only those that lack.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from app.config.run_config import RunConfig
+from app.workflows.observer import Observer
+from app.workflows.training import resume, train
+from strategies.core.errors import BadInput
+from strategies.core.settings import Scalar
+from strategies.runs.folder import MODEL, PRUNING, RunFolder
+from strategies.runs.tensor_file import read_sealed, write_sealed
+from unlearning.request import ForgetRequest
+from unlearning.run import TrainedRun
+from unlearning.settings import ForgetSettings
+
+FOLDER = "shadows"
+MODELS = "left"
+"""Name of the folder in a shadow's with the models that methods left."""
+
+
+def check_shadows(run: TrainedRun, folder: RunFolder, request: ForgetRequest, after: str) -> None:
+    """Refuse shadow models of a run that cannot have them.
+
+    Raises
+    ------
+    BadInput
+        Naming the reason.
+    """
+    reasons = {
+        "each client has a model, or layers, of its own": run.client_models
+        or run.personal_models
+        or run.local_layers,
+        "the run is private, and its ε does not count what further trainings release": run.plan.privacy.on,
+        "the server gets sums alone, and further trainings would give it more": run.plan.privacy.hides_updates,
+        "the run is pruned; audit the one that it was made of": (folder.path / PRUNING).exists(),
+        "a shadow would not repeat the earlier forgetting": bool(after or run.forgotten),
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise BadInput(f"audit.shadows: {request.name} cannot be attacked by shadow models: {reason}")
+
+
+def seeds_of(config: RunConfig, count: int) -> list[int]:
+    """Return the seeds of `count` shadows: those that follow the run's own."""
+    return [config.run.seed + number for number in range(1, count + 1)]
+
+
+def trained_with(
+    folder: RunFolder,
+    config: RunConfig,
+    seed: int,
+    observer: Observer,
+    grid: Grid | None = None,
+    *,
+    inside: str = FOLDER,
+    same_data: bool = True,
+) -> RunFolder:
+    """Return a run that differs from this one in its seed; trained, or resumed, if necessary.
+
+    Parameters
+    ----------
+    folder, config
+        The finished run.
+    inside
+        Folder in the run's that holds it.
+    same_data
+        Whether it is trained on the same data, or on a partition of its own.
+    """
+    home = (folder.path / inside).absolute()
+    path = home / f"seed-{seed}"
+    if path.exists():
+        found = RunFolder.open(path)
+        return found if (path / MODEL).exists() else resume(found, observer, grid)
+    placed: dict[str, Scalar] = {"run.seed": seed, "run.home": str(home), "run.name": path.name}
+    placed["run.track"] = ""
+    if same_data:
+        placed["data.seed"] = config.data_seed
+    return train(RunConfig.from_flat({**config.to_flat(), **placed}), observer, grid)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A model that a method left of a shadow, as a file that is made once.
+
+    Parameters
+    ----------
+    shadow, request, method, settings
+        The shadow run, what was forgotten of it, and how; another setting is another file.
+    """
+
+    shadow: RunFolder
+    request: ForgetRequest
+    method: str
+    settings: ForgetSettings
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        told = json.dumps([self.request.to_json(), self.settings.model_dump(by_alias=True)], sort_keys=True)
+        digest = hashlib.sha256(told.encode()).hexdigest()[:16]
+        return self.shadow.path / MODELS / f"{self.method}-{digest}.safetensors"
+
+    def read(self, run: TrainedRun) -> Tensor | None:
+        """Return its parameters, shape [run.layout.size]; None if it was not made yet."""
+        return run.layout.flatten(read_sealed(self.path).tensors) if self.path.exists() else None
+
+    def write(self, run: TrainedRun, flat: Tensor) -> None:
+        """Keep it."""
+        self.path.parent.mkdir(exist_ok=True)
+        write_sealed(self.path, run.layout.unflatten(flat))

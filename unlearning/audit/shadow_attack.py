@@ -1,0 +1,259 @@
+"""What the attack with shadow models says of one method, and whether that decides anything.
+
+Three comparisons are made with the same retrained models: of what the method leaves, of the models before
+forgetting, which is what doing nothing leaves, and of the retrained models with each other. A method *fails*
+if its models can be told from retrained ones at the level of 1 %. It *passes* if they cannot, if doing
+nothing can, so that there was something to find, and if the upper end of the interval of its area under the
+curve is small. Anything else is *undecided*, and how many pairs might decide it is said.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from strategies.core.seeds import numpy_generator
+from unlearning.audit.klom import MarginDivergence, margin_divergence
+from unlearning.audit.likelihood_ratio import LEAST_PAIRS, LikelihoodRatios, likelihood_ratios, ratios_of
+from unlearning.audit.margins import Margins, same_examples
+from unlearning.audit.roc import Scores
+
+ShadowOutcome = Literal["passes", "fails", "undecided", "reference"]
+LEVEL = 0.01
+LARGEST_AREA = 0.6
+"""Where the interval of an area must end for a method to pass."""
+LEAST_TO_DECIDE = 8
+"""Pairs from which on a p-value can be below the level: 1 / 2⁷."""
+_MOST_SAID = 10_000
+
+
+@dataclass(frozen=True)
+class ExposedExample:
+    """One of the examples that can be told best.
+
+    Parameters
+    ----------
+    client, position
+        Whose it is, and its place among the client's examples.
+    effect, direction
+        As in `likelihood_ratio.Exposure`.
+    """
+
+    client: str
+    position: int
+    effect: float
+    direction: float
+
+
+@dataclass(frozen=True)
+class ShadowFindings:
+    """What the attack found of one method.
+
+    Parameters
+    ----------
+    outcome, text
+        The verdict, and in words.
+    forgotten
+        Of what the method leaves.
+    nothing
+        Of the models before forgetting.
+    retraining
+        Of half of the retrained models against the other half; None with fewer than six pairs.
+    retained
+        Of the retained examples, which forgetting may expose; None without any, or if they were too many.
+    audited
+        Share of the forgotten examples that the audited model itself knows as the unlearned models do, rather
+        than as the retrained ones do.
+    divergences
+        KLoM on the ``forget``, ``retain`` and ``test`` examples; None where there were too few models.
+    most_exposed
+        The forgotten examples that can be told best.
+    dropped
+        Pairs in which a client did not answer about one of the models.
+    """
+
+    outcome: ShadowOutcome
+    text: str
+    forgotten: LikelihoodRatios
+    nothing: LikelihoodRatios
+    retraining: LikelihoodRatios | None
+    retained: LikelihoodRatios | None
+    audited: float | None
+    divergences: Mapping[str, MarginDivergence | None]
+    most_exposed: tuple[ExposedExample, ...]
+    dropped: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the findings as a mapping that `json` can write."""
+        areas = {
+            name: None if found is None else found.to_json()
+            for name, found in (
+                ("forgotten", self.forgotten),
+                ("nothing", self.nothing),
+                ("retraining", self.retraining),
+                ("retained", self.retained),
+            )
+        }
+        divergences = {
+            name: None if found is None else found.to_json() for name, found in self.divergences.items()
+        }
+        exposed = [asdict(each) for each in self.most_exposed]
+        return {
+            "outcome": self.outcome,
+            "text": self.text,
+            **areas,
+            "audited": self.audited,
+            "divergences": divergences,
+            "most-exposed": exposed,
+            "dropped": self.dropped,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class ShadowPair:
+    """The margins under the models of one training seed.
+
+    Parameters
+    ----------
+    before
+        Under the model that was trained with everything.
+    unlearned
+        Under what the method made of that.
+    retrained
+        Under the model trained without the forgotten examples.
+    """
+
+    before: Margins
+    unlearned: Margins
+    retrained: Margins
+
+
+def findings(
+    pairs: Sequence[ShadowPair], audited: Margins | None, seed: int, *, most_retained: int = 2_000
+) -> ShadowFindings | None:
+    """Attack what a method leaves.
+
+    Parameters
+    ----------
+    pairs
+        One for each shadow seed.
+    audited
+        Margins under the audited model; None if they are not known.
+    seed
+        Draws the permutations and the bootstrap.
+    most_retained
+        Retained examples that are attacked at most; of more, so many are drawn.
+
+    Returns
+    -------
+    ShadowFindings or None
+        None with fewer than three pairs about which all clients answered, or without forgotten examples.
+    """
+    whole = _answered(pairs)
+    if len(whole) < LEAST_PAIRS or not len(whole[0].before.all_forgotten):
+        return None
+
+    def attack(ours: Scores, theirs: Scores, name: str) -> LikelihoodRatios:
+        return likelihood_ratios(ours, theirs, numpy_generator(seed, "audit", "shadows", name))
+
+    unlearned = _stacked([pair.unlearned for pair in whole])
+    retrained = _stacked([pair.retrained for pair in whole])
+    before = _stacked([pair.before for pair in whole])
+    ours, theirs = unlearned["forget"], retrained["forget"]
+    forgotten, nothing = attack(ours, theirs, "method"), attack(before["forget"], theirs, "nothing")
+    half = len(whole) // 2
+    retraining = attack(theirs[:half], theirs[half : 2 * half], "retraining") if half >= LEAST_PAIRS else None
+    drawn = numpy_generator(seed, "audit", "shadows", "retained")
+    count = unlearned["retain"].shape[1]
+    chosen = np.sort(drawn.permutation(count)[:most_retained])
+    retained = (
+        attack(unlearned["retain"][:, chosen], retrained["retain"][:, chosen], "retained") if count else None
+    )
+    outcome, text = verdict(forgotten, nothing)
+    places = [
+        (client, int(position)) for client, found in whole[0].unlearned.places.items() for position in found
+    ]
+    exposed = tuple(
+        ExposedExample(*places[each.index], each.effect, each.direction) for each in forgotten.most_exposed
+    )
+    return ShadowFindings(
+        outcome,
+        text,
+        forgotten,
+        nothing,
+        retraining,
+        retained,
+        _audited(audited, whole[0].unlearned, ours, theirs),
+        {part: margin_divergence(unlearned[part], retrained[part]) for part in unlearned},
+        exposed,
+        len(pairs) - len(whole),
+    )
+
+
+def verdict(forgotten: LikelihoodRatios, nothing: LikelihoodRatios) -> tuple[ShadowOutcome, str]:
+    """Return the outcome of an attack, and what it means."""
+    area = forgotten.area
+    said = (
+        f"an attacker with {forgotten.pairs} pairs of shadow models tells the forgotten examples from "
+        f"never-seen ones with an area under the curve of {area.value:.2f} ({area.low:.2f} to "
+        f"{area.high:.2f}; guessing 0.5, doing nothing {nothing.area.value:.2f})"
+    )
+    if forgotten.least_p_value > LEVEL:
+        return "undecided", (
+            f"cannot be decided with {forgotten.pairs} pairs of shadow models: a verdict at the level of 1 % "
+            f"needs at least {LEAST_TO_DECIDE}; {said}"
+        )
+    if forgotten.p_value <= LEVEL:
+        return "fails", f"fails: {said}, which chance gives in {_chance(forgotten.p_value)}"
+    if nothing.p_value > LEVEL:
+        return "undecided", (
+            "cannot be decided: the model before forgetting cannot be told from a retrained one either, so "
+            f"there is nothing to find on these examples; {said}"
+        )
+    if area.high <= LARGEST_AREA:
+        return "passes", f"passes: {said}"
+    return "undecided", (
+        f"cannot be decided with {forgotten.pairs} pairs of shadow models; about {_needed(forgotten)} might "
+        f"decide it; {said}"
+    )
+
+
+def _chance(p_value: float) -> str:
+    return f"{100 * p_value:.2g} % of cases"
+
+
+def _needed(forgotten: LikelihoodRatios) -> str:
+    """Return how many pairs would bring the interval's upper end to the limit, as its width falls with √n."""
+    area = forgotten.area
+    room = abs(LARGEST_AREA - area.value)
+    width = area.high - area.value
+    ratio = (width / room) ** 2 if room > 0 else math.inf
+    needed = forgotten.pairs * ratio
+    return f"{math.ceil(needed)}" if needed < _MOST_SAID else f"more than {_MOST_SAID}"
+
+
+def _answered(pairs: Sequence[ShadowPair]) -> list[ShadowPair]:
+    """Return the pairs about whose models the same clients answered as about the first whole one's."""
+    whole: list[ShadowPair] = []
+    for pair in pairs:
+        first = [whole[0].before] if whole else []
+        if same_examples([*first, pair.before, pair.unlearned, pair.retrained]):
+            whole.append(pair)
+    return whole
+
+
+def _stacked(models: Sequence[Margins]) -> dict[str, Scores]:
+    """Return the margins by kind of example, shape [models, examples] each."""
+    return {
+        "forget": np.stack([each.all_forgotten for each in models]),
+        "retain": np.stack([each.retained for each in models]),
+        "test": np.stack([each.unseen for each in models]),
+    }
+
+
+def _audited(audited: Margins | None, like: Margins, unlearned: Scores, retrained: Scores) -> float | None:
+    if audited is None or not same_examples([audited, like]):
+        return None
+    return float(np.mean(ratios_of(audited.all_forgotten, unlearned, retrained) > 0))
