@@ -14,6 +14,7 @@ from app.cli.progress import TerminalObserver
 from app.report.wording import (
     COLUMNS,
     MISSING,
+    attacks,
     cell,
     epsilon,
     figure,
@@ -89,6 +90,8 @@ def print_audit(audit: Mapping[str, Any]) -> None:
     print_line(f"disparity: {number(headline(audit))} points (mean distance to the retrained model)")
     if words := verdict(audit):
         print_line(f"verdict: {words}")
+    for words in attacks(audit):
+        print_line(words)
     if found := scale(audit):
         print_line(found)
 

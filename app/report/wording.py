@@ -277,6 +277,28 @@ def verdict(audit: Mapping[str, Any]) -> str:
     return str((audit.get("verdict") or {}).get("text", ""))
 
 
+_EXPOSED = 3
+_AREAS = {"area": "after", "before": "before", "retrained": "retrained"}
+
+
+def attacks(audit: Mapping[str, Any]) -> list[str]:
+    """Return in sentences what attacks on single examples found; none where they could not be tried.
+
+    >>> attacks({"single-examples": {"area": 0.51, "before": 0.7, "retrained": 0.48, "references": 1}})
+    ['single examples (RMIA, area under the curve, guessing 0.5): 0.51 after, 0.70 before, 0.48 retrained']
+    """
+    found = []
+    single, shadows = audit.get("single-examples") or {}, audit.get("shadows") or {}
+    if single.get("area") is not None:
+        areas = (f"{single[key]:.2f} {word}" for key, word in _AREAS.items())
+        found.append(f"single examples (RMIA, area under the curve, guessing 0.5): {', '.join(areas)}")
+    if shadows:
+        found.append(f"shadow models: {shadows['text']}")
+        exposed = [f"{each['position']} of client {each['client']}" for each in shadows["most-exposed"]]
+        found.append(f"most exposed examples: {', '.join(exposed[:_EXPOSED])}")
+    return found
+
+
 def outcome(audit: Mapping[str, Any]) -> str:
     """Return an audit's verdict in a few words; empty for one from before there were verdicts.
 

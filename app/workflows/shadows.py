@@ -42,7 +42,7 @@ def check_shadows(run: TrainedRun, folder: RunFolder, request: ForgetRequest, af
         or run.personal_models
         or run.local_layers,
         "the run is private, and its ε does not count what further trainings release": run.plan.privacy.on,
-        "the server gets sums alone, and further trainings would give it more": run.plan.privacy.hides_updates,
+        "the server gets sums alone, and would get more of them": run.plan.privacy.hides_updates,
         "the run is pruned; audit the one that it was made of": (folder.path / PRUNING).exists(),
         "a shadow would not repeat the earlier forgetting": bool(after or run.forgotten),
     }

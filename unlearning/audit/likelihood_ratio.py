@@ -17,20 +17,21 @@ pair's models is called unlearned is swapped at random; that the laws are equal 
 *Rates at few false alarms* are over all pairs. *Examples* are ranked by how far their two laws lie apart.
 """
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unlearning.audit.roc import Scores, auc, balanced_accuracy, true_positive_rate
+from unlearning.audit.roc import Scores, areas, balanced_accuracy, true_positive_rate
 
 OWN_VARIANCES = 64
 """From so many pairs on, each example has variances of its own; below, one for all examples of a side."""
 LEAST_PAIRS = 3
 FALSE_POSITIVES = (0.01, 0.05)
 _SMALLEST_VARIANCE = 1e-12
+_MOST_NUMBERS = 2_000_000
+"""Margins whose swaps are judged at once."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,8 @@ def likelihood_ratios(
     _check(unlearned, retrained)
     pairs, examples = unlearned.shape
     ours, theirs = ratios(unlearned, retrained)
-    areas = np.array([auc(a, b) for a, b in zip(ours, theirs, strict=True)])
-    p_value, least = _permutation(unlearned, retrained, float(areas.mean()), generator, draws)
+    by_pair = areas(ours, theirs)
+    p_value, least = _permutation(unlearned, retrained, float(by_pair.mean()), generator, draws)
     chosen = generator.integers(0, pairs, (draws, pairs))
 
     def rate(of: Any) -> Rate | None:
@@ -151,7 +152,7 @@ def likelihood_ratios(
     return LikelihoodRatios(
         pairs,
         examples,
-        _interval(areas, chosen),
+        _interval(by_pair, chosen),
         p_value,
         least,
         accuracy,
@@ -163,9 +164,9 @@ def likelihood_ratios(
 def ratios(unlearned: Scores, retrained: Scores) -> tuple[Scores, Scores]:
     """Return log N(φ; unlearned) − log N(φ; retrained) of both models of each pair, shape [pairs, examples].
 
-    The moments are those of all other pairs; variances are unbiased.
+    The moments are those of all other pairs; variances are unbiased. Further axes may come first.
     """
-    centre = np.concatenate([unlearned, retrained]).mean(axis=0)
+    centre = 0.5 * (unlearned + retrained).mean(axis=-2, keepdims=True)
     ours, theirs = unlearned - centre, retrained - centre
     (mean_u, var_u), (mean_r, var_r) = _moments_of_others(ours), _moments_of_others(theirs)
 
@@ -209,9 +210,9 @@ def _check(unlearned: Scores, retrained: Scores) -> None:
 
 def _moments_of_others(values: Scores) -> tuple[Scores, Scores]:
     """Return mean and variance over all other rows, for each row, shapes [pairs, examples] or [pairs, 1]."""
-    count = len(values) - 1
-    means = (values.sum(axis=0) - values) / count
-    squares = (values**2).sum(axis=0) - values**2
+    count = values.shape[-2] - 1
+    means = (values.sum(axis=-2, keepdims=True) - values) / count
+    squares = (values**2).sum(axis=-2, keepdims=True) - values**2
     variances = (squares - count * means**2) / max(count - 1, 1)
     return means, _pooled(variances, count)
 
@@ -224,7 +225,7 @@ def _moments(values: Scores) -> tuple[Scores, Scores]:
 
 def _pooled(variances: Scores, count: int) -> Scores:
     if count < OWN_VARIANCES:
-        variances = variances.mean(axis=1, keepdims=True)
+        variances = variances.mean(axis=-1, keepdims=True)
     return np.maximum(variances, _SMALLEST_VARIANCE)
 
 
@@ -241,28 +242,24 @@ def _permutation(
     To swap all pairs gives the same area as to swap none, so there are 2^(pairs − 1) different ones.
     """
     swaps, is_all = _swaps(len(unlearned), generator, draws)
-    as_far, total = 0, 0
-    for swapped in swaps:
-        rows = swapped[:, None]
-        a, b = np.where(rows, retrained, unlearned), np.where(rows, unlearned, retrained)
-        ours, theirs = ratios(a, b)
-        area = float(np.mean([auc(x, y) for x, y in zip(ours, theirs, strict=True)]))
-        as_far += area >= found - 1e-12
-        total += 1
+    as_far = 0
+    block = max(1, _MOST_NUMBERS // unlearned.size)
+    for start in range(0, len(swaps), block):
+        rows = swaps[start : start + block, :, None]
+        ours, theirs = ratios(np.where(rows, retrained, unlearned), np.where(rows, unlearned, retrained))
+        by_pair = areas(*(side.reshape(-1, side.shape[-1]) for side in (ours, theirs)))
+        as_far += int(np.sum(by_pair.reshape(-1, len(unlearned)).mean(axis=1) >= found - 1e-12))
     if is_all:  # the one that swaps nothing is among them
-        return as_far / total, 1 / total
-    return (as_far + 1) / (total + 1), 1 / (total + 1)
+        return as_far / len(swaps), 1 / len(swaps)
+    return (as_far + 1) / (len(swaps) + 1), 1 / (len(swaps) + 1)
 
 
-def _swaps(
-    pairs: int, generator: np.random.Generator, draws: int
-) -> tuple[Iterator[NDArray[np.bool_]], bool]:
-    """Return which pairs to swap, time after time, and whether these are all different ways."""
+def _swaps(pairs: int, generator: np.random.Generator, draws: int) -> tuple[NDArray[np.bool_], bool]:
+    """Return which pairs to swap, shape [ways, pairs], and whether these are all different ways."""
     ways = 2 ** (pairs - 1)
     if ways <= draws:
-        bits = np.arange(pairs - 1)
-        return (np.append((number >> bits) & 1, 0) > 0 for number in range(ways)), True
-    return (generator.random(pairs) < 0.5 for _ in range(draws)), False
+        return (np.arange(ways)[:, None] >> np.arange(pairs)) & 1 > 0, True
+    return generator.random((draws, pairs)) < 0.5, False
 
 
 def _interval(values: Scores, chosen: NDArray[np.int64]) -> Rate:

@@ -7,7 +7,7 @@ triggered images by the server.
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -86,7 +86,7 @@ class Measurement:
     missing: Mapping[str, str]
     seconds: float
     sums_only: tuple[str, ...] = ()
-    margins: Margins | None = None
+    margins: Margins | None = field(default=None, compare=False)
 
     @property
     def mia_efficacy(self) -> float | None:

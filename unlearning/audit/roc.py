@@ -18,11 +18,23 @@ def auc(positives: Scores, negatives: Scores) -> float:
     >>> auc(np.array([2.0, 3.0]), np.array([1.0, 2.0]))
     0.875
     """
-    above, below = positives.ravel(), np.sort(negatives.ravel())
-    if not len(above) or not len(below):
-        raise ValueError(f"got {len(above)} positives and {len(below)} negatives, expected 1 of each or more")
-    beaten, not_above = (np.searchsorted(below, above, side) for side in ("left", "right"))
-    return float((beaten + not_above).mean() / (2 * len(below)))
+    return float(areas(positives.reshape(1, -1), negatives.reshape(1, -1))[0])
+
+
+def areas(positives: Scores, negatives: Scores) -> Scores:
+    """Return the area of each row, shapes [rows, p] and [rows, n] to [rows]; see `auc`.
+
+    The positives' ranks are taken twice: with ties in which they come first, and in which they come last.
+    """
+    count, others = positives.shape[1], negatives.shape[1]
+    if not count or not others:
+        raise ValueError(f"got {count} positives and {others} negatives, expected 1 of each or more")
+    first = np.argsort(np.concatenate([positives, negatives], axis=1), axis=1, kind="stable") < count
+    last = np.argsort(np.concatenate([negatives, positives], axis=1), axis=1, kind="stable") >= others
+    ranks = np.arange(1, count + others + 1)
+    sums = 0.5 * (first @ ranks + last @ ranks)
+    found: Scores = (sums - count * (count + 1) / 2) / (count * others)
+    return found
 
 
 def true_positive_rate(positives: Scores, negatives: Scores, false_positives: float) -> float | None:

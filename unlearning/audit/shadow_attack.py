@@ -131,7 +131,12 @@ class ShadowPair:
 
 
 def findings(
-    pairs: Sequence[ShadowPair], audited: Margins | None, seed: int, *, most_retained: int = 2_000
+    pairs: Sequence[ShadowPair],
+    audited: Margins | None,
+    seed: int,
+    *,
+    most_retained: int = 2_000,
+    draws: int = 999,
 ) -> ShadowFindings | None:
     """Attack what a method leaves.
 
@@ -145,6 +150,8 @@ def findings(
         Draws the permutations and the bootstrap.
     most_retained
         Retained examples that are attacked at most; of more, so many are drawn.
+    draws
+        Permutations, and samples of the bootstrap.
 
     Returns
     -------
@@ -156,7 +163,8 @@ def findings(
         return None
 
     def attack(ours: Scores, theirs: Scores, name: str) -> LikelihoodRatios:
-        return likelihood_ratios(ours, theirs, numpy_generator(seed, "audit", "shadows", name))
+        generator = numpy_generator(seed, "audit", "shadows", name)
+        return likelihood_ratios(ours, theirs, generator, draws=draws)
 
     unlearned = _stacked([pair.unlearned for pair in whole])
     retrained = _stacked([pair.retrained for pair in whole])

@@ -23,11 +23,11 @@ class SingleExamples:
     ----------
     references
         How many retrainings with other seeds RMIA had as references.
-    area, before, floor
-        RMIA's area under the curve of the forgotten examples' scores under this model, under the model before
-        forgetting, and under a further retraining, each against their scores under the retrained model: ½
-        where the two cannot be told apart. None where it could not be tried; the floor needs two retrainings
-        with other seeds.
+    area, before, retrained
+        RMIA's area under the curve of the forgotten against unseen examples, under this model, the one before
+        forgetting, and the retrained one; ½ is guessing. None where it could not be tried. Where the two
+        kinds of examples differ, as with a client whose classes are not those of the test data, the retrained
+        model's is not ½ either, and is what the others are compared with.
     told_apart, told_apart_retrained
         Balanced accuracy in percent of telling forgotten, retained and unseen examples apart, from the pair
         (before, this model) and from (before, retrained); guessing gives 33.3.
@@ -36,7 +36,7 @@ class SingleExamples:
     references: int
     area: float | None
     before: float | None
-    floor: float | None
+    retrained: float | None
     told_apart: float | None
     told_apart_retrained: float | None
 
@@ -80,31 +80,28 @@ def attack_single_examples(
     before, after, retrained, *references = margins
     if not len(after.all_forgotten) or len(after.unseen) < LEAST_UNSEEN:
         return None
-    area = floor = at_first = None
-    if task.labelled and references:
-        area = _area(after, retrained, references)
-        at_first = _area(before, retrained, references)
-        if len(references) > 1:
-            floor = _area(references[0], retrained, references[1:])
+    area, at_first, at_best = (
+        _area(model, references) if task.labelled and references else None
+        for model in (after, before, retrained)
+    )
     return SingleExamples(
         len(references),
         area,
         at_first,
-        floor,
+        at_best,
         told_apart(_classes(before), _classes(after), seed),
         told_apart(_classes(before), _classes(retrained), seed),
     )
 
 
-def _area(model: Margins, retrained: Margins, references: Sequence[Margins]) -> float:
-    """Return the area of D_f's scores under a model against those under the retrained one."""
-    forgotten = np.stack([_probabilities(each.all_forgotten) for each in references])
-    population = np.stack([_probabilities(each.unseen) for each in references])
-
-    def scores(of: Margins) -> Scores:
-        return rmia.scores(_probabilities(of.all_forgotten), forgotten, _probabilities(of.unseen), population)
-
-    return auc(scores(model), scores(retrained))
+def _area(model: Margins, references: Sequence[Margins]) -> float:
+    """Return the area of D_f against half of the test data; the other half is the population."""
+    all_models = (model, *references)
+    judged = [_probabilities(np.concatenate([m.all_forgotten, m.unseen[::2]])) for m in all_models]
+    population = [_probabilities(each.unseen[1::2]) for each in all_models]
+    scores = rmia.scores(judged[0], np.stack(judged[1:]), population[0], np.stack(population[1:]))
+    count = len(model.all_forgotten)
+    return auc(scores[:count], scores[count:])
 
 
 def _probabilities(margins: Scores) -> Scores:

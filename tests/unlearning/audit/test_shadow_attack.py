@@ -1,0 +1,162 @@
+"""The verdict with shadow models: a fake method never passes, retraining does, too little decides nothing."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from unlearning.audit.margins import Margins
+from unlearning.audit.roc import Scores
+from unlearning.audit.shadow_attack import ShadowFindings, ShadowPair, findings
+
+PAIRS, HARD, EASY, RETAINED, UNSEEN = 16, 8, 32, 30, 25
+Model = Callable[[np.random.Generator, float], Margins]
+
+
+def margins(forgotten: Scores, retained: Scores, unseen: Scores) -> Margins:
+    """D_f is spread over two clients; of the second, positions are odd."""
+    first = len(forgotten) // 2
+    places = np.arange(len(forgotten), dtype=np.int64)
+    return Margins(
+        {"3": forgotten[:first], "7": forgotten[first:]},
+        retained,
+        unseen,
+        {"3": places[:first], "7": 2 * places[first:] + 1},
+    )
+
+
+def model(generator: np.random.Generator, known: float, exposed: float = 0.0) -> Margins:
+    """The first half of D_f is mislabelled: −2 where it was never seen, `known` more where it was learned.
+
+    The other half is easy: its margin is 4 either way. `exposed` is added to the retained examples.
+    """
+    shared = 0.2 * generator.normal()
+    forgotten = np.concatenate([np.full(HARD, -2.0 + known), np.full(EASY, 4.0)])
+    parts = (forgotten, np.full(RETAINED, 5.0 + exposed), np.full(UNSEEN, 4.0))
+    return margins(*(part + shared + generator.normal(size=len(part)) for part in parts))
+
+
+def found(seed: int, before: float, after: float, pairs: int = PAIRS, exposed: float = 0.0) -> ShadowFindings:
+    generator = np.random.default_rng(seed)
+    made = [
+        ShadowPair(model(generator, before), model(generator, after, exposed), model(generator, 0.0))
+        for _ in range(pairs)
+    ]
+    result = findings(made, model(generator, after), seed, draws=199)
+    assert result is not None
+    return result
+
+
+def fake(seed: int, before: float, pairs: int = PAIRS) -> ShadowFindings:
+    """Return what is said of a method that returns the model before."""
+    generator = np.random.default_rng(seed)
+    made = []
+    for _ in range(pairs):
+        at_first = model(generator, before)
+        made.append(ShadowPair(at_first, at_first, model(generator, 0.0)))
+    result = findings(made, None, seed, draws=199)
+    assert result is not None
+    return result
+
+
+def test_a_method_that_returns_the_model_before_fails_on_planted_hard_examples() -> None:
+    for seed in range(5):
+        result = fake(seed, before=6.0)
+        assert result.outcome == "fails"
+        assert result.text.startswith("fails: an attacker with 16 pairs of shadow models tells the forgotten")
+        assert {(each.client, each.position) for each in result.most_exposed[:HARD]} == {
+            ("3", place) for place in range(HARD)
+        }
+
+
+def test_a_method_that_returns_the_model_before_never_passes() -> None:
+    """Also where the models before know nothing by heart: there is nothing to find, which is no proof."""
+    outcomes = [fake(seed, before=0.0).outcome for seed in range(20)]
+    assert "passes" not in outcomes
+    assert outcomes.count("undecided") >= 18
+    assert "the model before forgetting cannot be told from a retrained one either" in fake(1, 0.0).text
+
+
+def test_retraining_passes_in_at_least_38_of_40_trials() -> None:
+    outcomes = [found(seed, before=6.0, after=0.0).outcome for seed in range(40)]
+    assert outcomes.count("passes") >= 38
+    assert found(0, 6.0, 0.0).text.startswith("passes: ")
+
+
+def test_to_know_less_than_what_was_never_seen_fails_too() -> None:
+    result = found(0, before=6.0, after=-6.0)
+    assert result.outcome == "fails"
+    assert result.most_exposed[0].direction < 0
+
+
+def test_so_few_pairs_cannot_decide_and_say_how_many_could() -> None:
+    result = found(0, before=6.0, after=6.0, pairs=6)
+    assert result.outcome == "undecided"
+    assert result.text.startswith("cannot be decided with 6 pairs of shadow models: a verdict at the level")
+    assert "needs at least 8" in result.text
+
+
+def test_a_wide_interval_decides_nothing_and_says_how_many_pairs_might() -> None:
+    results = [found(seed, before=6.0, after=1.0, pairs=8) for seed in range(20)]
+    unclear = [each for each in results if each.outcome == "undecided"]
+    assert unclear
+    assert all("pairs of shadow models; about" in each.text for each in unclear)
+    assert not [each for each in results if each.outcome == "passes" and each.forgotten.area.high > 0.6]
+
+
+def test_what_the_retained_give_away_is_attacked_too() -> None:
+    still, exposed = found(0, 6.0, 0.0), found(0, 6.0, 0.0, exposed=3.0)
+    assert still.retained is not None
+    assert exposed.retained is not None
+    assert still.retained.p_value > 0.01
+    assert exposed.retained.p_value <= 0.01
+
+
+def test_retraining_s_own_figures_stand_beside() -> None:
+    result = found(0, 6.0, 6.0)
+    assert result.retraining is not None
+    assert result.retraining.pairs == PAIRS // 2
+    assert abs(result.retraining.area.value - 0.5) < 0.15 < result.forgotten.area.value - 0.5
+    assert found(0, 6.0, 6.0, pairs=5).retraining is None
+
+
+def test_the_audited_model_is_placed_among_the_shadows() -> None:
+    generator = np.random.default_rng(0)
+    made = [
+        ShadowPair(model(generator, 6.0), model(generator, 6.0), model(generator, 0.0)) for _ in range(PAIRS)
+    ]
+    for known, low, high in ((6.0, 0.5, 1.0), (0.0, 0.0, 0.5)):
+        result = findings(made, model(generator, known), 0)
+        assert result is not None
+        assert result.audited is not None
+        assert low <= result.audited <= high
+
+
+def test_a_pair_about_which_a_client_did_not_answer_is_dropped_and_counted() -> None:
+    generator = np.random.default_rng(0)
+    made = [ShadowPair(model(generator, 6.0), model(generator, 0.0), model(generator, 0.0)) for _ in range(5)]
+    silent = replace(made[2].unlearned, forgotten={"3": made[2].unlearned.forgotten["3"]})
+    made[2] = replace(made[2], unlearned=silent)
+    result = findings(made, None, 0)
+    assert result is not None
+    assert (result.dropped, result.forgotten.pairs) == (1, 4)
+    assert findings(made[:3], None, 0) is None
+
+
+def test_without_forgotten_examples_there_is_nothing_to_attack() -> None:
+    empty = Margins({}, np.zeros(3), np.zeros(3), {})
+    assert findings([ShadowPair(empty, empty, empty)] * 4, None, 0) is None
+
+
+def test_all_is_plain_data() -> None:
+    document = json.loads(json.dumps(found(0, 6.0, 6.0).to_json()))
+    assert document["divergences"]["forget"]["models"] == PAIRS // 2
+    assert document["nothing"]["area"]["value"] > 0.5
+    assert document["most-exposed"][0].keys() == {"client", "position", "effect", "direction"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_same_seed_gives_the_same_findings(seed: int) -> None:
+    assert found(seed, 6.0, 1.0).to_json() == found(seed, 6.0, 1.0).to_json()
