@@ -17,6 +17,7 @@ pair's models is called unlearned is swapped at random; that the laws are equal 
 *Rates at few false alarms* are over all pairs. *Examples* are ranked by how far their two laws lie apart.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -111,7 +112,13 @@ class LikelihoodRatios:
 
 
 def likelihood_ratios(
-    unlearned: Scores, retrained: Scores, generator: np.random.Generator, *, draws: int = 999, most: int = 10
+    unlearned: Scores,
+    retrained: Scores,
+    generator: np.random.Generator,
+    *,
+    draws: int = 999,
+    most: int = 10,
+    rates: Sequence[float] = FALSE_POSITIVES,
 ) -> LikelihoodRatios:
     """Attack pairs of models.
 
@@ -125,6 +132,8 @@ def likelihood_ratios(
         Random swaps; where there are no more than that many different ones, each is made once.
     most
         How many of the most exposed examples are named.
+    rates
+        Shares of false positives at which true ones are counted.
 
     Raises
     ------
@@ -156,7 +165,7 @@ def likelihood_ratios(
         p_value,
         least,
         accuracy,
-        {share: rate(lambda a, b, s=share: true_positive_rate(a, b, s)) for share in FALSE_POSITIVES},
+        {share: rate(lambda a, b, s=share: true_positive_rate(a, b, s)) for share in rates},
         exposures(unlearned, retrained)[:most],
     )
 
