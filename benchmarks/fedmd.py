@@ -8,8 +8,8 @@ of the same models trained on all private data together, the upload, and `redist
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.workflows.forgetting import OpenedRun
 from app.workflows.observer import Observer
+from app.workflows.opened import OpenedRun
 from app.workflows.session import Session
 from app.workflows.training import train
 from benchmarks.figures import each_figure

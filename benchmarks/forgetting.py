@@ -10,8 +10,8 @@ from typing import Any
 
 from app.report.comparison_tables import OTHER_SEED
 from app.workflows import other_seeds
-from app.workflows.forgetting import OpenedRun
 from app.workflows.observer import Observer
+from app.workflows.opened import OpenedRun
 from app.workflows.training import train
 from benchmarks.figures import each_figure
 from benchmarks.options import RunOptions, chosen

@@ -14,8 +14,8 @@ from typing import Any
 
 from app.config.run_config import RunConfig
 from app.workflows import ComparisonPlan, compare, resume, train
-from app.workflows.forgetting import OpenedRun
 from app.workflows.observer import Observer
+from app.workflows.opened import OpenedRun
 from benchmarks.figures import Spread, kind, spread
 from benchmarks.forgetting import ATTACKER, PARTITIONS, POISONED
 from benchmarks.kept import Kept

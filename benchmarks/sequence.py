@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from app.workflows.forgetting import OpenedRun
+from app.workflows.opened import OpenedRun
 from benchmarks.figures import spread
 from strategies.core.errors import LetheError
 from strategies.server.cohort import Cohort

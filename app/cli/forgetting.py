@@ -87,6 +87,14 @@ def audit(  # noqa: PLR0913, PLR0917  # a parameter per option
             autocompletion=options.methods_beginning,
         ),
     ] = None,
+    shadows: Annotated[
+        int | None,
+        typer.Option(
+            "--shadows",
+            metavar="PAIRS",
+            help="Attack single examples with so many pairs of shadow models; 16 decide most cases.",
+        ),
+    ] = None,
     after: options.After = "",
     overrides: options.Overrides = None,
     home: options.Home = None,
@@ -95,6 +103,7 @@ def audit(  # noqa: PLR0913, PLR0917  # a parameter per option
 ) -> None:
     """Measure how complete a forgetting is, against a model retrained without the data."""
     home, others = options.split_home(overrides, home)
+    others = [*others, *([] if shadows is None else [f"audit.shadows={shadows}"])]
     folder = options.open_run(run, home)
     request = options.read_request(folder, client, label, samples)
     config = resolved(folder, others, ("audit",))

@@ -14,8 +14,8 @@ import torch
 from app.client.audit_answers import check_answers
 from app.report.comparison_tables import OTHER_SEED
 from app.workflows import other_seeds
-from app.workflows.forgetting import OpenedRun, reporting_to
 from app.workflows.observer import Observer, Quiet
+from app.workflows.opened import OpenedRun, reporting_to
 from app.workflows.pruning import Preparation
 from app.workflows.recording import recorded
 from app.workflows.removing import on_run

@@ -7,6 +7,7 @@ attack that was interrupted goes on where it stopped, and one with more pairs ma
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +15,20 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from app.config.run_config import RunConfig
-from app.workflows.observer import Observer
+from app.forgettings.folder import read_result
+from app.workflows.observer import Observer, Quiet
+from app.workflows.opened import OpenedRun, reporting_to
 from app.workflows.training import resume, train
 from strategies.core.errors import BadInput
 from strategies.core.settings import Scalar
 from strategies.runs.folder import MODEL, PRUNING, RunFolder
 from strategies.runs.tensor_file import read_sealed, write_sealed
+from strategies.server.cohort import Cohort
+from unlearning import forgetting
+from unlearning.audit.margins import Margins
+from unlearning.audit.measurement import Measurement, margins_under
+from unlearning.audit.shadow_attack import ShadowFindings, ShadowPair, findings
+from unlearning.holdings import ask_holdings
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
@@ -119,3 +128,92 @@ class Kept:
         """Keep it."""
         self.path.parent.mkdir(exist_ok=True)
         write_sealed(self.path, run.layout.unflatten(flat))
+
+
+@dataclass(frozen=True, eq=False)
+class Shadow:
+    """A shadow of a run.
+
+    Parameters
+    ----------
+    seed
+        Of its training.
+    final
+        Its model, shape [layout.size].
+    left
+        What each method left of it, by method.
+    """
+
+    seed: int
+    final: Tensor
+    left: Mapping[str, Tensor]
+
+
+def made(
+    opened: OpenedRun, request: ForgetRequest, methods: Sequence[str], count: int, grid: Grid | None
+) -> list[Shadow]:
+    """Return shadows of a run with what each method leaves of them, made where they lack."""
+    shadows = []
+    for seed in seeds_of(opened.session.config, count):
+        path = trained_with(opened.folder, opened.session.config, seed, opened.observer, grid)
+        kept = [Kept(path, request, method, _settings_of(opened, request, method)) for method in methods]
+        shadow = OpenedRun.of(path, Quiet())
+        left = {each.method: found for each in kept if (found := each.read(shadow.run)) is not None}
+        if lacking := [each for each in kept if each.method not in left]:
+            with shadow.session.cohort(grid) as cohort:
+                left |= {each.method: _left(shadow, each, cohort, opened.observer) for each in lacking}
+        shadows.append(Shadow(seed, shadow.run.final, left))
+    return shadows
+
+
+def _settings_of(opened: OpenedRun, request: ForgetRequest, method: str) -> ForgetSettings:
+    """Return the settings by which a method served a request."""
+    result = read_result(opened.folder.forget_folder(opened.name_of(request, method)))
+    return ForgetSettings.stored(result["settings"])
+
+
+def _left(shadow: OpenedRun, kept: Kept, cohort: Cohort, observer: Observer) -> Tensor:
+    """Return what a method leaves of a shadow, and keep it."""
+    progress = reporting_to(observer, f"{kept.method} {kept.request.name}, {shadow.folder.name}")
+    holdings = ask_holdings(shadow.run, kept.request, cohort)
+    result = forgetting.forget(
+        shadow.run, kept.request, kept.method, kept.settings, cohort, progress, holdings
+    )
+    kept.write(shadow.run, result.flat)
+    return result.flat
+
+
+def attacked(
+    opened: OpenedRun,
+    request: ForgetRequest,
+    methods: Sequence[str],
+    shadows: Sequence[Shadow],
+    cohort: Cohort,
+    measured: Mapping[str, Measurement],
+) -> dict[str, ShadowFindings | None]:
+    """Return what the attack with shadow models finds of each method, given what was measured of each."""
+    if not shadows:
+        return {}
+    opened.observer.phase(f"attack {request.name} by {len(shadows)} pairs of shadow models", len(shadows))
+    under = []
+    for shadow in shadows:
+        under.append(_margins(opened, request, shadow, cohort))
+        opened.observer.advance(f"{len(under)} of {len(shadows)}")
+    return {
+        method: findings(
+            [ShadowPair(each["before"], each[method], each["retrain"]) for each in under],
+            measured[method].margins,
+            opened.run.seed,
+        )
+        for method in methods
+    }
+
+
+def _margins(opened: OpenedRun, request: ForgetRequest, shadow: Shadow, cohort: Cohort) -> dict[str, Margins]:
+    """Return the margins under a shadow's models, and under the one that was retrained with its seed."""
+    retrained = opened.retrained_with(request, shadow.seed, cohort).flat
+    models = {"before": shadow.final, **shadow.left, "retrain": retrained}
+    return {
+        name: margins_under(opened.run, flat, request, cohort, f"{name}, seed {shadow.seed}")
+        for name, flat in models.items()
+    }

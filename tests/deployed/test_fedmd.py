@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from app.workflows.forgetting import OpenedRun
+from app.workflows.opened import OpenedRun
 from benchmarks.deployed.federation import Federation
 from strategies.core.settings import Scalar
 from strategies.runs.folder import RunFolder

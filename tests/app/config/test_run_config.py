@@ -55,6 +55,7 @@ CHOICES: dict[str, st.SearchStrategy[Any]] = {
     "compression.down-codec": st.sampled_from(["identity", "top-k+int4", "low-rank+int8"]),
     "selection.speeds": st.sampled_from(["none", "equal", "lognormal:1.5", "pareto:1"]),
     "log.retention": st.sampled_from(["full", "sum", "interval:3"]),
+    "audit.shadows": st.sampled_from([0, 3, 16]),
     "attack.clients": st.sampled_from(["", "0", "0, hospital-a"]),
     "forget.method": st.just("fast-distill"),
     "forget.l1-sparse.gamma": st.sampled_from(["auto", 0.0, 0.01]),

@@ -11,6 +11,7 @@ from app.workflows.measured import method_audit
 from strategies.core.errors import BadInput, LetheError
 from strategies.runs.files import read_json
 from strategies.runs.folder import RunFolder
+from strategies.task import CLASSIFICATION
 from unlearning.methods import METHODS
 from unlearning.methods.base import ForgetJob, Outcome
 from unlearning.request import ForgetRequest
@@ -90,7 +91,8 @@ def test_with_one_seed_it_is_the_audit_of_the_run(study: RunFolder) -> None:
     plan = ComparisonPlan(CLIENT_2, ("subtract",), relearn=False)
     found = compare(study, plan)["methods"]["subtract"]
     forget(study, CLIENT_2, ForgetSettings(method="subtract"))
-    audited = method_audit(audit(study, CLIENT_2, ["subtract"], AuditSettings()), "subtract")
+    report = audit(study, CLIENT_2, ["subtract"], AuditSettings())
+    audited = method_audit(report, "subtract", CLASSIFICATION)
     for name in ("unlearning_accuracy", "test_accuracy", "mia_efficacy", "output_distance_test"):
         assert found[name] == {"mean": pytest.approx(audited["after"][name]), "std": None}
     assert found["disparity"]["mean"] == pytest.approx(audited["disparity"])

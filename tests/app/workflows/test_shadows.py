@@ -1,0 +1,123 @@
+"""Shadow models of a small run: on the same data, made once, gone on with where they stopped, or refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from app.config.run_config import RunConfig
+from app.forgettings.folder import read_audit
+from app.workflows import audit, forget, shadows, train
+from app.workflows.observer import Quiet
+from strategies.core.errors import BadInput
+from strategies.runs.files import read_json
+from strategies.runs.folder import MODEL, RunFolder
+from strategies.runs.tensor_file import read_sealed
+from tests.app.conftest import CLIENT_2, SMALL
+from unlearning.request import ForgetRequest
+from unlearning.settings import AuditSettings, ForgetSettings
+
+THREE = AuditSettings(seeds=1, shadows=3)
+
+
+def audited(folder: RunFolder, settings: AuditSettings = THREE, **options: object) -> dict[str, object]:
+    audit(folder, CLIENT_2, ["subtract"], settings, **options)  # type: ignore[arg-type]
+    found = read_audit(folder.path / "forget" / "client-2-subtract")
+    assert found is not None
+    return found
+
+
+def models_in(folder: RunFolder) -> dict[str, float]:
+    """Return when each file with a model of a shadow was written."""
+    return {
+        str(path.relative_to(folder.path)): path.stat().st_mtime_ns
+        for path in sorted((folder.path / shadows.FOLDER).rglob("*.safetensors"))
+        if path.name == MODEL or path.parent.name == shadows.MODELS
+    }
+
+
+def test_shadows_are_runs_on_the_same_data_and_their_retraining_is_the_audit_s(small: RunFolder) -> None:
+    found = audited(small)["shadows"]
+    assert isinstance(found, dict)
+    assert found["forgotten"]["pairs"] == 3
+    assert found["outcome"] == "undecided"
+    assert "needs at least 8" in found["text"]
+    assert {each["client"] for each in found["most-exposed"]} == {"2"}
+    known = read_json(small.path / "summary.json")["clients"]
+    flats = []
+    for seed in (1, 2, 3):
+        shadow = RunFolder(small.path / shadows.FOLDER / f"seed-{seed}")
+        config = RunConfig.from_toml(shadow.path / "config.toml")
+        assert (config.run.seed, config.data_seed, config.run.rounds) == (seed, 0, 3)
+        assert read_json(shadow.path / "summary.json")["clients"] == known
+        flats.append(torch.cat([t.flatten() for t in read_sealed(shadow.path / MODEL).tensors.values()]))
+    assert not torch.equal(flats[0], flats[1])
+    shadow = RunFolder(small.path / shadows.FOLDER / "seed-1")
+    again = shadow.path / "forget" / forget(shadow, CLIENT_2, ForgetSettings(method="retrain")) / MODEL
+    kept = small.path / "forget" / "client-2-retrain" / "retrain-seed-1.safetensors"
+    ours, theirs = read_sealed(again).tensors, read_sealed(kept).tensors
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_what_was_made_is_kept_and_one_that_was_interrupted_goes_on(
+    small: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(Quiet):
+        def phase(self, title: str, total: int) -> None:
+            if "seed-2" in title:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        audited(small, observer=Interrupted())
+    first = models_in(small)
+    assert len(first) == 2
+    audited(small)
+    second = models_in(small)
+    assert len(second) == 6
+    assert first.items() <= second.items()
+    monkeypatch.setattr(shadows, "train", None)
+    document = audited(small)
+    assert models_in(small) == second
+    monkeypatch.undo()
+    audited(small, AuditSettings(seeds=1, shadows=4))
+    assert second.items() <= models_in(small).items()
+    assert len(models_in(small)) == 8
+    forget(small, CLIENT_2, ForgetSettings.of("subtract", form="renormalised"))
+    other = audited(small)
+    assert len(models_in(small)) == 11
+    assert other["shadows"] != document["shadows"]
+
+
+def test_an_audit_without_shadows_still_attacks_single_examples(small: RunFolder) -> None:
+    found = audited(small, AuditSettings(seeds=1))
+    assert found["shadows"] is None
+    single = found["single-examples"]
+    assert isinstance(single, dict)
+    assert single["references"] == 1
+    assert all(0 <= single[key] <= 1 for key in ("area", "before", "retrained"))
+    assert not (small.path / shadows.FOLDER).exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (("privacy.unit=example", "privacy.noise-multiplier=1.0"), "the run is private, and its ε does not"),
+        (("strategy.name=ditto",), "each client has a model, or layers, of its own"),
+    ],
+)
+def test_runs_that_cannot_have_shadows_are_refused(
+    overrides: tuple[str, ...], reason: str, tmp_path: Path
+) -> None:
+    more = (f"run.home={tmp_path}", f"run.certificate-key={tmp_path / 'key.pem'}", "audit.answers=examples")
+    folder = train(RunConfig().with_overrides([*SMALL, *more, *overrides]))
+    forget(folder, CLIENT_2, ForgetSettings(method="retrain"))
+    with pytest.raises(
+        BadInput, match=f"audit.shadows: client-2 cannot be attacked by shadow models: {reason}"
+    ):
+        audit(folder, CLIENT_2, ["retrain"], AuditSettings(shadows=8, seeds=0, answers="examples"))
+
+
+def test_shadows_after_an_earlier_forgetting_are_refused(small: RunFolder) -> None:
+    with pytest.raises(BadInput, match="a shadow would not repeat the earlier forgetting"):
+        audit(small, ForgetRequest(classes=(3,)), ["retrain"], THREE, after="client-2-subtract")
+    assert not (small.path / shadows.FOLDER).exists()
