@@ -30,6 +30,7 @@ NAV: Mapping[str, str | Sequence[Entry]] = {
     ],
     "Forgetting explained": [
         ("What each method does", "forgetting.md"),
+        ("Was it really forgotten?", "audit.md"),
         ("Methods, audits, certificates", "methods.md"),
         ("What goes with what", "matrix.md"),
     ],

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from app.report import wording
+from app.report.attack_tables import attack_tables
 from app.report.figures import comparison
 from app.report.png import png_uri
 from app.report.reading import RETRAIN, Forgetting, Link, RunRecord
@@ -77,6 +78,8 @@ class ForgettingView:
     guarantee: str
     headline: tuple[tuple[str, str], ...]
     verdict: str
+    attacks: tuple[str, ...]
+    attack_tables: tuple[NumberTable, ...]
     table: NumberTable | None
     extras: NumberTable | None
     clients: NumberTable | None
@@ -99,6 +102,8 @@ def view(forgetting: Forgetting, record: RunRecord, position: int) -> Forgetting
         guarantee=forgetting.guarantee and forgetting.guarantee.rstrip(".") + ".",
         headline=() if audit is None else tuple(_headline(audit)),
         verdict="" if audit is None else capital(wording.verdict(audit)),
+        attacks=() if audit is None else tuple(f"{capital(w)}." for w in wording.attacks(audit)),
+        attack_tables=() if audit is None else attack_tables(audit),
         table=None if audit is None else _table(audit, forgetting.method),
         extras=None if audit is None else _extras(audit),
         clients=None if audit is None else _by_client(audit),

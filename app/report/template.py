@@ -143,6 +143,8 @@ _RUN = """
 {% endif %}
 {% if item.table %}
 {% if item.verdict %}<p class="verdict"><b>Verdict:</b> {{ item.verdict }}.</p>{% endif %}
+{% for words in item.attacks %}<p>{{ words }}</p>
+{% endfor %}
 {{ numbers(item.table, "forgetting-" + place, "metrics") }}
 {{ picture(item.picture) }}
 {% else %}
@@ -165,6 +167,14 @@ _RUN = """
 </table></div>
 <figcaption>{{ item.image_caption }}</figcaption>
 </figure>
+{% endif %}
+{% if item.attack_tables %}
+<details>
+<summary>Attacks on single examples</summary>
+{% for table in item.attack_tables %}
+{{ numbers(table, "forgetting-attack-" + loop.index | string + "-" + place) }}
+{% endfor %}
+</details>
 {% endif %}
 {% if item.clients %}
 <details>

@@ -100,6 +100,7 @@ REPLACED = {
     ),
     "lethe train --set privacy.unit=example": ("lethe train", f"lethe train {_LITTLE}"),
     "lethe train --set strategy.name=pruned-dp": ("lethe train", f"lethe train {_LITTLE}"),
+    "lethe audit first --client 3 --shadows": ("16", "3"),
     "lethe train --continue": ("--rounds 10", "--rounds 1"),
     "lethe train --continue first/forget/": ("--rounds 10", "--rounds 1 --set run.name=after"),
     "lethe train --set strategy.name=one-shot": ("train.local-epochs=20", "train.local-epochs=1"),
@@ -142,6 +143,7 @@ def _a_table(folder: Path) -> None:
 
 
 GIVEN: Mapping[str, Given] = {
+    "audit.md": Given(before=("lethe train --set run.name=first",)),
     "data.md": Given(_own_data),
     "diagnose.md": Given(before=A_RUN),
     "forgetting.md": Given(lambda f: (f / "gone.json").write_text('{"3": [0, 17]}', encoding="utf-8"), A_RUN),
