@@ -7,6 +7,7 @@ from flwr.app import ArrayRecord
 from torch import Tensor, device, nn
 
 from app.project import Workload
+from strategies.client.side_by_side import seat
 from strategies.core import wire
 from strategies.models import travelling
 from strategies.models.mask import hold, masks_in, unpack
@@ -43,11 +44,10 @@ def part_of(model: nn.Module, positions: bytes, arrays: ArrayRecord) -> nn.Modul
     return small
 
 
-@lru_cache(maxsize=4)
 def shared_model(
     work: Workload, weights: str, place: device, sizes: tuple[tuple[int, ...], int], packed: bytes
 ) -> SharedModel:
-    """Return the run's model; built once per process.
+    """Return the run's model; built once per process, and once for each client that trains beside others.
 
     Parameters
     ----------
@@ -58,6 +58,23 @@ def shared_model(
     packed
         The mask that the model holds, as `strategies.models.mask.pack` returns it; empty: none.
     """
+    kept = _by_seat(work, weights, place, sizes, packed)
+    if seat() not in kept:
+        kept[seat()] = _built(work, weights, place, sizes, packed)
+    return kept[seat()]
+
+
+@lru_cache(maxsize=4)
+def _by_seat(
+    work: Workload, weights: str, place: device, sizes: tuple[tuple[int, ...], int], packed: bytes
+) -> dict[int, SharedModel]:
+    """Return where the models of these arguments are kept."""
+    return {}
+
+
+def _built(
+    work: Workload, weights: str, place: device, sizes: tuple[tuple[int, ...], int], packed: bytes
+) -> SharedModel:
     model = work.model(*sizes, work.config.run.seed, weights).to(place)
     layout = travelling.layout_of(model)
     changeable, staying = travelling.changeable(model), travelling.fingerprint(travelling.staying(model))

@@ -43,6 +43,10 @@ class RunSettings(Settings):
         after ``run.rounds``.
     workers
         Processes of the local simulation, at least 0; 0 takes all cores.
+    vectorise
+        How many clients of the same model the local simulation trains side by side as one batched
+        computation: ``off``, a number of at least 2, or ``auto``, which chooses where that is faster; neutral
+        ``off``, which trains each by itself.
     device
         ``cpu``, ``cuda``, or ``auto``, which takes ``cuda`` where there is one.
     round_timeout
@@ -75,6 +79,7 @@ class RunSettings(Settings):
     keep_by: str = ""
     stop: int = Field(default=0, ge=0)
     workers: int = Field(default=0, ge=0)
+    vectorise: str = "off"
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     round_timeout: float = Field(default=600.0, gt=0)
     evaluate_every: int = Field(default=1, ge=1)
@@ -92,6 +97,14 @@ class RunSettings(Settings):
     def certificate_key_path(self) -> Path:
         """``certificate_key`` as an absolute path."""
         return Path(self.certificate_key).expanduser().absolute()
+
+    @field_validator("vectorise", mode="before")
+    @classmethod
+    def _clients_side_by_side(cls, value: object) -> str:
+        text = str(value)
+        if text not in {"off", "auto"} and not (re.fullmatch(r"[0-9]{1,6}", text) and int(text) > 1):
+            raise ValueError("off, auto or a whole number of at least 2")
+        return text
 
     @field_validator("track")
     @classmethod

@@ -5,6 +5,7 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 
 from flwr.app import Context, Error, Message, RecordDict, UserConfig
@@ -12,6 +13,8 @@ from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
 from app.messages import codec
+from strategies.client.side_by_side import OnTurn, Report, side_by_side
+from strategies.client.stacked import Limits
 from strategies.core.errors import LetheError
 
 RUN_ID = 1
@@ -55,6 +58,18 @@ class Clients:
     app: ClientApp
     run_config: UserConfig
     node_configs: Sequence[UserConfig]
+
+    def answer_together(
+        self, given: Sequence[tuple[Message, bytes]], where_faster: bool, on_turn: OnTurn
+    ) -> tuple[list[tuple[RecordDict | Error, bytes]], Report]:
+        """Return what `answer` returns for each message and state, whose clients train side by side.
+
+        With it comes how many trainings did so, and why others did not.
+        """
+        report = Report()
+        works = [partial(self.answer, message, state) for message, state in given]
+        limits = Limits(len(given), where_faster)
+        return side_by_side(works, limits, on_turn, report), report
 
     def answer(self, message: Message, state: bytes) -> tuple[RecordDict | Error, bytes]:
         """Return the addressed client's answer and its state afterwards, which an error leaves unchanged.

@@ -15,6 +15,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from app.simulation.client import RUN_ID
+from app.simulation.grouping import Grouping
 from app.simulation.jobs import Job, JobQueue, Outcome
 from app.simulation.launch import Setup
 from app.simulation.pool import WorkerPool
@@ -69,6 +70,11 @@ class LocalGrid(BaseGrid):
     BadInput
         If there are no clients, fewer than 0 workers, no way to fork, or a malformed import path.
 
+    Attributes
+    ----------
+    grouping : Grouping
+        Which clients train side by side in a worker; each by itself if it is not set.
+
     Examples
     --------
     ::
@@ -90,6 +96,7 @@ class LocalGrid(BaseGrid):
     ) -> None:
         setup = Setup.of(client_app, run_config, num_clients, workers, node_configs, prepare, forks)
         take_identity()
+        self.grouping = Grouping()
         self._num_nodes = len(setup.node_configs)
         self._run = Run.create_empty(RUN_ID)
         self._states = ClientStates(self._num_nodes)
@@ -132,6 +139,15 @@ class LocalGrid(BaseGrid):
             "undelivered-replies": len(self._inbox),
         }
 
+    @property
+    def notes(self) -> list[str]:
+        """How many clients trained side by side, and why others did not, for people; empty if none was to."""
+        pool = self._pool
+        if pool is None or not (pool.together or pool.alone):
+            return []
+        alone = [f"; {count} one by one: {reason}" for reason, count in sorted(pool.alone.items())]
+        return [f"run.vectorise: {pool.together} trainings side by side{''.join(alone)}"]
+
     def get_node_ids(self) -> list[int]:
         """Return the ids of all clients' nodes, in the order of the clients."""
         return list(range(1, self._num_nodes + 1))
@@ -145,16 +161,20 @@ class LocalGrid(BaseGrid):
             If the grid is closed or the ClientApp cannot be loaded; BadInput if it refuses the run config.
         """
         ids: list[str] = []
+        jobs: list[Job] = []
         for message in messages:
             message.metadata.__dict__["_message_id"] = str(next(self._numbers))
             job = Job(message)
             ids.append(job.message_id)
             self._open[job.message_id] = job
             if 1 <= job.node_id <= self._num_nodes:
-                self._queue.append(job)
+                jobs.append(job)
             else:
                 reason = f"there is no node {job.node_id}, only 1 to {self._num_nodes}"
                 self._finish(job, Error(ErrorCode.NODE_UNAVAILABLE, reason))
+        self._require_pool().where_faster = self.grouping.where_faster
+        for group in self.grouping.groups(jobs):
+            self._queue.append(group)
         self._dispatch()
         return ids
 
@@ -200,8 +220,8 @@ class LocalGrid(BaseGrid):
 
         A message that waits, also for a worker to start, has not begun.
         """
-        jobs = {i: self._open[i] for i in message_ids if i in self._open}
-        return {i: job.began for i, job in jobs.items() if job.began is not None}
+        at_work = {} if self._pool is None else self._pool.at_work()
+        return {i: at_work[i] for i in message_ids if i in at_work}
 
     def client_states(self) -> dict[int, bytes]:
         """Return the clients' states that are not empty, by node id, in Flower's protobuf form."""
@@ -225,14 +245,14 @@ class LocalGrid(BaseGrid):
     def _dispatch(self) -> None:
         """Give waiting jobs to workers, in their order."""
         pool = self._require_pool()
-        while (job := self._queue.take()) is not None:
+        while (group := self._queue.take()) is not None:
             # Towards the end of a round no job waits behind another one while a worker idles.
             worker = pool.find(queue=len(self._queue) >= 2 * pool.size)
             if worker is None:
-                self._queue.put_back([job])
+                self._queue.put_back([group])
                 return
-            if not pool.give(worker, job, self._states.get(job.node_id)):
-                self._queue.put_back([job])
+            if not pool.give(worker, group, [self._states.get(job.node_id) for job in group]):
+                self._queue.put_back([group])
 
     def _advance(self, seconds: float) -> None:
         """Collect what workers have finished, waiting some seconds for the first; give them more to do."""
@@ -244,8 +264,9 @@ class LocalGrid(BaseGrid):
 
     def _replace_abandoned(self, pool: WorkerPool) -> None:
         for worker in list(pool.workers):
-            if (job := worker.running) is not None and job.abandoned:
-                self._queue.end(job)
+            if worker.is_stuck:
+                for job in worker.running:
+                    self._queue.end(job)
                 self._queue.put_back(pool.remove(worker))
 
     def _settle(self, outcome: Outcome) -> None:

@@ -30,55 +30,72 @@ class Job:
         return self.message.metadata.dst_node_id
 
 
+Group = tuple[Job, ...]
+"""Jobs that a worker is given together; mostly a single one."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a job ended: with the client's answer, or the reason that there is none.
 
-    `job` is None if an idle worker died; `new_state` is None if the client's state did not change;
-    `unstarted` are further jobs of a worker that died, for another one.
+    `job` is None if an idle worker died, or one with several jobs, of which nobody knows the culprit;
+    `new_state` is None if the client's state did not change; `unstarted` are further jobs of a worker that
+    died, for another one.
     """
 
     job: Job | None
     answer: RecordDict | Error
     new_state: bytes | None = None
-    unstarted: tuple[Job, ...] = ()
+    unstarted: tuple[Group, ...] = ()
 
 
 class JobQueue:
-    """Jobs in order, one per node at a time: a client's second message sees the state that the first left."""
+    """Groups of jobs in order, one job per node at a time.
+
+    A client's second message sees the state that the first left. A group starts when all its nodes are free.
+    """
 
     def __init__(self) -> None:
-        self._pending: deque[Job] = deque()
-        self._blocked: dict[int, deque[Job]] = {}
+        self._pending: deque[Group] = deque()
         self._busy: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._pending)
 
-    def append(self, job: Job) -> None:
-        """Put a job at the end."""
-        self._pending.append(job)
+    def append(self, group: Group) -> None:
+        """Put a group at the end; its nodes are different ones."""
+        self._pending.append(group)
 
-    def take(self) -> Job | None:
-        """Return the first job that can start; its node is busy until `end` or `put_back`."""
-        while self._pending:
-            job = self._pending.popleft()
-            if job.abandoned:
-                continue
-            if job.node_id not in self._busy:
-                self._busy.add(job.node_id)
-                return job
-            self._blocked.setdefault(job.node_id, deque()).append(job)
-        return None
+    def take(self) -> Group | None:
+        """Return the first group that can start; its nodes are busy until `end` or `put_back`."""
+        waiting: list[Group] = []
+        claimed = set(self._busy)
+        try:
+            while self._pending:
+                group = tuple(job for job in self._pending.popleft() if not job.abandoned)
+                nodes = {job.node_id for job in group}
+                if group and claimed.isdisjoint(nodes):
+                    self._busy |= nodes
+                    return group
+                claimed |= nodes
+                waiting += [group] if group else []
+            return None
+        finally:
+            self._pending.extendleft(reversed(waiting))
 
     def end(self, job: Job) -> None:
-        """Note that a job is over; the next one of its node comes first now."""
+        """Note that a job is over."""
         self._busy.discard(job.node_id)
-        self._pending.extendleft(reversed(self._blocked.pop(job.node_id, deque())))
 
-    def put_back(self, jobs: Sequence[Job]) -> None:
-        """Put jobs that did not start after all back to the front, in their order."""
-        for job in reversed(jobs):
-            job.began = None
-            self.end(job)
-            self._pending.appendleft(job)
+    def put_back(self, groups: Sequence[Group]) -> None:
+        """Put groups that did not start after all back to the front, in their order."""
+        for group in reversed(groups):
+            for job in group:
+                job.began = None
+                self.end(job)
+            self._pending.appendleft(group)
+
+
+def singly(group: Group) -> tuple[Group, ...]:
+    """Return the jobs of a group as groups of one."""
+    return tuple((job,) for job in group)

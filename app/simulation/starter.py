@@ -25,6 +25,7 @@ from app.simulation import channel
 from app.simulation.client import Clients, config_of, load_client_app, load_object
 from app.simulation.launch import describe_status
 from app.simulation.memory import SharedMemory
+from app.simulation.progress import Progress
 from app.simulation.worker import Worker
 from strategies.core.errors import BadInput
 
@@ -120,8 +121,13 @@ class Starter:
         try:
             self._control.close()
             die_with(starter)
-            connection, *slots = descriptors
-            Worker(socket.socket(fileno=connection), [SharedMemory(d) for d in slots], self._clients).run()
+            connection, progress, *slots = descriptors
+            Worker(
+                socket.socket(fileno=connection),
+                [SharedMemory(d) for d in slots],
+                Progress(SharedMemory(progress)),
+                self._clients,
+            ).run()
         except BaseException:  # noqa: BLE001 (a forked copy of the starter must never go on as the starter)
             traceback.print_exc()
             os._exit(1)

@@ -1,13 +1,16 @@
-"""One worker process: takes a message, runs the client, puts the reply where the parent finds it.
+"""One worker process: takes messages, runs the clients, puts the replies where the parent finds them.
 
-Every message comes with the number of a slot, memory that only this worker and the parent map. The parent
-writes the small records and the client's state into it; once they are read, the reply takes their place.
+Messages come with the number of a slot, memory that only this worker and the parent map. The parent writes
+the small records and the clients' states into it; once they are read, the replies take their place. Mostly it
+is one message at a time; several are a group, whose clients train side by side.
 """
 
+import json
 import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from flwr.app import Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
@@ -18,6 +21,8 @@ from app.messages import codec
 from app.simulation import channel
 from app.simulation.client import Clients, explain
 from app.simulation.memory import SharedMemory, aligned, private_vector
+from app.simulation.progress import Progress
+from strategies.client.side_by_side import Report
 from strategies.core.errors import LetheError
 from strategies.core.wire import FlatRecord, Layout
 
@@ -26,11 +31,13 @@ from strategies.core.wire import FlatRecord, Layout
 class Worker:
     """A worker process between messages; it keeps nothing of any client.
 
-    `connection` leads to the parent, which shares the `slots`.
+    `connection` leads to the parent, which shares the `slots`, and sees in `progress` which client of a group
+    is at work.
     """
 
     connection: socket.socket
     slots: Sequence[SharedMemory]
+    progress: Progress
     clients: Clients
     broadcasts: dict[int, tuple[int, Layout]] = field(default_factory=dict)
 
@@ -44,17 +51,21 @@ class Worker:
                 return
 
     def serve(self, header: channel.Header, descriptors: Sequence[int]) -> channel.Header:
-        """Answer one message; return the header of the reply."""
+        """Answer the messages in a slot; return the header that says where the replies are described."""
         self._update_broadcasts(header, descriptors)
         slot = self.slots[header["slot"]]
-        message, state = self._read(header, slot)
-        answer, new_state = self.clients.answer(message, state)
-        if isinstance(answer, RecordDict):
-            try:
-                return write_reply(slot, answer, None if new_state == state else new_state)
-            except (LetheError, TypeError, ValueError) as error:
-                answer = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, explain(error))
-        return {"error": [answer.code, answer.reason or ""]}
+        given = [self._read(described, slot) for described in described_in(slot, header)]
+        report = Report()
+        if len(given) == 1:
+            answers = [self.clients.answer(*given[0])]
+        else:
+            faster = header["where-faster"]
+            answers, report = self.clients.answer_together(given, faster, self.progress.note)
+        end, replies = 0, list[dict[str, Any]]()
+        for (answer, new_state), (_, state) in zip(answers, given, strict=True):
+            described, end = _written(slot, end, answer, None if new_state == state else new_state)
+            replies.append(described)
+        return {**describe(slot, end, replies), "together": report.together, "alone": dict(report.alone)}
 
     def _update_broadcasts(self, header: channel.Header, descriptors: Sequence[int]) -> None:
         for number in header["drop"]:
@@ -62,33 +73,58 @@ class Worker:
         for (number, layout), descriptor in zip(header["new"], descriptors, strict=True):
             self.broadcasts[number] = (descriptor, codec.layout_from(layout))
 
-    def _read(self, header: channel.Header, slot: SharedMemory) -> tuple[Message, bytes]:
-        middle, end = header["message"], header["message"] + header["state"]
-        data = slot.view(end)
-        message = message_from_proto(ProtoMessage.FromString(bytes(data[:middle])))
-        flats = {name: self._record(number) for name, number in header["flats"]}
-        message.content = codec.join(header["names"], message.content, flats)
-        return message, bytes(data[middle:end])
+    def _read(self, described: dict[str, Any], slot: SharedMemory) -> tuple[Message, bytes]:
+        message = message_from_proto(ProtoMessage.FromString(_piece(slot, described["message"])))
+        flats = {name: self._record(number) for name, number in described["flats"]}
+        message.content = codec.join(described["names"], message.content, flats)
+        return message, _piece(slot, described["state"])
 
     def _record(self, number: int) -> FlatRecord:
         descriptor, layout = self.broadcasts[number]
         return FlatRecord(private_vector(descriptor, codec.layout_size(layout)), layout)
 
 
-def write_reply(slot: SharedMemory, content: RecordDict, new_state: bytes | None) -> channel.Header:
-    """Overwrite a slot with a reply and the client's new state; return the header that describes it.
+def describe(slot: SharedMemory, end: int, described: Sequence[dict[str, Any]]) -> channel.Header:
+    """Write what describes a slot's contents behind them; return the header's part that says where."""
+    text = json.dumps(described).encode()
+    slot.view(end + len(text))[end : end + len(text)] = text
+    return {"described": [end, len(text)]}
+
+
+def described_in(slot: SharedMemory, header: channel.Header) -> list[dict[str, Any]]:
+    """Return what `describe` wrote."""
+    found: list[dict[str, Any]] = json.loads(_piece(slot, header["described"]))
+    return found
+
+
+def _written(
+    slot: SharedMemory, start: int, answer: RecordDict | Error, new_state: bytes | None
+) -> tuple[dict[str, Any], int]:
+    """Write an answer into a slot; return what describes it, and the first byte behind it."""
+    if isinstance(answer, RecordDict):
+        try:
+            return write_reply(slot, answer, new_state, start)
+        except (LetheError, TypeError, ValueError) as error:
+            answer = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, explain(error))
+    return {"error": [answer.code, answer.reason or ""]}, start
+
+
+def write_reply(
+    slot: SharedMemory, content: RecordDict, new_state: bytes | None, start: int = 0
+) -> tuple[dict[str, Any], int]:
+    """Write a reply and the client's new state into a slot; return what describes it, and where it ends.
 
     The state is None if it did not change.
     """
     small, flats = codec.split(content)
     data = codec.dump(small)
-    end = 0
+    end = start
     described: list[tuple[str, str, int]] = []
     for name, record in flats.items():
         assert record.flat is not None
-        start = aligned(end)
-        end = slot.put(record.flat, start)
-        described.append((name, codec.layout_text(record.layout), start))
+        begin = aligned(end)
+        end = slot.put(record.flat, begin)
+        described.append((name, codec.layout_text(record.layout), begin))
     state = new_state or b""
     view = slot.view(end + len(data) + len(state))
     view[end : end + len(data)] = data
@@ -98,19 +134,19 @@ def write_reply(slot: SharedMemory, content: RecordDict, new_state: bytes | None
         "flats": described,
         "small": [end, len(data)],
         "state": None if new_state is None else [end + len(data), len(state)],
-    }
+    }, end + len(data) + len(state)
 
 
-def read_reply(slot: SharedMemory, header: channel.Header) -> tuple[RecordDict, bytes | None]:
-    """Return a copy of the reply in a slot, and the client's new state if it changed."""
+def read_reply(slot: SharedMemory, described: dict[str, Any]) -> tuple[RecordDict, bytes | None]:
+    """Return a copy of a reply in a slot, and the client's new state if it changed."""
     flats: dict[str, FlatRecord] = {}
-    for name, text, start in header["flats"]:
+    for name, text, start in described["flats"]:
         layout = codec.layout_from(text)
         flats[name] = FlatRecord(slot.take(codec.layout_size(layout), start), layout)
-    content = codec.join(header["names"], codec.load(_piece(slot, header["small"])), flats)
-    return content, None if header["state"] is None else _piece(slot, header["state"])
+    content = codec.join(described["names"], codec.load(_piece(slot, described["small"])), flats)
+    return content, None if described["state"] is None else _piece(slot, described["state"])
 
 
-def _piece(slot: SharedMemory, extent: tuple[int, int]) -> bytes:
+def _piece(slot: SharedMemory, extent: Sequence[int]) -> bytes:
     start, length = extent
     return bytes(slot.view(start + length)[start : start + length])

@@ -34,7 +34,9 @@ def local_grid(
     BadInput
         If the config has no number of clients, as in a deployment, or gives all clients the same file.
     """
+    from app.client.node import pick_device
     from app.simulation import LocalGrid
+    from app.simulation.grouping import Grouping
 
     if config.data.path:
         raise BadInput(same_for_all(config.data.path))
@@ -47,7 +49,7 @@ def local_grid(
             "asked (flwr run, with run.workflow)"
         )
     nodes = _named_nodes(config.data.folder_of_clients, clients) if config.data.folder_of_clients else None
-    return LocalGrid(
+    grid = LocalGrid(
         CLIENT_APP,
         run_config,
         clients,
@@ -56,6 +58,8 @@ def local_grid(
         node_configs=nodes,
         forks=forks,
     )
+    grid.grouping = Grouping.of(config.run.vectorise, pick_device(config.run.device).type)
+    return grid
 
 
 def _named_nodes(folder: str, clients: int) -> list[Mapping[str, Scalar]]:

@@ -30,7 +30,7 @@ from strategies.runs.files import read_json
 from strategies.runs.folder import RunFolder
 from strategies.server import memory
 from strategies.server.cohort import Cohort, Fault, Traffic
-from strategies.server.grids import StatefulGrid
+from strategies.server.grids import StatefulGrid, notes_of
 from unlearning.methods.federated import feasible_selection
 
 ANALYTICS = "analytics.json"
@@ -326,7 +326,11 @@ class Training:
                 "dtype": config.log.dtype,
                 "bytes": self._log.stored_bytes(),
             },
-            "notes": [*self._session.notes, *([] if self._learned else [self._nothing_learned()])],
+            "notes": [
+                *self._session.notes,
+                *([] if self._learned else [self._nothing_learned()]),
+                *notes_of(self._cohort.grid),
+            ],
         }
 
 

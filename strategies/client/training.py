@@ -6,6 +6,7 @@ with a gradient adjustment of their own.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -248,7 +249,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class StepState:
-    """An algorithm's part in local steps: ∇ becomes ∇ + μ (w − anchor) + correction.
+    """An algorithm's part in local steps, a `GradientAdjustment`: ∇ becomes ∇ + μ (w − anchor) + correction.
 
     Parameters
     ----------
@@ -268,8 +269,8 @@ class StepState:
     num_steps: int | None = None
     before: Tensor = field(default_factory=lambda: torch.zeros(0))
 
-    def adjusted(self, parameters: Tensors, gradients: Tensors) -> Tensors:
-        """Return the gradients with both terms; see `GradientAdjustment`."""
+    def __call__(self, parameters: Tensors, gradients: Tensors) -> Tensors:
+        """Return the gradients with both terms."""
         if self.mu > 0:
             pairs = zip(parameters, self.anchor, gradients, strict=True)
             gradients = [g.add(w.detach() - a, alpha=self.mu) for w, a, g in pairs]
@@ -279,8 +280,8 @@ class StepState:
 
     @property
     def adjustment(self) -> GradientAdjustment | None:
-        """The same as an adjustment; None where it changes nothing."""
-        return self.adjusted if self.mu > 0 or self.correction else None
+        """The state itself; None where it changes nothing."""
+        return self if self.mu > 0 or self.correction else None
 
 
 def local_steps(
@@ -357,6 +358,56 @@ def put_gradients(parameters: Tensors, gradients: Tensors) -> None:
         parameter.grad = gradient
 
 
+@dataclass(frozen=True, eq=False)
+class Training:
+    """A training as `local_train` is asked for it, of at least one example.
+
+    Parameters
+    ----------
+    steps
+        At least 1.
+    """
+
+    model: nn.Module
+    examples: Examples
+    settings: TrainSettings
+    generator: torch.Generator
+    steps: int
+    rates: Sequence[float] | None = None
+    adjust: GradientAdjustment | None = None
+    task: Task = CLASSIFICATION
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """What is trained."""
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is trained."""
+        return self.parameters[0].device
+
+    def batches(self) -> Iterator[Batch]:
+        """Draw the batch of each step, on the model's device."""
+        data = self.examples.to(self.device)
+        vary = data.variation_generator(self.generator)
+        indices = batches(len(data), self.settings.batch_size, self.steps, self.generator)
+        return (data.training_batch(index, vary) for index in indices)
+
+    def run(self) -> TrainStats:
+        """Train the model in place."""
+        parameters = self.parameters
+        optimizer = make_optimizer(parameters, self.settings)
+        engine = OneModel(self.model.train(), self.task, optimizer, self.settings)
+        _, total = local_steps(parameters, self.batches(), self.adjust, engine, self.rates)
+        return TrainStats(self.steps, float(total) / self.steps)
+
+
+HANDED_OVER: ContextVar[Callable[[Training], TrainStats]] = ContextVar("handed_over", default=Training.run)
+"""What carries out the trainings of `local_train`: each by itself, or those of many clients at once (see
+`strategies.client.side_by_side`)."""
+
+
 def local_train(
     model: nn.Module,
     examples: Examples,
@@ -388,17 +439,10 @@ def local_train(
     """
     if not len(examples):
         raise ValueError("local training needs at least one example")
-    parameters = [p for p in model.parameters() if p.requires_grad]
     steps = planned_steps(len(examples), settings) if rates is None else len(rates)
     if steps == 0:
         return TrainStats(0, 0.0)
-    data = examples.to(parameters[0].device)
-    engine = OneModel(model.train(), task, make_optimizer(parameters, settings), settings)
-    vary = data.variation_generator(generator)
-    indices = batches(len(data), settings.batch_size, steps, generator)
-    drawn = (data.training_batch(index, vary) for index in indices)
-    _, total = local_steps(parameters, drawn, adjust, engine, rates)
-    return TrainStats(steps, float(total) / steps)
+    return HANDED_OVER.get()(Training(model, examples, settings, generator, steps, rates, adjust, task))
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,9 +7,12 @@ whatever ran before it, in whichever process, and in whichever order.
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 import torch
+from torch import Tensor
 
 
 def derive_seed(seed: int, *scope: int | str) -> int:
@@ -74,3 +77,24 @@ def seeded_layers(generator: torch.Generator, device: str | torch.device = "cpu"
         for gpu in gpus:
             torch.cuda.set_rng_state(torch.Generator(f"cuda:{gpu}").manual_seed(seed).get_state(), gpu)
         yield
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class GlobalState:
+    """What torch's global generators will draw next: of the CPU, and of the present GPU if one is used."""
+
+    cpu: Tensor
+    gpu: Tensor | None
+
+    @staticmethod
+    def now() -> "GlobalState":
+        """Return the present state."""
+        gpu = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
+        return GlobalState(torch.random.get_rng_state(), gpu)
+
+    def put_back(self) -> None:
+        """Have the generators draw from here."""
+        torch.random.set_rng_state(self.cpu)
+        if self.gpu is not None:
+            torch.cuda.set_rng_state(self.gpu)

@@ -57,6 +57,20 @@ class StatefulGrid(Protocol):
         """Replace all clients' states."""
 
 
+@runtime_checkable
+class NotingGrid(Protocol):
+    """A grid that has something to say about how its clients worked."""
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines for people."""
+
+
+def notes_of(grid: Grid) -> list[str]:
+    """Return what a grid says about how its clients worked; nothing if it says nothing."""
+    return grid.notes if isinstance(grid, NotingGrid) else []
+
+
 class BaseGrid(Grid):
     """What all grids of this project share: the run, new messages, and waiting for replies."""
 

@@ -101,8 +101,12 @@ def check_scored(task: Task) -> None:
         task.check_scale()
 
 
+@lru_cache(maxsize=8)
 def scaled(task: Task, scale: float) -> Task:
-    """Return a task that predicts numbers with the scale if it has none of its own; others as they are."""
+    """Return a task that predicts numbers with the scale if it has none of its own; others as they are.
+
+    The same object for the same arguments: clients that have the same task are told by it.
+    """
     return task.scaled(scale) if isinstance(task, Regression) and not task.scale else task
 
 

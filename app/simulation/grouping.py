@@ -1,0 +1,87 @@
+"""Which messages are given to a worker together, so that their clients train side by side.
+
+Groups depend on the messages that are sent together and on these settings alone, not on the number of workers
+nor on what is done when: so a run gives the same model with any number of workers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flwr.app import Message, MessageType
+
+from app.simulation.jobs import Group, Job
+from strategies.core import wire
+
+_PARTS = 8
+"""Groups of a cohort at least, where there are enough clients: work for several workers."""
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """How many messages a group has.
+
+    Parameters
+    ----------
+    most
+        Messages at most; 1: there are no groups.
+    most_bytes
+        Bytes of all models of a group, as they were sent, at most; 0: however many.
+    where_faster
+        Whether clients train side by side only where that is known to be faster; a cohort is parted into
+        several groups then.
+    """
+
+    most: int = 1
+    most_bytes: int = 0
+    where_faster: bool = False
+
+    @staticmethod
+    def of(vectorise: str, device: str) -> "Grouping":
+        """Return the grouping that ``run.vectorise`` names, for clients that compute on a type of device."""
+        if vectorise == "off":
+            return Grouping()
+        if vectorise != "auto":
+            return Grouping(int(vectorise))
+        return _ON_CPU if device == "cpu" else _ON_GPU
+
+    def groups(self, jobs: Sequence[Job]) -> list[Group]:
+        """Return the jobs in groups, in their order."""
+        if self.most == 1:
+            return [(job,) for job in jobs]
+        found: list[Group] = []
+        for alike in _alike(jobs):
+            size = self._size(alike)
+            found += [tuple(alike[first : first + size]) for first in range(0, len(alike), size)]
+        return found
+
+    def _size(self, alike: Sequence[Job]) -> int:
+        most = self.most
+        if self.most_bytes:
+            sent = max(wire.records_bytes(job.message.content) for job in alike[:1])
+            most = min(most, self.most_bytes // max(sent, 1))
+        if self.where_faster:
+            most = min(most, -(-len(alike) // _PARTS))
+        return max(1, most) if _trains(alike[0].message) else 1
+
+
+def _alike(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Return the jobs in runs of one type of message, with no node twice in a run."""
+    runs: list[list[Job]] = []
+    nodes: set[int] = set()
+    for job in jobs:
+        kind = job.message.metadata.message_type
+        if not runs or runs[-1][0].message.metadata.message_type != kind or job.node_id in nodes:
+            runs.append([])
+            nodes.clear()
+        runs[-1].append(job)
+        nodes.add(job.node_id)
+    return runs
+
+
+def _trains(message: Message) -> bool:
+    return message.metadata.message_type.partition(".")[0] == MessageType.TRAIN
+
+
+_ON_CPU = Grouping(64, 2**23, where_faster=True)
+_ON_GPU = Grouping(256, 2**30, where_faster=True)
+"""What ``auto`` is: so many models that they stay in a core's cache, or in a part of a GPU's memory."""

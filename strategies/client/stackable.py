@@ -1,0 +1,241 @@
+"""Whether many copies of a model can be trained as one batched computation, found out by trying it once.
+
+What is looked for is behaviour, not the names of layers: outputs that depend on the other examples of a
+batch, as batch norm's do, cannot be padded; buffers that change have no place in a pure function; and numbers
+that are drawn elsewhere than in dropout layers cannot be drawn beforehand.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+
+from strategies.client.training import Batch, Training
+from strategies.core.examples import Inputs, on_device
+from strategies.core.seeds import GlobalState, seeded_layers, torch_generator
+
+_TRIED = 2
+"""Examples of the trial."""
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+"""Layers that multiply their inputs by numbers that depend on the inputs' shape alone."""
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+class NotStackable(Exception):
+    """Why a training is taken by itself, in a few words."""
+
+
+@dataclass(frozen=True, eq=False)
+class Noise:
+    """A use of a dropout layer in a forward pass; `shape` is that of the inputs without the batch."""
+
+    layer: nn.Module
+    shape: tuple[int, ...]
+
+    def draw(self, rows: int, like: Tensor) -> Tensor:
+        """Draw what the layer multiplies that many inputs by, from torch's global generator.
+
+        The layer does it itself, to ones: so the numbers are those that it would draw in training.
+        """
+        ones = torch.ones((rows, *self.shape), dtype=like.dtype, device=like.device)
+        self.layer.train()
+        with torch.no_grad():
+            drawn: Tensor = self.layer(ones)
+        return drawn
+
+
+@dataclass(frozen=True, eq=False)
+class Stackable:
+    """A model as a pure function of its trainable parameters, many copies of it at once.
+
+    Parameters
+    ----------
+    training
+        One that has such a model; its parameters are not used.
+    noises
+        The uses of dropout layers, in the order of a forward pass.
+    """
+
+    training: Training
+    noises: tuple[Noise, ...] = ()
+
+    def gradients(
+        self, parameters: list[Tensor], batch: Batch, weights: Tensor, noises: list[Tensor]
+    ) -> tuple[list[Tensor], Tensor]:
+        """Return the gradients of Σ_j weight_j · loss_j for k models, and these sums.
+
+        Parameters
+        ----------
+        parameters
+            Of k models, shape [k, ...] each.
+        batch
+            Inputs and targets, shape [k, n, ...].
+        weights
+            Of the examples, shape [k, n].
+        noises
+            What `Noise.draw` gave, shape [k, n, ...] each.
+
+        Returns
+        -------
+        tuple of list of Tensor and Tensor
+            Shape [k, ...] each; and [k].
+        """
+        model, task = self.training.model, self.training.task
+        trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        names, hooks = [name for name, _ in trainable], [_hooks(p) for _, p in trainable]
+
+        def loss_of(own: list[Tensor], inputs: Inputs, targets: Tensor, weight: Tensor, drawn: Any) -> Tensor:
+            def called(*given: Any, **named: Any) -> Any:
+                return functional_call(model, dict(zip(names, own, strict=True)), given, named)
+
+            with _dropping(self.noises, drawn):
+                return (task.losses(task.forward(called, inputs), targets) * weight).sum()
+
+        def differentiated(*given: Any) -> tuple[list[Tensor], Tensor]:
+            found, loss = grad_and_value(loss_of)(*given)
+            for position, hook in ((i, h) for i, each in enumerate(hooks) for h in each):
+                found[position] = hook(found[position])
+            return found, loss
+
+        with _layers_off(self.noises):
+            found, losses = vmap(differentiated)(parameters, *batch, weights, noises)
+        return [g.contiguous() for g in found], losses
+
+
+def has_convolutions(model: nn.Module) -> bool:
+    """Whether a model has convolutions, which a CPU takes one after the other, stacked or not."""
+    return any(isinstance(layer, _CONVOLUTIONS) for layer in model.modules())
+
+
+def examined(training: Training) -> Stackable:
+    """Return the model of a training as a pure function, after a trial that leaves no trace.
+
+    Raises
+    ------
+    NotStackable
+        If the model or its task cannot be stacked.
+    """
+    inputs, targets = training.examples.to(training.device).batch(
+        torch.arange(min(_TRIED, len(training.examples)))
+    )
+    inputs, rows = on_device(inputs, training.device), len(targets)
+    model = training.model.train()
+    before, buffers = GlobalState.now(), [b.detach().clone() for b in model.buffers()]
+    try:
+        with torch.no_grad():
+            noises = tuple(_noises(training, inputs, rows))
+            with _layers_off(noises):
+                _try_forward(training, inputs, rows)
+    finally:
+        changed = _put_back(model, buffers)
+        before.put_back()
+    if changed:
+        raise NotStackable("its layers keep statistics while they train")
+    found = Stackable(training, noises)
+    _try_gradients(found, (inputs, targets), rows)
+    return found
+
+
+def _noises(training: Training, inputs: Inputs, rows: int) -> Iterator[Noise]:
+    """Yield the uses of dropout layers in a forward pass, in order."""
+    seen: list[tuple[nn.Module, Tensor]] = []
+    with ExitStack() as stack:
+        for layer in training.model.modules():
+            if isinstance(layer, _DROPOUTS) and layer.p > 0 and layer.training:
+                handle = layer.register_forward_pre_hook(lambda own, given: seen.append((own, given[0])))
+                stack.callback(handle.remove)
+        training.task.forward(training.model, inputs)
+    for layer, given in seen:
+        if not given.dim() or len(given) != rows:
+            raise NotStackable("a dropout layer's inputs have not the batch as their first dimension")
+        yield Noise(layer, tuple(given.shape[1:]))
+
+
+def _try_forward(training: Training, inputs: Inputs, rows: int) -> None:
+    """Refuse a model that draws numbers besides dropout, or whose outputs depend on other examples."""
+    state = torch.random.get_rng_state()
+    alone = training.task.forward(training.model, inputs)
+    padded = training.task.forward(training.model, _with_zeros(inputs))
+    if not torch.equal(torch.random.get_rng_state(), state):
+        raise NotStackable("it draws random numbers elsewhere than in dropout layers")
+    if (len(alone), len(padded)) != (rows, rows + 1):
+        raise NotStackable("its outputs are not one row per example")
+    if not torch.allclose(alone, padded[:rows], rtol=1e-3, atol=1e-4, equal_nan=True):
+        raise NotStackable("its outputs depend on the other examples of a batch")
+
+
+def _with_zeros(inputs: Inputs) -> Inputs:
+    """Return inputs with one more, of zeros."""
+    if isinstance(inputs, Tensor):
+        return torch.cat([inputs, torch.zeros_like(inputs[:1])])
+    return {name: torch.cat([part, torch.zeros_like(part[:1])]) for name, part in inputs.items()}
+
+
+def _put_back(model: nn.Module, buffers: list[Tensor]) -> bool:
+    """Give buffers their values back; return whether one had changed."""
+    changed = False
+    with torch.no_grad():
+        for buffer, value in zip(model.buffers(), buffers, strict=True):
+            if not torch.equal(buffer, value):
+                changed = True
+                buffer.copy_(value)
+    return changed
+
+
+def _try_gradients(found: Stackable, batch: Batch, rows: int) -> None:
+    """Refuse what torch cannot batch."""
+    if any(p._post_accumulate_grad_hooks for p in found.training.parameters):
+        raise NotStackable("its parameters have hooks that act when a gradient is there")
+    inputs, targets = batch
+    two = [torch.stack([p.detach(), p.detach()]) for p in found.training.parameters]
+    with seeded_layers(torch_generator(0, "trial"), found.training.device):
+        noises = [noise.draw(rows, two[0]) for noise in found.noises]
+    doubled = inputs.expand(2, *inputs.shape) if isinstance(inputs, Tensor) else _doubled(inputs)
+    weights = torch.full((2, rows), 1 / rows, device=found.training.device)
+    try:
+        found.gradients(
+            two,
+            (doubled, targets.expand(2, *targets.shape)),
+            weights,
+            [n.expand(2, *n.shape) for n in noises],
+        )
+    except Exception as error:
+        line = str(error).strip().partition("\n")[0][:120]
+        raise NotStackable(f"torch cannot batch it ({type(error).__name__}: {line})") from error
+
+
+def _doubled(inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    return {name: part.expand(2, *part.shape) for name, part in inputs.items()}
+
+
+def _hooks(parameter: nn.Parameter) -> list[Any]:
+    """Return what is done to a parameter's gradient, such as holding pruned weights at zero."""
+    return list((parameter._backward_hooks or {}).values())
+
+
+@contextmanager
+def _layers_off(noises: tuple[Noise, ...]) -> Iterator[None]:
+    """Have dropout layers hand on their inputs."""
+    layers = [noise.layer for noise in noises]
+    for layer in layers:
+        layer.eval()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.train()
+
+
+@contextmanager
+def _dropping(noises: tuple[Noise, ...], drawn: list[Tensor]) -> Iterator[None]:
+    """Have dropout layers that are off multiply their outputs by given numbers, use by use."""
+    left = iter(drawn)
+    with ExitStack() as stack:
+        for layer in dict.fromkeys(noise.layer for noise in noises):
+            handle = layer.register_forward_hook(lambda own, given, output: output * next(left))
+            stack.callback(handle.remove)
+        yield
