@@ -7,10 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import nn
 from app.config.run_config import RunConfig
 from app.config.settings import ModelSettings
 from app.data import load_client_data
+from app.models.built_in import build_model
 from app.simulation.launch import partition_configs
 from strategies.core.errors import LetheError
 from strategies.core.examples import TensorExamples, in_memory
@@ -28,6 +29,7 @@ LEARNING_RATE = 0.05
 NUM_PARAMETERS = 582_026
 NUM_GROUPS = 10
 INPUT_SHAPE = (1, 28, 28)
+_HIDDEN: Mapping[str, int] = {"cnn": ModelSettings().hidden, "mlp": 32}
 _PATIENCE = 3600.0
 """Seconds after which a contender is given up."""
 
@@ -43,15 +45,18 @@ class Job:
     """Optimiser steps of each client in each round."""
     batch_size: int
     """TensorExamples of each step; a client holds `steps` × `batch_size` examples."""
+    model: Literal["cnn", "mlp"] = "cnn"
+    """The reference CNN, or a perceptron of 26,634 parameters."""
 
     def scaled(self, share: float) -> Self:
         """Return the job with that share of its clients, at least 2."""
-        return type(self)(max(2, round(self.clients * share)), self.rounds, self.steps, self.batch_size)
+        return replace(self, clients=max(2, round(self.clients * share)))
 
 
 JOBS: Mapping[str, Job] = {
     "compute-bound": Job(clients=100, rounds=5, steps=10, batch_size=32),
     "overhead-bound": Job(clients=200, rounds=3, steps=1, batch_size=4),
+    "many-small": Job(clients=1000, rounds=10, steps=5, batch_size=10, model="mlp"),
 }
 
 
@@ -69,6 +74,8 @@ class Task:
     """Size of the model where that is what is asked about."""
     image_size: int = 0
     """Side that images are scaled to, where the data are a folder of them."""
+    vectorise: str = "off"
+    """Clients that train side by side, as ``run.vectorise`` has it."""
 
     @staticmethod
     def read() -> "Task":
@@ -99,6 +106,9 @@ class Task:
                 f"train.local-steps={self.job.steps}",
                 f"run.rounds={self.job.rounds}",
                 f"run.workers={self.workers}",
+                f"run.vectorise={self.vectorise}",
+                f"model.name={self.job.model}",
+                f"model.hidden={_HIDDEN[self.job.model]}",
             ]
         )
 
@@ -143,8 +153,10 @@ CLIENT_APP = "benchmarks.clients:app"
 """The project's own clients with that model for their cnn."""
 
 
-def initial_model() -> nn.Module:
+def initial_model(job: Job | None = None) -> nn.Module:
     """Return the model that every contender starts from: weights as `build_model` draws them at seed 0."""
+    if job is not None and job.model == "mlp":
+        return build_model(ModelSettings(name="mlp", hidden=_HIDDEN["mlp"]), INPUT_SHAPE, NUM_GROUPS, 0)
     with torch.random.fork_rng(devices=[]):
         torch.random.set_rng_state(torch_generator(0, "model").get_state())
         return reference_cnn(ModelSettings())

@@ -1,7 +1,8 @@
-"""How fast the local simulation is: two jobs, each run by every contender in a process of its own.
+"""How fast the local simulation is: three jobs, each run by every contender in a process of its own.
 
 ``compute-bound`` asks whether the cores are used; ``overhead-bound`` asks what a client costs besides its
-training. Seconds are those of the rounds, without imports, data and connecting, which are given apart.
+training; ``many-small`` what many clients of a small model gain side by side. Seconds are those of the
+rounds, without imports, data and connecting, which are given apart.
 """
 
 import statistics
@@ -30,10 +31,12 @@ class Contender:
     workers: int = 1
     threads: int = 0
     """As in `Task`; 0 workers stand for all cores."""
+    vectorise: str = "off"
 
     def told(self, task: Task) -> Task:
         """Return the task for this contender."""
-        return replace(task, workers=self.workers or num_cores(), threads=self.threads)
+        workers = self.workers or num_cores()
+        return replace(task, workers=workers, threads=self.threads, vectorise=self.vectorise)
 
 
 ON_RAY = ("lethe-on-ray", "flower")
@@ -45,6 +48,7 @@ CONTENDERS: Mapping[str, Contender] = {
     "pfl-one-thread": Contender("pfl_simulation", threads=1),
     "lethe": Contender("lethe", workers=0),
     "lethe-one-worker": Contender("lethe"),
+    "lethe-vectorised": Contender("lethe", workers=0, vectorise="auto"),
     "lethe-on-ray": Contender("lethe_on_ray", workers=0),
     "flower": Contender("flower", workers=0),
 }
@@ -68,7 +72,7 @@ class Options(BenchmarkOptions):
 
 
 def run(options: Options, observer: Observer) -> dict[str, Any]:
-    """Measure all contenders on both jobs.
+    """Measure all contenders on all jobs.
 
     Returns
     -------

@@ -42,7 +42,8 @@ def admit(message: Message, context: Context, call_next: Callable[[Message, Cont
             if not describes:
                 raise
             return _no_client(message, node.client_id, said(node, error))
-        return call_next(message, context)
+        with node.present():
+            return call_next(message, context)
 
 
 def _check(node: Node, message: Message) -> None:

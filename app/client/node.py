@@ -5,7 +5,9 @@ each client's examples, and one model per architecture whose weights every job o
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -52,6 +54,9 @@ _CLIENTS_KEPT = 256
 """Clients whose poisoned examples a process keeps; the data sets themselves are cached by app.data."""
 
 
+_PRESENT: "ContextVar[Node | None]" = ContextVar("present", default=None)
+
+
 @dataclass(frozen=True)
 class Node:
     """A client while it works on one message.
@@ -96,6 +101,8 @@ class Node:
             If the settings cannot be joined, or the node's policy cannot be read.
         """
         record = message.content.config_records.get(wire.CONFIG, ConfigRecord())
+        if (present := _PRESENT.get()) is not None and present.is_for(record, context):
+            return present
         policy = Policy.of(context.node_config)
         said = config_from_server(context.run_config, _brought(record))
         client_id = client_id_of(context.node_config)
@@ -103,6 +110,20 @@ class Node:
         config = agreed(policy, said, client_id if policy.protects else "")
         policy.check_place(config.data, context.node_config)
         return Node(config, context.node_config, record, policy, context.state)
+
+    def is_for(self, record: ConfigRecord, context: Context) -> bool:
+        """Whether this is the client that a message with such a record ``config`` is for."""
+        own = self.message_config is record and self.node_config is context.node_config
+        return own and self.state is context.state
+
+    @contextmanager
+    def present(self) -> Iterator[None]:
+        """Have `Node.agreed` find this client again while its message is handled."""
+        token = _PRESENT.set(self)
+        try:
+            yield
+        finally:
+            _PRESENT.reset(token)
 
     def check_code(self) -> None:
         """Refuse to work for a server whose project is another one (see `app.client.own_code`)."""

@@ -19,6 +19,7 @@ from strategies.core.errors import LetheError
 
 RUN_ID = 1
 _REASON_LENGTH = 500
+_OWN_STEPS = "their training is private, or takes no plain local steps"
 _reported: set[str] = set()
 
 
@@ -68,8 +69,10 @@ class Clients:
         """
         report = Report()
         works = [partial(self.answer, message, state) for message, state in given]
-        limits = Limits(len(given), where_faster)
-        return side_by_side(works, limits, on_turn, report), report
+        answers = side_by_side(works, Limits(len(given), where_faster), on_turn, report)
+        silent = sum(isinstance(answers[number][0], RecordDict) for number in report.silent)
+        report.alone.update({_OWN_STEPS: silent} if silent else {})
+        return answers, report
 
     def answer(self, message: Message, state: bytes) -> tuple[RecordDict | Error, bytes]:
         """Return the addressed client's answer and its state afterwards, which an error leaves unchanged.

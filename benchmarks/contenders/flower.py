@@ -20,14 +20,14 @@ def main(task: Task, watch: Stopwatch) -> None:
     @client_app.query()
     def ready(message: Message, context: Context) -> Message:
         client_examples(task)
-        torch.optim.SGD(initial_model().parameters())
+        torch.optim.SGD(initial_model(task.job).parameters())
         return Message(RecordDict(), reply_to=message)
 
     @client_app.train()
     def train(message: Message, context: Context) -> Message:
         number = int(context.node_config["partition-id"])
         examples = client_examples(task)[number]
-        model = initial_model()
+        model = initial_model(task.job)
         model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
         server_round = int(str(message.content.config_records["config"]["server-round"]))
         generator = torch_generator(0, "client", str(number), "round", server_round)
@@ -49,7 +49,7 @@ def main(task: Task, watch: Stopwatch) -> None:
             return MetricRecord()
 
         strategy = FedAvg(fraction_evaluate=0.0)
-        arrays = ArrayRecord(initial_model().state_dict())
+        arrays = ArrayRecord(initial_model(task.job).state_dict())
         result = strategy.start(grid, arrays, num_rounds=task.job.rounds, evaluate_fn=lap)
         state = result.arrays.to_torch_state_dict()
         watch.report(torch.cat([tensor.flatten() for tensor in state.values()]), workers=task.workers)

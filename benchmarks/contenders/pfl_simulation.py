@@ -22,15 +22,15 @@ from pfl.model.pytorch import PyTorchModel
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.jobs import LEARNING_RATE, Stopwatch, Task, initial_model
+from benchmarks.jobs import LEARNING_RATE, Job, Stopwatch, Task, initial_model
 
 
 class Model(nn.Module):
-    """The reference CNN with the two methods that pfl asks for."""
+    """The job's model with the two methods that pfl asks for."""
 
-    def __init__(self) -> None:
+    def __init__(self, job: Job) -> None:
         super().__init__()
-        self.net = initial_model()
+        self.net = initial_model(job)
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the mean cross-entropy."""
@@ -68,7 +68,7 @@ def main(task: Task, watch: Stopwatch) -> None:
     """Run the task."""
     data = [Dataset(raw_data=[c.x, c.y], user_id=str(i)) for i, c in enumerate(task.clients())]
     users = FederatedDataset(lambda i: data[i], MinimizeReuseUserSampler(list(range(task.job.clients))))
-    module = Model()
+    module = Model(task.job)
     model = PyTorchModel(module, torch.optim.SGD, torch.optim.SGD(module.parameters(), lr=1.0))
     parameters = NNAlgorithmParams(
         central_num_iterations=task.job.rounds,

@@ -23,7 +23,7 @@ def train_client(
 def main(task: Task, watch: Stopwatch) -> None:
     """Run the task."""
     clients = task.clients()
-    model = initial_model()
+    model = initial_model(task.job)
     torch.optim.SGD(model.parameters())  # The first optimiser imports for seconds: no part of a round.
     global_state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     watch.start()

@@ -42,10 +42,13 @@ class Report:
     ----------
     alone
         Reason -> number of trainings.
+    silent
+        Numbers of the works that never trained by `local_train`.
     """
 
     together: int = 0
     alone: Counter[str] = field(default_factory=Counter)
+    silent: set[int] = field(default_factory=set)
 
     def note(self, outcome: Outcome) -> None:
         """Count a training."""
@@ -86,6 +89,7 @@ def side_by_side(
     for number, thread in enumerate(threads):
         on_turn(number)
         thread.go_on()
+    counted.silent.update(number for number, thread in enumerate(threads) if not thread.request)
     while waiting := [(i, thread, thread.request) for i, thread in enumerate(threads) if thread.request]:
         on_turn(None)
         outcomes = train_stacked([request for *_, request in waiting], limits)
@@ -102,7 +106,9 @@ class _Work(Generic[T]):
 
     def __init__(self, work: Callable[[], T], number: int) -> None:
         self._work, self._number = work, number
-        self._turn, self._paused = threading.Semaphore(0), threading.Semaphore(0)
+        self._turn, self._paused = threading.Lock(), threading.Lock()
+        self._turn.acquire()  # Released by one side and acquired by the other, each in turn
+        self._paused.acquire()
         self._layers: GlobalState | None = None
         self._outcome: Outcome | None = None
         self._returned: list[T] = []
@@ -151,4 +157,7 @@ class _Work(Generic[T]):
         outcome = self._outcome
         if isinstance(outcome, Failed):
             raise outcome.error
-        return outcome.stats if isinstance(outcome, Trained) else training.run()
+        if not isinstance(outcome, Trained):
+            return training.run()
+        outcome.layers.put_back()
+        return outcome.stats

@@ -128,13 +128,13 @@ def examined(training: Training) -> Stackable:
     try:
         with torch.no_grad():
             noises = tuple(_noises(training, inputs, rows))
+            if _changed(model, buffers):
+                raise NotStackable("its layers keep statistics while they train")
             with _layers_off(noises):
                 _try_forward(training, inputs, rows)
     finally:
-        changed = _put_back(model, buffers)
+        _put_back(model, buffers)
         before.put_back()
-    if changed:
-        raise NotStackable("its layers keep statistics while they train")
     found = Stackable(training, noises)
     _try_gradients(found, (inputs, targets), rows)
     return found
@@ -162,7 +162,7 @@ def _try_forward(training: Training, inputs: Inputs, rows: int) -> None:
     padded = training.task.forward(training.model, _with_zeros(inputs))
     if not torch.equal(torch.random.get_rng_state(), state):
         raise NotStackable("it draws random numbers elsewhere than in dropout layers")
-    if (len(alone), len(padded)) != (rows, rows + 1):
+    if (alone.shape[:1], padded.shape[:1]) != ((rows,), (rows + 1,)):
         raise NotStackable("its outputs are not one row per example")
     if not torch.allclose(alone, padded[:rows], rtol=1e-3, atol=1e-4, equal_nan=True):
         raise NotStackable("its outputs depend on the other examples of a batch")
@@ -175,15 +175,15 @@ def _with_zeros(inputs: Inputs) -> Inputs:
     return {name: torch.cat([part, torch.zeros_like(part[:1])]) for name, part in inputs.items()}
 
 
-def _put_back(model: nn.Module, buffers: list[Tensor]) -> bool:
-    """Give buffers their values back; return whether one had changed."""
-    changed = False
+def _changed(model: nn.Module, buffers: list[Tensor]) -> bool:
+    return any(not torch.equal(now, before) for now, before in zip(model.buffers(), buffers, strict=True))
+
+
+def _put_back(model: nn.Module, buffers: list[Tensor]) -> None:
+    """Give buffers their values back."""
     with torch.no_grad():
         for buffer, value in zip(model.buffers(), buffers, strict=True):
-            if not torch.equal(buffer, value):
-                changed = True
-                buffer.copy_(value)
-    return changed
+            buffer.copy_(value)
 
 
 def _try_gradients(found: Stackable, batch: Batch, rows: int) -> None:

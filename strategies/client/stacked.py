@@ -38,10 +38,10 @@ _TINY = 1e-6
 """As `torch.nn.utils.clip_grad_norm_` has it."""
 _known: dict[tuple[object, ...], Stackable | str] = {}
 
-_digests: "WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], str]]" = WeakKeyDictionary()
-"""What is fixed of models, with the versions of their tensors by which a change shows."""
+_looks: "WeakKeyDictionary[nn.Module, _Look]" = WeakKeyDictionary()
 
 Kind = tuple[object, ...]
+"""What trainings must have in common to be stacked."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +60,13 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A training that was carried out; its model holds the parameters after it."""
+    """A training that was carried out; its model holds the parameters after it.
+
+    `layers` is from where its layers draw on.
+    """
 
     stats: TrainStats
+    layers: GlobalState
 
 
 @dataclass(frozen=True)
@@ -121,38 +125,49 @@ def train_stacked(requests: Sequence[Request], limits: Limits | None = None) -> 
 def _by_kind(requests: Sequence[Request]) -> dict[Kind, list[int]]:
     """Return which requests are alike enough to be stacked, by their positions."""
     found: dict[Kind, list[int]] = {}
-    texts: dict[int, tuple[object, ...]] = {}
     for number, request in enumerate(requests):
         training = request.training
-        model = texts.get(id(training.model))
-        if model is None:
-            model = texts[id(training.model)] = _kind_of_model(training.model)
         try:
-            kind = (*model, *_kind_of_work(training))
+            kind = (*_kind_of_model(training), *_kind_of_work(training))
         except Exception:  # noqa: BLE001 (data that cannot be read fail in the client's own training)
             kind = ("unreadable", number)
         found.setdefault(kind, []).append(number)
     return found
 
 
-def _kind_of_model(model: nn.Module) -> Kind:
-    shapes = tuple((n, tuple(p.shape), p.dtype, p.requires_grad) for n, p in model.named_parameters())
-    return type(model), repr(model), shapes, _fixed(model)
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """What a model looked like when its kind was last told: what is trained of it, and what is not."""
 
+    trained: list[nn.Parameter]
+    fixed: list[Tensor]
+    versions: list[int]
+    kind: Kind
 
-def _fixed(model: nn.Module) -> str:
-    """Return a text that tells what is not trained of a model; models of a kind have the same."""
-    fixed = [p for p in model.parameters() if not p.requires_grad] + list(model.buffers())
-    if not fixed:
-        return ""
-    versions = tuple(t._version for t in fixed)
-    known = _digests.get(model)
-    if known is None or known[0] != versions:
+    @staticmethod
+    def of(training: Training) -> "_Look":
+        model = training.model
+        fixed = [p for p in model.parameters() if not p.requires_grad] + list(model.buffers())
+        shapes = tuple((n, tuple(p.shape), p.dtype, p.requires_grad) for n, p in model.named_parameters())
         digest = hashlib.sha256()
         for tensor in fixed:
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        known = _digests[model] = (versions, digest.hexdigest())
-    return known[1]
+        kind = (type(model), repr(model), shapes, digest.digest())
+        return _Look(training.parameters, fixed, [t._version for t in fixed], kind)
+
+    def still_holds(self, training: Training) -> bool:
+        """Whether the model looks the same."""
+        same = len(self.trained) == len(training.parameters) and all(
+            a is b for a, b in zip(self.trained, training.parameters, strict=True)
+        )
+        return same and self.versions == [t._version for t in self.fixed]
+
+
+def _kind_of_model(training: Training) -> Kind:
+    look = _looks.get(training.model)
+    if look is None or not look.still_holds(training):
+        look = _looks[training.model] = _Look.of(training)
+    return look.kind
 
 
 def _kind_of_work(training: Training) -> Kind:
@@ -378,7 +393,7 @@ def _outcome(member: _Member, parameters: Tensors, loss: Tensor) -> Outcome:
     with torch.no_grad():
         for own, value in zip(training.parameters, parameters, strict=True):
             own.copy_(value)
-    return Trained(TrainStats(training.steps, float(loss) / training.steps))
+    return Trained(TrainStats(training.steps, float(loss) / training.steps), member.layers)
 
 
 def _filled(tensor: Tensor, rows: int) -> Tensor:

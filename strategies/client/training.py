@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -377,7 +378,7 @@ class Training:
     adjust: GradientAdjustment | None = None
     task: Task = CLASSIFICATION
 
-    @property
+    @cached_property
     def parameters(self) -> list[nn.Parameter]:
         """What is trained."""
         return [p for p in self.model.parameters() if p.requires_grad]

@@ -196,3 +196,24 @@ def nap(message: Message, context: Context) -> Message:
 def print_something(message: Message, context: Context) -> Message:
     print("printed by a client")  # noqa: T201
     return Message(RecordDict(), reply_to=message)
+
+
+@app.train("count")
+def count_in_training(message: Message, context: Context) -> Message:
+    """Count the visits to this client in its own state; client 1 fails."""
+    if context.node_config["partition-id"] == 1:
+        raise ValueError("boom")
+    return count(message, context)
+
+
+@app.train("killed")
+def killed_in_training(message: Message, context: Context) -> Message:
+    return killed(message, context)
+
+
+@app.train("nap")
+def nap_in_training(message: Message, context: Context) -> Message:
+    """Take three tenths of a second; client 0 hangs."""
+    time.sleep(0.3 if context.node_config["partition-id"] else 600)
+    config = ConfigRecord({"client-id": f"c{context.node_config['partition-id']}"})
+    return Message(RecordDict({"config": config}), reply_to=message)

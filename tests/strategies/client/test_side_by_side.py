@@ -1,0 +1,93 @@
+"""Works that go on together: each is as if it were alone."""
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from app.models.built_in import mlp
+from strategies.client.settings import TrainSettings
+from strategies.client.side_by_side import Report, seat, side_by_side
+from strategies.client.training import HANDED_OVER, Training, local_train
+from strategies.core.examples import TensorExamples
+from strategies.core.seeds import seeded_layers, torch_generator
+
+
+def data(seed: int, size: int = 8) -> TensorExamples:
+    generator = torch_generator(seed, "data")
+    return TensorExamples(torch.randn(size, 6, generator=generator), torch.arange(size) % 3)
+
+
+def work(seed: int, rounds: int = 1, size: int = 8, model: Callable[[], nn.Module] | None = None) -> Tensor:
+    """Return a model after trainings with dropout, and numbers that were drawn before and after."""
+    with seeded_layers(torch_generator(seed, "layers")):
+        own = mlp((6, 8), 3, "fc2", 0.5) if model is None else model()
+        drawn = [torch.rand(1)]
+        for number in range(rounds):
+            local_train(own, data(seed, size), TrainSettings(batch_size=4), torch_generator(seed, number))
+            drawn.append(torch.rand(1))
+    return torch.cat([*(p.detach().flatten() for p in own.parameters()), *drawn])
+
+
+def test_each_work_is_as_if_it_were_alone() -> None:
+    """Of different lengths, with one, two and three trainings, and what they draw in between."""
+    works = [partial(work, seed, rounds=1 + seed % 3, size=4 + seed) for seed in range(7)]
+    expected = [each() for each in works]
+    report, state = Report(), torch.random.get_rng_state()
+    found = side_by_side(works, report=report)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    assert torch.random.get_rng_state().equal(state)
+    assert (report.together, dict(report.alone)) == (13, {})
+
+
+def test_what_cannot_be_stacked_has_the_bits_of_one_by_one() -> None:
+    def batch_norm() -> nn.Module:
+        return nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
+
+    works = [partial(work, seed, model=batch_norm) for seed in range(3)]
+    report = Report()
+    found = side_by_side(works, report=report)
+    assert all(a.equal(each()) for a, each in zip(found, works, strict=True))
+    assert dict(report.alone) == {"its layers keep statistics while they train": 3}
+
+
+def test_works_without_a_training_and_with_an_error_beside_others() -> None:
+    """The error is that of the first work that fails; the others have come to their end before."""
+    done: list[str] = []
+
+    def fails() -> Tensor:
+        done.append("fails")
+        raise KeyError("first")
+
+    def idle() -> Tensor:
+        done.append("idle")
+        return torch.zeros(1)
+
+    def trains() -> Tensor:
+        found = work(1)
+        done.append("trains")
+        return found
+
+    with pytest.raises(KeyError, match="first"):
+        side_by_side([trains, fails, idle, trains])
+    assert done == ["fails", "idle", "trains", "trains"]
+    assert side_by_side([]) == []
+
+
+def test_turns_and_seats() -> None:
+    turns: list[int | None] = []
+    seats = side_by_side(
+        [lambda: (work(1), seat())[1], seat, lambda: (work(2), seat())[1]], on_turn=turns.append
+    )
+    assert seats == [0, 1, 2]
+    assert turns == [0, 1, 2, None, 0, 2]
+    assert seat() == 0
+
+
+def test_outside_of_works_each_training_is_carried_out_by_itself() -> None:
+    assert HANDED_OVER.get() is Training.run
+    side_by_side([partial(work, 1), partial(work, 2)])
+    assert HANDED_OVER.get() is Training.run
