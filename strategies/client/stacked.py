@@ -24,6 +24,7 @@ from strategies.client.training import (
     Tensors,
     Training,
     TrainStats,
+    batches,
     local_steps,
     make_optimizer,
     set_rate,
@@ -33,6 +34,8 @@ from strategies.core.seeds import GlobalState
 
 _MODELS_KEPT = 64
 """Kinds of trainings of which a process remembers whether they can be stacked."""
+_AT_ONCE = 2**20
+"""Bytes of inputs of a training that are taken at once."""
 _NOTHING_BESIDE = "no other training is like it"
 _TINY = 1e-6
 """As `torch.nn.utils.clip_grad_norm_` has it."""
@@ -372,7 +375,7 @@ class _Stack:
         """Return a member's next batch; another one's in its place once its data have failed."""
         if member.error is None:
             try:
-                member.batches = member.batches or member.request.training.batches()
+                member.batches = member.batches or _batches_of(member.request.training)
                 batch = next(member.batches)
             except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever a client's data raise is its own)
                 member.error = error
@@ -384,12 +387,25 @@ class _Stack:
         return self._filler
 
 
+def _batches_of(training: Training) -> Iterator[Batch]:
+    """Return the batches of a training; those of a small one are taken from its examples all at once."""
+    data, settings = training.examples, training.settings
+    rows = training.steps * settings.batch_size
+    if not isinstance(data, TensorExamples) or rows * data.x[:1].nbytes > _AT_ONCE:
+        return training.batches()
+    indices = list(batches(len(data), settings.batch_size, training.steps, training.generator))
+    sizes = [len(index) for index in indices]
+    inputs, targets = data.to(training.device).batch(torch.cat(indices))
+    return zip(inputs.split(sizes), targets.split(sizes), strict=True)
+
+
 def _outcome(member: _Member, parameters: Tensors, loss: Tensor) -> Outcome:
     """Put what was trained into a member's model."""
     if member.error is not None:
         return Failed(member.error)
     training = member.request.training
-    training.model.train()
+    if not all(layer.training for layer in training.model.modules()):
+        training.model.train()
     with torch.no_grad():
         for own, value in zip(training.parameters, parameters, strict=True):
             own.copy_(value)
