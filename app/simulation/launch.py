@@ -37,7 +37,7 @@ _ENVIRONMENT = {
 _LOOK_SECONDS = 0.01
 # A training step asks for the same megabytes and frees them again and again. By default glibc returns them
 # to the system each time, and a third of a small model's step goes into getting zeroed pages back.
-# And each thread would get memory of its own to allocate from, cold for every client that trains beside others.
+# And every thread, as each client beside others has one, would allocate from cold memory of its own.
 _TUNABLES = {"arena_max": 1, "hugetlb": 1, "mmap_threshold": 2**25, "trim_threshold": 2**30}
 
 
