@@ -396,7 +396,7 @@ def _batches_of(training: Training) -> Iterator[Batch]:
     indices = list(batches(len(data), settings.batch_size, training.steps, training.generator))
     sizes = [len(index) for index in indices]
     inputs, targets = data.to(training.device).batch(torch.cat(indices))
-    return zip(inputs.split(sizes), targets.split(sizes), strict=True)
+    return zip(torch.split(inputs, sizes), torch.split(targets, sizes), strict=True)
 
 
 def _outcome(member: _Member, parameters: Tensors, loss: Tensor) -> Outcome:
