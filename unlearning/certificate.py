@@ -14,7 +14,7 @@ promise, stands under ``limits``, inside what is signed.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,6 +112,7 @@ def limits(
         else [
             "the audit bounds nothing: it compares figures with those of one retrained model",
             *audit.get("notes", ()),
+            *_limits_of_attacks(audit),
         ]
     )
     private = () if epsilon is not None else ("no differential privacy: no ε bounds what the model shows",)
@@ -123,6 +124,19 @@ def limits(
         "copies of models or updates outside of the run's folder are not accounted for",
         "the time is that of the signer's clock",
     ]
+
+
+def _limits_of_attacks(audit: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what attacks on single examples did not try, or found."""
+    shadows = audit.get("shadows")
+    if shadows is None:
+        yield (
+            "no attack with shadow models was made: single examples, such as rare or mislabelled ones, may "
+            "still be told from others (audit.shadows)"
+        )
+    elif shadows["outcome"] != "passes":
+        yield f"shadow models: {shadows['text']}"
+    yield "the weights themselves were not attacked: neither relearning nor rounding was tried"
 
 
 def limits_of_weights(sha256: str) -> list[str]:

@@ -224,6 +224,17 @@ def test_the_limits_say_what_was_not_measured_or_promised() -> None:
     audited = limits("distill", "approximate", {"notes": ["the backdoor did not take"]}, epsilon=2.0)
     assert "the backdoor did not take" in audited
     assert not any("nothing was audited" in limit or "no ε" in limit for limit in audited)
+    assert any("no attack with shadow models was made" in limit for limit in audited)
+    assert any("neither relearning nor rounding was tried" in limit for limit in audited)
     assert all("client 3, 5" in limit for limit in limits_of_purge(["3", "5"])[:2])
     assert "run.track" in limits_of_purge(["3"], tracked=True)[-1]
     assert not any("run.track" in limit for limit in limits_of_purge(["3"]))
+
+
+def test_a_verdict_with_shadow_models_that_is_no_pass_is_a_limit() -> None:
+    def said(outcome: str) -> list[str]:
+        shadows = {"outcome": outcome, "text": "an attacker with 16 pairs"}
+        return [each for each in limits("distill", "approximate", {"shadows": shadows}) if "shadow" in each]
+
+    assert said("fails") == said("undecided") == ["shadow models: an attacker with 16 pairs"]
+    assert said("passes") == []
