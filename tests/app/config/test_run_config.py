@@ -35,6 +35,7 @@ CHOICES: dict[str, st.SearchStrategy[Any]] = {
     "data.classes": st.sampled_from(["", "0, 2", "4+30, 1+32"]),
     "data.public-classes": st.sampled_from(["", "1"]),
     "run.track": st.sampled_from(["", "tensorboard", "mlflow, wandb"]),
+    "run.vectorise": st.sampled_from(["off", "auto", "2", "64"]),
     "task.class-weights": st.sampled_from(["", "0=0.5, 3=2"]),
     "task.metrics": st.sampled_from(["auto", "none", "f1, auroc"]),
     "model.name": st.sampled_from(["mlp", "cnn", "resnet18", "torchvision:resnet18"]),
