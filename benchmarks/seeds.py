@@ -64,7 +64,7 @@ def run(options: Options, observer: Observer) -> dict[str, Any]:
 
 
 def _measured(options: Options, observer: Observer) -> dict[str, Any]:
-    settings = DataSettings(name="digits", public="", test_share=0)
+    settings = DataSettings(name="digits", public="0", test_share=0)
     digits = load_client_data(settings, 0, {"partition-id": 0, "num-partitions": 1})
     works = [partial(trained, seed, digits, options) for seed in range(options.trainings)]
     ways: dict[str, Callable[[Trainings], Sequence[nn.Module]]] = {
