@@ -7,8 +7,9 @@ Flower's simulation and a deployed federation.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
@@ -121,6 +122,7 @@ class Cohort:
         self._excluded: frozenset[str] = frozenset()
         self._drops: tuple[Drop, ...] = ()
         self._view_config: Mapping[str, int | bytes | str] = {}
+        self._listed: tuple[int, Mapping[str, ClientInfo]] | None = None
 
     @property
     def client_config(self) -> dict[str, wire.ConfigValue]:
@@ -137,8 +139,14 @@ class Cohort:
         return {**self.client_config, **self._view_config}
 
     @property
-    def clients(self) -> dict[str, ClientInfo]:
+    def clients(self) -> Mapping[str, ClientInfo]:
         """The clients of this view by client-id, in the order of `client_sort_key`."""
+        changes = self._shared.members.changes
+        if self._listed is None or self._listed[0] != changes:
+            self._listed = changes, MappingProxyType(self._list())
+        return self._listed[1]
+
+    def _list(self) -> dict[str, ClientInfo]:
         everybody = self._shared.members.clients
         known = (
             i
@@ -225,7 +233,7 @@ class Cohort:
 
     def require(self, client_ids: Iterable[str]) -> None:
         """Raise `BadInput` if a client is not known."""
-        known = list(self.clients)
+        known = self.clients
         for client_id in client_ids:
             if client_id not in known:
                 raise BadInput(f"unknown client '{client_id}'; known clients: {', '.join(known)}")
@@ -270,42 +278,41 @@ class Cohort:
         self._look(scope)
 
     def _look(self, scope: str) -> None:
-        due = self._shared.members.due(self.grid.get_node_ids())
+        due = dict.fromkeys(self._shared.members.due(self.grid.get_node_ids()))
         self._give_up(i for i, asked in self._asked.items() if asked.node_id not in due)
-        first = self._ask_who(due, scope)
+        awaited = self._ask_who(due, scope)
         sent = time.monotonic()
         replies: list[Reply] = []
         while self._asked:
             late = self.overdue(self._asked, sent)
             arrived = self._who_answered(replies, scope)
-            awaited = {i for i, asked in self._asked.items() if asked.node_id in first}
+            awaited -= arrived
             if not awaited:
                 break
             if not arrived and late:
-                first -= self._silent(awaited.intersection(late), scope)
+                awaited -= self._silent(awaited.intersection(late), scope)
             elif not arrived:
                 self._pause(time.monotonic() - sent)
+        present = frozenset(self.grid.get_node_ids()) if replies else frozenset()
         for reply in sorted(replies, key=lambda r: r.message.metadata.src_node_id):
-            self._bind(reply, scope)
+            self._bind(reply, present, scope)
 
-    def _silent(self, message_ids: Iterable[str], scope: str) -> set[int]:
-        """Record that nodes did not say who they are; on a queue, free their workers too."""
-        listed = list(message_ids)
-        nodes = {self._asked[i].node_id for i in listed}
-        for node_id in nodes:
+    def _silent(self, message_ids: set[str], scope: str) -> set[str]:
+        """Record that nodes did not say who they are, and return the questions; on a queue, free workers."""
+        for node_id in {self._asked[i].node_id for i in message_ids}:
             self.add_fault(self._name(node_id), scope, self.silence)
             if self.has_queue:
                 self._shared.members.refuse(node_id, self.silence)
         if self.has_queue:
-            self._give_up(listed)
-        return nodes
+            self._give_up(message_ids)
+        return message_ids
 
     @property
     def _asked(self) -> dict[str, _Asked]:
         return self._shared.asked
 
-    def _ask_who(self, nodes: Sequence[int], scope: str) -> set[int]:
-        """Ask the nodes that have no open question; return those asked for the first time."""
+    def _ask_who(self, nodes: Collection[int], scope: str) -> set[str]:
+        """Ask the nodes that have no open question; return the messages to those asked for the first time."""
         now = time.monotonic()
         known = {asked.node_id for asked in self._asked.values()}
         expired = [i for i, asked in self._asked.items() if asked.until < now]
@@ -316,17 +323,23 @@ class Cohort:
         sent = self.push([Message(content, node_id, wire.DESCRIBE) for node_id in due], scope) if due else {}
         for message_id, node_id in sent.items():
             self._asked[message_id] = _Asked(node_id, now + self._message_seconds)
-        return set(sent.values()) - known - self._shared.members.refused.keys()
+        asked_before = known | self._shared.members.refused.keys()
+        return {message_id for message_id, node_id in sent.items() if node_id not in asked_before}
 
-    def _who_answered(self, replies: list[Reply], scope: str) -> int:
-        """Add the usable replies that have arrived; return the number of all that have."""
-        arrived = 0
-        for message in self.grid.pull_messages(list(self._asked)):
-            asked = self._asked.pop(message.metadata.reply_to_message_id, None)
+    def _who_answered(self, replies: list[Reply], scope: str) -> set[str]:
+        """Add the usable replies that have arrived; return the messages that all of them answer."""
+        arrived = set()
+        for message in self._pulled(self._asked):
+            message_id = message.metadata.reply_to_message_id
+            asked = self._asked.pop(message_id, None)
             if asked is not None and (reply := self.usable(message, asked.node_id, scope)) is not None:
                 replies.append(reply)
-            arrived += 1
+            arrived.add(message_id)
         return arrived
+
+    def _pulled(self, waiting: Mapping[str, object]) -> Iterable[Message]:
+        """Return replies that have arrived; a grid with a queue is spared a copy of all that are awaited."""
+        return self.grid.pull_messages(waiting if self.has_queue else list(waiting))
 
     def _give_up(self, message_ids: Iterable[str]) -> None:
         given_up = list(message_ids)
@@ -337,8 +350,8 @@ class Cohort:
     def _unknown(self) -> list[int]:
         return self._shared.members.unknown(self.grid.get_node_ids())
 
-    def _bind(self, reply: Reply, scope: str) -> None:
-        message, present = reply.message, self.grid.get_node_ids()
+    def _bind(self, reply: Reply, present: Collection[int], scope: str) -> None:
+        message = reply.message
         before = self._shared.members.refused.get(message.metadata.src_node_id)
         reason = self._shared.members.enter(
             message.metadata.src_node_id, reply.client_id, message.content, present
@@ -400,7 +413,7 @@ class Cohort:
                 now = time.monotonic()
                 late = self.overdue(waiting, sent)  # Before the look: replies that arrive during it count
                 arrived = 0
-                for message in self.grid.pull_messages(list(waiting)):
+                for message in self._pulled(waiting):
                     arrived += 1
                     node_id = waiting.pop(message.metadata.reply_to_message_id, None)
                     self._tell(scope, total - len(waiting), total)
@@ -428,10 +441,10 @@ class Cohort:
             When they were sent, by the clock `time.monotonic`; on a grid with a queue the time of each begins
             when a worker takes it.
         """
-        listed, now = list(message_ids), time.monotonic()
+        now = time.monotonic()
         if isinstance(self.grid, QueueingGrid):
-            return [i for i, began in self.grid.begun(listed).items() if now - began >= self.timeout]
-        return listed if now - sent >= self.timeout else []
+            return [i for i, began in self.grid.begun(message_ids).items() if now - began >= self.timeout]
+        return list(message_ids) if now - sent >= self.timeout else []
 
     @property
     def has_queue(self) -> bool:

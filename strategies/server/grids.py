@@ -43,7 +43,10 @@ class QueueingGrid(Protocol):
     """A grid on which messages wait for a worker: a client's time begins when one takes its message."""
 
     def begun(self, message_ids: Iterable[str]) -> Mapping[str, float]:
-        """Return when work began on those messages that are worked on, by the clock `time.monotonic`."""
+        """Return when work began on those messages that are worked on, by the clock `time.monotonic`.
+
+        A set or mapping is not copied.
+        """
 
 
 @runtime_checkable

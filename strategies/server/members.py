@@ -92,6 +92,8 @@ class FederationMembers:
     former
         Client-id -> the node that had it before this life of the server. While that node is there, no other
         can have the client-id.
+    changes
+        How often a client was entered.
     """
 
     nodes: dict[int, str] = field(default_factory=dict)
@@ -99,6 +101,7 @@ class FederationMembers:
     refused: dict[int, Refusal] = field(default_factory=dict)
     looks: int = 0
     former: dict[str, int] = field(default_factory=dict)
+    changes: int = 0
 
     def unknown(self, present: Iterable[int]) -> list[int]:
         """Return those of the nodes that have not been entered or refused."""
@@ -107,20 +110,20 @@ class FederationMembers:
 
     def due(self, present: Iterable[int]) -> list[int]:
         """Return the nodes to ask who they are: the unknown, and the refused that are due."""
-        there = list(present)
+        there = dict.fromkeys(present)
         again = [i for i in there if (refusal := self.refused.get(i)) and self._is_due(refusal, there)]
         return self.unknown(there) + again
 
     def _is_due(self, refusal: Refusal, present: Collection[int]) -> bool:
         return refusal.owner not in present if refusal.owner is not None else self.looks >= refusal.look
 
-    def enter(self, node_id: int, client_id: str, content: RecordDict, present: Iterable[int]) -> str:
+    def enter(self, node_id: int, client_id: str, content: RecordDict, present: Collection[int]) -> str:
         """Enter a client as it describes itself; return why it is refused, or nothing.
 
         Parameters
         ----------
         present
-            The nodes that are there: a client-id is free when its node is gone.
+            The nodes that are there, best as a set: a client-id is free when its node is gone.
         """
         metrics = content.metric_records.get(wire.METRICS, MetricRecord())
         config = content.config_records.get(wire.CONFIG, ConfigRecord())
@@ -136,6 +139,7 @@ class FederationMembers:
         if (holder := self.clients.get(client_id)) is not None:
             self.nodes.pop(holder.node_id, None)
         self.nodes[node_id] = client_id
+        self.changes += 1
         self.clients[client_id] = ClientInfo(
             client_id,
             node_id,
@@ -155,11 +159,11 @@ class FederationMembers:
         wait = math.inf if final else min(2**tries, _LONGEST_WAIT)
         self.refused[node_id] = Refusal(reason, owner, self.looks + wait, tries + 1)
 
-    def _owner(self, node_id: int, client_id: str, present: Iterable[int]) -> int | None:
+    def _owner(self, node_id: int, client_id: str, present: Collection[int]) -> int | None:
         """Return the other node that uses a client-id and is there."""
         holder = self.clients.get(client_id)
         owner = self.former.get(client_id) if holder is None else holder.node_id
-        return None if owner == node_id or owner not in set(present) else owner
+        return None if owner == node_id or owner not in present else owner
 
 
 def _reason(node_id: int, client_id: str, owner: int | None) -> str:

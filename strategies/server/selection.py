@@ -114,6 +114,7 @@ def _timed(chosen: list[str], awaited: int, seconds: Mapping[str, float], deadli
         return Asked(chosen, awaited)
     arriving = sorted(chosen, key=lambda i: seconds[i])
     used = [i for i in arriving[:awaited] if not deadline or seconds[i] <= deadline]
-    late = {i: seconds[i] for i in arriving if i not in set(used)}
+    in_time = set(used)
+    late = {i: seconds[i] for i in arriving if i not in in_time}
     waited = deadline if deadline and len(used) < min(awaited, len(chosen)) else 0.0
     return Asked(chosen, len(used), late, max([waited, *(seconds[i] for i in used)]))

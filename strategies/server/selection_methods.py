@@ -92,7 +92,8 @@ def choose(
         chosen = _by_utility(ids, candidates, count, settings.explore, scope)
     else:
         chosen = _drawn(ids, count, scope)
-    return [i for i in ids if i in set(chosen)]
+    among = set(chosen)
+    return [i for i in ids if i in among]
 
 
 _Scope = tuple[int, str, int]
@@ -104,7 +105,8 @@ def _drawn(ids: list[str], count: int, scope: _Scope) -> list[str]:
 
 def _drawn_by_size(ids: list[str], candidates: Candidates, count: int, scope: _Scope) -> list[str]:
     sizes = [candidates.num_examples[i] for i in ids]
-    shares = [size / sum(sizes) for size in sizes]
+    total = sum(sizes)
+    shares = [size / total for size in sizes]
     size = min(count, len(ids))
     return [ids[j] for j in numpy_generator(*scope).choice(len(ids), size=size, replace=False, p=shares)]
 
@@ -113,7 +115,7 @@ def _by_utility(
     ids: list[str], candidates: Candidates, count: int, explore: float, scope: _Scope
 ) -> list[str]:
     new = [i for i in ids if not candidates.of(i).asked]
-    old = [i for i in ids if i not in set(new)]
+    old = [i for i in ids if candidates.of(i).asked]
     places = min(len(new), max(math.ceil(explore * count), count - len(old)))
     utilities = _utilities(old, candidates, scope[2])
     best = sorted(old, key=lambda i: -utilities[i])[: count - places]
