@@ -108,9 +108,9 @@ def broadcast(
     """Return one message per node of the grid, all carrying the same records."""
     settings = ConfigRecord({**config, wire.SERVER_ROUND: server_round})
     content = RecordDict({wire.ARRAYS: arrays, wire.CONFIG: settings})
-    return [
-        Message(content, node_id, message_type, group_id=str(server_round)) for node_id in grid.get_node_ids()
-    ]
+    nodes = list(grid.get_node_ids())
+    first = [Message(content, node_id, message_type, group_id=str(server_round)) for node_id in nodes[:1]]
+    return first + [wire.twin(first[0], content, dst_node_id=node_id) for node_id in nodes[1:]]
 
 
 def average_metrics(replies: Iterable[Message]) -> MetricRecord | None:

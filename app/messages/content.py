@@ -12,6 +12,8 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.app.message.recorddict import RecordType
 from flwr.app.message.typeddict import TypedDict
 
+from strategies.core.wire import filled
+
 R = TypeVar("R", bound=ArrayRecord | MetricRecord | ConfigRecord)
 
 
@@ -28,15 +30,18 @@ def _checker(kind: type[Any]) -> Callable[[Any], None]:
     return check
 
 
+_CHECKERS: dict[type[Any], Callable[[object], None]] = {
+    kind: _checker(kind) for kind in (ArrayRecord, MetricRecord, ConfigRecord)
+}
+
+
 @final
 class _View(TypedDict[str, R]):
     """The records of one kind; setting or deleting one here also does so in the content."""
 
     def __init__(self, content: RecordDict, kind: type[R]) -> None:
-        super().__init__(_check_key, _checker(kind))
-        for name, record in content.items():
-            if isinstance(record, kind):
-                super().__setitem__(name, record)
+        super().__init__(_check_key, _CHECKERS[kind])
+        filled(self, {name: record for name, record in content.items() if isinstance(record, kind)})
         self._content = content
 
     def __setitem__(self, key: str, value: R) -> None:
@@ -50,10 +55,14 @@ class _View(TypedDict[str, R]):
 
 @final
 class Content(RecordDict):
-    """Flower's `RecordDict`, of records by name, with views that form no cycle."""
+    """Flower's `RecordDict`, of records by name, with views that form no cycle.
+
+    What it is made of is not checked again.
+    """
 
     def __init__(self, records: dict[str, RecordType]) -> None:
-        super().__init__(records)
+        super().__init__()
+        filled(self, records)
 
     @property
     def array_records(self) -> TypedDict[str, ArrayRecord]:

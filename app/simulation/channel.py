@@ -14,6 +14,7 @@ Header = dict[str, Any]
 
 _LENGTH = struct.Struct("<I")
 _MAX_DESCRIPTORS = 64
+_AT_ONCE = 2**16
 _CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
@@ -53,6 +54,39 @@ def receive(connection: socket.socket) -> tuple[Header, list[int]]:
     except OSError as error:
         raise Closed from error
     return json.loads(body), descriptors
+
+
+class Reader:
+    """Headers from a socket, as many at a time as have arrived; no descriptors come with them."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._data = bytearray()
+
+    def read(self) -> list[Header]:
+        """Wait for some bytes; return the headers that are whole by then.
+
+        Raises
+        ------
+        Closed
+            If the sender is gone.
+        """
+        try:
+            chunk = self._connection.recv(_AT_ONCE)
+        except OSError as error:
+            raise Closed from error
+        if not chunk:
+            raise Closed
+        self._data += chunk
+        headers, start = [], 0
+        while (body := start + _LENGTH.size) <= len(self._data):
+            end = body + _LENGTH.unpack_from(self._data, start)[0]
+            if end > len(self._data):
+                break
+            headers.append(json.loads(self._data[body:end]))
+            start = end
+        del self._data[:start]
+        return headers
 
 
 def _rest(connection: socket.socket, missing: int) -> bytes:

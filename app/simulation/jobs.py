@@ -1,33 +1,94 @@
 """The queue of messages: what a job is, how it ends, and which one is next."""
 
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
-from flwr.app import Error, Message, RecordDict
+from flwr.app import ArrayRecord, Error, Message, RecordDict
+from flwr.common.serde_utils import metadata_to_proto
+
+from app.messages.codec import dump_small
+from strategies.core import wire
+
+
+@dataclass(eq=False)
+class Parcel:
+    """What messages have in common that differ in their ids and nodes only, prepared once.
+
+    Parameters
+    ----------
+    first
+        One of them, not changed any more.
+    """
+
+    first: Message
+
+    @property
+    def content(self) -> RecordDict:
+        """The content of all."""
+        return self.first.content
+
+    @cached_property
+    def metadata(self) -> bytes:
+        """The metadata of the first."""
+        proto: bytes = metadata_to_proto(self.first.metadata).SerializeToString()
+        return proto
+
+    @cached_property
+    def reply(self) -> Message:
+        """A reply to the first, without content."""
+        return Message(RecordDict(), reply_to=self.first)
+
+    @staticmethod
+    def key(message: Message) -> tuple[object, ...]:
+        """Return what is the same of messages that have a parcel in common, as long as they are there."""
+        metadata = message.metadata
+        return id(message.content), metadata.message_type, metadata.group_id, metadata.ttl
+
+    @cached_property
+    def arrays(self) -> dict[str, ArrayRecord]:
+        """The records of arrays, by name."""
+        return {name: r for name, r in self.content.items() if isinstance(r, ArrayRecord)}
+
+    def small(self, elsewhere: Iterable[str]) -> bytes:
+        """Return the other records as bytes; `elsewhere` names those that travel as vectors."""
+        gone = frozenset(elsewhere)
+        if gone not in self._small:
+            rest = {name: record for name, record in self.content.items() if name not in gone}
+            self._small[gone] = dump_small(RecordDict(rest))
+        return self._small[gone]
+
+    @cached_property
+    def _small(self) -> dict[frozenset[str], bytes]:
+        return {}
 
 
 @dataclass(eq=False)
 class Job:
     """A message to be worked on.
 
-    `abandoned` says that the reply is no longer waited for; `began` is when a worker began with it, by the
-    clock `time.monotonic`, None while it waits.
+    `message_id` is the id that the caller knows it by, `node_id` the node that it is for; `abandoned` says
+    that the reply is no longer waited for; `began` is when a worker began with it, by the clock
+    `time.monotonic`, None while it waits.
     """
 
     message: Message
+    parcel: Parcel
+    message_id: str = field(init=False)
+    node_id: int = field(init=False)
     abandoned: bool = False
     began: float | None = None
 
-    @property
-    def message_id(self) -> str:
-        """The id that the caller knows it by."""
-        return self.message.metadata.message_id
+    def __post_init__(self) -> None:
+        """Look up the ids, which are asked for again and again."""
+        metadata = self.message.metadata
+        self.message_id, self.node_id = metadata.message_id, metadata.dst_node_id
 
-    @property
-    def node_id(self) -> int:
-        """The node that it is for."""
-        return self.message.metadata.dst_node_id
+    def reply(self, answer: RecordDict | Error) -> Message:
+        """Return the client's reply."""
+        ids = {"message_id": f"{self.message_id}-reply", "reply_to_message_id": self.message_id}
+        return wire.twin(self.parcel.reply, answer, src_node_id=self.node_id, **ids)
 
 
 Group = tuple[Job, ...]

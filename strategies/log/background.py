@@ -28,6 +28,16 @@ class Background:
         self._running.append(future)
         return future
 
+    def at_once(self, task: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> Future[_T] | _T:
+        """Do a task here and now; what it raises is raised later, as that of a task in the background."""
+        try:
+            return task(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 (whatever it is, `finish` raises it)
+            failed = Future[_T]()
+            failed.set_exception(error)
+            self._running.append(failed)
+            return failed
+
     def make_room(self) -> None:
         """Wait until a task could start at once; call it before making the task's data, to save memory."""
         while len(self._running) >= self._LIMIT:

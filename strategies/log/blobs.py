@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,15 @@ from strategies.core.errors import LetheError, RunCorrupt
 from strategies.log.keys import LogKeys
 from strategies.log.names import file_stem
 from strategies.log.sealing import seal, unseal
-from strategies.runs.files import canonical_json, erase, not_written, read_bytes, sync_folder, write_all
+from strategies.runs.files import (
+    canonical_json,
+    erase,
+    flush_around,
+    not_written,
+    read_bytes,
+    sync_folder,
+    write_all,
+)
 from strategies.runs.sealed import header_of
 
 if TYPE_CHECKING:  # a log is checked without torch
@@ -34,6 +43,10 @@ if TYPE_CHECKING:  # a log is checked without torch
 
 _DELTA = "delta"
 _PIECE = 1 << 18  # Entries: a megabyte
+_SMALL = 1 << 17
+"""Bytes up to which it does not pay to ask the kernel to begin with a single file."""
+_MANY = 32
+"""Files from which on the disk is asked for all at once before it is asked for each."""
 _PLAIN, _ENCRYPTED = ".safetensors", ".enc"
 _ROUND_FOLDER = re.compile(r"\d{5,}")
 
@@ -51,13 +64,18 @@ class Blobs:
 
     def __init__(self, path: Path, size: int, keys: LogKeys | None = None) -> None:
         self.path = path
+        self._folder = f"{path}{os.sep}"
         self.keys = keys
-        self._size = size
+        self.size = size
         self._suffix = _PLAIN if keys is None else _ENCRYPTED
 
     def file(self, server_round: int, client_id: str) -> Path:
         """Return where the blob of a round and client lies."""
-        return self.path / f"{server_round:05d}" / (file_stem(client_id) + self._suffix)
+        return Path(self._name(server_round, client_id))
+
+    def _name(self, server_round: int, client_id: str) -> str:
+        """Return the same as text: to make a path of each takes longer than to open a file."""
+        return f"{self._folder}{server_round:05d}{os.sep}{file_stem(client_id)}{self._suffix}"
 
     def label(self, server_round: int, client_id: str) -> str:
         """Return the name by which a message calls a blob, from the run's folder on."""
@@ -71,18 +89,18 @@ class Blobs:
         LetheError
             If the disk is full or does not take the file.
         """
-        path = self.file(server_round, client_id)
+        path = self._name(server_round, client_id)
         if self.keys is not None:
             key = self.keys.read_or_make(client_id)
             content = seal(key, content, _context(self.keys, server_round, client_id))
         digest = hashlib.sha256(content).hexdigest()
         try:
-            path.parent.mkdir(exist_ok=True)
-            with path.open("wb", buffering=0) as file:  # One large write is the fastest by far
+            with _created(path) as file:  # One large write is the fastest by far
                 write_all(file, content)
-                _advise_unneeded(file.fileno())
+                if len(content) > _SMALL:
+                    _advise_unneeded(file.fileno())
         except OSError as error:
-            raise not_written(path, error) from error
+            raise not_written(Path(path), error) from error
         return digest
 
     def read(self, server_round: int, client_id: str, sha256: str | None) -> "Tensor":
@@ -119,8 +137,8 @@ class Blobs:
         if self.keys is not None:
             content = self._opened(self.keys, server_round, client_id, content)
         shape = header_of(content).places[_DELTA].shape
-        if shape != (self._size,):
-            raise RunCorrupt(f"{path}: holds shape {shape}, expected ({self._size},)")
+        if shape != (self.size,):
+            raise RunCorrupt(f"{path}: holds shape {shape}, expected ({self.size},)")
         return content
 
     def _content(self, server_round: int, client_id: str, sha256: str | None) -> bytearray:
@@ -152,13 +170,13 @@ class Blobs:
         if self.keys is not None:  # Authenticated anyway
             values += self.read(server_round, client_id, sha256).numpy()
             return
-        path = self.file(server_round, client_id)
+        path = self._name(server_round, client_id)
         if sha256 is not None:
             self._checked(server_round, client_id, sha256)
         try:
-            with path.open("rb") as file:
+            with FileIO(path) as file:
                 file.seek(8 + int.from_bytes(file.read(8), "little"))
-                for start in range(0, self._size, _PIECE):
+                for start in range(0, self.size, _PIECE):
                     part = values[start : start + _PIECE]
                     part += np.fromfile(file, np.float32, len(part))
         except (OSError, ValueError) as error:
@@ -177,12 +195,13 @@ class Blobs:
         LetheError
             If the disk is full or does not take a file.
         """
-        for client_id in client_ids:
-            path = self.file(server_round, client_id)
-            try:
-                _sync_file(path, keep_cached)
-            except OSError as error:
-                raise not_written(path, error) from error
+        if not (keep_cached and len(client_ids) > _MANY and flush_around(self.path)):
+            for client_id in client_ids:
+                path = self.file(server_round, client_id)
+                try:
+                    _sync_file(path, keep_cached)
+                except OSError as error:
+                    raise not_written(path, error) from error
         if client_ids:
             sync_folder(self.file(server_round, "").parent)
             sync_folder(self.path)
@@ -195,11 +214,11 @@ class Blobs:
         LetheError
             If the disk does not let go of one.
         """
-        paths = [self.file(server_round, client_id) for server_round, client_id in blobs]
+        listed = list(blobs)
         try:
-            for path in paths:
-                path.unlink(missing_ok=True)
-            for folder in {path.parent for path in paths}:
+            for server_round, client_id in listed:
+                self.file(server_round, client_id).unlink(missing_ok=True)
+            for folder in {self.file(number, "").parent for number in {number for number, _ in listed}}:
                 if folder.is_dir() and not any(folder.iterdir()):
                     folder.rmdir()
         except OSError as error:
@@ -250,12 +269,19 @@ def pack(client_id: str, delta: "Tensor", dtype: str) -> bytearray:
     """
     import torch
 
-    from strategies.runs.tensor_file import encode
+    from strategies.runs.tensor_file import encode_one
 
     values = delta.detach().to("cpu", getattr(torch, dtype))
     if dtype == "float16" and len(values) and not math.isfinite(float(values.abs().max())):
         raise LetheError("log.dtype: float16 cannot hold an entry beyond ±65504; use bfloat16 or float32")
-    return bytearray().join(encode({_DELTA: values}, {"client-id": client_id}))
+    return bytearray().join(encode_one(_DELTA, values, {"client-id": client_id}))
+
+
+def values_in(content: bytearray, size: int) -> "FloatVector":
+    """Return the vector in what `pack` has made in float32, as a view of it, shape [size]."""
+    import numpy as np
+
+    return np.frombuffer(content, np.float32, offset=len(content) - 4 * size) if size else np.empty(0, "f4")
 
 
 def unpack(content: bytearray) -> "Tensor":
@@ -267,6 +293,15 @@ def unpack(content: bytearray) -> "Tensor":
 
 def _context(keys: LogKeys, server_round: int, client_id: str) -> bytes:
     return canonical_json([keys.log_id, server_round, client_id])
+
+
+def _created(path: str) -> FileIO:
+    """Open a new file to be written without a buffer; its folder is made where it is missing."""
+    try:
+        return FileIO(path, "w")
+    except FileNotFoundError:
+        Path(path).parent.mkdir(exist_ok=True)
+        return FileIO(path, "w")
 
 
 def _sync_file(path: Path, keep_cached: bool) -> None:

@@ -22,7 +22,7 @@ import math
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any
@@ -85,6 +85,10 @@ class Entry:
     weight: float
     norm: float
     sha256: str | None
+
+    def row(self) -> tuple[int, str, int, float, float, str | None]:
+        """Return the fields, in the order of the table's columns."""
+        return self.round, self.client_id, self.num_examples, self.weight, self.norm, self.sha256
 
 
 class Index:
@@ -180,7 +184,7 @@ class Index:
         with self._connection() as connection, connection:
             connection.execute("INSERT INTO rounds VALUES (?, ?, ?)", (server_round, averaging, digest))
             connection.executemany(
-                "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", [astuple(e) for e in entries]
+                "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", [entry.row() for entry in entries]
             )
             self._describe(connection, "head", digest)
 
@@ -293,7 +297,7 @@ class Index:
 
 
 def _link(before: str, server_round: int, averaging: bool, entries: Iterable[Entry]) -> str:
-    rows = (astuple(entry) for entry in sorted(entries, key=_entry_order))
+    rows = (entry.row() for entry in sorted(entries, key=_entry_order))
     return chain.link(before, server_round, averaging, rows)
 
 

@@ -17,5 +17,7 @@ def file_stem(client_id: str) -> str:
     >>> file_stem("hospital-a"), file_stem("../A")
     ('hospital-a', '%2e%2e%2f%41')
     """
+    if client_id.isascii() and client_id.isdecimal() and len(client_id) <= _LONGEST:
+        return client_id
     stem = re.sub(r"[^a-z0-9_-]", lambda m: "".join(f"%{byte:02x}" for byte in m[0].encode()), client_id)
     return stem if len(stem) <= _LONGEST else "%%" + hashlib.sha256(client_id.encode()).hexdigest()

@@ -1,19 +1,26 @@
 """One round on its way into the log: updates come one at a time, and count together or not at all."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import ParamSpec
 
 import numpy as np
 from torch import Tensor
 
 from strategies.core.errors import LetheError
 from strategies.log.background import Background
-from strategies.log.blobs import Blobs, pack, unpack
+from strategies.log.blobs import Blobs, pack, values_in
 from strategies.log.index import Entry
 from strategies.log.retention import Retention
 from strategies.log.spool import Spool
+
+_P = ParamSpec("_P")
+_SMALL = 2**17
+"""Bytes of an update up to which handing it to another thread costs more than writing it."""
+Written = Future[str | None] | str | None
+"""The SHA-256 of a file, perhaps of one that is being written; None: there is no file, or not yet."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class _Update:
     weight_raw: float
     num_examples: int
     norm: float
-    sha256: Future[str | None] | None
+    sha256: Written
 
 
 class RoundWriter:
@@ -79,15 +86,23 @@ class RoundWriter:
             raise LetheError(
                 f"update log: client '{client_id}' has weight {weight_raw}, expected a positive number"
             )
-        sha256: Future[str | None] | None = None
+        sha256: Written = None
+        small = delta.numel() * self._dtype.itemsize <= _SMALL
         self._background.make_room()
         if self._retention.keeps(self.round):
             content = pack(client_id, delta, self._dtype)
-            sha256 = self._background.submit(self._blobs.write, self.round, client_id, content)
+            sha256 = self._done(small, self._blobs.write, self.round, client_id, content)
         elif self._retention.kind == "sum":
             content = pack(client_id, delta, self._dtype)
-            sha256 = self._background.submit(self._spooled, client_id, content, weight_raw)
+            sha256 = self._done(small, self._spooled, client_id, content, weight_raw)
         self._updates[client_id] = _Update(weight_raw, num_examples, norm, sha256)
+
+    def _done(
+        self, small: bool, task: Callable[_P, str | None], *args: _P.args, **kwargs: _P.kwargs
+    ) -> Written:
+        """Do a small task at once, and have a large one done in the background."""
+        do = self._background.at_once if small else self._background.submit
+        return do(task, *args, **kwargs)
 
     def finish(self, divisor: float | None = None) -> list[Entry]:
         """Wait until the round is on the disk and return its entries; see `UpdateLog.commit_round`."""
@@ -97,7 +112,7 @@ class RoundWriter:
         if self._retention.kind == "sum" and total != self._plan.expected_weight:
             for client_id, update in self._updates.items():
                 hashes[client_id] = self._background.submit(
-                    self._summed, client_id, update.weight_raw / total
+                    self._summed_again, client_id, update.weight_raw / total
                 )
             self._background.finish()
         self._spool.clear()
@@ -114,20 +129,22 @@ class RoundWriter:
     def _spooled(self, client_id: str, content: bytearray, weight_raw: float) -> str | None:
         self._spool.write(client_id, content)
         expected = self._plan.expected_weight
-        return None if expected is None else self._summed(client_id, weight_raw / expected)
+        return None if expected is None else self._summed(client_id, content, weight_raw / expected)
 
-    def _summed(self, client_id: str, weight: float) -> str:
+    def _summed_again(self, client_id: str, weight: float) -> str:
+        return self._summed(client_id, self._spool.read(client_id), weight)
+
+    def _summed(self, client_id: str, content: bytearray, weight: float) -> str:
         """Write the client's sum after this round, S + w·δ, to a file of its own; the old sum stays."""
-        content = self._spool.read(client_id)
-        values = unpack(content).numpy()
+        values = values_in(content, self._blobs.size)
         np.multiply(values, np.float32(weight), out=values)
         if (old := self._plan.sums.get(client_id)) is not None:
             known = old.round >= self._plan.trusted_from
             self._blobs.add_to(values, old.round, client_id, None if known else old.sha256)
         return self._blobs.write(self.round, client_id, content)
 
-    def _entry(self, client_id: str, total: float, sha256: Future[str | None] | None) -> Entry:
+    def _entry(self, client_id: str, total: float, sha256: Written) -> Entry:
         update = self._updates[client_id]
-        digest = None if sha256 is None else sha256.result()
+        digest = sha256.result() if isinstance(sha256, Future) else sha256
         weight = update.weight_raw / total
         return Entry(self.round, client_id, update.num_examples, weight, update.norm, digest)

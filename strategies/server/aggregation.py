@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -23,6 +25,8 @@ FRACTION_BITS = 52
 """Binary digits behind the point of an `ExactSum`, where nothing else is asked for."""
 CAPACITY = 2.0**61
 """What the absolute entries of all terms of an `ExactSum` may add up to."""
+
+FloatVector = npt.NDArray[np.float64]
 
 _BLOCK = 32_768  # Entries converted at a time: the float64 and int64 copies stay in the L2 cache.
 _CARRY_EVERY = 2**10  # Terms: of each, the low word has at most 2^52.
@@ -58,6 +62,7 @@ class ExactSum:
         self._bits = fraction_bits
         self._high = torch.zeros(size, dtype=torch.int64)
         self._low = torch.zeros(size, dtype=torch.int64)  # Multiples of 2^-b
+        self._scratch = np.empty((2, min(size, _BLOCK)))
         self._since_carry = 0
         self._largest = 0.0
         self._weights: list[float] = []
@@ -88,14 +93,16 @@ class ExactSum:
             If the weight is not positive, an entry is not finite, an entry of the product is beyond 2^51, or
             the sum could pass `CAPACITY`; the sum is as it was then.
         """
-        self._count(weight, largest_entry(delta) * weight if len(delta) else 0.0)
-        words = (torch.split(vector, _BLOCK) for vector in (delta, self._high, self._low))
-        for part, high, low in zip(*words, strict=True):
-            product = part.double().mul_(weight)
-            shifted = product + _SHIFT
-            high.add_(shifted.view(torch.int64) - _SHIFT_BITS)
-            rest = product.sub_(shifted.sub_(_SHIFT)).mul_(2.0**self._bits).add_(_SHIFT)
-            low.add_(rest.view(torch.int64).sub_(_SHIFT_BITS))
+        self._count(weight, largest_entry(delta) * weight if delta.numel() else 0.0)
+        vectors = (delta.detach().numpy(), self._high.numpy(), self._low.numpy())
+        for start in range(0, delta.numel(), _BLOCK):
+            part, high, low = (vector[start : start + _BLOCK] for vector in vectors)
+            product, shifted = self._scratch[:, : len(part)]
+            np.multiply(part, weight, out=product, dtype=np.float64)
+            high += _whole(product, shifted)
+            product -= shifted
+            product *= 2.0**self._bits
+            low += _whole(product, shifted)
 
     def add_sum(self, total: Tensor, weight: float, bits: int) -> None:
         """Add what clients have added up between them in fixed point.
@@ -179,6 +186,17 @@ class ExactSum:
 
     def _float64(self, high: Tensor, low: Tensor) -> Tensor:
         return low.double().mul_(2.0**-self._bits).add_(high.double())
+
+
+def _whole(numbers: FloatVector, nearest: FloatVector) -> npt.NDArray[np.int64]:
+    """Return the whole numbers nearest to some within ±`_LARGEST_TERM`; `nearest` is overwritten with them.
+
+    NumPy's loops over a block take two thirds of the time of torch's, and of a small vector one third.
+    """
+    np.add(numbers, _SHIFT, out=nearest)
+    found = nearest.view(np.int64) - _SHIFT_BITS
+    nearest -= _SHIFT
+    return found
 
 
 def fraction_bits(weight_bound: float) -> int:

@@ -115,6 +115,7 @@ class Cohort:
 
     def __init__(self, grid: Grid, timeout: float = 600.0, poll_seconds: float = 0.02) -> None:
         self.grid = grid
+        self._queue = grid if isinstance(grid, QueueingGrid) else None
         self.timeout = timeout
         self.poll_seconds = poll_seconds
         self.mask: Tensor | None = None
@@ -442,14 +443,14 @@ class Cohort:
             when a worker takes it.
         """
         now = time.monotonic()
-        if isinstance(self.grid, QueueingGrid):
-            return [i for i, began in self.grid.begun(message_ids).items() if now - began >= self.timeout]
+        if self._queue is not None:
+            return [i for i, began in self._queue.begun(message_ids).items() if now - began >= self.timeout]
         return list(message_ids) if now - sent >= self.timeout else []
 
     @property
     def has_queue(self) -> bool:
         """Whether messages wait in a queue for workers, which a client that hangs would block."""
-        return isinstance(self.grid, QueueingGrid)
+        return self._queue is not None
 
     @property
     def silence(self) -> str:

@@ -174,7 +174,8 @@ def check_reply(
     norm = _checked_norm(delta)
     if reference.mask is not None and bool(delta[~reference.mask].any()):
         raise Rejected("pruned weights were changed")
-    metrics = dict(wire.iter_numbers(content.metric_records.get(wire.METRICS, {})))
+    reported = content.get(wire.METRICS)
+    metrics = dict(wire.iter_numbers(reported)) if isinstance(reported, MetricRecord) else {}
     metrics.pop(wire.NUM_EXAMPLES, None)
     node_id = message.metadata.src_node_id
     return ClientUpdate(
@@ -186,8 +187,9 @@ def check_answered(message: Message) -> None:
     """Check that a reply is neither an error nor a refusal; `Rejected` if it is."""
     if message.has_error():
         raise Rejected(error_line(message.error.reason))
-    config = message.content.config_records.get(wire.CONFIG, ConfigRecord())
-    if (reason := config.get(wire.REFUSED)) is not None:
+    config = message.content.get(wire.CONFIG)
+    reason = config.get(wire.REFUSED) if isinstance(config, ConfigRecord) else None
+    if reason is not None:
         raise Rejected(f"refused: {first_line(str(reason))}")
 
 
@@ -232,7 +234,7 @@ def _like_the_model(record: ArrayRecord, name: str, reference: Reference) -> Ten
 
 
 def _checked_norm(delta: Tensor) -> float:
-    norm = float(torch.linalg.vector_norm(delta)) if len(delta) else 0.0
+    norm = float(torch.linalg.vector_norm(delta)) if delta.numel() else 0.0
     if math.isnan(norm):
         raise Rejected("NaN in the parameters")
     if norm <= MAX_ABS_UPDATE:

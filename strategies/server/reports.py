@@ -126,9 +126,7 @@ def cleaned(
         replies consist of nothing else.
     """
     for message in replies:
-        if message.has_error() or wire.REFUSED in message.content.config_records.get(
-            wire.CONFIG, ConfigRecord()
-        ):
+        if message.has_error() or _refuses(message.content):
             yield message
             continue
         records = message.content.metric_records
@@ -141,10 +139,15 @@ def cleaned(
             continue
         if reasons := [*impossible, *reasons]:
             complain(message, f"reports {'; '.join(reasons)}: left out")
-        if len(records) == 1:
+        if len(records) == 1 and (unknown or impossible or wire.METRICS not in records):
             others = {n: r for n, r in message.content.items() if n not in records}
             message.content = RecordDict({**others, wire.METRICS: MetricRecord(dict(numbers))})
         yield message
+
+
+def _refuses(content: RecordDict) -> bool:
+    config = content.get(wire.CONFIG)
+    return isinstance(config, ConfigRecord) and wire.REFUSED in config
 
 
 def _short(name: str) -> str:

@@ -189,8 +189,9 @@ class AddedEntries(StrategyWrapper):
         return self._with_entries(server_round, super().configure_return(server_round, arrays, config, grid))
 
     def _with_entries(self, server_round: int, messages: Iterable[Message]) -> Iterable[Message]:
+        shared = wire.SharedEntries()
         for message in messages:
-            wire.add_entries(message, self._entries(server_round, message.metadata.dst_node_id))
+            shared.add(message, self._entries(server_round, message.metadata.dst_node_id))
             yield message
 
 

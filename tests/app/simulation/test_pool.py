@@ -13,7 +13,7 @@ import torch
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
 from app.simulation import LocalGrid
-from app.simulation.grid import REPLIES_PER_PULL
+from app.simulation.pool import at_once
 from strategies.core.errors import LetheError
 from tests.app.simulation.helpers import (
     APP,
@@ -33,8 +33,8 @@ pytestmark = pytest.mark.usefixtures("_real_start")
 
 
 def test_few_replies_are_in_memory_at_a_time(grid: LocalGrid) -> None:
-    """200 replies: never more waiting than one pull hands out, beside two that each worker holds."""
-    content = model({"w": torch.zeros(1_000)})
+    """200 replies of 800 kB: never more waiting than one pull hands out, beside two in each worker."""
+    content = model({"w": torch.zeros(200_000)})
     waiting = set(grid.push_messages(messages(grid, "train", content, grid.get_node_ids() * 34)[:200]))
     most, count = 0, 0
     while waiting:
@@ -44,7 +44,15 @@ def test_few_replies_are_in_memory_at_a_time(grid: LocalGrid) -> None:
         count += len(replies)
         waiting -= {reply.metadata.reply_to_message_id for reply in replies}
     assert count == 200
-    assert most <= REPLIES_PER_PULL
+    assert most <= 2
+
+
+@pytest.mark.parametrize(
+    ("largest", "expected"), [(0, 16), (100_000, 16), (500_000, 4), (2**24, 2), (2**25, 1)]
+)
+def test_the_smaller_the_replies_the_more_at_once(largest: int, expected: int) -> None:
+    """Two megabytes of replies at once, at most sixteen replies, at least two up to 16 MiB."""
+    assert at_once(largest) == expected
 
 
 def test_a_reply_is_freed_when_it_is_let_go(grid: LocalGrid) -> None:
