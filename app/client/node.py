@@ -32,6 +32,7 @@ from strategies.client.own_models import ClientState
 from strategies.core import wire
 from strategies.core.errors import BadInput, LetheError, SettingsRefused
 from strategies.core.examples import Examples
+from strategies.core.kept import kept_within
 from strategies.core.seeds import torch_generator
 from strategies.core.settings import Scalar
 from strategies.figures import Figures
@@ -50,8 +51,10 @@ if TYPE_CHECKING:
 
 LOCAL_LAYERS = "local-layers"
 """What the names of the records of its own layers in a client's state begin with."""
-_CLIENTS_KEPT = 256
-"""Clients whose poisoned examples a process keeps; the data sets themselves are cached by app.data."""
+_KEPT_BYTES = 2**28
+"""Of clients' examples that a process keeps; the data sets themselves are cached by app.data."""
+_TAGS_BYTES = 2**24
+"""Of the tags of clients' data that a process keeps."""
 
 
 _PRESENT: "ContextVar[Node | None]" = ContextVar("present", default=None)
@@ -478,7 +481,15 @@ def _figures(work: Workload, scale: float, num_outputs: int, num_groups: int) ->
     return figures_of(work.config.task, scaled(work.task, scale), num_outputs, num_groups)
 
 
-@lru_cache(maxsize=_CLIENTS_KEPT)
+def _held_bytes(data: ClientData) -> int:
+    return data.held_bytes
+
+
+def _length(tags: bytes) -> int:
+    return len(tags)
+
+
+@kept_within(_KEPT_BYTES, _held_bytes)
 def _data(work: Workload, node_items: tuple[tuple[str, Scalar], ...], terms: Terms) -> ClientData:
     node_config, config = dict(node_items), work.config
     found = work.client_data(node_config, terms)
@@ -490,7 +501,7 @@ def _data(work: Workload, node_items: tuple[tuple[str, Scalar], ...], terms: Ter
     return replace(found, train=poison(found.train, config.attack.share, trigger, generator)[0])
 
 
-@lru_cache(maxsize=_CLIENTS_KEPT)
+@kept_within(_TAGS_BYTES, _length)
 def _tags(
     work: Workload,
     node_items: tuple[tuple[str, Scalar], ...],

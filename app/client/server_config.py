@@ -72,6 +72,24 @@ def parsed_config(items: tuple[tuple[str, Scalar], ...]) -> RunConfig:
     return RunConfig.from_flat(dict(items))
 
 
+class _Started:
+    """The config that the app was started with: the same in all messages, so it is compared, not hashed."""
+
+    def __init__(self) -> None:
+        self._items: Mapping[str, Scalar] = {}
+        self._config = RunConfig()
+
+    def parsed(self, run_config: Mapping[str, Scalar]) -> RunConfig:
+        """Return the config with these items."""
+        if not self._items or self._items != run_config:
+            self._config = parsed_config(tuple(sorted(run_config.items())))
+            self._items = dict(run_config)
+        return self._config
+
+
+_started = _Started()
+
+
 def config_from_server(run_config: Mapping[str, Scalar], brought: Mapping[str, Scalar]) -> RunConfig:
     """Return the run config that a server asks a client to work by.
 
@@ -83,7 +101,7 @@ def config_from_server(run_config: Mapping[str, Scalar], brought: Mapping[str, S
     BadInput
         If one of them is damaged, or the message would weaken what the app was started with.
     """
-    config = parsed_config(tuple(sorted(run_config.items())))
+    config = _started.parsed(run_config)
     if not brought:
         return config
     return _not_weaker(config, parsed_config(tuple(sorted({**run_config, **brought}.items()))))

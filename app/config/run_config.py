@@ -7,7 +7,7 @@ and in ``[tool.flwr.app.config]``, from which Flower passes it to the apps.
 import difflib
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Self, Union, get_args, get_origin
@@ -75,6 +75,14 @@ class RunConfig(BaseModel):
         check_contradictions(self.to_flat(), defaults)
         check_method_name(self.forget.method)
         return self
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(tuple(getattr(self, name) for name in type(self).model_fields))
+
+    def __hash__(self) -> int:
+        """Hash all keys, once: clients look up what they keep by their config, several times per message."""
+        return self._hash
 
     @classmethod
     def from_flat(cls, mapping: Mapping[str, Scalar]) -> Self:

@@ -45,6 +45,11 @@ class ClientData:
     train: Examples
     test: Examples | None = None
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of memory that the examples take."""
+        return self.train.held_bytes + (0 if self.test is None else self.test.held_bytes)
+
 
 @dataclass(frozen=True)
 class ProjectData:

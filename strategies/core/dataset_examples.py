@@ -54,6 +54,11 @@ class Source(ABC):
         parts = [inputs] if isinstance(inputs, Tensor) else list(inputs.values())
         return max(1, sum(part.nbytes for part in parts))
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of memory of all its examples; 0 where they are read."""
+        return 0
+
     def at_once(self, wanted: int) -> int:
         """Return how many examples may be read at a time, at most `wanted`, without filling memory."""
         return max(1, min(wanted, _MOST_BYTES // self._input_bytes))
@@ -89,6 +94,11 @@ class StoredParts(Source):
         """Return the targets of all examples."""
         return self._targets
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of memory of the parts."""
+        return sum(part.nbytes for part in self._parts.values())
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -111,6 +121,11 @@ class DatasetExamples(Examples):
     positions: Tensor
     group_of: GroupsOf = labels_as_groups
     device: str | torch.device = "cpu"
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of memory of the positions, and their share of the source's."""
+        return 8 * len(self) + self.source.held_bytes * len(self) // max(1, len(self.source))
 
     @staticmethod
     def all_of(source: Source, group_of: GroupsOf = labels_as_groups) -> "DatasetExamples":

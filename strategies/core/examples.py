@@ -112,6 +112,11 @@ class Examples(ABC):
             yield part.contiguous().numpy().tobytes()
 
     @property
+    def held_bytes(self) -> int:
+        """Bytes of memory that these examples take by themselves, roughly."""
+        return 8 * len(self)
+
+    @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one input; empty where an input has several parts."""
         inputs, _ = self.batch(torch.arange(min(1, len(self))))
@@ -217,6 +222,11 @@ class TensorExamples(Examples):
     def to(self, device: str | torch.device) -> "TensorExamples":
         """Return the examples on a device."""
         return TensorExamples(self.x.to(device), self.y.to(device), self.group_of)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of memory of inputs and targets."""
+        return self.x.nbytes + self.y.nbytes
 
     @property
     def input_shape(self) -> tuple[int, ...]:
