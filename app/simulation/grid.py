@@ -227,6 +227,10 @@ class LocalGrid(BaseGrid):
         """Return the clients' states that are not empty, by node id, in Flower's protobuf form."""
         return self._states.all()
 
+    def state_versions(self) -> dict[int, int]:
+        """Return a number for each client that changes with its state, by node id."""
+        return self._states.versions()
+
     def restore_client_states(self, states: Mapping[int, bytes]) -> None:
         """Replace all clients' states by those that `client_states` returned.
 

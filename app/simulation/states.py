@@ -14,6 +14,8 @@ class ClientStates:
     def __init__(self, num_nodes: int) -> None:
         self._num_nodes = num_nodes
         self._states: dict[int, bytes] = {}
+        self._versions: dict[int, int] = {}
+        self._changes = 0
 
     def get(self, node_id: int) -> bytes:
         """Return a client's state; no bytes if it is empty."""
@@ -22,6 +24,15 @@ class ClientStates:
     def set(self, node_id: int, state: bytes) -> None:
         """Replace a client's state."""
         self._states[node_id] = state
+        self._note(node_id)
+
+    def versions(self) -> dict[int, int]:
+        """Return a number for each client whose state was ever set, which no earlier state of it had."""
+        return dict(self._versions)
+
+    def _note(self, node_id: int) -> None:
+        self._changes += 1
+        self._versions[node_id] = self._changes
 
     def all(self) -> dict[int, bytes]:
         """Return the states that are not empty, in the order of the node ids."""
@@ -43,3 +54,5 @@ class ClientStates:
             except ValueError as error:
                 raise LetheError(f"the state of node {node_id} cannot be read: {error}") from error
         self._states = dict(states)
+        for node_id in states:
+            self._note(node_id)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from app.client.node import asked_epsilon, scoring_of
@@ -214,7 +215,7 @@ class Training:
         self._observer.round(line)
         self._note_nodes()
         grid = self._cohort.grid
-        states = grid.client_states() if isinstance(grid, StatefulGrid) else None
+        states, versions = _states_of(grid)
         improved = self._judge is not None and self._judge.judge(result.round, result.metrics)
         self._folder.write_checkpoint(
             Checkpoint(
@@ -222,7 +223,8 @@ class Training:
                 wire.state_of(result.arrays),
                 {**self._extra(), "neurons": dict(result.neurons)},
                 memory.capture(strategy),
-                {} if states is None else {n: s for n, s in {**states, **result.pending_states}.items() if s},
+                {n: s for n, s in {**states, **result.pending_states}.items() if s},
+                {n: version for n, version in versions.items() if n not in result.pending_states},
             )
         )
         if improved:
@@ -342,6 +344,11 @@ def _clipped_by(session: Session) -> str | None:
     from strategies.layers.privacy.models import engine_words
 
     return engine_words(session.model(), privacy.engine)
+
+
+def _states_of(grid: Grid) -> tuple[Mapping[int, bytes], Mapping[int, int]]:
+    """Return the clients' states and their versions, by node id; nothing where each keeps its own."""
+    return (grid.client_states(), grid.state_versions()) if isinstance(grid, StatefulGrid) else ({}, {})
 
 
 def _fault_text(fault: Fault) -> str:

@@ -7,6 +7,7 @@
 - ``staying.safetensors``: the part of the model that does not travel, where there is one
 - ``mask.safetensors``: which weights are left, where the run is pruned
 - ``checkpoint.safetensors``: the last complete round (see `strategies.runs.checkpoint`)
+- ``states/``: what clients keep between messages, where that is much (see `strategies.runs.client_states`)
 - ``kept.safetensors``: the checkpoint of the best round, while a run that keeps it is trained
 - ``metrics.jsonl``: one JSON object per line, in order of time
 - ``summary.json``, ``report.html``: the run in numbers and in pictures
@@ -40,6 +41,7 @@ from strategies.runs.sealed import check_sealed
 if TYPE_CHECKING:  # what holds tensors imports torch, for which a list of runs should not wait
     from strategies.core.wire import State
     from strategies.runs.checkpoint import Checkpoint
+    from strategies.runs.client_states import StateFiles
     from strategies.runs.tensor_file import TensorFile
 
 __all__ = [
@@ -89,6 +91,7 @@ class RunFolder:
         self._checkpoint = path / "checkpoint.safetensors"
         self._kept = path / "kept.safetensors"
         self._metrics = path / METRICS
+        self._states: StateFiles | None = None
 
     @staticmethod
     def create(
@@ -246,10 +249,16 @@ class RunFolder:
         return _read_sealed(self._mask) if self._mask.exists() else None
 
     def write_checkpoint(self, checkpoint: "Checkpoint") -> None:
-        """Replace the checkpoint, all of it or nothing."""
-        from strategies.runs.checkpoint import write_checkpoint
+        """Replace the checkpoint, all of it or nothing; of large states of clients, what has changed."""
+        from strategies.runs.checkpoint import files_named, write_checkpoint
+        from strategies.runs.client_states import FOLDER, StateFiles, delete_others
 
-        write_checkpoint(self._checkpoint, checkpoint)
+        if self._states is None:
+            self._states = StateFiles(self.path / FOLDER)
+        table = write_checkpoint(self._checkpoint, checkpoint, self._states)
+        if (self.path / FOLDER).exists():
+            kept = files_named(self._kept) if self._kept.exists() else []
+            delete_others(self.path / FOLDER, [table, kept])
 
     def read_checkpoint(self) -> "Checkpoint | None":
         """Return the last checkpoint; None where no round was completed.
@@ -273,7 +282,13 @@ class RunFolder:
 
     def drop_kept(self) -> None:
         """Delete the checkpoint that was kept; nothing if there is none."""
-        self._kept.unlink(missing_ok=True)
+        from strategies.runs.checkpoint import files_named
+        from strategies.runs.client_states import FOLDER, delete_others
+
+        if self._kept.exists():
+            self._kept.unlink()
+            if (self.path / FOLDER).exists():
+                delete_others(self.path / FOLDER, [files_named(self._checkpoint)])
 
     def erase_checkpoint(self) -> None:
         """Overwrite and delete the checkpoint, which holds what clients keep between rounds.
@@ -283,6 +298,9 @@ class RunFolder:
         LetheError
             If it cannot be overwritten.
         """
+        from strategies.runs.client_states import FOLDER, erase_all
+
+        erase_all(self.path / FOLDER)
         files.erase(self._checkpoint)
         files.erase(self._checkpoint.with_name(self._checkpoint.name + files.TEMPORARY))
 

@@ -8,7 +8,7 @@ taken with 64 zeros in the seal's own place, and kept in the header's metadata.
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeGuard
 
@@ -44,10 +44,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of its tensors, in order, and its metadata."""
+    """What a file says of its tensors, in order, its metadata, and its seal if it is sealed."""
 
     places: dict[str, Place]
     metadata: dict[str, str]
+    seal: str = ""
 
 
 def header_of(content: bytearray) -> Header:
@@ -88,7 +89,7 @@ def read_unsealed(path: Path) -> tuple[bytearray, Header]:
     if hashlib.sha256(content).hexdigest().encode() != seal:
         raise RunCorrupt(f"{path}: damaged, its bytes do not match its SHA-256; restore it from a copy")
     try:
-        header = header_of(content)
+        header = replace(header_of(content), seal=seal.decode())
         header.metadata.pop("sha256")
     except (ValueError, KeyError) as error:
         raise RunCorrupt(f"{path}: sealed, but no file of tensors: {error}") from None

@@ -6,7 +6,7 @@ Format and seal are those of `strategies.runs.sealed`; any safetensors reader re
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,13 @@ class TensorFile:
         In the order in which they were given to the writer; views of one buffer.
     metadata
         Texts by name.
+    seal
+        Of a sealed file.
     """
 
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
+    seal: str = ""
 
 
 def encode(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[Chunk]:
@@ -81,9 +84,8 @@ def decode(content: bytearray) -> TensorFile:
 
 
 def _tensors(content: bytearray, header: Header) -> TensorFile:
-    return TensorFile(
-        {name: _tensor(content, place) for name, place in header.places.items()}, header.metadata
-    )
+    tensors = {name: _tensor(content, place) for name, place in header.places.items()}
+    return TensorFile(tensors, header.metadata, header.seal)
 
 
 def _tensor(content: bytearray, place: Place) -> Tensor:
@@ -111,7 +113,22 @@ def write_sealed(
     LetheError
         If the disk is full or does not take the file; the old file is untouched.
     """
-    head, *body = encode(tensors, {"sha256": NO_SEAL, **(metadata or {})})
+    return _write_sealed(path, encode(tensors, {"sha256": NO_SEAL, **(metadata or {})}), mode)
+
+
+def write_sealed_bytes(path: Path, pieces: Sequence[bytes], metadata: Mapping[str, str]) -> str:
+    """Write byte strings, one after the other, as the tensor ``bytes`` of a sealed file; return the seal.
+
+    None of them is copied. Raises as `write_sealed` does.
+    """
+    size = sum(map(len, pieces))
+    described = {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}
+    head = _head({"__metadata__": {"sha256": NO_SEAL, **metadata}, "bytes": described})
+    return _write_sealed(path, [head, *pieces], 0o666)
+
+
+def _write_sealed(path: Path, chunks: Sequence[Chunk], mode: int) -> str:
+    head, *body = chunks
     digest = hashlib.sha256(head)
     for chunk in body:
         digest.update(chunk)

@@ -56,6 +56,9 @@ class StatefulGrid(Protocol):
     def client_states(self) -> dict[int, bytes]:
         """Return the states that are not empty, by node id."""
 
+    def state_versions(self) -> dict[int, int]:
+        """Return a number for each client that changes with its state, by node id."""
+
     def restore_client_states(self, states: Mapping[int, bytes]) -> None:
         """Replace all clients' states."""
 

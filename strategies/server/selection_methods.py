@@ -16,6 +16,7 @@
 Where everybody takes part, all of them are uniform selection.
 """
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from strategies.server.settings import SelectionSettings
 from strategies.server.wrapper import StrategyWrapper
 
 _SLOWNESS_EXPONENT = 2.0
+_IDS, _NUMBERS = "/ids", "/numbers"
+"""In a checkpoint; no client-id has a slash."""
 
 
 @dataclass
@@ -168,11 +171,20 @@ class LastKnownLoss(StrategyWrapper):
 
     def memory(self) -> dict[str, Tensor]:
         """Return what must be in a checkpoint."""
-        rows = {i: [known.asked, known.last_round, known.loss] for i, known in self.known.items()}
-        return {i: torch.tensor(row, dtype=torch.float64) for i, row in rows.items()}
+        if not self.known:
+            return {}
+        rows = [[known.asked, known.last_round, known.loss] for known in self.known.values()]
+        ids = json.dumps(list(self.known)).encode()
+        return {
+            _IDS: torch.frombuffer(bytearray(ids), dtype=torch.uint8),
+            _NUMBERS: torch.tensor(rows, dtype=torch.float64),
+        }
 
     def recall(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take up what `memory` returned."""
-        for client_id, numbers in tensors.items():
-            asked, last_round, loss = numbers.tolist()
+        """Take up what `memory` returned; earlier versions had a row under each client-id."""
+        rows = {i: numbers.tolist() for i, numbers in tensors.items() if i not in (_IDS, _NUMBERS)}
+        if _IDS in tensors:
+            ids = json.loads(tensors[_IDS].numpy().tobytes())
+            rows |= dict(zip(ids, tensors[_NUMBERS].tolist(), strict=True))
+        for client_id, (asked, last_round, loss) in rows.items():
             self.known[client_id] = Known(int(asked), int(last_round), loss)

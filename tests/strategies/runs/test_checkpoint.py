@@ -41,6 +41,6 @@ def test_damage_and_other_versions_are_refused(tmp_path: Path) -> None:
     flip_byte(tmp_path / "c", -3)
     with pytest.raises(RunCorrupt, match="c: damaged"):
         read_checkpoint(tmp_path / "c")
-    write_sealed(tmp_path / "c", {}, {"version": "2", "checkpoint": "{}"})
-    with pytest.raises(BadInput, match="c: checkpoint of version 2, this Lethe reads version 1"):
+    write_sealed(tmp_path / "c", {}, {"version": "3", "checkpoint": "{}"})
+    with pytest.raises(BadInput, match="c: checkpoint of version 3, this Lethe reads version 2"):
         read_checkpoint(tmp_path / "c")

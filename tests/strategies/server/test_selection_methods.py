@@ -3,16 +3,18 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import given, settings, strategies as st
 
 from strategies.core import wire
+from strategies.fedavg import FedAvg
 from strategies.plan import RoundResult, Start, TrainingPlan
 from strategies.rounds import train
 from strategies.server import memory as strategy_state
 from strategies.server.clock import Clock
 from strategies.server.cohort import Cohort
 from strategies.server.selection import ask_clients, select_clients
-from strategies.server.selection_methods import Candidates, Known, choose
+from strategies.server.selection_methods import Candidates, Known, LastKnownLoss, choose
 from strategies.server.settings import SelectionSettings, check_speeds
 from strategies.server.wrapper import StrategyWrapper
 from strategies.settings import StrategySettings
@@ -165,3 +167,16 @@ def test_an_interruption_does_not_change_whom_it_asks(method: str) -> None:
 def test_speeds_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="lognormal:<sigma>"):
         check_speeds(text)
+
+
+def test_what_is_known_of_clients_is_two_tensors_of_a_checkpoint() -> None:
+    """Not one for each client, as earlier versions had; those are read, too."""
+    first, again, old = (LastKnownLoss(FedAvg()) for _ in range(3))
+    assert first.memory() == {}
+    first.known |= {"7": Known(2, 1, 0.5), "a.b": Known(1)}
+    tensors = first.memory()
+    assert len(tensors) == 2
+    again.recall(tensors)
+    assert list(again.known.items()) == list(first.known.items())
+    old.recall({"7": torch.tensor([2.0, 1.0, 0.5], dtype=torch.float64)})
+    assert old.known == {"7": Known(2, 1, 0.5)}
