@@ -17,8 +17,8 @@ from strategies.log.retention import Retention
 from strategies.log.spool import Spool
 
 _P = ParamSpec("_P")
-_SMALL = 2**17
-"""Bytes of an update up to which handing it to another thread costs more than writing it."""
+_SMALL = 2**15
+"""Entries of an update up to which handing it to another thread costs more than writing it."""
 Written = Future[str | None] | str | None
 """The SHA-256 of a file, perhaps of one that is being written; None: there is no file, or not yet."""
 
@@ -87,7 +87,7 @@ class RoundWriter:
                 f"update log: client '{client_id}' has weight {weight_raw}, expected a positive number"
             )
         sha256: Written = None
-        small = delta.numel() * self._dtype.itemsize <= _SMALL
+        small = delta.numel() <= _SMALL
         self._background.make_room()
         if self._retention.keeps(self.round):
             content = pack(client_id, delta, self._dtype)
