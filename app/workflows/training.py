@@ -13,6 +13,7 @@ from app.forgettings.folder import unpruned
 from app.forgettings.origin import read_origin, weights_origin, write_origin
 from app.workflows import session as sessions
 from app.workflows.analytics import label_distribution
+from app.workflows.disk import check_log_fits
 from app.workflows.observer import Observer, Quiet
 from app.workflows.recording import Recorder, add_notes, recorded
 from app.workflows.removing import removed_if_refused
@@ -61,6 +62,7 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
         _check_privacy(session, cohort)
         _note_figures(session, cohort, observer)
         initial, _ = session.initial_state(), session.plan  # Refuses, before all else, what cannot be built
+        check_log_fits(session, len(cohort.clients), initial, observer)
         cohort.client_config[wire.KEEP_TAGS] = 1
         folder = RunFolder.create(
             session.config.run.home,
