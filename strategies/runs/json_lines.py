@@ -13,6 +13,9 @@ from typing import Any, BinaryIO
 from strategies.core.errors import RunCorrupt
 from strategies.runs import files
 
+_PIECE = 2**16
+"""Bytes that are read at a time to find the end of the last line."""
+
 
 def append_line(path: Path, line: Mapping[str, Any]) -> None:
     """Add one object; numbers that are not finite become null.
@@ -83,6 +86,13 @@ def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
 
 
 def _cut_torn_line(file: BinaryIO) -> None:
-    file.seek(0)
-    content = file.read()
-    file.truncate(content.rfind(b"\n") + 1)
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - _PIECE)
+        file.seek(start)
+        newline = file.read(end - start).rfind(b"\n")
+        if newline >= 0:
+            end = start + newline + 1
+            break
+        end = start
+    file.truncate(end)

@@ -11,6 +11,7 @@ from strategies.core.seeds import numpy_generator
 from strategies.runs.checkpoint import Checkpoint
 from strategies.runs.files import read_json, write_json
 from strategies.runs.folder import RunFolder
+from strategies.runs.json_lines import append_line, read_lines
 from tests.strategies.update_logs import checkpoint_until_killed, flip_byte, kill_after
 
 CONFIG = '[run]\nname = "ä"\n'
@@ -243,3 +244,15 @@ def test_a_summary_with_a_wrong_field_is_named(
     folder.write_summary(DONE | {field: value})
     with pytest.raises(RunCorrupt, match=rf"summary\.json: damaged at '{re.escape(named)}'"):
         folder.read_summary()
+
+
+@pytest.mark.parametrize("torn", [1, 70_000, 200_000])
+def test_a_long_line_that_was_cut_off_is_dropped_by_the_next(tmp_path: Path, torn: int) -> None:
+    """It may be longer than what is read of the file at a time, and all that there is."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b"x" * torn)
+    append_line(path, {"round": 1})
+    with path.open("ab") as file:
+        file.write(b"y" * torn)
+    append_line(path, {"round": 2})
+    assert read_lines(path) == [{"round": 1}, {"round": 2}]
