@@ -76,6 +76,8 @@ class Task:
     """Side that images are scaled to, where the data are a folder of them."""
     vectorise: str = "off"
     """Clients that train side by side, as ``run.vectorise`` has it."""
+    hidden: int = 0
+    """Units of each layer of a perceptron, where one is trained."""
 
     @staticmethod
     def read() -> "Task":
