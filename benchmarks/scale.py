@@ -1,7 +1,7 @@
 """What a round costs by the number of clients: seconds, the server's own processor time for each, and memory.
 
-Each client takes one step of four images of 8×8 pixels; updates are logged as sums, and each round ends with a
-checkpoint. Every number of clients is a run in a process of its own.
+Each client takes one step of four images of 8×8 pixels; updates are logged as sums, and each round
+is followed by a checkpoint. Every number of clients is a run in a process of its own.
 """
 
 import tempfile

@@ -463,6 +463,8 @@ def _array_bytes(array: Array) -> int:
 
 def _value_bytes(value: Any) -> int:
     if isinstance(value, list):
+        if value and isinstance(value[0], int | float):  # All are of one type
+            return 8 * len(value)
         return sum(_value_bytes(v) for v in value)
     return len(value) if isinstance(value, str | bytes) else 8
 
