@@ -3,7 +3,7 @@
 import atexit
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from itertools import count
 from types import TracebackType
 from typing import Self, final
@@ -16,7 +16,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from app.simulation.client import RUN_ID
 from app.simulation.grouping import Grouping
-from app.simulation.jobs import Job, JobQueue, Outcome
+from app.simulation.jobs import Job, JobQueue, Outcome, Parcel
 from app.simulation.launch import Setup
 from app.simulation.pool import WorkerPool
 from app.simulation.states import ClientStates
@@ -25,7 +25,6 @@ from strategies.server.grids import BaseGrid
 
 SERVER_NODE_ID = 0  # Flower's SuperLink is node 1; here that is the first client.
 PULL_SECONDS = 0.1
-REPLIES_PER_PULL = 4
 
 
 @final
@@ -45,8 +44,9 @@ class LocalGrid(BaseGrid):
     While the grid is open, torch uses one thread in this process: the cores belong to the workers, and idle
     threads of a pool spin on them.
 
-    Memory does not grow with the number of clients: a worker holds at most two replies that were not pulled,
-    then it waits. It works on Linux. It is for one thread.
+    Memory does not grow with the number of clients: a worker holds a few megabytes of replies that were not
+    pulled, or those of two messages or groups if they are larger, then it waits. It works on Linux. It is for
+    one thread.
 
     Parameters
     ----------
@@ -162,9 +162,11 @@ class LocalGrid(BaseGrid):
         """
         ids: list[str] = []
         jobs: list[Job] = []
+        parcels: dict[tuple[object, ...], Parcel] = {}
         for message in messages:
             message.metadata.__dict__["_message_id"] = str(next(self._numbers))
-            job = Job(message)
+            key = Parcel.key(message)
+            job = Job(message, parcels.get(key) or parcels.setdefault(key, Parcel(message)))
             ids.append(job.message_id)
             self._open[job.message_id] = job
             if 1 <= job.node_id <= self._num_nodes:
@@ -189,14 +191,20 @@ class LocalGrid(BaseGrid):
         LetheError
             If the grid is closed or a worker cannot be started.
         """
-        wanted = {i for i in message_ids if i is not None}
+        wanted = _lookup(message_ids)
         deadline = time.monotonic() + PULL_SECONDS
-        while not (arrived := self._inbox.keys() & wanted) and not self._open.keys().isdisjoint(wanted):
+        while not (arrived := [i for i in self._inbox if i in wanted]) and self._is_open(wanted):
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 break
             self._advance(remaining)
-        return [self._inbox.pop(i) for i in sorted(arrived, key=int)[:REPLIES_PER_PULL]]
+        most = len(arrived) if self._pool is None else self._pool.at_once
+        return [self._inbox.pop(i) for i in sorted(arrived, key=int)[:most]]
+
+    def _is_open(self, message_ids: Collection[str]) -> bool:
+        """Whether one of the messages, none of which is answered, may still be."""
+        fewer, others = sorted((self._open, message_ids), key=len)
+        return any(i in others for i in fewer)
 
     def cancel(self, message_ids: Iterable[str]) -> None:
         """Give up on messages: their replies will never be pulled.
@@ -220,8 +228,9 @@ class LocalGrid(BaseGrid):
 
         A message that waits, also for a worker to start, has not begun.
         """
+        wanted = _lookup(message_ids)
         at_work = {} if self._pool is None else self._pool.at_work()
-        return {i: at_work[i] for i in message_ids if i in at_work}
+        return {i: began for i, began in at_work.items() if i in wanted and i in self._open}
 
     def client_states(self) -> dict[int, bytes]:
         """Return the clients' states that are not empty, by node id, in Flower's protobuf form."""
@@ -251,7 +260,7 @@ class LocalGrid(BaseGrid):
         pool = self._require_pool()
         while (group := self._queue.take()) is not None:
             # Towards the end of a round no job waits behind another one while a worker idles.
-            worker = pool.find(queue=len(self._queue) >= 2 * pool.size)
+            worker = pool.find(len(self._queue))
             if worker is None:
                 self._queue.put_back([group])
                 return
@@ -261,7 +270,7 @@ class LocalGrid(BaseGrid):
     def _advance(self, seconds: float) -> None:
         """Collect what workers have finished, waiting some seconds for the first; give them more to do."""
         pool = self._require_pool()
-        for outcome in pool.wait(seconds, 1 if pool.has_large_models else REPLIES_PER_PULL):
+        for outcome in pool.wait(seconds, pool.at_once):
             self._settle(outcome)
         self._replace_abandoned(pool)
         self._dispatch()
@@ -286,9 +295,14 @@ class LocalGrid(BaseGrid):
         if self._open.pop(job.message_id, None) is None:
             self._num_dropped += 1
             return
-        reply = Message(answer, reply_to=job.message)
-        reply.metadata.__dict__["_message_id"] = f"{job.message_id}-reply"
-        self._inbox[job.message_id] = reply
+        self._inbox[job.message_id] = job.reply(answer)
+
+
+def _lookup(message_ids: Iterable[str | None]) -> Collection[str]:
+    """Return message ids in which one is found at once; those that can be searched so are not copied."""
+    if isinstance(message_ids, Set | Mapping):
+        return message_ids
+    return {i for i in message_ids if i is not None}
 
 
 def take_identity() -> None:

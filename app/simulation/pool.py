@@ -1,9 +1,10 @@
 """The worker processes as the parent sees them: their jobs, their replies, their deaths.
 
-A worker has two slots, so at most two groups of messages, mostly of one each: the one it runs, and one that
-waits in its socket so that it need not idle while the parent is busy. A slot is free again when its replies
-were read. That is all the back-pressure: if no reply is read, workers wait. With large models, the time to
-fetch the next message is negligible beside the training, and memory counts: the second slot stays empty then.
+A worker has some slots, one for each group of messages that it has, mostly of one each: the one it runs, and
+those that wait in its socket so that it need not idle while the parent is busy. A slot is free again when its
+replies were read. That is all the back-pressure: if no reply is read, workers wait. How many groups a worker
+has is bounded by the bytes of replies: of small ones a dozen wait and are read at once. With large models,
+the time to fetch the next message is negligible beside the training, and memory counts: then it has one.
 """
 
 import selectors
@@ -11,28 +12,28 @@ import socket
 import subprocess
 import time
 from collections import Counter, deque
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flwr.app import ArrayRecord, Error, Message, RecordDict
+from flwr.app import Error
 from flwr.common.constant import ErrorCode
-from flwr.common.serde import recorddict_to_proto
-from flwr.common.serde_utils import metadata_to_proto
-from flwr.proto.message_pb2 import Message as ProtoMessage
 
 from app.messages.codec import layout_text
 from app.simulation import channel
 from app.simulation.broadcast import Broadcast, Broadcasts
-from app.simulation.jobs import Group, Job, Outcome, singly
+from app.simulation.jobs import Group, Job, Outcome, Parcel, singly
 from app.simulation.launch import Setup, describe_status, launch
 from app.simulation.memory import SharedMemory
 from app.simulation.progress import Progress
 from app.simulation.worker import describe, described_in, read_reply
 from strategies.core.errors import BadInput, LetheError
 
-_SLOTS = 2
+_SLOTS = 16
+_FEW_SLOTS = 2
 _LARGE_BYTES = 2**24
+_WAITING_BYTES = 2**21
+"""Of replies that wait in a worker, where they are so small that there are more than a few."""
 _REAP_SECONDS = 1.0
 _CLOSE_SECONDS = 10.0
 
@@ -48,7 +49,12 @@ class WorkerHandle:
     jobs: deque[tuple[Group, int]] = field(default_factory=deque)
     free_slots: list[int] = field(default_factory=lambda: list(range(_SLOTS)))
     known: set[int] = field(default_factory=set)
+    parcel: Parcel | None = None
     alive: bool = True
+
+    def __post_init__(self) -> None:
+        """Read the socket in large pieces."""
+        self.reader = channel.Reader(self.connection)
 
     @property
     def running(self) -> Group:
@@ -89,20 +95,21 @@ class WorkerPool:
         self.alone: Counter[str] = Counter()
         self._broadcasts = Broadcasts()
         self._selector = selectors.DefaultSelector()
-        self._ready: deque[WorkerHandle] = deque()
+        self._arrived: deque[tuple[WorkerHandle, channel.Header | None]] = deque()
         self._loaded = False
-        self._largest = 0
+        self._largest = self._largest_group = 0
         self._starter, self._control = launch(setup)
 
     @property
-    def has_large_models(self) -> bool:
-        """Whether a message or reply was so large that few should be in memory at once."""
-        return self._largest > _LARGE_BYTES
+    def at_once(self) -> int:
+        """How many replies of single messages may be in memory at once; at least 1."""
+        return at_once(self._largest)
 
-    def find(self, *, queue: bool) -> WorkerHandle | None:
-        """Return a worker that can take a job, an idle one if possible; start one if necessary.
+    def find(self, waiting: int) -> WorkerHandle | None:
+        """Return a worker that can take a group, an idle one if possible; start one if necessary.
 
-        With `queue` it may be a busy worker, which keeps the job until it is done with its present one.
+        It may be a busy worker, which keeps the group until it is done with those that it has, as long as the
+        groups that are `waiting` for a worker keep all of them busy for twice as long.
 
         Raises
         ------
@@ -114,9 +121,10 @@ class WorkerPool:
                 return worker
         if len(self.workers) < self.size:
             return self._spawn()
-        if not queue or self.has_large_models:
-            return None
-        return next((w for w in self.workers if w.alive and w.free_slots), None)
+        fitting = max(_FEW_SLOTS, _WAITING_BYTES // max(1, self._largest_group))
+        most = min(self.at_once, fitting, 1 + waiting // (2 * self.size))
+        least = min((w for w in self.workers if w.alive), key=lambda w: len(w.jobs), default=None)
+        return None if least is None or len(least.jobs) >= most else least
 
     def give(self, worker: WorkerHandle, group: Group, states: Sequence[bytes]) -> bool:
         """Send jobs and their clients' states to a worker with a free slot; return whether it took them.
@@ -125,14 +133,20 @@ class WorkerPool:
         """
         number = worker.free_slots[-1]
         slot = worker.slots[number]
-        self._broadcasts.trim()  # Before, not after: all records of a message must be there together
+        same = all(job.parcel is worker.parcel for job in group)
+        parcel = worker.parcel if same else None
+        if not same:
+            self._broadcasts.trim()  # Before, not after: all records of a message must be there together
         used: dict[int, Broadcast] = {}
         end, described = 0, list[dict[str, Any]]()
         for job, state in zip(group, states, strict=True):
-            entry, end = self._put(slot, end, job.message, state, used)
-            described.append(entry)
+            entry, data = ({}, b"") if job.parcel is parcel else self._described(job.parcel, end, used)
+            parcel, middle = job.parcel, end + len(data)
+            end = _put(slot, end, data, state)
+            ids = {"message": job.message_id, "node": job.node_id}
+            described.append({**entry, **ids, "state": [middle, len(state)]})
         new = [b for n, b in used.items() if n not in worker.known]
-        outdated = worker.known - self._broadcasts.numbers - used.keys()
+        outdated = set() if same else worker.known - self._broadcasts.numbers - used.keys()
         worker.known -= outdated
         header = {
             "slot": number,
@@ -146,6 +160,7 @@ class WorkerPool:
         except channel.Closed:
             worker.alive = False
             return False
+        worker.parcel = parcel
         worker.known.update(b.number for b in new)
         self._largest = max(self._largest, *(b.memory.size for b in new), 0)
         worker.jobs.append((group, worker.free_slots.pop()))
@@ -154,10 +169,11 @@ class WorkerPool:
 
     def wait(self, seconds: float, limit: int) -> list[Outcome]:
         """Return the jobs that ended, at most `limit`, waiting at most some seconds for the first."""
-        if not self._ready:
-            self._ready.extend(key.data for key, _ in self._selector.select(seconds))
-        count = min(limit, len(self._ready))
-        return [o for _ in range(count) for o in self._receive(self._ready.popleft())]
+        if not self._arrived:
+            for key, _ in self._selector.select(seconds):
+                self._arrived.extend((key.data, header) for header in _headers(key.data))
+        count = min(limit, len(self._arrived))
+        return [o for _ in range(count) for o in self._receive(*self._arrived.popleft())]
 
     def remove(self, worker: WorkerHandle) -> tuple[Group, ...]:
         """End a worker at once; return the jobs it had not started, and those beside an abandoned one."""
@@ -186,34 +202,22 @@ class WorkerPool:
             self._starter.kill()
             self._starter.wait()
 
-    def _put(
-        self, slot: SharedMemory, start: int, message: Message, state: bytes, used: dict[int, Broadcast]
-    ) -> tuple[dict[str, Any], int]:
-        """Write a message and its client's state into a slot.
-
-        Returns what describes them, and the first byte behind them; adds the broadcasts that it carries.
-        """
-        content = message.content
-        flats = {
-            n: b for n, r in content.items() if isinstance(r, ArrayRecord) and (b := self._broadcasts.of(r))
-        }
+    def _described(
+        self, parcel: Parcel, start: int, used: dict[int, Broadcast]
+    ) -> tuple[dict[str, Any], bytes]:
+        """Return what describes a parcel whose bytes begin at a place, and these; add what it broadcasts."""
+        flats = {n: b for n, record in parcel.arrays.items() if (b := self._broadcasts.of(record))}
         used.update((b.number, b) for b in flats.values())
-        data = _small_message(message, list(content), flats)
-        middle, end = start + len(data), start + len(data) + len(state)
-        view = slot.view(end)
-        view[start:middle] = data
-        view[middle:end] = state
+        small, middle = parcel.small(flats), start + len(parcel.metadata)
         return {
-            "names": list(content),
+            "names": list(parcel.content),
             "flats": [(name, broadcast.number) for name, broadcast in flats.items()],
-            "message": [start, len(data)],
-            "state": [middle, len(state)],
-        }, end
+            "metadata": [start, len(parcel.metadata)],
+            "small": [middle, len(small)],
+        }, parcel.metadata + small
 
-    def _receive(self, worker: WorkerHandle) -> list[Outcome]:
-        try:
-            header, _ = channel.receive(worker.connection)
-        except channel.Closed:
+    def _receive(self, worker: WorkerHandle, header: channel.Header | None) -> list[Outcome]:
+        if header is None:
             return [self._mourn(worker)]
         group, number = worker.jobs.popleft()
         slot = worker.slots[number]
@@ -222,6 +226,7 @@ class WorkerPool:
         pairs = zip(group, described_in(slot, header), strict=True)
         outcomes = [_outcome(job, slot, described) for job, described in pairs]
         self._largest = max(self._largest, slot.size // len(group))
+        self._largest_group = max(self._largest_group, slot.size)
         self.together += header["together"]
         self.alone.update(header["alone"])
         return outcomes
@@ -239,8 +244,7 @@ class WorkerPool:
 
     def _bury(self, worker: WorkerHandle, seconds: float) -> str:
         self.workers.remove(worker)
-        if worker in self._ready:
-            self._ready.remove(worker)
+        self._arrived = deque(each for each in self._arrived if each[0] is not worker)
         self._selector.unregister(worker.connection)
         _release(worker)
         self.num_replaced += 1
@@ -290,6 +294,29 @@ def _note_beginning(worker: WorkerHandle) -> None:
         job.began = time.monotonic() if job.began is None else job.began
 
 
+def at_once(largest: int) -> int:
+    """Return how many replies may be in memory at once if the largest so far had that many bytes."""
+    if largest > _LARGE_BYTES:
+        return 1
+    return min(_SLOTS, max(_FEW_SLOTS, _WAITING_BYTES // max(1, largest)))
+
+
+def _headers(worker: WorkerHandle) -> list[channel.Header | None]:
+    """Return what a worker has sent; None at the end if it is gone."""
+    try:
+        return list(worker.reader.read())
+    except channel.Closed:
+        return [None]
+
+
+def _put(slot: SharedMemory, start: int, data: bytes, state: bytes) -> int:
+    """Write what describes a message, and its client's state, into a slot; return where they end."""
+    whole = data + state
+    if whole:
+        slot.view(start + len(whole))[start : start + len(whole)] = whole
+    return start + len(whole)
+
+
 def _release(worker: WorkerHandle) -> None:
     worker.connection.close()
     for memory in (*worker.slots, worker.progress.memory):
@@ -300,11 +327,3 @@ def _outcome(job: Job, slot: SharedMemory, described: dict[str, Any]) -> Outcome
     if "error" in described:
         return Outcome(job, Error(*described["error"]))
     return Outcome(job, *read_reply(slot, described))
-
-
-def _small_message(message: Message, names: Sequence[str], elsewhere: Container[str]) -> bytes:
-    """Return a message without the records that travel as vectors."""
-    small = RecordDict({name: message.content[name] for name in names if name not in elsewhere})
-    proto = ProtoMessage(metadata=metadata_to_proto(message.metadata), content=recorddict_to_proto(small))
-    data: bytes = proto.SerializeToString()
-    return data

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flwr.app import Error, Message, RecordDict
+from flwr.app.message import make_message
 from flwr.common.constant import ErrorCode
-from flwr.common.serde import message_from_proto
-from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.common.serde_utils import metadata_from_proto
+from flwr.proto.message_pb2 import Metadata as ProtoMetadata
 
 from app.messages import codec
 from app.simulation import channel
@@ -24,7 +25,21 @@ from app.simulation.memory import SharedMemory, aligned, private_vector
 from app.simulation.progress import Progress
 from strategies.client.side_by_side import Report
 from strategies.core.errors import LetheError
-from strategies.core.wire import FlatRecord, Layout
+from strategies.core.wire import FlatRecord, Layout, twin
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """What the last message and those after it that bring nothing have in common.
+
+    `first` has the metadata, `names` are those of all records, `flats` name those that are broadcast with
+    their numbers, `small` holds the others.
+    """
+
+    first: Message
+    names: list[str]
+    flats: list[tuple[str, int]]
+    small: bytes
 
 
 @dataclass
@@ -40,6 +55,7 @@ class Worker:
     progress: Progress
     clients: Clients
     broadcasts: dict[int, tuple[int, Layout]] = field(default_factory=dict)
+    parcel: Parcel | None = None
 
     def run(self) -> None:
         """Serve messages until the parent is gone."""
@@ -74,10 +90,17 @@ class Worker:
             self.broadcasts[number] = (descriptor, codec.layout_from(layout))
 
     def _read(self, described: dict[str, Any], slot: SharedMemory) -> tuple[Message, bytes]:
-        message = message_from_proto(ProtoMessage.FromString(_piece(slot, described["message"])))
-        flats = {name: self._record(number) for name, number in described["flats"]}
-        message.content = codec.join(described["names"], message.content, flats)
-        return message, _piece(slot, described["state"])
+        if "names" in described:
+            metadata = ProtoMetadata.FromString(_piece(slot, described["metadata"]))
+            first = make_message(metadata=metadata_from_proto(metadata), content=RecordDict())
+            small = _piece(slot, described["small"])
+            self.parcel = Parcel(first, described["names"], described["flats"], small)
+        if self.parcel is None:
+            raise RuntimeError("a message came before any content")
+        flats = {name: self._record(number) for name, number in self.parcel.flats}
+        content = codec.join(self.parcel.names, codec.load_small(self.parcel.small), flats)
+        ids = {"message_id": described["message"], "dst_node_id": described["node"]}
+        return twin(self.parcel.first, content, **ids), _piece(slot, described["state"])
 
     def _record(self, number: int) -> FlatRecord:
         descriptor, layout = self.broadcasts[number]
@@ -117,7 +140,7 @@ def write_reply(
     The state is None if it did not change.
     """
     small, flats = codec.split(content)
-    data = codec.dump(small)
+    data = codec.dump_small(small)
     end = start
     described: list[tuple[str, str, int]] = []
     for name, record in flats.items():
@@ -143,7 +166,7 @@ def read_reply(slot: SharedMemory, described: dict[str, Any]) -> tuple[RecordDic
     for name, text, start in described["flats"]:
         layout = codec.layout_from(text)
         flats[name] = FlatRecord(slot.take(codec.layout_size(layout), start), layout)
-    content = codec.join(described["names"], codec.load(_piece(slot, described["small"])), flats)
+    content = codec.join(described["names"], codec.load_small(_piece(slot, described["small"])), flats)
     return content, None if described["state"] is None else _piece(slot, described["state"])
 
 

@@ -10,7 +10,7 @@ from flwr.common.constant import ErrorCode
 from app.simulation import LocalGrid
 from app.simulation.grid import take_identity
 from app.simulation.grouping import Grouping
-from app.simulation.jobs import Job, JobQueue
+from app.simulation.jobs import Job, JobQueue, Parcel
 from app.simulation.memory import SharedMemory
 from app.simulation.progress import Progress
 from strategies.core import wire
@@ -28,7 +28,8 @@ def grouped(lone: LocalGrid) -> Iterator[LocalGrid]:
 def jobs(*nodes: int, kind: str = "train", size: int = 7) -> list[Job]:
     take_identity()
     content = RecordDict({"arrays": wire.record_of({"w": torch.zeros(size)})})
-    return [Job(Message(content, node, kind)) for node in nodes]
+    messages = [Message(content, node, kind) for node in nodes]
+    return [Job(message, Parcel(message)) for message in messages]
 
 
 def sizes(grouping: Grouping, given: list[Job]) -> list[int]:

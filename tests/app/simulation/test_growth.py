@@ -1,14 +1,14 @@
 """What a run does for each client costs the same however many there are: operations are counted."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
 from app.simulation import LocalGrid, grid as grid_module
-from app.simulation.jobs import Job, Outcome
+from app.simulation.jobs import Group, Job, Outcome
 from app.simulation.launch import Setup
 from app.workflows.training_rounds import round_json
 from strategies.core import wire
@@ -31,9 +31,9 @@ _START = {"w": torch.zeros(3)}
 
 
 class _Worker:
-    """Stands for a worker process, which takes one message at a time."""
+    """Stands for a worker process that nothing is ever wrong with."""
 
-    running: Job | None = None
+    is_stuck = False
 
 
 class _Pool:
@@ -51,9 +51,12 @@ class _Pool:
     def find(self, waiting: int) -> _Worker | None:
         return self.workers[0] if len(self._jobs) < self.at_once else None
 
-    def give(self, worker: _Worker, job: Job, state: bytes) -> bool:
-        self._jobs.append(job)
+    def give(self, worker: _Worker, group: Group, states: Sequence[bytes]) -> bool:
+        self._jobs += group
         return True
+
+    def at_work(self) -> dict[str, float]:
+        return {}
 
     def wait(self, seconds: float, limit: int) -> list[Outcome]:
         outcomes = []
