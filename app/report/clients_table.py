@@ -60,12 +60,12 @@ def _rounds(record: RunRecord, client_id: str) -> int | None:
     """Return in how many rounds a client's update counted."""
     if record.contributions is None:
         return None
-    return sum(client == client_id for client, _ in record.contributions.lengths)
+    return record.contributions.num_rounds(client_id)
 
 
 def _share(record: RunRecord, client_id: str) -> str:
     """Return a client's share of the length of all updates."""
     if record.contributions is None:
         return MISSING
-    whole = sum(record.contributions.lengths.values())
+    whole = record.contributions.whole
     return number(100.0 * record.contributions.total(client_id) / whole) if whole else MISSING

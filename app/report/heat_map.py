@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -58,7 +59,7 @@ class HeatMap:
     written: bool = True
     totals: str = "Sum"
 
-    @property
+    @cached_property
     def sums(self) -> Matrix:
         """The sum of each row."""
         return np.asarray(np.nansum(self.values, axis=1))

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -97,7 +98,23 @@ class Contributions:
 
     def total(self, client_id: str) -> float:
         """Return the sum over the rounds."""
-        return sum(length for (client, _), length in self.lengths.items() if client == client_id)
+        return sum(self._by_client.get(client_id, ()))
+
+    def num_rounds(self, client_id: str) -> int:
+        """Return in how many rounds a client's update counted."""
+        return len(self._by_client.get(client_id, ()))
+
+    @cached_property
+    def whole(self) -> float:
+        """Sum over all clients and rounds."""
+        return sum(self.lengths.values())
+
+    @cached_property
+    def _by_client(self) -> dict[str, list[float]]:
+        found: dict[str, list[float]] = {}
+        for (client, _), length in self.lengths.items():
+            found.setdefault(client, []).append(length)
+        return found
 
 
 @dataclass(frozen=True)
