@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, final
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
@@ -192,6 +192,23 @@ class AddedEntries(StrategyWrapper):
         shared = wire.SharedEntries()
         for message in messages:
             shared.add(message, self._entries(server_round, message.metadata.dst_node_id))
+            yield message
+
+
+@final
+class AddedRecords(StrategyWrapper):
+    """Add records of arrays, such as another model, to every message to be trained by."""
+
+    def __init__(self, inner: Strategy, records: Mapping[str, ArrayRecord]) -> None:
+        super().__init__(inner)
+        self._records = records
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Return the wrapped strategy's messages with the records; content that they share is not changed."""
+        for message in super().configure_train(server_round, arrays, config, grid):
+            message.content = RecordDict({**message.content, **self._records})
             yield message
 
 

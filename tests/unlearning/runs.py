@@ -25,6 +25,7 @@ SHORT = ForgetSettings.stored(
         "fisher-examples": 20,
         "alpha-search": "0.5, 1",
         "max-retain-drop": 100,
+        "ssd": {"alpha": 1},
     }
 )
 """Little work for every method, by the keys that all shared in version 0.1."""

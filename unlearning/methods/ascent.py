@@ -28,13 +28,12 @@ from typing import TypeVar
 
 import torch
 from pydantic import Field
-from torch import Generator, Tensor
+from torch import Tensor
 
 from strategies.client.evaluation import evaluate
 from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.server.cohort import Cohort
-from strategies.server.settings import SelectionSettings
 from unlearning.central.ascent import (
     AscentSettings,
     ProjectedAscentSettings,
@@ -46,12 +45,14 @@ from unlearning.central.parameters import flat_parameters
 from unlearning.central.training import SgdSettings
 from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Outcome
 from unlearning.methods.federated import (
+    EVERYONE,
     FederatedWork,
     clients_with_forgotten,
     clients_with_retained,
     received_model,
     settings_entries,
     settings_in,
+    shuffled,
     trained_answer,
 )
 from unlearning.methods.subtract import renormalised_step
@@ -64,7 +65,6 @@ PROJECTED = "train.projected_ascent"
 RADIUS = "radius"
 """float >= 0, server to client, with `train.projected_ascent`: δ."""
 RANDOM_MODELS = 10
-EVERYONE = SelectionSettings()
 
 
 class LeavingSettings(ProjectedAscentSettings):
@@ -115,12 +115,6 @@ def projected_client(work: ForgetWork) -> ClientAnswer:
     start = flat_parameters(model)
     up = projected_ascent(model, work.forget, start, radius, settings, work.generator, work.task)
     return trained_answer(up, len(work.forget))
-
-
-def shuffled(flat: Tensor, layout: wire.Layout, generator: Generator) -> Tensor:
-    """Return a model with the entries of each tensor shuffled: a draw from the same distribution."""
-    pieces = torch.split(flat, list(layout.sizes))
-    return torch.cat([piece[torch.randperm(len(piece), generator=generator)] for piece in pieces])
 
 
 def radius_around(job: ForgetJob, reference: Tensor) -> float:
@@ -174,7 +168,7 @@ def ascend_on_clients(job: ForgetJob) -> Outcome:
         work.total_rounds += 1
         reference = reference_from_round(job, leaving, work)
     radius = radius_around(job, reference)
-    entry = {**settings_entries(settings), RADIUS: radius, wire.FORGET_ALL: True}
+    entry = {**settings_entries(settings), RADIUS: radius}
     flat = work.act(reference, PROJECTED, [entry], leaving, drop=job.forget_drop, selection=EVERYONE)
     moved = float(torch.linalg.vector_norm(flat.double() - reference.double()))
     flat = work.train(flat, settings.recovery_rounds, clients_with_retained(job))

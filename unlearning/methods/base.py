@@ -115,9 +115,10 @@ class ForgetWork:
     """All that the client half of a method is given.
 
     `arrays` and `config` are the message's records, of which ``arrays["arrays"]`` is the model; `build_model`
-    makes a model with a record's weights on the device to use. `retain` and `forget` are the client's own
-    examples that stay and that the request names, `train` and `strategy` sections of the run config.
-    `generator` is seeded by run, client and round; `server_round` is 0 outside of rounds.
+    gives a model a record's weights, on the device to use; it may be one and the same model each time.
+    `retain` and `forget` are the client's own examples that stay and that the request names, `train` and
+    `strategy` sections of the run config. `generator` is seeded by run, client and round; `server_round` is 0
+    outside of rounds.
     """
 
     arrays: Mapping[str, ArrayRecord]

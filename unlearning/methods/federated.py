@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+import torch
+from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Strategy
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from strategies.core import wire
 from strategies.core.errors import LetheError
@@ -22,7 +24,8 @@ from strategies.server.cohort import Cohort
 from strategies.server.exclusion import Drop
 from strategies.server.members import ClientInfo
 from strategies.server.settings import SelectionSettings
-from strategies.server.wrapper import AddedEntries
+from strategies.server.wrapper import AddedEntries, AddedRecords
+from unlearning.central.parameters import copied
 from unlearning.central.training import SgdSettings
 from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork
 from unlearning.spending import train_after
@@ -71,8 +74,19 @@ def trained_answer(
 
 
 def received_model(work: ForgetWork) -> nn.Module:
-    """Return the model that came with the message."""
+    """Return the model that came with the message; read last, as `further_model` overwrites it."""
     return work.build_model(work.arrays[wire.ARRAYS])
+
+
+def further_model(work: ForgetWork, record: str) -> nn.Module:
+    """Return a further model that came with the message, such as a teacher, under a record's name."""
+    return copied(work.build_model(work.arrays[record]))
+
+
+def shuffled(flat: Tensor, layout: wire.Layout, generator: Generator) -> Tensor:
+    """Return a model with the entries of each tensor shuffled: a draw from the same distribution."""
+    pieces = torch.split(flat, list(layout.sizes))
+    return torch.cat([piece[torch.randperm(len(piece), generator=generator)] for piece in pieces])
 
 
 # Who takes part
@@ -112,7 +126,17 @@ def clients_with_forgotten(job: ForgetJob) -> Cohort:
     return connected.without(others)
 
 
+def clients_asked(job: ForgetJob) -> Cohort:
+    """Return the clients that hold some of D_f or of D_r."""
+    connected = job.connected()
+    wanted = {**clients_with_forgotten(job).clients, **clients_with_retained(job).clients}
+    return connected.without(i for i in connected.clients if i not in wanted)
+
+
 # Rounds
+
+EVERYONE = SelectionSettings()
+"""A round of all clients of a cohort, not of some that are drawn."""
 
 
 @dataclass
@@ -121,11 +145,12 @@ class FederatedWork:
 
     Rounds are numbered on from the run's last, so that clients draw fresh batches; where they train as the
     run did, their learning rates are those of its last round. `metrics` are means over the clients' answers
-    in the last round, by name.
+    in the last round, by name. `records` are further records of arrays of every message of `act`, by name.
     """
 
     job: ForgetJob
     total_rounds: int
+    records: Mapping[str, ArrayRecord] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     done: int = 0
 
@@ -133,7 +158,7 @@ class FederatedWork:
         self,
         flat: Tensor,
         message_type: str,
-        entries: Sequence[Mapping[str, Scalar]],
+        entries: Sequence[Mapping[str, wire.ConfigValue]],
         cohort: Cohort,
         *,
         drop: Drop | None = None,
@@ -164,9 +189,17 @@ class FederatedWork:
             drop,
             selection,
             lambda: AddedEntries(
-                FedAvg(message_type=message_type), lambda server_round, _: entries[server_round - first]
+                AddedRecords(FedAvg(message_type=message_type), self.records),
+                lambda server_round, node: {
+                    **entries[server_round - first],
+                    **({wire.FORGET_ALL: True} if node in self._leaving(cohort) else {}),
+                },
             ),
         )
+
+    def _leaving(self, cohort: Cohort) -> set[int]:
+        """Return the nodes of the clients that are forgotten as a whole."""
+        return {cohort.clients[i].node_id for i in self.job.request.clients if i in cohort.clients}
 
     def train(self, flat: Tensor, rounds: int, cohort: Cohort, build: Build | None = None) -> Tensor:
         """Return the model, shape [P], after training on as the run did, without what shall be forgotten.

@@ -30,7 +30,6 @@ from torch import Tensor
 from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.fedavg import FedAvg
-from strategies.server.cohort import Cohort
 from strategies.server.guard import CheckedReply
 from strategies.server.wrapper import StrategyWrapper
 from unlearning.central.fedosd import recovery_gradient, unlearning_loss_each, unlearning_step
@@ -38,7 +37,7 @@ from unlearning.central.gradients import ExampleSum, Objective, gradient_sum
 from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Outcome
 from unlearning.methods.federated import (
     FederatedWork,
-    clients_with_forgotten,
+    clients_asked,
     clients_with_retained,
     received_model,
 )
@@ -101,13 +100,6 @@ class OneWayRecovery(StrategyWrapper):
                 raise LetheError("fedosd: a reply was not checked; put OneWayRecovery inside GuardedStrategy")
             delta = recovery_gradient(reply.update.delta, self._current, self._original).float()
             yield CheckedReply.of(reply, replace(reply.update, delta=delta))
-
-
-def clients_asked(job: ForgetJob) -> Cohort:
-    """Return the clients that hold some of D_f or of D_r."""
-    connected = job.connected()
-    wanted = {**clients_with_forgotten(job).clients, **clients_with_retained(job).clients}
-    return connected.without(i for i in connected.clients if i not in wanted)
 
 
 def unlearning_rounds(job: ForgetJob, work: FederatedWork, settings: FedOsdSettings) -> Tensor:

@@ -43,8 +43,7 @@ from unlearning.central.influence import (
 from unlearning.central.inverse import conjugate_gradient_product, fisher_product_sum
 from unlearning.central.parameters import moved
 from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Outcome
-from unlearning.methods.federated import received_model
-from unlearning.methods.fedosd import clients_asked
+from unlearning.methods.federated import clients_asked, received_model
 from unlearning.methods.sums import answer_with, ask_for_sums
 from unlearning.traits.influence import NAME, TRAITS, InfluenceKeys, parsed_alphas
 

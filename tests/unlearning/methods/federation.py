@@ -22,7 +22,7 @@ from strategies.core.examples import Examples, TensorExamples, concatenated
 from strategies.core.seeds import torch_generator
 from strategies.log.strategy import LoggedStrategy
 from strategies.log.update_log import UpdateLog
-from strategies.models.mask import hold, masks_in, unpack
+from strategies.models.mask import hold, masks_in, masks_of, unpack
 from strategies.plan import Start, TrainingPlan
 from strategies.registry import lookup
 from strategies.rounds import train
@@ -95,6 +95,7 @@ class Federation(BaseGrid):
     change: Callable[[str, str, RecordDict], RecordDict] = lambda client_id, kind, content: content
     asked: list[tuple[str, str]] = field(default_factory=list)
     _replies: dict[str, Message] = field(default_factory=dict)
+    _shared: dict[object, nn.Module] = field(default_factory=dict)
 
     @property
     def layout(self) -> wire.Layout:
@@ -132,7 +133,7 @@ class Federation(BaseGrid):
 
     def but(self, **changes: Any) -> "Federation":
         """Return the same federation with something changed."""
-        return replace(self, **{"asked": [], "_replies": {}, **changes})
+        return replace(self, **{"asked": [], "_replies": {}, "_shared": {}, **changes})
 
     # Grid
 
@@ -214,10 +215,15 @@ class Federation(BaseGrid):
         )
 
     def _model(self, packed: object, arrays: ArrayRecord) -> nn.Module:
-        model = self.build_model()
+        """Return the one model that all clients share, with other weights each time, as a node does."""
+        if packed not in self._shared:
+            self._shared[packed] = self.build_model()
+        model = self._shared[packed]
         wire.load_flat(model, wire.flat_of(arrays, self.layout), self.layout)
-        if isinstance(packed, bytes):
+        if isinstance(packed, bytes) and not masks_of(model):
             hold(model, masks_in(unpack(packed, self.layout.size), self.layout))
+        for name, mask in masks_of(model).items():
+            model.get_parameter(name).data.mul_(mask)
         return model
 
 
