@@ -13,6 +13,11 @@ from docs.plane import START, Picture, Point
 
 FOLDER = "docs/forgetting"
 PATHS = f"{FOLDER}/paths.json"
+_WALKS = (
+    *("finetune", "l1-sparse", "ascent", "influence", "negate"),
+    *("neggrad", "scrub", "random-labels", "bad-teacher", "salun", "ssd"),
+)
+"""Methods that take the trained model along a path."""
 Found = Mapping[str, Any]
 """What `docs.toy` wrote down."""
 
@@ -26,7 +31,7 @@ def pictures(found: Found) -> Iterator[tuple[str, Picture]]:
     yield "distill", _from_subtraction(found, "distill", found["methods"]["subtract"])
     yield "fast-distill", _from_subtraction(found, "fast-distill", found["cautious"])
     yield "federaser", _federaser(found)
-    for name in ("finetune", "l1-sparse", "ascent", "influence", "negate"):
+    for name in _WALKS:
         yield name, _walk(found, name, found["methods"][name])
     yield "fisher", _fisher(found)
     pair = {"train": found["pair"]["train"], "methods": found["pair"]}
