@@ -266,8 +266,18 @@ class PrunedStrategy(PartsStrategy):
                 self._choosing[node_id] = _Choice(client_id, self._keep_of(client_id))
             record = wire.FlatRecord(sent.flat, sent.layout)
             config_sent = message.content.config_records[wire.CONFIG]
-            message.content = RecordDict({wire.ARRAYS: record, wire.CONFIG: config_sent})
+            further = self._cut(message.content, self._blocks.get(node_id))
+            message.content = RecordDict({wire.ARRAYS: record, **further, wire.CONFIG: config_sent})
         return messages
+
+    def _cut(self, content: RecordDict, block: _Block | None) -> dict[str, ArrayRecord]:
+        """Return a message's further records, which have the model's layout, for a block as for the model."""
+        further = {name: each for name, each in content.array_records.items() if name != wire.ARRAYS}
+        if block is None:
+            return further
+        layout, small = self._model.layout, block.reference.layout
+        flats = {name: wire.flat_of(record, layout)[block.index] for name, record in further.items()}
+        return {name: wire.FlatRecord(flat, small) for name, flat in flats.items()}
 
     @property
     def _by_private_data(self) -> bool:

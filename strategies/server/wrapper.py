@@ -197,7 +197,7 @@ class AddedEntries(StrategyWrapper):
 
 @final
 class AddedRecords(StrategyWrapper):
-    """Add records of arrays, such as another model, to every message to be trained by."""
+    """Add records of arrays with the model's layout, such as another model, to every message of a round."""
 
     def __init__(self, inner: Strategy, records: Mapping[str, ArrayRecord]) -> None:
         super().__init__(inner)

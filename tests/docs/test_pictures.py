@@ -76,6 +76,18 @@ def test_the_paths_say_what_the_page_says_of_them() -> None:
     assert path["negate"][-1][0] > 0.9
     assert path["negate"][-1][1] < -0.5
     assert all(after[1] < before[1] for before, after in pairwise([trained, *path["ascent"]]))
+    for name in ("neggrad", "scrub"):
+        assert dist(path[name][-1], aim) < 0.2
+    lengths = [dist(*pair) for pair in pairwise(path["neggrad"])]
+    assert lengths == sorted(lengths)  # The steps become larger
+    shorter = [dist(*pair) for pair in pairwise(path["bad-teacher"])]
+    assert shorter == sorted(shorter, reverse=True)
+    for name in ("random-labels", "bad-teacher"):
+        assert path[name][-1][0] < trained[0] / 2  # What all share falls as well
+    for name in ("salun", "ssd"):
+        assert {point[0] for point in path[name]} == {trained[0]}  # Straight down
+    assert path["salun"][-1][1] < aim[1] - 0.3
+    assert path["ssd"][-1][1] == pytest.approx(aim[1], abs=0.4)
     assert path["reprune pruned"][-1][1] == 0 == path["retrain pruned"][0][0]
     everybody, rest = FOUND["consensus"]
     answers = FOUND["answers"]

@@ -33,7 +33,7 @@ class NegGradSettings(SgdSettings):
         β, the weight of the retained data, in [0, 1]; neutral 1, which leaves the forgotten data out.
     """
 
-    beta: float = Field(default=0.95, ge=0, le=1)
+    beta: float = Field(default=0.99, ge=0, le=1)
 
 
 def example_weights(beta: float, num_retained: int, num_forgotten: int) -> tuple[float, float]:

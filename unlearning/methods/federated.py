@@ -145,7 +145,8 @@ class FederatedWork:
 
     Rounds are numbered on from the run's last, so that clients draw fresh batches; where they train as the
     run did, their learning rates are those of its last round. `metrics` are means over the clients' answers
-    in the last round, by name. `records` are further records of arrays of every message of `act`, by name.
+    in the last round, by name. `records` are further records of every message of `act`, by name, with the
+    layout of the model.
     """
 
     job: ForgetJob

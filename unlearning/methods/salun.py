@@ -8,7 +8,7 @@ ICLR 2024, arXiv 2310.12508, sections 4 and 5, over a federation; the central fo
 
 Clients that hold D_f send the sum of their gradients, so m is that of the same examples in one place. Δθ
 comes from rounds as in `random_labels`, in which all clients move the salient weights alone; m travels with
-each message, as packed bits.
+each message, in the layout of the model, so that a client that trains a part of the model gets its part of m.
 
 Differs from the paper: the mean over clients after each pass, and wrong labels that are drawn anew in it.
 Guarantee: none, as that of random labels. Needs: all clients online, and class labels. With all weights
@@ -20,9 +20,7 @@ from torch import Tensor
 
 from strategies.core import wire
 from strategies.core.errors import LetheError
-from strategies.models.mask import pack, unpack
 from unlearning.central.gradients import ExampleSum, Objective, gradient_sum
-from unlearning.central.parameters import flat_parameters
 from unlearning.central.salun import SalUnSettings, mislabelled_within, salient
 from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Outcome
 from unlearning.methods.federated import (
@@ -42,7 +40,7 @@ from unlearning.traits.salun import NAME, TRAITS, SalUnRounds
 GRADIENT = "query.salun"
 ACTION = "train.salun"
 SALIENT = "salient"
-"""bytes, server to client: which weights may change (see `strategies.models.mask`)."""
+"""Record of arrays, server to client: 1 for each weight that may change, else 0."""
 FORGET = "forget"
 
 
@@ -54,9 +52,8 @@ def gradient_client(work: ForgetWork) -> ClientAnswer:
 def salun_client(work: ForgetWork) -> ClientAnswer:
     """Run the client half: a pass over both sets, with wrong labels, of the salient weights."""
     settings, parts = settings_in(SalUnSettings, work.config), (work.retain, work.forget)
-    model = received_model(work)
-    chosen = unpack(bytes(work.config[SALIENT]), len(flat_parameters(model)))
-    found = mislabelled_within(model, parts, chosen, settings, work.generator, task=work.task)
+    chosen = wire.flat_of(work.arrays[SALIENT], wire.layout_of(work.arrays[SALIENT])).bool()
+    found = mislabelled_within(received_model(work), parts, chosen, settings, work.generator, task=work.task)
     return trained_answer(found, sum(map(len, parts)))
 
 
@@ -78,11 +75,12 @@ def saliently_mislabelled(job: ForgetJob) -> Outcome:
     if not settings.epochs:
         return Outcome(run.final.clone(), job.absence_notes, details)
     chosen = saliency(job, settings.salient_share)
-    entry = {**settings_entries(settings.model_copy(update={"epochs": 1})), SALIENT: pack(chosen)}
-    flat = FederatedWork(job, settings.epochs).act(
+    one_pass = settings_entries(settings.model_copy(update={"epochs": 1}))
+    records = {SALIENT: wire.FlatRecord(chosen.float(), run.layout)}
+    flat = FederatedWork(job, settings.epochs, records).act(
         run.final,
         ACTION,
-        [entry] * settings.epochs,
+        [one_pass] * settings.epochs,
         clients_asked(job),
         drop=job.forget_drop,
         selection=EVERYONE,

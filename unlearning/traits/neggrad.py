@@ -18,7 +18,7 @@ class NegGradRounds(RoundSettings):
         loss.
     """
 
-    beta: float = Field(default=0.95, ge=0, le=1)
+    beta: float = Field(default=0.99, ge=0, le=1)
 
 
 TRAITS = Traits(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from flwr.app import Message
+from flwr.serverapp.strategy import Strategy
 from hypothesis import given, settings, strategies as st
 from torch import Tensor, nn
 
@@ -14,6 +15,7 @@ from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.core.examples import TensorExamples
 from strategies.core.seeds import torch_generator
+from strategies.fedavg import FedAvg
 from strategies.layers.privacy.settings import PrivacySettings
 from strategies.models.fisher import fisher_scores
 from strategies.models.neurons import hidden_groups
@@ -23,6 +25,7 @@ from strategies.pruned_dp.pruned_dp import Pruning
 from strategies.rounds import train
 from strategies.server.cohort import Cohort
 from strategies.server.settings import SelectionSettings
+from strategies.server.wrapper import AddedRecords
 from strategies.settings import StrategySettings
 from tests.strategies.fakes import Answer, FakeGrid, raises
 
@@ -78,6 +81,7 @@ def run(
     privacy: PrivacySettings | None = None,
     shuffle: int | None = None,
     start: Start | None = None,
+    build: Callable[[], Strategy] | None = None,
 ) -> tuple[Tensor, list[RoundResult], FakeGrid]:
     grid = FakeGrid(nodes, shuffle)
     cohort = Cohort(grid, 2.0, 0.001)
@@ -87,7 +91,7 @@ def run(
     )
     results: list[RoundResult] = []
     begin = start or Start(wire.FlatRecord(start_flat(), LAYOUT))
-    arrays = train(plan, cohort, begin, on_round=lambda result, _: results.append(result))
+    arrays = train(plan, cohort, begin, build=build, on_round=lambda result, _: results.append(result))
     return wire.flat_of(arrays, LAYOUT), results, grid
 
 
@@ -265,6 +269,20 @@ def test_a_subnetwork_is_what_the_client_builds_from_the_message() -> None:
     record = message.content.array_records[wire.ARRAYS]
     assert wire.Layout.of(small.state_dict()) == wire.layout_of(record)
     assert packed.hex() == results[0].neurons["1"]
+
+
+def test_a_further_record_is_cut_as_the_model_is() -> None:
+    """Another model, twice the first, arrives as twice the client's block."""
+    twice = wire.FlatRecord(2 * start_flat(), LAYOUT)
+    _, _, grid = run(
+        {1: client("1", 1, adding(0.0)), 2: client("2", 1, adding(0.0), 1 / 3)},
+        build=lambda: AddedRecords(FedAvg(), {"teacher": twice}),
+    )
+    for message in (m for m in grid.sent if m.metadata.message_type == wire.TRAIN):
+        block, teacher = (message.content.array_records[name] for name in (wire.ARRAYS, "teacher"))
+        layout = wire.layout_of(block)
+        assert layout.size < LAYOUT.size
+        assert wire.flat_of(teacher, layout).equal(2 * wire.flat_of(block, layout))
 
 
 PRIVATE = PRUNED.model_copy(update={"score": "fisher", "score_source": "private", "score_noise": 5.0})

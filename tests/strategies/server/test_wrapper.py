@@ -1,10 +1,10 @@
-"""strategies/server/wrapper.py: entries that a wrapper adds to messages."""
+"""strategies/server/wrapper.py: entries and records that a wrapper adds to messages."""
 
 from flwr.app import ConfigRecord, Message
 
 from strategies.core import wire
 from strategies.fedavg import FedAvg
-from strategies.server.wrapper import AddedEntries
+from strategies.server.wrapper import AddedEntries, AddedRecords
 from tests.strategies.fakes import FakeGrid, flat_record, two_clients
 
 
@@ -35,3 +35,12 @@ def test_the_second_exchange_of_a_strategy_without_one_stays_empty() -> None:
     grid = FakeGrid(two_clients())
     messages: list[Message] = list(strategy.configure_return(1, flat_record([0.0]), ConfigRecord(), grid))
     assert messages == []
+
+
+def test_every_message_gets_the_records_beside_the_model() -> None:
+    teacher = flat_record([7.0])
+    sent = AddedRecords(FedAvg(), {"teacher": teacher}).configure_train(
+        1, flat_record([0.0]), ConfigRecord({"a": 1}), FakeGrid(two_clients())
+    )
+    found = [(set(m.content), m.content.array_records["teacher"] is teacher) for m in sent]
+    assert found == 2 * [({wire.ARRAYS, wire.CONFIG, "teacher"}, True)]
