@@ -30,7 +30,14 @@ from unlearning.settings import ForgetSettings
 CLIENT_B = ForgetRequest(clients=("b",))
 DATA = {"a": blobs(24, 1), "b": blobs(16, 2), "c": blobs(20, 3)}
 SETTINGS = ForgetSettings.stored(
-    {"prune": "omp", "sparsity": 0.5, "epochs": 2, "fisher-examples": 8, "max-retain-drop": 100}
+    {
+        "prune": "omp",
+        "sparsity": 0.5,
+        "epochs": 2,
+        "fisher-examples": 8,
+        "max-retain-drop": 100,
+        "ssd": {"alpha": 1},
+    }
 )
 
 

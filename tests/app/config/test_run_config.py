@@ -60,6 +60,7 @@ CHOICES: dict[str, st.SearchStrategy[Any]] = {
     "attack.clients": st.sampled_from(["", "0", "0, hospital-a"]),
     "forget.method": st.just("fast-distill"),
     "forget.l1-sparse.gamma": st.sampled_from(["auto", 0.0, 0.01]),
+    "forget.ssd.alpha": st.sampled_from(["auto", 0.0, 3.0]),
     "forget.fast-distill.skew-alpha": st.sampled_from(["auto", 0.0, 0.07]),
     "forget.negate.layers": st.sampled_from(["", "0", "conv1, head"]),
     "forget.influence.alphas": st.sampled_from(["1", "0.5, 1, 20"]),
