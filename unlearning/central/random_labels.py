@@ -26,23 +26,23 @@ class RandomLabelsSettings(SgdSettings):
     """Random labels; fields and their meaning as in `SgdSettings`."""
 
 
-def wrong_labels(labels: Tensor, num_classes: int, generator: Generator) -> Tensor:
+def wrong_labels(labels: Tensor, num_labels: int, generator: Generator) -> Tensor:
     """Return a label for each, shape [n], int64, uniform over all but its own.
 
     ValueError if there is no other.
     """
-    if num_classes < 2:
-        raise ValueError(f"a wrong label needs at least 2 classes, got {num_classes}")
-    shifts = torch.randint(1, num_classes, (len(labels),), generator=generator)
-    return (labels.cpu() + shifts) % num_classes
+    if num_labels < 2:
+        raise ValueError(f"a wrong label needs at least 2 labels, got {num_labels}")
+    shifts = torch.randint(1, num_labels, (len(labels),), generator=generator)
+    return (labels.cpu() + shifts) % num_labels
 
 
 def mislabelled(model: nn.Module, forget: Examples, generator: Generator, task: Task) -> Lesson:
     """Return the lesson of wrong labels, as many as the model has outputs."""
     if not len(forget):
         return Lesson.labels(forget)
-    num_classes = outputs_of(model, forget.subset([0]), task=task).shape[1]
-    return Lesson.labels(forget, targets=wrong_labels(forget.targets(), num_classes, generator))
+    num_labels = outputs_of(model, forget.subset([0]), task=task).shape[1]
+    return Lesson.labels(forget, targets=wrong_labels(forget.targets(), num_labels, generator))
 
 
 def random_labels(

@@ -29,7 +29,7 @@ def test_a_label_is_never_its_own_and_each_other_as_likely() -> None:
 
 
 def test_one_class_has_no_wrong_label() -> None:
-    with pytest.raises(ValueError, match="a wrong label needs at least 2 classes, got 1"):
+    with pytest.raises(ValueError, match="a wrong label needs at least 2 labels, got 1"):
         wrong_labels(torch.zeros(3, dtype=torch.int64), 1, fresh())
 
 
