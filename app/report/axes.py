@@ -56,7 +56,7 @@ class Span:
             steps = [step for step in steps if step >= 1 and step == int(step)] or [1.0]
         step = next((s for s in steps if wide / s <= most - 0.5), steps[-1])
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-        return [round(place * step, 12) for place in range(first, last + 1)]
+        return [float(f"{place * step:.12g}") for place in range(first, last + 1)]
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ def test_every_key_has_a_reader_and_every_reader_keys_that_exist() -> None:
     flat = RunConfig().to_flat()
     named = frozenset().union(*(reader.keys for reader in READERS.values()))
     assert named <= flat.keys()
-    others = {"name", "clients", "without", "scale", "scale-range", "path", "folder-of-clients"}
+    others = {"name", "clients", "without", "scale", "scale-range", "path", "folder-of-clients", "seed"}
     assert {key for key in flat if key.startswith("data.")} - named == {
         f"data.{key}" for key in others | {"local-test-share", "validation-share"}
     }

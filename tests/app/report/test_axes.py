@@ -28,6 +28,10 @@ def test_ticks_are_within_the_span_and_not_too_many(one: float, other: float, mo
     assert ticks == sorted(ticks)
 
 
+def test_ticks_of_a_tiny_span_are_no_zeros() -> None:
+    assert Span(-3e-90, -1e-90).ticks(3) == [-3e-90, -2e-90, -1e-90]
+
+
 def test_ticks_of_rounds_are_whole() -> None:
     assert Span(1, 2).ticks(6, whole=True) == [1.0, 2.0]
     assert Span(1, 15).ticks(4, whole=True) == [5.0, 10.0, 15.0]

@@ -60,3 +60,17 @@ def test_the_bytes_of_examples() -> None:
     assert TensorExamples(x, y).held_bytes == 10 * (3 * 4 + 8)
     stored = StoredParts({"a": x}, y)
     assert DatasetExamples(stored, torch.arange(5)).held_bytes == 5 * 8 + 5 * 3 * 4
+
+
+def test_all_that_is_kept_can_be_forgotten() -> None:
+    calls: list[int] = []
+
+    @kept_within(10 * ENTRY_BYTES, lambda found: found)
+    def once(number: int) -> int:
+        calls.append(number)
+        return number
+
+    once(1)
+    once.cache_clear()
+    once(1)
+    assert calls == [1, 1]

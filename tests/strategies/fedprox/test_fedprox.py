@@ -49,7 +49,7 @@ def weights(result: LocalResult) -> Tensor:
 
 def test_adjustment_worked_by_hand() -> None:
     """w = 3, w_t = 1, μ = 0.5, loss gradient 2: 2 + 0.5·(3 − 1) = 3."""
-    (found,) = StepState([torch.tensor([1.0])], 0.5).adjusted([torch.tensor([3.0])], [torch.tensor([2.0])])
+    (found,) = StepState([torch.tensor([1.0])], 0.5)([torch.tensor([3.0])], [torch.tensor([2.0])])
     assert found.tolist() == [3.0]
 
 
@@ -65,7 +65,7 @@ def test_gradient_equals_autograd_of_the_written_out_objective() -> None:
     distance = sum(((p - a) ** 2).sum() for p, a in zip(parameters, anchor, strict=True))
     expected = torch.autograd.grad(loss + mu / 2 * distance, parameters)
     plain = torch.autograd.grad(functional.cross_entropy(network(data.x), data.y), parameters)
-    found = StepState(anchor, mu).adjusted(parameters, plain)
+    found = StepState(anchor, mu)(parameters, plain)
     assert all(f.allclose(gradient, atol=1e-6) for f, gradient in zip(found, expected, strict=True))
 
 
@@ -86,7 +86,7 @@ def test_a_larger_mu_stays_nearer() -> None:
 def test_a_parameter_without_gradient_is_pulled_back_too() -> None:
     """The term is over all parameters, also those that the loss does not touch."""
     parameter = nn.Parameter(torch.tensor([3.0]))
-    (found,) = StepState([torch.tensor([1.0])], 2.0).adjusted([parameter], gradients_in([parameter]))
+    (found,) = StepState([torch.tensor([1.0])], 2.0)([parameter], gradients_in([parameter]))
     assert found.tolist() == [4.0]
 
 
