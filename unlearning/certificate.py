@@ -136,7 +136,10 @@ def _limits_of_attacks(audit: Mapping[str, Any]) -> Iterator[str]:
         )
     elif shadows["outcome"] != "passes":
         yield f"shadow models: {shadows['text']}"
-    yield "the weights themselves were not attacked: neither relearning nor rounding was tried"
+    tried = (
+        "relearning was not tried" if audit.get("rounded") else "neither relearning nor rounding was tried"
+    )
+    yield f"the weights themselves may hold what the answers do not show: {tried}"
 
 
 def limits_of_weights(sha256: str) -> list[str]:

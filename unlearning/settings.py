@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from strategies.core.settings import Scalar, Settings, hyphenated
+from strategies.core.settings import Scalar, Settings, hyphenated, split_list
 from unlearning.registry import names, settings_of, traits_of
 
 S = TypeVar("S", bound=Settings)
@@ -214,6 +214,9 @@ class AuditSettings(Settings):
         Pairs of shadow models for the attack on single examples: so often is the run trained again with
         another seed, forgotten by the audited method, and retrained; 0, or at least 3; a verdict needs 8.
         Neutral 0: no such attack.
+    rounding
+        Bits, from 2 to 8 and separated by commas, to which the models' weights are rounded, to see whether
+        what was forgotten comes back; neutral empty.
     """
 
     mia_draws: int = Field(default=10, ge=10)
@@ -221,6 +224,19 @@ class AuditSettings(Settings):
     seeds: int = Field(default=-1, ge=-1)
     answers: AuditAnswers = "auto"
     shadows: int = Field(default=0, ge=0, le=1000)
+    rounding: str = ""
+
+    @property
+    def rounding_bits(self) -> tuple[int, ...]:
+        """``rounding``, parsed."""
+        return tuple(map(int, split_list(self.rounding)))
+
+    @field_validator("rounding")
+    @classmethod
+    def _rounding_parses(cls, value: str) -> str:
+        if not all(bits in {str(b) for b in range(2, 9)} for bits in split_list(value)):
+            raise ValueError("numbers of bits from 2 to 8, separated by commas")
+        return value
 
     @field_validator("shadows")
     @classmethod

@@ -14,12 +14,13 @@ _SIDES = {
 }
 _COLUMNS = ("area under the curve", "balanced accuracy, %", "found at 1 % false, %", "at 5 %, %", "p-value")
 _PERCENTILES = (("unlearned", "95"), ("unlearned", "99"), ("floor", "95"), ("floor", "99"))
+_ACCURACIES = {"unlearning_accuracy": "UA", "retain_accuracy": "RA", "test_accuracy": "TA"}
 _SETS = {"forget": "forgotten", "retain": "retained", "test": "test"}
 
 
 def attack_tables(audit: Mapping[str, Any]) -> tuple[NumberTable, ...]:
     """Return the tables of an ``audit.json``; none where no attack was tried."""
-    tables = (_areas(audit), _shadows(audit), _divergences(audit), _exposed(audit))
+    tables = (_areas(audit), _shadows(audit), _divergences(audit), _exposed(audit), _rounded(audit))
     return tuple(table for table in tables if table is not None and table.rows)
 
 
@@ -98,6 +99,16 @@ def _exposed(audit: Mapping[str, Any]) -> NumberTable | None:
     )
     caption = "The forgotten examples that can be told best, and how far their two laws lie apart."
     return NumberTable(caption, "example", ("standard deviations", "still"), rows, texts=("still",))
+
+
+def _rounded(audit: Mapping[str, Any]) -> NumberTable | None:
+    rows = tuple(
+        Row(f"{name} at {bits} bits", _cells({c: found[c][key] for c in found}, tuple(found), 1))
+        for bits, found in (audit.get("rounded") or {}).items()
+        for key, name in _ACCURACIES.items()
+    )
+    caption = "Accuracies with the models' weights rounded, %: whether what was forgotten comes back."
+    return NumberTable(caption, "figure", ("before", "after", "retrained"), rows)
 
 
 def _cells(values: Mapping[str, Any], keys: tuple[str, ...], digits: int) -> tuple[str, ...]:

@@ -226,6 +226,8 @@ def test_the_limits_say_what_was_not_measured_or_promised() -> None:
     assert not any("nothing was audited" in limit or "no ε" in limit for limit in audited)
     assert any("no attack with shadow models was made" in limit for limit in audited)
     assert any("neither relearning nor rounding was tried" in limit for limit in audited)
+    both = limits("distill", "approximate", {"rounded": {"8": {}}})
+    assert any(limit.endswith("show: relearning was not tried") for limit in both)
     assert all("client 3, 5" in limit for limit in limits_of_purge(["3", "5"])[:2])
     assert "run.track" in limits_of_purge(["3"], tracked=True)[-1]
     assert not any("run.track" in limit for limit in limits_of_purge(["3"]))
