@@ -10,10 +10,6 @@ that of retraining.
 from typing import Any
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from unlearning.audit.roc import Scores
 
@@ -41,6 +37,12 @@ def told_apart(
     count = min(len(part) for part in before)
     if count < FOLDS:
         return None
+    # Here, as a forgetting without an audit should not wait a second for it
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     generator = np.random.default_rng(seed)
     parts = []
     for first, second in zip(before, after, strict=True):

@@ -258,10 +258,11 @@ def test_the_installed_command_runs(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_what_a_training_imports(fresh_starts: FreshStarts) -> None:
+def test_what_a_training_and_a_forgetting_import(fresh_starts: FreshStarts) -> None:
     """Torch and flwr, in two processes, are its fixed cost; what a plain run has no use for stays away."""
     heavy = {"matplotlib", "sklearn", "scipy", "pandas", "opacus", "torchvision", "torchmetrics", "ray"}
-    parts = "app.simulation.starter, app.client_app, app.workflows, app.workflows.training, app.report.page"
+    workflows = "app.workflows, app.workflows.training, app.workflows.forgetting"
+    parts = f"app.simulation.starter, app.client_app, {workflows}, app.report.page"
     code = (
         f"import sys, {parts}\n"
         "from app.config.run_config import RunConfig\n"
