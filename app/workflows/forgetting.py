@@ -6,9 +6,8 @@ from functools import partial
 
 from flwr.serverapp import Grid
 
-from app.forgettings.folder import forgetting_name, has_forgetting, read_result
+from app.forgettings.folder import forgetting_name, has_forgetting, read_audit, read_result
 from app.workflows import shadows
-from app.workflows.measured import method_audit
 from app.workflows.observer import Observer
 from app.workflows.opened import OpenedRun
 from app.workflows.recording import recorded, results_of_audit
@@ -120,7 +119,7 @@ def audit(
             cohort.tell(recorder.answered)
             attack = partial(shadows.attacked, opened, request, inexact, made, cohort)
             report = opened.audit(request, methods, settings, cohort, attack)
-        recorder.results(
-            {each: results_of_audit(method_audit(report, each, opened.run.task)) for each in methods}
-        )
+        paths = {each: opened.folder.forget_folder(opened.name_of(request, each)) for each in methods}
+        written = {each: found for each, path in paths.items() if (found := read_audit(path)) is not None}
+        recorder.results({each: results_of_audit(found) for each, found in written.items()})
     return report

@@ -1,6 +1,7 @@
 """An audit's results for each method: its document, and triggered images with the models' predictions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -11,6 +12,7 @@ from strategies.client.backdoor import triggered_test
 from strategies.client.evaluation import outputs_of
 from strategies.task import Task
 from unlearning.audit.audit import AuditReport
+from unlearning.audit.rounding import Rounded, by_bits
 from unlearning.audit.shadow_attack import ShadowFindings
 from unlearning.audit.single_examples import attack_single_examples
 from unlearning.audit.verdict import Verdict, verdict
@@ -21,9 +23,16 @@ IMAGES_SHOWN = 10
 
 
 def method_audit(
-    report: AuditReport, method: str, task: Task, shadows: ShadowFindings | None = None
+    report: AuditReport,
+    method: str,
+    task: Task,
+    shadows: ShadowFindings | None = None,
+    rounded: Mapping[str, Sequence[Rounded]] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Return one method's part of an audit: before, after, retrained, gaps, limits of the conclusions."""
+    """Return one method's part of an audit: before, after, retrained, gaps, limits of the conclusions.
+
+    `rounded` has what was measured of the models with rounded weights, by model.
+    """
     document = report.to_json()
     models, comparison = document["models"], document["comparisons"][method]
     columns = {"before": "before", "after": method, "retrain": "retrain"}
@@ -38,6 +47,7 @@ def method_audit(
         "comparison": comparison,
         "single-examples": _single_examples(report, method, task),
         "shadows": None if shadows is None else shadows.to_json(),
+        "rounded": by_bits(rounded, columns),
         "scale": other_seeds.scale(report),
         "notes": document["notes"],
         "earlier": [_earlier(each, columns) for each in document["earlier"]],

@@ -33,7 +33,7 @@ from strategies.server.cohort import Cohort
 from unlearning import forgetting, requirements
 from unlearning.audit.audit import AuditedModel, AuditReport, audit as audit_models
 from unlearning.audit.measurement import Measurement
-from unlearning.audit.rounding import by_bits, measure_rounded
+from unlearning.audit.rounding import measure_rounded
 from unlearning.audit.shadow_attack import ShadowFindings
 from unlearning.holdings import ask_holdings
 from unlearning.methods import METHODS
@@ -230,10 +230,7 @@ class OpenedRun:
         rounded = measure_rounded(run, tried, request, cohort, settings)
         for method in methods:
             path = self.folder.forget_folder(self.name_of(request, method))
-            document = method_audit(report, method, run.task, attacked.get(method))
-            document["rounded"] = by_bits(
-                rounded, {"before": "before", "after": method, "retrain": "retrain"}
-            )
+            document = method_audit(report, method, run.task, attacked.get(method), rounded)
             files.write_json(path / AUDIT, document)
             certify(self.folder, path.name, key)
             shown = {
