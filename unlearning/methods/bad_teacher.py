@@ -18,13 +18,10 @@ from strategies.core import wire
 from unlearning.central.bad_teacher import BadTeacherSettings, bad_teacher
 from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Outcome
 from unlearning.methods.federated import (
-    EVERYONE,
     FederatedWork,
-    clients_asked,
     further_model,
     local_settings,
     received_model,
-    settings_entries,
     settings_in,
     shuffled,
     trained_answer,
@@ -51,18 +48,8 @@ def badly_taught(job: ForgetJob) -> Outcome:
     settings = local_settings(job, job.settings.own(NAME, RoundSettings), BadTeacherSettings)
     random = shuffled(run.initial, run.layout, job.generator(NAME))
     models = {COMPETENT: run.final, INCOMPETENT: random}
-    work = FederatedWork(
-        job, settings.epochs, {name: wire.FlatRecord(flat, run.layout) for name, flat in models.items()}
-    )
-    one_pass = settings_entries(settings.model_copy(update={"epochs": 1}))
-    flat = work.act(
-        run.final,
-        ACTION,
-        [one_pass] * settings.epochs,
-        clients_asked(job),
-        drop=job.forget_drop,
-        selection=EVERYONE,
-    )
+    records = {name: wire.FlatRecord(flat, run.layout) for name, flat in models.items()}
+    flat = FederatedWork(job, settings.epochs, records).passes(ACTION, settings)
     details = {"rounds": settings.epochs, "learning_rate": settings.learning_rate}
     return Outcome(flat, job.absence_notes, details)
 

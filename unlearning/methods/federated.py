@@ -198,6 +198,31 @@ class FederatedWork:
             ),
         )
 
+    def passes(
+        self, message_type: str, settings: SgdSettings, more: Mapping[str, wire.ConfigValue] | None = None
+    ) -> Tensor:
+        """Return the model, shape [P], after rounds in which every client makes a pass over what it holds.
+
+        Parameters
+        ----------
+        message_type
+            Of the action that makes the pass.
+        settings
+            Those of the passes; their epochs are the rounds.
+        more
+            Further entries of the record ``config``.
+        """
+        one_pass = {**settings_entries(settings.model_copy(update={"epochs": 1})), **(more or {})}
+        job = self.job
+        return self.act(
+            job.run.final,
+            message_type,
+            [one_pass] * settings.epochs,
+            clients_asked(job),
+            drop=job.forget_drop,
+            selection=EVERYONE,
+        )
+
     def _leaving(self, cohort: Cohort) -> set[int]:
         """Return the nodes of the clients that are forgotten as a whole."""
         return {cohort.clients[i].node_id for i in self.job.request.clients if i in cohort.clients}

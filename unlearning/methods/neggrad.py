@@ -22,12 +22,10 @@ from unlearning.central.gradients import ExampleSum
 from unlearning.central.neggrad import NegGradSettings, example_weights, weighted_descent
 from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Outcome
 from unlearning.methods.federated import (
-    EVERYONE,
     FederatedWork,
     clients_asked,
     local_settings,
     received_model,
-    settings_entries,
     settings_in,
     trained_answer,
 )
@@ -74,17 +72,8 @@ def descended(job: ForgetJob) -> Outcome:
     if not settings.epochs:
         return Outcome(job.run.final.clone(), job.absence_notes, details)
     weights = example_weights(settings.beta, *counted(job))
-    work = FederatedWork(job, settings.epochs)
-    one_pass = settings_entries(settings.model_copy(update={"epochs": 1}))
-    entry = {**one_pass, RETAINED: weights[0], FORGOTTEN: weights[1]}
-    flat = work.act(
-        job.run.final,
-        ACTION,
-        [entry] * settings.epochs,
-        clients_asked(job),
-        drop=job.forget_drop,
-        selection=EVERYONE,
-    )
+    said = {RETAINED: weights[0], FORGOTTEN: weights[1]}
+    flat = FederatedWork(job, settings.epochs).passes(ACTION, settings, said)
     return Outcome(flat, job.absence_notes, details)
 
 

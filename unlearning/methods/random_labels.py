@@ -16,12 +16,9 @@ clients online, and class labels. At 0 epochs the model comes back unchanged. Co
 from unlearning.central.random_labels import RandomLabelsSettings, random_labels
 from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Outcome
 from unlearning.methods.federated import (
-    EVERYONE,
     FederatedWork,
-    clients_asked,
     local_settings,
     received_model,
-    settings_entries,
     settings_in,
     trained_answer,
 )
@@ -43,16 +40,7 @@ def random_labels_client(work: ForgetWork) -> ClientAnswer:
 def mislabelled_rounds(job: ForgetJob) -> Outcome:
     """Return the model after rounds with wrong labels."""
     settings = local_settings(job, job.settings.own(NAME, RoundSettings), RandomLabelsSettings)
-    one_pass = settings_entries(settings.model_copy(update={"epochs": 1}))
-    work = FederatedWork(job, settings.epochs)
-    flat = work.act(
-        job.run.final,
-        ACTION,
-        [one_pass] * settings.epochs,
-        clients_asked(job),
-        drop=job.forget_drop,
-        selection=EVERYONE,
-    )
+    flat = FederatedWork(job, settings.epochs).passes(ACTION, settings)
     details = {"rounds": settings.epochs, "learning_rate": settings.learning_rate}
     return Outcome(flat, job.absence_notes, details)
 

@@ -24,13 +24,10 @@ from unlearning.central.gradients import ExampleSum, Objective, gradient_sum
 from unlearning.central.salun import SalUnSettings, mislabelled_within, salient
 from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Outcome
 from unlearning.methods.federated import (
-    EVERYONE,
     FederatedWork,
-    clients_asked,
     clients_with_forgotten,
     local_settings,
     received_model,
-    settings_entries,
     settings_in,
     trained_answer,
 )
@@ -75,16 +72,8 @@ def saliently_mislabelled(job: ForgetJob) -> Outcome:
     if not settings.epochs:
         return Outcome(run.final.clone(), job.absence_notes, details)
     chosen = saliency(job, settings.salient_share)
-    one_pass = settings_entries(settings.model_copy(update={"epochs": 1}))
     records = {SALIENT: wire.FlatRecord(chosen.float(), run.layout)}
-    flat = FederatedWork(job, settings.epochs, records).act(
-        run.final,
-        ACTION,
-        [one_pass] * settings.epochs,
-        clients_asked(job),
-        drop=job.forget_drop,
-        selection=EVERYONE,
-    )
+    flat = FederatedWork(job, settings.epochs, records).passes(ACTION, settings)
     details["salient"] = int(chosen.sum())
     return Outcome(torch.where(chosen, flat, run.final), job.absence_notes, details)
 
