@@ -134,8 +134,10 @@ def _limits_of_attacks(audit: Mapping[str, Any]) -> Iterator[str]:
             "no attack with shadow models was made: single examples, such as rare or mislabelled ones, may "
             "still be told from others (audit.shadows)"
         )
-    elif shadows["outcome"] != "passes":
-        yield f"shadow models: {shadows['text']}"
+    else:
+        if shadows["outcome"] != "passes":
+            yield f"shadow models: {shadows['text']}"
+        yield "shadow models that were trained with the forgotten data are kept in the run's folder, too"
     tried = (
         "relearning was not tried" if audit.get("rounded") else "neither relearning nor rounding was tried"
     )

@@ -21,6 +21,7 @@ from app.workflows.opened import OpenedRun, reporting_to
 from app.workflows.training import resume, train
 from strategies.core.errors import BadInput
 from strategies.core.settings import Scalar
+from strategies.log.update_log import UpdateLog
 from strategies.runs.folder import MODEL, PRUNING, RunFolder
 from strategies.runs.tensor_file import read_sealed, write_sealed
 from strategies.server.cohort import Cohort
@@ -85,17 +86,32 @@ def trained_with(
         Folder in the run's that holds it.
     same_data
         Whether it is trained on the same data, or on a partition of its own.
+
+    Raises
+    ------
+    BadInput
+        If a client was purged from the run, and the other one is not there yet.
     """
     home = (folder.path / inside).absolute()
     path = home / f"seed-{seed}"
+    if (path / MODEL).exists():
+        return RunFolder.open(path)
+    _check_not_purged(folder)
     if path.exists():
-        found = RunFolder.open(path)
-        return found if (path / MODEL).exists() else resume(found, observer, grid)
+        return resume(RunFolder.open(path), observer, grid)
     placed: dict[str, Scalar] = {"run.seed": seed, "run.home": str(home), "run.name": path.name}
     placed["run.track"] = ""
     if same_data:
         placed["data.seed"] = config.data_seed
     return train(RunConfig.from_flat({**config.to_flat(), **placed}), observer, grid)
+
+
+def _check_not_purged(folder: RunFolder) -> None:
+    if folder.log_path.is_dir() and (purged := UpdateLog.open(folder.log_path).purged()):
+        raise BadInput(
+            f"run '{folder.name}': client {', '.join(purged)} is purged; to train with another seed would "
+            "ask for its updates again, and log them"
+        )
 
 
 @dataclass(frozen=True)

@@ -238,5 +238,6 @@ def test_a_verdict_with_shadow_models_that_is_no_pass_is_a_limit() -> None:
         shadows = {"outcome": outcome, "text": "an attacker with 16 pairs"}
         return [each for each in limits("distill", "approximate", {"shadows": shadows}) if "shadow" in each]
 
-    assert said("fails") == said("undecided") == ["shadow models: an attacker with 16 pairs"]
-    assert said("passes") == []
+    kept = "shadow models that were trained with the forgotten data are kept in the run's folder, too"
+    assert said("fails") == said("undecided") == ["shadow models: an attacker with 16 pairs", kept]
+    assert said("passes") == [kept]

@@ -7,9 +7,10 @@ import torch
 
 from app.config.run_config import RunConfig
 from app.forgettings.folder import read_audit
-from app.workflows import audit, forget, shadows, train
+from app.workflows import ComparisonPlan, audit, compare, forget, purge, shadows, train
 from app.workflows.observer import Quiet
 from strategies.core.errors import BadInput
+from strategies.log.update_log import UpdateLog
 from strategies.runs.files import read_json
 from strategies.runs.folder import MODEL, RunFolder
 from strategies.runs.tensor_file import read_sealed
@@ -115,6 +116,23 @@ def test_runs_that_cannot_have_shadows_are_refused(
         BadInput, match=f"audit.shadows: client-2 cannot be attacked by shadow models: {reason}"
     ):
         audit(folder, CLIENT_2, ["retrain"], AuditSettings(shadows=8, seeds=0, answers="examples"))
+
+
+def test_who_was_purged_is_not_trained_with_again(small: RunFolder) -> None:
+    """Neither for shadows nor for runs with other seeds: their logs would hold its updates anew."""
+    audited(small)
+    purge(small, "client-2-subtract")
+    plan = ComparisonPlan(CLIENT_2, ("finetune",), relearn=False)
+    for again in (
+        lambda: audited(small, AuditSettings(seeds=1, shadows=4)),
+        lambda: compare(small, plan, seeds=2),
+    ):
+        with pytest.raises(BadInput, match="client 2 is purged; to train with another seed would ask"):
+            again()
+    runs = [small.path, *(small.path / shadows.FOLDER).iterdir()]
+    assert len(runs) == 4
+    assert all(set(UpdateLog.open(run / "log").purged()) == {"2"} for run in runs)
+    assert not (small.path / "seeds" / "seed-1").exists()
 
 
 def test_shadows_after_an_earlier_forgetting_are_refused(small: RunFolder) -> None:
