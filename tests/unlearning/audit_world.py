@@ -18,6 +18,7 @@ from strategies.client.backdoor import Trigger
 from strategies.client.settings import TrainSettings
 from strategies.core import wire
 from strategies.core.examples import Examples, TensorExamples
+from strategies.models.travelling import layout_of
 from strategies.plan import TrainingPlan
 from strategies.server.cohort import Cohort, Fault, Reply
 from strategies.server.members import ClientInfo
@@ -42,6 +43,17 @@ def two_weight_model() -> nn.Module:
     model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False))
     wire.load_flat(model, weights(0.0), LAYOUT)
     return model
+
+
+def loads_into(model: nn.Module) -> Callable[[ArrayRecord], nn.Module]:
+    """Return what gives one and the same model the weights of a record, as a client's process does."""
+    layout = layout_of(model)
+
+    def load(record: ArrayRecord) -> nn.Module:
+        wire.load_flat(model, wire.flat_of(record, layout), layout)
+        return model
+
+    return load
 
 
 def images(*pairs: tuple[float, int]) -> Examples:
@@ -112,7 +124,7 @@ class CohortStandIn:
                 continue
             summed = client_id in self.summing
             question, data = self.questions[client_id], self.data[client_id]
-            answer = answer_question(question, data, self.build_model, summed=summed)
+            answer = answer_question(question, data, loads_into(self.build_model()), summed=summed)
             numbers, arrays = self.tampered.get(client_id, lambda same: same)(answer)
             yield Reply(client_id, cast(Message, SimpleNamespace(content=content_of(numbers, arrays))))
 

@@ -12,6 +12,7 @@ answers are exact, and not private.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,6 @@ from torch import Tensor, nn
 from strategies.client.evaluation import outputs_of
 from strategies.core import wire
 from strategies.core.examples import Examples
-from strategies.models import travelling
 from strategies.task import CLASSIFICATION, FULL_SCORE, Task
 from unlearning.audit import held_out, metrics
 from unlearning.audit.reading import check_correct, spread_sum, vector_in
@@ -102,13 +102,20 @@ def answer_audit(
     batch_size
         Examples per forward pass.
     """
+    asked = partial(outputs_of, batch_size=batch_size, task=task)
+    theirs = None if reference_model is None else partial(asked, reference_model)
+    return _answered(partial(asked, model), theirs, examples, spec, task)
+
+
+def _answered(
+    ours: held_out.Outputs, theirs: held_out.Outputs | None, examples: Examples, spec: ForgetSpec, task: Task
+) -> AuditAnswer:
     left = spec.unforgotten(examples)
     forget, examples = spec.named(examples)[left], examples.split(left)[0]
-    outputs, targets = outputs_of(model, examples, batch_size, task), examples.targets()
+    outputs, targets = ours(examples), examples.targets()
     divergence = None
-    if reference_model is not None:
-        theirs = outputs_of(reference_model, examples, batch_size, task)
-        each = metrics.output_divergence(outputs, theirs, task)
+    if theirs is not None:
+        each = metrics.output_divergence(outputs, theirs(examples), task)
         divergence = Divergence(float(each[forget].sum()), float(each[~forget].sum()))
     return AuditAnswer(
         margin=task.confidences(outputs, targets),
@@ -121,7 +128,7 @@ def answer_audit(
 def answer_question(
     question: RecordDict,
     examples: Examples,
-    build_model: Callable[[], nn.Module],
+    build_model: Callable[[ArrayRecord], nn.Module],
     *,
     spec: ForgetSpec | None = None,
     summed: bool = False,
@@ -137,7 +144,8 @@ def answer_question(
     examples
         As in `answer_audit`.
     build_model
-        Makes a model of the run's architecture on the device to use; its weights are overwritten.
+        Gives a model of the run's architecture a record's weights, on the device to use; it may be one and
+        the same model each time.
     spec
         Which examples are to be forgotten, and which are not asked about; None: as the question says.
     summed
@@ -145,15 +153,18 @@ def answer_question(
     test
         Returns the client's own test data, which a server without any asks for.
     """
-    model = _load(build_model(), question.array_records[wire.ARRAYS])
-    reference = question.array_records.get(wire.REFERENCE)
-    reference_model = None if reference is None else _load(build_model(), reference)
+    records = question.array_records
+
+    def outputs(name: str) -> held_out.Outputs:
+        return lambda data: outputs_of(build_model(records[name]), data, task=task)
+
+    ours, theirs = outputs(wire.ARRAYS), outputs(wire.REFERENCE) if wire.REFERENCE in records else None
     if spec is None:
         spec = ForgetSpec.from_config(question.config_records.get(wire.CONFIG, ConfigRecord()))
-    answer = answer_audit(model, examples, spec, reference_model, task=task)
+    answer = _answered(ours, theirs, examples, spec, task)
     numbers, arrays = (encode_sums(answer), ArrayRecord()) if summed else encode_answer(answer, task)
     if test is not None and held_out.is_wanted(question):
-        found = held_out.answer_held_out(model, reference_model, test(), spec, task)
+        found = held_out.answer_held_out(ours, theirs, test(), spec, task)
         further, vectors = ({}, {}) if found is None else held_out.encoded(found, summed=summed)
         numbers, arrays = {**numbers, **further}, ArrayRecord({**arrays, **vectors})
     return numbers, arrays
@@ -298,9 +309,3 @@ def _divergence(numbers: Mapping[str, Any]) -> Divergence:
     if not all(isinstance(s, float) and 0 <= s < np.inf for s in sums):
         raise ValueError(f"the sums of divergence are {sums}, expected two finite numbers of at least 0")
     return Divergence(*sums)
-
-
-def _load(model: nn.Module, record: ArrayRecord) -> nn.Module:
-    layout = travelling.layout_of(model)
-    wire.load_flat(model, wire.flat_of(record, layout), layout)
-    return model

@@ -7,15 +7,14 @@ sends sums only, the number of examples and the sum of their scores. The server 
 accuracy is the exact mean over all nodes' test examples.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
-from torch import Tensor, nn
+from torch import Tensor
 
-from strategies.client.evaluation import outputs_of
 from strategies.core import wire
 from strategies.core.examples import Examples
 from strategies.task import FULL_SCORE, Task
@@ -33,6 +32,9 @@ DIVERGENCE_TESTED = "divergence-tested"
 """Metric, client to server, if there is a reference: Σ of the divergences from it."""
 MARGIN_TESTED, SCORE_TESTED = "margin-tested", "score-tested"
 """Arrays, client to server. As `margin` and `correct` of the audit's answer, shape [n], float32."""
+
+Outputs = Callable[[Examples], Tensor]
+"""What a model makes of examples, such as logits of shape [n, classes], on the CPU."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,19 +70,21 @@ def is_wanted(question: RecordDict) -> bool:
 
 
 def answer_held_out(
-    model: nn.Module, reference: nn.Module | None, examples: Examples, spec: ForgetSpec, task: Task
+    ours: Outputs, theirs: Outputs | None, examples: Examples, spec: ForgetSpec, task: Task
 ) -> HeldOutAnswer | None:
-    """Measure a model on a client's own test data; None if there is nothing to tell."""
+    """Measure a model on a client's own test data; None if there is nothing to tell.
+
+    The audited model, and the reference if there is one, are given by what they make of examples.
+    """
     if spec.everything:
         return None
     left = examples.split(examples.chosen((*spec.classes, *spec.earlier_classes), ()))[1]
     if not len(left):
         return None
-    outputs, targets = outputs_of(model, left, task=task), left.targets()
+    outputs, targets = ours(left), left.targets()
     divergence = None
-    if reference is not None:
-        theirs = outputs_of(reference, left, task=task)
-        divergence = float(metrics.output_divergence(outputs, theirs, task).sum())
+    if theirs is not None:
+        divergence = float(metrics.output_divergence(outputs, theirs(left), task).sum())
     correct = (task.scores(outputs, targets) / FULL_SCORE).float()
     return HeldOutAnswer(task.confidences(outputs, targets), correct, divergence)
 

@@ -14,7 +14,15 @@ from strategies.core.errors import BadInput
 from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import torch_generator
 from strategies.tasks.regression import Regression
-from tests.unlearning.audit_world import LAYOUT, SURE, content_of, images, two_weight_model, weights
+from tests.unlearning.audit_world import (
+    LAYOUT,
+    SURE,
+    content_of,
+    images,
+    loads_into,
+    two_weight_model,
+    weights,
+)
 from unlearning.audit.evidence import (
     AuditAnswer,
     answer_audit,
@@ -271,7 +279,7 @@ def test_a_specification_travels_unchanged(spec: ForgetSpec) -> None:
 
 
 def test_a_question_is_answered_with_the_weights_it_brings() -> None:
-    """The models that are built have w = 0; the question brings w = ln 3 and, as reference, w = 0."""
+    """The model that is built has w = 0; the question brings w = ln 3 and, as reference, w = 0."""
     question = RecordDict(
         {
             "arrays": wire.FlatRecord(weights(SURE), LAYOUT),
@@ -279,7 +287,7 @@ def test_a_question_is_answered_with_the_weights_it_brings() -> None:
             "config": EVERYTHING.to_config(),
         }
     )
-    numbers, arrays = answer_question(question, images((1, 1)), two_weight_model)
+    numbers, arrays = answer_question(question, images((1, 1)), loads_into(two_weight_model()))
     assert arrays["margin"].numpy().tolist() == pytest.approx([SURE])
     assert numbers["divergence-forget"] == pytest.approx(0.5 * math.log(4 / 3))
     assert numbers["divergence-retain"] == 0.0

@@ -1,21 +1,22 @@
 """A server without test data learns test accuracy from what its clients hold out, at most what they have."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from flwr.app import ArrayRecord
-from torch import nn
 
 from app.config.run_config import RunConfig
 from app.workflows import audit, forget, train
 from app.workflows.session import open_session
 from benchmarks.inline import InlineGrid
+from strategies.client.evaluation import outputs_of
 from strategies.client.holdout import held_out
 from strategies.core import wire
 from strategies.task import CLASSIFICATION
 from tests.unlearning.audit_world import LAYOUT, SURE, images, two_weight_model, weights
-from unlearning.audit.held_out import Bound, HeldOutAnswer, answer_held_out, decoded, encoded, pooled
+from unlearning.audit.held_out import Bound, HeldOutAnswer, Outputs, answer_held_out, decoded, encoded, pooled
 from unlearning.forget_spec import ForgetSpec
 from unlearning.request import ForgetRequest
 from unlearning.settings import AuditSettings, ForgetSettings
@@ -23,10 +24,10 @@ from unlearning.settings import AuditSettings, ForgetSettings
 TEN = Bound(10, with_reference=False)
 
 
-def model(w: float) -> nn.Module:
+def model(w: float) -> Outputs:
     built = two_weight_model()
     wire.load_flat(built, weights(w), LAYOUT)
-    return built
+    return partial(outputs_of, built)
 
 
 def test_by_hand() -> None:

@@ -14,6 +14,7 @@ from strategies.core import wire
 from strategies.core.examples import Examples, TensorExamples
 from strategies.plan import Start
 from strategies.rounds import train
+from tests.unlearning.audit_world import loads_into
 from tests.unlearning.methods.federation import Federation, blobs
 from unlearning.audit.evidence import answer_question
 from unlearning.audit.relearning import Relearning
@@ -30,7 +31,9 @@ class AuditedFederation(Federation):
         if message.metadata.message_type != wire.AUDIT:
             return super()._reply(client_id, message)
         self.asked.append((wire.AUDIT, client_id))
-        metrics, arrays = answer_question(message.content, self.data[client_id], self.build_model)
+        metrics, arrays = answer_question(
+            message.content, self.data[client_id], loads_into(self.build_model())
+        )
         return wire.reply_to(message, client_id, metrics, arrays)
 
 
