@@ -17,7 +17,8 @@ from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar, final
 
-from strategies.client.stacked import Alone, Failed, Limits, Outcome, Request, Trained, train_stacked
+from strategies.client.stacked import Alone, Failed, Limits, Outcome, Trained, put_into, train_stacked
+from strategies.client.stacked_data import Request
 from strategies.client.training import HANDED_OVER, Training, TrainStats
 from strategies.core.seeds import GlobalState
 
@@ -159,5 +160,6 @@ class _Work(Generic[T]):
             raise outcome.error
         if not isinstance(outcome, Trained):
             return training.run()
+        put_into(training.model, outcome)
         outcome.layers.put_back()
         return outcome.stats

@@ -7,7 +7,7 @@ that are drawn elsewhere than in dropout layers cannot be drawn beforehand.
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,11 +15,14 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from strategies.client.training import Batch, Training
+from strategies.client.written_out import WrittenOut
 from strategies.core.examples import Inputs, on_device
 from strategies.core.seeds import GlobalState, seeded_layers, torch_generator
 
 _TRIED = 2
 """Examples of the trial."""
+_AGREE = 1e-4
+"""How far gradients written out may be from autograd's in the trial, over their length."""
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 """Layers that multiply their inputs by numbers that depend on the inputs' shape alone."""
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -58,15 +61,23 @@ class Stackable:
         One that has such a model; its parameters are not used.
     noises
         The uses of dropout layers, in the order of a forward pass.
+    written
+        The model's gradients written out; None: they are found by autograd.
     """
 
     training: Training
     noises: tuple[Noise, ...] = ()
+    written: WrittenOut | None = None
 
     def gradients(
-        self, parameters: list[Tensor], batch: Batch, weights: Tensor, noises: list[Tensor]
-    ) -> tuple[list[Tensor], Tensor]:
-        """Return the gradients of Σ_j weight_j · loss_j for k models, and these sums.
+        self,
+        parameters: list[Tensor],
+        batch: Batch,
+        weights: Tensor,
+        noises: list[Tensor],
+        into: list[Tensor],
+    ) -> Tensor:
+        """Write the gradients of Σ_j weight_j · loss_j for k models; return these sums, shape [k].
 
         Parameters
         ----------
@@ -78,12 +89,20 @@ class Stackable:
             Of the examples, shape [k, n].
         noises
             What `Noise.draw` gave, shape [k, n, ...] each.
-
-        Returns
-        -------
-        tuple of list of Tensor and Tensor
-            Shape [k, ...] each; and [k].
+        into
+            Where the gradients go, shape [k, ...] each.
         """
+        if self.written is not None and isinstance(batch[0], Tensor):
+            return self.written.gradients(parameters, (batch[0], batch[1]), weights, noises, into)
+        found, losses = self.by_autograd(parameters, batch, weights, noises)
+        for place, gradient in zip(into, found, strict=True):
+            place.copy_(gradient)
+        return losses
+
+    def by_autograd(
+        self, parameters: list[Tensor], batch: Batch, weights: Tensor, noises: list[Tensor]
+    ) -> tuple[list[Tensor], Tensor]:
+        """Return the gradients that `gradients` writes, as torch finds them, and the sums."""
         model, task = self.training.model, self.training.task
         trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         names, hooks = [name for name, _ in trainable], [_hooks(p) for _, p in trainable]
@@ -103,7 +122,7 @@ class Stackable:
 
         with _layers_off(self.noises):
             found, losses = vmap(differentiated)(parameters, *batch, weights, noises)
-        return [g.contiguous() for g in found], losses
+        return list(found), losses
 
 
 def has_convolutions(model: nn.Module) -> bool:
@@ -136,8 +155,7 @@ def examined(training: Training) -> Stackable:
         _put_back(model, buffers)
         before.put_back()
     found = Stackable(training, noises)
-    _try_gradients(found, (inputs, targets), rows)
-    return found
+    return _try_gradients(found, (inputs, targets), rows)
 
 
 def _noises(training: Training, inputs: Inputs, rows: int) -> Iterator[Noise]:
@@ -186,26 +204,59 @@ def _put_back(model: nn.Module, buffers: list[Tensor]) -> None:
             buffer.copy_(value)
 
 
-def _try_gradients(found: Stackable, batch: Batch, rows: int) -> None:
-    """Refuse what torch cannot batch."""
-    if any(p._post_accumulate_grad_hooks for p in found.training.parameters):
+def _try_gradients(found: Stackable, batch: Batch, rows: int) -> Stackable:
+    """Refuse what torch cannot batch; have the gradients written out where that gives autograd's."""
+    own = found.training.parameters
+    if any(p._post_accumulate_grad_hooks for p in own):
         raise NotStackable("its parameters have hooks that act when a gradient is there")
+    if len({p.dtype for p in own}) > 1:
+        raise NotStackable("its parameters are numbers of several types")
     inputs, targets = batch
-    two = [torch.stack([p.detach(), p.detach()]) for p in found.training.parameters]
+    two = [torch.stack([p.detach(), p.detach()]) for p in own]
     with seeded_layers(torch_generator(0, "trial"), found.training.device):
         noises = [noise.draw(rows, two[0]) for noise in found.noises]
     doubled = inputs.expand(2, *inputs.shape) if isinstance(inputs, Tensor) else _doubled(inputs)
     weights = torch.full((2, rows), 1 / rows, device=found.training.device)
+    given = (two, (doubled, targets.expand(2, *targets.shape)), weights)
+    drawn = [n.expand(2, *n.shape) for n in noises]
     try:
-        found.gradients(
-            two,
-            (doubled, targets.expand(2, *targets.shape)),
-            weights,
-            [n.expand(2, *n.shape) for n in noises],
-        )
+        found.by_autograd(*given, drawn)
     except Exception as error:
         line = str(error).strip().partition("\n")[0][:120]
         raise NotStackable(f"torch cannot batch it ({type(error).__name__}: {line})") from error
+    written = WrittenOut.of(found.training.model, found.training.task)
+    if written is None or not isinstance(doubled, Tensor):
+        return found
+    try:
+        agrees = _agrees(replace(found, written=written), *given, drawn)
+    except Exception:  # noqa: BLE001 (shapes that a layer written out does not take, or a task's own code)
+        return found
+    return replace(found, written=written) if agrees else found
+
+
+def _agrees(
+    found: Stackable, parameters: list[Tensor], batch: Batch, weights: Tensor, noises: list[Tensor]
+) -> bool:
+    """Whether gradients written out are autograd's, on numbers that are nobody's data."""
+    made = (_made(batch[0]), _made(batch[1]))
+    expected, _ = found.by_autograd(parameters, made, weights, noises)
+    into = [torch.full_like(p, torch.nan) for p in parameters]
+    with torch.no_grad():
+        found.gradients(parameters, made, weights, noises, into)
+    return _length([a - b for a, b in zip(into, expected, strict=True)]) <= _AGREE * _length(expected)
+
+
+def _made(part: Any) -> Any:
+    """Return numbers of a tensor's shape; whole ones, such as labels, stay as they are."""
+    if not part.is_floating_point():
+        return part
+    drawn = torch.randn(part.shape, generator=torch_generator(0, "trial"))
+    return drawn.to(part.device, part.dtype)
+
+
+def _length(tensors: list[Tensor]) -> float:
+    """Return the norm of tensors together."""
+    return float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in tensors])))
 
 
 def _doubled(inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
