@@ -11,6 +11,7 @@ from torch import Tensor
 from strategies.algorithm import Holdings, ServerSide
 from strategies.core import wire
 from strategies.layers.compression.settings import CompressionSettings
+from strategies.layers.isolation.server import IsolatedGroups
 from strategies.layers.privacy.settings import PrivacySettings
 from strategies.registry import PLAIN, lookup
 from strategies.server.cohort import Fault, Traffic
@@ -50,6 +51,9 @@ class TrainingPlan:
     horizon
         Rounds that the training was planned for, by which noise is solved and what follows the whole training
         is timed, if it ends after fewer; 0: `rounds`.
+    isolation
+        Groups of clients that are trained apart, each with a model of its own, at least 1; neutral 1. The
+        model of the training is their ensemble then (see `strategies.layers.isolation`).
     """
 
     strategy: StrategySettings
@@ -67,6 +71,7 @@ class TrainingPlan:
     settle: Callable[[Tensor], Tensor] | None = None
     horizon: int = 0
     schedule_rounds: int | None = None
+    isolation: int = 1
 
     @property
     def schedule_length(self) -> int:
@@ -100,7 +105,12 @@ class TrainingPlan:
         return ServerSide(self.strategy, self.seed, self.planned_rounds, self.evaluate_every, self.holdings)
 
     def server_half(self) -> Strategy:
-        """Make the server half that the plan asks for."""
+        """Make the server half that the plan asks for; of groups that are trained apart, one for each."""
+        if self.isolation > 1:
+            return IsolatedGroups([self._half() for _ in range(self.isolation)])
+        return self._half()
+
+    def _half(self) -> Strategy:
         if self.build is not None:
             return self.build(self)
         return lookup(self.strategy.name).build(self.server_side)

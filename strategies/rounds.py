@@ -15,7 +15,9 @@ from flwr.serverapp.strategy import Strategy
 
 from strategies.client.holdout import most_held_out
 from strategies.core import wire
+from strategies.core.isolation import empty_groups, group_of
 from strategies.layers.stack import Build, Layer, Stack, Surroundings
+from strategies.models.ensemble import absent_in, emptied
 from strategies.plan import RoundResult, Start, TrainingPlan
 from strategies.registry import lookup
 from strategies.server import memory, reports
@@ -24,7 +26,7 @@ from strategies.server.evaluations import Evaluations
 from strategies.server.grids import CohortGrid
 from strategies.server.guard import Rejected, check_answered, example_count
 from strategies.server.members import ClientInfo
-from strategies.server.selection import Asked, ask_clients
+from strategies.server.selection import Asked, ask_groups
 from strategies.server.wrapper import ReturnResult
 
 __all__ = ["Build", "Evaluate", "Layer", "OnRound", "train"]
@@ -79,7 +81,7 @@ def train(
         loop.privacy.restore(start.privacy)
     if loop.privacy is not None:
         loop.privacy.accounts.attempts.update(start.attempts)
-    arrays = start.arrays
+    arrays = loop.first_model(start)
     with loop:
         for server_round in range(start.completed_rounds + 1, plan.rounds + 1):
             result = loop.run_round(server_round, arrays, evaluate)
@@ -106,6 +108,15 @@ class _Loop:
         stack = Stack(self._around)
         self.strategy, self.privacy, self.parts = stack.strategy, stack.privacy, stack.parts
         self._known_losses, self._in_progress = stack.known_losses, stack.in_progress
+
+    def first_model(self, start: Start) -> ArrayRecord:
+        """Return the model to begin with; groups without a client have none in a training from the start."""
+        groups = self._plan.isolation
+        empty = empty_groups(self._cohort.clients, groups) if not start.completed_rounds else []
+        if not empty:
+            return start.arrays
+        layout = wire.layout_of(start.arrays)
+        return wire.FlatRecord(emptied(wire.flat_of(start.arrays, layout), groups, empty), layout)
 
     def __enter__(self) -> None:
         """Do nothing."""
@@ -159,7 +170,7 @@ class _Loop:
         self._cohort.refresh(self._scope)
         self._update_clients()
         if self._in_progress is None:
-            asked = self._select(self._cohort.clients, server_round)
+            asked = self._select(self._with_a_model(arrays), server_round)
             selected, replies = asked.clients, self._exchanged(server_round, arrays, asked)
         else:
             self._in_progress.begin(server_round, arrays)
@@ -285,11 +296,23 @@ class _Loop:
         trained = self._trained_on(client_id)
         return None if trained is None else most_held_out(self._plan.local_test_share, trained)
 
+    def _with_a_model(self, arrays: ArrayRecord) -> Mapping[str, ClientInfo]:
+        """Return the clients whose group has a model: one that began without a client has none."""
+        clients, groups = self._cohort.clients, self._plan.isolation
+        if groups == 1:
+            return clients
+        absent = set(absent_in(wire.flat_of(arrays, wire.layout_of(arrays)), groups))
+        late = [client_id for client_id in clients if group_of(client_id, groups) in absent]
+        for client_id in late:
+            reason = "its group had no client when the training began, so there is no model for it to train"
+            self._cohort.add_fault(client_id, self._scope, reason)
+        return {i: info for i, info in clients.items() if i not in late}
+
     def _select(self, clients: Mapping[str, ClientInfo], server_round: int) -> Asked:
         if self.privacy is None or self.privacy.central is None:
             sizes = {i: info.num_examples for i, info in clients.items()}
-            plan = self._plan
-            return ask_clients(sizes, self._known_losses.known, plan.selection, plan.seed, server_round)
+            plan, known = self._plan, self._known_losses.known
+            return ask_groups(sizes, known, plan.selection, plan.seed, server_round, plan.isolation)
         selected, refused = self.privacy.central.select(clients, server_round)
         for client_id, reason in refused.items():
             self._cohort.add_fault(client_id, self._scope, f"refused: {reason}")

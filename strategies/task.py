@@ -5,8 +5,9 @@ forgetting and the audit take a `Task` and ask it; `CLASSIFICATION` is the one t
 other built-in ones lie in `strategies.tasks`.
 """
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -87,6 +88,10 @@ class Task(ABC):
     def forward(self, model: Callable[..., Tensor], inputs: Inputs) -> Tensor:
         """Return the model's outputs; inputs by name are passed as arguments by name."""
         return model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
+
+    def combined(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Return the outputs of models that answer together, from those of each; here the mean of these."""
+        return torch.stack(list(outputs)).mean(dim=0)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the arithmetic mean of the losses, a scalar."""
@@ -176,6 +181,11 @@ class Classification(Task):
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy of each example, shape [n]."""
         return functional.cross_entropy(outputs, targets, reduction="none")
+
+    def combined(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Return logits whose softmax is the mean of the models' probabilities, shape [n, classes, ...]."""
+        logs = torch.stack([functional.log_softmax(each, dim=1) for each in outputs])
+        return logs.logsumexp(dim=0) - math.log(len(logs))
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean cross-entropy; in one step, which is faster than the mean of many."""

@@ -2,7 +2,8 @@
 
 Best is what came closest to retraining in a fraction of its time, on digits with the default settings and on
 MNIST (docs/benchmarks.md). If none of these can work, it is retraining, which is exact: of a pruned run with
-its mask chosen anew, if the mask had seen the data.
+its mask chosen anew, if the mask had seen the data. Where groups of clients were trained apart, retraining
+is that of one group, and comes first.
 """
 
 from unlearning.request import ForgetRequest
@@ -21,7 +22,8 @@ def with_method(run: TrainedRun, request: ForgetRequest, settings: ForgetSetting
     """
     if settings.method != AUTO:
         return settings
-    able = (name for name in PREFERRED[:-1] if can_serve(run, request, name, settings))
+    cheaper = PREFERRED[:-1] if run.plan.isolation == 1 else ()
+    able = (name for name in cheaper if can_serve(run, request, name, settings))
     chosen = next(able, PREFERRED[-1])
     check_request(run, request, chosen, settings)
     return settings.model_copy(update={"method": chosen})

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from strategies.core.errors import LetheError
+from strategies.core.isolation import group_of
 from strategies.core.seeds import seeded_layers
 from strategies.server.cohort import Cohort, Traffic
 from strategies.threads import one_thread
 from unlearning.attendance import Attendance
 from unlearning.holdings import Holdings, logged_holdings
+from unlearning.isolation import concerned_groups, served
 from unlearning.methods import METHODS
 from unlearning.methods.base import ForgetJob, Progress
 from unlearning.request import ForgetRequest
@@ -73,11 +75,14 @@ class ForgetResult:
         }
 
 
-def _absent(run: TrainedRun, request: ForgetRequest, needed: Needs, cohort: Cohort | None) -> list[str]:
+def _absent(job: ForgetJob, method: str, needed: Needs) -> list[str]:
+    run, request, cohort = job.run, job.request, job.cohort
     if not needed.remaining or cohort is None:
         return []
+    groups = concerned_groups(run, request, job.holdings, whole=METHODS[method].is_reference)
     not_missing = {*request.clients, *run.forgotten_clients, *cohort.clients}
-    absent = [client_id for client_id in run.clients if client_id not in not_missing]
+    asked = [client_id for client_id in run.clients if group_of(client_id, run.plan.isolation) in groups]
+    absent = [client_id for client_id in asked if client_id not in not_missing]
     return [f"client {', '.join(absent)} of the run did not take part: not connected"] if absent else []
 
 
@@ -127,10 +132,10 @@ def forget(
     began = time.perf_counter()
     job = ForgetJob(run, request, settings, cohort, progress, known)
     with one_thread(), seeded_layers(job.generator("layers", method), run.device):
-        outcome = METHODS[method].run(job)
+        outcome = served(METHODS[method], job)
     seconds = time.perf_counter() - began
     new = spent_notes(run, spent)
-    notes = [*outcome.notes, *new, *_absent(run, request, needed, cohort)]
+    notes = [*outcome.notes, *new, *_absent(job, method, needed)]
     details = {**outcome.details, **({"spent-epsilons": spent_by(run)} if new else {})}
     if not bool(torch.isfinite(outcome.flat).all()):
         raise LetheError(f"{method} gave parameters that are not finite; lower forget.{method}.learning-rate")

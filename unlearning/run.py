@@ -13,7 +13,7 @@ from strategies.client.settings import TrainSettings
 from strategies.core import wire
 from strategies.core.errors import BadInput, LetheError
 from strategies.core.examples import Examples
-from strategies.log.update_log import UpdateLog
+from strategies.log.reading import LogReader
 from strategies.models.mask import hold, masks_in
 from strategies.plan import TrainingPlan
 from strategies.task import CLASSIFICATION, Task
@@ -85,6 +85,9 @@ class TrainedRun:
         What the clients of a private run have spent, in it and in what was trained after it.
     task
         What is learned.
+    all_groups
+        Whether retraining trains all groups that were trained apart again, and not only those that hold what
+        is forgotten: `final` has models of another seed, or of a method that is not exact.
     """
 
     plan: TrainingPlan
@@ -93,7 +96,7 @@ class TrainedRun:
     layout: wire.Layout
     initial: Tensor
     final: Tensor
-    log: UpdateLog | None
+    log: LogReader | None
     num_groups: int
     public: Examples | None = None
     test: Examples | None = None
@@ -116,6 +119,7 @@ class TrainedRun:
     fresh_seed: Callable[[], int] = lambda: secrets.randbelow(2**62)  # Clients learn it
     spending: Spending = field(default_factory=MemorySpending)
     task: Task = CLASSIFICATION
+    all_groups: bool = False
 
     @property
     def seed(self) -> int:

@@ -41,6 +41,7 @@ from strategies.layers.privacy.checks import planned_rounds
 from strategies.layers.privacy.client import ClientPrivacy
 from strategies.layers.privacy.scoring import Scoring
 from strategies.models import travelling
+from strategies.models.ensemble import ensemble_of, is_whole, whole_layout
 from strategies.registry import lookup
 from strategies.task import OutputSpec, Task
 from strategies.tasks.choice import figures_of, scaled
@@ -249,10 +250,11 @@ class Node:
         message. If the message has a mask, the model holds it; if it names neurons, it consists of those.
         """
         if arrays is None:
-            seed = self.config.run.seed
-            return self.work.model(*self._shape_and_groups, seed, self._weights).to(self.device)
+            return self._whole_model().to(self.device)
         shared = self._shared
         travelling.put_back(shared.changeable)
+        if is_whole(arrays, shared.layout, self.config.train.isolation):
+            return self._ensemble(arrays)
         positions = self.message_config.get(wire.POSITIONS)
         if isinstance(positions, bytes):
             return part_of(shared.model, positions, arrays)
@@ -261,6 +263,20 @@ class Node:
         if shared.local:
             self._local_layers.read(shared.local)
         return shared.model
+
+    def _ensemble(self, arrays: ArrayRecord) -> nn.Module:
+        """Return the run's model where groups of clients were trained apart, with the given weights."""
+        model = self._whole_model()
+        layout = whole_layout(self._shared.layout, self.config.train.isolation)
+        wire.load_flat(model, wire.flat_of(arrays, layout), layout)
+        return model.to(self.device)
+
+    def _whole_model(self) -> nn.Module:
+        """Return the run's model anew: an ensemble, where groups of clients are trained apart."""
+        sizes, seed, weights = self._shape_and_groups, self.config.run.seed, self._weights
+        return ensemble_of(
+            lambda _: self.work.model(*sizes, seed, weights), self.config.train.isolation, self.task
+        )
 
     def keep_local(self, model: nn.Module) -> None:
         """Keep the layers of a trained model that stay with the client, if it has any."""

@@ -76,6 +76,9 @@ _BY_TRAITS = (
         "privacy.unit", lambda traits: traits.noised, "of which nothing leaves a client but noised updates"
     ),
     _needs("privacy.unit forget.prune", lambda traits: traits.averages, "that averages updates"),
+    _needs(
+        "train.isolation", lambda traits: traits.isolates, "that averages updates into one model in rounds"
+    ),
 )
 _OF_ALGORITHMS = tuple({id(each): each for traits in all_traits() for each in traits.conditions}.values())
 
@@ -217,6 +220,7 @@ def check_contradictions(flat: Mapping[str, Scalar], defaults: Mapping[str, Scal
     _check_local_test(flat)
     _check_clients_files(flat)
     _check_cohort(flat)
+    training_rules.check_isolation(flat)
 
 
 def _check_clients_files(flat: Mapping[str, Scalar]) -> None:

@@ -27,9 +27,34 @@ CONDITIONS: tuple[Condition, ...] = (
     only_with("train.schedule-factor train.schedule-period", "train.schedule", "step"),
     only_with("train.schedule-final", "train.schedule", "cosine"),
     only_with("train.schedule-rounds", "train.schedule", "step", "cosine"),
+    only_with("train.isolation", "privacy.unit", "none"),
+    only_with("train.isolation", "privacy.secure-aggregation", False),
+    only_with("train.isolation", "privacy.encryption", "none"),
+    only_with("train.isolation", "compression.codec", "none"),
+    only_with("train.isolation", "selection.method", "uniform"),
+    only_with("train.isolation", "selection.over-selection", 1.0),
+    only_with("train.isolation", "selection.speeds", "none"),
+    only_with("train.isolation", "forget.prune", "none"),
+    only_with("train.isolation", "model.batch-norm", "refuse", "group", "recalibrate"),
     only_with("train.max-gradient-norm", "privacy.unit", "none", "client-local", "client-central"),
 )
 """When keys have an effect."""
+
+
+def check_isolation(flat: Mapping[str, Scalar]) -> None:
+    """Refuse more groups of clients than there are clients; their number may not be known.
+
+    Raises
+    ------
+    BadInput
+        Naming both numbers.
+    """
+    groups, clients = int(flat["train.isolation"]), int(flat["data.clients"])
+    if clients and groups > clients:
+        raise BadInput(
+            f"train.isolation: given {groups}, allowed at most data.clients, which is {clients}: every group "
+            "needs a client"
+        )
 
 
 def check_schedule(flat: Mapping[str, Scalar]) -> None:

@@ -133,6 +133,16 @@ def lineage_of(folder: RunFolder, name: str) -> str:
     return ""
 
 
+def is_retrained(folder: RunFolder, name: str) -> bool:
+    """Whether a forgetting retrained the model, or, with nothing to forget, the one before it did."""
+    while name:
+        result = read_result(place(folder.path / "forget", name))
+        if not result.get("details", {}).get(UNCHANGED):
+            return traits_of(result["method"]).is_reference
+        name = result.get("after", "")
+    return True
+
+
 def guarantee_in(folder: RunFolder, result: Mapping[str, Any]) -> str:
     """Return what a forgetting guarantees on a run; empty for an unknown method.
 

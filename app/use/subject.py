@@ -29,6 +29,7 @@ from strategies.client.own_models import ClientState, records_of
 from strategies.core import wire
 from strategies.core.errors import BadInput
 from strategies.models import travelling
+from strategies.models.ensemble import without_absent
 from strategies.registry import lookup
 from strategies.runs.folder import MODEL, RunFolder
 from strategies.runs.tensor_file import read_sealed
@@ -141,7 +142,7 @@ def _shared(session: Session, path: Path) -> nn.Module:
     check_architecture(session, layout)
     model = session.model()
     wire.load_flat(model, layout.flatten(state), layout)
-    return model
+    return without_absent(model, session.task)
 
 
 def _own(

@@ -37,7 +37,9 @@ def check_log_fits(session: Session, clients: int, initial: wire.State, observer
         return
     waits = not config.strategy.traits.asynchronous
     per_round = cohort_size(clients, config.selection) if waits else updates_per_step(config.strategy)
-    run = LogEstimate(wire.Layout.of(initial).size, clients, per_round, config.run.rounds)
+    run = LogEstimate(
+        wire.Layout.of(initial).size // session.isolation, clients, per_round, config.run.rounds
+    )
     needed, free = run.log_bytes(config.log.retention, config.log.dtype), _free(expand(config.run.home))
     said = (
         f"{clients:,} clients, {per_round:,} a round, {config.run.rounds:,} rounds, "

@@ -12,7 +12,13 @@ from torch import Tensor
 
 from app.client.audit_answers import check_answers
 from app.forgettings.certify import certify
-from app.forgettings.folder import forgetting_name, lineage_of, read_forgetting, read_result
+from app.forgettings.folder import (
+    forgetting_name,
+    is_retrained,
+    lineage_of,
+    read_forgetting,
+    read_result,
+)
 from app.forgettings.lineage import warnings_of
 from app.forgettings.names import AUDIT, CERTIFICATE, RESULT
 from app.forgettings.signing_key import signing_key
@@ -126,7 +132,12 @@ class OpenedRun:
             own_mask = own_mask_of(earlier.path, run)
             lineage = lineage_of(self.folder, after)
             run = replace(
-                run, final=final, train_seconds=earlier.seconds, forgotten=forgotten, lineage=lineage
+                run,
+                final=final,
+                train_seconds=earlier.seconds,
+                forgotten=forgotten,
+                lineage=lineage,
+                all_groups=not is_retrained(self.folder, after),
             )
             if own_mask is not None:
                 initial = run.layout.flatten(run.build_model().state_dict())

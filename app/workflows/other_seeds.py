@@ -39,7 +39,8 @@ def with_seed(run: TrainedRun, session: Session, seed: int) -> TrainedRun:
     plan = replace(run.plan, seed=seed)
     if run.mask is not None:
         return replace(run, plan=plan)
-    return replace(run, plan=plan, initial=run.layout.flatten(session.model_of(seed).state_dict()))
+    initial = run.layout.flatten(session.model_of(seed).state_dict())
+    return replace(run, plan=plan, initial=initial, all_groups=True)
 
 
 def retrained_with(

@@ -30,10 +30,12 @@ from strategies.algorithm import Holdings
 from strategies.client.backdoor import Trigger, default_trigger
 from strategies.core import wire
 from strategies.core.errors import BadInput
+from strategies.core.seeds import derive_seed
 from strategies.core.settings import Scalar
 from strategies.figures import Figures
 from strategies.models import travelling
 from strategies.models.batch_norm import recalibrated
+from strategies.models.ensemble import ensemble_of, first_member
 from strategies.plan import TrainingPlan
 from strategies.registry import lookup
 from strategies.runs.folder import CONFIG, RunFolder
@@ -172,7 +174,13 @@ class Session:
             settle=self._settle,
             drop=self._drop,
             schedule_rounds=self.config.train.schedule_rounds or None,
+            isolation=self.isolation,
         )
+
+    @property
+    def isolation(self) -> int:
+        """How many groups of clients are trained apart; 1: there is one model for all."""
+        return self.config.train.isolation
 
     @property
     def _drop(self) -> Drop:
@@ -188,7 +196,7 @@ class Session:
     def _holdings(self) -> Holdings:
         data = self.server_data
         return Holdings(
-            lambda: self.model().to(self.device),
+            lambda: self.member(self.config.run.seed).to(self.device),
             self.num_outputs,
             data.public,
             data.test,
@@ -256,6 +264,15 @@ class Session:
     def model_of(self, seed: int) -> torch.nn.Module:
         """Return the run's model with the initial weights of a seed; what does not travel is the run's.
 
+        It is the ensemble of the groups' models, where groups are trained apart: the first begins with the
+        weights of the seed, each other with weights of its own.
+        """
+        seeds = [seed, *(derive_seed(seed, "group", group) for group in range(1, self.isolation))]
+        return ensemble_of(lambda group: self.member(seeds[group]), self.isolation, self.task)
+
+    def member(self, seed: int) -> torch.nn.Module:
+        """Return what a client trains, with the initial weights of a seed; what does not travel is the run's.
+
         Weights that were given are the same for all seeds; of a run that was begun, its folder has them.
         """
         kept, data = self._kept_weights(), self.server_data
@@ -270,12 +287,15 @@ class Session:
         if self.folder is None or not self.folder.has_initial:
             return {}
         given = self.folder.read_initial() if self.config.model.weights else {}
-        return {**given, **self.folder.read_staying()}
+        return {**first_member(given, self.isolation), **self.folder.read_staying()}
 
     @cached_property
     def staying(self) -> wire.State:
-        """The part of the model that does not travel; empty where clients have models of their own."""
-        return {} if self.has_client_models else travelling.staying(self.model())
+        """The part of the model that does not travel; empty where clients have models of their own.
+
+        It is the same in all groups that are trained apart.
+        """
+        return {} if self.has_client_models else travelling.staying(self.member(self.config.run.seed))
 
     @cached_property
     def _settle(self) -> Callable[[Tensor], Tensor] | None:
@@ -283,14 +303,16 @@ class Session:
         public = self.server_data.public
         if self.config.model.batch_norm != "recalibrate" or public is None:
             return None
-        model = self.model().to(self.device)
+        model = self.member(self.config.run.seed).to(self.device)
         layout = travelling.layout_of(model)
 
-        def settle(flat: Tensor) -> Tensor:
+        def settled(flat: Tensor) -> Tensor:
             wire.load_flat(model, flat, layout)
             return layout.flatten(recalibrated(model, public, self.task).state_dict())
 
-        return settle
+        return lambda flat: torch.cat(
+            [settled(each) if bool(each.any()) else each for each in torch.split(flat, layout.size)]
+        )
 
     def evaluator(self) -> Evaluator | None:
         """Return the server's evaluation of a model; None without test data or without a whole model."""

@@ -22,9 +22,11 @@ from app.workflows.session import Session
 from app.workflows.training_rounds import ANALYTICS, TRAINED, Training
 from strategies.core import wire
 from strategies.core.errors import BadInput
+from strategies.core.isolation import empty_groups
 from strategies.layers.privacy.checks import check_feasible, planned_rounds
 from strategies.log.update_log import UpdateLog
 from strategies.models import travelling
+from strategies.models.ensemble import member_layout
 from strategies.plan import Start
 from strategies.registry import lookup
 from strategies.runs.files import write_json
@@ -63,6 +65,7 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
         _note_figures(session, cohort, observer)
         initial, _ = session.initial_state(), session.plan  # Refuses, before all else, what cannot be built
         check_log_fits(session, len(cohort.clients), initial, observer)
+        _note_groups(session, cohort, observer)
         cohort.client_config[wire.KEEP_TAGS] = 1
         folder = RunFolder.create(
             session.config.run.home,
@@ -103,7 +106,7 @@ def train_in(
         folder.write_initial(initial)
         with (
             _recorded(folder, session, observer) as recorder,
-            _new_log(session, folder, wire.Layout.of(initial)) as log,
+            _new_log(session, folder, _logged(session, initial)) as log,
         ):
             Training(session, folder, cohort, log, recorder).run(Start(wire.record_of(initial)))
 
@@ -140,7 +143,7 @@ def _continue(folder: RunFolder, observer: Observer, grid: Grid | None) -> None:
     state = checkpoint.state if checkpoint else _initial(folder, session)
     with (
         _recorded(folder, session, observer, last) as recorder,
-        _old_log(session, folder, wire.Layout.of(state), last) as log,
+        _old_log(session, folder, _logged(session, state), last) as log,
         session.cohort(grid) as connected,
     ):
         cohort = session.in_training(connected)
@@ -163,6 +166,20 @@ def _recorded(
     with recorded(folder, session.config, "train", folder.name, observer, completed) as recorder:
         yield recorder
     add_notes(folder, recorder.problems)
+
+
+def _note_groups(session: Session, cohort: Cohort, observer: Observer) -> None:
+    """Say so where a group has no client, and the ensemble no model of it."""
+    if empty := empty_groups(cohort.clients, session.isolation):
+        observer.note(
+            f"train.isolation: no client is in group {', '.join(map(str, empty))} of {session.isolation}, so "
+            f"the ensemble has {session.isolation - len(empty)} members"
+        )
+
+
+def _logged(session: Session, state: wire.State) -> wire.Layout:
+    """Return the layout of what a client sends: that of its group's model, where groups are trained apart."""
+    return member_layout(wire.Layout.of(state), session.isolation)
 
 
 def _new_log(

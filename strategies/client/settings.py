@@ -52,6 +52,9 @@ class TrainSettings(Settings):
     max_gradient_norm
         Largest norm of a batch's gradient, at least 0; a longer one is scaled down to it; neutral 0, which
         clips nothing.
+    isolation
+        Groups of clients that are trained apart, each with a model of its own, at least 1; the run's model is
+        their ensemble, and forgetting a client trains its group alone again. Neutral 1: one model for all.
     """
 
     optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"
@@ -70,6 +73,7 @@ class TrainSettings(Settings):
     schedule_rounds: int = Field(default=0, ge=0)
     warm_up: float = Field(default=0.0, ge=0)
     max_gradient_norm: float = Field(default=0.0, ge=0)
+    isolation: int = Field(default=1, ge=1)
 
     def rates(self, server_round: int, rounds: int, num_steps: int) -> list[float]:
         """Return the learning rate of each local step of a round.

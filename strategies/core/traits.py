@@ -75,6 +75,9 @@ class Traits:
         Whether all clients train one model; else each has its own, and the server none.
     personal_models
         Whether each client keeps a model of its own besides the one that all share.
+    shares_rounds
+        Whether a round is more than each client's update and their mean, such as a second exchange, or parts
+        of the model that are chosen for all, so that groups of clients cannot be trained apart in it.
     public_data
         What for the server needs public data in any case; empty: it does not.
     public_if
@@ -112,6 +115,7 @@ class Traits:
     local_steps: bool = True
     one_model: bool = True
     personal_models: bool = False
+    shares_rounds: bool = False
     public_data: str = ""
     public_if: Callable[[Mapping[str, Scalar]], str] | None = None
     protecting: tuple[Condition, ...] = ()
@@ -134,6 +138,12 @@ class Traits:
     def owns(self, name: str) -> bool:
         """Whether a value of ``strategy.name`` means this algorithm."""
         return name.startswith(self.name) if self.is_family else name == self.name
+
+    @property
+    def isolates(self) -> bool:
+        """Whether groups of clients can be trained apart with it."""
+        in_rounds = self.averages and not self.asynchronous and not self.single_round
+        return in_rounds and self.one_model and not self.personal_models and not self.shares_rounds
 
     def public_need(self, flat: Mapping[str, Scalar]) -> str:
         """Return what for the server needs public data by a run config; empty: it does not."""

@@ -13,6 +13,7 @@ from strategies.asynchronous.in_progress import InProgress
 from strategies.asynchronous.settings import updates_from_sent
 from strategies.core import wire
 from strategies.layers.compression.server import CompressedStrategy, Copies
+from strategies.layers.isolation.server import IsolatedGroups
 from strategies.layers.privacy.server import ServerPrivacy
 from strategies.layers.secagg.training import Federation, SecureSettings, SecureStrategy
 from strategies.plan import TrainingPlan
@@ -20,7 +21,7 @@ from strategies.registry import lookup
 from strategies.server.cohort import Cohort
 from strategies.server.guard import GuardedStrategy, Reference
 from strategies.server.selection_methods import LastKnownLoss
-from strategies.server.wrapper import AddedEntries, StrategyWrapper
+from strategies.server.wrapper import AddedEntries, StrategyWrapper, innermost
 
 Build = Callable[[], Strategy]
 """Makes a server half."""
@@ -85,6 +86,12 @@ class Stack:
         if not isinstance(inner, StrategyWrapper):
             raise RuntimeError("the stack has no wrapper")
         self.strategy = inner
+
+    @property
+    def _isolated(self) -> IsolatedGroups | None:
+        """The innermost half, if it trains groups apart."""
+        half = innermost(self.strategy)
+        return half if isinstance(half, IsolatedGroups) else None
 
     def _found(self, kind: type[Wrapper]) -> Wrapper | None:
         return next((made for made in self._made if isinstance(made, kind)), None)
@@ -198,6 +205,8 @@ class Stack:
 
     def _reference_of(self, message: Message) -> Reference | None:
         """Return the model that a node's update is measured against; None: the present one."""
+        if (isolated := self._isolated) is not None:
+            return isolated.reference_of(message.metadata.src_node_id)
         if self.in_progress is None or not updates_from_sent(self._around.plan.strategy):
             return None
         return self.in_progress.reference_of(message.metadata.src_node_id)

@@ -62,5 +62,5 @@ def _copied_anew(log: UpdateLog, target: Path, without: Collection[str], keys: P
                 kept = log.retention.keeps(server_round) and entry.client_id not in gone
                 update = log.delta(server_round, entry.client_id) if kept else nothing
                 made.add(server_round, entry.client_id, entry.weight, entry.num_examples, update, entry.norm)
-            made.commit_round(server_round, server_round in averaging, 1.0)
+            made.commit_round(server_round, server_round in averaging, lambda share: 1.0)
         made.purge(gone)

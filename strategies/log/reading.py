@@ -1,7 +1,7 @@
 """The reading half of an update log."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,12 @@ if TYPE_CHECKING:  # a log is checked without torch
 class LogReader:
     """All that can be asked of a log; `UpdateLog` opens one and adds the writing half.
 
+    Parameters
+    ----------
+    clients
+        Says of a client-id whether the log is read for it; None: all are. Files, hashes, purges and the
+        description are those of the whole log in any case.
+
     Attributes
     ----------
     layout : Layout
@@ -40,13 +46,26 @@ class LogReader:
         If its index is damaged.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clients: Callable[[str], bool] | None = None) -> None:
         self.path = path
+        self._clients = clients
         self._index = Index(path / INDEX)
         meta = self._index.meta()
         self.layout, self.retention, self.dtype = _parse(self._index.path, meta)
         self._blobs = Blobs(path, self.layout.size, LogKeys(Path(meta[KEYS])) if KEYS in meta else None)
         self._purged = self.purged()
+
+    def only(self, clients: Callable[[str], bool]) -> "LogReader":
+        """Return the log of some clients alone, such as those of a group that was trained apart.
+
+        A round in which none of them took part is not in it.
+
+        Parameters
+        ----------
+        clients
+            Says of a client-id whether it is one of them.
+        """
+        return LogReader(self.path, clients)
 
     @property
     def keys(self) -> LogKeys | None:
@@ -55,11 +74,19 @@ class LogReader:
 
     def rounds(self) -> list[int]:
         """Return the complete rounds, in order."""
-        return list(self._index.rounds())
+        return [number for number, _ in self._rounds()]
+
+    def _rounds(self) -> list[tuple[int, bool]]:
+        """Return the complete rounds, and whether each was a plain weighted average, in order."""
+        rounds = self._index.rounds().items()
+        if self._clients is None:
+            return list(rounds)
+        present = {entry.round for entry in self.entries()}
+        return [(number, averaging) for number, averaging in rounds if number in present]
 
     def averaging_rounds(self) -> list[int]:
         """Return the rounds in which the model moved by exactly Σ weight·update, in order."""
-        return [number for number, averaging in self._index.rounds().items() if averaging]
+        return [number for number, averaging in self._rounds() if averaging]
 
     @property
     def marked_round(self) -> int:
@@ -72,11 +99,12 @@ class LogReader:
 
     def clients(self) -> list[str]:
         """Return the ids of all clients that took part in a complete round, sorted."""
-        return self._index.clients()
+        return [i for i in self._index.clients() if self._clients is None or self._clients(i)]
 
     def entries(self, server_round: int | None = None, client_id: str | None = None) -> list[Entry]:
         """Return what is known of a round's updates, a client's or all, in order of round and client."""
-        return self._index.entries(server_round, client_id)
+        found = self._index.entries(server_round, client_id)
+        return [e for e in found if self._clients is None or self._clients(e.client_id)]
 
     def purges(self) -> list[Purge]:
         """Return the purges so far, in order; the last one may be incomplete."""

@@ -14,6 +14,7 @@ from strategies.log.background import Background
 from strategies.log.blobs import Blobs, pack, values_in
 from strategies.log.index import Entry
 from strategies.log.retention import Retention
+from strategies.log.shares import ShareOf, by_their_sum, in_one
 from strategies.log.spool import Spool
 
 _P = ParamSpec("_P")
@@ -35,12 +36,15 @@ class Plan:
         Under retention `sum`, each client's last entry before this round.
     trusted_from
         Sums of this round or a later one were written by this process and need no check.
+    share_of
+        Whose weights add up to 1 together.
     """
 
     round: int
     expected_weight: float | None
     sums: Mapping[str, Entry]
     trusted_from: int
+    share_of: ShareOf = in_one
 
 
 @dataclass(frozen=True)
@@ -104,21 +108,29 @@ class RoundWriter:
         do = self._background.at_once if small else self._background.submit
         return do(task, *args, **kwargs)
 
-    def finish(self, divisor: float | None = None) -> list[Entry]:
+    def finish(self, divisor_of: Callable[[int], float | None] = by_their_sum) -> list[Entry]:
         """Wait until the round is on the disk and return its entries; see `UpdateLog.commit_round`."""
         self._background.finish()
-        total = divisor or math.fsum(update.weight_raw for update in self._updates.values())
+        totals = self._totals(divisor_of)
         hashes = {client_id: update.sha256 for client_id, update in self._updates.items()}
-        if self._retention.kind == "sum" and total != self._plan.expected_weight:
+        if self._retention.kind == "sum" and set(totals.values()) != {self._plan.expected_weight}:
             for client_id, update in self._updates.items():
                 hashes[client_id] = self._background.submit(
-                    self._summed_again, client_id, update.weight_raw / total
+                    self._summed_again, client_id, update.weight_raw / totals[client_id]
                 )
             self._background.finish()
         self._spool.clear()
         on_disk = [client_id for client_id, sha256 in hashes.items() if sha256 is not None]
         self._blobs.sync(self.round, on_disk, keep_cached=self._retention.kind == "sum")
-        return [self._entry(client_id, total, hashes[client_id]) for client_id in self._updates]
+        return [self._entry(client_id, totals[client_id], hashes[client_id]) for client_id in self._updates]
+
+    def _totals(self, divisor_of: Callable[[int], float | None]) -> dict[str, float]:
+        """Return what each client's raw weight is divided by, by client-id."""
+        shares: dict[int, list[float]] = {}
+        for client_id, update in self._updates.items():
+            shares.setdefault(self._plan.share_of(client_id), []).append(update.weight_raw)
+        sums = {share: divisor_of(share) or math.fsum(weights) for share, weights in shares.items()}
+        return {client_id: sums[self._plan.share_of(client_id)] for client_id in self._updates}
 
     def abandon(self) -> None:
         """Delete what was written of the round."""

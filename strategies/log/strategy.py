@@ -60,11 +60,11 @@ class LoggedStrategy(StrategyWrapper):
         LetheError
             If the log could not be written; the round is not in it then.
         """
-        self._log.begin_round(server_round, self._expected_weight)
+        self._log.begin_round(server_round, self._expected_weight, self.share_of)
         try:
             arrays, metrics = self.inner.aggregate_train(server_round, self._logged(server_round, replies))
             if arrays is not None:
-                self._log.commit_round(server_round, self.is_weighted_average, self.weight_divisor)
+                self._log.commit_round(server_round, self.is_weighted_average, self.divisor_of)
         finally:
             self._log.abandon()  # Nothing is left to abandon after a commit
         return arrays, metrics

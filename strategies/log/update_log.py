@@ -18,7 +18,7 @@ the round before is in a checkpoint, so a run can be rewound to its last checkpo
 
 import json
 import secrets
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, final
 
@@ -33,6 +33,7 @@ from strategies.log.lock import WriterLock, kept_if_opened
 from strategies.log.purge import begin_purge, complete_purge
 from strategies.log.reading import LogReader
 from strategies.log.retention import Retention, check_dtype
+from strategies.log.shares import ShareOf, by_their_sum, in_one
 from strategies.log.spool import Spool
 
 if TYPE_CHECKING:  # a log is checked without torch
@@ -150,7 +151,9 @@ class UpdateLog(LogReader):
             self._lock.release()
             self._lock = None
 
-    def begin_round(self, server_round: int, expected_weight: float | None = None) -> None:
+    def begin_round(
+        self, server_round: int, expected_weight: float | None = None, share_of: ShareOf = in_one
+    ) -> None:
         """Begin a round; the one before it must be safe in the run's checkpoint.
 
         Parameters
@@ -158,6 +161,8 @@ class UpdateLog(LogReader):
         expected_weight
             What the raw weights will probably add up to. It changes nothing but the time that `sum` takes:
             if it is right, sums are ready when the last update has come, otherwise they are made then.
+        share_of
+            From a client-id to the clients whose weights add up to 1 together; neutral: those of all do.
 
         Raises
         ------
@@ -172,7 +177,7 @@ class UpdateLog(LogReader):
         if self.retention.kind == "sum":
             self._background.submit(self._blobs.remove, contents.superseded_sums(self._index))
             sums = self._index.newest()
-        plan = Plan(server_round, expected_weight, sums, self._trusted_from)
+        plan = Plan(server_round, expected_weight, sums, self._trusted_from, share_of)
         dtype = check_dtype(self.retention, self.dtype)
         self._writer = RoundWriter(self._blobs, self.retention, dtype, plan, self._background, self._spool)
 
@@ -212,15 +217,17 @@ class UpdateLog(LogReader):
             raise LetheError(f"update log: client '{client_id}' was purged; its updates are logged no more")
         writer.add(client_id, weight_raw, num_examples, delta, norm)
 
-    def commit_round(self, server_round: int, averaging: bool, divisor: float | None = None) -> None:
+    def commit_round(
+        self, server_round: int, averaging: bool, divisor_of: Callable[[int], float | None] = by_their_sum
+    ) -> None:
         """Make the round count.
 
         Parameters
         ----------
         averaging
             Whether the model moved by exactly Σ weight·delta; only then does subtraction take a client out.
-        divisor
-            What the raw weights were divided by; None: their sum, so that they add up to 1.
+        divisor_of
+            What the raw weights of a share were divided by; None: their sum, so that they add up to 1.
 
         Raises
         ------
@@ -229,7 +236,7 @@ class UpdateLog(LogReader):
         """
         writer = self._begun(server_round)
         try:
-            self._index.commit(server_round, averaging, writer.finish(divisor))
+            self._index.commit(server_round, averaging, writer.finish(divisor_of))
         except BaseException:
             self.abandon()
             raise

@@ -35,6 +35,7 @@ TRAITS = (
         PersonalSettings,
         ("meta_gradient", "inner_rate", "personal_steps"),
         noised=False,
+        shares_rounds=True,
         hidden="none",
         helps=("labels",),
         page="docs/personalisation.md",

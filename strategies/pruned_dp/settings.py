@@ -123,6 +123,7 @@ TRAITS = (
         check=_check,
         public_if=_public_need,
         hidden="mean",
+        shares_rounds=True,
         protecting=(
             only_with(
                 "strategy.score-source strategy.score-noise strategy.score-clip",

@@ -37,4 +37,14 @@ def _check(flat: Mapping[str, Scalar]) -> None:
         )
 
 
-TRAITS = (Traits("scaffold", ScaffoldSettings, check=_check, noised=False, hidden="none", helps=("drift",)),)
+TRAITS = (
+    Traits(
+        "scaffold",
+        ScaffoldSettings,
+        check=_check,
+        noised=False,
+        hidden="none",
+        shares_rounds=True,
+        helps=("drift",),
+    ),
+)

@@ -121,6 +121,7 @@ class Cohort:
         self.mask: Tensor | None = None
         self._shared = _Shared()
         self._excluded: frozenset[str] = frozenset()
+        self._only: tuple[Callable[[str], bool], ...] = ()
         self._drops: tuple[Drop, ...] = ()
         self._view_config: Mapping[str, int | bytes | str] = {}
         self._listed: tuple[int, Mapping[str, ClientInfo]] | None = None
@@ -152,7 +153,9 @@ class Cohort:
         known = (
             i
             for i, info in everybody.items()
-            if i not in self._excluded and not any(drop.takes_all(info) for drop in self._drops)
+            if i not in self._excluded
+            and all(belongs(i) for belongs in self._only)
+            and not any(drop.takes_all(info) for drop in self._drops)
         )
         return {i: everybody[i] for i in sorted(known, key=wire.client_sort_key)}
 
@@ -193,6 +196,12 @@ class Cohort:
         view._excluded |= frozenset(client_ids)
         return view
 
+    def only(self, clients: Callable[[str], bool]) -> "Cohort":
+        """Return a view of the clients, present or future, of whose client-ids a function says so."""
+        view = self._view()
+        view._only = (*self._only, clients)
+        return view
+
     def without_emptied(self, drop: Drop) -> "Cohort":
         """Return a view without the clients, present or future, that a drop leaves no example."""
         view = self._view()
@@ -229,7 +238,8 @@ class Cohort:
     def _view(self) -> "Cohort":
         view = Cohort(self.grid, self.timeout, self.poll_seconds)
         view.mask, view._shared = self.mask, self._shared
-        view._excluded, view._drops, view._view_config = self._excluded, self._drops, self._view_config
+        view._excluded, view._only, view._drops = self._excluded, self._only, self._drops
+        view._view_config = self._view_config
         return view
 
     def require(self, client_ids: Iterable[str]) -> None:

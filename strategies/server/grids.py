@@ -172,6 +172,13 @@ def client_ids_of(grid: Grid) -> dict[int, str]:
     return {node_id: str(node_id) for node_id in grid.get_node_ids()}
 
 
+def part_of(grid: Grid, names: Mapping[int, str]) -> CohortGrid:
+    """Return a grid that lists some nodes only, given as node id -> client-id, in their order."""
+    part = CohortGrid(grid, {})
+    part.names = dict(names)
+    return part
+
+
 class SteadyGrid(GridWrapper):
     """A grid on which an unfinished reply does not delay the others, and a single error does not end a run.
 

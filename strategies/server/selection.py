@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from strategies.core import wire
 from strategies.core.errors import LetheError
+from strategies.core.isolation import grouped
 from strategies.core.seeds import numpy_generator
 from strategies.server.clock import Clock
 from strategies.server.selection_methods import Candidates, Known, choose
@@ -107,6 +108,30 @@ def ask_clients(
         candidates = Candidates({i: num_examples[i] for i in ids}, known, seconds)
         chosen = choose(candidates, wanted, selection, seed, server_round)
     return _timed(chosen, awaited, seconds, selection.deadline)
+
+
+def ask_groups(
+    num_examples: Mapping[str, int],
+    known: Mapping[str, Known],
+    selection: SelectionSettings,
+    seed: int,
+    server_round: int,
+    groups: int,
+) -> Asked:
+    """Return the clients to ask in a round of groups that are trained apart; see `ask_clients`.
+
+    Each group's are drawn as if there were no other; with one group this is `ask_clients`. As many clients as
+    `selection.min_clients` must be connected in all, and so many are drawn of a group if it has them.
+    """
+    if groups == 1:
+        return ask_clients(num_examples, known, selection, seed, server_round)
+    require_enough(len(num_examples), selection)
+    asked = []
+    for clients in grouped(num_examples, groups).values():
+        own = selection.model_copy(update={"min_clients": min(selection.min_clients, len(clients))})
+        asked.append(ask_clients({i: num_examples[i] for i in clients}, known, own, seed, server_round))
+    chosen = sorted((i for each in asked for i in each.clients), key=wire.client_sort_key)
+    return Asked(chosen, sum(each.awaited for each in asked))
 
 
 def _timed(chosen: list[str], awaited: int, seconds: Mapping[str, float], deadline: float) -> Asked:

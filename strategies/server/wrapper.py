@@ -55,6 +55,14 @@ class Answers:
         """What the weights of the last round were divided by; None: by their sum."""
         return None
 
+    def share_of(self, client_id: str) -> int:
+        """Return which clients' weights a client's is divided with; here they are divided all together."""
+        return 0
+
+    def divisor_of(self, share: int) -> float | None:
+        """Return `weight_divisor` of the clients of one share (see `share_of`)."""
+        return self.weight_divisor
+
     @property
     def entry_counts(self) -> Tensor | None:
         """How many clients were asked for each entry, shape [P]; None where nothing is divided by that."""
@@ -113,6 +121,14 @@ class StrategyWrapper(ServerHalf):
     def weight_divisor(self) -> float | None:
         """The wrapped strategy's answer."""
         return answers_of(self.inner).weight_divisor
+
+    def share_of(self, client_id: str) -> int:
+        """Return the wrapped strategy's answer."""
+        return answers_of(self.inner).share_of(client_id)
+
+    def divisor_of(self, share: int) -> float | None:
+        """Return the wrapped strategy's answer."""
+        return answers_of(self.inner).divisor_of(share)
 
     @property
     def entry_counts(self) -> Tensor | None:

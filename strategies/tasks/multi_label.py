@@ -1,6 +1,6 @@
 """Any number of labels for each example."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, final
 
 import torch
@@ -30,6 +30,12 @@ class MultiLabel(Task):
             outputs, targets.to(outputs.dtype), reduction="none"
         )
         return each.mean(dim=1)
+
+    def combined(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Return logits whose sigmoid is the mean of the models' probabilities, shape [n, labels]."""
+        logits = torch.stack(list(outputs))
+        yes, no = functional.logsigmoid(logits), functional.logsigmoid(-logits)
+        return yes.logsumexp(dim=0) - no.logsumexp(dim=0)
 
     def predict(self, outputs: Tensor) -> Tensor:
         """Return which labels are more likely there than not, shape [n, labels], bool."""

@@ -1,6 +1,6 @@
 """A class for each pixel."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, final
 
 import torch
@@ -34,6 +34,10 @@ class Segmentation(Task):
         """Return the mean cross-entropy over the pixels that count, shape [n]; 0 where none does."""
         each = functional.cross_entropy(outputs, targets, ignore_index=self._ignore, reduction="none")
         return self._mean(each, targets)
+
+    def combined(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Return logits whose softmax is the mean of the models' probabilities in each pixel."""
+        return CLASSIFICATION.combined(outputs)
 
     def predict(self, outputs: Tensor) -> Tensor:
         """Return the most likely class of each pixel, shape [n, h, w], int64."""

@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from strategies.core.errors import BadInput
 from strategies.core.wire import Layout
+from strategies.models.ensemble import member_layout, members_of
 from strategies.server.cohort import Cohort
 from unlearning.audit import metrics
 from unlearning.audit.caveats import caveats, floor_caveats, mask_caveats, privacy_caveats
@@ -200,7 +202,15 @@ def audit(
         _earlier(each, measured(without(run, each, request), each), reference) for each in run.forgotten
     ]
     comparisons = {
-        name: compare(each, measurements[reference], flats[name], retrained, flats[ORIGINAL], run.layout)
+        name: compare(
+            each,
+            measurements[reference],
+            flats[name],
+            retrained,
+            flats[ORIGINAL],
+            run.layout,
+            run.plan.isolation,
+        )
         for name, each in measurements.items()
     }
     if run.client_models:
@@ -249,11 +259,13 @@ def compare(
     retrained: Tensor,
     original: Tensor,
     layout: Layout,
+    members: int = 1,
 ) -> Comparison:
     """Compare one model with the retrained one.
 
     `measured` and `reference` are the measurements of the two; `flat`, `retrained` and `original` the
-    parameters of the two and of the model before forgetting, shape [layout.size].
+    parameters of the two and of the model before forgetting, shape [layout.size]. Of an ensemble of several
+    `members`, the last layers are those of all.
     """
     gaps = _gaps(measured, reference)
     return Comparison(
@@ -263,12 +275,20 @@ def compare(
             [gaps[name] for name in DISPARITY_OF if name != "mia_efficacy"]
         ),
         parameter_distance=metrics.parameter_distance(flat, retrained, original),
-        last_layer_angle=metrics.angle(last_layer(flat, layout), last_layer(retrained, layout)),
+        last_layer_angle=metrics.angle(
+            last_layers(flat, layout, members), last_layers(retrained, layout, members)
+        ),
     )
 
 
 def _gaps(measured: Measurement, reference: Measurement) -> dict[str, float | None]:
     return {name: metrics.gap(getattr(measured, name), getattr(reference, name)) for name in GAP_OF}
+
+
+def last_layers(flat: Tensor, layout: Layout, members: int) -> Tensor:
+    """Return weight and bias of the last layer of each member of an ensemble; see `last_layer`."""
+    alone = member_layout(layout, members)
+    return torch.cat([last_layer(each, alone) for each in members_of(flat, members)])
 
 
 def last_layer(flat: Tensor, layout: Layout) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 
-from strategies.log.update_log import UpdateLog
+from strategies.log.reading import LogReader
 from unlearning.audit import metrics
 from unlearning.audit.audit import AuditReport
 from unlearning.traits.base import Needs
@@ -46,7 +46,7 @@ class Cost:
     log_bytes: int | None = None
 
 
-def log_bytes(log: UpdateLog | None, needs: Needs) -> int:
+def log_bytes(log: LogReader | None, needs: Needs) -> int:
     """Return the size of the least update log of a run that serves a method.
 
     ``norms`` takes the index alone, ``sum`` one model per client besides, ``full`` the log as it is.

@@ -13,7 +13,7 @@ from strategies.core import wire
 from strategies.core.errors import BadInput
 from strategies.core.examples import Examples
 from strategies.core.seeds import torch_generator
-from strategies.log.update_log import UpdateLog
+from strategies.log.reading import LogReader
 from strategies.server.cohort import Cohort
 from strategies.server.exclusion import Drop
 from strategies.settings import StrategySettings
@@ -96,7 +96,7 @@ class ForgetJob:
         return [f"client {i} never took part in a round: nothing to forget" for i in absent]
 
     @property
-    def log(self) -> UpdateLog:
+    def log(self) -> LogReader:
         """The run's update log, for methods whose needs ask for it."""
         if self.run.log is None:
             raise RuntimeError("needs were not checked")

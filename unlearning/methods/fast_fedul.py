@@ -16,14 +16,14 @@ Guarantee: approximate; exact where each remaining client's update is linear in 
 
 from collections.abc import Collection, Iterator
 
-from strategies.log.update_log import UpdateLog
+from strategies.log.reading import LogReader
 from unlearning.central.skew import RoundShare, subtract_with_skew
 from unlearning.methods.base import ForgetJob, Method, Outcome
 from unlearning.traits.fast_fedul import NAME, TRAITS, SkewSettings
 
 
 def round_shares(
-    log: UpdateLog, targets: Collection[str], earlier: Collection[str] = ()
+    log: LogReader, targets: Collection[str], earlier: Collection[str] = ()
 ) -> Iterator[RoundShare]:
     """Yield what each round of the log holds of the targets and of the others, in order.
 

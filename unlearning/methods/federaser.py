@@ -37,7 +37,8 @@ from torch import Tensor
 from strategies.client.training import ClientJob, planned_steps
 from strategies.core import wire
 from strategies.core.errors import LetheError
-from strategies.log.update_log import Entry, UpdateLog
+from strategies.log.reading import LogReader
+from strategies.log.update_log import Entry
 from strategies.models import travelling
 from strategies.registry import lookup
 from strategies.server.aggregation import MAX_ABS_UPDATE, ExactSum, apply_mean, largest_entry
@@ -84,7 +85,7 @@ class ReplayedRound:
     calibrated: bool
 
 
-def rounds_to_replay(log: UpdateLog, first: int, interval: int) -> list[ReplayedRound]:
+def rounds_to_replay(log: LogReader, first: int, interval: int) -> list[ReplayedRound]:
     """Return every Δt-th round, and those up to the targets' `first` round whose updates can be read."""
     rounds = log.rounds()
     clean = {t for t in log.kept_rounds() if t <= first}
@@ -208,7 +209,7 @@ def erased(job: ForgetJob) -> Outcome:
     return Outcome(flat, [*job.absence_notes, *replay.notes], details)
 
 
-def _first_round(log: UpdateLog, client_ids: Collection[str]) -> int:
+def _first_round(log: LogReader, client_ids: Collection[str]) -> int:
     return min(entry.round for i in client_ids for entry in log.entries(client_id=i))
 
 

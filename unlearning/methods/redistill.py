@@ -28,7 +28,7 @@ from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.fedmd import client
 from strategies.fedmd.server import FedMD, means
-from strategies.log.update_log import UpdateLog
+from strategies.log.reading import LogReader
 from strategies.server.reports import rebuilt
 from strategies.task import OutputSpec
 from unlearning.methods.base import ForgetJob, Method, Outcome
@@ -36,7 +36,7 @@ from unlearning.traits.redistill import NAME, TRAITS, RedistillSettings
 
 
 def kept_answers(
-    log: UpdateLog, server_round: int, excluded: Collection[str], num_outputs: int
+    log: LogReader, server_round: int, excluded: Collection[str], num_outputs: int
 ) -> dict[str, Tensor]:
     """Return the logged answers of a round by client-id, shape [n, classes] each, without some clients'."""
     ids = [e.client_id for e in log.entries(server_round) if e.client_id not in excluded]

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from strategies.log.update_log import UpdateLog
+from strategies.log.reading import LogReader
 from unlearning.methods.base import ForgetJob, Method, Outcome
 from unlearning.traits.subtract import NAME, TRAITS, SubtractSettings
 
@@ -43,7 +43,7 @@ def renormalised_step(global_step: Tensor, target_step: Tensor, target_weight: f
     return (global_step.double() - target_step.double()) / (1.0 - target_weight)
 
 
-def renormalised(initial: Tensor, log: UpdateLog, targets: tuple[str, ...]) -> Tensor:
+def renormalised(initial: Tensor, log: LogReader, targets: tuple[str, ...]) -> Tensor:
     """Return M_1 + Σ_t of the others' renormalised mean updates, shape [P], float32.
 
     The log must hold every update of the others; `targets` include the clients forgotten earlier.

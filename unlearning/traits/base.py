@@ -13,6 +13,9 @@ UNCHANGED = "unchanged"
 SEED = "seed"
 """Among the details of a result: the seed that was taken in place of the run's own."""
 
+GROUPS = "isolation"
+"""Among the details of a result: how many groups were trained apart, and which of them were worked on."""
+
 LogNeed = Literal["none", "norms", "sum", "kept", "full"]
 
 
