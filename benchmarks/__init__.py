@@ -19,6 +19,7 @@ Benchmark = Callable[..., dict[str, Any]]
 _SUMMARIES: Mapping[str, str] = {
     "forgetting": "Forget a poisoned client of ten on MNIST, and compare with retraining, over seeds.",
     "methods": "Compare all methods on forgetting a poisoned client, dense and sparse, and in sequence.",
+    "default": "Which method should be the default: what tells single examples, at which speed.",
     "classwise": "Forget a class or a random tenth on one data holder, dense and sparse.",
     "trojan": "Forget poisoned examples: what is left of the backdoor, by sparsity.",
     "transfer": "Forget source classes that hurt, then transfer to another task, and compare.",

@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from app.config.run_config import RunConfig
 from app.forgettings.certify import certify, purged_section
 from app.forgettings.folder import forgetting_name, has_forgetting, outermost, read_forgetting, runs_in
@@ -16,7 +18,7 @@ from app.forgettings.names import CERTIFICATE, RESULT
 from app.forgettings.signing_key import signing_key
 from app.workflows.observer import Observer, Quiet
 from app.workflows.removing import on_run
-from app.workflows.traces import erase_traces
+from app.workflows.traces import erase_exposed, erase_traces, replace_erasing
 from strategies.core.errors import BadInput
 from strategies.log.update_log import UpdateLog
 from strategies.runs.folder import CONFIG, MODEL, RunFolder
@@ -93,11 +95,23 @@ def purge(folder: RunFolder, name: str, observer: Observer | None = None) -> lis
     clients, runs = forgetting.request.clients, runs_in(outermost(folder))
     observer.phase(f"purge client {', '.join(clients)}", len(runs))
     for run in runs:
+        for other in erase_exposed(run, clients):  # First: what is interrupted here is begun anew
+            _certify_anew(run, other, key)
+    for run in runs:
         if run.log_path.is_dir():
             with UpdateLog.open(run.log_path, write=True) as log:
                 log.purge(clients)
         erase_traces(run, clients)
         observer.advance(run.name)
-    certify(folder, name, key)
+    _certify_anew(folder, name, key)
     logs: list[dict[str, Any]] = (purged_section(folder, forgetting) or {}).get("logs", [])
     return logs
+
+
+def _certify_anew(run: RunFolder, name: str, key: Ed25519PrivateKey) -> None:
+    """Write a certificate whose audit has changed, and overwrite the one that was there."""
+    path = run.forget_folder(name) / CERTIFICATE
+    if path.exists():
+        replace_erasing(path, lambda: certify(run, name, key))
+    else:
+        certify(run, name, key)

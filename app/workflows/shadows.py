@@ -7,7 +7,7 @@ attack that was interrupted goes on where it stopped, and one with more pairs ma
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,8 +106,13 @@ def trained_with(
     return train(RunConfig.from_flat({**config.to_flat(), **placed}), observer, grid)
 
 
+def _purged(folder: RunFolder) -> Collection[str]:
+    """Return the clients that were purged from a run's log, if it has one."""
+    return UpdateLog.open(folder.log_path).purged() if folder.log_path.is_dir() else ()
+
+
 def _check_not_purged(folder: RunFolder) -> None:
-    if folder.log_path.is_dir() and (purged := UpdateLog.open(folder.log_path).purged()):
+    if purged := _purged(folder):
         raise BadInput(
             f"run '{folder.name}': client {', '.join(purged)} is purged; to train with another seed would "
             "ask for its updates again, and log them"
@@ -215,7 +220,8 @@ def attacked(
     for shadow in shadows:
         under.append(_margins(opened, request, shadow, cohort))
         opened.observer.advance(f"{len(under)} of {len(shadows)}")
-    return {
+    purged = _purged(opened.folder)
+    found = {
         method: findings(
             [ShadowPair(each["before"], each[method], each["retrain"]) for each in under],
             measured[method].margins,
@@ -223,6 +229,7 @@ def attacked(
         )
         for method in methods
     }
+    return {method: None if each is None else each.silent_on(purged) for method, each in found.items()}
 
 
 def _margins(opened: OpenedRun, request: ForgetRequest, shadow: Shadow, cohort: Cohort) -> dict[str, Margins]:

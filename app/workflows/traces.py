@@ -3,8 +3,9 @@
 Erased are the checkpoints, with what clients keep between rounds, the model that a forgetting left with the
 client, the report, and what trackers keep in the folder, whose formats nobody can take one client out of.
 Out of the summary, the rounds and the events of the work go the client's own figures, what is said of it in
-words, and what it reported where a round was its alone. What stays says who took part when, as the log does,
-and that the client was forgotten. A file that is written anew is overwritten as it was before.
+words, and what it reported where a round was its alone; out of the audits, which of its examples can be told
+best. What stays says who took part when, as the log does, and that the client was forgotten. A file that is
+written anew is overwritten as it was before.
 """
 
 import re
@@ -15,7 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from app.forgettings.folder import forgetting_paths
+from app.forgettings.folder import forgetting_paths, read_audit
+from app.forgettings.names import AUDIT
 from app.simulation.kept_models import CLIENTS
 from strategies.log.update_log import UpdateLog
 from strategies.runs import files, journal
@@ -24,6 +26,7 @@ from strategies.runs.json_lines import parsed
 from strategies.runs.names import METRICS, SUMMARY, TRACKED
 from strategies.runs.tensor_file import read_sealed, write_sealed
 from strategies.server import reports
+from unlearning.request import ForgetRequest
 
 ERASED = "erased with the client's updates"
 """In place of what was said of a client."""
@@ -91,7 +94,38 @@ def erase_traces(run: RunFolder, clients: Collection[str]) -> None:
     if lines:
         _rewrite(run.path / METRICS, [_json(_round(line, traces)) for line in lines])
     summary = _summary(run, traces, max((int(line.get("round", 0)) for line in lines), default=0))
-    _replace(run.path / SUMMARY, lambda: run.write_summary(summary))
+    replace_erasing(run.path / SUMMARY, lambda: run.write_summary(summary))
+
+
+def erase_exposed(run: RunFolder, clients: Collection[str]) -> list[str]:
+    """Take the positions of some clients' examples out of a run's audits; can be repeated.
+
+    Returns
+    -------
+    list of str
+        The forgettings with an audit that named such positions, before or on an earlier call: the
+        certificates of these are to be made anew.
+
+    Raises
+    ------
+    LetheError
+        If a file cannot be overwritten.
+    """
+    changed = []
+    for path in forgetting_paths(run):
+        document = read_audit(path)
+        shadows = None if document is None else document.get("shadows")
+        if document is None or not shadows or not {*_named(document)} & {*clients}:
+            continue
+        left = [each for each in shadows["most-exposed"] if each["client"] not in clients]
+        shown = {**document, "shadows": {**shadows, "most-exposed": left}}
+        replace_erasing(path / AUDIT, partial(files.write_json, path / AUDIT, shown))
+        changed.append(path.name)
+    return changed
+
+
+def _named(document: Mapping[str, Any]) -> tuple[str, ...]:
+    return ForgetRequest.from_json(document["request"]).named_clients
 
 
 def _summary(run: RunFolder, traces: Traces, last: int) -> dict[str, Any]:
@@ -149,7 +183,7 @@ def _erase_models(run: RunFolder, clients: Collection[str]) -> None:
         if path.exists():
             held = read_sealed(path).tensors
             left = {node: tensor.clone() for node, tensor in held.items() if node not in nodes}
-            _replace(path, partial(write_sealed, path, left))
+            replace_erasing(path, partial(write_sealed, path, left))
 
 
 def _erase_tracked(folder: Path) -> None:
@@ -165,10 +199,10 @@ def _json(line: Mapping[str, Any]) -> str:
 
 
 def _rewrite(path: Path, lines: Collection[str]) -> None:
-    _replace(path, lambda: files.write_text(path, "".join(lines)))
+    replace_erasing(path, lambda: files.write_text(path, "".join(lines)))
 
 
-def _replace(path: Path, write: Callable[[], object]) -> None:
+def replace_erasing(path: Path, write: Callable[[], object]) -> None:
     """Have a file replaced, then overwrite what it held.
 
     What it held keeps a name meanwhile, so that an interrupted purge finds it again.

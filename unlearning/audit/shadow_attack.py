@@ -8,8 +8,8 @@ curve is small. Anything else is *undecided*, and how many pairs might decide it
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -84,6 +84,10 @@ class ShadowFindings:
     divergences: Mapping[str, MarginDivergence | None]
     most_exposed: tuple[ExposedExample, ...]
     dropped: int = 0
+
+    def silent_on(self, clients: Collection[str]) -> "ShadowFindings":
+        """Return the findings without the positions of some clients' examples."""
+        return replace(self, most_exposed=tuple(e for e in self.most_exposed if e.client not in clients))
 
     def to_json(self) -> dict[str, Any]:
         """Return the findings as a mapping that `json` can write."""

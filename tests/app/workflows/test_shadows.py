@@ -7,6 +7,8 @@ import torch
 
 from app.config.run_config import RunConfig
 from app.forgettings.folder import read_audit
+from app.forgettings.names import AUDIT, CERTIFICATE
+from app.forgettings.verify import verify
 from app.workflows import ComparisonPlan, audit, compare, forget, purge, shadows, train
 from app.workflows.observer import Quiet
 from strategies.core.errors import BadInput
@@ -133,6 +135,21 @@ def test_who_was_purged_is_not_trained_with_again(small: RunFolder) -> None:
     assert len(runs) == 4
     assert all(set(UpdateLog.open(run / "log").purged()) == {"2"} for run in runs)
     assert not (small.path / "seeds" / "seed-1").exists()
+
+
+def test_a_purge_takes_the_positions_of_examples_out_of_audits_and_certificates(small: RunFolder) -> None:
+    """Of another method's as well, and an audit after it does not name them again."""
+    forget(small, CLIENT_2, ForgetSettings(method="fast-fedul"))
+    audit(small, CLIENT_2, ["subtract", "fast-fedul"], THREE)
+    paths = [small.path / "forget" / f"client-2-{method}" for method in ("subtract", "fast-fedul")]
+    first = [(path / file).read_bytes() for path in paths for file in (AUDIT, CERTIFICATE)]
+    assert all(b'"position"' in each for each in first)
+    purge(small, paths[0].name)
+    left = [path.read_bytes() for path in small.path.rglob("*") if path.is_file()]
+    assert not any(b'"position"' in each for each in left)
+    assert all(verify(path).failed == () for path in paths)
+    assert read_json(paths[1] / AUDIT)["shadows"]["forgotten"]["pairs"] == 3
+    assert audited(small)["shadows"]["most-exposed"] == []  # type: ignore[index]
 
 
 def test_shadows_after_an_earlier_forgetting_are_refused(small: RunFolder) -> None:
