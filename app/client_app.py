@@ -116,6 +116,7 @@ def train(message: Message, context: Context) -> Message:
         delta = wire.update_since(arrays, result.model.state_dict())
         return encrypted_reply(message, node.client_id, secret, delta, result.num_examples)
     metrics = {**result.metrics, wire.NUM_EXAMPLES: result.num_examples}
+    result.model.zero_grad(set_to_none=True)  # As large as the model, a copy of which is made next
     if link is None:
         chosen = {wire.POSITIONS: result.positions} if result.positions else {}
         record = node.record_of(result.model)

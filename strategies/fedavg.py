@@ -99,6 +99,7 @@ def summed(
     for reply in checked(replies, reference, log_rejected):
         reply.update.add_to(total)
         metrics.add(reply.update.metrics, reply.update.num_examples)
+        del reply  # Not held while the next one arrives
     return total, metrics
 
 

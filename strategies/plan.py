@@ -171,6 +171,8 @@ class Start:
 
     Parameters
     ----------
+    arrays
+        The model, or what reads it: then nobody holds it longer than it is needed.
     completed_rounds
         0 for a fresh run.
     strategy_tensors
@@ -183,9 +185,13 @@ class Start:
         Client-id -> rounds in which it was asked, those that an interruption undid included.
     """
 
-    arrays: ArrayRecord
+    arrays: ArrayRecord | Callable[[], ArrayRecord]
     completed_rounds: int = 0
     strategy_tensors: Mapping[str, Tensor] = field(default_factory=dict)
     privacy: Mapping[str, Any] | None = None
     neurons: Mapping[str, str] = field(default_factory=dict)
     attempts: Mapping[str, int] = field(default_factory=dict)
+
+    def model(self) -> ArrayRecord:
+        """Return the model that training begins with."""
+        return self.arrays if isinstance(self.arrays, ArrayRecord) else self.arrays()

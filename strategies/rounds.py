@@ -113,10 +113,11 @@ class _Loop:
         """Return the model to begin with; groups without a client have none in a training from the start."""
         groups = self._plan.isolation
         empty = empty_groups(self._cohort.clients, groups) if not start.completed_rounds else []
+        arrays = start.model()
         if not empty:
-            return start.arrays
-        layout = wire.layout_of(start.arrays)
-        return wire.FlatRecord(emptied(wire.flat_of(start.arrays, layout), groups, empty), layout)
+            return arrays
+        layout = wire.layout_of(arrays)
+        return wire.FlatRecord(emptied(wire.flat_of(arrays, layout), groups, empty), layout)
 
     def __enter__(self) -> None:
         """Do nothing."""

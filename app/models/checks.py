@@ -3,6 +3,7 @@
 A model is given two inputs. The deepest layer that has begun and not ended when it fails is the one named.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -193,7 +194,7 @@ def _check_entries(model: nn.Module, subject: str) -> None:
         if parameter.requires_grad and not parameter.is_floating_point():
             raise BadInput(f"{subject}: parameter '{entry}' is {parameter.dtype}, wanted real numbers")
     for entry, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if not bool(torch.isfinite(tensor).all()):
+        if tensor.numel() and not all(map(math.isfinite, torch.stack(torch.aminmax(tensor)).tolist())):
             raise BadInput(f"{subject}: '{entry}' is not finite before any training")
 
 

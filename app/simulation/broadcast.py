@@ -1,5 +1,9 @@
-"""The models being sent: each is put into shared memory once, however many messages carry it."""
+"""The models being sent: each is put into shared memory once, however many messages carry it.
 
+A large model that lies in such memory already is not copied.
+"""
+
+import os
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
@@ -9,8 +13,8 @@ from typing import Any
 
 from flwr.app import ArrayRecord
 
-from app.messages.codec import as_flat
-from app.simulation.memory import SharedMemory
+from app.messages.codec import as_flat, layout_size
+from strategies.core.shared_memory import SharedMemory, descriptor_of
 from strategies.core.wire import FlatRecord, Layout
 
 _KEPT = 4  # Records between messages: a round's model, a reference, a control variate, the next model.
@@ -23,6 +27,11 @@ class Broadcast:
     number: int
     memory: SharedMemory
     layout: Layout
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the vector."""
+        return 4 * layout_size(self.layout)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +100,8 @@ class Broadcasts:
 
     def _share(self, record: FlatRecord) -> Broadcast:
         assert record.flat is not None
+        if (there := descriptor_of(record.flat)) is not None:
+            return Broadcast(next(self._numbers), SharedMemory(os.dup(there)), record.layout)
         memory = SharedMemory.create()
         memory.put(record.flat)
         return Broadcast(next(self._numbers), memory, record.layout)

@@ -7,10 +7,15 @@ goes through shared memory.
 import json
 import socket
 import struct
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 Header = dict[str, Any]
+Received = tuple[Header, list[int]]
+"""A header, and the descriptors that came with it."""
+DESCRIPTORS = "descriptors"
+"""In a header that a `Reader` reads: how many descriptors come with it."""
 
 _LENGTH = struct.Struct("<I")
 _MAX_DESCRIPTORS = 64
@@ -39,7 +44,7 @@ def send(connection: socket.socket, header: Mapping[str, Any], descriptors: Sequ
         raise Closed from error
 
 
-def receive(connection: socket.socket) -> tuple[Header, list[int]]:
+def receive(connection: socket.socket) -> Received:
     """Wait for one header; return it with the descriptors that came along, which the caller must close.
 
     Raises
@@ -57,14 +62,18 @@ def receive(connection: socket.socket) -> tuple[Header, list[int]]:
 
 
 class Reader:
-    """Headers from a socket, as many at a time as have arrived; no descriptors come with them."""
+    """Headers from a socket, as many at a time as have arrived, and the descriptors that come with them.
+
+    A header says under `DESCRIPTORS` how many are its own; whoever takes it closes them.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._data = bytearray()
+        self._descriptors: deque[int] = deque()
 
-    def read(self) -> list[Header]:
-        """Wait for some bytes; return the headers that are whole by then.
+    def read(self) -> list[Received]:
+        """Wait for some bytes; return the headers that are whole by then, with their descriptors.
 
         Raises
         ------
@@ -72,18 +81,23 @@ class Reader:
             If the sender is gone.
         """
         try:
-            chunk = self._connection.recv(_AT_ONCE)
+            chunk, descriptors, *_ = socket.recv_fds(
+                self._connection, _AT_ONCE, _MAX_DESCRIPTORS, _CLOSE_ON_EXEC
+            )
         except OSError as error:
             raise Closed from error
         if not chunk:
             raise Closed
         self._data += chunk
-        headers, start = [], 0
+        self._descriptors.extend(descriptors)
+        headers, start = list[Received](), 0
         while (body := start + _LENGTH.size) <= len(self._data):
             end = body + _LENGTH.unpack_from(self._data, start)[0]
             if end > len(self._data):
                 break
-            headers.append(json.loads(self._data[body:end]))
+            header = json.loads(self._data[body:end])
+            own = [self._descriptors.popleft() for _ in range(header.get(DESCRIPTORS, 0))]
+            headers.append((header, own))
             start = end
         del self._data[:start]
         return headers

@@ -7,12 +7,13 @@ has is bounded by the bytes of replies: of small ones a dozen wait and are read 
 the time to fetch the next message is negligible beside the training, and memory counts: then it has one.
 """
 
+import os
 import selectors
 import socket
 import subprocess
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,10 +25,10 @@ from app.simulation import channel
 from app.simulation.broadcast import Broadcast, Broadcasts
 from app.simulation.jobs import Group, Job, Outcome, Parcel, singly
 from app.simulation.launch import Setup, describe_status, launch
-from app.simulation.memory import SharedMemory
 from app.simulation.progress import Progress
 from app.simulation.worker import describe, described_in, read_reply
 from strategies.core.errors import BadInput, LetheError
+from strategies.core.shared_memory import SharedMemory
 
 _SLOTS = 16
 _FEW_SLOTS = 2
@@ -95,7 +96,7 @@ class WorkerPool:
         self.alone: Counter[str] = Counter()
         self._broadcasts = Broadcasts()
         self._selector = selectors.DefaultSelector()
-        self._arrived: deque[tuple[WorkerHandle, channel.Header | None]] = deque()
+        self._arrived: deque[tuple[WorkerHandle, channel.Received | None]] = deque()
         self._loaded = False
         self._largest = self._largest_group = 0
         self._starter, self._control = launch(setup)
@@ -162,7 +163,7 @@ class WorkerPool:
             return False
         worker.parcel = parcel
         worker.known.update(b.number for b in new)
-        self._largest = max(self._largest, *(b.memory.size for b in new), 0)
+        self._largest = max(self._largest, *(b.num_bytes for b in new), 0)
         worker.jobs.append((group, worker.free_slots.pop()))
         _note_beginning(worker)
         return True
@@ -171,7 +172,7 @@ class WorkerPool:
         """Return the jobs that ended, at most `limit`, waiting at most some seconds for the first."""
         if not self._arrived:
             for key, _ in self._selector.select(seconds):
-                self._arrived.extend((key.data, header) for header in _headers(key.data))
+                self._arrived.extend((key.data, received) for received in _received(key.data))
         count = min(limit, len(self._arrived))
         return [o for _ in range(count) for o in self._receive(*self._arrived.popleft())]
 
@@ -216,15 +217,18 @@ class WorkerPool:
             "small": [middle, len(small)],
         }, parcel.metadata + small
 
-    def _receive(self, worker: WorkerHandle, header: channel.Header | None) -> list[Outcome]:
-        if header is None:
+    def _receive(self, worker: WorkerHandle, received: channel.Received | None) -> list[Outcome]:
+        if received is None:
             return [self._mourn(worker)]
+        header, descriptors = received
         group, number = worker.jobs.popleft()
         slot = worker.slots[number]
         worker.free_slots.append(number)
         _note_beginning(worker)
         pairs = zip(group, described_in(slot, header), strict=True)
-        outcomes = [_outcome(job, slot, described) for job, described in pairs]
+        handed = iter(descriptors)
+        outcomes = [_outcome(job, slot, described, handed) for job, described in pairs]
+        _close_all(descriptors)
         self._largest = max(self._largest, slot.size // len(group))
         self._largest_group = max(self._largest_group, slot.size)
         self.together += header["together"]
@@ -244,6 +248,8 @@ class WorkerPool:
 
     def _bury(self, worker: WorkerHandle, seconds: float) -> str:
         self.workers.remove(worker)
+        for _, received in filter(lambda each: each[0] is worker, self._arrived):
+            _close_all(received[1] if received else ())
         self._arrived = deque(each for each in self._arrived if each[0] is not worker)
         self._selector.unregister(worker.connection)
         _release(worker)
@@ -301,7 +307,12 @@ def at_once(largest: int) -> int:
     return min(_SLOTS, max(_FEW_SLOTS, _WAITING_BYTES // max(1, largest)))
 
 
-def _headers(worker: WorkerHandle) -> list[channel.Header | None]:
+def _close_all(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def _received(worker: WorkerHandle) -> list[channel.Received | None]:
     """Return what a worker has sent; None at the end if it is gone."""
     try:
         return list(worker.reader.read())
@@ -323,7 +334,7 @@ def _release(worker: WorkerHandle) -> None:
         memory.close()
 
 
-def _outcome(job: Job, slot: SharedMemory, described: dict[str, Any]) -> Outcome:
+def _outcome(job: Job, slot: SharedMemory, described: dict[str, Any], handed: Iterator[int]) -> Outcome:
     if "error" in described:
         return Outcome(job, Error(*described["error"]))
-    return Outcome(job, *read_reply(slot, described))
+    return Outcome(job, *read_reply(slot, described, handed))

@@ -4,7 +4,7 @@ import struct
 import time
 from dataclasses import dataclass
 
-from app.simulation.memory import SharedMemory
+from strategies.core.shared_memory import SharedMemory
 
 _TIME = struct.Struct("<d")
 _NUMBER = struct.Struct("<q")

@@ -24,10 +24,10 @@ import torch
 from app.simulation import channel
 from app.simulation.client import Clients, config_of, load_client_app, load_object
 from app.simulation.launch import describe_status
-from app.simulation.memory import SharedMemory
 from app.simulation.progress import Progress
 from app.simulation.worker import Worker
 from strategies.core.errors import BadInput
+from strategies.core.shared_memory import SharedMemory
 
 _PARENT_DEATH_SIGNAL = 1  # prctl(2): PR_SET_PDEATHSIG
 

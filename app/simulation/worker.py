@@ -1,14 +1,15 @@
 """One worker process: takes messages, runs the clients, puts the replies where the parent finds them.
 
 Messages come with the number of a slot, memory that only this worker and the parent map. The parent writes
-the small records and the clients' states into it; once they are read, the replies take their place. Mostly it
-is one message at a time; several are a group, whose clients train side by side.
+the small records and the clients' states into it; once they are read, the replies take their place. Large
+vectors of replies are handed over where they lie. Mostly it is one message at a time; several are a group,
+whose clients train side by side.
 """
 
 import json
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,15 +18,25 @@ from flwr.app.message import make_message
 from flwr.common.constant import ErrorCode
 from flwr.common.serde_utils import metadata_from_proto
 from flwr.proto.message_pb2 import Metadata as ProtoMetadata
+from torch import Tensor
 
 from app.messages import codec
 from app.simulation import channel
 from app.simulation.client import Clients, explain
-from app.simulation.memory import SharedMemory, aligned, private_vector
 from app.simulation.progress import Progress
 from strategies.client.side_by_side import Report
 from strategies.core.errors import LetheError
+from strategies.core.shared_memory import (
+    SharedMemory,
+    aligned,
+    descriptor_of,
+    private_vector,
+    vector_in,
+)
 from strategies.core.wire import FlatRecord, Layout, twin
+
+_MOST_HANDED = 32
+"""Vectors of a header that are handed over; further ones are copied into the slot."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +73,23 @@ class Worker:
         while True:
             try:
                 header, descriptors = channel.receive(self.connection)
-                channel.send(self.connection, self.serve(header, descriptors))
+                answer, handed = self.serve(header, descriptors)
+                channel.send(self.connection, answer, list(filter(None, map(descriptor_of, handed))))
+                del answer, handed  # They are the parent's now
             except channel.Closed:
                 return
 
-    def serve(self, header: channel.Header, descriptors: Sequence[int]) -> channel.Header:
-        """Answer the messages in a slot; return the header that says where the replies are described."""
+    def serve(
+        self, header: channel.Header, descriptors: Sequence[int]
+    ) -> tuple[channel.Header, list[Tensor]]:
+        """Answer the messages in a slot.
+
+        Returns
+        -------
+        tuple
+            The header that says where the replies are described, and the vectors of these that are handed
+            over.
+        """
         self._update_broadcasts(header, descriptors)
         slot = self.slots[header["slot"]]
         given = [self._read(described, slot) for described in described_in(slot, header)]
@@ -77,11 +99,13 @@ class Worker:
         else:
             faster = header["where-faster"]
             answers, report = self.clients.answer_together(given, faster, self.progress.note)
-        end, replies = 0, list[dict[str, Any]]()
+        end, replies, handed = 0, list[dict[str, Any]](), list[Tensor]()
         for (answer, new_state), (_, state) in zip(answers, given, strict=True):
-            described, end = _written(slot, end, answer, None if new_state == state else new_state)
+            new = None if new_state == state else new_state
+            described, end = _written(slot, end, answer, new, handed)
             replies.append(described)
-        return {**describe(slot, end, replies), "together": report.together, "alone": dict(report.alone)}
+        counts = {"together": report.together, "alone": dict(report.alone)}
+        return {**describe(slot, end, replies), **counts, channel.DESCRIPTORS: len(handed)}, handed
 
     def _update_broadcasts(self, header: channel.Header, descriptors: Sequence[int]) -> None:
         for number in header["drop"]:
@@ -121,32 +145,40 @@ def described_in(slot: SharedMemory, header: channel.Header) -> list[dict[str, A
 
 
 def _written(
-    slot: SharedMemory, start: int, answer: RecordDict | Error, new_state: bytes | None
+    slot: SharedMemory,
+    start: int,
+    answer: RecordDict | Error,
+    new_state: bytes | None,
+    handed: list[Tensor],
 ) -> tuple[dict[str, Any], int]:
     """Write an answer into a slot; return what describes it, and the first byte behind it."""
     if isinstance(answer, RecordDict):
         try:
-            return write_reply(slot, answer, new_state, start)
+            return write_reply(slot, answer, new_state, start, handed)
         except (LetheError, TypeError, ValueError) as error:
             answer = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, explain(error))
     return {"error": [answer.code, answer.reason or ""]}, start
 
 
 def write_reply(
-    slot: SharedMemory, content: RecordDict, new_state: bytes | None, start: int = 0
+    slot: SharedMemory, content: RecordDict, new_state: bytes | None, start: int, handed: list[Tensor]
 ) -> tuple[dict[str, Any], int]:
     """Write a reply and the client's new state into a slot; return what describes it, and where it ends.
 
-    The state is None if it did not change.
+    The state is None if it did not change. Large vectors that can be handed over are appended to `handed`.
     """
     small, flats = codec.split(content)
     data = codec.dump_small(small)
     end = start
-    described: list[tuple[str, str, int]] = []
+    described: list[tuple[str, str, int | None]] = []
     for name, record in flats.items():
         assert record.flat is not None
-        begin = aligned(end)
-        end = slot.put(record.flat, begin)
+        begin: int | None = None
+        if descriptor_of(record.flat) is not None and len(handed) < _MOST_HANDED:
+            handed.append(record.flat)
+        else:
+            begin = aligned(end)
+            end = slot.put(record.flat, begin)
         described.append((name, codec.layout_text(record.layout), begin))
     state = new_state or b""
     view = slot.view(end + len(data) + len(state))
@@ -160,12 +192,19 @@ def write_reply(
     }, end + len(data) + len(state)
 
 
-def read_reply(slot: SharedMemory, described: dict[str, Any]) -> tuple[RecordDict, bytes | None]:
-    """Return a copy of a reply in a slot, and the client's new state if it changed."""
+def read_reply(
+    slot: SharedMemory, described: dict[str, Any], handed: Iterator[int]
+) -> tuple[RecordDict, bytes | None]:
+    """Return a copy of a reply in a slot, and the client's new state if it changed.
+
+    `handed` are the descriptors of the vectors that were handed over, which stay the caller's.
+    """
     flats: dict[str, FlatRecord] = {}
     for name, text, start in described["flats"]:
         layout = codec.layout_from(text)
-        flats[name] = FlatRecord(slot.take(codec.layout_size(layout), start), layout)
+        size = codec.layout_size(layout)
+        flat = vector_in(next(handed), size) if start is None else slot.take(size, start)
+        flats[name] = FlatRecord(flat, layout, unshared=True)
     content = codec.join(described["names"], codec.load_small(_piece(slot, described["small"])), flats)
     return content, None if described["state"] is None else _piece(slot, described["state"])
 

@@ -17,15 +17,15 @@ _MUCH = 0.5
 """Of what is free: from this share on the run says how large its log will be."""
 
 
-def check_log_fits(session: Session, clients: int, initial: wire.State, observer: Observer) -> None:
+def check_log_fits(session: Session, clients: int, layout: wire.Layout, observer: Observer) -> None:
     """Refuse a log that the disk cannot take, and name a retention that it can; note one that takes much.
 
     Parameters
     ----------
     clients
         How many are connected.
-    initial
-        The server's state before the first round, which an update is as large as.
+    layout
+        Of the server's state, which an update is as large as.
 
     Raises
     ------
@@ -37,9 +37,7 @@ def check_log_fits(session: Session, clients: int, initial: wire.State, observer
         return
     waits = not config.strategy.traits.asynchronous
     per_round = cohort_size(clients, config.selection) if waits else updates_per_step(config.strategy)
-    run = LogEstimate(
-        wire.Layout.of(initial).size // session.isolation, clients, per_round, config.run.rounds
-    )
+    run = LogEstimate(layout.size // session.isolation, clients, per_round, config.run.rounds)
     needed, free = run.log_bytes(config.log.retention, config.log.dtype), _free(expand(config.run.home))
     said = (
         f"{clients:,} clients, {per_round:,} a round, {config.run.rounds:,} rounds, "

@@ -37,13 +37,17 @@ class Evaluator:
         self._model, self._test, self._validation = model, test, validation
         self._figures = figures.confusing()
         self._layout = travelling.layout_of(model)
+        wire.give_up(model, self._layout)
         self.tables: Mapping[str, Any] | None = None
         self._trigger = trigger
         self._triggered = None if trigger is None else triggered_test(test, trigger)
 
     def __call__(self, arrays: ArrayRecord) -> dict[str, float]:
         """Return the metrics of a model, by the names of metrics.jsonl."""
-        wire.load_flat(self._model, wire.flat_of(arrays, self._layout), self._layout)
+        with wire.lent(self._model, wire.flat_of(arrays, self._layout), self._layout):
+            return self._measured()
+
+    def _measured(self) -> dict[str, float]:
         result, sums = evaluate_by(self._figures, self._model, self._test)
         task = self._figures.task
         found = evaluation_json(self._figures, sums, {task.figure: result.accuracy, "loss": result.loss})

@@ -87,7 +87,7 @@ def _made(
             initial = run.layout.unflatten(run.initial * mask)
             begun = Session(config, session.work, session.server_data, folder=session.folder)
             begun.forgotten = session.forgotten
-            train_in(made, begun, cohort, initial, observer)
+            train_in(made, begun, cohort, lambda: initial, observer)
     return made
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
+from app.client.node import pick_device
 from app.config.run_config import RunConfig
 from app.data.record import PLACES
 from app.tracking import tracker as trackers
@@ -26,6 +27,7 @@ from strategies.registry import lookup
 from strategies.runs.folder import RunFolder
 from strategies.runs.journal import Journal
 from strategies.runs.names import REPORT, TRACKED
+from strategies.server.words import Place, sums_kept
 
 Kind = Literal["train", "forget", "audit", "compare"]
 
@@ -196,7 +198,8 @@ def recorded(
     if problem:
         observer.note(problem)
     try:
-        yield recorder
+        with sums_kept(_place(folder, config)):
+            yield recorder
     except BadInput as error:
         recorder.end("failed", str(error))
         recorder.discard()
@@ -206,6 +209,12 @@ def recorded(
         recorder.end(outcome, reason)
         raise
     recorder.end("finished")
+
+
+def _place(folder: RunFolder, config: RunConfig) -> Place:
+    """Return where sums are kept: large ones in the run's folder, all on a GPU where one is used."""
+    device = pick_device(config.run.device)
+    return Place(folder.path, None if device.type == "cpu" else device)
 
 
 def of_everybody(line: Mapping[str, Any]) -> dict[str, float]:

@@ -62,7 +62,8 @@ class Session:
     the node behind each client-id when the run was begun; `folder` is None for a new run; `forgotten` is what
     the run is trained without, as it went on from a forgetting; `notes` are about the data; `scale` are the
     means and deviations of ``data.scale = "federated"``, once known, `learnt_target_scale` the scale of
-    ``task.scale-from = "federated"``; 0: not known.
+    ``task.scale-from = "federated"``; 0: not known. `_parameters` has the size of each parameter of the model
+    that was built last, and whether it is trained.
     """
 
     config: RunConfig
@@ -77,6 +78,7 @@ class Session:
     scale: tuple[float, ...] = ()
     learnt_target_scale: float = 0.0
     began: float = field(default_factory=time.monotonic)
+    _parameters: tuple[tuple[int, bool], ...] = ()
 
     @staticmethod
     def of(config: RunConfig, grid: Grid | None = None) -> "Session":
@@ -248,9 +250,10 @@ class Session:
                 "parameters": 0,
                 "names": list(names(self.config.strategy)),
             }
-        model = self.model()
-        parameters = sum(p.numel() for p in model.parameters())
-        frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+        if not self._parameters:
+            self.model()
+        parameters = sum(size for size, _ in self._parameters)
+        frozen = sum(size for size, trained in self._parameters if not trained)
         return {
             "name": self.work.model_name,
             "parameters": parameters,
@@ -280,6 +283,7 @@ class Session:
         if not kept and seed != self.config.run.seed and travelling.staying(model):
             kept = self.staying
         model.load_state_dict(kept, strict=False)
+        self._parameters = tuple((p.numel(), p.requires_grad) for p in model.parameters())
         return model
 
     def _kept_weights(self) -> wire.State:

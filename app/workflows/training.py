@@ -1,6 +1,6 @@
 """Trains a model and leaves a run folder; resumes an interrupted run."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from flwr.serverapp import Grid
@@ -63,8 +63,9 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
         _check_states(session, cohort)
         _check_privacy(session, cohort)
         _note_figures(session, cohort, observer)
-        initial, _ = session.initial_state(), session.plan  # Refuses, before all else, what cannot be built
-        check_log_fits(session, len(cohort.clients), initial, observer)
+        # Refuses, before all else, what cannot be built; it is made anew later, as it may be large
+        layout, _ = wire.Layout.of(session.initial_state()), session.plan
+        check_log_fits(session, len(cohort.clients), layout, observer)
         _note_groups(session, cohort, observer)
         cohort.client_config[wire.KEEP_TAGS] = 1
         folder = RunFolder.create(
@@ -79,7 +80,7 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
                 cohort.client_config[wire.RUN_ID] = folder.run_id
             if session.config.analytics.enabled:
                 write_json(folder.path / ANALYTICS, label_distribution(session, cohort))
-            train_in(folder, session, cohort, initial, observer)
+            train_in(folder, session, cohort, session.initial_state, observer)
     return folder
 
 
@@ -95,20 +96,31 @@ def _record(folder: RunFolder, session: Session) -> None:
 
 
 def train_in(
-    folder: RunFolder, session: Session, cohort: Cohort, initial: wire.State, observer: Observer
+    folder: RunFolder,
+    session: Session,
+    cohort: Cohort,
+    initial: Callable[[], wire.State],
+    observer: Observer,
 ) -> None:
     """Train from the first round on, into the folder of a new run; if it has a mask, on that mask.
 
-    `initial` is the model before the first round; `cohort` is connected.
+    `initial` returns the model before the first round; `cohort` is connected.
     """
     with in_use(folder.path, alone=True):
         folder.write_staying(session.staying)
-        folder.write_initial(initial)
+        layout = _written(folder, initial())
         with (
             _recorded(folder, session, observer) as recorder,
-            _new_log(session, folder, _logged(session, initial)) as log,
+            _new_log(session, folder, _logged(session, layout)) as log,
         ):
-            Training(session, folder, cohort, log, recorder).run(Start(wire.record_of(initial)))
+            start = Start(lambda: wire.record_of(folder.read_initial()))
+            Training(session, folder, cohort, log, recorder).run(start, layout)
+
+
+def _written(folder: RunFolder, initial: wire.State) -> wire.Layout:
+    """Write the model before the first round; return its layout."""
+    folder.write_initial(initial)
+    return wire.Layout.of(initial)
 
 
 def resume(folder: RunFolder, observer: Observer | None = None, grid: Grid | None = None) -> RunFolder:
@@ -141,9 +153,10 @@ def _continue(folder: RunFolder, observer: Observer, grid: Grid | None) -> None:
     last = checkpoint.round if checkpoint else 0
     folder.rewind_metrics(int(checkpoint.extra.get(TRAINED, last)) if checkpoint else 0)
     state = checkpoint.state if checkpoint else _initial(folder, session)
+    layout = wire.Layout.of(state)
     with (
         _recorded(folder, session, observer, last) as recorder,
-        _old_log(session, folder, _logged(session, state), last) as log,
+        _old_log(session, folder, _logged(session, layout), last) as log,
         session.cohort(grid) as connected,
     ):
         cohort = session.in_training(connected)
@@ -155,7 +168,8 @@ def _continue(folder: RunFolder, observer: Observer, grid: Grid | None) -> None:
         tensors = checkpoint.tensors if checkpoint else {}
         privacy = checkpoint.extra.get("privacy") if checkpoint else None
         neurons = checkpoint.extra.get("neurons", {}) if checkpoint else {}
-        training.run(Start(wire.record_of(state), last, tensors, privacy, neurons))
+        start = Start(lambda: wire.record_of(state), last, tensors, privacy, neurons)
+        training.run(start, layout)
 
 
 @contextmanager
@@ -177,9 +191,9 @@ def _note_groups(session: Session, cohort: Cohort, observer: Observer) -> None:
         )
 
 
-def _logged(session: Session, state: wire.State) -> wire.Layout:
+def _logged(session: Session, layout: wire.Layout) -> wire.Layout:
     """Return the layout of what a client sends: that of its group's model, where groups are trained apart."""
-    return member_layout(wire.Layout.of(state), session.isolation)
+    return member_layout(layout, session.isolation)
 
 
 def _new_log(

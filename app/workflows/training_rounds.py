@@ -84,8 +84,8 @@ class Training:
         if isinstance(grid, StatefulGrid) and checkpoint.client_states:
             grid.restore_client_states({int(node): s for node, s in checkpoint.client_states.items()})
 
-    def run(self, start: Start) -> None:
-        """Train to the last round and write the results."""
+    def run(self, start: Start, layout: wire.Layout) -> None:
+        """Train a model of a layout to the last round and write the results."""
         plan = self._planned(start)
         self._note_nodes()
         self._observer.phase(f"train {self._folder.name}", plan.rounds - start.completed_rounds)
@@ -95,7 +95,7 @@ class Training:
         self._repeats = accounts.repeats()
         arrays = train_rounds(
             plan,
-            self._with_fresh_seed().masked(read_mask(self._folder, wire.layout_of(start.arrays))),
+            self._with_fresh_seed().masked(read_mask(self._folder, layout)),
             replace(start, attempts=accounts.attempts(), privacy=start.privacy or accounts.inherited()),
             layer=self._layer,
             evaluate=self._evaluator,

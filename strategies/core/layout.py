@@ -15,8 +15,15 @@ if TYPE_CHECKING:
 State = dict[str, "Tensor"]
 """A model's `state_dict` on the CPU."""
 
+LARGE_BYTES = 2**24
+"""Of a float32 vector: from this size on a copy is made only where there is no other way."""
 MAX_ENTRIES = 2**31
 """Entries that a vector has at most."""
+
+
+def is_large(size: int) -> bool:
+    """Return whether a float32 vector of so many entries is large."""
+    return 4 * size >= LARGE_BYTES
 
 
 @dataclass(frozen=True)
@@ -52,8 +59,35 @@ class Layout:
         """Copy the floating entries of a state into a new flat vector, shape [size], float32."""
         import torch
 
-        parts = [state[name].detach().reshape(-1).to("cpu", torch.float32) for name in self.names]
+        from strategies.core.shared_memory import new_vector
+
+        parts = [state[name].detach().reshape(-1) for name in self.names]
+        if is_large(self.size):
+            vector = new_vector(self.size)
+            for place, part in zip(torch.split(vector, list(self.sizes)), parts, strict=True):
+                place.copy_(part)
+            return vector
+        parts = [part.to("cpu", torch.float32) for part in parts]
         return torch.cat(parts) if parts else torch.zeros(0)
+
+    def vector_of(self, state: "Mapping[str, Tensor]") -> "Tensor":
+        """Return the floating entries of a state as one vector, shape [size], float32, not to be changed.
+
+        Nothing is copied where they lie one behind another, as those of a file or of another vector do.
+        """
+        import torch
+
+        parts = [state[name].detach() for name in self.names]
+        if not parts or any(p.dtype != torch.float32 or not p.is_contiguous() for p in parts):
+            return self.flatten(state)
+        first, end = parts[0], parts[0].storage_offset()
+        base = first.untyped_storage().data_ptr()
+        for part in parts:
+            if part.untyped_storage().data_ptr() != base or part.storage_offset() != end:
+                return self.flatten(state)
+            end += part.numel()
+        alone = first.device.type != "cpu" or first.numel() == 0
+        return self.flatten(state) if alone else first.as_strided((self.size,), (1,))
 
     def unflatten(self, flat: "Tensor") -> State:
         """Return views of a flat vector, by name."""

@@ -11,8 +11,9 @@ themselves as any other `Array` does.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from io import BytesIO
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from strategies.core import layout as layouts, names
 from strategies.core.arrays import floats_in
+from strategies.core.layout import is_large
 
 State = layouts.State
 Layout = layouts.Layout
@@ -242,6 +244,11 @@ class _Views(dict[str, Array]):  # noqa: PLW1641 (a dict has no hash)
         self._flat: Tensor | None = flat
         self._layout = layout
 
+    @property
+    def was_read(self) -> bool:
+        """Whether an entry was looked at."""
+        return self._flat is None
+
     def _read(self) -> None:
         flat, self._flat = self._flat, None
         if flat is not None:
@@ -289,13 +296,27 @@ class FlatRecord(ArrayRecord):
     ----------
     flat
         The vector, shape [layout.size]; it must not be changed afterwards.
+    unshared
+        Whether nobody else has the vector, so that who gets the record may `take` it.
     """
 
     __qualname__ = ArrayRecord.__qualname__  # As above.
 
-    def __init__(self, flat: Tensor, layout: Layout) -> None:
+    def __init__(self, flat: Tensor, layout: Layout, *, unshared: bool = False) -> None:
         super().__init__()
-        self.__dict__.update(_data=_Views(flat, layout), _flat=flat, _layout=layout)
+        self.__dict__.update(_data=_Views(flat, layout), _flat=flat, _layout=layout, _unshared=unshared)
+
+    def take(self) -> Tensor | None:
+        """Return the vector to be changed by the caller; the record holds no entry afterwards.
+
+        None if others may have the vector, or have looked at its entries.
+        """
+        flat, views = self.flat, self.__dict__["_data"]
+        unread = isinstance(views, _Views) and not views.was_read
+        if flat is None or not unread or not self.__dict__.get("_unshared"):
+            return None
+        self.__dict__.update(_data={}, _flat=None, _unshared=False)
+        return flat
 
     def __setitem__(self, key: str, value: Array) -> None:
         """Set an entry; the record is no longer flat then."""
@@ -318,6 +339,12 @@ class FlatRecord(ArrayRecord):
         """Names and shapes of the entries."""
         layout: Layout | None = self.__dict__.get("_layout")  # A copy made by Flower has none.
         return layout or Layout(tuple(self), tuple(tuple(array.shape) for array in self.values()))
+
+
+def record_around(state: Mapping[str, Tensor]) -> ArrayRecord:
+    """Return a record of the floating entries of a state, which must not be changed afterwards."""
+    layout = Layout.of(state)
+    return FlatRecord(layout.vector_of(state), layout)
 
 
 def record_of(state: Mapping[str, Tensor]) -> ArrayRecord:
@@ -361,6 +388,39 @@ def update_since(received: ArrayRecord, trained: Mapping[str, Tensor]) -> Tensor
     """Return a trained model's state minus the record that its training started from, shape [size]."""
     layout = layout_of(received)
     return layout.flatten(trained) - flat_of(received, layout)
+
+
+@contextmanager
+def lent(model: torch.nn.Module, flat: Tensor, layout: Layout) -> Iterator[torch.nn.Module]:
+    """Have a model's entries lie in a flat vector for a while; a model on a device gets copies of them.
+
+    Whoever uses the model changes none of them, as one does not who measures it. Its own memory is given up:
+    afterwards its entries hold nothing that is defined.
+    """
+    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    kept = {name: named[name] for name in layout.names if name in named}
+    in_place = is_large(layout.size) and len(kept) == len(layout.names)
+    if not in_place or any(t.device != flat.device or t.dtype != flat.dtype for t in kept.values()):
+        load_flat(model, flat, layout)
+        yield model
+        return
+    for name, entries in layout.unflatten(flat).items():
+        kept[name].data = entries
+    try:
+        yield model
+    finally:
+        give_up(model, layout)
+
+
+def give_up(model: torch.nn.Module, layout: Layout) -> None:
+    """Free the memory of the entries that a layout names, where they are on the CPU and large.
+
+    The model is of use only where they are `lent` then.
+    """
+    if is_large(layout.size):
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            if name in layout.names and tensor.device.type == "cpu":
+                tensor.data = torch.empty(1, dtype=tensor.dtype).expand(tensor.shape)
 
 
 def load_flat(model: torch.nn.Module, flat: Tensor, layout: Layout) -> None:
@@ -415,8 +475,9 @@ def twin(message: Message, content: RecordDict | Error, **changed: int | str) ->
 def add_entries(message: Message, entries: Mapping[str, ConfigValue]) -> None:
     """Add entries to a message's record `config`; content that other messages share is not changed."""
     if entries:
-        config = ConfigRecord({**message.content.config_records[CONFIG], **entries})
-        message.content = RecordDict({**message.content, CONFIG: config})
+        # A view by kind, as `config_records` is, would keep the content until the garbage is collected
+        config = cast("ConfigRecord", message.content[CONFIG])
+        message.content = RecordDict({**message.content, CONFIG: ConfigRecord({**config, **entries})})
 
 
 class SharedEntries:

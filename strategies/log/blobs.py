@@ -20,19 +20,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from strategies.core.errors import LetheError, RunCorrupt
+from strategies.core.layout import is_large
 from strategies.log.keys import LogKeys
 from strategies.log.names import file_stem
-from strategies.log.sealing import seal, unseal
+from strategies.log.pieces import Pieces, whole
+from strategies.log.sealing import sealed_pieces, unseal
 from strategies.runs.files import (
+    Chunk,
+    Content,
     canonical_json,
+    contents,
     erase,
     flush_around,
     not_written,
-    read_bytes,
+    read_all,
     sync_folder,
     write_all,
 )
-from strategies.runs.sealed import header_of
+from strategies.runs.sealed import Place, header_of, sha256_of
 
 if TYPE_CHECKING:  # a log is checked without torch
     import numpy as np
@@ -42,7 +47,9 @@ if TYPE_CHECKING:  # a log is checked without torch
     FloatVector = npt.NDArray[np.float32]
 
 _DELTA = "delta"
-_PIECE = 1 << 18  # Entries: a megabyte
+PIECE = 1 << 18
+"""Entries of a vector that are read or written at a time, a megabyte."""
+_DAMAGED = "damaged, its bytes do not match the SHA-256 in the log's index"
 _SMALL = 1 << 17
 """Bytes up to which it does not pay to ask the kernel to begin with a single file."""
 _MANY = 32
@@ -81,7 +88,7 @@ class Blobs:
         """Return the name by which a message calls a blob, from the run's folder on."""
         return str(self.file(server_round, client_id).relative_to(self.path.parent))
 
-    def write(self, server_round: int, client_id: str, content: bytearray) -> str:
+    def write(self, server_round: int, client_id: str, content: bytearray | Pieces) -> str:
         """Write a packed vector, encrypted if the log is, and return the SHA-256 of its file.
 
         Raises
@@ -89,19 +96,23 @@ class Blobs:
         LetheError
             If the disk is full or does not take the file.
         """
-        path = self._name(server_round, client_id)
+        path, pieces = self._name(server_round, client_id), content
+        written: Iterable[Chunk] = content if isinstance(content, Pieces) else (content,)
         if self.keys is not None:
-            key = self.keys.read_or_make(client_id)
-            content = seal(key, content, _context(self.keys, server_round, client_id))
-        digest = hashlib.sha256(content).hexdigest()
+            key, context = self.keys.read_or_make(client_id), _context(self.keys, server_round, client_id)
+            pieces = content if isinstance(content, Pieces) else whole(content)
+            written = sealed_pieces(key, pieces, context)
+        digest = hashlib.sha256()
         try:
-            with _created(path) as file:  # One large write is the fastest by far
-                write_all(file, content)
+            with _created(path) as file:
+                for piece in written:
+                    digest.update(piece)
+                    write_all(file, piece)
                 if len(content) > _SMALL:
                     _advise_unneeded(file.fileno())
         except OSError as error:
             raise not_written(Path(path), error) from error
-        return digest
+        return digest.hexdigest()
 
     def read(self, server_round: int, client_id: str, sha256: str | None) -> "Tensor":
         """Return the vector in a file as it was stored, shape [size].
@@ -116,7 +127,33 @@ class Blobs:
         RunCorrupt
             If the file, or the key that it needs, is missing or damaged.
         """
-        return unpack(self._checked(server_round, client_id, sha256))
+        if self.keys is None and is_large(self.size):
+            return self._read_large(self.file(server_round, client_id), sha256)
+        content = self._checked(server_round, client_id, sha256)
+        return unpack(content if isinstance(content, bytearray) else bytearray(content))
+
+    def _read_large(self, path: Path, sha256: str | None) -> "Tensor":
+        """Return the vector in a file, which is read straight into its place."""
+        import torch
+
+        from strategies.core.shared_memory import new_vector
+        from strategies.runs.tensor_file import torch_type
+
+        place = self._place_in(path, contents(path))
+        dtype = torch_type(place.dtype)
+        plain = dtype == torch.float32
+        vector = new_vector(self.size) if plain else torch.empty(self.size, dtype=dtype)
+        into = vector.view(torch.uint8).numpy().data
+        try:
+            with path.open("rb", buffering=0) as file:
+                digest = hashlib.sha256(file.read(place.start))
+                complete = read_all(file, into) == len(into)
+                digest.update(into)
+        except OSError as error:
+            raise RunCorrupt(f"{path}: cannot be read ({error.strerror})") from error
+        if not complete or (sha256 is not None and digest.hexdigest() != sha256):
+            raise RunCorrupt(f"{path}: {_DAMAGED}")
+        return vector
 
     def check(self, server_round: int, client_id: str, sha256: str | None) -> None:
         """Check that a file is as it was written; without the client's key only its hash is checked.
@@ -131,24 +168,29 @@ class Blobs:
         else:
             self._content(server_round, client_id, sha256)
 
-    def _checked(self, server_round: int, client_id: str, sha256: str | None) -> bytearray:
+    def _checked(self, server_round: int, client_id: str, sha256: str | None) -> Content:
         """Return the bytes of the file of tensors, which holds a vector of the right size."""
         path, content = self.file(server_round, client_id), self._content(server_round, client_id, sha256)
         if self.keys is not None:
             content = self._opened(self.keys, server_round, client_id, content)
-        shape = header_of(content).places[_DELTA].shape
-        if shape != (self.size,):
-            raise RunCorrupt(f"{path}: holds shape {shape}, expected ({self.size},)")
+        self._place_in(path, content)
         return content
 
-    def _content(self, server_round: int, client_id: str, sha256: str | None) -> bytearray:
+    def _place_in(self, path: Path, content: Content) -> Place:
+        """Return where the vector lies in a file of tensors, which is of the right size."""
+        place = header_of(content).places[_DELTA]
+        if place.shape != (self.size,):
+            raise RunCorrupt(f"{path}: holds shape {place.shape}, expected ({self.size},)")
+        return place
+
+    def _content(self, server_round: int, client_id: str, sha256: str | None) -> Content:
         path = self.file(server_round, client_id)
-        content = read_bytes(path)
-        if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
-            raise RunCorrupt(f"{path}: damaged, its bytes do not match the SHA-256 in the log's index")
+        content = contents(path)
+        if sha256 is not None and sha256_of(path, content) != sha256:
+            raise RunCorrupt(f"{path}: {_DAMAGED}")
         return content
 
-    def _opened(self, keys: LogKeys, server_round: int, client_id: str, content: bytearray) -> bytearray:
+    def _opened(self, keys: LogKeys, server_round: int, client_id: str, content: Content) -> bytearray:
         try:
             return unseal(keys.read(client_id), content, _context(keys, server_round, client_id))
         except ValueError as error:
@@ -165,20 +207,36 @@ class Blobs:
         RunCorrupt
             If the file is missing or damaged; see `read`.
         """
-        import numpy as np
-
         if self.keys is not None:  # Authenticated anyway
             values += self.read(server_round, client_id, sha256).numpy()
             return
+        for start, part in self.parts(server_round, client_id, sha256):
+            values[start : start + len(part)] += part
+
+    def parts(
+        self, server_round: int, client_id: str, sha256: str | None
+    ) -> "Iterator[tuple[int, FloatVector]]":
+        """Yield where each piece of the vector in a float32 file begins, and the piece, in order.
+
+        Raises
+        ------
+        RunCorrupt
+            If the file is missing or damaged; see `read`.
+        """
+        import numpy as np
+
         path = self._name(server_round, client_id)
         if sha256 is not None:
             self._checked(server_round, client_id, sha256)
         try:
             with FileIO(path) as file:
                 file.seek(8 + int.from_bytes(file.read(8), "little"))
-                for start in range(0, self.size, _PIECE):
-                    part = values[start : start + _PIECE]
-                    part += np.fromfile(file, np.float32, len(part))
+                for start in range(0, self.size, PIECE):
+                    count = min(PIECE, self.size - start)
+                    part = np.fromfile(file, np.float32, count)
+                    if len(part) < count:
+                        raise ValueError("it is cut off")
+                    yield start, part
         except (OSError, ValueError) as error:
             raise RunCorrupt(f"{path}: cannot be read ({error})") from error
 
@@ -272,9 +330,36 @@ def pack(client_id: str, delta: "Tensor", dtype: str) -> bytearray:
     from strategies.runs.tensor_file import encode_one
 
     values = delta.detach().to("cpu", getattr(torch, dtype))
-    if dtype == "float16" and len(values) and not math.isfinite(float(values.abs().max())):
-        raise LetheError("log.dtype: float16 cannot hold an entry beyond ±65504; use bfloat16 or float32")
+    if dtype == "float16":
+        _check_finite(values)
     return bytearray().join(encode_one(_DELTA, values, {"client-id": client_id}))
+
+
+def pack_pieces(client_id: str, delta: "Tensor", dtype: str) -> Pieces:
+    """Return what `pack` returns in pieces, of which only one is there at a time.
+
+    The vector must not be changed meanwhile.
+    """
+    import torch
+
+    from strategies.runs.tensor_file import head_of_one
+
+    values, kind = delta.detach(), getattr(torch, dtype)
+    if dtype == "float16":
+        _check_finite(torch.stack(torch.aminmax(values)).to(kind))
+    head = head_of_one(_DELTA, values.shape, kind, {"client-id": client_id})
+
+    def make() -> Iterator[Chunk]:
+        yield head
+        for part in torch.split(values, PIECE):
+            yield part.to("cpu", kind).view(torch.uint8).numpy().data
+
+    return Pieces(len(head) + len(values) * kind.itemsize, make)
+
+
+def _check_finite(values: "Tensor") -> None:
+    if len(values) and not math.isfinite(float(values.abs().max())):
+        raise LetheError("log.dtype: float16 cannot hold an entry beyond ±65504; use bfloat16 or float32")
 
 
 def values_in(content: bytearray, size: int) -> "FloatVector":

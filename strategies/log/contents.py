@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from strategies.core.errors import BadInput, RunCorrupt
-from strategies.log.blobs import Blobs
+from strategies.log.blobs import PIECE, Blobs
 from strategies.log.index import Entry, Index
 from strategies.log.retention import Retention
 
@@ -85,7 +85,10 @@ def add_up(entries: Iterable[Entry], blobs: Blobs, size: int) -> "Tensor":
 
     total = np.zeros(size)
     for entry in entries:
-        total += entry.weight * blobs.read(entry.round, entry.client_id, entry.sha256).double().numpy()
+        update = blobs.read(entry.round, entry.client_id, entry.sha256)
+        for start, part in enumerate(torch.split(update, PIECE)):
+            total[start * PIECE :][: len(part)] += entry.weight * part.double().numpy()
+        del update
     return torch.from_numpy(total).float()
 
 

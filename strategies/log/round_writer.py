@@ -1,7 +1,7 @@
 """One round on its way into the log: updates come one at a time, and count together or not at all."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import ParamSpec
@@ -10,9 +10,11 @@ import numpy as np
 from torch import Tensor
 
 from strategies.core.errors import LetheError
+from strategies.core.layout import is_large
 from strategies.log.background import Background
-from strategies.log.blobs import Blobs, pack, values_in
+from strategies.log.blobs import PIECE, Blobs, pack, pack_pieces, values_in
 from strategies.log.index import Entry
+from strategies.log.pieces import Chunk, Pieces
 from strategies.log.retention import Retention
 from strategies.log.shares import ShareOf, by_their_sum, in_one
 from strategies.log.spool import Spool
@@ -94,12 +96,22 @@ class RoundWriter:
         small = delta.numel() <= _SMALL
         self._background.make_room()
         if self._retention.keeps(self.round):
-            content = pack(client_id, delta, self._dtype)
+            content = self._packed(client_id, delta)
             sha256 = self._done(small, self._blobs.write, self.round, client_id, content)
         elif self._retention.kind == "sum":
-            content = pack(client_id, delta, self._dtype)
+            content = self._packed(client_id, delta)
             sha256 = self._done(small, self._spooled, client_id, content, weight_raw)
         self._updates[client_id] = _Update(weight_raw, num_examples, norm, sha256)
+
+    def _packed(self, client_id: str, delta: Tensor) -> bytearray | Pieces:
+        """Return an update's file; of a large update in pieces, where sums are not made of encrypted ones."""
+        in_pieces = is_large(delta.numel()) and (self._retention.kind != "sum" or self._blobs.keys is None)
+        return (pack_pieces if in_pieces else pack)(client_id, delta, self._dtype)
+
+    def written(self) -> None:
+        """Wait until the updates that were added are written, where these are large."""
+        if is_large(self._blobs.size):
+            self._background.finish()
 
     def _done(
         self, small: bool, task: Callable[_P, str | None], *args: _P.args, **kwargs: _P.kwargs
@@ -138,22 +150,43 @@ class RoundWriter:
         self._blobs.remove_round(self.round)
         self._spool.clear()
 
-    def _spooled(self, client_id: str, content: bytearray, weight_raw: float) -> str | None:
+    def _spooled(self, client_id: str, content: bytearray | Pieces, weight_raw: float) -> str | None:
         self._spool.write(client_id, content)
         expected = self._plan.expected_weight
         return None if expected is None else self._summed(client_id, content, weight_raw / expected)
 
     def _summed_again(self, client_id: str, weight: float) -> str:
+        if is_large(self._blobs.size) and self._blobs.keys is None:
+            return self._summed_pieces(client_id, self._spool.pieces(client_id, 4 * PIECE), weight)
         return self._summed(client_id, self._spool.read(client_id), weight)
 
-    def _summed(self, client_id: str, content: bytearray, weight: float) -> str:
+    def _summed(self, client_id: str, content: bytearray | Pieces, weight: float) -> str:
         """Write the client's sum after this round, S + w·δ, to a file of its own; the old sum stays."""
+        if isinstance(content, Pieces):
+            return self._summed_pieces(client_id, content, weight)
         values = values_in(content, self._blobs.size)
         np.multiply(values, np.float32(weight), out=values)
         if (old := self._plan.sums.get(client_id)) is not None:
             known = old.round >= self._plan.trusted_from
             self._blobs.add_to(values, old.round, client_id, None if known else old.sha256)
         return self._blobs.write(self.round, client_id, content)
+
+    def _summed_pieces(self, client_id: str, content: Pieces, weight: float) -> str:
+        """Write the same sum a piece at a time."""
+        old = self._plan.sums.get(client_id)
+
+        def make() -> Iterator[Chunk]:
+            parts = iter(content.of_size(4 * PIECE, first=len(content) - 4 * self._blobs.size))
+            yield next(parts)
+            known = None if old is None or old.round >= self._plan.trusted_from else old.sha256
+            before = None if old is None else self._blobs.parts(old.round, client_id, known)
+            for part in parts:
+                values = np.frombuffer(part, np.float32) * np.float32(weight)
+                if before is not None:
+                    values += next(before)[1]
+                yield values.data.cast("B")
+
+        return self._blobs.write(self.round, client_id, Pieces(len(content), make))
 
     def _entry(self, client_id: str, total: float, sha256: Written) -> Entry:
         update = self._updates[client_id]

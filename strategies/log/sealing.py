@@ -11,12 +11,16 @@ because one call of GCM takes less than 2^31 bytes here. With one key, two of n 
 probability n²/2^65: 3·10^-8 for a million.
 """
 
+import mmap
 import secrets
+from collections.abc import Iterable, Iterator
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-Content = bytes | bytearray | memoryview
+from strategies.log.pieces import Pieces
+
+Content = bytes | bytearray | memoryview | mmap.mmap
 
 SEGMENT = 1 << 26
 """Bytes of plain text per segment."""
@@ -35,13 +39,21 @@ def seal(key: bytes, content: Content, context: bytes, segment: int = SEGMENT) -
     segment
         Bytes of `content` per segment.
     """
-    cipher, view = AESGCM(key), memoryview(content)
-    prefix = secrets.token_bytes(_PREFIX)
-    sealed = bytearray(prefix)
-    for number, start in enumerate(_starts(len(view), segment)):
-        piece = view[start : start + segment]
-        sealed += cipher.encrypt(_nonce(prefix, number), piece, _bound(context, len(view)))
-    return sealed
+    view = memoryview(content)
+    pieces = (view[start : start + segment] for start in _starts(len(view), segment))
+    return bytearray().join(_sealed(key, pieces, _bound(context, len(view))))
+
+
+def sealed_pieces(key: bytes, content: Pieces, context: bytes, segment: int = SEGMENT) -> Iterator[bytes]:
+    """Yield what `seal` returns, a segment at a time."""
+    return _sealed(key, content.of_size(segment), _bound(context, len(content)))
+
+
+def _sealed(key: bytes, segments: Iterable[Content], bound: bytes) -> Iterator[bytes]:
+    cipher, prefix = AESGCM(key), secrets.token_bytes(_PREFIX)
+    yield prefix
+    for number, piece in enumerate(segments):
+        yield cipher.encrypt(_nonce(prefix, number), piece, bound)
 
 
 def unseal(key: bytes, sealed: Content, context: bytes, segment: int = SEGMENT) -> bytearray:

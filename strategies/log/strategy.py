@@ -75,4 +75,7 @@ class LoggedStrategy(StrategyWrapper):
             examples = update.num_examples
             weight = float(self.aggregation_weight(update))
             self._log.add(server_round, update.client_id, weight, examples, update.delta, update.norm)
+            del update
             yield reply
+            del reply  # Not held while the next one arrives
+            self._log.written(server_round)

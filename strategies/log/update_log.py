@@ -190,7 +190,7 @@ class UpdateLog(LogReader):
         delta: "Tensor",
         norm: float,
     ) -> None:
-        """Add one update to the round that was begun; the tensor may be changed afterwards.
+        """Add one update to the round that was begun; a small tensor may be changed afterwards.
 
         Parameters
         ----------
@@ -202,7 +202,7 @@ class UpdateLog(LogReader):
         num_examples
             How many examples the client trained on.
         delta
-            New minus old, shape [layout.size], float32.
+            New minus old, shape [layout.size], float32. A large one must not be changed until `written`.
 
         Raises
         ------
@@ -216,6 +216,16 @@ class UpdateLog(LogReader):
         if client_id in self._purged:
             raise LetheError(f"update log: client '{client_id}' was purged; its updates are logged no more")
         writer.add(client_id, weight_raw, num_examples, delta, norm)
+
+    def written(self, server_round: int) -> None:
+        """Wait until large updates that were added are written, so that they can be let go; else do nothing.
+
+        Raises
+        ------
+        LetheError
+            If the disk did not take one of them.
+        """
+        self._begun(server_round).written()
 
     def commit_round(
         self, server_round: int, averaging: bool, divisor_of: Callable[[int], float | None] = by_their_sum

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import json
 import math
+import mmap
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,9 @@ TEMPORARY = ".tmp"
 LOCK = ".lock"
 """What is added to the name of a file for the one that is locked in its place."""
 _ERASED_AT_ONCE = 1 << 20
+_PIECE = 1 << 20
+_MAPPED = 1 << 24
+"""Bytes from which on a file is mapped in place of read."""
 _FLUSHED_AT_ONCE = {"ext3", "ext4", "xfs", "f2fs", "tmpfs"}
 _EVERYBODY = 0o666
 
@@ -105,6 +109,44 @@ def read_bytes(path: Path) -> bytearray:
     except OSError as error:
         raise RunCorrupt(f"{path}: cannot be read ({error.strerror})") from error
     return content[:length] if length < len(content) else content
+
+
+Content = bytearray | mmap.mmap
+"""Of a file that was read, or of a large one that is mapped: what is changed in it stays in this process."""
+
+
+def contents(path: Path) -> Content:
+    """Return a file's content; a large file is mapped, and so in memory as far as it is looked at.
+
+    It must not be written over in place while the content is there; that it is replaced does no harm.
+
+    Raises
+    ------
+    RunCorrupt
+        If it is missing or cannot be read.
+    """
+    try:
+        if path.stat().st_size < _MAPPED:
+            return read_bytes(path)
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    except FileNotFoundError:
+        raise RunCorrupt(f"{path}: missing") from None
+    except OSError as error:
+        raise RunCorrupt(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def pieces_of(path: Path) -> Iterator[memoryview]:
+    """Yield a file's content by megabytes, each valid until the next; raises as `read_bytes`."""
+    buffer = memoryview(bytearray(_PIECE))
+    try:
+        with path.open("rb", buffering=0) as file:
+            while count := file.readinto(buffer):
+                yield buffer[:count]
+    except FileNotFoundError:
+        raise RunCorrupt(f"{path}: missing") from None
+    except OSError as error:
+        raise RunCorrupt(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def read_text(path: Path) -> str:
@@ -227,14 +269,15 @@ def erase(path: Path) -> None:
         raise not_written(path, error) from error
 
 
-def write_all(file: FileIO, content: bytes | bytearray) -> None:
-    """Write all of a byte string to an unbuffered file, in as few pieces as the system takes."""
+def write_all(file: FileIO, content: Chunk) -> int:
+    """Write a byte string to an unbuffered file, in as few pieces as it takes; return its length."""
     left = memoryview(content)
     while left:
         left = left[file.write(left) :]
+    return len(content)
 
 
-def read_all(file: FileIO, content: bytearray) -> int:
+def read_all(file: FileIO, content: bytearray | memoryview) -> int:
     """Fill a buffer from an unbuffered file, and return how many bytes there were."""
     left = memoryview(content)
     while left and (count := file.readinto(left)):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from strategies.core.errors import RunCorrupt
-from strategies.runs.files import read_bytes
+from strategies.runs.files import Content, contents, pieces_of
 
 TYPES = {
     "F64": ("float64", 8),
@@ -51,7 +51,7 @@ class Header:
     seal: str = ""
 
 
-def header_of(content: bytearray) -> Header:
+def header_of(content: Content) -> Header:
     """Return the header of a safetensors file, each tensor of which fits the place that it is given.
 
     Raises
@@ -81,12 +81,13 @@ def check_sealed(path: Path) -> None:
     read_unsealed(path)
 
 
-def read_unsealed(path: Path) -> tuple[bytearray, Header]:
+def read_unsealed(path: Path) -> tuple[Content, Header]:
     """Return the bytes of a sealed file and its header without the seal; RunCorrupt as `check_sealed`."""
-    content = read_bytes(path)
+    content = contents(path)
     seal = bytes(content[SEAL])
-    content[SEAL] = NO_SEAL.encode()
-    if hashlib.sha256(content).hexdigest().encode() != seal:
+    if len(seal) == len(NO_SEAL):
+        content[SEAL] = NO_SEAL.encode()
+    if sha256_of(path, content).encode() != seal:
         raise RunCorrupt(f"{path}: damaged, its bytes do not match its SHA-256; restore it from a copy")
     try:
         header = replace(header_of(content), seal=seal.decode())
@@ -94,6 +95,18 @@ def read_unsealed(path: Path) -> tuple[bytearray, Header]:
     except (ValueError, KeyError) as error:
         raise RunCorrupt(f"{path}: sealed, but no file of tensors: {error}") from None
     return content, header
+
+
+def sha256_of(path: Path, content: Content) -> str:
+    """Return the hash of a file, or of what was changed at the beginning of its content."""
+    if isinstance(content, bytearray):
+        return hashlib.sha256(content).hexdigest()
+    digest = hashlib.sha256()
+    for number, piece in enumerate(pieces_of(path)):  # Not of what is mapped, which would stay in memory
+        if number == 0:
+            piece[: SEAL.stop] = content[: SEAL.stop]
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def _place(entry: object, start: int, end: int) -> Place:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from strategies.runs.files import Chunk, write_chunks
+from strategies.runs.files import Chunk, Content, write_chunks
 from strategies.runs.sealed import NO_SEAL, SEAL, TYPES, Header, Place, header_of, read_unsealed
 
 _DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name, _ in TYPES.values()}
@@ -61,9 +61,21 @@ def encode(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[C
 def encode_one(name: str, tensor: Tensor, metadata: Mapping[str, str]) -> list[Chunk]:
     """Return the bytes of `encode` for a single tensor with metadata, in a fifth of the time."""
     flat = tensor.detach().to("cpu").contiguous().reshape(-1)
-    place = [0, flat.numel() * flat.element_size()]
-    described = {"dtype": _TYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": place}
-    return [_head({"__metadata__": dict(metadata), name: described}), flat.view(torch.uint8).numpy().data]
+    return [head_of_one(name, tensor.shape, tensor.dtype, metadata), flat.view(torch.uint8).numpy().data]
+
+
+def head_of_one(
+    name: str, shape: Sequence[int], dtype: torch.dtype, metadata: Mapping[str, str]
+) -> bytearray:
+    """Return what stands before the numbers of a single tensor with metadata."""
+    place = [0, math.prod(shape) * dtype.itemsize]
+    described = {"dtype": _TYPES[dtype], "shape": list(shape), "data_offsets": place}
+    return _head({"__metadata__": dict(metadata), name: described})
+
+
+def torch_type(name: str) -> torch.dtype:
+    """Return the type of entries that a `Place` names."""
+    return _DTYPES[name]
 
 
 def _head(header: Mapping[str, Any]) -> bytearray:
@@ -83,16 +95,19 @@ def decode(content: bytearray) -> TensorFile:
     return _tensors(content, header_of(content))
 
 
-def _tensors(content: bytearray, header: Header) -> TensorFile:
-    tensors = {name: _tensor(content, place) for name, place in header.places.items()}
+def _tensors(content: Content, header: Header) -> TensorFile:
+    whole = torch.frombuffer(content, dtype=torch.uint8)
+    tensors = {name: _tensor(whole, place) for name, place in header.places.items()}
     return TensorFile(tensors, header.metadata, header.seal)
 
 
-def _tensor(content: bytearray, place: Place) -> Tensor:
+def _tensor(content: Tensor, place: Place) -> Tensor:
     dtype, count = _DTYPES[place.dtype], math.prod(place.shape)
     if count == 0:
         return torch.empty(place.shape, dtype=dtype)
-    return torch.frombuffer(content, dtype=dtype, count=count, offset=place.start).reshape(place.shape)
+    entries = content[place.start : place.start + count * dtype.itemsize]
+    aligned = entries if place.start % dtype.itemsize == 0 else entries.clone()
+    return aligned.view(dtype).reshape(place.shape)
 
 
 def write_sealed(

@@ -10,14 +10,15 @@ the number of clients.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import final
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from strategies.core.shared_memory import new_vector
+from strategies.server.words import PLACE
 
 MAX_ABS_UPDATE = 1024.0
 """Largest absolute entry of an update that can be averaged; a larger one means that the client diverged."""
@@ -26,15 +27,8 @@ FRACTION_BITS = 52
 CAPACITY = 2.0**61
 """What the absolute entries of all terms of an `ExactSum` may add up to."""
 
-FloatVector = npt.NDArray[np.float64]
-
-_BLOCK = 32_768  # Entries converted at a time: the float64 and int64 copies stay in the L2 cache.
 _CARRY_EVERY = 2**10  # Terms: of each, the low word has at most 2^52.
 _LARGEST_TERM = 2.0**51
-_SHIFT = 1.5 * 2.0**52
-"""Added to a float64 within ±`_LARGEST_TERM`, it leaves the nearest whole number, half to even, in the lowest
-bits: three times as fast as rounding and converting."""
-_SHIFT_BITS = int(torch.tensor(_SHIFT, dtype=torch.float64).view(torch.int64))
 
 
 @final
@@ -59,10 +53,8 @@ class ExactSum:
     def __init__(self, size: int, fraction_bits: int = FRACTION_BITS) -> None:
         if not 0 <= fraction_bits <= FRACTION_BITS:
             raise ValueError(f"fraction_bits must be from 0 to {FRACTION_BITS}, got {fraction_bits}")
-        self._bits = fraction_bits
-        self._high = torch.zeros(size, dtype=torch.int64)
-        self._low = torch.zeros(size, dtype=torch.int64)  # Multiples of 2^-b
-        self._scratch = np.empty((2, min(size, _BLOCK)))
+        self._size, self._bits = size, fraction_bits
+        self._words = PLACE.get().words(size, fraction_bits)
         self._since_carry = 0
         self._largest = 0.0
         self._weights: list[float] = []
@@ -94,15 +86,7 @@ class ExactSum:
             the sum could pass `CAPACITY`; the sum is as it was then.
         """
         self._count(weight, largest_entry(delta) * weight if delta.numel() else 0.0)
-        vectors = (delta.detach().numpy(), self._high.numpy(), self._low.numpy())
-        for start in range(0, delta.numel(), _BLOCK):
-            part, high, low = (vector[start : start + _BLOCK] for vector in vectors)
-            product, shifted = self._scratch[:, : len(part)]
-            np.multiply(part, weight, out=product, dtype=np.float64)
-            high += _whole(product, shifted)
-            product -= shifted
-            product *= 2.0**self._bits
-            low += _whole(product, shifted)
+        self._words.add(delta, weight)
 
     def add_sum(self, total: Tensor, weight: float, bits: int) -> None:
         """Add what clients have added up between them in fixed point.
@@ -127,8 +111,7 @@ class ExactSum:
                 f"a sum in multiples of 2^-{bits} cannot be kept in multiples of 2^-{self._bits}"
             )
         self._count(weight, max((abs(int(v)) for v in torch.aminmax(total)), default=0) * 2.0**-bits)
-        self._high.add_(total >> bits)
-        self._low.add_((total & (2**bits - 1)) << (self._bits - bits))
+        self._words.add_whole(total >> bits, (total & (2**bits - 1)) << (self._bits - bits))
 
     def _count(self, weight: float, largest: float) -> None:
         """Note a term that is to be added, with its largest entry; ValueError if it cannot be."""
@@ -138,17 +121,12 @@ class ExactSum:
             raise ValueError(f"an entry of the update is not finite, or times {weight} not within ±2^51")
         if self._largest + largest > CAPACITY:
             raise ValueError(f"the sum could pass {CAPACITY:g}")
-        self._carry_if(self._since_carry == _CARRY_EVERY)
+        if self._since_carry == _CARRY_EVERY:
+            self._words.carry()
+            self._since_carry = 0
         self._since_carry += 1
         self._largest += largest
         self._weights.append(weight)
-
-    def _carry_if(self, due: bool) -> None:
-        """Bring the low word into [0, 1): the sum has one form then, whatever the order of its terms."""
-        if due:
-            self._high.add_(self._low >> self._bits)
-            self._low.bitwise_and_(2**self._bits - 1)
-            self._since_carry = 0
 
     def added_to(self, flat: Tensor, divisor: float | None = None) -> Tensor:
         """Return flat + Σ weight·delta / divisor, added in float64 and rounded once to float32, shape [size].
@@ -167,36 +145,29 @@ class ExactSum:
         ValueError
             If nothing was added.
         """
-        result = torch.empty_like(flat)
-        blocks = (torch.split(vector, _BLOCK) for vector in (result, flat, *self._words()))
+        result = new_vector(self._size) if flat.dtype == torch.float32 else torch.empty_like(flat)
         divisor = self.weight if divisor is None else divisor
-        for part, start, high, low in zip(*blocks, strict=True):
-            part.copy_(start.double() + self._float64(high, low).div_(divisor))
+        for where, high, low in self._carried():
+            mean = self._float64(high, low, divisor)
+            result[where] = mean.add_(flat[where].to(mean.device))
         return result
 
     def mean(self) -> Tensor:
         """Return Σ weight·delta / Σ weight, shape [size], float64; ValueError if nothing was added."""
-        return self._float64(*self._words()).div_(self.weight)
+        result = torch.empty(self._size, dtype=torch.float64)
+        for where, high, low in self._carried():
+            result[where] = self._float64(high, low, self.weight)
+        return result
 
-    def _words(self) -> tuple[Tensor, Tensor]:
+    def _carried(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
         if not self._weights:
             raise ValueError("the mean of no updates is undefined")
-        self._carry_if(True)
-        return self._high, self._low
+        return self._words.pieces()
 
-    def _float64(self, high: Tensor, low: Tensor) -> Tensor:
-        return low.double().mul_(2.0**-self._bits).add_(high.double())
-
-
-def _whole(numbers: FloatVector, nearest: FloatVector) -> npt.NDArray[np.int64]:
-    """Return the whole numbers nearest to some within ±`_LARGEST_TERM`; `nearest` is overwritten with them.
-
-    NumPy's loops over a block take two thirds of the time of torch's, and of a small vector one third.
-    """
-    np.add(numbers, _SHIFT, out=nearest)
-    found = nearest.view(np.int64) - _SHIFT_BITS
-    nearest -= _SHIFT
-    return found
+    def _float64(self, high: Tensor, low: Tensor, divisor: float) -> Tensor:
+        # The divisor is a tensor, as CUDA multiplies by the reciprocal of a number
+        by = torch.tensor(divisor, dtype=torch.float64, device=high.device)
+        return low.double().mul_(2.0**-self._bits).add_(high.double()).div_(by)
 
 
 def fraction_bits(weight_bound: float) -> int:

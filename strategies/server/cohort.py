@@ -403,8 +403,8 @@ class Cohort:
         return self.exchange(messages, scope or message_type)
 
     def _addressed(self, content: RecordDict) -> RecordDict:
-        config = content.config_records.get(wire.CONFIG)
-        if config is None:
+        config = content.get(wire.CONFIG)  # See `wire.add_entries`
+        if not isinstance(config, ConfigRecord):
             config = content[wire.CONFIG] = ConfigRecord({})
         for key, value in self.message_config.items():
             config.setdefault(key, value)

@@ -18,6 +18,7 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from strategies.core import wire
+from strategies.core.layout import is_large
 from strategies.server.aggregation import MAX_ABS_UPDATE, ExactSum, largest_entry
 from strategies.server.wrapper import StrategyWrapper, answers_of
 
@@ -118,6 +119,7 @@ def all_checked(replies: Iterable[Message], user: str) -> Iterator[CheckedReply]
         if not isinstance(reply, CheckedReply):
             raise RuntimeError(f"a reply was not checked; put {user} inside GuardedStrategy")
         yield reply
+        del reply  # Not held while the next one arrives, which may be large
 
 
 class Rejected(Exception):
@@ -144,6 +146,8 @@ def check_reply(
     reference: Reference,
     max_examples: int | None = None,
     records: Sequence[str] = (),
+    *,
+    keep_model: bool = True,
 ) -> ClientUpdate:
     """Return the update that a reply carries.
 
@@ -153,6 +157,9 @@ def check_reply(
         How many examples the client described itself with, if known.
     records
         Names of further records of arrays, each with the layout of the model, that belong to it.
+    keep_model
+        Whether the model that the reply carries will be looked at; else a large one is changed into the
+        update, where it lies.
 
     Raises
     ------
@@ -169,7 +176,7 @@ def check_reply(
             f"one array record '{wire.ARRAYS}'" if not records else f"the array records {sorted(expected)}"
         )
         raise Rejected(f"wrong keys: expected {wanted}, got {sorted(arrays)}")
-    delta = _delta(arrays[wire.ARRAYS], reference)
+    delta = _delta(arrays[wire.ARRAYS], reference, keep_model)
     others = {name: _like_the_model(arrays[name], name, reference) for name in records}
     norm = _checked_norm(delta)
     if reference.mask is not None and bool(delta[~reference.mask].any()):
@@ -213,11 +220,16 @@ def example_count(records: Mapping[str, MetricRecord], max_examples: int | None)
     return int(value)
 
 
-def _delta(record: ArrayRecord, reference: Reference) -> Tensor:
+def _delta(record: ArrayRecord, reference: Reference, keep_model: bool) -> Tensor:
     try:
-        return wire.flat_of(record, reference.layout) - reference.flat
+        flat = wire.flat_of(record, reference.layout)
     except ValueError as error:
         raise Rejected(first_line(str(error))) from None
+    if not keep_model and is_large(len(flat)) and isinstance(record, wire.FlatRecord):
+        own = record.take()
+        if own is not None:
+            return own.sub_(reference.flat)
+    return flat - reference.flat
 
 
 def _like_the_model(record: ArrayRecord, name: str, reference: Reference) -> Tensor:
@@ -279,20 +291,26 @@ def checked(
     max_examples: Mapping[int, int] | None = None,
     reference_of: ReferenceOf | None = None,
     records: Sequence[str] = (),
+    *,
+    keep_models: bool = True,
 ) -> Iterator[CheckedReply]:
     """Yield the usable replies one at a time, in the order they come; the others go to `reject`."""
     for message in replies:
         if isinstance(message, CheckedReply):
             yield message
+            del message
             continue
         try:
             limit = (max_examples or {}).get(message.metadata.src_node_id)
             own = None if reference_of is None else reference_of(message)
-            update = check_reply(message, own or reference, limit, records)
+            update = check_reply(message, own or reference, limit, records, keep_model=keep_models)
         except Rejected as reason:
             reject(message, str(reason))
             continue
-        yield CheckedReply.of(message, update)
+        passed = CheckedReply.of(message, update)
+        del message, update
+        yield passed
+        del passed  # Not held while the next one arrives, which may be large
 
 
 @final
@@ -362,6 +380,7 @@ class GuardedStrategy(StrategyWrapper):
             self._max_examples,
             self._reference_of,
             self.reply_records,
+            keep_models=self.reads_models,
         )
         return self.inner.aggregate_train(server_round, self._noted(good))
 
@@ -376,3 +395,4 @@ class GuardedStrategy(StrategyWrapper):
             if self._accept is not None:
                 self._accept(reply.update.client_id)
             yield reply
+            del reply  # Not held while the next one arrives

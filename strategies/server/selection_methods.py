@@ -168,6 +168,7 @@ class LastKnownLoss(StrategyWrapper):
                     known.last_round = server_round
                     known.loss = metrics.get(wire.TRAIN_LOSS, known.loss)
             yield reply
+            del reply  # Not held while the next one arrives, which may be large
 
     def memory(self) -> dict[str, Tensor]:
         """Return what must be in a checkpoint."""

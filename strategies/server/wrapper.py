@@ -46,6 +46,11 @@ class Answers:
         return True
 
     @property
+    def reads_models(self) -> bool:
+        """Whether it looks at the models that replies carry, and not at the updates made of them alone."""
+        return True
+
+    @property
     def reply_records(self) -> tuple[str, ...]:
         """Names of further records of arrays that each reply must carry, with the layout of the model."""
         return ()
@@ -90,6 +95,11 @@ class Answers:
 class ServerHalf(Answers, Strategy):
     """A server half of this project's own."""
 
+    @property
+    def reads_models(self) -> bool:
+        """Whether it looks at the models that replies carry: it has the updates."""
+        return False
+
 
 def answers_of(strategy: Strategy) -> Answers:
     """Return a strategy's answers to its wrappers; Flower's strategies have the defaults."""
@@ -111,6 +121,11 @@ class StrategyWrapper(ServerHalf):
     def replies_are_updates(self) -> bool:
         """The wrapped strategy's answer."""
         return answers_of(self.inner).replies_are_updates
+
+    @property
+    def reads_models(self) -> bool:
+        """The wrapped strategy's answer."""
+        return answers_of(self.inner).reads_models
 
     @property
     def reply_records(self) -> tuple[str, ...]:

@@ -23,13 +23,19 @@ from strategies.log.reading import LogReader
 from unlearning.methods.base import ForgetJob, Method, Outcome
 from unlearning.traits.subtract import NAME, TRAITS, SubtractSettings
 
+_PIECE = 1 << 20
+"""Entries that are converted at a time."""
+
 
 def lazy(final: Tensor, weighted_sums: Iterable[Tensor]) -> Tensor:
     """Return M_F minus the Σ_t w_t ΔM_t of each target, shapes [P], float32."""
-    total = final.double()
+    total: Tensor | None = None
     for weighted_sum in weighted_sums:
-        total = total - weighted_sum.double()
-    return total.float()
+        total = final.double() if total is None else total  # Not beside the making of the first sum
+        for part, step in zip(torch.split(total, _PIECE), torch.split(weighted_sum, _PIECE), strict=True):
+            part -= step.double()
+        del weighted_sum
+    return final.clone() if total is None else total.float()
 
 
 def renormalised_step(global_step: Tensor, target_step: Tensor, target_weight: float) -> Tensor:

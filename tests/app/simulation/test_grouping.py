@@ -11,9 +11,9 @@ from app.simulation import LocalGrid
 from app.simulation.grid import take_identity
 from app.simulation.grouping import Grouping
 from app.simulation.jobs import Job, JobQueue, Parcel
-from app.simulation.memory import SharedMemory
 from app.simulation.progress import Progress
 from strategies.core import wire
+from strategies.core.shared_memory import SharedMemory
 from strategies.server.cohort import Cohort, Fault
 from tests.app.simulation.helpers import CLIENTS, STATE, ask, model, received
 

@@ -1,23 +1,30 @@
-"""Memory that several processes map.
+"""Memory that several processes map, and large vectors in it.
 
 A file descriptor alone holds it (`memfd_create`, or an unlinked temporary file where that is missing), never
 a name: the kernel frees it with the last process that holds it, however that process ended. Named segments
 would outlive a killed process, need a tracker that cleans up, and live in ``/dev/shm``, of which a container
 has 64 MB.
+
+A large vector lies in such memory from the beginning (`new_vector`). Between processes of one machine its
+descriptor is handed over, and no second copy is made.
 """
 
 import mmap
 import os
 import tempfile
+import weakref
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from strategies.core.errors import LetheError
+from strategies.core.layout import is_large
 
 _ALIGNMENT = 64  # Of each vector in a buffer: a cache line, and enough for the widest vector instruction.
 _FLOAT_BYTES = 4
+_descriptors: dict[int, tuple[int, int]] = {}
+"""Of each large vector: its size and descriptor, by the address at which it lies."""
 
 
 def aligned(offset: int) -> int:
@@ -86,6 +93,51 @@ class SharedMemory:
             os.close(self.descriptor)
         self.descriptor = -1
         self._view, self._mapping = memoryview(b""), None
+
+
+def new_vector(size: int) -> Tensor:
+    """Return a float32 vector to be filled, shape [size]; the memory of a large one can be handed over.
+
+    Raises
+    ------
+    LetheError
+        If the machine has not that much memory left.
+    """
+    if not is_large(size):
+        return torch.empty(size)
+    memory = SharedMemory.create()
+    try:
+        _allocate(memory.descriptor, 0, size * _FLOAT_BYTES)
+        return vector_in(memory.descriptor, size)
+    finally:
+        memory.close()
+
+
+def vector_in(descriptor: int, size: int) -> Tensor:
+    """Map the float32 vector that lies in a piece of memory, shape [size], size > 0; changes are shared.
+
+    The descriptor stays the caller's. The memory is freed with the last process that maps it.
+    """
+    mapping = mmap.mmap(descriptor, size * _FLOAT_BYTES)
+    vector = torch.frombuffer(mapping, dtype=torch.float32)
+    own = os.dup(descriptor)
+    _descriptors[vector.data_ptr()] = size, own
+    weakref.finalize(mapping, _forget, vector.data_ptr(), own)
+    return vector
+
+
+def _forget(address: int, descriptor: int) -> None:
+    del _descriptors[address]
+    os.close(descriptor)
+
+
+def descriptor_of(vector: Tensor) -> int | None:
+    """Return the descriptor of the memory that a vector fills, open as long as the vector is there.
+
+    None if it lies elsewhere, or in a part of such memory.
+    """
+    size, descriptor = _descriptors.get(vector.data_ptr(), (-1, -1))
+    return descriptor if vector.numel() == size and vector.is_contiguous() else None
 
 
 def private_vector(descriptor: int, size: int) -> Tensor:
