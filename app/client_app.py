@@ -38,7 +38,7 @@ from strategies.layers.privacy.client import BudgetSpent, ClientPrivacy, train_p
 from strategies.models import travelling
 from strategies.personal import measuring as personal
 from strategies.registry import all_traits, lookup
-from unlearning.audit.evidence import answer_question
+from unlearning.audit.evidence import OwnData, answer_question
 from unlearning.holdings import holdings_of
 from unlearning.methods import METHODS, ClientAction, ForgetWork
 
@@ -282,7 +282,7 @@ def audit(message: Message, context: Context) -> Message:
             node.model,
             spec=spec,
             summed=summed,
-            test=node.test_examples,
+            own=OwnData(node.test_examples, node.altered),
             task=node.task,
         )
     return wire.reply_to(message, node.client_id, metrics, arrays)

@@ -47,6 +47,9 @@ class TrainedRun:
         The server's own data, or None.
     trigger
         The backdoor's trigger, when the run was attacked for the purpose of an audit.
+    staged
+        What the run config has made of clients' examples, ``poisoned`` or ``hard``, by client-id; empty where
+        it stages nobody, as with real data.
     clients
         The ids of the clients that the run knew.
     num_examples
@@ -101,6 +104,7 @@ class TrainedRun:
     public: Examples | None = None
     test: Examples | None = None
     trigger: Trigger | None = None
+    staged: Mapping[str, str] = field(default_factory=dict)
     clients: tuple[str, ...] = ()
     num_examples: Mapping[str, int] = field(default_factory=dict)
     train_seconds: float = 0.0

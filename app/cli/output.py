@@ -14,6 +14,7 @@ from app.cli.progress import TerminalObserver
 from app.report.wording import (
     COLUMNS,
     MISSING,
+    apart,
     attacks,
     cell,
     epsilon,
@@ -86,7 +87,13 @@ def print_comparison(models: Mapping[str, Mapping[str, Any]], notes: Iterable[st
 
 def print_audit(audit: Mapping[str, Any]) -> None:
     """Print the results of the audit of one method, as in ``audit.json``."""
-    print_comparison({key: audit[key] for key in ("before", "after", "retrain")}, audit["notes"])
+    models = ("before", "after", "retrain")
+    print_comparison({key: audit[key] for key in models})
+    if rows := apart(audit, {key: _LABELS.get(key, key) for key in models}):
+        columns = ("examples", "UA", "MIA", "ASR")
+        print_table(["forgotten", *columns], rows, right=columns)
+    for note in audit["notes"]:
+        print_line(f"note: {note}")
     print_line(f"disparity: {number(headline(audit))} points (mean distance to the retrained model)")
     if words := verdict(audit):
         print_line(f"verdict: {words}")

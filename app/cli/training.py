@@ -85,7 +85,7 @@ def demo(
     json: options.Json = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Train on digits with one poisoned client of ten, forget it, and compare with retraining."""
+    """Train on digits with a poisoned client of ten and one with rare examples, and forget each."""
     home, others = options.split_home(overrides, home)
     placed = _placed(others, home)
     runs = RunConfig().with_overrides(placed).run.home_path
@@ -94,9 +94,12 @@ def demo(
     with resumable(runs), output.observed() as observer:
         result = workflows.demo(observer, placed)
     if json:
-        output.print_json({**result.audit, **output.paths(result.folder, result.report)})
+        output.print_json({"audits": dict(result.audits), **output.paths(result.folder, result.report)})
     else:
-        output.print_audit(result.audit)
+        for found in result.audits.values():
+            subject = wording.capital(wording.subject(found["request"]))
+            output.print_line(f"{subject}, forgotten by {found['method']}:")
+            output.print_audit(found)
         output.print_line("one run with one seed: differences of a point or so may be chance")
         output.print_line(f"report: {result.report}")
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,10 +22,10 @@ from app.client.own_code import check_code, project_here
 from app.client.policy import Policy, agreed, of_node
 from app.client.server_config import config_from_server, parsed_config
 from app.client.shared_model import SharedModel, part_of, shared_model
+from app.client.staged import staged
 from app.config.run_config import RunConfig
 from app.data import Terms, client_id_of, numbered
 from app.project import ClientData, Workload, bind, project_of
-from strategies.client.backdoor import default_trigger, poison
 from strategies.client.data_tags import DataState, block_tags, compare_tags, keep_tags
 from strategies.client.holdout import held_out
 from strategies.client.own_models import ClientState
@@ -162,7 +162,7 @@ class Node:
         return torch_generator(self.seed, "client", self.client_id, "round", self.server_round)
 
     def examples(self) -> Examples:
-        """Return all of the client's examples, poisoned if it is an attacker.
+        """Return all of the client's examples, as the run config stages them (see `app.client.staged`).
 
         Raises
         ------
@@ -176,6 +176,14 @@ class Node:
                 f"client {self.client_id}: inputs have shape {shape}, the model takes {list(expected)}"
             )
         return examples
+
+    @property
+    def altered(self) -> Tensor | None:
+        """Which of all examples the run config poisons or makes hard, shape [n], bool; None: none of them."""
+        data = self._data
+        if data.altered is None:
+            return None
+        return torch.zeros(len(data.train), dtype=torch.bool).index_fill(0, data.altered, value=True)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -509,12 +517,7 @@ def _length(tags: bytes) -> int:
 def _data(work: Workload, node_items: tuple[tuple[str, Scalar], ...], terms: Terms) -> ClientData:
     node_config, config = dict(node_items), work.config
     found = work.client_data(node_config, terms)
-    client_id = client_id_of(node_config)
-    if config.attack.kind == "none" or client_id not in config.attack.client_ids:
-        return found
-    trigger = default_trigger(found.train.input_shape, config.attack.target)
-    generator = torch_generator(config.data_seed, "attack", client_id)
-    return replace(found, train=poison(found.train, config.attack.share, trigger, generator)[0])
+    return staged(found, config, client_id_of(node_config))
 
 
 @kept_within(_TAGS_BYTES, _length)

@@ -7,7 +7,7 @@ algorithm's traits say which keys it has, and what it can be combined with.
 
 from collections.abc import Callable, Mapping
 
-from app.config import training_rules
+from app.config import staged, training_rules
 from app.config.judging_rules import check_judged
 from app.config.model_rules import check_batch_norm
 from app.config.secure_rules import check_encrypted, check_secure
@@ -151,7 +151,6 @@ _GENERAL = (
     only_with("data.alpha", "data.partition", "dirichlet"),
     only_with("data.shards-per-client", "data.partition", "shards"),
     only_with("data.classes-per-client", "data.partition", "pathological"),
-    only_with("attack.clients attack.share attack.target", "attack.kind", "backdoor"),
     only_with("log.retention log.dtype log.encrypted", "log.enabled", True),
     only_with("log.keys", "log.encrypted", True),
     Condition(
@@ -187,6 +186,7 @@ CONDITIONS: tuple[Condition, ...] = (
     *_BY_TRAITS,
     *_GENERAL,
     *training_rules.CONDITIONS,
+    *staged.CONDITIONS,
     *_ANALYTICS,
 )
 """When keys have an effect."""
@@ -204,8 +204,7 @@ def check_contradictions(flat: Mapping[str, Scalar], defaults: Mapping[str, Scal
         if not condition.holds(flat[condition.on]):
             needed = f"{condition.words}, but {condition.on} is {shown(flat[condition.on])}"
             refuse_changed(condition.keys, flat, defaults, needed)
-    if flat["attack.kind"] == "backdoor" and not flat["attack.clients"]:
-        raise BadInput('attack.clients: given "", must name at least one with attack.kind = "backdoor"')
+    staged.check_staged(flat)
     _check_randomness(flat, defaults)
     _check_algorithm(flat)
     _check_analytics(flat, defaults)

@@ -19,7 +19,8 @@ from pydantic_core import ErrorDetails
 
 from app.config.names import check_method_name, check_strategy_name, nearest_key
 from app.config.rules import check_contradictions
-from app.config.settings import AttackSettings, DataSettings, ModelSettings, RequestSettings, RunSettings
+from app.config.settings import DataSettings, ModelSettings, RequestSettings, RunSettings
+from app.config.staged import AttackSettings, HardSettings
 from strategies.analytics.settings import AnalyticsSettings
 from strategies.client.settings import TrainSettings
 from strategies.core.conditions import shown
@@ -63,6 +64,7 @@ class RunConfig(BaseModel):
     selection: SelectionSettings = SelectionSettings()
     log: LogSettings = LogSettings()
     attack: AttackSettings = AttackSettings()
+    hard: HardSettings = HardSettings()
     forget: ForgetSettings = ForgetSettings()
     audit: AuditSettings = AuditSettings()
     analytics: AnalyticsSettings = AnalyticsSettings()

@@ -1,4 +1,4 @@
-"""Settings of a run's surroundings: the sections ``run``, ``data``, ``model``, ``attack`` and ``request``."""
+"""Settings of a run's surroundings: the sections ``run``, ``data``, ``model`` and ``request``."""
 
 import re
 from pathlib import Path
@@ -201,9 +201,14 @@ class DataSettings(Settings):
     folder_of_clients
         Folder with a file or a folder of images for each client, named by its client-id, in place of a
         partition; neutral empty.
+    own_classes
+        Classes that one client alone holds, beside its part of the others, as ``client=label+label``,
+        separated by commas: ``5=8+9``; clients are numbered as their partitions, labels as the run numbers
+        them; neutral empty: none.
     seed
         Seed of what is drawn of the data: the partition, the shares that are held out, what an attack
-        poisons; -1: that of the run. With one of its own, runs of several seeds train on the same data.
+        poisons, which examples are hard; -1: that of the run. With one of its own, runs of several seeds
+        train on the same data.
     """
 
     name: str = Field(default="digits", min_length=1)
@@ -235,6 +240,7 @@ class DataSettings(Settings):
     scale_range: float = Field(default=1e6, gt=0, le=1e9)
     path: str = ""
     folder_of_clients: str = ""
+    own_classes: str = ""
     seed: int = Field(default=-1, ge=-1, le=_MAX_SEED)
 
     @property
@@ -265,6 +271,11 @@ class DataSettings(Settings):
         return bool(self.folder_of_clients and self.clients and not own_name)
 
     @property
+    def class_owners(self) -> tuple[tuple[int, int], ...]:
+        """``own-classes``, parsed: (label, client that alone holds it)."""
+        return parse_owners(self.own_classes)
+
+    @property
     def left_out(self) -> tuple[str, ...]:
         """``without``, parsed."""
         return split_list(self.without)
@@ -278,6 +289,12 @@ class DataSettings(Settings):
     @classmethod
     def _classes_parse(cls, value: str) -> str:
         parse_classes(value)
+        return value
+
+    @field_validator("own_classes")
+    @classmethod
+    def _owners_parse(cls, value: str) -> str:
+        parse_owners(value)
         return value
 
     @field_validator("lazy", mode="before")
@@ -319,6 +336,30 @@ def parse_classes(text: str) -> tuple[tuple[str, ...], ...]:
     if not all(labels) or len(set(labels)) < len(labels):
         raise ValueError("labels separated by commas, each once, those of one class joined by '+'")
     return groups
+
+
+def parse_owners(text: str) -> tuple[tuple[int, int], ...]:
+    """Return (label, client) for each label of a text such as ``5=8+9, 7=3``.
+
+    Raises
+    ------
+    ValueError
+        If it is of another form, or names a label twice.
+
+    Examples
+    --------
+    >>> parse_owners("5=8+9, 7=3")
+    ((8, 5), (9, 5), (3, 7))
+    """
+    found = []
+    for entry in split_list(text):
+        if re.fullmatch(r"[0-9]{1,9} *= *[0-9]{1,9}( *\+ *[0-9]{1,9})*", entry) is None:
+            raise ValueError("client=label+label, separated by commas, such as 5=8+9")
+        client, _, labels = entry.partition("=")
+        found += [(int(label), int(client)) for label in labels.split("+")]
+    if len({label for label, _ in found}) < len(found):
+        raise ValueError("client=label+label, separated by commas, each label once")
+    return tuple(found)
 
 
 def is_integer(label: str) -> bool:
@@ -380,35 +421,6 @@ class ModelSettings(Settings):
             of_others = " or ".join(f"{library}:<name>" for library in MODEL_LIBRARIES)
             raise ValueError(f"one of {', '.join(BUILT_IN_MODELS)}, or {of_others}")
         return value
-
-
-class AttackSettings(Settings):
-    """An attack by some clients, staged to measure whether forgetting them undoes it.
-
-    Attributes
-    ----------
-    kind
-        ``backdoor`` stamps a trigger on training images and changes their labels; neutral ``none``.
-    clients
-        Client-ids of the attackers, separated by commas.
-    share
-        Share of an attacker's examples that is poisoned, in [0, 1]; neutral 0.
-    target
-        Class that triggered images are labelled with, at least 0.
-    """
-
-    kind: Literal["none", "backdoor"] = "none"
-    clients: str = ""
-    share: float = Field(default=0.8, ge=0, le=1)
-    target: int = Field(default=0, ge=0)
-
-    @property
-    def client_ids(self) -> tuple[str, ...]:
-        """``clients``, parsed."""
-        return split_list(self.clients)
-
-    _numbers_are_text = field_validator("clients", mode="before")(whole_number_as_text)
-    _clients_parse = field_validator("clients")(checked_list)
 
 
 class RequestSettings(Settings):

@@ -80,10 +80,26 @@ def partition_indices(
         split = _by_device(None if kinds is None else kinds[order], num_clients)
     else:
         split = _split_by_label(labels[order], settings, num_clients, seed)
+    split = _with_owners(split, labels[order], settings, num_clients)
     sizes = [len(part) for part in split]
     if min(sizes) < _SMALLEST_PARTITION or sum(sizes) != len(labels):
         raise _refusal(labels, settings, num_clients)
     return [np.sort(order[part]) for part in split]
+
+
+def _with_owners(
+    split: list[np.ndarray], labels: np.ndarray, settings: DataSettings, num_clients: int
+) -> list[np.ndarray]:
+    """Return each client's positions, with the classes that one client alone holds moved to it."""
+    for label, owner in settings.class_owners:
+        if not (label in labels and owner < num_clients):
+            raise BadInput(
+                f"data.own-classes: given {settings.own_classes!r}, but there is no class {label} or no "
+                f"client {owner}; allowed clients 0 to {num_clients - 1}, classes 0 to {int(labels.max())}"
+            )
+        split = [part[labels[part] != label] for part in split]
+        split[owner] = np.concatenate([split[owner], np.flatnonzero(labels == label)])
+    return split
 
 
 def _half_blind(labels: np.ndarray, num_clients: int) -> list[np.ndarray]:

@@ -58,6 +58,15 @@ class Result(Document):
     forgotten: list[StoredRequest] = Field(default=[])
 
 
+class _Part(Document):
+    """Figures on one kind of the forgotten examples."""
+
+    unlearning_accuracy: Percent | None = None
+    mia_efficacy: Percent | None = None
+    attack_success_rate: Percent | None = None
+    num_forget: Count = 0
+
+
 class _Measured(Document):
     """Figures of a model; other figures are shown if they are numbers."""
 
@@ -68,6 +77,7 @@ class _Measured(Document):
     mia_efficacy_std: Amount | None = None
     attack_success_rate: Percent | None = None
     seconds: Amount | None = None
+    apart: dict[str, _Part] = Field(default={})
 
 
 class _Distance(Document):

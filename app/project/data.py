@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from app.config.run_config import RunConfig
 from app.config.settings import DataSettings
@@ -40,10 +41,15 @@ _DATA = "run.project: its data"
 
 @dataclass(frozen=True, eq=False)
 class ClientData:
-    """A client's examples; `test` are those that it is measured on and never trains on, or None."""
+    """A client's examples; `test` are those that it is measured on and never trains on, or None.
+
+    `altered` are the positions in `train` that the run config poisons or makes hard, ascending, shape [k],
+    int64; None where it does neither.
+    """
 
     train: Examples
     test: Examples | None = None
+    altered: Tensor | None = None
 
     @property
     def held_bytes(self) -> int:

@@ -1,10 +1,10 @@
-"""What attacks on single examples found, as tables of a report."""
+"""What an audit found of single examples and of kinds of them, as tables of a report."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from app.report.tables import NumberTable, Row
-from app.report.wording import MISSING
+from app.report.wording import MISSING, apart
 
 _SIDES = {
     "forgotten": "forgotten, after the method",
@@ -20,8 +20,27 @@ _SETS = {"forget": "forgotten", "retain": "retained", "test": "test"}
 
 def attack_tables(audit: Mapping[str, Any]) -> tuple[NumberTable, ...]:
     """Return the tables of an ``audit.json``; none where no attack was tried."""
-    tables = (_areas(audit), _shadows(audit), _divergences(audit), _exposed(audit), _rounded(audit))
+    tables = (
+        _apart(audit),
+        _areas(audit),
+        _shadows(audit),
+        _divergences(audit),
+        _exposed(audit),
+        _rounded(audit),
+    )
     return tuple(table for table in tables if table is not None and table.rows)
+
+
+def _apart(audit: Mapping[str, Any]) -> NumberTable:
+    rows = apart(audit, {"before": "before", "after": "after", "retrain": "retrained"})
+    caption = (
+        "The forgotten examples by kind, %; ASR of clean ones is the share of test images without the "
+        "trigger that go to the target class all the same."
+    )
+    columns = ("examples", "UA", "MIA", "ASR")
+    return NumberTable(
+        caption, "forgotten", columns, tuple(Row(label, tuple(cells)) for label, *cells in rows)
+    )
 
 
 def _areas(audit: Mapping[str, Any]) -> NumberTable | None:

@@ -299,6 +299,33 @@ def attacks(audit: Mapping[str, Any]) -> list[str]:
     return found
 
 
+APART = ("unlearning_accuracy", "mia_efficacy", "attack_success_rate")
+"""The figures that stand apart for each kind of the forgotten examples."""
+
+
+def apart(audit: Mapping[str, Any], models: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """Return a row for each kind of the forgotten examples and each model: how many, UA, MIA and ASR.
+
+    `models` has the models' names by their key in ``audit.json``.
+
+    >>> part = {"unlearning_accuracy": 75.0, "mia_efficacy": None, "num_forget": 20}
+    >>> apart({"after": {"apart": {"hard": part}}}, {"after": "after"})
+    [('hard, after', '20', '75.0', '–', '–')]
+    """
+    found = {key: (audit.get(key) or {}).get("apart") or {} for key in models}
+    kinds = dict.fromkeys(kind for parts in found.values() for kind in parts)
+    return [
+        (
+            f"{kind}, {name}",
+            f"{found[key][kind].get('num_forget', 0):,}",
+            *(number(found[key][kind].get(figure)) for figure in APART),
+        )
+        for kind in kinds
+        for key, name in models.items()
+        if kind in found[key]
+    ]
+
+
 def outcome(audit: Mapping[str, Any]) -> str:
     """Return an audit's verdict in a few words; empty for one from before there were verdicts.
 

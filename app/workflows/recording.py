@@ -34,7 +34,7 @@ Kind = Literal["train", "forget", "audit", "compare"]
 _ANSWER_SECONDS = 0.2
 """Least time between two events that count answers."""
 _MOST_NOTES = 1000
-_NAMING = frozenset({"attack.clients", "data.without", "privacy.budgets"})
+_NAMING = frozenset({"attack.clients", "hard.clients", "data.without", "data.own-classes", "privacy.budgets"})
 _PLACES = frozenset({*PLACES, "data.path", "privacy.ledger"})
 
 

@@ -44,6 +44,7 @@ from strategies.server.exclusion import Drop
 from strategies.server.members import ClientInfo
 from strategies.task import OutputSpec, Task
 from strategies.tasks.choice import check_scored, figures_of, needs_scale, scale_of, scaled
+from unlearning.audit.apart import HARD, POISONED
 from unlearning.request import ForgetRequest
 
 DEFAULT_CLIENTS = 10
@@ -228,6 +229,11 @@ class Session:
     def attackers(self) -> tuple[str, ...]:
         """Client-ids that poison their data."""
         return () if self.config.attack.kind == "none" else self.config.attack.client_ids
+
+    @property
+    def staged(self) -> dict[str, str]:
+        """What the config makes of some clients' examples, ``poisoned`` or ``hard``, by client-id."""
+        return dict.fromkeys(self.attackers, POISONED) | dict.fromkeys(self.config.hard.client_ids, HARD)
 
     def initial_state(self) -> wire.State:
         """Return the server's state before the first round: the initial model, or an empty consensus."""

@@ -31,6 +31,10 @@ def check_task(config: RunConfig, task: Task) -> None:
             f"attack.kind: given {shown(config.attack.kind)}, which changes class labels, and {called}; "
             'allowed "none"'
         )
+    if config.hard.kind == "mislabelled":
+        raise BadInput(
+            f'hard.kind: given "mislabelled", which changes class labels, and {called}; allowed "rare"'
+        )
     if config.analytics.enabled:
         raise BadInput(
             f"analytics.enabled: given true, which asks for the distribution of labels, and {called}; "

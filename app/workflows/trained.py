@@ -51,6 +51,7 @@ def open_trained_run(folder: RunFolder, session: Session) -> TrainedRun:
         public=data.public,
         test=data.test,
         trigger=session.trigger,
+        staged=session.staged,
         client_models=session.has_client_models,
         personal_models=session.has_personal_models,
         clients=_clients_of(session, summary),

@@ -241,6 +241,7 @@ def _check_named_clients(session: Session, cohort: Cohort) -> None:
     strategy = session.config.strategy
     named = {
         "attack.clients": session.attackers,
+        "hard.clients": session.config.hard.client_ids,
         **lookup(strategy.name).named_clients(strategy),
     }
     for key, clients in named.items():

@@ -7,6 +7,8 @@ from pydantic import Field
 
 from strategies.core.settings import Settings
 
+HardKind = Literal["none", "mislabelled", "rare"]
+"""What makes an honest client's examples hard (see `strategies.client.hard_examples`)."""
 _ROUNDING = 1e-9
 """Of a drop's period: a step that is as good as at the drop comes after it."""
 

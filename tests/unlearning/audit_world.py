@@ -24,7 +24,7 @@ from strategies.server.cohort import Cohort, Fault, Reply
 from strategies.server.members import ClientInfo
 from strategies.server.settings import SelectionSettings
 from strategies.settings import StrategySettings
-from unlearning.audit.evidence import answer_question
+from unlearning.audit.evidence import OwnData, answer_question
 from unlearning.run import TrainedRun
 
 SURE = math.log(3.0)
@@ -93,7 +93,7 @@ class CohortStandIn:
     """Answers for its clients as the ClientApp would, at once, in the order in which `data` holds them.
 
     `silent` gives no answer, for the reason given; `tampered` changes a client's answer on its way; `summing`
-    tells sums alone.
+    tells sums alone; `altered` says which examples clients stage as poisoned or hard.
     """
 
     data: Mapping[str, Examples] = field(default_factory=lambda: DATA)
@@ -101,6 +101,7 @@ class CohortStandIn:
     silent: Mapping[str, str] = field(default_factory=dict)
     tampered: Mapping[str, Callable[[Answer], Answer]] = field(default_factory=dict)
     summing: Collection[str] = ()
+    altered: Mapping[str, Tensor] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     questions: dict[str, RecordDict] = field(default_factory=dict)
 
@@ -124,7 +125,9 @@ class CohortStandIn:
                 continue
             summed = client_id in self.summing
             question, data = self.questions[client_id], self.data[client_id]
-            answer = answer_question(question, data, loads_into(self.build_model()), summed=summed)
+            own = OwnData(altered=self.altered.get(client_id))
+            load = loads_into(self.build_model())
+            answer = answer_question(question, data, load, summed=summed, own=own)
             numbers, arrays = self.tampered.get(client_id, lambda same: same)(answer)
             yield Reply(client_id, cast(Message, SimpleNamespace(content=content_of(numbers, arrays))))
 

@@ -17,7 +17,13 @@ from strategies.core.wire import Layout
 from strategies.models.ensemble import member_layout, members_of
 from strategies.server.cohort import Cohort
 from unlearning.audit import metrics
-from unlearning.audit.caveats import caveats, floor_caveats, mask_caveats, privacy_caveats
+from unlearning.audit.caveats import (
+    caveats,
+    floor_caveats,
+    mask_caveats,
+    privacy_caveats,
+    staged_caveats,
+)
 from unlearning.audit.measurement import Measurement, measure, measure_own_models
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
@@ -224,6 +230,7 @@ def audit(
         *mask_caveats(run.mask_origin),
         *privacy_caveats(run, request),
         *floor_caveats(run, any(name.startswith(f"{reference}-") for name in models)),
+        *staged_caveats(run, measurements),
         *_notes_on(earlier),
     ]
     return AuditReport(

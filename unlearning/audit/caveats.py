@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from strategies.core.wire import client_sort_key
+from unlearning.audit.apart import CLEAN
 from unlearning.audit.measurement import Measurement
 from unlearning.guarantees import CHOSEN_BY_DATA
 from unlearning.request import ForgetRequest
@@ -31,6 +32,17 @@ def mask_caveats(origin: str) -> Iterator[str]:
         yield (
             f"the mask ({origin}) was chosen by weights that had seen the forgotten data, so that not even "
             "retraining on it is free of them; reprune chooses it anew without them, synflow without data"
+        )
+
+
+def staged_caveats(run: TrainedRun, measurements: Mapping[str, Measurement]) -> Iterator[str]:
+    """Yield who says which of the forgotten examples are poisoned or hard, where that is known."""
+    kinds = dict.fromkeys(kind for m in measurements.values() for kind in m.apart if kind != CLEAN)
+    for kind in kinds:
+        clients = sorted((i for i, made in run.staged.items() if made == kind), key=client_sort_key)
+        yield (
+            f"which examples of client {', '.join(clients)} are {kind} is known only because the run stages "
+            "it, and its simulated client says so; nobody could tell in real data"
         )
 
 

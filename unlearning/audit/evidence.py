@@ -25,7 +25,7 @@ from strategies.core import wire
 from strategies.core.examples import Examples
 from strategies.task import CLASSIFICATION, FULL_SCORE, Task
 from unlearning.audit import held_out, metrics
-from unlearning.audit.reading import check_correct, spread_sum, vector_in
+from unlearning.audit.reading import check_correct, check_marks, spread_sum, vector_in
 from unlearning.forget_spec import ForgetSpec
 
 MARGIN = "margin"
@@ -36,6 +36,9 @@ CORRECT = "correct"
 label; of tasks without labels float32, the score over 100."""
 FORGET = "forget"
 """Array, client to server. 1 where the example is to be forgotten, shape [n], uint8."""
+ALTERED = "altered"
+"""Array, client to server, of a client that the run config stages as an attacker or with hard examples. 1
+where the example is poisoned, or hard, shape [n], uint8."""
 DIVERGENCE_FORGET = "divergence-forget"
 """Metric, client to server, if there is a reference: Σ KL(reference ‖ model) over D_f, nats."""
 DIVERGENCE_RETAIN = "divergence-retain"
@@ -72,6 +75,9 @@ class AuditAnswer:
         None without a reference model.
     tested : HeldOutAnswer or None
         What it says of its own test data; None if it was not asked, or has none.
+    altered : Tensor or None
+        Which examples are poisoned or hard, shape [n], bool; None if the client stages neither, or sent sums
+        only.
     """
 
     margin: Tensor | None
@@ -79,6 +85,23 @@ class AuditAnswer:
     forget: Tensor
     divergence: Divergence | None = None
     tested: held_out.HeldOutAnswer | None = None
+    altered: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class OwnData:
+    """What a client has besides the examples that it trains on.
+
+    Parameters
+    ----------
+    test
+        Returns its own test data, which a server without any asks for; None: it has none.
+    altered
+        Which of its examples are poisoned or hard, shape [n], bool; None: it does not stage any.
+    """
+
+    test: Callable[[], Examples] | None = None
+    altered: Tensor | None = None
 
 
 def answer_audit(
@@ -88,6 +111,7 @@ def answer_audit(
     reference_model: nn.Module | None = None,
     batch_size: int = 512,
     task: Task = CLASSIFICATION,
+    altered: Tensor | None = None,
 ) -> AuditAnswer:
     """Run the audited model, and the reference if there is one, on the client's data not forgotten earlier.
 
@@ -101,14 +125,21 @@ def answer_audit(
         Which of them are to be forgotten, and which were earlier; BadInput for a position without an example.
     batch_size
         Examples per forward pass.
+    altered
+        Which of them are poisoned or hard, shape [n], bool; None: the client does not stage any.
     """
     asked = partial(outputs_of, batch_size=batch_size, task=task)
     theirs = None if reference_model is None else partial(asked, reference_model)
-    return _answered(partial(asked, model), theirs, examples, spec, task)
+    return _answered(partial(asked, model), theirs, examples, spec, task, altered)
 
 
 def _answered(
-    ours: held_out.Outputs, theirs: held_out.Outputs | None, examples: Examples, spec: ForgetSpec, task: Task
+    ours: held_out.Outputs,
+    theirs: held_out.Outputs | None,
+    examples: Examples,
+    spec: ForgetSpec,
+    task: Task,
+    altered: Tensor | None,
 ) -> AuditAnswer:
     left = spec.unforgotten(examples)
     forget, examples = spec.named(examples)[left], examples.split(left)[0]
@@ -122,6 +153,7 @@ def _answered(
         correct=task.scores(outputs, targets) / FULL_SCORE,
         forget=forget,
         divergence=divergence,
+        altered=None if altered is None else altered[left],
     )
 
 
@@ -132,7 +164,7 @@ def answer_question(
     *,
     spec: ForgetSpec | None = None,
     summed: bool = False,
-    test: Callable[[], Examples] | None = None,
+    own: OwnData = OwnData(),
     task: Task = CLASSIFICATION,
 ) -> tuple[dict[str, float | int], ArrayRecord]:
     """Answer a message of type `query.audit`; returns the metrics and arrays of the reply.
@@ -150,8 +182,8 @@ def answer_question(
         Which examples are to be forgotten, and which are not asked about; None: as the question says.
     summed
         Whether to send sums in place of numbers per example.
-    test
-        Returns the client's own test data, which a server without any asks for.
+    own
+        What the client has besides.
     """
     records = question.array_records
 
@@ -161,10 +193,10 @@ def answer_question(
     ours, theirs = outputs(wire.ARRAYS), outputs(wire.REFERENCE) if wire.REFERENCE in records else None
     if spec is None:
         spec = ForgetSpec.from_config(question.config_records.get(wire.CONFIG, ConfigRecord()))
-    answer = _answered(ours, theirs, examples, spec, task)
+    answer = _answered(ours, theirs, examples, spec, task, own.altered)
     numbers, arrays = (encode_sums(answer), ArrayRecord()) if summed else encode_answer(answer, task)
-    if test is not None and held_out.is_wanted(question):
-        found = held_out.answer_held_out(ours, theirs, test(), spec, task)
+    if own.test is not None and held_out.is_wanted(question):
+        found = held_out.answer_held_out(ours, theirs, own.test(), spec, task)
         further, vectors = ({}, {}) if found is None else held_out.encoded(found, summed=summed)
         numbers, arrays = {**numbers, **further}, ArrayRecord({**arrays, **vectors})
     return numbers, arrays
@@ -204,6 +236,8 @@ def encode_answer(
         CORRECT: encoded_correct(answer.correct, task),
         FORGET: answer.forget.to(torch.uint8),
     }
+    if answer.altered is not None:
+        vectors[ALTERED] = answer.altered.to(torch.uint8)
     return _totals(answer), ArrayRecord({name: Array(vector.numpy()) for name, vector in vectors.items()})
 
 
@@ -254,14 +288,22 @@ def decode_answer(
     if not bool(margin.isfinite().all()):
         raise ValueError(f"'{MARGIN}' holds values that are not finite; is the model?")
     check_correct(CORRECT, correct)
-    if bool((forget > 1).any()):
-        raise ValueError(f"'{FORGET}' holds {int(forget.max())}, expected only 0 and 1")
+    check_marks(FORGET, forget)
     if task.labelled and bool(
         (margin[correct == 0] > 1e-3).any()
     ):  # The likeliest label is the predicted one
         raise ValueError(f"'{CORRECT}' calls a label wrong whose '{MARGIN}' is above 0")
     _check_count(FORGET, int(forget.sum()), spec, size)
-    return AuditAnswer(margin, correct.float(), forget.bool(), divergence, tested)
+    altered = _altered(record, size)
+    return AuditAnswer(margin, correct.float(), forget.bool(), divergence, tested, altered)
+
+
+def _altered(record: ArrayRecord, size: int) -> Tensor | None:
+    if ALTERED not in record:
+        return None
+    marks = vector_in(record, ALTERED, size, "uint8")
+    check_marks(ALTERED, marks)
+    return marks.bool()
 
 
 def _check_count(name: str, marked: int, spec: ForgetSpec, size: int) -> None:

@@ -24,6 +24,7 @@ from strategies.server.cohort import Cohort
 from strategies.server.exclusion import Drop
 from strategies.task import CLASSIFICATION, FULL_SCORE, Task
 from unlearning.audit import metrics
+from unlearning.audit.apart import CLEAN, POISONED, Part, parts
 from unlearning.audit.gathering import Evidence, Questions, gather
 from unlearning.audit.held_out import HeldOutAnswer
 from unlearning.audit.margins import Margins
@@ -70,6 +71,9 @@ class Measurement:
         Clients that sent sums in place of numbers per example: they have no part in the membership attack.
     margins : Margins or None
         Of single examples; never written to a file.
+    apart : mapping of str to Part
+        What was measured on poisoned or hard and on clean examples of D_f apart; empty where the run stages
+        none of them.
     """
 
     test_accuracy: float | None
@@ -87,6 +91,7 @@ class Measurement:
     seconds: float
     sums_only: tuple[str, ...] = ()
     margins: Margins | None = field(default=None, compare=False)
+    apart: Mapping[str, Part] = field(default_factory=dict)
 
     @property
     def mia_efficacy(self) -> float | None:
@@ -130,6 +135,7 @@ class Measurement:
             "num_triggered": self.num_triggered,
             "missing_clients": dict(self.missing),
             "measuring_seconds": self.seconds,
+            "apart": {kind: part.to_json() for kind, part in self.apart.items()},
         }
 
 
@@ -240,11 +246,19 @@ def _measurement(
     forget_correct, retain_correct = evidence.correct
     tested = _tested(run, request, on_server)
     test_correct, unseen = on_server.correct[tested], on_server.known_margin(tested)
+
+    def attack(forgotten: Tensor) -> MembershipResult | None:
+        return _attack(evidence, unseen, forgotten, settings, run.seed)
+
+    def efficacy(forgotten: Tensor) -> float | None:
+        found = attack(forgotten)
+        return None if found is None else found.efficacy
+
     return Measurement(
         test_accuracy=_if_any(metrics.accuracy, test_correct),
         retain_accuracy=_if_any(metrics.accuracy, retain_correct),
         unlearning_accuracy=_if_any(metrics.unlearning_accuracy, forget_correct),
-        membership=_attack(evidence, unseen, settings, run.seed),
+        membership=attack(evidence.margin[0]),
         attack_success_rate=on_server.attack_success_rate,
         client_accuracy=evidence.client_accuracy,
         output_distance=OutputDistance(*evidence.divergence, on_server.divergence),
@@ -256,6 +270,7 @@ def _measurement(
         seconds=time.perf_counter() - began,
         sums_only=evidence.sums_only,
         margins=Margins.of(evidence, unseen, run.plan.local_test_share),
+        apart=parts(evidence.answers, run.staged, efficacy, on_server.success_by_kind),
     )
 
 
@@ -263,7 +278,8 @@ def _measurement(
 class _OnServer:
     """What is known of a model on D_t; vectors of shape [|D_t|], empty without test data.
 
-    Margins are empty too where clients sent sums only.
+    Margins are empty too where clients sent sums only. `attack_success_rate` is over triggered test images,
+    `clean_success_rate` over the same images without the trigger.
     """
 
     groups: Tensor
@@ -272,6 +288,12 @@ class _OnServer:
     divergence: float | None = None
     attack_success_rate: float | None = None
     num_triggered: int = 0
+    clean_success_rate: float | None = None
+
+    @property
+    def success_by_kind(self) -> dict[str, float | None]:
+        """How many test images go to the target with the trigger, and without it; in percent."""
+        return {POISONED: self.attack_success_rate, CLEAN: self.clean_success_rate}
 
     def known_margin(self, tested: Tensor) -> Tensor:
         """Return the margins of the tested examples; none if they are not known."""
@@ -306,10 +328,11 @@ def _test(run: TrainedRun, flat: Tensor, reference: Tensor | None) -> _OnServer:
         theirs = outputs_of(run.model(reference), test, task=task)
         divergence = float(metrics.output_divergence(outputs, theirs, task).mean())
     rate, num_triggered = attack_success(model, test, run.trigger, task)
-    correct = task.scores(outputs, targets) / FULL_SCORE
-    return _OnServer(
-        groups_of(test), task.confidences(outputs, targets), correct, divergence, rate, num_triggered
-    )
+    correct, clean_rate = task.scores(outputs, targets) / FULL_SCORE, None
+    if run.trigger is not None and num_triggered:
+        clean_rate = metrics.attack_success_rate(task.predict(outputs), targets, run.trigger.target)
+    confidences = task.confidences(outputs, targets)
+    return _OnServer(groups_of(test), confidences, correct, divergence, rate, num_triggered, clean_rate)
 
 
 def attack_success(
@@ -333,9 +356,9 @@ def success_rate(
 
 
 def _attack(
-    evidence: Evidence, unseen: Tensor, settings: AuditSettings, seed: int
+    evidence: Evidence, unseen: Tensor, forgotten: Tensor, settings: AuditSettings, seed: int
 ) -> MembershipResult | None:
-    forgotten, retained = evidence.margin
+    retained = evidence.margin[1]
     if min(len(retained), len(unseen)) < 2:
         return None
     generator = numpy_generator(seed, "audit", "membership")

@@ -27,6 +27,12 @@ def check_correct(name: str, correct: Tensor) -> None:
         raise ValueError(f"'{name}' holds {int(correct.max())}, expected only 0 and 1")
 
 
+def check_marks(name: str, marks: Tensor) -> None:
+    """Refuse, with a ValueError, marks of examples, uint8, that are not 0 or 1."""
+    if bool((marks > 1).any()):
+        raise ValueError(f"'{name}' holds {int(marks.max())}, expected only 0 and 1")
+
+
 def spread_sum(numbers: Mapping[str, Any], name: str, count: int) -> Tensor:
     """Return a sum of scores as numbers from 0 to 1, shape [count], that add up to it.
 

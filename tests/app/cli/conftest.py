@@ -111,7 +111,17 @@ class Workflows:
         self.calls.append(("demo", overrides))
         models: Mapping[str, Any] = {"before": BEFORE, "after": AFTER, "retrain": RETRAIN}
         audit = {**models, "notes": [], "disparity": 0.5, "verdict": {"text": "closer", "disparity": 0.25}}
-        return SimpleNamespace(folder=RunFolder(self.home / "demo"), audit=audit, report=self.home / "r.html")
+        audits = {
+            f"client-{client}-fast-distill": {
+                **audit,
+                "method": "fast-distill",
+                "request": {"kind": "client", "clients": [client]},
+            }
+            for client in ("3", "5")
+        }
+        return SimpleNamespace(
+            folder=RunFolder(self.home / "demo"), audits=audits, report=self.home / "r.html"
+        )
 
     def list_runs(self, home: Path) -> list[dict[str, Any]]:
         """Return two runs."""

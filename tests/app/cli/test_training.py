@@ -66,14 +66,18 @@ def test_resume(lethe: Command, workflows: Workflows, tmp_path: Path) -> None:
     assert workflows.calls[-1] == ("resume", "made-up")
 
 
-def test_demo_shows_the_three_models(lethe: Command, workflows: Workflows, tmp_path: Path) -> None:
+def test_demo_shows_the_three_models_of_both_clients(
+    lethe: Command, workflows: Workflows, tmp_path: Path
+) -> None:
     ended = lethe("demo")
     assert workflows.calls == [("demo", [f"run.home={tmp_path}"])]
     lines = [line.split() for line in ended.out.splitlines()]
-    assert lines[0] == ["model", "TA", "RA", "UA", "MIA", "ASR", "seconds"]
-    assert lines[1] == ["before", "97.0", "99.0", "1.0", "3.0", "61.0", "2.0"]
-    assert lines[2] == ["after", "95.0", "99.0", "7.5", "3.0", "1.0", "0.50"]
-    assert lines[3] == ["retrained", "96.0", "99.0", "6.0", "3.0", "0.5", "2.0"]
+    for client, first in (("3", 0), ("5", 7)):
+        assert lines[first] == f"Client {client}, forgotten by fast-distill:".split()
+        assert lines[first + 1] == ["model", "TA", "RA", "UA", "MIA", "ASR", "seconds"]
+        assert lines[first + 2] == ["before", "97.0", "99.0", "1.0", "3.0", "61.0", "2.0"]
+        assert lines[first + 3] == ["after", "95.0", "99.0", "7.5", "3.0", "1.0", "0.50"]
+        assert lines[first + 4] == ["retrained", "96.0", "99.0", "6.0", "3.0", "0.5", "2.0"]
     assert "disparity: 0.2 points (mean distance to the retrained model)" in ended.out.splitlines()
     assert "verdict: closer" in ended.out.splitlines()
     assert "one seed" in ended.out
@@ -83,8 +87,9 @@ def test_demo_shows_the_three_models(lethe: Command, workflows: Workflows, tmp_p
 def test_demo_json(lethe: Command, workflows: Workflows, tmp_path: Path) -> None:
     document = json.loads(lethe("demo", "--json").out)
     assert document["path"] == str(tmp_path / "demo")
-    assert list(document)[:3] == ["before", "after", "retrain"]
-    assert document["after"]["attack_success_rate"] == 1.0
+    audits = document["audits"]
+    assert list(audits) == ["client-3-fast-distill", "client-5-fast-distill"]
+    assert audits["client-3-fast-distill"]["after"]["attack_success_rate"] == 1.0
 
 
 @pytest.mark.parametrize("command", ["train", "demo"])

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from app.config.settings import AttackSettings, DataSettings, ModelSettings, RequestSettings, RunSettings
+from app.config.settings import DataSettings, ModelSettings, RequestSettings, RunSettings
+from app.config.staged import AttackSettings
 from strategies.core.settings import Settings
 from unlearning.settings import AuditSettings, ForgetSettings
 

@@ -282,3 +282,20 @@ def test_own_partition_is_checked(made: object, said: str) -> None:
     with pytest.raises(BadInput) as refused:
         spread(torch.tensor([0, 1, 0]), lambda *_: made)
     assert str(refused.value) == f"lethe.Project: partition {said}"
+
+
+def test_a_client_alone_holds_its_own_classes_and_its_part_of_the_others() -> None:
+    """Ten examples of each of four classes over two clients: client 1 alone has all of class 3."""
+    labels = np.repeat(np.arange(4), 10)
+    plain = partition_indices(labels, DataSettings(), 2, 0)
+    first, second = partition_indices(labels, DataSettings(own_classes="1=3"), 2, 0)
+    assert 3 not in labels[first]
+    assert int((labels[second] == 3).sum()) == 10
+    others = [[i for i in part if labels[i] != 3] for part in (first, second)]
+    assert others == [[i for i in part if labels[i] != 3] for part in plain]
+
+
+@pytest.mark.parametrize("owners", ["2=3", "1=4"])
+def test_classes_and_clients_that_there_are_not_are_refused(owners: str) -> None:
+    with pytest.raises(BadInput, match=r"data\.own-classes: given .* allowed clients 0 to 1, classes 0 to 3"):
+        partition_indices(np.repeat(np.arange(4), 10), DataSettings(own_classes=owners), 2, 0)
