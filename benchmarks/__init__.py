@@ -21,6 +21,7 @@ _SUMMARIES: Mapping[str, str] = {
     "methods": "Compare all methods on forgetting a poisoned client, dense and sparse, and in sequence.",
     "default": "Which method should be the default: what tells single examples, at which speed.",
     "classwise": "Forget a class or a random tenth on one data holder, dense and sparse.",
+    "sparsity": "All central methods at several sparsities: disparity, floor, shadow models, in pieces.",
     "trojan": "Forget poisoned examples: what is left of the backdoor, by sparsity.",
     "transfer": "Forget source classes that hurt, then transfer to another task, and compare.",
     "fedmd": "FedMD with ten different models: gain, gap to pooled data, upload, consensus, forgetting.",

@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,54 @@ def pooled(
         What is made of the values of a figure.
     """
     return [{label: name, **each_figure([table[name] for table in tables], over)} for name in tables[0]]
+
+
+_T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145)
+"""Quantiles at 97.5 % of Student's distribution of 1, 2, … degrees of freedom."""
+_Z_975 = 1.959964
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its 95 % interval, by Student's distribution; no ends from a single value."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    count: int
+
+    def to_json(self) -> dict[str, float | None]:
+        """Return the figures by name."""
+        return asdict(self)
+
+
+def t_975(degrees: int) -> float:
+    """Return the quantile at 97.5 % of Student's distribution, to three digits.
+
+    From 15 degrees of freedom on by the expansion of Cornish and Fisher.
+
+    >>> round(t_975(4), 3), round(t_975(15), 3), round(t_975(60), 3)
+    (2.776, 2.131, 2.0)
+    """
+    if degrees <= len(_T_975):
+        return _T_975[degrees - 1]
+    z = _Z_975
+    first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    return z + first / degrees + second / degrees**2
+
+
+def paired(values: Mapping[int, float], others: Mapping[int, float]) -> Interval:
+    """Return the mean difference over the seeds that both have, with its interval; at least one.
+
+    >>> paired({0: 3.0, 1: 5.0}, {0: 1.0, 1: 1.0, 2: 9.0})
+    Interval(mean=3.0, low=-9.706, high=15.706, count=2)
+    """
+    found = [value - others[seed] for seed, value in values.items() if seed in others]
+    mean = statistics.fmean(found)
+    if len(found) < 2:
+        return Interval(mean, None, None, len(found))
+    half = t_975(len(found) - 1) * statistics.stdev(found) / len(found) ** 0.5
+    return Interval(mean, round(mean - half, 6), round(mean + half, 6), len(found))
 
 
 def kind(sparsity: float) -> str:

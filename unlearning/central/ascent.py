@@ -6,6 +6,9 @@ paper's 5 epochs at η = 1e-4:
 
     θ ← θ + η ∇L(θ; D_f).
 
+That number of steps is right for one model only; `ascend_until` goes on until D_f meets a goal, by steps and
+a loss that do not fade where the model is sure (`unlearning.central.stopping`).
+
 Projected form, run by the client that leaves: Halimi, Kadhe, Rawat, Baracaldo, "Federated Unlearning: How to
 Efficiently Erase a Client in FL?", arXiv 2207.05521:
 
@@ -14,9 +17,10 @@ Efficiently Erase a Client in FL?", arXiv 2207.05521:
     δ = ⅓ of the mean distance from w_ref to models with random weights,
 
 by projected SGD from w_ref, with gradient clipping, until the accuracy on D_i is below τ; here that is
-checked after each epoch. The released code averages squared distances and projects onto the root of a third
-of their mean, a ball √3 times wider; the paper's δ is used here. w_ref holds for uniform weights: N is the
-number of clients averaged in the last round.
+checked after each epoch (`projected_ascent`), or steps go on in the ball until D_f meets the goal
+(`ascend_until`). The released code averages squared distances and projects onto the root of a third of their
+mean, a ball √3 times wider; the paper's δ is used here. w_ref holds for uniform weights: N is the number of
+clients averaged in the last round.
 
 Guarantee: none; ascent destroys what the model says about D_f, which retraining would not, so it must stay
 short or confined.
@@ -24,7 +28,8 @@ Needs: the forgotten data; the projected form also the client's last model, and 
 Cost: a few epochs over the forgotten data.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from pydantic import Field
@@ -35,8 +40,10 @@ from strategies.client.training import Tensors, batches, make_optimizer
 from strategies.core.examples import Inputs
 from strategies.task import CLASSIFICATION, Task
 from unlearning.central.data import Data, gathered
-from unlearning.central.masks import Masks
+from unlearning.central.gradients import Objective, gradient_sum
+from unlearning.central.masks import Masks, flat_mask
 from unlearning.central.parameters import copied, flat_parameters, load_parameters, trainable
+from unlearning.central.stopping import Goal, Standing, StepSettings, stepped, unsaturated
 from unlearning.central.training import SgdSettings, trained
 
 
@@ -81,6 +88,54 @@ def ascend(
     """Return a copy of the model θo, moved up the loss on the forgotten data D_f; see `trained`."""
     adjustments = [negate_gradients]
     return trained(model, forget, settings, generator, adjustments=adjustments, masks=masks, task=task)
+
+
+@dataclass(frozen=True, eq=False)
+class Ascended:
+    """The model after some steps, and where D_f stands then: unless the goal is met, the cap ended it."""
+
+    model: nn.Module
+    steps: int
+    standing: Standing
+
+
+def ascend_until(
+    model: nn.Module,
+    forget: Data,
+    goal: Goal,
+    settings: StepSettings,
+    *,
+    within: Callable[[Tensor], Tensor] = lambda flat: flat,
+    masks: Masks | None = None,
+    task: Task = CLASSIFICATION,
+) -> Ascended:
+    """Return a copy of the model, moved by steps of one length until D_f meets the goal.
+
+    Parameters
+    ----------
+    model
+        Where the steps begin; the goal is that of the model before forgetting.
+    forget
+        D_f, at least one example; each step is along the gradient over all of it.
+    within
+        Maps the parameters after a step, shape [P], to where they may be.
+    masks
+        Pruned weights, which do not move.
+
+    Raises
+    ------
+    ValueError
+        If the goal says nothing about some of the examples.
+    """
+    twin, examples, free = copied(model), gathered(forget), flat_mask(model, masks)
+    objective = Objective(task, unsaturated(task))
+    steps, standing = 0, Standing.of(twin, examples, goal, task)
+    standing.check()
+    while not standing.met and steps < settings.max_steps:
+        gradient = gradient_sum(twin, examples, objective).mean * free
+        load_parameters(twin, within(stepped(flat_parameters(twin), gradient, settings.step_share)))
+        steps, standing = steps + 1, Standing.of(twin, examples, goal, task)
+    return Ascended(twin, steps, standing)
 
 
 def reference_model(average: Tensor, client: Tensor, num_clients: int) -> Tensor:

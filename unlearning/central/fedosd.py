@@ -12,6 +12,10 @@ d is the vector orthogonal to every remaining gradient that is nearest to g_u, s
 lowers the unlearning loss and leaves the others' losses alone. The projected recovery moves neither towards
 w_orig nor away from it.
 
+Steps by number take the paper's loss, which saturates at p = 1 − ε as cross-entropy does (its slope in the
+logit is p (1 − p) / (2 − p)). Steps towards a goal are along the same direction, made from the gradient of a
+loss that does not, each with a share of ‖w‖ as its length (`unlearning.central.stopping`).
+
 Guarantee: none; both statements hold to first order, at the current model.
 Needs: the leaving client online for g_u, the remaining clients for A and for recovery.
 Cost: one visit to every client per step.

@@ -10,6 +10,9 @@ arXiv 2304.04934, section 3 (method after Koh and Liang 2017 and Izzo et al. 202
 v is ∇L(θo; D) − ∇L(θo; D_r). For a quadratic loss whose Hessian on D_r is F, started at the minimum over D,
 the step at α = 1 lands on the minimum over D_r.
 
+α is the shortest length after which D_f meets a goal that is each model's own (`unlearning.central.stopping`;
+`influence_until`), or, of lengths that are given, the one that forgets most at a fair cost (`influence`).
+
 F⁻¹v is taken by WoodFisher; a federation takes it by conjugate gradients (see `unlearning.central.inverse`
 for both, and for the flaw of the released code). v needs only sums over examples, which clients can send.
 
@@ -19,7 +22,7 @@ Cost: one pass over all data, and the inverse.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -36,7 +39,10 @@ from unlearning.central.gradients import PLAIN, ExampleSum, Objective, gradient_
 from unlearning.central.inverse import woodfisher_product
 from unlearning.central.masks import Masks, flat_mask
 from unlearning.central.parameters import moved
+from unlearning.central.stopping import Goal, Standing, next_lengths, shortest
 
+BRACKET = tuple(0.01 * 2.0**k for k in range(13))
+"""Lengths that are tried first where the goal decides, up to 40."""
 FINER_LENGTHS = 7
 """Lengths that are tried between two others."""
 
@@ -98,6 +104,70 @@ def influence_direction(
     drawn = retain.subset(torch.randperm(len(retain), generator=generator)[: settings.fisher_examples])
     blocks = (block.cpu() * free for block in gradient_blocks(model, drawn, objective, settings.block_size))
     return woodfisher_product(blocks, vector, settings.damping, len(drawn))
+
+
+@dataclass(frozen=True, eq=False)
+class InfluenceUntil:
+    """The model θu after the step of the shortest length that meets the goal.
+
+    `alpha` is 0.0 where θo meets it. If no length does, it is the longest that was tried; `met` says so, and
+    `standing` where D_f is.
+    """
+
+    model: nn.Module
+    alpha: float
+    standing: Standing
+
+    @property
+    def met(self) -> bool:
+        """Whether the goal is met."""
+        return self.standing.met
+
+
+def shortest_alpha(
+    tried: Callable[[Sequence[float]], Sequence[Standing]],
+) -> tuple[float, Standing]:
+    """Return the shortest length that meets the goal, to 2 % of itself, or the longest; and where D_f stands.
+
+    `tried` gives the standing after each of several lengths.
+    """
+    found: dict[float, Standing] = {}
+    lengths: Sequence[float] = (0.0, *BRACKET)
+    while lengths:
+        found.update(zip(lengths, tried(lengths), strict=True))
+        found[0.0].check()
+        lengths = next_lengths({length: standing.met for length, standing in found.items()})
+    best = shortest({length: standing.met for length, standing in found.items()})
+    alpha = max(found) if best is None else best
+    return alpha, found[alpha]
+
+
+def influence_until(
+    model: nn.Module,
+    parts: tuple[Data, Data],
+    goal: Goal,
+    settings: InfluenceSettings,
+    generator: Generator,
+    *,
+    masks: Masks | None = None,
+    task: Task = CLASSIFICATION,
+) -> InfluenceUntil:
+    """Return the model after the shortest influence step with which D_f meets the goal.
+
+    `parts` are D_r and D_f. Of the settings, `alphas` and `max_retain_drop` have no part. The other
+    parameters and errors are as in `influence_direction`; ValueError also if the goal says nothing about some
+    examples.
+    """
+    stays, goes = map(gathered, parts)
+    direction = influence_direction(
+        model, stays, goes, settings, generator, masks=masks, objective=Objective(task)
+    )
+
+    def tried(alphas: Sequence[float]) -> list[Standing]:
+        return [Standing.of(moved(model, alpha * direction), goes, goal, task) for alpha in alphas]
+
+    alpha, standing = shortest_alpha(tried)
+    return InfluenceUntil(moved(model, alpha * direction), alpha, standing)
 
 
 @dataclass(frozen=True)
