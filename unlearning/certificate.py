@@ -173,6 +173,22 @@ def limits_of_sums() -> list[str]:
     ]
 
 
+def limits_of_groups(groups: Mapping[str, Any], exact: bool) -> list[str]:
+    """Return what a forgetting rests on in a run whose groups of clients were trained apart.
+
+    `groups` is what the result says of them; `exact` says whether the method is.
+    """
+    shown = ", ".join(map(str, groups["concerned"]))
+    named = f"group {shown} of the {groups['of']} groups of clients that were trained apart"
+    if not exact:
+        return [f"only the model of {named} was worked on; the answer is the mean of all groups'"]
+    return [
+        f"exact rests on this: {named} was trained again without what is forgotten, and nothing that its "
+        "clients sent had gone into the other groups' models, which are those of the run; what clients of "
+        "other groups hold, such as a copy of the same record, is not forgotten",
+    ]
+
+
 def limits_of_scale() -> list[str]:
     """Return what must not be concluded where clients have summed the scale of the inputs."""
     return [

@@ -28,7 +28,7 @@ from strategies.runs.files import write_chunks
 from strategies.runs.folder import CONFIG, MODEL, SCALE, TARGET_SCALE, RunFolder
 from unlearning import certificate
 from unlearning.registry import names, traits_of
-from unlearning.traits.base import SEED, Traits
+from unlearning.traits.base import GROUPS, SEED, Traits
 
 _SOFTWARE = ("cryptography", "flwr", "numpy", "torch")
 
@@ -63,6 +63,8 @@ def _statement(folder: RunFolder, forgetting: StoredForgetting) -> dict[str, Any
     judged = summary.get("judged")
     limits += certificate.limits_of_choice(judged) if judged and judged["round"] < judged["trained"] else []
     limits += certificate.limits_of_sums() if SEED in result.get("details", {}) else []
+    if (groups := result.get("details", {}).get(GROUPS)) is not None:
+        limits += certificate.limits_of_groups(groups, guarantee == "exact")
     whole = outermost(folder).path
     limits += certificate.limits_of_scale() if (whole / SCALE).exists() else []
     limits += certificate.limits_of_target_scale() if (whole / TARGET_SCALE).exists() else []

@@ -67,6 +67,11 @@ def _made(
     observer: Observer,
     grid: Grid | None,
 ) -> RunFolder:
+    if session.isolation > 1:
+        raise BadInput(
+            f'forget.prune: given "{settings.prune}", but train.isolation is {session.isolation}, and a mask is '
+            'of one model that all clients share; allowed "none"'
+        )
     pruning = Pruning(run, settings, session.server_data.input_shape)
     name = sparse_name(settings)
     observer.phase(f"prune {name}", pruning.num_rounds)

@@ -1,6 +1,7 @@
 """unlearning/default_method.py: the best method that a run can serve, and retraining where there is none."""
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,8 +16,10 @@ from unlearning.settings import ForgetSettings
 CLIENT, CLASS = ForgetRequest(clients=("3",)), ForgetRequest(classes=(7,))
 
 
-def chosen(monkeypatch: pytest.MonkeyPatch, able: Sequence[str], request: ForgetRequest = CLIENT) -> str:
-    """Return the method where only some can serve."""
+def chosen(
+    monkeypatch: pytest.MonkeyPatch, able: Sequence[str], request: ForgetRequest = CLIENT, groups: int = 1
+) -> str:
+    """Return the method where only some can serve, in a run of so many groups that were trained apart."""
 
     def check(run: Any, asked: ForgetRequest, method: str, settings: ForgetSettings) -> None:
         if method not in able or asked.kind not in METHODS[method].serves:
@@ -24,7 +27,8 @@ def chosen(monkeypatch: pytest.MonkeyPatch, able: Sequence[str], request: Forget
 
     for module in (default_method, requirements):
         monkeypatch.setattr(module, "check_request", check)
-    return with_method(None, request, ForgetSettings()).method  # type: ignore[arg-type]
+    run = SimpleNamespace(plan=SimpleNamespace(isolation=groups))
+    return with_method(run, request, ForgetSettings()).method  # type: ignore[arg-type]
 
 
 def test_the_best_of_those_that_can_serve(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,6 +41,10 @@ def test_the_best_of_those_that_can_serve(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_what_no_good_method_serves_is_retrained(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen(monkeypatch, list(METHODS.keys() - {"reprune"}), CLASS) == "retrain"
+
+
+def test_where_groups_were_trained_apart_one_is_retrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chosen(monkeypatch, list(METHODS), groups=2) == "retrain"
 
 
 def test_where_nothing_can_serve_it_is_said_why_retraining_cannot(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,7 +143,7 @@ def test_the_examples_of_those_who_are_asked_are_expected(
     log: UpdateLog, monkeypatch: pytest.MonkeyPatch, described: dict[int, int] | None, expected: int | None
 ) -> None:
     begun = []
-    monkeypatch.setattr(log, "begin_round", lambda *args: begun.append(args))
+    monkeypatch.setattr(log, "begin_round", lambda *args: begun.append(args[:2]))
     sent = wire.record_of({"w": one(10.0)})
     strategy = LoggedStrategy(FedAvg(), log, described)
     messages = list(strategy.configure_train(3, sent, ConfigRecord({}), Nodes()))  # type: ignore[arg-type]

@@ -22,6 +22,7 @@ from strategies.core.examples import Examples, TensorExamples, concatenated
 from strategies.core.seeds import torch_generator
 from strategies.log.strategy import LoggedStrategy
 from strategies.log.update_log import UpdateLog
+from strategies.models.ensemble import ensemble_of, whole_layout
 from strategies.models.mask import hold, masks_in, masks_of, unpack
 from strategies.plan import Start, TrainingPlan
 from strategies.registry import lookup
@@ -30,6 +31,7 @@ from strategies.server.cohort import Cohort
 from strategies.server.grids import BaseGrid
 from strategies.server.settings import SelectionSettings
 from strategies.settings import StrategySettings
+from strategies.task import CLASSIFICATION
 from unlearning.forget_spec import ForgetSpec
 from unlearning.methods import METHODS, ForgetWork
 from unlearning.run import TrainedRun
@@ -110,22 +112,28 @@ class Federation(BaseGrid):
         return cohort
 
     def trained(
-        self, path: Path, rounds: int = 4, retention: str = "full", drawn: SelectionSettings | None = None
+        self,
+        path: Path,
+        rounds: int = 4,
+        retention: str = "full",
+        drawn: SelectionSettings | None = None,
+        groups: int = 1,
     ) -> TrainedRun:
-        """Train for some rounds and return the run, with its log at `path`."""
-        plan = TrainingPlan(self.strategy, drawn or SelectionSettings(), rounds, self.seed)
-        initial = self.layout.flatten(self.build_model().state_dict())
+        """Train for some rounds and return the run, with its log at `path`; perhaps in groups apart."""
+        plan = TrainingPlan(self.strategy, drawn or SelectionSettings(), rounds, self.seed, isolation=groups)
+        layout = whole_layout(self.layout, groups)
+        initial = self.layout.flatten(self.build_model().state_dict()).repeat(groups)
         with UpdateLog.create(path, self.layout, retention) as log:
-            start = Start(wire.FlatRecord(initial, self.layout))
+            start = Start(wire.FlatRecord(initial, layout))
             final = train(plan, self.cohort(), start, layer=lambda inner: LoggedStrategy(inner, log))
         self.asked.clear()
         return TrainedRun(
             plan=plan,
             train=self.settings,
-            build_model=self.build_model,
-            layout=self.layout,
+            build_model=lambda: ensemble_of(lambda _: self.build_model(), groups, CLASSIFICATION),
+            layout=layout,
             initial=initial,
-            final=wire.flat_of(final, self.layout),
+            final=wire.flat_of(final, layout),
             log=UpdateLog.open(path),
             num_groups=3,
             clients=tuple(sorted(self.data, key=wire.client_sort_key)),
