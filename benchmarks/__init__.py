@@ -20,6 +20,7 @@ _SUMMARIES: Mapping[str, str] = {
     "forgetting": "Forget a poisoned client of ten on MNIST, and compare with retraining, over seeds.",
     "methods": "Compare all methods on forgetting a poisoned client, dense and sparse, and in sequence.",
     "default": "Which method should be the default: what tells single examples, at which speed.",
+    "isolation": "Train groups of clients apart: the price in accuracy, and what forgetting takes.",
     "classwise": "Forget a class or a random tenth on one data holder, dense and sparse.",
     "sparsity": "All central methods at several sparsities: disparity, floor, shadow models, in pieces.",
     "trojan": "Forget poisoned examples: what is left of the backdoor, by sparsity.",

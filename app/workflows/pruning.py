@@ -69,8 +69,8 @@ def _made(
 ) -> RunFolder:
     if session.isolation > 1:
         raise BadInput(
-            f'forget.prune: given "{settings.prune}", but train.isolation is {session.isolation}, and a mask is '
-            'of one model that all clients share; allowed "none"'
+            f'forget.prune: given "{settings.prune}", but train.isolation is {session.isolation}, and a mask '
+            'is of one model that all clients share; allowed "none"'
         )
     pruning = Pruning(run, settings, session.server_data.input_shape)
     name = sparse_name(settings)

@@ -160,5 +160,5 @@ def test_what_does_not_go_with_it_is_refused(home: Path, more: str, message: str
 
 
 def test_pruning_for_a_request_is_refused(folder: RunFolder) -> None:
-    with pytest.raises(BadInput, match='forget.prune: given "omp", but train.isolation is 2'):
+    with pytest.raises(BadInput, match=r'forget\.prune: given "omp", but train\.isolation is 2'):
         forget(folder, CLIENT_2, ForgetSettings(method="retrain", prune="omp"))
