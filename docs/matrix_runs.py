@@ -86,7 +86,7 @@ def strategies() -> dict[str, str]:
 
 
 def options() -> dict[str, str]:
-    """Return the keys of each codec, privacy unit and kind of log, by what to call it."""
+    """Return the keys of each codec, privacy unit, kind of log and of groups, by what to call it."""
     codecs = ["identity", *CHOICES[1:], *FORMS[1:], f"{CHOICES[1]}+{FORMS[1]}"]
     found = {f"codec {codec}": f"compression.codec={codec}" for codec in codecs}
     for unit in get_args(Unit)[1:]:
@@ -95,7 +95,7 @@ def options() -> dict[str, str]:
         )
     found["secure aggregation"] = "privacy.secure-aggregation=true log.enabled=false"
     found |= {f"log {kept}": f"log.retention={kept} run.rounds=2" for kept in ("sum", "interval:2")}
-    return found | {"no log": "log.enabled=false"}
+    return found | {"no log": "log.enabled=false", "two groups apart": "train.isolation=2"}
 
 
 def _numbers() -> tuple[Tensor, Tensor]:
