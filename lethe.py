@@ -333,6 +333,29 @@ class Run:
             made = workflows.go_on(self._folder, rounds, after, named_so, observer)
         return Run(made, self._loaded, self._progress)
 
+    def suspects(self, *, level: float = 0.05) -> Mapping[str, Any]:
+        """Rank the clients by how bad they look, from the update log alone; no client is asked.
+
+        Parameters
+        ----------
+        level
+            False-alarm rate: of runs without a bad client, how many may name one; above 0 and below 1.
+
+        Returns
+        -------
+        mapping
+            ``standing-out`` has the ids of the clients that stand out, ``clients`` all, the worst first.
+
+        Raises
+        ------
+        BadInput
+            If the server saw no single updates, or the clients have no common model.
+        """
+        from app import workflows
+
+        with using(self._loaded), _observed(self._progress) as observer:
+            return workflows.suspects(self._folder, level, observer)
+
     def report(self) -> Path:
         """Write the report, one page, and return its path."""
         from app.report.page import write_report

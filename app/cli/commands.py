@@ -20,6 +20,7 @@ from app.cli import (
     keying,
     looking,
     removing,
+    suspecting,
     sweeping,
     training,
     using,
@@ -56,6 +57,7 @@ for _command in (
     training.demo,
     sweeping.sweep,
     diagnosing.diagnose,
+    suspecting.suspects,
     looking.bench,
 ):
     app.command()(_command)

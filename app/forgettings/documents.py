@@ -107,6 +107,26 @@ class Audit(Document):
     notes: list[str]
 
 
+class _Suspect(Document):
+    client: str
+    score: Number
+    interval: Annotated[list[Number], Field(min_length=2, max_length=2)]
+    p: Annotated[float, Field(ge=0, le=1)]
+    stands_out: bool = Field(alias="stands-out")
+    reasons: list[str]
+    signs: dict[str, Figures]
+
+
+class Suspects(Document):
+    """``suspects.json`` of a run."""
+
+    level: Annotated[float, Field(gt=0, lt=1)]
+    standing_out: list[str] = Field(alias="standing-out")
+    clients: list[_Suspect]
+    not_judged: dict[str, str] = Field(alias="not-judged")
+    notes: list[str]
+
+
 class _Spread(Document):
     mean: Number | None
     std: Amount | None

@@ -8,6 +8,8 @@ AUDIT = "audit.json"
 """Name of the file with the results of an audit."""
 CERTIFICATE = "certificate.json"
 """Name of the file with the signed certificate."""
+SUSPECTS = "suspects.json"
+"""Name of the file in a run's folder that ranks its clients by how bad they look."""
 ORIGIN = "origin.json"
 """Name of the file in the folder of a run that comes from another."""
 

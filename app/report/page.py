@@ -15,6 +15,7 @@ from app.report.forgetting_view import class_names, view
 from app.report.headline import headline_of, is_scored
 from app.report.privacy_view import privacy_view
 from app.report.reading import RETRAIN, Forgetting, RunRecord, read_run
+from app.report.suspects_view import sentences, suspects_table
 from app.report.svg import Picture
 from app.report.tables import NumberTable, Row
 from app.report.template import rendered
@@ -35,6 +36,7 @@ _SECTIONS = {
     "privacy": "Privacy",
     "client-models": "Clients' own models",
     "contributions": "What each client contributed",
+    "suspects": "Which client looks bad",
     "labels": "How the data are spread",
     "faults": "Faults",
     "cost": "Time, bytes and visits",
@@ -81,6 +83,7 @@ def _context(record: RunRecord) -> dict[str, Any]:
     privacy, own = privacy_view(record), client_models(record.rounds)
     explained = bool(record.comparisons) or any(f.audit is not None for f in record.forgettings)
     present = {"compared": record.comparisons, "reading": explained, "privacy": privacy, "client-models": own}
+    present["suspects"] = record.suspects
     return {
         "name": record.name,
         "file_name": file_name(record.name),
@@ -108,6 +111,8 @@ def _context(record: RunRecord) -> dict[str, Any]:
         "contributions": contributions and figures.contribution_map(record, contributions),
         "averaging": contributions is None or contributions.averaging,
         "clients": clients_table(record),
+        "suspects": suspects_table(record.suspects) if record.suspects else None,
+        "suspicions": list(sentences(record.suspects, record.name)) if record.suspects else [],
         "labels": figures.label_map(record, class_names(record)),
         "faults": _fault_table(faults[:_MOST_FAULTY]),
         "more_faults": _more_faults(faults),
@@ -138,6 +143,7 @@ def record_json(record: RunRecord) -> dict[str, Any]:
             for f in record.forgettings
         ],
         "comparisons": list(record.comparisons),
+        "suspects": dict(record.suspects) or None,
     }
 
 

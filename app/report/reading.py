@@ -9,10 +9,10 @@ from typing import Any
 from urllib.parse import quote
 
 from app.config.run_config import read_toml
-from app.forgettings.documents import Comparison
+from app.forgettings.documents import Comparison, Suspects
 from app.forgettings.folder import guarantee_in, outermost, read_audit, read_result
 from app.forgettings.lineage import described, warnings_of
-from app.forgettings.names import AUDIT, CERTIFICATE, RESULT
+from app.forgettings.names import AUDIT, CERTIFICATE, RESULT, SUSPECTS
 from app.forgettings.origin import read_origin
 from app.report.triggered import TriggeredImage, read_triggered
 from strategies.core.errors import BadInput, RunCorrupt
@@ -125,7 +125,7 @@ class RunRecord:
     ``metrics.jsonl``; `comparisons` the documents of ``compare/`` by name; `problems` a sentence for each
     file that could not be read; `pruning` is ``pruning.json``; `parent` names the run that this one lies
     in; `origin` says which run it comes from, empty: from no other. `links` lead to the run's files and to
-    the report of the run that it comes from.
+    the report of the run that it comes from; `suspects` is ``suspects.json``.
     """
 
     name: str
@@ -142,6 +142,7 @@ class RunRecord:
     parent: str = ""
     origin: str = ""
     links: tuple[Link, ...] = ()
+    suspects: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def label_counts(self) -> dict[str, list[int]]:
@@ -202,6 +203,7 @@ def read_run(folder: RunFolder) -> RunRecord:
         rounds=tuple(line for line in folder.read_metrics() if "round" in line),
         summary=folder.read_summary() if (folder.path / "summary.json").exists() else {},
         forgettings=forgettings,
+        suspects=read_checked(path, Suspects) if (path := folder.path / SUSPECTS).exists() else {},
         comparisons=tuple(
             read_checked(path, Comparison) for path in sorted((folder.path / "compare").glob("*.json"))
         ),

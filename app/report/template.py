@@ -278,6 +278,15 @@ sent, not how far each moved the model.</p>
 {% if clients %}{{ numbers(clients, "clients") }}{% endif %}
 </section>
 
+{% if suspects %}
+<section id="suspects">
+<h2>Which client looks bad</h2>
+{% for line in suspicions %}<p>{{ line }}</p>
+{% endfor %}
+{{ numbers(suspects, "suspect-list") }}
+</section>
+{% endif %}
+
 <section id="labels">
 <h2>How the data are spread over the clients</h2>
 {% if labels %}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from app.workflows.purging import check_purge, purge
     from app.workflows.removing import find_removable, remove, run_contents
     from app.workflows.serving import serve
+    from app.workflows.suspecting import suspects
     from app.workflows.training import resume, train
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "resume",
     "run_contents",
     "serve",
+    "suspects",
     "train",
     "tree_of_runs",
 ]
@@ -58,6 +60,7 @@ _PARTS = {
     "purging": ("check_purge", "purge"),
     "removing": ("find_removable", "remove", "run_contents"),
     "serving": ("serve",),
+    "suspecting": ("suspects",),
     "training": ("resume", "train"),
 }
 

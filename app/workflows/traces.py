@@ -1,7 +1,8 @@
 """What a run's folder says of a client beside its update log, and how a purge takes it out.
 
 Erased are the checkpoints, with what clients keep between rounds, the model that a forgetting left with the
-client, the report, and what trackers keep in the folder, whose formats nobody can take one client out of.
+client, the report, the ranking of suspects, and what trackers keep in the folder, whose formats nobody can
+take one client out of.
 Out of the summary, the rounds and the events of the work go the client's own figures, what is said of it in
 words, and what it reported where a round was its alone; out of the audits, which of its examples can be told
 best. What stays says who took part when, as the log does, and that the client was forgotten. A file that is
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from app.forgettings.folder import forgetting_paths, read_audit
-from app.forgettings.names import AUDIT
+from app.forgettings.names import AUDIT, SUSPECTS
 from app.simulation.kept_models import CLIENTS
 from strategies.log.update_log import UpdateLog
 from strategies.runs import files, journal
@@ -84,6 +85,7 @@ def erase_traces(run: RunFolder, clients: Collection[str]) -> None:
     """
     run.erase_checkpoint()
     files.erase(run.path / REPORT)
+    files.erase(run.path / SUSPECTS)
     lines = run.read_metrics()
     traces = Traces.of(clients, lines)
     _erase_models(run, clients)

@@ -159,6 +159,21 @@ class LogReader:
         with self._unless_purged(client_id):
             return self._blobs.read(server_round, client_id, found[0].sha256).float()
 
+    def updates(self, server_round: int) -> "Iterator[tuple[Entry, Tensor]]":
+        """Yield a round's updates with their entries, shape [layout.size], float32, one read at a time.
+
+        Clients that were purged are left out. Raises as `delta` does.
+        """
+        if not self.retention.keeps(server_round):
+            raise BadInput(
+                f"update log: log.retention = '{self.retention}' keeps no update of round {server_round}"
+            )
+        for entry in self.entries(server_round):
+            if entry.client_id not in self._purged:
+                with self._unless_purged(entry.client_id):
+                    update = self._blobs.read(server_round, entry.client_id, entry.sha256).float()
+                yield entry, update
+
     def weighted_sum(self, client_id: str) -> "Tensor":
         """Return Σ_t weight·update of a client over all rounds, shape [layout.size], float32.
 

@@ -1,0 +1,1 @@
+"""Which client of a run looks bad, from its update log and the server's own data."""

@@ -1,0 +1,133 @@
+"""Which of several numbers is too large to belong to the others.
+
+The many-outlier procedure of Rosner, "Percentage points for a generalized ESD many-outlier procedure",
+Technometrics 25 (1983), one-sided: the largest of n values is compared with the n − 1 below it, then the next
+with the n − 2 below that, and so on for a third of the values. With x̄ and s of the m values below,
+
+    t = (x − x̄) / (s √(1 + 1/m)),    p = (m + 1) · P(T_{m−1} > t)
+
+which is the test of Grubbs in each step, exact for normal values. A value is as significant as the most
+significant step from it downwards, so that several bad clients do not hide each other. As up to a third are
+looked at in turn, all p are multiplied by 1 + 5/n: simulations of 20,000 sets of normal values each put a
+level of 5 % at 7.3 % for n = 10, 5.8 % for 20 and 5.1 % for 50 without that factor.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Values = NDArray[np.float64]
+LEAST = 4
+"""Values below which none can be told from the others."""
+SMALLEST = 1e-13
+"""Smallest p; below, digits are lost."""
+_STEPS_PER_VALUE = 3
+_FLAT = 1e-9
+"""Spread, as a share of the largest value, below which values are taken for equal."""
+
+
+def num_steps(count: int) -> int:
+    """Return how many of so many values can be called too large.
+
+    >>> [num_steps(n) for n in (1, 3, 4, 10, 100)]
+    [0, 0, 1, 3, 33]
+    """
+    return max(0, count - 1) // _STEPS_PER_VALUE
+
+
+def scores_of(values: Values) -> Values:
+    """Return by how many standard deviations each value lies above those below it.
+
+    Those that are not looked at in turn are compared with each other.
+
+    Parameters
+    ----------
+    values
+        Shape [..., n].
+
+    Returns
+    -------
+    array
+        Shape [..., n]; the larger the value, the larger the score.
+    """
+    order = np.argsort(-values, axis=-1, kind="stable")
+    found = np.maximum.accumulate(_steps(values, order)[..., ::-1], axis=-1)[..., ::-1]
+    return _put_back(found, order)
+
+
+def p_values(values: Values) -> Values:
+    """Return how often the largest of n values of one normal distribution would be as far out, at most 1.
+
+    Parameters
+    ----------
+    values
+        Shape [..., n].
+
+    Returns
+    -------
+    array
+        Shape [..., n], already corrected for the n values and the steps; 1 for those that are not looked at.
+    """
+    count = values.shape[-1]
+    looked_at = num_steps(count)
+    order = np.argsort(-values, axis=-1, kind="stable")
+    t = _steps(values, order)[..., :looked_at]
+    below = count - 1 - np.arange(looked_at)
+    each = (below + 1) * upper_tail(t, below - 1) * (1 + 5 / count)
+    found = np.ones(values.shape)
+    found[..., :looked_at] = np.minimum.accumulate(each[..., ::-1], axis=-1)[..., ::-1]
+    return _put_back(np.minimum(found, 1.0), order)
+
+
+def upper_tail(t: Values, freedom: NDArray[np.int64]) -> Values:
+    """Return P(T > t) of Student's distribution, by its finite sums; at least `SMALLEST`.
+
+    Abramowitz and Stegun, "Handbook of Mathematical Functions", 26.7.3 and 26.7.4.
+
+    Parameters
+    ----------
+    t
+        Shape [..., n].
+    freedom
+        Degrees of freedom, at least 1, shape [n].
+
+    Examples
+    --------
+    The 97.5 % points of 1, 2 and 8 degrees of freedom:
+
+    >>> upper_tail(np.array([12.7062, 4.30265, 2.306]), np.array([1, 2, 8])).round(5).tolist()
+    [0.025, 0.025, 0.025]
+    """
+    odd = freedom % 2 == 1
+    angle = np.arctan(t / np.sqrt(freedom))
+    sine, cosine = np.sin(angle), np.cos(angle)
+    term = np.where(odd, cosine, 1.0) * np.ones(t.shape)
+    total = np.zeros(t.shape)
+    for j in range(1, int(freedom.max(initial=0)) // 2 + 1):
+        total = np.where(j <= freedom // 2, total + term, total)
+        term = term * cosine**2 * np.where(odd, 2 * j / (2 * j + 1), (2 * j - 1) / (2 * j))
+    within = np.where(odd, 2 / np.pi * (angle + sine * total), sine * total)
+    return np.maximum((1 - within) / 2, SMALLEST)
+
+
+def _steps(values: Values, order: NDArray[np.intp]) -> Values:
+    """Return t of each step, then the deviations of the values that are not looked at; largest first."""
+    count = values.shape[-1]
+    looked_at = num_steps(count)
+    centred = values - np.median(values, axis=-1, keepdims=True)
+    ranked = np.take_along_axis(centred, order, axis=-1)
+    left = np.arange(count, 0, -1)  # Values from each place on
+    sums, squares = (np.cumsum(part[..., ::-1], axis=-1)[..., ::-1] for part in (ranked, ranked**2))
+    first = np.minimum(np.arange(count) + 1, looked_at)  # Where those begin that a value is compared with
+    m = left[first]
+    mean = sums[..., first] / m
+    variance = np.maximum(squares[..., first] - m * mean**2, 0.0) / np.maximum(m - 1, 1)
+    floor = _FLAT * np.abs(values).max(axis=-1, keepdims=True)
+    away = ranked - mean
+    spread = np.sqrt(variance * (1 + 1 / m))
+    return np.where(np.abs(away) <= floor, 0.0, away / np.maximum(spread, np.maximum(floor, 1e-300)))
+
+
+def _put_back(found: Values, order: NDArray[np.intp]) -> Values:
+    back = np.empty_like(found)
+    np.put_along_axis(back, order, found, axis=-1)
+    return back
