@@ -23,6 +23,7 @@ _SUMMARIES: Mapping[str, str] = {
     "isolation": "Train groups of clients apart: the price in accuracy, and what forgetting takes.",
     "classwise": "Forget a class or a random tenth on one data holder, dense and sparse.",
     "sparsity": "All central methods at several sparsities: disparity, floor, shadow models, in pieces.",
+    "suspects": "Rank a bad client from the log: how often it is first, named, or an honest one is.",
     "trojan": "Forget poisoned examples: what is left of the backdoor, by sparsity.",
     "transfer": "Forget source classes that hurt, then transfer to another task, and compare.",
     "fedmd": "FedMD with ten different models: gain, gap to pooled data, upload, consensus, forgetting.",

@@ -1,5 +1,6 @@
 """Figures over seeds, with their means and spreads, and what a measurement depends on besides the code."""
 
+import math
 import platform
 import statistics
 import time
@@ -42,6 +43,22 @@ def mean_std(values: Iterable[float]) -> dict[str, float]:
     """
     found = list(values)
     return {"mean": statistics.fmean(found), "std": statistics.stdev(found) if len(found) > 1 else 0.0}
+
+
+def wilson(hits: int, count: int) -> dict[str, float]:
+    """Return a rate and its 95 % interval, in percent (Wilson, JASA 22, 1927).
+
+    TensorExamples
+    --------
+    >>> wilson(10, 10)
+    {'rate': 100.0, 'low': 72.2, 'high': 100.0}
+    """
+    z2 = 1.959964**2
+    share = hits / count
+    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = math.sqrt(z2 * (share * (1 - share) / count + z2 / (4 * count**2))) / (1 + z2 / count)
+    found = {"rate": share, "low": max(middle - half, 0.0), "high": min(middle + half, 1.0)}
+    return {name: round(100 * value, 1) for name, value in found.items()}
 
 
 def each_figure(
