@@ -1,0 +1,139 @@
+"""A large model from its training to the erasure of a client: memory in models, seconds, and bytes on disk.
+
+Each command runs in processes of its own, once with the large perceptron and once with a tiny one. What the
+tiny one takes is that of the imports; the rest is given in models, 4 bytes for each parameter.
+"""
+
+import math
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.workflows.observer import Observer
+from benchmarks.footprint import Footprint, measured
+from benchmarks.jobs import NUM_GROUPS
+from benchmarks.options import BenchmarkOptions, separate_keys
+from strategies.core.seeds import numpy_generator
+
+_SIDE, _BATCH, _TINY = 8, 8, 16
+_RUN, _CLIENT = "large", "2"
+_LETHE = [sys.executable, "-c", "from strategies.core.ours import command; command()"]
+STEPS = ("train", "forget", "verify", "report")
+"""What is measured, in this order; the forgetting subtracts and purges."""
+
+
+class Options(BenchmarkOptions):
+    """Options of the benchmark."""
+
+    megabytes: int = 100
+    """Size of the model."""
+    clients: int = 4
+    """All take part in each round, with one step of eight images."""
+    rounds: int = 2
+    """Of training."""
+    workers: int = 2
+    """Processes that train."""
+    retention: str = "full"
+    """Of the update log: ``full`` or ``sum``."""
+    overrides: str = ""
+    """Further keys of the run config, such as ``train.optimizer=adam``, with a semicolon between them."""
+
+
+def run(options: Options, observer: Observer) -> dict[str, Any]:
+    """Measure the commands.
+
+    Returns
+    -------
+    dict
+        The options, ``parameters``, ``log-bytes`` and ``checkpoint-bytes``, and for each command ``seconds``,
+        and what server and worker take besides the imports, ``server-models`` and ``worker-models``.
+    """
+    observer.phase("large", 2 * len(STEPS))
+    with tempfile.TemporaryDirectory() as place:
+        data = _write_data(options.clients, Path(place))
+        tiny, _ = _all_steps(options, _TINY, data, Path(place) / "tiny", observer)
+        large, sizes = _all_steps(
+            options, hidden_of(options.megabytes), data, Path(place) / "large", observer
+        )
+    model_mb = 4 * sizes["parameters"] / 1e6
+    return {
+        **options.settings(),
+        **sizes,
+        **{name: _in_models(large[name], tiny[name], model_mb) for name in STEPS},
+    }
+
+
+def hidden_of(megabytes: int) -> int:
+    """Return the units of each layer of a perceptron of that size: h (h + inputs + outputs) parameters."""
+    sides = _SIDE**2 + NUM_GROUPS
+    return round((math.sqrt(sides**2 + 1e6 * megabytes) - sides) / 2)
+
+
+def _in_models(large: Footprint, tiny: Footprint, model_mb: float) -> dict[str, float]:
+    return {
+        "seconds": large.seconds,
+        "server-models": (large.server_mb - tiny.server_mb) / model_mb,
+        "worker-models": (large.worker_mb - tiny.worker_mb) / model_mb,
+    }
+
+
+def _all_steps(
+    options: Options, hidden: int, data: Path, home: Path, observer: Observer
+) -> tuple[dict[str, Footprint], dict[str, int]]:
+    """Run all commands with a perceptron; return what each took, and the sizes of what lay on the disk."""
+    commands = _commands(options, hidden, data, home)
+    found: dict[str, Footprint] = {}
+    sizes: dict[str, int] = {}
+    for name in STEPS:
+        found[name] = measured([*_LETHE, *commands[name]])
+        if name == "train":
+            sizes = _sizes(home / _RUN)
+        observer.advance(f"{name}, {hidden} units")
+    return found, sizes
+
+
+def _commands(options: Options, hidden: int, data: Path, home: Path) -> Mapping[str, list[str]]:
+    keys = [
+        f"run.name={_RUN}",
+        f"run.rounds={options.rounds}",
+        f"run.workers={options.workers}",
+        f"data.name=npz:{data}",
+        f"data.clients={options.clients}",
+        "data.public=0",
+        "model.name=mlp",
+        f"model.hidden={hidden}",
+        "train.local-steps=1",
+        f"train.batch-size={_BATCH}",
+        f"log.retention={options.retention}",
+        *separate_keys(options.overrides),
+    ]
+    folder = str(home / _RUN)
+    forget = ["--client", _CLIENT, "--set", "forget.method=subtract", "--purge"]
+    return {
+        "train": ["train", "--set", f"run.home={home}", *(part for key in keys for part in ("--set", key))],
+        "forget": ["forget", folder, *forget],
+        "verify": ["verify", folder],
+        "report": ["report", folder],
+    }
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    log = sum(path.stat().st_size for path in (folder / "log").rglob("*") if path.is_file())
+    model = (folder / "model.safetensors").stat().st_size
+    checkpoint = (folder / "checkpoint.safetensors").stat().st_size
+    return {"parameters": model // 4, "log-bytes": log, "checkpoint-bytes": checkpoint}
+
+
+def _write_data(clients: int, folder: Path) -> Path:
+    """Write random images and labels, eight for each client and a test set of as many; return the npz file."""
+    generator, size = numpy_generator(0, "benchmark-data"), max(NUM_GROUPS, 2 * clients * _BATCH)
+    x = generator.integers(0, 256, (size, _SIDE, _SIDE), dtype=np.uint8)
+    y = generator.integers(0, NUM_GROUPS, size)
+    y[:NUM_GROUPS] = np.arange(NUM_GROUPS)
+    path = folder / "images.npz"
+    np.savez(path, x=x, y=y)
+    return path
