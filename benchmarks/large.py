@@ -129,7 +129,7 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 
 def _write_data(clients: int, folder: Path) -> Path:
-    """Write random images and labels, eight for each client and a test set of as many; return the npz file."""
+    """Write random images and labels, eight for each client and as many to test on; return the npz file."""
     generator, size = numpy_generator(0, "benchmark-data"), max(NUM_GROUPS, 2 * clients * _BATCH)
     x = generator.integers(0, 256, (size, _SIDE, _SIDE), dtype=np.uint8)
     y = generator.integers(0, NUM_GROUPS, size)

@@ -70,7 +70,9 @@ _BY_TRAITS = (
         lambda traits: not traits.everybody,
         "that can leave clients out of a round",
     ),
-    _needs(LOCAL_STEPS, lambda traits: traits.local_steps, "whose clients take local steps"),
+    _needs(
+        f"{LOCAL_STEPS} run.precision", lambda traits: traits.local_steps, "whose clients take local steps"
+    ),
     _needs("compression.codec", lambda traits: traits.encodes, "that averages updates"),
     _needs(
         "privacy.unit", lambda traits: traits.noised, "of which nothing leaves a client but noised updates"
@@ -116,6 +118,7 @@ _GENERAL = (
     only_with("model.hidden", "model.name", "mlp", "cnn"),
     only_with(_PRIVATE_KEYS, "privacy.unit", "example", "client-local", "client-central"),
     only_with("privacy.engine", "privacy.unit", "example"),
+    only_with("run.precision", "privacy.unit", "none", "client-local", "client-central"),
     only_with("privacy.client-sampling", "privacy.unit", "client-central"),
     only_with("privacy.ledger", "privacy.unit", "example", "client-local"),
     only_with("privacy.encryption-key", "privacy.encryption", "ckks"),

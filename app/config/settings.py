@@ -49,6 +49,9 @@ class RunSettings(Settings):
         ``off``, which trains each by itself.
     device
         ``cpu``, ``cuda``, or ``auto``, which takes ``cuda`` where there is one.
+    precision
+        In what clients compute the forward passes of local training: ``float32``; ``bf16``, mixed precision
+        with bfloat16; ``tf32``, on a GPU only. Parameters and what is sent stay float32; neutral ``float32``.
     round_timeout
         Seconds the server waits for the replies of a round, above 0; in the local simulation, seconds that
         each client has from the moment a worker takes its message.
@@ -81,6 +84,7 @@ class RunSettings(Settings):
     workers: int = Field(default=0, ge=0)
     vectorise: str = "off"
     device: Literal["cpu", "cuda", "auto"] = "cpu"
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
     round_timeout: float = Field(default=600.0, gt=0)
     evaluate_every: int = Field(default=1, ge=1)
     workflow: Literal["train", "resume", "continue", "forget", "audit", "analytics"] = "train"

@@ -36,13 +36,19 @@ class Grouping:
     where_faster: bool = False
 
     @staticmethod
-    def of(vectorise: str, device: str) -> "Grouping":
-        """Return the grouping that ``run.vectorise`` names, for clients that compute on a type of device."""
+    def of(vectorise: str, device: str, memory: int = 0) -> "Grouping":
+        """Return the grouping that ``run.vectorise`` names, for clients that compute on a type of device.
+
+        `memory` are the bytes of a GPU, all of them, free or not: so a resumed run has the same groups.
+        Should a group not fit after all, its clients train in halves.
+        """
         if vectorise == "off":
             return Grouping()
         if vectorise != "auto":
             return Grouping(int(vectorise))
-        return _ON_CPU if device == "cpu" else _ON_GPU
+        if device == "cpu":
+            return _ON_CPU
+        return Grouping(_MOST_ON_GPU, memory // _PER_GPU or _UNKNOWN_GPU, where_faster=True)
 
     def groups(self, jobs: Sequence[Job]) -> list[Group]:
         """Return the jobs in groups, in their order."""
@@ -83,5 +89,9 @@ def _trains(message: Message) -> bool:
 
 
 _ON_CPU = Grouping(64, 2**23, where_faster=True)
-_ON_GPU = Grouping(256, 2**30, where_faster=True)
-"""What ``auto`` is: so many models that they stay in a core's cache, or in a part of a GPU's memory."""
+"""What ``auto`` is on a CPU: so many models that they stay in a core's cache."""
+_MOST_ON_GPU = 256
+_PER_GPU = 32
+"""How many times the models of a group, as they were sent, a GPU has room for: eight times, with gradients,
+what the optimiser keeps, and activations, in each of four workers."""
+_UNKNOWN_GPU = 2**30

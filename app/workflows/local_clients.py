@@ -34,6 +34,8 @@ def local_grid(
     BadInput
         If the config has no number of clients, as in a deployment, or gives all clients the same file.
     """
+    import torch
+
     from app.client.node import pick_device
     from app.simulation import LocalGrid
     from app.simulation.grouping import Grouping
@@ -58,7 +60,9 @@ def local_grid(
         node_configs=nodes,
         forks=forks,
     )
-    grid.grouping = Grouping.of(config.run.vectorise, pick_device(config.run.device).type)
+    device = pick_device(config.run.device)
+    memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
+    grid.grouping = Grouping.of(config.run.vectorise, device.type, memory)
     return grid
 
 

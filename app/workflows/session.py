@@ -28,6 +28,7 @@ from app.workflows.scaling import learnt_scale, learnt_target_scale, read_scale,
 from app.workflows.task_fit import check_server_data, check_task
 from strategies.algorithm import Holdings
 from strategies.client.backdoor import Trigger, default_trigger
+from strategies.client.precision import check_precision
 from strategies.core import wire
 from strategies.core.errors import BadInput
 from strategies.core.seeds import derive_seed
@@ -50,7 +51,7 @@ from unlearning.request import ForgetRequest
 DEFAULT_CLIENTS = 10
 """Clients of a run in one process whose config does not say how many; `Session.of` puts it in."""
 _OF_THE_JOB = ("run", "request")
-_OF_THE_TRAINING = ("run.seed", "run.rounds")
+_OF_THE_TRAINING = ("run.seed", "run.rounds", "run.precision")
 _PLACES = ("data.root", "data.download", "data.path", "data.folder-of-clients", "data.columns")
 
 
@@ -104,7 +105,7 @@ class Session:
 
         `project_folder` is where the run's project was found when it was begun, if the config is `recorded`.
         """
-        pick_device(config.run.device)
+        check_precision(config.run.precision, pick_device(config.run.device))
         work = Workload.of(config, project_folder, recorded)
         config = work.config
         data = work.server_data().with_validation(config.data.validation_share, config.data_seed)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
+from strategies.client.precision import forward
 from strategies.client.training import Batch, Training
 from strategies.client.written_out import WrittenOut
 from strategies.core.examples import Inputs, on_device
@@ -112,7 +113,8 @@ class Stackable:
                 return functional_call(model, dict(zip(names, own, strict=True)), given, named)
 
             with _dropping(self.noises, drawn):
-                return (task.losses(task.forward(called, inputs), targets) * weight).sum()
+                outputs = forward(task, called, inputs, self.training.device)
+                return (task.losses(outputs, targets) * weight).sum()
 
         def differentiated(*given: Any) -> tuple[list[Tensor], Tensor]:
             found, loss = grad_and_value(loss_of)(*given)

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from strategies.client.precision import PRECISION
 from strategies.client.stackable import NotStackable, Stackable, examined, has_convolutions
 from strategies.client.stacked_data import Member, Request, feed_of
 from strategies.client.stacked_steps import Steps, as_tensors, stacked_adjustment
@@ -178,6 +179,7 @@ def _kind_of_work(training: Training) -> Kind:
     return (
         training.task,
         training.device,
+        PRECISION.get(),
         optimizer,
         settings.max_gradient_norm,
         rates[0] if steady else tuple(rates),

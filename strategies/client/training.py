@@ -15,6 +15,7 @@ import torch
 from flwr.app import RecordDict
 from torch import Tensor, nn
 
+from strategies.client.precision import forward
 from strategies.client.settings import TrainSettings
 from strategies.core import wire
 from strategies.core.examples import Examples, Inputs
@@ -334,7 +335,7 @@ class OneModel:
         """Differentiate; a parameter that the loss does not touch has a gradient of zero."""
         self.optimizer.zero_grad(set_to_none=True)
         inputs, targets = batch
-        loss = self.task.loss(self.task.forward(self.model, inputs), targets)
+        loss = self.task.loss(forward(self.task, self.model, inputs, parameters[0].device), targets)
         loss.backward()  # type: ignore[no-untyped-call]
         clip_gradients(parameters, self.settings)
         return gradients_in(parameters), loss.detach()

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self, final
 
 import torch
@@ -188,6 +188,7 @@ class TensorExamples(Examples):
     x: Tensor
     y: Tensor
     group_of: GroupsOf = labels_as_groups
+    _elsewhere: dict[torch.device, "TensorExamples"] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check that inputs and labels pair up."""
@@ -220,8 +221,13 @@ class TensorExamples(Examples):
         return self.group_of(self.y)
 
     def to(self, device: str | torch.device) -> "TensorExamples":
-        """Return the examples on a device."""
-        return TensorExamples(self.x.to(device), self.y.to(device), self.group_of)
+        """Return the examples on a device; they are put there once, for as long as they are here."""
+        place = torch.device(device)
+        if place == self.x.device:
+            return self
+        if place not in self._elsewhere:
+            self._elsewhere[place] = TensorExamples(self.x.to(place), self.y.to(place), self.group_of)
+        return self._elsewhere[place]
 
     @property
     def held_bytes(self) -> int:

@@ -26,6 +26,14 @@ def is_large(size: int) -> bool:
     return 4 * size >= LARGE_BYTES
 
 
+def _fetched(vector: "Tensor") -> "Tensor":
+    """Return a copy of a GPU's vector, in memory from which it can also be sent on without the processor."""
+    import torch
+
+    fetched = torch.empty(vector.shape, pin_memory=True)
+    return fetched.copy_(vector)
+
+
 @dataclass(frozen=True)
 class Layout:
     """Where each floating entry of a state lies in one flat float32 vector.
@@ -67,6 +75,8 @@ class Layout:
             for place, part in zip(torch.split(vector, list(self.sizes)), parts, strict=True):
                 place.copy_(part)
             return vector
+        if parts and all(part.is_cuda for part in parts):
+            return _fetched(torch.cat([part.float() for part in parts]))
         parts = [part.to("cpu", torch.float32) for part in parts]
         return torch.cat(parts) if parts else torch.zeros(0)
 

@@ -139,7 +139,10 @@ class Blobs:
         from strategies.core.shared_memory import new_vector
         from strategies.runs.tensor_file import torch_type
 
-        place = self._place_in(path, contents(path))
+        try:
+            place = self._place_in(path, contents(path))
+        except (ValueError, KeyError) as error:
+            raise RunCorrupt(f"{path}: {_DAMAGED}") from error
         dtype = torch_type(place.dtype)
         plain = dtype == torch.float32
         vector = new_vector(self.size) if plain else torch.empty(self.size, dtype=dtype)

@@ -5,6 +5,7 @@ same integers, so it makes no difference to a bit of the mean which one is used.
 """
 
 import os
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -151,6 +152,7 @@ class FileWords:
             self._file = TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - as long as the sum is there
         except OSError as error:
             raise not_written(folder, error) from error
+        weakref.finalize(self, self._file.close)
 
     def add(self, delta: Tensor, weight: float) -> None:
         """See `Words`."""

@@ -54,6 +54,8 @@ def test_what_the_key_names() -> None:
     assert Grouping.of("16", "cuda") == Grouping(16)
     assert Grouping.of("auto", "cpu").where_faster
     assert Grouping.of("auto", "cuda").most_bytes > Grouping.of("auto", "cpu").most_bytes
+    assert Grouping.of("auto", "cuda", 2**37).most_bytes == 2 * Grouping.of("auto", "cuda", 2**36).most_bytes
+    assert Grouping.of("auto", "cuda", 2**36).most_bytes == 2**31  # A thirty-second part of 64 GiB
 
 
 def test_a_group_waits_for_all_its_nodes_and_nobody_overtakes_it() -> None:

@@ -140,3 +140,12 @@ def test_numbers_have_no_groups_unless_the_task_makes_some() -> None:
     assert TensorExamples(torch.zeros(3, 1), numbers).groups() is None
     made = TensorExamples(torch.zeros(3, 1), numbers, lambda targets: (targets > 1).long())
     assert made.subset([1, 2]).to("cpu").groups().tolist() == [1, 0]
+
+
+def test_examples_are_put_on_a_device_once() -> None:
+    """Torch's device `meta` stands for one."""
+    examples = numbered(3)
+    there = examples.to("meta")
+    assert there is examples.to(torch.device("meta"))
+    assert there.batch(torch.tensor([1]))[0].device.type == "meta"
+    assert examples.to("cpu") is examples

@@ -340,3 +340,28 @@ def test_swapped_bytes_would_be_noticed() -> None:
     damaged["w"] = Array(state()["w"].T.contiguous().numpy())
     assert damaged != plain_record()
     assert wire.flat_of(damaged, LAYOUT).tolist() != FLAT
+
+
+def test_a_large_model_is_measured_where_its_vector_lies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """y = 2 x + 1 by a vector of three numbers, one of which is a buffer's; afterwards it has no memory."""
+    monkeypatch.setattr("strategies.core.layout.LARGE_BYTES", 4)
+    layer = torch.nn.Linear(1, 1)
+    layer.register_buffer("shift", torch.zeros(1))
+    layout, flat = wire.Layout.of(layer.state_dict()), torch.tensor([2.0, 1.0, 5.0])
+    for _ in range(2):
+        with wire.lent(layer, flat, layout), torch.no_grad():
+            assert layer(torch.tensor([[3.0]])).item() == 7.0
+            assert layer.weight.data_ptr() == flat.data_ptr()
+            assert float(layer.shift) == 5.0
+        assert layer.weight.untyped_storage().nbytes() == 4
+        assert layer.weight.shape == (1, 1)
+    assert flat.tolist() == [2.0, 1.0, 5.0]
+
+
+def test_a_small_model_gets_the_numbers_copied() -> None:
+    layer = torch.nn.Linear(1, 1)
+    layout, flat = wire.Layout.of(layer.state_dict()), torch.tensor([2.0, 1.0])
+    with wire.lent(layer, flat, layout):
+        pass
+    assert (layer.weight.item(), layer.bias.item()) == (2.0, 1.0)
+    assert layer.weight.data_ptr() != flat.data_ptr()

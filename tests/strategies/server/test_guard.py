@@ -8,7 +8,7 @@ import torch
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp.client_app import ClientAppException
 
-from strategies.core import wire
+from strategies.core import layout as layouts, wire
 from strategies.server.guard import (
     CheckedReply,
     Reference,
@@ -154,3 +154,40 @@ def test_an_error_of_flowers_simulation_is_told_in_the_clients_words() -> None:
     assert error_line(f"<class 'ray.X'>:<'Traceback\n{single}'>") == "error: no data"
     assert error_line("ValueError: no data") == "error: ValueError: no data"
     assert error_line(None) == "error: no reason given"
+
+
+def unshared(values: list[float], layout: wire.Layout) -> tuple[Message, torch.Tensor]:
+    """Return a reply whose vector nobody else has, and that vector."""
+    flat = torch.tensor(values)
+    record = wire.FlatRecord(flat, layout, unshared=True)
+    return reply(with_arrays(record)), flat
+
+
+def test_a_large_model_becomes_the_update_where_it_lies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """(4, 6) − (1, 2) = (3, 4), without a second vector; a model that will be looked at stays."""
+    monkeypatch.setattr(layouts, "LARGE_BYTES", 4)
+    message, flat = unshared([4.0, 6.0], REFERENCE.layout)
+    kept = check_reply(message, REFERENCE)
+    assert (kept.delta.tolist(), flat.tolist()) == ([3.0, 4.0], [4.0, 6.0])
+    update = check_reply(message, REFERENCE, keep_model=False)
+    assert update.delta.data_ptr() == flat.data_ptr()
+    assert (update.delta.tolist(), update.norm) == ([3.0, 4.0], 5.0)
+    assert not message.content.array_records[wire.ARRAYS]
+
+
+def test_a_vector_that_others_may_have_is_never_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not unshared, or looked at before: a reply may carry the very model that was sent."""
+    monkeypatch.setattr(layouts, "LARGE_BYTES", 4)
+    looked_at, flat = unshared([4.0, 6.0], REFERENCE.layout)
+    looked_at.content.array_records[wire.ARRAYS].values()
+    sent = reply(with_arrays(wire.FlatRecord(REFERENCE.flat, REFERENCE.layout)))
+    for message, expected in ((looked_at, [3.0, 4.0]), (sent, [0.0, 0.0])):
+        assert check_reply(message, REFERENCE, keep_model=False).delta.tolist() == expected
+    assert (flat.tolist(), REFERENCE.flat.tolist()) == ([4.0, 6.0], [1.0, 2.0])
+
+
+def test_a_large_model_that_is_not_finite_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layouts, "LARGE_BYTES", 4)
+    message, _ = unshared([math.nan, 1.0], REFERENCE.layout)
+    with pytest.raises(Rejected, match="NaN in the parameters"):
+        check_reply(message, REFERENCE, keep_model=False)
