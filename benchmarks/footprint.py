@@ -55,7 +55,8 @@ def measured(command: Sequence[str]) -> Footprint:
     seconds = time.perf_counter() - began
     written = process.stdout.read().strip().splitlines() if process.stdout else []
     if process.returncode:
-        raise LetheError(f"'{' '.join(command)}' failed: {written[-1] if written else process.returncode}")
+        said = f"exit status {process.returncode}, {written[-1] if written else 'nothing written'}"
+        raise LetheError(f"'{' '.join(command)}' failed: {said}")
     return Footprint(seconds, most[0], most[_WORKER])
 
 

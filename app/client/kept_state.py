@@ -25,6 +25,8 @@ KEY = "state"
 _RUN_ID = re.compile(r"[0-9a-f]{1,64}")
 _CONTENT = "state"
 _OWNER_ALONE = 0o600
+MOST_BYTES = 2**31 - 2**20
+"""Of a state: Flower carries it in one gRPC message, of less than 2 GiB; models travel in pieces."""
 
 
 def keep_state(
@@ -37,17 +39,34 @@ def keep_state(
     BadInput
         If the node's folder does not exist, or the server's name for the run is malformed.
     LetheError
-        If the kept state is damaged or cannot be written; the client does not go on without it.
+        If the kept state is damaged, too large or cannot be written; the client does not go on without it.
     """
     path = _path(message, context)
     if path is None:
-        return call_next(message, context)
+        return _answered(message, context, call_next)
     if not context.state and path.exists():
         context.state = read_state(path)
     before = codec.dump(context.state)
-    reply = call_next(message, context)
+    reply = _answered(message, context, call_next)
     if (after := codec.dump(context.state)) != before:
         write_state(path, after)
+    return reply
+
+
+def _answered(
+    message: Message, context: Context, call_next: Callable[[Message, Context], Message]
+) -> Message:
+    """Answer, and refuse a state that Flower could not carry to the next message; it is as before then."""
+    before = RecordDict(dict(context.state))
+    reply = call_next(message, context)
+    size = wire.records_bytes(context.state)
+    if size > MOST_BYTES:
+        context.state = before
+        raise LetheError(
+            f"the client's state: {size / 1e9:.2f} GB, allowed {MOST_BYTES / 1e9:.2f} GB, which Flower "
+            "carries from one message to the next; take a smaller model, or a strategy and codec that keep "
+            "nothing"
+        )
     return reply
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from strategies.log.pieces import Pieces
+from strategies.log.pieces import Chunk, Pieces
 
 Content = bytes | bytearray | memoryview | mmap.mmap
 
@@ -49,7 +49,7 @@ def sealed_pieces(key: bytes, content: Pieces, context: bytes, segment: int = SE
     return _sealed(key, content.of_size(segment), _bound(context, len(content)))
 
 
-def _sealed(key: bytes, segments: Iterable[Content], bound: bytes) -> Iterator[bytes]:
+def _sealed(key: bytes, segments: Iterable[Chunk], bound: bytes) -> Iterator[bytes]:
     cipher, prefix = AESGCM(key), secrets.token_bytes(_PREFIX)
     yield prefix
     for number, piece in enumerate(segments):

@@ -189,10 +189,10 @@ class FileWords:
                 if self._empty:
                     block[:] = 0
                 else:
-                    os.preadv(self._file.fileno(), [memoryview(block)], offset)
+                    os.preadv(self._file.fileno(), [block.data], offset)
                 yield slice(start, start + count), block[:count], block[count:]
                 if change:
-                    os.pwritev(self._file.fileno(), [memoryview(block)], offset)
+                    os.pwritev(self._file.fileno(), [block.data], offset)
         except OSError as error:
             raise not_written(self._folder / "sum", error) from error
 

@@ -148,3 +148,26 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
 
 def test_the_client_app_keeps_it() -> None:
     assert keep_state in client_app.app._mods
+
+
+@pytest.mark.parametrize("folder", [None, "kept"])
+def test_a_state_that_flower_cannot_carry_is_refused_and_not_kept(
+    tmp_path: Path, folder: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a gRPC message's 2 GiB; here of 40 bytes, with a model of eleven numbers in the state."""
+    monkeypatch.setattr("app.client.kept_state.MOST_BYTES", 40)
+    place = None if folder is None else tmp_path / folder
+    if place is not None:
+        place.mkdir()
+    given = context(place)
+    given.state["few"] = wire.record_of({"w": torch.ones(2)})
+
+    def keeps_much(message: Message, context: Context) -> Message:
+        context.state["model"] = wire.record_of({"w": torch.ones(11)})
+        return only_looks(message, context)
+
+    with pytest.raises(LetheError, match=r"the client's state: .* which Flower carries from one message"):
+        keep_state(message(), given, keeps_much)
+    assert list(given.state) == ["few"]
+    assert place is None or not list(place.iterdir())
+    keep_state(message(), given, only_looks)
