@@ -8,7 +8,6 @@ client answers nothing, and one line names what both say.
 import math
 import re
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -20,6 +19,7 @@ from app.config.settings import DataSettings
 from app.data.identity import own_place
 from strategies.core.conditions import shown
 from strategies.core.errors import BadInput, SettingsRefused
+from strategies.core.kept import kept_within
 from strategies.core.settings import Scalar, Settings
 from strategies.layers.privacy.settings import PrivacySettings
 
@@ -49,8 +49,10 @@ _ALLOWED = {
 }
 _OWN_DATA = {"data.path", "data.folder-of-clients"}
 """Keys by which a node names its own examples."""
-_CLIENTS_KEPT = 256
-"""Clients whose policy, joined with a run's config, a process keeps."""
+_KEPT_BYTES = 2**26
+"""Of run configs, each joined with a client's policy, that a process keeps."""
+_JOINED_BYTES = 2**12
+"""What such a config takes besides the sections that it shares with the run's, roughly."""
 
 
 class Policy(Settings):
@@ -248,7 +250,7 @@ def _typed(key: str, value: Scalar) -> Scalar:
     return value
 
 
-@lru_cache(maxsize=_CLIENTS_KEPT)
+@kept_within(_KEPT_BYTES, lambda joined: _JOINED_BYTES)
 def agreed(policy: Policy, config: RunConfig, client_id: str) -> RunConfig:
     """Return `Policy.applied`, worked out once per process."""
     return policy.applied(config, client_id)

@@ -20,20 +20,24 @@ from app.forgettings.names import parsed_place
 from app.forgettings.origin import Origin, write_origin
 from app.messages import codec
 from app.workflows import session as sessions
+from app.workflows.disk import check_rest_fits
 from app.workflows.judging import JUDGED
-from app.workflows.observer import Observer
+from app.workflows.observer import Observer, Quiet
 from app.workflows.removing import on_run, remove
 from app.workflows.session import Session
 from app.workflows.training import resume
 from app.workflows.training_rounds import ANALYTICS, TRAINED
 from strategies.client.data_tags import tags_in
+from strategies.core import wire
 from strategies.core.conditions import shown
 from strategies.core.errors import BadInput
 from strategies.core.settings import Scalar
 from strategies.core.wire import State
 from strategies.log.copying import copy_log
+from strategies.models.ensemble import member_layout
 from strategies.runs.checkpoint import Checkpoint
 from strategies.runs.folder import MODEL, SCALE, TARGET_SCALE, RunFolder
+from strategies.runs.home import expand
 from strategies.runs.tensor_file import read_sealed
 
 ALLOWED = ("run.name", "run.home", "run.workers", "run.device", "run.round-timeout")
@@ -78,12 +82,19 @@ def go_on(
     BadInput
         If the run is not finished, its project has changed, or it cannot be gone on with.
     """
-    return resume(_begun(folder, rounds, after, overrides, grid is not None), observer, grid)
+    begun = _begun(folder, rounds, after, overrides, observer or Quiet(), over_network=grid is not None)
+    return resume(begun, observer, grid)
 
 
 @on_run
 def _begun(
-    folder: RunFolder, rounds: int, after: str, overrides: Sequence[str], over_network: bool
+    folder: RunFolder,
+    rounds: int,
+    after: str,
+    overrides: Sequence[str],
+    observer: Observer,
+    *,
+    over_network: bool,
 ) -> RunFolder:
     """Return the folder of the new run, as if it had been interrupted after the other's last round."""
     _check_finished(folder, rounds)
@@ -93,6 +104,9 @@ def _begun(
     check_project(folder, session.config, session.work.project_record)
     _check_continuable(folder, session, after, over_network)
     checkpoint = _checkpoint(folder, origin)
+    place, layout = expand(config.run.home), wire.Layout.of(checkpoint.state)
+    entries = member_layout(layout, session.isolation).size
+    check_rest_fits(config, len(session.nodes), entries, origin.rounds, place, observer, copied=True)
     own = config.run.name
     name = own or f"{folder.name}-to-{config.run.rounds}"
     made = RunFolder.create(config.run.home, name, config.to_toml(), numbered=not own)

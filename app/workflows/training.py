@@ -13,7 +13,7 @@ from app.forgettings.folder import unpruned
 from app.forgettings.origin import read_origin, weights_origin, write_origin
 from app.workflows import session as sessions
 from app.workflows.analytics import label_distribution
-from app.workflows.disk import check_log_fits
+from app.workflows.disk import check_log_fits, check_rest_fits
 from app.workflows.observer import Observer, Quiet
 from app.workflows.recording import Recorder, add_notes, recorded
 from app.workflows.removing import removed_if_refused
@@ -65,7 +65,7 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
         _note_figures(session, cohort, observer)
         # Refuses, before all else, what cannot be built; it is made anew later, as it may be large
         layout, _ = wire.Layout.of(session.initial_state()), session.plan
-        check_log_fits(session, len(cohort.clients), layout, observer)
+        check_log_fits(session.config, len(cohort.clients), _logged(session, layout).size, observer)
         _note_groups(session, cohort, observer)
         cohort.client_config[wire.KEEP_TAGS] = 1
         folder = RunFolder.create(
@@ -154,9 +154,11 @@ def _continue(folder: RunFolder, observer: Observer, grid: Grid | None) -> None:
     folder.rewind_metrics(int(checkpoint.extra.get(TRAINED, last)) if checkpoint else 0)
     state = checkpoint.state if checkpoint else _initial(folder, session)
     layout = wire.Layout.of(state)
+    logged = _logged(session, layout)
+    check_rest_fits(session.config, len(session.nodes), logged.size, last, folder.path, observer)
     with (
         _recorded(folder, session, observer, last) as recorder,
-        _old_log(session, folder, _logged(session, layout), last) as log,
+        _old_log(session, folder, logged, last) as log,
         session.cohort(grid) as connected,
     ):
         cohort = session.in_training(connected)

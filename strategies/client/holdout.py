@@ -6,18 +6,20 @@ was held out.
 """
 
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from strategies.core.kept import kept_within
 from strategies.core.seeds import torch_generator
 
 _BLOCK = 20
 """Positions among which a share is held out as exactly as whole examples allow."""
+_KEPT_BYTES = 2**24
+"""Of clients' answers that a process keeps, a byte for each example."""
 
 
-@lru_cache(maxsize=256)
+@kept_within(_KEPT_BYTES, torch.numel)
 def held_out(share: float, client_id: str, count: int) -> Tensor:
     """Return which of a client's examples are held out, never the first one.
 

@@ -1,6 +1,6 @@
 """How many bytes an update log will take, before a run begins."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from strategies.log.retention import Retention
 
@@ -53,6 +53,21 @@ class LogEstimate:
             )  # A round's updates wait beside them
         rounds = -(-self.rounds // kept.every)
         return rounds * self.per_round * self.update_bytes(dtype)
+
+    def bytes_after(self, done: int, retention: str, dtype: str = "float32") -> int:
+        """Return the bytes that the log will take beyond what lies there after `done` rounds.
+
+        Examples
+        --------
+        >>> run = LogEstimate(size=2_500_000, clients=1_000, per_round=1_000, rounds=100)
+        >>> [round(run.bytes_after(50, kept) / 1e9) for kept in ("full", "interval:10", "sum")]
+        [500, 50, 20]
+        """
+        if Retention.parse(retention).kind == "sum":
+            there = min(self.clients, self.per_round * done) * self.update_bytes("float32")
+        else:
+            there = replace(self, rounds=done).log_bytes(retention, dtype)
+        return self.log_bytes(retention, dtype) - there
 
     def fitting(self, free: int, dtype: str = "float32") -> list[str]:
         """Return the retentions that fit into some bytes, those that keep most first.

@@ -7,8 +7,9 @@ import torch
 from flwr.app import Context, Message, RecordDict
 
 from app.client.node import Node
-from app.client.policy import Policy
+from app.client.policy import Policy, agreed
 from app.client_app import app
+from app.config.run_config import RunConfig
 from strategies.core import wire
 from strategies.core.errors import BadInput
 from strategies.core.settings import Scalar
@@ -241,3 +242,10 @@ def test_a_node_without_a_policy_believes_the_run() -> None:
     assert Policy.of({"partition-id": 0}) == Policy()
     made = Context(1, 1, {"partition-id": 0, "num-partitions": 2}, RecordDict(), {})
     assert not Node.of(message(wire.TRAIN), made).config.privacy.on
+
+
+def test_a_process_keeps_what_it_agreed_with_many_nodes() -> None:
+    """Bounded by bytes: a round of a thousand clients does not push out the first of them."""
+    own, run = Policy(secure_aggregation=False, delta=1e-6), RunConfig()
+    first = [agreed(own, run, str(i)) for i in range(1000)]
+    assert all(agreed(own, run, str(i)) is joined for i, joined in enumerate(first))

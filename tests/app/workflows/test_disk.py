@@ -7,9 +7,11 @@ from typing import NamedTuple
 import pytest
 
 from app.config.run_config import RunConfig
-from app.workflows import train
+from app.workflows import go_on, resume, train
 from strategies.core.errors import BadInput
 from strategies.log.estimate import LogEstimate
+from strategies.runs.folder import RunFolder
+from tests.app.runs import StopAfter, Stopped
 
 
 class _Usage(NamedTuple):
@@ -64,3 +66,34 @@ def test_a_log_is_not_larger_than_said(tmp_path: Path) -> None:
         parameters = int(folder.read_summary()["model"]["parameters"])
         said = LogEstimate(parameters, 10, 10, 3).log_bytes(retention)
         assert 0.3 * said < taken <= said
+
+
+def test_what_a_log_still_takes() -> None:
+    """Three of seven rounds are done: of rounds 1, 3, 5, 7, two are to come; all sums lie there once."""
+    run = LogEstimate(size=4, clients=2, per_round=1, rounds=7)
+    update = 4 * 4 + 256
+    assert run.bytes_after(3, "full") == 4 * update
+    assert run.bytes_after(3, "interval:2") == 2 * update
+    assert run.bytes_after(3, "sum") == (2 + 1) * update
+    assert run.bytes_after(0, "sum") == run.log_bytes("sum")
+    assert run.bytes_after(7, "full") == 0
+
+
+def test_a_run_that_goes_on_is_refused_where_its_rest_does_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten updates of 6.4 kB a round: after two of four rounds two are to come, in a copy five."""
+    with pytest.raises(Stopped):
+        train(_config(tmp_path, "run.name=cut", "run.rounds=4"), StopAfter(2))
+    cut = RunFolder.open("cut", tmp_path)
+    there = sorted(tmp_path.rglob("*"))
+    _have_free(monkeypatch, 50_000)
+    said = r'^log.retention: "full" in this run, 10 clients.* 2 of them done: about 128.8 kB more, 50.0 kB '
+    with pytest.raises(BadInput, match=said):
+        resume(cut)
+    assert sorted(tmp_path.rglob("*")) == there
+    _have_free(monkeypatch, 150_000)
+    resume(cut)
+    with pytest.raises(BadInput, match=r"5 rounds, .* each, 4 of them done and copied: about"):
+        go_on(cut, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["cut"]

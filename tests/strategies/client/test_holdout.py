@@ -45,3 +45,9 @@ def test_every_position_but_the_first_is_held_out_equally_often() -> None:
 
 def test_clients_differ() -> None:
     assert not held_out(0.5, "0", 100).equal(held_out(0.5, "1", 100))
+
+
+def test_a_process_keeps_the_choices_of_many_clients() -> None:
+    """Bounded by bytes: a round of a thousand clients does not push out the first of them."""
+    first = [held_out(0.2, str(i), 4) for i in range(1000)]
+    assert all(held_out(0.2, str(i), 4) is choice for i, choice in enumerate(first))
