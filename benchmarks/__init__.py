@@ -35,6 +35,7 @@ _SUMMARIES: Mapping[str, str] = {
     "memory": "Measure the server's peak memory with 10, 100 and 1000 clients and a model of 10 MB.",
     "scale": "Measure seconds, the server's time per client and memory of rounds of 10 to 10,000 clients.",
     "large": "Train, forget, verify and report a large model: memory in models, seconds, bytes on disk.",
+    "costs": "Draw seconds and memory of runs against their clients (10 to 10,000), rounds and parameters.",
     "images": "Train a folder of JPEGs decoded batch by batch: speed and memory beside a plain torch loop.",
     "privacy": "Time private steps, count the bytes of parts, compare accuracy at equal ε, check ε.",
     "compression": "Count the bytes to 97 % on MNIST, by codec, up and in both directions.",

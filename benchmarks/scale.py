@@ -16,7 +16,8 @@ from benchmarks.options import BenchmarkOptions, numbers
 from strategies.core.seeds import numpy_generator
 
 _SIDE = 8
-_BATCH = 4
+BATCH = 4
+"""Images of a step, and of a client."""
 
 
 class Options(BenchmarkOptions):
@@ -46,8 +47,8 @@ def run(options: Options, observer: Observer) -> dict[str, Any]:
     measured: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for count in cohorts:
-            job = Job(clients=count, rounds=options.rounds, steps=1, batch_size=_BATCH)
-            data = _write_data(count, Path(folder))
+            job = Job(clients=count, rounds=options.rounds, steps=1, batch_size=BATCH)
+            data = write_images(count, Path(folder))
             task = Task(job, str(data), options.workers, hidden=options.hidden)
             measured[str(count)] = _costs(contend("many_clients", task), count)
             observer.advance(f"{count} clients")
@@ -64,9 +65,9 @@ def _costs(found: dict[str, Any], clients: int) -> dict[str, float]:
     }
 
 
-def _write_data(clients: int, folder: Path) -> Path:
+def write_images(clients: int, folder: Path) -> Path:
     """Write random images and labels for all clients; return the npz file."""
-    generator, size = numpy_generator(0, "benchmark-data"), max(NUM_GROUPS, clients * _BATCH)
+    generator, size = numpy_generator(0, "benchmark-data"), max(NUM_GROUPS, clients * BATCH)
     x = generator.integers(0, 256, (size, _SIDE, _SIDE), dtype=np.uint8)
     y = generator.integers(0, NUM_GROUPS, size)
     y[:NUM_GROUPS] = np.arange(NUM_GROUPS)

@@ -11,7 +11,6 @@ from torch import Tensor
 from strategies.core import wire
 from strategies.core.errors import BadInput
 from strategies.core.examples import Examples
-from strategies.server.exclusion import Drop
 from unlearning.request import ForgetRequest
 
 
@@ -106,11 +105,11 @@ class ForgetSpec:
 
 def spec_for(request: ForgetRequest, client_id: str, earlier: Sequence[ForgetRequest] = ()) -> ForgetSpec:
     """Return which of a client's examples a request names, and which earlier requests did."""
-    before = Drop.joined(each.drop for each in earlier)
+    positions = {p for each in earlier for p in each.samples.get(client_id, ())}
     return ForgetSpec(
-        everything=client_id in request.clients,
+        everything=client_id in request.whole_clients,
         classes=request.classes,
         indices=tuple(request.samples.get(client_id, ())),
-        earlier_classes=before.classes,
-        earlier_indices=tuple(before.indices.get(client_id, ())),
+        earlier_classes=tuple(sorted({label for each in earlier for label in each.classes})),
+        earlier_indices=tuple(sorted(positions)),
     )

@@ -82,16 +82,16 @@ def ask_holdings(run: TrainedRun, request: ForgetRequest, cohort: Cohort) -> Hol
     """
     cohort = cohort.without(run.forgotten_clients)
     holdings = _ask(run, request, cohort)
-    changed = [i for i, each in holdings.items() if each.data == "changed"]
+    changed = {i: None for i, each in holdings.items() if each.data == "changed"}
     _check_positions(run, request, changed)
-    warnings = _warned(changed)
+    warnings = _warned(list(changed))
     notes = _noted([i for i, each in holdings.items() if each.data == "unknown"], len(holdings))
     if nothing := _nothing(run, request, holdings):
         return Holdings(nothing, warnings=warnings, notes=notes)
     without_retained = tuple(
-        i for i, each in holdings.items() if each.keeps is False and i not in request.clients
+        i for i, each in holdings.items() if each.keeps is False and i not in request.whole_clients
     )
-    remaining = set(holdings) - set(request.clients)
+    remaining = set(holdings) - request.whole_clients
     if remaining and remaining <= set(without_retained):
         raise BadInput(f"{request.name} leaves no connected client an example: nobody would remain")
     without_forgotten = tuple(i for i, each in holdings.items() if each.forgets is False)

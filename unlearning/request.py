@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,6 +93,11 @@ class ForgetRequest:
     def drop(self) -> Drop:
         """What the remaining clients leave out of their training."""
         return Drop(self.classes, self.samples)
+
+    @cached_property
+    def whole_clients(self) -> frozenset[str]:
+        """The clients that are to be forgotten as a whole."""
+        return frozenset(self.clients)
 
     @property
     def named_clients(self) -> tuple[str, ...]:

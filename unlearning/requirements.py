@@ -40,8 +40,9 @@ def check_request(run: TrainedRun, request: ForgetRequest, method: str, settings
     chosen = find_method(method)
     if request.kind not in chosen.serves:
         raise BadInput(f"{method} does not serve a {request.kind} request: {chosen.refusal}")
+    known = set(run.clients)
     for client_id in request.named_clients:
-        if client_id not in run.clients:
+        if client_id not in known:
             raise BadInput(f"unknown client '{client_id}'; known clients: {', '.join(run.clients)}")
     _check_classes(run, request)
     _check_positions(request, run.num_examples, run.plan.local_test_share)
@@ -213,8 +214,8 @@ def _check_fresh(run: TrainedRun, method: str, needed: Needs) -> None:
 
 
 def _check_not_forgotten(run: TrainedRun, request: ForgetRequest) -> None:
-    earlier = Drop.joined(each.drop for each in run.forgotten)
-    clients = [f"client {i}" for i in request.named_clients if i in run.forgotten_clients]
+    earlier, gone = Drop.joined(each.drop for each in run.forgotten), set(run.forgotten_clients)
+    clients = [f"client {i}" for i in request.named_clients if i in gone]
     classes = [f"class {label}" for label in request.classes if label in earlier.classes]
     samples = [
         f"example {position} of client {i}"
@@ -243,7 +244,8 @@ def _check_purged(run: TrainedRun, request: ForgetRequest, method: str, needed: 
                 f"client {client_id} was forgotten and purged from the update log, {purged[client_id]}: "
                 f"{method} needs its updates, which are erased; retrain needs none"
             )
-    lost = [i for i in purged if i not in run.forgotten_clients]
+    gone = set(run.forgotten_clients)
+    lost = [i for i in purged if i not in gone]
     if needed.log != "sum" and lost:
         raise BadInput(
             f"{method} needs the others' updates, but those of client {lost[0]} were purged; start from a "

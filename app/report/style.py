@@ -3,7 +3,7 @@
 It is Python text, not a file beside it, because the bundle for a SuperLink carries Python files only.
 """
 
-STYLE_SHEET = """
+COLOURS = """
 :root {
   color-scheme: light dark;
   --paper: #ffffff; --ink: #1a1f24; --muted: #56616b; --grid: #d5dbe0; --tint: #f4f6f8;
@@ -20,7 +20,10 @@ STYLE_SHEET = """
     --purple: #d98fbd; --heat: #2f5f82; --link: #7cc4f0;
   }
 }
-* { box-sizing: border-box; }
+"""
+"""The page's variables: colours by day and by night, and the font."""
+
+_PAGE = """* { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 var(--font); }
 main { max-width: 1120px; margin: 0 auto; padding: 32px 32px 64px; }
@@ -87,7 +90,9 @@ figure { margin: 12px 0 22px; }
 figcaption { font-size: 13.5px; max-width: 100ch; overflow-wrap: anywhere; }
 .chart { display: none; width: 100%; height: auto; }
 .small { display: block; max-width: 440px; }
-.chart text { font: 13px var(--font); font-variant-numeric: tabular-nums; }
+"""
+
+SHAPES = """.chart text { font: 13px var(--font); font-variant-numeric: tabular-nums; }
 .chart .t-title { font-weight: 700; fill: var(--ink); }
 .chart .t-red { font-weight: 700; fill: var(--red); }
 .chart .t-halo { fill: var(--ink); stroke: var(--paper); stroke-width: 4px; paint-order: stroke; }
@@ -106,7 +111,10 @@ figcaption { font-size: 13.5px; max-width: 100ch; overflow-wrap: anywhere; }
 .f-purple { fill: var(--purple); } .s-purple { stroke: var(--purple); }
 .m:hover, .m.on { filter: drop-shadow(0 0 2px var(--ink)); }
 .chart * { stroke-linejoin: round; }
-.triggered th, .triggered td { text-align: center; padding: 4px 6px; vertical-align: middle; }
+"""
+"""Of drawings: text, lines, areas."""
+
+_REST = """.triggered th, .triggered td { text-align: center; padding: 4px 6px; vertical-align: middle; }
 .triggered th[scope=row] { text-align: left; padding-right: 14px; white-space: nowrap; }
 .triggered img { width: 72px; height: 72px; image-rendering: pixelated; border: 1px solid var(--grid); }
 .hit { color: var(--red); font-weight: 700; }
@@ -161,3 +169,5 @@ footer { color: var(--muted); font-size: 13px; }
   details::details-content { content-visibility: visible; }
 }
 """
+
+STYLE_SHEET = COLOURS + _PAGE + SHAPES + _REST

@@ -43,4 +43,11 @@ def main(task: Task, watch: Stopwatch) -> None:
         folder = train(task.run_config().with_overrides(keys), laps)
         flat = wire.flat_of(record := wire.record_of(folder.read_model()), wire.layout_of(record))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-    watch.report(flat, **{"server-seconds": laps.server, "peak-mb": peak, "parameters": len(flat)})
+    both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    further = {
+        "server-seconds": laps.server,
+        "processor-seconds": sum(used.ru_utime + used.ru_stime for used in both),
+        "peak-mb": peak,
+        "parameters": len(flat),
+    }
+    watch.report(flat, **further)

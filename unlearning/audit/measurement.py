@@ -228,7 +228,7 @@ def measure_own_models(
     questions = OwnModelQuestions(request, cohort, reference_lineage, run.forgotten, run.test, run.task)
     asked = cohort.without([*request.clients, *run.forgotten_clients]).on_lineage(lineage)
     evidence = gather(asked, questions, f"audit of {name}")
-    missing = {i: reason for i, reason in evidence.missing.items() if i not in request.clients}
+    missing = {i: reason for i, reason in evidence.missing.items() if i not in request.whole_clients}
     evidence = Evidence(evidence.answers, missing)
     on_own = questions.tested()
     on_test = _OnServer(on_own.groups, on_own.margin, on_own.correct)

@@ -1,15 +1,23 @@
 """unlearning/audit/gathering.py: every client is asked, in any order, and whoever is missing is named."""
 
 import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import permutations
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord
+from flwr.app import Array, ArrayRecord, Message, RecordDict
 
+from strategies.server.cohort import Reply
+from tests.counting import CountedText, check_growth
 from tests.unlearning.audit_world import DATA, LAYOUT, SURE, Answer, CohortStandIn, weights
+from unlearning.audit.evidence import AuditAnswer
 from unlearning.audit.gathering import Evidence, Questions, gather
+from unlearning.forget_spec import spec_for
 from unlearning.request import ForgetRequest
 
 FORGET_1 = ForgetRequest(clients=("1",))
@@ -150,3 +158,50 @@ def test_an_answer_over_fewer_examples_than_the_client_holds_is_noticed() -> Non
     evidence = evidence_of(CohortStandIn(DATA, tampered={"10": shorten}))
     assert list(evidence.answers) == ["0", "1"]
     assert "expected float32 (3,)" in evidence.missing["10"]
+
+
+# growth
+
+
+class AllTheSame(CohortStandIn):
+    """Answers at once, without a model."""
+
+    def ask(self, message_type: str, content: Callable[[str], RecordDict], scope: str) -> Iterator[Reply]:
+        for client_id in self.data:
+            content(client_id)
+            yield Reply(client_id, cast(Message, SimpleNamespace(content=RecordDict())))
+
+
+@dataclass
+class Told:
+    """Questions of a request; every answer is one and the same."""
+
+    request: ForgetRequest
+    earlier: tuple[ForgetRequest, ...]
+    answer: AuditAnswer
+
+    def __call__(self, client_id: str) -> RecordDict:
+        spec_for(self.request, client_id, self.earlier)
+        return RecordDict()
+
+    def read(self, client_id: str, content: RecordDict, num_examples: int | None) -> AuditAnswer:
+        return self.answer
+
+
+def test_many_clients_are_asked_and_pooled_as_fast_each_as_a_few() -> None:
+    """Half of them are to be forgotten, and of each an example was before: operations are counted."""
+    answer = AuditAnswer(torch.zeros(2), torch.ones(2), torch.tensor([True, False]))
+
+    def prepare(clients: int) -> Callable[[], object]:
+        data = dict.fromkeys((CountedText(i) for i in range(clients)), DATA["0"])
+        request = ForgetRequest(clients=tuple(list(data)[::2]))
+        told = Told(request, (ForgetRequest(samples=dict.fromkeys(data, (0,))),), answer)
+        cohort = AllTheSame(data).cohort
+
+        def work() -> object:
+            found = gather(cohort, told)
+            return found.margin, found.correct, found.client_accuracy, found.divergence, found.sums_only
+
+        return work
+
+    check_growth(prepare)
