@@ -130,6 +130,12 @@ class Suspects(Document):
 class _Spread(Document):
     mean: Number | None
     std: Amount | None
+    low: Number | None = None
+    high: Number | None = None
+    values: list[list[Number]] = Field(default=[])
+    listed: bool = False
+    std_training: Amount | None = None
+    std_forgetting: Amount | None = None
 
 
 class _Percents(_Spread):
@@ -170,7 +176,9 @@ class Comparison(Document):
     request: StoredRequest
     settings: _Settings
     seeds: Annotated[list[Count], Field(min_length=1)]
+    forgettings: Annotated[Count, Field(ge=1)] = 1
     mia_counts: bool = True
+    conclusions: list[str] = Field(default=[])
     before: _Compared
     retrain: _Compared
     methods: dict[str, _Compared]

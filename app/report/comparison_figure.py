@@ -1,19 +1,22 @@
 """The figure of a comparison of methods: how far each is from retraining, by metric, on one scale.
 
 A row is a method, a panel a metric. The dot is the mean gap to the retrained model over the seeds, the line
-its 95 % interval (Student's t); the band is the floor, which is how far retrainings that differ by their seed
-alone lie apart. A method whose interval lies in the band cannot be told from a retraining.
+its 95 % interval (Student's t); where the gaps lie in two groups, each has a dot. The band is the floor,
+which is how far retrainings that differ by their seed alone lie apart. A method whose interval lies in the
+band cannot be told from a retraining.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from app.report.axes import LINE, Axes, Box, Span
 from app.report.comparison_tables import (
+    FLOOR,
     OTHER_SEED,
     RATES,
     RETRAINED,
@@ -37,27 +40,32 @@ from app.report.svg import (
     text_width,
 )
 from app.report.tables import NumberTable, Row
-from app.report.wording import MISSING, count, gap, number, seconds
+from app.report.wording import MISSING, count, gap, listed, number, seconds
+from unlearning.audit.statistics import quantile
 
 _ROW = 26.0
 _LEAST_REACH = 5.0
 """Points that the scale shows at least on both sides, so that smaller differences do not look large."""
-_STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-"""Two-sided 95 % quantiles of Student's t for 1 to 9 degrees of freedom."""
-_NORMAL = 1.96
 _DISPARITY = "disparity"
 
 
 @dataclass(frozen=True)
 class Gap:
-    """How far a model is from the retrained one in a metric, in points: the mean and half its interval."""
+    """How far a model is from the retrained one in a metric, in points: the mean and half its interval.
+
+    Of values that lie in two groups the median stands in place of the mean, without an interval, and `values`
+    has them all.
+    """
 
     mean: float
     half: float | None
+    values: tuple[float, ...] = ()
 
     @property
     def words(self) -> str:
         """The gap in words."""
+        if self.values:
+            return f"{listed(map(gap, self.values))} (in two groups)"
         around = (
             ""
             if self.half is None
@@ -69,14 +77,12 @@ class Gap:
 def half_interval(std: float | None, num_seeds: int) -> float | None:
     """Return half the 95 % interval of a mean over so many seeds; None of fewer than two.
 
-    >>> half_interval(1.0, 4), half_interval(1.0, 1)
-    (1.591, None)
+    >>> half_interval(None, 4), half_interval(1.0, 1), round(half_interval(1.0, 4), 3)
+    (None, None, 1.591)
     """
     if std is None or num_seeds < 2:
         return None
-    degrees = num_seeds - 1
-    quantile = _STUDENT[degrees - 1] if degrees <= len(_STUDENT) else _NORMAL
-    return quantile * std / math.sqrt(num_seeds)
+    return quantile(num_seeds - 1) * std / math.sqrt(num_seeds)
 
 
 def gaps_of(figures: Figures, num_seeds: int, disparity: str = _DISPARITY) -> dict[str, Gap]:
@@ -88,8 +94,16 @@ def gaps_of(figures: Figures, num_seeds: int, disparity: str = _DISPARITY) -> di
     found = {}
     for key, name in keys.items():
         if (mean := mean_of(figures, name)) is not None:
-            found[key] = Gap(mean, half_interval(figures[name].get("std"), num_seeds))
+            found[key] = _gap(figures[name], mean, num_seeds)
     return found
+
+
+def _gap(spread: Mapping[str, Any], mean: float, num_seeds: int) -> Gap:
+    if spread.get("listed"):
+        return Gap(mean, None, tuple(sorted(value for of in spread["values"] for value in of)))
+    low, high = spread.get("low"), spread.get("high")
+    half = half_interval(spread.get("std"), num_seeds) if low is None or high is None else (high - low) / 2
+    return Gap(mean, half)
 
 
 def floor_of(document: Mapping[str, Any]) -> dict[str, float]:
@@ -102,7 +116,9 @@ def floor_of(document: Mapping[str, Any]) -> dict[str, float]:
     for key in (*RATES, _DISPARITY):
         name = disparity_of(document) if key == _DISPARITY else f"{key}_gap"
         if (mean := mean_of(other, name)) is not None:
-            floor[key] = math.hypot(mean, other[name].get("std") or 0.0)
+            values = [value for of in other[name].get("values") or () for value in of]
+            known = math.hypot(mean, other[name].get("std") or 0.0)
+            floor[key] = math.sqrt(fmean(v * v for v in values)) if values else known
     return floor
 
 
@@ -114,7 +130,7 @@ def picture(document: Mapping[str, Any], name: str) -> Picture:
     shown = {
         model: gaps_of(figures, num_seeds, counts) for model, figures in found.items() if model != RETRAINED
     }
-    shown = {model: gaps for model, gaps in shown.items() if gaps and model != OTHER_SEED}
+    shown = {model: gaps for model, gaps in shown.items() if gaps and model != FLOOR}
     floor = floor_of(document)
     caption = _words(found, num_seeds, floor, counts)
     return drawn(lambda drawing: _draw(drawing, shown, floor), name, caption, _table(shown, floor))
@@ -225,7 +241,8 @@ def _dot(axes: Axes, y: float, found: Gap, what: str, colour: str) -> None:
             return
         ends = (axes.x(max(found.mean - half, span.low)), axes.x(min(found.mean + half, span.high)))
         drawing.line(ends, (y, y), Pen(colour, width=2.4))
-        drawing.mark(axes.x(found.mean), y, Pen(colour, "o"), 4.5)
+        for value in found.values or (found.mean,):
+            drawing.mark(axes.x(min(max(value, span.low), span.high)), y, Pen(colour, "o"), 4.5)
 
     drawing.telling(f"{what}: {found.words} points", dot)
 
@@ -246,7 +263,7 @@ def _words(found: Mapping[str, Figures], num_seeds: int, floor: Mapping[str, flo
     points = [
         (model, mean_of(figures, "seconds"), mean_of(figures, counts))
         for model, figures in found.items()
-        if model not in {"before", RETRAINED, OTHER_SEED}
+        if model not in {"before", RETRAINED, FLOOR}
     ]
     known = [(model, time, far) for model, time, far in points if time and far is not None]
     if not known:

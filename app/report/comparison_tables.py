@@ -2,16 +2,19 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from app.report import wording
 from app.report.tables import NumberTable, Row
 from app.report.wording import COLUMNS, MISSING, capital, subject
 
-Figures = Mapping[str, Mapping[str, float | None]]
-"""Mean and standard deviation of every figure of a model."""
+Figures = Mapping[str, Mapping[str, Any]]
+"""What is known of every figure of a model over the seeds, as in ``compare/<request>.json``."""
 
 RETRAINED = "retrained"
+FLOOR = "floor"
+"""What the retrainings with other seeds are called in tables."""
 OTHER_SEED = "retrain-other-seed"
 """Name among the methods of the retrainings that differ from the reference by chance alone (``audit.seeds``):
 the scale for all the others, and no method."""
@@ -19,6 +22,9 @@ RATES = ("unlearning_accuracy", "mia_efficacy", "retain_accuracy", "test_accurac
 """The five figures that a method is judged by."""
 SHORT = {column.key: column.short for column in COLUMNS}
 
+_DISPARITY_NAMES = {"disparity": "with MIA", "disparity_without_mia": "without MIA"}
+_HALF = " (± half the 95 % interval over the seeds, Student's t)"
+_KINDS = ("poisoned", "hard", "clean")
 _DISTANCES = {
     "worst_client_accuracy": ("worst client, %", 1),
     "output_distance_forget": ("KL on forgotten", 3),
@@ -45,8 +51,17 @@ class Table:
 
 
 def mean_of(figures: Figures, key: str) -> float | None:
-    """Return a figure's mean over the seeds; None if it was not measured."""
-    return figures.get(key, {}).get("mean")
+    """Return a figure's mean over the seeds, or the median of values in two groups; None if not measured.
+
+    >>> mean_of({"x": {"mean": None, "listed": True, "values": [[80.0], [7.0], [82.0]]}}, "x")
+    80.0
+    """
+    found = figures.get(key) or {}
+    values = [value for of in found.get("values") or () for value in of]
+    if found.get("listed") and values:
+        return float(median(values))
+    mean: float | None = found.get("mean")
+    return mean
 
 
 def disparity_of(document: Mapping[str, Any]) -> str:
@@ -61,15 +76,19 @@ def disparity_of(document: Mapping[str, Any]) -> str:
 
 
 def models(document: Mapping[str, Any]) -> dict[str, Figures]:
-    """Return the models that methods are compared with, then the methods, smallest disparity first."""
+    """Return the models that methods are compared with, then the methods, smallest disparity first.
+
+    The floor is the retrainings with other seeds, where there are any.
+    """
     methods: Mapping[str, Figures] = document["methods"]
 
-    def key(name: str) -> tuple[bool, float]:
+    def key(name: str) -> tuple[bool, float, str]:
         disparity = mean_of(methods[name], disparity_of(document))
-        return disparity is None, disparity or 0.0
+        return disparity is None, disparity or 0.0, name
 
-    ordered = {name: methods[name] for name in sorted(methods, key=key)}
-    return {"before": document["before"], RETRAINED: document["retrain"], **ordered}
+    ordered = {name: methods[name] for name in sorted(methods.keys() - {OTHER_SEED}, key=key)}
+    floor = {FLOOR: methods[OTHER_SEED]} if OTHER_SEED in methods else {}
+    return {"before": document["before"], RETRAINED: document["retrain"], **floor, **ordered}
 
 
 def title(document: Mapping[str, Any]) -> str:
@@ -86,34 +105,102 @@ def _pruned(settings: Mapping[str, Any]) -> str:
 
 def over(document: Mapping[str, Any]) -> str:
     """Return which runs the numbers are taken over."""
-    seeds = document["seeds"]
+    seeds, times = document["seeds"], document.get("forgettings", 1)
+    several = f", {times} forgettings by each method on each" if times > 1 else ""
     if len(seeds) == 1:
-        return f"One run with one seed ({seeds[0]}): differences of a point or so may be chance"
-    return f"Mean ± standard deviation over {len(seeds)} runs with seeds {wording.listed(map(str, seeds))}"
+        return f"One run with one seed ({seeds[0]}){several}: differences of a point or so may be chance"
+    runs = f"{len(seeds)} runs with seeds {wording.listed(map(str, seeds))}"
+    return f"Mean ± standard deviation over {runs}{several}"
 
 
-def tables(document: Mapping[str, Any]) -> tuple[Table, Table, Table]:
-    """Return the tables of rates, of distances and of costs."""
+def tables(document: Mapping[str, Any]) -> tuple[Table, ...]:
+    """Return the tables of disparities, rates, rates by kind of example, gaps, distances and costs."""
     found = models(document)
-    return _rates(found), _distances(found), _costs(found)
+    made = (
+        _disparities(document, found),
+        _rates(found),
+        _apart(found),
+        _gaps(found, len(document["seeds"])),
+        _distances(found),
+        _costs(found),
+    )
+    return tuple(table for table in made if table.columns)
+
+
+def _disparities(document: Mapping[str, Any], found: Mapping[str, Figures]) -> Table:
+    key = disparity_of(document)
+    other = next(each for each in _DISPARITY_NAMES if each != key)
+    columns = ["disparity", "of nothing", "less nothing", _DISPARITY_NAMES[other]]
+    split = document.get("forgettings", 1) > 1
+    rows = []
+    for name, figures in found.items():
+        spread = figures.get(key) or {}
+        ratio, less = (figures.get(f"{key}{end}") for end in ("_ratio", "_difference"))
+        cells = [
+            wording.spread(spread),
+            wording.spread(ratio, 2),
+            interval(less),
+            wording.spread(figures.get(other)),
+        ]
+        parts = [wording.number(spread.get(f"std_{part}")) for part in ("training", "forgetting")]
+        rows.append((name, *cells, *(parts if split else ())))
+    mia = ", and MIA" if key == "disparity" else "; MIA is left out, as its attacker only guesses"
+    caption = (
+        f"Disparity: mean distance to retrained over UA, RA and TA{mia}, points. Beside it as a share of "
+        f"that of doing nothing, and less that{_HALF}."
+    )
+    if split:
+        columns += ["± training", "± forgetting"]
+        caption += " Its spread over training seeds, and over forgettings of one trained model."
+    if FLOOR not in found:
+        caption += " There is no floor (audit.seeds)."
+    return Table(caption, tuple(columns), tuple(rows))
+
+
+def interval(spread: Mapping[str, Any] | None) -> str:
+    """Return a mean gap with half its 95 % interval, or the values where they lie in two groups.
+
+    >>> interval({"mean": -1.0, "low": -1.75, "high": -0.25}), interval({"mean": 2.0}), interval(None)
+    ('−1.0 ± 0.8', '+2.0', '–')
+    """
+    found = spread or {}
+    if found.get("listed"):
+        return wording.spread(found)
+    mean, low, high = (found.get(key) for key in ("mean", "low", "high"))
+    if mean is None:
+        return MISSING
+    around = "" if low is None or high is None else f" ± {wording.number((high - low) / 2)}"
+    return f"{wording.gap(mean)}{around}"
 
 
 def _rates(found: Mapping[str, Figures]) -> Table:
-    caption = (
-        "In brackets the gap to retrained, in points; disparity is its mean size over UA, MIA, RA and TA, or "
-        "without MIA, which counts where its attacker only guesses (see the notes)."
+    caption = "Rates, %. Values that lie in two groups are listed, in place of a mean that is near none."
+    rows = tuple(
+        (name, *(wording.spread(figures.get(key)) for key in RATES)) for name, figures in found.items()
     )
-    rows = []
-    for name, figures in found.items():
-        cells = (f"{wording.spread(figures.get(key))}{_gap(name, figures, key)}" for key in RATES)
-        disparities = (wording.spread(figures.get(key)) for key in ("disparity", "disparity_without_mia"))
-        rows.append((name, *disparities, *cells))
-    return Table(caption, ("disparity", "without MIA", *(SHORT[key] for key in RATES)), tuple(rows))
+    return Table(caption, tuple(SHORT[key] for key in RATES), rows)
 
 
-def _gap(name: str, figures: Figures, key: str) -> str:
-    mean = mean_of(figures, f"{key}_gap")
-    return "" if mean is None or name == RETRAINED else f" ({wording.gap(mean)})"
+def _apart(found: Mapping[str, Figures]) -> Table:
+    """Return the rates of poisoned or hard and of clean examples apart; without columns where none are."""
+    names = {f"{key}_{kind}": f"{SHORT[key]} {kind}" for key in wording.APART for kind in _KINDS}
+    keys = [key for key in names if any(mean_of(figures, key) is not None for figures in found.values())]
+    caption = "The forgotten examples by kind, %; ASR of clean ones is over test images without the trigger."
+    rows = tuple(
+        (name, *(wording.spread(figures.get(key)) for key in keys)) for name, figures in found.items()
+    )
+    return Table(caption, tuple(names[key] for key in keys), rows)
+
+
+def _gaps(found: Mapping[str, Figures], num_seeds: int) -> Table:
+    caption = "Gap to retrained, paired by seed, points"
+    caption += f"{_HALF}." if num_seeds > 1 else "; one seed has no interval."
+    rows = tuple(
+        (name, *(interval(figures.get(f"{key}_gap")) for key in RATES))
+        for name, figures in found.items()
+        if name != RETRAINED
+    )
+    return Table(caption, tuple(SHORT[key] for key in RATES), rows)
 
 
 def _distances(found: Mapping[str, Figures]) -> Table:

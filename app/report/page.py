@@ -54,6 +54,7 @@ class ComparisonView:
     picture: Picture
     tables: tuple[NumberTable, ...]
     notes: tuple[str, ...]
+    conclusions: tuple[str, ...]
 
 
 def write_report(folder: RunFolder) -> Path:
@@ -192,6 +193,7 @@ def _comparison(document: Mapping[str, Any], position: int) -> ComparisonView:
         comparison_figure.picture(document, f"methods-{position}"),
         tuple(table.on_page() for table in comparison_tables.tables(document)),
         tuple(wording.capital(note) for note in document["notes"]),
+        tuple(document.get("conclusions", ())),
     )
 
 

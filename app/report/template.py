@@ -201,6 +201,7 @@ _RUN = """
 <article>
 <h3>{{ comparison.title }}</h3>
 <p class="muted">{{ comparison.over }}.</p>
+{{ notes(comparison.conclusions) }}
 {{ picture(comparison.picture) }}
 {% for table in comparison.tables %}
 {{ numbers(table, "compared-" + outer + "-" + loop.index0 | string) }}{% endfor %}

@@ -233,12 +233,16 @@ def clock(value: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def spread(values: Mapping[str, float | None] | None, digits: int = 1) -> str:
-    """Return a mean with its standard deviation, if there is one.
+def spread(values: Mapping[str, Any] | None, digits: int = 1) -> str:
+    """Return a mean with its standard deviation, if there is one; values in two groups one by one, sorted.
 
     >>> spread({"mean": 96.25, "std": 0.5}), spread({"mean": -1.0, "std": None}), spread(None)
     ('96.2 ± 0.5', '−1.0', '–')
+    >>> spread({"mean": None, "std": None, "listed": True, "values": [[87.0, 7.0], [85.5]]})
+    '7.0, 85.5, 87.0'
     """
+    if values and values.get("listed"):
+        return ", ".join(number(value, digits) for value in sorted(v for of in values["values"] for v in of))
     mean, std = (values or {}).get("mean"), (values or {}).get("std")
     return number(mean, digits) + ("" if mean is None or std is None else f" ± {number(std, digits)}")
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from app.workflows.purging import check_purge, purge
     from app.workflows.removing import find_removable, remove, run_contents
     from app.workflows.serving import serve
+    from app.workflows.standard_cases import standard_requests
     from app.workflows.suspecting import suspects
     from app.workflows.training import resume, train
 
@@ -44,6 +45,7 @@ __all__ = [
     "resume",
     "run_contents",
     "serve",
+    "standard_requests",
     "suspects",
     "train",
     "tree_of_runs",
@@ -60,6 +62,7 @@ _PARTS = {
     "purging": ("check_purge", "purge"),
     "removing": ("find_removable", "remove", "run_contents"),
     "serving": ("serve",),
+    "standard_cases": ("standard_requests",),
     "suspecting": ("suspects",),
     "training": ("resume", "train"),
 }

@@ -1,11 +1,11 @@
 """Compare methods on one request, over several seeds, with retraining as the reference.
 
 For each seed there is a run like the one given, made once under ``seeds/``; the first is the run itself.
-Every method forgets, the run is retrained, all models are audited alike, and each may relearn. Nothing is
-written under ``forget/``: a comparison measures.
+Every method forgets, perhaps several times with seeds of its own, the run is retrained, all models are
+audited alike, and each may relearn. Nothing is written under ``forget/``: a comparison measures.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 
 from app.client.audit_answers import check_answers
 from app.report.comparison_tables import OTHER_SEED
+from app.report.conclusions import conclusions
 from app.workflows import other_seeds
 from app.workflows.observer import Observer, Quiet
 from app.workflows.opened import OpenedRun, reporting_to
@@ -21,12 +22,22 @@ from app.workflows.recording import recorded
 from app.workflows.removing import on_run
 from app.workflows.shadows import trained_with
 from strategies.core.errors import BadInput, LetheError
+from strategies.core.seeds import derive_seed
 from strategies.runs import files
 from strategies.runs.folder import RunFolder
 from strategies.server.cohort import Cohort
 from unlearning import forgetting, requirements
 from unlearning.audit.audit import ORIGINAL, AuditedModel, AuditReport, audit as audit_models
-from unlearning.audit.comparison import Cost, Figures, figures_of, log_bytes, summarised
+from unlearning.audit.comparison import (
+    DISPARITIES,
+    Cost,
+    Figures,
+    Spread,
+    figures_of,
+    log_bytes,
+    summarised,
+)
+from unlearning.audit.decisions import Decisions, by_seed, decisions
 from unlearning.audit.relearning import Relearning
 from unlearning.audit.verdict import mia_counts
 from unlearning.holdings import ask_holdings
@@ -37,6 +48,8 @@ from unlearning.run import TrainedRun
 from unlearning.settings import AuditSettings, ForgetSettings
 
 RETRAIN = "retrain"
+_AGAIN = " again "
+"""In the name of a model: what stands between a method and the number of its further forgetting."""
 FOLDER = "compare"
 """Name of the folder with the comparisons of a run."""
 
@@ -46,7 +59,8 @@ class ComparisonPlan:
     """Which methods to compare on a request; without methods, all that can serve it on the run.
 
     `settings` and `audit` are the sections ``forget`` and ``audit``; with ``prune``, every run is pruned
-    first. `relearn` counts the rounds to relearn, which takes rounds for every model.
+    first. `relearn` counts the rounds to relearn, which takes rounds for every model. `forgettings` is how
+    often each method forgets on each trained model, at least 1; the first time with the run's own seed.
     """
 
     request: ForgetRequest
@@ -54,6 +68,7 @@ class ComparisonPlan:
     settings: ForgetSettings = field(default_factory=ForgetSettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
     relearn: bool = True
+    forgettings: int = 1
 
     @property
     def name(self) -> str:
@@ -119,6 +134,14 @@ def _with_seed(folder: RunFolder, opened: OpenedRun, number: int, observer: Obse
     return trained_with(folder, config, config.run.seed + number, observer, inside="seeds", same_data=False)
 
 
+def _seeded(run: TrainedRun, cohort: Cohort, number: int) -> tuple[TrainedRun, Cohort]:
+    """Return a run and its clients with the seed of a further forgetting; as they are for the first."""
+    if not number:
+        return run, cohort
+    seed = derive_seed(run.seed, "forgetting", number)
+    return replace(run, plan=replace(run.plan, seed=seed)), cohort.seeded(seed)
+
+
 def _warm_up() -> None:
     """Let torch import its compiler, which it does with the first optimiser, before anything is timed."""
     torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.0)
@@ -131,7 +154,7 @@ class _Work:
     plan: ComparisonPlan
     observer: Observer
     seeds: list[int] = field(default_factory=list)
-    samples: dict[str, list[Figures]] = field(default_factory=dict)
+    samples: dict[str, dict[int, list[Figures]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     mia_counts: bool = True
 
@@ -157,23 +180,41 @@ class _Work:
         self._note(seed, report.notes)
         self.mia_counts = self.mia_counts and mia_counts(report.measurements[ORIGINAL])
         for name, figures in figures_of(report, costs, relearned).items():
-            pooled = OTHER_SEED if name.startswith(other_seeds.PREFIX) else name
-            self.samples.setdefault(pooled, []).append(figures)
+            pooled = OTHER_SEED if name.startswith(other_seeds.PREFIX) else name.partition(_AGAIN)[0]
+            self.samples.setdefault(pooled, {}).setdefault(seed, []).append(figures)
 
     def document(self) -> dict[str, Any]:
         """Return what was compared and measured; a method that never succeeded has no figures."""
         plan = self.plan
         others = [OTHER_SEED] if OTHER_SEED in self.samples else []
+        found = self._decisions().to_json()
         return {
             "request": plan.request.to_json(),
             "settings": plan.settings.model_dump(by_alias=True),
             "seeds": self.seeds,
+            "forgettings": plan.forgettings,
             "notes": self.notes,
             "mia_counts": self.mia_counts,
-            "before": summarised(self.samples[ORIGINAL]),
-            "retrain": summarised(self.samples[RETRAIN]),
-            "methods": {m: summarised(self.samples.get(m, [])) for m in (*plan.methods, *others)},
+            "before": self._summary(ORIGINAL),
+            "retrain": self._summary(RETRAIN),
+            "methods": {name: self._summary(name) for name in (*plan.methods, *others)},
+            "decisions": found,
+            "conclusions": conclusions(found),
         }
+
+    def _summary(self, name: str) -> dict[str, Spread]:
+        return summarised(self.samples.get(name, {}).values())
+
+    def _decisions(self) -> Decisions:
+        """Return what is decided by the disparity that counts."""
+        figure = DISPARITIES[0 if self.mia_counts else 1]
+        found = {name: by_seed(of, figure) for name, of in self.samples.items()}
+        return decisions(
+            {name: found.get(name, {}) for name in self.plan.methods},
+            (ORIGINAL, found[ORIGINAL]),
+            (OTHER_SEED, found.get(OTHER_SEED, {})),
+            len(self.seeds),
+        )
 
     def _forgotten(
         self, opened: OpenedRun, cohort: Cohort
@@ -185,21 +226,32 @@ class _Work:
         up, down, visits = (traffic.get(key) for key in ("bytes-up", "bytes-down", "visits"))
         costs = {ORIGINAL: Cost(run.train_seconds, up, down, visits, stored)}
         holdings = ask_holdings(run, plan.request, cohort)
-        for method in (*plan.methods, RETRAIN):
-            progress = reporting_to(self.observer, f"{method} {plan.request.name}, seed {run.seed}")
+        for method, number in self._each():
+            name = f"{method}{_AGAIN}{number}" if number else method
+            progress = reporting_to(self.observer, f"{name} {plan.request.name}, seed {run.seed}")
+            again, asked = _seeded(run, cohort, number)
             try:
-                made = forgetting.forget(run, plan.request, method, plan.settings, cohort, progress, holdings)
+                made = forgetting.forget(
+                    again, plan.request, method, plan.settings, asked, progress, holdings
+                )
             except LetheError as error:
                 if method == RETRAIN:
                     raise
-                self._note(run.seed, [f"{method} failed: {error}"])
+                self._note(run.seed, [f"{name} failed: {error}"])
                 continue
-            self._note(run.seed, (f"{method}: {note}" for note in (*made.warnings, *made.notes)))
-            models[method] = AuditedModel(made.flat, made.seconds)
+            self._note(run.seed, (f"{name}: {note}" for note in (*made.warnings, *made.notes)))
+            models[name] = AuditedModel(made.flat, made.seconds)
             sent = (made.traffic.bytes_up, made.traffic.bytes_down, made.traffic.visits)
             needed = log_bytes(run.log, METHODS[method].needs(plan.settings))
-            costs[method] = Cost(made.seconds, *sent, needed)
+            costs[name] = Cost(made.seconds, *sent, needed)
         return models, costs
+
+    def _each(self) -> Iterator[tuple[str, int]]:
+        """Yield each method and the number of its forgetting, from 0; retraining, the reference, once."""
+        for method in self.plan.methods:
+            for number in range(self.plan.forgettings):
+                yield method, number
+        yield RETRAIN, 0
 
     def _other_seeds(
         self, opened: OpenedRun, cohort: Cohort, costs: dict[str, Cost]

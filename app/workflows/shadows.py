@@ -28,7 +28,7 @@ from strategies.server.cohort import Cohort
 from unlearning import forgetting
 from unlearning.audit.margins import Margins
 from unlearning.audit.measurement import Measurement, margins_under
-from unlearning.audit.shadow_attack import ShadowFindings, ShadowPair, findings
+from unlearning.audit.shadow_attack import Baselines, ShadowFindings, ShadowPair, findings
 from unlearning.holdings import ask_holdings
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
@@ -221,11 +221,12 @@ def attacked(
         under.append(_margins(opened, request, shadow, cohort))
         opened.observer.advance(f"{len(under)} of {len(shadows)}")
     purged = _purged(opened.folder)
+    baselines = Baselines(opened.run.seed)
     found = {
         method: findings(
             [ShadowPair(each["before"], each[method], each["retrain"]) for each in under],
             measured[method].margins,
-            opened.run.seed,
+            baselines,
         )
         for method in methods
     }

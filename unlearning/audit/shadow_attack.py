@@ -9,7 +9,7 @@ curve is small. Anything else is *undecided*, and how many pairs might decide it
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -134,13 +134,56 @@ class ShadowPair:
     retrained: Margins
 
 
+@dataclass
+class Baselines:
+    """What is attacked beside every method: doing nothing, and retrained models among themselves.
+
+    Methods about whose models the same clients answered share them, so that they are made once.
+
+    Parameters
+    ----------
+    seed
+        Draws the permutations and the bootstrap.
+    draws
+        Permutations, and samples of the bootstrap.
+    """
+
+    seed: int
+    draws: int = 999
+    _made: dict[tuple[int, ...], tuple[LikelihoodRatios, LikelihoodRatios | None]] = field(
+        default_factory=dict
+    )
+
+    def attack(self, ours: Scores, theirs: Scores, name: str) -> LikelihoodRatios:
+        """Tell models from retrained ones; margins have shape [models, examples]."""
+        generator = numpy_generator(self.seed, "audit", "shadows", name)
+        return likelihood_ratios(ours, theirs, generator, draws=self.draws)
+
+    def of(self, pairs: Sequence[ShadowPair]) -> tuple[LikelihoodRatios, LikelihoodRatios | None]:
+        """Return what is found of doing nothing, and of retraining; None with fewer than six pairs.
+
+        The same margins before and after retraining, which are told by their identity, are attacked once.
+        """
+        key = tuple(id(margins) for pair in pairs for margins in (pair.before, pair.retrained))
+        if key not in self._made:
+            theirs = _stacked([pair.retrained for pair in pairs])["forget"]
+            before = _stacked([pair.before for pair in pairs])["forget"]
+            half = len(pairs) // 2
+            among = (
+                self.attack(theirs[:half], theirs[half : 2 * half], "retraining")
+                if half >= LEAST_PAIRS
+                else None
+            )
+            self._made[key] = self.attack(before, theirs, "nothing"), among
+        return self._made[key]
+
+
 def findings(
     pairs: Sequence[ShadowPair],
     audited: Margins | None,
-    seed: int,
+    baselines: Baselines,
     *,
     most_retained: int = 2_000,
-    draws: int = 999,
 ) -> ShadowFindings | None:
     """Attack what a method leaves.
 
@@ -150,12 +193,10 @@ def findings(
         One for each shadow seed.
     audited
         Margins under the audited model; None if they are not known.
-    seed
-        Draws the permutations and the bootstrap.
+    baselines
+        Those of all methods of an audit, which live as long as the margins in `pairs`.
     most_retained
         Retained examples that are attacked at most; of more, so many are drawn.
-    draws
-        Permutations, and samples of the bootstrap.
 
     Returns
     -------
@@ -166,22 +207,18 @@ def findings(
     if len(whole) < LEAST_PAIRS or not len(whole[0].before.all_forgotten):
         return None
 
-    def attack(ours: Scores, theirs: Scores, name: str) -> LikelihoodRatios:
-        generator = numpy_generator(seed, "audit", "shadows", name)
-        return likelihood_ratios(ours, theirs, generator, draws=draws)
-
     unlearned = _stacked([pair.unlearned for pair in whole])
     retrained = _stacked([pair.retrained for pair in whole])
-    before = _stacked([pair.before for pair in whole])
     ours, theirs = unlearned["forget"], retrained["forget"]
-    forgotten, nothing = attack(ours, theirs, "method"), attack(before["forget"], theirs, "nothing")
-    half = len(whole) // 2
-    retraining = attack(theirs[:half], theirs[half : 2 * half], "retraining") if half >= LEAST_PAIRS else None
-    drawn = numpy_generator(seed, "audit", "shadows", "retained")
+    forgotten = baselines.attack(ours, theirs, "method")
+    nothing, retraining = baselines.of(whole)
+    drawn = numpy_generator(baselines.seed, "audit", "shadows", "retained")
     count = unlearned["retain"].shape[1]
     chosen = np.sort(drawn.permutation(count)[:most_retained])
     retained = (
-        attack(unlearned["retain"][:, chosen], retrained["retain"][:, chosen], "retained") if count else None
+        baselines.attack(unlearned["retain"][:, chosen], retrained["retain"][:, chosen], "retained")
+        if count
+        else None
     )
     outcome, text = verdict(forgotten, nothing)
     places = [

@@ -26,8 +26,19 @@ def study(tmp_path: Path, workflows: Workflows, monkeypatch: pytest.MonkeyPatch)
 
     def compare(folder: RunFolder, plan: ComparisonPlan, seeds: int, observer: Any) -> dict[str, Any]:
         workflows.calls.append(("compare", plan, seeds))
-        return comparison(notes=["seed 0: the backdoor did not take"])
+        made = comparison(notes=["seed 0: the backdoor did not take"])
+        return {
+            **made,
+            "forgettings": 1,
+            "mia_counts": True,
+            "decisions": {},
+            "conclusions": ["a is closer."],
+        }
 
+    def standard_requests(folder: RunFolder) -> tuple[ForgetRequest, ...]:
+        return ForgetRequest(clients=("3",)), ForgetRequest(clients=("5",))
+
+    monkeypatch.setattr(workflows, "standard_requests", standard_requests, raising=False)
     monkeypatch.setattr(workflows, "ComparisonPlan", ComparisonPlan, raising=False)
     monkeypatch.setattr(workflows, "compare", compare, raising=False)
     folder = new_run(tmp_path)
@@ -38,12 +49,13 @@ def study(tmp_path: Path, workflows: Workflows, monkeypatch: pytest.MonkeyPatch)
 
 def test_what_is_compared(lethe: Command, workflows: Workflows, study: RunFolder) -> None:
     arguments = ["--methods", "distill, finetune", "--seeds", "3", "--prune", "imp", "--no-relearn"]
+    arguments += ["--forgettings", "2"]
     settings = ["--set", "audit.seeds=2", "--set", "forget.finetune.epochs=4"]
     assert lethe("compare", "study", "--client", "3", *arguments, *settings).status == 0
     ((_, plan, seeds),) = workflows.calls
-    request, methods, forget, audit, relearn = plan
+    request, methods, forget, audit, relearn, forgettings = plan
     assert (request, methods, seeds) == (ForgetRequest(clients=("3",)), ("distill", "finetune"), 3)
-    assert (forget.prune, audit.seeds, relearn) == ("imp", 2, False)
+    assert (forget.prune, audit.seeds, relearn, forgettings) == ("imp", 2, False, 2)
     assert forget.own("finetune", RoundSettings).epochs == 4
 
 
@@ -57,15 +69,27 @@ def test_without_options(lethe: Command, workflows: Workflows, study: RunFolder)
 def test_as_json(lethe: Command, study: RunFolder) -> None:
     """Nothing but what was measured."""
     document = json.loads(lethe("compare", "study", "--client", "3", "--json").out)
-    assert list(document) == ["before", "retrain", "methods"]
+    figures = ["before", "retrain", "methods", "decisions", "conclusions"]
+    assert list(document) == ["request", "seeds", "forgettings", "mia_counts", *figures]
     assert document["methods"]["quick"]["disparity"] == {"mean": 1.0, "std": 0.25}
+
+
+def test_without_a_request_the_standard_cases(lethe: Command, workflows: Workflows, study: RunFolder) -> None:
+    """A poisoned client and an honest one, each a comparison of its own."""
+    ended = lethe("compare", "study")
+    assert [plan[0].clients for _, plan, _ in workflows.calls] == [("3",), ("5",)]
+    assert sum(line.startswith("Client 3: 3 methods compared") for line in ended.out.splitlines()) == 2
+    assert ended.out.count("report: ") == 1
+    document = json.loads(lethe("compare", "study", "--json").out)
+    assert [each["seeds"] for each in document["comparisons"]] == [[0, 1, 2]] * 2
 
 
 def test_in_words(lethe: Command, study: RunFolder) -> None:
     lines = lethe("compare", "study", "--client", "3").out.splitlines()
     assert lines[0].startswith("Client 3: 3 methods compared in run study. Mean ± standard deviation over 3")
-    assert lines[2].split() == ["model", "disparity", "without", "MIA", "UA", "MIA", "RA", "TA", "ASR"]
+    assert lines[2].split()[:6] == ["model", "disparity", "of", "nothing", "less", "nothing"]
     assert [line.split()[0] for line in lines[3:8]] == ["before", "retrained", "quick", "slow", "failed"]
+    assert lines[-3] == "a is closer."
     assert lines[-2] == "note: seed 0: the backdoor did not take"
     assert lines[-1] == f"report: {study.path / 'report.html'}"
 

@@ -18,9 +18,9 @@ def test_every_model_is_named_in_the_picture() -> None:
 
 def test_an_interval_is_students() -> None:
     """3 seeds: t with 2 degrees of freedom is 4.303, so 4.303 · 2 / √3; 2 seeds: 12.706 · 2 / √2."""
-    assert half_interval(2.0, 3) == pytest.approx(4.303 * 2 / 3**0.5)
-    assert half_interval(2.0, 2) == pytest.approx(12.706 * 2 / 2**0.5)
-    assert half_interval(2.0, 100) == pytest.approx(1.96 * 2 / 10)
+    assert half_interval(2.0, 3) == pytest.approx(4.303 * 2 / 3**0.5, rel=1e-3)
+    assert half_interval(2.0, 2) == pytest.approx(12.706 * 2 / 2**0.5, rel=1e-3)
+    assert half_interval(2.0, 100) == pytest.approx(1.984 * 2 / 10, rel=1e-3)
     assert half_interval(2.0, 1) is None
     assert half_interval(None, 5) is None
 
@@ -28,8 +28,10 @@ def test_an_interval_is_students() -> None:
 def test_a_gap_stands_with_its_interval_in_the_table_and_at_the_dot() -> None:
     found = {"test_accuracy_gap": {"mean": -1.0, "std": 0.5}, "disparity": {"mean": 2.0, "std": None}}
     gaps = gaps_of(found, 4)
-    half = 3.182 * 0.5 / 2
-    assert gaps == {"test_accuracy": Gap(-1.0, half), "disparity": Gap(2.0, None)}
+    assert gaps["test_accuracy"].half == pytest.approx(3.182 * 0.5 / 2, rel=1e-3)
+    assert (gaps["test_accuracy"].mean, gaps["disparity"]) == (-1.0, Gap(2.0, None))
+    told = {"disparity": {"mean": 2.0, "std": 9.0, "low": 1.5, "high": 2.5}}
+    assert gaps_of(told, 4) == {"disparity": Gap(2.0, 0.5)}
     assert gaps["test_accuracy"].words == "−1.0 (95 %: −1.8 to −0.2)"
     assert gaps["disparity"].words == "+2.0"
 
@@ -45,6 +47,18 @@ def test_the_floor_is_how_far_other_seeds_lie_apart() -> None:
     assert found.table is not None
     assert [row.label for row in found.table.rows] == ["before", "quick", "floor"]
     assert floor_of(comparison()) == {}
+
+
+def test_gaps_in_two_groups_have_a_dot_each_and_no_interval() -> None:
+    two = {"mean": None, "std": None, "listed": True, "values": [[80.0], [7.0], [82.0]]}
+    gaps = gaps_of({"test_accuracy_gap": two}, 3)
+    assert gaps == {"test_accuracy": Gap(80.0, None, (7.0, 80.0, 82.0))}
+    assert gaps["test_accuracy"].words == "+7.0, +80.0 and +82.0 (in two groups)"
+    one = {"test_accuracy_gap": {"mean": 80.0, "std": None}}
+    drawn = [
+        picture(comparison(methods={"odd": found}), "c").svg for found in ({"test_accuracy_gap": two}, one)
+    ]
+    assert drawn[0].count("<circle") > drawn[1].count("<circle")
 
 
 def test_what_lies_beyond_the_scale_is_written_at_its_edge() -> None:

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from app.report.comparison_tables import models, over, tables, title
+from app.report.comparison_tables import OTHER_SEED, Table, models, over, tables, title
 
 
-def spread(mean: float | None, std: float | None = None) -> dict[str, float | None]:
+def spread(mean: float | None, std: float | None = None) -> dict[str, Any]:
     return {"mean": mean, "std": std}
 
 
@@ -52,24 +52,79 @@ def test_without_an_attacker_that_does_more_than_guess_the_order_is_that_without
     assert list(models(found)) == ["before", "retrained", "slow", "quick"]
 
 
-def test_rates_have_mean_spread_and_gap() -> None:
+def column(table: Table, name: str) -> dict[str, str]:
+    """Return a column's cells by row."""
+    return {row[0]: row[1 + table.columns.index(name)] for row in table.rows}
+
+
+def test_rates_have_mean_and_spread_and_gaps_stand_in_a_table_of_their_own() -> None:
     """Retraining has no gap to itself, and a method without figures has dashes."""
-    rates = tables(comparison())[0]
-    place = 1 + rates.columns.index("TA")
-    cells = {row[0]: row[place] for row in rates.rows}
-    assert cells == {
-        "before": "97.0 ± 0.5 (+7.0)",
+    disparities, rates, gaps, *_ = tables(comparison())
+    assert column(rates, "TA") == {
+        "before": "97.0 ± 0.5",
         "retrained": "90.0 ± 0.5",
-        "quick": "89.0 ± 0.5 (−1.0)",
-        "slow": "91.0 ± 0.5 (+1.0)",
+        "quick": "89.0 ± 0.5",
+        "slow": "91.0 ± 0.5",
         "failed": "–",
     }
-    assert [row[1] for row in rates.rows] == ["7.0 ± 0.2", "0.0 ± 0.2", "1.0 ± 0.2", "2.0 ± 0.2", "–"]
+    assert column(gaps, "TA") == {"before": "+7.0", "quick": "−1.0", "slow": "+1.0", "failed": "–"}
+    shown = column(disparities, "disparity")
+    assert list(shown.values()) == ["7.0 ± 0.2", "0.0 ± 0.2", "1.0 ± 0.2", "2.0 ± 0.2", "–"]
     assert all(len(row) == 1 + len(table.columns) for table in tables(comparison()) for row in table.rows)
 
 
+def test_gaps_have_their_interval_and_disparities_stand_beside_doing_nothing() -> None:
+    quick = figures(89.0, 1.0, 0.5, -1.0)
+    quick["test_accuracy_gap"] |= {"low": -1.75, "high": -0.25}
+    quick["disparity_ratio"] = spread(0.15, 0.05)
+    quick["disparity_difference"] = spread(-6.0, 1.0) | {"low": -7.5, "high": -4.5}
+    disparities, _, gaps, *_ = tables(comparison(methods={"quick": quick}))
+    assert column(gaps, "TA")["quick"] == "−1.0 ± 0.8"
+    assert column(disparities, "of nothing")["quick"] == "0.15 ± 0.05"
+    assert column(disparities, "less nothing")["quick"] == "−6.0 ± 1.5"
+    assert "paired by seed" in gaps.caption
+    assert "one seed has no interval" in tables(comparison(seeds=[0]))[2].caption
+
+
+def test_the_floor_stands_in_every_table_and_where_there_is_none_that_is_said() -> None:
+    other = figures(90.0, 0.5, 4.0, 0.5)
+    found = tables(comparison(methods={"quick": figures(89.0, 1.0, 0.5, -1.0), OTHER_SEED: other}))
+    assert all("floor" in [row[0] for row in table.rows] for table in found)
+    assert list(models(comparison(methods={"quick": other, OTHER_SEED: other})))[2] == "floor"
+    assert "There is no floor (audit.seeds)" in tables(comparison())[0].caption
+
+
+def test_values_in_two_groups_are_listed_and_ranked_by_their_median() -> None:
+    two = spread(None) | {"listed": True, "values": [[80.0], [7.0], [82.0]]}
+    found = comparison(methods={"odd": {"disparity": two}, "quick": figures(89.0, 1.0, 0.5, -1.0)})
+    assert list(models(found)) == ["before", "retrained", "quick", "odd"]
+    assert column(tables(found)[0], "disparity")["odd"] == "7.0, 80.0, 82.0"
+
+
+def test_several_forgettings_split_the_spread() -> None:
+    parted = figures(89.0, 1.0, 0.5, -1.0)
+    parted["disparity"] |= {"std_training": 0.75, "std_forgetting": 0.25}
+    found = comparison(methods={"quick": parted}, forgettings=2)
+    assert column(tables(found)[0], "± training")["quick"] == "0.8"
+    assert column(tables(found)[0], "± forgetting")["quick"] == "0.2"
+    assert over(found).endswith("with seeds 0, 1 and 2, 2 forgettings by each method on each")
+    assert "± training" not in tables(comparison())[0].columns
+
+
+def test_kinds_of_examples_stand_apart_where_there_are_any() -> None:
+    quick = figures(89.0, 1.0, 0.5, -1.0) | {
+        "unlearning_accuracy_poisoned": spread(96.0),
+        "unlearning_accuracy_clean": spread(4.0),
+        "mia_efficacy_hard": spread(None),
+    }
+    (apart,) = (table for table in tables(comparison(methods={"quick": quick})) if "by kind" in table.caption)
+    assert apart.columns == ("UA poisoned", "UA clean")
+    assert column(apart, "UA poisoned")["quick"] == "96.0"
+    assert not any("by kind" in table.caption for table in tables(comparison()))
+
+
 def test_costs_have_units() -> None:
-    costs = tables(comparison())[2]
+    costs = tables(comparison())[-1]
     quick = dict(zip(costs.columns, costs.rows[2][1:], strict=True))
     assert quick == {
         "seconds": "0.50",

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -79,11 +80,47 @@ def test_every_figure_has_mean_and_spread(document: dict[str, dict[str, dict[str
         for name in ("unlearning_accuracy", "test_accuracy_gap", "disparity", "seconds", "seconds_ratio"):
             spread = figures[name]
             assert isinstance(spread, dict)
-            assert set(spread) == {"mean", "std"}
-            assert isinstance(spread["mean"], float)
-            assert isinstance(spread["std"], float)
-    assert document["methods"]["subtract"]["client_visits"] == {"mean": 0.0, "std": 0.0}
-    assert document["retrain"]["client_visits"] == {"mean": 4.0, "std": 0.0}
+            assert [len(found) for found in spread["values"]] == [1, 1]
+            known = [spread[key] is not None for key in ("mean", "std", "low", "high")]
+            assert known == [not spread["listed"]] * 4
+    for figures, visits in ((document["methods"]["subtract"], 0.0), (document["retrain"], 4.0)):
+        found = figures["client_visits"]
+        assert (found["mean"], found["std"], found["values"]) == (visits, 0.0, [[visits], [visits]])
+
+
+def test_what_is_decided_is_in_the_document_and_in_words(document: dict[str, Any]) -> None:
+    """Two methods against doing nothing, the floor and each other, by the disparity that counts."""
+    found = document["decisions"]
+    assert [each["method"] for each in found["nothing"]] == ["subtract", "distill"]
+    assert {each["against"] for each in found["floor"]} == {"retrain-other-seed"}
+    (pair,) = found["pairs"]
+    key = "disparity" if document["mia_counts"] else "disparity_without_mia"
+    both = [document["methods"][name][key]["values"] for name in ("subtract", "distill")]
+    expected = [one[0] - other[0] for one, other in zip(*both, strict=True)]
+    assert pair["values"] == pytest.approx(expected)
+    assert document["conclusions"][-1].startswith("Decided means: a paired t-test over 2 training seeds")
+
+
+def test_poisoned_and_clean_examples_stand_apart(document: dict[str, Any]) -> None:
+    figures = document["methods"]["distill"]
+    for name in ("unlearning_accuracy_poisoned", "unlearning_accuracy_clean_gap"):
+        assert len(figures[name]["values"]) == 2
+
+
+def test_several_forgettings_differ_by_their_seed_and_begin_with_the_runs_own(study: RunFolder) -> None:
+    """Distillation draws its batches; subtraction draws nothing, and retraining is made once."""
+    plan = replace(PLAN, relearn=False, forgettings=2, audit=AuditSettings(seeds=0))
+    found = compare(study, plan)
+    once = compare(study, replace(plan, forgettings=1))
+    for method in ("subtract", "distill"):
+        ((first, second),) = found["methods"][method]["output_distance_test"]["values"]
+        assert [[first]] == once["methods"][method]["output_distance_test"]["values"]
+        assert (first == second) == (method == "subtract")
+    assert len(found["retrain"]["test_accuracy"]["values"][0]) == 1
+    assert (found["forgettings"], found["conclusions"]) == (
+        2,
+        ["One training seed decides nothing: lethe compare --seeds 5 trains on four more."],
+    )
 
 
 def test_with_one_seed_it_is_the_audit_of_the_run(study: RunFolder) -> None:
@@ -94,11 +131,11 @@ def test_with_one_seed_it_is_the_audit_of_the_run(study: RunFolder) -> None:
     report = audit(study, CLIENT_2, ["subtract"], AuditSettings())
     audited = method_audit(report, "subtract", CLASSIFICATION)
     for name in ("unlearning_accuracy", "test_accuracy", "mia_efficacy", "output_distance_test"):
-        assert found[name] == {"mean": pytest.approx(audited["after"][name]), "std": None}
+        assert found[name]["mean"] == pytest.approx(audited["after"][name])
     assert found["disparity"]["mean"] == pytest.approx(audited["disparity"])
     assert found["parameter_distance"]["mean"] == pytest.approx(audited["comparison"]["parameter_distance"])
     assert found["attack_success_rate_gap"]["mean"] == pytest.approx(audited["gaps"]["attack_success_rate"])
-    assert found["relearn_rounds"] == {"mean": None, "std": None}
+    assert (found["relearn_rounds"]["mean"], found["relearn_rounds"]["std"]) == (None, None)
 
 
 def test_runs_with_other_seeds_are_made_once(study: RunFolder, document: dict[str, object]) -> None:
@@ -118,7 +155,7 @@ def test_on_pruned_runs(study: RunFolder) -> None:
     compare(study, ComparisonPlan(CLIENT_2, ("subtract",), settings, relearn=False))
     stored = read_json(study.path / "compare" / "client-2-omp-0.5.json")
     assert stored["settings"]["prune"] == "omp"
-    assert stored["retrain"]["disparity"] == {"mean": 0.0, "std": None}
+    assert stored["retrain"]["disparity"]["mean"] == 0.0
     sparse = RunFolder.open(study.path / "pruned" / "omp-0.5")
     with pytest.raises(BadInput, match=r"run 'omp-0\.5' is pruned; compare the run it came from"):
         compare(sparse, PLAN)

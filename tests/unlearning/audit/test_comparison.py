@@ -1,5 +1,6 @@
 """Every figure of a model, its gap to retraining, and its spread over seeds."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from strategies.core.wire import Layout
 from strategies.log.update_log import UpdateLog
+from unlearning.audit.apart import Part
 from unlearning.audit.audit import AuditReport, Comparison
 from unlearning.audit.comparison import Cost, figures_of, log_bytes, summarised
 from unlearning.audit.measurement import Measurement, OutputDistance
@@ -70,8 +72,57 @@ def test_figures_by_hand() -> None:
 
 def test_spread_by_hand() -> None:
     """Mean of 1, 2 and 6 is 3; squares of 2, 1 and 3 over two: 7."""
-    samples = [{"x": 1.0}, {"x": 2.0}, {"x": 6.0}]
-    assert summarised(samples) == {"x": {"mean": 3.0, "std": pytest.approx(7**0.5)}}
+    found = summarised([[{"x": 1.0}], [{"x": 2.0}], [{"x": 6.0}]])["x"]
+    assert (found["mean"], found["std"]) == (3.0, pytest.approx(7**0.5))
+    half = 4.303 * 7**0.5 / 3**0.5  # Student's t with 2 degrees of freedom
+    assert (found["low"], found["high"]) == (
+        pytest.approx(3 - half, rel=1e-3),
+        pytest.approx(3 + half, rel=1e-3),
+    )
+    assert (found["values"], found["listed"]) == ([[1.0], [2.0], [6.0]], False)
+
+
+def test_forgettings_of_one_trained_model_are_no_further_seeds() -> None:
+    """Means of the seeds 2 and 6: deviation √8; within, variances of 2 and 8: √5; between √(8 − 5/2)."""
+    samples = [[{"x": 1.0}, {"x": 3.0}], [{"x": 4.0}, {"x": 8.0}]]
+    found = summarised(samples)["x"]
+    assert (found["mean"], found["std"]) == (4.0, pytest.approx(8**0.5))
+    assert (found["std_training"], found["std_forgetting"]) == (
+        pytest.approx(5.5**0.5),
+        pytest.approx(5**0.5),
+    )
+    assert found["high"] - found["mean"] == pytest.approx(12.706 * 8**0.5 / 2**0.5, rel=1e-3)
+    alone = summarised(samples[:1])["x"]
+    assert (alone["std"], alone["std_training"], alone["low"]) == (pytest.approx(2**0.5), None, None)
+
+
+def test_a_figure_in_two_groups_is_listed_without_mean_or_deviation() -> None:
+    """Only percentages: seconds of 1 and 100 have a mean."""
+    samples = [[{"disparity": v, "seconds": v, "disparity_ratio": v}] for v in (87.0, 7.0, 85.0)]
+    found = summarised(samples)
+    nothing = dict.fromkeys(("mean", "std", "low", "high"))
+    assert found["disparity"] == {**nothing, "values": [[87.0], [7.0], [85.0]], "listed": True}
+    assert found["seconds"]["mean"] == found["disparity_ratio"]["mean"] == pytest.approx(179 / 3)
+
+
+def test_the_disparity_stands_relative_to_doing_nothing() -> None:
+    """2 against 7: a ratio of 2/7, and 5 less."""
+    quick = figures_of(report(), COSTS, RELEARNED)["quick"]
+    assert (quick["disparity_ratio"], quick["disparity_difference"]) == (pytest.approx(2 / 7), -5.0)
+    assert (quick["disparity_without_mia_ratio"], quick["disparity_without_mia_difference"]) == (None, None)
+
+
+def test_poisoned_and_clean_examples_stand_apart_with_their_gaps() -> None:
+    """UA of the poisoned 90 against 80 retrained."""
+    made = report()
+    models = {
+        name: replace(found, apart={"poisoned": Part(ua, None, 5.0, 4)})
+        for (name, found), ua in zip(made.measurements.items(), (10.0, 80.0, 90.0), strict=True)
+    }
+    quick = figures_of(replace(made, measurements=models), COSTS, RELEARNED)["quick"]
+    assert (quick["unlearning_accuracy_poisoned"], quick["unlearning_accuracy_poisoned_gap"]) == (90.0, 10.0)
+    assert quick["attack_success_rate_poisoned"] == 5.0
+    assert "unlearning_accuracy_clean" not in quick
 
 
 # properties
@@ -98,16 +149,16 @@ def test_every_model_has_the_same_figures() -> None:
 
 
 def test_a_seed_without_a_figure_is_left_out_of_its_mean() -> None:
-    samples = [{"x": None, "y": None}, {"x": 2.0, "y": None}, {"x": 4.0, "y": None}]
-    assert summarised(samples) == {
-        "x": {"mean": 3.0, "std": pytest.approx(2**0.5)},
-        "y": {"mean": None, "std": None},
-    }
+    samples = [[{"x": None, "y": None}], [{"x": 2.0, "y": None}], [{"x": 4.0, "y": None}]]
+    found = summarised(samples)
+    assert (found["x"]["mean"], found["x"]["std"]) == (3.0, pytest.approx(2**0.5))
+    assert (found["y"]["mean"], found["y"]["std"], found["y"]["values"]) == (None, None, [])
     assert summarised([]) == {}
 
 
 def test_one_seed_has_no_spread() -> None:
-    assert summarised([{"x": 2.0}]) == {"x": {"mean": 2.0, "std": None}}
+    found = summarised([[{"x": 2.0}]])["x"]
+    assert (found["mean"], found["std"], found["low"], found["high"]) == (2.0, None, None, None)
 
 
 # the update log that is needed

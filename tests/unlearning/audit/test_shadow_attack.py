@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from unlearning.audit.likelihood_ratio import likelihood_ratios
+from unlearning.audit.likelihood_ratio import LikelihoodRatios, likelihood_ratios
 from unlearning.audit.margins import Margins
 from unlearning.audit.roc import Scores
-from unlearning.audit.shadow_attack import ShadowFindings, ShadowPair, findings, verdict
+from unlearning.audit.shadow_attack import Baselines, ShadowFindings, ShadowPair, findings, verdict
 
 PAIRS, HARD, EASY, RETAINED, UNSEEN = 16, 8, 32, 30, 25
 Model = Callable[[np.random.Generator, float], Margins]
@@ -45,7 +45,7 @@ def found(seed: int, before: float, after: float, pairs: int = PAIRS, exposed: f
         ShadowPair(model(generator, before), model(generator, after, exposed), model(generator, 0.0))
         for _ in range(pairs)
     ]
-    result = findings(made, model(generator, after), seed, draws=199)
+    result = findings(made, model(generator, after), Baselines(seed, 199))
     assert result is not None
     return result
 
@@ -57,7 +57,7 @@ def fake(seed: int, before: float, pairs: int = PAIRS) -> ShadowFindings:
     for _ in range(pairs):
         at_first = model(generator, before)
         made.append(ShadowPair(at_first, at_first, model(generator, 0.0)))
-    result = findings(made, None, seed, draws=199)
+    result = findings(made, None, Baselines(seed, 199))
     assert result is not None
     return result
 
@@ -142,7 +142,7 @@ def test_the_audited_model_is_placed_among_the_shadows() -> None:
         ShadowPair(model(generator, 6.0), model(generator, 6.0), model(generator, 0.0)) for _ in range(PAIRS)
     ]
     for known, low, high in ((6.0, 0.5, 1.0), (0.0, 0.0, 0.5)):
-        result = findings(made, model(generator, known), 0)
+        result = findings(made, model(generator, known), Baselines(0, 99))
         assert result is not None
         assert result.audited is not None
         assert low <= result.audited <= high
@@ -153,15 +153,37 @@ def test_a_pair_about_which_a_client_did_not_answer_is_dropped_and_counted() -> 
     made = [ShadowPair(model(generator, 6.0), model(generator, 0.0), model(generator, 0.0)) for _ in range(5)]
     silent = replace(made[2].unlearned, forgotten={"3": made[2].unlearned.forgotten["3"]})
     made[2] = replace(made[2], unlearned=silent)
-    result = findings(made, None, 0)
+    result = findings(made, None, Baselines(0, 99))
     assert result is not None
     assert (result.dropped, result.forgotten.pairs) == (1, 4)
-    assert findings(made[:3], None, 0) is None
+    assert findings(made[:3], None, Baselines(0, 99)) is None
+
+
+def test_doing_nothing_and_retraining_are_attacked_once_for_all_methods(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two methods on the same models: two attacks on what each leaves and retains, and two for both."""
+    generator, asked = np.random.default_rng(0), []
+    attack = Baselines.attack
+
+    def counted(self: Baselines, ours: Scores, theirs: Scores, name: str) -> LikelihoodRatios:
+        asked.append(name)
+        return attack(self, ours, theirs, name)
+
+    monkeypatch.setattr(Baselines, "attack", counted)
+    both = [(model(generator, 6.0), model(generator, 0.0)) for _ in range(6)]
+    shared, results = Baselines(0, 49), []
+    for known in (0.0, 6.0):
+        made = [ShadowPair(before, model(generator, known), retrained) for before, retrained in both]
+        results.append((findings(made, None, shared), findings(made, None, Baselines(0, 49))))
+    assert all(first is not None and first == alone for first, alone in results)
+    once = ["method", "nothing", "retraining", "retained"]
+    assert sorted(asked) == sorted(["method", "retained", *once, *once, *once])
 
 
 def test_without_forgotten_examples_there_is_nothing_to_attack() -> None:
     empty = Margins({}, np.zeros(3), np.zeros(3), {})
-    assert findings([ShadowPair(empty, empty, empty)] * 4, None, 0) is None
+    assert findings([ShadowPair(empty, empty, empty)] * 4, None, Baselines(0, 99)) is None
 
 
 def test_all_is_plain_data() -> None:

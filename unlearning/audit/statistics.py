@@ -1,0 +1,158 @@
+"""Statistics by which a comparison decides: paired intervals, Holm's correction, and what no mean describes.
+
+Differences are paired by training seed: what two methods share of a seed, such as an easy partition, cancels.
+Their interval and test are Student's t; degrees of freedom are whole numbers, so its distribution has a
+closed form (Abramowitz and Stegun, 26.7.3 and 26.7.4). Holm, "A Simple Sequentially Rejective Multiple Test
+Procedure", Scandinavian Journal of Statistics 6, 1979.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from statistics import fmean, stdev, variance
+
+LEVEL = 0.05
+"""Of intervals (95 %) and decisions."""
+_GROUPS_APART = 10.0
+"""Percentage points between two groups of values, at least."""
+_GROUPS_RATIO = 2.0
+"""How much wider the gap between two groups is than both groups together."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over independent values with its interval.
+
+    Attributes
+    ----------
+    mean, low, high : float
+        The mean and the ends of its 95 % interval.
+    p_value : float
+        Two-sided, of a mean of 0.
+    count : int
+        Over how many values.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p_value: float
+    count: int
+
+
+def estimate(values: Sequence[float]) -> Estimate | None:
+    """Return the mean of values with Student's interval; None of fewer than two.
+
+    Examples
+    --------
+    >>> found = estimate([1.0, 2.0, 3.0])
+    >>> round(found.low, 3), round(found.high, 3), round(found.p_value, 3)
+    (-0.484, 4.484, 0.074)
+    """
+    if len(values) < 2:
+        return None
+    mean, degrees = fmean(values), len(values) - 1
+    error = stdev(values) / math.sqrt(len(values))
+    half = quantile(degrees) * error
+    if error == 0.0:
+        return Estimate(mean, mean, mean, 1.0 if mean == 0.0 else 0.0, len(values))
+    return Estimate(mean, mean - half, mean + half, two_sided(mean / error, degrees), len(values))
+
+
+def two_sided(t: float, degrees: int) -> float:
+    """Return the probability that Student's t is at least as far from 0 as `t`; `degrees` at least 1.
+
+    Examples
+    --------
+    >>> round(two_sided(12.706, 1), 4), round(two_sided(4.303, 2), 4), two_sided(0.0, 3)
+    (0.05, 0.05, 1.0)
+    """
+    angle = math.atan(abs(t) / math.sqrt(degrees))
+    sine, cosine = math.sin(angle), math.cos(angle)
+    if degrees % 2:
+        term, total = cosine, cosine if degrees > 1 else 0.0
+        for k in range(3, degrees - 1, 2):
+            term *= (k - 1) / k * cosine**2
+            total += term
+        inside = 2.0 / math.pi * (angle + sine * total)
+    else:
+        term = total = 1.0
+        for k in range(2, degrees - 1, 2):
+            term *= (k - 1) / k * cosine**2
+            total += term
+        inside = sine * total
+    return min(1.0, max(0.0, 1.0 - inside))
+
+
+@cache
+def quantile(degrees: int) -> float:
+    """Return the t that Student's stays within with 95 % probability; by bisection.
+
+    Examples
+    --------
+    >>> [round(quantile(degrees), 3) for degrees in (1, 2, 4, 9, 100)]
+    [12.706, 4.303, 2.776, 2.262, 1.984]
+    """
+    low, high = 0.0, 16.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if two_sided(middle, degrees) > LEVEL else (low, middle)
+    return high
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values that are valid for all tests of a family together, in the same order.
+
+    The i-th smallest of m is multiplied by m − i + 1, and is at least as large as those before it.
+
+    Examples
+    --------
+    >>> holm([0.02, 0.01, 0.5])
+    [0.04, 0.03, 0.5]
+    """
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    adjusted, least = [0.0] * len(p_values), 0.0
+    for place, index in enumerate(order):
+        least = max(least, min(1.0, (len(p_values) - place) * p_values[index]))
+        adjusted[index] = least
+    return adjusted
+
+
+def in_two_groups(values: Sequence[float], apart: float = _GROUPS_APART) -> bool:
+    """Say whether values lie in two groups, so that their mean is near none of them.
+
+    They do if the largest gap between neighbours in sorted order is at least `apart` and more than twice as
+    wide as the two groups together, which is what is left of the range.
+
+    Examples
+    --------
+    >>> in_two_groups([7.0, 87.0, 85.0]), in_two_groups([40.0, 50.0, 62.0]), in_two_groups([1.0, 5.0])
+    (True, False, False)
+    """
+    ordered = sorted(values)
+    gaps = [second - first for first, second in pairwise(ordered)]
+    widest = max(gaps, default=0.0)
+    return widest >= apart and widest > _GROUPS_RATIO * (sum(gaps) - widest)
+
+
+def components(values: Sequence[Sequence[float]]) -> tuple[float | None, float | None]:
+    """Return the standard deviations over training seeds and over forgettings of one trained model.
+
+    `values` are by training seed; a balanced random-effects model, whose variance between seeds is that of
+    the means less what the forgettings put into it, and at least 0. None where there are fewer than two.
+
+    Examples
+    --------
+    >>> components([[1.0, 3.0], [1.0, 3.0]])
+    (0.0, 1.4142135623730951)
+    """
+    within = [variance(found) for found in values if len(found) > 1]
+    inside = fmean(within) if within else None
+    if len(values) < 2:
+        return None, None if inside is None else math.sqrt(inside)
+    means = variance([fmean(found) for found in values])
+    share = 0.0 if inside is None else inside * fmean(1.0 / len(found) for found in values)
+    between = math.sqrt(max(0.0, means - share))
+    return between, None if inside is None else math.sqrt(inside)
