@@ -73,8 +73,13 @@ class Decisions:
     seeds: int
 
     def to_json(self) -> dict[str, Any]:
-        """Return the decisions as a mapping that `json` can write."""
-        return asdict(self)
+        """Return the decisions as a mapping that `json` can write, and reads back as it was."""
+        families = {"nothing": self.nothing, "floor": self.floor, "pairs": self.pairs}
+        plain = {
+            name: [{**asdict(each), "values": list(each.values)} for each in found]
+            for name, found in families.items()
+        }
+        return {**plain, "seeds": self.seeds}
 
 
 def decisions(

@@ -1,5 +1,7 @@
 """unlearning/audit/decisions.py: what paired differences decide, and what they do not."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -64,4 +66,6 @@ def test_several_forgettings_count_once_per_seed() -> None:
 
 
 def test_all_is_plain_data() -> None:
-    assert made({"a": FLOOR}).to_json()["floor"][0]["difference"] == 0.0
+    document = made({"a": FLOOR, "b": NOTHING}).to_json()
+    assert json.loads(json.dumps(document)) == document
+    assert document["floor"][0]["difference"] == 0.0
