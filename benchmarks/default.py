@@ -45,7 +45,7 @@ from unlearning import forgetting, requirements
 from unlearning.audit.likelihood_ratio import Rate
 from unlearning.audit.margins import Margins
 from unlearning.audit.measurement import margins_under
-from unlearning.audit.shadow_attack import ShadowPair, findings
+from unlearning.audit.shadow_attack import Baselines, ShadowPair, findings
 from unlearning.holdings import ask_holdings
 from unlearning.methods import METHODS
 from unlearning.request import ForgetRequest
@@ -406,7 +406,7 @@ def _attacked(
     pairs = [
         ShadowPair(a.margins, b.margins, c.margins) for a, b, c in zip(before, ours, theirs, strict=True)
     ]
-    shown = findings(pairs, None, seed)
+    shown = findings(pairs, None, Baselines(seed))
     if shown is None:
         raise LetheError("clients did not answer about enough of the models")
     area, rate = shown.forgotten.area, shown.forgotten.rates[FALSE_POSITIVES]
