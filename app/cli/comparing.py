@@ -87,7 +87,7 @@ def _print_comparison(run: str, document: Mapping[str, Any]) -> None:
     )
     for table in comparison_tables.tables(document):
         output.print_line(table.caption)
-        output.print_table(["model", *table.columns], table.rows, right=table.columns)
+        output.print_table(["model", *table.columns], table.rows, right=table.columns, keep_first=True)
     for words in document["conclusions"]:
         output.print_line(words)
     for note in document["notes"]:

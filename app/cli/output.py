@@ -60,11 +60,18 @@ def print_line(text: str) -> None:
     Console().print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
-    """Print a table; the columns named in `right` hold numbers."""
+def print_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    right: Sequence[str] = (),
+    *,
+    keep_first: bool = False,
+) -> None:
+    """Print a table; the columns named in `right` hold numbers, and the first may not be broken up."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for place, column in enumerate(columns):
+        side = "right" if column in right else "left"
+        table.add_column(column, justify=side, overflow="fold", no_wrap=keep_first and place == 0)
     for row in rows:
         table.add_row(*map(_plain, row))
     console = Console()

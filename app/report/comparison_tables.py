@@ -24,16 +24,17 @@ SHORT = {column.key: column.short for column in COLUMNS}
 
 _DISPARITY_NAMES = {"disparity": "with MIA", "disparity_without_mia": "without MIA"}
 _HALF = " (± half the 95 % interval over the seeds, Student's t)"
+_OF_DISTANCES = "Distance to retrained of outputs, in nats, and of parameters, as a share of that before."
+_OF_FURTHER = "Worst of the remaining clients; rounds to relearn, as a share of retrained's."
 _KINDS = ("poisoned", "hard", "clean")
 _DISTANCES = {
-    "worst_client_accuracy": ("worst client, %", 1),
     "output_distance_forget": ("KL on forgotten", 3),
     "output_distance_retain": ("KL on retained", 3),
     "output_distance_test": ("KL on test", 3),
     "parameter_distance": ("parameters", 2),
-    "relearn_effort": ("relearn effort", 2),
 }
-"""Name and digits."""
+_FURTHER = {"worst_client_accuracy": ("worst client, %", 1), "relearn_effort": ("relearn effort", 2)}
+"""Name and digits; both in a table of 80 characters."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ def tables(document: Mapping[str, Any]) -> tuple[Table, ...]:
         _rates(found),
         _apart(found),
         _gaps(found, len(document["seeds"])),
-        _distances(found),
+        _of_figures(_OF_DISTANCES, _DISTANCES, found),
+        _of_figures(_OF_FURTHER, _FURTHER, found),
         _costs(found),
     )
     return tuple(table for table in made if table.columns)
@@ -184,6 +186,7 @@ def _rates(found: Mapping[str, Figures]) -> Table:
 def _apart(found: Mapping[str, Figures]) -> Table:
     """Return the rates of poisoned or hard and of clean examples apart; without columns where none are."""
     names = {f"{key}_{kind}": f"{SHORT[key]} {kind}" for key in wording.APART for kind in _KINDS}
+    names.pop("attack_success_rate_poisoned")  # It is that of all triggered images, which is ASR
     keys = [key for key in names if any(mean_of(figures, key) is not None for figures in found.values())]
     caption = "The forgotten examples by kind, %; ASR of clean ones is over test images without the trigger."
     rows = tuple(
@@ -203,30 +206,29 @@ def _gaps(found: Mapping[str, Figures], num_seeds: int) -> Table:
     return Table(caption, tuple(SHORT[key] for key in RATES), rows)
 
 
-def _distances(found: Mapping[str, Figures]) -> Table:
-    caption = (
-        "Worst of the remaining clients; distance to retrained of outputs, in nats, and of parameters, as a "
-        "share of that before; rounds to relearn, as a share of retrained's."
-    )
+def _of_figures(caption: str, figures: Mapping[str, tuple[str, int]], found: Mapping[str, Figures]) -> Table:
     rows = (
-        (name, *(wording.spread(figures.get(key), digits) for key, (_, digits) in _DISTANCES.items()))
-        for name, figures in found.items()
+        (name, *(wording.spread(known.get(key), digits) for key, (_, digits) in figures.items()))
+        for name, known in found.items()
     )
-    return Table(caption, tuple(name for name, _ in _DISTANCES.values()), tuple(rows))
+    return Table(caption, tuple(name for name, _ in figures.values()), tuple(rows))
 
 
 def _costs(found: Mapping[str, Figures]) -> Table:
     columns: Mapping[str, tuple[str, Callable[[float], str]]] = {
         "seconds": ("seconds", wording.seconds),
         "seconds_ratio": ("of retraining", lambda value: f"{value:.2g} ×"),
-        "client_visits": ("client visits", lambda value: f"{value:,.0f}"),
-        "bytes_up": ("from clients", wording.size),
-        "bytes_down": ("to clients", wording.size),
+        "client_visits": ("visits", lambda value: f"{value:,.0f}"),
+        "bytes_up": ("up", wording.size),
+        "bytes_down": ("down", wording.size),
         "log_bytes": ("update log", wording.size),
     }
     rows = []
     for name, figures in found.items():
         means = ((mean_of(figures, key), words) for key, (_, words) in columns.items())
         rows.append((name, *(MISSING if mean is None else words(mean) for mean, words in means)))
-    caption = "What it took, and how much of an update log the server must keep for it."
+    caption = (
+        "What it took: visits to clients, bytes from them (up) and to them (down), and how much of an update "
+        "log the server must keep for it."
+    )
     return Table(caption, tuple(name for name, _ in columns.values()), tuple(rows))

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from app.report import comparison_tables
+from app.report.comparison_tables import RATES
 from strategies.runs.folder import RunFolder
 from tests.app.cli.conftest import Command, Workflows
 from tests.app.report.run_folders import add_rounds, finish, new_run
@@ -98,3 +100,19 @@ def test_no_seed_at_all_is_refused(lethe: Command, study: RunFolder) -> None:
     ended = lethe("compare", "study", "--client", "3", "--seeds", "0")
     assert ended.status == 2
     assert "--seeds" in ended.err
+
+
+def test_tables_of_realistic_figures_fit_80_columns() -> None:
+    """The longest method's name, means with a deviation, gaps with an interval."""
+    rates = {key: {"mean": 96.25, "std": 1.25} for key in RATES}
+    gaps = {f"{key}_gap": {"mean": -12.5, "std": 1.0, "low": -14.75, "high": -10.25} for key in RATES}
+    kinds = {f"{key}_{kind}": rates[key] for key in RATES[:2] for kind in ("poisoned", "clean")}
+    costs = {"seconds": {"mean": 120.0}, "seconds_ratio": {"mean": 0.25}, "bytes_up": {"mean": 1.2e8}}
+    far = {key: {"mean": 1.25, "std": 0.125} for key in ("output_distance_forget", "output_distance_test")}
+    disparity = {"disparity": rates[RATES[0]], "disparity_ratio": {"mean": 0.125, "std": 0.01}}
+    model = {**rates, **gaps, **kinds, **costs, **far, **disparity}
+    document = comparison(before=model, retrain=model, methods={"random-labels": model})
+    for table in comparison_tables.tables(document):
+        columns = [["model", *(row[0] for row in table.rows)]]
+        columns += [[name, *(row[1 + i] for row in table.rows)] for i, name in enumerate(table.columns)]
+        assert sum(2 + max(map(len, column)) for column in columns) <= 82  # Nothing stands after the last

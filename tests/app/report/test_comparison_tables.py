@@ -129,9 +129,9 @@ def test_costs_have_units() -> None:
     assert quick == {
         "seconds": "0.50",
         "of retraining": "0.12 ×",
-        "client visits": "1,200",
-        "from clients": "1.5 MB",
-        "to clients": "–",
+        "visits": "1,200",
+        "up": "1.5 MB",
+        "down": "–",
         "update log": "–",
     }
 
