@@ -128,6 +128,8 @@ def _notes(concerned: list[int], working: list[int], groups: int) -> list[str]:
     shown = ", ".join(map(str, concerned))
     noun = "group" if len(concerned) == 1 else "groups"
     notes = [f"worked on {noun} {shown} of {groups} alone; the models of the others are as they were"]
+    if len(concerned) == groups:
+        notes = [f"worked on all {groups} groups"]
     if emptied := [str(group) for group in concerned if group not in working]:
         notes.append(f"no client is left in group {', '.join(emptied)}: its model is no part of the ensemble")
     return notes

@@ -81,7 +81,7 @@ def test_a_request_about_two_groups_is_served_in_each(tmp_path: Path) -> None:
     run = apart(federation, tmp_path)
     result = forgotten("retrain", run, federation, both)
     assert same(result.flat, apart(part(federation, ("0", "1")), tmp_path / "without").final)
-    assert result.notes[0].startswith("worked on groups 0, 1 of 2")
+    assert result.notes[0] == "worked on all 2 groups"
 
 
 def test_samples_are_forgotten_in_their_clients_groups(tmp_path: Path) -> None:
