@@ -72,6 +72,11 @@ def _check_config(config: RunConfig) -> None:
             f"strategy.name: given {shown(strategy.name)}, but suspects compares updates whose average moved "
             "the model"
         )
+    if config.train.isolation > 1:
+        raise BadInput(
+            f"train.isolation: given {config.train.isolation}, but suspects compares updates of one model "
+            "that all clients share"
+        )
     if privacy.secure_aggregation:
         raise BadInput(
             "privacy.secure-aggregation: given true, so the server saw masked sums only, and nobody can be "

@@ -12,6 +12,7 @@ from app.use.exporting import export
 from app.use.subject import open_subject
 from app.workflows import audit, forget, resume, train
 from app.workflows.session import Session
+from app.workflows.suspecting import suspects
 from strategies.core.errors import BadInput
 from strategies.core.isolation import group_of
 from strategies.log.update_log import UpdateLog
@@ -162,3 +163,8 @@ def test_what_does_not_go_with_it_is_refused(home: Path, more: str, message: str
 def test_pruning_for_a_request_is_refused(folder: RunFolder) -> None:
     with pytest.raises(BadInput, match=r'forget\.prune: given "omp", but train\.isolation is 2'):
         forget(folder, CLIENT_2, ForgetSettings(method="retrain", prune="omp"))
+
+
+def test_clients_of_different_models_are_not_compared(folder: RunFolder) -> None:
+    with pytest.raises(BadInput, match=r"train\.isolation: given 2, but suspects compares updates"):
+        suspects(folder)

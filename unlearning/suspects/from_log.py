@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from strategies.log.update_log import Entry, UpdateLog
+from strategies.log.reading import LogReader
+from strategies.log.update_log import Entry
 from unlearning.suspects.outliers import Values
 from unlearning.suspects.signs import SMALLEST_SHARE, Sign, known_means
 
@@ -28,13 +29,13 @@ class ClientSums:
         What all clients together added, shape [P], float64.
     """
 
-    log: UpdateLog
+    log: LogReader
     clients: Sequence[str]
     shares: Sequence[float]
     total: Tensor
 
     @staticmethod
-    def of(log: UpdateLog, clients: Sequence[str], total: Tensor) -> "ClientSums":
+    def of(log: LogReader, clients: Sequence[str], total: Tensor) -> "ClientSums":
         """Return the sums of some clients of a log."""
         weights = dict.fromkeys(log.clients(), 0.0)
         for entry in log.entries():
@@ -48,7 +49,7 @@ class ClientSums:
             yield self.log.weighted_sum(client_id).double()
 
 
-def lengths(log: UpdateLog, clients: Sequence[str]) -> Sign:
+def lengths(log: LogReader, clients: Sequence[str]) -> Sign:
     """Return how long each client's updates are, by the norms that every log keeps.
 
     A sample is log(‖δ‖ / median of the round); what is shown is the geometric mean of the ratios.
@@ -67,7 +68,7 @@ def lengths(log: UpdateLog, clients: Sequence[str]) -> Sign:
     return Sign("length", "round", samples[..., None], shown, "its updates are longer than the others'")
 
 
-def directions(log: UpdateLog, clients: Sequence[str]) -> Sign:
+def directions(log: LogReader, clients: Sequence[str]) -> Sign:
     """Return how far each client's updates point away from the mean of the others', round by round.
 
     A sample is the round's median cosine minus the client's; what is shown is the mean cosine. The rounds are
@@ -96,7 +97,7 @@ def _directions(cosines: Values) -> Sign:
     return Sign("direction", "round", samples[..., None], known_means(cosines), reason)
 
 
-def _round_cosines(log: UpdateLog, number: int) -> Iterator[tuple[str, float]]:
+def _round_cosines(log: LogReader, number: int) -> Iterator[tuple[str, float]]:
     """Yield the cosine of each client's update to the weighted mean of the others'; not if it is alone."""
     most = max(1, _HELD_BYTES // (4 * max(1, log.layout.size)))
     total = torch.zeros(log.layout.size, dtype=torch.float64)

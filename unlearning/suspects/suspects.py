@@ -22,7 +22,7 @@ import numpy as np
 
 from strategies.core.errors import BadInput
 from strategies.core.seeds import numpy_generator
-from strategies.log.update_log import UpdateLog
+from strategies.log.reading import LogReader
 from unlearning.run import TrainedRun
 from unlearning.suspects import from_log, outliers
 from unlearning.suspects.from_log import ClientSums
@@ -154,7 +154,7 @@ def find_suspects(run: TrainedRun, level: float = LEVEL) -> Suspects:
     return Suspects(level, ranked, not_judged, notes)
 
 
-def _signs(run: TrainedRun, log: UpdateLog, clients: Sequence[str]) -> tuple[list[Sign], dict[str, str]]:
+def _signs(run: TrainedRun, log: LogReader, clients: Sequence[str]) -> tuple[list[Sign], dict[str, str]]:
     """Return the signs that the run allows, and why it does not allow the others."""
     found = [from_log.lengths(log, clients)]
     if unreadable := log.unreadable():
@@ -176,14 +176,14 @@ def _signs(run: TrainedRun, log: UpdateLog, clients: Sequence[str]) -> tuple[lis
     return [*found, *compared], {**missing, **{name: reasons[name] for name in reasons if name not in named}}
 
 
-def _directions(log: UpdateLog, clients: Sequence[str], sums: ClientSums) -> list[Sign]:
+def _directions(log: LogReader, clients: Sequence[str], sums: ClientSums) -> list[Sign]:
     """Return the sign of the directions by what the log keeps; none if no client was with another."""
     summed = log.retention.kind == "sum"
     found = from_log.summed_directions(sums) if summed else from_log.directions(log, clients)
     return [found] if len(found.samples) else []
 
 
-def _no_left_out(run: TrainedRun, log: UpdateLog) -> str:
+def _no_left_out(run: TrainedRun, log: LogReader) -> str:
     """Return why no client can be left out of the model by subtraction; empty if each can."""
     if log.retention.kind != "sum" and not all(map(log.retention.keeps, log.rounds())):
         return f"log.retention = '{log.retention}' keeps no sum of all updates; 'full' and 'sum' do"
