@@ -16,7 +16,7 @@ from strategies.runs.files import write_json
 from strategies.runs.folder import CONFIG, RunFolder
 from strategies.threads import one_thread
 from unlearning.run import TrainedRun
-from unlearning.suspects.suspects import LEVEL, find_suspects
+from unlearning.suspects.suspects import LEVEL, NO_LOG, find_suspects
 
 
 @on_run
@@ -87,3 +87,5 @@ def _check_config(config: RunConfig) -> None:
             f'privacy.encryption: given "{privacy.encryption}", so the server saw an encrypted sum only, and '
             "nobody can be named"
         )
+    if not config.log.enabled:
+        raise BadInput(NO_LOG)

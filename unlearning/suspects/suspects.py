@@ -32,6 +32,10 @@ from unlearning.suspects.signs import Sign
 
 LEVEL = 0.05
 """In how many of all runs without a bad client one may stand out."""
+NO_LOG = (
+    "suspects needs the update log, but the run was trained with log.enabled = false: nothing says who added "
+    "what to the model"
+)
 DRAWS = 200
 """Of the bootstrap."""
 _INTERVAL = (2.5, 97.5)
@@ -136,10 +140,7 @@ def find_suspects(run: TrainedRun, level: float = LEVEL) -> Suspects:
         If the log is damaged.
     """
     if run.log is None:
-        raise BadInput(
-            "suspects needs the update log, but the run was trained with log.enabled = false: nothing says "
-            "who added what to the model"
-        )
+        raise BadInput(NO_LOG)
     log, purged = run.log, run.log.purged()
     clients = [i for i in log.clients() if i not in purged]
     if len(clients) < 2:

@@ -34,6 +34,7 @@ COMMANDS = [
     "sweep",
     "demo",
     "diagnose",
+    "suspects",
     "bench",
 ]
 
