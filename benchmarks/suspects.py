@@ -116,15 +116,11 @@ def ranked(keys: Sequence[str], attack: str, share: float, seed: int) -> dict[st
         "p": bad["p"],
         "named": bad["stands-out"],
         "others": [i for i in found["standing-out"] if i != BAD],
-        "signs": {name: _sign(found["clients"], name) for name in bad["signs"]},
+        "scores": {
+            name: {each["client"]: each["signs"][name]["score"] for each in found["clients"]}
+            for name in bad["signs"]
+        },
     }
-
-
-def _sign(clients: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
-    """Return the bad client's rank and p by one sign, before the correction for signs."""
-    scores = {each["client"]: each["signs"][name]["score"] for each in clients}
-    (p,) = [each["signs"][name]["p"] for each in clients if each["client"] == BAD]
-    return {"rank": 1 + sum(score > scores[BAD] for score in scores.values()), "p": p}
 
 
 def mislabelling(config: RunConfig, share: float) -> Project:
@@ -177,7 +173,7 @@ def _row(
     if attack == HONEST:
         alarms = sum(bool(each["named"] or each["others"]) for each in pieces)
         return {**row, "somebody named": wilson(alarms, count)}
-    by_sign = {name: sum(each["signs"][name]["rank"] == 1 for each in pieces) for name in pieces[0]["signs"]}
+    by_sign = {name: sum(_is_first(each["scores"][name]) for each in pieces) for name in pieces[0]["scores"]}
     return {
         **row,
         "first": wilson(sum(each["rank"] == 1 for each in pieces), count),
@@ -185,3 +181,8 @@ def _row(
         "others named": wilson(sum(bool(each["others"]) for each in pieces), count),
         **{f"first by {name}": count for name, count in by_sign.items()},
     }
+
+
+def _is_first(scores: Mapping[str, float]) -> bool:
+    """Say whether the bad client is out furthest by one sign, by the scores of all clients."""
+    return scores[BAD] == max(scores.values())

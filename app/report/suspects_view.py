@@ -10,8 +10,8 @@ from app.report.wording import MISSING, listed, number
 COLUMNS = ("score", "95 %", "p", "direction", "length", "loss", "class")
 """Of the table, after the client-id."""
 LEGEND = (
-    "score: standard deviations by which the client is out, by its worst sign; direction: mean cosine to the "
-    "others' updates; length: of the median; loss: change on server data without the client; class: largest "
+    "score: standard deviations by which the client's updates are out; direction: their mean cosine to the "
+    "others'; length: of the median; loss: change on server data without the client; class: largest "
     "rise of an output."
 )
 _MOST_CLIENTS = 200

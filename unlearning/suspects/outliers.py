@@ -54,6 +54,22 @@ def scores_of(values: Values) -> Values:
     return _put_back(found, order)
 
 
+def standardised(values: Values) -> Values:
+    """Return values less the mean of those that are not looked at, in their standard deviations.
+
+    Parameters
+    ----------
+    values
+        Shape [..., n].
+    """
+    left = values.shape[-1] - num_steps(values.shape[-1])
+    low = np.sort(values, axis=-1)[..., :left]
+    floor = _FLAT * np.abs(values).max(axis=-1, keepdims=True)
+    away = values - low.mean(axis=-1, keepdims=True)
+    spread = low.std(axis=-1, ddof=min(1, left - 1), keepdims=True)
+    return np.where(np.abs(away) <= floor, 0.0, away / np.maximum(spread, np.maximum(floor, 1e-300)))
+
+
 def p_values(values: Values) -> Values:
     """Return how often the largest of n values of one normal distribution would be as far out, at most 1.
 

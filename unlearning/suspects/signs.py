@@ -115,3 +115,12 @@ class Sign:
         usual = max(float(np.median(known)), 1.0)
         found: Values = np.minimum(1.0, np.sqrt(known / usual))
         return found
+
+
+def together(values: Sequence[Values]) -> Values:
+    """Return how far clients are out by several signs, given each one's values, shape [..., clients].
+
+    It is the score of the sum of the values, each in its own standard deviations. Who is out by several signs
+    is out further than by each, and who is out by one hardly less.
+    """
+    return outliers.scores_of(np.sum([outliers.standardised(each) for each in values], axis=0))

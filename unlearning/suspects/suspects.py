@@ -1,14 +1,14 @@
 """Rank the clients of a run by how bad they look, and say whether one stands out.
 
-Each sign (`from_log`, `left_out`) compares the clients with each other. A client's score is how many standard
-deviations it is out by its worst sign; it stands out if that happens to the worst of clients that differ by
-chance, and have one normal distribution, in at most `level` of all runs (`outliers`; Bonferroni over signs).
-What the test cannot know is whether the clients' data are alike: an honest client whose data are unlike the
-others' stands out as well.
+Each sign (`from_log`, `left_out`) compares the clients with each other. A client stands out if by one of them
+it is as far out as the worst of clients that differ by chance, and have one normal distribution, would be in
+at most `level` of all runs (`outliers`; Bonferroni over the signs). What a test cannot know is whether the
+clients' data are alike: an honest client whose data are unlike the others' stands out as well.
 
-The interval of a score is that of the bootstrap: rounds, and the server's examples, are drawn anew with
-replacement, the percentiles of the scores are reported. It says how much the score hangs on single rounds and
-examples, not how another training would come out.
+A client's score, by which those are ranked that do not stand out, is how many standard deviations it is out
+by the direction and the length of its updates together. Its interval is that of the bootstrap: rounds are
+drawn anew with replacement. It says how much the score hangs on single rounds, not how another training would
+come out.
 
 Needs: the log, of any retention; no client. Cost: the log is read twice, and one evaluation of the server's
 examples per client.
@@ -27,8 +27,8 @@ from unlearning.run import TrainedRun
 from unlearning.suspects import from_log, outliers
 from unlearning.suspects.from_log import ClientSums
 from unlearning.suspects.left_out import left_out, server_examples
-from unlearning.suspects.outliers import Values, scores_of
-from unlearning.suspects.signs import Sign
+from unlearning.suspects.outliers import Values
+from unlearning.suspects.signs import Sign, together
 
 LEVEL = 0.05
 """In how many of all runs without a bad client one may stand out."""
@@ -40,6 +40,7 @@ DRAWS = 200
 """Of the bootstrap."""
 _INTERVAL = (2.5, 97.5)
 SIGNS = ("length", "direction", "loss", "class")
+_OF_UPDATES = SIGNS[:2]
 
 
 @dataclass(frozen=True)
@@ -51,15 +52,16 @@ class Suspect:
     rank
         From 1, which looks worst.
     score
-        Standard deviations by which it is out, by its worst sign.
+        Standard deviations by which it is out, by the direction and length of its updates.
     interval
         Bounds of the score, 95 %.
     p
         How often a client that differs by chance would be as far out, corrected for clients and signs.
     reasons
-        Why it stands out: the signs whose p is at most the level; empty if it does not.
+        Why it stands out; empty if it does not.
     signs
-        By name: ``value``, ``score`` and ``p`` before the correction for signs.
+        By name: ``value``; ``score``, the standard deviations by which it is out by this sign alone; and
+        ``p`` of this sign, corrected likewise.
     """
 
     client_id: str
@@ -198,34 +200,32 @@ def _no_left_out(run: TrainedRun, log: LogReader) -> str:
 def _ranked(
     clients: Sequence[str], signs: Sequence[Sign], level: float, generator: np.random.Generator
 ) -> list[Suspect]:
-    """Return the clients, the worst first."""
-    scores = np.stack([sign.scores for sign in signs])
-    each = np.stack([sign.p for sign in signs])  # [signs, clients]
-    p = np.minimum(len(signs) * each, 1.0)
-    low, high = np.percentile(_drawn(signs, generator), _INTERVAL, axis=0)
-    worst = scores.max(axis=0)
+    """Return the clients, the worst first: those that stand out by any sign, then by their updates."""
+    updates = [sign for sign in signs if sign.name in _OF_UPDATES]
+    scores = together([sign.values for sign in updates])
+    low, high = np.percentile(_drawn(updates, generator), _INTERVAL, axis=0)
+    p = np.minimum(len(signs) * np.stack([sign.p for sign in signs]), 1.0)  # [signs, clients]
+    least = p.min(axis=0)
+    order = np.lexsort((-scores, np.where(least <= level, least, 1.0)))
     found = []
-    for rank, k in enumerate(np.argsort(-worst, kind="stable"), start=1):
-        figures = {
-            str(sign.name): {"value": sign.shown[k], "score": float(scores[row, k]), "p": float(each[row, k])}
+    for rank, k in enumerate(order, start=1):
+        figures: dict[str, dict[str, float | None]] = {
+            str(sign.name): {"value": sign.shown[k], "score": float(sign.scores[k]), "p": float(p[row, k])}
             for row, sign in enumerate(signs)
         }
         reasons = tuple(sign.reason for row, sign in enumerate(signs) if p[row, k] <= level)
-        bounds, least = (float(low[k]), float(high[k])), float(p[:, k].min())
-        found.append(Suspect(clients[k], rank, float(worst[k]), bounds, least, reasons, figures))
+        bounds, score = (float(low[k]), float(high[k])), float(scores[k])
+        found.append(Suspect(clients[k], rank, score, bounds, float(least[k]), reasons, figures))
     return found
 
 
-def _drawn(signs: Sequence[Sign], generator: np.random.Generator) -> Values:
-    """Return the scores of the clients by samples that are drawn anew, shape [DRAWS, clients].
+def _drawn(updates: Sequence[Sign], generator: np.random.Generator) -> Values:
+    """Return the scores of the clients by rounds that are drawn anew, shape [DRAWS, clients].
 
-    Signs with as many samples of a unit get the same ones.
+    Signs of as many rounds get the same ones.
     """
-    counts: dict[tuple[str, int], Values] = {}
-    for sign in signs:
-        key = sign.unit, len(sign.samples)
-        if key not in counts:
-            counts[key] = generator.multinomial(key[1], np.full(key[1], 1 / key[1]), size=DRAWS).astype(float)
-    drawn = [scores_of(sign.resampled(counts[sign.unit, len(sign.samples)])) for sign in signs]
-    found: Values = np.max(drawn, axis=0)
-    return found
+    counts: dict[int, Values] = {}
+    for count in sorted({len(sign.samples) for sign in updates}):
+        drawn = generator.multinomial(count, np.full(count, 1 / count), size=DRAWS)
+        counts[count] = drawn.astype(float)
+    return together([sign.resampled(counts[len(sign.samples)]) for sign in updates])

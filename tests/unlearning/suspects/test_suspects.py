@@ -22,8 +22,8 @@ from unlearning.run import TrainedRun
 from unlearning.suspects import from_log, left_out as left_out_module
 from unlearning.suspects.from_log import ClientSums, directions, lengths
 from unlearning.suspects.left_out import largest_rise, left_out
-from unlearning.suspects.outliers import Values
-from unlearning.suspects.signs import Sign
+from unlearning.suspects.outliers import Values, scores_of
+from unlearning.suspects.signs import Sign, together
 from unlearning.suspects.suspects import Suspect, find_suspects
 
 ONE = TensorExamples(torch.tensor([[1.0]]), torch.tensor([0]))
@@ -226,6 +226,40 @@ def test_one_long_update_is_seen_by_its_length(tmp_path: Path) -> None:
     assert "its updates are longer than the others'" in found.clients[0].reasons
 
 
+def hiding(how: str) -> Rounds:
+    """Return the rounds of ten clients of which client 7, or four of them, know the rule and hide."""
+    rounds = drawn_rounds(0, clients=10, rounds=6)
+    bad = drawn_rounds(0, clients=10, rounds=6, bad=7)
+    found: list[dict[str, tuple[float, Tensor]]] = []
+    for number, (honest, attacked) in enumerate(zip(rounds, bad, strict=True)):
+        mean = torch.stack([u for _, u in honest.values()]).mean(dim=0)
+        update = attacked["7"][1]
+        sent = {
+            "median length": update / update.norm() * honest["1"][1].norm(),
+            "mixed into the mean": mean + 0.3 * update,
+            "one round of six": update if number == 3 else honest["7"][1],
+            "four of ten": update,
+        }[how]
+        together = ("0", "1", "2") if how == "four of ten" else ()
+        alike = {i: (10.0, update + 0.3 * honest[i][1]) for i in together}
+        found.append({**honest, "7": (10.0, sent), **alike})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("how", "seen"),
+    [
+        ("median length", True),
+        ("mixed into the mean", False),
+        ("one round of six", False),
+        ("four of ten", False),
+    ],
+)
+def test_what_a_client_that_knows_the_rule_hides(tmp_path: Path, how: str, seen: bool) -> None:
+    found = find_suspects(drawn_run(tmp_path / "log", hiding(how)))
+    assert ("7" in found.standing_out) is seen
+
+
 class MemoryLog:
     """What `directions` and `lengths` read of a log, without a disk."""
 
@@ -263,6 +297,14 @@ def test_who_took_part_rarely_counts_for_less() -> None:
     samples[0, 4, 0] = 3.0
     found = Sign("direction", "round", samples, [], "").values
     assert found == pytest.approx([-1.0, 1.0, -0.5, 0.5, 0.5 + (3.0 - 0.5) / 4])
+
+
+def test_two_signs_together_rank_a_client_that_is_out_by_both() -> None:
+    """Each sign has another client in front; the sixth is second in both, whatever the scale."""
+    first = np.array([0.0, 0.4, -0.5, 0.1, 2.6, 2.5, -0.2, 0.2])
+    second = 1000 * np.array([0.1, 2.6, 0.3, -0.4, 0.0, 2.5, 0.2, -0.3])
+    assert (first.argmax(), second.argmax(), together([first, second]).argmax()) == (4, 1, 5)
+    assert together([first]) == pytest.approx(scores_of(first))
 
 
 def test_a_class_counts_by_its_rise_over_the_median_client() -> None:
