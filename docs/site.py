@@ -51,7 +51,7 @@ NAV: Mapping[str, str | Sequence[Entry]] = {
         ("How do I read a report?", "report.md"),
         ("How do I use a trained model?", "use.md"),
         ("Which strategy do I choose?", "strategies.md"),
-        ("Are my clients too unlike?", "diagnose.md"),
+        ("Are my clients too unlike? Is one bad?", "diagnose.md"),
         ("How do I train over slow links?", "compression.md"),
         ("What if some clients are slow?", "async.md"),
         ("Who takes part in a round?", "selection.md"),

@@ -48,6 +48,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> lethe.Run:
         return lethe.train(notebook(), rounds=3, clients=3, strategy="fedprox", config=keys, progress=False)
 
 
+def test_the_clients_of_a_run_are_ranked(run: lethe.Run) -> None:
+    found = run.suspects(level=0.01)
+    assert (found["level"], found["standing-out"]) == (0.01, [])
+    assert sorted(each["client"] for each in found["clients"]) == ["0", "1", "2"]
+
+
 def test_a_run_of_a_notebooks_objects(run: lethe.Run) -> None:
     assert run.summary["strategy"] == "fedprox"
     assert run.config["run.project"] == "python:project"

@@ -1,33 +1,47 @@
 """unlearning/suspects/outliers.py: which of several numbers is too large to belong to the others."""
 
 import math
+import statistics
 
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from unlearning.suspects.outliers import LEAST, SMALLEST, Values, num_steps, p_values, scores_of, upper_tail
+from unlearning.suspects.outliers import (
+    LEAST,
+    SMALLEST,
+    Values,
+    num_steps,
+    p_values,
+    scores_of,
+    upper_tail,
+    without_low_outliers,
+)
 
 NUMBERS = st.lists(st.integers(-50, 50), min_size=1, max_size=14).map(lambda found: np.array(found, float))
 
 
 def slow(values: list[float]) -> tuple[dict[float, float], dict[float, float]]:
     """Return score and p of each value, all different: one step after the other, as the docstring says."""
-    ranked, looked_at = sorted(values, reverse=True), (len(values) - 1) // 3
+    middle = statistics.median(values)
+    usual = 1.4826 * statistics.median(abs(value - middle) for value in values)
+    lowest = middle - 4 * usual if usual else min(values)
+    names = sorted(values, reverse=True)
+    ranked, looked_at = [max(value, lowest) for value in names], (len(values) - 1) // 3
     scores, ps = [], []
     for place, value in enumerate(ranked):
         below = ranked[place + 1 :] if place < looked_at else ranked[looked_at:]
         mean = sum(below) / len(below)
         spread = math.sqrt(sum((each - mean) ** 2 for each in below) / max(len(below) - 1, 1))
-        t = (value - mean) / (spread * math.sqrt(1 + 1 / len(below)))
+        t = (value - mean) / (spread * math.sqrt(1 + 1 / len(below))) if value != mean else 0.0
         scores.append(t)
         tail = float(upper_tail(np.array([t]), np.array([max(len(below) - 1, 1)]))[0])
         ps.append((len(below) + 1) * tail * (1 + 5 / len(values)) if place < looked_at else 1.0)
     return (
-        {value: max(scores[place:]) for place, value in enumerate(ranked)},
+        {value: max(scores[place:]) for place, value in enumerate(names)},
         {
             value: min(1.0, *ps[place:looked_at], ps[place]) if place < looked_at else 1.0
-            for place, value in enumerate(ranked)
+            for place, value in enumerate(names)
         },
     )
 
@@ -49,6 +63,14 @@ def test_two_that_are_alike_do_not_hide_each_other() -> None:
     values = np.array([20.0, 20.5, 0.1, -0.4, 0.3, 0.9, -0.8, -0.2, 0.0, 0.4])
     assert (p_values(values) < 0.001).tolist() == [True, True] + 8 * [False]
     assert (values[1] - np.delete(values, 1).mean()) / np.delete(values, 1).std(ddof=1) < 3
+
+
+def test_one_that_is_too_small_hides_none_that_is_too_large() -> None:
+    """Of −900, −1, 0, 0.5, 1, 40: median 0.25, deviation 1.4826 · 1, so that −900 counts as 0.25 − 5.93."""
+    values = np.array([0.0, 40.0, -900.0, 1.0, -1.0, 0.5])
+    raised = 0.25 - 4 * 1.4826
+    assert without_low_outliers(values).tolist() == pytest.approx([0.0, 40.0, raised, 1.0, -1.0, 0.5])
+    assert p_values(values)[1] < 0.01
 
 
 def test_the_tail_is_the_integral_of_the_density() -> None:

@@ -260,6 +260,16 @@ def test_what_a_client_that_knows_the_rule_hides(tmp_path: Path, how: str, seen:
     assert ("7" in found.standing_out) is seen
 
 
+def test_a_tiny_update_does_not_hide_a_long_one(tmp_path: Path) -> None:
+    factors = {"4": 5.0, "6": 1e-9}
+    rounds = [
+        {i: (w, factors.get(i, 1.0) * u) for i, (w, u) in updates.items()}
+        for updates in drawn_rounds(6, clients=8, rounds=4)
+    ]
+    found = by_client(find_suspects(drawn_run(tmp_path / "log", rounds)).clients)
+    assert "its updates are longer than the others'" in found["4"].reasons
+
+
 class MemoryLog:
     """What `directions` and `lengths` read of a log, without a disk."""
 
