@@ -60,6 +60,7 @@ def check_request(run: TrainedRun, request: ForgetRequest, method: str, settings
     _check_follows(run, method, needed)
     _check_log(run, method, needed)
     _check_purged(run, request, method, needed)
+    _check_held_out(run, request, method, needed)
     if needed.public and run.public is None:
         raise BadInput(
             f"{method} needs public data on the server: set data.public to a share or the name of a data set"
@@ -250,6 +251,25 @@ def _check_purged(run: TrainedRun, request: ForgetRequest, method: str, needed: 
         raise BadInput(
             f"{method} needs the others' updates, but those of client {lost[0]} were purged; start from a "
             f"model that was made without client {lost[0]}"
+        )
+
+
+def _check_held_out(run: TrainedRun, request: ForgetRequest, method: str, needed: Needs) -> None:
+    """Refuse to work until the forgotten data look like others if there are no others to compare with."""
+    if not needed.held_out or (request.kind == "class" and run.task.labelled):
+        return
+    public, reason = run.public, ""
+    if public is None:
+        reason = "the server has none: set data.public to a share or the name of a data set"
+    elif run.plan.strategy.traits.public_data:
+        reason = f"those of this run were trained on ({run.plan.strategy.name})"
+    elif run.task.labelled and not bool((public.targets() >= 0).any()):
+        reason = "those of this run have no labels of its classes (data.public-labels)"
+    if reason:
+        raise BadInput(
+            f"{method} works until the forgotten data look like data that nobody trained on, which public "
+            f"data on the server must tell, but {reason}; or say how long it works: "
+            f"forget.{method}.{needed.held_out}"
         )
 
 

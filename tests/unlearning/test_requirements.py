@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from strategies.core.errors import BadInput
+from strategies.core.examples import TensorExamples
 from strategies.registry import all_traits
 from strategies.settings import StrategySettings
 from tests.strategies.other_tasks import Regression
@@ -61,10 +62,35 @@ def test_unknown_class(run: TrainedRun) -> None:
         check_request(run, ForgetRequest(classes=(2,)), "retrain", SETTINGS)
 
 
+LABELLED = TensorExamples(torch.zeros(2, 1), torch.tensor([0, -1]))
+
+
+@pytest.mark.parametrize(
+    ("method", "key", "value"),
+    [("ascent", "epochs", 2), ("influence", "alphas", "1"), ("fedosd", "unlearning-rounds", 2)],
+)
+def test_without_held_out_data_it_must_be_said_how_long_a_method_works(
+    run: TrainedRun, method: str, key: str, value: object
+) -> None:
+    """They are the server's public data, with labels, that the run was not trained on."""
+    client, whole_class = ForgetRequest(clients=("a",)), ForgetRequest(classes=(1,))
+    said = f"^{method} works until .* but %s; or say how long it works: forget.{method}.{key}$"
+    with pytest.raises(
+        BadInput, match=said % "the server has none: set data.public to a share or the name .*"
+    ):
+        check_request(run, client, method, SETTINGS)
+    unlabelled = replace(run, public=LABELLED.subset([1]))
+    with pytest.raises(BadInput, match=said % r"those of this run have no labels of its classes \(.*\)"):
+        check_request(unlabelled, client, method, SETTINGS)
+    check_request(replace(run, public=LABELLED), client, method, SETTINGS)
+    check_request(run, client, method, ForgetSettings.of(method, **{key: value}))
+    check_request(run, whole_class, method, SETTINGS)
+
+
 @pytest.mark.parametrize("method", SAMPLED)
 def test_positions_that_a_client_does_not_have(run: TrainedRun, method: str) -> None:
     """By what the run's summary says of its clients; b was purged, so nothing is known of it."""
-    counted = replace(run, num_examples={"a": 123})
+    counted = replace(run, num_examples={"a": 123}, public=LABELLED)
     with pytest.raises(BadInput, match="client a has 123 examples, at positions 0 to 122: got 9999"):
         check_request(counted, ForgetRequest(samples={"a": (2, 9999)}), method, SETTINGS)
     with pytest.raises(BadInput, match="got 123"):

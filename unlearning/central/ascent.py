@@ -43,7 +43,7 @@ from unlearning.central.data import Data, gathered
 from unlearning.central.gradients import Objective, gradient_sum
 from unlearning.central.masks import Masks, flat_mask
 from unlearning.central.parameters import copied, flat_parameters, load_parameters, trainable
-from unlearning.central.stopping import Goal, Standing, StepSettings, stepped, unsaturated
+from unlearning.central.stopping import Goal, Standing, StepSettings, shortened, stepped, unsaturated
 from unlearning.central.training import SgdSettings, trained
 
 
@@ -129,12 +129,21 @@ def ascend_until(
     """
     twin, examples, free = copied(model), gathered(forget), flat_mask(model, masks)
     objective = Objective(task, unsaturated(task))
-    steps, standing = 0, Standing.of(twin, examples, goal, task)
+
+    def standing_of(flat: Tensor) -> Standing:
+        load_parameters(twin, flat)
+        return Standing.of(twin, examples, goal, task)
+
+    before = flat = flat_parameters(model)
+    steps, standing = 0, standing_of(flat)
     standing.check()
     while not standing.met and steps < settings.max_steps:
-        gradient = gradient_sum(twin, examples, objective).mean * free
-        load_parameters(twin, within(stepped(flat_parameters(twin), gradient, settings.step_share)))
-        steps, standing = steps + 1, Standing.of(twin, examples, goal, task)
+        gradient, before = gradient_sum(twin, examples, objective).mean * free, flat
+        flat = within(stepped(flat, gradient, settings.step_share).to(flat.dtype))
+        steps, standing = steps + 1, standing_of(flat)
+    if steps and standing.met:
+        flat, standing = shortened(before, flat, standing, standing_of)
+    load_parameters(twin, flat)
     return Ascended(twin, steps, standing)
 
 

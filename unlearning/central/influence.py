@@ -38,11 +38,9 @@ from unlearning.central.data import Data, gathered
 from unlearning.central.gradients import PLAIN, ExampleSum, Objective, gradient_blocks, gradient_sum
 from unlearning.central.inverse import woodfisher_product
 from unlearning.central.masks import Masks, flat_mask
-from unlearning.central.parameters import moved
-from unlearning.central.stopping import Goal, Standing, next_lengths, shortest
+from unlearning.central.parameters import flat_parameters, moved
+from unlearning.central.stopping import SHARES, Goal, Standing, next_lengths, shortest
 
-BRACKET = tuple(0.01 * 2.0**k for k in range(13))
-"""Lengths that are tried first where the goal decides, up to 40."""
 FINER_LENGTHS = 7
 """Lengths that are tried between two others."""
 
@@ -124,15 +122,26 @@ class InfluenceUntil:
         return self.standing.met
 
 
+def unit_length(flat: Tensor, direction: Tensor) -> float:
+    """Return the α at which the step is as long as the parameters, both of shape [P]; 0 without a step."""
+    size, length = (float(torch.linalg.vector_norm(each.double())) for each in (flat, direction))
+    return size / length if length else 0.0
+
+
 def shortest_alpha(
-    tried: Callable[[Sequence[float]], Sequence[Standing]],
+    tried: Callable[[Sequence[float]], Sequence[Standing]], unit: float
 ) -> tuple[float, Standing]:
     """Return the shortest length that meets the goal, to 2 % of itself, or the longest; and where D_f stands.
 
-    `tried` gives the standing after each of several lengths.
+    Parameters
+    ----------
+    tried
+        Gives the standing after each of several lengths.
+    unit
+        The length of which shares are tried first, by `unit_length`.
     """
     found: dict[float, Standing] = {}
-    lengths: Sequence[float] = (0.0, *BRACKET)
+    lengths: Sequence[float] = (0.0, *(share * unit for share in SHARES))
     while lengths:
         found.update(zip(lengths, tried(lengths), strict=True))
         found[0.0].check()
@@ -166,7 +175,7 @@ def influence_until(
     def tried(alphas: Sequence[float]) -> list[Standing]:
         return [Standing.of(moved(model, alpha * direction), goes, goal, task) for alpha in alphas]
 
-    alpha, standing = shortest_alpha(tried)
+    alpha, standing = shortest_alpha(tried, unit_length(flat_parameters(model), direction))
     return InfluenceUntil(moved(model, alpha * direction), alpha, standing)
 
 

@@ -9,7 +9,7 @@ sure:
 
 whose slope in φ is p: 1 where the model is sure of the label, 0 where the example is forgotten. (Other tasks:
 softplus of `Task.confidences`.) And steps are taken until D_f meets a goal that no retrained model is needed
-for:
+for; the last one is halved a few times, as long as the goal stays met:
 
 - of a label that the retained data have as well: the mean loss on D_f is at least that of the model *before*
   on held-out data with the same shares of labels;
@@ -21,7 +21,7 @@ than held-out data have: these are forgotten too little, and the rule cannot kno
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -39,7 +39,11 @@ from unlearning.central.parameters import with_norm
 
 RIGHT_AT_MOST = 0.01
 """Share of the examples of a label that only D_f has that may still be right."""
+SHARES = tuple(0.001 * 2.0**k for k in range(11))
+"""Lengths of a single step that are tried first, as shares of the norm of the parameters."""
+_HALVINGS = 3
 _CLOSE = 0.02  # A length is found once it is known to this share of itself
+_LARGEST = 1e12  # Stands for the loss of a model that is broken, which has gone beyond any goal
 _BETWEEN = 7  # Lengths that are tried between two others
 
 
@@ -144,7 +148,8 @@ class Standing:
         outputs, targets = outputs_of(model, forget, task=task), forget.targets()
         wanted = goal.of_each(targets, task)
         gone = wanted.isinf()
-        losses, right = task.losses(outputs, targets).double(), task.scores(outputs, targets) / FULL_SCORE
+        losses = task.losses(outputs, targets).double().nan_to_num(_LARGEST, _LARGEST)
+        right = task.scores(outputs, targets) / FULL_SCORE
         return Standing(
             float(losses[~gone].sum()),
             float(wanted[~gone].sum()),
@@ -169,7 +174,7 @@ class Standing:
 
     @property
     def met(self) -> bool:
-        """Whether the goal is met; a loss that is not finite has gone beyond any."""
+        """Whether the goal is met."""
         learnt = self.loss < self.wanted if self.count else False
         return not learnt and self.right <= RIGHT_AT_MOST * self.gone
 
@@ -209,6 +214,27 @@ def stepped(flat: Tensor, gradient: Tensor, share: float) -> Tensor:
     return flat.double() - with_norm(
         gradient.double(), share * float(torch.linalg.vector_norm(flat.double()))
     )
+
+
+def shortened(
+    before: Tensor, after: Tensor, standing: Standing, standing_of: Callable[[Tensor], Standing]
+) -> tuple[Tensor, Standing]:
+    """Return the last step's end, moved back by halving the step as long as the goal stays met.
+
+    Parameters
+    ----------
+    before, after
+        The parameters before the step, which do not meet the goal, and after it, which do, shape [P].
+    standing
+        Where D_f stands after it.
+    standing_of
+        Measures further parameters.
+    """
+    for _ in range(_HALVINGS):
+        middle = ((before.double() + after.double()) / 2).to(after.dtype)
+        found = standing_of(middle)
+        before, after, standing = (before, middle, found) if found.met else (middle, after, standing)
+    return after, standing
 
 
 def gone_labels(forget: Examples, retain: Examples) -> list[int]:

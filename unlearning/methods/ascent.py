@@ -11,12 +11,17 @@ Unlearning", NeurIPS 2023, arXiv 2304.04934, section 3, one local pass over D_f 
 hold some of it, averaged by their examples; then, if asked for, rounds without D_f. Both central forms are in
 `unlearning.central.ascent`.
 
+How far: until D_f looks like data that nobody trained on (`unlearning.methods.stopping`), by steps of one
+length along the full gradient of a loss that does not fade where the model is sure. A leaving client takes
+them itself, in the ball; of classes and examples each step is one visit to those that hold them. With a
+number of ``epochs`` it is by passes of SGD, as in the papers.
+
 Differs from Halimi et al.: w_ref is formed with the weights of the run's last round, w_ref = (w − p·w_i) / (1
 − p), which is theirs at p = 1/N and w itself where the client took no part in that round; random models are
 the run's initial one with the entries of each tensor shuffled. w_i comes from the log, or, where that does
 not hold the last round, from a round of the leaving client alone. Several clients leave at once, each from
-the same w_ref without any of them; their models are averaged. Differs from Jia et al.: ascent on classes and
-examples ends early as Halimi's does, once the accuracy on D_f is below ``stop-accuracy``.
+the same w_ref without any of them; their models are averaged. Differs from Jia et al.: passes
+over classes and examples end early as Halimi's do, once the accuracy on D_f is below ``stop-accuracy``.
 
 Guarantee: none; ascent destroys what the model says about D_f, which retraining would not, and a step size at
 which it does so without destroying the rest is narrow. Needs: the clients that hold D_f online, and the
@@ -24,7 +29,7 @@ remaining ones for recovery. Cost: one or two visits to the leaving client, or a
 hold D_f; and the recovery rounds.
 """
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from pydantic import Field
@@ -38,10 +43,14 @@ from unlearning.central.ascent import (
     AscentSettings,
     ProjectedAscentSettings,
     ascend,
+    ascend_until,
     ball_radius,
+    project,
     projected_ascent,
 )
+from unlearning.central.gradients import ExampleSum, Objective, gradient_sum
 from unlearning.central.parameters import flat_parameters
+from unlearning.central.stopping import Goal, Standing, StepSettings, unsaturated
 from unlearning.central.training import SgdSettings
 from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Outcome
 from unlearning.methods.federated import (
@@ -55,16 +64,37 @@ from unlearning.methods.federated import (
     shuffled,
     trained_answer,
 )
+from unlearning.methods.stopping import (
+    MEASURE,
+    SIZE,
+    STANDING,
+    Reached,
+    Sums,
+    goal_entries,
+    goal_in,
+    goal_of,
+    joined,
+    measured,
+    measuring_client,
+    standing_sum,
+    told,
+    until_goal,
+)
 from unlearning.methods.subtract import renormalised_step
+from unlearning.methods.sums import answer_with, ask_for_sums
 from unlearning.traits.ascent import NAME, TRAITS, AscentRounds
 
 C = TypeVar("C", bound=SgdSettings)
 
 ASCENT = "train.ascent"
 PROJECTED = "train.projected_ascent"
+STEPS_IN_BALL = "train.ascent_until"
+GRADIENT = "query.ascent"
+FORGET = "forget"
 RADIUS = "radius"
-"""float >= 0, server to client, with `train.projected_ascent`: δ."""
+"""float >= 0, server to client, with both forms of projected ascent: δ."""
 RANDOM_MODELS = 10
+CAP = f"forget.{NAME}.max-steps"
 
 
 class LeavingSettings(ProjectedAscentSettings):
@@ -117,6 +147,32 @@ def projected_client(work: ForgetWork) -> ClientAnswer:
     return trained_answer(up, len(work.forget))
 
 
+def in_ball_client(work: ForgetWork) -> ClientAnswer:
+    """Run the leaving client's half: steps in the ball around the model that came until its goal is met."""
+    model, settings = received_model(work), settings_in(StepSettings, work.config)
+    center, radius = flat_parameters(model), float(work.config[RADIUS])
+    found = ascend_until(
+        model,
+        work.forget,
+        goal_in(work.config) or Goal(),
+        settings,
+        within=lambda flat: project(flat, center, radius),
+        task=work.task,
+    )
+    return trained_answer(found.model, len(work.forget), {wire.NUM_STEPS: found.steps})
+
+
+def gradient_client(work: ForgetWork) -> ClientAnswer:
+    """Run the client half of a step for classes and examples: where D_f stands, and the way from there."""
+    model, goal = received_model(work), goal_in(work.config) or Goal()
+    return answer_with(
+        {
+            FORGET: gradient_sum(model, work.forget, Objective(work.task, unsaturated(work.task))),
+            STANDING: standing_sum(model, work.forget, goal, work.task),
+        }
+    )
+
+
 def radius_around(job: ForgetJob, reference: Tensor) -> float:
     """Return δ for w_ref, shape [P]; of a pruned run, the random models are pruned alike."""
     run, generator = job.run, job.generator("radius")
@@ -162,18 +218,58 @@ def reference_from_round(job: ForgetJob, leaving: Cohort, work: FederatedWork) -
 def ascend_on_clients(job: ForgetJob) -> Outcome:
     """Return the model after projected ascent at the leaving clients and recovery by the others."""
     settings = settings_for(job, LeavingSettings)
-    leaving = clients_with_forgotten(job)
+    leaving, own = clients_with_forgotten(job), job.settings.own(NAME, AscentRounds)
     work = FederatedWork(job, 1 + settings.recovery_rounds)
     if (reference := reference_from_log(job, leaving)) is None:
         work.total_rounds += 1
         reference = reference_from_round(job, leaving, work)
     radius = radius_around(job, reference)
-    entry = {**settings_entries(settings), RADIUS: radius}
-    flat = work.act(reference, PROJECTED, [entry], leaving, drop=job.forget_drop, selection=EVERYONE)
+    asked = own.epochs == "auto"
+    goal, notes = goal_of(job) if asked else (Goal(), [])
+    how = {**settings_entries(steps_of(own)), **goal_entries(goal)} if asked else settings_entries(settings)
+    kind, entry = STEPS_IN_BALL if asked else PROJECTED, {**how, RADIUS: radius}
+    flat = work.act(reference, kind, [entry], leaving, drop=job.forget_drop, selection=EVERYONE)
     moved = float(torch.linalg.vector_norm(flat.double() - reference.double()))
+    details: dict[str, Any] = {"radius": radius, "distance": moved}
+    if asked:
+        steps, standing = work.metrics.get(wire.NUM_STEPS, 0.0), measured(job, leaving, flat, goal)
+        more, found = told(NAME, CAP, own.max_steps, steps, standing)
+        notes, details = [*notes, *more], {**details, **found}
     flat = work.train(flat, settings.recovery_rounds, clients_with_retained(job))
-    details = {"radius": radius, "distance": moved, "recovery_rounds": settings.recovery_rounds}
-    return Outcome(flat, job.absence_notes, details)
+    details["recovery_rounds"] = settings.recovery_rounds
+    return Outcome(flat, [*job.absence_notes, *notes], details)
+
+
+def steps_of(own: AscentRounds) -> StepSettings:
+    """Return how steps towards a goal are taken."""
+    return StepSettings(step_share=own.step_share, max_steps=own.max_steps)
+
+
+def step_on_examples(job: ForgetJob) -> Outcome:
+    """Return the model after steps by the gradients of the clients that hold the classes or examples."""
+    own, run, holders = job.settings.own(NAME, AscentRounds), job.run, clients_with_forgotten(job)
+    settings = settings_for(job, ClassSettings)
+    work = FederatedWork(job, own.max_steps + settings.recovery_rounds)
+    goal, notes = goal_of(job)
+    sizes, entries = {FORGET: run.layout.size, STANDING: SIZE}, goal_entries(goal)
+
+    def ask(flat: Tensor) -> tuple[Sums, Standing]:
+        records = {wire.ARRAYS: wire.FlatRecord(flat, run.layout)}
+        sums = ask_for_sums(holders, GRADIENT, job.spec, records, sizes, lambda _: entries)
+        return sums, joined(job, holders, GRADIENT, sums)[0]
+
+    def gradient(sums: Sums) -> Tensor:
+        return ExampleSum.join(each[FORGET] for each in sums.values()).mean
+
+    reached: Reached = until_goal(job, work, steps_of(own), ask, gradient)
+    work.total_rounds = work.done + settings.recovery_rounds
+    flat = work.train(reached.flat, settings.recovery_rounds, clients_with_retained(job))
+    more, details = told(NAME, CAP, own.max_steps, reached.steps, reached.standing)
+    return Outcome(
+        flat,
+        [*job.absence_notes, *notes, *more],
+        {**details, "recovery_rounds": settings.recovery_rounds},
+    )
 
 
 def ascend_on_examples(job: ForgetJob) -> Outcome:
@@ -197,7 +293,20 @@ def ascend_on_examples(job: ForgetJob) -> Outcome:
 
 def ascended(job: ForgetJob) -> Outcome:
     """Return the model after ascent on what is to be forgotten."""
-    return ascend_on_clients(job) if job.request.kind == "client" else ascend_on_examples(job)
+    if job.request.kind == "client":
+        return ascend_on_clients(job)
+    asked = job.settings.own(NAME, AscentRounds).epochs == "auto"
+    return step_on_examples(job) if asked else ascend_on_examples(job)
 
 
-METHOD = Method.of(TRAITS, run=ascended, actions={ASCENT: ascent_client, PROJECTED: projected_client})
+METHOD = Method.of(
+    TRAITS,
+    run=ascended,
+    actions={
+        ASCENT: ascent_client,
+        PROJECTED: projected_client,
+        STEPS_IN_BALL: in_ball_client,
+        GRADIENT: gradient_client,
+        MEASURE: measuring_client,
+    },
+)

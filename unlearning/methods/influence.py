@@ -8,9 +8,12 @@ arXiv 2304.04934, section 3; the central form is `unlearning.central.influence`:
 
 Every sum over examples is a sum over clients of their sums, so the step is that of the same examples in one
 place. F⁻¹v is taken by conjugate gradients, which need F only in products Fx: each is one visit to the
-clients that hold some of the N examples (see `unlearning.central.inverse`). α is the length, of those tried,
-that raises the loss on D_f most without costing too much accuracy on D_r; each client evaluates all lengths
-on its own data in one visit and, in a second one, some around the best. Test data play no part.
+clients that hold some of the N examples (see `unlearning.central.inverse`). α is the shortest length after
+which D_f looks like data that nobody trained on (`unlearning.methods.stopping`): some are tried in one visit
+to those that hold it, and then some between the last that is too short and the first that is not. Where
+lengths are given, it is that of them that raises the loss on D_f most without costing too much accuracy on
+D_r; each client evaluates all of them on its own data in one visit and, in a second one, some around the
+best. Test data play no part.
 
 Guarantee: none for networks; a first-order estimate of the minimum without D_f. A sum over few examples shows
 the server much of them. Needs: every client online, those that hold D_f included; one that falls silent after
@@ -39,17 +42,32 @@ from unlearning.central.influence import (
     choose_alpha,
     finer_alphas,
     influence_vector,
+    shortest_alpha,
+    unit_length,
 )
 from unlearning.central.inverse import conjugate_gradient_product, fisher_product_sum
 from unlearning.central.parameters import moved
+from unlearning.central.stopping import SHARES, Goal, Standing
 from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Outcome
-from unlearning.methods.federated import clients_asked, received_model
+from unlearning.methods.federated import clients_asked, clients_with_forgotten, received_model
+from unlearning.methods.stopping import (
+    SIZE,
+    STANDING,
+    Sums,
+    goal_entries,
+    goal_in,
+    goal_of,
+    joined,
+    standing_sum,
+    told,
+)
 from unlearning.methods.sums import answer_with, ask_for_sums
 from unlearning.traits.influence import NAME, TRAITS, InfluenceKeys, parsed_alphas
 
 GRADIENTS = "query.gradients"
 PRODUCT = "query.fisher_product"
 TRIALS = "query.influence_trials"
+STANDINGS = "query.influence_standings"
 
 VECTOR = "vector"
 """Array of a record of the same name, server to client. x of a product or F⁻¹v of the trials; float64."""
@@ -61,14 +79,15 @@ FORGET, RETAIN = "forget", "retain"
 MAX_PRODUCTS = 200
 """Products after which the damping is called too small."""
 
-Sums = Mapping[str, Mapping[str, ExampleSum]]
-"""Client-id -> name -> sum."""
-
 
 def central_settings(own: InfluenceKeys) -> InfluenceSettings:
     """Return the method's keys as the central form knows them."""
     values = own.model_dump(exclude={"tolerance", "alphas"})
-    return InfluenceSettings(**values, alphas=parsed_alphas(own.alphas))
+    return (
+        InfluenceSettings(**values)
+        if own.alphas == "auto"
+        else InfluenceSettings(**values, alphas=parsed_alphas(own.alphas))
+    )
 
 
 # Client half
@@ -102,6 +121,16 @@ def trials_client(work: ForgetWork) -> ClientAnswer:
     )
 
 
+def standings_client(work: ForgetWork) -> ClientAnswer:
+    """Return where the client's part of D_f stands after no step and after each length."""
+    model, direction, goal = received_model(work), _received_vector(work), goal_in(work.config) or Goal()
+    rows = [
+        standing_sum(moved(model, alpha * direction), work.forget, goal, work.task).total
+        for alpha in work.config[ALPHAS]
+    ]
+    return answer_with({STANDING: ExampleSum(torch.cat(rows), len(work.forget))})
+
+
 def _tally(model: nn.Module, examples: Examples, task: Task) -> tuple[float, float]:
     """Return the sum of scores, each from 0 to 1, and the sum of losses."""
     outputs, targets = outputs_of(model, examples, task=task).double(), examples.targets()
@@ -130,8 +159,7 @@ class Clients:
     def sums(
         self,
         message_type: str,
-        names: Sequence[str],
-        size: int,
+        sizes: Mapping[str, int],
         vector: Tensor | None = None,
         entries: Callable[[str], Mapping[str, Any]] = lambda client_id: {},
     ) -> dict[str, dict[str, ExampleSum]]:
@@ -139,7 +167,7 @@ class Clients:
         records: dict[str, ArrayRecord] = {wire.ARRAYS: self._model}
         if vector is not None:
             records[VECTOR] = ArrayRecord({VECTOR: Array(vector.numpy())})
-        return ask_for_sums(self.cohort, message_type, self.job.spec, records, names, size, entries)
+        return ask_for_sums(self.cohort, message_type, self.job.spec, records, sizes, entries)
 
     def require(self, answers: Sums, wanted: Iterable[str]) -> None:
         """Raise `LetheError` if one of the clients that are needed did not answer."""
@@ -205,7 +233,7 @@ class FisherProducts:
         LetheError if a client does not answer, as F would be another matrix.
         """
         answers = self.clients.sums(
-            PRODUCT, (RETAIN,), len(vector), vector, lambda i: {CHOSEN: list(self.chosen[i])}
+            PRODUCT, {RETAIN: len(vector)}, vector, lambda i: {CHOSEN: list(self.chosen[i])}
         )
         self.clients.require(answers, self.chosen)
         self.count += 1
@@ -243,40 +271,77 @@ def search(clients: Clients, step: Tensor, settings: InfluenceSettings) -> tuple
 
 def try_lengths(clients: Clients, step: Tensor, alphas: Sequence[float]) -> tuple[list[AlphaTrial], Sums]:
     """Return what each length of the step does to the accuracy on D_r and the loss on D_f; 0 first."""
-    answers = clients.sums(TRIALS, (RETAIN, FORGET), len(alphas) + 1, step, lambda _: {ALPHAS: list(alphas)})
+    sizes = dict.fromkeys((RETAIN, FORGET), len(alphas) + 1)
+    answers = clients.sums(TRIALS, sizes, step, lambda _: {ALPHAS: list(alphas)})
     clients.require(answers, clients.job.participants)
     correct, losses = (ExampleSum.join(s[n] for s in answers.values()).mean for n in (RETAIN, FORGET))
     numbers = zip((0.0, *alphas), correct.tolist(), losses.tolist(), strict=True)
     return [AlphaTrial(alpha, 100.0 * accuracy, loss) for alpha, accuracy, loss in numbers], answers
 
 
+def shortest_length(clients: Clients, step: Tensor, goal: Goal) -> tuple[float, Standing]:
+    """Return the shortest length after which D_f meets the goal, or the longest, and where it stands."""
+    job = clients.job
+    holders = clients.restricted_to(clients_with_forgotten(job).clients)
+
+    def tried(alphas: Sequence[float]) -> list[Standing]:
+        entries = {ALPHAS: list(alphas), **goal_entries(goal)}
+        answers = holders.sums(STANDINGS, {STANDING: SIZE * len(alphas)}, step, lambda _: entries)
+        holders.require(answers, job.participants)
+        return joined(job, holders.cohort, STANDINGS, answers)
+
+    return shortest_alpha(tried, unit_length(job.run.final, step))
+
+
 def influenced(job: ForgetJob) -> Outcome:
-    """Return the model after the influence step of the length that loses little accuracy on D_r.
+    """Return the model after the influence step.
 
     LetheError if a client whose data are forgotten does not answer, or one fails later.
     """
     own = job.settings.own(NAME, InfluenceKeys)
     settings = central_settings(own)
     clients = Clients(job, clients_asked(job))
-    sums = clients.sums(GRADIENTS, (FORGET, RETAIN), job.run.layout.size)
+    sums = clients.sums(GRADIENTS, dict.fromkeys((FORGET, RETAIN), job.run.layout.size))
     clients.require(sums, job.participants)
     step, products = direction(clients, sums, settings, own.tolerance)
+    choose = choice_by_goal if own.alphas == "auto" else choice_of_lengths
+    alpha, notes, details = choose(clients, step, settings)
+    flat = job.run.layout.flatten(moved(job.run.model(job.run.final), alpha * step).state_dict())
+    notes = [*job.absence_notes, *clients.notes(sums, "its data are not in the step"), *notes]
+    return Outcome(flat, notes, {"alpha": alpha, "products": products.count, **details})
+
+
+Choice = tuple[float, list[str], dict[str, Any]]
+"""α, notes and details."""
+
+
+def choice_by_goal(clients: Clients, step: Tensor, settings: InfluenceSettings) -> Choice:
+    """Return the shortest length after which D_f meets its goal."""
+    goal, notes = goal_of(clients.job)
+    alpha, standing = shortest_length(clients, step, goal)
+    most = SHARES[-1] * unit_length(clients.job.run.final, step)
+    more, details = told(NAME, "a step as long as the parameters", most, alpha, standing)
+    return alpha, [*notes, *more], details
+
+
+def choice_of_lengths(clients: Clients, step: Tensor, settings: InfluenceSettings) -> Choice:
+    """Return the length, of those given, that forgets most and loses little accuracy on D_r."""
     trials, answers = search(clients, step, settings)
     alpha = choose_alpha(trials, settings.max_retain_drop)
-    flat = job.run.layout.flatten(moved(job.run.model(job.run.final), alpha * step).state_dict())
     notes = [
-        *job.absence_notes,
-        *clients.notes(sums, "its data are not in the step"),
         *clients.notes(answers, "its data are not in the choice of the step's length"),
         *([] if alpha else ["every length that was tried costs too much accuracy: the model is unchanged"]),
     ]
-    return Outcome(
-        flat, notes, {"alpha": alpha, "products": products.count, "trials": list(map(astuple, trials))}
-    )
+    return alpha, notes, {"trials": list(map(astuple, trials))}
 
 
 METHOD = Method.of(
     TRAITS,
     run=influenced,
-    actions={GRADIENTS: gradients_client, PRODUCT: product_client, TRIALS: trials_client},
+    actions={
+        GRADIENTS: gradients_client,
+        PRODUCT: product_client,
+        TRIALS: trials_client,
+        STANDINGS: standings_client,
+    },
 )

@@ -57,7 +57,7 @@ def neggrad_client(work: ForgetWork) -> ClientAnswer:
 
 def counted(job: ForgetJob) -> tuple[int, int]:
     """Return n_r and n_f over the clients that answer; LetheError if one of them is 0."""
-    sums = ask_for_sums(clients_asked(job), COUNTS, job.spec, {}, (RETAIN, FORGET), 0)
+    sums = ask_for_sums(clients_asked(job), COUNTS, job.spec, {}, {RETAIN: 0, FORGET: 0})
     retained, forgotten = (sum(each[name].count for each in sums.values()) for name in (RETAIN, FORGET))
     if not (retained and forgotten):
         raise LetheError(f"{NAME}: no client answered usefully that holds what stays, or what is forgotten")

@@ -57,7 +57,7 @@ def salun_client(work: ForgetWork) -> ClientAnswer:
 def saliency(job: ForgetJob, share: float) -> Tensor:
     """Return m, shape [P], bool; LetheError if no client that holds D_f answers."""
     run, records = job.run, {wire.ARRAYS: wire.FlatRecord(job.run.final, job.run.layout)}
-    sums = ask_for_sums(clients_with_forgotten(job), GRADIENT, job.spec, records, (FORGET,), run.layout.size)
+    sums = ask_for_sums(clients_with_forgotten(job), GRADIENT, job.spec, records, {FORGET: run.layout.size})
     total = ExampleSum.join(each[FORGET] for each in sums.values()) if sums else None
     if total is None or not total.count:
         raise LetheError(f"{NAME}: no client answered usefully that holds what is to be forgotten")

@@ -37,7 +37,8 @@ def dampened_by_clients(job: ForgetJob) -> Outcome:
     """Return the model with dampened weights; LetheError if no client that holds D_f answers."""
     run, settings = job.run, job.settings.own(NAME, SsdSettings)
     work, records = FederatedWork(job, 1), {wire.ARRAYS: wire.FlatRecord(run.final, run.layout)}
-    sums = ask_for_sums(clients_asked(job), ACTION, job.spec, records, (FORGET, RETAIN), run.layout.size)
+    sizes = dict.fromkeys((FORGET, RETAIN), run.layout.size)
+    sums = ask_for_sums(clients_asked(job), ACTION, job.spec, records, sizes)
     work.advance({"clients": len(sums)})
     if not any(each[FORGET].count for each in sums.values()):
         raise LetheError(f"{NAME}: no client answered usefully that holds what is to be forgotten")

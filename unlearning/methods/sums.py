@@ -3,7 +3,7 @@
 What clients hold between them so gives the same total as the same examples in one place.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,8 @@ from unlearning.forget_spec import ForgetSpec
 from unlearning.methods.base import ClientAnswer
 
 Sums = Mapping[str, ExampleSum]
-"""Sums of one client by name, such as ``retain`` and ``forget``; each travels as an array of that name, shape
-[P], float64, with the number of its examples under ``<name>-examples``."""
+"""Sums of one client by name, such as ``retain`` and ``forget``; each travels as an array of that name,
+float64, with the number of its examples under ``<name>-examples``."""
 
 
 def answer_with(sums: Sums) -> ClientAnswer:
@@ -27,8 +27,8 @@ def answer_with(sums: Sums) -> ClientAnswer:
     return ClientAnswer(counts, ArrayRecord({name: Array(each.total.numpy()) for name, each in sums.items()}))
 
 
-def read_sums(content: RecordDict, names: Sequence[str], size: int) -> dict[str, ExampleSum]:
-    """Read back what `answer_with` wrote: sums by name, shape [size], float64.
+def read_sums(content: RecordDict, sizes: Mapping[str, int]) -> dict[str, ExampleSum]:
+    """Read back what `answer_with` wrote: sums by name, each of its size, float64.
 
     Raises
     ------
@@ -37,7 +37,7 @@ def read_sums(content: RecordDict, names: Sequence[str], size: int) -> dict[str,
     """
     arrays = content.array_records.get(wire.ARRAYS, ArrayRecord())
     numbers = content.metric_records.get(wire.METRICS, MetricRecord())
-    return {name: _read_sum(arrays, numbers, name, size) for name in names}
+    return {name: _read_sum(arrays, numbers, name, size) for name, size in sizes.items()}
 
 
 def _read_sum(arrays: ArrayRecord, numbers: Mapping[str, object], name: str, size: int) -> ExampleSum:
@@ -59,8 +59,7 @@ def ask_for_sums(
     message_type: str,
     spec: Callable[[str], ForgetSpec],
     arrays: Mapping[str, ArrayRecord],
-    names: Sequence[str],
-    size: int,
+    sizes: Mapping[str, int],
     entries: Callable[[str], Mapping[str, Any]] = lambda client_id: {},
 ) -> dict[str, dict[str, ExampleSum]]:
     """Ask every client of a cohort for its sums; an unusable answer is recorded as a fault of its client.
@@ -73,8 +72,8 @@ def ask_for_sums(
         Which of its examples each client takes for forgotten, by client-id.
     arrays
         The records of arrays that are sent, by name.
-    names, size
-        Of the sums, and P.
+    sizes
+        Name of each sum -> its number of entries.
     entries
         What the record ``config`` of a client's message holds besides.
 
@@ -92,7 +91,7 @@ def ask_for_sums(
     answers: dict[str, dict[str, ExampleSum]] = {}
     for reply in cohort.ask(message_type, content):
         try:
-            answers[reply.client_id] = read_sums(reply.message.content, names, size)
+            answers[reply.client_id] = read_sums(reply.message.content, sizes)
         except ValueError as error:
             cohort.add_fault(reply.client_id, message_type, str(error))
     return {i: answers[i] for i in sorted(answers, key=wire.client_sort_key)}

@@ -12,6 +12,8 @@ UNCHANGED = "unchanged"
 """Among the details of a result: 1 where nothing was to be forgotten."""
 SEED = "seed"
 """Among the details of a result: the seed that was taken in place of the run's own."""
+STEPS = "steps"
+"""Among the details of a result: the steps that held-out data asked for, or the length of the one step."""
 
 GROUPS = "isolation"
 """Among the details of a result: how many groups were trained apart, and which of them were worked on."""
@@ -48,6 +50,10 @@ class Needs:
         keep to themselves; or ``any``.
     labels
         What it does with class labels, which the task must have; empty: it asks the task.
+    held_out
+        The key that says how long it works; it is not given, so that data that nobody trained on must say it,
+        the server's public ones. Empty: it does not ask such data. A class that is forgotten as a whole needs
+        none (see `unlearning.central.stopping`).
     """
 
     log: LogNeed = "none"
@@ -59,6 +65,7 @@ class Needs:
     form: str = ""
     models: Literal["global", "client", "any"] = "global"
     labels: str = ""
+    held_out: str = ""
 
 
 @dataclass(frozen=True)

@@ -194,7 +194,7 @@ def test_the_loss_on_what_is_forgotten_rises(run: TrainedRun, request_: ForgetRe
     federation = federation_of()
     forget, _ = part_of_all(federation, request_)
     start = forgotten("ascent", run, federation, request_, epochs=0, recovery_rounds=0).flat
-    end = forgotten("ascent", run, federation, request_, recovery_rounds=0).flat
+    end = forgotten("ascent", run, federation, request_, recovery_rounds=0, epochs=5).flat
     assert loss_on(federation, end, forget) > loss_on(federation, start, forget)
 
 
@@ -206,6 +206,7 @@ def test_a_leaving_client_stays_in_the_ball(run: TrainedRun, learning_rate: floa
         run,
         federation_of(),
         CLIENT,
+        epochs=5,
         recovery_rounds=0,
         learning_rate=learning_rate,
         stop_accuracy=0,
@@ -236,9 +237,9 @@ def test_ascent_on_a_class_ends_before_it_destroys_the_rest(run: TrainedRun) -> 
 def test_recovery_is_training_without_what_is_forgotten(run: TrainedRun) -> None:
     """Of the remaining clients, as the run trained, numbered on after the rounds of ascent."""
     federation = federation_of()
-    up = forgotten("ascent", run, federation, CLIENT, recovery_rounds=0).flat
+    up = forgotten("ascent", run, federation, CLIENT, recovery_rounds=0, epochs=5).flat
     federation.asked.clear()
-    found = forgotten("ascent", run, federation, CLIENT, recovery_rounds=2)
+    found = forgotten("ascent", run, federation, CLIENT, recovery_rounds=2, epochs=5)
     assert [i for kind, i in federation.asked if kind == wire.TRAIN] == 2 * ["0", "1", "3"]
     slow_way = replace(run, plan=replace(run.plan, rounds=LAST + 1), final=up)
     again = forgotten("finetune", slow_way, federation, CLIENT, epochs=2)
@@ -251,7 +252,7 @@ def test_recovery_is_training_without_what_is_forgotten(run: TrainedRun) -> None
 def test_who_holds_it_must_be_online(run: TrainedRun) -> None:
     federation = federation_of().but(offline=frozenset({"2"}))
     with pytest.raises(BadInput, match="ascent needs client '2' online"):
-        forgotten("ascent", run, federation, CLIENT)
+        forgotten("ascent", run, federation, CLIENT, epochs=5)
 
 
 def test_a_class_that_nobody_holds_is_an_error(run: TrainedRun) -> None:
@@ -264,4 +265,4 @@ def test_a_class_that_nobody_holds_is_an_error(run: TrainedRun) -> None:
 def test_a_leaving_client_that_fails_is_an_error(run: TrainedRun) -> None:
     federation = federation_of().but(failing={"2": (PROJECTED,)})
     with pytest.raises(LetheError, match=r"no client took part \(client 2: error: out of memory\)"):
-        forgotten("ascent", run, federation, CLIENT)
+        forgotten("ascent", run, federation, CLIENT, epochs=5)

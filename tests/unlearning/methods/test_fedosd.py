@@ -156,7 +156,7 @@ def test_without_a_sum_over_the_forgotten_data_there_is_no_step() -> None:
 
 def test_the_client_to_forget_must_answer(run: TrainedRun) -> None:
     with pytest.raises(LetheError, match="fedosd: no client answered usefully that holds what is"):
-        forgotten("fedosd", run, federation_of().but(failing={"2": (ACTION,)}), CLIENT)
+        forgotten("fedosd", run, federation_of().but(failing={"2": (ACTION,)}), CLIENT, unlearning_rounds=1)
 
 
 # a damaged answer
