@@ -66,7 +66,7 @@ _OWN: Mapping[str, str] = {
     "bad-teacher": "epochs=6",
     "salun": "epochs=2",
     "ssd": "alpha=0.3 dampening=0.05",
-    "fedosd": "learning-rate=1.0",
+    "fedosd": "unlearning-rounds=10 learning-rate=1.0",
     "influence": "alphas=1",
     "ascent": "epochs=4 recovery-rounds=4 learning-rate=0.3",
 }

@@ -164,6 +164,19 @@ def limits_of_choice(judged: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def limits_of_held_out(standing: str) -> list[str]:
+    """Return what must not be concluded where held-out data said how far to go.
+
+    `standing` says how far it is.
+    """
+    return [
+        f"how far to go was told by the server's public data, which were not trained on ({standing}): "
+        "examples that are harder than others of their label, such as mislabelled or rare ones, are "
+        "forgotten too little by that; how far it is was said by the clients that hold the forgotten data, "
+        "before any recovery",
+    ]
+
+
 def limits_of_sums() -> list[str]:
     """Return what must not be concluded after a run of masked or encrypted sums was retrained."""
     return [

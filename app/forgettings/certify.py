@@ -28,7 +28,7 @@ from strategies.runs.files import write_chunks
 from strategies.runs.folder import CONFIG, MODEL, SCALE, TARGET_SCALE, RunFolder
 from unlearning import certificate
 from unlearning.registry import names, traits_of
-from unlearning.traits.base import GROUPS, SEED, Traits
+from unlearning.traits.base import GROUPS, SEED, STANDING, Traits
 
 _SOFTWARE = ("cryptography", "flwr", "numpy", "torch")
 
@@ -62,6 +62,8 @@ def _statement(folder: RunFolder, forgetting: StoredForgetting) -> dict[str, Any
     limits += certificate.limits_of_weights(weights["sha256"]) if weights else []
     judged = summary.get("judged")
     limits += certificate.limits_of_choice(judged) if judged and judged["round"] < judged["trained"] else []
+    standing = result.get("details", {}).get(STANDING)
+    limits += certificate.limits_of_held_out(standing) if standing else []
     limits += certificate.limits_of_sums() if SEED in result.get("details", {}) else []
     if (groups := result.get("details", {}).get(GROUPS)) is not None:
         limits += certificate.limits_of_groups(groups, guarantee == "exact")

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from strategies.core.errors import BadInput
+from tests.unlearning.methods.federation import blobs
 from tests.unlearning.methods.slow import federation_of, finished, forgotten
 from tests.unlearning.runs import logged_run
 from unlearning.forgetting import forget
@@ -32,7 +33,7 @@ SAMPLED = [n for n, method in METHODS.items() if "sample" in method.serves and n
 def test_positions_that_a_connected_client_does_not_have(tmp_path: Path, method: str) -> None:
     """By what it says of itself; nobody is asked to work."""
     federation = federation_of()
-    run = replace(finished(federation, tmp_path), num_examples={})
+    run = replace(finished(federation, tmp_path), num_examples={}, public=blobs(9, seed=9))
     with pytest.raises(BadInput, match="client 2 has 28 examples, at positions 0 to 27: got 28"):
         forgotten(method, run, federation, ForgetRequest(samples={"2": (28,)}))
     assert {kind for kind, _ in federation.asked} == {"query.describe"}

@@ -26,7 +26,7 @@ from unlearning.central.stopping import Goal, Standing, StepSettings, shortened,
 from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork
 from unlearning.methods.federated import FederatedWork, clients_with_retained, received_model
 from unlearning.methods.sums import answer_with, ask_for_sums
-from unlearning.traits.base import STEPS
+from unlearning.traits import base as traits
 
 GOAL = "goal"
 """list[float], server to client. The least mean loss of each label, and of other examples."""
@@ -165,7 +165,7 @@ def told(
     method: str, key: str, cap: float, steps: float, standing: Standing
 ) -> tuple[list[str], dict[str, Any]]:
     """Return notes and details on how it ended; `key` is that of the cap."""
-    details = {STEPS: steps, "goal-met": standing.met, "standing": standing.in_words()}
+    details = {"steps": steps, "goal-met": standing.met, traits.STANDING: standing.in_words()}
     if standing.met:
         return [], details
     reason = f"the cap of {cap:g} ({key})" if steps >= cap else "that no direction was left"

@@ -116,3 +116,14 @@ def test_no_key_is_made_for_what_is_refused(small: RunFolder, tmp_path: Path) ->
         with pytest.raises(BadInput):
             forget(small, request, ForgetSettings(method=method))
     assert not (tmp_path / "keys").exists()
+
+
+def test_how_far_was_gone_and_who_said_so_is_a_limit(small: RunFolder) -> None:
+    """Where held-out data decided, the certificate says where the forgotten data stand."""
+    name = forget(
+        small, CLIENT_2, ForgetSettings.of("ascent", max_steps=1, step_share=1e-4, recovery_rounds=0)
+    )
+    (limit,) = [each for each in certified(small, name).statement["limits"] if "how far to go" in each]
+    assert "public data, which were not trained on (mean loss " in limit
+    assert "mislabelled or rare ones, are forgotten too little" in limit
+    assert not [each for each in certified(small).statement["limits"] if "how far to go" in each]
