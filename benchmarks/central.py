@@ -6,6 +6,7 @@ What `unlearning.central` does to a model is measured here as Jia et al. measure
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -15,11 +16,13 @@ from app.config.run_config import RunConfig
 from app.data import load_client_data, load_server_data
 from app.models.built_in import build_model
 from app.simulation.launch import partition_configs
+from benchmarks.convnet import convnet, crops_and_flips
 from benchmarks.figures import stopped
 from benchmarks.options import SeedsOptions
 from strategies.client.evaluation import evaluate, outputs_of
+from strategies.core.augmenting import Augmented
 from strategies.core.errors import BadInput
-from strategies.core.examples import TensorExamples, in_memory
+from strategies.core.examples import Examples, TensorExamples, in_memory
 from strategies.core.seeds import numpy_generator, torch_generator
 from strategies.task import CLASSIFICATION
 from unlearning.audit.membership import membership_attack
@@ -29,6 +32,7 @@ from unlearning.central.masks import Masks
 from unlearning.central.prune import SparseModel, omp
 from unlearning.central.training import SgdSettings, trained
 
+CONVNET = "convnet"
 RATES = ("UA", "MIA", "RA", "TA")
 Rates = Mapping[str, float]
 _STEP_SHARES = (0.5, 0.25, 0.25)  # At half and three quarters of the epochs the step size falls to a tenth.
@@ -43,7 +47,11 @@ class HolderOptions(SeedsOptions):
     data_name: str = ""
     """Without a file: where a data set lies, and its name; by default scikit-learn's digits."""
     model: str = "cnn"
-    """``model.name``."""
+    """``model.name``, or ``convnet`` (`benchmarks.convnet`)."""
+    augment: bool = False
+    """Whether images are moved and mirrored where a model trains on them."""
+    batch_size: int = 32
+    """Of training and retraining."""
     train_examples: int = 5_000
     test_examples: int = 2_000
     """0 for all, of both."""
@@ -55,7 +63,12 @@ class HolderOptions(SeedsOptions):
 
     def training(self, weight_decay: float = 0.0) -> SgdSettings:
         """Return how a model is trained."""
-        return SgdSettings(epochs=self.epochs, learning_rate=self.learning_rate, weight_decay=weight_decay)
+        return SgdSettings(
+            epochs=self.epochs,
+            learning_rate=self.learning_rate,
+            weight_decay=weight_decay,
+            batch_size=self.batch_size,
+        )
 
     def keys(self) -> list[str]:
         """Return what the options say as keys of the run config."""
@@ -64,7 +77,7 @@ class HolderOptions(SeedsOptions):
             f"data.root={self.data_root}",
             f"data.train-limit={self.train_examples}",
             f"data.test-limit={self.test_examples}",
-            f"model.name={self.model}",
+            *([] if self.model == CONVNET else [f"model.name={self.model}"]),
             *self.overrides.split(),
         ]
 
@@ -100,6 +113,10 @@ class Holder:
     """The run config that says which data and model."""
     seed: int
     """Of everything that is drawn."""
+    convolutional: bool = False
+    """Whether the model is `benchmarks.convnet`'s in place of the run config's."""
+    augment: bool = False
+    """Whether training inputs are varied."""
 
     @staticmethod
     def of(options: HolderOptions, seed: int) -> "Holder":
@@ -116,13 +133,20 @@ class Holder:
         if server.test is None:
             raise BadInput(f"data set {server.name} has no test data; set data.test-share")
         train = in_memory(load_client_data(config.data, seed, partition_configs(1)[0]))
-        return Holder(train, in_memory(server.test), server.num_groups, config, seed)
+        test, groups = in_memory(server.test), server.num_groups
+        return Holder(train, test, groups, config, seed, options.model == CONVNET, options.augment)
 
     def model(self, num_groups: int = 0, scope: int = 0) -> nn.Module:
         """Return a model with fresh weights; `scope` tells several apart."""
         shape, seed = tuple(self.train.x.shape[1:]), 1000 * scope + self.seed
-        model = build_model(self.config.model, shape, num_groups or self.num_groups, seed)
+        outputs = num_groups or self.num_groups
+        own = partial(convnet, shape[0], outputs) if self.convolutional else None
+        model = build_model(self.config.model, shape, outputs, seed, own)
         return model.to(pick_device(self.config.run.device))
+
+    def varied(self, examples: TensorExamples) -> Examples:
+        """Return examples that are varied where a model trains on them, if they are to be."""
+        return Augmented(examples, crops_and_flips) if self.augment else examples
 
     def generator(self, *scope: int | str) -> torch.Generator:
         """Return a generator for the scope."""
@@ -133,15 +157,15 @@ class Holder:
 class Split:
     """What is forgotten, what stays, and what is tested on, which the model has never seen."""
 
-    forget: TensorExamples
-    retain: TensorExamples
-    test: TensorExamples
+    forget: Examples
+    retain: Examples
+    test: Examples
 
 
 def rates(model: nn.Module, split: Split, seed: int) -> dict[str, float]:
     """Return UA, MIA-efficacy, RA and TA of a model, in percent."""
     retained, unseen, forgotten = (
-        CLASSIFICATION.margins(outputs_of(model, part), part.y)
+        CLASSIFICATION.margins(outputs_of(model, part), part.targets())
         for part in (split.retain, split.test, split.forget)
     )
     generator = numpy_generator(seed, "benchmark", "membership")
@@ -167,7 +191,7 @@ def disparity(measured: Rates, retrained: Rates) -> float:
 
 def fitted(
     start: nn.Module,
-    examples: TensorExamples,
+    examples: Examples,
     sgd: SgdSettings,
     generator: torch.Generator,
     masks: Masks | None = None,

@@ -59,6 +59,7 @@ class ForgettingOptions(HolderOptions):
             "epochs": self.forget_epochs,
             "learning_rate": learning_rate or self.forget_rate,
             "weight_decay": self.weight_decay,
+            "batch_size": self.batch_size,
         }
 
 

@@ -204,7 +204,7 @@ class Contest:
         if method == "IU":
             step = InfluenceSettings(fisher_examples=count, max_retain_drop=100.0, alphas=(value,))
             return influence(model, split.retain, split.forget, step, draw("IU"), masks=masks).model
-        whole = sorted(set(split.forget.y.tolist()) - set(split.retain.y.tolist()))
+        whole = sorted(set(split.forget.targets().tolist()) - set(split.retain.targets().tolist()))
         order = torch.randperm(len(split.retain), generator=draw("fisher"))
         seen = split.retain.subset(order[:count])
         return fisher_forget(model, seen, FisherSettings(alpha=value), draw("FF"), classes=whole, masks=masks)

@@ -25,10 +25,10 @@ from benchmarks.central import Holder, Split, Timed, disparity, fitted, rates, s
 from benchmarks.central_methods import CONTENDERS, Case, ForgettingOptions
 from benchmarks.figures import Interval, mean_std, paired
 from benchmarks.kept import Kept
-from benchmarks.options import numbers
+from benchmarks.options import chosen, numbers
 from strategies.client.evaluation import outputs_of
 from strategies.core.errors import BadInput
-from strategies.core.examples import TensorExamples
+from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import numpy_generator
 from strategies.task import CLASSIFICATION
 from unlearning.audit.likelihood_ratio import LEAST_PAIRS, likelihood_ratios
@@ -36,6 +36,7 @@ from unlearning.central.masks import Masks, masked
 from unlearning.central.random_labels import wrong_labels
 
 CLASS, RANDOM, HARD = "a class", "a random tenth", "hard examples"
+REQUESTS = {"class": CLASS, "random": RANDOM, "hard": HARD}
 FORGOTTEN_CLASS = 0
 BEFORE, RETRAIN, FLOOR = "before", "retrain", "retrain again"
 Row = Mapping[str, Any]
@@ -61,6 +62,8 @@ class Options(ForgettingOptions):
     random_share: float = 0.1
     hard_share: float = 0.01
     """Shares of the training examples that are forgotten at random, and that have a wrong label."""
+    requests: str = ""
+    """Some of ``class``, ``random`` and ``hard``, with commas between them; empty: all."""
     data_seed: int = 0
     """Decides the data and what is forgotten."""
     keep: str = ""
@@ -116,7 +119,7 @@ def _checked(sparsity: float) -> float:
 class World:
     """The data of a request, and what is to be forgotten of them."""
 
-    train: TensorExamples
+    train: Examples
     split: Split
     held_out: TensorExamples
 
@@ -127,17 +130,21 @@ def worlds(holder: Holder, options: Options) -> dict[str, World]:
     order = torch.randperm(len(test), generator=holder.generator("held out"))
     half = len(test) // 2
     held_out, judged = test.subset(order[:half]), test.subset(order[half:])
-    of_class, others = train.split(train.y == FORGOTTEN_CLASS)
     tenth = _drawn(holder, "forget", options.random_share)
     hard = _drawn(holder, "hard", options.hard_share)
     labels = train.y.clone()
     labels[hard] = wrong_labels(train.y[hard], holder.num_groups, holder.generator("wrong labels"))
     noisy = TensorExamples(train.x, labels)
-    return {
-        CLASS: World(train, Split(of_class, others, judged.split(judged.y == FORGOTTEN_CLASS)[1]), held_out),
-        RANDOM: World(train, Split(train.subset(tenth), train.without(tenth), judged), held_out),
-        HARD: World(noisy, Split(noisy.subset(hard), noisy.without(hard), judged), held_out),
+    others_judged = judged.split(judged.y == FORGOTTEN_CLASS)[1]
+    clean, wrong = holder.varied(train), holder.varied(noisy)
+    of_class = train.y == FORGOTTEN_CLASS
+    known = {
+        CLASS: World(clean, Split(*clean.split(of_class), others_judged), held_out),
+        RANDOM: World(clean, Split(clean.subset(tenth), clean.without(tenth), judged), held_out),
+        HARD: World(wrong, Split(wrong.subset(hard), wrong.without(hard), judged), held_out),
     }
+    asked = {REQUESTS[name] for name in chosen("requests", options.requests, REQUESTS)}
+    return {name: world for name, world in known.items() if name in asked}
 
 
 def _drawn(holder: Holder, scope: str, share: float) -> torch.Tensor:
@@ -173,7 +180,7 @@ class Trained:
     masks: Masks
 
     @staticmethod
-    def on(train: TensorExamples, holder: Holder, options: Options, sparsity: float) -> "Trained":
+    def on(train: Examples, holder: Holder, options: Options, sparsity: float) -> "Trained":
         """Train on all data: dense, and then, of the first weights, those that became largest."""
         start, sgd = holder.model(), options.training(options.weight_decay)
         dense = fitted(start, train, sgd, holder.generator("train"))
@@ -191,7 +198,7 @@ def _rows(original: Trained, world: World, holder: Holder, options: Options) -> 
         return fitted(first, split.retain, sgd, holder.generator("train", *scope), masks)
 
     def row(made: Timed) -> Row:
-        margins = CLASSIFICATION.margins(outputs_of(made.model, split.forget), split.forget.y)
+        margins = CLASSIFICATION.margins(outputs_of(made.model, split.forget), split.forget.targets())
         told = [round(value, 4) for value in margins.tolist()]
         return {**rates(made.model, split, holder.seed), "seconds": made.seconds, "margins": told}
 

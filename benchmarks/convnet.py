@@ -1,0 +1,47 @@
+"""A convolutional network for small colour images that a CPU trains in minutes, and varied inputs for it.
+
+Five 3×3 convolutions, each with GroupNorm and ReLU, at three sizes of the image, and the largest value of
+each channel of the last: 0.25 million parameters, and 13 million multiplications for an image of 32×32, of
+which a ResNet-18 takes forty times as many.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from strategies.core.examples import Inputs
+
+_WIDTHS = (24, 48, 96, 96, 128)
+_POOLED = (0, 1, 3)
+"""The convolutions after which each side of the image is halved."""
+_GROUPS = 6
+"""At the most, of GroupNorm: each of the widths has a number of groups that divides it."""
+_PADDING = 2
+"""Pixels by which a crop may be moved, either way."""
+
+
+def convnet(channels: int, num_outputs: int) -> nn.Module:
+    """Build the network, for images [n, channels, height, width] of at least 8×8, from torch's generator."""
+    layers: list[nn.Module] = []
+    for place, width in enumerate(_WIDTHS):
+        groups = next(count for count in range(_GROUPS, 0, -1) if width % count == 0)
+        convolution = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        layers += [convolution, nn.GroupNorm(groups, width), nn.ReLU()]
+        layers += [nn.MaxPool2d(2)] if place in _POOLED else []
+        channels = width
+    return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(channels, num_outputs))
+
+
+def crops_and_flips(inputs: Inputs, generator: torch.Generator) -> Tensor:
+    """Return images, [n, channels, height, width], each moved by up to 2 pixels and mirrored or not."""
+    if not isinstance(inputs, Tensor):
+        raise TypeError("images are one tensor")
+    count, _, height, width = inputs.shape
+    padded = functional.pad(inputs, (_PADDING,) * 4)
+    top, left = torch.randint(0, 2 * _PADDING + 1, (2, count, 1), generator=generator)
+    mirrored = torch.rand((count, 1), generator=generator) < 0.5
+    columns = torch.arange(width).expand(count, width)
+    columns = left + torch.where(mirrored, width - 1 - columns, columns)  # [n, width]
+    rows = top + torch.arange(height)  # [n, height]
+    images = torch.arange(count)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[images, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
