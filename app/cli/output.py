@@ -70,7 +70,7 @@ def print_table(
     """Print a table; the columns named in `right` hold numbers, and the first may not be broken up."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for place, column in enumerate(columns):
-        side = "right" if column in right else "left"
+        side: Literal["left", "right"] = "right" if column in right else "left"
         table.add_column(column, justify=side, overflow="fold", no_wrap=keep_first and place == 0)
     for row in rows:
         table.add_row(*map(_plain, row))
