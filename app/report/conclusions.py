@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from app.report.wording import count, gap, listed, number
+from app.report.wording import count, gap, listed
 
 _AGAINST = {
     "nothing": (
@@ -83,7 +83,9 @@ def _of_pairs(pairs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for better, worse in sorted(beaten.items(), key=lambda item: -len(item[1])):
         yield f"{better} is closer to retraining than {_shortened(worse)}."
     decided = sum(map(len, beaten.values()))
-    yield f"Of {count(len(pairs), 'pair')} of methods {number(decided, 0)} are decided."
+    if len(pairs) > 1:
+        verb = "is" if decided == 1 else "are"
+        yield f"Decided {verb} {decided} of {count(len(pairs), 'pair')} of methods."
 
 
 def _shortened(words: Sequence[str]) -> str:

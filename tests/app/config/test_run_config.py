@@ -59,6 +59,8 @@ CHOICES: dict[str, st.SearchStrategy[Any]] = {
     "audit.rounding": st.sampled_from(["", "8", "8, 4"]),
     "audit.shadows": st.sampled_from([0, 3, 16]),
     "attack.clients": st.sampled_from(["", "0", "0, hospital-a"]),
+    "hard.clients": st.sampled_from(["", "1", "1, hospital-b"]),
+    "data.own-classes": st.sampled_from(["", "1=0", "5=8+9, 7=3"]),
     "forget.method": st.just("fast-distill"),
     "forget.l1-sparse.gamma": st.sampled_from(["auto", 0.0, 0.01]),
     "forget.ssd.alpha": st.sampled_from(["auto", 0.0, 3.0]),
@@ -202,6 +204,8 @@ def flat_configs(draw: st.DrawFn) -> dict[str, Scalar]:
     flat = {key: draw(values_of(key), label=key) for key in known_fields()}
     if flat["attack.kind"] == "backdoor" and not flat["attack.clients"]:
         flat["attack.kind"] = "none"
+    if not flat["hard.clients"]:
+        flat["hard.kind"] = "none"
     if not flat["request.run"]:
         flat["run.workflow"] = "train"
     _settle_privacy(flat)

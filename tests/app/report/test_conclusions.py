@@ -35,7 +35,7 @@ def test_who_is_better_than_whom_is_said_whichever_way_the_pair_stands() -> None
     said = conclusions(document(pairs=pairs))
     assert "a is closer to retraining than b." in said
     assert "c is closer to retraining than b." in said
-    assert "Of 3 pairs of methods 2 are decided." in said
+    assert "Decided are 2 of 3 pairs of methods." in said
     undecided = conclusions(document(pairs=[decision("a", "undecided", "b")]))
     assert "No method is decidedly closer to retraining than another." in undecided
 
