@@ -72,10 +72,9 @@ def _check_config(config: RunConfig) -> None:
             f"strategy.name: given {shown(strategy.name)}, but suspects compares updates whose average moved "
             "the model"
         )
-    if config.train.isolation > 1:
+    if (groups := config.train.isolation) > 1:
         raise BadInput(
-            f"train.isolation: given {config.train.isolation}, but suspects compares updates of one model "
-            "that all clients share"
+            f"train.isolation: given {groups}, but suspects compares updates of one model for all; allowed 1"
         )
     if privacy.secure_aggregation:
         raise BadInput(

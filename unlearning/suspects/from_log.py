@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from strategies.log.index import Entry
 from strategies.log.reading import LogReader
-from strategies.log.update_log import Entry
 from unlearning.suspects.outliers import Values
 from unlearning.suspects.signs import SMALLEST_SHARE, Sign, known_means
 
