@@ -88,6 +88,7 @@ def test_a_purge_takes_the_ranking_with_it(small: RunFolder) -> None:
             ["privacy.encryption=ckks", "log.enabled=false"],
             'privacy.encryption: given "ckks", so the server saw an encrypted sum only',
         ),
+        (["train.isolation=2"], "train.isolation: given 2, but suspects compares updates of one model for"),
         (
             ["log.enabled=false"],
             "suspects needs the update log, but the run was trained with log.enabled = f",
