@@ -70,7 +70,10 @@ NAV: Mapping[str, str | Sequence[Entry]] = {
         ("Strategies", "reference/strategies.md"),
         ("Tasks", "reference/tasks.md"),
     ],
-    "Evidence and benchmarks": "benchmarks.md",
+    "Evidence and benchmarks": [
+        ("What the papers say, and what is measured here", "evidence.md"),
+        ("Benchmarks, the lab book", "benchmarks.md"),
+    ],
     "How it is built": "design.md",
 }
 """The sections in their order: one page, or several with their titles."""

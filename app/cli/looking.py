@@ -268,4 +268,5 @@ def needs_in_words(needs: "Needs") -> list[str]:
         *(["public data on the server"] if needs.public else []),
         *(["the remaining clients online"] if needs.remaining else []),
         *(["the forgotten client online"] if needs.forgotten else []),
+        *([f"public data that nobody trained on, or {needs.held_out} given"] if needs.held_out else []),
     ]
