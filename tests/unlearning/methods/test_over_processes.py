@@ -54,9 +54,9 @@ def test_methods_work_over_processes(
 ) -> None:
     """Everyone that is asked answers, and is asked as often as the method says it costs."""
     grid, folder = grid_and_run
-    name = forget(
-        folder, request_, ForgetSettings(method=method).with_own("influence", damping=0.1), Quiet(), grid
-    )
+    lengths = "0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20"
+    settings = ForgetSettings(method=method).with_own("influence", damping=0.1, alphas=lengths)
+    name = forget(folder, request_, settings, Quiet(), grid)
     document = json.loads((folder.path / "forget" / name / "result.json").read_text())
     assert document["notes"] == []
     visits = fixed + per_product * document["details"].get("products", 0)
