@@ -6,18 +6,16 @@ config and the message alone, and its randomness by seed, round and client-id.
 
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import final
 
-from flwr.app import Context, Message
-from flwr.clientapp import ClientApp
-from torch import nn
+from flwr.app import Context, Message, RecordDict
 
 from app.client import work
 from app.client.admission import admit
 from app.client.audit_answers import answers_of
 from app.client.kept_state import keep_state
 from app.client.node import Node
+from app.client.plain_training import answered, job_of, pausing_training
 from app.client.secure import register, train_securely
 from app.client.seeded import seed_layers
 from app.client.words import said
@@ -26,6 +24,7 @@ from app.project import LoadedProject, bind, bound, explained, loaded_from
 from strategies.algorithm import Handler
 from strategies.analytics.diagnosis import SECONDS, gradient_answer
 from strategies.client.evaluation import evaluate, evaluate_by
+from strategies.client.pausing import Pausing, PausingApp
 from strategies.client.training import ClientHalf, ClientJob, LocalResult
 from strategies.core import wire
 from strategies.core.errors import LetheError, SettingsRefused
@@ -42,7 +41,17 @@ from unlearning.audit.evidence import OwnData, answer_question
 from unlearning.holdings import holdings_of
 from unlearning.methods import METHODS, ClientAction, ForgetWork
 
-app = ClientApp(mods=[packed, admit, keep_state, seed_layers])
+
+@final
+class LetheClientApp(PausingApp):
+    """The ClientApp of every run."""
+
+    def pausing(self, message: Message, context: Context) -> Pausing[RecordDict] | None:
+        """Return what answers a message to train plainly; None for any other."""
+        return pausing_training(message, context)
+
+
+app = LetheClientApp(mods=[packed, admit, keep_state, seed_layers])
 
 
 @app.query("describe")
@@ -103,7 +112,7 @@ def train(message: Message, context: Context) -> Message:
     half, privacy = lookup(node.config.strategy.name).client, node.privacy(context.state)
     try:
         arrays = message.content.array_records[wire.ARRAYS] if link is None else link.receive()
-        job = _job(node, node.model(arrays), message, context)
+        job = job_of(node, arrays, message, context)
         if not len(job.examples) and node.config.privacy.unit != "client-local":
             raise BudgetSpent(wire.NOTHING_LEFT)
         result = half(job) if privacy is None else _trained_privately(node, half, job, privacy)
@@ -115,21 +124,18 @@ def train(message: Message, context: Context) -> Message:
     if secret is not None:
         delta = wire.update_since(arrays, result.model.state_dict())
         return encrypted_reply(message, node.client_id, secret, delta, result.num_examples)
-    metrics = {**result.metrics, wire.NUM_EXAMPLES: result.num_examples}
     result.model.zero_grad(set_to_none=True)  # As large as the model, a copy of which is made next
     if link is None:
-        chosen = {wire.POSITIONS: result.positions} if result.positions else {}
-        record = node.record_of(result.model)
-        reply = wire.reply_to(message, node.client_id, metrics, record, config=chosen)
-    else:
-        reply = link.reply(
-            message,
-            node.client_id,
-            metrics,
-            result.model,
-            derive_seed(node.seed, "up", node.client_id, node.server_round),
-            lambda: evaluate(result.model, job.examples, task=job.task).accuracy,
-        )
+        content = answered(node.client_id, result, node.record_of(result.model))
+        return Message(content, reply_to=message)
+    reply = link.reply(
+        message,
+        node.client_id,
+        {**result.metrics, wire.NUM_EXAMPLES: result.num_examples},
+        result.model,
+        derive_seed(node.seed, "up", node.client_id, node.server_round),
+        lambda: evaluate(result.model, job.examples, task=job.task).accuracy,
+    )
     for name, flat in result.records.items():
         reply.content[name] = wire.FlatRecord(flat, travelling.layout_of(result.model))
     return reply
@@ -142,32 +148,12 @@ def _trained_privately(node: Node, half: ClientHalf, job: ClientJob, privacy: Cl
     return result
 
 
-def _job(node: Node, model: nn.Module, message: Message, context: Context) -> ClientJob:
-    node.check_scale()
-    return ClientJob(
-        model,
-        node.training_examples(),
-        node.config.train,
-        node.config.strategy,
-        node.client_id,
-        node.server_round,
-        node.generator(),
-        keep=float(str(node.message_config.get(wire.KEEP, 0.0))),
-        state=context.state,
-        received=message.content,
-        lineage=str(node.message_config.get(wire.LINEAGE, "")),
-        examples_of=partial(work.of_client, node),
-        task=node.task,
-        rounds=node.rounds,
-    )
-
-
 @app.query("gradient")
 def gradient(message: Message, context: Context) -> Message:
     """Answer with the model plus the gradient of the mean loss, and the seconds of local training."""
     node = Node.of(message, context)
     arrays = message.content.array_records[wire.ARRAYS]
-    job = _job(node, node.model(arrays), message, context)
+    job = job_of(node, arrays, message, context)
     began = time.perf_counter()
     job.train_model(job.model)
     seconds = time.perf_counter() - began
@@ -184,7 +170,7 @@ def evaluate_personal(message: Message, context: Context) -> Message:
     own = lookup(node.config.strategy.name).personalise
     if own is None:
         raise SettingsRefused(f"{node.config.strategy.name} personalises nothing")
-    job = _job(node, node.model(message.content.array_records[wire.ARRAYS]), message, context)
+    job = job_of(node, message.content.array_records[wire.ARRAYS], message, context)
     has_own = work.own_path(node) is not None or node.own_test is not None
     test = work.test_data(node)
     measured_on = node.test_examples() if test is None else test
@@ -206,7 +192,7 @@ def _train_securely(node: Node, message: Message, context: Context) -> Message:
     half, privacy = lookup(node.config.strategy.name).client, node.privacy(context.state)
 
     def train() -> LocalResult | None:
-        job = _job(node, node.model(message.content.array_records[wire.ARRAYS]), message, context)
+        job = job_of(node, message.content.array_records[wire.ARRAYS], message, context)
         if not len(job.examples):
             return None
         result = half(job) if privacy is None else _trained_privately(node, half, job, privacy)
@@ -331,7 +317,7 @@ register(app)
 
 
 @final
-class ProjectClientApp(ClientApp):
+class ProjectClientApp(PausingApp):
     """The same ClientApp, bound to a project in whatever process it works.
 
     Flower's simulation sends it to processes that have not imported the module of the user's that made it.
@@ -344,7 +330,15 @@ class ProjectClientApp(ClientApp):
 
     def __call__(self, message: Message, context: Context) -> Message:
         """Bind the project, if this process has not, and answer."""
+        self._bind()
+        return app(message, context)
+
+    def pausing(self, message: Message, context: Context) -> Pausing[RecordDict] | None:
+        """Bind the project, if this process has not, and return what answers a message."""
+        self._bind()
+        return app.pausing(message, context)
+
+    def _bind(self) -> None:
         found = bound()
         if found is None or found.reference != self._reference:
             bind(loaded_from(self._reference, self._folder))
-        return app(message, context)

@@ -37,7 +37,7 @@ def admit(message: Message, context: Context, call_next: Callable[[Message, Cont
         return _no_client(message, client_id_of(context.node_config), str(error))
     with guarded(node):
         try:
-            _check(node, message)
+            check(node, message)
         except LetheError as error:
             if not describes:
                 raise
@@ -46,7 +46,14 @@ def admit(message: Message, context: Context, call_next: Callable[[Message, Cont
             return call_next(message, context)
 
 
-def _check(node: Node, message: Message) -> None:
+def check(node: Node, message: Message) -> None:
+    """Refuse a message that a client may not answer, or from a server whose project is another one.
+
+    Raises
+    ------
+    LetheError
+        With the reason.
+    """
     node.check_code()
     if reason := refusal(node, message.metadata.message_type):
         raise SettingsRefused(reason)

@@ -41,7 +41,7 @@ def keep_state(
     LetheError
         If the kept state is damaged, too large or cannot be written; the client does not go on without it.
     """
-    path = _path(message, context)
+    path = path_of(message, context)
     if path is None:
         return _answered(message, context, call_next)
     if not context.state and path.exists():
@@ -99,8 +99,14 @@ def write_state(path: Path, content: bytes) -> None:
     write_sealed(path, {_CONTENT: tensor}, mode=_OWNER_ALONE)
 
 
-def _path(message: Message, context: Context) -> Path | None:
-    """Return the client's file for the message's run; None if no state is kept."""
+def path_of(message: Message, context: Context) -> Path | None:
+    """Return the client's file for the message's run; None if no state is kept.
+
+    Raises
+    ------
+    BadInput
+        If the node's folder does not exist, or the server's name for the run is malformed.
+    """
     record = message.content.config_records.get(wire.CONFIG, ConfigRecord())
     folder, run_id = context.node_config.get(KEY), record.get(wire.RUN_ID)
     if not folder or run_id is None:

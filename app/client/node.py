@@ -25,7 +25,7 @@ from app.client.shared_model import SharedModel, part_of, shared_model
 from app.client.staged import staged
 from app.config.run_config import RunConfig
 from app.data import Terms, client_id_of, numbered
-from app.project import ClientData, Workload, bind, project_of
+from app.project import ClientData, LoadedProject, Workload, bind, project_of
 from strategies.client.data_tags import DataState, block_tags, compare_tags, keep_tags
 from strategies.client.holdout import held_out
 from strategies.client.own_models import ClientState
@@ -259,7 +259,7 @@ class Node:
         """
         if arrays is None:
             return self._whole_model().to(self.device)
-        shared = self._shared
+        shared = self.shared
         travelling.put_back(shared.changeable)
         if is_whole(arrays, shared.layout, self.config.train.isolation):
             return self._ensemble(arrays)
@@ -267,7 +267,7 @@ class Node:
         if isinstance(positions, bytes):
             return part_of(shared.model, positions, arrays)
         flat = wire.flat_of(arrays, shared.layout)
-        wire.load_flat(shared.model, flat if shared.mask is None else flat * shared.mask, shared.layout)
+        shared.hold(flat if shared.mask is None else flat * shared.mask)
         if shared.local:
             self._local_layers.read(shared.local)
         return shared.model
@@ -275,7 +275,7 @@ class Node:
     def _ensemble(self, arrays: ArrayRecord) -> nn.Module:
         """Return the run's model where groups of clients were trained apart, with the given weights."""
         model = self._whole_model()
-        layout = whole_layout(self._shared.layout, self.config.train.isolation)
+        layout = whole_layout(self.shared.layout, self.config.train.isolation)
         wire.load_flat(model, wire.flat_of(arrays, layout), layout)
         return model.to(self.device)
 
@@ -288,12 +288,12 @@ class Node:
 
     def keep_local(self, model: nn.Module) -> None:
         """Keep the layers of a trained model that stay with the client, if it has any."""
-        if self._shared.local:
+        if self.shared.local:
             self._local_layers.write(travelling.local(model))
 
     def record_of(self, model: nn.Module) -> ArrayRecord:
         """Return what travels of a trained model."""
-        layout = self._shared.layout_of(model)
+        layout = self.shared.layout_of(model)
         return wire.FlatRecord(layout.flatten(model.state_dict()), layout)
 
     @property
@@ -305,13 +305,14 @@ class Node:
         """Where initial weights lie on this node; empty if it has none, and the server's will do."""
         if own := self.own("model.weights"):
             return str(Path(str(own)).expanduser())
-        named = self.config.model.weights
+        if not (named := self.config.model.weights):
+            return ""
         return "" if self.policy.protects or not Path(named).exists() else named
 
     def prune(self, model: nn.Module) -> None:
         """Set the weights pruned by the message's mask to zero: private training adds noise to them."""
-        if (mask := self._shared.mask) is not None:
-            layout = self._shared.layout
+        if (mask := self.shared.mask) is not None:
+            layout = self.shared.layout
             wire.load_flat(model, layout.flatten(model.state_dict()) * mask, layout)
 
     def check_model(self) -> None:
@@ -323,9 +324,9 @@ class Node:
             Naming what differs, as far as that can be said.
         """
         expected = str(self.message_config.get(wire.STAYING, ""))
-        self.work.check_model(self._shared.model, self.examples(), self.num_groups)
-        if expected and self._shared.staying != expected:
-            shared = self._shared
+        self.work.check_model(self.shared.model, self.examples(), self.num_groups)
+        if expected and self.shared.staying != expected:
+            shared = self.shared
             travelling.put_back(shared.changeable)
             wrong = travelling.first_difference(travelling.staying(shared.model), expected)
             raise SettingsRefused(
@@ -350,7 +351,7 @@ class Node:
     @cached_property
     def work(self) -> Workload:
         """What the run trains, with the project of this node's own process."""
-        return Workload(self.config, project_here(self.config, self.own("run.project")))
+        return _workload(self.config, project_here(self.config, self.own("run.project")))
 
     @property
     def num_groups(self) -> int:
@@ -372,7 +373,8 @@ class Node:
         return _data(self.work, tuple(sorted(self.node_config.items())), self.terms)
 
     @cached_property
-    def _shared(self) -> SharedModel:
+    def shared(self) -> SharedModel:
+        """The run's model in this process."""
         packed = self.message_config.get(wire.MASK, b"")
         mask = packed if isinstance(packed, bytes) else b""
         return shared_model(self.work, self._weights, self.device, self._shape_and_groups, mask)
@@ -384,7 +386,7 @@ class Node:
         """
         if not ClientLink.wanted(content):
             return None
-        shared = self._shared
+        shared = self.shared
         return ClientLink(self.config.compression, content, state, shared.layout, shared.mask)
 
     def privacy(self, state: RecordDict) -> ClientPrivacy | None:
@@ -474,6 +476,8 @@ def pick_device(wanted: str) -> torch.device:
 
 def _brought(record: ConfigRecord) -> dict[str, Scalar]:
     """Return the run config that a message brings; empty if it brings none."""
+    if wire.RUN_CONFIG not in record:
+        return {}
     try:
         brought = json.loads(str(record.get(wire.RUN_CONFIG, "{}")))
     except (ValueError, RecursionError):
@@ -498,6 +502,11 @@ def prepare(run_config: Mapping[str, Scalar]) -> None:
         path = Path(config.privacy.encryption_key).expanduser()
         make_key(path)
         secret_in(path)
+
+
+@lru_cache(maxsize=8)
+def _workload(config: RunConfig, loaded: LoadedProject | None) -> Workload:
+    return Workload(config, loaded)
 
 
 @lru_cache(maxsize=4)

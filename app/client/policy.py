@@ -119,6 +119,8 @@ class Policy(Settings):
         path = of_node(node_config, FILE)
         given = {} if path is None else _in_file(Path(str(path)).expanduser())
         own = {k: v for k in _FIELDS if k != BUNDLES and (v := of_node(node_config, k)) is not None}
+        if not given and not own:
+            return _OPEN  # type: ignore[return-value]
         for key in own.keys() & given.keys():
             raise SettingsRefused(f"{key}: given in {FILE} and in the node's config; drop one of the two")
         where = "the node's config" if path is None else FILE
@@ -212,6 +214,10 @@ class Policy(Settings):
         if (self.randomness or ("secret" if asks else "seeded")) == "secret":
             found["randomness"] = "secret"
         return found
+
+
+_OPEN = Policy()
+"""Of a node that has said nothing."""
 
 
 def is_sum(text: str) -> bool:

@@ -6,6 +6,7 @@ here as well.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from flwr.app import Context, Message
 
@@ -19,7 +20,12 @@ def seed_layers(
 ) -> Message:
     """Handle a message with torch's global generator seeded for it, in the run's precision; a mod."""
     node = Node.of(message, context)
-    kind, place = message.metadata.message_type, (node.client_id, "round", node.server_round)
-    seeded = seeded_layers(torch_generator(node.seed, "layers", kind, *place), node.device)
+    seeded = layers_of(node, message.metadata.message_type)
     with seeded, computed_in(node.config.run.precision, node.device):
         return call_next(message, context)
+
+
+def layers_of(node: Node, kind: str) -> AbstractContextManager[None]:
+    """Return a context in which torch's global generator is seeded for a client's message of a type."""
+    place = (node.client_id, "round", node.server_round)
+    return seeded_layers(torch_generator(node.seed, "layers", kind, *place), node.device)

@@ -1,8 +1,10 @@
 """The model that all clients of a process share: built once, overwritten by each message."""
 
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from weakref import ref
 
+import torch
 from flwr.app import ArrayRecord
 from torch import Tensor, device, nn
 
@@ -20,7 +22,8 @@ class SharedModel:
     """A model that serves all clients of a process, and the mask that it holds.
 
     `changeable` has what does not travel and a client's work may change, with its initial values; `local`
-    what stays with each client, by name; and `staying` says what does not travel.
+    what stays with each client, by name; and `staying` says what does not travel. `held` is the vector that
+    the model holds, with what tells whether it still does; empty before the first.
     """
 
     model: nn.Module
@@ -29,6 +32,30 @@ class SharedModel:
     changeable: list[tuple[Tensor, Tensor]]
     local: wire.State
     staying: str
+    held: "list[tuple[ref[Tensor], tuple[int, ...]]]" = field(default_factory=list)
+
+    @cached_property
+    def travels_as_trained(self) -> bool:
+        """Whether the model's vector is what is trained of it, in one piece, and nothing else."""
+        trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        plain = all(p.dtype == torch.float32 for p in trained.values())
+        return plain and self.mask is None and not self.local and self.layout == wire.Layout.of(trained)
+
+    def hold(self, flat: Tensor) -> None:
+        """Load a vector, shape [P], unless the model holds that very one."""
+        if self.held and self.held[0][0]() is flat and self.held[0][1] == self._versions:
+            return
+        wire.load_flat(self.model, flat, self.layout)
+        self.held[:] = [(ref(flat), self._versions)]
+
+    @property
+    def _versions(self) -> tuple[int, ...]:
+        """Numbers that change with the model and what it was given."""
+        return tuple(tensor._version for tensor in self._tensors)
+
+    @cached_property
+    def _tensors(self) -> list[Tensor]:
+        return [*self.model.parameters(), *self.model.buffers()]
 
     def layout_of(self, model: nn.Module) -> wire.Layout:
         """Return the layout of what travels of this model, or of another."""

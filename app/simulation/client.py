@@ -3,7 +3,7 @@
 import importlib
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -13,6 +13,7 @@ from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
 from app.messages import codec
+from strategies.client.pausing import Pausing, PausingApp
 from strategies.client.side_by_side import OnTurn, Report, side_by_side
 from strategies.client.stacked import Limits
 from strategies.core.errors import LetheError
@@ -52,6 +53,27 @@ def load_client_app(path: str) -> ClientApp:
     return found
 
 
+@dataclass(frozen=True, eq=False)
+class Given:
+    """A message for a client, and the client's state.
+
+    Parameters
+    ----------
+    shared
+        The message with records that those of other messages may be, which are not to be changed.
+    own
+        Returns it with records of its own.
+    """
+
+    shared: Message
+    own: Callable[[], Message]
+    state: bytes
+
+
+Answer = tuple[RecordDict | Error, bytes]
+"""What a client answers, and its state afterwards."""
+
+
 @dataclass(frozen=True)
 class Clients:
     """The simulated clients, as each worker knows them; client i has node id i + 1."""
@@ -61,20 +83,35 @@ class Clients:
     node_configs: Sequence[UserConfig]
 
     def answer_together(
-        self, given: Sequence[tuple[Message, bytes]], where_faster: bool, on_turn: OnTurn
-    ) -> tuple[list[tuple[RecordDict | Error, bytes]], Report]:
+        self, given: Sequence[Given], where_faster: bool, on_turn: OnTurn
+    ) -> tuple[list[Answer], Report]:
         """Return what `answer` returns for each message and state, whose clients train side by side.
 
         With it comes how many trainings did so, and why others did not.
         """
         report = Report()
-        works = [partial(self.answer, message, state) for message, state in given]
+        works = [self._work(each) for each in given]
         answers = side_by_side(works, Limits(len(given), where_faster), on_turn, report)
         silent = sum(isinstance(answers[number][0], RecordDict) for number in report.silent)
         report.alone.update({_OWN_STEPS: silent} if silent else {})
         return answers, report
 
-    def answer(self, message: Message, state: bytes) -> tuple[RecordDict | Error, bytes]:
+    def _work(self, given: Given) -> Callable[[], Answer] | Pausing[Answer]:
+        """Return what answers a message: without a thread, where the app can."""
+        if isinstance(self.app, PausingApp):
+            context = self._context(given.shared.metadata.dst_node_id, given.state)
+            if (content := self.app.pausing(given.shared, context)) is not None:
+                return self._answered(content, context, given.state)
+        return partial(self.answer, given.own(), given.state)
+
+    def _answered(self, content: Pausing[RecordDict], context: Context, state: bytes) -> Pausing[Answer]:
+        try:
+            found = yield from content
+            return found, _dumped(context)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (as below)
+            return _failed(error), state
+
+    def answer(self, message: Message, state: bytes) -> Answer:
         """Return the addressed client's answer and its state afterwards, which an error leaves unchanged.
 
         States are as `codec.dump` writes them.
@@ -86,13 +123,21 @@ class Clients:
                 raise TypeError(f"the ClientApp returned {type(reply).__name__}, expected a Message")
             if reply.has_error():
                 return reply.error, state
-            return reply.content, codec.dump(context.state) if context.state else b""
+            return reply.content, _dumped(context)
         except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever a client raises is its error reply)
-            return Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, explain(error)), state
+            return _failed(error), state
 
     def _context(self, node_id: int, state: bytes) -> Context:
         node_config, run_config = dict(self.node_configs[node_id - 1]), dict(self.run_config)
         return Context(RUN_ID, node_id, node_config, codec.load(state), run_config)
+
+
+def _dumped(context: Context) -> bytes:
+    return codec.dump(context.state) if context.state else b""
+
+
+def _failed(error: BaseException) -> Error:
+    return Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, explain(error))
 
 
 def explain(error: BaseException) -> str:

@@ -9,8 +9,9 @@ whose clients train side by side.
 import json
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from flwr.app import Error, Message, RecordDict
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from app.messages import codec
 from app.simulation import channel
-from app.simulation.client import Clients, explain
+from app.simulation.client import Clients, Given, explain
 from app.simulation.progress import Progress
 from strategies.client.side_by_side import Report
 from strategies.core.errors import LetheError
@@ -51,6 +52,11 @@ class Parcel:
     names: list[str]
     flats: list[tuple[str, int]]
     small: bytes
+    shared: list[RecordDict] = field(default_factory=list)
+
+    def content(self, flats: Mapping[str, FlatRecord]) -> RecordDict:
+        """Return the records, of which `flats` are broadcast."""
+        return codec.join(self.names, codec.load_small(self.small), flats)
 
 
 @dataclass
@@ -58,7 +64,7 @@ class Worker:
     """A worker process between messages; it keeps nothing of any client.
 
     `connection` leads to the parent, which shares the `slots`, and sees in `progress` which client of a group
-    is at work.
+    is at work. `records` are the broadcasts that several messages have read.
     """
 
     connection: socket.socket
@@ -66,6 +72,7 @@ class Worker:
     progress: Progress
     clients: Clients
     broadcasts: dict[int, tuple[int, Layout]] = field(default_factory=dict)
+    records: dict[int, FlatRecord] = field(default_factory=dict)
     parcel: Parcel | None = None
 
     def run(self) -> None:
@@ -95,13 +102,13 @@ class Worker:
         given = [self._read(described, slot) for described in described_in(slot, header)]
         report = Report()
         if len(given) == 1:
-            answers = [self.clients.answer(*given[0])]
+            answers = [self.clients.answer(given[0].own(), given[0].state)]
         else:
             faster = header["where-faster"]
             answers, report = self.clients.answer_together(given, faster, self.progress.note)
         end, replies, handed = 0, list[dict[str, Any]](), list[Tensor]()
-        for (answer, new_state), (_, state) in zip(answers, given, strict=True):
-            new = None if new_state == state else new_state
+        for (answer, new_state), each in zip(answers, given, strict=True):
+            new = None if new_state == each.state else new_state
             described, end = _written(slot, end, answer, new, handed)
             replies.append(described)
         counts = {"together": report.together, "alone": dict(report.alone)}
@@ -110,21 +117,34 @@ class Worker:
     def _update_broadcasts(self, header: channel.Header, descriptors: Sequence[int]) -> None:
         for number in header["drop"]:
             os.close(self.broadcasts.pop(number)[0])
+            self.records.pop(number, None)
         for (number, layout), descriptor in zip(header["new"], descriptors, strict=True):
             self.broadcasts[number] = (descriptor, codec.layout_from(layout))
 
-    def _read(self, described: dict[str, Any], slot: SharedMemory) -> tuple[Message, bytes]:
+    def _read(self, described: dict[str, Any], slot: SharedMemory) -> Given:
         if "names" in described:
             metadata = ProtoMetadata.FromString(_piece(slot, described["metadata"]))
             first = make_message(metadata=metadata_from_proto(metadata), content=RecordDict())
             small = _piece(slot, described["small"])
             self.parcel = Parcel(first, described["names"], described["flats"], small)
-        if self.parcel is None:
+        if (parcel := self.parcel) is None:
             raise RuntimeError("a message came before any content")
-        flats = {name: self._record(number) for name, number in self.parcel.flats}
-        content = codec.join(self.parcel.names, codec.load_small(self.parcel.small), flats)
+        if not parcel.shared:
+            flats = {name: self._shared(number) for name, number in parcel.flats}
+            parcel.shared.append(parcel.content(flats))
         ids = {"message_id": described["message"], "dst_node_id": described["node"]}
-        return twin(self.parcel.first, content, **ids), _piece(slot, described["state"])
+        shared = twin(parcel.first, parcel.shared[0], **ids)
+        return Given(shared, partial(self._own, parcel, ids), _piece(slot, described["state"]))
+
+    def _own(self, parcel: Parcel, ids: dict[str, Any]) -> Message:
+        """Return a message whose records no other has."""
+        flats = {name: self._record(number) for name, number in parcel.flats}
+        return twin(parcel.first, parcel.content(flats), **ids)
+
+    def _shared(self, number: int) -> FlatRecord:
+        if number not in self.records:
+            self.records[number] = self._record(number)
+        return self.records[number]
 
     def _record(self, number: int) -> FlatRecord:
         descriptor, layout = self.broadcasts[number]

@@ -1,22 +1,27 @@
 """Works of many clients that go on together: what they train by `local_train` is one batched computation.
 
-Each work, such as a client's whole handling of a message, runs in a thread of its own and is written as if it
-were alone. Where it trains, it waits until all others have come to a training or to their end; the trainings
-that wait are carried out at once (`strategies.client.stacked`), and each work goes on with its own result.
-Only one thread runs at a time, so nothing is concurrent: the threads are there for their stacks. The state of
-torch's global generators is each work's own.
+A work, such as a client's whole handling of a message, is a function that is written as if it were alone, and
+runs in a thread of its own. Where it trains, it waits until all others have come to a training or to their
+end; the trainings that wait are carried out at once (`strategies.client.stacked`), and each work goes on with
+its own result. Only one thread runs at a time, so nothing is concurrent: the threads are there for their
+stacks. The state of torch's global generators is each work's own.
 
-Works must not share what one of them changes, such as a model that serves whoever comes next: such a model is
-kept once for each `seat`.
+A work that says itself where it trains needs no thread, which costs as much as some dozen small steps: it is
+a generator that yields a `Request` and is sent the `Outcome` (see `strategies.client.pausing`).
+
+Works in threads must not share what one of them changes, such as a model that serves whoever comes next: such
+a model is kept once for each `seat`.
 """
 
 import threading
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar, final
 
+from strategies.client.pausing import Pausing
 from strategies.client.stacked import Alone, Failed, Limits, Outcome, Trained, put_into, train_stacked
 from strategies.client.stacked_data import Request
 from strategies.client.training import HANDED_OVER, Training, TrainStats
@@ -31,7 +36,7 @@ OnTurn = Callable[[int | None], None]
 
 
 def seat() -> int:
-    """Return the number of the present work among those that go on together; 0 if it goes on alone."""
+    """Return the present thread's number among those that go on together, from 1; 0 if it goes on alone."""
     return _SEAT.get()
 
 
@@ -60,7 +65,7 @@ class Report:
 
 
 def side_by_side(
-    works: Sequence[Callable[[], T]],
+    works: Sequence[Callable[[], T] | Pausing[T]],
     limits: Limits | None = None,
     on_turn: OnTurn = lambda number: None,
     report: Report | None = None,
@@ -70,7 +75,7 @@ def side_by_side(
     Parameters
     ----------
     works
-        Called in their order, each in a thread of its own, one at a time.
+        Carried out in their order, one at a time: functions in threads of their own, generators in this one.
     report
         Where the trainings are counted.
 
@@ -86,39 +91,79 @@ def side_by_side(
         models = side_by_side([partial(shadow_model, seed) for seed in range(16)])
     """
     counted = Report() if report is None else report
-    threads = [_Work(work, number) for number, work in enumerate(works)]
-    for number, thread in enumerate(threads):
+    begun = [_begun(work, number) for number, work in enumerate(works)]
+    for number, work in enumerate(begun):
         on_turn(number)
-        thread.go_on()
-    counted.silent.update(number for number, thread in enumerate(threads) if not thread.request)
-    while waiting := [(i, thread, thread.request) for i, thread in enumerate(threads) if thread.request]:
+        work.go_on()
+    counted.silent.update(number for number, work in enumerate(begun) if not work.request)
+    while waiting := [(i, work, work.request) for i, work in enumerate(begun) if work.request]:
         on_turn(None)
         outcomes = train_stacked([request for *_, request in waiting], limits)
-        for (number, thread, _), outcome in zip(waiting, outcomes, strict=True):
+        for (number, work, _), outcome in zip(waiting, outcomes, strict=True):
             counted.note(outcome)
             on_turn(number)
-            thread.go_on(outcome)
-    return [thread.result() for thread in threads]
+            work.go_on(outcome)
+    return [work.result() for work in begun]
+
+
+def _begun(work: Callable[[], T] | Pausing[T], number: int) -> "_Work[T]":
+    return _Threaded(work, number) if callable(work) else _Stepwise(work)
+
+
+class _Work(ABC, Generic[T]):
+    """A work that stops at each of its trainings, which is its `request` then."""
+
+    def __init__(self) -> None:
+        self.request: Request | None = None
+        self._returned: list[T] = []
+        self._error: BaseException | None = None
+
+    @abstractmethod
+    def go_on(self, outcome: Outcome | None = None) -> None:
+        """Run until the work comes to its next training, or to its end."""
+
+    def result(self) -> T:
+        """Return what the work returned, or raise what it raised."""
+        if self._error is not None:
+            raise self._error
+        return self._returned[0]
 
 
 @final
-class _Work(Generic[T]):
+class _Stepwise(_Work[T]):
+    """A work that is a generator."""
+
+    def __init__(self, steps: Pausing[T]) -> None:
+        super().__init__()
+        self._steps = steps
+
+    def go_on(self, outcome: Outcome | None = None) -> None:
+        """Run until the generator yields or ends."""
+        self.request = None
+        try:
+            self.request = next(self._steps) if outcome is None else self._steps.send(outcome)
+        except StopIteration as end:
+            self._returned.append(end.value)
+        except BaseException as error:  # noqa: BLE001 (raised again where the works were started)
+            self._error = error
+
+
+@final
+class _Threaded(_Work[T]):
     """A work in a thread of its own, which runs only while `go_on` waits for it."""
 
     def __init__(self, work: Callable[[], T], number: int) -> None:
+        super().__init__()
         self._work, self._number = work, number
         self._turn, self._paused = threading.Lock(), threading.Lock()
         self._turn.acquire()  # Released by one side and acquired by the other, each in turn
         self._paused.acquire()
         self._layers: GlobalState | None = None
         self._outcome: Outcome | None = None
-        self._returned: list[T] = []
-        self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
-        self.request: Request | None = None
 
     def go_on(self, outcome: Outcome | None = None) -> None:
-        """Run until the work comes to its next training, which is its `request` then, or to its end."""
+        """Run until the thread waits or ends."""
         outer = GlobalState.now()
         if self._layers is not None:
             self._layers.put_back()
@@ -133,15 +178,9 @@ class _Work(Generic[T]):
         if self.request is None:
             self._thread.join()
 
-    def result(self) -> T:
-        """Return what the work returned, or raise what it raised."""
-        if self._error is not None:
-            raise self._error
-        return self._returned[0]
-
     def _run(self) -> None:
         self._turn.acquire()
-        _SEAT.set(self._number)
+        _SEAT.set(self._number + 1)
         HANDED_OVER.set(self._hand_over)
         try:
             self._returned.append(self._work())
@@ -152,7 +191,8 @@ class _Work(Generic[T]):
 
     def _hand_over(self, training: Training) -> TrainStats:
         """Wait for the training to be carried out, or carry it out by itself."""
-        self.request = Request(training, GlobalState.now())
+        now = GlobalState.now()
+        self.request = Request(training, lambda: now)
         self._paused.release()
         self._turn.acquire()
         outcome = self._outcome
@@ -161,5 +201,6 @@ class _Work(Generic[T]):
         if not isinstance(outcome, Trained):
             return training.run()
         put_into(training.model, outcome)
-        outcome.layers.put_back()
+        if outcome.layers is not None:
+            outcome.layers.put_back()
         return outcome.stats

@@ -40,11 +40,12 @@ Kind = tuple[object, ...]
 class Trained:
     """A training that was carried out.
 
-    `layers` is from where its layers draw on, `parameters` what was trained, as one vector, shape [P].
+    `layers` is from where its layers draw on, None if nothing was drawn; `parameters` is what was trained, as
+    one vector, shape [P].
     """
 
     stats: TrainStats
-    layers: GlobalState
+    layers: GlobalState | None
     parameters: Tensor
 
 
@@ -119,10 +120,13 @@ def _parts(numbers: Sequence[int], most: int) -> list[Sequence[int]]:
 def _by_kind(requests: Sequence[Request]) -> dict[Kind, list[int]]:
     """Return which requests are alike enough to be stacked, by their positions."""
     found: dict[Kind, list[int]] = {}
+    models: dict[int, Kind] = {}
     for number, request in enumerate(requests):
         training = request.training
         try:
-            kind = (*_kind_of_model(training), *_kind_of_work(training))
+            model = models.get(id(training.model)) or _kind_of_model(training)
+            models[id(training.model)] = model
+            kind = (*model, *_kind_of_work(training))
         except Exception:  # noqa: BLE001 (data that cannot be read fail in the client's own training)
             kind = ("unreadable", number)
         found.setdefault(kind, []).append(number)
@@ -227,7 +231,7 @@ class _Stack:
 
     def __init__(self, model: Stackable, requests: Sequence[Request]) -> None:
         self._order = sorted(range(len(requests)), key=lambda i: -requests[i].training.steps)
-        self._members = [Member(requests[i], requests[i].layers) for i in self._order]
+        self._members = [Member(requests[i]) for i in self._order]
         self._model, self._training = model, self._members[0].training
 
     def run(self) -> list[Outcome]:
@@ -252,14 +256,16 @@ class _Stack:
 
     def _begun(self) -> Tensor:
         """Return the parameters before the first step, shape [k, P]: of one model, or of each its own."""
-        first = _vector(self._training)
-        if all(member.training.model is self._training.model for member in self._members):
-            return first.repeat(len(self._members), 1)
-        return torch.stack([_vector(member.training) for member in self._members])
+        starts = [_start(member.request) for member in self._members]
+        if all(start is starts[0] for start in starts):
+            return starts[0].repeat(len(starts), 1)
+        return torch.stack(starts)
 
 
-def _vector(training: Training) -> Tensor:
-    return torch.cat([p.detach().reshape(-1) for p in training.parameters])
+def _start(request: Request) -> Tensor:
+    if request.start is not None:
+        return request.start.to(request.training.device)
+    return torch.cat([p.detach().reshape(-1) for p in request.training.parameters])
 
 
 def _outcome(member: Member, parameters: Tensor, loss: float) -> Outcome:

@@ -4,7 +4,8 @@ Each client's batches, dropout and variations are drawn as when it trains by its
 in the same order; a batch that is smaller than the others' is filled up with examples of weight 0.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, final
 
@@ -27,19 +28,23 @@ class Request:
     Parameters
     ----------
     layers
-        The state of torch's global generators, from which its layers draw.
+        Returns the state of torch's global generators, from which its layers draw; called if they do.
+    start
+        What is trained as one vector, shape [P], before the first step; None: what the model holds. Models
+        that begin alike are best given the same one.
     """
 
     training: Training
-    layers: GlobalState
+    layers: Callable[[], GlobalState]
+    start: Tensor | None = None
 
 
 @dataclass(eq=False)
 class Member:
-    """A client in a stack; `layers` is what its layers will draw next."""
+    """A client in a stack; `layers` is what its layers will draw next, None before the first."""
 
     request: Request
-    layers: GlobalState
+    layers: GlobalState | None = None
     batches: Iterator[Batch] | None = None
     error: BaseException | None = None
 
@@ -52,6 +57,17 @@ class Member:
     def draws(self) -> bool:
         """Whether its data may draw from torch's global generators."""
         return not isinstance(self.training.examples, TensorExamples)
+
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Have torch's global generators be the client's own."""
+        outer = GlobalState.now()
+        (self.layers or self.request.layers()).put_back()
+        try:
+            yield
+            self.layers = GlobalState.now()
+        finally:
+            outer.put_back()
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,13 +219,8 @@ class _OneByOne:
     def _next(self, member: Member) -> tuple[Batch, list[Tensor]]:
         """Return a member's next batch, and the numbers of its dropout layers."""
         if member.error is None:
-            outer = GlobalState.now()
-            member.layers.put_back()
-            try:
+            with member.drawing():
                 batch = self._batch(member)
-                member.layers = GlobalState.now()
-            finally:
-                outer.put_back()
             return batch, _noises(member, self._model, len(batch[1]), self._like)
         batch, like = self._batch(member), self._like
         shapes = [(len(batch[1]), *noise.shape) for noise in self._model.noises]
@@ -236,14 +247,8 @@ def _noises(member: Member, model: Stackable, rows: int, like: Tensor) -> list[T
     """Return what a member's dropout layers multiply so many examples by."""
     if not model.noises:
         return []
-    outer = GlobalState.now()
-    member.layers.put_back()
-    try:
-        drawn = [noise.draw(rows, like) for noise in model.noises]
-        member.layers = GlobalState.now()
-    finally:
-        outer.put_back()
-    return drawn
+    with member.drawing():
+        return [noise.draw(rows, like) for noise in model.noises]
 
 
 def weights_of(sizes: Sequence[int], device: torch.device) -> Tensor:

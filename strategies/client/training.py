@@ -387,7 +387,7 @@ class Training:
     @property
     def device(self) -> torch.device:
         """Where it is trained."""
-        return self.parameters[0].device
+        return next(p.device for p in self.model.parameters() if p.requires_grad)
 
     def batches(self) -> Iterator[Batch]:
         """Draw the batch of each step, on the model's device."""
@@ -439,12 +439,24 @@ def local_train(
     ValueError
         If there is no example.
     """
+    training = training_of(model, examples, settings, generator, rates, adjust, task)
+    return TrainStats(0, 0.0) if training is None else HANDED_OVER.get()(training)
+
+
+def training_of(
+    model: nn.Module,
+    examples: Examples,
+    settings: TrainSettings,
+    generator: torch.Generator,
+    rates: Sequence[float] | None,
+    adjust: GradientAdjustment | None,
+    task: Task,
+) -> Training | None:
+    """Return what `local_train` carries out; None if there is no step to take."""
     if not len(examples):
         raise ValueError("local training needs at least one example")
     steps = planned_steps(len(examples), settings) if rates is None else len(rates)
-    if steps == 0:
-        return TrainStats(0, 0.0)
-    return HANDED_OVER.get()(Training(model, examples, settings, generator, steps, rates, adjust, task))
+    return Training(model, examples, settings, generator, steps, rates, adjust, task) if steps else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -470,6 +482,13 @@ class LocalTraining:
         state = self.prepare(job)
         stats = job.train_model(job.model, num_steps=state.num_steps, adjust=state.adjustment)
         return self.result(job, state, stats)
+
+    def training(self, job: ClientJob, state: StepState) -> Training | None:
+        """Return what a call of the client half trains by `local_train`; None if it takes no step."""
+        rates = job.rates(state.num_steps)
+        return training_of(
+            job.model, job.examples, job.train, job.generator, rates, state.adjustment, job.task
+        )
 
     def result(self, job: ClientJob, state: StepState, stats: TrainStats) -> LocalResult:
         """Return the result of a job whose model was trained."""

@@ -77,6 +77,8 @@ def changeable(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
 
 def put_back(kept: list[tuple[Tensor, Tensor]]) -> None:
     """Give tensors the values that `changeable` noted."""
+    if not kept:
+        return
     with torch.no_grad():
         for tensor, value in kept:
             tensor.copy_(value)

@@ -73,6 +73,6 @@ def test_what_stays_must_be_the_servers(tmp_path: Path) -> None:
 
 
 def test_a_model_is_built_once_for_all_messages(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = node("")._shared
+    first = node("").shared
     monkeypatch.setitem(built_in._BUILDERS, "mlp", None)
-    assert node("")._shared is first
+    assert node("").shared is first

@@ -106,6 +106,12 @@ def test_groups_change_no_reply(grouped: LocalGrid) -> None:
     assert all(list(reply.content) == list(mixed.content) for reply in beside)
 
 
+def test_a_client_that_writes_into_the_model_harms_nobody_beside_it(grouped: LocalGrid) -> None:
+    content = model()
+    for reply in ask(grouped, "train.overwrite", content):
+        torch.testing.assert_close(received(reply), {n: t + 1 for n, t in STATE.items()}, rtol=0, atol=0)
+
+
 def test_states_and_faults_are_each_clients_own(grouped: LocalGrid) -> None:
     for visits in (1, 2):
         replies = ask(grouped, "train.count")

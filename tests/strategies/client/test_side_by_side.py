@@ -8,11 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from app.models.built_in import mlp
+from strategies.client.pausing import Pausing
 from strategies.client.settings import TrainSettings
 from strategies.client.side_by_side import Report, seat, side_by_side
-from strategies.client.training import HANDED_OVER, Training, local_train
+from strategies.client.stacked import Trained
+from strategies.client.stacked_data import Request
+from strategies.client.training import HANDED_OVER, Training, local_train, planned_steps
 from strategies.core.examples import TensorExamples
-from strategies.core.seeds import seeded_layers, torch_generator
+from strategies.core.seeds import GlobalState, seeded_layers, torch_generator
 
 
 def data(seed: int, size: int = 8) -> TensorExamples:
@@ -82,9 +85,49 @@ def test_turns_and_seats() -> None:
     seats = side_by_side(
         [lambda: (work(1), seat())[1], seat, lambda: (work(2), seat())[1]], on_turn=turns.append
     )
-    assert seats == [0, 1, 2]
+    assert seats == [1, 2, 3]
     assert turns == [0, 1, 2, None, 0, 2]
     assert seat() == 0
+
+
+def in_steps(seed: int, size: int = 8) -> Pausing[Tensor]:
+    """As `work` with one training, but that it says where it trains."""
+    with seeded_layers(torch_generator(seed, "layers")):
+        own = mlp((6, 8), 3, "fc2", 0.5)
+        drawn = torch.rand(1)
+        state = GlobalState.now()
+    settings = TrainSettings(batch_size=4)
+    steps = planned_steps(size, settings)
+    training = Training(own, data(seed, size), settings, torch_generator(seed, 0), steps)
+    outcome = yield Request(training, lambda: state)
+    assert isinstance(outcome, Trained)
+    assert outcome.layers is not None
+    outer = GlobalState.now()
+    outcome.layers.put_back()
+    parts = [outcome.parameters, drawn, torch.rand(1)]
+    outer.put_back()
+    return torch.cat(parts)
+
+
+def test_works_in_threads_and_in_steps_go_on_together() -> None:
+    report = Report()
+    works = [partial(work, 0), in_steps(1), partial(work, 2, 2), in_steps(3, 11)]
+    found = side_by_side(works, report=report)
+    for number, (vector, size) in enumerate(zip(found, (8, 8, 8, 11), strict=True)):
+        expected = work(number, rounds=2 if number == 2 else 1, size=size)
+        torch.testing.assert_close(vector, expected, rtol=1e-4, atol=1e-6)
+    assert (report.together, dict(report.alone)) == (4, {"no other training is like it": 1})
+
+
+def test_the_error_of_a_work_in_steps_is_raised_after_the_others_have_ended() -> None:
+    def fails() -> Pausing[Tensor]:
+        yield from in_steps(0)
+        raise KeyError("second")
+
+    done: list[str] = []
+    with pytest.raises(KeyError, match="second"):
+        side_by_side([fails(), lambda: (work(1), done.append("trains"))[0]])
+    assert done == ["trains"]
 
 
 def test_outside_of_works_each_training_is_carried_out_by_itself() -> None:

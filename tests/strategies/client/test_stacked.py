@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 import torch
@@ -81,7 +82,9 @@ def one_by_one(each: Sequence[Training]) -> list[TrainStats]:
 
 
 def together(each: Sequence[Training], limits: Limits | None = None) -> list[Outcome]:
-    outcomes = train_stacked([Request(training, layers(i)) for i, training in enumerate(each)], limits)
+    outcomes = train_stacked(
+        [Request(training, partial(layers, i)) for i, training in enumerate(each)], limits
+    )
     for training, outcome in zip(each, outcomes, strict=True):
         if isinstance(outcome, Trained):
             put_into(training.model, outcome)
@@ -257,7 +260,7 @@ def test_rates_that_change_and_end_at_different_steps() -> None:
 def test_the_order_of_clients_is_irrelevant(order: list[int]) -> None:
     straight, shuffled = trainings(), trainings()
     together(straight)
-    outcomes = train_stacked([Request(shuffled[i], layers(i)) for i in order])
+    outcomes = train_stacked([Request(shuffled[i], partial(layers, i)) for i in order])
     for i, outcome in zip(order, outcomes, strict=True):
         assert isinstance(outcome, Trained)
         put_into(shuffled[i].model, outcome)
