@@ -171,11 +171,18 @@ class Stopwatch:
         self._began = self._last = time.perf_counter()
         self._startup = 0.0
         self._rounds: list[float] = []
+        self._workers: Sequence[int] = ()
+        self._processor = 0.0
 
-    def start(self) -> None:
-        """Note that everything is ready and the first round begins."""
+    def start(self, workers: Sequence[int] = ()) -> None:
+        """Note that everything is ready and the first round begins; `workers` are processes that help."""
+        self._workers = workers
+        self._processor = self._processor_seconds()
         self._last = time.perf_counter()
         self._startup = self._last - self._began
+
+    def _processor_seconds(self) -> float:
+        return time.process_time() + sum(map(processor_seconds, self._workers))
 
     def lap(self) -> None:
         """Note that a round is over."""
@@ -188,12 +195,19 @@ class Stopwatch:
         measured = {
             "seconds": sum(self._rounds),
             "round-seconds": self._rounds,
+            "processor-seconds": self._processor_seconds() - self._processor,
             "startup-seconds": self._startup,
             "peak-mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
             "model-norm": float(torch.linalg.vector_norm(flat.double())),
             **further,
         }
         sys.stdout.write(json.dumps(measured) + "\n")
+
+
+def processor_seconds(process: int) -> float:
+    """Return the processor time that a running process has taken so far, on Linux."""
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def contend(name: str, task: Task, path: Sequence[str] = ()) -> dict[str, Any]:

@@ -77,8 +77,9 @@ def run(options: Options, observer: Observer) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``notes``, and for each job ``job``, each contender's measurements and the ``ratios`` of the median
-        seconds to those of the plain loop.
+        ``notes``, and for each job ``job``, each contender's measurements, the ``ratios`` of the median
+        seconds to those of the plain loop, and the ``processor-ratios`` of the processor time that all
+        processes of a contender took in that run; with Flower on Ray, that of its own process alone.
 
     Raises
     ------
@@ -101,22 +102,29 @@ def run(options: Options, observer: Observer) -> dict[str, Any]:
             job = JOBS[title].scaled(options.scale)
             task = Task(job, str(write_data(job, Path(folder))))
             measured = _measure(names, task, options, observer)
-            results[title] = {"job": vars(job), **measured, "ratios": ratios(measured)}
+            results[title] = {
+                "job": vars(job),
+                **measured,
+                "ratios": ratios(measured),
+                "processor-ratios": ratios(measured, "processor-seconds"),
+            }
     return results
 
 
-def ratios(measured: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+def ratios(measured: Mapping[str, Mapping[str, Any]], what: str = "seconds") -> dict[str, float]:
     """Return each contender's median seconds in relation to the plain loop's; nothing if that failed.
+
+    `what` names other seconds of the median run.
 
     TensorExamples
     --------
     >>> ratios({"plain": {"seconds": 4.0}, "lethe": {"seconds": 1.0}, "pfl": {"failed": "no module"}})
     {'plain': 1.0, 'lethe': 0.25}
     """
-    if "seconds" not in measured[BASELINE]:
+    if what not in measured[BASELINE]:
         return {}
-    base = measured[BASELINE]["seconds"]
-    return {name: round(m["seconds"] / base, 3) for name, m in measured.items() if "seconds" in m}
+    base = measured[BASELINE][what]
+    return {name: round(m[what] / base, 3) for name, m in measured.items() if what in m}
 
 
 def _measure(

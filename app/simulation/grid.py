@@ -148,6 +148,11 @@ class LocalGrid(BaseGrid):
         alone = [f"; {count} one by one: {reason}" for reason, count in sorted(pool.alone.items())]
         return [f"run.vectorise: {pool.together} trainings side by side{''.join(alone)}"]
 
+    @property
+    def processes(self) -> list[int]:
+        """The ids of the worker processes that are running."""
+        return [] if self._pool is None else [worker.process for worker in self._pool.workers]
+
     def get_node_ids(self) -> list[int]:
         """Return the ids of all clients' nodes, in the order of the clients."""
         return list(range(1, self._num_nodes + 1))

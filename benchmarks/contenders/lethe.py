@@ -13,7 +13,7 @@ def train_over(grid: Grid, task: Task, watch: Stopwatch) -> None:
     """Connect to the clients, train, and report."""
     loop = TrainingLoop(grid, task.run_config())
     initial = wire.record_of(initial_model(task.job).state_dict())
-    watch.start()
+    watch.start(grid.processes if isinstance(grid, LocalGrid) else ())
     arrays = loop.train(initial, lambda result: watch.lap())
     watch.report(wire.flat_of(arrays, wire.layout_of(arrays)), workers=task.workers)
 

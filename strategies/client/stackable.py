@@ -5,7 +5,7 @@ batch, as batch norm's do, cannot be padded; buffers that change have no place i
 that are drawn elsewhere than in dropout layers cannot be drawn beforehand.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -217,35 +217,41 @@ def _try_gradients(found: Stackable, batch: Batch, rows: int) -> Stackable:
     two = [torch.stack([p.detach(), p.detach()]) for p in own]
     with seeded_layers(torch_generator(0, "trial"), found.training.device):
         noises = [noise.draw(rows, two[0]) for noise in found.noises]
-    doubled = inputs.expand(2, *inputs.shape) if isinstance(inputs, Tensor) else _doubled(inputs)
     weights = torch.full((2, rows), 1 / rows, device=found.training.device)
-    given = (two, (doubled, targets.expand(2, *targets.shape)), weights)
-    drawn = [n.expand(2, *n.shape) for n in noises]
+    if written := _written(found, batch, weights, noises):
+        return written
+    doubled = _doubled(inputs) if isinstance(inputs, Mapping) else _twice(inputs)
     try:
-        found.by_autograd(*given, drawn)
+        found.by_autograd(two, (doubled, _twice(targets)), weights, [_twice(n) for n in noises])
     except Exception as error:
         line = str(error).strip().partition("\n")[0][:120]
         raise NotStackable(f"torch cannot batch it ({type(error).__name__}: {line})") from error
-    written = WrittenOut.of(found.training.model, found.training.task)
-    if written is None or not isinstance(doubled, Tensor):
-        return found
+    return found
+
+
+def _written(found: Stackable, batch: Batch, weights: Tensor, noises: list[Tensor]) -> Stackable | None:
+    """Return a model with its gradients written out, if that can be done and gives those of autograd.
+
+    It is tried on numbers that are nobody's data, and without `torch.func`, which takes long to load.
+    """
+    own, inputs = found.training, batch[0]
+    written = WrittenOut.of(own.model, own.task)
+    if written is None or not isinstance(inputs, Tensor):
+        return None
+    made, targets = _made(inputs), _made(batch[1])
+    parameters = [torch.stack([p.detach(), p.detach()]) for p in own.parameters]
+    into, tried = [torch.full_like(p, torch.nan) for p in parameters], replace(found, written=written)
+    drawn = [_twice(n) for n in noises]
     try:
-        agrees = _agrees(replace(found, written=written), *given, drawn)
+        with torch.no_grad():
+            tried.gradients(parameters, (_twice(made), _twice(targets)), weights, drawn, into)
+        with _layers_off(found.noises), _dropping(found.noises, noises):
+            losses = own.task.losses(own.task.forward(own.model, made), targets)
+        expected = torch.autograd.grad((losses * weights[0]).sum(), own.parameters)
     except Exception:  # noqa: BLE001 (shapes that a layer written out does not take, or a task's own code)
-        return found
-    return replace(found, written=written) if agrees else found
-
-
-def _agrees(
-    found: Stackable, parameters: list[Tensor], batch: Batch, weights: Tensor, noises: list[Tensor]
-) -> bool:
-    """Whether gradients written out are autograd's, on numbers that are nobody's data."""
-    made = (_made(batch[0]), _made(batch[1]))
-    expected, _ = found.by_autograd(parameters, made, weights, noises)
-    into = [torch.full_like(p, torch.nan) for p in parameters]
-    with torch.no_grad():
-        found.gradients(parameters, made, weights, noises, into)
-    return _length([a - b for a, b in zip(into, expected, strict=True)]) <= _AGREE * _length(expected)
+        return None
+    apart = [a - b for a, b in zip(into, expected, strict=True)]
+    return tried if _length(apart) <= _AGREE * _length([_twice(g) for g in expected]) else None
 
 
 def _made(part: Any) -> Any:
@@ -256,13 +262,17 @@ def _made(part: Any) -> Any:
     return drawn.to(part.device, part.dtype)
 
 
-def _length(tensors: list[Tensor]) -> float:
+def _length(tensors: Sequence[Tensor]) -> float:
     """Return the norm of tensors together."""
     return float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in tensors])))
 
 
+def _twice(tensor: Tensor) -> Tensor:
+    return tensor.expand(2, *tensor.shape)
+
+
 def _doubled(inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    return {name: part.expand(2, *part.shape) for name, part in inputs.items()}
+    return {name: _twice(part) for name, part in inputs.items()}
 
 
 def _hooks(parameter: nn.Parameter) -> list[Any]:

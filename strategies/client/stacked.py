@@ -25,7 +25,7 @@ from strategies.core.seeds import GlobalState
 
 _MODELS_KEPT = 64
 """Kinds of trainings of which a process remembers whether they can be stacked."""
-_CACHED_BYTES = 2**22
+_CACHED_BYTES = 2**23
 """Of the parameters of models that a CPU takes at once, where their gradients are written out."""
 _NOTHING_BESIDE = "no other training is like it"
 _known: dict[tuple[object, ...], Stackable | str] = {}
@@ -240,9 +240,10 @@ class _Stack:
         with torch.no_grad():
             steps = Steps(self._model, self._training.settings, shapes, self._begun())
             adjust = stacked_adjustment([member.training.adjust for member in self._members])
-            feed = feed_of(self._members, self._model, steps.rows)
+            feed, active = feed_of(self._members, self._model, steps.rows), len(self._members)
             for step in range(self._training.steps):
-                active = sum(member.training.steps > step for member in self._members)
+                while self._members[active - 1].training.steps <= step:
+                    active -= 1
                 steps.keep(active)
                 drawn = feed.next(step, active)
                 steps.weights, steps.noises = drawn.weights, drawn.noises

@@ -7,7 +7,7 @@ the gradients see it as the tensors that the model has, with the models along a 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Protocol, final
+from typing import final
 
 import torch
 from torch import Tensor
@@ -64,8 +64,7 @@ class Steps:
         """Make room for the gradients of all models."""
         self.losses = torch.zeros(len(self.rows), device=self.rows.device)
         self._gradients = torch.empty_like(self.rows)
-        sgd = self.settings.optimizer == "sgd"
-        self._optimizer: _Optimizer = _Sgd(self.settings) if sgd else _OfTorch(self.settings, self.rows)
+        self._optimizer = self._optimizer_of(self.rows)
         self._see(self.rows)
 
     def keep(self, count: int) -> None:
@@ -73,7 +72,12 @@ class Steps:
         if count == len(self._now):
             return
         before, kept = self._now, self.rows[:count]
-        self._optimizer.keep(before, kept)
+        optimizer = self._optimizer_of(kept)
+        optimizer.state[kept] = {
+            key: value[:count] if isinstance(value, Tensor) and value.shape == before.shape else value
+            for key, value in self._optimizer.state.get(before, {}).items()
+        }
+        self._optimizer = optimizer
         self._see(kept)
 
     def gradients(self, parameters: Tensors, batch: Batch) -> tuple[Tensors, Tensor]:
@@ -86,76 +90,23 @@ class Steps:
 
     def step(self, parameters: Tensors, gradients: Tensors, rate: float | None) -> Tensors:
         """Take the optimiser's step, in place."""
+        if rate is not None:
+            set_rate(self._optimizer, rate)
         for place, gradient in zip(self._places, gradients, strict=True):
             if gradient is not place:
                 place.copy_(gradient)
-        self._optimizer.step(self._now, self._gradients[: len(self._now)], rate)
+        self._optimizer.step()
         return parameters
+
+    def _optimizer_of(self, rows: Tensor) -> torch.optim.Optimizer:
+        return make_optimizer([rows], self.settings)  # type: ignore[list-item]  # A tensor is a leaf as well
 
     def _see(self, rows: Tensor) -> None:
         """Have some rows for the parameters."""
         self._now = rows
+        rows.grad = self._gradients[: len(rows)]
         self.parameters = as_tensors(rows, self.shapes)
-        self._places = as_tensors(self._gradients[: len(rows)], self.shapes)
-
-
-class _Optimizer(Protocol):
-    """Changes a matrix in place, number by number."""
-
-    def step(self, rows: Tensor, gradients: Tensor, rate: float | None) -> None:
-        """Take a step, with a learning rate or the settings' own; the gradients may be overwritten."""
-
-    def keep(self, before: Tensor, kept: Tensor) -> None:
-        """Go on with the first rows alone."""
-
-
-@final
-class _Sgd:
-    """SGD as torch has it, pass by pass: of a large matrix, its fused form takes ten times as long."""
-
-    def __init__(self, settings: TrainSettings) -> None:
-        self._settings = settings
-        self._momentum = torch.zeros(0)
-
-    def step(self, rows: Tensor, gradients: Tensor, rate: float | None) -> None:
-        settings = self._settings
-        if settings.weight_decay:
-            gradients.add_(rows, alpha=settings.weight_decay)
-        if settings.momentum:
-            if len(self._momentum) == 0:
-                self._momentum = torch.zeros_like(gradients)
-            self._momentum.mul_(settings.momentum).add_(gradients)
-            if settings.nesterov:
-                gradients.add_(self._momentum, alpha=settings.momentum)
-            else:
-                gradients = self._momentum
-        rows.add_(gradients, alpha=-(settings.learning_rate if rate is None else rate))
-
-    def keep(self, before: Tensor, kept: Tensor) -> None:
-        self._momentum = self._momentum[: len(kept)]
-
-
-@final
-class _OfTorch:
-    """An optimiser of torch's."""
-
-    def __init__(self, settings: TrainSettings, rows: Tensor) -> None:
-        self._settings = settings
-        self._optimizer = make_optimizer([rows], settings)  # type: ignore[list-item]  # A leaf as well
-
-    def step(self, rows: Tensor, gradients: Tensor, rate: float | None) -> None:
-        if rate is not None:
-            set_rate(self._optimizer, rate)
-        rows.grad = gradients
-        self._optimizer.step()
-
-    def keep(self, before: Tensor, kept: Tensor) -> None:
-        optimizer = make_optimizer([kept], self._settings)  # type: ignore[list-item]
-        optimizer.state[kept] = {
-            key: value[: len(kept)] if isinstance(value, Tensor) and value.shape == before.shape else value
-            for key, value in self._optimizer.state.get(before, {}).items()
-        }
-        self._optimizer = optimizer
+        self._places = as_tensors(rows.grad, self.shapes)
 
 
 def clipped_each(gradients: Sequence[Tensor], norm: float) -> list[Tensor]:

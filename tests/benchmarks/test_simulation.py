@@ -1,12 +1,23 @@
 """The benchmark of the local simulation: its contenders do the same work, its figures are what they say."""
 
 import dataclasses
+import os
+import time
 from pathlib import Path
 
 import pytest
 
 from app.config.settings import ModelSettings
-from benchmarks.jobs import JOBS, NUM_PARAMETERS, Job, Task, contend, reference_cnn, write_data
+from benchmarks.jobs import (
+    JOBS,
+    NUM_PARAMETERS,
+    Job,
+    Task,
+    contend,
+    processor_seconds,
+    reference_cnn,
+    write_data,
+)
 from benchmarks.simulation import ratios, summary
 from strategies.core.errors import LetheError
 
@@ -46,6 +57,18 @@ def test_ratios_and_medians() -> None:
         "plain": 1.0,
         "lethe": 0.5,
     }
+    assert ratios(
+        {"plain": {"seconds": 4.0, "processor-seconds": 3.0}, "lethe": lethe}, "processor-seconds"
+    ) == {"plain": 1.0}
+
+
+def test_the_processor_time_of_a_process() -> None:
+    """This process has taken some, and what it takes now is counted."""
+    before = processor_seconds(os.getpid())
+    began = time.process_time()
+    while time.process_time() - began < 0.05:
+        pass
+    assert 0 < before < processor_seconds(os.getpid())
 
 
 def test_a_contender_that_fails_is_named() -> None:
