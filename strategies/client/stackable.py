@@ -246,7 +246,7 @@ def _written(found: Stackable, batch: Batch, weights: Tensor, noises: list[Tenso
         with torch.no_grad():
             tried.gradients(parameters, (_twice(made), _twice(targets)), weights, drawn, into)
         with _layers_off(found.noises), _dropping(found.noises, noises):
-            losses = own.task.losses(own.task.forward(own.model, made), targets)
+            losses = own.task.losses(forward(own.task, own.model, made, own.device), targets)
         expected = torch.autograd.grad((losses * weights[0]).sum(), own.parameters)
     except Exception:  # noqa: BLE001 (shapes that a layer written out does not take, or a task's own code)
         return None
