@@ -12,6 +12,20 @@ ADAM: dict[str, Scalar] = {"train.optimizer": "adam"}
 STEP: dict[str, Scalar] = {"train.schedule": "step"}
 COSINE: dict[str, Scalar] = {"train.schedule": "cosine"}
 ONE_MODEL = "a strategy that trains one model for all"
+BF16: dict[str, Scalar] = {"run.precision": "bf16"}
+APART: dict[str, Scalar] = {"train.isolation": 2}
+NOT_APART: list[tuple[dict[str, Scalar], str]] = [
+    ({"privacy.unit": "client-central"}, 'privacy.unit = "none"'),
+    ({"privacy.secure-aggregation": True, "log.enabled": False}, "privacy.secure-aggregation = false"),
+    ({"privacy.encryption": "ckks"}, 'privacy.encryption = "none"'),
+    ({"compression.codec": "sign"}, 'compression.codec = "none"'),
+    ({"selection.method": "oort", "selection.fraction": 0.5}, 'selection.method = "uniform"'),
+    ({"selection.over-selection": 2.0, "selection.fraction": 0.5}, "selection.over-selection = 1.0"),
+    ({"selection.speeds": "equal"}, 'selection.speeds = "none"'),
+    ({"forget.prune": "omp"}, 'forget.prune = "none"'),
+    ({"model.batch-norm": "local"}, 'model.batch-norm = "refuse" or "group" or "recalibrate"'),
+]
+"""What clients in groups apart do without."""
 IDLE: list[tuple[dict[str, Scalar], str, str]] = [
     ({"train.local-steps": 5, "train.local-epochs": 3}, "train.local-epochs", "train.local-steps = 0"),
     (ADAM | {"train.momentum": 0.5}, "train.momentum", 'train.optimizer = "sgd"'),
@@ -39,8 +53,23 @@ IDLE: list[tuple[dict[str, Scalar], str, str]] = [
     ),
     *(
         ({"strategy.name": "coded-gd", key: value}, key, "a strategy whose clients take local steps")
-        for key, value in {"train.nesterov": True, "train.max-gradient-norm": 1.0}.items()
+        for key, value in {
+            "train.nesterov": True,
+            "train.max-gradient-norm": 1.0,
+            "run.precision": "bf16",
+        }.items()
     ),
+    (
+        BF16 | {"privacy.unit": "example", "privacy.epsilon": 5.0},
+        "run.precision",
+        'privacy.unit = "none" or "client-local" or "client-central"',
+    ),
+    (
+        APART | {"strategy.name": "ditto"},
+        "train.isolation",
+        "a strategy that averages updates into one model in rounds",
+    ),
+    *((APART | given, "train.isolation", words) for given, words in NOT_APART),
 ]
 
 
