@@ -14,13 +14,22 @@ from unlearning.central.influence import InfluenceSettings
 METHODS = Path(__file__).parents[1] / "docs" / "methods.md"
 
 
-def test_the_central_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    """It prints the length of the step, one of those to try or 0, and that of 64·10 weights and 10 biases."""
-    (example,) = re.findall(r"```python\n(.*?)```", METHODS.read_text(encoding="utf-8"), re.DOTALL)
-    exec(compile(example, str(METHODS), "exec"), {})
-    alpha, size = capsys.readouterr().out.split()
+def test_the_central_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """The one goes on where the other ended.
+
+    The first prints the length of the step, one of those to try or 0, and that of 64·10 weights and 10
+    biases; the second the gradient that is left and the ε that one result costs.
+    """
+    examples = re.findall(r"```python\n(.*?)```", METHODS.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(examples) == 2
+    names: dict[str, object] = {}
+    for example in examples:
+        exec(compile(example, str(METHODS), "exec"), names)
+    alpha, size, residual, epsilon = capsys.readouterr().out.split()
     assert 0.0 <= float(alpha) <= max(InfluenceSettings().alphas)
     assert int(size) == 650
+    assert 0.0 <= float(residual) < 0.01
+    assert float(epsilon) == 1.0
 
 
 def test_the_example_of_a_task_runs() -> None:

@@ -35,15 +35,12 @@ def computed_in(precision: Precision, device: torch.device) -> Iterator[None]:
     """
     check_precision(precision, device)
     token = PRECISION.set(precision)
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    if device.type == "cuda":
-        _allow_tf32(*[precision == "tf32"] * 2)
+    _settle(device)
     try:
         yield
     finally:
         PRECISION.reset(token)
-        if device.type == "cuda":
-            _allow_tf32(*before)
+        _settle(device)  # As the caller has it, and not as it was: works in threads do not end in order
 
 
 def check_precision(precision: Precision, device: torch.device) -> None:
@@ -64,6 +61,8 @@ def forward(task: Task, model: Callable[..., Tensor], inputs: Inputs, device: to
     return outputs.float()
 
 
-def _allow_tf32(products: bool, convolutions: bool) -> None:
-    torch.backends.cuda.matmul.allow_tf32 = products
-    torch.backends.cudnn.allow_tf32 = convolutions
+def _settle(device: torch.device) -> None:
+    """Have a GPU round products as the present precision says; a process has one setting for all threads."""
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = PRECISION.get() == "tf32"
+        torch.backends.cudnn.allow_tf32 = PRECISION.get() == "tf32"

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from strategies.client.precision import PRECISION
+from strategies.client.precision import computed_in
 from strategies.client.stackable import NotStackable, Stackable, examined, has_convolutions
 from strategies.client.stacked_data import Member, Request, feed_of
 from strategies.client.stacked_steps import Steps, as_tensors, stacked_adjustment
@@ -96,8 +96,10 @@ def train_stacked(requests: Sequence[Request], limits: Limits | None = None) -> 
         except NotStackable as reason:
             outcomes.update((number, Alone(str(reason))) for number in numbers)
             continue
-        for chunk in _parts(numbers, _at_once(model, requests[numbers[0]].training, limits)):
-            found = _attempt(model, [requests[number] for number in chunk])
+        first = requests[numbers[0]].training
+        for chunk in _parts(numbers, _at_once(model, first, limits)):
+            with computed_in(first.precision, first.device):
+                found = _attempt(model, [requests[number] for number in chunk])
             outcomes.update(zip(chunk, found, strict=True))
     return [outcomes[number] for number in range(len(requests))]
 
@@ -183,7 +185,7 @@ def _kind_of_work(training: Training) -> Kind:
     return (
         training.task,
         training.device,
-        PRECISION.get(),
+        training.precision,
         optimizer,
         settings.max_gradient_norm,
         rates[0] if steady else tuple(rates),
@@ -201,7 +203,8 @@ def _model_of(kind: Kind, training: Training, limits: Limits) -> Stackable:
         while len(_known) >= _MODELS_KEPT:
             del _known[next(iter(_known))]
         try:
-            _known[kind] = examined(training)
+            with computed_in(training.precision, training.device):
+                _known[kind] = examined(training)
         except NotStackable as reason:
             _known[kind] = str(reason)
         except Exception as error:

@@ -15,7 +15,7 @@ import torch
 from flwr.app import RecordDict
 from torch import Tensor, nn
 
-from strategies.client.precision import forward
+from strategies.client.precision import PRECISION, Precision, computed_in, forward
 from strategies.client.settings import TrainSettings
 from strategies.core import wire
 from strategies.core.examples import Examples, Inputs
@@ -368,6 +368,8 @@ class Training:
     ----------
     steps
         At least 1.
+    precision
+        By default that of the work which asks for the training, whoever carries it out.
     """
 
     model: nn.Module
@@ -378,6 +380,7 @@ class Training:
     rates: Sequence[float] | None = None
     adjust: GradientAdjustment | None = None
     task: Task = CLASSIFICATION
+    precision: Precision = field(default_factory=PRECISION.get)
 
     @cached_property
     def parameters(self) -> list[nn.Parameter]:
@@ -401,7 +404,8 @@ class Training:
         parameters = self.parameters
         optimizer = make_optimizer(parameters, self.settings)
         engine = OneModel(self.model.train(), self.task, optimizer, self.settings)
-        _, total = local_steps(parameters, self.batches(), self.adjust, engine, self.rates)
+        with computed_in(self.precision, self.device):
+            _, total = local_steps(parameters, self.batches(), self.adjust, engine, self.rates)
         return TrainStats(self.steps, float(total) / self.steps)
 
 

@@ -224,6 +224,7 @@ def flat_configs(draw: st.DrawFn) -> dict[str, Scalar]:
     if flat["strategy.name"] == "coded-gd":
         flat |= {"data.path": "", "strategy.stragglers": 0}
     if flat["data.clients"]:
+        flat["train.isolation"] = min(flat["train.isolation"], flat["data.clients"])
         flat["data.without"] = "0" if flat["data.without"] and flat["data.clients"] > 1 else ""
         staying = flat["data.clients"] - len(flat["data.without"])
         flat["selection.min-clients"] = min(flat["selection.min-clients"], staying)

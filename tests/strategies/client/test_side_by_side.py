@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import ClassVar
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from app.models.built_in import mlp
 from strategies.client.pausing import Pausing
+from strategies.client.precision import PRECISION, computed_in
 from strategies.client.settings import TrainSettings
 from strategies.client.side_by_side import Report, seat, side_by_side
 from strategies.client.stacked import Trained
@@ -55,6 +57,39 @@ def test_what_cannot_be_stacked_has_the_bits_of_one_by_one() -> None:
     found = side_by_side(works, report=report)
     assert all(a.equal(each()) for a, each in zip(found, works, strict=True))
     assert dict(report.alone) == {"its layers keep statistics while they train": 3}
+
+
+class Noting(nn.Module):
+    """A layer that notes in what precision it is computed."""
+
+    noted: ClassVar[list[str]] = []
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the layer's outputs."""
+        self.noted.append(PRECISION.get())
+        return torch.as_tensor(self.layer(x))
+
+
+def test_a_training_has_the_precision_of_the_work_that_asks_for_it() -> None:
+    """Whoever carries it out: the stack is in no work's own context."""
+
+    def mixed(seed: int) -> Tensor:
+        with computed_in("bf16", torch.device("cpu")):
+            return work(seed, model=Noting)
+
+    Noting.noted.clear()
+    report = Report()
+    side_by_side([partial(mixed, seed) for seed in range(3)], report=report)
+    assert report.together == 3
+    assert set(Noting.noted) == {"bf16"}
+    Noting.noted.clear()
+    side_by_side([partial(mixed, 0), partial(work, 1, model=Noting)], report=Report())
+    assert set(Noting.noted) == {"bf16", "float32"}
+    assert PRECISION.get() == "float32"
 
 
 def test_works_without_a_training_and_with_an_error_beside_others() -> None:
