@@ -55,6 +55,7 @@ TEXTS = {
 OTHERS = {
     "README.md": "tests/test_readme.py and tests/test_docs.py run it",
     "benchmarks.md": "hours; tests/benchmarks runs each benchmark at a small size",
+    "evidence.md": "hours; tests/benchmarks runs each benchmark at a small size",
     "deploy.md": "tests/deployed/test_documented_steps.py pastes its steps into shells",
     "examples/README.md": "tests/docs/test_examples.py runs the examples",
     "matrix.md": "minutes; tests/docs/test_matrix.py runs columns of it",
