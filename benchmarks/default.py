@@ -14,7 +14,8 @@ models against the other half, which is the floor.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from app.data.split import private_data
 from app.workflows import resume, train
 from app.workflows.observer import Observer
 from app.workflows.opened import OpenedRun
+from app.workflows.session import Session
 from app.workflows.shadows import seeds_of, trained_with
 from benchmarks.forgetting import ATTACKER
 from benchmarks.kept import Kept
@@ -42,9 +44,10 @@ from strategies.core.settings import split_list
 from strategies.runs.folder import MODEL, RunFolder
 from strategies.server.cohort import Cohort
 from unlearning import forgetting, requirements
-from unlearning.audit.likelihood_ratio import Rate
+from unlearning.audit.likelihood_ratio import Rate, likelihood_ratios
 from unlearning.audit.margins import Margins
 from unlearning.audit.measurement import margins_under
+from unlearning.audit.roc import Scores
 from unlearning.audit.shadow_attack import Baselines, ShadowPair, findings
 from unlearning.holdings import ask_holdings
 from unlearning.methods import METHODS
@@ -64,6 +67,8 @@ MISLABELLED = 30
 """Examples of the client with a wrong label, in the case ``hard``."""
 FALSE_POSITIVES = 0.05
 REQUEST = ForgetRequest(clients=(ATTACKER,))
+_MOST_OTHERS = 500
+"""Retained and test examples that are attacked."""
 _DIGITS = 5
 """Significant digits of a margin that is kept."""
 
@@ -226,12 +231,13 @@ class Case:
 
     def table(self) -> list[dict[str, Any]]:
         """Return a row for each model."""
-        with self._session.local_grid() as grid, self._session.cohort(grid) as cohort:
+        with ExitStack() as stack:
+            clients = Clients(self._session, stack)
             contenders = self._contenders()
             self.observer.phase(self.name, self.options.pairs)
             models: list[dict[str, Measured | str]] = []
             for seed in seeds_of(self._session.config, self.options.pairs):
-                models.append(Pair(self, seed, cohort).measured(contenders))
+                models.append(Pair(self, seed, clients).measured(contenders))
                 self.observer.advance(f"{len(models)} of {self.options.pairs}")
         return [
             row(name, [pair[name] for pair in models], models, self._marked, self.options.seed)
@@ -259,7 +265,7 @@ class Case:
         return (self.kept.path / self.name).absolute()
 
     @property
-    def _session(self) -> Any:
+    def _session(self) -> Session:
         return self.opened.session
 
     def _config(self) -> RunConfig:
@@ -295,13 +301,28 @@ class Case:
         return examples_of(self._session.config, int(ATTACKER))
 
 
-@dataclass(frozen=True)
+@dataclass
+class Clients:
+    """The clients of a run, which are started when they are first needed; `stack` ends them."""
+
+    session: Session
+    stack: ExitStack
+
+    @cached_property
+    def cohort(self) -> Cohort:
+        """All of them."""
+        return self.stack.enter_context(
+            self.session.cohort(self.stack.enter_context(self.session.local_grid()))
+        )
+
+
+@dataclass
 class Pair:
     """An original of a case and its retraining, which share a seed, and what methods make of the former."""
 
     case: Case
     seed: int
-    cohort: Cohort
+    clients: Clients
 
     def measured(self, contenders: Sequence[Contender]) -> dict[str, Measured | str]:
         """Return what is known of each model; a text says why a method failed."""
@@ -318,7 +339,7 @@ class Pair:
                 flat, seconds = make()
             except LetheError as error:
                 return {"error": str(error)}
-            margins = margins_under(self.case.opened.run, flat, REQUEST, self.cohort, name)
+            margins = margins_under(self.case.opened.run, flat, REQUEST, self.clients.cohort, name)
             return Measured(seconds, self._accuracy(flat), margins).to_json()
 
         found = self.case.piece(f"{name}, seed {self.seed}", measure)
@@ -332,11 +353,11 @@ class Pair:
 
     def _retrained(self) -> tuple[Tensor, float]:
         opened = self.case.opened
-        made = opened.retrained_with(REQUEST, self.seed, self.cohort)
+        made = opened.retrained_with(REQUEST, self.seed, self.clients.cohort)
         return made.flat, made.seconds
 
     def _forgotten(self, contender: Contender) -> tuple[Tensor, float]:
-        cohort = self.cohort.seeded(self.seed)
+        cohort = self.clients.cohort.seeded(self.seed)
         holdings = ask_holdings(self._original, REQUEST, cohort)
         made = forgetting.forget(
             self._original,
@@ -390,7 +411,7 @@ def row(
         "TA gap": round(float(np.mean(gaps)), 2),
         "TA gap ±": round(1.96 * float(np.std(gaps, ddof=1)) / len(gaps) ** 0.5, 2),
         **_attacked(before, ours, theirs, seed),
-        **_attacked_marked(before, ours, theirs, marked, seed),
+        **_attacked_marked(ours, theirs, marked, seed),
     }
 
 
@@ -406,51 +427,45 @@ def _attacked(
     pairs = [
         ShadowPair(a.margins, b.margins, c.margins) for a, b, c in zip(before, ours, theirs, strict=True)
     ]
-    shown = findings(pairs, None, Baselines(seed))
-    if shown is None:
+    found = findings(pairs, None, Baselines(seed), most_others=_MOST_OTHERS)
+    if found is None:
         raise LetheError("clients did not answer about enough of the models")
-    area, rate = shown.forgotten.area, shown.forgotten.rates[FALSE_POSITIVES]
+    area, rate = found.forgotten.area, found.forgotten.rates[FALSE_POSITIVES]
     return {
         "AUC": _told(area),
         "distance": round(max(abs(area.low - 0.5), abs(area.high - 0.5)), 4),
         "TPR at 5 %": None if rate is None else _told(rate),
-        "p": shown.forgotten.p_value,
-        "outcome": shown.outcome,
-        "retained AUC": None if shown.retained is None else _told(shown.retained.area),
-        "floor AUC": None if shown.retraining is None else _told(shown.retraining.area),
+        "p": found.forgotten.p_value,
+        "outcome": found.outcome,
+        "unseen AUC": None if found.unseen is None else _told(found.unseen.area),
+        "retained AUC": None if found.retained is None else _told(found.retained.area),
+        "floor AUC": None if found.retraining is None else _told(found.retraining.area),
         "KLoM 95": {
             part: None if each is None else [round(each.unlearned[95], 3), round(each.floor[95], 3)]
-            for part, each in shown.divergences.items()
+            for part, each in found.divergences.items()
         },
     }
 
 
 def _attacked_marked(
-    before: Sequence[Measured],
-    ours: Sequence[Measured],
-    theirs: Sequence[Measured],
-    marked: Tensor,
-    seed: int,
+    ours: Sequence[Measured], theirs: Sequence[Measured], marked: Tensor, seed: int
 ) -> dict[str, Any]:
     """Return the area of the marked examples and of the others of the client, each by themselves."""
     if not len(marked):
         return {}
     found: dict[str, Any] = {}
     for title, inside in (("marked", True), ("unmarked", False)):
-        sides = [[_only(each, marked, inside) for each in side] for side in (before, ours, theirs)]
-        attacked = _attacked(sides[0], sides[1], sides[2], seed)
-        found |= {f"{title} AUC": attacked["AUC"], f"{title} p": attacked["p"]}
+        sides = [np.stack([_only(each.margins, marked, inside) for each in side]) for side in (ours, theirs)]
+        attacked = likelihood_ratios(sides[0], sides[1], numpy_generator(seed, title))
+        found |= {f"{title} AUC": _told(attacked.area), f"{title} p": attacked.p_value}
     return found
 
 
-def _only(model: Measured, marked: Tensor, inside: bool) -> Measured:
-    """Return what is known of the marked, or the other, examples of the client."""
-    places = model.margins.places[ATTACKER]
-    kept = np.isin(places, marked.numpy(), invert=not inside)
-    forgotten = {ATTACKER: model.margins.forgotten[ATTACKER][kept]}
-    return replace(
-        model, margins=replace(model.margins, forgotten=forgotten, places={ATTACKER: places[kept]})
-    )
+def _only(margins: Margins, marked: Tensor, inside: bool) -> Scores:
+    """Return those of the marked, or of the other, examples of the client."""
+    kept = np.isin(margins.places[ATTACKER], marked.numpy(), invert=not inside)
+    chosen: Scores = margins.forgotten[ATTACKER][kept]
+    return chosen
 
 
 def _told(rate: Rate) -> list[float]:

@@ -14,7 +14,7 @@ from docs.plane import START, Picture, Point
 FOLDER = "docs/forgetting"
 PATHS = f"{FOLDER}/paths.json"
 _WALKS = (
-    *("finetune", "l1-sparse", "ascent", "influence", "negate"),
+    *("leave-out", "finetune", "l1-sparse", "ascent", "influence", "negate"),
     *("neggrad", "scrub", "random-labels", "bad-teacher", "salun", "ssd"),
 )
 """Methods that take the trained model along a path."""

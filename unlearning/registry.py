@@ -22,6 +22,7 @@ _MODULES = {
     "fast-fedul": "fast_fedul",
     "distill": "distill",
     "fast-distill": "fast_distill",
+    "leave-out": "leave_out",
     "federaser": "federaser",
     "finetune": "finetune",
     "l1-sparse": "l1_sparse",

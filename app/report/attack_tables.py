@@ -11,6 +11,7 @@ _SIDES = {
     "nothing": "forgotten, doing nothing",
     "retraining": "forgotten, retrained against retrained",
     "retained": "retained, after the method",
+    "unseen": "never seen by any, after the method",
 }
 _COLUMNS = ("area under the curve", "balanced accuracy, %", "found at 1 % false, %", "at 5 %, %", "p-value")
 _PERCENTILES = (("unlearned", "95"), ("unlearned", "99"), ("floor", "95"), ("floor", "99"))
@@ -63,7 +64,9 @@ def _shadows(audit: Mapping[str, Any]) -> NumberTable | None:
     shadows = audit.get("shadows")
     if shadows is None:
         return None
-    rows = tuple(Row(label, tuple(_attack(shadows[key]))) for key, label in _SIDES.items() if shadows[key])
+    rows = tuple(
+        Row(label, tuple(_attack(shadows[key]))) for key, label in _SIDES.items() if shadows.get(key)
+    )
     pairs = shadows["forgotten"]["pairs"]
     caption = (
         f"Examples told from never-seen ones by likelihood ratios of {pairs} pairs of shadow models, "

@@ -63,6 +63,10 @@ class ShadowFindings:
         Of half of the retrained models against the other half; None with fewer than six pairs.
     retained
         Of the retained examples, which forgetting may expose; None without any, or if they were too many.
+    unseen
+        Of test examples, which no model of a pair was trained on: what the method changes for any example. The
+        forgotten ones give something of themselves away as far as they are told better than these. None
+        without test data.
     audited
         Share of the forgotten examples that the audited model itself knows as the unlearned models do, rather
         than as the retrained ones do.
@@ -80,6 +84,7 @@ class ShadowFindings:
     nothing: LikelihoodRatios
     retraining: LikelihoodRatios | None
     retained: LikelihoodRatios | None
+    unseen: LikelihoodRatios | None
     audited: float | None
     divergences: Mapping[str, MarginDivergence | None]
     most_exposed: tuple[ExposedExample, ...]
@@ -98,6 +103,7 @@ class ShadowFindings:
                 ("nothing", self.nothing),
                 ("retraining", self.retraining),
                 ("retained", self.retained),
+                ("unseen", self.unseen),
             )
         }
         divergences = {
@@ -183,7 +189,7 @@ def findings(
     audited: Margins | None,
     baselines: Baselines,
     *,
-    most_retained: int = 2_000,
+    most_others: int = 2_000,
 ) -> ShadowFindings | None:
     """Attack what a method leaves.
 
@@ -195,8 +201,8 @@ def findings(
         Margins under the audited model; None if they are not known.
     baselines
         Those of all methods of an audit, which live as long as the margins in `pairs`.
-    most_retained
-        Retained examples that are attacked at most; of more, so many are drawn.
+    most_others
+        Retained examples, and test examples, that are attacked at most; of more, so many are drawn.
 
     Returns
     -------
@@ -212,14 +218,15 @@ def findings(
     ours, theirs = unlearned["forget"], retrained["forget"]
     forgotten = baselines.attack(ours, theirs, "method")
     nothing, retraining = baselines.of(whole)
-    drawn = numpy_generator(baselines.seed, "audit", "shadows", "retained")
-    count = unlearned["retain"].shape[1]
-    chosen = np.sort(drawn.permutation(count)[:most_retained])
-    retained = (
-        baselines.attack(unlearned["retain"][:, chosen], retrained["retain"][:, chosen], "retained")
-        if count
-        else None
-    )
+
+    def attack_some(part: str, name: str) -> LikelihoodRatios | None:
+        count = unlearned[part].shape[1]
+        order = numpy_generator(baselines.seed, "audit", "shadows", name).permutation(count)
+        chosen = np.sort(order[:most_others])
+        if not count:
+            return None
+        return baselines.attack(unlearned[part][:, chosen], retrained[part][:, chosen], name)
+
     outcome, text = verdict(forgotten, nothing)
     places = [
         (client, int(position)) for client, found in whole[0].unlearned.places.items() for position in found
@@ -233,7 +240,8 @@ def findings(
         forgotten,
         nothing,
         retraining,
-        retained,
+        attack_some("retain", "retained"),
+        attack_some("test", "unseen"),
         _audited(audited, whole[0].unlearned, ours, theirs),
         {part: margin_divergence(unlearned[part], retrained[part]) for part in unlearned},
         exposed,

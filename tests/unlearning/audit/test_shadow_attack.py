@@ -128,6 +128,24 @@ def test_what_the_retained_give_away_is_attacked_too() -> None:
     assert exposed.retained.p_value <= 0.01
 
 
+def test_what_is_told_of_examples_that_nobody_trained_on_stands_beside() -> None:
+    """A method that makes a model less sure of everything is told by any example, forgotten or not."""
+    generator = np.random.default_rng(0)
+
+    def less_sure(known: float) -> Margins:
+        made = model(generator, known)
+        lowered = {client: values - 2.0 for client, values in made.forgotten.items()}
+        return replace(made, forgotten=lowered, unseen=made.unseen - 2.0)
+
+    made = [ShadowPair(model(generator, 6.0), less_sure(0.0), model(generator, 0.0)) for _ in range(PAIRS)]
+    result, other = findings(made, None, Baselines(0, 199)), found(0, 6.0, 6.0)
+    assert result is not None
+    assert result.unseen is not None
+    assert other.unseen is not None
+    assert abs(result.unseen.area.value - result.forgotten.area.value) < 0.1 < result.unseen.area.value - 0.5
+    assert other.unseen.p_value > 0.01 >= other.forgotten.p_value
+
+
 def test_retraining_s_own_figures_stand_beside() -> None:
     result = found(0, 6.0, 6.0)
     assert result.retraining is not None
@@ -162,7 +180,7 @@ def test_a_pair_about_which_a_client_did_not_answer_is_dropped_and_counted() -> 
 def test_doing_nothing_and_retraining_are_attacked_once_for_all_methods(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Two methods on the same models: two attacks on what each leaves and retains, and two for both."""
+    """Two methods on the same models: three attacks on what each leaves, and two for both."""
     generator, asked = np.random.default_rng(0), []
     attack = Baselines.attack
 
@@ -177,8 +195,9 @@ def test_doing_nothing_and_retraining_are_attacked_once_for_all_methods(
         made = [ShadowPair(before, model(generator, known), retrained) for before, retrained in both]
         results.append((findings(made, None, shared), findings(made, None, Baselines(0, 49))))
     assert all(first is not None and first == alone for first, alone in results)
-    once = ["method", "nothing", "retraining", "retained"]
-    assert sorted(asked) == sorted(["method", "retained", *once, *once, *once])
+    each = ["method", "retained", "unseen"]
+    once = [*each, "nothing", "retraining"]
+    assert sorted(asked) == sorted([*each, *once, *once, *once])
 
 
 def test_without_forgotten_examples_there_is_nothing_to_attack() -> None:

@@ -1,0 +1,113 @@
+"""The benchmark of the default method: its rule by hand, its cases, and a tiny run that is kept."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from app.config.run_config import RunConfig
+from benchmarks import BENCHMARKS, default
+from benchmarks.default import Contender, Measured, examples_of, mislabelled, row, rule, write_data
+from strategies.core.errors import BadInput
+from unlearning.audit.margins import Margins
+from unlearning.settings import ForgetSettings
+
+
+def told(model: str, distance: float, faster: float, gap: float, outcome: str = "fails") -> dict[str, Any]:
+    return {"model": model, "distance": distance, "times faster": faster, "TA gap": gap, "outcome": outcome}
+
+
+def test_the_rule_takes_the_least_worst_distance_of_those_that_are_fast_and_good() -> None:
+    """By hand: `b` is worst at 0.3 in one case, `c` at 0.2, `slow` and `bad` are out, `half` failed in one."""
+    tables = {
+        "plain": [
+            told("before", 0.0, 1.0, 0.0),
+            told("b", 0.01, 50, 0.0, "passes"),
+            told("c", 0.2, 21, -1.0, "passes"),
+            told("slow", 0.0, 19, 0.0),
+            told("bad", 0.0, 90, -1.1),
+            told("half", 0.0, 90, 0.0),
+        ],
+        "hard": [
+            told("before", 0.4, 1.0, 0.0),
+            told("b", 0.3, 50, 0.0),
+            told("c", 0.1, 20, 0.2, "passes"),
+            told("slow", 0.05, 19, 0.0),
+            told("bad", 0.0, 90, -1.1),
+            {"model": "half", "failed": "no log"},
+        ],
+    }
+    assert rule(tables, speed=20, price=1) == {
+        "nearest": "c",
+        "distance": 0.2,
+        "passes in all cases": "c",
+        "nearest at any speed and price": "bad",
+    }
+    assert rule(tables, speed=1000, price=1)["nearest"] is None
+
+
+def measured(generator: np.random.Generator, known: float, seconds: float, accuracy: float) -> Measured:
+    values = np.concatenate([np.full(10, known), np.zeros(20)]) + generator.normal(size=30)
+    margins = Margins({"3": values}, generator.normal(size=5), generator.normal(size=6), {"3": np.arange(30)})
+    return Measured.of(Measured(seconds, accuracy, margins).to_json())
+
+
+def test_a_row_counts_the_fastest_and_looks_at_marked_examples_by_themselves() -> None:
+    """Retraining takes 8 s at best, the method 2 s: 4 times. It loses 1 and 2 points in turn."""
+    generator = np.random.default_rng(0)
+    models: list[dict[str, Measured | str]] = [
+        {
+            "before": measured(generator, 6.0, 9.0, 90.0),
+            "retrain": measured(generator, 0.0, 8.0 + k, 90.0),
+            "some": measured(generator, 6.0, 2.0 + k, 90.0 - 1 - k % 2),
+        }
+        for k in range(10)
+    ]
+    found = row("some", [pair["some"] for pair in models], models, torch.arange(10), 0)
+    assert (found["times faster"], found["TA gap"]) == (4.0, -1.5)
+    assert found["distance"] == pytest.approx(max(abs(v - 0.5) for v in found["AUC"][1:]), abs=1e-3)
+    assert found["outcome"] == "fails"
+    assert found["marked AUC"][0] > 0.9 > 0.6 > found["unmarked AUC"][0]
+    assert row("gone", ["no log"] * 10, models, torch.zeros(0), 0) == {"model": "gone", "failed": "no log"}
+
+
+def test_wrong_labels_are_in_the_files_of_the_client_that_leaves_alone(tmp_path: Path) -> None:
+    config = RunConfig().with_overrides(["data.clients=10", "run.seed=5"])
+    keys = dict(key.split("=", 1) for key in write_data(config, tmp_path))
+    assert keys["data.folder-of-clients"] == str(tmp_path / "clients")
+    for client in range(10):
+        examples, file = examples_of(config, client), np.load(tmp_path / "clients" / f"{client}.npz")
+        wrong = np.flatnonzero(file["y"] != examples.y.numpy())
+        assert np.array_equal(file["x"], examples.x.numpy())
+        assert wrong.tolist() == (mislabelled(config, len(examples.y))[0].tolist() if client == 3 else [])
+        assert len(wrong) == (30 if client == 3 else 0)
+
+
+def test_a_contender_may_bring_keys_of_its_own() -> None:
+    settings = ForgetSettings.of("finetune", epochs=7)
+    own = Contender.of("finetune:epochs=1:learning-rate=0.5", settings)
+    assert own.settings == ForgetSettings.of("finetune", epochs=1, learning_rate=0.5)
+    assert Contender.of("subtract", settings).settings.given == settings.given
+    with pytest.raises(BadInput, match="unknown method 'nope'"):
+        Contender.of("nope", settings)
+
+
+def test_a_tiny_run_is_kept_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = {
+        "pairs": 3,
+        "cases": "plain",
+        "keep": str(tmp_path),
+        "overrides": "data.train-limit=200 run.rounds=1 model.name=mlp model.hidden=8 train.local-epochs=1 "
+        f"run.certificate-key={tmp_path / 'key.pem'}",
+    }
+    first = BENCHMARKS["default"](methods="subtract", **tiny)
+    monkeypatch.setattr(default, "trained_with", None)
+    monkeypatch.setattr(default.forgetting, "forget", None)
+    again = BENCHMARKS["default"](methods="subtract", **tiny)
+    assert again["plain"] == first["plain"]
+    assert [each["model"] for each in first["plain"]] == ["before", "subtract"]
+    assert first["rule"]["nearest at any speed and price"] == "subtract"
+    with pytest.raises(BadInput, match="keep: .* holds measurements with keys="):
+        BENCHMARKS["default"](methods="subtract", **{**tiny, "overrides": ""})
