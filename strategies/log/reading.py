@@ -152,12 +152,16 @@ class LogReader:
         found = self.entries(server_round, client_id)
         if not found:
             raise BadInput(f"update log: client '{client_id}' took no part in round {server_round}")
-        if not self.retention.keeps(server_round):
+        return self.delta_of(found[0])
+
+    def delta_of(self, entry: Entry) -> "Tensor":
+        """Return the update of an entry of `entries`, shape [layout.size], float32; see `delta`."""
+        if not self.retention.keeps(entry.round):
             raise BadInput(
-                f"update log: log.retention = '{self.retention}' keeps no update of round {server_round}"
+                f"update log: log.retention = '{self.retention}' keeps no update of round {entry.round}"
             )
-        with self._unless_purged(client_id):
-            return self._blobs.read(server_round, client_id, found[0].sha256).float()
+        with self._unless_purged(entry.client_id):
+            return self._blobs.read(entry.round, entry.client_id, entry.sha256).float()
 
     def updates(self, server_round: int) -> "Iterator[tuple[Entry, Tensor]]":
         """Yield a round's updates with their entries, shape [layout.size], float32, one read at a time.

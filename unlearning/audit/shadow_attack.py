@@ -64,8 +64,8 @@ class ShadowFindings:
     retained
         Of the retained examples, which forgetting may expose; None without any, or if they were too many.
     unseen
-        Of test examples, which no model of a pair was trained on: what the method changes for any example. The
-        forgotten ones give something of themselves away as far as they are told better than these. None
+        Of test examples, which no model of a pair was trained on: what the method changes for any example.
+        The forgotten ones give something of themselves away as far as they are told better than these. None
         without test data.
     audited
         Share of the forgotten examples that the audited model itself knows as the unlearned models do, rather

@@ -54,8 +54,10 @@ def deviations(
     Clients in `earlier` were forgotten before and are no others. In a round of the targets alone the others'
     mean is 0, as nothing would have happened.
     """
-    for server_round in log.rounds():
-        entries = log.entries(server_round)
+    by_round: dict[int, list[Entry]] = {server_round: [] for server_round in log.rounds()}
+    for entry in log.entries():
+        by_round[entry.round].append(entry)
+    for entries in by_round.values():
         named = [entry for entry in entries if entry.client_id in targets]
         others = [entry for entry in entries if entry.client_id not in {*targets, *earlier}]
         weight = sum(entry.weight for entry in others)
@@ -63,7 +65,7 @@ def deviations(
             yield RoundShare(weight)
             continue
         mean = _mean(log, others)
-        deltas = ((e.weight, log.delta(server_round, e.client_id).double()) for e in named)
+        deltas = ((e.weight, log.delta_of(e).double()) for e in named)
         yield RoundShare(weight, [(w, delta if mean is None else delta - mean) for w, delta in deltas])
 
 
@@ -72,10 +74,9 @@ def _mean(log: UpdateLog, entries: Collection[Entry]) -> Tensor | None:
     weight = sum(entry.weight for entry in entries)
     if not weight:
         return None
-    total: Tensor | None = None
+    total = torch.zeros(log.layout.size, dtype=torch.float64)
     for entry in entries:
-        part = log.delta(entry.round, entry.client_id).double().mul_(entry.weight / weight)
-        total = part if total is None else total.add_(part)
+        total.add_(log.delta_of(entry), alpha=entry.weight / weight)
     return total
 
 

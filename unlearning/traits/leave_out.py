@@ -29,7 +29,7 @@ class LeaveOutSettings(RoundSettings):
 
 TRAITS = Traits(
     name=NAME,
-    summary="take out how the client's updates differ from the others', as far as it is left, and train a pass",
+    summary="take out how the client's updates differ from the others', as far as is left, and train a pass",
     guarantee="approximate: what the others undid of a deviation is estimated by one number per round",
     source="the papers of subtract, fast-fedul and finetune, combined here",
     cost="a round of the remaining clients per epoch, by default one",

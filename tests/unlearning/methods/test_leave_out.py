@@ -57,8 +57,9 @@ def test_the_deviation_by_hand(three_rounds: TrainedRun) -> None:
 
 
 def test_two_clients_deviate_from_the_mean_of_those_that_stay(tmp_path: Path) -> None:
-    """Weights ¼ and ¼ of b and c, ½ of a, which sent 0: u = (4 + 8)/4 = 3, of M_F = 3. A round later, β = 0.9:
-    a sent 2, so u = 2.7 + (4 − 2)/4 + (−4 − 2)/4 = 1.7, of M_F = 3 + ½·2 + (4 − 4)/4 = 4.
+    """Weights ¼ and ¼ of b and c, ½ of a, which sent 0: u = (4 + 8)/4 = 3, of M_F = 3.
+
+    A round later, β = 0.9: a sent 2, so u = 2.7 + (4 − 2)/4 + (−4 − 2)/4 = 1.7, of M_F = 3 + ½·2 + 0 = 4.
     """
     rounds: Rounds = [
         {"a": (2, one(0.0)), "b": (1, one(4.0)), "c": (1, one(8.0))},
