@@ -27,7 +27,7 @@ REPLACED = {"make demo": "lethe demo"}
 PRINTED = {
     "make demo": "report: {home}/.lethe/runs/",
     "flwr run . --stream --run-config \"run.name='virtual'": "run folder: {home}/.lethe/runs/virtual",
-    "lethe forget virtual": "client 3 of run virtual, forgotten by fast-distill",
+    "lethe forget virtual": "client 3 of run virtual, forgotten by leave-out",
 }
 """Beginnings of commands, and what is then printed."""
 

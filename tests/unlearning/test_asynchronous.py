@@ -29,7 +29,7 @@ SETTINGS = ForgetSettings.stored(
         "max-retain-drop": 100,
     }
 )
-REFUSED = {"fast-fedul", "fast-distill", "federaser"}
+REFUSED = {"fast-fedul", "fast-distill", "leave-out", "federaser"}
 SERVED = [n for n in METHODS if n not in {*REFUSED, "redistill", "reprune"} and "client" in METHODS[n].serves]
 NAMES = ["fedbuff", "fedasync"]
 
