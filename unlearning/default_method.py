@@ -1,15 +1,9 @@
 """The method that serves a request for which none is named: the best that can.
 
-<<<<<<< HEAD
-Best is what came closest to retraining in a fraction of its time, on digits with the default settings and on
-MNIST (docs/benchmarks.md). If none of these can work, it is retraining, which is exact: of a pruned run with
-its mask chosen anew, if the mask had seen the data. Where groups of clients were trained apart, retraining
-is that of one group, and comes first.
-=======
-Best is what an attack on single examples can tell least from retraining, at about a twentieth of its time, where
-the client was honest, had wrong labels, or was poisoned (docs/evidence.md). If none of these can work, it is
-retraining, which is exact: of a pruned run with its mask chosen anew, if the mask had seen the data.
->>>>>>> e183d51 (The default method is leave-out: evidence, docs and what goes with it)
+Best is what an attack on single examples can tell least from retraining, at about a twentieth of its time,
+where the client was honest, had wrong labels, or was poisoned (docs/evidence.md). If none of these can work,
+it is retraining, which is exact: of a pruned run with its mask chosen anew, if the mask had seen the data.
+Where groups of clients were trained apart, retraining is that of one group, and comes first.
 """
 
 from unlearning.request import ForgetRequest

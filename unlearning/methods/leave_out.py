@@ -24,7 +24,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from strategies.log.update_log import Entry, UpdateLog
+from strategies.log.index import Entry
+from strategies.log.reading import LogReader
 from unlearning.central.skew import RoundShare, subtract_with_skew
 from unlearning.methods.base import ForgetJob, Method, Outcome
 from unlearning.methods.finetune import finetuned_from
@@ -47,7 +48,7 @@ def usual_alpha(rounds: int) -> float:
 
 
 def deviations(
-    log: UpdateLog, targets: Collection[str], earlier: Collection[str] = ()
+    log: LogReader, targets: Collection[str], earlier: Collection[str] = ()
 ) -> Iterator[RoundShare]:
     """Yield how the targets' updates differ from the others' mean, round by round.
 
@@ -69,7 +70,7 @@ def deviations(
         yield RoundShare(weight, [(w, delta if mean is None else delta - mean) for w, delta in deltas])
 
 
-def _mean(log: UpdateLog, entries: Collection[Entry]) -> Tensor | None:
+def _mean(log: LogReader, entries: Collection[Entry]) -> Tensor | None:
     """Return the weighted mean of logged updates, shape [P], float64; None if there is none with a weight."""
     weight = sum(entry.weight for entry in entries)
     if not weight:
