@@ -53,6 +53,7 @@ class TimedLog:
         self.other_seconds: list[float] = []
         self.begin_round = _timed(log.begin_round, self.other_seconds)
         self.add = _timed(log.add, self.add_seconds)
+        self.written = _timed(log.written, self.other_seconds)
         self.commit_round = _timed(log.commit_round, self.other_seconds)
         self.abandon = log.abandon
 

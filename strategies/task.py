@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
+from torch.func import grad_and_value, vmap
 from torch.nn import functional
 
 from strategies.core.examples import Inputs
@@ -100,6 +101,26 @@ class Task(ABC):
     def summed_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the sum of the losses, a scalar."""
         return self.losses(outputs, targets).sum()
+
+    def weighted_gradients(self, outputs: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Differentiate Σ_j weight_j · loss_j by the outputs of k models, each for itself.
+
+        Parameters
+        ----------
+        outputs, targets, weights
+            Shapes [k, n, ...], [k, n, ...] and [k, n].
+
+        Returns
+        -------
+        tuple
+            The gradients, of the shape of the outputs, and the sums, shape [k].
+        """
+
+        def loss_of(outputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+            return (self.losses(outputs, targets) * weights).sum()
+
+        gradients, sums = vmap(grad_and_value(loss_of))(outputs, targets, weights)
+        return gradients.contiguous(), sums
 
     def margins(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return a number per example that is near Gaussian over models, shape [n], float32; minus the loss.
@@ -194,6 +215,16 @@ class Classification(Task):
     def summed_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the sum of the cross-entropies."""
         return functional.cross_entropy(outputs, targets, reduction="sum")
+
+    def weighted_gradients(self, outputs: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Return weight_j · (softmax − one-hot), and the sums; by autograd if a subclass has other losses."""
+        if type(self).losses is not Classification.losses:
+            return super().weighted_gradients(outputs, targets, weights)
+        labels = targets.unsqueeze(2)  # [k, n, 1]
+        logs = torch.log_softmax(outputs, 2)
+        sums = (logs.gather(2, labels).squeeze(2) * weights).sum(dim=1).neg_()
+        found = logs.exp_().scatter_add_(2, labels, torch.full_like(labels, -1.0, dtype=logs.dtype))
+        return found.mul_(weights.unsqueeze(2)), sums
 
     def predict(self, outputs: Tensor) -> Tensor:
         """Return the most likely class, shape [n], int64."""

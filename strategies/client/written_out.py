@@ -8,15 +8,14 @@ is used for chains of layers that are known, and only after its gradients were f
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
-from torch.func import grad_and_value, vmap
 
-from strategies.task import Classification, Task
+from strategies.task import Task
 
 Taken = list[Tensor]
 """What a layer keeps from its way forward for its way back."""
@@ -207,41 +206,13 @@ class WrittenOut:
         for layer in self.layers:
             x, kept = layer.forward(x, parameters, left)
             taken.append(kept)
-        of_x, losses = differentiated(self.task)(x, targets, weights)
+        of_x, losses = self.task.weighted_gradients(x, targets, weights)
         for place in range(len(self.layers) - 1, self.first - 1, -1):
             layer = self.layers[place]
             layer.backward(of_x, taken[place], parameters, into)
             if place > self.first:
                 of_x = layer.of_inputs(of_x, taken[place], parameters)
         return losses
-
-
-OfOutputs = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""From outputs, targets, shape [k, n, ...], and weights, [k, n], to the gradient of the outputs, and sums."""
-
-
-def differentiated(task: Task) -> OfOutputs:
-    """Return the gradient of Σ_j weight_j · loss_j by the outputs of k models, and these sums, shape [k]."""
-    return _cross_entropy if type(task) is Classification else _by_autograd(task)
-
-
-def _cross_entropy(outputs: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    labels = targets.unsqueeze(2)  # [k, n, 1]
-    logs = torch.log_softmax(outputs, 2)
-    losses = (logs.gather(2, labels).squeeze(2) * weights).sum(dim=1).neg_()
-    found = logs.exp_().scatter_add_(2, labels, torch.full_like(labels, -1.0, dtype=logs.dtype))
-    return found.mul_(weights.unsqueeze(2)), losses
-
-
-def _by_autograd(task: Task) -> OfOutputs:
-    def loss_of(outputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-        return (task.losses(outputs, targets) * weights).sum()
-
-    def found(*given: Tensor) -> tuple[Tensor, Tensor]:
-        of_outputs, losses = vmap(grad_and_value(loss_of))(*given)
-        return of_outputs.contiguous(), losses
-
-    return found
 
 
 def _chain(model: nn.Module) -> Iterator[nn.Module]:

@@ -27,6 +27,7 @@ SETTINGS = ForgetSettings.stored(
         "unlearning-rounds": 2,
         "fisher-examples": 20,
         "max-retain-drop": 100,
+        "influence": {"alphas": "0.5,1"},
     }
 )
 REFUSED = {"fast-fedul", "fast-distill", "leave-out", "federaser"}

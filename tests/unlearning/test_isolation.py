@@ -57,10 +57,10 @@ def test_a_group_is_retrained_as_a_run_without_the_client_would_have_trained_it(
 @pytest.mark.parametrize("method", ["subtract", "federaser", "finetune", "ascent"])
 def test_every_method_works_on_the_group_as_on_a_run_of_its_own(method: str, tmp_path: Path) -> None:
     """With the log, with the remaining clients, and with the forgotten one."""
-    federation = federation_of()
-    result = forgotten(method, apart(federation, tmp_path), federation, CLIENT_2)
+    federation, own = federation_of(), {"epochs": 1} if method == "ascent" else {}
+    result = forgotten(method, apart(federation, tmp_path), federation, CLIENT_2, **own)
     alone = part(federation, EVEN)
-    expected = forgotten(method, alone.trained(tmp_path / "alone", LAST), alone, CLIENT_2)
+    expected = forgotten(method, alone.trained(tmp_path / "alone", LAST), alone, CLIENT_2, **own)
     assert same(pieces(result.flat)[0], expected.flat)
 
 

@@ -37,6 +37,7 @@ SETTINGS = ForgetSettings.stored(
         "fisher-examples": 8,
         "max-retain-drop": 100,
         "ssd": {"alpha": 1},
+        "influence": {"alphas": "0.5,1"},
     }
 )
 

@@ -65,8 +65,9 @@ def rounded(flat: Tensor, layout: Layout, bits: int) -> Tensor:
     levels = 2 ** (bits - 1) - 1
     parts = []
     for part in torch.split(flat, list(layout.sizes)):
-        step = float(part.abs().max()) / levels if len(part) else 0.0
-        parts.append(torch.round(part / step) * step if step else part)
+        wide = part.double()  # In float32 the step of an entry of tiny values is 0
+        step = float(wide.abs().max()) / levels if len(part) else 0.0
+        parts.append((torch.round(wide / step) * step).to(part.dtype) if step else part)
     return torch.cat(parts)
 
 

@@ -1,9 +1,8 @@
 """Groups of clients that are trained apart, in one training.
 
 Bourtoule et al., "Machine Unlearning", IEEE S&P 2021, arXiv 1912.03817 (SISA), section IV: the data are
-parted into k shards, a model is trained on each alone, and their answers are aggregated. Qiu et al., "FedCIO:
-Efficient Exact Federated Unlearning with Clustering, Isolation, and One-shot Aggregation", arXiv 2302.12559:
-the same with clients in place of examples.
+parted into k shards, a model is trained on each alone, and their answers are aggregated. Qiu et al.,
+"FedCIO", arXiv 2302.12559: the same with clients in place of examples.
 
     w_g ← A(w_g, {the updates of the clients of group g}),   g = 0 … k − 1, in every round
     F(x) = (1/k) Σ_g softmax(w_g(x))

@@ -93,7 +93,7 @@ def test_every_key_has_a_reader_and_every_reader_keys_that_exist() -> None:
     assert named <= flat.keys()
     others = {"name", "clients", "without", "scale", "scale-range", "path", "folder-of-clients", "seed"}
     assert {key for key in flat if key.startswith("data.")} - named == {
-        f"data.{key}" for key in others | {"local-test-share", "validation-share"}
+        f"data.{key}" for key in others | {"local-test-share", "own-classes", "validation-share"}
     }
 
 

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from strategies.client.settings import TrainSettings
 from strategies.client.stackable import Stackable, examined
 from strategies.client.training import Training
-from strategies.client.written_out import WrittenOut, differentiated
+from strategies.client.written_out import WrittenOut
 from strategies.core.examples import Inputs, TensorExamples
 from strategies.core.seeds import seeded_layers, torch_generator
 from strategies.models.mask import hold
-from strategies.task import CLASSIFICATION, Task
+from strategies.task import CLASSIFICATION, Classification, Task
 from strategies.tasks.regression import Regression
 
 COPIES, ROWS = 3, 4
@@ -166,12 +166,23 @@ def test_the_gradient_of_outputs_is_that_of_any_task() -> None:
     outputs, targets = torch.randn(COPIES, ROWS, 3), torch.randint(0, 3, (COPIES, ROWS))
     weights = torch.rand(COPIES, ROWS)
 
-    class Another(type(CLASSIFICATION)):  # type: ignore[misc]
-        """Classification, under a name that has no formula."""
-
-    for a, b in zip(
-        differentiated(CLASSIFICATION)(outputs, targets, weights),
-        differentiated(Another())(outputs, targets, weights),
-        strict=True,
-    ):
+    by_formula = CLASSIFICATION.weighted_gradients(outputs, targets, weights)
+    by_autograd = Task.weighted_gradients(CLASSIFICATION, outputs, targets, weights)
+    for a, b in zip(by_formula, by_autograd, strict=True):
         torch.testing.assert_close(a, b)
+
+
+class Halved(Classification):
+    """Half of the cross-entropy: the formula is not that of its losses."""
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return half of the loss of each example."""
+        return super().losses(outputs, targets) / 2
+
+
+def test_a_task_of_other_losses_has_their_gradients() -> None:
+    outputs, targets = torch.randn(COPIES, ROWS, 3), torch.randint(0, 3, (COPIES, ROWS))
+    weights = torch.rand(COPIES, ROWS)
+    whole = CLASSIFICATION.weighted_gradients(outputs, targets, weights)
+    for a, b in zip(Halved().weighted_gradients(outputs, targets, weights), whole, strict=True):
+        torch.testing.assert_close(a, b / 2)
