@@ -38,7 +38,7 @@ def recorded_session(folder: RunFolder) -> Session:
     data = ServerData(
         None, None, groups, shape, str(said["name"]), names, columns=columns_of(folder), forms=record.forms
     )
-    session = Session(work.config, work, data, finished=True, folder=folder)
+    session = Session(work.config, work, data, brings_config=True, folder=folder)
     session.notes += notes_on_project(folder, work.config, work.project_record)
     session.scale = read_scale(folder) or record.scale
     return session

@@ -59,19 +59,19 @@ _PLACES = ("data.root", "data.download", "data.path", "data.folder-of-clients", 
 class Session:
     """What the server side of a run works with.
 
-    `finished` says that the run was begun before, so that the clients behind a grid were started with another
-    config; `run_id` names the run to clients behind a grid of Flower's, empty before there is one; `nodes` is
-    the node behind each client-id when the run was begun; `folder` is None for a new run; `forgotten` is what
-    the run is trained without, as it went on from a forgetting; `notes` are about the data; `scale` are the
-    means and deviations of ``data.scale = "federated"``, once known, `learnt_target_scale` the scale of
-    ``task.scale-from = "federated"``; 0: not known. `_parameters` has the size of each parameter of the model
-    that was built last, and whether it is trained.
+    `brings_config` says that the clients behind a grid were started with another config, as it is where
+    the run was begun before; `run_id` names the run to clients behind a grid of Flower's, empty before
+    there is one; `nodes` is the node behind each client-id when the run was begun; `folder` is None for a
+    new run; `forgotten` is what the run is trained without, as it went on from a forgetting; `notes` are
+    about the data; `scale` are the means and deviations of ``data.scale = "federated"``, once known,
+    `learnt_target_scale` the scale of ``task.scale-from = "federated"``; 0: not known. `_parameters` has
+    the size of each parameter of the model that was built last, and whether it is trained.
     """
 
     config: RunConfig
     work: Workload
     server_data: ServerData
-    finished: bool = False
+    brings_config: bool = False
     run_id: str = ""
     nodes: Mapping[str, int] = field(default_factory=dict)
     folder: RunFolder | None = None
@@ -379,7 +379,7 @@ class Session:
             told[wire.PUBLIC_HASH] = None if public is None else public.hash
         if over_network:
             told[wire.RUN_ID] = self.run_id or None
-            if self.finished or self.config.run.config_file:
+            if self.brings_config or self.config.run.config_file:
                 told[wire.RUN_CONFIG] = json.dumps(config_for_clients(self.config))
         if data.class_names == numbered(data.num_groups):
             del told[wire.CLASS_NAMES]
@@ -451,7 +451,7 @@ def open_session(folder: RunFolder, overrides: Sequence[str] = ()) -> Session:
     """
     config = RunConfig.resolve(folder.path / CONFIG, overrides)
     session = Session.load(config, project_folder_of(folder), recorded=True)
-    session.finished, session.folder, session.nodes = True, folder, folder.read_nodes()
+    session.brings_config, session.folder, session.nodes = True, folder, folder.read_nodes()
     # The clients of a pruned run keep one state with the run that it came from
     session.run_id = unpruned(folder).run_id
     session.forgotten = forgotten_in(folder)

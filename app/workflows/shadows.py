@@ -103,7 +103,8 @@ def trained_with(
     placed["run.track"] = ""
     if same_data:
         placed["data.seed"] = config.data_seed
-    return train(RunConfig.from_flat({**config.to_flat(), **placed}), observer, grid)
+    told = RunConfig.from_flat({**config.to_flat(), **placed})
+    return train(told, observer, grid, clients_have_it=False)
 
 
 def _purged(folder: RunFolder) -> Collection[str]:

@@ -36,10 +36,21 @@ from strategies.server.cohort import Cohort
 from strategies.server.grids import StatefulGrid
 
 
-def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None = None) -> RunFolder:
+def train(
+    config: RunConfig,
+    observer: Observer | None = None,
+    grid: Grid | None = None,
+    *,
+    clients_have_it: bool = True,
+) -> RunFolder:
     """Train a model and leave a run folder; without a grid, the clients start in this process tree.
 
     If the config does not say how many clients, there are as many as in the simulation, or 10.
+
+    Parameters
+    ----------
+    clients_have_it
+        Whether the clients behind the grid were started with this config; if not, each message brings it.
 
     Raises
     ------
@@ -52,6 +63,7 @@ def train(config: RunConfig, observer: Observer | None = None, grid: Grid | None
     if config.privacy.encryption != "none":
         require_library()
     session = Session.of(config, grid)
+    session.brings_config = not clients_have_it
     observer = observer or Quiet()
     for note in session.notes:
         observer.note(note)

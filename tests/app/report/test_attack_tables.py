@@ -42,6 +42,7 @@ def test_every_figure_of_the_shadows_stands_in_a_table() -> None:
         "forgotten, doing nothing",
         "forgotten, retrained against retrained",
         "retained, after the method",
+        "never seen by any, after the method",
     ]
     forget = findings.divergences["forget"]
     assert forget is not None
@@ -55,5 +56,5 @@ def test_what_too_few_models_cannot_say_is_left_out() -> None:
     shadows = json.loads(json.dumps(found(0, before=6.0, after=6.0, pairs=3).to_json()))
     assert shadows["divergences"]["forget"] is None
     attacks, _ = attack_tables({"shadows": shadows})
-    assert len(attacks.rows) == 3
+    assert len(attacks.rows) == 4
     assert np.all([cell for row in attacks.rows for cell in row.cells])

@@ -1,16 +1,22 @@
 """Shadow models of a small run: on the same data, made once, gone on with where they stopped, or refused."""
 
+import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import torch
+from flwr.app import Message
 
 from app.config.run_config import RunConfig
 from app.forgettings.folder import read_audit
 from app.forgettings.names import AUDIT, CERTIFICATE
 from app.forgettings.verify import verify
+from app.simulation.grid import LocalGrid
 from app.workflows import ComparisonPlan, audit, compare, forget, purge, shadows, train
 from app.workflows.observer import Quiet
+from app.workflows.opened import OpenedRun
+from strategies.core import wire
 from strategies.core.errors import BadInput
 from strategies.log.update_log import UpdateLog
 from strategies.runs.files import read_json
@@ -118,6 +124,31 @@ def test_runs_that_cannot_have_shadows_are_refused(
         BadInput, match=f"audit.shadows: client-2 cannot be attacked by shadow models: {reason}"
     ):
         audit(folder, CLIENT_2, ["retrain"], AuditSettings(shadows=8, seeds=0, answers="examples"))
+
+
+def test_clients_behind_a_grid_are_told_the_shadow_s_config(
+    small: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were started with another one: that of the command which asks for the audit."""
+    told: list[object] = []
+    push = LocalGrid.push_messages
+
+    def noting(grid: LocalGrid, messages: Iterable[Message]) -> list[str]:
+        kept = list(messages)
+        told.extend(
+            json.loads(str(record[wire.RUN_CONFIG])).get("run.seed") if wire.RUN_CONFIG in record else None
+            for message in kept
+            if message.metadata.message_type == "train"
+            for record in message.content.config_records.values()
+        )
+        return list(push(grid, kept))
+
+    monkeypatch.setattr(LocalGrid, "push_messages", noting)
+    opened = OpenedRun.of(small, Quiet())
+    with opened.session.local_grid() as grid:
+        shadows.trained_with(small, opened.session.config, 7, Quiet(), grid)
+    assert len(told) >= 9  # Three clients or more in three rounds
+    assert set(told) == {7}
 
 
 def test_who_was_purged_is_not_trained_with_again(small: RunFolder) -> None:
