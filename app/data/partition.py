@@ -18,6 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from app.config.settings import DataSettings
+from strategies.core.conditions import shown
 from strategies.core.errors import BadInput
 from strategies.core.examples import Examples
 from strategies.core.seeds import derive_seed, numpy_generator
@@ -93,9 +94,10 @@ def _with_owners(
     """Return each client's positions, with the classes that one client alone holds moved to it."""
     for label, owner in settings.class_owners:
         if not (label in labels and owner < num_clients):
+            missing = f"client {owner}" if label in labels else f"class {label}"
             raise BadInput(
-                f"data.own-classes: given {settings.own_classes!r}, but there is no class {label} or no "
-                f"client {owner}; allowed clients 0 to {num_clients - 1}, classes 0 to {int(labels.max())}"
+                f"data.own-classes: given {shown(settings.own_classes)}, but there is no {missing}; "
+                f"allowed clients 0 to {num_clients - 1}, classes 0 to {int(labels.max())}"
             )
         split = [part[labels[part] != label] for part in split]
         split[owner] = np.concatenate([split[owner], np.flatnonzero(labels == label)])
@@ -190,7 +192,7 @@ def _partitioner(labels: np.ndarray, settings: DataSettings, num_clients: int, s
 
 
 def _refusal(labels: np.ndarray, settings: DataSettings, num_clients: int) -> BadInput:
-    hint = _HINTS[settings.partition].format(settings)
+    hint = _HINTS.get(settings.partition, "give fewer classes to data.own-classes").format(settings)
     return BadInput(
         f"data.partition: {settings.partition!r} over {num_clients} clients leaves a client without an "
         f"example, or an example without a client, of {len(labels)} training examples in "

@@ -12,6 +12,7 @@ from app.workflows.observer import Observer
 from app.workflows.opened import OpenedRun
 from app.workflows.recording import recorded, results_of_audit
 from app.workflows.removing import on_run
+from strategies.core.errors import BadInput
 from strategies.runs.folder import RunFolder
 from unlearning import requirements
 from unlearning.audit.audit import AuditReport
@@ -110,8 +111,10 @@ def audit(
         if method != "retrain":
             opened.check_made(request, method)
     inexact = [method for method in methods if method != "retrain"]
+    settings = _no_less(settings, opened, request, inexact)
     if settings.shadows:
         shadows.check_shadows(opened.run, folder, request, after)
+        _check_shadowed(settings, inexact)
     with recorded(folder, opened.session.config, "audit", request.name, opened.observer) as recorder:
         opened = replace(opened, observer=recorder)
         made = shadows.made(opened, request, inexact, settings.shadows if inexact else 0, grid)
@@ -123,3 +126,35 @@ def audit(
         written = {each: found for each, path in paths.items() if (found := read_audit(path)) is not None}
         recorder.results({each: results_of_audit(found) for each, found in written.items()})
     return report
+
+
+def _no_less(
+    settings: AuditSettings, opened: OpenedRun, request: ForgetRequest, methods: Sequence[str]
+) -> AuditSettings:
+    """Return settings that measure what the audits that are there did as well: none of it is to be lost."""
+    paths = [opened.folder.forget_folder(opened.name_of(request, method)) for method in methods]
+    known = [found for path in paths if (found := read_audit(path)) is not None]
+    pairs = max((found["shadows"]["forgotten"]["pairs"] for found in known if found["shadows"]), default=0)
+    bits = {int(bits) for found in known for bits in found["rounded"]} | set(settings.rounding_bits)
+    rounding = ",".join(map(str, sorted(bits, reverse=True)))
+    more = settings.model_copy(update={"shadows": max(pairs, settings.shadows), "rounding": rounding})
+    if more.shadows > settings.shadows or len(bits) > len(set(settings.rounding_bits)):
+        opened.observer.note(
+            f"an earlier audit of {request.name} went further (audit.shadows={more.shadows}, "
+            f'audit.rounding="{rounding}"): this one does so too, so that nothing that was found is lost'
+        )
+    return more
+
+
+def _check_shadowed(settings: AuditSettings, methods: Sequence[str]) -> None:
+    if not methods:
+        raise BadInput(
+            f"audit.shadows: given {settings.shadows}, but retraining is what shadow models compare with; "
+            "allowed with another method"
+        )
+    if settings.answers == "aggregate":
+        raise BadInput(
+            f'audit.answers: given "aggregate", but {settings.shadows} pairs of shadow models are told by '
+            'what clients say of single examples; allowed "examples", or audit.shadows = 0 where no earlier '
+            "audit had any"
+        )

@@ -260,6 +260,8 @@ def _check_named_clients(session: Session, cohort: Cohort) -> None:
     }
     for key, clients in named.items():
         if absent := [i for i in clients if i not in cohort.clients]:
+            if said := [f.reason for f in cohort.faults if f.client_id == absent[0]]:
+                raise BadInput(f"{key}: client {absent[0]} cannot be used: {said[-1]}")
             raise BadInput(f"{key}: no client '{absent[0]}'; known clients: {', '.join(cohort.clients)}")
 
 

@@ -299,3 +299,9 @@ def test_a_client_alone_holds_its_own_classes_and_its_part_of_the_others() -> No
 def test_classes_and_clients_that_there_are_not_are_refused(owners: str) -> None:
     with pytest.raises(BadInput, match=r"data\.own-classes: given .* allowed clients 0 to 1, classes 0 to 3"):
         partition_indices(np.repeat(np.arange(4), 10), DataSettings(own_classes=owners), 2, 0)
+
+
+def test_a_client_that_is_left_without_an_example_is_refused() -> None:
+    """All four classes are client 1's, however the others were spread."""
+    with pytest.raises(BadInput, match=r"leaves a client without an ex.*fewer classes to data\.own-classes"):
+        partition_indices(np.repeat(np.arange(4), 10), DataSettings(own_classes="1=0+1+2+3"), 2, 0)

@@ -151,6 +151,23 @@ def test_clients_behind_a_grid_are_told_the_shadow_s_config(
     assert set(told) == {7}
 
 
+def test_an_audit_again_loses_nothing_that_an_earlier_one_found(small: RunFolder) -> None:
+    """Else evidence against a forgetting could be taken out of its certificate."""
+    audited(small, AuditSettings(seeds=1, shadows=3, rounding="8"))
+    files, again = models_in(small), audited(small, AuditSettings(seeds=1, rounding="4"))
+    assert isinstance(again["shadows"], dict)
+    assert again["shadows"]["forgotten"]["pairs"] == 3
+    assert set(again["rounded"]) == {"8", "4"}  # type: ignore[call-overload]
+    assert models_in(small) == files
+    with pytest.raises(BadInput, match=r'audit\.answers: given "aggregate", but 3 pairs of shadow models'):
+        audited(small, AuditSettings(answers="aggregate"))
+
+
+def test_retraining_has_no_shadow_models(small: RunFolder) -> None:
+    with pytest.raises(BadInput, match=r"audit\.shadows: given 3, but retraining is what shadow"):
+        audit(small, CLIENT_2, ["retrain"], THREE)
+
+
 def test_who_was_purged_is_not_trained_with_again(small: RunFolder) -> None:
     """Neither for shadows nor for runs with other seeds: their logs would hold its updates anew."""
     audited(small)
