@@ -107,7 +107,7 @@ def test_a_contender_may_bring_keys_of_its_own() -> None:
 def test_a_tiny_run_is_kept_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients work in this process here, as to start others takes longer than all the rest."""
 
-    def train_here(config: RunConfig, observer: Observer, grid: None = None) -> RunFolder:
+    def train_here(config: RunConfig, observer: Observer, grid: None = None, **_: bool) -> RunFolder:
         return train(config, observer, InlineGrid(config))
 
     monkeypatch.setattr(default, "train", train_here)
