@@ -15,7 +15,7 @@ from app.client.admission import admit
 from app.client.audit_answers import answers_of
 from app.client.kept_state import keep_state
 from app.client.node import Node
-from app.client.plain_training import answered, job_of, pausing_training
+from app.client.plain_training import answered, further_records, job_of, pausing_training
 from app.client.secure import register, train_securely
 from app.client.seeded import seed_layers
 from app.client.words import said
@@ -34,7 +34,6 @@ from strategies.figures import record_of
 from strategies.layers.compression.client import LostVersion
 from strategies.layers.encryption.client import decrypted_reply, encrypted_reply
 from strategies.layers.privacy.client import BudgetSpent, ClientPrivacy, train_privately
-from strategies.models import travelling
 from strategies.personal import measuring as personal
 from strategies.registry import all_traits, lookup
 from unlearning.audit.evidence import OwnData, answer_question
@@ -136,8 +135,7 @@ def train(message: Message, context: Context) -> Message:
         derive_seed(node.seed, "up", node.client_id, node.server_round),
         lambda: evaluate(result.model, job.examples, task=job.task).accuracy,
     )
-    for name, flat in result.records.items():
-        reply.content[name] = wire.FlatRecord(flat, travelling.layout_of(result.model))
+    reply.content.update(further_records(result))
     return reply
 
 

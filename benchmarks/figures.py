@@ -13,11 +13,14 @@ from typing import Any
 import torch
 
 from app.simulation.launch import num_cores
+from unlearning.student_t import quantile
 
 Spread = Mapping[str, float | None]
 """``mean`` and ``std``: None where there are too few values."""
 Figures = Mapping[str, float]
 """By name."""
+_Z_975 = 1.959964
+"""Quantile at 97.5 % of the normal distribution."""
 
 
 def spread(values: Iterable[float]) -> Spread:
@@ -53,7 +56,7 @@ def wilson(hits: int, count: int) -> dict[str, float]:
     >>> wilson(10, 10)
     {'rate': 100.0, 'low': 72.2, 'high': 100.0}
     """
-    z2 = 1.959964**2
+    z2 = _Z_975**2
     share = hits / count
     middle = (share + z2 / (2 * count)) / (1 + z2 / count)
     half = math.sqrt(z2 * (share * (1 - share) / count + z2 / (4 * count**2))) / (1 + z2 / count)
@@ -87,11 +90,6 @@ def pooled(
     return [{label: name, **each_figure([table[name] for table in tables], over)} for name in tables[0]]
 
 
-_T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145)
-"""Quantiles at 97.5 % of Student's distribution of 1, 2, … degrees of freedom."""
-_Z_975 = 1.959964
-
-
 @dataclass(frozen=True)
 class Interval:
     """A mean with its 95 % interval, by Student's distribution; no ends from a single value."""
@@ -106,23 +104,10 @@ class Interval:
         return asdict(self)
 
 
-def t_975(degrees: int) -> float:
-    """Return the quantile at 97.5 % of Student's distribution, to three digits.
-
-    From 15 degrees of freedom on by the expansion of Cornish and Fisher.
-
-    >>> round(t_975(4), 3), round(t_975(15), 3), round(t_975(60), 3)
-    (2.776, 2.131, 2.0)
-    """
-    if degrees <= len(_T_975):
-        return _T_975[degrees - 1]
-    z = _Z_975
-    first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    return z + first / degrees + second / degrees**2
-
-
 def paired(values: Mapping[int, float], others: Mapping[int, float]) -> Interval:
     """Return the mean difference over the seeds that both have, with its interval; at least one.
+
+    Student's quantile is taken to three digits, as tables have it.
 
     >>> paired({0: 3.0, 1: 5.0}, {0: 1.0, 1: 1.0, 2: 9.0})
     Interval(mean=3.0, low=-9.706, high=15.706, count=2)
@@ -131,7 +116,7 @@ def paired(values: Mapping[int, float], others: Mapping[int, float]) -> Interval
     mean = statistics.fmean(found)
     if len(found) < 2:
         return Interval(mean, None, None, len(found))
-    half = t_975(len(found) - 1) * statistics.stdev(found) / len(found) ** 0.5
+    half = round(quantile(len(found) - 1), 3) * statistics.stdev(found) / len(found) ** 0.5
     return Interval(mean, round(mean - half, 6), round(mean + half, 6), len(found))
 
 

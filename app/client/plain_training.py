@@ -68,10 +68,15 @@ def answered(client_id: str, result: LocalResult, arrays: ArrayRecord) -> Record
     """Return the content of the answer to a training whose update travels as it is."""
     chosen = {wire.POSITIONS: result.positions} if result.positions else {}
     metrics = {**result.metrics, wire.NUM_EXAMPLES: result.num_examples}
-    records: dict[str, RecordType] = {wire.ARRAYS: arrays, **_said(client_id, metrics, chosen)}
-    for name, flat in result.records.items():
-        records[name] = wire.FlatRecord(flat, travelling.layout_of(result.model))
-    return Content(records)
+    return Content({wire.ARRAYS: arrays, **_said(client_id, metrics, chosen), **further_records(result)})
+
+
+def further_records(result: LocalResult) -> dict[str, RecordType]:
+    """Return the records of an answer that the algorithm sends beside the model."""
+    if not result.records:
+        return {}
+    layout = travelling.layout_of(result.model)
+    return {name: wire.FlatRecord(flat, layout) for name, flat in result.records.items()}
 
 
 def _said(

@@ -22,7 +22,7 @@ def staged(found: ClientData, config: RunConfig, client_id: str) -> ClientData:
         If the data cannot be poisoned, or made hard.
     """
     attack, hard = config.attack, config.hard
-    if attack.kind != "none" and client_id in attack.client_ids:
+    if client_id in attack.attackers:
         trigger = default_trigger(found.train.input_shape, attack.target)
         generator = torch_generator(config.data_seed, "attack", client_id)
         train, altered = poison(found.train, attack.share, trigger, generator)

@@ -42,6 +42,11 @@ class AttackSettings(Settings):
         """``clients``, parsed."""
         return split_list(self.clients)
 
+    @property
+    def attackers(self) -> tuple[str, ...]:
+        """Client-ids that poison their data; none without an attack."""
+        return () if self.kind == "none" else self.client_ids
+
     _numbers_are_text = field_validator("clients", mode="before")(whole_number_as_text)
     _clients_parse = field_validator("clients")(checked_list)
 

@@ -41,7 +41,7 @@ from app.report.svg import (
 )
 from app.report.tables import NumberTable, Row
 from app.report.wording import MISSING, count, gap, listed, number, seconds
-from unlearning.audit.statistics import quantile
+from unlearning.student_t import quantile
 
 _ROW = 26.0
 _LEAST_REACH = 5.0

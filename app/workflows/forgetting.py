@@ -134,8 +134,9 @@ def _no_less(
     """Return settings that measure what the audits that are there did as well: none of it is to be lost."""
     paths = [opened.folder.forget_folder(opened.name_of(request, method)) for method in methods]
     known = [found for path in paths if (found := read_audit(path)) is not None]
-    pairs = max((found["shadows"]["forgotten"]["pairs"] for found in known if found["shadows"]), default=0)
-    bits = {int(bits) for found in known for bits in found["rounded"]} | set(settings.rounding_bits)
+    attacked = [shadows for found in known if (shadows := found.get("shadows"))]
+    pairs = max((shadows["forgotten"]["pairs"] for shadows in attacked), default=0)
+    bits = {int(bits) for found in known for bits in found.get("rounded", ())} | set(settings.rounding_bits)
     rounding = ",".join(map(str, sorted(bits, reverse=True)))
     more = settings.model_copy(update={"shadows": max(pairs, settings.shadows), "rounding": rounding})
     if more.shadows > settings.shadows or len(bits) > len(set(settings.rounding_bits)):

@@ -229,7 +229,7 @@ class Session:
     @property
     def attackers(self) -> tuple[str, ...]:
         """Client-ids that poison their data."""
-        return () if self.config.attack.kind == "none" else self.config.attack.client_ids
+        return self.config.attack.attackers
 
     @property
     def staged(self) -> dict[str, str]:

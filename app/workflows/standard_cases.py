@@ -24,7 +24,7 @@ def standard_requests(folder: RunFolder) -> tuple[ForgetRequest, ...]:
     config = RunConfig.from_toml(folder.path / CONFIG)
     known = folder.read_summary()["clients"]
     sizes = {client_id: int(told.get("num-examples", 0)) for client_id, told in known.items()}
-    attackers = () if config.attack.kind == "none" else config.attack.client_ids
+    attackers = config.attack.attackers
     requests = [ForgetRequest(clients=attackers)] if attackers else []
     honest = [client_id for client_id in sorted(sizes, key=client_sort_key) if client_id not in attackers]
     owners = [str(owner) for _, owner in config.data.class_owners]

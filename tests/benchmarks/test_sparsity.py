@@ -9,9 +9,10 @@ import torch
 from benchmarks import BENCHMARKS, sparsity
 from benchmarks.central import Holder
 from benchmarks.central_methods import CONTENDERS
-from benchmarks.figures import Interval, paired, t_975
+from benchmarks.figures import Interval, paired
 from strategies.core.errors import BadInput
 from strategies.runs.files import read_json, write_json
+from unlearning.student_t import quantile
 
 TINY = {
     "data_name": "digits",
@@ -72,7 +73,7 @@ def test_an_interval_by_hand() -> None:
     found = paired({0: 2.0, 1: 4.0, 2: 6.0, 3: 9.0}, {0: 1.0, 1: 2.0, 2: 3.0})
     assert (found.mean, found.count) == (2.0, 3)
     assert (found.low, found.high) == (pytest.approx(2 - 4.303 / 3**0.5), pytest.approx(2 + 4.303 / 3**0.5))
-    assert t_975(14) > t_975(15) > t_975(10_000) > 1.959
+    assert quantile(14) > quantile(15) > quantile(10_000) > 1.959
 
 
 def test_what_is_forgotten_is_the_same_for_all_seeds_and_hard_examples_are_mislabelled() -> None:

@@ -1,17 +1,17 @@
 """Statistics by which a comparison decides: paired intervals, Holm's correction, and what no mean describes.
 
 Differences are paired by training seed: what two methods share of a seed, such as an easy partition, cancels.
-Their interval and test are Student's t; degrees of freedom are whole numbers, so its distribution has a
-closed form (Abramowitz and Stegun, 26.7.3 and 26.7.4). Holm, "A Simple Sequentially Rejective Multiple Test
-Procedure", Scandinavian Journal of Statistics 6, 1979.
+Their interval and test are Student's t. Holm, "A Simple Sequentially Rejective Multiple Test Procedure",
+Scandinavian Journal of Statistics 6, 1979.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
 from statistics import fmean, stdev, variance
+
+from unlearning.student_t import quantile, two_sided
 
 LEVEL = 0.05
 """Of intervals (95 %) and decisions."""
@@ -59,47 +59,6 @@ def estimate(values: Sequence[float]) -> Estimate | None:
     if error == 0.0:
         return Estimate(mean, mean, mean, 1.0 if mean == 0.0 else 0.0, len(values))
     return Estimate(mean, mean - half, mean + half, two_sided(mean / error, degrees), len(values))
-
-
-def two_sided(t: float, degrees: int) -> float:
-    """Return the probability that Student's t is at least as far from 0 as `t`; `degrees` at least 1.
-
-    Examples
-    --------
-    >>> round(two_sided(12.706, 1), 4), round(two_sided(4.303, 2), 4), two_sided(0.0, 3)
-    (0.05, 0.05, 1.0)
-    """
-    angle = math.atan(abs(t) / math.sqrt(degrees))
-    sine, cosine = math.sin(angle), math.cos(angle)
-    if degrees % 2:
-        term, total = cosine, cosine if degrees > 1 else 0.0
-        for k in range(3, degrees - 1, 2):
-            term *= (k - 1) / k * cosine**2
-            total += term
-        inside = 2.0 / math.pi * (angle + sine * total)
-    else:
-        term = total = 1.0
-        for k in range(2, degrees - 1, 2):
-            term *= (k - 1) / k * cosine**2
-            total += term
-        inside = sine * total
-    return min(1.0, max(0.0, 1.0 - inside))
-
-
-@cache
-def quantile(degrees: int) -> float:
-    """Return the t that Student's stays within with 95 % probability; by bisection.
-
-    Examples
-    --------
-    >>> [round(quantile(degrees), 3) for degrees in (1, 2, 4, 9, 100)]
-    [12.706, 4.303, 2.776, 2.262, 1.984]
-    """
-    low, high = 0.0, 16.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if two_sided(middle, degrees) > LEVEL else (low, middle)
-    return high
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -16,11 +16,11 @@ small are raised first (`without_low_outliers`), which leaves the level as it is
 import numpy as np
 from numpy.typing import NDArray
 
+from unlearning.student_t import upper_tail
+
 Values = NDArray[np.float64]
 LEAST = 4
 """Values below which none can be told from the others."""
-SMALLEST = 1e-13
-"""Smallest p; below, digits are lost."""
 _STEPS_PER_VALUE = 3
 _NORMAL = 1.4826
 _LOWEST = 4.0
@@ -96,37 +96,6 @@ def p_values(values: Values) -> Values:
     found = np.ones(values.shape)
     found[..., :looked_at] = np.minimum.accumulate(each[..., ::-1], axis=-1)[..., ::-1]
     return _put_back(np.minimum(found, 1.0), order)
-
-
-def upper_tail(t: Values, freedom: NDArray[np.int64]) -> Values:
-    """Return P(T > t) of Student's distribution, by its finite sums; at least `SMALLEST`.
-
-    Abramowitz and Stegun, "Handbook of Mathematical Functions", 26.7.3 and 26.7.4.
-
-    Parameters
-    ----------
-    t
-        Shape [..., n].
-    freedom
-        Degrees of freedom, at least 1, shape [n].
-
-    Examples
-    --------
-    The 97.5 % points of 1, 2 and 8 degrees of freedom:
-
-    >>> upper_tail(np.array([12.7062, 4.30265, 2.306]), np.array([1, 2, 8])).round(5).tolist()
-    [0.025, 0.025, 0.025]
-    """
-    odd = freedom % 2 == 1
-    angle = np.arctan(t / np.sqrt(freedom))
-    sine, cosine = np.sin(angle), np.cos(angle)
-    term = np.where(odd, cosine, 1.0) * np.ones(t.shape)
-    total = np.zeros(t.shape)
-    for j in range(1, int(freedom.max(initial=0)) // 2 + 1):
-        total = np.where(j <= freedom // 2, total + term, total)
-        term = term * cosine**2 * np.where(odd, 2 * j / (2 * j + 1), (2 * j - 1) / (2 * j))
-    within = np.where(odd, 2 / np.pi * (angle + sine * total), sine * total)
-    return np.maximum((1 - within) / 2, SMALLEST)
 
 
 def without_low_outliers(values: Values) -> Values:
