@@ -43,7 +43,7 @@ from unlearning.central.data import Data, gathered
 from unlearning.central.gradients import Objective, gradient_sum
 from unlearning.central.masks import Masks, flat_mask
 from unlearning.central.parameters import copied, flat_parameters, load_parameters, trainable
-from unlearning.central.stopping import Goal, Standing, StepSettings, shortened, stepped, unsaturated
+from unlearning.central.stopping import Goal, Standing, StepSettings, steps_until, unsaturated
 from unlearning.central.training import SgdSettings, trained
 
 
@@ -130,21 +130,18 @@ def ascend_until(
     twin, examples, free = copied(model), gathered(forget), flat_mask(model, masks)
     objective = Objective(task, unsaturated(task))
 
-    def standing_of(flat: Tensor) -> Standing:
+    def ask(flat: Tensor) -> tuple[None, Standing]:
         load_parameters(twin, flat)
-        return Standing.of(twin, examples, goal, task)
+        standing = Standing.of(twin, examples, goal, task)
+        standing.check()
+        return None, standing
 
-    before = flat = flat_parameters(model)
-    steps, standing = 0, standing_of(flat)
-    standing.check()
-    while not standing.met and steps < settings.max_steps:
-        gradient, before = gradient_sum(twin, examples, objective).mean * free, flat
-        flat = within(stepped(flat, gradient, settings.step_share).to(flat.dtype))
-        steps, standing = steps + 1, standing_of(flat)
-    if steps and standing.met:
-        flat, standing = shortened(before, flat, standing, standing_of)
-    load_parameters(twin, flat)
-    return Ascended(twin, steps, standing)
+    def gradient(_: None) -> Tensor:
+        return gradient_sum(twin, examples, objective).mean * free
+
+    reached = steps_until(flat_parameters(model), settings, ask, gradient, within=within)
+    load_parameters(twin, reached.flat)
+    return Ascended(twin, reached.steps, reached.standing)
 
 
 def reference_model(average: Tensor, client: Tensor, num_clients: int) -> Tensor:

@@ -23,7 +23,7 @@ than held-out data have: these are forgotten too little, and the rule cannot kno
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import TypeVar, final
 
 import torch
 from pydantic import Field
@@ -36,6 +36,8 @@ from strategies.core.settings import Settings
 from strategies.task import FULL_SCORE, Task
 from unlearning.central.gradients import Loss
 from unlearning.central.parameters import with_norm
+
+T = TypeVar("T")
 
 RIGHT_AT_MOST = 0.01
 """Share of the examples of a label that only D_f has that may still be right."""
@@ -235,6 +237,56 @@ def shortened(
         found = standing_of(middle)
         before, after, standing = (before, middle, found) if found.met else (middle, after, standing)
     return after, standing
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Reached:
+    """Parameters after some steps, shape [P], and where D_f stands."""
+
+    flat: Tensor
+    steps: int
+    standing: Standing
+
+
+def steps_until(
+    start: Tensor,
+    settings: StepSettings,
+    ask: Callable[[Tensor], tuple[T, Standing]],
+    gradient: Callable[[T], Tensor],
+    *,
+    within: Callable[[Tensor], Tensor] = lambda flat: flat,
+    on_step: Callable[[Standing], None] = lambda standing: None,
+) -> Reached:
+    """Take steps of one length until D_f meets its goal, the cap is reached, or there is no direction.
+
+    Parameters
+    ----------
+    start
+        The parameters to begin with, shape [P].
+    ask
+        Gives what a step is made of, and where D_f stands, for parameters of shape [P].
+    gradient
+        What a step is against, shape [P], from what `ask` gave last.
+    within
+        Maps the parameters after a step to where they may be.
+    on_step
+        Told where D_f stood before each step, once it is taken.
+    """
+    before = flat = start
+    steps = 0
+    while True:
+        told, standing = ask(flat)
+        if standing.met and steps:
+            flat, standing = shortened(before, flat, standing, lambda middle: ask(middle)[1])
+        if standing.met or steps == settings.max_steps:
+            return Reached(flat, steps, standing)
+        against = gradient(told)
+        if not against.any():
+            return Reached(flat, steps, standing)
+        before, flat = flat, within(stepped(flat, against, settings.step_share).to(flat.dtype))
+        steps += 1
+        on_step(standing)
 
 
 def gone_labels(forget: Examples, retain: Examples) -> list[int]:

@@ -68,7 +68,6 @@ from unlearning.methods.stopping import (
     MEASURE,
     SIZE,
     STANDING,
-    Reached,
     Sums,
     goal_entries,
     goal_in,
@@ -261,7 +260,7 @@ def step_on_examples(job: ForgetJob) -> Outcome:
     def gradient(sums: Sums) -> Tensor:
         return ExampleSum.join(each[FORGET] for each in sums.values()).mean
 
-    reached: Reached = until_goal(job, work, steps_of(own), ask, gradient)
+    reached = until_goal(job, work, steps_of(own), ask, gradient)
     work.total_rounds = work.done + settings.recovery_rounds
     flat = work.train(reached.flat, settings.recovery_rounds, clients_with_retained(job))
     more, details = told(NAME, CAP, own.max_steps, reached.steps, reached.standing)

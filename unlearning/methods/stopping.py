@@ -10,7 +10,6 @@ than others of their label are forgotten too little.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from strategies.core.examples import Examples
 from strategies.server.cohort import Cohort
 from strategies.task import Task
 from unlearning.central.gradients import ExampleSum
-from unlearning.central.stopping import Goal, Standing, StepSettings, shortened, stepped
+from unlearning.central.stopping import Goal, Reached, Standing, StepSettings, steps_until
 from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork
 from unlearning.methods.federated import FederatedWork, clients_with_retained, received_model
 from unlearning.methods.sums import answer_with, ask_for_sums
@@ -106,15 +105,6 @@ def joined(job: ForgetJob, cohort: Cohort, message_type: str, sums: Sums) -> lis
     return [sum(rows, Standing()) for rows in zip(*usable, strict=True)]
 
 
-@dataclass(frozen=True, eq=False)
-class Reached:
-    """Parameters after some steps, shape [P], and where D_f stands."""
-
-    flat: Tensor
-    steps: int
-    standing: Standing
-
-
 def until_goal(
     job: ForgetJob,
     work: FederatedWork,
@@ -122,7 +112,7 @@ def until_goal(
     ask: Callable[[Tensor], tuple[Sums, Standing]],
     gradient: Callable[[Sums], Tensor],
 ) -> Reached:
-    """Take steps of one length until D_f meets the goal, the cap is reached, or there is no direction.
+    """Take `unlearning.central.stopping.steps_until` from the run's model, on its mask, with progress.
 
     Parameters
     ----------
@@ -131,20 +121,15 @@ def until_goal(
     gradient
         What a step is against, shape [P], from these sums.
     """
-    before = flat = job.run.final
-    steps, free = 0, job.run.mask
-    while True:
-        sums, standing = ask(flat)
-        if standing.met and steps:
-            flat, standing = shortened(before, flat, standing, lambda middle: ask(middle)[1])
-        if standing.met or steps == settings.max_steps:
-            return Reached(flat, steps, standing)
-        against = gradient(sums) if free is None else gradient(sums) * free
-        if not against.any():
-            return Reached(flat, steps, standing)
-        before, flat = flat, stepped(flat, against, settings.step_share).float()
-        steps += 1
+    free = job.run.mask
+
+    def on_mask(sums: Sums) -> Tensor:
+        return gradient(sums) if free is None else gradient(sums) * free
+
+    def on_step(standing: Standing) -> None:
         work.advance({"loss": standing.loss / standing.count} if standing.count else {})
+
+    return steps_until(job.run.final, settings, ask, on_mask, on_step=on_step)
 
 
 def measured(job: ForgetJob, cohort: Cohort, flat: Tensor, goal: Goal) -> Standing:
