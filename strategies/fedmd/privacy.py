@@ -24,6 +24,7 @@ from flwr.app import MetricRecord, RecordDict
 from torch import Tensor
 
 from strategies.core import wire
+from strategies.core.gaussian_mechanism import least_delta
 
 ANSWERS = "fedmd-answers"
 """Name of the record in ``context.state`` that counts a client's noised answers."""
@@ -74,11 +75,11 @@ def epsilon_of(squared: float, delta: float) -> float:
     """Return the ε of a μ-Gaussian mechanism at δ, by μ² above 0."""
     mu = math.sqrt(squared)
     low, high = 0.0, 1.0
-    while _delta(mu, high) > delta:
+    while least_delta(high, mu) > delta:
         high *= 2
     for _ in range(_MOST_BITS):
         middle = (low + high) / 2
-        low, high = (middle, high) if _delta(mu, middle) > delta else (low, middle)
+        low, high = (middle, high) if least_delta(middle, mu) > delta else (low, middle)
     return high
 
 
@@ -101,13 +102,3 @@ def count_answer(state: RecordDict, noise: float, num_examples: int) -> float:
     total = answered(state) + squared_mu(noise, num_examples)
     state[ANSWERS] = MetricRecord({_SQUARED_MU: total})
     return total
-
-
-def _delta(mu: float, eps: float) -> float:
-    """Return δ(ε); the second term is computed in logarithms to avoid underflow."""
-    first = 0.5 * math.erfc((eps / mu - mu / 2) / math.sqrt(2))
-    return first - math.exp(eps + _log_cdf(-eps / mu - mu / 2))
-
-
-def _log_cdf(x: float) -> float:
-    return float(torch.special.log_ndtr(torch.tensor(x, dtype=torch.float64)))

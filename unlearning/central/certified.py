@@ -27,7 +27,6 @@ but the head must be frozen, and what its weights had seen before is not certifi
 Needs: D_r alone. Cost: a pass over D_r per step, usually three to six, and the solution of P equations.
 """
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +38,7 @@ from torch.nn import functional
 
 from strategies.core.errors import LetheError
 from strategies.core.examples import Examples
+from strategies.core.gaussian_mechanism import least_delta
 from strategies.core.secret_random import RandomStream
 from strategies.core.settings import Settings
 from strategies.task import CLASSIFICATION
@@ -117,20 +117,6 @@ class CertifiedResult:
     largest_distance: float
     steps: int
     spent_epsilon: float
-
-
-def least_delta(epsilon: float, ratio: float) -> float:
-    """Return the least δ with which two Gaussians of one σ, `ratio`·σ apart, are (ε, δ)-indistinguishable.
-
-    Examples
-    --------
-    >>> round(least_delta(1.0, 1.0), 6)  # Φ(−1/2) − e Φ(−3/2)
-    0.126937
-    """
-    if ratio <= 0:
-        return 0.0
-    near, far = ratio / 2 - epsilon / ratio, -ratio / 2 - epsilon / ratio
-    return max(0.0, _phi(near) - math.exp(min(epsilon + _log_phi(far), 0.0)))
 
 
 def largest_ratio(epsilon: float, delta: float) -> float:
@@ -335,13 +321,3 @@ def _looked(total: HeadSum, weights: Tensor, regularisation: float) -> tuple[flo
     hessian = total.hessian / total.count
     hessian.diagonal().add_(regularisation)
     return float(torch.linalg.vector_norm(gradient)), torch.linalg.solve(hessian, gradient)
-
-
-def _phi(z: float) -> float:
-    return 0.5 * math.erfc(-z / math.sqrt(2))
-
-
-def _log_phi(z: float) -> float:
-    """Return log Φ(z), by its tail where Φ(z) is no float."""
-    found = _phi(z)
-    return math.log(found) if found > 0 else -z * z / 2 - math.log(-z * math.sqrt(2 * math.pi))

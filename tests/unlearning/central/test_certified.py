@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from strategies.core.errors import LetheError
 from strategies.core.examples import Examples, TensorExamples
+from strategies.core.gaussian_mechanism import least_delta
 from strategies.core.secret_random import RandomStream
 from unlearning.central.certified import (
     CertifiedSettings,
@@ -22,7 +23,6 @@ from unlearning.central.certified import (
     head_weights,
     joined,
     largest_ratio,
-    least_delta,
     load_head,
     minimised,
 )
@@ -71,14 +71,6 @@ def test_one_example_of_two_classes_by_hand() -> None:
     found = head_sum(torch.zeros(2).double(), torch.tensor([[2.0]]).double(), torch.tensor([0]))
     assert found.gradient.tolist() == [-1.0, 1.0]
     assert found.hessian.tolist() == [[1.0, -1.0], [-1.0, 1.0]]
-
-
-def test_the_least_delta_by_hand() -> None:
-    """With ε → 0 it is the total variation 2Φ(ratio/2) − 1; far apart it is 1, together 0."""
-    assert least_delta(1e-9, 1.0) == pytest.approx(math.erf(0.5 / math.sqrt(2)), abs=1e-6)
-    assert least_delta(1.0, 200.0) == pytest.approx(1.0)
-    assert least_delta(1.0, 0.0) == 0.0
-    assert least_delta(50.0, 0.1) == 0.0
 
 
 @given(st.floats(0.01, 30), st.floats(1e-9, 0.3))
