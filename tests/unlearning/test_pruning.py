@@ -158,6 +158,24 @@ def test_pruned_weights_stay_zero(method: str, tmp_path: Path) -> None:
     assert cohort.faults == []
 
 
+@pytest.mark.parametrize(
+    ("method", "request_"), [("ascent", ForgetRequest(classes=(1,))), ("fedosd", CLIENT_B)]
+)
+def test_steps_until_a_goal_leave_pruned_weights(
+    method: str, request_: ForgetRequest, tmp_path: Path
+) -> None:
+    """Whatever clients send of them."""
+    settings = ForgetSettings.stored({"prune": "omp", "sparsity": 0.5, "recovery-rounds": 0})
+    run = replace(sparse(tmp_path, Federation(DATA), settings), public=blobs(40, 9))
+    assert run.mask is not None
+    cohort = CarelessFederation(DATA).cohort().masked(run.mask)
+    outcome = METHODS[method].run(
+        ForgetJob(run, request_, settings, cohort, lambda done, total, values: None)
+    )
+    assert outcome.details["steps"] > 0
+    assert not outcome.flat[~run.mask].any()
+
+
 @pytest.mark.parametrize("method", GLOBAL_METHODS)
 def test_a_mask_that_keeps_all_changes_nothing(method: str, tmp_path: Path) -> None:
     clients = Federation(DATA)
