@@ -251,11 +251,12 @@ class Node:
     def _tags(self, key: bytes, count: int) -> bytes:
         return _tags(self.work, tuple(sorted(self.node_config.items())), self.terms, key, count)
 
-    def model(self, arrays: ArrayRecord | None = None) -> nn.Module:
+    def model(self, arrays: ArrayRecord | None = None, *, to_read: bool = False) -> nn.Module:
         """Return the run's model on the run's device, with the given weights, or anew with the initial ones.
 
         With given weights, all clients of a process share one model, which must not be kept beyond the
         message. If the message has a mask, the model holds it; if it names neurons, it consists of those.
+        With `to_read`, whoever is given the model promises not to train it (see `SharedModel.hold`).
         """
         if arrays is None:
             return self._whole_model().to(self.device)
@@ -267,7 +268,7 @@ class Node:
         if isinstance(positions, bytes):
             return part_of(shared.model, positions, arrays)
         flat = wire.flat_of(arrays, shared.layout)
-        shared.hold(flat if shared.mask is None else flat * shared.mask)
+        shared.hold(flat if shared.mask is None else flat * shared.mask, to_read=to_read)
         if shared.local:
             self._local_layers.read(shared.local)
         return shared.model

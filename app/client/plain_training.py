@@ -43,11 +43,16 @@ _PARTS = (wire.POSITIONS, wire.MASK, wire.KEEP)
 """Entries of a message by which a part of the model is trained."""
 
 
-def job_of(node: Node, arrays: ArrayRecord, message: Message, context: Context) -> ClientJob:
-    """Return all that a client half is given for a message that brings a model."""
+def job_of(
+    node: Node, arrays: ArrayRecord, message: Message, context: Context, *, to_read: bool = False
+) -> ClientJob:
+    """Return all that a client half is given for a message that brings a model.
+
+    With `to_read`, the half does not train it (see `SharedModel.hold`).
+    """
     node.check_scale()
     return ClientJob(
-        node.model(arrays),
+        node.model(arrays, to_read=to_read),
         node.training_examples(),
         node.config.train,
         node.config.strategy,
@@ -167,7 +172,7 @@ class _Plain:
             check(node, self.message)
             node.keep_tags(self.context.state)
             with layers.for_own_code():
-                job = job_of(node, self._arrays, self.message, self.context)
+                job = job_of(node, self._arrays, self.message, self.context, to_read=True)
                 if not len(job.examples):
                     return Content(_said(node.client_id, {}, {wire.REFUSED: wire.NOTHING_LEFT}))
                 state = self.half.prepare(job)
@@ -193,6 +198,7 @@ class _Plain:
     def _of(self, job: ClientJob, state: StepState, outcome: Trained) -> RecordDict:
         """Return the answer of a client that was trained beside others."""
         if self.half.finish is not None:
+            self.node.model(self._arrays)  # From here on it is changed
             put_into(job.model, outcome)
             return self._result(job, state, outcome.stats)
         flat = outcome.parameters.to("cpu", torch.float32)

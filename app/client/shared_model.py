@@ -23,7 +23,7 @@ class SharedModel:
 
     `changeable` has what does not travel and a client's work may change, with its initial values; `local`
     what stays with each client, by name; and `staying` says what does not travel. `held` is the vector that
-    the model holds, with what tells whether it still does; empty before the first.
+    the model holds, with what tells whether it still does; empty where somebody may have trained it.
     """
 
     model: nn.Module
@@ -41,12 +41,19 @@ class SharedModel:
         plain = all(p.dtype == torch.float32 for p in trained.values())
         return plain and self.mask is None and not self.local and self.layout == wire.Layout.of(trained)
 
-    def hold(self, flat: Tensor) -> None:
-        """Load a vector, shape [P], unless the model holds that very one."""
-        if self.held and self.held[0][0]() is flat and self.held[0][1] == self._versions:
+    def hold(self, flat: Tensor, *, to_read: bool = False) -> None:
+        """Load a vector, shape [P].
+
+        Parameters
+        ----------
+        to_read
+            Whoever is given the model does not train it: it is not loaded again for the next who only reads.
+            What torch counts of changes does not tell this by itself: fused optimisers are not counted.
+        """
+        if to_read and self.held and self.held[0][0]() is flat and self.held[0][1] == self._versions:
             return
         wire.load_flat(self.model, flat, self.layout)
-        self.held[:] = [(ref(flat), self._versions)]
+        self.held[:] = [(ref(flat), self._versions)] if to_read else []
 
     @property
     def _versions(self) -> tuple[int, ...]:

@@ -72,14 +72,18 @@ def vectors(content: RecordDict) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("strategy", ALGORITHMS)
 def test_one_by_one_it_has_the_bits_of_the_app(strategy: str, dropout: float | None) -> None:
-    """Two clients in turns, each with its own state, over two rounds: all records, and what is kept."""
+    """Two clients in turns, each with its own state, over two rounds: all records, and what is kept.
+
+    They are sent one and the same record, as in a worker of the simulation.
+    """
     apart = [asked(strategy, partition)[1] for partition in range(2)]
     beside = [asked(strategy, partition)[1] for partition in range(2)]
     state = torch.random.get_rng_state()
     for number in (1, 2):
         told = [asked(strategy, partition, number)[0] for partition in range(2)]
         expected = [app(m, c).content for m, c in zip(told, apart, strict=True)]
-        paused = [begun(m, c)[0] for m, c in zip(told, beside, strict=True)]
+        shared = asked(strategy, 0, number)[0]
+        paused = [begun(shared, c)[0] for c in beside]
         found = [ended(steps, ALONE) for steps in paused]
         for a, b in zip(found, expected, strict=True):
             assert list(a) == list(b)

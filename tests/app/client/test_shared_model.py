@@ -10,6 +10,8 @@ from app.client.node import Node
 from app.client.policy import Policy
 from app.config.run_config import RunConfig
 from app.models import built_in
+from strategies.client.settings import TrainSettings
+from strategies.client.training import make_optimizer, put_gradients
 from strategies.core import wire
 from strategies.core.errors import BadInput
 from strategies.core.settings import Scalar
@@ -76,3 +78,19 @@ def test_a_model_is_built_once_for_all_messages(monkeypatch: pytest.MonkeyPatch)
     first = node("").shared
     monkeypatch.setitem(built_in._BUILDERS, "mlp", None)
     assert node("").shared is first
+
+
+def test_a_model_that_was_trained_is_loaded_again() -> None:
+    """Fused optimisers change parameters without counting it, and messages in one process share a vector."""
+    own = node("")
+    record = own.record_of(own.model())
+    sent = wire.flat_of(record, own.shared.layout).clone()
+    for _ in range(2):
+        model = own.model(record)
+        assert own.shared.layout.flatten(model.state_dict()).equal(sent)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        put_gradients(trained, [torch.ones_like(p) for p in trained])
+        make_optimizer(trained, TrainSettings()).step()
+        assert not own.shared.layout.flatten(model.state_dict()).equal(sent)
+    read = own.model(record, to_read=True)
+    assert own.shared.layout.flatten(read.state_dict()).equal(sent)
