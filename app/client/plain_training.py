@@ -5,14 +5,14 @@ handler, the same job, preparation and finish of the same client half. It is for
 as they are: no noise, mask, key, compression or part of a model. All others are answered by the ClientApp.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import final
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.app.message.recorddict import RecordType
 
 from app.client import work
@@ -73,7 +73,7 @@ def answered(client_id: str, result: LocalResult, arrays: ArrayRecord) -> Record
     """Return the content of the answer to a training whose update travels as it is."""
     chosen = {wire.POSITIONS: result.positions} if result.positions else {}
     metrics = {**result.metrics, wire.NUM_EXAMPLES: result.num_examples}
-    return Content({wire.ARRAYS: arrays, **_said(client_id, metrics, chosen), **further_records(result)})
+    return Content({wire.ARRAYS: arrays, **wire.told(client_id, metrics, chosen), **further_records(result)})
 
 
 def further_records(result: LocalResult) -> dict[str, RecordType]:
@@ -82,16 +82,6 @@ def further_records(result: LocalResult) -> dict[str, RecordType]:
         return {}
     layout = travelling.layout_of(result.model)
     return {name: wire.FlatRecord(flat, layout) for name, flat in result.records.items()}
-
-
-def _said(
-    client_id: str, metrics: Mapping[str, float], config: Mapping[str, wire.ConfigValue]
-) -> dict[str, RecordType]:
-    """Return the records of an answer beside its arrays."""
-    told = wire.filled(ConfigRecord(), {wire.CLIENT_ID: client_id, **config})
-    plain = all(type(value) in {int, float} for value in metrics.values())  # Flower's check takes longer
-    numbers = wire.filled(MetricRecord(), metrics) if plain else MetricRecord(dict(metrics))
-    return {wire.METRICS: numbers, wire.CONFIG: told}
 
 
 def pausing_training(message: Message, context: Context) -> Pausing[RecordDict] | None:
@@ -174,7 +164,7 @@ class _Plain:
             with layers.for_own_code():
                 job = job_of(node, self._arrays, self.message, self.context, to_read=True)
                 if not len(job.examples):
-                    return Content(_said(node.client_id, {}, {wire.REFUSED: wire.NOTHING_LEFT}))
+                    return Content(wire.told(node.client_id, {}, {wire.REFUSED: wire.NOTHING_LEFT}))
                 state = self.half.prepare(job)
             training = self.half.training(job, state)
             if training is None:

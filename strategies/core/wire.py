@@ -10,7 +10,7 @@ themselves as any other `Array` does.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from typing import Any, TypeVar, cast
@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, Metadata, MetricRecord, RecordDict
+from flwr.app.message.recorddict import RecordType
 from flwr.app.message.typeddict import TypedDict
 from torch import Tensor
 
@@ -447,14 +448,32 @@ def reply_to(
     config
         Small texts and settings besides the client-id.
     """
-    content = RecordDict()
-    if arrays is not None:
-        content[ARRAYS] = arrays
-    content[METRICS] = MetricRecord(
-        {k: list(v) if isinstance(v, Sequence) else v for k, v in metrics.items()}
-    )
-    content[CONFIG] = ConfigRecord({CLIENT_ID: client_id, **(config or {})})
-    return Message(content, reply_to=message)
+    brought = {} if arrays is None else {ARRAYS: arrays}
+    return Message(RecordDict({**brought, **told(client_id, metrics, config or {})}), reply_to=message)
+
+
+def told(
+    client_id: str,
+    metrics: Mapping[str, float | int | Sequence[float] | Sequence[int]],
+    config: Mapping[str, ConfigValue],
+) -> dict[str, RecordType]:
+    """Return the records of a client's answer beside its arrays, by name; parameters as for `reply_to`.
+
+    Raises
+    ------
+    TypeError
+        If a record cannot hold a value, as a number cannot be a bool.
+    """
+    numbers = {key: list(v) if isinstance(v, Sequence) else v for key, v in metrics.items()}
+    return {
+        METRICS: _checked(MetricRecord, numbers, {int, float}),
+        CONFIG: _checked(ConfigRecord, {CLIENT_ID: client_id, **config}, {bool, int, float, str, bytes}),
+    }
+
+
+def _checked(kind: type[R], entries: Mapping[str, Any], plain: Collection[type]) -> R:
+    """Return a record of entries; those that are all of plain types need no check of Flower's."""
+    return filled(kind(), entries) if all(type(v) in plain for v in entries.values()) else kind(entries)
 
 
 def twin(message: Message, content: RecordDict | Error, **changed: int | str) -> Message:

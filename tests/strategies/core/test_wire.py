@@ -365,3 +365,20 @@ def test_a_small_model_gets_the_numbers_copied() -> None:
         pass
     assert (layer.weight.item(), layer.bias.item()) == (2.0, 1.0)
     assert layer.weight.data_ptr() != flat.data_ptr()
+
+
+def test_what_an_answer_says_is_as_flower_would_hold_it() -> None:
+    found = wire.told("7", {"num-examples": 3, "losses": (0.5, 1.0)}, {"detail": "so", "keep": [1, 2]})
+    assert found == {
+        wire.METRICS: MetricRecord({"num-examples": 3, "losses": [0.5, 1.0]}),
+        wire.CONFIG: ConfigRecord({wire.CLIENT_ID: "7", "detail": "so", "keep": [1, 2]}),
+    }
+    plain = wire.told("7", {"loss": 0.5}, {"withheld": True})
+    assert plain[wire.METRICS] == MetricRecord({"loss": 0.5})
+    assert plain[wire.CONFIG] == ConfigRecord({wire.CLIENT_ID: "7", "withheld": True})
+
+
+@pytest.mark.parametrize("number", [True, "1", np.float32(1), None])
+def test_what_is_no_number_is_no_metric_of_an_answer(number: object) -> None:
+    with pytest.raises(TypeError):
+        wire.told("7", {"loss": number}, {})  # type: ignore[dict-item]
