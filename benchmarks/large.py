@@ -7,7 +7,7 @@ tiny one takes is that of the imports; the rest is given in models, 4 bytes for 
 import math
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,17 @@ import numpy as np
 from app.workflows.observer import Observer
 from benchmarks.footprint import Footprint, measured
 from benchmarks.jobs import NUM_GROUPS
-from benchmarks.options import BenchmarkOptions, separate_keys
+from benchmarks.options import BenchmarkOptions, chosen, separate_keys
 from strategies.core.seeds import numpy_generator
 
 _SIDE, _BATCH, _TINY = 8, 8, 16
 _RUN, _CLIENT = "large", "2"
 _LETHE = [sys.executable, "-c", "from strategies.core.ours import command; command()"]
-STEPS = ("train", "forget", "verify", "report")
-"""What is measured, in this order; the forgetting subtracts and purges."""
+METHODS = (
+    *("subtract", "fast-fedul", "leave-out", "fast-distill"),
+    *("distill", "finetune", "federaser", "retrain"),
+)
+"""Those that can be measured, in this order."""
 
 
 class Options(BenchmarkOptions):
@@ -39,6 +42,10 @@ class Options(BenchmarkOptions):
     """Processes that train."""
     retention: str = "full"
     """Of the update log: ``full`` or ``sum``."""
+    methods: str = "subtract"
+    """Names of the methods that forget a client, with commas between them."""
+    audit: bool = False
+    """Whether the first method is audited as well, which retrains."""
     overrides: str = ""
     """Further keys of the run config, such as ``train.optimizer=adam``, with a semicolon between them."""
 
@@ -52,18 +59,18 @@ def run(options: Options, observer: Observer) -> dict[str, Any]:
         The options, ``parameters``, ``log-bytes`` and ``checkpoint-bytes``, and for each command ``seconds``,
         and what server and worker take besides the imports, ``server-models`` and ``worker-models``.
     """
-    observer.phase("large", 2 * len(STEPS))
+    methods = chosen("methods", options.methods, dict.fromkeys(METHODS))
+    observer.phase("large", 2 * (len(methods) + (6 if options.audit else 5)))
     with tempfile.TemporaryDirectory() as place:
         data = _write_data(options.clients, Path(place))
         tiny, _ = _all_steps(options, _TINY, data, Path(place) / "tiny", observer)
-        large, sizes = _all_steps(
-            options, hidden_of(options.megabytes), data, Path(place) / "large", observer
-        )
+        hidden = hidden_of(options.megabytes)
+        large, sizes = _all_steps(options, hidden, data, Path(place) / "large", observer)
     model_mb = 4 * sizes["parameters"] / 1e6
     return {
         **options.settings(),
         **sizes,
-        **{name: _in_models(large[name], tiny[name], model_mb) for name in STEPS},
+        **{name: _in_models(large[name], tiny[name], model_mb) for name in large},
     }
 
 
@@ -85,25 +92,39 @@ def _all_steps(
     options: Options, hidden: int, data: Path, home: Path, observer: Observer
 ) -> tuple[dict[str, Footprint], dict[str, int]]:
     """Run all commands with a perceptron; return what each took, and the sizes of what lay on the disk."""
-    commands = _commands(options, hidden, data, home)
     found: dict[str, Footprint] = {}
     sizes: dict[str, int] = {}
-    for name in STEPS:
-        found[name] = measured([*_LETHE, *commands[name]])
+    for name, command in _commands(options, hidden, data, home):
+        found[name] = measured([*_LETHE, *command])
         if name == "train":
             sizes = _sizes(home / _RUN)
         observer.advance(f"{name}, {hidden} units")
     return found, sizes
 
 
-def _commands(options: Options, hidden: int, data: Path, home: Path) -> Mapping[str, list[str]]:
-    keys = [
+def _commands(options: Options, hidden: int, data: Path, home: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield what is measured, in this order: the purge takes from the log what the methods need."""
+    folder, methods = str(home / _RUN), chosen("methods", options.methods, dict.fromkeys(METHODS))
+    keys = _keys(options, hidden, data)
+    yield "train", ["train", "--set", f"run.home={home}", *(part for key in keys for part in ("--set", key))]
+    for method in methods:
+        yield method, ["forget", folder, "--client", _CLIENT, "--method", method]
+    if options.audit:
+        yield "audit", ["audit", folder, "--client", _CLIENT, "--method", methods[0]]
+    yield "purge", ["forget", folder, "--client", _CLIENT, "--method", methods[0], "--purge"]
+    yield "verify", ["verify", folder]
+    yield "report", ["report", folder]
+    yield "runs", ["runs", "--home", str(home)]
+
+
+def _keys(options: Options, hidden: int, data: Path) -> list[str]:
+    return [
         f"run.name={_RUN}",
         f"run.rounds={options.rounds}",
         f"run.workers={options.workers}",
         f"data.name=npz:{data}",
         f"data.clients={options.clients}",
-        "data.public=0",
+        "data.public=0.2",
         "model.name=mlp",
         f"model.hidden={hidden}",
         "train.local-steps=1",
@@ -111,14 +132,6 @@ def _commands(options: Options, hidden: int, data: Path, home: Path) -> Mapping[
         f"log.retention={options.retention}",
         *separate_keys(options.overrides),
     ]
-    folder = str(home / _RUN)
-    forget = ["--client", _CLIENT, "--set", "forget.method=subtract", "--purge"]
-    return {
-        "train": ["train", "--set", f"run.home={home}", *(part for key in keys for part in ("--set", key))],
-        "forget": ["forget", folder, *forget],
-        "verify": ["verify", folder],
-        "report": ["report", folder],
-    }
 
 
 def _sizes(folder: Path) -> dict[str, int]:
@@ -129,7 +142,7 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 
 def _write_data(clients: int, folder: Path) -> Path:
-    """Write random images and labels, eight for each client and as many to test on; return the npz file."""
+    """Write random images, eight for each client and as many for the server; return the npz file."""
     generator, size = numpy_generator(0, "benchmark-data"), max(NUM_GROUPS, 2 * clients * _BATCH)
     x = generator.integers(0, 256, (size, _SIDE, _SIDE), dtype=np.uint8)
     y = generator.integers(0, NUM_GROUPS, size)

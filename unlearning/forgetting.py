@@ -11,6 +11,7 @@ from torch import Tensor
 from strategies.core.errors import LetheError
 from strategies.core.isolation import group_of
 from strategies.core.seeds import seeded_layers
+from strategies.server.aggregation import is_finite
 from strategies.server.cohort import Cohort, Traffic
 from strategies.threads import one_thread
 from unlearning.attendance import Attendance
@@ -137,7 +138,7 @@ def forget(
     new = spent_notes(run, spent)
     notes = [*outcome.notes, *new, *_absent(job, method, needed)]
     details = {**outcome.details, **({"spent-epsilons": spent_by(run)} if new else {})}
-    if not bool(torch.isfinite(outcome.flat).all()):
+    if not is_finite(outcome.flat):
         raise LetheError(f"{method} gave parameters that are not finite; lower forget.{method}.learning-rate")
     traffic = cohort.traffic.since(before) if cohort is not None else Traffic()
     mask = run.mask if outcome.mask is None else outcome.mask

@@ -1,7 +1,8 @@
 """A finished training run as the forgetting methods see it: models, log, plan, and the server's data."""
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -146,6 +147,18 @@ class TrainedRun:
         initial = self.layout.flatten(self.seeded_model(seed).state_dict())
         initial = initial if self.mask is None else initial * self.mask
         return replace(self, plan=replace(self.plan, seed=seed), initial=initial)
+
+    @contextmanager
+    def lent(self, flat: Tensor) -> Iterator[nn.Module]:
+        """Have a model with the given flat parameters for a while, to be measured and not changed.
+
+        A large one lies in the vector itself. BadInput as `model`.
+        """
+        if self.local_layers or self.mask is not None:
+            yield self.model(flat)
+            return
+        with wire.lent(self.build_model().to(self.device), flat, self.layout) as model:
+            yield model
 
     def model(self, flat: Tensor) -> nn.Module:
         """Return a model with the given flat parameters, on the run's device; it holds the run's mask.

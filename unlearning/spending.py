@@ -86,7 +86,7 @@ def train_after(
     else:
         arrays = train(plan, cohort, start, build=build, on_round=took_part)
     took_part.require()
-    return wire.flat_of(arrays, run.layout).clone()
+    return wire.flat_of(arrays, run.layout)
 
 
 def _train_privately(

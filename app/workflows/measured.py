@@ -82,10 +82,10 @@ def triggered_images(run: TrainedRun, models: Mapping[str, Tensor]) -> list[Trig
     triggered = triggered.subset(
         range(0, len(triggered), max(1, len(triggered) // IMAGES_SHOWN))[:IMAGES_SHOWN]
     )
-    called = {
-        name: run.task.predict(outputs_of(run.model(flat), triggered, task=run.task))
-        for name, flat in models.items()
-    }
+    called = {}
+    for name, flat in models.items():
+        with run.lent(flat) as model:
+            called[name] = run.task.predict(outputs_of(model, triggered, task=run.task))
     return [
         TriggeredImage(
             triggered.x[i].numpy(), int(triggered.y[i]), {name: int(c[i]) for name, c in called.items()}

@@ -127,7 +127,7 @@ class OpenedRun:
         run = self.run
         if after:
             earlier = read_forgetting(self.folder, after)
-            final = run.layout.flatten(read_sealed(earlier.model_path).tensors)
+            final = run.layout.vector_of(read_sealed(earlier.model_path).tensors)
             forgotten = (*earlier.forgotten, earlier.request)
             own_mask = own_mask_of(earlier.path, run)
             lineage = lineage_of(self.folder, after)
@@ -204,7 +204,7 @@ class OpenedRun:
         """Whether the request was served before with the very same model, so that its audit still holds."""
         if not (path / MODEL).exists():
             return False
-        return torch.equal(self.run.layout.flatten(read_sealed(path / MODEL).tensors), flat)
+        return torch.equal(self.run.layout.vector_of(read_sealed(path / MODEL).tensors), flat)
 
     def audit(
         self,
@@ -281,7 +281,7 @@ class OpenedRun:
 
     def _made(self, request: ForgetRequest, method: str) -> AuditedModel:
         path = self.folder.forget_folder(self.name_of(request, method))
-        flat = self.run.layout.flatten(read_sealed(path / MODEL).tensors)
+        flat = self.run.layout.vector_of(read_sealed(path / MODEL).tensors)
         return AuditedModel(flat, read_result(path)["seconds"], lineage_of(self.folder, path.name))
 
 

@@ -87,3 +87,4 @@ def distil(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+    optimizer.zero_grad(set_to_none=True)  # As large as the student

@@ -132,6 +132,36 @@ class Blobs:
         content = self._checked(server_round, client_id, sha256)
         return unpack(content if isinstance(content, bytearray) else bytearray(content))
 
+    def read_part(self, server_round: int, client_id: str, part: slice) -> "Tensor":
+        """Return entries of the vector in a file as they were stored, shape [part.stop - part.start].
+
+        Nothing is compared with a hash, which is that of the whole: see `check`. Files must not be encrypted.
+
+        Raises
+        ------
+        RunCorrupt
+            If the file is missing, or cut off.
+        """
+        import torch
+
+        from strategies.runs.tensor_file import torch_type
+
+        path = self.file(server_round, client_id)
+        try:
+            place = self._place_in(path, contents(path))
+            values = torch.empty(part.stop - part.start, dtype=torch_type(place.dtype))
+            into = values.view(torch.uint8).numpy().data
+            with FileIO(path) as file:
+                file.seek(place.start + part.start * values.element_size())
+                complete = read_all(file, into) == len(into)
+        except (ValueError, KeyError) as error:
+            raise RunCorrupt(f"{path}: {_DAMAGED}") from error
+        except OSError as error:
+            raise RunCorrupt(f"{path}: cannot be read ({error.strerror})") from error
+        if not complete:
+            raise RunCorrupt(f"{path}: {_DAMAGED}")
+        return values
+
     def _read_large(self, path: Path, sha256: str | None) -> "Tensor":
         """Return the vector in a file, which is read straight into its place."""
         import torch

@@ -1,15 +1,17 @@
 """What an update log's folder must hold, given its index, and what can be computed from that."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
 from strategies.core.errors import BadInput, RunCorrupt
-from strategies.log.blobs import PIECE, Blobs
+from strategies.log.blobs import Blobs
 from strategies.log.index import Entry, Index
 from strategies.log.retention import Retention
 
 if TYPE_CHECKING:  # a log is checked without torch
     from torch import Tensor
+
+    Read = Callable[[Entry], Tensor]
 
 KEPT = "kept"
 """In a log's description: the round that a rewind must be able to go back to; absent: none in particular."""
@@ -78,33 +80,29 @@ def find_damage(
     return found
 
 
-def add_up(entries: Iterable[Entry], blobs: Blobs, size: int) -> "Tensor":
+def add_up(entries: Iterable[Entry], read: "Read", size: int) -> "Tensor":
     """Return Σ weight·update over entries whose updates are kept, shape [size], float32; added in float64."""
-    import numpy as np
     import torch
 
-    total = np.zeros(size)
+    total = torch.zeros(size, dtype=torch.float64)
     for entry in entries:
-        update = blobs.read(entry.round, entry.client_id, entry.sha256)
-        for start, part in enumerate(torch.split(update, PIECE)):
-            total[start * PIECE :][: len(part)] += entry.weight * part.double().numpy()
-        del update
-    return torch.from_numpy(total).float()
+        total += entry.weight * read(entry).double()
+    return total.float()
 
 
-def current_sum(index: Index, blobs: Blobs, client_id: str) -> "Tensor":
+def current_sum(index: Index, read: "Read", client_id: str) -> "Tensor":
     """Return a client's running sum, shape [size], float32.
 
     A writer replaces sums while this reads, so a file that is gone is looked up once more.
     """
     entry = index.entries(client_id=client_id)[-1]
     try:
-        return blobs.read(entry.round, client_id, entry.sha256)
+        return read(entry)
     except RunCorrupt:
         newer = index.entries(client_id=client_id)[-1]
         if newer == entry:
             raise
-        return blobs.read(newer.round, client_id, newer.sha256)
+        return read(newer)
 
 
 def check_rewindable(index: Index, blobs: Blobs, last_round: int) -> None:

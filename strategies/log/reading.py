@@ -1,5 +1,6 @@
 """The reading half of an update log."""
 
+import copy
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from strategies.core.errors import BadInput, RunCorrupt
-from strategies.core.layout import MAX_ENTRIES, Layout
+from strategies.core.layout import MAX_ENTRIES, Layout, is_large
 from strategies.log import contents
 from strategies.log.blobs import Blobs
 from strategies.log.folder import INDEX
@@ -18,6 +19,10 @@ from strategies.log.retention import Retention
 
 if TYPE_CHECKING:  # a log is checked without torch
     from torch import Tensor
+
+
+PART = 1 << 20
+"""Entries of a large model that are worked on at a time."""
 
 
 class LogReader:
@@ -54,6 +59,8 @@ class LogReader:
         self.layout, self.retention, self.dtype = _parse(self._index.path, meta)
         self._blobs = Blobs(path, self.layout.size, LogKeys(Path(meta[KEYS])) if KEYS in meta else None)
         self._purged = self.purged()
+        self._part: slice | None = None
+        self._checked: set[Path] = set()
 
     def only(self, clients: Callable[[str], bool]) -> "LogReader":
         """Return the log of some clients alone, such as those of a group that was trained apart.
@@ -66,6 +73,34 @@ class LogReader:
             Says of a client-id whether it is one of them.
         """
         return LogReader(self.path, clients)
+
+    def parts(self) -> "Iterator[tuple[slice, LogReader]]":
+        """Yield parts of the model's entries, in order, each with a log that reads these alone of an update.
+
+        What is done with a large model entry by entry is so done without a whole update in memory. Small
+        models have a single part, and so have encrypted logs, whose files are read as a whole in any case.
+        A file is compared with its hash when it is read in the first part, and only such files are read in
+        the others.
+        """
+        size = self.layout.size
+        if not self.has_parts:
+            yield slice(0, size), self
+            return
+        part = copy.copy(self)
+        part._checked = set()
+        for start in range(0, size, PART):
+            part._part = slice(start, min(start + PART, size))
+            yield part._part, part
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether `parts` has more than one."""
+        return self._part is None and is_large(self.layout.size) and not self.is_encrypted
+
+    @property
+    def size(self) -> int:
+        """Entries of an update as it is read: those of the model, or of a part."""
+        return self.layout.size if self._part is None else self._part.stop - self._part.start
 
     @property
     def keys(self) -> LogKeys | None:
@@ -140,7 +175,7 @@ class LogReader:
         )
 
     def delta(self, server_round: int, client_id: str) -> "Tensor":
-        """Return one update, shape [layout.size], float32.
+        """Return one update, shape [size], float32.
 
         Raises
         ------
@@ -155,16 +190,29 @@ class LogReader:
         return self.delta_of(found[0])
 
     def delta_of(self, entry: Entry) -> "Tensor":
-        """Return the update of an entry of `entries`, shape [layout.size], float32; see `delta`."""
+        """Return the update of an entry of `entries`, shape [size], float32; see `delta`."""
         if not self.retention.keeps(entry.round):
             raise BadInput(
                 f"update log: log.retention = '{self.retention}' keeps no update of round {entry.round}"
             )
         with self._unless_purged(entry.client_id):
-            return self._blobs.read(entry.round, entry.client_id, entry.sha256).float()
+            return self._read(entry).float()
+
+    def _read(self, entry: Entry) -> "Tensor":
+        """Return the vector in an entry's file as it was stored, shape [size]."""
+        number, client_id, part = entry.round, entry.client_id, self._part
+        if part is None:
+            return self._blobs.read(number, client_id, entry.sha256)
+        file = self._blobs.file(number, client_id)
+        if part.start == 0:
+            self._blobs.check(number, client_id, entry.sha256)
+            self._checked.add(file)
+        elif file not in self._checked:
+            raise RunCorrupt(f"{file}: written while the log was read; do so again when the run is finished")
+        return self._blobs.read_part(number, client_id, part)
 
     def updates(self, server_round: int) -> "Iterator[tuple[Entry, Tensor]]":
-        """Yield a round's updates with their entries, shape [layout.size], float32, one read at a time.
+        """Yield a round's updates with their entries, shape [size], float32, one read at a time.
 
         Clients that were purged are left out. Raises as `delta` does.
         """
@@ -175,11 +223,11 @@ class LogReader:
         for entry in self.entries(server_round):
             if entry.client_id not in self._purged:
                 with self._unless_purged(entry.client_id):
-                    update = self._blobs.read(server_round, entry.client_id, entry.sha256).float()
+                    update = self._read(entry).float()
                 yield entry, update
 
     def weighted_sum(self, client_id: str) -> "Tensor":
-        """Return Σ_t weight·update of a client over all rounds, shape [layout.size], float32.
+        """Return Σ_t weight·update of a client over all rounds, shape [size], float32.
 
         Raises
         ------
@@ -194,17 +242,19 @@ class LogReader:
                 f"update log: no client '{client_id}'; it has {', '.join(self.clients()) or 'none yet'}"
             )
         with self._unless_purged(client_id):
-            return self._sum(client_id, entries)
+            if self.retention.kind == "sum":  # Read as a whole: it may be replaced meanwhile
+                return self._sum(client_id, entries)
+            return by_parts(self, lambda log, part: log._sum(client_id, entries))
 
     def _sum(self, client_id: str, entries: list[Entry]) -> "Tensor":
         if self.retention.kind == "sum":
-            return contents.current_sum(self._index, self._blobs, client_id)
+            return contents.current_sum(self._index, self._read, client_id)
         if lost := [entry.round for entry in entries if not self.retention.keeps(entry.round)]:
             raise BadInput(
                 f"update log: log.retention = '{self.retention}' keeps no update of client '{client_id}' in "
                 f"round {lost[0]}; the sum over all rounds needs 'full' or 'sum'"
             )
-        return contents.add_up(entries, self._blobs, self.layout.size)
+        return contents.add_up(entries, self._read, self.size)
 
     def verify(self) -> dict[str, str]:
         """Check every file against its hash, and the index against its own.
@@ -238,6 +288,24 @@ class LogReader:
     def stored_bytes(self) -> int:
         """Return the size of all files of the log."""
         return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
+
+
+def by_parts(log: LogReader, make: "Callable[[LogReader, slice], Tensor]") -> "Tensor":
+    """Return a vector that is made of a log part by part, shape [log.layout.size], float32.
+
+    Parameters
+    ----------
+    make
+        Returns some entries, float32, from the log of these and where they lie; see `LogReader.parts`.
+    """
+    from strategies.core.shared_memory import new_vector
+
+    if not log.has_parts:
+        return make(log, slice(0, log.size))
+    vector = new_vector(log.size)
+    for part, of_part in log.parts():
+        vector[part] = make(of_part, part)
+    return vector
 
 
 def _parse(path: Path, meta: Mapping[str, str]) -> tuple[Layout, Retention, str]:

@@ -128,10 +128,10 @@ class ExactSum:
         self._largest += largest
         self._weights.append(weight)
 
-    def added_to(self, flat: Tensor, divisor: float | None = None) -> Tensor:
-        """Return flat + Σ weight·delta / divisor, added in float64 and rounded once to float32, shape [size].
+    def added_to(self, flat: Tensor, divisor: float | None = None, factor: float = 1.0) -> Tensor:
+        """Return flat + factor · Σ weight·delta / divisor, shape [size], rounded once to float32.
 
-        No float64 copy of the whole vector is made.
+        It is computed in float64, of which no copy of the whole vector is made.
 
         Parameters
         ----------
@@ -139,6 +139,8 @@ class ExactSum:
             Shape [size].
         divisor
             Above 0; None: Σ weight, which makes it the mean.
+        factor
+            Of the mean; neutral 1.
 
         Raises
         ------
@@ -148,7 +150,7 @@ class ExactSum:
         result = new_vector(self._size) if flat.dtype == torch.float32 else torch.empty_like(flat)
         divisor = self.weight if divisor is None else divisor
         for where, high, low in self._carried():
-            mean = self._float64(high, low, divisor)
+            mean = self._float64(high, low, divisor).mul_(factor)
             result[where] = mean.add_(flat[where].to(mean.device))
         return result
 
@@ -198,6 +200,11 @@ def largest_entry(flat: Tensor) -> float:
     """Return the largest absolute entry of a vector that is not empty; NaN if there is one."""
     low, high = torch.aminmax(flat)  # Eighteen times as fast as the maximum norm.
     return max(-float(low), float(high)) if not math.isnan(float(low)) else math.nan
+
+
+def is_finite(flat: Tensor) -> bool:
+    """Return whether all entries of a vector are finite; nothing of its size is made to find out."""
+    return flat.numel() == 0 or math.isfinite(largest_entry(flat))
 
 
 def apply_mean(flat: Tensor, mean_delta: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.core.examples import Examples, groups_of, selection_mask
 from strategies.core.seeds import numpy_generator
+from strategies.server.aggregation import is_finite
 from strategies.server.cohort import Cohort
 from strategies.server.exclusion import Drop
 from strategies.task import CLASSIFICATION, FULL_SCORE, Task
@@ -169,7 +170,7 @@ def measure(
         The model's name in messages.
     """
     began = time.perf_counter()
-    if not bool(flat.isfinite().all()):
+    if not is_finite(flat):
         raise LetheError(
             f"the model '{name}' has parameters that are not finite: there is nothing to measure"
         )
@@ -321,13 +322,15 @@ def _most_tested(run: TrainedRun, cohort: Cohort) -> dict[str, int]:
 def _test(run: TrainedRun, flat: Tensor, reference: Tensor | None) -> _OnServer:
     if run.test is None:
         raise ValueError("the server has no test data")
-    task, test, model = run.task, run.test, run.model(flat)
-    outputs, targets = outputs_of(model, test, task=task), test.targets()
+    task, test, targets = run.task, run.test, run.test.targets()
+    with run.lent(flat) as model:
+        outputs = outputs_of(model, test, task=task)
+        rate, num_triggered = attack_success(model, test, run.trigger, task)
     divergence = None
     if reference is not None:
-        theirs = outputs_of(run.model(reference), test, task=task)
+        with run.lent(reference) as model:
+            theirs = outputs_of(model, test, task=task)
         divergence = float(metrics.output_divergence(outputs, theirs, task).mean())
-    rate, num_triggered = attack_success(model, test, run.trigger, task)
     correct, clean_rate = task.scores(outputs, targets) / FULL_SCORE, None
     if run.trigger is not None and num_triggered:
         clean_rate = metrics.attack_success_rate(task.predict(outputs), targets, run.trigger.target)

@@ -10,9 +10,13 @@ here, and `None` in a measurement.
 import math
 from collections.abc import Iterable, Sequence
 
+import torch
 from torch import Tensor
 
 from strategies.task import CLASSIFICATION, Task
+
+_PIECE = 1 << 20
+"""Entries that are converted at a time."""
 
 
 def accuracy(correct: Tensor) -> float:
@@ -120,4 +124,5 @@ def relearn_effort(unlearned_rounds: int | None, retrained_rounds: int | None) -
 
 
 def _distance(first: Tensor, second: Tensor) -> float:
-    return float((first.double() - second.double()).norm())
+    pairs = zip(torch.split(first, _PIECE), torch.split(second, _PIECE), strict=True)
+    return math.hypot(*(float((a.double() - b.double()).norm()) for a, b in pairs))

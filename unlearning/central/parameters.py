@@ -6,12 +6,15 @@ as well.
 """
 
 import copy
+import math
 
 import torch
 from torch import Tensor, nn
 
 from strategies.models.mask import hold, masks_of
 
+_PIECE = 1 << 20
+"""Entries that are converted at a time."""
 _WITH_WEIGHTS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
@@ -63,10 +66,13 @@ def moved(model: nn.Module, step: Tensor) -> nn.Module:
 
 def with_norm(vector: Tensor, norm: float) -> Tensor:
     """Return a vector scaled to a norm of at least 0; a zero vector has no direction and stays zero."""
-    length = float(torch.linalg.vector_norm(vector.double()))
-    if length == 0:
-        return torch.zeros_like(vector)
-    return (vector.double() * (norm / length)).to(vector.dtype)
+    pieces = torch.split(vector, _PIECE) if vector.ndim == 1 else (vector,)
+    length = math.hypot(*(float(torch.linalg.vector_norm(piece.double())) for piece in pieces))
+    scaled = torch.zeros_like(vector)
+    if length:
+        for place, piece in zip(scaled.split(_PIECE), pieces, strict=True):
+            place.copy_(piece.double() * (norm / length))
+    return scaled
 
 
 def layers_with_weights(model: nn.Module) -> tuple[str, ...]:

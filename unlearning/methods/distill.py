@@ -79,8 +79,10 @@ def distilled(job: ForgetJob) -> Outcome:
         return start
     settings, unlabelled = without_unlabelled_term(settings, public)
     notes = [*start.notes, *unlabelled]
-    student, teacher = run.model(start.flat), run.model(run.final)
-    taught = outputs_of(teacher, public, task=run.task)
+    with run.lent(run.final) as teacher:
+        taught = outputs_of(teacher, public, task=run.task)
+    student = run.model(start.flat)
+    del start  # As large as the student
     if settings.teacher_filter > 0:
         before = outputs_of(student, public, task=run.task)
         kept = nearest_to_teacher(before, taught, settings.teacher_filter, run.task)

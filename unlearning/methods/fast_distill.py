@@ -88,8 +88,10 @@ def distilled_fast(job: ForgetJob) -> Outcome:
     if torch.equal(start.flat, run.final):
         return start
     settings, notes = without_unlabelled_term(own, public)
-    student = run.model(start.flat)
-    answers = outputs_of(run.model(run.final), public, task=run.task)
+    with run.lent(run.final) as teacher:
+        answers = outputs_of(teacher, public, task=run.task)
+    student, notes, details = run.model(start.flat), [*start.notes, *notes], start.details
+    del start  # As large as the student
     momentum, draw = run.train.momentum, job.generator("distill")
     whole = Lesson(public, answers)
     distil(student, whole, settings.whole_model, momentum, draw, fading=True, task=run.task)
@@ -97,7 +99,7 @@ def distilled_fast(job: ForgetJob) -> Outcome:
     data = TensorExamples(features_of(body, student, public), public.targets())
     distil(head, Lesson(data, answers), settings, momentum, draw, fading=True, task=run.task)
     flat = run.layout.flatten(student.state_dict())
-    return Outcome(flat, [*start.notes, *notes], {**start.details, "public_examples": len(public)})
+    return Outcome(flat, notes, {**details, "public_examples": len(public)})
 
 
 METHOD = Method.of(TRAITS, run=distilled_fast)

@@ -16,7 +16,9 @@ Guarantee: approximate; exact where each remaining client's update is linear in 
 
 from collections.abc import Collection, Iterator
 
-from strategies.log.reading import LogReader
+from torch import Tensor
+
+from strategies.log.reading import LogReader, by_parts
 from unlearning.central.skew import RoundShare, subtract_with_skew
 from unlearning.methods.base import ForgetJob, Method, Outcome
 from unlearning.traits.fast_fedul import NAME, TRAITS, SkewSettings
@@ -44,8 +46,12 @@ def subtracted(job: ForgetJob) -> Outcome:
 
 def subtracted_with(job: ForgetJob, settings: SkewSettings) -> Outcome:
     """Return the model without the estimated influence of the targets."""
-    shares = round_shares(job.log, job.participants, job.excluded_clients)
-    flat = subtract_with_skew(job.run.final, shares, settings)
+    final, targets, excluded = job.run.final, job.participants, job.excluded_clients
+
+    def without(log: LogReader, part: slice) -> Tensor:
+        return subtract_with_skew(final[part], round_shares(log, targets, excluded), settings)
+
+    flat = by_parts(job.log, without)
     return Outcome(flat, job.absence_notes, settings.model_dump())
 
 

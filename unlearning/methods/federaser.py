@@ -41,7 +41,7 @@ from strategies.log.reading import LogReader
 from strategies.log.update_log import Entry
 from strategies.models import travelling
 from strategies.registry import lookup
-from strategies.server.aggregation import MAX_ABS_UPDATE, ExactSum, apply_mean, largest_entry
+from strategies.server.aggregation import MAX_ABS_UPDATE, ExactSum, largest_entry
 from strategies.server.cohort import Fault
 from strategies.server.guard import Reference, checked
 from unlearning.central.parameters import with_norm
@@ -122,7 +122,7 @@ class Replay:
 
         LetheError if clients were asked and none made an update.
         """
-        flat = self._job.run.initial.clone()
+        flat = self._job.run.initial
         for number, replayed in enumerate(rounds, start=1):
             self._scope = f"replay of round {replayed.round}"
             flat = self._after(replayed, flat)
@@ -166,7 +166,7 @@ class Replay:
         if total.count == 0:
             self.skipped.append(replayed.round)
             return flat
-        return apply_mean(flat, total.mean() * (replayed.span if self._settings.interval_factor else 1))
+        return total.added_to(flat, factor=replayed.span if self._settings.interval_factor else 1)
 
     def _logged(self, server_round: int, _: Tensor, entries: Entries) -> Iterator[tuple[str, Tensor]]:
         return ((i, self._job.log.delta(server_round, i)) for i in entries)

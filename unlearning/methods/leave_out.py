@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from strategies.log.index import Entry
-from strategies.log.reading import LogReader
+from strategies.log.reading import LogReader, by_parts
 from unlearning.central.skew import RoundShare, subtract_with_skew
 from unlearning.methods.base import ForgetJob, Method, Outcome
 from unlearning.methods.finetune import finetuned_from
@@ -75,7 +75,7 @@ def _mean(log: LogReader, entries: Collection[Entry]) -> Tensor | None:
     weight = sum(entry.weight for entry in entries)
     if not weight:
         return None
-    total = torch.zeros(log.layout.size, dtype=torch.float64)
+    total = torch.zeros(log.size, dtype=torch.float64)
     for entry in entries:
         total.add_(log.delta_of(entry), alpha=entry.weight / weight)
     return total
@@ -85,8 +85,12 @@ def left_out(job: ForgetJob) -> Outcome:
     """Return the model without what is left of the targets' deviations, after a pass of the others."""
     run, own = job.run, job.settings.own(NAME, LeaveOutSettings)
     alpha = usual_alpha(run.plan.rounds) if own.alpha == "auto" else own.alpha
-    shares = deviations(job.log, job.participants, job.excluded_clients)
-    flat = subtract_with_skew(run.final, shares, SkewSettings(alpha=alpha))
+    targets, excluded, skew = job.participants, job.excluded_clients, SkewSettings(alpha=alpha)
+
+    def without(log: LogReader, part: slice) -> Tensor:
+        return subtract_with_skew(run.final[part], deviations(log, targets, excluded), skew)
+
+    flat = by_parts(job.log, without)
     if not own.epochs or torch.equal(flat, run.final):
         return Outcome(flat, job.absence_notes, {"alpha": alpha})
     outcome = finetuned_from(job, flat, own)

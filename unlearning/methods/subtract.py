@@ -19,23 +19,17 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from strategies.log.reading import LogReader
+from strategies.log.reading import LogReader, by_parts
 from unlearning.methods.base import ForgetJob, Method, Outcome
 from unlearning.traits.subtract import NAME, TRAITS, SubtractSettings
-
-_PIECE = 1 << 20
-"""Entries that are converted at a time."""
 
 
 def lazy(final: Tensor, weighted_sums: Iterable[Tensor]) -> Tensor:
     """Return M_F minus the Σ_t w_t ΔM_t of each target, shapes [P], float32."""
-    total: Tensor | None = None
+    total = final.double()
     for weighted_sum in weighted_sums:
-        total = final.double() if total is None else total  # Not beside the making of the first sum
-        for part, step in zip(torch.split(total, _PIECE), torch.split(weighted_sum, _PIECE), strict=True):
-            part -= step.double()
-        del weighted_sum
-    return final.clone() if total is None else total.float()
+        total -= weighted_sum.double()
+    return total.float()
 
 
 def renormalised_step(global_step: Tensor, target_step: Tensor, target_weight: float) -> Tensor:
@@ -69,9 +63,12 @@ def renormalised(initial: Tensor, log: LogReader, targets: tuple[str, ...]) -> T
 
 def subtracted(job: ForgetJob) -> Outcome:
     """Return the model without the targets' logged contributions."""
+    run, targets, excluded = job.run, job.participants, job.excluded_clients
     if job.settings.own(NAME, SubtractSettings).form == "renormalised":
-        return Outcome(renormalised(job.run.initial, job.log, job.excluded_clients), job.absence_notes)
-    return Outcome(lazy(job.run.final, map(job.log.weighted_sum, job.participants)), job.absence_notes)
+        flat = by_parts(job.log, lambda log, part: renormalised(run.initial[part], log, excluded))
+    else:
+        flat = by_parts(job.log, lambda log, part: lazy(run.final[part], map(log.weighted_sum, targets)))
+    return Outcome(flat, job.absence_notes)
 
 
 METHOD = Method.of(TRAITS, run=subtracted)

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from strategies.core import layout as layouts
 from strategies.core.errors import LetheError, RunCorrupt
 from strategies.core.wire import Layout
-from strategies.log import blobs
+from strategies.log import blobs, reading
 from strategies.log.pieces import Pieces, whole
+from strategies.log.reading import by_parts
 from strategies.log.update_log import UpdateLog
 from strategies.runs import files
 from tests.strategies.update_logs import flip_byte, random_rounds, write_round
@@ -24,7 +26,7 @@ def _large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layouts, "LARGE_BYTES", 4)
     monkeypatch.setattr(blobs, "PIECE", 64)
     monkeypatch.setattr("strategies.log.round_writer.PIECE", 64)
-    monkeypatch.setattr("strategies.log.contents.PIECE", 64)
+    monkeypatch.setattr(reading, "PART", 64)
     monkeypatch.setattr(files, "_MAPPED", 64)
 
 
@@ -59,6 +61,44 @@ def test_a_log_in_pieces_is_the_log_in_one(
     for client_id in CLIENTS:
         assert torch.equal(pieces.weighted_sum(client_id), plain.weighted_sum(client_id))
     assert pieces.verify() == {}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.usefixtures("_large")
+def test_parts_of_updates_are_the_updates(tmp_path: Path, dtype: str) -> None:
+    """300 entries in parts of 64: four, and one of 44."""
+    log = logged(tmp_path / "log", "full", dtype)
+    update = log.delta(2, "10")
+    parts = [(part, of_part.size, of_part.delta(2, "10")) for part, of_part in log.parts()]
+    assert [(part.start, size) for part, size, _ in parts] == [
+        (0, 64),
+        (64, 64),
+        (128, 64),
+        (192, 64),
+        (256, 44),
+    ]
+    assert torch.equal(torch.cat([found for *_, found in parts]), update)
+    assert torch.equal(by_parts(log, lambda of_part, part: of_part.delta(2, "10")), update)
+    assert [len(parts) for parts in by_client(log)] == [5] * len(CLIENTS)
+
+
+def by_client(log: UpdateLog) -> list[list[Tensor]]:
+    """Return the updates of round 1 in parts."""
+    parts = [dict(of_part.updates(1)) for _, of_part in log.parts()]
+    return [[part[entry] for part in parts] for entry in log.entries(1)]
+
+
+@pytest.mark.usefixtures("_large")
+def test_a_file_that_was_not_compared_with_its_hash_is_not_read_in_parts(tmp_path: Path) -> None:
+    log = logged(tmp_path / "log", "full", "float32")
+    parts = log.parts()
+    _, first = next(parts)
+    flip_byte(tmp_path / "log" / "00001" / "2.safetensors", -1)
+    with pytest.raises(RunCorrupt, match="its bytes do not match"):
+        first.delta(1, "2")
+    _, second = next(parts)
+    with pytest.raises(RunCorrupt, match="written while the log was read"):
+        second.delta(1, "0")
 
 
 @pytest.mark.parametrize("retention", ["full", "sum"])
