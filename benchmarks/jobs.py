@@ -78,6 +78,8 @@ class Task:
     """Clients that train side by side, as ``run.vectorise`` has it."""
     hidden: int = 0
     """Units of each layer of a perceptron, where one is trained."""
+    overrides: str = ""
+    """Further keys of the run config, with a semicolon between them, where a whole run is measured."""
 
     @staticmethod
     def read() -> "Task":

@@ -9,6 +9,7 @@ from typing import final
 from app.workflows.observer import Quiet
 from app.workflows.training import train
 from benchmarks.jobs import Stopwatch, Task
+from benchmarks.options import separate_keys
 from strategies.core import wire
 
 
@@ -40,7 +41,8 @@ def main(task: Task, watch: Stopwatch) -> None:
     laps = _Laps(watch)
     with tempfile.TemporaryDirectory() as home:
         keys = [f"run.home={home}", "model.name=mlp", f"model.hidden={task.hidden}", "log.retention=sum"]
-        folder = train(task.run_config().with_overrides(keys), laps)
+        config = task.run_config().with_overrides([*keys, *separate_keys(task.overrides)])
+        folder = train(config, laps)
         flat = wire.flat_of(record := wire.record_of(folder.read_model()), wire.layout_of(record))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
