@@ -26,6 +26,8 @@ FULL_SCORE = 100.0
 AUROC_THRESHOLDS = 200
 """Thresholds of a binned curve, whose counts add up over clients."""
 _LARGEST = float(torch.finfo(torch.float32).max)
+_REGISTER = 16
+"""Numbers that a processor takes at once, at most: torch's softmax over a shorter row takes one by one."""
 
 
 @dataclass(frozen=True)
@@ -220,11 +222,14 @@ class Classification(Task):
         """Return weight_j · (softmax − one-hot), and the sums; by autograd if a subclass has other losses."""
         if type(self).losses is not Classification.losses:
             return super().weighted_gradients(outputs, targets, weights)
-        labels = targets.unsqueeze(2)  # [k, n, 1]
-        logs = torch.log_softmax(outputs, 2)
-        sums = (logs.gather(2, labels).squeeze(2) * weights).sum(dim=1).neg_()
-        found = logs.exp_().scatter_add_(2, labels, torch.full_like(labels, -1.0, dtype=logs.dtype))
-        return found.mul_(weights.unsqueeze(2)), sums
+        few = outputs.shape[2] < _REGISTER
+        outputs, along = (outputs.transpose(1, 2).contiguous(), 1) if few else (outputs, 2)
+        labels = targets.unsqueeze(along)
+        logs = torch.log_softmax(outputs, along)
+        sums = (logs.gather(along, labels).squeeze(along) * weights).sum(dim=1).neg_()
+        found = logs.exp_().scatter_add_(along, labels, torch.full_like(labels, -1.0, dtype=logs.dtype))
+        found.mul_(weights.unsqueeze(along))
+        return found.transpose(1, 2).contiguous() if few else found, sums
 
     def predict(self, outputs: Tensor) -> Tensor:
         """Return the most likely class, shape [n], int64."""

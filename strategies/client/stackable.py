@@ -5,7 +5,7 @@ batch, as batch norm's do, cannot be padded; buffers that change have no place i
 that are drawn elsewhere than in dropout layers cannot be drawn beforehand.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,6 +27,14 @@ _AGREE = 1e-4
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 """Layers that multiply their inputs by numbers that depend on the inputs' shape alone."""
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+Gradients = Callable[[Batch, Tensor, Sequence[Tensor]], Tensor]
+"""Writes the gradients of Σ_j weight_j · loss_j for k models, and returns these sums, shape [k].
+
+It is given inputs and targets, shape [k, n, ...]; the weights of the examples, shape [k, n]; and what
+`Noise.draw` gave, shape [k, n, ...] each.
+"""
 
 
 class NotStackable(Exception):
@@ -70,40 +78,31 @@ class Stackable:
     noises: tuple[Noise, ...] = ()
     written: WrittenOut | None = None
 
-    def gradients(
-        self,
-        parameters: list[Tensor],
-        batch: Batch,
-        weights: Tensor,
-        noises: list[Tensor],
-        into: list[Tensor],
-    ) -> Tensor:
-        """Write the gradients of Σ_j weight_j · loss_j for k models; return these sums, shape [k].
+    def on(self, parameters: list[Tensor], into: list[Tensor]) -> Gradients:
+        """Return what computes the gradients of k models whose parameters change in place.
 
         Parameters
         ----------
         parameters
             Of k models, shape [k, ...] each.
-        batch
-            Inputs and targets, shape [k, n, ...].
-        weights
-            Of the examples, shape [k, n].
-        noises
-            What `Noise.draw` gave, shape [k, n, ...] each.
         into
             Where the gradients go, shape [k, ...] each.
         """
-        if self.written is not None and isinstance(batch[0], Tensor):
-            return self.written.gradients(parameters, (batch[0], batch[1]), weights, noises, into)
-        found, losses = self.by_autograd(parameters, batch, weights, noises)
-        for place, gradient in zip(into, found, strict=True):
-            place.copy_(gradient)
-        return losses
+        if self.written is not None:
+            return self.written.on(parameters, into).gradients
+
+        def gradients(batch: Batch, weights: Tensor, noises: Sequence[Tensor]) -> Tensor:
+            found, losses = self.by_autograd(parameters, batch, weights, noises)
+            for place, gradient in zip(into, found, strict=True):
+                place.copy_(gradient)
+            return losses
+
+        return gradients
 
     def by_autograd(
-        self, parameters: list[Tensor], batch: Batch, weights: Tensor, noises: list[Tensor]
+        self, parameters: list[Tensor], batch: Batch, weights: Tensor, noises: Sequence[Tensor]
     ) -> tuple[list[Tensor], Tensor]:
-        """Return the gradients that `gradients` writes, as torch finds them, and the sums."""
+        """Return the gradients and sums of `Gradients` as torch finds them."""
         model, task = self.training.model, self.training.task
         trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         names, hooks = [name for name, _ in trainable], [_hooks(p) for _, p in trainable]
@@ -240,18 +239,19 @@ def _written(found: Stackable, batch: Batch, weights: Tensor, noises: list[Tenso
         return None
     made, targets = _made(inputs), _made(batch[1])
     parameters = [torch.stack([p.detach(), p.detach()]) for p in own.parameters]
-    into, tried = [torch.full_like(p, torch.nan) for p in parameters], replace(found, written=written)
+    into = [torch.full_like(p, torch.nan) for p in parameters]
     drawn = [_twice(n) for n in noises]
     try:
         with torch.no_grad():
-            tried.gradients(parameters, (_twice(made), _twice(targets)), weights, drawn, into)
+            written.on(parameters, into).gradients((_twice(made), _twice(targets)), weights, drawn)
         with _layers_off(found.noises), _dropping(found.noises, noises):
             losses = own.task.losses(forward(own.task, own.model, made, own.device), targets)
         expected = torch.autograd.grad((losses * weights[0]).sum(), own.parameters)
     except Exception:  # noqa: BLE001 (shapes that a layer written out does not take, or a task's own code)
         return None
     apart = [a - b for a, b in zip(into, expected, strict=True)]
-    return tried if _length(apart) <= _AGREE * _length([_twice(g) for g in expected]) else None
+    close = _length(apart) <= _AGREE * _length([_twice(g) for g in expected])
+    return replace(found, written=written) if close else None
 
 
 def _made(part: Any) -> Any:

@@ -160,7 +160,7 @@ class _Gathered:
         self._inputs = self._room(examples.x, self._window * batch)
         self._targets = self._room(examples.y, self._window * batch)
         self._starts: list[int] = []
-        self._first = 0
+        self._sizes: list[list[int]] = []
         self._counted: tuple[list[int], Tensor] = [], torch.zeros(0)
 
     def _room(self, like: Tensor, rows: int) -> Tensor:
@@ -175,13 +175,14 @@ class _Gathered:
         start, width = self._starts[place], self._starts[place + 1] - self._starts[place]
         batch = (part[:active, start : start + width] for part in (self._inputs, self._targets))
         inputs, targets = batch
-        sizes = [order.rows(step) for order in self._orders[:active]]
+        sizes = self._sizes[place]
         return Drawn((inputs, targets), self._weights(sizes), self._noises(sizes, width))
 
     def _gather(self, step: int, active: int) -> None:
         last = min(step + self._window, self._orders[0].steps)
         orders = self._orders[:active]
-        widths = [max(o.rows(s) for o in orders if s < o.steps) for s in range(step, last)]
+        self._sizes = [[o.rows(s) for o in orders if s < o.steps] for s in range(step, last)]
+        widths = [max(sizes) for sizes in self._sizes]
         self._starts = [sum(widths[:i]) for i in range(len(widths) + 1)]
         for order, inputs, targets in zip(orders, self._inputs, self._targets, strict=False):
             order.put(widths, step, inputs, targets)

@@ -4,9 +4,11 @@ An optimiser works on each number by itself, so it takes the matrix for a single
 the gradients see it as the tensors that the model has, with the models along a first axis.
 """
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from types import MethodType
 from typing import final
 
 import torch
@@ -81,9 +83,9 @@ class Steps:
         self._see(kept)
 
     def gradients(self, parameters: Tensors, batch: Batch) -> tuple[Tensors, Tensor]:
-        """Return the gradients and losses of each model."""
-        losses = self.model.gradients(list(parameters), batch, self.weights, self.noises, self._places)
-        self.losses[: len(losses)] += losses
+        """Return the gradients and losses of each model, whose parameters are `self.parameters`."""
+        losses = self._differentiate(batch, self.weights, self.noises)
+        self._sums.add_(losses)
         if self.settings.max_gradient_norm > 0:
             return clipped_each(self._places, self.settings.max_gradient_norm), losses
         return self._places, losses
@@ -95,7 +97,7 @@ class Steps:
         for place, gradient in zip(self._places, gradients, strict=True):
             if gradient is not place:
                 place.copy_(gradient)
-        self._optimizer.step()
+        self._bare_step()
         return parameters
 
     def _optimizer_of(self, rows: Tensor) -> torch.optim.Optimizer:
@@ -104,9 +106,20 @@ class Steps:
     def _see(self, rows: Tensor) -> None:
         """Have some rows for the parameters."""
         self._now = rows
+        self._bare_step = bare_step(self._optimizer)
         rows.grad = self._gradients[: len(rows)]
         self.parameters = as_tensors(rows, self.shapes)
         self._places = as_tensors(rows.grad, self.shapes)
+        self._sums = self.losses[: len(rows)]
+        self._differentiate = self.model.on(self.parameters, self._places)
+
+
+def bare_step(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
+    """Return an optimiser's step without what torch puts around it, which takes as long as a layer.
+
+    That calls hooks and tells profilers; it is to be called where torch does not differentiate.
+    """
+    return MethodType(inspect.unwrap(type(optimizer).step), optimizer)
 
 
 def clipped_each(gradients: Sequence[Tensor], norm: float) -> list[Tensor]:

@@ -15,132 +15,141 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from strategies.client.training import Batch
 from strategies.task import Task
 
-Taken = list[Tensor]
-"""What a layer keeps from its way forward for its way back."""
 
-
-@dataclass(frozen=True, eq=False)
 class _Layer(ABC):
-    """A layer of k models; `own` are the positions of its parameters among those of the model."""
+    """A layer of k models, with their parameters and the places of its gradients; it keeps its last inputs.
 
-    layer: nn.Module
-    own: tuple[int, ...]
+    Parameters
+    ----------
+    layer
+        As it is in the model.
+    parameters, into
+        Those of the layer, shape [k, ...] each; views of them are made here, once for all steps.
+    """
+
+    def __init__(self, layer: nn.Module, parameters: Sequence[Tensor], into: Sequence[Tensor]) -> None:
+        self._layer, self._parameters, self._into = layer, parameters, into
 
     @abstractmethod
-    def forward(self, x: Tensor, parameters: list[Tensor], noises: Iterator[Tensor]) -> tuple[Tensor, Taken]:
+    def forward(self, x: Tensor, noises: Iterator[Tensor]) -> Tensor:
         """Return the outputs, shape [k, n, ...], of inputs of shape [k, n, ...]."""
 
     @abstractmethod
-    def backward(self, of_y: Tensor, taken: Taken, parameters: list[Tensor], into: list[Tensor]) -> None:
-        """Write the gradients of the layer's parameters, given that of its outputs."""
+    def backward(self, of_y: Tensor) -> None:
+        """Write the gradients of the layer's parameters, given that of its last outputs."""
 
     @abstractmethod
-    def of_inputs(self, of_y: Tensor, taken: Taken, parameters: list[Tensor]) -> Tensor:
-        """Return the gradient of the inputs, given that of the outputs."""
+    def of_inputs(self, of_y: Tensor) -> Tensor:
+        """Return the gradient of the last inputs, given that of the outputs."""
 
 
 @final
 class _Linear(_Layer):
-    def forward(self, x: Tensor, parameters: list[Tensor], noises: Iterator[Tensor]) -> tuple[Tensor, Taken]:
-        weight = parameters[self.own[0]].transpose(1, 2)  # [k, in, out]
-        if len(self.own) == 1:
-            return torch.bmm(x, weight), [x]
-        return torch.baddbmm(parameters[self.own[1]].unsqueeze(1), x, weight), [x]
+    def __init__(self, layer: nn.Module, parameters: Sequence[Tensor], into: Sequence[Tensor]) -> None:
+        super().__init__(layer, parameters, into)
+        self._weight, self._turned = parameters[0], parameters[0].transpose(1, 2)  # [k, in, out]
+        self._biases = [bias.unsqueeze(1) for bias in parameters[1:]]
 
-    def backward(self, of_y: Tensor, taken: Taken, parameters: list[Tensor], into: list[Tensor]) -> None:
-        torch.bmm(of_y.transpose(1, 2), taken[0], out=into[self.own[0]])
-        for position in self.own[1:]:
-            torch.sum(of_y, 1, out=into[position])
+    def forward(self, x: Tensor, noises: Iterator[Tensor]) -> Tensor:
+        self._x = x
+        if not self._biases:
+            return torch.bmm(x, self._turned)
+        return torch.baddbmm(self._biases[0], x, self._turned)
 
-    def of_inputs(self, of_y: Tensor, taken: Taken, parameters: list[Tensor]) -> Tensor:
-        return torch.bmm(of_y, parameters[self.own[0]])
+    def backward(self, of_y: Tensor) -> None:
+        torch.bmm(of_y.transpose(1, 2), self._x, out=self._into[0])
+        for place in self._into[1:]:
+            torch.sum(of_y, 1, out=place)
+
+    def of_inputs(self, of_y: Tensor) -> Tensor:
+        return torch.bmm(of_y, self._weight)
 
 
 @final
 class _Norm(_Layer):
     """Group norm of vectors: each group of an example is normalised, then scaled and shifted."""
 
-    def forward(self, x: Tensor, parameters: list[Tensor], noises: Iterator[Tensor]) -> tuple[Tensor, Taken]:
-        parts = x.view(*x.shape[:2], self._groups, -1)  # [k, n, groups, size]
-        normal, mean, scale = torch.native_layer_norm(parts, parts.shape[3:], None, None, self._eps)
-        normal = normal.view(x.shape)
-        if not self.own:
-            return normal, [parts, mean, scale, normal]
-        weight, bias = (parameters[position].unsqueeze(1) for position in self.own)
-        return torch.addcmul(bias, normal, weight), [parts, mean, scale, normal]
+    def __init__(self, layer: nn.Module, parameters: Sequence[Tensor], into: Sequence[Tensor]) -> None:
+        super().__init__(layer, parameters, into)
+        self._groups = int(getattr(layer, "num_groups", 1))
+        self._eps = float(layer.eps)  # type: ignore[arg-type]
+        self._affine = [each.unsqueeze(1) for each in parameters]  # [k, 1, size]
 
-    def backward(self, of_y: Tensor, taken: Taken, parameters: list[Tensor], into: list[Tensor]) -> None:
-        if self.own:
-            torch.sum(of_y * taken[3], 1, out=into[self.own[0]])
-            torch.sum(of_y, 1, out=into[self.own[1]])
+    def forward(self, x: Tensor, noises: Iterator[Tensor]) -> Tensor:
+        self._parts = x.view(*x.shape[:2], self._groups, -1)  # [k, n, groups, size]
+        size = self._parts.shape[3:]
+        normal, self._mean, self._scale = torch.native_layer_norm(self._parts, size, None, None, self._eps)
+        self._normal = normal.view(x.shape)
+        if not self._affine:
+            return self._normal
+        weight, bias = self._affine
+        return torch.addcmul(bias, self._normal, weight)
 
-    def of_inputs(self, of_y: Tensor, taken: Taken, parameters: list[Tensor]) -> Tensor:
-        parts, mean, scale, _ = taken
-        inner = of_y * parameters[self.own[0]].unsqueeze(1) if self.own else of_y
+    def backward(self, of_y: Tensor) -> None:
+        if self._into:
+            torch.sum(of_y * self._normal, 1, out=self._into[0])
+            torch.sum(of_y, 1, out=self._into[1])
+
+    def of_inputs(self, of_y: Tensor) -> Tensor:
+        inner = of_y * self._affine[0] if self._affine else of_y
+        parts, mean, scale = self._parts, self._mean, self._scale
+        wanted = [True, False, False]
         found, *_ = torch.ops.aten.native_layer_norm_backward(
-            inner.view(parts.shape), parts, parts.shape[3:], mean, scale, None, None, [True, False, False]
+            inner.view(parts.shape), parts, parts.shape[3:], mean, scale, None, None, wanted
         )
         return found.view(of_y.shape)  # type: ignore[no-any-return]
-
-    @property
-    def _groups(self) -> int:
-        return int(getattr(self.layer, "num_groups", 1))
-
-    @property
-    def _eps(self) -> float:
-        return float(self.layer.eps)  # type: ignore[arg-type]
 
 
 class _Bare(_Layer):
     """A layer without parameters."""
 
-    def backward(self, of_y: Tensor, taken: Taken, parameters: list[Tensor], into: list[Tensor]) -> None:
+    def backward(self, of_y: Tensor) -> None:
         pass
 
 
 @final
 class _Rectified(_Bare):
-    def forward(self, x: Tensor, parameters: list[Tensor], noises: Iterator[Tensor]) -> tuple[Tensor, Taken]:
-        found = x.relu()
-        return found, [found]
+    def forward(self, x: Tensor, noises: Iterator[Tensor]) -> Tensor:
+        self._y = x.relu()
+        return self._y
 
-    def of_inputs(self, of_y: Tensor, taken: Taken, parameters: list[Tensor]) -> Tensor:
-        return torch.ops.aten.threshold_backward(of_y, taken[0], 0)  # type: ignore[no-any-return]
+    def of_inputs(self, of_y: Tensor) -> Tensor:
+        return torch.ops.aten.threshold_backward(of_y, self._y, 0)  # type: ignore[no-any-return]
 
 
 @final
 class _Tanh(_Bare):
-    def forward(self, x: Tensor, parameters: list[Tensor], noises: Iterator[Tensor]) -> tuple[Tensor, Taken]:
-        found = x.tanh()
-        return found, [found]
+    def forward(self, x: Tensor, noises: Iterator[Tensor]) -> Tensor:
+        self._y = x.tanh()
+        return self._y
 
-    def of_inputs(self, of_y: Tensor, taken: Taken, parameters: list[Tensor]) -> Tensor:
-        return torch.ops.aten.tanh_backward(of_y, taken[0])  # type: ignore[no-any-return]
+    def of_inputs(self, of_y: Tensor) -> Tensor:
+        return torch.ops.aten.tanh_backward(of_y, self._y)  # type: ignore[no-any-return]
 
 
 @final
 class _Flat(_Bare):
-    def forward(self, x: Tensor, parameters: list[Tensor], noises: Iterator[Tensor]) -> tuple[Tensor, Taken]:
-        return x.flatten(2), [x]
+    def forward(self, x: Tensor, noises: Iterator[Tensor]) -> Tensor:
+        self._shape = x.shape
+        return x.flatten(2)
 
-    def of_inputs(self, of_y: Tensor, taken: Taken, parameters: list[Tensor]) -> Tensor:
-        return of_y.view(taken[0].shape)
+    def of_inputs(self, of_y: Tensor) -> Tensor:
+        return of_y.view(self._shape)
 
 
 @final
 class _Dropping(_Bare):
     """Dropout by numbers that were drawn beforehand; none where the layer drops nothing."""
 
-    def forward(self, x: Tensor, parameters: list[Tensor], noises: Iterator[Tensor]) -> tuple[Tensor, Taken]:
-        if not self.layer.p:
-            return x, []
-        noise = next(noises)
-        return x * noise, [noise]
+    def forward(self, x: Tensor, noises: Iterator[Tensor]) -> Tensor:
+        self._noise = next(noises) if self._layer.p else None
+        return x if self._noise is None else x * self._noise
 
-    def of_inputs(self, of_y: Tensor, taken: Taken, parameters: list[Tensor]) -> Tensor:
-        return of_y * taken[0] if taken else of_y
+    def of_inputs(self, of_y: Tensor) -> Tensor:
+        return of_y if self._noise is None else of_y * self._noise
 
 
 _KINDS: dict[type[nn.Module], type[_Layer]] = {
@@ -161,13 +170,12 @@ class WrittenOut:
     Parameters
     ----------
     layers
-        In the order of a forward pass.
-    first
-        The first of them that has parameters: the gradient of its inputs is nobody's.
+        In the order of a forward pass, each with the positions of its parameters among those of the model.
+    task
+        Says the loss.
     """
 
-    layers: tuple[_Layer, ...]
-    first: int
+    layers: tuple[tuple[nn.Module, tuple[int, ...]], ...]
     task: Task
 
     @staticmethod
@@ -181,37 +189,40 @@ class WrittenOut:
         known = all(type(layer) in _KINDS and _is_simple(layer) for layer in layers)
         if not known or owned != list(places) or not owned or not _all_trained(model):
             return None
-        found = [_KINDS[type(each)](each, tuple(places[id(p)] for p in each.parameters())) for each in layers]
-        return WrittenOut(tuple(found), next(i for i, layer in enumerate(found) if layer.own), task)
+        found = tuple((layer, tuple(places[id(p)] for p in layer.parameters())) for layer in layers)
+        return WrittenOut(found, task)
 
-    def gradients(
-        self,
-        parameters: list[Tensor],
-        batch: tuple[Tensor, Tensor],
-        weights: Tensor,
-        noises: Sequence[Tensor],
-        into: list[Tensor],
-    ) -> Tensor:
-        """Write the gradients of Σ_j weight_j · loss_j for k models; return these sums, shape [k].
+    def on(self, parameters: Sequence[Tensor], into: Sequence[Tensor]) -> "Chain":
+        """Return the chain of k models; see `strategies.client.stackable.Stackable.on`."""
+        found = [
+            _KINDS[type(layer)](layer, [parameters[i] for i in own], [into[i] for i in own])
+            for layer, own in self.layers
+        ]
+        first = next(number for number, (_, own) in enumerate(self.layers) if own)
+        return Chain(found, first, self.task)
 
-        Parameters
-        ----------
-        into
-            Where the gradients go, shape [k, ...] each.
 
-        See `strategies.client.stackable.Stackable.gradients` for the others.
-        """
+@final
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """The layers of k models; `first` is the first that has parameters: its inputs need no gradient."""
+
+    layers: Sequence[_Layer]
+    first: int
+    task: Task
+
+    def gradients(self, batch: Batch, weights: Tensor, noises: Sequence[Tensor]) -> Tensor:
+        """Write the gradients, and return the sums (see `strategies.client.stackable.Gradients`)."""
         x, targets = batch
-        left, taken = iter(noises), list[Taken]()
+        assert isinstance(x, Tensor)
+        left = iter(noises)
         for layer in self.layers:
-            x, kept = layer.forward(x, parameters, left)
-            taken.append(kept)
+            x = layer.forward(x, left)
         of_x, losses = self.task.weighted_gradients(x, targets, weights)
-        for place in range(len(self.layers) - 1, self.first - 1, -1):
-            layer = self.layers[place]
-            layer.backward(of_x, taken[place], parameters, into)
-            if place > self.first:
-                of_x = layer.of_inputs(of_x, taken[place], parameters)
+        for layer in reversed(self.layers[self.first + 1 :]):
+            layer.backward(of_x)
+            of_x = layer.of_inputs(of_x)
+        self.layers[self.first].backward(of_x)
         return losses
 
 

@@ -1,8 +1,15 @@
 """The steps of many models at once."""
 
-import torch
+from typing import Literal
 
-from strategies.client.stacked_steps import as_tensors, clipped_each
+import pytest
+import torch
+from torch import nn
+
+from strategies.client.settings import TrainSettings
+from strategies.client.stacked_steps import as_tensors, bare_step, clipped_each
+from strategies.client.training import make_optimizer
+from strategies.core.seeds import torch_generator
 
 
 def test_gradients_are_clipped_model_by_model() -> None:
@@ -20,3 +27,23 @@ def test_tensors_are_views_of_their_rows() -> None:
     assert vector.tolist() == [[5, 6], [12, 13]]
     vector.zero_()
     assert rows[:, 5:].tolist() == [[0, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])
+def test_a_bare_step_is_the_optimisers(optimizer: Literal["sgd", "adam", "adamw", "rmsprop"]) -> None:
+    """Two steps of each, to the bit; torch's own step is wrapped, and the bare one is not."""
+    settings = TrainSettings(optimizer=optimizer, learning_rate=0.1)
+    gradients = torch.randn(2, 5, generator=torch_generator(0, "gradients"))
+    ends = []
+    for bare in (False, True):
+        parameter = nn.Parameter(torch.ones(5))
+        own = make_optimizer([parameter], settings)
+        step = bare_step(own) if bare else own.step
+        for gradient in gradients:
+            parameter.grad = gradient
+            with torch.no_grad():
+                step()
+        ends.append(parameter.detach())
+        assert hasattr(step, "__wrapped__") != bare
+    assert ends[0].equal(ends[1])
+    assert not ends[0].equal(torch.ones(5))

@@ -104,7 +104,7 @@ def both_ways(found: Stackable) -> tuple[list[Tensor], list[Tensor], Tensor, Ten
     places = [torch.full_like(p, torch.nan) for p in copies]
     assert found.written is not None
     with torch.no_grad():
-        losses = found.gradients(copies, (inputs, targets), weights, drawn, places)
+        losses = found.on(copies, places)((inputs, targets), weights, drawn)
     return expected, places, sums, losses
 
 
@@ -124,7 +124,8 @@ def test_by_hand() -> None:
     written = WrittenOut.of(model, CLASSIFICATION)
     assert written is not None
     into, batch = [torch.zeros(1, 2, 1)], (torch.tensor([[[2.0]]]), torch.tensor([[1]]))
-    losses = written.gradients([torch.zeros(1, 2, 1)], batch, torch.tensor([[3.0]]), [], into)
+    chain = written.on([torch.zeros(1, 2, 1)], into)
+    losses = chain.gradients(batch, torch.tensor([[3.0]]), [])
     assert into[0].flatten().tolist() == [3.0, -3.0]
     torch.testing.assert_close(losses, 3 * torch.tensor([2.0]).log())
 
@@ -162,12 +163,15 @@ def test_gradients_that_are_not_autograds_are_not_used(monkeypatch: pytest.Monke
     assert examined(training(seeded(KNOWN["rectified"]))).written is None
 
 
-def test_the_gradient_of_outputs_is_that_of_any_task() -> None:
-    outputs, targets = torch.randn(COPIES, ROWS, 3), torch.randint(0, 3, (COPIES, ROWS))
+@pytest.mark.parametrize("classes", [3, 40])
+def test_the_gradient_of_outputs_is_that_of_any_task(classes: int) -> None:
+    """Few classes and many are computed in another order of axes."""
+    outputs, targets = torch.randn(COPIES, ROWS, classes), torch.randint(0, classes, (COPIES, ROWS))
     weights = torch.rand(COPIES, ROWS)
 
     by_formula = CLASSIFICATION.weighted_gradients(outputs, targets, weights)
     by_autograd = Task.weighted_gradients(CLASSIFICATION, outputs, targets, weights)
+    assert by_formula[0].is_contiguous()
     for a, b in zip(by_formula, by_autograd, strict=True):
         torch.testing.assert_close(a, b)
 
