@@ -294,6 +294,8 @@ class LocalGrid(BaseGrid):
         self._queue.end(job)
         if outcome.new_state is not None:
             self._states.set(job.node_id, outcome.new_state)
+        if job.alone and isinstance(outcome.answer, RecordDict):
+            self._require_pool().alone[job.alone] += 1
         self._finish(job, outcome.answer)
 
     def _finish(self, job: Job, answer: RecordDict | Error) -> None:

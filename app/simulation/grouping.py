@@ -51,23 +51,27 @@ class Grouping:
         return Grouping(_MOST_ON_GPU, memory // _PER_GPU or _UNKNOWN_GPU, where_faster=True)
 
     def groups(self, jobs: Sequence[Job]) -> list[Group]:
-        """Return the jobs in groups, in their order."""
+        """Return the jobs in groups, in their order; a training that is by itself is told why."""
         if self.most == 1:
             return [(job,) for job in jobs]
         found: list[Group] = []
         for alike in _alike(jobs):
-            size = self._size(alike)
-            found += [tuple(alike[first : first + size]) for first in range(0, len(alike), size)]
+            if not _trains(alike[0].message):
+                found += [(job,) for job in alike]
+                continue
+            fitting = self._fitting(alike[0].message)
+            size = min(fitting, -(-len(alike) // _PARTS)) if self.where_faster else fitting
+            groups = [tuple(alike[first : first + size]) for first in range(0, len(alike), size)]
+            for job in (group[0] for group in groups if len(group) == 1):
+                job.alone = _why_alone(len(alike), fitting, size)
+            found += groups
         return found
 
-    def _size(self, alike: Sequence[Job]) -> int:
-        most = self.most
-        if self.most_bytes:
-            sent = max(wire.records_bytes(job.message.content) for job in alike[:1])
-            most = min(most, self.most_bytes // max(sent, 1))
-        if self.where_faster:
-            most = min(most, -(-len(alike) // _PARTS))
-        return max(1, most) if _trains(alike[0].message) else 1
+    def _fitting(self, message: Message) -> int:
+        """Return how many messages like one fit into a group."""
+        if not self.most_bytes:
+            return self.most
+        return max(1, min(self.most, self.most_bytes // max(wire.records_bytes(message.content), 1)))
 
 
 def _alike(jobs: Sequence[Job]) -> list[list[Job]]:
@@ -82,6 +86,17 @@ def _alike(jobs: Sequence[Job]) -> list[list[Job]]:
         runs[-1].append(job)
         nodes.add(job.node_id)
     return runs
+
+
+def _why_alone(asked: int, fitting: int, size: int) -> str:
+    """Return why a training is a group of its own, of so many that were asked together."""
+    if asked == 1:
+        return "no other client was asked with it"
+    if fitting == 1:
+        return "two models as large as this one are too many for a group"
+    if size == 1:
+        return f"{_PARTS} clients or fewer in a round are a group each, so that all workers have work"
+    return "no other client was left for its group"
 
 
 def _trains(message: Message) -> bool:

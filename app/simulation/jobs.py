@@ -70,7 +70,8 @@ class Job:
 
     `message_id` is the id that the caller knows it by, `node_id` the node that it is for; `abandoned` says
     that the reply is no longer waited for; `began` is when a worker began with it, by the clock
-    `time.monotonic`, None while it waits.
+    `time.monotonic`, None while it waits; `alone` is why its training is a group of its own, empty if it is
+    not, or if nothing was to be in groups.
     """
 
     message: Message
@@ -79,6 +80,7 @@ class Job:
     node_id: int = field(init=False)
     abandoned: bool = False
     began: float | None = None
+    alone: str = ""
 
     def __post_init__(self) -> None:
         """Look up the ids, which are asked for again and again."""

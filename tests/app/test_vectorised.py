@@ -68,6 +68,13 @@ def test_side_by_side_is_near_one_by_one(tmp_path: Path, strategy: str) -> None:
     assert notes_of(beside) == [f"run.vectorise: {trainings} trainings side by side"]
 
 
+def test_with_few_clients_it_is_said_why_nothing_is_side_by_side(tmp_path: Path) -> None:
+    alone, few = run(tmp_path, "alone"), run(tmp_path, "few", "run.vectorise=auto")
+    assert flat_model(alone).equal(flat_model(few))
+    why = "8 clients or fewer in a round are a group each, so that all workers have work"
+    assert notes_of(few) == ["run.vectorise: 0 trainings side by side; 6 one by one: " + why]
+
+
 def test_any_number_of_workers_gives_the_same_bits(tmp_path: Path) -> None:
     keys = ("run.vectorise=2", "run.rounds=2", "strategy.name=ditto")
     one, three = (run(tmp_path, f"w{n}", *keys, f"run.workers={n}") for n in (1, 3))

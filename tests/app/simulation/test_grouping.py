@@ -49,6 +49,24 @@ def test_groups_by_hand() -> None:
     assert [j.node_id for group in Grouping(2).groups(jobs(5, 3, 4)) for j in group] == [5, 3, 4]
 
 
+def reasons(grouping: Grouping, given: list[Job]) -> list[str]:
+    grouping.groups(given)
+    return [job.alone for job in given]
+
+
+def test_a_training_by_itself_is_told_why() -> None:
+    few = "8 clients or fewer in a round are a group each, so that all workers have work"
+    assert reasons(Grouping(9, where_faster=True), jobs(*range(1, 9))) == [few] * 8
+    left = "no other client was left for its group"
+    assert reasons(Grouping(9, where_faster=True), jobs(*range(1, 10))) == [""] * 8 + [left]
+    assert reasons(Grouping(9), jobs(1)) == ["no other client was asked with it"]
+    large = "two models as large as this one are too many for a group"
+    assert reasons(Grouping(9, most_bytes=28), jobs(1, 2)) == [large] * 2
+    assert reasons(Grouping(9, most_bytes=56), jobs(1, 2)) == ["", ""]
+    assert reasons(Grouping(9, where_faster=True), jobs(1, 2, kind="query.describe")) == ["", ""]
+    assert reasons(Grouping(), jobs(1, 2)) == ["", ""]
+
+
 def test_what_the_key_names() -> None:
     assert Grouping.of("off", "cpu") == Grouping()
     assert Grouping.of("16", "cuda") == Grouping(16)
