@@ -95,6 +95,7 @@ def options() -> dict[str, str]:
         )
     found["secure aggregation"] = "privacy.secure-aggregation=true log.enabled=false"
     found |= {f"log {kept}": f"log.retention={kept} run.rounds=2" for kept in ("sum", "interval:2")}
+    found["linear model"] = "model.name=linear model.hidden=128"  # The default, as it has no hidden layer
     return found | {"no log": "log.enabled=false", "two groups apart": "train.isolation=2"}
 
 

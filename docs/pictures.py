@@ -36,6 +36,7 @@ def pictures(found: Found) -> Iterator[tuple[str, Picture]]:
     yield "fisher", _fisher(found)
     pair = {"train": found["pair"]["train"], "methods": found["pair"]}
     yield "fedosd", _walk(pair, "fedosd", found["pair"]["fedosd"])
+    yield "sifu", _hidden(found)
     yield "redistill", _redistill(found)
     yield "reprune", _reprune(found)
 
@@ -119,6 +120,17 @@ def _fisher(found: Found) -> Picture:
         picture.dot(draw, "method")
     lowest = min(found["draws"], key=lambda draw: draw[1])
     picture.words(picture.at(lowest), "method", "fisher, 24 draws", "below")
+    return picture
+
+
+def _hidden(found: Found) -> Picture:
+    """Draw the way back to a round, a dot for each draw of noise there, and the way on from one of them."""
+    hidden = found["hidden"]
+    picture = _begun(found, "sifu goes back to a round, adds noise there and trains on", hidden["cloud"])
+    for draw in hidden["cloud"]:
+        picture.dot(draw, "pale")
+    picture.path(hidden["path"], "method")
+    picture.words(picture.at(hidden["path"][-1]), "method", "sifu", "below")
     return picture
 
 

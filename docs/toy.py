@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, final
+from unittest.mock import patch
 
 import torch
 from flwr.app import ArrayRecord, Message
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 import lethe
 from app.config.run_config import RunConfig
+from app.forgettings.names import RESULT
 from app.project import using
 from app.project.loading import named
 from app.workflows import forget, train
@@ -26,7 +28,9 @@ from app.workflows.session import open_session
 from app.workflows.trained import open_trained_run
 from benchmarks.inline import InlineGrid
 from strategies.core import wire
+from strategies.core.secret_random import RandomStream
 from strategies.core.seeds import torch_generator
+from strategies.runs.files import read_json
 from strategies.runs.folder import CONFIG, MODEL
 from strategies.runs.tensor_file import read_sealed
 from strategies.server.grids import BaseGrid
@@ -50,8 +54,9 @@ _OWN_MODELS = "run.rounds=1 strategy.name=fedmd strategy.models=mlp-4"
 _FISHER_ALPHA, _DRAWS = 0.002, 24
 _CAUTIOUS = 0.3
 """The α of `fast-distill` over all rounds."""
-_ELSEWHERE = ("redistill", "reprune", "fedosd")
-"""Methods that need another run: FedMD; a pruned one; one in which some direction leaves the others alone."""
+_ELSEWHERE = ("redistill", "reprune", "fedosd", "sifu")
+"""Methods that need another run: FedMD; a pruned one; one in which some direction leaves the others alone;
+one whose outputs are those of its one layer."""
 _OWN: Mapping[str, str] = {
     "finetune": "epochs=6",
     "l1-sparse": "epochs=6 gamma=0.02",
@@ -68,6 +73,7 @@ _OWN: Mapping[str, str] = {
     "ssd": "alpha=0.3 dampening=0.05",
     "fedosd": "unlearning-rounds=10 learning-rate=1.0",
     "influence": "alphas=1",
+    "sifu": "noise=0.15 epsilon=8 delta=0.01",
     "ascent": "epochs=4 recovery-rounds=4 learning-rate=0.3",
 }
 """Keys of single methods, so that a path shows what they do."""
@@ -114,6 +120,22 @@ PROJECT = lethe.Project(
     test=examples(11),
     classes=("left", "right"),
 )
+
+
+def one_layer(spec: lethe.ModelSpec) -> nn.Module:
+    """Return the same model as `two_weights` for yes or no in place of two classes."""
+    linear = nn.Linear(2, 1, bias=False)
+    nn.init.zeros_(linear.weight)
+    return linear
+
+
+def yes_or_no(node: lethe.Node) -> tuple[Tensor, Tensor]:
+    """Return a client's examples, with whether they are of the second class."""
+    x, y = data(node)
+    return x, (y == 1).unsqueeze(1)
+
+
+ONE_LAYER = lethe.Project(model=one_layer, data=yes_or_no, task="multi-label", classes=("right",))
 
 
 @final
@@ -226,6 +248,21 @@ def drawn(toy: Toy) -> list[Point]:
     return [nn.utils.parameters_to_vector(twin.parameters()).tolist() for twin in twins]
 
 
+def hidden(home: Path) -> dict[str, Any]:
+    """Return the way of `sifu`: the training, what it had trained, and other draws of its noise."""
+    with using(named(ONE_LAYER)):
+        toy = Toy(home)
+        with patch.object(
+            RandomStream, "secret", lambda: RandomStream.seeded(0, "toy")
+        ):  # So that it repeats
+            path = toy.forget("sifu")
+        result = read_json(toy.folder.path / "forget" / f"client-{LEAVING}-sifu" / RESULT)
+        certified = result["details"]["certified"]
+        kept, noise = toy.trained[certified["kept-round"]], certified["noise"]
+        cloud = RandomStream.seeded(1, "toy").normal(2 * _DRAWS).view(-1, 2) * noise + torch.tensor(kept)
+        return {"train": toy.trained, "kept": kept, "path": path, "cloud": cloud.tolist()}
+
+
 def measured() -> dict[str, Any]:
     """Return all that is drawn: paths of models by method, and what FedMD's clients answer."""
     with TemporaryDirectory() as home, using(named(PROJECT)):
@@ -245,6 +282,7 @@ def measured() -> dict[str, Any]:
                 "train": [*pair.trained, weights_in(pair.folder.path)],
                 **{name: pair.forget(name) for name in ("fedosd", "retrain")},
             },
+            "hidden": hidden(Path(home) / "sifu"),
             **answers(Path(home) / "fedmd"),
         }
 

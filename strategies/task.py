@@ -153,6 +153,19 @@ class Task(ABC):
         """
         yield torch.ones(len(outputs), dtype=torch.float64), self.predict(outputs)
 
+    def curvature(self, num_outputs: int) -> float | None:
+        """Return a bound on the second derivatives of a loss in the outputs, if it is convex in them.
+
+        It is the largest eigenvalue of the Hessian over all outputs and targets. None: the loss is not known
+        to be convex, or to have such a bound.
+
+        Parameters
+        ----------
+        num_outputs
+            Size of the model's output.
+        """
+        return None
+
     def groups(self, targets: Tensor) -> Tensor | None:
         """Return the group of each example, shape [n], int64.
 
@@ -265,6 +278,10 @@ class Classification(Task):
         probabilities = outputs.double().softmax(dim=1)  # [n, classes]
         for label in range(probabilities.shape[1]):
             yield probabilities[:, label], torch.full((len(outputs),), label)
+
+    def curvature(self, num_outputs: int) -> float | None:
+        """Return ½, which diag(p) − p pᵀ has at most; None if a subclass has other losses."""
+        return 0.5 if type(self).losses is Classification.losses else None
 
     def groups(self, targets: Tensor) -> Tensor:
         """Return the labels."""

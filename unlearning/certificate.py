@@ -177,6 +177,36 @@ def limits_of_held_out(standing: str) -> list[str]:
     ]
 
 
+def limits_of_noise(certified: Mapping[str, Any]) -> list[str]:
+    """Return what an (ε, δ) of a result is about, and what not.
+
+    `certified` is what the result says of it.
+    """
+    after, more = certified["kept-round"], certified["rounds"]
+    named = ", ".join(certified["clients"])
+    others = (
+        f"a training without client {named}, from the same initial model, in which the others took part in "
+        f"the rounds that the log names, with the same batches, up to round {after}"
+    )
+    compared = (
+        f"ε = {certified['epsilon']:g} and δ = {certified['delta']:g} compare this model with that of "
+        f"{others}, which then got noise of the same {certified['noise']:g} on each weight and {more} more "
+        "rounds"
+        if certified["sensitivity"]
+        else f"no noise was added: up to round {after} the run was {others}"
+    )
+    return [
+        f"{compared}; nothing is said of the models and updates of the run, which are kept and which its "
+        "clients have seen",
+        "whoever sees several results without the client has seen as many draws of noise: their ε and δ add "
+        "up, and a result in which the client is not forgotten bounds nothing",
+        f"how far it went back (round {after}) and by how much the client had moved the model "
+        f"({certified['sensitivity']:.3g}) follow from its updates and are told here, outside of ε and δ",
+        "the bound is that of gradient steps on a convex loss in real numbers: it takes the remaining "
+        "clients' word for the largest norm of their inputs, and leaves out what float32 rounds",
+    ]
+
+
 def limits_of_sums() -> list[str]:
     """Return what must not be concluded after a run of masked or encrypted sums was retrained."""
     return [

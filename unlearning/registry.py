@@ -38,6 +38,7 @@ _MODULES = {
     "fedosd": "fedosd",
     "negate": "negate",
     "redistill": "redistill",
+    "sifu": "sifu",
     "reprune": "reprune",
     "retrain": "retrain",
 }

@@ -7,6 +7,7 @@ from strategies.core.errors import BadInput
 from strategies.registry import traits_of
 from strategies.server.cohort import Cohort
 from strategies.server.exclusion import Drop
+from unlearning.convexity import why_no_certificate
 from unlearning.guarantees import CHOSEN_BY_DATA
 from unlearning.methods import METHODS
 from unlearning.methods.base import Method
@@ -56,6 +57,7 @@ def check_request(run: TrainedRun, request: ForgetRequest, method: str, settings
     _check_labels(run, method, needed)  # Names a method that serves instead, as far as the others let it
     _check_renewable(run, chosen)
     _check_prunes(run, chosen)
+    _check_convex(run, method, needed)
     _check_fresh(run, method, needed)
     _check_follows(run, method, needed)
     _check_log(run, method, needed)
@@ -203,6 +205,12 @@ def _check_renewable(run: TrainedRun, method: Method) -> None:
             "less the run's would be near the forgotten client's update, which secure aggregation or "
             "encryption hides; train anew without the client (data.without)"
         )
+
+
+def _check_convex(run: TrainedRun, method: str, needed: Needs) -> None:
+    """Refuse a method that certifies something if this run gives it nothing to certify."""
+    if needed.convex and (reason := why_no_certificate(run)):
+        raise BadInput(f"{method}: no certificate: {reason}; use another method, or retrain, which is exact")
 
 
 def _check_fresh(run: TrainedRun, method: str, needed: Needs) -> None:

@@ -89,6 +89,8 @@ class TrainedRun:
         What the clients of a private run have spent, in it and in what was trained after it.
     task
         What is learned.
+    precision
+        In what the clients computed the forward passes of local training (``run.precision``).
     all_groups
         Whether retraining trains all groups that were trained apart again, and not only those that hold what
         is forgotten: `final` has models of another seed, or of a method that is not exact.
@@ -124,6 +126,7 @@ class TrainedRun:
     fresh_seed: Callable[[], int] = lambda: secrets.randbelow(2**62)  # Clients learn it
     spending: Spending = field(default_factory=MemorySpending)
     task: Task = CLASSIFICATION
+    precision: str = "float32"
     all_groups: bool = False
 
     @property

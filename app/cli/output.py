@@ -27,6 +27,7 @@ from app.report.wording import (
     seconds,
     spread,
     verdict,
+    wrapped,
 )
 from strategies.runs.files import to_json
 
@@ -56,8 +57,10 @@ def print_json(document: Mapping[str, Any]) -> None:
 
 
 def print_line(text: str) -> None:
-    """Print a line as it is, without markup and whatever the width."""
-    Console().print(printable(text), markup=False, highlight=False, soft_wrap=True)
+    """Print a line, without markup; a terminal gets it broken between words, a pipe as it is."""
+    console, shown = Console(), printable(text)
+    shown = wrapped(shown, console.width) if console.is_terminal else shown
+    console.print(shown, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_table(

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Column
 from rich.text import Text
 
-from app.report.wording import clock, count, printable
+from app.report.wording import clock, count, printable, wrapped
 
 _PERCENT = {"accuracy", "personal-accuracy", "attack-success-rate"}
 _NAMES = {
@@ -119,6 +119,7 @@ class TerminalObserver:
 
     def _say(self, text: str) -> None:
         self._said = time.monotonic()
+        text = wrapped(text, self._console.width) if self._console.is_terminal else text
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -88,9 +88,10 @@ def _as_json(checks: "Sequence[Check]") -> dict[str, dict[str, str]]:
 
 
 def _print_checks(checks: "Sequence[Check]") -> None:
+    width = max((len(check.name) for check in checks), default=0) + 3
     for check in checks:
         said = ": ".join(filter(None, (check.status, check.detail)))
-        output.print_line(f"{check.name + ':':<18}{said}")
+        output.print_line(f"{check.name + ':':<{width}}{said}")
 
 
 def _print_statement(statement: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from strategies.tasks.settings import TaskSettings
 from unlearning import registry as methods
 
 MODELS: Mapping[str, str] = {
+    "linear": "one linear layer, for any inputs; its loss is convex",
     "mlp": "a perceptron with one hidden layer, for any inputs",
     "cnn": "a small convolutional network, for images",
     "resnet18": "ResNet-18 with GroupNorm, for images",

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from strategies.core.settings import Settings, checked_list, split_list, whole_number_as_text
 
-BUILT_IN_MODELS = ("mlp", "cnn", "resnet18")
+BUILT_IN_MODELS = ("linear", "mlp", "cnn", "resnet18")
 MODEL_LIBRARIES = ("torchvision", "timm")
 TRACKERS = ("tensorboard", "mlflow", "wandb")
 _MAX_SEED = 2**63 - 1  # a Flower run config carries signed 64-bit integers
@@ -389,7 +389,8 @@ class ModelSettings(Settings):
     Attributes
     ----------
     name
-        ``mlp``, ``cnn``, ``resnet18``, ``torchvision:<name>`` or ``timm:<name>``, without weights of theirs.
+        ``linear``, ``mlp``, ``cnn``, ``resnet18``, ``torchvision:<name>`` or ``timm:<name>``, without
+        weights of theirs.
     weights
         Where the initial weights come from: a file (.safetensors, .npz, .pt), a finished run's name or
         folder, or a forgetting's folder, ``<run>/forget/<name>``; neutral empty: the seed.

@@ -28,7 +28,7 @@ from strategies.runs.files import write_chunks
 from strategies.runs.folder import CONFIG, MODEL, SCALE, TARGET_SCALE, RunFolder
 from unlearning import certificate
 from unlearning.registry import names, traits_of
-from unlearning.traits.base import GROUPS, SEED, STANDING, Traits
+from unlearning.traits.base import CERTIFIED, GROUPS, SEED, STANDING, Traits
 
 _SOFTWARE = ("cryptography", "flwr", "numpy", "torch")
 
@@ -64,6 +64,8 @@ def _statement(folder: RunFolder, forgetting: StoredForgetting) -> dict[str, Any
     limits += certificate.limits_of_choice(judged) if judged and judged["round"] < judged["trained"] else []
     standing = result.get("details", {}).get(STANDING)
     limits += certificate.limits_of_held_out(standing) if standing else []
+    noised = result.get("details", {}).get(CERTIFIED)
+    limits += certificate.limits_of_noise(noised) if noised else []
     limits += certificate.limits_of_sums() if SEED in result.get("details", {}) else []
     if (groups := result.get("details", {}).get(GROUPS)) is not None:
         limits += certificate.limits_of_groups(groups, guarantee == "exact")
@@ -78,6 +80,7 @@ def _statement(folder: RunFolder, forgetting: StoredForgetting) -> dict[str, Any
         "forgotten": [request.to_json() for request in forgetting.forgotten],
         "method": {"name": method.name, "guarantee": guarantee, "epsilon": epsilon},
         "settings": result["settings"],
+        **({"certified": noised} if noised else {}),
         "warnings": warnings,
         "notes": result["notes"],
         "files": {name: sha256_of(folder.path / file) for name, file in files_of(folder, forgetting).items()},

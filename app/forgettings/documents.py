@@ -110,7 +110,7 @@ class Audit(Document):
 class _Suspect(Document):
     client: str
     score: Number
-    interval: Annotated[list[Number], Field(min_length=2, max_length=2)]
+    interval: Annotated[list[Number], Field(min_length=2, max_length=2)] | None
     p: Annotated[float, Field(ge=0, le=1)]
     stands_out: bool = Field(alias="stands-out")
     reasons: list[str]

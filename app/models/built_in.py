@@ -1,8 +1,8 @@
-"""Builds the run's model: one of torchvision, of timm, of the user's own, or one of the three that are here.
+"""Builds the run's model: one of torchvision, of timm, of the user's own, or one of the four that are here.
 
-A multi-layer perceptron, a small convolutional network and ResNet-18 are built in, normalised by GroupNorm,
-as BatchNorm's running statistics cannot be averaged or noised. The initial weights are a function of the
-settings, the shapes and the seed alone.
+A linear layer, a multi-layer perceptron, a small convolutional network and ResNet-18 are built in, the last
+three normalised by GroupNorm, as BatchNorm's running statistics cannot be averaged or noised. The initial
+weights are a function of the settings, the shapes and the seed alone.
 """
 
 import math
@@ -96,6 +96,11 @@ def fitted(model: nn.Module, expected: Expected) -> Expected:
     return whole if inputs.is_floating_point() and takes(model, whole) else expected
 
 
+def _linear(settings: ModelSettings, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+    """Return one linear layer, of which the loss of classification and regression is convex."""
+    return nn.Sequential(OrderedDict(flatten=nn.Flatten(), fc=nn.Linear(math.prod(input_shape), num_outputs)))
+
+
 def _mlp(settings: ModelSettings, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
     """Two hidden layers (the "2NN" of McMahan et al., arXiv 1602.05629), each normalised."""
     return mlp((math.prod(input_shape), settings.hidden, settings.hidden), num_outputs, "fc3")
@@ -138,6 +143,7 @@ def _resnet18(settings: ModelSettings, input_shape: tuple[int, ...], num_outputs
 
 
 _BUILDERS: dict[str, Callable[[ModelSettings, tuple[int, ...], int], nn.Module]] = {
+    "linear": _linear,
     "mlp": _mlp,
     "cnn": _cnn,
     "resnet18": _resnet18,

@@ -40,7 +40,8 @@ def conclusions(decisions: Mapping[str, Any]) -> list[str]:
         said.append("There is no floor: audit.seeds = 1 would retrain with another seed.")
     said.append(
         f"Decided means: a paired t-test over {decisions['seeds']} training seeds, by Holm's correction over "
-        "the methods, at the level of 5 %."
+        "the methods, at the level of 5 %. p is corrected so; an interval is of its method alone, and may "
+        "leave out 0 where nothing is decided."
     )
     return said
 
@@ -55,12 +56,14 @@ def _of_family(name: str, decisions: Mapping[str, Any]) -> Iterator[str]:
 def _with_difference(decision: Mapping[str, Any]) -> str:
     """Return a method with its difference from the other, in points.
 
-    >>> _with_difference({"method": "a", "difference": -2.0, "low": -3.0, "high": -1.0, "values": []})
-    'a (by −2.0, 95 %: −3.0 to −1.0)'
+    >>> found = {"method": "a", "difference": -2.0, "low": -3.0, "high": -1.0, "p_value": 0.0613}
+    >>> _with_difference({**found, "values": []})
+    'a (by −2.0, 95 %: −3.0 to −1.0, p = 0.061)'
     """
     method, low, high = (decision[key] for key in ("method", "low", "high"))
     if low is not None and high is not None:
-        return f"{method} (by {gap(decision['difference'])}, 95 %: {gap(low)} to {gap(high)})"
+        p_value = f", p = {decision['p_value']:.2g}" if decision.get("p_value") is not None else ""
+        return f"{method} (by {gap(decision['difference'])}, 95 %: {gap(low)} to {gap(high)}{p_value})"
     values = decision["values"]
     if len(values) < 2:
         return f"{method} (measured on {count(len(values), 'seed')})"

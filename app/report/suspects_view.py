@@ -20,7 +20,7 @@ _SMALLEST_P = 1e-4
 
 def cells(suspect: Mapping[str, Any]) -> tuple[str, ...]:
     """Return a client's row, in the order of `COLUMNS`."""
-    low, high = suspect["interval"]
+    bounds = suspect["interval"]
     signs = suspect["signs"]
 
     def value(name: str) -> float | None:
@@ -30,7 +30,7 @@ def cells(suspect: Mapping[str, Any]) -> tuple[str, ...]:
     length = value("length")
     return (
         number(suspect["score"]),
-        f"{number(low)} to {number(high)}",
+        MISSING if bounds is None else " to ".join(map(number, bounds)),
         chance(suspect["p"]),
         number(value("direction"), 2),
         MISSING if length is None else f"{number(length, 2)}×",

@@ -1,6 +1,7 @@
 """The wording of numbers, requests and metrics for people, on the terminal and in the report alike."""
 
 import math
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -300,7 +301,26 @@ def attacks(audit: Mapping[str, Any]) -> list[str]:
         found.append(f"shadow models: {shadows['text']}")
         exposed = [f"{each['position']} of client {each['client']}" for each in shadows["most-exposed"]]
         found.append(f"most exposed examples: {', '.join(exposed[:_EXPOSED])}")
-    return found
+    return [*found, *rounded(audit)]
+
+
+def rounded(audit: Mapping[str, Any]) -> list[str]:
+    """Return in a sentence for each number of bits whether the forgotten comes back in rounded weights.
+
+    >>> unrounded = {"after": {"unlearning_accuracy": 80.0}, "retrain": {"unlearning_accuracy": 81.0}}
+    >>> at_4 = {key: {"unlearning_accuracy": value} for key, value in (("after", 40.0), ("retrain", 79.0))}
+    >>> rounded({**unrounded, "rounded": {"4": at_4}})
+    ['weights rounded to 4 bits: UA 40.0 after (80.0 unrounded), 79.0 retrained (81.0 unrounded)']
+    """
+    key = "unlearning_accuracy"
+    return [
+        f"weights rounded to {bits} bits: UA "
+        + ", ".join(
+            f"{number(found[name][key])} {word} ({number(audit[name][key])} unrounded)"
+            for name, word in (("after", "after"), ("retrain", "retrained"))
+        )
+        for bits, found in (audit.get("rounded") or {}).items()
+    ]
 
 
 APART = ("unlearning_accuracy", "mia_efficacy", "attack_success_rate")
@@ -372,6 +392,26 @@ def printable(text: str) -> str:
     'client ·[2J 3'
     """
     return "".join(" " if c.isspace() else c if c.isprintable() else "·" for c in text)
+
+
+def wrapped(text: str, width: int) -> str:
+    r"""Return a line broken between words for a terminal; what is to be copied whole stays on one line.
+
+    >>> wrapped("note: a sentence that is too long", 20)
+    'note: a sentence\n  that is too long'
+    >>> wrapped("to forget: lethe forget RUN --client 3", 20)
+    'to forget: lethe forget RUN --client 3'
+    """
+    if len(text) <= width or ("lethe " in text and " --" in text):
+        return text
+    return textwrap.fill(
+        text,
+        max(width, 20),
+        subsequent_indent="  ",
+        replace_whitespace=False,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def rounds_of(summary: Mapping[str, Any]) -> str:

@@ -167,7 +167,7 @@ class OpenedRun:
     ) -> str:
         """Serve a request, write its folder and return the folder's name."""
         name, key = self.name_of(request, method), self.key()
-        progress = reporting_to(self.observer, f"{method} {request.name}")
+        progress = reporting_to(self.observer, _title(method, request, settings))
         keeps_states = self.run.client_models or self.run.personal_models
         if keeps_states and cohort is not None:
             restore_states(self.folder, cohort.grid, besides=name)
@@ -176,8 +176,7 @@ class OpenedRun:
         result = forgetting.forget(self.run, request, method, settings, cohort, progress, holdings)
         path = self.folder.forget_folder(name)
         (path / CERTIFICATE).unlink(missing_ok=True)
-        if not self._is_again(path, result.flat):
-            (path / AUDIT).unlink(missing_ok=True)
+        replaced = () if self._is_again(path, result.flat) else _replacing(path, name)
         write_sealed(path / MODEL, self.run.layout.unflatten(result.flat))
         if result.mask is not None:
             write_sealed(path / MASK, masks_in(result.mask, self.run.layout))
@@ -185,6 +184,7 @@ class OpenedRun:
             keep_states(path, cohort.grid, name)
         before = {"after": self.after, "forgotten": [each.to_json() for each in self.run.forgotten]}
         document = self._with_preparation(result.to_json())
+        document["notes"] = [*document["notes"], *replaced]
         document["warnings"] = [*document["warnings"], *warnings_of(self.folder, request)]
         files.write_json(path / RESULT, {**document, **before})
         certify(self.folder, name, key)
@@ -299,6 +299,22 @@ def own_mask_of(path: Path, run: TrainedRun) -> Tensor | None:
         return flat_mask_of(read_sealed(path / MASK).tensors, run.layout)
     except ValueError as error:
         raise RunCorrupt(f"{path / MASK}: {error}") from None
+
+
+def _title(method: str, request: ForgetRequest, settings: ForgetSettings) -> str:
+    """Return the title of a method's progress; where data say when to stop, the steps are a cap."""
+    by_rule = METHODS[method].needs(settings).held_out
+    return f"{method} {request.name}, at most" if by_rule else f"{method} {request.name}"
+
+
+def _replacing(path: Path, name: str) -> tuple[str, ...]:
+    """Remove what was measured of another model in a forgetting's folder; return a note if there was one."""
+    if not (path / MODEL).exists():
+        return ()
+    audited = (path / AUDIT).exists()
+    (path / AUDIT).unlink(missing_ok=True)
+    gone = "that model and its audit are gone" if audited else "that model is gone"
+    return (f"this replaces an earlier {name}, which had given another model: {gone}",)
 
 
 def reporting_to(observer: Observer, title: str) -> Progress:

@@ -69,6 +69,7 @@ def open_trained_run(folder: RunFolder, session: Session) -> TrainedRun:
         pruned_by=read_pruning(folder),
         seeded_model=session.model_of,
         given_weights=bool(session.config.model.weights),
+        precision=session.config.run.precision,
         all_groups=bool(session.forgotten),
         local_layers=session.config.model.has_local_layers,
         spending=RunAccounts(folder, session.config.privacy),

@@ -78,6 +78,10 @@ class MultiLabel(Task):
         """Return the labels of each example, shape [n, labels], bool."""
         return targets.bool()
 
+    def curvature(self, num_outputs: int) -> float:
+        """Return 1 / (4 k), as p (1 − p) is at most ¼ and the loss is the mean over k labels."""
+        return 0.25 / num_outputs
+
     def metrics(self, num_outputs: int) -> "Mapping[str, Metric]":
         """Return macro F1 and that of each label, macro AUROC, and the share of examples all right."""
         from torchmetrics import classification as of

@@ -102,6 +102,10 @@ class Regression(Task):
             targets[:, place] -= (0.5 / self._factor) ** 0.5
             yield torch.ones(len(outputs), dtype=torch.float64), targets
 
+    def curvature(self, num_outputs: int) -> float:
+        """Return 1 / k for ½ r², or 2 / k for r²."""
+        return 2 * self._factor / num_outputs
+
     def metrics(self, num_outputs: int) -> "Mapping[str, Metric]":
         """Return the coefficient of determination and the mean absolute and root mean square residual."""
         from torchmetrics import regression as of

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import final
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -39,6 +40,11 @@ class WeightedClassification(Classification):
             label_smoothing=self._smoothing,
             reduction="none",
         )
+
+    def curvature(self, num_outputs: int) -> float:
+        """Return ½ · ((1 − ε) max w + ε / C · Σ w): a weighted sum of cross-entropies of one softmax."""
+        weights = self._weight(torch.zeros(1, num_outputs))
+        return 0.5 * float((1 - self._smoothing) * weights.max() + self._smoothing * weights.mean())
 
     loss = Task.loss
     summed_loss = Task.summed_loss

@@ -29,7 +29,7 @@ def test_every_method_has_a_picture_that_its_page_shows_under_its_name() -> None
 
 def test_what_a_page_promises_of_a_method_is_what_the_method_promises() -> None:
     page = (ROOT / "docs" / "forgetting.md").read_text(encoding="utf-8")
-    words = {"exact": "Exact", "approximate": "Approximate", "none": "No guarantee"}
+    words = {"exact": "Exact", "certified": "Certified", "approximate": "Approximate", "none": "No guarantee"}
     for name, text in re.findall(r"^### (\S+)\n(.*?)(?=^##|\Z)", page, re.DOTALL | re.MULTILINE):
         promised = re.split(r"\W", METHODS[name].guarantee)[0]
         assert re.search(rf"^\*{words[promised]}\b", text, re.MULTILINE), name

@@ -55,7 +55,9 @@ def linear_model() -> nn.Module:
 GLOBAL_METHODS = [
     name
     for name, each in METHODS.items()
-    if each.needs(ForgetSettings()).models != "client" and not each.prunes_anew
+    if each.needs(ForgetSettings()).models != "client"
+    and not each.needs(ForgetSettings()).convex
+    and not each.prunes_anew
 ]
 """Methods that work on the one model that all clients share, dense or on a mask that they keep."""
 Rounds = Sequence[Mapping[str, tuple[float, Tensor]]]

@@ -31,7 +31,11 @@ SETTINGS = ForgetSettings.stored(
     }
 )
 REFUSED = {"fast-fedul", "fast-distill", "leave-out", "federaser"}
-SERVED = [n for n in METHODS if n not in {*REFUSED, "redistill", "reprune"} and "client" in METHODS[n].serves]
+SERVED = [
+    n
+    for n in METHODS
+    if n not in {*REFUSED, "redistill", "reprune", "sifu"} and "client" in METHODS[n].serves
+]
 NAMES = ["fedbuff", "fedasync"]
 
 

@@ -1,4 +1,4 @@
-"""What holds of every forgetting method; `redistill`, for FedMD, and `reprune`, for masks, have own files."""
+"""What holds of every forgetting method; `redistill`, `reprune` and `sifu`, have files of their own."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ REQUESTS = {
     "class": ForgetRequest(classes=(1,)),
     "sample": ForgetRequest(samples={"1": (3, 7, 8)}),
 }
-GENERAL = [name for name in METHODS if name not in {"redistill", "reprune"}]
+GENERAL = [name for name in METHODS if name not in {"redistill", "reprune", "sifu"}]
 SERVED = [(name, kind) for name in GENERAL for kind in sorted(METHODS[name].serves)]
 ASKING = [name for name in GENERAL if METHODS[name].needs(SETTINGS).remaining]
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from strategies.models.ensemble import members_of
+from strategies.settings import StrategySettings
 from tests.unlearning.methods.federation import Federation
 from tests.unlearning.methods.slow import CLASS, DATA, LAST, federation_of, finished, forgotten
 from unlearning.holdings import Holdings
@@ -40,9 +41,12 @@ def same(found: Tensor, expected: Tensor) -> bool:
     return found.equal(expected)
 
 
-def test_a_group_is_retrained_as_a_run_without_the_client_would_have_trained_it(tmp_path: Path) -> None:
-    """The slow way: a whole training without the client."""
-    federation = federation_of()
+@pytest.mark.parametrize("strategy", ["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi"])
+def test_a_group_is_retrained_as_a_run_without_the_client_would_have_trained_it(
+    strategy: str, tmp_path: Path
+) -> None:
+    """The slow way: a whole training without the client. What a server remembers is its group's own."""
+    federation = federation_of().but(strategy=StrategySettings(name=strategy))
     run = apart(federation, tmp_path)
     result = forgotten("retrain", run, federation, CLIENT_2)
     without = apart(part(federation, ("0", "1", "3")), tmp_path / "without")

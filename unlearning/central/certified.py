@@ -135,12 +135,21 @@ def head_of(model: nn.Module) -> nn.Linear:
 
     ValueError if something else trains as well, or the head is too large.
     """
+    head = only_linear(model)
+    if sum(p.numel() for p in head.parameters()) > MOST_PARAMETERS:
+        raise ValueError(f"the head has more than {MOST_PARAMETERS} parameters")
+    return head
+
+
+def only_linear(model: nn.Module) -> nn.Linear:
+    """Return the linear layer that is all that trains of a model, of any size.
+
+    ValueError if something else trains as well.
+    """
     names = set(trainable(model))
     for path, module in model.named_modules():
         own = {f"{path}.{name}".lstrip(".") for name, _ in module.named_parameters(recurse=False)}
         if isinstance(module, nn.Linear) and own == names:
-            if sum(p.numel() for p in module.parameters()) > MOST_PARAMETERS:
-                raise ValueError(f"the head has more than {MOST_PARAMETERS} parameters")
             return module
     raise ValueError(
         "certified removal needs a model of which one linear layer trains and nothing else: the loss is "

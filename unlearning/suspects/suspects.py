@@ -8,7 +8,8 @@ clients' data are alike: an honest client whose data are unlike the others' stan
 A client's score, by which those are ranked that do not stand out, is how many standard deviations it is out
 by the direction and the length of its updates together. Its interval is that of the bootstrap: rounds are
 drawn anew with replacement. It says how much the score hangs on single rounds, not how another training would
-come out.
+come out. Where a log holds one sum per client, there are no rounds to draw directions from, and no interval
+is given.
 
 Needs: the log, of any retention; no client. Cost: the log is read twice, and one evaluation of the server's
 examples per client.
@@ -36,6 +37,10 @@ NO_LOG = (
     "suspects needs the update log, but the run was trained with log.enabled = false: nothing says who added "
     "what to the model"
 )
+NO_INTERVAL = (
+    "no interval of the scores: of each client there is one direction or length alone, and not one per "
+    "round, so nothing says how much it would vary"
+)
 DRAWS = 200
 """Of the bootstrap."""
 _INTERVAL = (2.5, 97.5)
@@ -54,7 +59,7 @@ class Suspect:
     score
         Standard deviations by which it is out, by the direction and length of its updates.
     interval
-        Bounds of the score, 95 %.
+        Bounds of the score, 95 %; None where a sign has one sample of each client, as in a log of sums.
     p
         How often a client that differs by chance would be as far out, corrected for clients and signs.
     reasons
@@ -67,7 +72,7 @@ class Suspect:
     client_id: str
     rank: int
     score: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None
     p: float
     reasons: tuple[str, ...]
     signs: Mapping[str, Mapping[str, float | None]]
@@ -83,7 +88,7 @@ class Suspect:
             "client": self.client_id,
             "rank": self.rank,
             "score": self.score,
-            "interval": list(self.interval),
+            "interval": None if self.interval is None else list(self.interval),
             "p": self.p,
             "stands-out": self.stands_out,
             "reasons": list(self.reasons),
@@ -153,6 +158,8 @@ def find_suspects(run: TrainedRun, level: float = LEVEL) -> Suspects:
         notes.append(
             f"of {len(clients)} clients none can be told from the others; that takes {outliers.LEAST}"
         )
+    if any(sign.name in _OF_UPDATES and len(sign.samples) == 1 for sign in signs):
+        notes.append(NO_INTERVAL)
     ranked = _ranked(clients, signs, level, numpy_generator(run.seed, "suspects"))
     return Suspects(level, ranked, not_judged, notes)
 
@@ -203,6 +210,7 @@ def _ranked(
     """Return the clients, the worst first: those that stand out by any sign, then by their updates."""
     updates = [sign for sign in signs if sign.name in _OF_UPDATES]
     scores = together([sign.values for sign in updates])
+    several = all(len(sign.samples) > 1 for sign in updates)
     low, high = np.percentile(_drawn(updates, generator), _INTERVAL, axis=0)
     p = np.minimum(len(signs) * np.stack([sign.p for sign in signs]), 1.0)  # [signs, clients]
     least = p.min(axis=0)
@@ -214,7 +222,7 @@ def _ranked(
             for row, sign in enumerate(signs)
         }
         reasons = tuple(sign.reason for row, sign in enumerate(signs) if p[row, k] <= level)
-        bounds, score = (float(low[k]), float(high[k])), float(scores[k])
+        bounds, score = (float(low[k]), float(high[k])) if several else None, float(scores[k])
         found.append(Suspect(clients[k], rank, score, bounds, float(least[k]), reasons, figures))
     return found
 

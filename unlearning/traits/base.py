@@ -15,6 +15,8 @@ SEED = "seed"
 STANDING = "standing"
 """Among the details of a result that held-out data decided: where the forgotten data stand, in words."""
 
+CERTIFIED = "certified"
+"""Among the details of a result that noise hides: from what it cannot be told, and how well."""
 GROUPS = "isolation"
 """Among the details of a result: how many groups were trained apart, and which of them were worked on."""
 
@@ -50,6 +52,9 @@ class Needs:
         keep to themselves; or ``any``.
     labels
         What it does with class labels, which the task must have; empty: it asks the task.
+    convex
+        Whether what it promises rests on a loss that is convex in the weights, and on plain gradient steps
+        (see `unlearning.convexity`).
     held_out
         The key that says how long it works; it is not given, so that data that nobody trained on must say it,
         the server's public ones. Empty: it does not ask such data. A class that is forgotten as a whole needs
@@ -65,6 +70,7 @@ class Needs:
     form: str = ""
     models: Literal["global", "client", "any"] = "global"
     labels: str = ""
+    convex: bool = False
     held_out: str = ""
 
 

@@ -1,6 +1,7 @@
 """app/cli/verifying.py: what a certificate says, whether it holds, and the exit status."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,10 @@ def test_a_certificate_that_lies_elsewhere_needs_the_run_named(
 def test_a_whole_run(lethe: Command, small: RunFolder) -> None:
     ended = lethe("verify", "small", "--home", str(small.path.parent))
     assert ended.status == 0
-    assert "update log:       ok: 3 rounds, SHA-256 " in ended.out
+    assert re.search(r"^update log: +ok: 3 rounds, SHA-256 ", ended.out, re.MULTILINE)
+    labels = [re.match(r"[^:]+:( +)", line) for line in ended.out.splitlines()]
+    assert len({label.end() for label in labels if label}) == 1  # Each status stands in the same column
+    assert all(label and len(label[1]) >= 2 for label in labels)
     ended = lethe("verify", str(small.path), "--head", "0" * 64, "--json")
     assert (ended.status, json.loads(ended.out)["valid"]) == (1, False)
     assert ended.err == "lethe: run 'small': not verified: log as noted\n"

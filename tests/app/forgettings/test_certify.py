@@ -127,3 +127,39 @@ def test_how_far_was_gone_and_who_said_so_is_a_limit(small: RunFolder) -> None:
     assert "public data, which were not trained on (mean loss " in limit
     assert "mislabelled or rare ones, are forgotten too little" in limit
     assert not [each for each in certified(small).statement["limits"] if "how far to go" in each]
+
+
+def test_what_noise_certifies_and_what_not_is_stated(small: RunFolder) -> None:
+    """A result that says that noise hides something; the rest of it is that of a subtraction."""
+    path = small.path / "forget" / "client-2-subtract" / "result.json"
+    result, original = read_json(path), path.read_bytes()
+    noise = {"epsilon": 2.0, "delta": 0.001, "noise": 0.25, "sensitivity": 0.125, "allowed": 0.2}
+    rounds = {"kept-round": 4, "run-rounds": 9, "rounds": 5, "smoothness": 3.0, "clients": ["1", "2"]}
+    try:
+        write_json(path, {**result, "details": {**result["details"], "certified": {**noise, **rounds}}})
+        certify(small, "client-2-subtract", signing_key(small.path / "key.pem"))
+        statement = certified(small).statement
+    finally:
+        path.write_bytes(original)
+        certify(small, "client-2-subtract", signing_key(small.path / "key.pem"))
+    assert statement["certified"] == {**noise, **rounds}
+    (compared,) = [each for each in statement["limits"] if each.startswith("ε = 2 and δ = 0.001 compare")]
+    assert "a training without client 1, 2, from the same initial model" in compared
+    assert "up to round 4, which then got noise of the same 0.25 on each weight and 5 more rounds" in compared
+    assert "nothing is said of the models and updates of the run, which are kept" in compared
+    assert any("(0.125) follow from its updates" in each for each in statement["limits"])
+    assert any("no differential privacy" in each for each in statement["limits"])
+    assert "certified" not in certified(small).statement
+
+
+def test_without_noise_no_epsilon_is_stated() -> None:
+    nothing = {
+        "sensitivity": 0.0,
+        "kept-round": 2,
+        "rounds": 3,
+        "clients": ["5"],
+        "epsilon": 0.0,
+        "delta": 0.0,
+    }
+    limits = certificate.limits_of_noise({**nothing, "noise": 0.0})
+    assert limits[0].startswith("no noise was added: up to round 2 the run was a training without client 5")

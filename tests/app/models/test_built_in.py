@@ -14,8 +14,8 @@ from strategies.core.seeds import torch_generator
 from tests.fresh_starts import FreshStarts
 
 IMAGES = [(1, 8, 8), (1, 28, 28), (3, 32, 32)]
-MODELS = ["mlp", "cnn", "resnet18"]
-SMALL = {"mlp": (6,), "cnn": (1, 8, 8), "resnet18": (1, 8, 8)}
+MODELS = ["linear", "mlp", "cnn", "resnet18"]
+SMALL = {"linear": (6,), "mlp": (6,), "cnn": (1, 8, 8), "resnet18": (1, 8, 8)}
 
 
 def model(name: str, shape: tuple[int, ...], num_outputs: int = 10, seed: int = 0, **sizes: int) -> nn.Module:
@@ -35,6 +35,11 @@ def test_mlp_has_the_parameters_of_its_layers() -> None:
     expected = (6 * 4 + 4) + 2 * 4 + (4 * 4 + 4) + 2 * 4 + (4 * 3 + 3)
 
     assert count(model("mlp", (2, 3), num_outputs=3, hidden=4)) == expected
+
+
+def test_linear_is_one_layer() -> None:
+    """Six inputs and three outputs, with a bias each; the outputs are linear in the weights."""
+    assert count(model("linear", (2, 3), num_outputs=3)) == 6 * 3 + 3
 
 
 @pytest.mark.parametrize(("channels", "side"), [(1, 8), (1, 28), (3, 32), (3, 9)])

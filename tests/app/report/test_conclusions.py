@@ -18,8 +18,8 @@ def test_methods_of_an_outcome_stand_in_one_sentence_with_their_intervals() -> N
     nothing = [decision("a", "closer"), decision("b", "undecided"), decision("c", "closer", difference=-4.0)]
     said = conclusions(document(nothing=nothing))
     assert said[0] == (
-        "Closer to retraining than doing nothing: a (by −2.0, 95 %: −3.0 to −1.0) and c (by −4.0, 95 %: −3.0 "
-        "to −1.0)."
+        "Closer to retraining than doing nothing: a (by −2.0, 95 %: −3.0 to −1.0, p = 0.01) and c (by −4.0, "
+        "95 %: −3.0 to −1.0, p = 0.01)."
     )
     assert said[1].startswith("Not decided against doing nothing: b (")
     assert said[2].startswith("Not to be told from a retraining with another seed: a (")

@@ -24,7 +24,7 @@ from unlearning.suspects.from_log import ClientSums, directions, lengths
 from unlearning.suspects.left_out import largest_rise, left_out
 from unlearning.suspects.outliers import Values, scores_of
 from unlearning.suspects.signs import Sign, together
-from unlearning.suspects.suspects import Suspect, find_suspects
+from unlearning.suspects.suspects import NO_INTERVAL, Suspect, find_suspects
 
 ONE = TensorExamples(torch.tensor([[1.0]]), torch.tensor([0]))
 
@@ -170,6 +170,8 @@ def test_a_log_of_sums_judges_by_sums_and_one_of_some_rounds_leaves_nobody_out(t
     everything = ["length", "direction", "loss", "class"]
     assert judged == {"full": everything, "sum": everything, "interval:3": everything[:2]}
     assert "keeps no sum of all updates" in found["interval:3"].not_judged["loss"]
+    assert [found[kind].clients[0].interval is None for kind in found] == [False, True, False]
+    assert [NO_INTERVAL in found[kind].notes for kind in found] == [False, True, False]
     full, summed = (by_client(found[kind].clients) for kind in ("full", "sum"))
     for client in full:
         for name in ("length", "loss", "class"):
