@@ -138,10 +138,34 @@ def _limits_of_attacks(audit: Mapping[str, Any]) -> Iterator[str]:
         if shadows["outcome"] != "passes":
             yield f"shadow models: {shadows['text']}"
         yield "shadow models that were trained with the forgotten data are kept in the run's folder, too"
-    tried = (
-        "relearning was not tried" if audit.get("rounded") else "neither relearning nor rounding was tried"
-    )
+    yield from _limits_of_weights_themselves(audit.get("relearned"), bool(audit.get("rounded")))
+
+
+def _limits_of_weights_themselves(relearned: Mapping[str, Any] | None, rounded: bool) -> Iterator[str]:
+    """Yield what was not tried to bring back what the answers do not show, and that relearning was quick."""
+    if relearned is not None and _earlier(relearned["after"], relearned["retrained"]):
+        yield (
+            f"relearning: what was forgotten is known again after {relearned['after']} rounds, by the "
+            f"retrained model after {_rounds(relearned)}"
+        )
+    said = {
+        (False, False): "neither relearning nor rounding was tried",
+        (False, True): "relearning was not tried (audit.relearn)",
+        (True, False): "rounding was not tried (audit.rounding)",
+        (True, True): "relearning and rounding were tried, and nothing else",
+    }
+    tried = said[relearned is not None, rounded]
     yield f"the weights themselves may hold what the answers do not show: {tried}"
+
+
+def _rounds(relearned: Mapping[str, Any]) -> str:
+    known = relearned["retrained"]
+    return f"more than {relearned['most']}" if known is None else str(known)
+
+
+def _earlier(rounds: int | None, others: int | None) -> bool:
+    """Say whether so many rounds are fewer than others; None are more than were tried."""
+    return rounds is not None and (others is None or rounds < others)
 
 
 def limits_of_weights(sha256: str) -> list[str]:

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from strategies.core.settings import Scalar, Settings, hyphenated, split_list
+from strategies.core.settings import Scalar, Settings, hyphenated, side_by_side, split_list
 from unlearning.registry import names, settings_of, traits_of
 
 S = TypeVar("S", bound=Settings)
@@ -214,9 +214,15 @@ class AuditSettings(Settings):
         Pairs of shadow models for the attack on single examples: so often is the run trained again with
         another seed, forgotten by the audited method, and retrained; 0, or at least 3; a verdict needs 8.
         Neutral 0: no such attack.
+    vectorise
+        How many clients of the shadow models train side by side in one process, of one shadow or several, as
+        in ``run.vectorise``; neutral empty: as the run says.
     rounding
         Bits, from 2 to 8 and separated by commas, to which the models' weights are rounded, to see whether
         what was forgotten comes back; neutral empty.
+    relearn
+        Rounds of training with the forgotten data back, at most, until a model knows them as before, at least
+        0; a model that only hides them takes fewer than the retrained one. Neutral 0: it is not tried.
     """
 
     mia_draws: int = Field(default=10, ge=10)
@@ -224,7 +230,9 @@ class AuditSettings(Settings):
     seeds: int = Field(default=-1, ge=-1)
     answers: AuditAnswers = "auto"
     shadows: int = Field(default=0, ge=0, le=1000)
+    vectorise: str = ""
     rounding: str = ""
+    relearn: int = Field(default=0, ge=0)
 
     @property
     def rounding_bits(self) -> tuple[int, ...]:
@@ -237,6 +245,11 @@ class AuditSettings(Settings):
         if not all(bits in {str(b) for b in range(2, 9)} for bits in split_list(value)):
             raise ValueError("numbers of bits from 2 to 8, separated by commas")
         return value
+
+    @field_validator("vectorise", mode="before")
+    @classmethod
+    def _clients_side_by_side(cls, value: object) -> str:
+        return "" if value == "" else side_by_side(value)
 
     @field_validator("shadows")
     @classmethod

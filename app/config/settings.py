@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from strategies.core.settings import Settings, checked_list, split_list, whole_number_as_text
+from strategies.core.settings import Settings, checked_list, side_by_side, split_list, whole_number_as_text
 
 BUILT_IN_MODELS = ("linear", "mlp", "cnn", "resnet18")
 MODEL_LIBRARIES = ("torchvision", "timm")
@@ -105,10 +105,7 @@ class RunSettings(Settings):
     @field_validator("vectorise", mode="before")
     @classmethod
     def _clients_side_by_side(cls, value: object) -> str:
-        text = str(value)
-        if text not in {"off", "auto"} and not (re.fullmatch(r"[0-9]{1,6}", text) and int(text) > 1):
-            raise ValueError("off, auto or a whole number of at least 2")
-        return text
+        return side_by_side(value)
 
     @field_validator("track")
     @classmethod

@@ -122,6 +122,7 @@ def tables(document: Mapping[str, Any]) -> tuple[Table, ...]:
         _rates(found),
         _apart(found),
         _gaps(found, len(document["seeds"])),
+        _single_examples(found),
         _of_figures(_OF_DISTANCES, _DISTANCES, found),
         _of_figures(_OF_FURTHER, _FURTHER, found),
         _costs(found),
@@ -159,7 +160,7 @@ def _disparities(document: Mapping[str, Any], found: Mapping[str, Figures]) -> T
     return Table(caption, tuple(columns), tuple(rows))
 
 
-def interval(spread: Mapping[str, Any] | None) -> str:
+def interval(spread: Mapping[str, Any] | None, digits: int = 1) -> str:
     """Return a mean gap with half its 95 % interval, or the values where they lie in two groups.
 
     >>> interval({"mean": -1.0, "low": -1.75, "high": -0.25}), interval({"mean": 2.0}), interval(None)
@@ -171,8 +172,8 @@ def interval(spread: Mapping[str, Any] | None) -> str:
     mean, low, high = (found.get(key) for key in ("mean", "low", "high"))
     if mean is None:
         return MISSING
-    around = "" if low is None or high is None else f" ± {wording.number((high - low) / 2)}"
-    return f"{wording.gap(mean)}{around}"
+    around = "" if low is None or high is None else f" ± {wording.number((high - low) / 2, digits)}"
+    return f"{wording.gap(mean, digits)}{around}"
 
 
 def _rates(found: Mapping[str, Figures]) -> Table:
@@ -204,6 +205,23 @@ def _gaps(found: Mapping[str, Figures], num_seeds: int) -> Table:
         if name != RETRAINED
     )
     return Table(caption, tuple(SHORT[key] for key in RATES), rows)
+
+
+def _single_examples(found: Mapping[str, Figures]) -> Table:
+    """Return what an attack on single examples finds; without columns where it could not be tried."""
+    areas = {name: figures.get("rmia_area") for name, figures in found.items()}
+    if all(mean_of(figures, "rmia_area") is None for figures in found.values()):
+        return Table("", (), ())
+    gaps = {name: figures.get("rmia_area_gap") for name, figures in found.items() if name != RETRAINED}
+    rows = tuple(
+        (name, wording.spread(area, 2), interval(gaps[name], 2) if name in gaps else MISSING)
+        for name, area in areas.items()
+    )
+    caption = (
+        "Attack on single examples (RMIA, with the second retraining as reference), area under the curve: "
+        "guessing gives 0.5, but what counts is the gap to retrained."
+    )
+    return Table(caption, ("area", "gap to retrained"), rows)
 
 
 def _of_figures(caption: str, figures: Mapping[str, tuple[str, int]], found: Mapping[str, Figures]) -> Table:

@@ -128,16 +128,16 @@ def number(value: float | None, digits: int = 1) -> str:
     return MISSING if value is None else _minus(f"{value:.{digits}f}")
 
 
-def gap(value: float | None) -> str:
-    """Return a difference in percentage points with its sign, or without one if it rounds to zero.
+def gap(value: float | None, digits: int = 1) -> str:
+    """Return a difference with its sign, or without one if it rounds to zero.
 
-    >>> gap(1.26), gap(-0.04)
-    ('+1.3', '0.0')
+    >>> gap(1.26), gap(-0.04), gap(-0.04, 2)
+    ('+1.3', '0.0', '−0.04')
     """
     if value is None:
         return MISSING
-    text = f"{value:+.1f}"
-    return text[1:] if text in ("+0.0", "-0.0") else _minus(text)
+    text = f"{value:+.{digits}f}"
+    return _minus(text) if any(figure in text for figure in "123456789") else text[1:]
 
 
 def seconds(value: float | None) -> str:
@@ -291,12 +291,23 @@ def attacks(audit: Mapping[str, Any]) -> list[str]:
 
     >>> attacks({"single-examples": {"area": 0.51, "before": 0.7, "retrained": 0.48, "references": 1}})
     ['single examples (RMIA, area under the curve, guessing 0.5): 0.51 after, 0.70 before, 0.48 retrained']
+    >>> attacks({"relearned": {"after": 0, "retrained": None, "most": 5}})
+    ['relearning (rounds until the forgotten is known as before): 0 after, more than 5 retrained']
     """
     found = []
     single, shadows = audit.get("single-examples") or {}, audit.get("shadows") or {}
     if single.get("area") is not None:
         areas = (f"{single[key]:.2f} {word}" for key, word in _AREAS.items())
         found.append(f"single examples (RMIA, area under the curve, guessing 0.5): {', '.join(areas)}")
+    if relearned := audit.get("relearned"):
+        rounds = {
+            key: f"more than {relearned['most']}" if relearned[key] is None else relearned[key]
+            for key in ("after", "retrained")
+        }
+        found.append(
+            f"relearning (rounds until the forgotten is known as before): {rounds['after']} after, "
+            f"{rounds['retrained']} retrained"
+        )
     if shadows:
         found.append(f"shadow models: {shadows['text']}")
         exposed = [f"{each['position']} of client {each['client']}" for each in shadows["most-exposed"]]

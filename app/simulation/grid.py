@@ -3,7 +3,8 @@
 import atexit
 import os
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from itertools import count
 from types import TracebackType
 from typing import Self, final
@@ -74,6 +75,8 @@ class LocalGrid(BaseGrid):
     ----------
     grouping : Grouping
         Which clients train side by side in a worker; each by itself if it is not set.
+    started_with : mapping of str to value
+        The run config that its clients were started with.
 
     Examples
     --------
@@ -97,12 +100,14 @@ class LocalGrid(BaseGrid):
         setup = Setup.of(client_app, run_config, num_clients, workers, node_configs, prepare, forks)
         take_identity()
         self.grouping = Grouping()
+        self.started_with: Mapping[str, UserConfigValue] = setup.run_config
         self._num_nodes = len(setup.node_configs)
         self._run = Run.create_empty(RUN_ID)
         self._states = ClientStates(self._num_nodes)
         self._numbers = count(1)
         self._queue = JobQueue()
         self._open: dict[str, Job] = {}
+        self._held: list[Job] | None = None
         self._inbox: dict[str, Message] = {}
         self._num_dropped = 0
         self._owner = os.getpid()
@@ -179,11 +184,32 @@ class LocalGrid(BaseGrid):
             else:
                 reason = f"there is no node {job.node_id}, only 1 to {self._num_nodes}"
                 self._finish(job, Error(ErrorCode.NODE_UNAVAILABLE, reason))
+        if self._held is None:
+            self._hand_on(jobs)
+        else:
+            self._require_pool()
+            self._held += jobs
+        return ids
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Hold messages back, meanwhile, until `release`: those of several pushes are grouped together."""
+        self._held = []
+        try:
+            yield
+        finally:
+            self._held = None
+
+    def release(self) -> None:
+        """Give the messages that are held back to the workers."""
+        jobs, self._held = self._held or [], []
+        self._hand_on(jobs)
+
+    def _hand_on(self, jobs: Sequence[Job]) -> None:
         self._require_pool().where_faster = self.grouping.where_faster
         for group in self.grouping.groups(jobs):
             self._queue.append(group)
         self._dispatch()
-        return ids
 
     def pull_messages(self, message_ids: Iterable[str | None]) -> list[Message]:
         """Return replies that have arrived, each once; wait up to a tenth of a second for the first.

@@ -13,12 +13,12 @@ from flwr.serverapp import Grid
 
 from app.forgettings.folder import forgetting_paths, unpruned
 from app.messages import codec
-from app.simulation import LocalGrid
 from strategies.client.data_tags import tags_in
 from strategies.client.own_models import records_of
 from strategies.core.errors import BadInput
 from strategies.runs.folder import RunFolder
 from strategies.runs.tensor_file import read_sealed, write_sealed
+from strategies.server.grids import StatefulGrid
 
 CLIENTS = "clients.safetensors"
 """Name of the file in a forgetting's folder."""
@@ -35,7 +35,7 @@ def restore_states(folder: RunFolder, grid: Grid, besides: str = "") -> None:
     BadInput
         If the clients' models were erased.
     """
-    if not isinstance(grid, LocalGrid):
+    if not isinstance(grid, StatefulGrid):
         return
     checkpoint = folder.read_checkpoint()
     states = (
@@ -64,7 +64,7 @@ def restore_tags(folder: RunFolder, grid: Grid) -> None:
     For a pruned run, those of the run it came from, whose data a request is about. Does nothing on a grid
     whose clients keep their states themselves.
     """
-    if not isinstance(grid, LocalGrid) or (checkpoint := unpruned(folder).read_checkpoint()) is None:
+    if not isinstance(grid, StatefulGrid) or (checkpoint := unpruned(folder).read_checkpoint()) is None:
         return
     states = {node: codec.load(state) for node, state in grid.client_states().items()}
     present = set(grid.get_node_ids())
@@ -76,7 +76,7 @@ def restore_tags(folder: RunFolder, grid: Grid) -> None:
 
 def keep_states(path: Path, grid: Grid, lineage: str) -> None:
     """Write the models that simulated clients made in a lineage into a forgetting's folder."""
-    if not isinstance(grid, LocalGrid):
+    if not isinstance(grid, StatefulGrid):
         return
     made = {node: records_of(codec.load(state), lineage) for node, state in grid.client_states().items()}
     contents = {str(node): codec.dump(records) for node, records in made.items() if records}

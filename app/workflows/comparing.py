@@ -39,6 +39,7 @@ from unlearning.audit.comparison import (
 )
 from unlearning.audit.decisions import Decisions, by_seed, decisions
 from unlearning.audit.relearning import Relearning
+from unlearning.audit.single_examples import rmia_areas
 from unlearning.audit.verdict import mia_counts
 from unlearning.holdings import ask_holdings
 from unlearning.methods import METHODS
@@ -179,7 +180,10 @@ class _Work:
                 relearned = self._relearned(opened, report, models, cohort) if plan.relearn else {}
         self._note(seed, report.notes)
         self.mia_counts = self.mia_counts and mia_counts(report.measurements[ORIGINAL])
-        for name, figures in figures_of(report, costs, relearned).items():
+        margins = {name: measured.margins for name, measured in report.measurements.items()}
+        others = [name for name in margins if name.startswith(other_seeds.PREFIX)]
+        areas = rmia_areas(margins, others, opened.run.task)
+        for name, figures in figures_of(report, costs, relearned, areas).items():
             pooled = OTHER_SEED if name.startswith(other_seeds.PREFIX) else name.partition(_AGAIN)[0]
             self.samples.setdefault(pooled, {}).setdefault(seed, []).append(figures)
 

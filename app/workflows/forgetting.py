@@ -19,6 +19,7 @@ from unlearning.audit.audit import AuditReport
 from unlearning.default_method import PREFERRED, with_method
 from unlearning.pruning import sparse_path
 from unlearning.request import ForgetRequest
+from unlearning.run import TrainedRun
 from unlearning.settings import AUTO, AuditSettings, ForgetSettings
 
 
@@ -115,9 +116,11 @@ def audit(
     if settings.shadows:
         shadows.check_shadows(opened.run, folder, request, after)
         _check_shadowed(settings, inexact)
+    if settings.relearn:
+        _check_relearning(opened.run, folder, request)
     with recorded(folder, opened.session.config, "audit", request.name, opened.observer) as recorder:
         opened = replace(opened, observer=recorder)
-        made = shadows.made(opened, request, inexact, settings.shadows if inexact else 0, grid)
+        made = shadows.made(opened, request, inexact, settings, grid) if inexact else []
         with opened.session.cohort(grid) as cohort:
             cohort.tell(recorder.answered)
             attack = partial(shadows.attacked, opened, request, inexact, made, cohort)
@@ -138,13 +141,36 @@ def _no_less(
     pairs = max((shadows["forgotten"]["pairs"] for shadows in attacked), default=0)
     bits = {int(bits) for found in known for bits in found.get("rounded", ())} | set(settings.rounding_bits)
     rounding = ",".join(map(str, sorted(bits, reverse=True)))
-    more = settings.model_copy(update={"shadows": max(pairs, settings.shadows), "rounding": rounding})
-    if more.shadows > settings.shadows or len(bits) > len(set(settings.rounding_bits)):
+    rounds = max((found["relearned"]["most"] for found in known if found.get("relearned")), default=0)
+    more = settings.model_copy(
+        update={
+            "shadows": max(pairs, settings.shadows),
+            "rounding": rounding,
+            "relearn": max(rounds, settings.relearn),
+        }
+    )
+    grown = more.shadows > settings.shadows or more.relearn > settings.relearn
+    if grown or len(bits) > len(set(settings.rounding_bits)):
         opened.observer.note(
             f"an earlier audit of {request.name} went further (audit.shadows={more.shadows}, "
-            f'audit.rounding="{rounding}"): this one does so too, so that nothing that was found is lost'
+            f'audit.rounding="{rounding}", audit.relearn={more.relearn}): this one does so too, so that '
+            "nothing that was found is lost"
         )
     return more
+
+
+def _check_relearning(run: TrainedRun, folder: RunFolder, request: ForgetRequest) -> None:
+    """Refuse to train with the forgotten data again where that cannot, or must not, be.
+
+    Raises
+    ------
+    BadInput
+        Naming the reason.
+    """
+    if run.client_models or run.personal_models:
+        raise BadInput(f"audit.relearn: {request.name} needs one model that all clients share; allowed 0")
+    if gone := sorted({*shadows.purged(folder)} & {*request.named_clients}):
+        raise BadInput(f"audit.relearn: client {gone[0]} is purged, and is not trained with again; allowed 0")
 
 
 def _check_shadowed(settings: AuditSettings, methods: Sequence[str]) -> None:

@@ -1,10 +1,9 @@
 """The clients of a run in this process tree: what is to start, and with which configs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-
-from flwr.serverapp import Grid
+from typing import TYPE_CHECKING
 
 from app.config.run_config import RunConfig
 from app.data import clients_in, same_for_all
@@ -13,13 +12,16 @@ from strategies.core.errors import BadInput
 from strategies.core.settings import Scalar
 from strategies.runs.folder import MODEL, RunFolder
 
+if TYPE_CHECKING:
+    from app.simulation import LocalGrid
+
 CLIENT_APP = "app.client_app:app"
 PREPARE = "app.client.node:prepare"
 
 
 def local_grid(
-    config: RunConfig, folder: RunFolder | None = None, *, forks: bool = False
-) -> AbstractContextManager[Grid]:
+    config: RunConfig, folder: RunFolder | None = None, *, forks: bool = False, copies: int = 1
+) -> AbstractContextManager["LocalGrid"]:
     """Return a grid of a run's clients in this process tree; a context manager.
 
     Parameters
@@ -28,6 +30,8 @@ def local_grid(
         Of a run that was begun before; None: a new one.
     forks
         Whether the clients need objects that only this process has.
+    copies
+        How often each client is there (see `app.simulation.copies`).
 
     Raises
     ------
@@ -39,6 +43,7 @@ def local_grid(
     from app.client.node import pick_device
     from app.simulation import LocalGrid
     from app.simulation.grouping import Grouping
+    from app.simulation.launch import partition_configs
 
     if config.data.path:
         raise BadInput(same_for_all(config.data.path))
@@ -50,14 +55,14 @@ def local_grid(
             "data.clients: 0, so the run's clients are those of a deployment, and only there can they be "
             "asked (flwr run, with run.workflow)"
         )
-    nodes = _named_nodes(config.data.folder_of_clients, clients) if config.data.folder_of_clients else None
+    folder_of = config.data.folder_of_clients
+    nodes = _named_nodes(folder_of, clients) if folder_of else partition_configs(clients)
     grid = LocalGrid(
         CLIENT_APP,
         run_config,
-        clients,
         workers=config.run.workers,
         prepare=PREPARE,
-        node_configs=nodes,
+        node_configs=[*nodes] * copies,
         forks=forks,
     )
     device = pick_device(config.run.device)
@@ -66,7 +71,7 @@ def local_grid(
     return grid
 
 
-def _named_nodes(folder: str, clients: int) -> list[Mapping[str, Scalar]]:
+def _named_nodes(folder: str, clients: int) -> Sequence[Mapping[str, Scalar]]:
     """Return the node configs of clients that have a file each, with their names."""
     names = list(clients_in(Path(folder).expanduser()))
     if len(names) != clients:

@@ -1,7 +1,7 @@
 """An audit's results for each method: its document, and triggered images with the models' predictions."""
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -12,6 +12,7 @@ from strategies.client.backdoor import triggered_test
 from strategies.client.evaluation import outputs_of
 from strategies.task import Task
 from unlearning.audit.audit import AuditReport
+from unlearning.audit.relearning import Relearned
 from unlearning.audit.rounding import Rounded, by_bits
 from unlearning.audit.shadow_attack import ShadowFindings
 from unlearning.audit.single_examples import attack_single_examples
@@ -22,17 +23,28 @@ IMAGES_SHOWN = 10
 """Triggered test images that an audit keeps for the report."""
 
 
-def method_audit(
-    report: AuditReport,
-    method: str,
-    task: Task,
-    shadows: ShadowFindings | None = None,
-    rounded: Mapping[str, Sequence[Rounded]] = MappingProxyType({}),
-) -> dict[str, Any]:
-    """Return one method's part of an audit: before, after, retrained, gaps, limits of the conclusions.
+@dataclass(frozen=True)
+class Tries:
+    """What was tried on a method's model besides measuring it.
 
-    `rounded` has what was measured of the models with rounded weights, by model.
+    Parameters
+    ----------
+    shadows
+        What shadow models tell; None: there were none.
+    rounded
+        What was measured of the models with rounded weights, by model.
+    relearned
+        How fast the forgotten was relearned; None: that was not tried.
     """
+
+    shadows: ShadowFindings | None = None
+    rounded: Mapping[str, Sequence[Rounded]] = field(default_factory=dict)
+    relearned: Relearned | None = None
+
+
+def method_audit(report: AuditReport, method: str, task: Task, tries: Tries | None = None) -> dict[str, Any]:
+    """Return one method's part of an audit: before, after, retrained, gaps, limits of the conclusions."""
+    tries = tries or Tries()
     document = report.to_json()
     models, comparison = document["models"], document["comparisons"][method]
     columns = {"before": "before", "after": method, "retrain": "retrain"}
@@ -46,8 +58,9 @@ def method_audit(
         "verdict": _verdict(report, method).to_json(),
         "comparison": comparison,
         "single-examples": _single_examples(report, method, task),
-        "shadows": None if shadows is None else shadows.to_json(),
-        "rounded": by_bits(rounded, columns),
+        "shadows": None if tries.shadows is None else tries.shadows.to_json(),
+        "rounded": by_bits(tries.rounded, columns),
+        "relearned": None if tries.relearned is None else tries.relearned.to_json(),
         "scale": other_seeds.scale(report),
         "notes": document["notes"],
         "earlier": [_earlier(each, columns) for each in document["earlier"]],

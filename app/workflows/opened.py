@@ -25,8 +25,9 @@ from app.forgettings.signing_key import signing_key
 from app.report.triggered import write_triggered
 from app.simulation.kept_models import keep_states, restore_states
 from app.workflows import other_seeds, session as sessions
-from app.workflows.measured import method_audit, triggered_images
+from app.workflows.measured import Tries, method_audit, triggered_images
 from app.workflows.observer import Observer, Quiet
+from app.workflows.other_seeds import OtherSeed
 from app.workflows.pruning import Preparation, prune
 from app.workflows.session import Session
 from app.workflows.trained import open_trained_run
@@ -39,6 +40,7 @@ from strategies.server.cohort import Cohort
 from unlearning import forgetting, requirements
 from unlearning.audit.audit import AuditedModel, AuditReport, audit as audit_models
 from unlearning.audit.measurement import Measurement
+from unlearning.audit.relearning import Relearned, Relearning
 from unlearning.audit.rounding import measure_rounded
 from unlearning.audit.shadow_attack import ShadowFindings
 from unlearning.holdings import ask_holdings
@@ -218,15 +220,14 @@ class OpenedRun:
 
         `attack` says what shadow models tell of each method, given what was measured.
         """
-        retrained, key = self.name_of(request, "retrain"), self.key()
-        if not (self.folder.forget_folder(retrained) / RESULT).exists():
-            self.forget(request, "retrain", self.session.config.forget, cohort)
+        key = self.key()
+        self.retrain(request, cohort)
         if self.run.client_models:
             restore_states(self.folder, cohort.grid)
         holdings = ask_holdings(self.run, request, cohort)
         models = {"before": AuditedModel(self.run.final, self.run.train_seconds, self.run.lineage)}
         models |= {method: self._made(request, method) for method in [*methods, "retrain"]}
-        models |= self.other_seeds(request, settings.seeds, cohort)
+        models |= self._with_kept(request, self.other_seeds(request, settings.seeds, cohort))
         self.observer.phase(f"audit {request.name}", 1)
         run = self.run
         if any(METHODS[method].prunes_anew for method in methods):
@@ -239,9 +240,11 @@ class OpenedRun:
             {} if run.client_models else {name: models[name].flat for name in ("before", *methods, "retrain")}
         )
         rounded = measure_rounded(run, tried, request, cohort, settings)
+        relearned = self._relearned(run, request, settings.relearn, report, tried, cohort)
         for method in methods:
             path = self.folder.forget_folder(self.name_of(request, method))
-            document = method_audit(report, method, run.task, attacked.get(method), rounded)
+            tries = Tries(attacked.get(method), rounded, relearned.get(method))
+            document = method_audit(report, method, run.task, tries)
             files.write_json(path / AUDIT, document)
             certify(self.folder, path.name, key)
             shown = {
@@ -255,6 +258,26 @@ class OpenedRun:
             self.observer.note(note)
         return report
 
+    def _relearned(
+        self,
+        run: TrainedRun,
+        request: ForgetRequest,
+        most: int,
+        report: AuditReport,
+        models: Mapping[str, Tensor],
+        cohort: Cohort,
+    ) -> dict[str, Relearned]:
+        """Return how fast models relearn what was forgotten, by method; nothing if it is not to be tried."""
+        original = report.measurements["before"].unlearning_accuracy
+        if not most or original is None:
+            return {}
+        found = {}
+        for name, flat in models.items():
+            if name != "before":
+                progress = reporting_to(self.observer, f"relearn {request.name} after {name}")
+                found[name] = Relearning(run, request, original, cohort, most, progress=progress).rounds(flat)
+        return {name: Relearned(most, rounds, found["retrain"]) for name, rounds in found.items()}
+
     def other_seeds(self, request: ForgetRequest, count: int, cohort: Cohort) -> dict[str, AuditedModel]:
         """Return retrainings for a request with other seeds, by their name in an audit."""
         if count > 0 and self.run.client_models:
@@ -266,11 +289,42 @@ class OpenedRun:
             for seed in other_seeds.seeds_of(self.run, count)
         }
 
-    def retrained_with(self, request: ForgetRequest, seed: int, cohort: Cohort) -> AuditedModel:
-        """Return the retraining for a request with another seed; made once and kept."""
+    def _with_kept(
+        self, request: ForgetRequest, others: Mapping[str, AuditedModel]
+    ) -> dict[str, AuditedModel]:
+        """Return retrainings with other seeds, and some that earlier audits made; none if none is given."""
+        found = dict(others)
+        for seed in other_seeds.kept_seeds(self._retraining(request)) if others else ():
+            kept = self.kept_retraining(request, seed)
+            if kept is not None and len(found) < other_seeds.MOST_REUSED:
+                found.setdefault(f"{other_seeds.PREFIX}{seed}", kept)
+        return found
+
+    def retrain(self, request: ForgetRequest, cohort: Cohort) -> None:
+        """Serve a request by retraining, if that was not done."""
+        if not (self._retraining(request) / RESULT).exists():
+            self.forget(request, "retrain", self.session.config.forget, cohort)
+
+    def retrained_with(
+        self, request: ForgetRequest, seed: int, cohort: Cohort, *, timed: bool = True
+    ) -> AuditedModel:
+        """Return the retraining for a request with another seed; made once and kept.
+
+        Without `timed`, its wall-clock is not its own alone.
+        """
         progress = reporting_to(self.observer, f"{other_seeds.PREFIX}{seed} {request.name}")
-        path = self.folder.forget_folder(self.name_of(request, "retrain"))
-        return other_seeds.retrained_with(path, self.session, self.run, request, seed, cohort, progress)
+        other = self._other_seed(request, seed)
+        return other.made(self.session, request, cohort, progress, timed=timed)
+
+    def kept_retraining(self, request: ForgetRequest, seed: int) -> AuditedModel | None:
+        """Return the retraining for a request with another seed; None if it was not made yet."""
+        return self._other_seed(request, seed).read()
+
+    def _other_seed(self, request: ForgetRequest, seed: int) -> OtherSeed:
+        return OtherSeed(self._retraining(request), self.run, seed)
+
+    def _retraining(self, request: ForgetRequest) -> Path:
+        return self.folder.forget_folder(self.name_of(request, "retrain"))
 
     def check_made(self, request: ForgetRequest, method: str) -> None:
         """Raise `BadInput` if a request was not served by a method."""

@@ -1,7 +1,7 @@
 """Retrainings with other seeds: they all differ, and their distance is the scale for other methods."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from app.workflows.session import Session
@@ -17,6 +17,9 @@ from unlearning.run import TrainedRun
 
 PREFIX = OTHER_SEED
 """Begins the name of such a model in an audit; the seed follows."""
+ENDING = ".safetensors"
+MOST_REUSED = 4
+"""Retrainings with other seeds that an audit measures, where more than it asks for are there already."""
 
 
 def seeds_of(run: TrainedRun, count: int) -> list[int]:
@@ -43,30 +46,69 @@ def with_seed(run: TrainedRun, session: Session, seed: int) -> TrainedRun:
     return replace(run, plan=plan, initial=initial, all_groups=True)
 
 
-def retrained_with(
-    folder: Path,
-    session: Session,
-    run: TrainedRun,
-    request: ForgetRequest,
-    seed: int,
-    cohort: Cohort,
-    progress: Progress,
-) -> AuditedModel:
-    """Return the model retrained for a request with another seed; made once and kept beside `retrain`.
+def kept_seeds(folder: Path) -> list[int]:
+    """Return the seeds of the retrainings that lie beside the one with the run's own seed, ascending."""
+    names = [
+        path.name.removeprefix(PREFIX).removesuffix(ENDING) for path in folder.glob(f"{PREFIX}*{ENDING}")
+    ]
+    return sorted(int(name) for name in names if name.isdecimal())
 
-    `folder` is that of the model retrained with the run's own seed; the seed decides the weights, the
-    selection and the clients' batches; `cohort` holds all clients.
+
+@dataclass(frozen=True)
+class OtherSeed:
+    """A run retrained for a request with another seed, which is made once and kept.
+
+    Parameters
+    ----------
+    folder
+        That of the model retrained with the run's own seed, beside which it lies.
+    run
+        The run.
+    seed
+        Decides the weights, the selection and the clients' batches.
     """
-    path = folder / f"{PREFIX}{seed}.safetensors"
-    if path.exists():
-        kept = read_sealed(path)
-        return AuditedModel(run.layout.flatten(kept.tensors), float(kept.metadata["seconds"]))
-    other = with_seed(run, session, seed)
-    settings = session.config.forget
-    holdings = ask_holdings(run, request, cohort)
-    result = forgetting.forget(other, request, "retrain", settings, cohort.seeded(seed), progress, holdings)
-    write_sealed(path, run.layout.unflatten(result.flat), {"seconds": repr(result.seconds)})
-    return AuditedModel(result.flat, result.seconds)
+
+    folder: Path
+    run: TrainedRun
+    seed: int
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return self.folder / f"{PREFIX}{self.seed}{ENDING}"
+
+    def read(self) -> AuditedModel | None:
+        """Return it; None if it was not made yet."""
+        if not self.path.exists():
+            return None
+        found = read_sealed(self.path)
+        seconds = found.metadata.get("seconds")
+        return AuditedModel(
+            self.run.layout.flatten(found.tensors), None if seconds is None else float(seconds)
+        )
+
+    def made(
+        self,
+        session: Session,
+        request: ForgetRequest,
+        cohort: Cohort,
+        progress: Progress,
+        *,
+        timed: bool = True,
+    ) -> AuditedModel:
+        """Return it, made if necessary with all clients, which are the cohort.
+
+        With `timed`, its wall-clock is its own; if not, as where several are made together, it is unknown.
+        """
+        if (found := self.read()) is not None:
+            return found
+        run, settings = self.run, session.config.forget
+        holdings, seeded = ask_holdings(run, request, cohort), cohort.seeded(self.seed)
+        other = with_seed(run, session, self.seed)
+        result = forgetting.forget(other, request, "retrain", settings, seeded, progress, holdings)
+        known = {"seconds": repr(result.seconds)} if timed else {}
+        write_sealed(self.path, run.layout.unflatten(result.flat), known)
+        return AuditedModel(result.flat, result.seconds if timed else None)
 
 
 def scale(report: AuditReport) -> dict[str, Mapping[str, float | None]]:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from flwr.serverapp import Grid
@@ -42,11 +42,15 @@ from strategies.registry import lookup
 from strategies.runs.folder import CONFIG, RunFolder
 from strategies.server.cohort import Cohort
 from strategies.server.exclusion import Drop
+from strategies.server.grids import StartedGrid
 from strategies.server.members import ClientInfo
 from strategies.task import OutputSpec, Task
 from strategies.tasks.choice import check_scored, figures_of, needs_scale, scale_of, scaled
 from unlearning.audit.apart import HARD, POISONED
 from unlearning.request import ForgetRequest
+
+if TYPE_CHECKING:
+    from app.simulation import LocalGrid
 
 DEFAULT_CLIENTS = 10
 """Clients of a run in one process whose config does not say how many; `Session.of` puts it in."""
@@ -347,7 +351,7 @@ class Session:
         """
         with self._grid(grid) as used:
             cohort = Cohort(used, self.config.run.round_timeout)
-            cohort.client_config.update(self._told(over_network=grid is not None))
+            cohort.client_config.update(self._told(None if grid is None else used))
             cohort.recall(self.nodes)
             cohort = cohort.without(self.config.data.left_out)
             cohort.connect(self.config.selection.min_clients if min_clients is None else min_clients)
@@ -365,8 +369,11 @@ class Session:
             self.use_target_scale(learnt_target_scale(self.config, cohort))
             cohort.client_config[wire.TARGET_SCALE] = self.target_scale
 
-    def _told(self, *, over_network: bool) -> dict[str, wire.ConfigValue]:
-        """Return what every message tells the clients of the run, besides the run config."""
+    def _told(self, grid: Grid | None) -> dict[str, wire.ConfigValue]:
+        """Return what every message tells the clients of the run, besides the run config.
+
+        `grid` is one whose clients were not started for this run alone; None: they were.
+        """
         data = self.server_data
         told: dict[str, wire.ConfigValue | None] = {
             wire.TARGET_SCALE: self.target_scale or None,
@@ -377,15 +384,23 @@ class Session:
         if self.has_client_models:
             public = self.work.shared_public(self.work.data_settings)
             told[wire.PUBLIC_HASH] = None if public is None else public.hash
-        if over_network:
+        if grid is not None:
             told[wire.RUN_ID] = self.run_id or None
             if self.brings_config or self.config.run.config_file:
-                told[wire.RUN_CONFIG] = json.dumps(config_for_clients(self.config))
+                told |= self._config_told(grid)
         if data.class_names == numbered(data.num_groups):
             del told[wire.CLASS_NAMES]
         said = {key: value for key, value in told.items() if value is not None}
         said |= {wire.NUM_GROUPS: data.num_groups, wire.INPUT_SHAPE: list(data.input_shape)}
         return {**said, **self.terms.to_config()}
+
+    def _config_told(self, grid: Grid) -> dict[str, wire.ConfigValue]:
+        """Return what tells clients the run config: its seed alone, if they were started with the rest."""
+        if isinstance(grid, StartedGrid) and not self.staying:
+            started = RunConfig.from_flat(dict(grid.started_with))
+            if _but_for_the_seed(started) == _but_for_the_seed(self.config):
+                return {wire.SEED: self.config.run.seed}
+        return {wire.RUN_CONFIG: json.dumps(config_for_clients(self.config))}
 
     @property
     def terms(self) -> Terms:
@@ -426,9 +441,9 @@ class Session:
         with self.local_grid() as local:
             yield local
 
-    def local_grid(self) -> AbstractContextManager[Grid]:
+    def local_grid(self, copies: int = 1) -> "AbstractContextManager[LocalGrid]":
         """Return a grid of this run's clients in this process tree; see `local_clients.local_grid`."""
-        return local_grid(self.config, self.folder, forks=self.work.is_in_python)
+        return local_grid(self.config, self.folder, forks=self.work.is_in_python, copies=copies)
 
 
 def clients_json(clients: Mapping[str, ClientInfo]) -> dict[str, Any]:
@@ -461,6 +476,12 @@ def open_session(folder: RunFolder, overrides: Sequence[str] = ()) -> Session:
     session.use_scale(read_scale(folder))
     session.use_target_scale(read_target_scale(folder))
     return session
+
+
+def _but_for_the_seed(config: RunConfig) -> dict[str, Scalar]:
+    """Return the keys of a run for its clients without the seed of training; that of the data is said."""
+    told = {**config_for_clients(config), "data.seed": config.data_seed}
+    return {key: value for key, value in told.items() if key != "run.seed"}
 
 
 def config_for_clients(config: RunConfig) -> dict[str, Scalar]:

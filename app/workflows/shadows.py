@@ -2,23 +2,32 @@
 
 They lie in the run's folder, ``shadows/seed-<seed>/``, as runs of their own that were trained on the same
 data (`data.seed`), and in each of them the models that methods left of it. All are made once and kept, so an
-attack that was interrupted goes on where it stopped, and one with more pairs makes only those that lack.
+attack that was interrupted goes on where it stopped, and one with more pairs makes only those that lack. In
+one process the shadows are made side by side (`app.workflows.workshop`).
+
+The shadows of a pruned run are those of the run that it was made from, each pruned by the same rule. Each has
+a mask of its own, so its retraining is its own as well; that of other shadows is the audited run's, retrained
+with the shadow's seed.
 """
 
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from flwr.serverapp import Grid
 from torch import Tensor
 
 from app.config.run_config import RunConfig
-from app.forgettings.folder import read_result
+from app.forgettings.folder import read_result, unpruned
+from app.report.wording import count as count_of
 from app.workflows.observer import Observer, Quiet
-from app.workflows.opened import OpenedRun, reporting_to
+from app.workflows.opened import OpenedRun
+from app.workflows.pruning import prune
 from app.workflows.training import resume, train
+from app.workflows.workshop import Counted, Workshop
 from strategies.core.errors import BadInput
 from strategies.core.settings import Scalar
 from strategies.log.update_log import UpdateLog
@@ -30,13 +39,18 @@ from unlearning.audit.margins import Margins
 from unlearning.audit.measurement import Measurement, margins_under
 from unlearning.audit.shadow_attack import Baselines, ShadowFindings, ShadowPair, findings
 from unlearning.holdings import ask_holdings
+from unlearning.pruning import sparse_path
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
-from unlearning.settings import ForgetSettings
+from unlearning.settings import AuditSettings, ForgetSettings
 
 FOLDER = "shadows"
+RETRAIN = "retrain"
 MODELS = "left"
 """Name of the folder in a shadow's with the models that methods left."""
+_MOST_AT_ONCE = 16
+_AT_ONCE_BYTES = 2**30
+_MODELS_EACH = 8
 
 
 def check_shadows(run: TrainedRun, folder: RunFolder, request: ForgetRequest, after: str) -> None:
@@ -53,7 +67,8 @@ def check_shadows(run: TrainedRun, folder: RunFolder, request: ForgetRequest, af
         or run.local_layers,
         "the run is private, and its ε does not count what further trainings release": run.plan.privacy.on,
         "the server gets sums alone, and would get more of them": run.plan.privacy.hides_updates,
-        "the run is pruned; audit the one that it was made of": (folder.path / PRUNING).exists(),
+        "the rule that it was pruned by is not known": (folder.path / PRUNING).exists()
+        and run.pruned_by is None,
         "a shadow would not repeat the earlier forgetting": bool(after or run.forgotten),
     }
     for reason, holds in reasons.items():
@@ -107,15 +122,15 @@ def trained_with(
     return train(told, observer, grid, clients_have_it=False)
 
 
-def _purged(folder: RunFolder) -> Collection[str]:
+def purged(folder: RunFolder) -> Collection[str]:
     """Return the clients that were purged from a run's log, if it has one."""
     return UpdateLog.open(folder.log_path).purged() if folder.log_path.is_dir() else ()
 
 
 def _check_not_purged(folder: RunFolder) -> None:
-    if purged := _purged(folder):
+    if gone := purged(folder):
         raise BadInput(
-            f"run '{folder.name}': client {', '.join(purged)} is purged; to train with another seed would "
+            f"run '{folder.name}': client {', '.join(gone)} is purged; to train with another seed would "
             "ask for its updates again, and log them"
         )
 
@@ -142,9 +157,13 @@ class Kept:
         digest = hashlib.sha256(told.encode()).hexdigest()[:16]
         return self.shadow.path / MODELS / f"{self.method}-{digest}.safetensors"
 
-    def read(self, run: TrainedRun) -> Tensor | None:
-        """Return its parameters, shape [run.layout.size]; None if it was not made yet."""
-        return run.layout.flatten(read_sealed(self.path).tensors) if self.path.exists() else None
+    def exists(self) -> bool:
+        """Whether it was made."""
+        return self.path.exists()
+
+    def read(self, run: TrainedRun) -> Tensor:
+        """Return its parameters, shape [run.layout.size]."""
+        return run.layout.flatten(read_sealed(self.path).tensors)
 
     def write(self, run: TrainedRun, flat: Tensor) -> None:
         """Keep it."""
@@ -164,28 +183,111 @@ class Shadow:
         Its model, shape [layout.size].
     left
         What each method left of it, by method.
+    retrained
+        The model that was retrained with its seed.
     """
 
     seed: int
     final: Tensor
     left: Mapping[str, Tensor]
+    retrained: Tensor
 
 
 def made(
-    opened: OpenedRun, request: ForgetRequest, methods: Sequence[str], count: int, grid: Grid | None
+    opened: OpenedRun,
+    request: ForgetRequest,
+    methods: Sequence[str],
+    settings: AuditSettings,
+    grid: Grid | None,
 ) -> list[Shadow]:
-    """Return shadows of a run with what each method leaves of them, made where they lack."""
-    shadows = []
-    for seed in seeds_of(opened.session.config, count):
-        path = trained_with(opened.folder, opened.session.config, seed, opened.observer, grid)
-        kept = [Kept(path, request, method, _settings_of(opened, request, method)) for method in methods]
-        shadow = OpenedRun.of(path, Quiet())
-        left = {each.method: found for each in kept if (found := each.read(shadow.run)) is not None}
-        if lacking := [each for each in kept if each.method not in left]:
-            with shadow.session.cohort(grid) as cohort:
-                left |= {each.method: _left(shadow, each, cohort, opened.observer) for each in lacking}
-        shadows.append(Shadow(seed, shadow.run.final, left))
-    return shadows
+    """Return as many shadows of a run as the settings say, with what each method leaves of them.
+
+    They are made where they lack.
+    """
+    seeds = seeds_of(opened.session.config, settings.shadows)
+    if not seeds:
+        return []
+    with Workshop(opened.session, grid, at_once(opened, len(seeds)), settings.vectorise) as shop:
+        shadows = [OpenedRun.of(folder, Quiet()) for folder in _trained(opened, seeds, shop)]
+        if opened.run.pruned_by is not None:
+            shadows = _pruned(opened, shadows, opened.run.pruned_by, shop)
+        left = _left(opened, request, methods, shadows, shop)
+        retrained = _retrained(opened, request, seeds, shop) if opened.run.pruned_by is None else []
+        if shop.notes:
+            opened.observer.note(shop.notes)
+    return [
+        Shadow(seed, shadow.run.final, models, retrained[place] if retrained else models[RETRAIN])
+        for place, (seed, shadow, models) in enumerate(zip(seeds, shadows, left, strict=True))
+    ]
+
+
+def at_once(opened: OpenedRun, count: int) -> int:
+    """Return how many of so many shadows are worked on together: as many as the memory is surely there for.
+
+    A shadow takes a few models, such as the present one and those that are averaged, and the server's data.
+    """
+    data = opened.session.server_data
+    own = sum(part.held_bytes for part in (data.test, data.public) if part is not None)
+    each = _MODELS_EACH * opened.run.final.nbytes + own
+    return max(1, min(count, _MOST_AT_ONCE, _AT_ONCE_BYTES // each))
+
+
+def _trained(opened: OpenedRun, seeds: Sequence[int], shop: Workshop) -> list[RunFolder]:
+    """Return the shadows' runs, trained where they lack."""
+    folder, config = unpruned(opened.folder), opened.session.config
+    lacking = [seed for seed in seeds if not (folder.path / FOLDER / f"seed-{seed}" / MODEL).exists()]
+    if lacking:
+        title = f"train {count_of(len(lacking), 'shadow run')}"
+        opened.observer.phase(title, len(lacking) * config.run.rounds)
+    works = [
+        partial(trained_with, folder, config, seed, Counted(opened.observer, f"seed-{seed}"))
+        for seed in lacking
+    ]
+    shop.each(works)
+    return [RunFolder.open(folder.path / FOLDER / f"seed-{seed}") for seed in seeds]
+
+
+def _pruned(
+    opened: OpenedRun, shadows: Sequence[OpenedRun], rule: ForgetSettings, shop: Workshop
+) -> list[OpenedRun]:
+    """Return shadows pruned by the rule of the run, trained on their masks where that lacks."""
+    lacking = [each for each in shadows if not (sparse_path(each.folder, rule) / MODEL).exists()]
+    if lacking:
+        title = f"prune {count_of(len(lacking), 'shadow run')}"
+        opened.observer.phase(title, len(lacking) * opened.run.plan.rounds)
+    shop.each([partial(_prune, opened, each, rule) for each in lacking])
+    return [each.pruned(rule, None) for each in shadows]
+
+
+def _prune(opened: OpenedRun, shadow: OpenedRun, rule: ForgetSettings, grid: Grid | None) -> None:
+    observer = Counted(opened.observer, shadow.folder.name)
+    prune(shadow.folder, shadow.session, shadow.run, rule, observer, grid)
+
+
+def _left(
+    opened: OpenedRun,
+    request: ForgetRequest,
+    methods: Sequence[str],
+    shadows: Sequence[OpenedRun],
+    shop: Workshop,
+) -> list[dict[str, Tensor]]:
+    """Return what each method leaves of each shadow, and, of a pruned one, retraining on its mask."""
+    settings = {method: _settings_of(opened, request, method) for method in methods}
+    if opened.run.pruned_by is not None:
+        settings[RETRAIN] = opened.session.config.forget
+    kept = [
+        [Kept(shadow.folder, request, method, own) for method, own in settings.items()] for shadow in shadows
+    ]
+    for place, method in enumerate(settings):
+        lacking = [(s, own[place]) for s, own in zip(shadows, kept, strict=True) if not own[place].exists()]
+        if lacking:
+            name = f"{method} {request.name} of {count_of(len(lacking), 'shadow run')}"
+            opened.observer.phase(name, len(lacking))
+        shop.each([partial(_forget, opened, shadow, own) for shadow, own in lacking])
+    return [
+        {each.method: each.read(shadow.run) for each in own}
+        for shadow, own in zip(shadows, kept, strict=True)
+    ]
 
 
 def _settings_of(opened: OpenedRun, request: ForgetRequest, method: str) -> ForgetSettings:
@@ -194,15 +296,41 @@ def _settings_of(opened: OpenedRun, request: ForgetRequest, method: str) -> Forg
     return ForgetSettings.stored(result["settings"])
 
 
-def _left(shadow: OpenedRun, kept: Kept, cohort: Cohort, observer: Observer) -> Tensor:
-    """Return what a method leaves of a shadow, and keep it."""
-    progress = reporting_to(observer, f"{kept.method} {kept.request.name}, {shadow.folder.name}")
-    holdings = ask_holdings(shadow.run, kept.request, cohort)
-    result = forgetting.forget(
-        shadow.run, kept.request, kept.method, kept.settings, cohort, progress, holdings
-    )
+def _forget(opened: OpenedRun, shadow: OpenedRun, kept: Kept, grid: Grid | None) -> None:
+    """Have a method serve a request on a shadow, and keep the model that it leaves."""
+    with shadow.session.cohort(grid) as cohort:
+        holdings = ask_holdings(shadow.run, kept.request, cohort)
+        result = forgetting.forget(
+            shadow.run, kept.request, kept.method, kept.settings, cohort, holdings=holdings
+        )
     kept.write(shadow.run, result.flat)
-    return result.flat
+    opened.observer.advance(shadow.folder.name)
+
+
+def _retrained(
+    opened: OpenedRun, request: ForgetRequest, seeds: Sequence[int], shop: Workshop
+) -> list[Tensor]:
+    """Return the run retrained with each of the seeds; those that lack are made and kept."""
+    lacking = [seed for seed in seeds if opened.kept_retraining(request, seed) is None]
+    if lacking:
+        shop.each([partial(_retrain, opened, request)])
+        title = f"retrain {count_of(len(lacking), 'shadow run')} without {request.name}"
+        opened.observer.phase(title, len(lacking) * opened.run.plan.rounds)
+    shop.each([partial(_retrain_with, opened, request, seed) for seed in lacking])
+    found = [opened.kept_retraining(request, seed) for seed in seeds]
+    return [each.flat for each in found if each is not None]
+
+
+def _retrain(opened: OpenedRun, request: ForgetRequest, grid: Grid | None) -> None:
+    """Retrain with the run's own seed, if that was not done: the others lie beside it."""
+    with opened.session.cohort(grid) as cohort:
+        opened.retrain(request, cohort)
+
+
+def _retrain_with(opened: OpenedRun, request: ForgetRequest, seed: int, grid: Grid | None) -> None:
+    observed = replace(opened, observer=Counted(opened.observer, f"seed-{seed}"))
+    with opened.session.cohort(grid) as cohort:
+        observed.retrained_with(request, seed, cohort, timed=False)
 
 
 def attacked(
@@ -221,24 +349,24 @@ def attacked(
     for shadow in shadows:
         under.append(_margins(opened, request, shadow, cohort))
         opened.observer.advance(f"{len(under)} of {len(shadows)}")
-    purged = _purged(opened.folder)
+    gone = purged(opened.folder)
     baselines = Baselines(opened.run.seed)
     found = {
         method: findings(
-            [ShadowPair(each["before"], each[method], each["retrain"]) for each in under],
+            [ShadowPair(each["before"], each[method], each[RETRAIN]) for each in under],
             measured[method].margins,
             baselines,
         )
         for method in methods
     }
-    return {method: None if each is None else each.silent_on(purged) for method, each in found.items()}
+    return {method: None if each is None else each.silent_on(gone) for method, each in found.items()}
 
 
 def _margins(opened: OpenedRun, request: ForgetRequest, shadow: Shadow, cohort: Cohort) -> dict[str, Margins]:
     """Return the margins under a shadow's models, and under the one that was retrained with its seed."""
-    retrained = opened.retrained_with(request, shadow.seed, cohort).flat
-    models = {"before": shadow.final, **shadow.left, "retrain": retrained}
+    run = replace(opened.run, mask=None)  # A pruned shadow's models have its zeros in themselves
+    models = {"before": shadow.final, **shadow.left, RETRAIN: shadow.retrained}
     return {
-        name: margins_under(opened.run, flat, request, cohort, f"{name}, seed {shadow.seed}")
+        name: margins_under(run, flat, request, cohort, f"{name}, seed {shadow.seed}")
         for name, flat in models.items()
     }

@@ -13,11 +13,10 @@ Works in threads must not share what one of them changes, such as a model that s
 a model is kept once for each `seat`.
 """
 
-import threading
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar, copy_context
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar, final
 
@@ -26,6 +25,7 @@ from strategies.client.stacked import Alone, Failed, Limits, Outcome, Trained, p
 from strategies.client.stacked_data import Request
 from strategies.client.training import HANDED_OVER, Training, TrainStats
 from strategies.core.seeds import GlobalState
+from strategies.core.turns import InTurn
 
 T = TypeVar("T")
 
@@ -155,46 +155,25 @@ class _Threaded(_Work[T]):
     def __init__(self, work: Callable[[], T], number: int) -> None:
         super().__init__()
         self._work, self._number = work, number
-        self._turn, self._paused = threading.Lock(), threading.Lock()
-        self._turn.acquire()  # Released by one side and acquired by the other, each in turn
-        self._paused.acquire()
-        self._layers: GlobalState | None = None
+        self._turn = InTurn(self._run)
         self._outcome: Outcome | None = None
-        self._thread: threading.Thread | None = None
 
     def go_on(self, outcome: Outcome | None = None) -> None:
         """Run until the thread waits or ends."""
-        outer = GlobalState.now()
-        if self._layers is not None:
-            self._layers.put_back()
         self._outcome, self.request = outcome, None
-        if self._thread is None:
-            self._thread = threading.Thread(target=copy_context().run, args=(self._run,), daemon=True)
-            self._thread.start()
-        self._turn.release()
-        self._paused.acquire()
-        self._layers = GlobalState.now()
-        outer.put_back()
-        if self.request is None:
-            self._thread.join()
+        self._turn.go_on()
+        self._error = self._turn.error
 
     def _run(self) -> None:
-        self._turn.acquire()
         _SEAT.set(self._number + 1)
         HANDED_OVER.set(self._hand_over)
-        try:
-            self._returned.append(self._work())
-        except BaseException as error:  # noqa: BLE001 (raised again where the works were started)
-            self._error = error
-        finally:
-            self._paused.release()
+        self._returned.append(self._work())
 
     def _hand_over(self, training: Training) -> TrainStats:
         """Wait for the training to be carried out, or carry it out by itself."""
         now = GlobalState.now()
         self.request = Request(training, lambda: now)
-        self._paused.release()
-        self._turn.acquire()
+        self._turn.pause()
         outcome = self._outcome
         if isinstance(outcome, Failed):
             raise outcome.error

@@ -1,5 +1,7 @@
 """The base of every section of the run config, and how a text holds a list."""
 
+import re
+
 from pydantic import BaseModel, ConfigDict
 
 Scalar = int | float | bool | str
@@ -91,6 +93,20 @@ def split_shares(text: str) -> dict[str, float]:
     if not all(0 < share <= 1 for share in shares.values()):
         raise ValueError("'client-id=share' pairs with every share in (0, 1]")
     return shares
+
+
+def side_by_side(value: object) -> str:
+    """Return how many clients train side by side: ``off``, ``auto`` or a whole number of at least 2.
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
+    """
+    text = str(value)
+    if text not in {"off", "auto"} and not (re.fullmatch(r"[0-9]{1,6}", text) and int(text) > 1):
+        raise ValueError("off, auto or a whole number of at least 2")
+    return text
 
 
 class Settings(BaseModel):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, TypeVar, runtime_checkable
 
 import httpx
-from flwr.app import Error, Message, Metadata, RecordDict
+from flwr.app import Error, Message, Metadata, RecordDict, UserConfigValue
 from flwr.app.message import make_message
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
@@ -61,6 +61,15 @@ class StatefulGrid(Protocol):
 
     def restore_client_states(self, states: Mapping[int, bytes]) -> None:
         """Replace all clients' states."""
+
+
+@runtime_checkable
+class StartedGrid(Protocol):
+    """A grid that knows with which run config its clients were started."""
+
+    @property
+    def started_with(self) -> Mapping[str, UserConfigValue]:
+        """The run config."""
 
 
 @runtime_checkable

@@ -227,10 +227,32 @@ def test_the_limits_say_what_was_not_measured_or_promised() -> None:
     assert any("no attack with shadow models was made" in limit for limit in audited)
     assert any("neither relearning nor rounding was tried" in limit for limit in audited)
     both = limits("distill", "approximate", {"rounded": {"8": {}}})
-    assert any(limit.endswith("show: relearning was not tried") for limit in both)
+    assert any(limit.endswith("show: relearning was not tried (audit.relearn)") for limit in both)
     assert all("client 3, 5" in limit for limit in limits_of_purge(["3", "5"])[:2])
     assert "run.track" in limits_of_purge(["3"], tracked=True)[-1]
     assert not any("run.track" in limit for limit in limits_of_purge(["3"]))
+
+
+@pytest.mark.parametrize(
+    ("after", "retrained", "limit"),
+    [
+        (0, 3, "is known again after 0 rounds, by the retrained model after 3"),
+        (2, None, "is known again after 2 rounds, by the retrained model after more than 5"),
+        (3, 3, None),
+        (None, 3, None),
+        (None, None, None),
+    ],
+)
+def test_what_is_relearned_sooner_than_by_a_retrained_model_is_a_limit(
+    after: int | None, retrained: int | None, limit: str | None
+) -> None:
+    audit = {"relearned": {"after": after, "retrained": retrained, "most": 5}}
+    said = limits("distill", "approximate", audit)
+    found = [each for each in said if each.startswith("relearning: what was forgotten")]
+    assert [each[-len(limit or "") :] for each in found] == ([limit] if limit else [])
+    assert any(each.endswith("show: rounding was not tried (audit.rounding)") for each in said)
+    both = limits("distill", "approximate", {**audit, "rounded": {"8": {}}})
+    assert any(each.endswith("relearning and rounding were tried, and nothing else") for each in both)
 
 
 def test_a_verdict_with_shadow_models_that_is_no_pass_is_a_limit() -> None:

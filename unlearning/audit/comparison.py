@@ -12,6 +12,7 @@ are over the training seeds, each with the mean of its forgettings; the spread i
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
+from types import MappingProxyType
 from typing import Any
 
 from strategies.log.reading import LogReader
@@ -42,6 +43,7 @@ MEASURED = (
     "mean_client_accuracy",
 )
 """Percentages of an audit's measurements."""
+RMIA = "rmia_area"
 GAP = "_gap"
 DISPARITIES = ("disparity", "disparity_without_mia")
 RATIO, DIFFERENCE = "_ratio", "_difference"
@@ -79,14 +81,20 @@ def log_bytes(log: LogReader | None, needs: Needs) -> int:
 
 
 def figures_of(
-    report: AuditReport, costs: Mapping[str, Cost], relearned: Mapping[str, int | None]
+    report: AuditReport,
+    costs: Mapping[str, Cost],
+    relearned: Mapping[str, int | None],
+    areas: Mapping[str, float | None] = MappingProxyType({}),
 ) -> dict[str, dict[str, float | None]]:
     """Return every figure of every model of a seed's audit, by model.
 
     `costs` are by model, the retrained one included; `relearned` holds rounds to relearn by model, and is
-    empty if that was not measured.
+    empty if that was not measured; `areas` RMIA's areas under the curve, likewise.
     """
-    own = {name: _own_figures(report, name, costs[name], relearned) for name in report.measurements}
+    own = {
+        name: {**_own_figures(report, name, costs[name], relearned), RMIA: areas.get(name)}
+        for name in report.measurements
+    }
     reference = own[report.reference]
     return {
         name: {**own[name], **_against(report, name, own[name], reference), **_relative(report, name)}

@@ -5,7 +5,7 @@ retrained model is the scale (see `unlearning.audit.metrics.relearn_effort`).
 """
 
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
@@ -24,6 +24,27 @@ from unlearning.spending import train_after
 
 class _Relearned(Exception):
     """Ends the rounds."""
+
+
+@dataclass(frozen=True)
+class Relearned:
+    """How many rounds models needed to know the forgotten data as well as the model before.
+
+    Parameters
+    ----------
+    most
+        Rounds after which relearning was given up.
+    after, retrained
+        Rounds of the model after forgetting, and of the retrained one; None: more than `most`.
+    """
+
+    most: int
+    after: int | None
+    retrained: int | None
+
+    def to_json(self) -> dict[str, int | None]:
+        """Return the rounds as a mapping that `json` can write."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)

@@ -78,7 +78,7 @@ def attack_single_examples(
     if len(margins) != len(known) or not same_examples(margins):
         return None
     before, after, retrained, *references = margins
-    if not len(after.all_forgotten) or len(after.unseen) < LEAST_UNSEEN:
+    if not _can_be_tried(after):
         return None
     area, at_first, at_best = (
         _area(model, references) if task.labelled and references else None
@@ -92,6 +92,40 @@ def attack_single_examples(
         told_apart(_classes(before), _classes(after), seed),
         told_apart(_classes(before), _classes(retrained), seed),
     )
+
+
+def rmia_areas(
+    models: Mapping[str, Margins | None], others: Sequence[str], task: Task
+) -> dict[str, float | None]:
+    """Return RMIA's area under the curve of the forgotten against unseen examples, by model.
+
+    Parameters
+    ----------
+    models
+        Margins by model.
+    others
+        Names of the retrainings with other seeds, which are the references; of its own area, a reference is
+        none.
+    task
+        RMIA reads probabilities of a label, which only classification's margins are.
+
+    Returns
+    -------
+    dict
+        None where there is no reference, or the models cannot be compared (see `attack_single_examples`).
+    """
+    known = {name: each for name, each in models.items() if each is not None}
+    whole = task.labelled and len(known) == len(models) and same_examples(list(known.values()))
+    found: dict[str, float | None] = dict.fromkeys(models)
+    for name, model in known.items() if whole else ():
+        references = [known[other] for other in others if other != name]
+        if references and _can_be_tried(model):
+            found[name] = _area(model, references)
+    return found
+
+
+def _can_be_tried(model: Margins) -> bool:
+    return len(model.all_forgotten) > 0 and len(model.unseen) >= LEAST_UNSEEN
 
 
 def _area(model: Margins, references: Sequence[Margins]) -> float:

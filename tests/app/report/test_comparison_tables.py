@@ -123,6 +123,16 @@ def test_kinds_of_examples_stand_apart_where_there_are_any() -> None:
     assert not any("by kind" in table.caption for table in tables(comparison()))
 
 
+def test_an_attack_on_single_examples_stands_with_its_gap_where_it_was_tried() -> None:
+    area = {"rmia_area": spread(0.625, 0.01), "rmia_area_gap": {"mean": 0.125, "low": 0.1, "high": 0.16}}
+    retrained = figures(90.0, 0.0, 4.0, 0.0) | {"rmia_area": spread(0.5), "rmia_area_gap": spread(0.0)}
+    found = comparison(methods={"quick": figures(89.0, 1.0, 0.5, -1.0) | area}, retrain=retrained)
+    (table,) = (table for table in tables(found) if "RMIA" in table.caption)
+    assert column(table, "area")["quick"] == "0.62 ± 0.01"
+    assert column(table, "gap to retrained") == {"before": "–", "retrained": "–", "quick": "+0.12 ± 0.03"}
+    assert not any("RMIA" in table.caption for table in tables(comparison()))
+
+
 def test_costs_have_units() -> None:
     costs = tables(comparison())[-1]
     quick = dict(zip(costs.columns, costs.rows[2][1:], strict=True))

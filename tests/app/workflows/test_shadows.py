@@ -1,7 +1,7 @@
 """Shadow models of a small run: on the same data, made once, gone on with where they stopped, or refused."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from strategies.log.update_log import UpdateLog
 from strategies.runs.files import read_json
 from strategies.runs.folder import MODEL, RunFolder
 from strategies.runs.tensor_file import read_sealed
+from strategies.server.grids import GridWrapper
 from tests.app.conftest import CLIENT_2, SMALL
 from unlearning.request import ForgetRequest
 from unlearning.settings import AuditSettings, ForgetSettings
@@ -72,14 +73,26 @@ def test_what_was_made_is_kept_and_one_that_was_interrupted_goes_on(
     small: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Interrupted(Quiet):
-        def phase(self, title: str, total: int) -> None:
-            if "seed-2" in title:
+        """Twice: where shadows are trained, which is side by side, and where they are retrained."""
+
+        at = "seed-2: round 2"
+
+        def advance(self, message: str = "", values: Mapping[str, float] | None = None) -> None:
+            if message == self.at:
                 raise KeyboardInterrupt
 
+    interrupted = Interrupted()
     with pytest.raises(KeyboardInterrupt):
-        audited(small, observer=Interrupted())
+        audited(small, observer=interrupted)
+    assert models_in(small) == {}
+    begun = [RunFolder(small.path / shadows.FOLDER / f"seed-{seed}") for seed in (1, 2, 3)]
+    assert [len(shadow.read_metrics()) for shadow in begun] == [2, 2, 1]
+    interrupted.at = "seed-3: 2 of 3"
+    with pytest.raises(KeyboardInterrupt):
+        audited(small, observer=interrupted)
     first = models_in(small)
-    assert len(first) == 2
+    assert len(first) == 6
+    assert [len(shadow.read_metrics()) for shadow in begun] == [3, 3, 3]
     audited(small)
     second = models_in(small)
     assert len(second) == 6
@@ -126,17 +139,21 @@ def test_runs_that_cannot_have_shadows_are_refused(
         audit(folder, CLIENT_2, ["retrain"], AuditSettings(shadows=8, seeds=0, answers="examples"))
 
 
-def test_clients_behind_a_grid_are_told_the_shadow_s_config(
-    small: RunFolder, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("known", [True, False])
+def test_clients_behind_a_grid_are_told_the_shadow_s_config_or_its_seed(
+    known: bool, small: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They were started with another one: that of the command which asks for the audit."""
+    """They were started with another one: if it is not known, that of the command that asks for the audit."""
     told: list[object] = []
     push = LocalGrid.push_messages
 
     def noting(grid: LocalGrid, messages: Iterable[Message]) -> list[str]:
         kept = list(messages)
         told.extend(
-            json.loads(str(record[wire.RUN_CONFIG])).get("run.seed") if wire.RUN_CONFIG in record else None
+            (
+                record.get(wire.SEED),
+                json.loads(str(record.get(wire.RUN_CONFIG, "{}"))).get("run.seed"),
+            )
             for message in kept
             if message.metadata.message_type == "train"
             for record in message.content.config_records.values()
@@ -146,15 +163,21 @@ def test_clients_behind_a_grid_are_told_the_shadow_s_config(
     monkeypatch.setattr(LocalGrid, "push_messages", noting)
     opened = OpenedRun.of(small, Quiet())
     with opened.session.local_grid() as grid:
-        shadows.trained_with(small, opened.session.config, 7, Quiet(), grid)
+        behind = grid if known else GridWrapper(grid)
+        shadows.trained_with(small, opened.session.config, 7, Quiet(), behind)
     assert len(told) >= 9  # Three clients or more in three rounds
-    assert set(told) == {7}
+    assert set(told) == {(7, None) if known else (None, 7)}
 
 
 def test_an_audit_again_loses_nothing_that_an_earlier_one_found(small: RunFolder) -> None:
     """Else evidence against a forgetting could be taken out of its certificate."""
-    audited(small, AuditSettings(seeds=1, shadows=3, rounding="8"))
+    first = audited(small, AuditSettings(seeds=1, shadows=3, rounding="8", relearn=2))
     files, again = models_in(small), audited(small, AuditSettings(seeds=1, rounding="4"))
+    assert again["relearned"] == first["relearned"]
+    assert first["relearned"]["most"] == 2  # type: ignore[index]
+    single = again["single-examples"]
+    assert isinstance(single, dict)
+    assert single["references"] == 3  # Those of the shadows are there anyway
     assert isinstance(again["shadows"], dict)
     assert again["shadows"]["forgotten"]["pairs"] == 3
     assert set(again["rounded"]) == {"8", "4"}  # type: ignore[call-overload]

@@ -57,6 +57,14 @@ RELEARNED = {"before": 0, "retrain": 4, "quick": 1}
 # by hand
 
 
+def test_areas_of_an_attack_have_their_gap_to_retrained() -> None:
+    found = figures_of(report(), COSTS, RELEARNED, {"before": 0.75, "retrain": 0.5, "quick": 0.625})
+    assert (found["quick"]["rmia_area"], found["quick"]["rmia_area_gap"]) == (0.625, 0.125)
+    assert found["retrain"]["rmia_area_gap"] == 0.0
+    unknown = figures_of(report(), COSTS, RELEARNED)["quick"]
+    assert (unknown["rmia_area"], unknown["rmia_area_gap"]) == (None, None)
+
+
 def test_figures_by_hand() -> None:
     """Accuracy 88 against 90 retrained, in an eighth of the time, relearned in a quarter of the rounds."""
     quick = figures_of(report(), COSTS, RELEARNED)["quick"]

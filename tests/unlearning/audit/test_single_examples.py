@@ -6,7 +6,7 @@ import pytest
 from strategies.task import CLASSIFICATION
 from strategies.tasks.regression import Regression
 from unlearning.audit.margins import Margins
-from unlearning.audit.single_examples import SingleExamples, attack_single_examples
+from unlearning.audit.single_examples import SingleExamples, attack_single_examples, rmia_areas
 
 NAMES = ("before", "after", "retrain")
 COUNT = 300
@@ -69,3 +69,31 @@ def test_what_is_not_comparable_gives_nothing() -> None:
     assert attack_single_examples({**models, "after": fewer}, NAMES, [], CLASSIFICATION, 0) is None
     untested: dict[str, Margins | None] = {name: model(0.0, 1, unseen=5) for name in NAMES}
     assert attack_single_examples(untested, NAMES, [], CLASSIFICATION, 0) is None
+
+
+def test_areas_of_all_models_are_those_of_the_attack_and_no_model_is_its_own_reference() -> None:
+    models: dict[str, Margins | None] = {
+        "before": model(2.0, 1),
+        "after": model(0.5, 2),
+        "retrain": model(0.0, 3),
+        "other-1": model(0.0, 4),
+        "other-2": model(0.0, 5),
+    }
+    others = ["other-1", "other-2"]
+    found = rmia_areas(models, others, CLASSIFICATION)
+    alone = attack_single_examples(models, NAMES, others, CLASSIFICATION, 0)
+    assert alone is not None
+    assert (found["before"], found["after"], found["retrain"]) == (alone.before, alone.area, alone.retrained)
+    without = rmia_areas({n: models[n] for n in ("other-1", "other-2")}, ["other-2"], CLASSIFICATION)
+    assert found["other-1"] == without["other-1"] is not None
+    assert without["other-2"] is None
+
+
+def test_areas_are_none_where_nothing_can_be_compared() -> None:
+    models: dict[str, Margins | None] = {"after": model(0.0, 1), "other": model(0.0, 2)}
+    nothing = {"after": None, "other": None}
+    assert rmia_areas({**models, "other": None}, ["other"], CLASSIFICATION) == nothing
+    assert rmia_areas(models, ["other"], Regression(1.0)) == nothing
+    assert rmia_areas(models, [], CLASSIFICATION) == nothing
+    untested: dict[str, Margins | None] = {name: model(0.0, 1, unseen=5) for name in models}
+    assert rmia_areas(untested, ["other"], CLASSIFICATION) == nothing
