@@ -24,7 +24,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from app.client.staged import staged
 from app.config.run_config import RunConfig
+from app.data import load_client_data
+from app.project import ClientData
 from app.workflows import resume, train
 from app.workflows.observer import Observer
 from app.workflows.opened import OpenedRun
@@ -34,13 +37,9 @@ from benchmarks.default_rows import BEFORE, RETRAIN, Measured, row, rule
 from benchmarks.forgetting import ATTACKER
 from benchmarks.inline import InlineGrid
 from benchmarks.kept import Kept
-from benchmarks.mislabelled import examples_of, mislabelled, write_data
 from benchmarks.options import BenchmarkOptions, chosen
-from strategies.client.backdoor import default_trigger, poison
 from strategies.client.evaluation import evaluate
 from strategies.core.errors import BadInput, LetheError
-from strategies.core.examples import TensorExamples
-from strategies.core.seeds import torch_generator
 from strategies.core.settings import split_list
 from strategies.runs.folder import MODEL, RunFolder
 from strategies.server.cohort import Cohort
@@ -55,7 +54,7 @@ from unlearning.settings import ForgetSettings
 PLAIN, HARD, POISONED = "plain", "hard", "poisoned"
 CASES: Mapping[str, Sequence[str]] = {
     PLAIN: (),
-    HARD: (),
+    HARD: ("hard.kind=mislabelled", f"hard.clients={ATTACKER}", "hard.examples=30"),
     POISONED: ("attack.kind=backdoor", f"attack.clients={ATTACKER}"),
 }
 """Case -> keys of the run config."""
@@ -202,10 +201,7 @@ class Case:
 
     def _config(self) -> RunConfig:
         named = ["data.clients=10", f"run.home={self._home}", "run.name=run", "run.workers=1"]
-        config = RunConfig().with_overrides([*named, *CASES[self.name], *self.keys])
-        if self.name != HARD:
-            return config
-        return config.with_overrides(write_data(config, self._home / "data"))
+        return RunConfig().with_overrides([*named, *CASES[self.name], *self.keys])
 
     def _contenders(self) -> list[Contender]:
         run, settings = self.opened.run, self._session.config.forget
@@ -218,19 +214,15 @@ class Case:
 
     @cached_property
     def _marked(self) -> Tensor:
-        """Positions of the client's examples that are mislabelled or poisoned; of a plain client none."""
-        config = self._session.config
-        if self.name == HARD:
-            return mislabelled(config, len(self._examples))[0]
-        if self.name == PLAIN:
-            return torch.zeros(0, dtype=torch.int64)
-        trigger = default_trigger(self._examples.input_shape, config.attack.target)
-        generator = torch_generator(config.data_seed, "attack", ATTACKER)
-        return poison(self._examples, config.attack.share, trigger, generator)[1]
+        return marked(self._session.config)
 
-    @cached_property
-    def _examples(self) -> TensorExamples:
-        return examples_of(self._session.config, int(ATTACKER))
+
+def marked(config: RunConfig) -> Tensor:
+    """Return which examples of the client that leaves are mislabelled or poisoned, shape [k], int64."""
+    place = {"partition-id": int(ATTACKER), "num-partitions": config.data.clients}
+    found = ClientData(load_client_data(config.data, config.data_seed, place))
+    altered = staged(found, config, ATTACKER).altered
+    return torch.zeros(0, dtype=torch.int64) if altered is None else altered
 
 
 @dataclass

@@ -7,15 +7,18 @@ import numpy as np
 import pytest
 import torch
 
+from app.client.node import Node
 from app.config.run_config import RunConfig
+from app.data import load_client_data
 from app.workflows import shadows, train
 from app.workflows.observer import Observer
 from benchmarks import BENCHMARKS, default
-from benchmarks.default import Contender
+from benchmarks.default import CASES, Contender, marked
 from benchmarks.default_rows import Measured, row, rule
 from benchmarks.inline import InlineGrid
-from benchmarks.mislabelled import examples_of, mislabelled, write_data
 from strategies.core.errors import BadInput
+from strategies.core.examples import in_memory
+from strategies.core.settings import Scalar
 from strategies.runs.folder import RunFolder
 from unlearning.audit.margins import Margins
 from unlearning.settings import ForgetSettings
@@ -83,16 +86,17 @@ def test_a_row_looks_at_marked_examples_by_themselves() -> None:
     }
 
 
-def test_wrong_labels_are_in_the_files_of_the_client_that_leaves_alone(tmp_path: Path) -> None:
-    config = RunConfig().with_overrides(["data.clients=10", "run.seed=5"])
-    keys = dict(key.split("=", 1) for key in write_data(config, tmp_path))
-    assert keys["data.folder-of-clients"] == str(tmp_path / "clients")
-    for client in range(10):
-        examples, file = examples_of(config, client), np.load(tmp_path / "clients" / f"{client}.npz")
-        wrong = np.flatnonzero(file["y"] != examples.y.numpy())
-        assert np.array_equal(file["x"], examples.x.numpy())
-        assert wrong.tolist() == (mislabelled(config, len(examples.y))[0].tolist() if client == 3 else [])
-        assert len(wrong) == (30 if client == 3 else 0)
+@pytest.mark.parametrize(("case", "count"), [("plain", 0), ("hard", 30), ("poisoned", 104)])
+def test_marked_are_the_examples_that_the_client_trains_on_altered(case: str, count: int) -> None:
+    """Of 130, 80 % are poisoned; each other example is as the data set has it."""
+    keys = ["data.clients=10", "run.seed=0"]
+    place: dict[str, Scalar] = {"partition-id": 3, "num-partitions": 10}
+    plain, config = (RunConfig().with_overrides([*keys, *own]) for own in ((), CASES[case]))
+    own = Node(config, place, {}).training_examples()
+    before = in_memory(load_client_data(plain.data, plain.data_seed, place))
+    changed = (in_memory(own).x != before.x).flatten(1).any(dim=1) | (in_memory(own).y != before.y)
+    assert changed.nonzero().flatten().equal(marked(config))
+    assert len(marked(config)) == count
 
 
 def test_a_contender_may_bring_keys_of_its_own() -> None:
