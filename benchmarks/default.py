@@ -44,7 +44,7 @@ from strategies.core.settings import split_list
 from strategies.runs.folder import MODEL, RunFolder
 from strategies.server.cohort import Cohort
 from unlearning import forgetting, requirements
-from unlearning.audit.measurement import margins_under
+from unlearning.audit.measurement import attack_success, margins_under
 from unlearning.holdings import Holdings, ask_holdings
 from unlearning.methods import METHODS
 from unlearning.request import ForgetRequest
@@ -261,8 +261,10 @@ class Pair:
                 flat, seconds = make()
             except LetheError as error:
                 return {"error": str(error)}
-            margins = margins_under(self.case.opened.run, flat, REQUEST, self.clients.cohort, name)
-            return Measured(seconds, self._accuracy(flat), margins).to_json()
+            run = self.case.opened.run
+            margins = margins_under(run, flat, REQUEST, self.clients.cohort, name)
+            accuracy, success = _tested(run, flat)
+            return Measured(seconds, accuracy, margins, success).to_json()
 
         found = self.case.piece(f"{name}, seed {self.seed}", measure)
         return str(found["error"]) if "error" in found else Measured.of(found)
@@ -284,11 +286,14 @@ class Pair:
         made = forgotten_by(contender, self._original, cohort, holdings)
         return made.flat, made.seconds
 
-    def _accuracy(self, flat: Tensor) -> float:
-        run = self.case.opened.run
-        if run.test is None:
-            raise BadInput("data.test-share: the benchmark needs test data")
-        return evaluate(run.model(flat), run.test, task=run.task).accuracy
+
+def _tested(run: TrainedRun, flat: Tensor) -> tuple[float, float | None]:
+    """Return a model's test accuracy, and ASR of a run with a backdoor, in percent."""
+    if run.test is None:
+        raise BadInput("data.test-share: the benchmark needs test data")
+    model = run.model(flat)
+    success, _ = attack_success(model, run.test, run.trigger, run.task)
+    return evaluate(model, run.test, task=run.task).accuracy, success
 
 
 def forgotten_by(

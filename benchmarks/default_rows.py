@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from benchmarks.figures import paired
 from benchmarks.forgetting import ATTACKER
 from strategies.core.errors import LetheError
 from strategies.core.seeds import numpy_generator
@@ -70,11 +71,14 @@ class Measured:
         On the test data, in percent.
     margins
         Of single examples.
+    attack_success
+        ASR in percent, of a run with a backdoor.
     """
 
     seconds: float
     accuracy: float
     margins: Margins
+    attack_success: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -86,6 +90,7 @@ class Measured:
             "retained": _short(margins.retained),
             "unseen": _short(margins.unseen),
             "places": {client: values.tolist() for client, values in margins.places.items()},
+            "attack success": self.attack_success,
         }
 
     @staticmethod
@@ -97,7 +102,7 @@ class Measured:
             np.array(document["unseen"]),
             {client: np.array(values, dtype=np.int64) for client, values in document["places"].items()},
         )
-        return Measured(document["seconds"], document["accuracy"], margins)
+        return Measured(document["seconds"], document["accuracy"], margins, document.get("attack success"))
 
 
 def _short(values: np.ndarray) -> list[float]:
@@ -133,14 +138,32 @@ def row(
         return {"model": name, "failed": failed[0]}
     ours = [each for each in found if isinstance(each, Measured)]
     before, theirs = ([_known(pair[model]) for pair in models] for model in (BEFORE, RETRAIN))
-    gaps = [a.accuracy - b.accuracy for a, b in zip(ours, theirs, strict=True)]
     return {
         "model": name,
         "times faster": round(faster, 1),
-        "TA gap": round(float(np.mean(gaps)), 2),
-        "TA gap ±": round(1.96 * float(np.std(gaps, ddof=1)) / len(gaps) ** 0.5, 2),
+        **_against("TA", [each.accuracy for each in ours], [each.accuracy for each in theirs]),
+        **_success(ours, theirs),
         **_attacked(before, ours, theirs, seed),
         **_attacked_marked(ours, theirs, marked, seed),
+    }
+
+
+def _success(ours: Sequence[Measured], theirs: Sequence[Measured]) -> dict[str, Any]:
+    """Return ASR as `_against` has it; nothing where there is no backdoor."""
+    rates = [
+        [each.attack_success for each in side if each.attack_success is not None] for side in (ours, theirs)
+    ]
+    return _against("ASR", *rates) if len(rates[0]) == len(rates[1]) == len(ours) else {}
+
+
+def _against(title: str, ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
+    """Return the mean of a figure, and of its distance from retraining's, paired, with its 95 % interval."""
+    gap = paired(dict(enumerate(ours)), dict(enumerate(theirs)))
+    half = 0.0 if gap.high is None else gap.high - gap.mean
+    return {
+        title: round(float(np.mean(ours)), 2),
+        f"{title} gap": round(gap.mean, 2),
+        f"{title} gap ±": round(half, 2),
     }
 
 

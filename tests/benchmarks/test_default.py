@@ -57,10 +57,12 @@ def test_the_rule_takes_the_least_worst_distance_of_those_that_are_fast_and_good
     assert rule(tables, speed=1000, price=1)["nearest"] is None
 
 
-def measured(generator: np.random.Generator, known: float, accuracy: float) -> Measured:
+def measured(
+    generator: np.random.Generator, known: float, accuracy: float, success: float | None = None
+) -> Measured:
     values = np.concatenate([np.full(10, known), np.zeros(20)]) + generator.normal(size=30)
     margins = Margins({"3": values}, generator.normal(size=5), generator.normal(size=6), {"3": np.arange(30)})
-    return Measured.of(Measured(1.0, accuracy, margins).to_json())
+    return Measured.of(Measured(1.0, accuracy, margins, success).to_json())
 
 
 def test_a_row_looks_at_marked_examples_by_themselves() -> None:
@@ -84,6 +86,23 @@ def test_a_row_looks_at_marked_examples_by_themselves() -> None:
         "model": "gone",
         "failed": "no log",
     }
+
+
+def test_a_row_has_the_backdoor_beside_retraining_s_where_there_is_one() -> None:
+    """Gaps of 2, 4 and 6 points: 4 ± 4.303 · 2 / √3, by Student's distribution of two degrees."""
+    generator = np.random.default_rng(0)
+    models: list[dict[str, Measured | str]] = [
+        {
+            "before": measured(generator, 6.0, 90.0, 99.0),
+            "retrain": measured(generator, 0.0, 90.0, 1.0),
+            "some": measured(generator, 1.0, 90.0, 3.0 + 2 * k),
+        }
+        for k in range(3)
+    ]
+    found = row("some", [pair["some"] for pair in models], models, torch.zeros(0), 0, 4.0)
+    assert (found["ASR"], found["ASR gap"], found["ASR gap ±"]) == (5.0, 4.0, 4.97)
+    plain = row("some", [measured(generator, 1.0, 90.0) for _ in range(3)], models, torch.zeros(0), 0, 4.0)
+    assert "ASR" not in plain
 
 
 @pytest.mark.parametrize(("case", "count"), [("plain", 0), ("hard", 30), ("poisoned", 104)])
