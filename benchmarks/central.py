@@ -181,7 +181,7 @@ def rates(model: nn.Module, split: Split, seed: int) -> dict[str, float]:
 def disparity(measured: Rates, retrained: Rates) -> float:
     """Return the mean |gap| over the four rates, in points.
 
-    TensorExamples
+    Examples
     --------
     >>> disparity({"UA": 4, "MIA": 1, "RA": 100, "TA": 90}, {"UA": 2, "MIA": 3, "RA": 100, "TA": 94})
     2.0
@@ -208,7 +208,7 @@ def fitted(
 def phases(epochs: int) -> list[int]:
     """Return the epochs at each step size.
 
-    TensorExamples
+    Examples
     --------
     >>> phases(182), phases(10), phases(1)
     ([91, 46, 45], [5, 2, 3], [0, 0, 1])

@@ -26,7 +26,7 @@ _Z_975 = 1.959964
 def spread(values: Iterable[float]) -> Spread:
     """Return mean and sample standard deviation; None where there are too few values.
 
-    TensorExamples
+    Examples
     --------
     >>> spread([1.0, 3.0]), spread([])
     ({'mean': 2.0, 'std': 1.4142135623730951}, {'mean': None, 'std': None})
@@ -39,7 +39,7 @@ def spread(values: Iterable[float]) -> Spread:
 def mean_std(values: Iterable[float]) -> dict[str, float]:
     """Return mean and sample standard deviation, which is 0 over a single value.
 
-    TensorExamples
+    Examples
     --------
     >>> mean_std([1.0, 3.0]), mean_std([1.0])
     ({'mean': 2.0, 'std': 1.4142135623730951}, {'mean': 1.0, 'std': 0.0})
@@ -51,7 +51,7 @@ def mean_std(values: Iterable[float]) -> dict[str, float]:
 def wilson(hits: int, count: int) -> dict[str, float]:
     """Return a rate and its 95 % interval, in percent (Wilson, JASA 22, 1927).
 
-    TensorExamples
+    Examples
     --------
     >>> wilson(10, 10)
     {'rate': 100.0, 'low': 72.2, 'high': 100.0}

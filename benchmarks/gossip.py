@@ -113,7 +113,7 @@ def mixing(topology: Sequence[str], clients: int, seed: int) -> tuple[list[float
 def factor(distances: Sequence[float]) -> float:
     """Return the mean factor per round over the last rounds in which float32 can tell the models apart.
 
-    TensorExamples
+    Examples
     --------
     >>> round(factor([8.0, 4.0, 2.0, 1.0]), 6)
     0.5

@@ -15,7 +15,7 @@ from strategies.core import wire
 def num_lost(clients: int) -> int:
     """Return how many of that many clients are lost.
 
-    TensorExamples
+    Examples
     --------
     >>> num_lost(30), num_lost(5)
     (3, 1)

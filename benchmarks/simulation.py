@@ -116,7 +116,7 @@ def ratios(measured: Mapping[str, Mapping[str, Any]], what: str = "seconds") -> 
 
     `what` names other seconds of the median run.
 
-    TensorExamples
+    Examples
     --------
     >>> ratios({"plain": {"seconds": 4.0}, "lethe": {"seconds": 1.0}, "pfl": {"failed": "no module"}})
     {'plain': 1.0, 'lethe': 0.25}

@@ -222,7 +222,7 @@ def nodes_of(clients: Sequence[str]) -> dict[str, Mapping[str, Scalar]]:
 def _toml(value: Scalar) -> str:
     """Return a value as Flower's command line takes it.
 
-    TensorExamples
+    Examples
     --------
     >>> _toml("a"), _toml(True), _toml(0.5)
     ('"a"', 'true', '0.5')

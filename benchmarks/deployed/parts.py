@@ -120,7 +120,7 @@ def _parts(before: float, way: Sequence[float]) -> Seconds:
 def medians(found: Sequence[Seconds]) -> dict[str, float]:
     """Return the median of each part over rounds.
 
-    TensorExamples
+    Examples
     --------
     >>> found = medians([dict.fromkeys(PARTS, seconds) for seconds in (1.0, 4.0, 2.0)])
     >>> found["server"], found["work"]

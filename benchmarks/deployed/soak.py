@@ -182,7 +182,7 @@ def _outcome(folder: RunFolder) -> dict[str, Any]:
 def growth(megabytes: Sequence[float]) -> dict[str, float]:
     """Return how much a process has grown from a tenth of its rounds on, by medians over a tenth each.
 
-    TensorExamples
+    Examples
     --------
     >>> growth([50.0, *[100.0] * 8, 104.0])
     {'early-mb': 100.0, 'late-mb': 104.0, 'growth-percent': 4.0}

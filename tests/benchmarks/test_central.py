@@ -1,6 +1,7 @@
 """Benchmarks on one data holder: their parts are what they say, and each runs at a tiny size."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -200,11 +201,29 @@ def test_success_is_counted_without_the_target_class_and_with_it() -> None:
     assert trojan.success_rates(torch.tensor([0, 0, 1, 1, 2]), labels) == (25.0, 40.0)
 
 
-def test_trojan_end_to_end() -> None:
-    found = BENCHMARKS["trojan"](**SMALL, sparsities="0,0.9", forget_epochs=1)
+def test_a_slope_is_how_many_points_a_tenth_of_the_weights_costs() -> None:
+    """From 31 to 11 over one power of ten, and to 1 over a second: 15 on average, by least squares."""
+    assert trojan.slope([0, 0.9], [30, 10]) == pytest.approx(20)
+    assert trojan.slope([0, 0.9, 0.99], [31, 11, 1]) == pytest.approx(15)
+    assert trojan.slope([0.99, 0.9], [30, 10]) == pytest.approx(-20)
+
+
+def test_how_far_decay_shrinks() -> None:
+    """Two epochs of three steps at 0.1, decay 0.01, momentum 0.5."""
+    sgd = SgdSettings(epochs=2, learning_rate=0.1, momentum=0.5, weight_decay=0.01, batch_size=4)
+    assert trojan.shrinkage(sgd, 10) == pytest.approx(0.1 * 0.01 * 6 / 0.5)
+
+
+def test_trojan_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = {**SMALL, "seeds": 2, "sparsities": "0,0.9", "forget_epochs": 1, "keep": str(tmp_path)}
+    found = BENCHMARKS["trojan"](**keys)
     rows = found["by sparsity"]
     assert [row["sparsity"] for row in rows] == ["0 %", "90 %"]
     assert all(value >= 0.0 for value in means(rows))
+    first, second = (row["FT ASR"]["mean"] for row in rows)
+    assert found["slope of FT ASR"]["mean"] == pytest.approx(first - second)
+    monkeypatch.setattr(trojan, "Cleanse", None)
+    assert BENCHMARKS["trojan"](**keys) == found
 
 
 def test_transfer_end_to_end() -> None:
