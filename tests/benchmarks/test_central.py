@@ -227,7 +227,28 @@ def test_trojan_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_transfer_end_to_end() -> None:
-    rows = BENCHMARKS["transfer"](**SMALL, per_class=5)["by source model"]
+    found = BENCHMARKS["transfer"](**SMALL, per_class=5)
+    rows = found["by source model"]
     assert [row["source"] for row in rows[:2]] == ["untouched, dense", "FT, dense"]
     assert len(rows) == 8
     assert rows[0]["seconds"]["mean"] == 0.0
+    by_name = {row["source"]: row["target TA"]["mean"] for row in rows}
+    assert len(found["gains"]) == 6
+    for each in found["gains"]:
+        name, kind = each["source"].split(", ")
+        assert each["mean"] == pytest.approx(by_name[f"{name}, {kind}"] - by_name[f"untouched, {kind}"])
+
+
+def test_a_gain_is_paired_by_seed() -> None:
+    """1 and 3 points: 2 ± 12.706 · √2 / √2."""
+    tables = [
+        {"untouched, dense": {"target TA": 40.0 + k}, "FT, dense": {"target TA": 41.0 + 3 * k}}
+        for k in (0, 1)
+    ]
+    assert transfer.gain(tables, "FT, dense") == {
+        "source": "FT, dense",
+        "mean": 2.0,
+        "low": pytest.approx(-10.706),
+        "high": pytest.approx(14.706),
+        "count": 2,
+    }
