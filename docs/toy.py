@@ -54,6 +54,8 @@ _OWN_MODELS = "run.rounds=1 strategy.name=fedmd strategy.models=mlp-4"
 _FISHER_ALPHA, _DRAWS = 0.002, 24
 _CAUTIOUS = 0.3
 """The α of `fast-distill` over all rounds."""
+_SLOWLY = 0.03
+"""The learning rate where numbers are predicted."""
 _ELSEWHERE = ("redistill", "reprune", "fedosd", "sifu")
 """Methods that need another run: FedMD; a pruned one; one in which some direction leaves the others alone;
 one whose outputs are those of its one layer."""
@@ -123,19 +125,21 @@ PROJECT = lethe.Project(
 
 
 def one_layer(spec: lethe.ModelSpec) -> nn.Module:
-    """Return the same model as `two_weights` for yes or no in place of two classes."""
+    """Return a model of two weights as well, of which one linear layer is all; it gives a number."""
     linear = nn.Linear(2, 1, bias=False)
     nn.init.zeros_(linear.weight)
     return linear
 
 
-def yes_or_no(node: lethe.Node) -> tuple[Tensor, Tensor]:
-    """Return a client's examples, with whether they are of the second class."""
-    x, y = data(node)
-    return x, (y == 1).unsqueeze(1)
+def numbered(found: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return examples with −1 and 1 in place of the two classes."""
+    x, y = found
+    return x, 2.0 * y - 1
 
 
-ONE_LAYER = lethe.Project(model=one_layer, data=yes_or_no, task="multi-label", classes=("right",))
+ONE_LAYER = lethe.Project(
+    model=one_layer, data=lambda node: numbered(data(node)), test=numbered(examples(11)), task="regression"
+)
 
 
 @final
@@ -251,7 +255,7 @@ def drawn(toy: Toy) -> list[Point]:
 def hidden(home: Path) -> dict[str, Any]:
     """Return the way of `sifu`: the training, what it had trained, and other draws of its noise."""
     with using(named(ONE_LAYER)):
-        toy = Toy(home)
+        toy = Toy(home, f"{_SHARED} train.learning-rate={_SLOWLY}")
         with patch.object(
             RandomStream, "secret", lambda: RandomStream.seeded(0, "toy")
         ):  # So that it repeats

@@ -43,7 +43,7 @@ class WeightedClassification(Classification):
 
     def curvature(self, num_outputs: int) -> float:
         """Return ½ · ((1 − ε) max w + ε / C · Σ w): a weighted sum of cross-entropies of one softmax."""
-        weights = self._weight(torch.zeros(1, num_outputs))
+        weights = self._weight(torch.zeros(1, num_outputs, dtype=torch.float64))
         return 0.5 * float((1 - self._smoothing) * weights.max() + self._smoothing * weights.mean())
 
     loss = Task.loss
