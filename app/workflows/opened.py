@@ -169,7 +169,7 @@ class OpenedRun:
     ) -> str:
         """Serve a request, write its folder and return the folder's name."""
         name, key = self.name_of(request, method), self.key()
-        progress = reporting_to(self.observer, _title(method, request, settings))
+        progress = reporting_to(self.observer, title_of(method, request, settings))
         keeps_states = self.run.client_models or self.run.personal_models
         if keeps_states and cohort is not None:
             restore_states(self.folder, cohort.grid, besides=name)
@@ -355,7 +355,7 @@ def own_mask_of(path: Path, run: TrainedRun) -> Tensor | None:
         raise RunCorrupt(f"{path / MASK}: {error}") from None
 
 
-def _title(method: str, request: ForgetRequest, settings: ForgetSettings) -> str:
+def title_of(method: str, request: ForgetRequest, settings: ForgetSettings) -> str:
     """Return the title of a method's progress; where data say when to stop, the steps are a cap."""
     by_rule = METHODS[method].needs(settings).held_out
     return f"{method} {request.name}, at most" if by_rule else f"{method} {request.name}"

@@ -9,6 +9,7 @@ from app.forgettings.certify import certify
 from app.forgettings.names import CERTIFICATE
 from app.forgettings.signing_key import signing_key
 from app.workflows import audit, forget
+from app.workflows.opened import title_of
 from app.workflows.session import open_session
 from strategies.core.errors import BadInput, RunCorrupt
 from strategies.log.update_log import UpdateLog
@@ -132,16 +133,13 @@ def test_how_far_was_gone_and_who_said_so_is_a_limit(small: RunFolder) -> None:
 def test_what_noise_certifies_and_what_not_is_stated(small: RunFolder) -> None:
     """A result that says that noise hides something; the rest of it is that of a subtraction."""
     path = small.path / "forget" / "client-2-subtract" / "result.json"
-    result, original = read_json(path), path.read_bytes()
+    result = read_json(path)
     noise = {"epsilon": 2.0, "delta": 0.001, "noise": 0.25, "sensitivity": 0.125, "allowed": 0.2}
     rounds = {"kept-round": 4, "run-rounds": 9, "rounds": 5, "smoothness": 3.0, "clients": ["1", "2"]}
-    try:
-        write_json(path, {**result, "details": {**result["details"], "certified": {**noise, **rounds}}})
-        certify(small, "client-2-subtract", signing_key(small.path / "key.pem"))
-        statement = certified(small).statement
-    finally:
-        path.write_bytes(original)
-        certify(small, "client-2-subtract", signing_key(small.path / "key.pem"))
+    assert "certified" not in certified(small).statement
+    write_json(path, {**result, "details": {**result["details"], "certified": {**noise, **rounds}}})
+    certify(small, "client-2-subtract", signing_key(small.path / "key.pem"))
+    statement = certified(small).statement
     assert statement["certified"] == {**noise, **rounds}
     (compared,) = [each for each in statement["limits"] if each.startswith("ε = 2 and δ = 0.001 compare")]
     assert "a training without client 1, 2, from the same initial model" in compared
@@ -149,7 +147,6 @@ def test_what_noise_certifies_and_what_not_is_stated(small: RunFolder) -> None:
     assert "nothing is said of the models and updates of the run, which are kept" in compared
     assert any("(0.125) follow from its updates" in each for each in statement["limits"])
     assert any("no differential privacy" in each for each in statement["limits"])
-    assert "certified" not in certified(small).statement
 
 
 def test_without_noise_no_epsilon_is_stated() -> None:
@@ -163,3 +160,26 @@ def test_without_noise_no_epsilon_is_stated() -> None:
     }
     limits = certificate.limits_of_noise({**nothing, "noise": 0.0})
     assert limits[0].startswith("no noise was added: up to round 2 the run was a training without client 5")
+
+
+def test_a_result_that_is_replaced_is_said_and_certified(small: RunFolder) -> None:
+    """The same request by the same method with other settings: one stays, without the audit of the other."""
+    forget(small, CLIENT_2, SUBTRACT)
+    assert not [note for note in certified(small).statement["notes"] if "replaces" in note]
+    audit(small, CLIENT_2, ["subtract"], AuditSettings(seeds=0))
+    assert (small.path / "forget" / "client-2-subtract" / "audit.json").exists()
+    forget(small, CLIENT_2, ForgetSettings.of("subtract", form="renormalised"))
+    assert not (small.path / "forget" / "client-2-subtract" / "audit.json").exists()
+    (note,) = [note for note in certified(small).statement["notes"] if "replaces" in note]
+    assert note == (
+        "this replaces an earlier client-2-subtract, which had given another model: that model and its audit "
+        "are gone"
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "title"), [({}, "ascent client-3, at most"), ({"epochs": 2}, "ascent client-3")]
+)
+def test_a_cap_is_called_at_most(keys: dict[str, int], title: str) -> None:
+    settings = ForgetSettings.of("ascent", **keys)
+    assert title_of("ascent", ForgetRequest(clients=("3",)), settings) == title
