@@ -78,6 +78,13 @@ class Stackable:
     noises: tuple[Noise, ...] = ()
     written: WrittenOut | None = None
 
+    @property
+    def tried(self) -> "Tried":
+        """What is known of all models of this kind."""
+        names = {id(layer): name for name, layer in self.training.model.named_modules()}
+        uses = tuple((names[id(noise.layer)], noise.shape) for noise in self.noises)
+        return Tried(uses, self.written is not None)
+
     def on(self, parameters: list[Tensor], into: list[Tensor]) -> Gradients:
         """Return what computes the gradients of k models whose parameters change in place.
 
@@ -124,6 +131,28 @@ class Stackable:
         with _layers_off(self.noises):
             found, losses = vmap(differentiated)(parameters, *batch, weights, noises)
         return list(found), losses
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What a trial found of a kind of models.
+
+    Parameters
+    ----------
+    uses
+        The names of dropout layers and the shapes of their inputs, in the order of a forward pass.
+    written
+        Whether gradients written out are those of autograd.
+    """
+
+    uses: tuple[tuple[str, tuple[int, ...]], ...]
+    written: bool
+
+    def applied(self, training: Training) -> Stackable:
+        """Return the model of a training of this kind, as it is now, as a pure function."""
+        noises = tuple(Noise(training.model.get_submodule(name), shape) for name, shape in self.uses)
+        written = WrittenOut.of(training.model, training.task) if self.written else None
+        return Stackable(training, noises, written)
 
 
 def has_convolutions(model: nn.Module) -> bool:

@@ -1,26 +1,24 @@
 """Many trainings as one batched computation: the parameters of k clients along a first axis.
 
-Which trainings are alike enough to go together, and what becomes of each. `stacked_data` draws their
+What becomes of each training. `kinds` says which are alike enough to go together, `stacked_data` draws their
 batches, `stacked_steps` takes their steps. Clients are in the order of their steps, so that those that still
 train are always the first ones. The results are those of one training after the other but for the order of
 summation inside a matrix product, so not the same bits.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from strategies.client.kinds import UNREADABLE, Kind, by_kind
 from strategies.client.precision import computed_in
-from strategies.client.stackable import NotStackable, Stackable, examined, has_convolutions
+from strategies.client.stackable import NotStackable, Stackable, Tried, examined, has_convolutions
 from strategies.client.stacked_data import Member, Request, feed_of
 from strategies.client.stacked_steps import Steps, as_tensors, stacked_adjustment
 from strategies.client.training import Training, TrainStats, local_steps
-from strategies.core.examples import Inputs, TensorExamples
 from strategies.core.seeds import GlobalState
 
 _MODELS_KEPT = 64
@@ -28,12 +26,8 @@ _MODELS_KEPT = 64
 _CACHED_BYTES = 2**23
 """Of the parameters of models that a CPU takes at once, where their gradients are written out."""
 _NOTHING_BESIDE = "no other training is like it"
-_known: dict[tuple[object, ...], Stackable | str] = {}
-
-_looks: "WeakKeyDictionary[nn.Module, _Look]" = WeakKeyDictionary()
-
-Kind = tuple[object, ...]
-"""What trainings must have in common to be stacked."""
+_known: dict[Kind, Tried | str] = {}
+"""What was found of them, without any model: those may have changed since."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +84,7 @@ def train_stacked(requests: Sequence[Request], limits: Limits | None = None) -> 
     """
     limits = limits or Limits()
     outcomes: dict[int, Outcome] = {}
-    for kind, numbers in _by_kind(requests).items():
+    for kind, numbers in by_kind(requests).items():
         try:
             model = _model_of(kind, requests[numbers[0]].training, limits)
         except NotStackable as reason:
@@ -119,83 +113,8 @@ def _parts(numbers: Sequence[int], most: int) -> list[Sequence[int]]:
     return [numbers[start:end] for start, end in pairwise(ends)]
 
 
-def _by_kind(requests: Sequence[Request]) -> dict[Kind, list[int]]:
-    """Return which requests are alike enough to be stacked, by their positions."""
-    found: dict[Kind, list[int]] = {}
-    models: dict[int, Kind] = {}
-    for number, request in enumerate(requests):
-        training = request.training
-        try:
-            model = models.get(id(training.model)) or _kind_of_model(training)
-            models[id(training.model)] = model
-            kind = (*model, *_kind_of_work(training))
-        except Exception:  # noqa: BLE001 (data that cannot be read fail in the client's own training)
-            kind = ("unreadable", number)
-        found.setdefault(kind, []).append(number)
-    return found
-
-
-@dataclass(frozen=True, eq=False)
-class _Look:
-    """What a model looked like when its kind was last told: what is trained of it, and what is not."""
-
-    trained: list[nn.Parameter]
-    fixed: list[Tensor]
-    versions: list[int]
-    kind: Kind
-
-    @staticmethod
-    def of(training: Training) -> "_Look":
-        model = training.model
-        fixed = [p for p in model.parameters() if not p.requires_grad] + list(model.buffers())
-        shapes = tuple((n, tuple(p.shape), p.dtype, p.requires_grad) for n, p in model.named_parameters())
-        digest = hashlib.sha256()
-        for tensor in fixed:
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        kind = (type(model), repr(model), shapes, digest.digest())
-        return _Look(training.parameters, fixed, [t._version for t in fixed], kind)
-
-    def still_holds(self, training: Training) -> bool:
-        """Whether the model looks the same."""
-        same = len(self.trained) == len(training.parameters) and all(
-            a is b for a, b in zip(self.trained, training.parameters, strict=True)
-        )
-        return same and self.versions == [t._version for t in self.fixed]
-
-
-def _kind_of_model(training: Training) -> Kind:
-    look = _looks.get(training.model)
-    if look is None or not look.still_holds(training):
-        look = _looks[training.model] = _Look.of(training)
-    return look.kind
-
-
-def _kind_of_work(training: Training) -> Kind:
-    settings, data = training.settings, training.examples
-    rates = training.rates or [settings.learning_rate]
-    steady = all(rate == rates[0] for rate in rates)
-    if isinstance(data, TensorExamples):
-        inputs: Inputs = data.x
-        targets = data.y
-    else:
-        inputs, targets = data.batch(torch.zeros(1, dtype=torch.int64))
-    parts = {"": inputs} if isinstance(inputs, Tensor) else inputs
-    form = tuple((name, part.shape[1:], part.dtype) for name, part in sorted(parts.items()))
-    optimizer = settings.optimizer, settings.momentum, settings.nesterov, settings.weight_decay
-    return (
-        training.task,
-        training.device,
-        training.precision,
-        optimizer,
-        settings.max_gradient_norm,
-        rates[0] if steady else tuple(rates),
-        form,
-        (targets.shape[1:], targets.dtype),
-    )
-
-
 def _model_of(kind: Kind, training: Training, limits: Limits) -> Stackable:
-    if limits.most == 1 or kind[0] == "unreadable":
+    if limits.most == 1 or kind[0] == UNREADABLE:
         raise NotStackable(_NOTHING_BESIDE)
     if limits.where_faster and training.device.type == "cpu" and has_convolutions(training.model):
         raise NotStackable("a CPU takes convolutions one after the other, stacked or not")
@@ -204,7 +123,7 @@ def _model_of(kind: Kind, training: Training, limits: Limits) -> Stackable:
             del _known[next(iter(_known))]
         try:
             with computed_in(training.precision, training.device):
-                _known[kind] = examined(training)
+                _known[kind] = examined(training).tried
         except NotStackable as reason:
             _known[kind] = str(reason)
         except Exception as error:
@@ -212,7 +131,7 @@ def _model_of(kind: Kind, training: Training, limits: Limits) -> Stackable:
     found = _known[kind]
     if isinstance(found, str):
         raise NotStackable(found)
-    return found
+    return found.applied(training)
 
 
 def _attempt(model: Stackable, requests: Sequence[Request]) -> list[Outcome]:

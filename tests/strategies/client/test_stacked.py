@@ -219,6 +219,75 @@ def test_frozen_parts_stay_and_pruned_weights_stay_pruned() -> None:
         assert not training.model.get_parameter("fc1.weight")[~mask].any()
 
 
+class Bent(nn.Module):
+    """What torch prints of it does not tell how it bends."""
+
+    def __init__(self, bend: Callable[[Tensor], Tensor], slope: float) -> None:
+        super().__init__()
+        self.bend, self.slope = bend, slope
+        self.line = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bend(self.slope * self.line(x))
+
+
+def in_turn(*makers: Callable[[], nn.Module], sizes: Sequence[int] = (8, 8, 8, 8)) -> list[Training]:
+    """Return trainings whose models are made by one maker after the other, again and again."""
+    with seeded_layers(torch_generator(0, "network")):
+        models = [makers[number % len(makers)]() for number in range(len(sizes))]
+    return trainings(sizes, change=lambda training, number: replace(training, model=models[number]))
+
+
+@pytest.mark.parametrize(
+    "makers",
+    [
+        (partial(Bent, torch.tanh, 1.0), partial(Bent, torch.sigmoid, 1.0)),
+        (partial(Bent, torch.tanh, 1.0), partial(Bent, torch.tanh, 2.0)),
+        (partial(network, 0.1), partial(network, 0.6)),
+    ],
+)
+def test_models_that_differ_in_what_is_no_parameter_are_apart(
+    makers: tuple[Callable[[], nn.Module], ...],
+) -> None:
+    assert_same(lambda: in_turn(*makers))
+
+
+def square(pruned: str = "", frozen: float | None = None) -> nn.Module:
+    """Return a network with two layers of one shape, one of them pruned, or with a norm that is frozen."""
+    with seeded_layers(torch_generator(0, "square")):
+        layers = nn.Linear(6, 6), nn.GroupNorm(1, 6), nn.ReLU(), nn.Linear(6, 6), nn.Linear(6, 3)
+    model = nn.Sequential(*layers)
+    if frozen is not None:
+        nn.init.constant_(model.get_parameter("1.weight").requires_grad_(False), frozen)
+    return hold(model, {pruned: MASK} if pruned else {})
+
+
+MASK = (torch.arange(36) % 3 > 0).view(6, 6)
+
+
+def test_masks_of_different_layers_are_apart() -> None:
+    assert_same(lambda: in_turn(partial(square, "0.weight"), partial(square, "3.weight")))
+
+
+def test_a_model_that_was_tried_may_change_afterwards() -> None:
+    """Whoever comes next and is like what it was has nothing of what it has become."""
+    first = in_turn(partial(square, frozen=0.5))
+    together(first)
+    for training in first:
+        nn.init.constant_(training.model.get_parameter("1.weight"), -3.0)
+    assert_same(lambda: in_turn(partial(square, frozen=0.5)))
+
+
+def test_a_model_that_is_pruned_after_a_training_stays_pruned() -> None:
+    each = in_turn(square)
+    together(each)
+    for training in each:
+        hold(training.model, {"3.weight": MASK})
+    together([replace(training) for training in each])
+    for training in each:
+        assert not training.model.get_parameter("3.weight")[~MASK].any()
+
+
 def test_convolutions_and_other_tasks() -> None:
     def images(training: Training, number: int) -> Training:
         x = training.examples.batch(torch.arange(len(training.examples)))[0]
