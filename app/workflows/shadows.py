@@ -208,7 +208,7 @@ def made(
     if not seeds:
         return []
     with Workshop(opened.session, grid, at_once(opened, len(seeds)), settings.vectorise) as shop:
-        shadows = [OpenedRun.of(folder, Quiet()) for folder in _trained(opened, seeds, shop)]
+        shadows = [OpenedRun.of(folder, Quiet()) for folder in _trained(opened, request, seeds, shop)]
         if opened.run.pruned_by is not None:
             shadows = _pruned(opened, shadows, opened.run.pruned_by, shop)
         left = _left(opened, request, methods, shadows, shop)
@@ -232,11 +232,26 @@ def at_once(opened: OpenedRun, count: int) -> int:
     return max(1, min(count, _MOST_AT_ONCE, _AT_ONCE_BYTES // each))
 
 
-def _trained(opened: OpenedRun, seeds: Sequence[int], shop: Workshop) -> list[RunFolder]:
+def _check_told(opened: OpenedRun, request: ForgetRequest, grid: Grid | None) -> None:
+    """Refuse, before anything is trained, where no client tells of single examples that are forgotten."""
+    with opened.session.cohort(grid) as cohort:
+        told = margins_under(opened.run, opened.run.final, request, cohort, "before")
+    if not len(told.all_forgotten):
+        raise BadInput(
+            f"audit.shadows: {request.name} cannot be attacked by shadow models: no client tells of single "
+            "examples to be forgotten: they send sums (audit.answers, or what their nodes allow), or did not "
+            "answer; allowed 0"
+        )
+
+
+def _trained(
+    opened: OpenedRun, request: ForgetRequest, seeds: Sequence[int], shop: Workshop
+) -> list[RunFolder]:
     """Return the shadows' runs, trained where they lack."""
     folder, config = unpruned(opened.folder), opened.session.config
     lacking = [seed for seed in seeds if not (folder.path / FOLDER / f"seed-{seed}" / MODEL).exists()]
     if lacking:
+        shop.each([partial(_check_told, opened, request)])
         title = f"train {count_of(len(lacking), 'shadow run')}"
         opened.observer.phase(title, len(lacking) * config.run.rounds)
     works = [

@@ -4,9 +4,12 @@ Three distances to the retrained model are compared, each a disparity (`unlearni
 that of the model after forgetting, that of the model before, which is what doing nothing gives, and the
 floor, which is that of a second retraining with another seed. Two models whose disparities differ by less
 than the floor cannot be told apart by this audit. The verdict names the figures in the disparity.
+
+A disparity compares rates, which may agree by chance while the outputs themselves, which hold more and vary
+less, moved away from the retrained model's. That does not change the outcome, but the verdict says it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -44,6 +47,9 @@ class Verdict:
         Of a second retraining; the mean if there are several, None if there is none.
     counts_mia
         Whether MIA-efficacy is among the figures, as its attacker was better than guessing.
+    outputs_further
+        On which examples (``forgotten``, ``retained``, ``test``) the outputs after forgetting lie further
+        from the retrained model's than those before, and than those of a second retraining.
     """
 
     outcome: Outcome
@@ -52,6 +58,7 @@ class Verdict:
     before: float | None = None
     floor: float | None = None
     counts_mia: bool = False
+    outputs_further: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as a mapping that `json` can write."""
@@ -111,8 +118,36 @@ def verdict(
         f"disparity {own:.2f} points{_of(disparities[after][0], counts_mia)}, doing nothing {nothing:.2f}"
     )
     against = f"{_against_floor(own, floor)}{_backdoor(*(measured[name] for name in names))}"
-    text = f"{_SAID[outcome]}{_conclusion(outcome, own, floor)}: {figures}, {against}"
-    return Verdict(outcome, text, own, nothing, floor, counts_mia)
+    second = [measured[name] for name in floors if name in measured]
+    further = _further(measured[before], measured[after], second)
+    text = f"{_SAID[outcome]}{_conclusion(outcome, own, floor)}: {figures}, {against}{_outputs(further)}"
+    return Verdict(outcome, text, own, nothing, floor, counts_mia, tuple(further))
+
+
+def _further(
+    before: Measurement, after: Measurement, second: Sequence[Measurement]
+) -> dict[str, tuple[float, float]]:
+    """Return the distances of outputs after and before, by examples, where that after is the larger one.
+
+    What second retrainings differ in is no distance.
+    """
+    found = {}
+    for part, name in (("forget", "forgotten"), ("retain", "retained"), ("test", "test")):
+        own, nothing = (getattr(each.output_distance, part) for each in (after, before))
+        chance = [d for each in second if (d := getattr(each.output_distance, part)) is not None]
+        if own is not None and nothing is not None and own > max([nothing, *chance]):
+            found[name] = (own, nothing)
+    return found
+
+
+def _outputs(further: Mapping[str, tuple[float, float]]) -> str:
+    """Return on which examples the outputs have moved away; empty if on none."""
+    if not further:
+        return ""
+    parts = (f"{after:.3g} (before {before:.3g}) on {name}" for name, (after, before) in further.items())
+    return (
+        f"; yet its outputs moved away from those of retraining, mean KL in nats {', '.join(parts)} examples"
+    )
 
 
 def _conclusion(outcome: Outcome, disparity: float, floor: float | None) -> str:

@@ -56,6 +56,7 @@ CHOICES: dict[str, st.SearchStrategy[Any]] = {
     "compression.down-codec": st.sampled_from(["identity", "top-k+int4", "low-rank+int8"]),
     "selection.speeds": st.sampled_from(["none", "equal", "lognormal:1.5", "pareto:1"]),
     "log.retention": st.sampled_from(["full", "sum", "interval:3"]),
+    "audit.vectorise": st.sampled_from(["", "off", "auto", "16"]),
     "audit.rounding": st.sampled_from(["", "8", "8, 4"]),
     "audit.shadows": st.sampled_from([0, 3, 16]),
     "attack.clients": st.sampled_from(["", "0", "0, hospital-a"]),

@@ -1,6 +1,7 @@
 """Shadow models of a small run: on the same data, made once, gone on with where they stopped, or refused."""
 
 import json
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -184,6 +185,66 @@ def test_an_audit_again_loses_nothing_that_an_earlier_one_found(small: RunFolder
     assert models_in(small) == files
     with pytest.raises(BadInput, match=r'audit\.answers: given "aggregate", but 3 pairs of shadow models'):
         audited(small, AuditSettings(answers="aggregate"))
+
+
+def test_clients_that_send_sums_are_found_before_anything_is_trained(small: RunFolder) -> None:
+    """As where their nodes allow no more than the server asks for; it is known only when they answer."""
+    opened = OpenedRun.of(small, Quiet()).auditing(AuditSettings(answers="aggregate"))
+    with (
+        opened.session.local_grid() as grid,
+        pytest.raises(BadInput, match="no client tells of single examples to be forgotten: they send sums"),
+    ):
+        audited(small, grid=GridWrapper(grid))
+    assert not (small.path / shadows.FOLDER).exists()
+
+
+def test_clients_of_several_shadows_train_side_by_side_where_the_audit_says_so(small: RunFolder) -> None:
+    """Near those that train one by one, as in a single run; 27 trainings and 24 retrainings."""
+    noted: list[str] = []
+
+    class Noting(Quiet):
+        def note(self, text: str) -> None:
+            noted.append(text)
+
+    shutil.copytree(small.path, small.path.parent / "other")
+    other = RunFolder(small.path.parent / "other")
+    alone, beside = (
+        audited(small),
+        audited(other, THREE.model_copy(update={"vectorise": "9"}), observer=Noting()),
+    )
+    assert [text for text in noted if "vectorise" in text] == ["run.vectorise: 51 trainings side by side"]
+    for name in models_in(small):
+        ours, theirs = (read_sealed(folder.path / name).tensors for folder in (small, other))
+        for entry, tensor in ours.items():
+            torch.testing.assert_close(tensor, theirs[entry], rtol=1e-3, atol=1e-5)
+    areas = [found["shadows"]["forgotten"]["area"]["value"] for found in (alone, beside)]  # type: ignore[index]
+    assert areas[0] == pytest.approx(areas[1], abs=1e-3)
+
+
+def test_shadows_of_a_pruned_run_are_pruned_by_its_rule_and_retrained_on_their_own_masks(
+    small: RunFolder,
+) -> None:
+    pruned_by = ForgetSettings(method="subtract", prune="omp", sparsity=0.5)
+    forget(small, CLIENT_2, pruned_by)
+    sparse = RunFolder(small.path / "pruned" / "omp-0.5")
+    found = audited(sparse)["shadows"]
+    assert isinstance(found, dict)
+    assert found["forgotten"]["pairs"] == 3
+    assert not (sparse.path / shadows.FOLDER).exists()
+    masks = []
+    for seed in (1, 2, 3):
+        shadow = RunFolder(small.path / shadows.FOLDER / f"seed-{seed}" / "pruned" / "omp-0.5")
+        (mask,) = (kept.tensors for kept in [shadow.read_mask()] if kept is not None)
+        left = sorted((shadow.path / shadows.MODELS).iterdir())
+        assert [path.name.partition("-")[0] for path in left] == ["retrain", "subtract"]
+        for path in left:
+            for name, tensor in read_sealed(path).tensors.items():
+                assert not bool(tensor[mask[name] == 0].any()) if name in mask else True
+        masks.append(torch.cat([part.flatten() for part in mask.values()]))
+    assert not torch.equal(masks[0], masks[1])
+    dense = {name: at for name, at in models_in(small).items() if "pruned" not in name}
+    audited(small)
+    assert dense.items() <= models_in(small).items()  # The dense shadows are the same
 
 
 def test_retraining_has_no_shadow_models(small: RunFolder) -> None:

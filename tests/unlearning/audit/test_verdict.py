@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from tests.unlearning.audit.test_caveats import SHARP, measurement
-from unlearning.audit.measurement import Measurement
+from unlearning.audit.measurement import Measurement, OutputDistance
 from unlearning.audit.membership import MembershipResult
 from unlearning.audit.verdict import Verdict, judge, verdict
 
@@ -73,6 +73,36 @@ def test_without_a_second_retraining() -> None:
     found = said(1.8, 15.0)
     assert (found.outcome, found.floor) == ("closer", None)
     assert found.text.endswith("without a second retraining to say what chance alone does (audit.seeds)")
+
+
+def test_outputs_that_moved_away_from_retraining_are_said_whatever_the_rates_say() -> None:
+    """KL 0.5 on D_f where doing nothing has 0.2; on D_t it is larger, too, but chance reaches that."""
+
+    def judged(after: OutputDistance, before: OutputDistance, second: OutputDistance | None) -> Verdict:
+        models = {
+            "before": replace(measurement(membership=GUESSING), output_distance=before),
+            "after": replace(measurement(), output_distance=after),
+            "retrain": measurement(),
+        }
+        floors = {} if second is None else {"retrain-seed-1": (0.5, 0.5)}
+        if second is not None:
+            models["retrain-seed-1"] = replace(measurement(), output_distance=second)
+        both = {"before": (15.0, 15.0), "after": (1.0, 1.0), "retrain": (0.0, 0.0)}
+        return verdict(both, floors, models, NAMES)
+
+    nothing, away = OutputDistance(0.2, 0.1, 0.15), OutputDistance(0.5, 0.05, 0.2)
+    found = judged(away, nothing, OutputDistance(0.3, 0.3, 0.3))
+    assert (found.outcome, found.outputs_further) == ("closer", ("forgotten",))
+    assert found.text.endswith(
+        "; yet its outputs moved away from those of retraining, mean KL in nats 0.5 (before 0.2) on "
+        "forgotten examples"
+    )
+    without = judged(away, nothing, None)
+    assert without.outputs_further == ("forgotten", "test")
+    assert without.text.endswith("0.5 (before 0.2) on forgotten, 0.2 (before 0.15) on test examples")
+    for same in (nothing, OutputDistance()):
+        assert judged(same, nothing, None).outputs_further == ()
+    assert "outputs" not in judged(nothing, nothing, None).text
 
 
 def test_the_retrained_model_is_the_reference() -> None:
