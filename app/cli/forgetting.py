@@ -92,7 +92,8 @@ def audit(  # noqa: PLR0913, PLR0917  # a parameter per option
         typer.Option(
             "--shadows",
             metavar="PAIRS",
-            help="Attack single examples with so many pairs of shadow models; 16 decide most cases.",
+            help="Attack single examples with so many pairs of shadow models, at least 3; a verdict needs "
+            "8, and 16 decide most cases.",
         ),
     ] = None,
     after: options.After = "",

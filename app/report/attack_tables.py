@@ -28,6 +28,7 @@ def attack_tables(audit: Mapping[str, Any]) -> tuple[NumberTable, ...]:
         _divergences(audit),
         _exposed(audit),
         _rounded(audit),
+        _relearned(audit),
     )
     return tuple(table for table in tables if table is not None and table.rows)
 
@@ -131,6 +132,21 @@ def _rounded(audit: Mapping[str, Any]) -> NumberTable | None:
     )
     caption = "Accuracies with the models' weights rounded, %: whether what was forgotten comes back."
     return NumberTable(caption, "figure", ("before", "after", "retrained"), rows)
+
+
+def _relearned(audit: Mapping[str, Any]) -> NumberTable | None:
+    found = audit.get("relearned")
+    if found is None:
+        return None
+    rounds = (
+        f"> {found['most']}" if found[key] is None else str(found[key]) for key in ("after", "retrained")
+    )
+    caption = (
+        "Rounds with the forgotten data back until the model knows them as the one before did; a model that "
+        "only hides them takes fewer than the retrained one."
+    )
+    row = Row("rounds to relearn", tuple(rounds))
+    return NumberTable(caption, "attack", ("after", "retrained"), (row,))
 
 
 def _cells(values: Mapping[str, Any], keys: tuple[str, ...], digits: int) -> tuple[str, ...]:

@@ -120,7 +120,8 @@ def verdict(
     against = f"{_against_floor(own, floor)}{_backdoor(*(measured[name] for name in names))}"
     second = [measured[name] for name in floors if name in measured]
     further = _further(measured[before], measured[after], second)
-    text = f"{_SAID[outcome]}{_conclusion(outcome, own, floor)}: {figures}, {against}{_outputs(further)}"
+    concluded = f"{_SAID[outcome]}{_conclusion(outcome, own, floor)}"
+    text = f"{concluded}: {figures}, {against}{_outputs(outcome, further)}"
     return Verdict(outcome, text, own, nothing, floor, counts_mia, tuple(further))
 
 
@@ -140,10 +141,11 @@ def _further(
     return found
 
 
-def _outputs(further: Mapping[str, tuple[float, float]]) -> str:
+def _outputs(outcome: Outcome, further: Mapping[str, tuple[float, float]]) -> str:
     """Return on which examples the outputs have moved away; empty if on none."""
     if not further:
         return ""
+    joined = "and" if outcome == "worse" else "yet"
     parts = (f"{after:.3g} (before {before:.3g}) on {name}" for name, (after, before) in further.items())
     return (
         f"; yet its outputs moved away from those of retraining, mean KL in nats {', '.join(parts)} examples"

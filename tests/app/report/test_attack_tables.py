@@ -58,3 +58,8 @@ def test_what_too_few_models_cannot_say_is_left_out() -> None:
     attacks, _ = attack_tables({"shadows": shadows})
     assert len(attacks.rows) == 4
     assert np.all([cell for row in attacks.rows for cell in row.cells])
+
+
+def test_rounds_to_relearn_by_hand() -> None:
+    (table,) = attack_tables({"relearned": {"after": 0, "retrained": None, "most": 5}})
+    assert (table.columns, table.rows[0].cells) == (("after", "retrained"), ("0", "> 5"))

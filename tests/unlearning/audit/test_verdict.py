@@ -78,7 +78,9 @@ def test_without_a_second_retraining() -> None:
 def test_outputs_that_moved_away_from_retraining_are_said_whatever_the_rates_say() -> None:
     """KL 0.5 on D_f where doing nothing has 0.2; on D_t it is larger, too, but chance reaches that."""
 
-    def judged(after: OutputDistance, before: OutputDistance, second: OutputDistance | None) -> Verdict:
+    def judged(
+        after: OutputDistance, before: OutputDistance, second: OutputDistance | None, after_is: float = 1.0
+    ) -> Verdict:
         models = {
             "before": replace(measurement(membership=GUESSING), output_distance=before),
             "after": replace(measurement(), output_distance=after),
@@ -87,7 +89,7 @@ def test_outputs_that_moved_away_from_retraining_are_said_whatever_the_rates_say
         floors = {} if second is None else {"retrain-seed-1": (0.5, 0.5)}
         if second is not None:
             models["retrain-seed-1"] = replace(measurement(), output_distance=second)
-        both = {"before": (15.0, 15.0), "after": (1.0, 1.0), "retrain": (0.0, 0.0)}
+        both = {"before": (15.0, 15.0), "after": (after_is, after_is), "retrain": (0.0, 0.0)}
         return verdict(both, floors, models, NAMES)
 
     nothing, away = OutputDistance(0.2, 0.1, 0.15), OutputDistance(0.5, 0.05, 0.2)
@@ -103,6 +105,7 @@ def test_outputs_that_moved_away_from_retraining_are_said_whatever_the_rates_say
     for same in (nothing, OutputDistance()):
         assert judged(same, nothing, None).outputs_further == ()
     assert "outputs" not in judged(nothing, nothing, None).text
+    assert "; and its outputs moved away" in judged(away, nothing, None, after_is=20.0).text
 
 
 def test_the_retrained_model_is_the_reference() -> None:
