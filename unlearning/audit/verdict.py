@@ -148,7 +148,8 @@ def _outputs(outcome: Outcome, further: Mapping[str, tuple[float, float]]) -> st
     joined = "and" if outcome == "worse" else "yet"
     parts = (f"{after:.3g} (before {before:.3g}) on {name}" for name, (after, before) in further.items())
     return (
-        f"; yet its outputs moved away from those of retraining, mean KL in nats {', '.join(parts)} examples"
+        f"; {joined} its outputs moved away from those of retraining, mean KL in nats {', '.join(parts)} "
+        "examples"
     )
 
 
