@@ -12,7 +12,7 @@ from unlearning.run import TrainedRun
 
 def why_no_certificate(run: TrainedRun) -> str:
     """Return why nothing can be certified of a run, in words; empty: it can."""
-    return _not_plain(run) or _not_convex(run)
+    return _not_convex(run) or _not_plain(run)
 
 
 def _not_plain(run: TrainedRun) -> str:
