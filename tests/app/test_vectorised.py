@@ -1,14 +1,16 @@
 """Runs whose clients train side by side: near those of one by one, and the same for any number of workers."""
 
+import copy
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
+import lethe
 from app.config.run_config import RunConfig
 from app.workflows.forgetting import forget
 from app.workflows.training import train
@@ -87,6 +89,46 @@ def test_what_falls_back_is_said_once_and_has_the_bits_of_one_by_one(tmp_path: P
     beside = run(tmp_path, "beside", *keys, "run.vectorise=4")
     assert flat_model(alone).equal(flat_model(beside))
     assert notes_of(beside) == ["run.vectorise: 0 trainings side by side; 6 one by one: " + OWN_STEPS]
+
+
+def run_of_own(home: Path, inner: Sequence[nn.Module], *keys: str) -> RunFolder:
+    """Return a run of nine clients whose model, a project's own, has some layers in the middle."""
+
+    def model(spec: lethe.ModelSpec) -> nn.Module:
+        first, last = nn.Linear(64, 16), nn.Linear(16, spec.num_outputs)
+        return nn.Sequential(nn.Flatten(), first, *map(copy.deepcopy, inner), last)
+
+    given = [key for key in BASE if not key.startswith("model.")]
+    config = RunConfig().with_overrides([*given, f"run.home={home}", "data.clients=9", *keys])
+    run = lethe.train(lethe.Project(model=model), config=config.to_flat(), progress=False)
+    return RunFolder(run.path)
+
+
+def test_dropout_is_drawn_as_one_by_one(tmp_path: Path) -> None:
+    """In the second round, too: each client draws anew, from its own numbers."""
+    layers = (nn.ReLU(), nn.Dropout(0.3))
+    alone, beside = (
+        run_of_own(tmp_path, layers, "run.rounds=2", f"run.vectorise={way}") for way in ("off", "auto")
+    )
+    assert (moved(alone) - moved(beside)).norm() <= 1e-5 * moved(alone).norm()
+    left = "no other client was left for its group"
+    assert notes_of(beside) == [f"run.vectorise: 16 trainings side by side; 2 one by one: {left}"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "reason"),
+    [
+        ("local", "its layers keep statistics while they train"),
+        ("recalibrate", "its outputs depend on the other examples of a batch"),
+    ],
+)
+def test_batch_norm_has_the_bits_of_one_by_one(tmp_path: Path, policy: str, reason: str) -> None:
+    """Statistics that stay with a client, or are made anew: each has its own, whoever was before it."""
+    layers, keys = (nn.BatchNorm1d(16), nn.ReLU()), ("run.rounds=2", f"model.batch-norm={policy}")
+    alone, beside = (run_of_own(tmp_path, layers, *keys, f"run.vectorise={way}") for way in ("off", "auto"))
+    assert flat_model(alone).equal(flat_model(beside))
+    (note,) = notes_of(beside)
+    assert f"16 one by one: {reason}" in note
 
 
 @pytest.fixture(scope="module")

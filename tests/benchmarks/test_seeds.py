@@ -13,6 +13,8 @@ def test_both_ways_train_the_same_models() -> None:
     assert found["one-by-one"]["accuracies"] == found["side-by-side"]["accuracies"]
     assert len(set(found["one-by-one"]["accuracies"])) == 3
     assert found["ratio"] > 0
+    ways = found["side-by-side"], found["one-by-one"]
+    assert found["processor-ratio"] == round(ways[0]["processor-seconds"] / ways[1]["processor-seconds"], 3)
 
 
 def test_each_seed_has_a_half_of_its_own() -> None:
