@@ -45,11 +45,17 @@ _SUMMARIES: Mapping[str, str] = {
     "encryption": "Measure bytes and seconds of encrypted updates and rounds against the keep rate.",
     "secagg": "Measure seconds and bytes of masked rounds, with and without lost clients.",
     "deployed": "Time deployed rounds of hardly any work: Flower's own loop, and Lethe's.",
+    "deployed-large": "Train a large model over a deployed federation: memory of each process in models.",
     "soak": "Train 200 rounds on a federation of processes whose clients are killed at random.",
     "watching": "Measure what lethe watch and the trackers cost a run, and the delay of its page.",
     "log": "Measure what each kind of update log adds to a round, in seconds and bytes per client.",
 }
-_MODULES: Mapping[str, str] = {"async": "waiting", "deployed": "deployed.rounds", "soak": "deployed.soak"}
+_MODULES: Mapping[str, str] = {
+    "async": "waiting",
+    "deployed": "deployed.rounds",
+    "deployed-large": "deployed.large",
+    "soak": "deployed.soak",
+}
 """The modules of those benchmarks that have another name."""
 
 

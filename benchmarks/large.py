@@ -19,7 +19,9 @@ from benchmarks.jobs import NUM_GROUPS
 from benchmarks.options import BenchmarkOptions, chosen, separate_keys
 from strategies.core.seeds import numpy_generator
 
-_SIDE, _BATCH, _TINY = 8, 8, 16
+_SIDE, _BATCH = 8, 8
+TINY = 16
+"""Units of each layer of the model whose commands take what the imports take."""
 _RUN, _CLIENT = "large", "2"
 _LETHE = [sys.executable, "-c", "from strategies.core.ours import command; command()"]
 METHODS = (
@@ -62,8 +64,8 @@ def run(options: Options, observer: Observer) -> dict[str, Any]:
     methods = chosen("methods", options.methods, dict.fromkeys(METHODS))
     observer.phase("large", 2 * (len(methods) + (6 if options.audit else 5)))
     with tempfile.TemporaryDirectory() as place:
-        data = _write_data(options.clients, Path(place))
-        tiny, _ = _all_steps(options, _TINY, data, Path(place) / "tiny", observer)
+        data = write_data(options.clients, Path(place))
+        tiny, _ = _all_steps(options, TINY, data, Path(place) / "tiny", observer)
         hidden = hidden_of(options.megabytes)
         large, sizes = _all_steps(options, hidden, data, Path(place) / "large", observer)
     model_mb = 4 * sizes["parameters"] / 1e6
@@ -141,7 +143,7 @@ def _sizes(folder: Path) -> dict[str, int]:
     return {"parameters": model // 4, "log-bytes": log, "checkpoint-bytes": checkpoint}
 
 
-def _write_data(clients: int, folder: Path) -> Path:
+def write_data(clients: int, folder: Path) -> Path:
     """Write random images, eight for each client and as many for the server; return the npz file."""
     generator, size = numpy_generator(0, "benchmark-data"), max(NUM_GROUPS, 2 * clients * _BATCH)
     x = generator.integers(0, 256, (size, _SIDE, _SIDE), dtype=np.uint8)

@@ -10,7 +10,7 @@ themselves as any other `Array` does.
 """
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from typing import Any, TypeVar, cast
@@ -471,7 +471,7 @@ def told(
     }
 
 
-def _checked(kind: type[R], entries: Mapping[str, Any], plain: Collection[type]) -> R:
+def _checked(kind: Callable[..., R], entries: Mapping[str, Any], plain: Collection[type]) -> R:
     """Return a record of entries; those that are all of plain types need no check of Flower's."""
     return filled(kind(), entries) if all(type(v) in plain for v in entries.values()) else kind(entries)
 

@@ -66,11 +66,11 @@ def moved(model: nn.Module, step: Tensor) -> nn.Module:
 
 def with_norm(vector: Tensor, norm: float) -> Tensor:
     """Return a vector scaled to a norm of at least 0; a zero vector has no direction and stays zero."""
-    pieces = torch.split(vector, _PIECE) if vector.ndim == 1 else (vector,)
+    pieces = torch.split(vector, _PIECE)
     length = math.hypot(*(float(torch.linalg.vector_norm(piece.double())) for piece in pieces))
     scaled = torch.zeros_like(vector)
     if length:
-        for place, piece in zip(scaled.split(_PIECE), pieces, strict=True):
+        for place, piece in zip(torch.split(scaled, _PIECE), pieces, strict=True):
             place.copy_(piece.double() * (norm / length))
     return scaled
 

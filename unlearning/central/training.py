@@ -88,13 +88,30 @@ def trained(
     ValueError
         If there is no example, or a mask fits no parameter.
     """
-    twin, examples = copied(model), gathered(examples)
+    twin = copied(model)
     if masks:
         apply_masks(twin, masks)
         adjustments = [*adjustments, mask_adjustment(twin, masks)]
-    steps = settings.epochs * settings.steps_per_epoch(len(examples))
+    return train_in_place(twin, examples, settings, generator, adjustments=adjustments, task=task)
+
+
+def train_in_place(
+    model: nn.Module,
+    examples: Data,
+    settings: SgdSettings,
+    generator: Generator,
+    *,
+    adjustments: Sequence[GradientAdjustment] = (),
+    task: Task = CLASSIFICATION,
+) -> nn.Module:
+    """Train a model and return it, in the mode it had and without gradients; parameters as in `trained`.
+
+    For callers who need it no more as it was: a large model is then in memory once.
+    """
+    was_training, data = model.training, gathered(examples)
+    steps = settings.epochs * settings.steps_per_epoch(len(data))
     adjust = joined(*adjustments) if adjustments else None
     rates = [settings.learning_rate] * steps
-    local_train(twin, examples, settings.train, generator, rates=rates, adjust=adjust, task=task)
-    twin.zero_grad(set_to_none=True)
-    return twin.train(model.training)
+    local_train(model, data, settings.train, generator, rates=rates, adjust=adjust, task=task)
+    model.zero_grad(set_to_none=True)
+    return model.train(was_training)

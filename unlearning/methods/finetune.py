@@ -15,7 +15,8 @@ clients online. At 0 epochs the model comes back unchanged. Cost: a round per ep
 
 from torch import Tensor
 
-from unlearning.central.finetune import FinetuneSettings, finetune
+from unlearning.central.finetune import FinetuneSettings
+from unlearning.central.training import train_in_place
 from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Outcome
 from unlearning.methods.federated import (
     FederatedWork,
@@ -35,7 +36,7 @@ ACTION = "train.finetune"
 def finetune_client(work: ForgetWork) -> ClientAnswer:
     """Run the client half: fine-tune on the retained data as the message says."""
     settings = settings_in(FinetuneSettings, work.config)
-    model = finetune(received_model(work), work.retain, settings, work.generator, task=work.task)
+    model = train_in_place(received_model(work), work.retain, settings, work.generator, task=work.task)
     return trained_answer(model, len(work.retain))
 
 

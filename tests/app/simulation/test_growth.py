@@ -95,7 +95,7 @@ def test_connecting() -> None:
     check_growth(prepare, _SIZES)
 
 
-@pytest.mark.parametrize("method", ["uniform", "oort"])
+@pytest.mark.parametrize("method", ["uniform", "power-of-choice", "oort", "budgeted"])
 def test_rounds_with_log_and_checkpoints(tmp_path: Path, method: str) -> None:
     """Two rounds of all clients: messages, replies, sum, log, states, checkpoint, the line of the metrics."""
 

@@ -5,11 +5,12 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from strategies.fedavg import FedAvg
 from strategies.server.aggregation import ExactSum, MetricMeans
 from strategies.server.cohort import Cohort
 from strategies.server.members import FederationMembers
-from strategies.server.selection import ask_clients
-from strategies.server.selection_methods import Known
+from strategies.server.selection import ask_groups
+from strategies.server.selection_methods import Known, LastKnownLoss
 from strategies.server.settings import SelectionSettings
 from tests.counting import CountedNumber, CountedText, check_growth, operations
 from tests.strategies.fakes import FakeGrid, adds, node_answer
@@ -33,9 +34,9 @@ def test_operations_are_counted() -> None:
 
 
 @pytest.mark.parametrize("method", ["uniform", "power-of-choice", "oort", "budgeted"])
-@pytest.mark.parametrize("speeds", ["none", "lognormal:1"])
-def test_selection(method: str, speeds: str) -> None:
-    """Half of the clients, some of them asked before, with over-selection and a deadline."""
+@pytest.mark.parametrize(("speeds", "groups"), [("none", 1), ("none", 4), ("lognormal:1", 1)])
+def test_selection(method: str, speeds: str, groups: int) -> None:
+    """Half of the clients, some of them asked before, with over-selection and a deadline; or in groups."""
     clock = {} if speeds == "none" else {"deadline": 1.0}
     settings = SelectionSettings.model_validate(
         {"method": method, "fraction": 0.5, "over-selection": 1.2, "speeds": speeds, **clock}
@@ -44,9 +45,26 @@ def test_selection(method: str, speeds: str) -> None:
     def select(size: int) -> Callable[[], object]:
         sizes = {CountedText(i): CountedNumber(10 + i % 7) for i in range(size)}
         known = {i: Known(asked=1, last_round=1, loss=float(i)) for i in list(sizes)[: size // 2]}
-        return lambda: ask_clients(sizes, known, settings, seed=0, server_round=2)
+        return lambda: ask_groups(sizes, known, settings, seed=0, server_round=2, groups=groups)
 
     check_growth(select)
+
+
+def test_what_selection_remembers_of_clients() -> None:
+    """Who was asked, what a checkpoint holds of it, and taking that up."""
+
+    def remember(size: int) -> Callable[[], object]:
+        names = [CountedText(i) for i in range(size)]
+
+        def work() -> None:
+            told, back = LastKnownLoss(FedAvg()), LastKnownLoss(FedAvg())
+            told.asked(names)
+            back.recall(told.memory())
+            assert len(back.known) == size
+
+        return work
+
+    check_growth(remember)
 
 
 def test_aggregation() -> None:
