@@ -50,6 +50,16 @@ def test_selection(method: str, speeds: str, groups: int) -> None:
     check_growth(select)
 
 
+def test_a_speed_is_drawn_once() -> None:
+    """The second round with a clock draws none anew: a fifth of the first one's work at most."""
+    sizes = {f"drawn once {i}": 10 for i in range(200)}
+    settings = SelectionSettings.model_validate({"fraction": 0.5, "speeds": "lognormal:1"})
+    first, second = (
+        operations(lambda number=number: ask_groups(sizes, {}, settings, 0, number, 1)) for number in (1, 2)
+    )
+    assert second < first / 5
+
+
 def test_what_selection_remembers_of_clients() -> None:
     """Who was asked, what a checkpoint holds of it, and taking that up."""
 
