@@ -126,11 +126,13 @@ def _fisher(found: Found) -> Picture:
 def _hidden(found: Found) -> Picture:
     """Draw the way back to a round, a dot for each draw of noise there, and the way on from one of them."""
     hidden = found["hidden"]
-    picture = _begun(found, "sifu goes back to a round, adds noise there and trains on", hidden["cloud"])
+    own, room = {"train": hidden["train"], "methods": hidden}, [*hidden["cloud"], *hidden["sifu"]]
+    picture = _begun(own, "sifu goes back to a round, adds noise there and trains on", room)
     for draw in hidden["cloud"]:
         picture.dot(draw, "pale")
-    picture.path(hidden["path"], "method")
-    picture.words(picture.at(hidden["path"][-1]), "method", "sifu", "below")
+    picture.point(hidden["kept"], "trained", "kept", "above")
+    picture.path(hidden["sifu"], "method")
+    picture.words(picture.at(hidden["sifu"][-1]), "method", "sifu", "above")
     return picture
 
 

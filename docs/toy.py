@@ -54,7 +54,7 @@ _OWN_MODELS = "run.rounds=1 strategy.name=fedmd strategy.models=mlp-4"
 _FISHER_ALPHA, _DRAWS = 0.002, 24
 _CAUTIOUS = 0.3
 """The α of `fast-distill` over all rounds."""
-_SLOWLY = 0.03
+_SLOWLY = 0.06
 """The learning rate where numbers are predicted."""
 _ELSEWHERE = ("redistill", "reprune", "fedosd", "sifu")
 """Methods that need another run: FedMD; a pruned one; one in which some direction leaves the others alone;
@@ -259,12 +259,14 @@ def hidden(home: Path) -> dict[str, Any]:
         with patch.object(
             RandomStream, "secret", lambda: RandomStream.seeded(0, "toy")
         ):  # So that it repeats
-            path = toy.forget("sifu")
+            _, *path = toy.forget("sifu")  # The first is the initial model, with which clients are only asked
         result = read_json(toy.folder.path / "forget" / f"client-{LEAVING}-sifu" / RESULT)
         certified = result["details"]["certified"]
         kept, noise = toy.trained[certified["kept-round"]], certified["noise"]
         cloud = RandomStream.seeded(1, "toy").normal(2 * _DRAWS).view(-1, 2) * noise + torch.tensor(kept)
-        return {"train": toy.trained, "kept": kept, "path": path, "cloud": cloud.tolist()}
+        trained = [*toy.trained, weights_in(toy.folder.path)]
+        found = {"kept": kept, "cloud": cloud.tolist(), "sifu": path, "retrain": toy.forget("retrain")}
+        return {"train": trained, **found}
 
 
 def measured() -> dict[str, Any]:
