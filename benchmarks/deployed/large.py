@@ -6,7 +6,7 @@ takes with a tiny model is that of its imports; the rest is given in models, 4 b
 
 import tempfile
 import threading
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self, final
@@ -61,7 +61,7 @@ def run(options: Options, observer: Observer) -> dict[str, Any]:
     return {**options.settings(), "parameters": parameters, "round-seconds": seconds, "processes": kinds}
 
 
-def _trained(options: Options, hidden: int) -> tuple[Counter[str], list[float], int]:
+def _trained(options: Options, hidden: int) -> tuple[dict[str, float], list[float], int]:
     """Train a perceptron; return the most memory by kind of process, seconds by round, and the parameters."""
     names = tuple(map(str, range(options.clients)))
     with tempfile.TemporaryDirectory() as place:
@@ -94,7 +94,7 @@ class _Most:
     """Watches a federation's processes; `mb` is the most memory of one, by its kind."""
 
     def __init__(self, federation: Federation) -> None:
-        self.mb: Counter[str] = Counter()
+        self.mb: dict[str, float] = defaultdict(float)
         self._roots = {name: each.pid for name, each in federation.processes.items()}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch)
