@@ -157,10 +157,6 @@ class Kept:
         digest = hashlib.sha256(told.encode()).hexdigest()[:16]
         return self.shadow.path / MODELS / f"{self.method}-{digest}.safetensors"
 
-    def exists(self) -> bool:
-        """Whether it was made."""
-        return self.path.exists()
-
     def read(self, run: TrainedRun) -> Tensor:
         """Return its parameters, shape [run.layout.size]."""
         return run.layout.flatten(read_sealed(self.path).tensors)
@@ -208,16 +204,19 @@ def made(
     if not seeds:
         return []
     with Workshop(opened.session, grid, at_once(opened, len(seeds)), settings.vectorise) as shop:
-        shadows = [OpenedRun.of(folder, Quiet()) for folder in _trained(opened, request, seeds, shop)]
+        folders = _trained(opened, request, seeds, shop)
         if opened.run.pruned_by is not None:
-            shadows = _pruned(opened, shadows, opened.run.pruned_by, shop)
-        left = _left(opened, request, methods, shadows, shop)
+            folders = _pruned(opened, folders, opened.run.pruned_by, shop)
+        left = _left(opened, request, methods, folders, shop)
         retrained = _retrained(opened, request, seeds, shop) if opened.run.pruned_by is None else []
         if shop.notes:
             opened.observer.note(shop.notes)
+    vector_of = opened.run.layout.vector_of
     return [
-        Shadow(seed, shadow.run.final, models, retrained[place] if retrained else models[RETRAIN])
-        for place, (seed, shadow, models) in enumerate(zip(seeds, shadows, left, strict=True))
+        Shadow(
+            seed, vector_of(folder.read_model()), models, retrained[place] if retrained else models[RETRAIN]
+        )
+        for place, (seed, folder, models) in enumerate(zip(seeds, folders, left, strict=True))
     ]
 
 
@@ -263,45 +262,44 @@ def _trained(
 
 
 def _pruned(
-    opened: OpenedRun, shadows: Sequence[OpenedRun], rule: ForgetSettings, shop: Workshop
-) -> list[OpenedRun]:
+    opened: OpenedRun, folders: Sequence[RunFolder], rule: ForgetSettings, shop: Workshop
+) -> list[RunFolder]:
     """Return shadows pruned by the rule of the run, trained on their masks where that lacks."""
-    lacking = [each for each in shadows if not (sparse_path(each.folder, rule) / MODEL).exists()]
+    lacking = [folder for folder in folders if not (sparse_path(folder, rule) / MODEL).exists()]
     if lacking:
         title = f"prune {count_of(len(lacking), 'shadow run')}"
         opened.observer.phase(title, len(lacking) * opened.run.plan.rounds)
-    shop.each([partial(_prune, opened, each, rule) for each in lacking])
-    return [each.pruned(rule, None) for each in shadows]
+    shop.each([partial(_prune, opened, folder, rule) for folder in lacking])
+    return [RunFolder.open(sparse_path(folder, rule)) for folder in folders]
 
 
-def _prune(opened: OpenedRun, shadow: OpenedRun, rule: ForgetSettings, grid: Grid | None) -> None:
-    observer = Counted(opened.observer, shadow.folder.name)
-    prune(shadow.folder, shadow.session, shadow.run, rule, observer, grid)
+def _prune(opened: OpenedRun, folder: RunFolder, rule: ForgetSettings, grid: Grid | None) -> None:
+    shadow = OpenedRun.of(folder, Quiet())
+    prune(folder, shadow.session, shadow.run, rule, Counted(opened.observer, folder.name), grid)
 
 
 def _left(
     opened: OpenedRun,
     request: ForgetRequest,
     methods: Sequence[str],
-    shadows: Sequence[OpenedRun],
+    folders: Sequence[RunFolder],
     shop: Workshop,
 ) -> list[dict[str, Tensor]]:
     """Return what each method leaves of each shadow, and, of a pruned one, retraining on its mask."""
     settings = {method: _settings_of(opened, request, method) for method in methods}
     if opened.run.pruned_by is not None:
         settings[RETRAIN] = opened.session.config.forget
-    kept = [
-        [Kept(shadow.folder, request, method, own) for method, own in settings.items()] for shadow in shadows
-    ]
-    for place, method in enumerate(settings):
-        lacking = [(s, own[place]) for s, own in zip(shadows, kept, strict=True) if not own[place].exists()]
+    for method, own in settings.items():
+        lacking = [
+            made for folder in folders if not (made := Kept(folder, request, method, own)).path.exists()
+        ]
         if lacking:
             name = f"{method} {request.name} of {count_of(len(lacking), 'shadow run')}"
             opened.observer.phase(name, len(lacking))
-        shop.each([partial(_forget, opened, shadow, own) for shadow, own in lacking])
+        shop.each([partial(_forget, opened, each) for each in lacking])
     return [
-        {each.method: each.read(shadow.run) for each in own}
-        for shadow, own in zip(shadows, kept, strict=True)
+        {method: Kept(folder, request, method, own).read(opened.run) for method, own in settings.items()}
+        for folder in folders
     ]
 
 
@@ -311,8 +309,9 @@ def _settings_of(opened: OpenedRun, request: ForgetRequest, method: str) -> Forg
     return ForgetSettings.stored(result["settings"])
 
 
-def _forget(opened: OpenedRun, shadow: OpenedRun, kept: Kept, grid: Grid | None) -> None:
+def _forget(opened: OpenedRun, kept: Kept, grid: Grid | None) -> None:
     """Have a method serve a request on a shadow, and keep the model that it leaves."""
+    shadow = OpenedRun.of(kept.shadow, Quiet())
     with shadow.session.cohort(grid) as cohort:
         holdings = ask_holdings(shadow.run, kept.request, cohort)
         result = forgetting.forget(

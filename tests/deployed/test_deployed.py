@@ -67,7 +67,8 @@ def test_shadow_models_are_made_with_the_deployed_clients_as_in_one_process(
     """Three are trained, forgotten from and retrained; each client tells of its own examples."""
     told = {**SMALL, **home(federation), **FORGET}
     if "client-2-finetune" not in trained.forget_requests():
-        federation.run({**told, "run.workflow": "forget"}, "forget-for-shadows")
+        printed = federation.run({**told, "run.workflow": "forget"}, "forget-for-shadows")
+        assert "run folder" in printed, printed
     printed = federation.run({**told, "run.workflow": "audit", "audit.shadows": 3}, "shadows")
     assert "run folder" in printed, printed
     forget(local, REQUEST, ForgetSettings.of("finetune", epochs=1))

@@ -97,11 +97,11 @@ def test_the_clients_draw_from_the_other_seed(audited: RunFolder, grid: Grid) ->
 
 
 def test_they_are_made_once(audited: RunFolder, grid: Grid) -> None:
-    """And kept beside the retrained model, with the time that they took."""
+    """And kept beside the retrained model, with the time that they took; a later audit finds them."""
     path = audited.path / "forget" / "client-2-retrain" / "retrain-seed-6.safetensors"
     assert float(read_sealed(path).metadata["seconds"]) > 0
     before = path.stat().st_mtime_ns
     audit(audited, CLIENT_2, ["subtract"], AuditSettings(seeds=1), grid=grid)
     assert path.stat().st_mtime_ns == before
     document = read_json(audited.path / "forget" / "client-2-subtract" / "audit.json")
-    assert list(document["scale"]) == ["retrain-seed-6"]
+    assert list(document["scale"]) == ["retrain-seed-6", "retrain-seed-7"]
