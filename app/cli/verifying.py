@@ -13,6 +13,9 @@ from strategies.core.errors import LetheError
 if TYPE_CHECKING:
     from app.forgettings.verify import Check
 
+_LABEL = 18
+"""Characters of a check's name at least, so that what is said of it stands in one column."""
+
 
 def verify(
     certificate: Annotated[
@@ -88,7 +91,7 @@ def _as_json(checks: "Sequence[Check]") -> dict[str, dict[str, str]]:
 
 
 def _print_checks(checks: "Sequence[Check]") -> None:
-    width = max((len(check.name) for check in checks), default=0) + 3
+    width = max([_LABEL, *(len(check.name) + 3 for check in checks)])
     for check in checks:
         said = ": ".join(filter(None, (check.status, check.detail)))
         output.print_line(f"{check.name + ':':<{width}}{said}")
