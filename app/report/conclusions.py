@@ -14,10 +14,15 @@ _AGAINST = {
     "floor": (
         "Closer to retraining than a retraining with another seed",
         "Further from retraining than a retraining with another seed",
-        "Not to be told from a retraining with another seed",
+        "Not decided against a retraining with another seed",
     ),
 }
 """Family -> what is said of methods that are closer, further, or undecided."""
+_UNTESTED = {
+    "nothing": "Not tested against doing nothing",
+    "floor": "Not tested against a retraining with another seed",
+}
+"""Family -> what is said of methods whose values allow no interval."""
 _OUTCOMES = ("closer", "further", "undecided")
 _MOST_SAID = 12
 """Methods that a sentence names at most."""
@@ -47,10 +52,15 @@ def conclusions(decisions: Mapping[str, Any]) -> list[str]:
 
 
 def _of_family(name: str, decisions: Mapping[str, Any]) -> Iterator[str]:
+    tested = [each for each in decisions[name] if each["low"] is not None]
     for outcome, words in zip(_OUTCOMES, _AGAINST[name], strict=True):
-        found = [each for each in decisions[name] if each["outcome"] == outcome]
-        if found:
-            yield f"{words}: {_shortened([_with_difference(each) for each in found])}."
+        yield from _sentence(words, [each for each in tested if each["outcome"] == outcome])
+    yield from _sentence(_UNTESTED[name], [each for each in decisions[name] if each not in tested])
+
+
+def _sentence(words: str, found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if found:
+        yield f"{words}: {_shortened([_with_difference(each) for each in found])}."
 
 
 def _with_difference(decision: Mapping[str, Any]) -> str:

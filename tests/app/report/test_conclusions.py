@@ -22,7 +22,7 @@ def test_methods_of_an_outcome_stand_in_one_sentence_with_their_intervals() -> N
         "95 %: −3.0 to −1.0, p = 0.01)."
     )
     assert said[1].startswith("Not decided against doing nothing: b (")
-    assert said[2].startswith("Not to be told from a retraining with another seed: a (")
+    assert said[2].startswith("Not decided against a retraining with another seed: a (")
     assert said[-1].startswith("Decided means: a paired t-test over 3 training seeds, by Holm's correction")
 
 
@@ -48,7 +48,7 @@ def test_one_seed_is_said_to_decide_nothing() -> None:
 def test_differences_in_two_groups_are_listed_and_a_missing_floor_is_said() -> None:
     two = decision("a", "undecided", low=None, high=None, values=[-80.0, -1.0])
     said = conclusions(document(nothing=[two], floor=[]))
-    assert said[0] == "Not decided against doing nothing: a (in two groups: −80.0 and −1.0)."
+    assert said[0] == "Not tested against doing nothing: a (in two groups: −80.0 and −1.0)."
     assert "There is no floor: audit.seeds = 1 would retrain with another seed." in said
 
 
