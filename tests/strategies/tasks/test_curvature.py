@@ -22,7 +22,6 @@ from strategies.tasks.weighted import WeightedClassification
         (Regression(num_outputs=3), torch.zeros(1, 3)),
         (Regression(num_outputs=3, squared_error="full"), torch.zeros(1, 3)),
     ],
-    ids=repr,
 )
 def test_the_curvature_bounds_the_second_derivatives(task: Task, targets: Tensor) -> None:
     """Over outputs where the Hessian is largest, such as two equal logits, and over random ones."""
