@@ -61,31 +61,6 @@ def test_it_forgets_and_audits_as_one_process_does(
     assert all(check.status != "failed" for check in verify_run(trained))
 
 
-def test_shadow_models_are_made_with_the_deployed_clients_as_in_one_process(
-    federation: Federation, trained: RunFolder, local: RunFolder
-) -> None:
-    """Three are trained, forgotten from and retrained; each client tells of its own examples."""
-    told = {**SMALL, **home(federation), **FORGET}
-    if "client-2-finetune" not in trained.forget_requests():
-        printed = federation.run({**told, "run.workflow": "forget"}, "forget-for-shadows")
-        assert "run folder" in printed, printed
-    printed = federation.run({**told, "run.workflow": "audit", "audit.shadows": 3}, "shadows")
-    assert "run folder" in printed, printed
-    forget(local, REQUEST, ForgetSettings.of("finetune", epochs=1))
-    audit(local, REQUEST, ["finetune"], AuditSettings(shadows=3))
-    figures, wanted = (_audit(run)["shadows"] for run in (trained, local))
-    assert figures["forgotten"]["pairs"] == 3
-    assert figures["forgotten"]["area"]["value"] == pytest.approx(
-        wanted["forgotten"]["area"]["value"], abs=0.02
-    )
-    for seed in (1, 2, 3):
-        shadow = Path("shadows") / f"seed-{seed}" / "model.safetensors"
-        expected = read_sealed(local.path / shadow).tensors
-        for name, tensor in read_sealed(trained.path / shadow).tensors.items():
-            torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-6)
-    assert all(check.status != "failed" for check in verify_run(trained))
-
-
 def test_it_goes_on_after_a_forgetting_as_one_process_does(
     federation: Federation, trained: RunFolder, local: RunFolder
 ) -> None:
