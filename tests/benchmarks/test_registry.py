@@ -10,7 +10,7 @@ from benchmarks import BENCHMARKS, module_of
 from strategies.core.errors import BadInput
 
 DOCUMENTED = Path(__file__).parents[2] / "docs" / "benchmarks.md"
-COMMAND = re.compile(r"lethe bench ([a-z]+) (?:[^`\n\\]|\\\n)*")
+COMMAND = re.compile(r"lethe bench ([a-z-]+) (?:[^`\n\\]|\\\n)*")
 
 
 def options_of(name: str) -> list[str]:
