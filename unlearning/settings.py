@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from strategies.core.settings import Scalar, Settings, hyphenated, side_by_side, split_list
+from strategies.core.settings import Scalar, Settings, checked_side_by_side, hyphenated, split_list
 from unlearning.registry import names, settings_of, traits_of
 
 S = TypeVar("S", bound=Settings)
@@ -249,7 +249,7 @@ class AuditSettings(Settings):
     @field_validator("vectorise", mode="before")
     @classmethod
     def _clients_side_by_side(cls, value: object) -> str:
-        return "" if value == "" else side_by_side(value)
+        return "" if value == "" else checked_side_by_side(value)
 
     @field_validator("shadows")
     @classmethod

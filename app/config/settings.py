@@ -6,7 +6,13 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from strategies.core.settings import Settings, checked_list, side_by_side, split_list, whole_number_as_text
+from strategies.core.settings import (
+    Settings,
+    checked_list,
+    checked_side_by_side,
+    split_list,
+    whole_number_as_text,
+)
 
 BUILT_IN_MODELS = ("linear", "mlp", "cnn", "resnet18")
 MODEL_LIBRARIES = ("torchvision", "timm")
@@ -105,7 +111,7 @@ class RunSettings(Settings):
     @field_validator("vectorise", mode="before")
     @classmethod
     def _clients_side_by_side(cls, value: object) -> str:
-        return side_by_side(value)
+        return checked_side_by_side(value)
 
     @field_validator("track")
     @classmethod

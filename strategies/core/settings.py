@@ -95,7 +95,7 @@ def split_shares(text: str) -> dict[str, float]:
     return shares
 
 
-def side_by_side(value: object) -> str:
+def checked_side_by_side(value: object) -> str:
     """Return how many clients train side by side: ``off``, ``auto`` or a whole number of at least 2.
 
     Raises
