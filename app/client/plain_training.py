@@ -188,7 +188,7 @@ class _Plain:
     def _of(self, job: ClientJob, state: StepState, outcome: Trained) -> RecordDict:
         """Return the answer of a client that was trained beside others."""
         if self.half.finish is not None:
-            self.node.model(self._arrays)  # From here on it is changed
+            self.node.shared.release()
             put_into(job.model, outcome)
             return self._result(job, state, outcome.stats)
         flat = outcome.parameters.to("cpu", torch.float32)

@@ -55,6 +55,10 @@ class SharedModel:
         wire.load_flat(self.model, flat, self.layout)
         self.held[:] = [(ref(flat), self._versions)] if to_read else []
 
+    def release(self) -> None:
+        """Have the next vector loaded in any case: whoever was given the model to read changes it now."""
+        self.held.clear()
+
     @property
     def _versions(self) -> tuple[int, ...]:
         """Numbers that change with the model and what it was given."""
