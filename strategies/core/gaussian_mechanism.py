@@ -7,6 +7,8 @@ import math
 
 import torch
 
+_HALVINGS = 60
+
 
 def least_delta(epsilon: float, mu: float) -> float:
     """Return the least δ with which two Gaussians, μ standard deviations apart, are (ε, δ)-indistinguishable.
@@ -22,6 +24,17 @@ def least_delta(epsilon: float, mu: float) -> float:
         return 0.0
     first = 0.5 * math.erfc((epsilon / mu - mu / 2) / math.sqrt(2))
     return max(0.0, first - math.exp(min(epsilon + _log_cdf(-epsilon / mu - mu / 2), 0.0)))
+
+
+def largest_ratio(epsilon: float, delta: float) -> float:
+    """Return how many σ two Gaussians may lie apart to be (ε, δ)-indistinguishable; rounded down."""
+    low, high = 0.0, 1.0
+    while least_delta(epsilon, high) <= delta:
+        low, high = high, 2 * high
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if least_delta(epsilon, middle) <= delta else (low, middle)
+    return low
 
 
 def _log_cdf(x: float) -> float:

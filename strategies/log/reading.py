@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -306,6 +306,19 @@ def by_parts(log: LogReader, make: "Callable[[LogReader, slice], Tensor]") -> "T
     for part, of_part in log.parts():
         vector[part] = make(of_part, part)
     return vector
+
+
+def mean_update(log: LogReader, entries: Collection[Entry]) -> "Tensor | None":
+    """Return the weighted mean of logged updates, shape [log.size], float64; None if none has a weight."""
+    import torch
+
+    weight = sum(entry.weight for entry in entries)
+    if not weight:
+        return None
+    total = torch.zeros(log.size, dtype=torch.float64)
+    for entry in entries:
+        total.add_(log.delta_of(entry), alpha=entry.weight / weight)
+    return total
 
 
 def _parse(path: Path, meta: Mapping[str, str]) -> tuple[Layout, Retention, str]:

@@ -38,7 +38,7 @@ from torch.nn import functional
 
 from strategies.core.errors import LetheError
 from strategies.core.examples import Examples
-from strategies.core.gaussian_mechanism import least_delta
+from strategies.core.gaussian_mechanism import largest_ratio
 from strategies.core.secret_random import RandomStream
 from strategies.core.settings import Settings
 from strategies.task import CLASSIFICATION
@@ -48,7 +48,6 @@ from unlearning.central.parameters import copied, trainable
 
 MOST_PARAMETERS = 4096
 """Of the head: their Hessian has as many rows, 128 MiB of float64."""
-_HALVINGS = 60
 
 
 class CertifiedSettings(Settings):
@@ -117,17 +116,6 @@ class CertifiedResult:
     largest_distance: float
     steps: int
     spent_epsilon: float
-
-
-def largest_ratio(epsilon: float, delta: float) -> float:
-    """Return how many σ two Gaussians may lie apart to be (ε, δ)-indistinguishable; rounded down."""
-    low, high = 0.0, 1.0
-    while least_delta(epsilon, high) <= delta:
-        low, high = high, 2 * high
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if least_delta(epsilon, middle) <= delta else (low, middle)
-    return low
 
 
 def head_of(model: nn.Module) -> nn.Linear:

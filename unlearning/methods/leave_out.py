@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from strategies.log.index import Entry
-from strategies.log.reading import LogReader, by_parts
+from strategies.log.reading import LogReader, by_parts, mean_update
 from unlearning.central.skew import RoundShare, subtract_with_skew
 from unlearning.methods.base import ForgetJob, Method, Outcome
 from unlearning.methods.finetune import finetuned_from
@@ -65,20 +65,9 @@ def deviations(
         if not named:
             yield RoundShare(weight)
             continue
-        mean = _mean(log, others)
+        mean = mean_update(log, others)
         deltas = ((e.weight, log.delta_of(e).double()) for e in named)
         yield RoundShare(weight, [(w, delta if mean is None else delta - mean) for w, delta in deltas])
-
-
-def _mean(log: LogReader, entries: Collection[Entry]) -> Tensor | None:
-    """Return the weighted mean of logged updates, shape [P], float64; None if there is none with a weight."""
-    weight = sum(entry.weight for entry in entries)
-    if not weight:
-        return None
-    total = torch.zeros(log.size, dtype=torch.float64)
-    for entry in entries:
-        total.add_(log.delta_of(entry), alpha=entry.weight / weight)
-    return total
 
 
 def left_out(job: ForgetJob) -> Outcome:

@@ -36,12 +36,14 @@ from torch import Tensor
 
 from strategies.client.training import planned_steps
 from strategies.core import wire
+from strategies.core.gaussian_mechanism import largest_ratio
 from strategies.core.secret_random import RandomStream
 from strategies.layers.privacy.noise import noised
+from strategies.log.reading import mean_update
 from strategies.log.update_log import Entry
 from strategies.plan import RoundResult
 from strategies.server.cohort import Cohort
-from unlearning.central.certified import largest_ratio, only_linear
+from unlearning.central.certified import only_linear
 from unlearning.central.gradients import ExampleSum
 from unlearning.central.sifu import Kept, largest_square, next_sensitivity, stretch
 from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Outcome
@@ -128,11 +130,8 @@ def certified_model(job: ForgetJob) -> Outcome:
 
 def _mean(job: ForgetJob, entries: Sequence[Entry]) -> Tensor:
     """Return the weighted mean of logged updates, shape [P], float64; zeros if there is none."""
-    total = sum(entry.weight for entry in entries)
-    found = torch.zeros(job.run.layout.size, dtype=torch.float64)
-    for entry in entries:
-        found.add_(job.log.delta_of(entry), alpha=entry.weight / total)
-    return found
+    found = mean_update(job.log, entries)
+    return torch.zeros(job.run.layout.size, dtype=torch.float64) if found is None else found
 
 
 def _factor(job: ForgetJob, server_round: int, others: Sequence[Entry], bounds: Bounds) -> float:

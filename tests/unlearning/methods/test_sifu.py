@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from strategies.client.settings import TrainSettings
 from strategies.core import wire
 from strategies.core.errors import BadInput
-from strategies.core.gaussian_mechanism import least_delta
+from strategies.core.gaussian_mechanism import largest_ratio, least_delta
 from strategies.core.seeds import torch_generator
 from strategies.layers.privacy.noise import grid_step
 from strategies.server.settings import SelectionSettings
@@ -19,7 +19,6 @@ from strategies.tasks.segmentation import Segmentation
 from tests.unlearning.methods.federation import Federation, blobs
 from tests.unlearning.methods.slow import CLIENT, DATA, forgotten
 from tests.unlearning.runs import Rounds, logged_run
-from unlearning.central.certified import largest_ratio
 from unlearning.central.sifu import Kept
 from unlearning.forgetting import ForgetResult, forget
 from unlearning.methods.base import ForgetJob
