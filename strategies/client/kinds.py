@@ -82,6 +82,7 @@ def _kind_of_work(training: Training) -> Kind:
         training.task,
         training.device,
         training.precision,
+        None if training.mechanism is None else training.mechanism.alone(training),
         optimizer,
         settings.max_gradient_norm,
         rates[0] if steady else tuple(rates),

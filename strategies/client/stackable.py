@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value, vmap
+from torch.func import functional_call, grad, grad_and_value, vmap
 
 from strategies.client.precision import forward
 from strategies.client.training import Batch, Training
-from strategies.client.written_out import WrittenOut
+from strategies.client.written_out import WrittenOut, clip_factors
 from strategies.core.examples import Inputs, on_device
 from strategies.core.seeds import GlobalState, seeded_layers, torch_generator
 
@@ -34,6 +34,14 @@ Gradients = Callable[[Batch, Tensor, Sequence[Tensor]], Tensor]
 
 It is given inputs and targets, shape [k, n, ...]; the weights of the examples, shape [k, n]; and what
 `Noise.draw` gave, shape [k, n, ...] each.
+"""
+
+
+ClippedSums = Callable[[Batch, Tensor, Sequence[Tensor], Tensor], None]
+"""Writes Σ_j present_j · min(1, C / ‖∇loss_j‖) · ∇loss_j for k models.
+
+It is given inputs and targets, shape [k, n, ...]; 1 for an example and 0 for what fills a batch up, shape
+[k, n]; what `Noise.draw` gave; and the norms C, shape [k].
 """
 
 
@@ -105,6 +113,39 @@ class Stackable:
             return losses
 
         return gradients
+
+    def clipped_on(self, parameters: list[Tensor], into: list[Tensor]) -> ClippedSums:
+        """Return what computes the clipped sums of k models whose parameters change in place; see `on`."""
+        if self.written is not None:
+            return self.written.on(parameters, into).clipped_sums
+
+        def sums(batch: Batch, present: Tensor, noises: Sequence[Tensor], clip_norms: Tensor) -> None:
+            each = [g.flatten(2) for g in self.of_examples(parameters, batch, noises)]  # [k, n, size]
+            each = [torch.where(present.unsqueeze(2) > 0, g, 0.0) for g in each]
+            norms = torch.stack([torch.linalg.vector_norm(g, dim=2) for g in each]).norm(dim=0)
+            factors = (present * clip_factors(norms, clip_norms)).unsqueeze(1)  # [k, 1, n]
+            for place, gradients in zip(into, each, strict=True):
+                place.copy_(torch.bmm(factors, gradients).view(place.shape))
+
+        return sums
+
+    def of_examples(self, parameters: list[Tensor], batch: Batch, noises: Sequence[Tensor]) -> list[Tensor]:
+        """Return the gradient of each example's loss as torch finds it, shape [k, n, ...] each."""
+        model, task = self.training.model, self.training.task
+        names = [name for name, p in model.named_parameters() if p.requires_grad]
+
+        def loss_of(own: list[Tensor], inputs: Inputs, target: Tensor, drawn: list[Tensor]) -> Tensor:
+            def called(*given: Any, **named: Any) -> Any:
+                return functional_call(model, dict(zip(names, own, strict=True)), given, named)
+
+            one = _unsqueezed(inputs)
+            with _dropping(self.noises, [noise.unsqueeze(0) for noise in drawn]):
+                outputs = forward(task, called, one, self.training.device)
+                return task.losses(outputs, target.unsqueeze(0)).sum()
+
+        with _layers_off(self.noises):
+            of_client = vmap(grad(loss_of), in_dims=(None, 0, 0, 0))
+            return list(vmap(of_client)(parameters, *batch, list(noises)))
 
     def by_autograd(
         self, parameters: list[Tensor], batch: Batch, weights: Tensor, noises: Sequence[Tensor]
@@ -246,11 +287,18 @@ def _try_gradients(found: Stackable, batch: Batch, rows: int) -> Stackable:
     with seeded_layers(torch_generator(0, "trial"), found.training.device):
         noises = [noise.draw(rows, two[0]) for noise in found.noises]
     weights = torch.full((2, rows), 1 / rows, device=found.training.device)
+    private = found.training.mechanism is not None
+    if private and any(_hooks(p) for p in own):
+        raise NotStackable("hooks change its gradients, which a private training forms by itself")
     if written := _written(found, batch, weights, noises):
         return written
     doubled = _doubled(inputs) if isinstance(inputs, Mapping) else _twice(inputs)
     try:
-        found.by_autograd(two, (doubled, _twice(targets)), weights, [_twice(n) for n in noises])
+        twice = (doubled, _twice(targets)), [_twice(n) for n in noises]
+        if private:
+            found.of_examples(two, *twice)
+        else:
+            found.by_autograd(two, twice[0], weights, twice[1])
     except Exception as error:
         line = str(error).strip().partition("\n")[0][:120]
         raise NotStackable(f"torch cannot batch it ({type(error).__name__}: {line})") from error
@@ -270,17 +318,42 @@ def _written(found: Stackable, batch: Batch, weights: Tensor, noises: list[Tenso
     parameters = [torch.stack([p.detach(), p.detach()]) for p in own.parameters]
     into = [torch.full_like(p, torch.nan) for p in parameters]
     drawn = [_twice(n) for n in noises]
+    private = own.mechanism is not None
     try:
-        with torch.no_grad():
-            written.on(parameters, into).gradients((_twice(made), _twice(targets)), weights, drawn)
         with _layers_off(found.noises), _dropping(found.noises, noises):
             losses = own.task.losses(forward(own.task, own.model, made, own.device), targets)
-        expected = torch.autograd.grad((losses * weights[0]).sum(), own.parameters)
+        if private:
+            expected, half = _half_clipped(losses, own.parameters)
+        else:
+            expected = torch.autograd.grad((losses * weights[0]).sum(), own.parameters)
+        with torch.no_grad():
+            chain, batch = written.on(parameters, into), (_twice(made), _twice(targets))
+            if private:
+                chain.clipped_sums(batch, torch.ones_like(weights), drawn, half.expand(2))
+            else:
+                chain.gradients(batch, weights, drawn)
     except Exception:  # noqa: BLE001 (shapes that a layer written out does not take, or a task's own code)
         return None
     apart = [a - b for a, b in zip(into, expected, strict=True)]
     close = _length(apart) <= _AGREE * _length([_twice(g) for g in expected])
     return replace(found, written=written) if close else None
+
+
+def _half_clipped(losses: Tensor, parameters: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+    """Return the sum of the examples' gradients, each clipped to half the longest one's norm, and that."""
+    each = [torch.autograd.grad(loss, parameters, retain_graph=True) for loss in losses]
+    norms = torch.tensor([_length(gradients) for gradients in each], device=losses.device)
+    half = norms.max() / 2
+    factors = clip_factors(norms.unsqueeze(0), half.view(1))[0]
+    scaled = [[factor * g for g in gradients] for factor, gradients in zip(factors, each, strict=True)]
+    return [torch.stack(parts).sum(dim=0) for parts in zip(*scaled, strict=True)], half
+
+
+def _unsqueezed(inputs: Inputs) -> Inputs:
+    """Return the inputs of one example as a batch."""
+    if isinstance(inputs, Tensor):
+        return inputs.unsqueeze(0)
+    return {name: part.unsqueeze(0) for name, part in inputs.items()}
 
 
 def _made(part: Any) -> Any:

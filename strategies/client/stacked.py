@@ -25,6 +25,8 @@ _MODELS_KEPT = 64
 """Kinds of trainings of which a process remembers whether they can be stacked."""
 _CACHED_BYTES = 2**23
 """Of the parameters of models that a CPU takes at once, where their gradients are written out."""
+_OF_EXAMPLES_BYTES = 2**28
+"""Of the gradients of single examples that are held at once, where they are not written out."""
 _NOTHING_BESIDE = "no other training is like it"
 _known: dict[Kind, Tried | str] = {}
 """What was found of them, without any model: those may have changed since."""
@@ -86,12 +88,13 @@ def train_stacked(requests: Sequence[Request], limits: Limits | None = None) -> 
     outcomes: dict[int, Outcome] = {}
     for kind, numbers in by_kind(requests).items():
         try:
-            model = _model_of(kind, requests[numbers[0]].training, limits)
+            first = requests[numbers[0]].training
+            model = _model_of(kind, first, limits)
+            most = _at_once(model, first, limits)
         except NotStackable as reason:
             outcomes.update((number, Alone(str(reason))) for number in numbers)
             continue
-        first = requests[numbers[0]].training
-        for chunk in _parts(numbers, _at_once(model, first, limits)):
+        for chunk in _parts(numbers, most):
             with computed_in(first.precision, first.device):
                 found = _attempt(model, [requests[number] for number in chunk])
             outcomes.update(zip(chunk, found, strict=True))
@@ -100,10 +103,17 @@ def train_stacked(requests: Sequence[Request], limits: Limits | None = None) -> 
 
 def _at_once(model: Stackable, training: Training, limits: Limits) -> int:
     """Return how many trainings of a kind are one computation at most."""
-    if model.written is None or training.device.type != "cpu":
-        return limits.most
     size = sum(p.nbytes for p in training.parameters)
-    return max(2, min(limits.most, _CACHED_BYTES // size))
+    if model.written is not None:
+        if training.device.type != "cpu":
+            return limits.most
+        return max(2, min(limits.most, _CACHED_BYTES // size))
+    if training.mechanism is None:
+        return limits.most
+    of_client = size * min(len(training.examples), 2 * training.settings.batch_size)
+    if 2 * of_client > _OF_EXAMPLES_BYTES:
+        raise NotStackable(f"its examples' gradients take {of_client >> 20} MB a client")
+    return min(limits.most, _OF_EXAMPLES_BYTES // of_client)
 
 
 def _parts(numbers: Sequence[int], most: int) -> list[Sequence[int]]:
@@ -114,24 +124,33 @@ def _parts(numbers: Sequence[int], most: int) -> list[Sequence[int]]:
 
 
 def _model_of(kind: Kind, training: Training, limits: Limits) -> Stackable:
-    if limits.most == 1 or kind[0] == UNREADABLE:
-        raise NotStackable(_NOTHING_BESIDE)
-    if limits.where_faster and training.device.type == "cpu" and has_convolutions(training.model):
-        raise NotStackable("a CPU takes convolutions one after the other, stacked or not")
+    if reason := _objection(kind, training, limits):
+        raise NotStackable(reason)
     if kind not in _known:
         while len(_known) >= _MODELS_KEPT:
             del _known[next(iter(_known))]
         try:
             with computed_in(training.precision, training.device):
                 _known[kind] = examined(training).tried
-        except NotStackable as reason:
-            _known[kind] = str(reason)
+        except NotStackable as reason_found:
+            _known[kind] = str(reason_found)
         except Exception as error:
             raise NotStackable(f"its data or model failed when tried ({type(error).__name__})") from error
     found = _known[kind]
     if isinstance(found, str):
         raise NotStackable(found)
     return found.applied(training)
+
+
+def _objection(kind: Kind, training: Training, limits: Limits) -> str:
+    """Return what is against stacking trainings of a kind before one is tried; empty: nothing."""
+    if limits.most == 1 or kind[0] == UNREADABLE:
+        return _NOTHING_BESIDE
+    if training.mechanism is not None and (reason := training.mechanism.alone(training)):
+        return reason
+    if limits.where_faster and training.device.type == "cpu" and has_convolutions(training.model):
+        return "a CPU takes convolutions one after the other, stacked or not"
+    return ""
 
 
 def _attempt(model: Stackable, requests: Sequence[Request]) -> list[Outcome]:
@@ -160,7 +179,9 @@ class _Stack:
         """Return what became of each training, in the order of the requests."""
         shapes = [p.shape for p in self._training.parameters]
         with torch.no_grad():
-            steps = Steps(self._model, self._training.settings, shapes, self._begun())
+            own = [m.training.mechanism for m in self._members]
+            mechanisms = [mechanism for mechanism in own if mechanism is not None]
+            steps = Steps(self._model, self._training.settings, shapes, self._begun(), mechanisms)
             adjust = stacked_adjustment([member.training.adjust for member in self._members])
             feed, active = feed_of(self._members, self._model, steps.rows), len(self._members)
             for step in range(self._training.steps):
@@ -169,10 +190,10 @@ class _Stack:
                 steps.keep(active)
                 drawn = feed.next(step, active)
                 steps.weights, steps.noises = drawn.weights, drawn.noises
-                own = None if adjust is None else adjust.first(active)
+                adjusted = None if adjust is None else adjust.first(active)
                 rates = self._training.rates
                 now = None if rates is None else [rates[step]]
-                local_steps(steps.parameters, [drawn.batch], own, steps, now)
+                local_steps(steps.parameters, [drawn.batch], adjusted, steps, now)
         found = zip(self._order, self._members, steps.rows, steps.losses.tolist(), strict=True)
         outcomes = {number: _outcome(member, row, loss) for number, member, row, loss in found}
         return [outcomes[number] for number in range(len(outcomes))]

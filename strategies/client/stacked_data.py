@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from strategies.client.stackable import Stackable
-from strategies.client.training import Batch, Training
+from strategies.client.training import Batch, ExampleMechanism, Training
 from strategies.core.examples import Inputs, TensorExamples
 from strategies.core.seeds import GlobalState
 
@@ -72,7 +72,10 @@ class Member:
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """A batch of k clients, shape [k, n, ...], the weights of its examples, [k, n], and dropout's numbers."""
+    """A batch of k clients, shape [k, n, ...], the weights of its examples, [k, n], and dropout's numbers.
+
+    The weights of private trainings are 1 for an example, and 0 for what fills a batch up.
+    """
 
     batch: Batch
     weights: Tensor
@@ -91,6 +94,9 @@ def feed_of(members: Sequence[Member], model: Stackable, like: Tensor) -> Feed:
 
     The members are in the order of their steps, the longest first.
     """
+    mechanisms = [m.training.mechanism for m in members if m.training.mechanism is not None]
+    if mechanisms:
+        return _Sampled(members, mechanisms, model, like)
     if any(member.draws for member in members):
         return _OneByOne(members, model, like)
     return _Gathered(members, model, like)
@@ -214,7 +220,7 @@ class _OneByOne:
         most = max(sizes)
         uses = zip(*(noises for _, noises in drawn), strict=True)
         noises = [torch.stack([_filled(n, most) for n in each]) for each in uses]
-        batch = _together([batch for batch, _ in drawn], most)
+        batch = _together([batch for batch, _ in drawn], most, _filled)
         return Drawn(batch, weights_of(sizes, self._like.device), noises)
 
     def _next(self, member: Member) -> tuple[Batch, list[Tensor]]:
@@ -244,6 +250,64 @@ class _OneByOne:
         return self._filler
 
 
+@final
+class _Sampled:
+    """Batches of private trainings, each of as many examples as its mechanism draws, or of none.
+
+    What fills a batch up is zeros, not an example: none is looked at that was not drawn.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        mechanisms: Sequence[ExampleMechanism],
+        model: Stackable,
+        like: Tensor,
+    ) -> None:
+        self._members, self._model, self._like = members, model, like
+        pairs = zip(members, mechanisms, strict=True)
+        self._batches = [mechanism.batches(member.training) for member, mechanism in pairs]
+        training = members[0].training
+        inputs, targets = training.examples.to(training.device).batch(torch.zeros(1).long())
+        none = inputs[:0] if isinstance(inputs, Tensor) else {n: part[:0] for n, part in inputs.items()}
+        self._nothing: Batch = none, targets[:0]
+
+    def next(self, step: int, active: int) -> Drawn:
+        """Return the next batch of the first members."""
+        pairs = zip(self._members[:active], self._batches, strict=False)
+        drawn = [self._next(member, batches) for member, batches in pairs]
+        sizes = torch.tensor([len(targets) for (_, targets), _ in drawn], device=self._like.device)
+        most = max(1, int(sizes.max()))
+        uses = zip(*(noises for _, noises in drawn), strict=True)
+        noises = [torch.stack([_with_zeros(n, most) for n in each]) for each in uses]
+        present = torch.arange(most, device=self._like.device) < sizes.unsqueeze(1)
+        batch = _together([batch for batch, _ in drawn], most, _with_zeros)
+        return Drawn(batch, present.to(self._like.dtype), noises)
+
+    def _next(self, member: Member, batches: Iterator[Batch | None]) -> tuple[Batch, list[Tensor]]:
+        """Return a member's next batch, of no example once its data have failed, and dropout's numbers."""
+        batch = self._nothing if member.error is not None else self._batch(member, batches)
+        rows = len(batch[1])
+        if rows:
+            return batch, _noises(member, self._model, rows, self._like)
+        return batch, [self._like.new_zeros(0, *noise.shape) for noise in self._model.noises]
+
+    def _batch(self, member: Member, batches: Iterator[Batch | None]) -> Batch:
+        try:
+            if not member.draws:
+                return next(batches) or self._nothing
+            with member.drawing():
+                return next(batches) or self._nothing
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever a client's data raise is its own)
+            member.error = error
+            return self._nothing
+
+
+def _with_zeros(tensor: Tensor, rows: int) -> Tensor:
+    """Return a tensor with rows of zeros behind it, up to that many."""
+    return torch.cat([tensor, tensor.new_zeros(rows - len(tensor), *tensor.shape[1:])])
+
+
 def _noises(member: Member, model: Stackable, rows: int, like: Tensor) -> list[Tensor]:
     """Return what a member's dropout layers multiply so many examples by."""
     if not model.noises:
@@ -271,14 +335,14 @@ def _filled(tensor: Tensor, rows: int) -> Tensor:
     return tensor if not missing else torch.cat([tensor, tensor[:1].expand(missing, *tensor.shape[1:])])
 
 
-def _together(batches: Sequence[Batch], rows: int) -> Batch:
+def _together(batches: Sequence[Batch], rows: int, fill: Callable[[Tensor, int], Tensor]) -> Batch:
     """Return batches along a first axis, each filled up to that many rows."""
-    targets = torch.stack([_filled(targets, rows) for _, targets in batches])
+    targets = torch.stack([fill(targets, rows) for _, targets in batches])
     first = batches[0][0]
     if isinstance(first, Tensor):
-        return torch.stack([_filled(_tensor(inputs), rows) for inputs, _ in batches]), targets
+        return torch.stack([fill(_tensor(inputs), rows) for inputs, _ in batches]), targets
     named: dict[str, Tensor] = {
-        name: torch.stack([_filled(_part(inputs, name), rows) for inputs, _ in batches]) for name in first
+        name: torch.stack([fill(_part(inputs, name), rows) for inputs, _ in batches]) for name in first
     }
     return named, targets
 

@@ -18,6 +18,7 @@ from strategies.client.settings import TrainSettings
 from strategies.client.stackable import Stackable
 from strategies.client.training import (
     Batch,
+    ExampleMechanism,
     GradientAdjustment,
     StepState,
     Tensors,
@@ -51,14 +52,17 @@ class Steps:
         The parameters of k models, shape [k, P]; they change in place.
     weights, noises
         Of the next batch: of its examples, shape [k, n]; and what dropout layers multiply by.
+    mechanisms
+        Of private trainings, one for each model; empty: they are not private.
     losses
-        The sums of the losses so far, shape [k].
+        The sums of the losses so far, shape [k]; zeros of private trainings, which do not tell them.
     """
 
     model: Stackable
     settings: TrainSettings
     shapes: Shapes
     rows: Tensor
+    mechanisms: Sequence[ExampleMechanism] = ()
     weights: Tensor = field(default_factory=lambda: torch.zeros(0))
     noises: list[Tensor] = field(default_factory=list)
 
@@ -66,6 +70,8 @@ class Steps:
         """Make room for the gradients of all models."""
         self.losses = torch.zeros(len(self.rows), device=self.rows.device)
         self._gradients = torch.empty_like(self.rows)
+        norms = [mechanism.clip_norm for mechanism in self.mechanisms]
+        self._clip_norms = torch.tensor(norms, dtype=self.rows.dtype, device=self.rows.device)
         self._optimizer = self._optimizer_of(self.rows)
         self._see(self.rows)
 
@@ -84,11 +90,21 @@ class Steps:
 
     def gradients(self, parameters: Tensors, batch: Batch) -> tuple[Tensors, Tensor]:
         """Return the gradients and losses of each model, whose parameters are `self.parameters`."""
+        if self.mechanisms:
+            return self._released(batch), self._sums
         losses = self._differentiate(batch, self.weights, self.noises)
         self._sums.add_(losses)
         if self.settings.max_gradient_norm > 0:
             return clipped_each(self._places, self.settings.max_gradient_norm), losses
         return self._places, losses
+
+    def _released(self, batch: Batch) -> Tensors:
+        """Return gradients that carry each model's noise."""
+        rows = self._gradients[: len(self._now)]
+        self._clip(batch, self.weights, self.noises, self._clip_norms[: len(rows)])
+        for row, mechanism in zip(rows, self.mechanisms, strict=False):
+            row.copy_(mechanism.release(row))
+        return self._places
 
     def step(self, parameters: Tensors, gradients: Tensors, rate: float | None) -> Tensors:
         """Take the optimiser's step, in place."""
@@ -111,7 +127,10 @@ class Steps:
         self.parameters = as_tensors(rows, self.shapes)
         self._places = as_tensors(rows.grad, self.shapes)
         self._sums = self.losses[: len(rows)]
-        self._differentiate = self.model.on(self.parameters, self._places)
+        if self.mechanisms:
+            self._clip = self.model.clipped_on(self.parameters, self._places)
+        else:
+            self._differentiate = self.model.on(self.parameters, self._places)
 
 
 def bare_step(optimizer: torch.optim.Optimizer) -> Callable[[], object]:

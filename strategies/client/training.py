@@ -360,6 +360,28 @@ def put_gradients(parameters: Tensors, gradients: Tensors) -> None:
         parameter.grad = gradient
 
 
+class ExampleMechanism(Protocol):
+    """What private training takes of single examples: it draws batches, bounds and hides what each adds.
+
+    It belongs to one training; see `strategies.layers.privacy.training`.
+    """
+
+    clip_norm: float
+    """C: of the sum of the examples' gradients, each is scaled down to this norm where it is longer."""
+
+    def batches(self, training: "Training") -> Iterator[Batch | None]:
+        """Draw the batch of each step, on the model's device; None: it is empty."""
+
+    def release(self, clipped_sum: Tensor) -> Tensor:
+        """Return the gradient that may be used instead of the sum of clipped gradients; shape [P] both."""
+
+    def alone(self, training: "Training") -> str:
+        """Return why the training is to be carried out by `run` only; empty if it is not."""
+
+    def run(self, training: "Training") -> TrainStats:
+        """Train the model in place."""
+
+
 @dataclass(frozen=True, eq=False)
 class Training:
     """A training as `local_train` is asked for it, of at least one example.
@@ -370,6 +392,8 @@ class Training:
         At least 1.
     precision
         By default that of the work which asks for the training, whoever carries it out.
+    mechanism
+        Of a private training; None: it is not private.
     """
 
     model: nn.Module
@@ -381,6 +405,7 @@ class Training:
     adjust: GradientAdjustment | None = None
     task: Task = CLASSIFICATION
     precision: Precision = field(default_factory=PRECISION.get)
+    mechanism: ExampleMechanism | None = None
 
     @cached_property
     def parameters(self) -> list[nn.Parameter]:
@@ -401,6 +426,8 @@ class Training:
 
     def run(self) -> TrainStats:
         """Train the model in place."""
+        if self.mechanism is not None:
+            return self.mechanism.run(self)
         parameters = self.parameters
         optimizer = make_optimizer(parameters, self.settings)
         engine = OneModel(self.model.train(), self.task, optimizer, self.settings)

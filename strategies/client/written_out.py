@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from strategies.client.training import Batch
 from strategies.task import Task
 
+_TINY = 1e-6
+"""Added to a norm before something is divided by it."""
+
 
 class _Layer(ABC):
     """A layer of k models, with their parameters and the places of its gradients; it keeps its last inputs.
@@ -45,6 +48,10 @@ class _Layer(ABC):
     def of_inputs(self, of_y: Tensor) -> Tensor:
         """Return the gradient of the last inputs, given that of the outputs."""
 
+    @abstractmethod
+    def squares(self, of_y: Tensor) -> Tensor:
+        """Return ‖g_j‖² of the layer's parameters for each example by itself, shape [k, n]."""
+
 
 @final
 class _Linear(_Layer):
@@ -66,6 +73,11 @@ class _Linear(_Layer):
 
     def of_inputs(self, of_y: Tensor) -> Tensor:
         return torch.bmm(of_y, self._weight)
+
+    def squares(self, of_y: Tensor) -> Tensor:
+        """Return ‖x‖² ‖∂y‖² for the weights, and ‖∂y‖² for the biases."""
+        seen = _squared(self._x)
+        return _squared(of_y) * (seen + 1 if self._biases else seen)
 
 
 @final
@@ -102,12 +114,18 @@ class _Norm(_Layer):
         )
         return found.view(of_y.shape)  # type: ignore[no-any-return]
 
+    def squares(self, of_y: Tensor) -> Tensor:
+        return _squared(of_y * self._normal) + _squared(of_y)
+
 
 class _Bare(_Layer):
     """A layer without parameters."""
 
     def backward(self, of_y: Tensor) -> None:
         pass
+
+    def squares(self, of_y: Tensor) -> Tensor:
+        return of_y.new_zeros(of_y.shape[:2])
 
 
 @final
@@ -213,17 +231,55 @@ class Chain:
 
     def gradients(self, batch: Batch, weights: Tensor, noises: Sequence[Tensor]) -> Tensor:
         """Write the gradients, and return the sums (see `strategies.client.stackable.Gradients`)."""
-        x, targets = batch
-        assert isinstance(x, Tensor)
-        left = iter(noises)
-        for layer in self.layers:
-            x = layer.forward(x, left)
-        of_x, losses = self.task.weighted_gradients(x, targets, weights)
+        of_x, losses = self._forward(batch, weights, noises)
         for layer in reversed(self.layers[self.first + 1 :]):
             layer.backward(of_x)
             of_x = layer.of_inputs(of_x)
         self.layers[self.first].backward(of_x)
         return losses
+
+    def clipped_sums(
+        self, batch: Batch, present: Tensor, noises: Sequence[Tensor], clip_norms: Tensor
+    ) -> None:
+        """Write the sums of clipped gradients (see `strategies.client.stackable.ClippedSums`).
+
+        A layer's gradient is linear in that of its outputs, so an example is scaled there.
+        """
+        of_x, _ = self._forward(batch, torch.ones_like(present), noises)
+        backs: list[tuple[_Layer, Tensor]] = []
+        for layer in reversed(self.layers[self.first + 1 :]):
+            backs.append((layer, of_x))
+            of_x = layer.of_inputs(of_x)
+        backs.append((self.layers[self.first], of_x))
+        squares = sum((layer.squares(of_y) for layer, of_y in backs), torch.zeros_like(present))
+        factors = present * clip_factors(squares.sqrt(), clip_norms)  # [k, n]
+        for layer, of_y in backs:
+            layer.backward(of_y * factors.view(*factors.shape, *[1] * (of_y.dim() - 2)))
+
+    def _forward(self, batch: Batch, weights: Tensor, noises: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the gradient of the weighted losses by the outputs, and the weighted losses' sums."""
+        x, targets = batch
+        assert isinstance(x, Tensor)
+        left = iter(noises)
+        for layer in self.layers:
+            x = layer.forward(x, left)
+        return self.task.weighted_gradients(x, targets, weights)
+
+
+def clip_factors(norms: Tensor, clip_norms: Tensor) -> Tensor:
+    """Return min(1, C / (‖g_j‖ + 1e-6)) for the examples of k models, shape [k, n], as Opacus has it.
+
+    Examples
+    --------
+    >>> clip_factors(torch.tensor([[2.0, 0.5]]), torch.tensor([1.0]))
+    tensor([[0.5000, 1.0000]])
+    """
+    return (clip_norms.unsqueeze(1) / (norms + _TINY)).clamp(max=1.0)
+
+
+def _squared(vectors: Tensor) -> Tensor:
+    """Return the squared lengths of vectors, shape [k, n, size] -> [k, n]."""
+    return torch.linalg.vector_norm(vectors, dim=2).square()
 
 
 def _chain(model: nn.Module) -> Iterator[nn.Module]:

@@ -17,8 +17,9 @@ so that none is beyond sqrt(106 ln 2) = 8.57; a normal number is with probabilit
 import hashlib
 import math
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 import numpy as np
@@ -172,4 +173,9 @@ class Randomness:
 
     def after(self, given: torch.Generator) -> RandomStream:
         """Return a new secret stream, or one seeded by a draw from a generator."""
-        return self.stream(int(torch.randint(2**62, (), generator=given)), "drawn")
+        return self.repeated_after(given)()
+
+    def repeated_after(self, given: torch.Generator) -> Callable[[], RandomStream]:
+        """Draw from a generator now; return what makes a new secret stream, or each time that of the draw."""
+        seed = int(torch.randint(2**62, (), generator=given))
+        return partial(self.stream, seed, "drawn")

@@ -29,10 +29,31 @@ _IntVector = npt.NDArray[np.int64]
 
 _BLOCK = 32_768  # Entries converted at a time: the float64 and int64 copies stay in the L2 cache.
 _DEVICE_BLOCK = 2**24
-_SHIFT = 1.5 * 2.0**52
-"""Added to a float64 within ±2^51, it leaves the nearest whole number, half to even, in the lowest bits:
-three times as fast as rounding and converting."""
-_SHIFT_BITS = int(torch.tensor(_SHIFT, dtype=torch.float64).view(torch.int64))
+
+
+@dataclass(frozen=True)
+class _Shift:
+    """What is added to a float64 to leave the nearest multiple of 2^-b, half to even, in its lowest bits.
+
+    The bits are those of `number` and the multiple, for float64 within ±2^(51−b): three times as fast as
+    rounding and converting. Of several, what `number` adds to their sum is taken off once: whole numbers of
+    64 bits go round, so that it does not matter whether they did in between.
+    """
+
+    number: float
+    bits: int
+
+    @staticmethod
+    def to_multiples(b: int) -> "_Shift":
+        number = 1.5 * 2.0 ** (52 - b)
+        return _Shift(number, int(torch.tensor(number, dtype=torch.float64).view(torch.int64)))
+
+    def of(self, terms: int) -> int:
+        """Return what so many terms have added, as a whole number of 64 bits."""
+        return (self.bits * terms + 2**63) % 2**64 - 2**63
+
+
+_WHOLE = _Shift.to_multiples(0)
 
 
 class Words(Protocol):
@@ -103,7 +124,7 @@ class MemoryWords:
     device = torch.device("cpu")
 
     def __init__(self, size: int, bits: int) -> None:
-        self._bits = bits
+        self._terms = _Terms(bits)
         self._high, self._low = np.zeros(size, np.int64), np.zeros(size, np.int64)
         self._scratch = np.empty((2, min(size, _BLOCK)))
 
@@ -112,7 +133,8 @@ class MemoryWords:
         entries = delta.detach().numpy()
         for start in range(0, delta.numel(), _BLOCK):
             where = slice(start, start + _BLOCK)
-            _add(entries[where], weight, self._bits, self._high[where], self._low[where], self._scratch)
+            self._terms.add(entries[where], weight, self._high[where], self._low[where], self._scratch)
+        self._terms.count += 1
 
     def add_whole(self, high: Tensor, low: Tensor) -> None:
         """See `Words`."""
@@ -121,7 +143,8 @@ class MemoryWords:
 
     def carry(self) -> None:
         """See `Words`."""
-        _carry(self._high, self._low, self._bits)
+        self._terms.carry(self._high, self._low)
+        self._terms.count = 0
 
     def pieces(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """See `Words`."""
@@ -144,7 +167,7 @@ class FileWords:
     device = torch.device("cpu")
 
     def __init__(self, size: int, bits: int, folder: Path) -> None:
-        self._size, self._bits, self._folder = size, bits, folder
+        self._size, self._folder, self._terms = size, folder, _Terms(bits)
         self._scratch = np.empty((2, _BLOCK))
         self._buffer = np.zeros(2 * _BLOCK, np.int64)
         self._empty = True
@@ -158,7 +181,8 @@ class FileWords:
         """See `Words`."""
         entries = delta.detach().numpy()
         for where, high, low in self._blocks():
-            _add(entries[where], weight, self._bits, high, low, self._scratch)
+            self._terms.add(entries[where], weight, high, low, self._scratch)
+        self._terms.count += 1
         self._empty = False
 
     def add_whole(self, high: Tensor, low: Tensor) -> None:
@@ -171,13 +195,14 @@ class FileWords:
     def carry(self) -> None:
         """See `Words`."""
         for _, high, low in self._blocks():
-            _carry(high, low, self._bits)
+            self._terms.carry(high, low)
+        self._terms.count = 0
         self._empty = False
 
     def pieces(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """See `Words`."""
         for where, high, low in self._blocks(change=False):
-            _carry(high, low, self._bits)
+            self._terms.carry(high, low)
             yield where, torch.from_numpy(high), torch.from_numpy(low)
 
     def _blocks(self, *, change: bool = True) -> Iterator[tuple[slice, _IntVector, _IntVector]]:
@@ -202,7 +227,7 @@ class DeviceWords:
     """Words on a device, computed by torch."""
 
     def __init__(self, size: int, bits: int, device: torch.device) -> None:
-        self._bits, self.device = bits, device
+        self._bits, self.device, self._fine = bits, device, _Shift.to_multiples(bits)
         self._high = torch.zeros(size, dtype=torch.int64, device=device)
         self._low = torch.zeros(size, dtype=torch.int64, device=device)
 
@@ -211,10 +236,10 @@ class DeviceWords:
         for start in range(0, delta.numel(), _DEVICE_BLOCK):
             where = slice(start, start + _DEVICE_BLOCK)
             product = delta.detach()[where].to(self.device).double().mul_(weight)
-            nearest = product + _SHIFT
-            self._high[where] += nearest.view(torch.int64) - _SHIFT_BITS
-            product = product.sub_(nearest.sub_(_SHIFT)).mul_(2.0**self._bits).add_(_SHIFT)
-            self._low[where] += product.view(torch.int64) - _SHIFT_BITS
+            nearest = product + _WHOLE.number
+            self._high[where] += nearest.view(torch.int64) - _WHOLE.bits
+            product.sub_(nearest.sub_(_WHOLE.number)).add_(self._fine.number)
+            self._low[where] += product.view(torch.int64) - self._fine.bits
 
     def add_whole(self, high: Tensor, low: Tensor) -> None:
         """See `Words`."""
@@ -234,34 +259,46 @@ class DeviceWords:
             yield where, self._high[where], self._low[where]
 
 
-def _add(
-    part: npt.NDArray[np.float32],
-    weight: float,
-    bits: int,
-    high: _IntVector,
-    low: _IntVector,
-    scratch: _FloatVector,
-) -> None:
-    """Add weight·part to both words, in place."""
-    product, shifted = scratch[:, : len(part)]
-    np.multiply(part, weight, out=product, dtype=np.float64)
-    high += _whole(product, shifted)
-    product -= shifted
-    product *= 2.0**bits
-    low += _whole(product, shifted)
+@dataclass
+class _Terms:
+    """Adds terms to words in multiples of 2^-`bits`.
 
-
-def _carry(high: _IntVector, low: _IntVector, bits: int) -> None:
-    high += low >> bits
-    low &= 2**bits - 1
-
-
-def _whole(numbers: _FloatVector, nearest: _FloatVector) -> _IntVector:
-    """Return the whole numbers nearest to some within ±2^51; `nearest` is overwritten with them.
-
-    NumPy's loops over a block take two thirds of the time of torch's, and of a small vector one third.
+    Parameters
+    ----------
+    count
+        Terms that were added since the last carry, each with the shifts in it.
     """
-    np.add(numbers, _SHIFT, out=nearest)
-    found = nearest.view(np.int64) - _SHIFT_BITS
-    nearest -= _SHIFT
-    return found
+
+    bits: int
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        self._fine = _Shift.to_multiples(self.bits)
+
+    def add(
+        self,
+        part: npt.NDArray[np.float32],
+        weight: float,
+        high: _IntVector,
+        low: _IntVector,
+        scratch: _FloatVector,
+    ) -> None:
+        """Add weight·part to both words, in place; the caller counts the term.
+
+        NumPy's loops over a block take two thirds of the time of torch's, and of a small vector one third.
+        """
+        product, nearest = scratch[:, : len(part)]
+        np.multiply(part, weight, out=product, dtype=np.float64)
+        np.add(product, _WHOLE.number, out=nearest)
+        high += nearest.view(np.int64)
+        nearest -= _WHOLE.number
+        product -= nearest
+        product += self._fine.number
+        low += product.view(np.int64)
+
+    def carry(self, high: _IntVector, low: _IntVector) -> None:
+        """Take the shifts off, and bring the low word into [0, 2^b)."""
+        low -= self._fine.of(self.count)
+        high += low >> self.bits
+        high -= _WHOLE.of(self.count)
+        low &= 2**self.bits - 1

@@ -12,7 +12,7 @@ Differs from the paper: the sum is divided by the *expected* batch size qn, whic
 drawn, and a batch may be empty: then the step is noise alone.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
@@ -21,8 +21,10 @@ from torch import Tensor, nn
 
 from strategies.client.settings import TrainSettings
 from strategies.client.training import (
+    HANDED_OVER,
     Batch,
     GradientAdjustment,
+    Training,
     TrainStats,
     gradients_in,
     make_optimizer,
@@ -35,8 +37,12 @@ from strategies.core.secret_random import Randomness, RandomStream
 from strategies.layers.privacy.accounting import sample_rate
 from strategies.layers.privacy.engines import Engine, Mechanism, engine_of
 from strategies.layers.privacy.models import require_private, verify
+from strategies.layers.privacy.noise import noised
 from strategies.layers.privacy.settings import EngineName
 from strategies.task import CLASSIFICATION, Task
+
+_BESIDE_OTHERS = ("auto", "one-pass")
+"""Engines whose clipped sums are computed beside those of other clients as well."""
 
 
 def poisson_batches(num_examples: int, rate: float, num_steps: int, stream: RandomStream) -> Iterator[Tensor]:
@@ -95,27 +101,96 @@ class PrivateTrainer:
         """
         model.train()
         require_private(model, self.engine)
-        parameters = [p for p in model.parameters() if p.requires_grad]
         steps = planned_steps(len(examples), settings) if rates is None else len(rates)
-        rate = sample_rate(len(examples), settings)
-        sampling, noise = self.randomness.after(generator), self.randomness.after(generator)
-        optimizer = make_optimizer(parameters, settings)
-        data = examples.to(parameters[0].device)
-        verify(model, task, data, self.engine, generator)
-        mechanism = Mechanism(self.noise_multiplier, self.clip_norm, rate * len(examples), noise)
-        engine = engine_of(self.engine, model, optimizer, mechanism)
+        mechanism = PrivateSteps(
+            self.noise_multiplier,
+            self.clip_norm,
+            sample_rate(len(examples), settings),
+            len(examples),
+            self.randomness.repeated_after(generator),
+            self.randomness.repeated_after(generator),
+            self.engine,
+        )
+        verify(model, task, examples.to(_device_of(model)), self.engine, generator)
+        if not steps:
+            return TrainStats(0, 0.0)
+        training = Training(
+            model, examples, settings, generator, steps, rates, adjust, task, mechanism=mechanism
+        )
+        stats = HANDED_OVER.get()(training)
+        self.steps += stats.num_steps
+        return stats
+
+
+@final
+@dataclass(eq=False)
+class PrivateSteps:
+    """The mechanism of one private training (see `strategies.client.training.ExampleMechanism`).
+
+    Parameters
+    ----------
+    sample_rate
+        q, the probability of each of `num_examples` examples to be in a batch.
+    sampling, noise
+        Return the stream of the batches and of the noise from its beginning.
+    """
+
+    noise_multiplier: float
+    clip_norm: float
+    sample_rate: float
+    num_examples: int
+    sampling: Callable[[], RandomStream]
+    noise: Callable[[], RandomStream]
+    engine: EngineName = "auto"
+    _stream: RandomStream | None = field(default=None, init=False)
+
+    @property
+    def expected_batch_size(self) -> float:
+        """Return qn."""
+        return self.sample_rate * self.num_examples
+
+    def batches(self, training: Training) -> Iterator[Batch | None]:
+        """Draw the batch of each step; what is released afterwards has noise from its stream's beginning."""
+        data = training.examples.to(training.device)
+        self._stream = self.noise()
+        for batch in poisson_batches(len(data), self.sample_rate, training.steps, self.sampling()):
+            yield data.training_batch(batch, training.generator, alone=True) if len(batch) else None
+
+    def release(self, clipped_sum: Tensor) -> Tensor:
+        """Return the sum with noise, over the expected number of examples; shape [P]."""
+        if self._stream is None:
+            raise ValueError("no batch was drawn yet")
+        private = noised(clipped_sum, self.noise_multiplier, self.clip_norm, self._stream)
+        return private / self.expected_batch_size
+
+    def alone(self, training: Training) -> str:
+        """Return why the training goes by the engine alone."""
+        if self.engine not in _BESIDE_OTHERS:
+            return f'privacy.engine = "{self.engine}" computes the gradients of one client at a time'
+        if training.precision != "float32":
+            return "private training beside others is in float32 alone"
+        return ""
+
+    def run(self, training: Training) -> TrainStats:
+        """Train the model in place with the engine."""
+        parameters = training.parameters
+        optimizer = make_optimizer(parameters, training.settings)
+        mechanism = Mechanism(self.noise_multiplier, self.clip_norm, self.expected_batch_size, self.noise())
+        engine = engine_of(self.engine, training.model, optimizer, mechanism)
         try:
-            for number, batch in enumerate(poisson_batches(len(data), rate, steps, sampling)):
-                drawn = data.training_batch(batch, generator, alone=True) if len(batch) else None
-                _clip(engine, task, drawn)
+            for number, drawn in enumerate(self.batches(training)):
+                _clip(engine, training.task, drawn)
                 engine.release()
-                if rates is not None:
-                    set_rate(optimizer, rates[number])
-                _step(optimizer, parameters, adjust)
-                self.steps += 1
+                if training.rates is not None:
+                    set_rate(optimizer, training.rates[number])
+                _step(optimizer, parameters, training.adjust)
         finally:
             engine.close()
-        return TrainStats(steps, 0.0)
+        return TrainStats(training.steps, 0.0)
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    return next(p.device for p in model.parameters() if p.requires_grad)
 
 
 def _clip(engine: Engine, task: Task, drawn: Batch | None) -> None:
