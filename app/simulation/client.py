@@ -20,7 +20,7 @@ from strategies.core.errors import LetheError
 
 RUN_ID = 1
 _REASON_LENGTH = 500
-_OWN_STEPS = "their training is private, or takes no plain local steps"
+_OWN_STEPS = "they take no plain local steps"
 _reported: set[str] = set()
 
 

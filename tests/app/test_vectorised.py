@@ -32,7 +32,7 @@ BASE = (
     "train.batch-size=16",
     "train.momentum=0",
 )
-OWN_STEPS = "their training is private, or takes no plain local steps"
+OWN_STEPS = "they take no plain local steps"
 
 
 def run(home: Path, name: str, *keys: str) -> RunFolder:
@@ -68,6 +68,17 @@ def test_side_by_side_is_near_one_by_one(tmp_path: Path, strategy: str) -> None:
     trainings = 6 * rounds * (2 if strategy == "ditto" else 1)
     assert notes_of(alone) == []
     assert notes_of(beside) == [f"run.vectorise: {trainings} trainings side by side"]
+
+
+def test_private_training_is_beside_others_and_spends_what_it_spends_alone(tmp_path: Path) -> None:
+    """With seeded noise, which is the same numbers; ε, which the server reads from replies, is equal."""
+    keys = ("privacy.unit=example", "privacy.noise-multiplier=1.0", "privacy.clip-norm=0.5")
+    seeded = (*keys, "privacy.randomness=seeded", "run.rounds=2")
+    alone = run(tmp_path, "alone", *seeded)
+    beside = run(tmp_path, "beside", *seeded, "run.vectorise=4")
+    assert notes_of(beside) == ["run.vectorise: 12 trainings side by side"]
+    assert (moved(alone) - moved(beside)).norm() <= 1e-5 * moved(alone).norm()
+    assert beside.read_summary()["privacy"] == alone.read_summary()["privacy"]
 
 
 def test_with_few_clients_it_is_said_why_nothing_is_side_by_side(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from strategies.client.evaluation import eval_mode
+from strategies.client.kinds import kind_of_model
 from strategies.core.errors import BadInput
 from strategies.core.examples import Examples, Inputs
 from strategies.layers.privacy.clipping import OnePass, accounted, refusal
@@ -43,6 +44,9 @@ _TRIED = 3
 """Examples of a trial."""
 _ALTERED_BY = 0.05
 """Parameters are altered by at most so much in a trial, as at zero a layer hides what is behind it."""
+_KINDS_KEPT = 64
+_verified: dict[object, None] = {}
+"""Kinds of models, tasks and engines that passed the trial in this process."""
 _TOLERANCE = 0.01
 """Relative, for rounding; what is wrong is off by about one."""
 
@@ -154,6 +158,9 @@ def verify(
 ) -> None:
     """Try whether the layers account for all of an example's gradient; the model is as before afterwards.
 
+    What was found of a model holds for all models of its kind, whatever the values of their parameters: a
+    process tries each kind once. A refusal is found anew each time.
+
     Parameters
     ----------
     generator
@@ -168,6 +175,9 @@ def verify(
         return
     count = min(_TRIED, len(data))
     inputs, targets = data.training_batch(torch.arange(count), generator, alone=True)
+    kind = (*kind_of_model(model), task, engine, count, _forms(inputs), _forms(targets))
+    if kind in _verified:
+        return
     gpus = [p.device for p in model.parameters() if p.device.type == "cuda"][:1]
     with _altered(model), torch.random.fork_rng(gpus):
         if count > 1:
@@ -180,6 +190,16 @@ def verify(
             _require_account(module, losses)
         finally:
             module.cleanup()  # type: ignore[no-untyped-call]
+    while len(_verified) >= _KINDS_KEPT:
+        del _verified[next(iter(_verified))]
+    _verified[kind] = None
+
+
+def _forms(part: Inputs) -> object:
+    """Return shapes and types of inputs or targets, but for the number of examples."""
+    if isinstance(part, Tensor):
+        return part.shape[1:], part.dtype, part.device
+    return tuple((name, _forms(each)) for name, each in sorted(part.items()))
 
 
 @contextmanager

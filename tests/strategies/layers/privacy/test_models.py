@@ -7,9 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from strategies.core.augmenting import Augmented
 from strategies.core.errors import BadInput
-from strategies.core.examples import TensorExamples
+from strategies.core.examples import Inputs, TensorExamples
 from strategies.core.seeds import torch_generator
+from strategies.layers.privacy import models
+from strategies.layers.privacy.clipping import OnePass
 from strategies.layers.privacy.models import engine_words, require_losses, require_private, verify
 from strategies.layers.privacy.settings import EngineName
 from tests.strategies.layers.privacy.private_models import (
@@ -225,6 +228,48 @@ def test_a_trial_leaves_nothing_behind(count: int) -> None:
     assert torch.get_rng_state().equal(random)
     assert model.training
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_kind_of_model_is_tried_once_whatever_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another layer, task or engine is another kind, and what was refused is refused again."""
+    tried: list[object] = []
+    data = TensorExamples(numbers(COUNT, WIDTH), numbers(COUNT, 2))
+    trial = models._require_account
+    monkeypatch.setattr(models, "_verified", {})
+
+    def counted(module: OnePass, losses: Tensor) -> None:
+        tried.append(module)
+        trial(module, losses)
+
+    monkeypatch.setattr(models, "_require_account", counted)
+
+    def check(model: nn.Module, engine: EngineName = "auto") -> None:
+        verify(model, SQUARES, data, engine, torch_generator(0))
+
+    for model in (nn.Linear(WIDTH, 2), nn.Linear(WIDTH, 2)):
+        check(model)
+    assert len(tried) == 1
+    check(nn.Linear(WIDTH, 2, bias=False))
+    check(nn.Linear(WIDTH, 2), "hooks")
+    assert len(tried) == 3
+    for _ in range(2):
+        with pytest.raises(BadInput, match=REFUSED):
+            check(nn.Sequential(nn.Linear(WIDTH, 2), Centred()))
+
+
+def test_a_trial_draws_the_same_whether_or_not_its_kind_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "_verified", {})
+
+    def shifted(inputs: Inputs, generator: torch.Generator) -> Inputs:
+        assert isinstance(inputs, Tensor)
+        return inputs + torch.rand(inputs.shape, generator=generator)
+
+    varied = Augmented(TensorExamples(torch.rand(4, 16), torch.zeros(4, 2)), shifted)
+    generators = [torch_generator(0), torch_generator(0)]
+    for generator in generators:
+        verify(nn.Linear(16, 2), SQUARES, varied, "auto", generator)
+    assert generators[0].get_state().equal(generators[1].get_state())
+    assert not generators[0].get_state().equal(torch_generator(0).get_state())
 
 
 def test_a_layer_at_zero_hides_nothing_from_a_trial() -> None:
