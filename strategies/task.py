@@ -59,6 +59,8 @@ class Task(ABC):
         must then add up to the examples that it claims.
     vectors
         Whether the outputs of an example are one vector, so that those of n have shape [n, k].
+    least_outputs
+        The smallest size of the last layer with which there is something to learn.
     figure
         What the mean of the scores is called.
     meaning
@@ -69,6 +71,7 @@ class Task(ABC):
     labelled: ClassVar[bool] = False
     judges_each: ClassVar[bool] = False
     vectors: ClassVar[bool] = True
+    least_outputs: ClassVar[int] = 1
     figure: ClassVar[str] = "score"
     meaning: ClassVar[str] = "what the project's own task takes"
 

@@ -52,7 +52,13 @@ def check_server_data(config: RunConfig, task: Task, data: ServerData) -> None:
     BadInput
         Naming the key, what is needed, and how to give it.
     """
-    if task.outputs(OutputSpec(data.num_groups)) < 1:
+    outputs = task.outputs(OutputSpec(data.num_groups))
+    if 1 <= outputs < task.least_outputs:
+        raise BadInput(
+            f"run.project: its task ({task.name}) tells classes apart, and the data have {data.num_groups}: "
+            f"{', '.join(data.class_names) or 'without a name'}; at least {task.least_outputs} are needed"
+        )
+    if outputs < 1:
         raise BadInput(
             f"run.project: its task ({task.name}) has an output for each class, and the server cannot tell "
             'the classes from the data; name them: lethe.Project(classes=("…", "…"))'

@@ -83,9 +83,18 @@ class MultiLabel(Task):
         return 0.25 / num_outputs
 
     def metrics(self, num_outputs: int) -> "Mapping[str, Metric]":
-        """Return macro F1 and that of each label, macro AUROC, and the share of examples all right."""
+        """Return macro F1 and that of each label, macro AUROC, and the share of examples all right.
+
+        A single label has the figures of a yes or no: there is nothing to take a mean of.
+        """
         from torchmetrics import classification as of
 
+        if num_outputs == 1:
+            return {
+                "f1": of.BinaryF1Score(),
+                "auroc": of.BinaryAUROC(thresholds=AUROC_THRESHOLDS),
+                "exact-match": of.BinaryAccuracy(),
+            }
         return {
             "f1": of.MultilabelF1Score(num_outputs, average="macro"),
             "f1-each": of.MultilabelF1Score(num_outputs, average=None),

@@ -26,6 +26,7 @@ class Segmentation(Task):
     name = "segmentation"
     meaning = "a logit of each class in each pixel; the largest is the pixel's class"
     vectors = False
+    least_outputs = 2
 
     def __init__(self, ignore: int = 255) -> None:
         self._ignore = ignore

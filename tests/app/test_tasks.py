@@ -37,6 +37,9 @@ masks = lethe.Project(
     data=test_tasks.masks, task="segmentation", model=test_tasks.pixels, classes=("back", "front")
 )
 unnamed = lethe.Project(data=test_tasks.masks, task="segmentation", model=test_tasks.pixels)
+one_class = lethe.Project(
+    data=test_tasks.masks, task="segmentation", model=test_tasks.pixels, classes=("background",)
+)
 """
 THREE_MEMBERS = Regression()
 ONE = ForgetRequest(clients=("1",))
@@ -234,6 +237,12 @@ def test_clients_with_models_of_their_own_hold_the_projects_public_data(module: 
             ("strategy.name=one-shot", "run.rounds=1", "strategy.ensemble=logits"),
             'strategy.name: given "one-shot", which averages one vector of outputs per example, but the task '
             "(segmentation) has outputs of another shape",
+        ),
+        (
+            "one_class",
+            (),
+            "run.project: its task (segmentation) tells classes apart, and the data have 1: background; at least "
+            "2 are needed",
         ),
         (
             "unnamed",

@@ -60,3 +60,14 @@ def test_examples_of_several_groups_are_chosen_by_any_and_counted_in_each() -> N
     assert examples.chosen([1], [2]).tolist() == [True, True, True]
     assert examples.chosen([7], []).tolist() == [False, False, False]
     assert examples.group_counts(2) == [1, 2]
+
+
+def test_a_single_label_has_the_figures_of_a_yes_or_no() -> None:
+    """Two of three right; yes is said of two examples, one of which has it: precision ½, recall 1, F1 ⅔."""
+    outputs, targets = torch.tensor([[2.0], [1.0], [-1.0]]), torch.tensor([[True], [False], [False]])
+    found = {}
+    for name, metric in TASK.metrics(1).items():
+        metric.update(*TASK.judged(outputs, targets))
+        found[name] = float(metric.compute())
+    assert found == pytest.approx({"f1": 2 / 3, "auroc": 1.0, "exact-match": 2 / 3})
+    assert TASK.headline in found
