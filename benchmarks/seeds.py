@@ -22,9 +22,11 @@ from benchmarks.options import BenchmarkOptions
 from strategies.client.evaluation import evaluate
 from strategies.client.settings import TrainSettings
 from strategies.client.side_by_side import side_by_side
-from strategies.client.training import local_train
+from strategies.client.training import Trainer, local_train
 from strategies.core.examples import Examples
+from strategies.core.secret_random import Randomness
 from strategies.core.seeds import torch_generator
+from strategies.layers.privacy.training import PrivateTrainer
 from strategies.models.travelling import vector_of
 
 _CLASSES = 10
@@ -44,6 +46,8 @@ class Options(BenchmarkOptions):
     """Turns; the fastest of each way counts, as other work on the machine only slows down."""
     threads: int = 1
     """Of torch, for both ways; 0 for all cores."""
+    private: bool = False
+    """Whether trainings are private at the example level, with σ = C = 1 and noise of a seed."""
 
 
 def run(options: Options, observer: Observer) -> dict[str, Any]:
@@ -114,7 +118,8 @@ def trained(seed: int, digits: Examples, options: Options) -> nn.Module:
     model = _initial(seed)
     settings = TrainSettings(local_epochs=options.epochs, batch_size=options.batch_size)
     own, _ = digits.split(half_of(digits, seed))
-    local_train(model, own, settings, torch_generator(seed, "batches"))
+    trainer: Trainer = PrivateTrainer(1.0, 1.0, Randomness(secret=False)) if options.private else local_train
+    trainer(model, own, settings, torch_generator(seed, "batches"))
     return model
 
 

@@ -18,7 +18,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from app.simulation.client import RUN_ID
 from app.simulation.grouping import Grouping
 from app.simulation.jobs import Job, JobQueue, Outcome, Parcel
-from app.simulation.launch import Setup
+from app.simulation.launch import Setup, keep_freed_memory
 from app.simulation.pool import WorkerPool
 from app.simulation.states import ClientStates
 from strategies.core.errors import LetheError
@@ -112,6 +112,7 @@ class LocalGrid(BaseGrid):
         self._num_dropped = 0
         self._owner = os.getpid()
         self._pool: WorkerPool | None = WorkerPool(setup)
+        keep_freed_memory()
         self._threads = torch.get_num_threads()
         torch.set_num_threads(1)
         atexit.register(self.close)

@@ -3,6 +3,7 @@
 Where the clients need objects that only this process has, such as those of a notebook, it is a fork of it.
 """
 
+import ctypes
 import json
 import os
 import signal
@@ -39,6 +40,9 @@ _LOOK_SECONDS = 0.01
 # to the system each time, and a third of a small model's step goes into getting zeroed pages back.
 # And every thread, as each client beside others has one, would allocate from cold memory of its own.
 _TUNABLES = {"arena_max": 1, "hugetlb": 1, "mmap_threshold": 2**25, "trim_threshold": 2**30}
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
+_KEPT_BYTES = 2**28
+"""What the process with the server keeps at most of freed memory."""
 
 
 @dataclass(frozen=True)
@@ -199,6 +203,17 @@ def tunables(present: str) -> str:
     """
     ours = [f"glibc.malloc.{name}={value}" for name, value in _TUNABLES.items()]
     return ":".join([*ours, *filter(None, [present])])
+
+
+def keep_freed_memory() -> None:
+    """Have this process keep what it frees of replies' vectors, which it needs again for the next ones.
+
+    Where another C library has no such setting, or the user has settings of their own, nothing changes.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt") and "glibc.malloc" not in os.environ.get("GLIBC_TUNABLES", ""):
+        libc.mallopt(_M_MMAP_THRESHOLD, _TUNABLES["mmap_threshold"])
+        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def describe_status(code: int) -> str:

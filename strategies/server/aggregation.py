@@ -85,8 +85,9 @@ class ExactSum:
             If the weight is not positive, an entry is not finite, an entry of the product is beyond 2^51, or
             the sum could pass `CAPACITY`; the sum is as it was then.
         """
-        self._count(weight, largest_entry(delta) * weight if delta.numel() else 0.0)
-        self._words.add(delta, weight)
+        largest = largest_entry(delta) * weight if delta.numel() else 0.0
+        self._count(weight, largest)
+        self._words.add(delta, weight, largest)
 
     def add_sum(self, total: Tensor, weight: float, bits: int) -> None:
         """Add what clients have added up between them in fixed point.

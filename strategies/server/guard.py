@@ -18,7 +18,6 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from strategies.core import wire
-from strategies.core.layout import is_large
 from strategies.server.aggregation import MAX_ABS_UPDATE, ExactSum, largest_entry
 from strategies.server.wrapper import StrategyWrapper, answers_of
 
@@ -225,7 +224,7 @@ def _delta(record: ArrayRecord, reference: Reference, keep_model: bool) -> Tenso
         flat = wire.flat_of(record, reference.layout)
     except ValueError as error:
         raise Rejected(first_line(str(error))) from None
-    if not keep_model and is_large(len(flat)) and isinstance(record, wire.FlatRecord):
+    if not keep_model and isinstance(record, wire.FlatRecord):
         own = record.take()
         if own is not None:
             return own.sub_(reference.flat)

@@ -54,13 +54,18 @@ class _Shift:
 
 
 _WHOLE = _Shift.to_multiples(0)
+_NO_HIGH = 0.5
+"""An absolute entry up to this has 0 for its nearest whole number, half to even."""
 
 
 class Words(Protocol):
     """The words of a sum of vectors, shape [size]; what is added was checked to fit."""
 
-    def add(self, delta: Tensor, weight: float) -> None:
-        """Add weight·delta, of float32 entries; the low word grows by 2^52 at most."""
+    def add(self, delta: Tensor, weight: float, largest: float) -> None:
+        """Add weight·delta, of float32 entries; the low word grows by 2^52 at most.
+
+        `largest` is the largest absolute entry of the product, or above it.
+        """
 
     def add_whole(self, high: Tensor, low: Tensor) -> None:
         """Add both words of a sum, int64."""
@@ -128,13 +133,13 @@ class MemoryWords:
         self._high, self._low = np.zeros(size, np.int64), np.zeros(size, np.int64)
         self._scratch = np.empty((2, min(size, _BLOCK)))
 
-    def add(self, delta: Tensor, weight: float) -> None:
+    def add(self, delta: Tensor, weight: float, largest: float) -> None:
         """See `Words`."""
-        entries = delta.detach().numpy()
+        entries, whole = delta.detach().numpy(), self._terms.counted(largest)
         for start in range(0, delta.numel(), _BLOCK):
             where = slice(start, start + _BLOCK)
-            self._terms.add(entries[where], weight, self._high[where], self._low[where], self._scratch)
-        self._terms.count += 1
+            high = self._high[where] if whole else None
+            _add(entries[where], weight, self._terms.fine, high, self._low[where], self._scratch)
 
     def add_whole(self, high: Tensor, low: Tensor) -> None:
         """See `Words`."""
@@ -144,7 +149,7 @@ class MemoryWords:
     def carry(self) -> None:
         """See `Words`."""
         self._terms.carry(self._high, self._low)
-        self._terms.count = 0
+        self._terms.reset()
 
     def pieces(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """See `Words`."""
@@ -177,12 +182,11 @@ class FileWords:
             raise not_written(folder, error) from error
         weakref.finalize(self, self._file.close)
 
-    def add(self, delta: Tensor, weight: float) -> None:
+    def add(self, delta: Tensor, weight: float, largest: float) -> None:
         """See `Words`."""
-        entries = delta.detach().numpy()
+        entries, whole = delta.detach().numpy(), self._terms.counted(largest)
         for where, high, low in self._blocks():
-            self._terms.add(entries[where], weight, high, low, self._scratch)
-        self._terms.count += 1
+            _add(entries[where], weight, self._terms.fine, high if whole else None, low, self._scratch)
         self._empty = False
 
     def add_whole(self, high: Tensor, low: Tensor) -> None:
@@ -196,7 +200,7 @@ class FileWords:
         """See `Words`."""
         for _, high, low in self._blocks():
             self._terms.carry(high, low)
-        self._terms.count = 0
+        self._terms.reset()
         self._empty = False
 
     def pieces(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
@@ -231,7 +235,7 @@ class DeviceWords:
         self._high = torch.zeros(size, dtype=torch.int64, device=device)
         self._low = torch.zeros(size, dtype=torch.int64, device=device)
 
-    def add(self, delta: Tensor, weight: float) -> None:
+    def add(self, delta: Tensor, weight: float, largest: float) -> None:
         """See `Words`."""
         for start in range(0, delta.numel(), _DEVICE_BLOCK):
             where = slice(start, start + _DEVICE_BLOCK)
@@ -261,44 +265,59 @@ class DeviceWords:
 
 @dataclass
 class _Terms:
-    """Adds terms to words in multiples of 2^-`bits`.
+    """Counts the terms that were added to words in multiples of 2^-`bits` since their last carry.
 
     Parameters
     ----------
-    count
-        Terms that were added since the last carry, each with the shifts in it.
+    whole, all
+        Terms with a high word, and all.
     """
 
     bits: int
-    count: int = 0
+    whole: int = 0
+    all: int = 0
 
     def __post_init__(self) -> None:
-        self._fine = _Shift.to_multiples(self.bits)
+        self.fine = _Shift.to_multiples(self.bits)
 
-    def add(
-        self,
-        part: npt.NDArray[np.float32],
-        weight: float,
-        high: _IntVector,
-        low: _IntVector,
-        scratch: _FloatVector,
-    ) -> None:
-        """Add weight·part to both words, in place; the caller counts the term.
+    def counted(self, largest: float) -> bool:
+        """Count a term with such a largest entry; return whether it has a high word."""
+        has_high = largest > _NO_HIGH
+        self.all += 1
+        self.whole += has_high
+        return has_high
 
-        NumPy's loops over a block take two thirds of the time of torch's, and of a small vector one third.
-        """
-        product, nearest = scratch[:, : len(part)]
-        np.multiply(part, weight, out=product, dtype=np.float64)
+    def carry(self, high: _IntVector, low: _IntVector) -> None:
+        """Take the shifts off, and bring the low word into [0, 2^b)."""
+        low -= self.fine.of(self.all)
+        high += low >> self.bits
+        high -= _WHOLE.of(self.whole)
+        low &= 2**self.bits - 1
+
+    def reset(self) -> None:
+        """Begin anew after a carry."""
+        self.whole = self.all = 0
+
+
+def _add(
+    part: npt.NDArray[np.float32],
+    weight: float,
+    fine: _Shift,
+    high: _IntVector | None,
+    low: _IntVector,
+    scratch: _FloatVector,
+) -> None:
+    """Add weight·part, with the shifts, to both words; to the low one alone where `high` is None: it gets 0.
+
+    NumPy's loops over a block take two thirds of the time of torch's, and of a small vector one third.
+    """
+    product, nearest = scratch[:, : len(part)]
+    product[:] = part
+    product *= weight
+    if high is not None:
         np.add(product, _WHOLE.number, out=nearest)
         high += nearest.view(np.int64)
         nearest -= _WHOLE.number
         product -= nearest
-        product += self._fine.number
-        low += product.view(np.int64)
-
-    def carry(self, high: _IntVector, low: _IntVector) -> None:
-        """Take the shifts off, and bring the low word into [0, 2^b)."""
-        low -= self._fine.of(self.count)
-        high += low >> self.bits
-        high -= _WHOLE.of(self.count)
-        low &= 2**self.bits - 1
+    product += fine.number
+    low += product.view(np.int64)

@@ -69,7 +69,7 @@ def test_torch_computes_what_numpy_does(terms: list[tuple[float, float]]) -> Non
     here, device = MemoryWords(1, 52), DeviceWords(1, 52, torch.device("cpu"))
     for delta, weight in terms:
         for each in (here, device):
-            each.add(torch.tensor([delta], dtype=torch.float32), weight)
+            each.add(torch.tensor([delta], dtype=torch.float32), weight, abs(delta) * weight)
     (_, *mine), (_, *theirs) = next(here.pieces()), next(device.pieces())
     assert [int(word) for word in mine] == [int(word) for word in theirs]
 
