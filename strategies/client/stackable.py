@@ -325,6 +325,7 @@ def _written(found: Stackable, batch: Batch, weights: Tensor, noises: list[Tenso
         if private:
             expected, half = _half_clipped(losses, own.parameters)
         else:
+            half = losses.new_zeros(())
             expected = torch.autograd.grad((losses * weights[0]).sum(), own.parameters)
         with torch.no_grad():
             chain, batch = written.on(parameters, into), (_twice(made), _twice(targets))
@@ -339,14 +340,14 @@ def _written(found: Stackable, batch: Batch, weights: Tensor, noises: list[Tenso
     return replace(found, written=written) if close else None
 
 
-def _half_clipped(losses: Tensor, parameters: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+def _half_clipped(losses: Tensor, parameters: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:
     """Return the sum of the examples' gradients, each clipped to half the longest one's norm, and that."""
     each = [torch.autograd.grad(loss, parameters, retain_graph=True) for loss in losses]
     norms = torch.tensor([_length(gradients) for gradients in each], device=losses.device)
     half = norms.max() / 2
     factors = clip_factors(norms.unsqueeze(0), half.view(1))[0]
     scaled = [[factor * g for g in gradients] for factor, gradients in zip(factors, each, strict=True)]
-    return [torch.stack(parts).sum(dim=0) for parts in zip(*scaled, strict=True)], half
+    return tuple(torch.stack(parts).sum(dim=0) for parts in zip(*scaled, strict=True)), half
 
 
 def _unsqueezed(inputs: Inputs) -> Inputs:

@@ -279,7 +279,8 @@ def clip_factors(norms: Tensor, clip_norms: Tensor) -> Tensor:
 
 def _squared(vectors: Tensor) -> Tensor:
     """Return the squared lengths of vectors, shape [k, n, size] -> [k, n]."""
-    return torch.linalg.vector_norm(vectors, dim=2).square()
+    norms: Tensor = torch.linalg.vector_norm(vectors, dim=2)
+    return norms.square()
 
 
 def _chain(model: nn.Module) -> Iterator[nn.Module]:

@@ -241,8 +241,8 @@ def test_clients_with_models_of_their_own_hold_the_projects_public_data(module: 
         (
             "one_class",
             (),
-            "run.project: its task (segmentation) tells classes apart, and the data have 1: background; at least "
-            "2 are needed",
+            "run.project: its task (segmentation) tells classes apart, and the data have 1: background; at "
+            "least 2 are needed",
         ),
         (
             "unnamed",
