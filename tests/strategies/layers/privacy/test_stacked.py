@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from app.models.built_in import mlp
 from strategies.client.settings import TrainSettings
 from strategies.client.side_by_side import Report, side_by_side
+from strategies.client.stackable import examined
 from strategies.client.stacked import Limits
-from strategies.client.training import GradientAdjustment, TrainStats, near
+from strategies.client.training import GradientAdjustment, Training, TrainStats, near
+from strategies.client.written_out import _Linear
 from strategies.core.examples import Examples, GroupsOf, Inputs, TensorExamples
-from strategies.core.secret_random import Randomness
+from strategies.core.secret_random import Randomness, RandomStream
 from strategies.core.seeds import seeded_layers, torch_generator
 from strategies.layers.privacy.settings import EngineName
-from strategies.layers.privacy.training import PrivateTrainer
+from strategies.layers.privacy.training import PrivateSteps, PrivateTrainer
 from strategies.models.mask import hold
 from strategies.task import CLASSIFICATION, Task
 from strategies.tasks.regression import Regression
@@ -340,3 +342,14 @@ def test_gradients_of_examples_that_take_too_much_are_not_held() -> None:
     settings = TrainSettings(batch_size=4, local_steps=1, learning_rate=0.1)
     _, report = Federation((8, 8), model, settings=settings, clip_norms=(1.0, 1.0)).together()
     assert dict(report.alone) == {"its examples' gradients take 275 MB a client": 2}
+
+
+def private_training(model: nn.Module) -> Training:
+    steps = PrivateSteps(1.0, 0.3, 0.5, 8, RandomStream.secret, RandomStream.secret)
+    return Training(model, data(8, 0), TRAIN, torch_generator(0), 1, mechanism=steps)
+
+
+def test_norms_that_are_not_those_of_autograd_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert examined(private_training(network())).written is not None
+    monkeypatch.setattr(_Linear, "squares", lambda self, of_y: of_y.square().sum(dim=2))
+    assert examined(private_training(network())).written is None
