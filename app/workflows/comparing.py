@@ -47,6 +47,7 @@ from unlearning.pruning import sparse_name
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import AuditSettings, ForgetSettings
+from unlearning.spending import spent_notes
 
 RETRAIN = "retrain"
 _AGAIN = " again "
@@ -170,6 +171,7 @@ class _Work:
             if plan.settings.prune != "none":
                 took = Preparation.of(opened.folder).seconds
                 self._note(seed, [f"pruning and training on the mask took {took:.1f} s, not counted here"])
+            spent = opened.run.spending.known()
             with opened.session.cohort(grid) as cohort:
                 cohort.tell(self.observer.answered)
                 models, costs = self._forgotten(opened, cohort)
@@ -178,7 +180,7 @@ class _Work:
                 report = audit_models(opened.run, plan.request, models, cohort, plan.audit)
                 self.observer.advance("measured")
                 relearned = self._relearned(opened, report, models, cohort) if plan.relearn else {}
-        self._note(seed, report.notes)
+        self._note(seed, [*report.notes, *spent_notes(opened.run, spent)])
         self.mia_counts = self.mia_counts and mia_counts(report.measurements[ORIGINAL])
         margins = {name: measured.margins for name, measured in report.measurements.items()}
         others = [name for name in margins if name.startswith(other_seeds.PREFIX)]

@@ -50,6 +50,7 @@ from unlearning.pruning import sparse_path
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import AuditSettings, ForgetSettings
+from unlearning.spending import spent_notes
 
 Attack = Callable[[Mapping[str, Measurement]], Mapping[str, ShadowFindings | None]]
 MASK = "mask.safetensors"
@@ -222,6 +223,7 @@ class OpenedRun:
         """
         key = self.key()
         self.retrain(request, cohort)
+        spent = self.run.spending.known()
         if self.run.client_models:
             restore_states(self.folder, cohort.grid)
         holdings = ask_holdings(self.run, request, cohort)
@@ -241,6 +243,7 @@ class OpenedRun:
         )
         rounded = measure_rounded(run, tried, request, cohort, settings)
         relearned = self._relearned(run, request, settings.relearn, report, tried, cohort)
+        report = replace(report, notes=(*report.notes, *spent_notes(run, spent)))
         for method in methods:
             path = self.folder.forget_folder(self.name_of(request, method))
             tries = Tries(attacked.get(method), rounded, relearned.get(method))

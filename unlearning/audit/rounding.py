@@ -12,12 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from strategies.core.shared_memory import new_vector
 from strategies.core.wire import Layout
+from strategies.server.aggregation import largest_entry
 from strategies.server.cohort import Cohort
 from unlearning.audit.measurement import Measurement, measure
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import AuditSettings
+
+_PIECE = 1 << 20
+"""Parameters that are rounded at a time: in float64 a whole model would be several of it."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +67,14 @@ def rounded(flat: Tensor, layout: Layout, bits: int) -> Tensor:
     >>> rounded(torch.tensor([1.0, 0.3, -0.6, 5.0]), layout, 2)
     tensor([ 1.,  0., -1.,  5.])
     """
-    levels = 2 ** (bits - 1) - 1
-    parts = []
-    for part in torch.split(flat, list(layout.sizes)):
-        wide = part.double()  # In float32 the step of an entry of tiny values is 0
-        step = float(wide.abs().max()) / levels if len(part) else 0.0
-        parts.append((torch.round(wide / step) * step).to(part.dtype) if step else part)
-    return torch.cat(parts)
+    levels, sizes = 2 ** (bits - 1) - 1, list(layout.sizes)
+    made = new_vector(layout.size)
+    for place, part in zip(torch.split(made, sizes), torch.split(flat, sizes), strict=True):
+        step = largest_entry(part) / levels if len(part) else 0.0
+        for own, piece in zip(torch.split(place, _PIECE), torch.split(part, _PIECE), strict=True):
+            # In float32 the step of an entry of tiny values is 0
+            own.copy_(torch.round(piece.double() / step) * step if step else piece)
+    return made
 
 
 def measure_rounded(

@@ -8,7 +8,7 @@ import pytest
 
 from app.config.run_config import RunConfig
 from app.report.page import write_report
-from app.workflows import forget, train
+from app.workflows import audit, forget, train
 from app.workflows.accounts import ATTEMPTS, RunAccounts
 from app.workflows.session import open_session
 from benchmarks.inline import InlineGrid
@@ -16,8 +16,9 @@ from strategies.core.errors import BadInput, LetheError
 from strategies.layers.privacy.accounting import Spend, epsilon_of
 from strategies.runs.folder import RunFolder
 from strategies.runs.json_lines import read_lines
+from unlearning.audit.relearning import Relearning
 from unlearning.request import ForgetRequest
-from unlearning.settings import ForgetSettings
+from unlearning.settings import AuditSettings, ForgetSettings
 
 DELTA, SIGMA, ROUNDS, STEPS = 1e-3, 0.857, 2, 3
 SMALL = (
@@ -78,6 +79,28 @@ def test_a_retraining_is_paid_for_out_of_the_account_of_the_run(tmp_path: Path) 
         "1": pytest.approx(spent(2 * ROUNDS)),
         "2": pytest.approx(spent(2 * ROUNDS)),
     }
+
+
+def test_what_an_audit_trains_again_is_paid_for_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two rounds of the run, two of the retraining, and one that relearns, with the forgotten client back."""
+    monkeypatch.setattr(Relearning, "_relearned", lambda self, seen: None)
+    folder = trained(tmp_path, "privacy.unit=example", GIVEN)
+    name = forgotten(folder, CLIENT)
+    settings = AuditSettings(relearn=1, answers="examples")
+    config = open_session(folder).config.with_overrides(["audit.answers=examples"])
+    audit(folder, CLIENT, ["retrain"], settings, None, InlineGrid(config))
+    accounts = json.loads((folder.path / "privacy-accounts.json").read_text(encoding="utf-8"))["epsilons"]
+    assert accounts == {
+        "0": pytest.approx(spent(2 * ROUNDS + 1)),
+        "1": pytest.approx(spent(ROUNDS + 1)),
+        "2": pytest.approx(spent(2 * ROUNDS + 1)),
+    }
+    most, before = spent(2 * ROUNDS + 1), spent(2 * ROUNDS)
+    told = f"at most ε = {most:.4g} in all (per example, δ = 0.001), {before:.4g} of it before"
+    found = json.loads((folder.forget_folder(name) / "audit.json").read_text(encoding="utf-8"))
+    assert any(told in note for note in found["notes"])
 
 
 def test_a_budget_holds_for_the_run_and_its_retraining(tmp_path: Path) -> None:
