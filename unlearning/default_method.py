@@ -15,6 +15,20 @@ PREFERRED = ("leave-out", "fast-distill", "distill", "redistill", "reprune", "re
 """Methods, the best first."""
 
 
+AGAINST_POISON = ("fast-distill", "distill", "federaser", "retrain")
+"""Methods after which nothing was left of a backdoor, the fastest first (docs/evidence.md)."""
+
+
+def against_poison(run: TrainedRun, request: ForgetRequest, settings: ForgetSettings) -> str:
+    """Return the method for a client that may have been poisoned.
+
+    `leave-out` is none of these: the others' updates do not pull a backdoor back, as they would a deviation
+    that their data contradict, so that more of it is left than its estimate says.
+    """
+    able = (name for name in AGAINST_POISON[:-1] if can_serve(run, request, name, settings))
+    return next(able, AGAINST_POISON[-1])
+
+
 def with_method(run: TrainedRun, request: ForgetRequest, settings: ForgetSettings) -> ForgetSettings:
     """Return the section ``forget`` with a method named; unchanged if it names one.
 

@@ -29,7 +29,10 @@ def suspects(
         found = workflows.suspects(folder, level, observer)
     called = run if home is None else str(folder.path)
     if json:
-        named = [{**each, "command": command(called, [each["client"]])} for each in found["clients"]]
+        named = [
+            {**each, "command": command(called, [each["client"]], found["method"])}
+            for each in found["clients"]
+        ]
         output.print_json({**found, "clients": named})
         return
     rows = [[each["client"], *cells(each)] for each in found["clients"]]

@@ -48,13 +48,14 @@ def chance(p: float) -> str:
     return f"<{_SMALLEST_P:.4f}" if p < _SMALLEST_P else f"{p:.2g}"
 
 
-def command(run: str, clients: Sequence[str]) -> str:
-    """Return the command that forgets clients of a run.
+def command(run: str, clients: Sequence[str], method: str = "") -> str:
+    """Return the command that forgets clients of a run; without a method, by the default one.
 
-    >>> command("my run", ["3", "5"])
-    "lethe forget 'my run' --client 3 --client 5"
+    >>> command("my run", ["3", "5"], "distill")
+    "lethe forget 'my run' --client 3 --client 5 --method distill"
     """
-    return " ".join(["lethe forget", shlex.quote(run), *(f"--client {shlex.quote(i)}" for i in clients)])
+    named = [f"--client {shlex.quote(i)}" for i in clients]
+    return " ".join(["lethe forget", shlex.quote(run), *named, *([f"--method {method}"] if method else [])])
 
 
 def sentences(found: Mapping[str, Any], run: str) -> Iterator[str]:
@@ -72,7 +73,13 @@ def sentences(found: Mapping[str, Any], run: str) -> Iterator[str]:
             f"{listed(suspect['reasons'])}."
         )
     if out:
-        yield f"To forget: {command(run, found['standing-out'])}"
+        method = found.get("method", "")
+        yield f"To forget: {command(run, found['standing-out'], method)}"
+        if method:
+            yield (
+                f"{method} is named because the client may have been poisoned: leave-out, the default, can "
+                "leave a part of a backdoor."
+            )
         yield (
             "Unlike is not bad: a client with data of another kind stands out as well. Look at them first. "
             f"Where clients differ by chance alone, at most {rate} of runs would name one."

@@ -231,9 +231,7 @@ class OpenedRun:
         models |= {method: self._made(request, method) for method in [*methods, "retrain"]}
         models |= self._with_kept(request, self.other_seeds(request, settings.seeds, cohort))
         self.observer.phase(f"audit {request.name}", 1)
-        run = self.run
-        if any(METHODS[method].prunes_anew for method in methods):
-            run = replace(run, mask=None)  # Models of several masks: each has its zeros in itself
+        run = self._run_of_masks(methods)
         report = audit_models(run, request, models, cohort, settings)
         report = replace(report, notes=(*holdings.warnings, *report.notes, *holdings.notes))
         self.observer.advance("measured")
@@ -247,19 +245,20 @@ class OpenedRun:
         for method in methods:
             path = self.folder.forget_folder(self.name_of(request, method))
             tries = Tries(attacked.get(method), rounded, relearned.get(method))
-            document = method_audit(report, method, run.task, tries)
-            files.write_json(path / AUDIT, document)
+            files.write_json(path / AUDIT, method_audit(report, method, run.task, tries))
             certify(self.folder, path.name, key)
-            shown = {
-                "before": models["before"].flat,
-                "after": models[method].flat,
-                "retrain": models["retrain"].flat,
-            }
+            names = {"before": "before", "after": method, "retrain": "retrain"}
+            shown = {role: models[name].flat for role, name in names.items()}
             if images := triggered_images(run, shown):
                 write_triggered(path, images)
         for note in report.notes:
             self.observer.note(note)
         return report
+
+    def _run_of_masks(self, methods: Sequence[str]) -> TrainedRun:
+        """Return the run without its mask where a method makes another: each model has its own zeros then."""
+        anew = any(METHODS[method].prunes_anew for method in methods)
+        return replace(self.run, mask=None) if anew else self.run
 
     def _relearned(
         self,

@@ -15,7 +15,10 @@ from strategies.core.errors import BadInput
 from strategies.runs.files import write_json
 from strategies.runs.folder import CONFIG, RunFolder
 from strategies.threads import one_thread
+from unlearning.default_method import against_poison
+from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
+from unlearning.settings import ForgetSettings
 from unlearning.suspects.suspects import LEVEL, NO_LOG, find_suspects
 
 
@@ -42,7 +45,13 @@ def suspects(folder: RunFolder, level: float = LEVEL, observer: Observer | None 
     with one_thread():
         found = find_suspects(run, level)
     observer.advance("compared")
-    document = {"run": folder.name, **found.to_json(), "notes": [*found.notes, *_notes(run)]}
+    request = ForgetRequest(clients=tuple(found.standing_out or [found.clients[0].client_id]))
+    document = {
+        "run": folder.name,
+        **found.to_json(),
+        "method": against_poison(run, request, ForgetSettings()),
+        "notes": [*found.notes, *_notes(run)],
+    }
     write_json(folder.path / SUSPECTS, document)
     return document
 

@@ -35,7 +35,7 @@ def test_a_run_is_ranked_from_its_log_and_left_as_it_is(small: RunFolder, lethe:
     assert scores == sorted(scores, reverse=True)
     assert set(told["clients"][0]["signs"]) == {"direction", "length", "loss", "class"}
     first = told["clients"][0]
-    assert first["command"] == f"lethe forget {small.path} --client {first['client']}"
+    assert first["command"] == f"lethe forget {small.path} --client {first['client']} --method fast-distill"
     assert told["standing-out"] == []
     assert (small.path / MODEL).read_bytes() == before
 

@@ -8,7 +8,7 @@ import pytest
 
 from strategies.core.errors import BadInput
 from unlearning import default_method, requirements
-from unlearning.default_method import PREFERRED, with_method
+from unlearning.default_method import PREFERRED, against_poison, with_method
 from unlearning.methods import METHODS
 from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings
@@ -16,10 +16,8 @@ from unlearning.settings import ForgetSettings
 CLIENT, CLASS = ForgetRequest(clients=("3",)), ForgetRequest(classes=(7,))
 
 
-def chosen(
-    monkeypatch: pytest.MonkeyPatch, able: Sequence[str], request: ForgetRequest = CLIENT, groups: int = 1
-) -> str:
-    """Return the method where only some can serve, in a run of so many groups that were trained apart."""
+def only(monkeypatch: pytest.MonkeyPatch, able: Sequence[str]) -> None:
+    """Have only some methods serve."""
 
     def check(run: Any, asked: ForgetRequest, method: str, settings: ForgetSettings) -> None:
         if method not in able or asked.kind not in METHODS[method].serves:
@@ -27,6 +25,13 @@ def chosen(
 
     for module in (default_method, requirements):
         monkeypatch.setattr(module, "check_request", check)
+
+
+def chosen(
+    monkeypatch: pytest.MonkeyPatch, able: Sequence[str], request: ForgetRequest = CLIENT, groups: int = 1
+) -> str:
+    """Return the method where only some can serve, in a run of so many groups that were trained apart."""
+    only(monkeypatch, able)
     run = SimpleNamespace(plan=SimpleNamespace(isolation=groups))
     return with_method(run, request, ForgetSettings()).method  # type: ignore[arg-type]
 
@@ -38,6 +43,22 @@ def test_the_best_of_those_that_can_serve(monkeypatch: pytest.MonkeyPatch) -> No
     assert chosen(monkeypatch, ["retrain", "redistill"]) == "redistill"
     assert chosen(monkeypatch, ["retrain", "reprune"]) == "reprune"
     assert chosen(monkeypatch, ["retrain", "subtract", "finetune"]) == "retrain"
+
+
+@pytest.mark.parametrize(
+    ("able", "best"),
+    [
+        (list(METHODS), "fast-distill"),
+        (["leave-out", "distill", "retrain"], "distill"),
+        (["leave-out", "federaser", "retrain"], "federaser"),
+        (["leave-out", "subtract"], "retrain"),
+    ],
+)
+def test_against_poison_leave_out_is_not_trusted(
+    monkeypatch: pytest.MonkeyPatch, able: Sequence[str], best: str
+) -> None:
+    only(monkeypatch, able)
+    assert against_poison(None, CLIENT, ForgetSettings()) == best  # type: ignore[arg-type]
 
 
 def test_what_no_good_method_serves_is_retrained(monkeypatch: pytest.MonkeyPatch) -> None:
