@@ -85,9 +85,12 @@ class Federation:
         return side_by_side(works, limits, report=report), report
 
 
-def assert_same(federation: Federation) -> None:
-    """From the same start: ‖difference‖ ≤ 1e-5 ‖update‖ of every client, and as many steps."""
-    alone, beside = replace(federation), replace(federation)
+def assert_same(federation: Federation, engine: EngineName = "auto") -> None:
+    """From the same start: ‖difference‖ ≤ 1e-5 ‖update‖ of every client, and as many steps.
+
+    `engine` is that of the clients which train one by one.
+    """
+    alone, beside = replace(federation, engine=engine), replace(federation)
     stats = alone.one_by_one()
     found, report = beside.together()
     assert (report.together, dict(report.alone)) == (len(federation.sizes), {})
@@ -173,6 +176,11 @@ def test_norms_of_every_layer_that_is_written_out() -> None:
             )
 
     assert_same(Federation(model=model, clip_norms=(0.1, 0.2, 0.5, 0.05)))
+
+
+@pytest.mark.parametrize("engine", ["ghost", "hooks"])
+def test_it_is_what_opacus_computes(engine: EngineName) -> None:
+    assert_same(Federation(), engine)
 
 
 def test_algorithms_terms() -> None:
