@@ -14,8 +14,9 @@ know, and no teacher has seen the client. A deviation of the first of T rounds i
 fixed α would depend on the length of the run; here α = 2 / T.
 
 Guarantee: approximate; exact where each remaining client's update is linear in the global model, with slope
-−α, and E = 0. Needs: the log of every round; the remaining clients if E > 0. Cost: E rounds of a single pass,
-by default one.
+−α, and E = 0. Of what the remaining data do not contradict, such as a backdoor, less is undone than α says:
+a part may be left. Needs: the log of every round; the remaining clients if E > 0. Cost: E rounds of a single
+pass, by default one.
 """
 
 from collections.abc import Collection, Iterator

@@ -30,7 +30,8 @@ class LeaveOutSettings(RoundSettings):
 TRAITS = Traits(
     name=NAME,
     summary="take out how the client's updates differ from the others', as far as is left, and train a pass",
-    guarantee="approximate: what the others undid of a deviation is estimated by one number per round",
+    guarantee="approximate: what the others undid of a deviation is estimated by one number per round, and "
+    "of what their data do not contradict, such as a backdoor, a part may be left",
     source="the papers of subtract, fast-fedul and finetune, combined here",
     cost="a round of the remaining clients per epoch, by default one",
     needs=lambda settings: Needs(
