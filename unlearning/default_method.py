@@ -1,6 +1,6 @@
 """The method that serves a request for which none is named: the best that can.
 
-Best is what an attack on single examples can tell least from retraining, at about a twentieth of its time,
+Best is what an attack on single examples can tell least from retraining, at a fifteenth of its time or less,
 where the client was honest, had wrong labels, or was poisoned (docs/evidence.md). If none of these can work,
 it is retraining, which is exact: of a pruned run with its mask chosen anew, if the mask had seen the data.
 Where groups of clients were trained apart, retraining is that of one group, and comes first.
