@@ -12,7 +12,7 @@ descriptor is handed over, and no second copy is made.
 import mmap
 import os
 import tempfile
-import weakref
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -118,17 +118,27 @@ def vector_in(descriptor: int, size: int) -> Tensor:
 
     The descriptor stays the caller's. The memory is freed with the last process that maps it.
     """
-    mapping = mmap.mmap(descriptor, size * _FLOAT_BYTES)
+    mapping = _Mapping(descriptor, size * _FLOAT_BYTES)
     vector = torch.frombuffer(mapping, dtype=torch.float32)
-    own = os.dup(descriptor)
-    _descriptors[vector.data_ptr()] = size, own
-    weakref.finalize(mapping, _forget, vector.data_ptr(), own)
+    mapping.address, mapping.descriptor = vector.data_ptr(), os.dup(descriptor)
+    _descriptors[mapping.address] = size, mapping.descriptor
     return vector
 
 
-def _forget(address: int, descriptor: int) -> None:
-    del _descriptors[address]
-    os.close(descriptor)
+class _Mapping(mmap.mmap):
+    """The memory of a vector, forgotten before it is unmapped: another thread may get its address then."""
+
+    address, descriptor = 0, -1
+
+    def __del__(
+        self,
+        known: dict[int, tuple[int, int]] = _descriptors,
+        close: Callable[[int], None] = os.close,
+    ) -> None:
+        """Forget the vector; what is called is held here, as the module's names may be gone at the end."""
+        if self.descriptor >= 0:
+            del known[self.address]
+            close(self.descriptor)
 
 
 def descriptor_of(vector: Tensor) -> int | None:

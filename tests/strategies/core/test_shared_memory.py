@@ -2,6 +2,7 @@
 
 import gc
 import os
+import threading
 
 import pytest
 import torch
@@ -53,3 +54,27 @@ def test_a_state_in_one_piece_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch)
     swapped = Layout(("b", "a"), ((3,), (2, 2)))
     assert layout.vector_of(apart).tolist() == layout.flatten(apart).tolist() == flat.tolist()
     assert swapped.vector_of(state).tolist() == [4.0, 5.0, 6.0, 0.0, 1.0, 2.0, 3.0]
+
+
+def test_a_vector_is_forgotten_before_another_thread_gets_its_address() -> None:
+    """Unmapping lets other threads run, which may then map memory of their own at the same place."""
+    kept = new_vector(LARGE)
+    memory = descriptor_of(kept)
+    assert memory is not None
+    wrong: list[str] = []
+
+    def map_and_unmap() -> None:
+        for _ in range(400):
+            vector = vector_in(memory, LARGE)
+            if descriptor_of(vector) is None:
+                wrong.append("forgotten while it is there")
+            del vector
+
+    threads = [threading.Thread(target=map_and_unmap) for _ in range(4)]
+    before = len(shared_memory._descriptors)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert len(shared_memory._descriptors) == before
