@@ -123,7 +123,7 @@ class Stackable:
             each = [g.flatten(2) for g in self.of_examples(parameters, batch, noises)]  # [k, n, size]
             each = [torch.where(present.unsqueeze(2) > 0, g, 0.0) for g in each]
             norms = torch.stack([torch.linalg.vector_norm(g, dim=2) for g in each]).norm(dim=0)
-            factors = (present * clip_factors(norms, clip_norms)).unsqueeze(1)  # [k, 1, n]
+            factors = (present * clip_factors(norms, clip_norms.unsqueeze(1))).unsqueeze(1)  # [k, 1, n]
             for place, gradients in zip(into, each, strict=True):
                 place.copy_(torch.bmm(factors, gradients).view(place.shape))
 
@@ -131,17 +131,10 @@ class Stackable:
 
     def of_examples(self, parameters: list[Tensor], batch: Batch, noises: Sequence[Tensor]) -> list[Tensor]:
         """Return the gradient of each example's loss as torch finds it, shape [k, n, ...] each."""
-        model, task = self.training.model, self.training.task
-        names = [name for name, p in model.named_parameters() if p.requires_grad]
 
         def loss_of(own: list[Tensor], inputs: Inputs, target: Tensor, drawn: list[Tensor]) -> Tensor:
-            def called(*given: Any, **named: Any) -> Any:
-                return functional_call(model, dict(zip(names, own, strict=True)), given, named)
-
-            one = _unsqueezed(inputs)
-            with _dropping(self.noises, [noise.unsqueeze(0) for noise in drawn]):
-                outputs = forward(task, called, one, self.training.device)
-                return task.losses(outputs, target.unsqueeze(0)).sum()
+            alone = [noise.unsqueeze(0) for noise in drawn]
+            return self._losses(own, _unsqueezed(inputs), target.unsqueeze(0), alone).sum()
 
         with _layers_off(self.noises):
             of_client = vmap(grad(loss_of), in_dims=(None, 0, 0, 0))
@@ -151,17 +144,10 @@ class Stackable:
         self, parameters: list[Tensor], batch: Batch, weights: Tensor, noises: Sequence[Tensor]
     ) -> tuple[list[Tensor], Tensor]:
         """Return the gradients and sums of `Gradients` as torch finds them."""
-        model, task = self.training.model, self.training.task
-        trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        names, hooks = [name for name, _ in trainable], [_hooks(p) for _, p in trainable]
+        hooks = [_hooks(p) for p in self.training.parameters]
 
         def loss_of(own: list[Tensor], inputs: Inputs, targets: Tensor, weight: Tensor, drawn: Any) -> Tensor:
-            def called(*given: Any, **named: Any) -> Any:
-                return functional_call(model, dict(zip(names, own, strict=True)), given, named)
-
-            with _dropping(self.noises, drawn):
-                outputs = forward(task, called, inputs, self.training.device)
-                return (task.losses(outputs, targets) * weight).sum()
+            return (self._losses(own, inputs, targets, drawn) * weight).sum()
 
         def differentiated(*given: Any) -> tuple[list[Tensor], Tensor]:
             found, loss = grad_and_value(loss_of)(*given)
@@ -172,6 +158,17 @@ class Stackable:
         with _layers_off(self.noises):
             found, losses = vmap(differentiated)(parameters, *batch, weights, noises)
         return list(found), losses
+
+    def _losses(self, own: list[Tensor], inputs: Inputs, targets: Tensor, drawn: list[Tensor]) -> Tensor:
+        """Return the losses of examples, shape [n], with given parameters and dropout's numbers."""
+        model, task = self.training.model, self.training.task
+        names = [name for name, p in model.named_parameters() if p.requires_grad]
+
+        def called(*given: Any, **named: Any) -> Any:
+            return functional_call(model, dict(zip(names, own, strict=True)), given, named)
+
+        with _dropping(self.noises, drawn):
+            return task.losses(forward(task, called, inputs, self.training.device), targets)
 
 
 @dataclass(frozen=True)
@@ -318,21 +315,18 @@ def _written(found: Stackable, batch: Batch, weights: Tensor, noises: list[Tenso
     parameters = [torch.stack([p.detach(), p.detach()]) for p in own.parameters]
     into = [torch.full_like(p, torch.nan) for p in parameters]
     drawn = [_twice(n) for n in noises]
-    private = own.mechanism is not None
     try:
         with _layers_off(found.noises), _dropping(found.noises, noises):
             losses = own.task.losses(forward(own.task, own.model, made, own.device), targets)
-        if private:
-            expected, half = _half_clipped(losses, own.parameters)
-        else:
-            half = losses.new_zeros(())
+        chain, batch = written.on(parameters, into), (_twice(made), _twice(targets))
+        if own.mechanism is None:
             expected = torch.autograd.grad((losses * weights[0]).sum(), own.parameters)
-        with torch.no_grad():
-            chain, batch = written.on(parameters, into), (_twice(made), _twice(targets))
-            if private:
-                chain.clipped_sums(batch, torch.ones_like(weights), drawn, half.expand(2))
-            else:
+            with torch.no_grad():
                 chain.gradients(batch, weights, drawn)
+        else:
+            expected, half = _half_clipped(losses, own.parameters)
+            with torch.no_grad():
+                chain.clipped_sums(batch, torch.ones_like(weights), drawn, half.expand(2))
     except Exception:  # noqa: BLE001 (shapes that a layer written out does not take, or a task's own code)
         return None
     apart = [a - b for a, b in zip(into, expected, strict=True)]
@@ -345,7 +339,7 @@ def _half_clipped(losses: Tensor, parameters: Sequence[Tensor]) -> tuple[tuple[T
     each = [torch.autograd.grad(loss, parameters, retain_graph=True) for loss in losses]
     norms = torch.tensor([_length(gradients) for gradients in each], device=losses.device)
     half = norms.max() / 2
-    factors = clip_factors(norms.unsqueeze(0), half.view(1))[0]
+    factors = clip_factors(norms, half)
     scaled = [[factor * g for g in gradients] for factor, gradients in zip(factors, each, strict=True)]
     return tuple(torch.stack(parts).sum(dim=0) for parts in zip(*scaled, strict=True)), half
 

@@ -90,7 +90,8 @@ def train_stacked(requests: Sequence[Request], limits: Limits | None = None) -> 
         try:
             first = requests[numbers[0]].training
             model = _model_of(kind, first, limits)
-            most = _at_once(model, first, limits)
+            longest = max(len(requests[number].training.examples) for number in numbers)
+            most = _at_once(model, first, limits, longest)
         except NotStackable as reason:
             outcomes.update((number, Alone(str(reason))) for number in numbers)
             continue
@@ -101,8 +102,8 @@ def train_stacked(requests: Sequence[Request], limits: Limits | None = None) -> 
     return [outcomes[number] for number in range(len(requests))]
 
 
-def _at_once(model: Stackable, training: Training, limits: Limits) -> int:
-    """Return how many trainings of a kind are one computation at most."""
+def _at_once(model: Stackable, training: Training, limits: Limits, examples: int) -> int:
+    """Return how many trainings of a kind, of at most so many examples, are one computation at most."""
     size = sum(p.nbytes for p in training.parameters)
     if model.written is not None:
         if training.device.type != "cpu":
@@ -110,7 +111,7 @@ def _at_once(model: Stackable, training: Training, limits: Limits) -> int:
         return max(2, min(limits.most, _CACHED_BYTES // size))
     if training.mechanism is None:
         return limits.most
-    of_client = size * min(len(training.examples), 2 * training.settings.batch_size)
+    of_client = size * min(examples, 2 * training.settings.batch_size)
     if 2 * of_client > _OF_EXAMPLES_BYTES:
         raise NotStackable(f"its examples' gradients take {of_client >> 20} MB a client")
     return min(limits.most, _OF_EXAMPLES_BYTES // of_client)

@@ -25,9 +25,7 @@ from strategies.client.training import (
     make_optimizer,
     set_rate,
 )
-
-_TINY = 1e-6
-"""As `torch.nn.utils.clip_grad_norm_` has it."""
+from strategies.client.written_out import clip_factors
 
 Shapes = Sequence[torch.Size]
 """Of the trained parameters of a model, in their order."""
@@ -144,7 +142,7 @@ def bare_step(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
 def clipped_each(gradients: Sequence[Tensor], norm: float) -> list[Tensor]:
     """Return gradients of k models, shape [k, ...] each, each model's scaled down together to a norm."""
     squares = torch.stack([g.flatten(1).square().sum(dim=1) for g in gradients])  # [parameters, k]
-    factors = (norm / (squares.sum(dim=0).sqrt() + _TINY)).clamp(max=1.0)
+    factors = clip_factors(squares.sum(dim=0).sqrt(), norm)
     return [g * along_first(factors, g) for g in gradients]
 
 

@@ -115,6 +115,8 @@ class _Norm(_Layer):
         return found.view(of_y.shape)  # type: ignore[no-any-return]
 
     def squares(self, of_y: Tensor) -> Tensor:
+        if not self._into:
+            return of_y.new_zeros(of_y.shape[:2])
         return _squared(of_y * self._normal) + _squared(of_y)
 
 
@@ -252,7 +254,7 @@ class Chain:
             of_x = layer.of_inputs(of_x)
         backs.append((self.layers[self.first], of_x))
         squares = sum((layer.squares(of_y) for layer, of_y in backs), torch.zeros_like(present))
-        factors = present * clip_factors(squares.sqrt(), clip_norms)  # [k, n]
+        factors = present * clip_factors(squares.sqrt(), clip_norms.unsqueeze(1))  # [k, n]
         for layer, of_y in backs:
             layer.backward(of_y * factors.view(*factors.shape, *[1] * (of_y.dim() - 2)))
 
@@ -266,15 +268,15 @@ class Chain:
         return self.task.weighted_gradients(x, targets, weights)
 
 
-def clip_factors(norms: Tensor, clip_norms: Tensor) -> Tensor:
-    """Return min(1, C / (‖g_j‖ + 1e-6)) for the examples of k models, shape [k, n], as Opacus has it.
+def clip_factors(norms: Tensor, largest: Tensor | float) -> Tensor:
+    """Return min(1, C / (‖g‖ + 1e-6)) for each norm, as Opacus and `torch.nn.utils.clip_grad_norm_` have it.
 
     Examples
     --------
-    >>> clip_factors(torch.tensor([[2.0, 0.5]]), torch.tensor([1.0]))
-    tensor([[0.5000, 1.0000]])
+    >>> clip_factors(torch.tensor([2.0, 0.5]), 1.0)
+    tensor([0.5000, 1.0000])
     """
-    return (clip_norms.unsqueeze(1) / (norms + _TINY)).clamp(max=1.0)
+    return (largest / (norms + _TINY)).clamp(max=1.0)
 
 
 def _squared(vectors: Tensor) -> Tensor:

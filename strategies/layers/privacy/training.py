@@ -6,7 +6,8 @@ i is in the batch with probability q:
     g ← (1 / qn) ( Σ_i g_i · min(1, C / ‖g_i‖) + N(0, σ²C² I) )
 
 Clipping, noise and scaling stand behind Opacus' interface (`strategies.layers.privacy.engines`), as does the
-check of the model (`strategies.layers.privacy.models`).
+check of the model (`strategies.layers.privacy.models`); of clients side by side, which Opacus does not know,
+`strategies.client.stackable` makes the clipped sums.
 
 Differs from the paper: the sum is divided by the *expected* batch size qn, which says nothing about the batch
 drawn, and a batch may be empty: then the step is noise alone.
@@ -111,12 +112,11 @@ class PrivateTrainer:
             self.randomness.repeated_after(generator),
             self.engine,
         )
-        verify(model, task, examples.to(_device_of(model)), self.engine, generator)
+        data = examples.to(next(p.device for p in model.parameters() if p.requires_grad))
+        verify(model, task, data, self.engine, generator)
         if not steps:
             return TrainStats(0, 0.0)
-        training = Training(
-            model, examples, settings, generator, steps, rates, adjust, task, mechanism=mechanism
-        )
+        training = Training(model, data, settings, generator, steps, rates, adjust, task, mechanism=mechanism)
         stats = HANDED_OVER.get()(training)
         self.steps += stats.num_steps
         return stats
@@ -152,14 +152,13 @@ class PrivateSteps:
     def batches(self, training: Training) -> Iterator[Batch | None]:
         """Draw the batch of each step; what is released afterwards has noise from its stream's beginning."""
         data = training.examples.to(training.device)
-        self._stream = self.noise()
+        self._stream = None
         for batch in poisson_batches(len(data), self.sample_rate, training.steps, self.sampling()):
             yield data.training_batch(batch, training.generator, alone=True) if len(batch) else None
 
     def release(self, clipped_sum: Tensor) -> Tensor:
         """Return the sum with noise, over the expected number of examples; shape [P]."""
-        if self._stream is None:
-            raise ValueError("no batch was drawn yet")
+        self._stream = self._stream or self.noise()
         private = noised(clipped_sum, self.noise_multiplier, self.clip_norm, self._stream)
         return private / self.expected_batch_size
 
@@ -187,10 +186,6 @@ class PrivateSteps:
         finally:
             engine.close()
         return TrainStats(training.steps, 0.0)
-
-
-def _device_of(model: nn.Module) -> torch.device:
-    return next(p.device for p in model.parameters() if p.requires_grad)
 
 
 def _clip(engine: Engine, task: Task, drawn: Batch | None) -> None:

@@ -102,17 +102,6 @@ def assert_same(federation: Federation, engine: EngineName = "auto") -> None:
         assert (flat(a) - flat(b)).norm() <= 1e-5 * moved
 
 
-class Line(nn.Module):
-    """w x, from w = 0."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.w = nn.Parameter(torch.zeros(1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.w * x
-
-
 class Slope(nn.Module):
     """A linear layer without bias, from 0."""
 
@@ -176,6 +165,15 @@ def test_norms_of_every_layer_that_is_written_out() -> None:
             )
 
     assert_same(Federation(model=model, clip_norms=(0.1, 0.2, 0.5, 0.05)))
+
+
+def test_a_norm_that_is_not_trained_counts_for_nothing() -> None:
+    def model() -> nn.Module:
+        with seeded_layers(torch_generator(0, "network")):
+            return nn.Sequential(nn.Linear(6, 8), nn.GroupNorm(1, 8, affine=False), nn.Linear(8, 3))
+
+    assert examined(private_training(model())).written is not None
+    assert_same(Federation(model=model))
 
 
 @pytest.mark.parametrize("engine", ["ghost", "hooks"])
