@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence, Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -19,12 +19,16 @@ from strategies.client.stacked_data import Request
 from strategies.client.training import Training
 from strategies.core.examples import Inputs, TensorExamples
 
+T = TypeVar("T")
+
 Kind = tuple[object, ...]
 """Equal for trainings that can be stacked."""
 
 UNREADABLE = "unreadable"
 """The first entry of the kind of a training whose data or model cannot be looked at."""
 
+_KINDS_KEPT = 64
+"""Of which a process remembers what it found."""
 _HASHED_ANEW = 2**16
 """Bytes of what a model does not train that are hashed at each look; more are where torch counts a change."""
 _OF_TORCH = frozenset(vars(nn.Module()))
@@ -75,8 +79,6 @@ def _kind_of_work(training: Training) -> Kind:
         targets = data.y
     else:
         inputs, targets = data.batch(torch.zeros(1, dtype=torch.int64))
-    parts = {"": inputs} if isinstance(inputs, Tensor) else inputs
-    form = tuple((name, part.shape[1:], part.dtype) for name, part in sorted(parts.items()))
     optimizer = settings.optimizer, settings.momentum, settings.nesterov, settings.weight_decay
     return (
         training.task,
@@ -86,9 +88,22 @@ def _kind_of_work(training: Training) -> Kind:
         optimizer,
         settings.max_gradient_norm,
         rates[0] if steady else tuple(rates),
-        form,
-        (targets.shape[1:], targets.dtype),
+        form_of(inputs),
+        form_of(targets),
     )
+
+
+def form_of(part: Inputs) -> Kind:
+    """Return names, shapes and types of what a batch consists of, but for its number of examples."""
+    parts = {"": part} if isinstance(part, Tensor) else part
+    return tuple((name, each.shape[1:], each.dtype) for name, each in sorted(parts.items()))
+
+
+def remember(known: dict[Kind, T], kind: Kind, found: T) -> None:
+    """Note what was found of a kind, in place of the oldest where many are known."""
+    while len(known) >= _KINDS_KEPT:
+        del known[next(iter(known))]
+    known[kind] = found
 
 
 def _attributes(layer: nn.Module) -> Kind:

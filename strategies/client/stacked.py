@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from strategies.client.kinds import UNREADABLE, Kind, by_kind
+from strategies.client.kinds import UNREADABLE, Kind, by_kind, remember
 from strategies.client.precision import computed_in
 from strategies.client.stackable import NotStackable, Stackable, Tried, examined, has_convolutions
 from strategies.client.stacked_data import Member, Request, feed_of
@@ -21,8 +21,6 @@ from strategies.client.stacked_steps import Steps, as_tensors, stacked_adjustmen
 from strategies.client.training import Training, TrainStats, local_steps
 from strategies.core.seeds import GlobalState
 
-_MODELS_KEPT = 64
-"""Kinds of trainings of which a process remembers whether they can be stacked."""
 _CACHED_BYTES = 2**23
 """Of the parameters of models that a CPU takes at once, where their gradients are written out."""
 _OF_EXAMPLES_BYTES = 2**28
@@ -128,13 +126,11 @@ def _model_of(kind: Kind, training: Training, limits: Limits) -> Stackable:
     if reason := _objection(kind, training, limits):
         raise NotStackable(reason)
     if kind not in _known:
-        while len(_known) >= _MODELS_KEPT:
-            del _known[next(iter(_known))]
         try:
             with computed_in(training.precision, training.device):
-                _known[kind] = examined(training).tried
+                remember(_known, kind, examined(training).tried)
         except NotStackable as reason_found:
-            _known[kind] = str(reason_found)
+            remember(_known, kind, str(reason_found))
         except Exception as error:
             raise NotStackable(f"its data or model failed when tried ({type(error).__name__})") from error
     found = _known[kind]

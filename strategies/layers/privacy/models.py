@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from strategies.client.evaluation import eval_mode
-from strategies.client.kinds import kind_of_model
+from strategies.client.kinds import Kind, form_of, kind_of_model, remember
 from strategies.core.errors import BadInput
 from strategies.core.examples import Examples, Inputs
 from strategies.layers.privacy.clipping import OnePass, accounted, refusal
@@ -44,8 +44,7 @@ _TRIED = 3
 """Examples of a trial."""
 _ALTERED_BY = 0.05
 """Parameters are altered by at most so much in a trial, as at zero a layer hides what is behind it."""
-_KINDS_KEPT = 64
-_verified: dict[object, None] = {}
+_verified: dict[Kind, None] = {}
 """Kinds of models, tasks and engines that passed the trial in this process."""
 _TOLERANCE = 0.01
 """Relative, for rounding; what is wrong is off by about one."""
@@ -175,7 +174,7 @@ def verify(
         return
     count = min(_TRIED, len(data))
     inputs, targets = data.training_batch(torch.arange(count), generator, alone=True)
-    kind = (*kind_of_model(model), task, engine, count, _forms(inputs), _forms(targets))
+    kind = (*kind_of_model(model), task, engine, count, form_of(inputs), form_of(targets), targets.device)
     if kind in _verified:
         return
     gpus = [p.device for p in model.parameters() if p.device.type == "cuda"][:1]
@@ -190,16 +189,7 @@ def verify(
             _require_account(module, losses)
         finally:
             module.cleanup()  # type: ignore[no-untyped-call]
-    while len(_verified) >= _KINDS_KEPT:
-        del _verified[next(iter(_verified))]
-    _verified[kind] = None
-
-
-def _forms(part: Inputs) -> object:
-    """Return shapes and types of inputs or targets, but for the number of examples."""
-    if isinstance(part, Tensor):
-        return part.shape[1:], part.dtype, part.device
-    return tuple((name, _forms(each)) for name, each in sorted(part.items()))
+    remember(_verified, kind, None)
 
 
 @contextmanager
