@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from app.client.node import pick_device
 from app.config.run_config import RunConfig
@@ -19,7 +19,7 @@ from app.simulation.launch import partition_configs
 from benchmarks.convnet import convnet, crops_and_flips
 from benchmarks.figures import stopped
 from benchmarks.options import SeedsOptions
-from strategies.client.evaluation import evaluate, outputs_of
+from strategies.client.evaluation import mean_score, outputs_of
 from strategies.core.augmenting import Augmented
 from strategies.core.errors import BadInput
 from strategies.core.examples import Examples, TensorExamples, in_memory
@@ -164,18 +164,25 @@ class Split:
 
 def rates(model: nn.Module, split: Split, seed: int) -> dict[str, float]:
     """Return UA, MIA-efficacy, RA and TA of a model, in percent."""
-    retained, unseen, forgotten = (
-        CLASSIFICATION.margins(outputs_of(model, part), part.targets())
-        for part in (split.retain, split.test, split.forget)
-    )
-    generator = numpy_generator(seed, "benchmark", "membership")
-    attack = membership_attack(retained, unseen, forgotten, generator)
-    return {
-        "UA": 100.0 - evaluate(model, split.forget).accuracy,
+    return judged(model, split, seed)[0]
+
+
+def judged(model: nn.Module, split: Split, seed: int) -> tuple[dict[str, float], Tensor]:
+    """Return the rates of a model in percent, and the margins of the forgotten examples, shape [n]."""
+    accuracies, margins = [], []
+    for part in (split.retain, split.test, split.forget):
+        outputs, targets = outputs_of(model, part), part.targets()
+        accuracies.append(mean_score(CLASSIFICATION.scores(outputs, targets)))
+        margins.append(CLASSIFICATION.margins(outputs, targets))
+    retained, unseen, forgotten = margins
+    attack = membership_attack(retained, unseen, forgotten, numpy_generator(seed, "benchmark", "membership"))
+    rates = {
+        "UA": 100.0 - accuracies[2],
         "MIA": float("nan") if attack.efficacy is None else attack.efficacy,
-        "RA": evaluate(model, split.retain).accuracy,
-        "TA": evaluate(model, split.test).accuracy,
+        "RA": accuracies[0],
+        "TA": accuracies[1],
     }
+    return rates, forgotten
 
 
 def disparity(measured: Rates, retrained: Rates) -> float:

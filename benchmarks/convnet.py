@@ -1,8 +1,8 @@
 """A convolutional network for small colour images that a CPU trains in minutes, and varied inputs for it.
 
-Five 3×3 convolutions, each with GroupNorm and ReLU, at three sizes of the image, and the largest value of
-each channel of the last: 0.25 million parameters, and 13 million multiplications for an image of 32×32, of
-which a ResNet-18 takes forty times as many.
+Five convolutions, each with ReLU, at three sizes of the image, and the largest value of each channel of the
+last: 0.39 million parameters, and 26 million multiplications for an image of 32×32, of which a ResNet-18
+takes twenty times as many. It has no normalisation, which on a CPU takes as long as the convolutions.
 """
 
 import torch
@@ -11,25 +11,26 @@ from torch.nn import functional
 
 from strategies.core.examples import Inputs
 
-_WIDTHS = (24, 48, 96, 96, 128)
-_POOLED = (0, 1, 3)
-"""The convolutions after which each side of the image is halved."""
-_GROUPS = 6
-"""At the most, of GroupNorm: each of the widths has a number of groups that divides it."""
+_WIDTHS = (48, 96, 96, 128, 128)
+_POOLED = (1, 3)
+"""The convolutions after which each side of the image is halved, as it is by the first one."""
 _PADDING = 2
 """Pixels by which a crop may be moved, either way."""
 
 
 def convnet(channels: int, num_outputs: int) -> nn.Module:
-    """Build the network, for images [n, channels, height, width] of at least 8×8, from torch's generator."""
+    """Build the network, for images [n, channels, height, width] of at least 8×8, from torch's generator.
+
+    Its weights lie with the channels last, in which order a CPU convolves fastest in bfloat16.
+    """
     layers: list[nn.Module] = []
     for place, width in enumerate(_WIDTHS):
-        groups = next(count for count in range(_GROUPS, 0, -1) if width % count == 0)
-        convolution = nn.Conv2d(channels, width, 3, padding=1, bias=False)
-        layers += [convolution, nn.GroupNorm(groups, width), nn.ReLU()]
+        side, stride = (4, 2) if place == 0 else (3, 1)
+        layers += [nn.Conv2d(channels, width, side, stride, padding=1), nn.ReLU()]
         layers += [nn.MaxPool2d(2)] if place in _POOLED else []
         channels = width
-    return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(channels, num_outputs))
+    layers += [nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(channels, num_outputs)]
+    return nn.Sequential(*layers).to(memory_format=torch.channels_last)
 
 
 def crops_and_flips(inputs: Inputs, generator: torch.Generator) -> Tensor:

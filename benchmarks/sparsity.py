@@ -1,9 +1,10 @@
 """Does a sparse model forget better? Every central method at several sparsities, over seeds, in pieces.
 
 The claim of Jia et al., "Model Sparsity Can Simplify Machine Unlearning", NeurIPS 2023, arXiv 2304.04934, on
-one data holder: a class, a random tenth, and hard examples, whose labels are wrong. θo is trained from first
-weights on the mask of the largest trained ones (OMP), θr in the same way without the forgotten data, and a
-second time from other weights: no method can be expected to come closer than that, the *floor*.
+one data holder: a class, a random tenth, what an honest client of ten would hold whose data are unlike the
+others', and hard examples, whose labels are wrong. θo is trained from first weights on the mask of the
+largest trained ones (OMP), θr in the same way without the forgotten data, and a second time from other
+weights: no method can be expected to come closer than that, the *floor*.
 
 The data, and what is forgotten, are the same for all seeds; a seed decides first weights, batches and all
 else that is drawn. So every difference is paired by seed, and the models of several seeds are the shadow
@@ -14,30 +15,33 @@ interval of the paired differences of its disparity from that at the first spars
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import nn
 
+from app.config.settings import DataSettings
+from app.data.partition import partition_indices
 from app.workflows.observer import Observer
-from benchmarks.central import Holder, Split, Timed, disparity, fitted, rates, sparse_start, timed
+from benchmarks.central import Holder, Split, Timed, disparity, fitted, judged, sparse_start, timed
 from benchmarks.central_methods import CONTENDERS, Case, ForgettingOptions
 from benchmarks.figures import Interval, mean_std, paired
 from benchmarks.kept import Kept
 from benchmarks.options import chosen, numbers
-from strategies.client.evaluation import outputs_of
+from strategies.client.precision import computed_in
 from strategies.core.errors import BadInput
 from strategies.core.examples import Examples, TensorExamples
 from strategies.core.seeds import numpy_generator
-from strategies.task import CLASSIFICATION
 from unlearning.audit.likelihood_ratio import LEAST_PAIRS, likelihood_ratios
 from unlearning.central.masks import Masks, masked
 from unlearning.central.random_labels import wrong_labels
 
-CLASS, RANDOM, HARD = "a class", "a random tenth", "hard examples"
-REQUESTS = {"class": CLASS, "random": RANDOM, "hard": HARD}
+CLASS, RANDOM, CLIENT, HARD = "a class", "a random tenth", "a client", "hard examples"
+REQUESTS = {"class": CLASS, "random": RANDOM, "client": CLIENT, "hard": HARD}
 FORGOTTEN_CLASS = 0
+_CLIENTS = DataSettings(clients=10, partition="dirichlet", alpha=0.5)
+"""Whose first one asks to be forgotten."""
 BEFORE, RETRAIN, FLOOR = "before", "retrain", "retrain again"
 Row = Mapping[str, Any]
 Piece = Mapping[str, Mapping[str, Row]]
@@ -63,7 +67,9 @@ class Options(ForgettingOptions):
     hard_share: float = 0.01
     """Shares of the training examples that are forgotten at random, and that have a wrong label."""
     requests: str = ""
-    """Some of ``class``, ``random`` and ``hard``, with commas between them; empty: all."""
+    """Some of ``class``, ``random``, ``client`` and ``hard``, with commas between them; empty: all."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """Of the forward passes of all training, as ``run.precision``; models are judged in float32."""
     data_seed: int = 0
     """Decides the data and what is forgotten."""
     keep: str = ""
@@ -131,6 +137,7 @@ def worlds(holder: Holder, options: Options) -> dict[str, World]:
     half = len(test) // 2
     held_out, judged = test.subset(order[:half]), test.subset(order[half:])
     tenth = _drawn(holder, "forget", options.random_share)
+    held = torch.from_numpy(partition_indices(train.y.numpy(), _CLIENTS, _CLIENTS.clients, holder.seed)[0])
     hard = _drawn(holder, "hard", options.hard_share)
     labels = train.y.clone()
     labels[hard] = wrong_labels(train.y[hard], holder.num_groups, holder.generator("wrong labels"))
@@ -141,6 +148,7 @@ def worlds(holder: Holder, options: Options) -> dict[str, World]:
     known = {
         CLASS: World(clean, Split(*clean.split(of_class), others_judged), held_out),
         RANDOM: World(clean, Split(clean.subset(tenth), clean.without(tenth), judged), held_out),
+        CLIENT: World(clean, Split(clean.subset(held), clean.without(held), judged), held_out),
         HARD: World(wrong, Split(wrong.subset(hard), wrong.without(hard), judged), held_out),
     }
     asked = {REQUESTS[name] for name in chosen("requests", options.requests, REQUESTS)}
@@ -162,12 +170,13 @@ def measured(options: Options, seed: int, sparsity: float) -> Piece:
     """Return every model of every request of a seed at a sparsity."""
     fixed, found = _held(options)
     holder = replace(fixed, seed=seed)
-    original: dict[int, Trained] = {}  # The first two requests are on the same model
+    original: dict[int, Trained] = {}  # Only hard examples are on another model
     piece = {}
-    for name, world in found.items():
-        key = id(world.train)
-        original[key] = original.get(key) or Trained.on(world.train, holder, options, sparsity)
-        piece[name] = dict(_rows(original[key], world, holder, options))
+    with computed_in(options.precision, torch.device("cpu")):
+        for name, world in found.items():
+            key = id(world.train)
+            original[key] = original.get(key) or Trained.on(world.train, holder, options, sparsity)
+            piece[name] = dict(_rows(original[key], world, holder, options))
     return piece
 
 
@@ -198,9 +207,9 @@ def _rows(original: Trained, world: World, holder: Holder, options: Options) -> 
         return fitted(first, split.retain, sgd, holder.generator("train", *scope), masks)
 
     def row(made: Timed) -> Row:
-        margins = CLASSIFICATION.margins(outputs_of(made.model, split.forget), split.forget.targets())
+        rates, margins = judged(made.model, split, holder.seed)
         told = [round(value, 4) for value in margins.tolist()]
-        return {**rates(made.model, split, holder.seed), "seconds": made.seconds, "margins": told}
+        return {**rates, "seconds": made.seconds, "margins": told}
 
     yield BEFORE, row(Timed(original.model, 0.0))
     yield RETRAIN, row(timed(partial(retrained, original.first)))

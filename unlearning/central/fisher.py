@@ -26,7 +26,7 @@ from strategies.client.evaluation import outputs_of
 from strategies.core.examples import Examples, TensorExamples, in_memory
 from strategies.task import CLASSIFICATION, Task
 from unlearning.central.data import Data, gathered
-from unlearning.central.gradients import ExampleSum, Objective, gradient_blocks
+from unlearning.central.gradients import ExampleSum, Objective, add_squares, gradient_blocks
 from unlearning.central.masks import Masks, flat_mask
 from unlearning.central.parameters import copied, moved, trainable
 from unlearning.traits.fisher import FisherSettings
@@ -46,8 +46,7 @@ def fisher_sum(
         relabelled = TensorExamples(in_memory(examples).x, targets)
         rows = iter(weight)
         for block in gradient_blocks(model, relabelled, objective, block_size):
-            weights = torch.stack([next(rows) for _ in range(len(block))])
-            total += weights @ block.double().cpu().square()
+            add_squares(total, block, torch.stack([next(rows) for _ in range(len(block))]))
     return ExampleSum(total, len(examples))
 
 

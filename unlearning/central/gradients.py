@@ -1,8 +1,8 @@
 """Gradients of the loss over a set of examples: their sum, and one row per example.
 
 Sums over examples add up over clients: what clients hold between them gives the same total as the same
-examples in one place. Everything is computed in eval mode and accumulated in float64. Of a model that holds
-masks, the gradients of pruned weights are zero.
+examples in one place. Everything is computed in eval mode; sums of batches are accumulated in float64. Of a
+model that holds masks, the gradients of pruned weights are zero.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +24,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 """Per-example losses: (outputs of shape [n, ...], labels of shape [n]) -> shape [n]."""
 
 _BLOCK_ENTRIES = 2**24  # Entries of one block of per-example gradients: 64 MiB in float32.
+_ROWS_TOGETHER = 64
+"""Squares of so many gradients are added up in the model's dtype, in half the time that float64 takes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +114,23 @@ def gradient_blocks(
         by_name = gradients_of(parameters, x, y)
         block = torch.cat([by_name[name].reshape(len(y), -1) for name in parameters], dim=1)  # [rows, P]
         yield block if free is None else block * free
+
+
+def add_squares(total: Tensor, block: Tensor, weights: Tensor | None = None) -> None:
+    """Add Σ_i w_i g_i² to a total, shape [P], float64, on the CPU; the block is overwritten.
+
+    Parameters
+    ----------
+    block
+        Rows g_i, shape [rows, P].
+    weights
+        w_i, shape [rows]; None: 1.
+    """
+    parts = block.split(_ROWS_TOGETHER)
+    shares = [None] * len(parts) if weights is None else weights.to(block).split(_ROWS_TOGETHER)
+    for part, share in zip(parts, shares, strict=True):
+        squares = part.square_()
+        total += (squares.sum(dim=0) if share is None else share @ squares).cpu()
 
 
 def batches_on(examples: Examples, batch_size: int, device: torch.device) -> Iterator[tuple[Inputs, Tensor]]:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from strategies.core.examples import Examples
 from strategies.task import CLASSIFICATION, Task
 from unlearning.central.data import Data, gathered
-from unlearning.central.gradients import ExampleSum, Objective, gradient_blocks
+from unlearning.central.gradients import ExampleSum, Objective, add_squares, gradient_blocks
 from unlearning.central.parameters import flat_parameters, moved, trainable
 from unlearning.traits.ssd import SsdSettings
 
@@ -31,7 +31,7 @@ def importance_sum(model: nn.Module, examples: Examples, task: Task = CLASSIFICA
     """Return Σ (∂ℓ)² over examples; over no example it is zero."""
     total = torch.zeros(sum(p.numel() for p in trainable(model).values()), dtype=torch.float64)
     for block in gradient_blocks(model, examples, Objective(task)) if len(examples) else ():
-        total += block.double().square().sum(dim=0).cpu()
+        add_squares(total, block)
     return ExampleSum(total, len(examples))
 
 
