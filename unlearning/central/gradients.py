@@ -126,11 +126,10 @@ def add_squares(total: Tensor, block: Tensor, weights: Tensor | None = None) -> 
     weights
         w_i, shape [rows]; None: 1.
     """
-    parts = block.split(_ROWS_TOGETHER)
-    shares = [None] * len(parts) if weights is None else weights.to(block).split(_ROWS_TOGETHER)
-    for part, share in zip(parts, shares, strict=True):
-        squares = part.square_()
-        total += (squares.sum(dim=0) if share is None else share @ squares).cpu()
+    for start in range(0, len(block), _ROWS_TOGETHER):
+        rows = slice(start, start + _ROWS_TOGETHER)
+        squares = block[rows].square_()
+        total += (squares.sum(dim=0) if weights is None else weights[rows].to(squares) @ squares).cpu()
 
 
 def batches_on(examples: Examples, batch_size: int, device: torch.device) -> Iterator[tuple[Inputs, Tensor]]:
