@@ -36,6 +36,7 @@ from strategies.layers.encryption.client import decrypted_reply, encrypted_reply
 from strategies.layers.privacy.client import BudgetSpent, ClientPrivacy, train_privately
 from strategies.personal import measuring as personal
 from strategies.registry import all_traits, lookup
+from unlearning.audit import own_attack
 from unlearning.audit.evidence import OwnData, answer_question
 from unlearning.holdings import holdings_of
 from unlearning.methods import METHODS, ClientAction, ForgetWork
@@ -260,6 +261,11 @@ def audit(message: Message, context: Context) -> Message:
         metrics, arrays = work.answer_audit(node, message, context)
     else:
         spec, examples = node.forget_spec(), node.examples()
+        if own_attack.is_wanted(message.content):
+            if node.protects_data:
+                raise SettingsRefused("audit.shadows: clients of a protected run attack nothing; allowed 0")
+            found = own_attack.answer_attack(message.content, examples, node.model, spec, node.task)
+            return wire.reply_to(message, node.client_id, {}, config=found)
         metrics, arrays = answer_question(
             message.content,
             examples,

@@ -207,9 +207,10 @@ class AuditSettings(Settings):
         where all clients share a model, none where each has its own.
     answers
         What clients tell of the audited models: ``examples`` (three numbers per example), ``aggregate`` (sums
-        over the forgotten and the retained examples, of which no membership attack can be made) or ``refuse``
-        (nothing). Both of the former are exact. Neutral ``auto``: ``examples``, but ``refuse`` where the
-        clients of the run are promised privacy, masks or encryption.
+        over the forgotten and the retained examples, of which the server can make no membership attack; with
+        shadow models each client attacks its own examples) or ``refuse`` (nothing). Both of the former are
+        exact. Neutral ``auto``: ``examples``, but ``refuse`` where the clients of the run are promised
+        privacy, masks or encryption.
     shadows
         Pairs of shadow models for the attack on single examples: so often is the run trained again with
         another seed, forgotten by the audited method, and retrained; 0, or at least 3; a verdict needs 8.

@@ -25,6 +25,7 @@ def attack_tables(audit: Mapping[str, Any]) -> tuple[NumberTable, ...]:
         _apart(audit),
         _areas(audit),
         _shadows(audit),
+        _by_themselves(audit),
         _divergences(audit),
         _exposed(audit),
         _rounded(audit),
@@ -81,6 +82,23 @@ def _shadows(audit: Mapping[str, Any]) -> NumberTable | None:
         "p-value",
     )
     return NumberTable(caption, "examples", columns, rows)
+
+
+def _by_themselves(audit: Mapping[str, Any]) -> NumberTable | None:
+    found = (audit.get("shadows") or {}).get("by-client") or {}
+    rows = tuple(
+        Row(
+            f"client {client_id}",
+            (str(each["examples"]), _rate(each["area"], 1.0, 2), f"{each['p_value']:.3f}", each["outcome"]),
+        )
+        for client_id, each in found.items()
+    )
+    caption = (
+        "Each client's forgotten examples, attacked by the client itself, which told the server these "
+        "figures and nothing of single examples. The table before is of the client that is told best."
+    )
+    columns = ("forgotten examples", "area under the curve", "p-value", "outcome")
+    return NumberTable(caption, "whose", columns, rows, texts=("outcome",))
 
 
 def _attack(found: Mapping[str, Any]) -> Iterator[str]:

@@ -293,6 +293,8 @@ def attacks(audit: Mapping[str, Any]) -> list[str]:
     ['single examples (RMIA, area under the curve, guessing 0.5): 0.51 after, 0.70 before, 0.48 retrained']
     >>> attacks({"relearned": {"after": 0, "retrained": None, "most": 5}})
     ['relearning (rounds until the forgotten is known as before): 0 after, more than 5 retrained']
+    >>> attacks({"shadows": {"text": "passes", "most-exposed": []}})
+    ['shadow models: passes']
     """
     found = []
     single, shadows = audit.get("single-examples") or {}, audit.get("shadows") or {}
@@ -311,7 +313,8 @@ def attacks(audit: Mapping[str, Any]) -> list[str]:
     if shadows:
         found.append(f"shadow models: {shadows['text']}")
         exposed = [f"{each['position']} of client {each['client']}" for each in shadows["most-exposed"]]
-        found.append(f"most exposed examples: {', '.join(exposed[:_EXPOSED])}")
+        if exposed:
+            found.append(f"most exposed examples: {', '.join(exposed[:_EXPOSED])}")
     return [*found, *rounded(audit)]
 
 

@@ -179,9 +179,3 @@ def _check_shadowed(settings: AuditSettings, methods: Sequence[str]) -> None:
             f"audit.shadows: given {settings.shadows}, but retraining is what shadow models compare with; "
             "allowed with another method"
         )
-    if settings.answers == "aggregate":
-        raise BadInput(
-            f'audit.answers: given "aggregate", but {settings.shadows} pairs of shadow models are told by '
-            'what clients say of single examples; allowed "examples", or audit.shadows = 0 where no earlier '
-            "audit had any"
-        )

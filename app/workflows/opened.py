@@ -228,7 +228,7 @@ class OpenedRun:
             restore_states(self.folder, cohort.grid)
         holdings = ask_holdings(self.run, request, cohort)
         models = {"before": AuditedModel(self.run.final, self.run.train_seconds, self.run.lineage)}
-        models |= {method: self._made(request, method) for method in [*methods, "retrain"]}
+        models |= {method: self.left_by(request, method) for method in [*methods, "retrain"]}
         models |= self._with_kept(request, self.other_seeds(request, settings.seeds, cohort))
         self.observer.phase(f"audit {request.name}", 1)
         run = self._run_of_masks(methods)
@@ -335,7 +335,8 @@ class OpenedRun:
                 f"run '{self.folder.name}': {request.name} was not forgotten by {method}; do that first"
             )
 
-    def _made(self, request: ForgetRequest, method: str) -> AuditedModel:
+    def left_by(self, request: ForgetRequest, method: str) -> AuditedModel:
+        """Return what a method left when it served a request."""
         path = self.folder.forget_folder(self.name_of(request, method))
         flat = self.run.layout.vector_of(read_sealed(path / MODEL).tensors)
         return AuditedModel(flat, read_result(path)["seconds"], lineage_of(self.folder, path.name))

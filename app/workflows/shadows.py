@@ -37,7 +37,8 @@ from strategies.server.cohort import Cohort
 from unlearning import forgetting
 from unlearning.audit.margins import Margins
 from unlearning.audit.measurement import Measurement, margins_under
-from unlearning.audit.shadow_attack import Baselines, ShadowFindings, ShadowPair, findings
+from unlearning.audit.own_attack import OwnAttackQuestions, PairModels, ask_clients
+from unlearning.audit.shadow_attack import Baselines, ShadowFindings, ShadowPair, combined, findings
 from unlearning.holdings import ask_holdings
 from unlearning.pruning import sparse_path
 from unlearning.request import ForgetRequest
@@ -51,6 +52,9 @@ MODELS = "left"
 _MOST_AT_ONCE = 16
 _AT_ONCE_BYTES = 2**30
 _MODELS_EACH = 8
+_MODELS_OF_PAIR = 3
+_MOST_BYTES = 2**30
+"""Of the models in one message; Flower's limit is twice that."""
 
 
 def check_shadows(run: TrainedRun, folder: RunFolder, request: ForgetRequest, after: str) -> None:
@@ -231,15 +235,27 @@ def at_once(opened: OpenedRun, count: int) -> int:
     return max(1, min(count, _MOST_AT_ONCE, _AT_ONCE_BYTES // each))
 
 
-def _check_told(opened: OpenedRun, request: ForgetRequest, grid: Grid | None) -> None:
-    """Refuse, before anything is trained, where no client tells of single examples that are forgotten."""
+def _check_told(opened: OpenedRun, request: ForgetRequest, count: int, grid: Grid | None) -> None:
+    """Refuse, before anything is trained, where no client tells of forgotten examples, or can attack them."""
     with opened.session.cohort(grid) as cohort:
         told = margins_under(opened.run, opened.run.final, request, cohort, "before")
-    if not len(told.all_forgotten):
+    if not len(told.all_forgotten) and not told.summed:
         raise BadInput(
-            f"audit.shadows: {request.name} cannot be attacked by shadow models: no client tells of single "
-            "examples to be forgotten: they send sums (audit.answers, or what their nodes allow), or did not "
-            "answer; allowed 0"
+            f"audit.shadows: {request.name} cannot be attacked by shadow models: no client that holds an "
+            "example to be forgotten answers; allowed 0"
+        )
+    if told.summed:
+        _check_size(opened, count)
+
+
+def _check_size(opened: OpenedRun, count: int) -> None:
+    """Refuse more models than a message may hold to a client that attacks its examples by itself."""
+    size = (_MODELS_OF_PAIR * count + 1) * opened.run.final.nbytes
+    if size > _MOST_BYTES:
+        raise BadInput(
+            f"audit.shadows: given {count}, but a client that tells sums gets all of their models in one "
+            f"message, here {size / 2**20:,.0f} MiB; allowed at most {_MOST_BYTES // 2**20:,} MiB, or "
+            'audit.answers = "examples"'
         )
 
 
@@ -250,7 +266,7 @@ def _trained(
     folder, config = unpruned(opened.folder), opened.session.config
     lacking = [seed for seed in seeds if not (folder.path / FOLDER / f"seed-{seed}" / MODEL).exists()]
     if lacking:
-        shop.each([partial(_check_told, opened, request)])
+        shop.each([partial(_check_told, opened, request, len(seeds))])
         title = f"train {count_of(len(lacking), 'shadow run')}"
         opened.observer.phase(title, len(lacking) * config.run.rounds)
     works = [
@@ -359,21 +375,43 @@ def attacked(
     if not shadows:
         return {}
     opened.observer.phase(f"attack {request.name} by {len(shadows)} pairs of shadow models", len(shadows))
+    gone, of_pairs = purged(opened.folder), Baselines(opened.run.seed)
+    margins = {method: measured[method].margins for method in methods}
+    told = next((each for each in margins.values() if each is not None), None)
     under = []
-    for shadow in shadows:
-        under.append(_margins(opened, request, shadow, cohort))
-        opened.observer.advance(f"{len(under)} of {len(shadows)}")
-    gone = purged(opened.folder)
-    baselines = Baselines(opened.run.seed)
-    found = {
-        method: findings(
-            [ShadowPair(each["before"], each[method], each[RETRAIN]) for each in under],
-            measured[method].margins,
-            baselines,
-        )
-        for method in methods
-    }
-    return {method: None if each is None else each.silent_on(gone) for method, each in found.items()}
+    if told is None or len(told.all_forgotten):
+        for shadow in shadows:
+            under.append(_margins(opened, request, shadow, cohort))
+            opened.observer.advance(f"{len(under)} of {len(shadows)}")
+    if told is not None and told.summed:
+        _check_size(opened, len(shadows))
+    found = {}
+    for method in methods:
+        pairs = [ShadowPair(each["before"], each[method], each[RETRAIN]) for each in under]
+        together = findings(pairs, margins[method], of_pairs) if pairs else None
+        alone = {}
+        if told is not None and told.summed:
+            alone = _by_themselves(opened, request, method, shadows, cohort, told.summed)
+        others = {} if together is None or not alone else {",".join(pairs[0].before.forgotten): together}
+        each = combined({**others, **alone}) if alone else together
+        found[method] = None if each is None else each.silent_on(gone)
+    return found
+
+
+def _by_themselves(
+    opened: OpenedRun,
+    request: ForgetRequest,
+    method: str,
+    shadows: Sequence[Shadow],
+    cohort: Cohort,
+    holders: Mapping[str, int],
+) -> dict[str, ShadowFindings]:
+    """Return what clients that tell sums find by attacking their own examples of the request."""
+    run = opened.run
+    models = [PairModels(each.final, each.left[method], each.retrained) for each in shadows]
+    audited = opened.left_by(request, method).flat
+    questions = OwnAttackQuestions(request, run.layout, models, audited, run.forgotten, run.seed)
+    return ask_clients(cohort, questions, len(models), holders, f"attack on {method}")
 
 
 def _margins(opened: OpenedRun, request: ForgetRequest, shadow: Shadow, cohort: Cohort) -> dict[str, Margins]:

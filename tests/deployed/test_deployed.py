@@ -28,6 +28,7 @@ FORGET: dict[str, Scalar] = {
     "forget.finetune.epochs": 1,
 }
 REQUEST = ForgetRequest(clients=("2",))
+SHADOWS = 3
 
 
 def test_it_trains_the_model_of_one_process(trained: RunFolder, local: RunFolder) -> None:
@@ -59,6 +60,28 @@ def test_it_forgets_and_audits_as_one_process_does(
     figures, wanted = (_audit(run)["after"] for run in (trained, local))
     assert set(figures) == set(wanted)
     assert all(check.status != "failed" for check in verify_run(trained))
+
+
+def test_shadow_models_over_a_network_are_those_of_one_process(
+    federation: Federation, trained: RunFolder, local: RunFolder
+) -> None:
+    """Each is trained, forgets and is retrained by the connected clients, which score their own examples."""
+    for run in (trained, local):
+        if "client-2-finetune" not in run.forget_requests():
+            forget(run, REQUEST, ForgetSettings.of("finetune", epochs=1))
+    told = {**SMALL, **home(federation), **FORGET, "run.workflow": "audit", "audit.shadows": SHADOWS}
+    printed = federation.run(told, "audit")
+    assert "run folder" in printed, printed
+    audit(local, REQUEST, ["finetune"], AuditSettings(shadows=SHADOWS))
+    places = ("shadows/*/model.safetensors", "shadows/*/left/*", "forget/client-2-retrain/retrain-seed-*")
+    models = [path.relative_to(local.path) for place in places for path in local.path.glob(place)]
+    assert len(models) == 3 * SHADOWS  # Trained, and what the method and retraining left
+    for inside in models:
+        expected = read_sealed(local.path / inside).tensors
+        for name, tensor in read_sealed(trained.path / inside).tensors.items():
+            torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-5)
+    areas = [_audit(run)["shadows"]["forgotten"]["area"]["value"] for run in (trained, local)]
+    assert areas[0] == pytest.approx(areas[1], abs=0.02)
 
 
 def test_it_goes_on_after_a_forgetting_as_one_process_does(

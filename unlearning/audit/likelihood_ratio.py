@@ -18,7 +18,7 @@ pair's models is called unlearned is swapped at random; that the laws are equal 
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -100,6 +100,10 @@ class LikelihoodRatios:
     accuracy: Rate
     rates: dict[float, Rate | None]
     most_exposed: tuple[Exposure, ...]
+
+    def in_sums(self) -> "LikelihoodRatios":
+        """Return the findings without anything of a single example."""
+        return replace(self, most_exposed=())
 
     def to_json(self) -> dict[str, Any]:
         """Return the findings as a mapping that `json` can write."""

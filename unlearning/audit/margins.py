@@ -1,7 +1,7 @@
 """The margins of single examples under a model, as the attacks on single examples read them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +27,15 @@ class Margins:
         Of D_r, in the order of the clients and their examples, and of the test data, float64.
     places : mapping of str to array
         Position of each forgotten example among the client's.
+    summed : mapping of str to int
+        How many of D_f each client holds that sent sums only; none of these is above.
     """
 
     forgotten: Mapping[str, Scores]
     retained: Scores
     unseen: Scores
     places: Mapping[str, Positions]
+    summed: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def all_forgotten(self) -> Scores:
@@ -55,6 +58,7 @@ class Margins:
             np.concatenate([np.zeros(0), *(margins[i][~marks[i]] for i in known)]),
             _floats(unseen),
             {i: positions(local_test_share, i, len(marks[i]))[marks[i]] for i in holders},
+            {i: held for i in evidence.sums_only if (held := int(evidence.answers[i].forget.sum()))},
         )
 
 

@@ -16,7 +16,13 @@ import numpy as np
 
 from strategies.core.seeds import numpy_generator
 from unlearning.audit.klom import MarginDivergence, margin_divergence
-from unlearning.audit.likelihood_ratio import LEAST_PAIRS, LikelihoodRatios, likelihood_ratios, ratios_of
+from unlearning.audit.likelihood_ratio import (
+    LEAST_PAIRS,
+    LikelihoodRatios,
+    Rate,
+    likelihood_ratios,
+    ratios_of,
+)
 from unlearning.audit.margins import Margins, same_examples
 from unlearning.audit.roc import Scores
 
@@ -25,7 +31,7 @@ LEVEL = 0.01
 LARGEST_AREA = 0.6
 """Where the interval of an area must end for a method to pass."""
 LEAST_TO_DECIDE = 8
-"""Pairs from which on a p-value can be below the level: 1 / 2⁷."""
+"""Pairs from which on a p-value can be below the level: 1 / 2⁷. Where m tests share it, log₂ m more are."""
 _MOST_SAID = 10_000
 
 
@@ -45,6 +51,16 @@ class ExposedExample:
     position: int
     effect: float
     direction: float
+
+
+@dataclass(frozen=True)
+class ClientFindings:
+    """What the attack found of one client's examples alone; see `LikelihoodRatios`."""
+
+    outcome: ShadowOutcome
+    examples: int
+    area: Rate
+    p_value: float
 
 
 @dataclass(frozen=True)
@@ -76,6 +92,9 @@ class ShadowFindings:
         The forgotten examples that can be told best.
     dropped
         Pairs in which a client did not answer about one of the models.
+    by_client
+        Where clients attacked their examples by themselves: what each found. The figures above are then those
+        of the client whose examples are told best.
     """
 
     outcome: ShadowOutcome
@@ -89,6 +108,19 @@ class ShadowFindings:
     divergences: Mapping[str, MarginDivergence | None]
     most_exposed: tuple[ExposedExample, ...]
     dropped: int = 0
+    by_client: Mapping[str, "ClientFindings"] = field(default_factory=dict)
+
+    def in_sums(self) -> "ShadowFindings":
+        """Return the findings without anything of a single example."""
+        return replace(
+            self,
+            forgotten=self.forgotten.in_sums(),
+            nothing=self.nothing.in_sums(),
+            retraining=self.retraining and self.retraining.in_sums(),
+            retained=self.retained and self.retained.in_sums(),
+            unseen=self.unseen and self.unseen.in_sums(),
+            most_exposed=(),
+        )
 
     def silent_on(self, clients: Collection[str]) -> "ShadowFindings":
         """Return the findings without the positions of some clients' examples."""
@@ -118,6 +150,7 @@ class ShadowFindings:
             "divergences": divergences,
             "most-exposed": exposed,
             "dropped": self.dropped,
+            "by-client": {client_id: asdict(each) for client_id, each in self.by_client.items()},
         }
 
 
@@ -249,20 +282,61 @@ def findings(
     )
 
 
-def verdict(forgotten: LikelihoodRatios, nothing: LikelihoodRatios) -> tuple[ShadowOutcome, str]:
-    """Return the outcome of an attack, and what it means."""
-    area = forgotten.area
+def combined(found: Mapping[str, ShadowFindings]) -> ShadowFindings | None:
+    """Return what several attacks say together, each on examples of its own; None without any.
+
+    One fails where any of them does, at the level divided by their number, and passes where each does. Its
+    figures are those of the attack with the smallest p-value, of equal ones of that with the area furthest
+    from ½.
+
+    Parameters
+    ----------
+    found
+        By whose examples they are.
+    """
+    if not found:
+        return None
+    judged = {name: verdict(each.forgotten, each.nothing, len(found)) for name, each in found.items()}
+    by_client = {
+        name: ClientFindings(
+            judged[name][0], each.forgotten.examples, each.forgotten.area, each.forgotten.p_value
+        )
+        for name, each in found.items()
+    }
+    outcomes = {outcome for outcome, _ in judged.values()}
+    outcome: ShadowOutcome = (
+        "fails" if "fails" in outcomes else "passes" if outcomes == {"passes"} else "undecided"
+    )
+    candidates = {name: each for name, each in found.items() if judged[name][0] == outcome}
+    name = min(candidates, key=lambda each: _told(candidates[each].forgotten))
+    text = judged[name][1]
+    if len(found) > 1:
+        text = f"{text} (client {name}, whose examples are told best of {len(found)} attacked by themselves)"
+    return replace(found[name], outcome=outcome, text=text, by_client=by_client)
+
+
+def _told(found: LikelihoodRatios) -> tuple[float, float]:
+    return found.p_value, -abs(found.area.value - 0.5)
+
+
+def verdict(
+    forgotten: LikelihoodRatios, nothing: LikelihoodRatios, tests: int = 1
+) -> tuple[ShadowOutcome, str]:
+    """Return the outcome of an attack, which is one of several, and what it means."""
+    area, level = forgotten.area, LEVEL / tests
+    least = LEAST_TO_DECIDE + math.ceil(math.log2(tests))
     said = (
         f"an attacker with {forgotten.pairs} pairs of shadow models tells the forgotten examples from "
         f"never-seen ones with an area under the curve of {area.value:.2f} ({area.low:.2f} to "
         f"{area.high:.2f}; guessing 0.5, doing nothing {nothing.area.value:.2f})"
     )
-    if forgotten.least_p_value > LEVEL:
+    if forgotten.least_p_value > level:
+        shared = "" if tests == 1 else f" for {tests} clients together"
         return "undecided", (
-            f"cannot be decided with {forgotten.pairs} pairs of shadow models: a verdict at the level of 1 % "
-            f"needs at least {LEAST_TO_DECIDE}; {said}"
+            f"cannot be decided with {forgotten.pairs} pairs of shadow models: a verdict at the level of 1 %"
+            f"{shared} needs at least {least}; {said}"
         )
-    if forgotten.p_value <= LEVEL:
+    if forgotten.p_value <= level:
         return "fails", f"fails: {said}, which chance gives in {_chance(forgotten.p_value)}"
     if nothing.p_value > LEVEL:
         return "undecided", (

@@ -85,7 +85,8 @@ def lowest_pruned(
     masks
         Weights that are pruned already and stay so.
     """
-    layers = prunable(copied(model).cpu())
+    plain = copied(model).cpu().to(memory_format=torch.contiguous_format)  # What torch's pruning asks for
+    layers = prunable(plain)
     kept = {
         name: (masks or {}).get(name, torch.ones(scores[name].shape, dtype=torch.bool)) for name in layers
     }
@@ -96,7 +97,7 @@ def lowest_pruned(
     for name, layer in layers.items():
         prune.custom_from_mask(layer, "weight", kept[name])  # type: ignore[no-untyped-call]
     pairs = [(layer, "weight") for layer in layers.values()]
-    ranks = {(layer, "weight"): scores[name].cpu() for name, layer in layers.items()}
+    ranks = {(layer, "weight"): scores[name].cpu().contiguous() for name, layer in layers.items()}
     prune.global_unstructured(pairs, prune.L1Unstructured, importance_scores=ranks, amount=target - already)
     return {name: layer.get_buffer("weight_mask").bool().cpu() for name, layer in layers.items()}
 

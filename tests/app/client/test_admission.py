@@ -20,6 +20,7 @@ from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.core.settings import Scalar
 from tests.app.asking import context, handlers, message, run_config
+from unlearning.audit.own_attack import PAIRS
 
 PRIVATE = ("privacy.epsilon=8", "privacy.delta=1e-5", "privacy.accountant=rdp")
 NO_LOG = "log.enabled=false"
@@ -216,6 +217,18 @@ def test_audits_are_answered_as_the_stricter_of_run_and_node_says(
     told = content.array_records.get(wire.ARRAYS)
     assert bool(told) == (answers == "examples")
     assert ("correct-retain" in content.metric_records[wire.METRICS]) == (answers == "aggregate")
+
+
+@pytest.mark.parametrize("promise", [LOCAL, MASKS])
+@pytest.mark.parametrize("answers", ["aggregate", "examples"])
+def test_a_protected_client_attacks_none_of_its_examples_whatever_a_message_asks(
+    promise: tuple[str, ...], answers: str, tmp_path: Path
+) -> None:
+    given = Promise((*promise, f"audit.answers={answers}"))
+    asked = message(wire.AUDIT)
+    asked.content[wire.CONFIG][PAIRS] = 3  # type: ignore[index]
+    with pytest.raises(LetheError, match=r"^audit\.shadows: clients of a protected run attack nothing"):
+        app(asked, context(run_config(*given.run), given.node_config(tmp_path)))
 
 
 def test_a_message_cannot_open_the_audit(tmp_path: Path) -> None:

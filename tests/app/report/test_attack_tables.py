@@ -6,6 +6,7 @@ import numpy as np
 
 from app.report.attack_tables import attack_tables
 from tests.unlearning.audit.test_shadow_attack import found
+from unlearning.audit.shadow_attack import combined
 
 SINGLE = {
     "references": 1,
@@ -29,6 +30,17 @@ def test_single_examples_by_hand() -> None:
     untried = {**SINGLE, "area": None, "before": None, "retrained": None}
     (table,) = attack_tables({"single-examples": untried})
     assert [row.label for row in table.rows] == ["the pair of models, balanced accuracy, % (guessing: 33.3)"]
+
+
+def test_what_clients_found_by_themselves_has_a_row_each() -> None:
+    told = combined({"3": found(0, before=6.0, after=6.0), "7": found(1, before=6.0, after=0.0)})
+    assert told is not None
+    _, alone, *_ = attack_tables({"shadows": json.loads(json.dumps(told.to_json()))})
+    assert [row.label for row in alone.rows] == ["client 3", "client 7"]
+    assert [row.cells[0] for row in alone.rows] == ["40", "40"]
+    assert [row.cells[-1] for row in alone.rows] == ["fails", "passes"]
+    area = told.by_client["3"].area
+    assert alone.rows[0].cells[1] == f"{area.value:.2f} ({area.low:.2f} to {area.high:.2f})"
 
 
 def test_every_figure_of_the_shadows_stands_in_a_table() -> None:

@@ -29,6 +29,7 @@ from unlearning.request import ForgetRequest
 from unlearning.settings import AuditSettings, ForgetSettings
 
 THREE = AuditSettings(seeds=1, shadows=3)
+SUMS = THREE.model_copy(update={"answers": "aggregate"})
 
 
 def audited(folder: RunFolder, settings: AuditSettings = THREE, **options: object) -> dict[str, object]:
@@ -183,18 +184,49 @@ def test_an_audit_again_loses_nothing_that_an_earlier_one_found(small: RunFolder
     assert again["shadows"]["forgotten"]["pairs"] == 3
     assert set(again["rounded"]) == {"8", "4"}  # type: ignore[call-overload]
     assert models_in(small) == files
-    with pytest.raises(BadInput, match=r'audit\.answers: given "aggregate", but 3 pairs of shadow models'):
-        audited(small, AuditSettings(answers="aggregate"))
+    sums = audited(small, AuditSettings(answers="aggregate"))
+    assert isinstance(sums["shadows"], dict)
+    assert sums["shadows"]["forgotten"]["pairs"] == 3
+    assert models_in(small) == files
 
 
-def test_clients_that_send_sums_are_found_before_anything_is_trained(small: RunFolder) -> None:
-    """As where their nodes allow no more than the server asks for; it is known only when they answer."""
-    opened = OpenedRun.of(small, Quiet()).auditing(AuditSettings(answers="aggregate"))
-    with (
-        opened.session.local_grid() as grid,
-        pytest.raises(BadInput, match="no client tells of single examples to be forgotten: they send sums"),
-    ):
-        audited(small, grid=GridWrapper(grid))
+def test_clients_that_tell_sums_attack_their_own_examples(small: RunFolder) -> None:
+    """One client holds all that is forgotten, so it finds what the server finds that is told everything."""
+    told, own = (audited(small, settings)["shadows"] for settings in (THREE, SUMS))
+    assert isinstance(told, dict)
+    assert isinstance(own, dict)
+    for name in ("forgotten", "nothing"):
+        assert own[name] == {**told[name], "most_exposed": []}
+    assert own["divergences"]["forget"] == told["divergences"]["forget"]
+    assert (own["outcome"], own["text"], own["audited"]) == (told["outcome"], told["text"], told["audited"])
+    assert own["most-exposed"] == []
+    assert told["most-exposed"]
+    assert set(own["by-client"]) == {"2"}
+    assert own["by-client"]["2"]["area"] == own["forgotten"]["area"]
+    assert own["retained"] is None  # The client keeps nothing
+
+
+def test_a_class_that_several_clients_hold_is_attacked_by_each(small: RunFolder) -> None:
+    request = ForgetRequest(classes=(1,))
+    forget(small, request, ForgetSettings.of("finetune", epochs=1))
+    audit(small, request, ["finetune"], SUMS)
+    found = read_audit(small.path / "forget" / "class-1-finetune")
+    assert found is not None
+    own = found["shadows"]
+    assert set(own["by-client"]) == {"0", "1", "2"}
+    assert sum(each["examples"] for each in own["by-client"].values()) == found["after"]["num_forget"]
+    assert own["forgotten"]["p_value"] == min(each["p_value"] for each in own["by-client"].values())
+    assert "whose examples are told best of 3 attacked by themselves" in own["text"]
+    assert "for 3 clients together needs at least 10" in own["text"]
+    assert all(own["retained"][key] is not None for key in ("area", "p_value"))
+
+
+def test_a_message_with_all_models_that_is_too_large_is_refused_before_anything_is_trained(
+    small: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shadows, "_MOST_BYTES", 1000)
+    with pytest.raises(BadInput, match=r"audit\.shadows: given 3, but a client that tells sums gets all"):
+        audited(small, SUMS)
     assert not (small.path / shadows.FOLDER).exists()
 
 

@@ -1,5 +1,6 @@
 """unlearning/central/prune.py: masks against a direct ranking, SynFlow's flow, IMP's schedule."""
 
+import copy
 import itertools
 from collections.abc import Callable
 
@@ -91,6 +92,16 @@ def test_magnitude_masks_are_a_global_top_k(rate: float, seed: int) -> None:
     expected = torch.ones(len(weights), dtype=torch.bool)
     expected[weights.argsort()[: round(rate * len(weights))]] = False
     assert torch.equal(joined(magnitude_masks(model, rate)), expected)
+
+
+def test_a_model_with_its_channels_last_is_pruned_as_any() -> None:
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 2))
+    last = copy.deepcopy(plain).to(memory_format=torch.channels_last)
+    assert not all(p.is_contiguous() for p in last.parameters())
+    ours, theirs = magnitude_masks(last, 0.5), magnitude_masks(plain, 0.5)
+    assert set(ours) == set(theirs)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert torch.equal(flat_parameters(masked(last, ours)), flat_parameters(masked(plain, theirs)))
 
 
 def test_imp_is_its_rounds(build_net: BuildNet, make_blobs: MakeBlobs) -> None:
