@@ -6,6 +6,8 @@ it is retraining, which is exact: of a pruned run with its mask chosen anew, if 
 Where groups of clients were trained apart, retraining is that of one group, and comes first.
 """
 
+from collections.abc import Sequence
+
 from unlearning.request import ForgetRequest
 from unlearning.requirements import can_serve, check_request
 from unlearning.run import TrainedRun
@@ -13,20 +15,21 @@ from unlearning.settings import AUTO, ForgetSettings
 
 PREFERRED = ("leave-out", "fast-distill", "distill", "redistill", "reprune", "retrain")
 """Methods, the best first."""
-
-
-AGAINST_POISON = ("fast-distill", "distill", "federaser", "retrain")
+_LEAVES_BACKDOORS = "leave-out"
+_AGAINST_POISON = ("fast-distill", "distill", "federaser")
 """Methods after which nothing was left of a backdoor, the fastest first (docs/evidence.md)."""
 
 
 def against_poison(run: TrainedRun, request: ForgetRequest, settings: ForgetSettings) -> str:
-    """Return the method for a client that may have been poisoned.
+    """Return the method for a client that may have been poisoned: the default, unless that is `leave-out`.
 
-    `leave-out` is none of these: the others' updates do not pull a backdoor back, as they would a deviation
-    that their data contradict, so that more of it is left than its estimate says.
+    The others' updates do not pull a backdoor back, as they would a deviation that their data contradict, so
+    that more of it is left than the estimate of `leave-out` says.
     """
-    able = (name for name in AGAINST_POISON[:-1] if can_serve(run, request, name, settings))
-    return next(able, AGAINST_POISON[-1])
+    default = default_method(run, request, settings)
+    if default != _LEAVES_BACKDOORS:
+        return default
+    return _first_able(_AGAINST_POISON, run, request, settings)
 
 
 def with_method(run: TrainedRun, request: ForgetRequest, settings: ForgetSettings) -> ForgetSettings:
@@ -36,8 +39,18 @@ def with_method(run: TrainedRun, request: ForgetRequest, settings: ForgetSetting
     """
     if settings.method != AUTO:
         return settings
-    cheaper = PREFERRED[:-1] if run.plan.isolation == 1 else ()
-    able = (name for name in cheaper if can_serve(run, request, name, settings))
-    chosen = next(able, PREFERRED[-1])
+    chosen = default_method(run, request, settings)
     check_request(run, request, chosen, settings)
     return settings.model_copy(update={"method": chosen})
+
+
+def default_method(run: TrainedRun, request: ForgetRequest, settings: ForgetSettings) -> str:
+    """Return the method that serves a request for which none is named, whether it can or not."""
+    return _first_able(PREFERRED[:-1] if run.plan.isolation == 1 else (), run, request, settings)
+
+
+def _first_able(
+    names: Sequence[str], run: TrainedRun, request: ForgetRequest, settings: ForgetSettings
+) -> str:
+    able = (name for name in names if can_serve(run, request, name, settings))
+    return next(able, PREFERRED[-1])

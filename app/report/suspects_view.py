@@ -73,11 +73,11 @@ def sentences(found: Mapping[str, Any], run: str) -> Iterator[str]:
             f"{listed(suspect['reasons'])}."
         )
     if out:
-        method = found.get("method", "")
+        method, default = found.get("method", ""), found.get("default", "")
         yield f"To forget: {command(run, found['standing-out'], method)}"
-        if method:
+        if default and method != default:
             yield (
-                f"{method} is named because the client may have been poisoned: leave-out, the default, can "
+                f"{method} is named because the client may have been poisoned: {default}, the default, can "
                 "leave a part of a backdoor."
             )
         yield (

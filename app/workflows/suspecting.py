@@ -15,7 +15,7 @@ from strategies.core.errors import BadInput
 from strategies.runs.files import write_json
 from strategies.runs.folder import CONFIG, RunFolder
 from strategies.threads import one_thread
-from unlearning.default_method import against_poison
+from unlearning.default_method import against_poison, default_method
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
@@ -50,6 +50,7 @@ def suspects(folder: RunFolder, level: float = LEVEL, observer: Observer | None 
         "run": folder.name,
         **found.to_json(),
         "method": against_poison(run, request, ForgetSettings()),
+        "default": default_method(run, request, ForgetSettings()),
         "notes": [*found.notes, *_notes(run)],
     }
     write_json(folder.path / SUSPECTS, document)

@@ -36,6 +36,13 @@ def chosen(
     return with_method(run, request, ForgetSettings()).method  # type: ignore[arg-type]
 
 
+def trusted(monkeypatch: pytest.MonkeyPatch, able: Sequence[str], groups: int = 1) -> str:
+    """Return the method for a client that may have been poisoned; parameters as for `chosen`."""
+    only(monkeypatch, able)
+    run = SimpleNamespace(plan=SimpleNamespace(isolation=groups))
+    return against_poison(run, CLIENT, ForgetSettings())  # type: ignore[arg-type]
+
+
 def test_the_best_of_those_that_can_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen(monkeypatch, list(METHODS)) == "leave-out"
     assert chosen(monkeypatch, list(METHODS.keys() - {"leave-out"})) == "fast-distill"
@@ -57,8 +64,12 @@ def test_the_best_of_those_that_can_serve(monkeypatch: pytest.MonkeyPatch) -> No
 def test_against_poison_leave_out_is_not_trusted(
     monkeypatch: pytest.MonkeyPatch, able: Sequence[str], best: str
 ) -> None:
-    only(monkeypatch, able)
-    assert against_poison(None, CLIENT, ForgetSettings()) == best  # type: ignore[arg-type]
+    assert trusted(monkeypatch, able) == best
+
+
+def test_against_poison_the_default_is_kept_where_it_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert trusted(monkeypatch, list(METHODS), groups=2) == "retrain"
+    assert trusted(monkeypatch, ["reprune", "federaser"]) == "reprune"
 
 
 def test_what_no_good_method_serves_is_retrained(monkeypatch: pytest.MonkeyPatch) -> None:

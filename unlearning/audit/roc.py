@@ -22,18 +22,30 @@ def auc(positives: Scores, negatives: Scores) -> float:
 
 
 def areas(positives: Scores, negatives: Scores) -> Scores:
-    """Return the area of each row, shapes [rows, p] and [rows, n] to [rows]; see `auc`.
-
-    The positives' ranks are taken twice: with ties in which they come first, and in which they come last.
-    """
+    """Return the area of each row, shapes [rows, p] and [rows, n] to [rows]; see `auc`."""
     count, others = positives.shape[1], negatives.shape[1]
     if not count or not others:
         raise ValueError(f"got {count} positives and {others} negatives, expected 1 of each or more")
+    values = np.concatenate([positives, negatives], axis=1)
+    order = np.argsort(values, axis=1)
+    sums = (order < count) @ np.arange(1.0, count + others + 1)
+    ordered = np.take_along_axis(values, order, axis=1)
+    tied = (ordered[:, 1:] == ordered[:, :-1]).any(axis=1)  # Their order is by chance
+    sums[tied] = _rank_sums(positives[tied], negatives[tied])
+    found: Scores = (sums - count * (count + 1) / 2) / (count * others)
+    return found
+
+
+def _rank_sums(positives: Scores, negatives: Scores) -> Scores:
+    """Return the sum of the positives' ranks in each row, of equal values their mean rank.
+
+    They are taken twice: with ties in which the positives come first, and in which they come last.
+    """
+    count, others = positives.shape[1], negatives.shape[1]
     first = np.argsort(np.concatenate([positives, negatives], axis=1), axis=1, kind="stable") < count
     last = np.argsort(np.concatenate([negatives, positives], axis=1), axis=1, kind="stable") >= others
-    ranks = np.arange(1, count + others + 1)
-    sums = 0.5 * (first @ ranks + last @ ranks)
-    found: Scores = (sums - count * (count + 1) / 2) / (count * others)
+    ranks = np.arange(1.0, count + others + 1)
+    found: Scores = 0.5 * (first @ ranks + last @ ranks)
     return found
 
 

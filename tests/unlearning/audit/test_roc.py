@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from unlearning.audit.roc import auc, balanced_accuracy, true_positive_rate
+from unlearning.audit.roc import areas, auc, balanced_accuracy, true_positive_rate
 
 few = st.lists(st.integers(-3, 3), min_size=1, max_size=12)
 
@@ -15,6 +15,15 @@ def test_the_area_counts_every_pair(above: list[int], below: list[int]) -> None:
     assert auc(np.array(above, float), np.array(below, float)) == pytest.approx(
         wins / (len(above) * len(below))
     )
+
+
+def test_rows_with_ties_and_without_are_counted_alike() -> None:
+    generator = np.random.default_rng(0)
+    above, below = generator.normal(size=(6, 40)), generator.normal(size=(6, 30))
+    above[::2], below[::2] = np.round(above[::2]), np.round(below[::2])
+    wins = above[:, :, None] - below[:, None, :]
+    counted = (wins > 0).mean(axis=(1, 2)) + 0.5 * (wins == 0).mean(axis=(1, 2))
+    np.testing.assert_allclose(areas(above, below), counted, rtol=1e-12)
 
 
 def test_without_one_of_the_two_there_is_no_area() -> None:
