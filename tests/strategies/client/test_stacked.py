@@ -30,21 +30,9 @@ from strategies.core.seeds import GlobalState, seeded_layers, torch_generator
 from strategies.models.mask import hold
 from strategies.task import CLASSIFICATION, Task
 from strategies.tasks.regression import Regression
+from tests.strategies.ragged import SIZES, data, flat, network
 
 TRAIN = TrainSettings(batch_size=4, local_epochs=2, learning_rate=0.1, momentum=0.9)
-SIZES = (12, 7, 1, 9)
-"""Ragged: three steps an epoch, two with a short one, one, three with a short one."""
-
-
-def network(dropout: float | None = None) -> nn.Module:
-    with seeded_layers(torch_generator(0, "network")):
-        return mlp((6, 8), 3, "fc2", dropout)
-
-
-def data(size: int, seed: int) -> TensorExamples:
-    generator = torch_generator(seed, "data")
-    x = torch.randn(size, 6, generator=generator)
-    return TensorExamples(x, torch.randint(0, 3, (size,), generator=generator))
 
 
 def trainings(
@@ -89,10 +77,6 @@ def together(each: Sequence[Training], limits: Limits | None = None) -> list[Out
         if isinstance(outcome, Trained):
             put_into(training.model, outcome)
     return outcomes
-
-
-def flat(model: nn.Module) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
 def assert_same(make: Callable[[], list[Training]]) -> None:

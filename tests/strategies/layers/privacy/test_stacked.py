@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from app.models.built_in import mlp
 from strategies.client.settings import TrainSettings
 from strategies.client.side_by_side import Report, side_by_side
 from strategies.client.stackable import examined
@@ -23,24 +22,9 @@ from strategies.layers.privacy.training import PrivateSteps, PrivateTrainer
 from strategies.models.mask import hold
 from strategies.task import CLASSIFICATION, Task
 from strategies.tasks.regression import Regression
+from tests.strategies.ragged import SIZES, data, flat, network
 
-SIZES = (12, 7, 1, 9)
 TRAIN = TrainSettings(batch_size=3, local_epochs=2, learning_rate=0.1, momentum=0.9)
-
-
-def network(dropout: float | None = None) -> nn.Module:
-    with seeded_layers(torch_generator(0, "network")):
-        return mlp((6, 8), 3, "fc2", dropout)
-
-
-def data(size: int, seed: int, shape: Sequence[int] = (6,)) -> TensorExamples:
-    generator = torch_generator(seed, "data")
-    x = torch.randn(size, *shape, generator=generator)
-    return TensorExamples(x, torch.randint(0, 3, (size,), generator=generator))
-
-
-def flat(model: nn.Module) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
 @dataclass
