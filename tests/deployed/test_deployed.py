@@ -82,6 +82,12 @@ def test_shadow_models_over_a_network_are_those_of_one_process(
             torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-5)
     areas = [_audit(run)["shadows"]["forgotten"]["area"]["value"] for run in (trained, local)]
     assert areas[0] == pytest.approx(areas[1], abs=0.02)
+    printed = federation.run({**told, "audit.answers": "aggregate"}, "audit")
+    assert "run folder" in printed, printed
+    own = _audit(trained)["shadows"]
+    assert own["by-client"]["2"]["area"] == own["forgotten"]["area"]
+    assert own["forgotten"]["area"]["value"] == pytest.approx(areas[0], abs=1e-6)
+    assert own["most-exposed"] == []
 
 
 def test_it_goes_on_after_a_forgetting_as_one_process_does(
