@@ -21,9 +21,10 @@ _PADDING = 2
 def convnet(channels: int, num_outputs: int) -> nn.Module:
     """Build the network, for images [n, channels, height, width] of at least 8×8, from torch's generator.
 
-    Its weights lie with the channels last, in which order a CPU convolves fastest in bfloat16.
+    Images have values from 0 to 1. Its weights lie with the channels last, in which order a CPU convolves
+    fastest in bfloat16.
     """
-    layers: list[nn.Module] = []
+    layers: list[nn.Module] = [_Centred()]
     for place, width in enumerate(_WIDTHS):
         side, stride = (4, 2) if place == 0 else (3, 1)
         layers += [nn.Conv2d(channels, width, side, stride, padding=1), nn.ReLU()]
@@ -31,6 +32,13 @@ def convnet(channels: int, num_outputs: int) -> nn.Module:
         channels = width
     layers += [nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(channels, num_outputs)]
     return nn.Sequential(*layers).to(memory_format=torch.channels_last)
+
+
+class _Centred(nn.Module):
+    """Brings values from 0 to 1 to a mean near 0 and a standard deviation near 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - 0.5) / 0.25
 
 
 def crops_and_flips(inputs: Inputs, generator: torch.Generator) -> Tensor:

@@ -68,6 +68,8 @@ class Options(ForgettingOptions):
     """Shares of the training examples that are forgotten at random, and that have a wrong label."""
     requests: str = ""
     """Some of ``class``, ``random``, ``client`` and ``hard``, with commas between them; empty: all."""
+    methods: str = ""
+    """Some of the central methods, with commas between them; empty: all."""
     precision: Literal["float32", "bf16"] = "float32"
     """Of the forward passes of all training, as ``run.precision``; models are judged in float32."""
     data_seed: int = 0
@@ -223,8 +225,8 @@ def _rows(original: Trained, world: World, holder: Holder, options: Options) -> 
         holder.num_groups,
         holder.generator,
     )
-    for name, contender in CONTENDERS.items():
-        yield name, row(timed(partial(contender, case, options)))
+    for name in chosen("methods", options.methods, CONTENDERS):
+        yield name, row(timed(partial(CONTENDERS[name], case, options)))
 
 
 # The tables
