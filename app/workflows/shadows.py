@@ -375,26 +375,26 @@ def attacked(
     if not shadows:
         return {}
     opened.observer.phase(f"attack {request.name} by {len(shadows)} pairs of shadow models", len(shadows))
-    gone, of_pairs = purged(opened.folder), Baselines(opened.run.seed)
     margins = {method: measured[method].margins for method in methods}
     told = next((each for each in margins.values() if each is not None), None)
+    holders = {} if told is None else told.summed  # Who tells sums attacks by itself
     under = []
-    if told is None or len(told.all_forgotten):
-        for shadow in shadows:
-            under.append(_margins(opened, request, shadow, cohort))
-            opened.observer.advance(f"{len(under)} of {len(shadows)}")
-    if told is not None and told.summed:
+    for shadow in shadows if told is None or len(told.all_forgotten) else ():
+        under.append(_margins(opened, request, shadow, cohort))
+        opened.observer.advance(f"{len(under)} of {len(shadows)}")
+    if holders:
         _check_size(opened, len(shadows))
-    found = {}
+    found, tests = {}, len(holders) + bool(under)
+    baselines = Baselines(opened.run.seed, tests=tests)
     for method in methods:
         pairs = [ShadowPair(each["before"], each[method], each[RETRAIN]) for each in under]
-        together = findings(pairs, margins[method], of_pairs) if pairs else None
-        alone = {}
-        if told is not None and told.summed:
-            alone = _by_themselves(opened, request, method, shadows, cohort, told.summed)
-        others = {} if together is None or not alone else {",".join(pairs[0].before.forgotten): together}
-        each = combined({**others, **alone}) if alone else together
-        found[method] = None if each is None else each.silent_on(gone)
+        attacks = {}
+        if (together := findings(pairs, margins[method], baselines)) is not None:
+            attacks[",".join(pairs[0].before.forgotten)] = together
+        if holders:
+            attacks |= _by_themselves(opened, request, method, shadows, cohort, holders, tests)
+        each = combined(attacks) if holders else together
+        found[method] = None if each is None else each.silent_on(purged(opened.folder))
     return found
 
 
@@ -405,12 +405,13 @@ def _by_themselves(
     shadows: Sequence[Shadow],
     cohort: Cohort,
     holders: Mapping[str, int],
+    tests: int,
 ) -> dict[str, ShadowFindings]:
     """Return what clients that tell sums find by attacking their own examples of the request."""
     run = opened.run
     models = [PairModels(each.final, each.left[method], each.retrained) for each in shadows]
     audited = opened.left_by(request, method).flat
-    questions = OwnAttackQuestions(request, run.layout, models, audited, run.forgotten, run.seed)
+    questions = OwnAttackQuestions(request, run.layout, models, audited, run.forgotten, run.seed, tests)
     return ask_clients(cohort, questions, len(models), holders, f"attack on {method}")
 
 

@@ -121,6 +121,7 @@ def likelihood_ratios(
     generator: np.random.Generator,
     *,
     draws: int = 999,
+    tests: int = 1,
     most: int = 10,
     rates: Sequence[float] = FALSE_POSITIVES,
 ) -> LikelihoodRatios:
@@ -133,7 +134,10 @@ def likelihood_ratios(
     generator
         Draws what is swapped, and the bootstrap.
     draws
-        Random swaps; where there are no more than that many different ones, each is made once.
+        Samples of the bootstrap, and random swaps for each test; where there are no more different ones than
+        that, each is made once.
+    tests
+        How many there are that share a level, of which this is one.
     most
         How many of the most exposed examples are named.
     rates
@@ -149,7 +153,7 @@ def likelihood_ratios(
     pairs, examples = unlearned.shape
     ours, theirs = ratios(unlearned, retrained)
     by_pair = areas(ours, theirs)
-    p_value, least = _permutation(unlearned, retrained, float(by_pair.mean()), generator, draws)
+    p_value, least = _permutation(unlearned, retrained, float(by_pair.mean()), generator, draws * tests)
     chosen = generator.integers(0, pairs, (draws, pairs))
 
     def rate(of: Any) -> Rate | None:

@@ -33,6 +33,8 @@ from unlearning.request import ForgetRequest
 
 PAIRS = "shadow-pairs"
 """int, server to client, in an audit's question: how many pairs of models its arrays hold."""
+TESTS = "shadow-tests"
+"""int, server to client: how many attacks share the level of the verdict, of which this is one."""
 SEED = "shadow-seed"
 """int, server to client: draws the permutations and the bootstrap."""
 FINDINGS = "shadow-findings"
@@ -41,6 +43,7 @@ AUDITED = "audited"
 _SIDES = ("before", "unlearned", "retrained")
 _PARTS = ("forgotten", "nothing", "retraining", "retained", "unseen")
 _MOST_TEXT = 64 * 1024
+_MOST_TESTS = 1_000
 _FOUND = TypeAdapter(ShadowFindings)
 
 
@@ -83,7 +86,10 @@ def answer_attack(
 
     count = _int(config, PAIRS)
     pairs = [ShadowPair(*(under(_name(side, k)) for side in _SIDES)) for k in range(count)]
-    found = findings(pairs, under(AUDITED), Baselines(_int(config, SEED)))
+    tests = _int(config, TESTS)
+    if not 1 <= tests <= _MOST_TESTS:
+        raise ValueError(f"'{TESTS}' is {tests}, expected 1 to {_MOST_TESTS}")
+    found = findings(pairs, under(AUDITED), Baselines(_int(config, SEED), tests=tests))
     return {FINDINGS: "" if found is None else _FOUND.dump_json(found.in_sums()).decode()}
 
 
@@ -170,8 +176,10 @@ class OwnAttackQuestions:
         audited: Tensor,
         earlier: Sequence[ForgetRequest],
         seed: int,
+        tests: int = 1,
     ) -> None:
-        self._request, self._earlier, self._pairs, self._seed = request, earlier, len(pairs), seed
+        self._request, self._earlier = request, earlier
+        self._told = {PAIRS: len(pairs), SEED: seed, TESTS: min(tests, _MOST_TESTS)}
         self._records = {AUDITED: wire.FlatRecord(audited, layout)}
         for number, pair in enumerate(pairs):
             for side in _SIDES:
@@ -183,7 +191,7 @@ class OwnAttackQuestions:
         spec = self.spec(client_id)
         if spec not in self._made:
             config = spec.to_config()
-            config[PAIRS], config[SEED] = self._pairs, self._seed
+            config.update(self._told)
             self._made[spec] = RecordDict({**self._records, wire.CONFIG: config})
         return self._made[spec]
 

@@ -183,12 +183,13 @@ class Baselines:
     ----------
     seed
         Draws the permutations and the bootstrap.
-    draws
-        Permutations, and samples of the bootstrap.
+    draws, tests
+        As of `likelihood_ratio.likelihood_ratios`.
     """
 
     seed: int
     draws: int = 999
+    tests: int = 1
     _made: dict[tuple[int, ...], tuple[LikelihoodRatios, LikelihoodRatios | None]] = field(
         default_factory=dict
     )
@@ -196,7 +197,7 @@ class Baselines:
     def attack(self, ours: Scores, theirs: Scores, name: str) -> LikelihoodRatios:
         """Tell models from retrained ones; margins have shape [models, examples]."""
         generator = numpy_generator(self.seed, "audit", "shadows", name)
-        return likelihood_ratios(ours, theirs, generator, draws=self.draws)
+        return likelihood_ratios(ours, theirs, generator, draws=self.draws, tests=self.tests)
 
     def of(self, pairs: Sequence[ShadowPair]) -> tuple[LikelihoodRatios, LikelihoodRatios | None]:
         """Return what is found of doing nothing, and of retraining; None with fewer than six pairs.

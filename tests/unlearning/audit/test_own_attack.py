@@ -52,8 +52,10 @@ def loaded(record: ArrayRecord) -> nn.Module:
     return model
 
 
-def question(request: ForgetRequest, pull: float = 1.0) -> tuple[OwnAttackQuestions, RecordDict]:
-    made = OwnAttackQuestions(request, LAYOUT, pairs(pull), vectors(7, pull), (), seed=3)
+def question(
+    request: ForgetRequest, pull: float = 1.0, tests: int = 1
+) -> tuple[OwnAttackQuestions, RecordDict]:
+    made = OwnAttackQuestions(request, LAYOUT, pairs(pull), vectors(7, pull), (), seed=3, tests=tests)
     return made, made("4")
 
 
@@ -72,8 +74,8 @@ def slow_margins(flat: torch.Tensor) -> Margins:
 REQUEST = ForgetRequest(samples={"4": GONE})
 
 
-def answered(pull: float = 1.0, request: ForgetRequest = REQUEST) -> str:
-    made, content = question(request, pull)
+def answered(pull: float = 1.0, request: ForgetRequest = REQUEST, tests: int = 1) -> str:
+    made, content = question(request, pull, tests)
     assert is_wanted(content)
     return answer_attack(content, examples(), loaded, made.spec("4"))[FINDINGS]
 
@@ -96,6 +98,17 @@ def test_a_client_finds_what_a_server_would_that_is_told_all_margins() -> None:
         assert (ours.pairs, ours.examples, ours.p_value) == (theirs.pairs, theirs.examples, theirs.p_value)
         assert ours.area.value == pytest.approx(theirs.area.value, abs=1e-6)
     assert own.unseen is None
+
+
+def test_of_many_clients_each_makes_so_many_swaps_that_their_share_of_the_level_can_be_reached() -> None:
+    """12 pairs have 2,048 different swaps; 999 are drawn for one test, and all are made for three."""
+    alone, shared = (read_findings(answered(tests=tests), PAIRS, len(GONE)) for tests in (1, 3))
+    assert alone is not None
+    assert shared is not None
+    assert alone.forgotten.least_p_value == 1 / 1000
+    assert shared.forgotten.least_p_value == 1 / 2048
+    with pytest.raises(ValueError, match="'shadow-tests' is 0, expected 1 to 1000"):
+        answered(tests=0)
 
 
 def test_nothing_of_one_example_is_in_the_answer() -> None:
