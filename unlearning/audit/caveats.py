@@ -123,8 +123,8 @@ def _about_membership(before: Measurement) -> Iterator[str]:
 def _about_clients(measurements: Mapping[str, Measurement]) -> Iterator[str]:
     if ids := sorted({i for m in measurements.values() for i in m.sums_only}, key=client_sort_key):
         yield (
-            f"client {', '.join(ids)} sent sums in place of numbers per example (audit.answers), and has no "
-            "part in the membership attack"
+            f"sums in place of numbers per example (audit.answers) came from client {', '.join(ids)}: the "
+            "membership attack is without these"
         )
     for name, measured in measurements.items():
         if measured.missing:

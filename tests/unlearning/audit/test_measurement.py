@@ -61,7 +61,7 @@ def test_clients_that_tell_sums_count_in_all_but_the_membership_attack() -> None
     assert summed.sums_only == ("0", "1")
     assert (whole.sums_only, whole.mia_efficacy is None, summed.mia_efficacy) == ((), False, None)
     notes = list(caveats({"before": summed}, "before"))
-    assert any(note.startswith("client 0, 1 sent sums in place of numbers per example") for note in notes)
+    assert any("came from client 0, 1: the membership attack is without these" in note for note in notes)
 
 
 def test_what_was_forgotten_before_counts_neither_way_by_hand() -> None:
