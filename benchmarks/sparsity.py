@@ -36,6 +36,7 @@ from strategies.core.seeds import numpy_generator
 from unlearning.audit.likelihood_ratio import LEAST_PAIRS, likelihood_ratios
 from unlearning.central.masks import Masks, masked
 from unlearning.central.random_labels import wrong_labels
+from unlearning.central.training import trained
 
 CLASS, RANDOM, CLIENT, HARD = "a class", "a random tenth", "a client", "hard examples"
 REQUESTS = {"class": CLASS, "random": RANDOM, "client": CLIENT, "hard": HARD}
@@ -70,6 +71,8 @@ class Options(ForgettingOptions):
     """Some of ``class``, ``random``, ``client`` and ``hard``, with commas between them; empty: all."""
     methods: str = ""
     """Some of the central methods, with commas between them; empty: all."""
+    rewind_epochs: int = 0
+    """Epochs after whose weights a sparse model begins; 0: it begins with the first weights."""
     precision: Literal["float32", "bf16"] = "float32"
     """Of the forward passes of all training, as ``run.precision``; models are judged in float32."""
     data_seed: int = 0
@@ -184,7 +187,7 @@ def measured(options: Options, seed: int, sparsity: float) -> Piece:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """θo, its first weights and its mask."""
+    """θo, the dense weights that it began with, and its mask."""
 
     model: nn.Module
     first: nn.Module
@@ -193,19 +196,29 @@ class Trained:
     @staticmethod
     def on(train: Examples, holder: Holder, options: Options, sparsity: float) -> "Trained":
         """Train on all data: dense, and then, of the first weights, those that became largest."""
-        start, sgd = holder.model(), options.training(options.weight_decay)
-        dense = fitted(start, train, sgd, holder.generator("train"))
+        first, sgd = holder.model(), options.training(options.weight_decay)
+        dense = fitted(first, train, sgd, holder.generator("train"))
         if sparsity == 0:
-            return Trained(dense, start, {})
-        found = sparse_start(dense, start, sparsity)
+            return Trained(dense, first, {})
+        found = sparse_start(dense, _early(first, train, holder, options), sparsity)
         model = fitted(found.model, train, sgd, holder.generator("train"), found.masks)
-        return Trained(model, found.model, found.masks)
+        return Trained(model, first, found.masks)
+
+
+def _early(first: nn.Module, train: Examples, holder: Holder, options: Options, *scope: str) -> nn.Module:
+    """Return the weights that a sparse model begins with, before they are pruned."""
+    if not options.rewind_epochs:
+        return first
+    sgd = options.training(options.weight_decay).model_copy(update={"epochs": options.rewind_epochs})
+    return trained(first, train, sgd, holder.generator("rewind", *scope))
 
 
 def _rows(original: Trained, world: World, holder: Holder, options: Options) -> Iterator[tuple[str, Row]]:
     split, masks, sgd = world.split, original.masks, options.training(options.weight_decay)
 
     def retrained(first: nn.Module, *scope: str) -> nn.Module:
+        if masks:
+            first = masked(_early(first, split.retain, holder, options, *scope), masks)
         return fitted(first, split.retain, sgd, holder.generator("train", *scope), masks)
 
     def row(made: Timed) -> Row:
@@ -215,7 +228,7 @@ def _rows(original: Trained, world: World, holder: Holder, options: Options) -> 
 
     yield BEFORE, row(Timed(original.model, 0.0))
     yield RETRAIN, row(timed(partial(retrained, original.first)))
-    yield FLOOR, row(timed(partial(retrained, masked(holder.model(scope=1), masks), "again")))
+    yield FLOOR, row(timed(partial(retrained, holder.model(scope=1), "again")))
     case = Case(
         original.model,
         split,
