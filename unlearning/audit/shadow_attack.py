@@ -10,6 +10,7 @@ curve is small. Anything else is *undecided*, and how many pairs might decide it
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
@@ -33,6 +34,8 @@ LARGEST_AREA = 0.6
 LEAST_TO_DECIDE = 8
 """Pairs from which on a p-value can be below the level: 1 / 2⁷. Where m tests share it, log₂ m more are."""
 _MOST_SAID = 10_000
+_STANDARD_ERRORS = 1.96
+"""From the middle of an interval of 95 % to its end."""
 
 
 @dataclass(frozen=True)
@@ -347,8 +350,8 @@ def verdict(
     if area.high <= LARGEST_AREA:
         return "passes", f"passes: {said}"
     return "undecided", (
-        f"cannot be decided with {forgotten.pairs} pairs of shadow models; about {_needed(forgotten)} might "
-        f"decide it; {said}"
+        f"cannot be decided with {forgotten.pairs} pairs of shadow models; about "
+        f"{_needed(forgotten, level)} might decide it; {said}"
     )
 
 
@@ -356,13 +359,19 @@ def _chance(p_value: float) -> str:
     return f"{100 * p_value:.2g} % of cases"
 
 
-def _needed(forgotten: LikelihoodRatios) -> str:
-    """Return how many pairs would bring the interval's upper end to the limit, as its width falls with √n."""
+def _needed(forgotten: LikelihoodRatios, level: float) -> str:
+    """Return how many pairs might decide, as an interval's width falls with the root of their number.
+
+    Of an area below the limit these are so many that its interval ends there; of one above it, which can only
+    fail, so many that it is as many standard errors from ½ as the level asks for.
+    """
     area = forgotten.area
-    room = abs(LARGEST_AREA - area.value)
-    width = area.high - area.value
-    ratio = (width / room) ** 2 if room > 0 else math.inf
-    needed = forgotten.pairs * ratio
+    if area.value < LARGEST_AREA:
+        ratio = (area.high - area.value) / (LARGEST_AREA - area.value)
+    else:
+        error = (area.high - area.low) / (2 * _STANDARD_ERRORS)
+        ratio = NormalDist().inv_cdf(1 - level) * error / (area.value - 0.5)
+    needed = max(forgotten.pairs + 1, forgotten.pairs * ratio**2)
     return f"{math.ceil(needed)}" if needed < _MOST_SAID else f"more than {_MOST_SAID}"
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from unlearning.audit.likelihood_ratio import LikelihoodRatios, likelihood_ratios
+from unlearning.audit.likelihood_ratio import LikelihoodRatios, Rate, likelihood_ratios
 from unlearning.audit.margins import Margins
 from unlearning.audit.roc import Scores
 from unlearning.audit.shadow_attack import Baselines, ShadowFindings, ShadowPair, findings, verdict
@@ -118,6 +118,24 @@ def test_a_wide_interval_decides_nothing_and_says_how_many_pairs_might() -> None
     assert unclear
     assert all("pairs of shadow models; about" in each.text for each in unclear)
     assert not [each for each in results if each.outcome == "passes" and each.forgotten.area.high > 0.6]
+
+
+@pytest.mark.parametrize(
+    ("area", "needed"),
+    [
+        ((0.55, 0.50, 0.649), 32),  # (0.099 / 0.05)² = 3.92 times as many
+        ((0.78, 0.66, 0.89), 9),  # 4.8 standard errors from ½: one more makes p small enough
+        ((0.61, 0.43, 0.79), 31),  # 1.2 standard errors, where the level asks for 2.33: 8 (2.33 / 1.198)²
+        ((0.5999999, 0.5, 0.9), "more than 10000"),
+    ],
+)
+def test_how_many_pairs_might_decide_by_hand(area: tuple[float, float, float], needed: object) -> None:
+    """Always more than there are: an area that can only fail needs no interval below the limit."""
+    base = found(0, 6.0, 6.0, pairs=8)
+    unclear = replace(base.forgotten, area=Rate(*area), p_value=0.02)
+    outcome, text = verdict(unclear, base.nothing)
+    assert outcome == "undecided"
+    assert f"; about {needed} might decide it" in text
 
 
 def test_what_the_retained_give_away_is_attacked_too() -> None:
