@@ -12,6 +12,7 @@ from benchmarks.central_methods import CONTENDERS
 from benchmarks.figures import Interval, paired
 from strategies.core.errors import BadInput
 from strategies.runs.files import read_json, write_json
+from unlearning.central.training import trained
 from unlearning.student_t import quantile
 
 TINY = {
@@ -105,6 +106,25 @@ def test_pieces_are_kept_and_reported(tmp_path: Path) -> None:
         r for r in again["models"] if (r["request"], r["model"], r["sparsity"]) == ("a class", "GA", 0.5)
     ]
     assert row["UA"]["mean"] == 12.0
+
+
+def test_a_retraining_begins_with_weights_that_have_not_seen_what_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """θo begins with the weights after an epoch on all 100 examples; both retrainings after one on 90."""
+    seen = []
+
+    def counting(model: Any, examples: Any, *others: Any) -> Any:
+        seen.append(len(examples))
+        return trained(model, examples, *others)
+
+    monkeypatch.setattr(sparsity, "trained", counting)
+    told = {**TINY, "requests": "random", "methods": "FT", "rewind_epochs": 1}
+    piece = sparsity.measured(sparsity.Options.of("sparsity", told), 0, 0.5)
+    assert seen == [100, 90, 90]
+    assert set(piece["a random tenth"]) == {sparsity.BEFORE, sparsity.RETRAIN, sparsity.FLOOR, "FT"}
+    sparsity.measured(sparsity.Options.of("sparsity", told), 0, 0.0)
+    assert len(seen) == 3  # A dense model begins with its first weights
 
 
 def test_shadows_are_further_seeds_at_some_sparsities() -> None:
