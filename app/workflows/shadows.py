@@ -384,7 +384,7 @@ def attacked(
         opened.observer.advance(f"{len(under)} of {len(shadows)}")
     if holders:
         _check_size(opened, len(shadows))
-    found, tests = {}, len(holders) + bool(under)
+    found, tests, gone = {}, len(holders) + bool(under), purged(opened.folder)
     baselines = Baselines(opened.run.seed, tests=tests)
     for method in methods:
         pairs = [ShadowPair(each["before"], each[method], each[RETRAIN]) for each in under]
@@ -393,8 +393,8 @@ def attacked(
             attacks[",".join(pairs[0].before.forgotten)] = together
         if holders:
             attacks |= _by_themselves(opened, request, method, shadows, cohort, holders, tests)
-        each = combined(attacks) if holders else together
-        found[method] = None if each is None else each.silent_on(purged(opened.folder))
+        each = combined(attacks, sorted(holders.keys() - attacks)) if holders else together
+        found[method] = None if each is None else each.silent_on(gone)
     return found
 
 

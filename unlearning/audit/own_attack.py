@@ -104,7 +104,7 @@ def _name(side: str, number: int) -> str:
     return f"{side}-{number}"
 
 
-def read_findings(text: object, pairs: int, forgotten: int | None) -> ShadowFindings | None:
+def read_findings(text: object, pairs: int, forgotten: int) -> ShadowFindings | None:
     """Read a client's findings back, and check them; None if it had no example for them.
 
     Parameters
@@ -114,14 +114,14 @@ def read_findings(text: object, pairs: int, forgotten: int | None) -> ShadowFind
     pairs
         How many it was asked about.
     forgotten
-        How many of its examples are to be forgotten; None if only it knows.
+        How many of its examples are to be forgotten, as it said.
 
     Raises
     ------
     ValueError
         If no attack could have found this.
     """
-    if text == "":
+    if text == "" and not forgotten:
         return None
     if not isinstance(text, str) or len(text) > _MOST_TEXT:
         raise ValueError(f"'{FINDINGS}' is no text of at most {_MOST_TEXT} characters")
@@ -131,7 +131,7 @@ def read_findings(text: object, pairs: int, forgotten: int | None) -> ShadowFind
         raise ValueError(f"'{FINDINGS}' is not what the attack finds: {error.errors()[0]['msg']}") from None
     known = [part for name in _PARTS if (part := getattr(found, name)) is not None]
     if not all(map(_is_possible, known)) or not _is_share(0.5 if found.audited is None else found.audited):
-        raise ValueError(f"'{FINDINGS}' holds shares that are none, or areas outside of their intervals")
+        raise ValueError(f"'{FINDINGS}' holds shares that are none")
     divergences = [each for each in found.divergences.values() if each is not None]
     if not all(
         math.isfinite(value)
@@ -142,7 +142,7 @@ def read_findings(text: object, pairs: int, forgotten: int | None) -> ShadowFind
         raise ValueError(f"'{FINDINGS}' holds a divergence that is not finite")
     if {found.forgotten.pairs, found.nothing.pairs} != {pairs} or found.dropped:
         raise ValueError(f"'{FINDINGS}' is of other models than the {pairs} pairs that were sent")
-    if forgotten is not None and found.forgotten.examples != forgotten:
+    if found.forgotten.examples != forgotten:
         raise ValueError(
             f"'{FINDINGS}' is of {found.forgotten.examples} examples, the request names {forgotten}"
         )

@@ -286,10 +286,10 @@ def findings(
     )
 
 
-def combined(found: Mapping[str, ShadowFindings]) -> ShadowFindings | None:
+def combined(found: Mapping[str, ShadowFindings], silent: Collection[str] = ()) -> ShadowFindings | None:
     """Return what several attacks say together, each on examples of its own; None without any.
 
-    One fails where any of them does, at the level divided by their number, and passes where each does. Its
+    They fail where any of them does, at the level divided by their number, and pass where each does. Their
     figures are those of the attack with the smallest p-value, of equal ones of that with the area furthest
     from ½.
 
@@ -297,6 +297,8 @@ def combined(found: Mapping[str, ShadowFindings]) -> ShadowFindings | None:
     ----------
     found
         By whose examples they are.
+    silent
+        Clients that were asked and said nothing: without their part nothing passes.
     """
     if not found:
         return None
@@ -316,6 +318,9 @@ def combined(found: Mapping[str, ShadowFindings]) -> ShadowFindings | None:
     text = judged[name][1]
     if len(found) > 1:
         text = f"{text} (client {name}, whose examples are told best of {len(found)} attacked by themselves)"
+    if silent and outcome == "passes":
+        outcome = "undecided"
+        text = f"cannot be decided: client {', '.join(silent)} did not say what it found; of the others: {text}"
     return replace(found[name], outcome=outcome, text=text, by_client=by_client)
 
 

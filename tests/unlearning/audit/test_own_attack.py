@@ -128,6 +128,8 @@ def test_nothing_of_one_example_is_in_the_answer() -> None:
 def test_a_client_without_a_forgotten_example_says_that_it_has_none() -> None:
     assert answered(request=ForgetRequest(classes=(5,))) == ""
     assert read_findings("", PAIRS, 0) is None
+    with pytest.raises(ValueError, match="is not what the attack finds"):
+        read_findings("", PAIRS, len(GONE))
 
 
 @pytest.mark.parametrize(
@@ -208,3 +210,14 @@ def test_findings_of_several_clients_together() -> None:
     }
     assert (open_.outcome, open_.forgotten) == ("undecided", doubtful.forgotten)
     assert "(client 1, whose examples are told best of 3 attacked by themselves)" in failed.text
+
+
+def test_nothing_passes_without_the_part_of_a_client_that_says_nothing() -> None:
+    """Else a client could take what is still known of its examples out of a certificate by being silent."""
+    good, bad = of("passes", 0.4, 0.53), of("fails", 0.002, 0.8)
+    whole, silent, failed = combined({"0": good}), combined({"0": good}, ["7"]), combined({"0": bad}, ["7"])
+    assert whole is not None
+    assert silent is not None
+    assert failed is not None
+    assert (whole.outcome, silent.outcome, failed.outcome) == ("passes", "undecided", "fails")
+    assert silent.text.startswith("cannot be decided: client 7 did not say what it found; of the others: passes")
