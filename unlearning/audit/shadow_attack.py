@@ -320,7 +320,9 @@ def combined(found: Mapping[str, ShadowFindings], silent: Collection[str] = ()) 
         text = f"{text} (client {name}, whose examples are told best of {len(found)} attacked by themselves)"
     if silent and outcome == "passes":
         outcome = "undecided"
-        text = f"cannot be decided: client {', '.join(silent)} did not say what it found; of the others: {text}"
+        text = (
+            f"cannot be decided: client {', '.join(silent)} did not say what it found; of the others: {text}"
+        )
     return replace(found[name], outcome=outcome, text=text, by_client=by_client)
 
 

@@ -220,4 +220,6 @@ def test_nothing_passes_without_the_part_of_a_client_that_says_nothing() -> None
     assert silent is not None
     assert failed is not None
     assert (whole.outcome, silent.outcome, failed.outcome) == ("passes", "undecided", "fails")
-    assert silent.text.startswith("cannot be decided: client 7 did not say what it found; of the others: passes")
+    assert silent.text.startswith(
+        "cannot be decided: client 7 did not say what it found; of the others: passes"
+    )
