@@ -264,7 +264,8 @@ def audit(message: Message, context: Context) -> Message:
         if own_attack.is_wanted(message.content):
             if node.protects_data:
                 raise SettingsRefused("audit.shadows: clients of a protected run attack nothing; allowed 0")
-            found = own_attack.answer_attack(message.content, examples, node.model, spec, node.task)
+            content, state = message.content, context.state
+            found = own_attack.answer_attack(content, examples, node.model, spec, state, node.task)
             return wire.reply_to(message, node.client_id, {}, config=found)
         metrics, arrays = answer_question(
             message.content,

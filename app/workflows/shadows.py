@@ -37,7 +37,7 @@ from strategies.server.cohort import Cohort
 from unlearning import forgetting
 from unlearning.audit.margins import Margins
 from unlearning.audit.measurement import Measurement, margins_under
-from unlearning.audit.own_attack import OwnAttackQuestions, PairModels, ask_clients
+from unlearning.audit.own_attack import AttackModels, OwnAttacks
 from unlearning.audit.shadow_attack import Baselines, ShadowFindings, ShadowPair, combined, findings
 from unlearning.holdings import ask_holdings
 from unlearning.pruning import sparse_path
@@ -52,9 +52,6 @@ MODELS = "left"
 _MOST_AT_ONCE = 16
 _AT_ONCE_BYTES = 2**30
 _MODELS_EACH = 8
-_MODELS_OF_PAIR = 3
-_MOST_BYTES = 2**30
-"""Of the models in one message; Flower's limit is twice that."""
 
 
 def check_shadows(run: TrainedRun, folder: RunFolder, request: ForgetRequest, after: str) -> None:
@@ -235,7 +232,7 @@ def at_once(opened: OpenedRun, count: int) -> int:
     return max(1, min(count, _MOST_AT_ONCE, _AT_ONCE_BYTES // each))
 
 
-def _check_told(opened: OpenedRun, request: ForgetRequest, count: int, grid: Grid | None) -> None:
+def _check_told(opened: OpenedRun, request: ForgetRequest, grid: Grid | None) -> None:
     """Refuse, before anything is trained, where no client tells of forgotten examples, or can attack them."""
     with opened.session.cohort(grid) as cohort:
         told = margins_under(opened.run, opened.run.final, request, cohort, "before")
@@ -243,19 +240,6 @@ def _check_told(opened: OpenedRun, request: ForgetRequest, count: int, grid: Gri
         raise BadInput(
             f"audit.shadows: {request.name} cannot be attacked by shadow models: no client that holds an "
             "example to be forgotten answers; allowed 0"
-        )
-    if told.summed:
-        _check_size(opened, count)
-
-
-def _check_size(opened: OpenedRun, count: int) -> None:
-    """Refuse more models than a message may hold to a client that attacks its examples by itself."""
-    size = (_MODELS_OF_PAIR * count + 1) * opened.run.final.nbytes
-    if size > _MOST_BYTES:
-        raise BadInput(
-            f"audit.shadows: given {count}, but a client that tells sums gets all of their models in one "
-            f"message, here {size / 2**20:,.0f} MiB; allowed at most {_MOST_BYTES // 2**20:,} MiB, or "
-            'audit.answers = "examples"'
         )
 
 
@@ -266,7 +250,7 @@ def _trained(
     folder, config = unpruned(opened.folder), opened.session.config
     lacking = [seed for seed in seeds if not (folder.path / FOLDER / f"seed-{seed}" / MODEL).exists()]
     if lacking:
-        shop.each([partial(_check_told, opened, request, len(seeds))])
+        shop.each([partial(_check_told, opened, request)])
         title = f"train {count_of(len(lacking), 'shadow run')}"
         opened.observer.phase(title, len(lacking) * config.run.rounds)
     works = [
@@ -382,17 +366,15 @@ def attacked(
     for shadow in shadows if told is None or len(told.all_forgotten) else ():
         under.append(_margins(opened, request, shadow, cohort))
         opened.observer.advance(f"{len(under)} of {len(shadows)}")
-    if holders:
-        _check_size(opened, len(shadows))
     found, tests, gone = {}, len(holders) + bool(under), purged(opened.folder)
     baselines = Baselines(opened.run.seed, tests=tests)
+    own = _by_themselves(opened, request, methods, shadows, cohort, holders, tests) if holders else {}
     for method in methods:
         pairs = [ShadowPair(each["before"], each[method], each[RETRAIN]) for each in under]
         attacks = {}
         if (together := findings(pairs, margins[method], baselines)) is not None:
             attacks[",".join(pairs[0].before.forgotten)] = together
-        if holders:
-            attacks |= _by_themselves(opened, request, method, shadows, cohort, holders, tests)
+        attacks |= own.get(method, {})
         each = combined(attacks, sorted(holders.keys() - attacks)) if holders else together
         found[method] = None if each is None else each.silent_on(gone)
     return found
@@ -401,18 +383,22 @@ def attacked(
 def _by_themselves(
     opened: OpenedRun,
     request: ForgetRequest,
-    method: str,
+    methods: Sequence[str],
     shadows: Sequence[Shadow],
     cohort: Cohort,
     holders: Mapping[str, int],
     tests: int,
-) -> dict[str, ShadowFindings]:
-    """Return what clients that tell sums find by attacking their own examples of the request."""
+) -> dict[str, dict[str, ShadowFindings]]:
+    """Return what clients that tell sums find of each method by attacking their own examples."""
     run = opened.run
-    models = [PairModels(each.final, each.left[method], each.retrained) for each in shadows]
-    audited = opened.left_by(request, method).flat
-    questions = OwnAttackQuestions(request, run.layout, models, audited, run.forgotten, run.seed, tests)
-    return ask_clients(cohort, questions, len(models), holders, f"attack on {method}")
+    models = AttackModels(
+        [each.final for each in shadows],
+        [each.retrained for each in shadows],
+        {method: [each.left[method] for each in shadows] for method in methods},
+        {method: opened.left_by(request, method).flat for method in methods},
+    )
+    attacks = OwnAttacks(request, run.layout, holders, run.forgotten, run.seed, tests)
+    return attacks.carry_out(models, cohort)
 
 
 def _margins(opened: OpenedRun, request: ForgetRequest, shadow: Shadow, cohort: Cohort) -> dict[str, Margins]:

@@ -1,8 +1,9 @@
 """The attack with shadow models, carried out by a client on its own examples.
 
 Where clients tell only sums of what they know (``audit.answers=aggregate``), the server cannot tell single
-examples apart. A client can: it gets all pairs of models in one message, attacks its examples as the server
-would (`unlearning.audit.shadow_attack`), and answers with figures of all of them together: areas, rates,
+examples apart. A client can: it is shown the models of all pairs, a few in each message, and keeps how
+confident each is of its examples. In the end it attacks them as the server would
+(`unlearning.audit.shadow_attack`), and answers with figures of all examples together: areas, rates,
 percentiles. No position, and no number of one example, is among them. They are exact, and not private: of a
 client with a single forgotten example they are figures of that.
 
@@ -11,12 +12,14 @@ other figure of a client, takes it on trust.
 """
 
 import math
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
@@ -31,35 +34,37 @@ from unlearning.audit.shadow_attack import Baselines, ShadowFindings, ShadowPair
 from unlearning.forget_spec import ForgetSpec, spec_for
 from unlearning.request import ForgetRequest
 
+ATTACK = "shadow-attack"
+"""str, server to client, in an audit's question: names the attack that its models are shown for."""
+METHOD = "shadow-method"
+"""str, server to client: the method to attack, once all models were shown. Without it models are shown."""
 PAIRS = "shadow-pairs"
-"""int, server to client, in an audit's question: how many pairs of models its arrays hold."""
+"""int, server to client: how many pairs of models the attack is by."""
 TESTS = "shadow-tests"
 """int, server to client: how many attacks share the level of the verdict, of which this is one."""
 SEED = "shadow-seed"
 """int, server to client: draws the permutations and the bootstrap."""
+LAST = "shadow-last"
+"""bool, server to client: it was the last question, and the client drops what it knows of the models."""
+SHOWN = "shadow-shown"
+"""int, client to server: how many models it was shown."""
 FINDINGS = "shadow-findings"
 """str, client to server: what the attack found, as JSON; empty: the client has no example for it."""
-AUDITED = "audited"
-_SIDES = ("before", "unlearned", "retrained")
+STATE = "shadow-margins"
+"""Start of the name of a record in ``context.state``: how confident the models of an attack are."""
+MESSAGE_BYTES = 2**28
+"""Of the models in one message, in which there is one at least."""
+_ENTRY_BYTES = 4
+_AUDITED, _BEFORE, _RETRAINED = "audited", "before", "retrained"
 _PARTS = ("forgotten", "nothing", "retraining", "retained", "unseen")
 _MOST_TEXT = 64 * 1024
 _MOST_TESTS = 1_000
 _FOUND = TypeAdapter(ShadowFindings)
 
 
-@final
-@dataclass(frozen=True, eq=False)
-class PairModels:
-    """Parameters of the models of one training seed, shape [layout.size] each; see `ShadowPair`."""
-
-    before: Tensor
-    unlearned: Tensor
-    retrained: Tensor
-
-
 def is_wanted(question: RecordDict) -> bool:
     """Whether an audit's question asks for this attack."""
-    return PAIRS in question.config_records.get(wire.CONFIG, ConfigRecord())
+    return ATTACK in question.config_records.get(wire.CONFIG, ConfigRecord())
 
 
 def answer_attack(
@@ -67,30 +72,80 @@ def answer_attack(
     examples: Examples,
     build_model: Callable[[ArrayRecord], nn.Module],
     spec: ForgetSpec,
+    state: RecordDict,
     task: Task = CLASSIFICATION,
-) -> dict[str, str]:
-    """Attack a client's examples under the question's models; returns the texts of the reply.
+) -> dict[str, int | str]:
+    """Look at the question's models, or attack a client's examples; returns the entries of the reply.
 
-    Parameters are those of `unlearning.audit.evidence.answer_question`.
+    Parameters are those of `unlearning.audit.evidence.answer_question`, and
+
+    Parameters
+    ----------
+    state
+        The client's ``context.state``, changed in place.
+
+    Raises
+    ------
+    ValueError
+        If an attack is by models that the client was not shown, or its examples changed meanwhile.
     """
-    config, records = question.config_records[wire.CONFIG], question.array_records
+    config = question.config_records[wire.CONFIG]
     left = spec.unforgotten(examples)
     forget, examples = spec.named(examples)[left].numpy(), examples.split(left)[0]
-    nobody = np.zeros(0)
-
-    def under(name: str) -> Margins:
-        outputs = outputs_of(build_model(records[name]), examples, task=task)
-        margins = task.confidences(outputs, examples.targets()).double().numpy()
-        # Whose they are is the server's business, and where they lie is not
-        return Margins({"": margins[forget]}, margins[~forget], nobody, {"": np.flatnonzero(forget)})
-
-    count = _int(config, PAIRS)
-    pairs = [ShadowPair(*(under(_name(side, k)) for side in _SIDES)) for k in range(count)]
-    tests = _int(config, TESTS)
+    known = KnownMargins(state, str(config[ATTACK]))
+    if METHOD not in config:
+        for name, record in question.array_records.items():
+            outputs = outputs_of(build_model(record), examples, task=task)
+            known.add(name, task.confidences(outputs, examples.targets()).double())
+        return {SHOWN: len(question.array_records)}
+    method, tests = str(config[METHOD]), _int(config, TESTS)
     if not 1 <= tests <= _MOST_TESTS:
         raise ValueError(f"'{TESTS}' is {tests}, expected 1 to {_MOST_TESTS}")
-    found = findings(pairs, under(AUDITED), Baselines(_int(config, SEED), tests=tests))
+
+    def under(name: str) -> Margins:
+        margins = known.under(name, len(examples))
+        # Whose they are is the server's business, and where they lie is not
+        return Margins({"": margins[forget]}, margins[~forget], np.zeros(0), {"": np.flatnonzero(forget)})
+
+    sides = (_BEFORE, method, _RETRAINED)
+    pairs = [ShadowPair(*(under(name_of(side, k)) for side in sides)) for k in range(_int(config, PAIRS))]
+    found = findings(pairs, under(name_of(method, _AUDITED)), Baselines(_int(config, SEED), tests=tests))
+    if config.get(LAST):
+        known.forget()
     return {FINDINGS: "" if found is None else _FOUND.dump_json(found.in_sums()).decode()}
+
+
+@final
+class KnownMargins:
+    """What a client's state holds of an attack: how confident each model is of its examples, shape [n].
+
+    What it holds of another attack, which was broken off, is dropped.
+    """
+
+    def __init__(self, state: RecordDict, attack: str) -> None:
+        self._state, self._name = state, f"{STATE}/{attack}"
+        for name in [name for name in state if name.startswith(f"{STATE}/") and name != self._name]:
+            del state[name]
+
+    def add(self, name: str, margins: Tensor) -> None:
+        """Keep the margins under a model, float64."""
+        known = self._state.array_records.get(self._name, ArrayRecord())
+        known[name] = Array(margins.numpy())
+        self._state[self._name] = known
+
+    def under(self, name: str, count: int) -> NDArray[np.float64]:
+        """Return the margins of `count` examples under a model; raises as `answer_attack`."""
+        known = self._state.array_records.get(self._name, ArrayRecord())
+        if name not in known:
+            raise ValueError(f"the client was not shown the model '{name}' of this attack")
+        margins = known[name].numpy()
+        if margins.shape != (count,):
+            raise ValueError(f"the client has {count} examples, but had {len(margins)} as it saw '{name}'")
+        return margins
+
+    def forget(self) -> None:
+        """Drop all of it."""
+        self._state.pop(self._name, None)
 
 
 def _int(config: ConfigRecord, name: str) -> int:
@@ -100,8 +155,9 @@ def _int(config: ConfigRecord, name: str) -> int:
     return value
 
 
-def _name(side: str, number: int) -> str:
-    return f"{side}-{number}"
+def name_of(side: str, number: int | str) -> str:
+    """Return the name by which a client is shown a model: of a side of a pair, or the audited one."""
+    return f"{side}/{number}"
 
 
 def read_findings(text: object, pairs: int, forgotten: int) -> ShadowFindings | None:
@@ -165,64 +221,117 @@ def _is_share(value: float) -> bool:
 
 
 @final
-class OwnAttackQuestions:
-    """Makes each client's question; clients with the same question share one record."""
+@dataclass(frozen=True, eq=False)
+class AttackModels:
+    """Parameters of the models that an attack is by, shape [layout.size] each; see `ShadowPair`.
 
-    def __init__(
-        self,
-        request: ForgetRequest,
-        layout: wire.Layout,
-        pairs: Sequence[PairModels],
-        audited: Tensor,
-        earlier: Sequence[ForgetRequest],
-        seed: int,
-        tests: int = 1,
-    ) -> None:
-        self._request, self._earlier = request, earlier
-        self._told = {PAIRS: len(pairs), SEED: seed, TESTS: min(tests, _MOST_TESTS)}
-        self._records = {AUDITED: wire.FlatRecord(audited, layout)}
-        for number, pair in enumerate(pairs):
-            for side in _SIDES:
-                self._records[_name(side, number)] = wire.FlatRecord(getattr(pair, side), layout)
-        self._made: dict[ForgetSpec, RecordDict] = {}
+    Parameters
+    ----------
+    before, retrained
+        Of each training seed.
+    unlearned
+        Method -> what it left of each training seed's model.
+    audited
+        Method -> the model that is judged.
+    """
 
-    def __call__(self, client_id: str) -> RecordDict:
-        """Return the content of a client's message."""
-        spec = self.spec(client_id)
-        if spec not in self._made:
-            config = spec.to_config()
-            config.update(self._told)
-            self._made[spec] = RecordDict({**self._records, wire.CONFIG: config})
-        return self._made[spec]
+    before: Sequence[Tensor]
+    retrained: Sequence[Tensor]
+    unlearned: Mapping[str, Sequence[Tensor]]
+    audited: Mapping[str, Tensor]
 
-    def spec(self, client_id: str) -> ForgetSpec:
-        """Return which of a client's examples are to be forgotten, and which were earlier."""
-        return spec_for(self._request, client_id, self._earlier)
+    def by_name(self) -> dict[str, Tensor]:
+        """Return each under the name by which clients are shown it."""
+        sides = {_BEFORE: self.before, _RETRAINED: self.retrained, **self.unlearned}
+        named = {name_of(side, k): flat for side, models in sides.items() for k, flat in enumerate(models)}
+        return named | {name_of(method, _AUDITED): flat for method, flat in self.audited.items()}
 
 
-def ask_clients(
-    cohort: Cohort, questions: OwnAttackQuestions, pairs: int, holders: Mapping[str, int], scope: str
-) -> dict[str, ShadowFindings]:
-    """Return what each client finds that holds some of the forgotten examples.
-
-    An answer that no attack could have given is recorded as a fault of its client, as no answer is.
+@dataclass(frozen=True)
+class OwnAttacks:
+    """Has the clients that hold forgotten examples attack these by themselves.
 
     Parameters
     ----------
     holders
         Client -> how many examples of its own are to be forgotten.
-    scope
-        Names the exchange in the list of faults.
+    earlier
+        Served by the model's path before.
+    seed
+        Draws permutations and bootstraps.
+    tests
+        How many attacks share the level of the verdict; see `Baselines`.
+    name
+        Of this attack, unlike any other's.
     """
-    found: dict[str, ShadowFindings] = {}
-    for reply in cohort.ask(wire.AUDIT, questions, list(holders), scope):
-        client_id, config = reply.client_id, reply.message.content.config_records.get(wire.CONFIG)
-        try:
-            told: Any = None if config is None else config.get(FINDINGS)
-            own = read_findings(told, pairs, holders[client_id])
-        except ValueError as error:
-            cohort.add_fault(client_id, scope, str(error))
-            continue
-        if own is not None:
-            found[client_id] = own
-    return {client_id: found[client_id] for client_id in holders if client_id in found}
+
+    request: ForgetRequest
+    layout: wire.Layout
+    holders: Mapping[str, int]
+    earlier: Sequence[ForgetRequest] = ()
+    seed: int = 0
+    tests: int = 1
+    name: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    def carry_out(self, models: AttackModels, cohort: Cohort) -> dict[str, dict[str, ShadowFindings]]:
+        """Return what each client finds of each method.
+
+        A client that does not answer, or gives an answer that no attack could have given, is recorded as a
+        fault, and is missing.
+        """
+        seeing = list(self.holders)
+        for shown in self._messages(models.by_name()):
+            records = {name: wire.FlatRecord(flat, self.layout) for name, flat in shown.items()}
+            replies = cohort.ask(
+                wire.AUDIT, self.questions({}, records), seeing, "models shown for an attack"
+            )
+            answered = {reply.client_id for reply in replies}
+            seeing = [client_id for client_id in seeing if client_id in answered]
+        pairs, methods = len(models.before), list(models.unlearned)
+        return {
+            method: self._found(cohort, seeing, method, pairs, last=method == methods[-1])
+            for method in methods
+        }
+
+    def questions(
+        self, config: Mapping[str, int | str], records: Mapping[str, ArrayRecord]
+    ) -> Callable[[str], RecordDict]:
+        """Return what makes a client's question; clients with the same one share its records."""
+        made: dict[ForgetSpec, RecordDict] = {}
+
+        def question(client_id: str) -> RecordDict:
+            spec = self.spec(client_id)
+            if spec not in made:
+                entries = spec.to_config()
+                entries.update({ATTACK: self.name, **config})
+                made[spec] = RecordDict({**records, wire.CONFIG: entries})
+            return made[spec]
+
+        return question
+
+    def spec(self, client_id: str) -> ForgetSpec:
+        """Return which of a client's examples are to be forgotten, and which were earlier."""
+        return spec_for(self.request, client_id, self.earlier)
+
+    def _messages(self, models: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+        """Yield the models of each message."""
+        names, each = list(models), max(1, MESSAGE_BYTES // max(_ENTRY_BYTES * self.layout.size, 1))
+        for start in range(0, len(names), each):
+            yield {name: models[name] for name in names[start : start + each]}
+
+    def _found(
+        self, cohort: Cohort, clients: Sequence[str], method: str, pairs: int, *, last: bool
+    ) -> dict[str, ShadowFindings]:
+        tests, found, scope = min(self.tests, _MOST_TESTS), {}, f"attack on {method}"
+        told: dict[str, int | str] = {METHOD: method, PAIRS: pairs, SEED: self.seed, TESTS: tests, LAST: last}
+        for reply in cohort.ask(wire.AUDIT, self.questions(told, {}), clients, scope):
+            client_id, config = reply.client_id, reply.message.content.config_records.get(wire.CONFIG)
+            try:
+                text: Any = None if config is None else config.get(FINDINGS)
+                own = read_findings(text, pairs, self.holders[client_id])
+            except ValueError as error:
+                cohort.add_fault(client_id, scope, str(error))
+                continue
+            if own is not None:
+                found[client_id] = own
+        return {client_id: found[client_id] for client_id in clients if client_id in found}

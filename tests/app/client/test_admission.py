@@ -20,7 +20,7 @@ from strategies.core import wire
 from strategies.core.errors import LetheError
 from strategies.core.settings import Scalar
 from tests.app.asking import context, handlers, message, run_config
-from unlearning.audit.own_attack import PAIRS
+from unlearning.audit.own_attack import ATTACK
 
 PRIVATE = ("privacy.epsilon=8", "privacy.delta=1e-5", "privacy.accountant=rdp")
 NO_LOG = "log.enabled=false"
@@ -226,7 +226,7 @@ def test_a_protected_client_attacks_none_of_its_examples_whatever_a_message_asks
 ) -> None:
     given = Promise((*promise, f"audit.answers={answers}"))
     asked = message(wire.AUDIT)
-    asked.content[wire.CONFIG][PAIRS] = 3  # type: ignore[index]
+    asked.content[wire.CONFIG][ATTACK] = "a"  # type: ignore[index, assignment]
     with pytest.raises(LetheError, match=r"^audit\.shadows: clients of a protected run attack nothing"):
         app(asked, context(run_config(*given.run), given.node_config(tmp_path)))
 

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,8 +24,10 @@ from strategies.log.update_log import UpdateLog
 from strategies.runs.files import read_json
 from strategies.runs.folder import MODEL, RunFolder
 from strategies.runs.tensor_file import read_sealed
+from strategies.server.cohort import Cohort
 from strategies.server.grids import GridWrapper
 from tests.app.conftest import CLIENT_2, SMALL
+from unlearning.audit import own_attack
 from unlearning.request import ForgetRequest
 from unlearning.settings import AuditSettings, ForgetSettings
 
@@ -221,13 +224,23 @@ def test_a_class_that_several_clients_hold_is_attacked_by_each(small: RunFolder)
     assert all(own["retained"][key] is not None for key in ("area", "p_value"))
 
 
-def test_a_message_with_all_models_that_is_too_large_is_refused_before_anything_is_trained(
+def test_clients_that_attack_by_themselves_get_no_more_models_in_a_message_than_fit(
     small: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shadows, "_MOST_BYTES", 1000)
-    with pytest.raises(BadInput, match=r"audit\.shadows: given 3, but a client that tells sums gets all"):
-        audited(small, SUMS)
-    assert not (small.path / shadows.FOLDER).exists()
+    """Ten models, of which each is shown once, alone, and the attack finds the same."""
+    whole = audited(small, SUMS)["shadows"]
+    shown: list[int] = []
+    ask = Cohort.ask
+
+    def noted(*given: Any, **named: Any) -> Any:
+        if given[-1] == "models shown for an attack":
+            shown.append(len(given[2]("2").array_records))
+        return ask(*given, **named)
+
+    monkeypatch.setattr(Cohort, "ask", noted)
+    monkeypatch.setattr(own_attack, "MESSAGE_BYTES", 1)
+    assert audited(small, SUMS)["shadows"] == whole
+    assert shown == [1] * 10
 
 
 def test_clients_of_several_shadows_train_side_by_side_where_the_audit_says_so(small: RunFolder) -> None:

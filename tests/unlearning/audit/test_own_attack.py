@@ -17,8 +17,15 @@ from unlearning.audit.likelihood_ratio import LikelihoodRatios
 from unlearning.audit.margins import Margins
 from unlearning.audit.own_attack import (
     FINDINGS,
-    OwnAttackQuestions,
-    PairModels,
+    LAST,
+    METHOD,
+    PAIRS as PAIRS_KEY,
+    SEED,
+    SHOWN,
+    STATE,
+    TESTS,
+    AttackModels,
+    OwnAttacks,
     answer_attack,
     is_wanted,
     read_findings,
@@ -42,21 +49,17 @@ def vectors(scope: int, pull: float) -> torch.Tensor:
     return flat + torch.tensor([0.0] * 6 + [pull, 0.0])
 
 
-def pairs(pull: float) -> list[PairModels]:
-    return [PairModels(vectors(k, 2.0), vectors(k, pull), vectors(k + 100, 0.0)) for k in range(PAIRS)]
+def attack_models(pull: float) -> AttackModels:
+    before, left, retrained = (
+        [vectors(k + scope, p) for k in range(PAIRS)] for scope, p in ((0, 2.0), (0, pull), (100, 0.0))
+    )
+    return AttackModels(before, retrained, {"m": left}, {"m": vectors(7, pull)})
 
 
 def loaded(record: ArrayRecord) -> nn.Module:
     model = nn.Linear(3, 2)
     model.load_state_dict({name: torch.tensor(entry.numpy()) for name, entry in record.items()})
     return model
-
-
-def question(
-    request: ForgetRequest, pull: float = 1.0, tests: int = 1
-) -> tuple[OwnAttackQuestions, RecordDict]:
-    made = OwnAttackQuestions(request, LAYOUT, pairs(pull), vectors(7, pull), (), seed=3, tests=tests)
-    return made, made("4")
 
 
 def slow_margins(flat: torch.Tensor) -> Margins:
@@ -74,18 +77,41 @@ def slow_margins(flat: torch.Tensor) -> Margins:
 REQUEST = ForgetRequest(samples={"4": GONE})
 
 
-def answered(pull: float = 1.0, request: ForgetRequest = REQUEST, tests: int = 1) -> str:
-    made, content = question(request, pull, tests)
+def told(request: ForgetRequest, content: RecordDict, state: RecordDict) -> dict[str, int | str]:
+    """Return the entries of a client's reply."""
     assert is_wanted(content)
-    return answer_attack(content, examples(), loaded, made.spec("4"))[FINDINGS]
+    spec = OwnAttacks(request, LAYOUT, {}).spec("4")
+    return answer_attack(content, examples(), loaded, spec, state)
+
+
+def shown(state: RecordDict, pull: float = 1.0, request: ForgetRequest = REQUEST, name: str = "a") -> None:
+    """Show a client the models of an attack, five in each message."""
+    attacks = OwnAttacks(request, LAYOUT, {"4": 3}, name=name)
+    models = list(attack_models(pull).by_name().items())
+    for start in range(0, len(models), 5):
+        part = {key: wire.FlatRecord(flat, LAYOUT) for key, flat in models[start : start + 5]}
+        assert told(request, attacks.questions({}, part)("4"), state) == {SHOWN: len(part)}
+
+
+def question(tests: int = 1, request: ForgetRequest = REQUEST, name: str = "a", **config: int) -> RecordDict:
+    entries = {METHOD: "m", PAIRS_KEY: PAIRS, SEED: 3, TESTS: tests, LAST: False, **config}
+    return OwnAttacks(request, LAYOUT, {"4": 3}, name=name).questions(entries, {})("4")
+
+
+def answered(pull: float = 1.0, request: ForgetRequest = REQUEST, tests: int = 1) -> str:
+    state = RecordDict()
+    shown(state, pull, request)
+    found = told(request, question(tests, request), state)[FINDINGS]
+    assert isinstance(found, str)
+    return found
 
 
 def test_a_client_finds_what_a_server_would_that_is_told_all_margins() -> None:
-    own = read_findings(answered(), PAIRS, len(GONE))
+    own, models = read_findings(answered(), PAIRS, len(GONE)), attack_models(1.0)
     expected = findings(
         [
-            ShadowPair(*(slow_margins(flat) for flat in (pair.before, pair.unlearned, pair.retrained)))
-            for pair in pairs(1.0)
+            ShadowPair(*map(slow_margins, pair))
+            for pair in zip(models.before, models.unlearned["m"], models.retrained, strict=True)
         ],
         slow_margins(vectors(7, 1.0)),
         Baselines(3),
@@ -109,6 +135,33 @@ def test_of_many_clients_each_makes_so_many_swaps_that_their_share_of_the_level_
     assert shared.forgotten.least_p_value == 1 / 2048
     with pytest.raises(ValueError, match="'shadow-tests' is 0, expected 1 to 1000"):
         answered(tests=0)
+
+
+def test_what_a_client_knows_of_models_is_dropped_after_the_last_question_or_by_another_attack() -> None:
+    state = RecordDict()
+    shown(state, name="broken-off")
+    shown(state, name="a")
+    assert list(state) == [f"{STATE}/a"]
+    first = told(REQUEST, question(), state)
+    assert told(REQUEST, question(**{LAST: True}), state) == first
+    assert not state
+
+
+def test_an_attack_by_models_that_a_client_was_not_shown_is_refused() -> None:
+    state = RecordDict()
+    shown(state)
+    with pytest.raises(ValueError, match=r"was not shown the model 'before/12' of this attack"):
+        told(REQUEST, question(**{PAIRS_KEY: PAIRS + 1}), state)
+    with pytest.raises(ValueError, match=r"was not shown the model 'before/0' of this attack"):
+        told(REQUEST, question(name="other"), state)
+
+
+def test_examples_that_changed_while_models_were_shown_are_refused() -> None:
+    state, spec = RecordDict(), OwnAttacks(REQUEST, LAYOUT, {}).spec("4")
+    shown(state)
+    fewer = TensorExamples(examples().x[:8], examples().y[:8])
+    with pytest.raises(ValueError, match="the client has 8 examples, but had 9 as it saw 'before/0'"):
+        answer_attack(question(), fewer, loaded, spec, state)
 
 
 def test_nothing_of_one_example_is_in_the_answer() -> None:
