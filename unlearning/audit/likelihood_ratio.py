@@ -31,6 +31,8 @@ from unlearning.audit.roc import Scores, areas, balanced_accuracy, true_positive
 OWN_VARIANCES = 64
 """From so many pairs on, each example has variances of its own; below, one for all examples of a side."""
 LEAST_PAIRS = 3
+DRAWS = 999
+"""Samples of a bootstrap, and random swaps for each test that shares a level."""
 FALSE_POSITIVES = (0.01, 0.05)
 _SMALLEST_VARIANCE = 1e-12
 _ROUNDING = 1e-9
@@ -129,7 +131,7 @@ def likelihood_ratios(
     retrained: Scores,
     generator: np.random.Generator,
     *,
-    draws: int = 999,
+    draws: int = DRAWS,
     tests: int = 1,
     most: int = 10,
     rates: Sequence[float] = FALSE_POSITIVES,
@@ -267,9 +269,9 @@ def _permutation(
 ) -> tuple[float, float, float, float]:
     """Return p-values of the area, of the strongest example, and of both; and the smallest there can be.
 
-    To swap all pairs gives the same as to swap none, so there are 2^(pairs − 1) different ways. The p-value of
-    both is that of the smaller of the two, which every way of swapping has as well; of equal ones that with
-    the larger area is further out, so that the area alone can reach the smallest p-value.
+    To swap all pairs gives the same as to swap none, so there are 2^(pairs − 1) different ways. The p-value
+    of both is that of the smaller of the two, which every way of swapping has as well; of equal ones that
+    with the larger area is further out, so that the area alone can reach the smallest p-value.
     """
     swaps = _swaps(len(unlearned), generator, draws)
     block = max(1, _MOST_NUMBERS // unlearned.size)
@@ -310,7 +312,7 @@ def _p_values(found: Scores) -> Scores:
 
 def _swaps(pairs: int, generator: np.random.Generator, draws: int) -> NDArray[np.bool_]:
     """Return which pairs to swap, shape [ways, pairs]: each different way once, or none and random ones."""
-    if (ways := num_swaps(pairs, draws)) == 2 ** (pairs - 1):
+    if (ways := num_swaps(pairs, draws)) == 1 << (pairs - 1):
         return (np.arange(ways)[:, None] >> np.arange(pairs)) & 1 > 0
     drawn = generator.random((draws, pairs)) < 0.5
     return np.concatenate([np.zeros((1, pairs), dtype=np.bool_), drawn])
@@ -322,7 +324,7 @@ def num_swaps(pairs: int, draws: int) -> int:
     >>> num_swaps(8, 999), num_swaps(16, 999)
     (128, 1000)
     """
-    return min(2 ** (pairs - 1), draws + 1)
+    return min(1 << (pairs - 1), draws + 1)
 
 
 def _interval(values: Scores, chosen: NDArray[np.int64]) -> Rate:

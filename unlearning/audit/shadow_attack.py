@@ -10,6 +10,7 @@ does nothing never passes.
 """
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from statistics import NormalDist
@@ -17,9 +18,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from strategies.core.names import client_sort_key
 from strategies.core.seeds import numpy_generator
 from unlearning.audit.klom import MarginDivergence, margin_divergence
 from unlearning.audit.likelihood_ratio import (
+    DRAWS,
     LEAST_PAIRS,
     LikelihoodRatios,
     Rate,
@@ -29,6 +32,8 @@ from unlearning.audit.likelihood_ratio import (
 from unlearning.audit.margins import Margins, same_examples
 from unlearning.audit.roc import Scores
 
+SETS = ("forget", "retain", "test")
+"""Of examples, by what they are to the request."""
 ShadowOutcome = Literal["passes", "fails", "undecided", "reference"]
 LEVEL = 0.01
 LARGEST_AREA = 0.6
@@ -100,6 +105,8 @@ class ShadowFindings:
     by_client
         Where clients attacked their examples by themselves: what each found. The figures above are then those
         of the client whose examples are told best.
+    clients
+        Whose forgotten examples were attacked; empty in what a client finds by itself.
     """
 
     outcome: ShadowOutcome
@@ -114,6 +121,7 @@ class ShadowFindings:
     most_exposed: tuple[ExposedExample, ...]
     dropped: int = 0
     by_client: Mapping[str, "ClientFindings"] = field(default_factory=dict)
+    clients: tuple[str, ...] = ()
 
     def in_sums(self) -> "ShadowFindings":
         """Return the findings without anything of a single example."""
@@ -125,11 +133,23 @@ class ShadowFindings:
             retained=self.retained and self.retained.in_sums(),
             unseen=self.unseen and self.unseen.in_sums(),
             most_exposed=(),
+            clients=(),
         )
 
     def silent_on(self, clients: Collection[str]) -> "ShadowFindings":
         """Return the findings without the positions of some clients' examples."""
         return replace(self, most_exposed=tuple(e for e in self.most_exposed if e.client not in clients))
+
+    def without_word_of(self, clients: Collection[str]) -> "ShadowFindings":
+        """Return the findings where clients whose examples were to be attacked, too, told nothing of them.
+
+        Without their part nothing passes.
+        """
+        if not clients or self.outcome != "passes":
+            return self
+        missing = ", ".join(sorted(clients, key=client_sort_key))
+        text = f"cannot be decided: client {missing} told nothing of its examples; of the others: {self.text}"
+        return replace(self, outcome="undecided", text=text)
 
     def to_json(self) -> dict[str, Any]:
         """Return the findings as a mapping that `json` can write."""
@@ -156,6 +176,7 @@ class ShadowFindings:
             "most-exposed": exposed,
             "dropped": self.dropped,
             "by-client": {client_id: asdict(each) for client_id, each in self.by_client.items()},
+            "clients": list(self.clients),
         }
 
 
@@ -193,7 +214,7 @@ class Baselines:
     """
 
     seed: int
-    draws: int = 999
+    draws: int = DRAWS
     tests: int = 1
     _made: dict[tuple[int, ...], tuple[LikelihoodRatios, LikelihoodRatios | None]] = field(
         default_factory=dict
@@ -281,10 +302,11 @@ def findings(
         {part: margin_divergence(unlearned[part], retrained[part]) for part in unlearned},
         exposed,
         len(pairs) - len(whole),
+        clients=tuple(whole[0].before.forgotten),
     )
 
 
-def combined(found: Mapping[str, ShadowFindings], silent: Collection[str] = ()) -> ShadowFindings | None:
+def combined(found: Mapping[str, ShadowFindings]) -> ShadowFindings | None:
     """Return what several attacks say together, each on examples of its own; None without any.
 
     They fail where any of them does, at the level divided by their number, and pass where each does. Their
@@ -295,8 +317,6 @@ def combined(found: Mapping[str, ShadowFindings], silent: Collection[str] = ()) 
     ----------
     found
         By whose examples they are.
-    silent
-        Clients that were asked and said nothing: without their part nothing passes.
     """
     if not found:
         return None
@@ -316,12 +336,8 @@ def combined(found: Mapping[str, ShadowFindings], silent: Collection[str] = ()) 
     text = judged[name][1]
     if len(found) > 1:
         text = f"{text} (client {name}, whose examples are told best of {len(found)} attacked by themselves)"
-    if silent and outcome == "passes":
-        outcome = "undecided"
-        text = (
-            f"cannot be decided: client {', '.join(silent)} did not say what it found; of the others: {text}"
-        )
-    return replace(found[name], outcome=outcome, text=text, by_client=by_client)
+    clients = tuple(dict.fromkeys(client for each in found.values() for client in each.clients))
+    return replace(found[name], outcome=outcome, text=text, by_client=by_client, clients=clients)
 
 
 def _told(found: LikelihoodRatios) -> tuple[float, float]:
@@ -384,13 +400,15 @@ def _needed(forgotten: LikelihoodRatios, level: float) -> str:
 
 
 def _answered(pairs: Sequence[ShadowPair]) -> list[ShadowPair]:
-    """Return the pairs about whose models the same clients answered as about the first whole one's."""
-    whole: list[ShadowPair] = []
-    for pair in pairs:
-        first = [whole[0].before] if whole else []
-        if same_examples([*first, pair.before, pair.unlearned, pair.retrained]):
-            whole.append(pair)
-    return whole
+    """Return the pairs about whose models the same clients answered: as many as there are of such.
+
+    Of equally many, the clients that were the first to answer about a pair.
+    """
+    whole = [each for each in pairs if same_examples([each.before, each.unlearned, each.retrained])]
+    counts = Counter(each.before.examples for each in whole)
+    most = max(counts.values(), default=0)
+    told = next((examples for examples, count in counts.items() if count == most), None)
+    return [each for each in whole if each.before.examples == told]
 
 
 def _stacked(models: Sequence[Margins]) -> dict[str, Scores]:

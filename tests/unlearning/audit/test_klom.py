@@ -38,7 +38,7 @@ def test_equal_laws_of_few_models_are_apart_by_chance_and_the_floor_says_so() ->
 
 
 def test_models_of_one_seed_are_not_compared_with_each_other() -> None:
-    """A method that gives the retrained model of its seed has the floor itself, and not 0, which is below it."""
+    """A method that gives the retrained model of its seed has the floor, and not 0, which is below it."""
     retrained = np.random.default_rng(0).normal(size=(16, 400))
     found = margin_divergence(retrained, retrained)
     assert found is not None

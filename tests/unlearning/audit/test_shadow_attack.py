@@ -252,6 +252,25 @@ def test_a_pair_about_which_a_client_did_not_answer_is_dropped_and_counted() -> 
     assert findings(made[:3], None, Baselines(0, 99)) is None
 
 
+def test_one_hiccup_about_the_first_pair_does_not_drop_all_others() -> None:
+    generator = np.random.default_rng(0)
+    made = [ShadowPair(*(model(generator, known) for known in (6.0, 0.0, 0.0))) for _ in range(6)]
+    alone = [replace(each, forgotten={"3": each.forgotten["3"]}) for each in vars(made[0]).values()]
+    result = findings([ShadowPair(*alone), *made[1:]], None, Baselines(0, 99))
+    assert result is not None
+    assert (result.dropped, result.forgotten.pairs, result.clients) == (1, 5, ("3", "7"))
+
+
+def test_nothing_passes_without_the_part_of_a_client_that_tells_nothing() -> None:
+    """Else silence would take what is still known of a client's examples out of a certificate."""
+    passed, failed = found(0, 6.0, 0.0), found(0, 6.0, 6.0)
+    silent = passed.without_word_of({"12", "7"})
+    assert (passed.outcome, silent.outcome) == ("passes", "undecided")
+    assert silent.text.startswith("cannot be decided: client 7, 12 told nothing of its examples; of the oth")
+    assert failed.without_word_of({"7"}) == failed
+    assert passed.without_word_of(()) == passed
+
+
 def test_doing_nothing_and_retraining_are_attacked_once_for_all_methods(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
