@@ -367,17 +367,32 @@ def attacked(
         under.append(_margins(opened, request, shadow, cohort))
         opened.observer.advance(f"{len(under)} of {len(shadows)}")
     found, tests, gone = {}, len(holders) + bool(under), purged(opened.folder)
-    baselines = Baselines(opened.run.seed, tests=tests)
+    baselines, asked = Baselines(opened.run.seed, tests=tests), _asked(request, measured, under)
     own = _by_themselves(opened, request, methods, shadows, cohort, holders, tests) if holders else {}
     for method in methods:
         pairs = [ShadowPair(each["before"], each[method], each[RETRAIN]) for each in under]
         attacks = {}
         if (together := findings(pairs, margins[method], baselines)) is not None:
-            attacks[",".join(pairs[0].before.forgotten)] = together
+            attacks[",".join(together.clients)] = together
         attacks |= own.get(method, {})
-        each = combined(attacks, sorted(holders.keys() - attacks)) if holders else together
-        found[method] = None if each is None else each.silent_on(gone)
+        each = combined(attacks) if holders else together
+        found[method] = (
+            None if each is None else each.without_word_of(asked.difference(each.clients)).silent_on(gone)
+        )
     return found
+
+
+def _asked(
+    request: ForgetRequest,
+    measured: Mapping[str, Measurement],
+    under: Sequence[Mapping[str, Margins]],
+) -> set[str]:
+    """Return the clients that hold something to be forgotten, as far as they said, or that never said it."""
+    told = [each.margins for each in measured.values() if each.margins is not None]
+    told += [margins for models in under for margins in models.values()]
+    holders = {client for margins in told for client in (*margins.forgotten, *margins.summed)}
+    missing = {client for each in measured.values() for client in each.missing}
+    return holders | (missing.intersection(request.named_clients) if request.named_clients else missing)
 
 
 def _by_themselves(

@@ -7,7 +7,8 @@ retraining, too. The 95th and the 99th percentile over examples are reported, of
 retained and the test examples.
 
 Estimated from few models the divergence is above 0 for equal laws as well. So half of the retrained models
-is compared with the other half, and with half of the unlearned ones: equal numbers on both sides. Normal
+is compared with the other half, and with the half of the unlearned ones that has the seeds of the other half:
+equal numbers on both sides, and no training seed on both, which would hold the two together. Normal
 densities are fitted up to 50 models a side, with one variance for all examples of a side; above,
 histograms are counted.
 """
@@ -55,22 +56,22 @@ def margin_divergence(unlearned: Scores, retrained: Scores) -> MarginDivergence 
     Parameters
     ----------
     unlearned, retrained
-        Margins, shape [models, examples] each.
+        Margins, shape [models, examples] each; row k of the two shares a training seed.
 
     Returns
     -------
     MarginDivergence or None
-        None with fewer than four retrained models, fewer than two unlearned ones, or no example.
+        None with fewer than four models of each, or no example.
     """
-    half = min(len(retrained) // 2, len(unlearned))
+    half = min(len(retrained), len(unlearned)) // 2
     if half < 2 or not unlearned.shape[1]:
         return None
-    first, second = retrained[:half], retrained[half : 2 * half]
+    first, other = retrained[:half], slice(half, 2 * half)
     return MarginDivergence(
         half,
         unlearned.shape[1],
-        _percentiles(divergences(unlearned[:half], first)),
-        _percentiles(divergences(second, first)),
+        _percentiles(divergences(unlearned[other], first)),
+        _percentiles(divergences(retrained[other], first)),
     )
 
 

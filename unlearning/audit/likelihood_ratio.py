@@ -12,9 +12,11 @@ exactly. To leave out the judged model alone would favour one side: the other of
 moments with the first one's value in them.
 
 Four things are reported. The *area under the curve* is the mean over pairs, with an interval by bootstrap
-over pairs, as all examples of a model share one draw. Its *p-value* is that of a permutation test: which of a
-pair's models is called unlearned is swapped at random; that the laws are equal is all that is assumed.
-*Rates at few false alarms* are over all pairs. *Examples* are ranked by how far their two laws lie apart.
+over pairs, as all examples of a model share one draw. The *p-value* is that of a permutation test: which of a
+pair's models is called unlearned is swapped at random; that the laws are equal is all that is assumed. It
+looks at two things together, the area and the *strongest single example*: a few that are known by heart do
+not move an area over hundreds. *Rates at few false alarms* are over all pairs. *Examples* are ranked by how
+far their two laws lie apart.
 """
 
 from collections.abc import Sequence
@@ -29,8 +31,12 @@ from unlearning.audit.roc import Scores, areas, balanced_accuracy, true_positive
 OWN_VARIANCES = 64
 """From so many pairs on, each example has variances of its own; below, one for all examples of a side."""
 LEAST_PAIRS = 3
+DRAWS = 999
+"""Samples of a bootstrap, and random swaps for each test that shares a level."""
 FALSE_POSITIVES = (0.01, 0.05)
 _SMALLEST_VARIANCE = 1e-12
+_ROUNDING = 1e-9
+"""Values of the permutation test that differ by no more are equal."""
 _MOST_NUMBERS = 2_000_000
 """Margins whose swaps are judged at once."""
 
@@ -81,7 +87,10 @@ class LikelihoodRatios:
     area
         Under the curve; ½ is guessing.
     p_value
-        Probability of an area as far from ½ under equal laws.
+        Probability under equal laws of an area, or of a difference on a single example, as far out as the one
+        of the two that is further out; it holds for both together.
+    area_p_value, single_p_value
+        The same of each of the two alone.
     least_p_value
         The smallest that so few pairs could give.
     accuracy
@@ -96,6 +105,8 @@ class LikelihoodRatios:
     examples: int
     area: Rate
     p_value: float
+    area_p_value: float
+    single_p_value: float
     least_p_value: float
     accuracy: Rate
     rates: dict[float, Rate | None]
@@ -120,7 +131,7 @@ def likelihood_ratios(
     retrained: Scores,
     generator: np.random.Generator,
     *,
-    draws: int = 999,
+    draws: int = DRAWS,
     tests: int = 1,
     most: int = 10,
     rates: Sequence[float] = FALSE_POSITIVES,
@@ -153,7 +164,7 @@ def likelihood_ratios(
     pairs, examples = unlearned.shape
     ours, theirs = ratios(unlearned, retrained)
     by_pair = areas(ours, theirs)
-    p_value, least = _permutation(unlearned, retrained, float(by_pair.mean()), generator, draws * tests)
+    by_area, by_single, joint, least = _permutation(unlearned, retrained, generator, draws * tests)
     chosen = generator.integers(0, pairs, (draws, pairs))
 
     def rate(of: Any) -> Rate | None:
@@ -170,7 +181,9 @@ def likelihood_ratios(
         pairs,
         examples,
         _interval(by_pair, chosen),
-        p_value,
+        joint,
+        by_area,
+        by_single,
         least,
         accuracy,
         {share: rate(lambda a, b, s=share: true_positive_rate(a, b, s)) for share in rates},
@@ -252,31 +265,66 @@ def _log_density(values: Scores, mean: Scores, variance: Scores) -> Scores:
 
 
 def _permutation(
-    unlearned: Scores, retrained: Scores, found: float, generator: np.random.Generator, draws: int
-) -> tuple[float, float]:
-    """Return the p-value of an area, and the smallest that so many pairs can give.
+    unlearned: Scores, retrained: Scores, generator: np.random.Generator, draws: int
+) -> tuple[float, float, float, float]:
+    """Return p-values of the area, of the strongest example, and of both; and the smallest there can be.
 
-    To swap all pairs gives the same area as to swap none, so there are 2^(pairs − 1) different ones.
+    To swap all pairs gives the same as to swap none, so there are 2^(pairs − 1) different ways. The p-value
+    of both is that of the smaller of the two, which every way of swapping has as well; of equal ones that
+    with the larger area is further out, so that the area alone can reach the smallest p-value.
     """
-    swaps, is_all = _swaps(len(unlearned), generator, draws)
-    as_far = 0
+    swaps = _swaps(len(unlearned), generator, draws)
     block = max(1, _MOST_NUMBERS // unlearned.size)
-    for start in range(0, len(swaps), block):
-        rows = swaps[start : start + block, :, None]
-        ours, theirs = ratios(np.where(rows, retrained, unlearned), np.where(rows, unlearned, retrained))
-        by_pair = areas(*(side.reshape(-1, side.shape[-1]) for side in (ours, theirs)))
-        as_far += int(np.sum(by_pair.reshape(-1, len(unlearned)).mean(axis=1) >= found - 1e-12))
-    if is_all:  # the one that swaps nothing is among them
-        return as_far / len(swaps), 1 / len(swaps)
-    return (as_far + 1) / (len(swaps) + 1), 1 / (len(swaps) + 1)
+    blocks = [swaps[start : start + block] for start in range(0, len(swaps), block)]
+    by_area = _p_values(np.concatenate([_swapped_areas(unlearned, retrained, rows) for rows in blocks]))
+    by_single = _p_values(np.concatenate([_strongest(unlearned - retrained, rows) for rows in blocks]))
+    both = _p_values(-np.minimum(by_area, by_single) - by_area / (2 * len(swaps)))
+    return float(by_area[0]), float(by_single[0]), float(both[0]), 1 / len(swaps)
 
 
-def _swaps(pairs: int, generator: np.random.Generator, draws: int) -> tuple[NDArray[np.bool_], bool]:
-    """Return which pairs to swap, shape [ways, pairs], and whether these are all different ways."""
-    ways = 2 ** (pairs - 1)
-    if ways <= draws:
-        return (np.arange(ways)[:, None] >> np.arange(pairs)) & 1 > 0, True
-    return generator.random((draws, pairs)) < 0.5, False
+def _swapped_areas(unlearned: Scores, retrained: Scores, swaps: NDArray[np.bool_]) -> Scores:
+    """Return the mean area over pairs for each way to swap them, shape [ways]."""
+    rows = swaps[:, :, None]
+    ours, theirs = ratios(np.where(rows, retrained, unlearned), np.where(rows, unlearned, retrained))
+    by_pair = areas(*(side.reshape(-1, side.shape[-1]) for side in (ours, theirs)))
+    found: Scores = by_pair.reshape(len(swaps), -1).mean(axis=1)
+    return found
+
+
+def _strongest(differences: Scores, swaps: NDArray[np.bool_]) -> Scores:
+    """Return the largest mean difference of an example, in units of its size, by way to swap, shape [ways].
+
+    The size does not change when pairs are swapped: half is the example's own mean square, half that of all.
+    """
+    squares = (differences**2).mean(axis=0)
+    size = np.sqrt(np.maximum(0.5 * (squares + squares.mean()), _SMALLEST_VARIANCE))
+    means = np.where(swaps, -1.0, 1.0) @ differences / len(differences)
+    found: Scores = (np.abs(means) / size).max(axis=1)
+    return found
+
+
+def _p_values(found: Scores) -> Scores:
+    """Return for each of equally likely values the share that is at least as large, up to rounding."""
+    ordered = np.sort(found)
+    shares: Scores = (len(found) - np.searchsorted(ordered, found - _ROUNDING)) / len(found)
+    return shares
+
+
+def _swaps(pairs: int, generator: np.random.Generator, draws: int) -> NDArray[np.bool_]:
+    """Return which pairs to swap, shape [ways, pairs]: each different way once, or none and random ones."""
+    if (ways := num_swaps(pairs, draws)) == 1 << (pairs - 1):
+        return (np.arange(ways)[:, None] >> np.arange(pairs)) & 1 > 0
+    drawn = generator.random((draws, pairs)) < 0.5
+    return np.concatenate([np.zeros((1, pairs), dtype=np.bool_), drawn])
+
+
+def num_swaps(pairs: int, draws: int) -> int:
+    """Return how many ways to swap pairs a test looks at, the one that swaps none included.
+
+    >>> num_swaps(8, 999), num_swaps(16, 999)
+    (128, 1000)
+    """
+    return min(1 << (pairs - 1), draws + 1)
 
 
 def _interval(values: Scores, chosen: NDArray[np.int64]) -> Rate:

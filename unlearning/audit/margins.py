@@ -1,6 +1,6 @@
 """The margins of single examples under a model, as the attacks on single examples read them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,6 +29,8 @@ class Margins:
         Position of each forgotten example among the client's.
     summed : mapping of str to int
         How many of D_f each client holds that sent sums only; none of these is above.
+    kept : mapping of str to int
+        How many of D_r are each client's, in the order of `retained`; all clients that told margins are here.
     """
 
     forgotten: Mapping[str, Scores]
@@ -36,11 +38,18 @@ class Margins:
     unseen: Scores
     places: Mapping[str, Positions]
     summed: Mapping[str, int] = field(default_factory=dict)
+    kept: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def all_forgotten(self) -> Scores:
         """Those of D_f, client by client."""
         return np.concatenate([np.zeros(0), *self.forgotten.values()])
+
+    @property
+    def examples(self) -> Hashable:
+        """Tells which examples these are margins of: equal if the same clients told as much each."""
+        forgotten = tuple((client, len(values)) for client, values in self.forgotten.items())
+        return forgotten, tuple(self.kept.items()), len(self.retained), len(self.unseen)
 
     @staticmethod
     def of(evidence: Evidence, unseen: Tensor, local_test_share: float = 0.0) -> "Margins":
@@ -59,6 +68,7 @@ class Margins:
             _floats(unseen),
             {i: positions(local_test_share, i, len(marks[i]))[marks[i]] for i in holders},
             {i: held for i in evidence.sums_only if (held := int(evidence.answers[i].forget.sum()))},
+            {i: int((~marks[i]).sum()) for i in known},
         )
 
 
@@ -78,11 +88,7 @@ def positions(local_test_share: float, client_id: str, count: int) -> Positions:
 
 def same_examples(given: Sequence[Margins]) -> bool:
     """Whether all models were asked about the same examples: no client answered for one and not another."""
-    sizes = [
-        ({i: len(values) for i, values in each.forgotten.items()}, len(each.retained), len(each.unseen))
-        for each in given
-    ]
-    return all(size == sizes[0] for size in sizes)
+    return len({each.examples for each in given}) == 1
 
 
 def _floats(margins: Tensor) -> Scores:

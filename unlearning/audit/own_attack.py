@@ -28,9 +28,10 @@ from strategies.core import wire
 from strategies.core.examples import Examples
 from strategies.server.cohort import Cohort
 from strategies.task import CLASSIFICATION, Task
-from unlearning.audit.likelihood_ratio import LikelihoodRatios, Rate
+from unlearning.audit.klom import PERCENTILES, MarginDivergence
+from unlearning.audit.likelihood_ratio import DRAWS, FALSE_POSITIVES, LikelihoodRatios, num_swaps
 from unlearning.audit.margins import Margins
-from unlearning.audit.shadow_attack import Baselines, ShadowFindings, ShadowPair, findings, verdict
+from unlearning.audit.shadow_attack import SETS, Baselines, ShadowFindings, ShadowPair, findings, verdict
 from unlearning.forget_spec import ForgetSpec, spec_for
 from unlearning.request import ForgetRequest
 
@@ -160,7 +161,7 @@ def name_of(side: str, number: int | str) -> str:
     return f"{side}/{number}"
 
 
-def read_findings(text: object, pairs: int, forgotten: int) -> ShadowFindings | None:
+def read_findings(text: object, pairs: int, forgotten: int, tests: int = 1) -> ShadowFindings | None:
     """Read a client's findings back, and check them; None if it had no example for them.
 
     Parameters
@@ -171,6 +172,8 @@ def read_findings(text: object, pairs: int, forgotten: int) -> ShadowFindings | 
         How many it was asked about.
     forgotten
         How many of its examples are to be forgotten, as it said.
+    tests
+        How many attacks share the level of the verdict, as it was told.
 
     Raises
     ------
@@ -185,35 +188,44 @@ def read_findings(text: object, pairs: int, forgotten: int) -> ShadowFindings | 
         found = _FOUND.validate_json(text).in_sums()
     except ValidationError as error:
         raise ValueError(f"'{FINDINGS}' is not what the attack finds: {error.errors()[0]['msg']}") from None
+    _check_figures(found, pairs, tests)
+    for each in (found.forgotten, found.nothing):
+        if each.examples != forgotten:
+            raise ValueError(f"'{FINDINGS}' is of {each.examples} examples, the request names {forgotten}")
+    outcome, said = verdict(found.forgotten, found.nothing)  # A client's own words are printed nowhere
+    return replace(found, outcome=outcome, text=said, by_client={}, clients=())
+
+
+def _check_figures(found: ShadowFindings, pairs: int, tests: int) -> None:
+    """Refuse, with a ValueError, figures that no attack with so many pairs of models could give."""
     known = [part for name in _PARTS if (part := getattr(found, name)) is not None]
     if not all(map(_is_possible, known)) or not _is_share(0.5 if found.audited is None else found.audited):
         raise ValueError(f"'{FINDINGS}' holds shares that are none")
-    divergences = [each for each in found.divergences.values() if each is not None]
-    if not all(
-        math.isfinite(value)
-        for each in divergences
-        for side in (each.unlearned, each.floor)
-        for value in side.values()
-    ):
-        raise ValueError(f"'{FINDINGS}' holds a divergence that is not finite")
+    if not (found.divergences.keys() <= set(SETS) and all(map(_are_percentiles, found.divergences.values()))):
+        raise ValueError(f"'{FINDINGS}' holds divergences that are none")
+    least = 1 / num_swaps(pairs, DRAWS * tests)
+    if {found.forgotten.least_p_value, found.nothing.least_p_value} != {least}:
+        raise ValueError(f"'{FINDINGS}' holds p-values of another test than {pairs} pairs of models allow")
     if {found.forgotten.pairs, found.nothing.pairs} != {pairs} or found.dropped:
         raise ValueError(f"'{FINDINGS}' is of other models than the {pairs} pairs that were sent")
-    if found.forgotten.examples != forgotten:
-        raise ValueError(
-            f"'{FINDINGS}' is of {found.forgotten.examples} examples, the request names {forgotten}"
-        )
-    outcome, said = verdict(found.forgotten, found.nothing)  # A client's own words are printed nowhere
-    return replace(found, outcome=outcome, text=said, by_client={})
 
 
 def _is_possible(found: LikelihoodRatios) -> bool:
     figures = [found.area, found.accuracy, *(rate for rate in found.rates.values() if rate is not None)]
-    shares = [found.p_value, found.least_p_value, *(value for each in figures for value in _values(each))]
-    return all(map(_is_share, shares)) and found.p_value > 0 and found.examples > 0
+    chances = [found.p_value, found.area_p_value, found.single_p_value]
+    return (
+        all(_is_share(rate.value) and 0 <= rate.low <= rate.high <= 1 for rate in figures)
+        and all(0 < found.least_p_value <= chance <= 1 for chance in chances)
+        and found.rates.keys() == set(FALSE_POSITIVES)
+        and found.examples > 0
+    )
 
 
-def _values(rate: Rate) -> Iterator[float]:
-    yield from (rate.value, rate.low, rate.high)
+def _are_percentiles(found: MarginDivergence | None) -> bool:
+    return found is None or all(
+        side.keys() == set(PERCENTILES) and all(map(math.isfinite, side.values()))
+        for side in (found.unlearned, found.floor)
+    )
 
 
 def _is_share(value: float) -> bool:
@@ -328,10 +340,10 @@ class OwnAttacks:
             client_id, config = reply.client_id, reply.message.content.config_records.get(wire.CONFIG)
             try:
                 text: Any = None if config is None else config.get(FINDINGS)
-                own = read_findings(text, pairs, self.holders[client_id])
+                own = read_findings(text, pairs, self.holders[client_id], tests)
             except ValueError as error:
                 cohort.add_fault(client_id, scope, str(error))
                 continue
             if own is not None:
-                found[client_id] = own
+                found[client_id] = replace(own, clients=(client_id,))
         return {client_id: found[client_id] for client_id in clients if client_id in found}

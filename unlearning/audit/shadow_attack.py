@@ -2,12 +2,15 @@
 
 Three comparisons are made with the same retrained models: of what the method leaves, of the models before
 forgetting, which is what doing nothing leaves, and of the retrained models with each other. A method *fails*
-if its models can be told from retrained ones at the level of 1 %. It *passes* if they cannot, if doing
-nothing can, so that there was something to find, and if the upper end of the interval of its area under the
-curve is small. Anything else is *undecided*, and how many pairs might decide it is said.
+if its models can be told from retrained ones at the level of 1 %, by all examples together or by a single
+one. It *passes* if they cannot, if doing nothing can, so that there was something to find, and if the upper
+end of the interval of its area under the curve is small. Anything else is *undecided*, and how many pairs
+might decide it is said. The same swaps of pairs judge the method and doing nothing, so that a method that
+does nothing never passes.
 """
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from statistics import NormalDist
@@ -15,9 +18,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from strategies.core.names import client_sort_key
 from strategies.core.seeds import numpy_generator
 from unlearning.audit.klom import MarginDivergence, margin_divergence
 from unlearning.audit.likelihood_ratio import (
+    DRAWS,
     LEAST_PAIRS,
     LikelihoodRatios,
     Rate,
@@ -27,6 +32,8 @@ from unlearning.audit.likelihood_ratio import (
 from unlearning.audit.margins import Margins, same_examples
 from unlearning.audit.roc import Scores
 
+SETS = ("forget", "retain", "test")
+"""Of examples, by what they are to the request."""
 ShadowOutcome = Literal["passes", "fails", "undecided", "reference"]
 LEVEL = 0.01
 LARGEST_AREA = 0.6
@@ -98,6 +105,8 @@ class ShadowFindings:
     by_client
         Where clients attacked their examples by themselves: what each found. The figures above are then those
         of the client whose examples are told best.
+    clients
+        Whose forgotten examples were attacked; empty in what a client finds by itself.
     """
 
     outcome: ShadowOutcome
@@ -112,6 +121,7 @@ class ShadowFindings:
     most_exposed: tuple[ExposedExample, ...]
     dropped: int = 0
     by_client: Mapping[str, "ClientFindings"] = field(default_factory=dict)
+    clients: tuple[str, ...] = ()
 
     def in_sums(self) -> "ShadowFindings":
         """Return the findings without anything of a single example."""
@@ -123,11 +133,23 @@ class ShadowFindings:
             retained=self.retained and self.retained.in_sums(),
             unseen=self.unseen and self.unseen.in_sums(),
             most_exposed=(),
+            clients=(),
         )
 
     def silent_on(self, clients: Collection[str]) -> "ShadowFindings":
         """Return the findings without the positions of some clients' examples."""
         return replace(self, most_exposed=tuple(e for e in self.most_exposed if e.client not in clients))
+
+    def without_word_of(self, clients: Collection[str]) -> "ShadowFindings":
+        """Return the findings where clients whose examples were to be attacked, too, told nothing of them.
+
+        Without their part nothing passes.
+        """
+        if not clients or self.outcome != "passes":
+            return self
+        missing = ", ".join(sorted(clients, key=client_sort_key))
+        text = f"cannot be decided: client {missing} told nothing of its examples; of the others: {self.text}"
+        return replace(self, outcome="undecided", text=text)
 
     def to_json(self) -> dict[str, Any]:
         """Return the findings as a mapping that `json` can write."""
@@ -154,6 +176,7 @@ class ShadowFindings:
             "most-exposed": exposed,
             "dropped": self.dropped,
             "by-client": {client_id: asdict(each) for client_id, each in self.by_client.items()},
+            "clients": list(self.clients),
         }
 
 
@@ -187,20 +210,20 @@ class Baselines:
     seed
         Draws the permutations and the bootstrap.
     draws, tests
-        As of `likelihood_ratio.likelihood_ratios`.
+        As of `likelihood_ratio.likelihood_ratios`; what no verdict depends on is one test.
     """
 
     seed: int
-    draws: int = 999
+    draws: int = DRAWS
     tests: int = 1
     _made: dict[tuple[int, ...], tuple[LikelihoodRatios, LikelihoodRatios | None]] = field(
         default_factory=dict
     )
 
-    def attack(self, ours: Scores, theirs: Scores, name: str) -> LikelihoodRatios:
-        """Tell models from retrained ones; margins have shape [models, examples]."""
-        generator = numpy_generator(self.seed, "audit", "shadows", name)
-        return likelihood_ratios(ours, theirs, generator, draws=self.draws, tests=self.tests)
+    def attack(self, ours: Scores, theirs: Scores, *, judged: bool = False) -> LikelihoodRatios:
+        """Tell models from retrained ones, perhaps for a verdict; margins have shape [models, examples]."""
+        generator, tests = numpy_generator(self.seed, "audit", "shadows"), self.tests if judged else 1
+        return likelihood_ratios(ours, theirs, generator, draws=self.draws, tests=tests)
 
     def of(self, pairs: Sequence[ShadowPair]) -> tuple[LikelihoodRatios, LikelihoodRatios | None]:
         """Return what is found of doing nothing, and of retraining; None with fewer than six pairs.
@@ -212,12 +235,8 @@ class Baselines:
             theirs = _stacked([pair.retrained for pair in pairs])["forget"]
             before = _stacked([pair.before for pair in pairs])["forget"]
             half = len(pairs) // 2
-            among = (
-                self.attack(theirs[:half], theirs[half : 2 * half], "retraining")
-                if half >= LEAST_PAIRS
-                else None
-            )
-            self._made[key] = self.attack(before, theirs, "nothing"), among
+            among = self.attack(theirs[:half], theirs[half : 2 * half]) if half >= LEAST_PAIRS else None
+            self._made[key] = self.attack(before, theirs, judged=True), among
         return self._made[key]
 
 
@@ -253,7 +272,7 @@ def findings(
     unlearned = _stacked([pair.unlearned for pair in whole])
     retrained = _stacked([pair.retrained for pair in whole])
     ours, theirs = unlearned["forget"], retrained["forget"]
-    forgotten = baselines.attack(ours, theirs, "method")
+    forgotten = baselines.attack(ours, theirs, judged=True)
     nothing, retraining = baselines.of(whole)
 
     def attack_some(part: str, name: str) -> LikelihoodRatios | None:
@@ -262,7 +281,7 @@ def findings(
         chosen = np.sort(order[:most_others])
         if not count:
             return None
-        return baselines.attack(unlearned[part][:, chosen], retrained[part][:, chosen], name)
+        return baselines.attack(unlearned[part][:, chosen], retrained[part][:, chosen])
 
     outcome, text = verdict(forgotten, nothing)
     places = [
@@ -283,10 +302,11 @@ def findings(
         {part: margin_divergence(unlearned[part], retrained[part]) for part in unlearned},
         exposed,
         len(pairs) - len(whole),
+        clients=tuple(whole[0].before.forgotten),
     )
 
 
-def combined(found: Mapping[str, ShadowFindings], silent: Collection[str] = ()) -> ShadowFindings | None:
+def combined(found: Mapping[str, ShadowFindings]) -> ShadowFindings | None:
     """Return what several attacks say together, each on examples of its own; None without any.
 
     They fail where any of them does, at the level divided by their number, and pass where each does. Their
@@ -297,8 +317,6 @@ def combined(found: Mapping[str, ShadowFindings], silent: Collection[str] = ()) 
     ----------
     found
         By whose examples they are.
-    silent
-        Clients that were asked and said nothing: without their part nothing passes.
     """
     if not found:
         return None
@@ -318,12 +336,8 @@ def combined(found: Mapping[str, ShadowFindings], silent: Collection[str] = ()) 
     text = judged[name][1]
     if len(found) > 1:
         text = f"{text} (client {name}, whose examples are told best of {len(found)} attacked by themselves)"
-    if silent and outcome == "passes":
-        outcome = "undecided"
-        text = (
-            f"cannot be decided: client {', '.join(silent)} did not say what it found; of the others: {text}"
-        )
-    return replace(found[name], outcome=outcome, text=text, by_client=by_client)
+    clients = tuple(dict.fromkeys(client for each in found.values() for client in each.clients))
+    return replace(found[name], outcome=outcome, text=text, by_client=by_client, clients=clients)
 
 
 def _told(found: LikelihoodRatios) -> tuple[float, float]:
@@ -348,13 +362,16 @@ def verdict(
             f"{shared} needs at least {least}; {said}"
         )
     if forgotten.p_value <= level:
+        if forgotten.single_p_value < forgotten.area_p_value:
+            said = f"single examples can be told from never-seen ones; over all of them, {said}"
         return "fails", f"fails: {said}, which chance gives in {_chance(forgotten.p_value)}"
-    if nothing.p_value > LEVEL:
+    if nothing.p_value > level:
         return "undecided", (
             "cannot be decided: the model before forgetting cannot be told from a retrained one either, so "
             f"there is nothing to find on these examples; {said}"
         )
-    if area.high <= LARGEST_AREA:
+    # Twice the smallest: of a single example that is told in every pair, where the area is another way's
+    if area.high <= LARGEST_AREA and forgotten.p_value > 2 * forgotten.least_p_value:
         return "passes", f"passes: {said}"
     return "undecided", (
         f"cannot be decided with {forgotten.pairs} pairs of shadow models; about "
@@ -383,13 +400,15 @@ def _needed(forgotten: LikelihoodRatios, level: float) -> str:
 
 
 def _answered(pairs: Sequence[ShadowPair]) -> list[ShadowPair]:
-    """Return the pairs about whose models the same clients answered as about the first whole one's."""
-    whole: list[ShadowPair] = []
-    for pair in pairs:
-        first = [whole[0].before] if whole else []
-        if same_examples([*first, pair.before, pair.unlearned, pair.retrained]):
-            whole.append(pair)
-    return whole
+    """Return the pairs about whose models the same clients answered: as many as there are of such.
+
+    Of equally many, the clients that were the first to answer about a pair.
+    """
+    whole = [each for each in pairs if same_examples([each.before, each.unlearned, each.retrained])]
+    counts = Counter(each.before.examples for each in whole)
+    most = max(counts.values(), default=0)
+    told = next((examples for examples, count in counts.items() if count == most), None)
+    return [each for each in whole if each.before.examples == told]
 
 
 def _stacked(models: Sequence[Margins]) -> dict[str, Scores]:

@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ from strategies.server.cohort import Cohort
 from strategies.server.grids import GridWrapper
 from tests.app.conftest import CLIENT_2, SMALL
 from unlearning.audit import own_attack
+from unlearning.audit.margins import Margins
+from unlearning.audit.measurement import measure
+from unlearning.audit.shadow_attack import ShadowFindings
 from unlearning.request import ForgetRequest
 from unlearning.settings import AuditSettings, ForgetSettings
 
@@ -222,6 +226,50 @@ def test_a_class_that_several_clients_hold_is_attacked_by_each(small: RunFolder)
     assert "whose examples are told best of 3 attacked by themselves" in own["text"]
     assert "for 3 clients together needs at least 10" in own["text"]
     assert all(own["retained"][key] is not None for key in ("area", "p_value"))
+
+
+def test_a_client_that_is_silent_about_the_shadows_keeps_its_part_of_the_class_from_passing(
+    small: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers about the audited models, so it is known to hold some; about all shadows it says nothing."""
+    request, told = ForgetRequest(classes=(1,)), []
+    forget(small, request, ForgetSettings.of("finetune", epochs=1))
+    under, without = shadows.margins_under, ShadowFindings.without_word_of
+
+    def silenced(*given: object) -> Margins:
+        made = under(*given)  # type: ignore[arg-type]
+        return replace(
+            made,
+            **{
+                part: {i: v for i, v in getattr(made, part).items() if i != "0"}
+                for part in ("forgotten", "kept")
+            },
+        )
+
+    def noting(found: ShadowFindings, clients: Collection[str]) -> ShadowFindings:
+        told.append((found.clients, set(clients)))
+        return without(found, clients)
+
+    monkeypatch.setattr(shadows, "margins_under", silenced)
+    monkeypatch.setattr(ShadowFindings, "without_word_of", noting)
+    audit(small, request, ["finetune"], THREE)
+    assert told == [(("1", "2"), {"0"})]
+
+
+@pytest.mark.parametrize(
+    ("request_", "silent"),
+    [(ForgetRequest(classes=(1,)), {"4", "9"}), (ForgetRequest(clients=("4",)), {"4"})],
+)
+def test_who_never_answered_may_hold_some_of_a_class_and_is_named_otherwise(
+    request_: ForgetRequest, silent: set[str], small: RunFolder
+) -> None:
+    opened = OpenedRun.of(small, Quiet())
+    with opened.session.local_grid() as grid, opened.session.cohort(grid) as cohort:
+        found = measure(opened.run, opened.run.final, request_, cohort, THREE)
+    assert shadows._asked(request_, {"after": found}, []) - {"0", "1", "2"} <= {"4"}
+    missing = replace(found, missing={"4": "no answer", "9": "no answer"})
+    assert shadows._asked(request_, {"after": found, "before": missing}, []) >= silent
+    assert "9" not in shadows._asked(ForgetRequest(clients=("4",)), {"before": missing}, [])
 
 
 def test_clients_that_attack_by_themselves_get_no_more_models_in_a_message_than_fit(

@@ -111,16 +111,31 @@ def test_few_pairs_cannot_give_a_small_p_value() -> None:
 
 def test_all_swaps_against_a_slow_reference() -> None:
     ours, theirs = laws(drawn(5), 0.4, 4)
+    ours[:, 0] += 5.0
 
     def area(a: Scores, b: Scores) -> float:
         return float(np.mean([auc(x, y) for x, y in zip(*ratios(a, b), strict=True)]))
 
-    found, areas = area(ours, theirs), []
+    def strongest(a: Scores, b: Scores) -> float:
+        squares = [np.mean(d**2) for d in (a - b).T]
+        sizes = [np.sqrt((own + np.mean(squares)) / 2) for own in squares]
+        return float(max(abs(np.mean(d)) / size for d, size in zip((a - b).T, sizes, strict=True)))
+
+    figures = []
     for swaps in itertools.product((False, True), repeat=4):
         pairs = [(t, o) if swap else (o, t) for swap, o, t in zip(swaps, ours, theirs, strict=True)]
-        areas.append(area(np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs])))
-    expected = np.mean([each >= found - 1e-12 for each in areas])
-    assert likelihood_ratios(ours, theirs, drawn(0)).p_value == pytest.approx(expected)
+        swapped = np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs])
+        figures.append((area(*swapped), strongest(*swapped)))
+    by_area, by_single = (
+        [np.mean([other >= each - 1e-12 for other in values]) for each in values]
+        for values in zip(*figures, strict=True)
+    )
+    both = sorted((min(pair), pair[0]) for pair in zip(by_area, by_single, strict=True))
+    joint = np.mean([each <= (min(by_area[0], by_single[0]), by_area[0]) for each in both])
+    found = likelihood_ratios(ours, theirs, drawn(0))
+    assert (found.area_p_value, found.single_p_value) == pytest.approx((by_area[0], by_single[0]))
+    assert found.p_value == pytest.approx(joint)
+    assert found.single_p_value < found.p_value < found.area_p_value
 
 
 def test_the_planted_examples_are_the_most_exposed() -> None:

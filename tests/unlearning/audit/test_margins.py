@@ -46,3 +46,17 @@ def test_models_are_compared_on_the_same_examples_only() -> None:
     assert same_examples([found, found])
     assert not same_examples([found, replace(found, forgotten={})])
     assert not same_examples([found, replace(found, unseen=found.unseen[:0])])
+
+
+def test_clients_that_hold_equally_much_are_told_apart() -> None:
+    """One is silent about each model: the sizes are equal, the examples are not."""
+    first, second = (
+        Margins.of(
+            Evidence({client: answer([1.0, 2.0], [False, False]) for client in answering}, {}),
+            torch.tensor([7.0]),
+        )
+        for answering in (("1", "2"), ("1", "3"))
+    )
+    assert len(first.retained) == len(second.retained)
+    assert not same_examples([first, second])
+    assert first.kept == {"1": 2, "2": 2}

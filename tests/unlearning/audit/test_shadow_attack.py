@@ -93,6 +93,63 @@ def test_a_method_that_returns_the_model_before_never_passes() -> None:
     assert "the model before forgetting cannot be told from a retrained one either" in fake(1, 0.0).text
 
 
+def test_a_method_that_returns_the_model_before_is_told_exactly_as_doing_nothing() -> None:
+    """Else swaps of its own could put the two on different sides of the level, and it would pass."""
+    for seed, before in ((0, 6.0), (1, 0.6), (2, 0.0)):
+        result = fake(seed, before)
+        assert result.forgotten == result.nothing
+
+
+@pytest.mark.parametrize(("tests", "outcome"), [(1, "fails"), (2, "fails"), (5, "undecided")])
+def test_several_attacks_share_the_level_on_both_sides(tests: int, outcome: str) -> None:
+    """p = 0.004 of a method that does nothing: below 0.01 / 2, above 0.01 / 5, and never a reason to pass."""
+    base = fake(0, 6.0).forgotten
+    found = replace(base, area=Rate(0.55, 0.52, 0.58), p_value=0.004, least_p_value=0.0005)
+    assert verdict(found, found, tests)[0] == outcome
+
+
+FEW, MANY = 3, 300
+"""Examples that are known by heart, and all that were forgotten."""
+
+
+def few_by_heart(known: float, pairs: int, *, all_before: float = 1.5) -> ShadowFindings:
+    """Return what is said where a method forgets all but a few hard examples, 8 deviations apart."""
+    generator = np.random.default_rng(0)
+
+    def made(by_heart: float, others: float) -> Margins:
+        forgotten = np.concatenate([np.full(FEW, -2.0 + by_heart), np.full(MANY - FEW, 4.0 + others)])
+        values = forgotten + 0.2 * generator.normal() + generator.normal(size=MANY)
+        return Margins({"3": values}, np.zeros(0), np.zeros(0), {"3": np.arange(MANY)})
+
+    both = [ShadowPair(made(8.0, all_before), made(known, 0.0), made(0.0, 0.0)) for _ in range(pairs)]
+    result = findings(both, None, Baselines(0))
+    assert result is not None
+    return result
+
+
+def test_a_few_examples_that_are_known_by_heart_fail_however_many_are_forgotten() -> None:
+    """The area over 300 examples does not move for 3: it is 0.51, which alone would pass."""
+    result = few_by_heart(8.0, PAIRS)
+    assert result.forgotten.area.high < 0.53
+    assert result.forgotten.area_p_value > 0.01
+    assert result.forgotten.single_p_value == result.forgotten.least_p_value
+    assert result.outcome == "fails"
+    assert result.text.startswith(
+        "fails: single examples can be told from never-seen ones; over all of them, an attacker with 16 pairs"
+    )
+    assert {each.position for each in result.most_exposed[:FEW]} == set(range(FEW))
+    assert few_by_heart(0.0, PAIRS).outcome == "passes"
+
+
+def test_eight_pairs_do_not_pass_what_one_more_would_fail() -> None:
+    """Of 128 ways to swap, one other has the larger area by chance: 2 / 128 is above the level."""
+    result = few_by_heart(8.0, 8)
+    assert result.forgotten.p_value == 2 / 128
+    assert result.outcome == "undecided"
+    assert "about 9 might decide it" in result.text
+    assert few_by_heart(8.0, 9).outcome == "fails"
+
+
 def test_retraining_passes_in_at_least_38_of_40_trials() -> None:
     outcomes = [trial(seed, before=6.0, after=0.0) for seed in range(40)]
     assert outcomes.count("passes") >= 38
@@ -195,6 +252,25 @@ def test_a_pair_about_which_a_client_did_not_answer_is_dropped_and_counted() -> 
     assert findings(made[:3], None, Baselines(0, 99)) is None
 
 
+def test_one_hiccup_about_the_first_pair_does_not_drop_all_others() -> None:
+    generator = np.random.default_rng(0)
+    made = [ShadowPair(*(model(generator, known) for known in (6.0, 0.0, 0.0))) for _ in range(6)]
+    alone = [replace(each, forgotten={"3": each.forgotten["3"]}) for each in vars(made[0]).values()]
+    result = findings([ShadowPair(*alone), *made[1:]], None, Baselines(0, 99))
+    assert result is not None
+    assert (result.dropped, result.forgotten.pairs, result.clients) == (1, 5, ("3", "7"))
+
+
+def test_nothing_passes_without_the_part_of_a_client_that_tells_nothing() -> None:
+    """Else silence would take what is still known of a client's examples out of a certificate."""
+    passed, failed = found(0, 6.0, 0.0), found(0, 6.0, 6.0)
+    silent = passed.without_word_of({"12", "7"})
+    assert (passed.outcome, silent.outcome) == ("passes", "undecided")
+    assert silent.text.startswith("cannot be decided: client 7, 12 told nothing of its examples; of the oth")
+    assert failed.without_word_of({"7"}) == failed
+    assert passed.without_word_of(()) == passed
+
+
 def test_doing_nothing_and_retraining_are_attacked_once_for_all_methods(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -202,9 +278,9 @@ def test_doing_nothing_and_retraining_are_attacked_once_for_all_methods(
     generator, asked = np.random.default_rng(0), []
     attack = Baselines.attack
 
-    def counted(self: Baselines, ours: Scores, theirs: Scores, name: str) -> LikelihoodRatios:
-        asked.append(name)
-        return attack(self, ours, theirs, name)
+    def counted(self: Baselines, ours: Scores, theirs: Scores, *, judged: bool = False) -> LikelihoodRatios:
+        asked.append(judged)
+        return attack(self, ours, theirs, judged=judged)
 
     monkeypatch.setattr(Baselines, "attack", counted)
     both = [(model(generator, 6.0), model(generator, 0.0)) for _ in range(6)]
@@ -213,8 +289,8 @@ def test_doing_nothing_and_retraining_are_attacked_once_for_all_methods(
         made = [ShadowPair(before, model(generator, known), retrained) for before, retrained in both]
         results.append((findings(made, None, shared), findings(made, None, Baselines(0, 49))))
     assert all(first is not None and first == alone for first, alone in results)
-    each = ["method", "retained", "unseen"]
-    once = [*each, "nothing", "retraining"]
+    each = [True, False, False]  # what the method leaves is judged; retained and unseen examples are not
+    once = [*each, True, False]
     assert sorted(asked) == sorted([*each, *once, *once, *once])
 
 
