@@ -122,7 +122,7 @@ def few_by_heart(known: float, pairs: int, *, all_before: float = 1.5) -> Shadow
         return Margins({"3": values}, np.zeros(0), np.zeros(0), {"3": np.arange(MANY)})
 
     both = [ShadowPair(made(8.0, all_before), made(known, 0.0), made(0.0, 0.0)) for _ in range(pairs)]
-    result = findings(both, None, Baselines(0))
+    result = findings(both, None, Baselines(0, 399))
     assert result is not None
     return result
 
