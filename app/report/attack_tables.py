@@ -72,7 +72,8 @@ def _shadows(audit: Mapping[str, Any]) -> NumberTable | None:
     pairs = shadows["forgotten"]["pairs"]
     caption = (
         f"Examples told from never-seen ones by likelihood ratios of {pairs} pairs of shadow models, "
-        "with 95 % intervals over the pairs. 0.5 and 50 % are guessing."
+        "with 95 % intervals over the pairs. 0.5 and 50 % are guessing. The p-value is that of the area and "
+        "of the example that is told best, whichever is smaller, for both together."
     )
     columns = (
         "area under the curve",

@@ -19,6 +19,7 @@ from unlearning.audit.single_examples import attack_single_examples
 from unlearning.audit.verdict import Verdict, verdict
 from unlearning.run import TrainedRun
 
+_KEPT = {"shadows": "the attack with shadow models", "relearned": "relearning"}
 IMAGES_SHOWN = 10
 """Triggered test images that an audit keeps for the report."""
 
@@ -65,6 +66,25 @@ def method_audit(report: AuditReport, method: str, task: Task, tries: Tries | No
         "notes": document["notes"],
         "earlier": [_earlier(each, columns) for each in document["earlier"]],
     }
+
+
+def with_earlier(document: Mapping[str, Any], earlier: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return an audit with what an earlier one of the same model found by attacks that told nothing now.
+
+    They tell nothing where no client that holds something to be forgotten answers, as after it left; what was
+    found against a forgetting is not to be lost by that. A note says what is of the earlier audit.
+    """
+    found = {
+        key: earlier[key]
+        for key in _KEPT
+        if earlier is not None and document[key] is None and earlier.get(key) is not None
+    }
+    notes = [
+        f"{_KEPT[key]} told nothing this time, as no client that holds what was forgotten answered: what is "
+        "said of it is what an earlier audit found"
+        for key in found
+    ]
+    return {**document, **found, "notes": [*document["notes"], *notes]}
 
 
 def _verdict(report: AuditReport, method: str) -> Verdict:

@@ -16,6 +16,7 @@ from app.forgettings.folder import (
     forgetting_name,
     is_retrained,
     lineage_of,
+    read_audit,
     read_forgetting,
     read_result,
 )
@@ -25,7 +26,7 @@ from app.forgettings.signing_key import signing_key
 from app.report.triggered import write_triggered
 from app.simulation.kept_models import keep_states, restore_states
 from app.workflows import other_seeds, session as sessions
-from app.workflows.measured import Tries, method_audit, triggered_images
+from app.workflows.measured import Tries, method_audit, triggered_images, with_earlier
 from app.workflows.observer import Observer, Quiet
 from app.workflows.other_seeds import OtherSeed
 from app.workflows.pruning import Preparation, prune
@@ -245,7 +246,8 @@ class OpenedRun:
         for method in methods:
             path = self.folder.forget_folder(self.name_of(request, method))
             tries = Tries(attacked.get(method), rounded, relearned.get(method))
-            files.write_json(path / AUDIT, method_audit(report, method, run.task, tries))
+            document = with_earlier(method_audit(report, method, run.task, tries), read_audit(path))
+            files.write_json(path / AUDIT, document)
             certify(self.folder, path.name, key)
             names = {"before": "before", "after": method, "retrain": "retrain"}
             shown = {role: models[name].flat for role, name in names.items()}

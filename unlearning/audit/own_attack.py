@@ -192,14 +192,16 @@ def read_findings(text: object, pairs: int, forgotten: int, tests: int = 1) -> S
     for each in (found.forgotten, found.nothing):
         if each.examples != forgotten:
             raise ValueError(f"'{FINDINGS}' is of {each.examples} examples, the request names {forgotten}")
-    outcome, said = verdict(found.forgotten, found.nothing)  # A client's own words are printed nowhere
+    # A client's own words are printed nowhere
+    outcome, said = verdict(found.forgotten, found.nothing, audited=found.audited_p_value)
     return replace(found, outcome=outcome, text=said, by_client={}, clients=())
 
 
 def _check_figures(found: ShadowFindings, pairs: int, tests: int) -> None:
     """Refuse, with a ValueError, figures that no attack with so many pairs of models could give."""
     known = [part for name in _PARTS if (part := getattr(found, name)) is not None]
-    if not all(map(_is_possible, known)) or not _is_share(0.5 if found.audited is None else found.audited):
+    shares = [each for each in (found.audited, found.audited_p_value) if each is not None]
+    if not all(map(_is_possible, known)) or not all(map(_is_share, shares)):
         raise ValueError(f"'{FINDINGS}' holds shares that are none")
     if not (found.divergences.keys() <= set(SETS) and all(map(_are_percentiles, found.divergences.values()))):
         raise ValueError(f"'{FINDINGS}' holds divergences that are none")

@@ -6,7 +6,8 @@ if its models can be told from retrained ones at the level of 1 %, by all exampl
 one. It *passes* if they cannot, if doing nothing can, so that there was something to find, and if the upper
 end of the interval of its area under the curve is small. Anything else is *undecided*, and how many pairs
 might decide it is said. The same swaps of pairs judge the method and doing nothing, so that a method that
-does nothing never passes.
+does nothing never passes. All this is of the method; the audited model is one of what it leaves. So it must
+look as the shadows' models do: one that is far outside of them does not pass with them.
 """
 
 import math
@@ -31,6 +32,7 @@ from unlearning.audit.likelihood_ratio import (
 )
 from unlearning.audit.margins import Margins, same_examples
 from unlearning.audit.roc import Scores
+from unlearning.student_t import two_sided
 
 SETS = ("forget", "retain", "test")
 """Of examples, by what they are to the request."""
@@ -40,7 +42,10 @@ LARGEST_AREA = 0.6
 """Where the interval of an area must end for a method to pass."""
 LEAST_TO_DECIDE = 8
 """Pairs from which on a p-value can be below the level: 1 / 2⁷. Where m tests share it, log₂ m more are."""
+APART = 0.001
+"""How improbable the audited model may be among the unlearned ones where a method passes."""
 _MOST_SAID = 10_000
+_SMALLEST_ERROR = 1e-9
 _STANDARD_ERRORS = 1.96
 """From the middle of an interval of 95 % to its end."""
 
@@ -96,6 +101,9 @@ class ShadowFindings:
     audited
         Share of the forgotten examples that the audited model itself knows as the unlearned models do, rather
         than as the retrained ones do.
+    audited_p_value
+        Probability that one more of the unlearned models is as far from the others as the audited one is;
+        None where its margins are not known.
     divergences
         KLoM on the ``forget``, ``retain`` and ``test`` examples; None where there were too few models.
     most_exposed
@@ -122,6 +130,7 @@ class ShadowFindings:
     dropped: int = 0
     by_client: Mapping[str, "ClientFindings"] = field(default_factory=dict)
     clients: tuple[str, ...] = ()
+    audited_p_value: float | None = None
 
     def in_sums(self) -> "ShadowFindings":
         """Return the findings without anything of a single example."""
@@ -172,6 +181,7 @@ class ShadowFindings:
             "text": self.text,
             **areas,
             "audited": self.audited,
+            "audited-p-value": self.audited_p_value,
             "divergences": divergences,
             "most-exposed": exposed,
             "dropped": self.dropped,
@@ -283,7 +293,11 @@ def findings(
             return None
         return baselines.attack(unlearned[part][:, chosen], retrained[part][:, chosen])
 
-    outcome, text = verdict(forgotten, nothing)
+    if audited is not None and not same_examples([audited, whole[0].unlearned]):
+        audited = None
+    before = _stacked([pair.before for pair in whole])["forget"]
+    apart = None if audited is None else _apart(audited.all_forgotten, before, ours, theirs)
+    outcome, text = verdict(forgotten, nothing, audited=apart)
     places = [
         (client, int(position)) for client, found in whole[0].unlearned.places.items() for position in found
     ]
@@ -298,11 +312,12 @@ def findings(
         retraining,
         attack_some("retain", "retained"),
         attack_some("test", "unseen"),
-        _audited(audited, whole[0].unlearned, ours, theirs),
+        None if audited is None else float(np.mean(ratios_of(audited.all_forgotten, ours, theirs) > 0)),
         {part: margin_divergence(unlearned[part], retrained[part]) for part in unlearned},
         exposed,
         len(pairs) - len(whole),
         clients=tuple(whole[0].before.forgotten),
+        audited_p_value=apart,
     )
 
 
@@ -320,7 +335,10 @@ def combined(found: Mapping[str, ShadowFindings]) -> ShadowFindings | None:
     """
     if not found:
         return None
-    judged = {name: verdict(each.forgotten, each.nothing, len(found)) for name, each in found.items()}
+    judged = {
+        name: verdict(each.forgotten, each.nothing, len(found), each.audited_p_value)
+        for name, each in found.items()
+    }
     by_client = {
         name: ClientFindings(
             judged[name][0], each.forgotten.examples, each.forgotten.area, each.forgotten.p_value
@@ -345,9 +363,15 @@ def _told(found: LikelihoodRatios) -> tuple[float, float]:
 
 
 def verdict(
-    forgotten: LikelihoodRatios, nothing: LikelihoodRatios, tests: int = 1
+    forgotten: LikelihoodRatios,
+    nothing: LikelihoodRatios,
+    tests: int = 1,
+    audited: float | None = None,
 ) -> tuple[ShadowOutcome, str]:
-    """Return the outcome of an attack, which is one of several, and what it means."""
+    """Return the outcome of an attack, which is one of several, and what it means.
+
+    `audited` is `ShadowFindings.audited_p_value`.
+    """
     area, level = forgotten.area, LEVEL / tests
     least = LEAST_TO_DECIDE + math.ceil(math.log2(tests))
     said = (
@@ -372,11 +396,21 @@ def verdict(
         )
     # Twice the smallest: of a single example that is told in every pair, where the area is another way's
     if area.high <= LARGEST_AREA and forgotten.p_value > 2 * forgotten.least_p_value:
-        return "passes", f"passes: {said}"
+        return _passing(said, audited)
     return "undecided", (
         f"cannot be decided with {forgotten.pairs} pairs of shadow models; about "
         f"{_needed(forgotten, level)} might decide it; {said}"
     )
+
+
+def _passing(said: str, audited: float | None) -> tuple[ShadowOutcome, str]:
+    """Return the outcome where the method passes, and with it the audited model if it is as its shadows."""
+    if audited is not None and audited <= APART:
+        return "undecided", (
+            "cannot be decided: the audited model itself is not like those that the method left of the "
+            f"shadows, of which {said}"
+        )
+    return "passes", f"passes: {said}"
 
 
 def _chance(p_value: float) -> str:
@@ -420,7 +454,14 @@ def _stacked(models: Sequence[Margins]) -> dict[str, Scores]:
     }
 
 
-def _audited(audited: Margins | None, like: Margins, unlearned: Scores, retrained: Scores) -> float | None:
-    if audited is None or not same_examples([audited, like]):
-        return None
-    return float(np.mean(ratios_of(audited.all_forgotten, unlearned, retrained) > 0))
+def _apart(audited: Scores, before: Scores, unlearned: Scores, retrained: Scores) -> float:
+    """Return Student's p-value of the audited model as one more of the unlearned ones.
+
+    What is compared is how much the forgotten examples are known as before rather than as after retraining,
+    by the mean score over them; an unlearned model is judged without its own pair.
+    """
+    others = ~np.eye(len(before), dtype=bool)
+    known = [ratios_of(unlearned[k], before[rows], retrained[rows]).mean() for k, rows in enumerate(others)]
+    error = np.std(known, ddof=1) * math.sqrt(1 + 1 / len(known))
+    moved = abs(float(ratios_of(audited, before, retrained).mean()) - float(np.mean(known)))
+    return two_sided(moved / max(error, _SMALLEST_ERROR), len(known) - 1)

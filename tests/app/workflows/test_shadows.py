@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 
 from app.config.run_config import RunConfig
 from app.forgettings.folder import read_audit
@@ -28,10 +28,12 @@ from strategies.runs.tensor_file import read_sealed
 from strategies.server.cohort import Cohort
 from strategies.server.grids import GridWrapper
 from tests.app.conftest import CLIENT_2, SMALL
-from unlearning.audit import own_attack
+from unlearning.audit import gathering, own_attack
+from unlearning.audit.evidence import AuditAnswer
 from unlearning.audit.margins import Margins
 from unlearning.audit.measurement import measure
 from unlearning.audit.shadow_attack import ShadowFindings
+from unlearning.forget_spec import ForgetSpec
 from unlearning.request import ForgetRequest
 from unlearning.settings import AuditSettings, ForgetSettings
 
@@ -195,6 +197,28 @@ def test_an_audit_again_loses_nothing_that_an_earlier_one_found(small: RunFolder
     assert isinstance(sums["shadows"], dict)
     assert sums["shadows"]["forgotten"]["pairs"] == 3
     assert models_in(small) == files
+
+
+def test_what_was_found_against_a_forgetting_stays_when_its_client_does_not_answer_any_more(
+    small: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client has left: a later audit asks it in vain, and what it cannot measure is no improvement."""
+    first = audited(small, AuditSettings(seeds=1, shadows=3, relearn=2))
+    decode = gathering.decode_answer
+
+    def unless_forgotten(content: RecordDict, spec: ForgetSpec, *rest: object) -> AuditAnswer:
+        if spec.everything:
+            raise ValueError("it has left")
+        return decode(content, spec, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(gathering, "decode_answer", unless_forgotten)
+    again = audited(small, AuditSettings(seeds=1))
+    assert again["after"]["num_forget"] == 0  # type: ignore[index]
+    assert (again["shadows"], again["relearned"]) == (first["shadows"], first["relearned"])
+    said = [note for note in again["notes"] if "told nothing this time" in note]  # type: ignore[attr-defined]
+    assert [note.partition(" told")[0] for note in said] == ["the attack with shadow models", "relearning"]
+    limits = read_json(small.path / "forget" / "client-2-subtract" / CERTIFICATE)["certificate"]["limits"]
+    assert not any("no attack with shadow models was made" in limit for limit in limits)
 
 
 def test_clients_that_tell_sums_attack_their_own_examples(small: RunFolder) -> None:

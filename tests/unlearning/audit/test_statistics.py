@@ -27,8 +27,21 @@ def test_the_p_value_is_that_of_a_one_sample_t_test(values: list[float]) -> None
     assert (found.p_value < 0.05) == (not found.low <= 0.0 <= found.high)
 
 
-def test_values_without_a_spread_decide_unless_they_are_zero() -> None:
-    assert [found and found.p_value for found in map(estimate, ([2.0, 2.0], [0.0, 0.0]))] == [0.0, 1.0]
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.0, 0.0], 1.0),
+        ([2.0, 2.0], 0.5),
+        ([0.3, 0.1 + 0.2], 0.5),  # Equal but for rounding
+        ([-100.0 / 30] * 5, 2 / 2**5),
+        ([2.0] * 6, 2 / 2**6),
+    ],
+)
+def test_values_without_a_spread_are_judged_by_their_signs(values: list[float], expected: float) -> None:
+    """Two seeds with one example more each are no certainty: of n equal signs, chance gives 2 in 2ⁿ."""
+    found = estimate(values)
+    assert found is not None
+    assert found.p_value == pytest.approx(expected)
     assert estimate([3.0]) is None
 
 
