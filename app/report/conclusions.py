@@ -45,8 +45,8 @@ def conclusions(decisions: Mapping[str, Any]) -> list[str]:
         said.append("There is no floor: audit.seeds = 1 would retrain with another seed.")
     said.append(
         f"Decided means: a paired t-test over {decisions['seeds']} training seeds, by Holm's correction over "
-        "the methods, at the level of 5 %; where all differences are equal, the sign test. p is corrected so; "
-        "an interval is of its method alone, and may leave out 0 where nothing is decided."
+        "the methods, at the level of 5 %; where all differences are equal, the sign test. p is corrected "
+        "so; an interval is of its method alone, and may leave out 0 where nothing is decided."
     )
     return said
 
