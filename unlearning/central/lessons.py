@@ -113,6 +113,11 @@ class Numbered(Examples):
         """Return what training gets of a batch: each set varies its own inputs."""
         return self._gathered(index, lambda part, rows: part.training_batch(rows, generator, alone=alone)[0])
 
+    @property
+    def varies(self) -> bool:
+        """Whether a set varies its inputs."""
+        return any(part.varies for part in self.parts)
+
     def variation_generator(self, generator: Generator) -> Generator:
         """Return what decides the variation of the sets, which are of one kind."""
         return self.parts[0].variation_generator(generator)
