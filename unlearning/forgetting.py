@@ -143,7 +143,7 @@ def forget(
     traffic = cohort.traffic.since(before) if cohort is not None else Traffic()
     mask = run.mask if outcome.mask is None else outcome.mask
     flat = outcome.flat if mask is None else outcome.flat * mask
-    flat = flat if run.plan.settle is None else run.plan.settle(flat)
+    flat = run.settled(flat)
     warnings = [*known.warnings, *(attendance.warnings(request.named_clients) if attendance else ())]
     notes += known.notes
     notes += [] if attendance is None else attendance.notes(request.named_clients, notes)

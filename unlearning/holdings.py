@@ -46,6 +46,8 @@ class Holdings:
         Clients that the request leaves nothing to train on.
     clients_without_forgotten
         Clients that hold nothing that the request names.
+    changed_clients
+        Clients whose data are not those that they trained on in the run.
     warnings, notes
         Clients whose data have changed since the run, and clients whose data may have.
     """
@@ -53,6 +55,7 @@ class Holdings:
     nothing_to_forget: tuple[str, ...] = ()
     clients_without_retained: tuple[str, ...] = ()
     clients_without_forgotten: tuple[str, ...] = ()
+    changed_clients: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -87,7 +90,7 @@ def ask_holdings(run: TrainedRun, request: ForgetRequest, cohort: Cohort) -> Hol
     warnings = _warned(list(changed))
     notes = _noted([i for i, each in holdings.items() if each.data == "unknown"], len(holdings))
     if nothing := _nothing(run, request, holdings):
-        return Holdings(nothing, warnings=warnings, notes=notes)
+        return Holdings(nothing, changed_clients=tuple(changed), warnings=warnings, notes=notes)
     without_retained = tuple(
         i for i, each in holdings.items() if each.keeps is False and i not in request.whole_clients
     )
@@ -95,7 +98,7 @@ def ask_holdings(run: TrainedRun, request: ForgetRequest, cohort: Cohort) -> Hol
     if remaining and remaining <= set(without_retained):
         raise BadInput(f"{request.name} leaves no connected client an example: nobody would remain")
     without_forgotten = tuple(i for i, each in holdings.items() if each.forgets is False)
-    return Holdings((), without_retained, without_forgotten, warnings, notes)
+    return Holdings((), without_retained, without_forgotten, tuple(changed), warnings, notes)
 
 
 def logged_holdings(run: TrainedRun, request: ForgetRequest) -> Holdings:

@@ -110,8 +110,9 @@ def _part(request: ForgetRequest, belongs: Callable[[str], bool]) -> ForgetReque
 
 
 def _left(job: ForgetJob) -> set[int]:
-    """Return the groups of which a client remains, connected or not."""
-    gone = {*job.request.clients, *job.run.forgotten_clients}
+    """Return the groups of which a client remains with something to train on, connected or not."""
+    emptied = job.holdings.clients_without_retained
+    gone = {*job.request.clients, *job.run.forgotten_clients, *emptied}
     return set(grouped((i for i in job.run.clients if i not in gone), job.run.plan.isolation))
 
 

@@ -240,7 +240,8 @@ def _check_follows(run: TrainedRun, method: str, needed: Needs) -> None:
     held = [each.name for each in run.forgotten if each.kind != "client"]
     if needed.rebuilds and held:
         raise BadInput(
-            f"{method} cannot follow {held[0]}: it starts over from logged updates, which hold that"
+            f"{method} cannot follow {held[0]}: it makes the model of logged updates, which hold that; use a "
+            "method that only takes away from the log, such as subtract, or reads none, such as finetune"
         )
 
 

@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -138,6 +139,29 @@ class TrainedRun:
     def forgotten_clients(self) -> tuple[str, ...]:
         """The clients that were forgotten before, as a whole."""
         return tuple(client_id for request in self.forgotten for client_id in request.clients)
+
+    @cached_property
+    def trained(self) -> Tensor:
+        """Which entries of the flat parameters clients train, shape [layout.size], bool.
+
+        The others are statistics, which the server sets (`strategies.models.batch_norm.Recalibrated`).
+        """
+        statistics = {name for name, _ in self.build_model().named_buffers()}
+        sizes = zip(self.layout.names, self.layout.sizes, strict=True)
+        return torch.cat([torch.full((size,), name not in statistics) for name, size in sizes])
+
+    @property
+    def num_trained(self) -> int:
+        """How many entries clients train: the length of a gradient."""
+        return int(self.trained.sum())
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Return values of the entries that clients train as flat ones, shape [layout.size], 0 elsewhere."""
+        return values.new_zeros(self.layout.size).masked_scatter(self.trained, values)
+
+    def settled(self, flat: Tensor) -> Tensor:
+        """Return flat parameters with the statistics that the server sets, if there are any."""
+        return flat if self.plan.settle is None else self.plan.settle(flat)
 
     def renewed(self) -> "TrainedRun":
         """Return the run with a new seed and new initial weights, which no training of it had; a mask stays.

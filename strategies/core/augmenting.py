@@ -107,6 +107,11 @@ class Augmented(Examples):
         """Return the number of examples."""
         return len(self.inner)
 
+    @property
+    def varies(self) -> bool:
+        """Return true."""
+        return True
+
     def variation_generator(self, generator: torch.Generator) -> torch.Generator:
         """Return a generator of the variation's own, which draws nothing from the given one."""
         return varying(generator)

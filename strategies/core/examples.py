@@ -98,6 +98,11 @@ class Examples(ABC):
         """
         return self.batch(index)
 
+    @property
+    def varies(self) -> bool:
+        """Whether local training gets random variations of the inputs."""
+        return False
+
     def variation_generator(self, generator: torch.Generator) -> torch.Generator:
         """Return what decides the variation of training inputs; the given one where nothing is varied."""
         return generator

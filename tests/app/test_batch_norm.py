@@ -1,5 +1,6 @@
 """Runs of a model with BatchNorm under each policy: by hand, in every surrounding, and forgotten from."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from tests.app.conftest import CLIENT_2
 from tests.app.own_networks import NORMED, SECURE
 from tests.app.runs import StopAfter, Stopped, flat_model, flat_of
 from unlearning.audit.audit import AuditSettings
+from unlearning.request import ForgetRequest
 from unlearning.settings import ForgetSettings
 
 SMALL = ("run.rounds=3", "data.train-limit=180", "data.local-test-share=0.2")
@@ -251,6 +253,31 @@ def test_after_forgetting_statistics_are_measured_anew(method: str, recalibrated
     expected = of_public(recalibrated_run, state)
     assert all(torch.equal(tensor, state[name]) for name, tensor in expected.items())
     assert not torch.equal(state["2.running_mean"], recalibrated_run.read_model()["2.running_mean"])
+
+
+def test_gradients_are_of_what_trains_and_not_of_statistics(recalibrated_run: RunFolder) -> None:
+    """8 means and 8 variances are no entries of a gradient."""
+    run = open_trained_run(recalibrated_run, open_session(recalibrated_run))
+    assert run.num_trained == run.layout.size - 16
+    spread = run.layout.unflatten(run.spread(torch.ones(run.num_trained)))
+    assert {name for name, tensor in spread.items() if tensor.all()} == {*LINEAR, *AFFINE}
+    assert not any(spread[name].any() for name in STATISTICS)
+
+
+@pytest.mark.check
+@pytest.mark.parametrize("method", ["ascent", "influence", "fisher", "salun", "ssd", "fedosd"])
+def test_methods_by_sums_of_gradients_serve_a_recalibrated_model(
+    method: str, recalibrated_run: RunFolder
+) -> None:
+    """Clients sum over the weights that train, which are fewer than what travels."""
+    request = ForgetRequest(samples={"1": (0, 5)})
+    path = recalibrated_run.forget_folder(forget(recalibrated_run, request, ForgetSettings(method=method)))
+    result, state = json.loads((path / "result.json").read_text()), read_sealed(path / MODEL).tensors
+    assert not result["warnings"]
+    assert not any("failed" in note for note in result["notes"])
+    assert all(
+        torch.equal(tensor, state[name]) for name, tensor in of_public(recalibrated_run, state).items()
+    )
 
 
 def test_a_recalibrated_model_is_audited(recalibrated_run: RunFolder) -> None:

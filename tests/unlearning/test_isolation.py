@@ -11,10 +11,12 @@ from strategies.models.ensemble import members_of
 from strategies.settings import StrategySettings
 from tests.unlearning.methods.federation import Federation
 from tests.unlearning.methods.slow import CLASS, DATA, LAST, federation_of, finished, forgotten
+from unlearning.forgetting import forget
 from unlearning.holdings import Holdings
 from unlearning.isolation import concerned_groups
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
+from unlearning.settings import ForgetSettings
 from unlearning.traits.base import GROUPS
 
 CLIENT_2 = ForgetRequest(clients=("2",))
@@ -106,6 +108,18 @@ def test_a_group_that_nobody_is_left_of_has_no_model(method: str, tmp_path: Path
     assert same(result.flat, apart(part(federation, ("0", "1", "3")), tmp_path / "without", 4).final)
     assert not pieces(result.flat, 4)[2].any()
     assert not [kind for kind, _ in federation.asked if kind == "train"]
+    assert result.notes[1] == "no client is left in group 2: its model is no part of the ensemble"
+
+
+@pytest.mark.parametrize("method", ["retrain", "finetune"])
+def test_a_group_that_no_example_is_left_of_has_no_model(method: str, tmp_path: Path) -> None:
+    """All examples of client 2, which is a group of its own, are named: to the others it is as if it left."""
+    federation = federation_of()
+    run = apart(federation, tmp_path, groups=4)
+    every = ForgetRequest(samples={"2": tuple(range(len(DATA["2"])))})
+    settings, emptied = ForgetSettings(method=method), Holdings(clients_without_retained=("2",))
+    result = forget(run, every, method, settings, federation.cohort(), holdings=emptied)
+    assert same(result.flat, apart(part(federation, ("0", "1", "3")), tmp_path / "without", 4).final)
     assert result.notes[1] == "no client is left in group 2: its model is no part of the ensemble"
 
 

@@ -12,6 +12,7 @@ from strategies.core.examples import Examples, TensorExamples
 from strategies.log.update_log import UpdateLog
 from tests.unlearning.methods.federation import Federation, blobs
 from tests.unlearning.runs import GLOBAL_METHODS, SHORT as SETTINGS
+from unlearning.default_method import default_method
 from unlearning.forgetting import forget
 from unlearning.methods import METHODS
 from unlearning.methods.fast_fedul import round_shares
@@ -181,12 +182,26 @@ def test_what_was_forgotten_is_not_forgotten_again(
         check_request(after(run, earlier), request_, "retrain", SETTINGS)
 
 
-def test_who_starts_over_from_the_log_cannot_follow_a_class(run: TrainedRun) -> None:
+def test_who_adds_logged_updates_to_the_model_cannot_follow_a_class(run: TrainedRun) -> None:
+    """`leave-out` gives the model w times the others' mean, which knows the class: M' = M_F − Σ w (δ − δ̄)."""
     renormalised = SETTINGS.with_own("subtract", form="renormalised")
-    for method, settings in (("federaser", SETTINGS), ("subtract", renormalised)):
+    for method, settings in (("federaser", SETTINGS), ("subtract", renormalised), ("leave-out", SETTINGS)):
         check_request(after(run, CLIENT_2), CLIENT_1, method, settings)
-        with pytest.raises(BadInput, match=f"{method} cannot follow class-1: it starts over from logged"):
+        with pytest.raises(BadInput, match=f"{method} cannot follow class-1: it makes the model of logged"):
             check_request(after(run, CLASS), CLIENT_1, method, settings)
+    assert default_method(after(run, CLIENT_2), CLIENT_1, SETTINGS) == "leave-out"
+    assert default_method(after(run, CLASS), CLIENT_1, SETTINGS) == "fast-distill"
+
+
+@pytest.mark.parametrize("method", ["subtract", "fast-fedul"])
+def test_who_only_takes_away_needs_nothing_of_the_others(run: TrainedRun, method: str) -> None:
+    """M_F less the result is made of client 1's updates alone, so nothing forgotten comes back with it."""
+    held = after(run, CLASS)
+    assert held.log is not None
+    away = (held.final - served(held, CLIENT_1, method, Federation(DATA))).double()
+    own = torch.stack([held.log.delta(r, "1").double() for r in held.log.rounds()])
+    left = away - torch.linalg.lstsq(own.T, away.unsqueeze(1)).solution.squeeze(1) @ own
+    assert float(left.norm()) < 1e-5 * float(away.norm())
 
 
 # after a purge

@@ -4,7 +4,8 @@
 
 with weights a_i and b_i of either sign, targets y_i that need not be the example's own, and a teacher's
 outputs t_i; KL stands for the task's distance between two outputs. A batch is drawn from all examples alike,
-so its mean is an unbiased estimate of L. At a = 1, b = 0 and the own targets it is plain training.
+so its mean is an unbiased estimate of L. A teacher's outputs are those for the inputs as they are, also where
+training varies them. At a = 1, b = 0 and the own targets it is plain training.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -112,6 +113,11 @@ class Numbered(Examples):
     ) -> tuple[Inputs, Tensor]:
         """Return what training gets of a batch: each set varies its own inputs."""
         return self._gathered(index, lambda part, rows: part.training_batch(rows, generator, alone=alone)[0])
+
+    @property
+    def varies(self) -> bool:
+        """Whether a set varies its inputs."""
+        return any(part.varies for part in self.parts)
 
     def variation_generator(self, generator: Generator) -> Generator:
         """Return what decides the variation of the sets, which are of one kind."""

@@ -7,8 +7,10 @@ Kurmanji, Triantafillou, Hayes, Triantafillou, "Towards Unbounded Machine Unlear
         if epoch ≤ MAX-STEPS:  for batches of D_f:  w ← w + ε ∇ mean d(x; w)                   (a max-epoch)
         for batches of D_r:  w ← w − ε ∇ mean [ α d(x; w) + γ ℓ(f(x; w), y) ]                  (a min-epoch)
 
-The last epochs only bring back what the max-epochs broke. Differs from the paper: SGD with momentum, which
-starts anew in every epoch. Without the rewinding of SCRUB+R, which needs held-out data that are like D_f.
+The last epochs only bring back what the max-epochs broke. At w = w_o, d is 0 and so is its gradient: of a
+model without dropout the first max-epoch moves nothing, and from the second on there is ascent. Differs from
+the paper: SGD with momentum, which starts anew in every epoch. Without the rewinding of SCRUB+R, which needs
+held-out data that are like D_f.
 
 Guarantee: none; the answers on D_f become others, not those of a model that never saw them.
 Needs: both sets. At no max-epoch it is training on D_r with the old model's answers.
@@ -33,7 +35,7 @@ class ScrubSettings(SgdSettings):
     Attributes
     ----------
     max_epochs : int
-        MAX-STEPS, how many of the epochs begin with ascent, at least 0; neutral 0.
+        MAX-STEPS, how many of the epochs begin with ascent, at least 0; neutral 0, and next to it 1.
     teacher_weight, label_weight : float
         α and γ, at least 0.
     """

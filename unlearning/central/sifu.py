@@ -30,7 +30,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from strategies.core.examples import Examples
+from strategies.core.examples import Examples, Inputs, num_rows
 from strategies.task import Task
 from unlearning.central.certified import only_linear
 from unlearning.central.gradients import batches_on
@@ -103,8 +103,11 @@ def largest_square(model: nn.Module, examples: Examples, task: Task) -> float:
     Raises
     ------
     ValueError
-        If more than a linear layer trains, or the outputs are not those of that layer, used once.
+        If more than a linear layer trains, or the outputs are not those of that layer, used once; or if what
+        comes into it is not known: training varies the inputs, or it depends on the rest of a batch.
     """
+    if examples.varies:
+        raise ValueError("training varies the inputs, so what comes into the layer has no known bound")
     twin = copied(model).train()  # As in training: a layer that draws has other outputs then
     layer, seen = only_linear(twin), []
 
@@ -119,8 +122,24 @@ def largest_square(model: nn.Module, examples: Examples, task: Task) -> float:
                 raise ValueError("the outputs are not those of the one linear layer that trains, used once")
             if seen[0][0].dim() != 2:
                 raise ValueError("the one linear layer that trains is used at several places of an example")
+            task.forward(twin, _first_half(x))
+            if not _agree(seen[0][0], seen[2][0]):
+                raise ValueError("what comes into the one linear layer depends on the rest of the batch")
             squares = seen[0][0].double().square().sum(dim=1)
             largest = max(largest, float(squares.max()) + (layer.bias is not None)) if len(x) else largest
             seen.clear()
     handle.remove()
     return largest
+
+
+def _first_half(inputs: Inputs) -> Inputs:
+    """Return the first half of a batch, at least one example of any."""
+    half = (num_rows(inputs) + 1) // 2
+    if isinstance(inputs, Tensor):
+        return inputs[:half]
+    return {name: part[:half] for name, part in inputs.items()}
+
+
+def _agree(features: Tensor, of_part: Tensor) -> bool:
+    """Whether the examples of a part of a batch have the same features as in the whole, but for rounding."""
+    return torch.allclose(features[: len(of_part)], of_part, rtol=1e-3, atol=1e-5)

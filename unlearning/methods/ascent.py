@@ -176,9 +176,8 @@ def radius_around(job: ForgetJob, reference: Tensor) -> float:
     """Return δ for w_ref, shape [P]; of a pruned run, the random models are pruned alike."""
     run, generator = job.run, job.generator("radius")
     kept = torch.ones_like(run.initial) if run.mask is None else run.mask
-    return ball_radius(
-        reference, [kept * shuffled(run.initial, run.layout, generator) for _ in range(RANDOM_MODELS)]
-    )
+    models = [kept * shuffled(run.initial, run.layout, generator) for _ in range(RANDOM_MODELS)]
+    return ball_radius(reference[run.trained], [each[run.trained] for each in models])
 
 
 def reference_from_log(job: ForgetJob, leaving: Cohort) -> Tensor | None:
@@ -228,11 +227,12 @@ def ascend_on_clients(job: ForgetJob) -> Outcome:
     how = {**settings_entries(steps_of(own)), **goal_entries(goal)} if asked else settings_entries(settings)
     kind, entry = STEPS_IN_BALL if asked else PROJECTED, {**how, RADIUS: radius}
     flat = work.act(reference, kind, [entry], leaving, drop=job.forget_drop, selection=EVERYONE)
-    moved = float(torch.linalg.vector_norm(flat.double() - reference.double()))
+    moved = float(torch.linalg.vector_norm((flat.double() - reference.double())[job.run.trained]))
     details: dict[str, Any] = {"radius": radius, "distance": moved}
     if asked:
         steps, standing = work.metrics.get(wire.NUM_STEPS, 0.0), measured(job, leaving, flat, goal)
-        more, found = told(NAME, CAP, own.max_steps, steps, standing)
+        apart = len(leaving.clients) > 1 or job.run.plan.settle is not None
+        more, found = told(NAME, CAP, own.max_steps, steps, standing, made=apart)
         notes, details = [*notes, *more], {**details, **found}
     flat = work.train(flat, settings.recovery_rounds, clients_with_retained(job))
     details["recovery_rounds"] = settings.recovery_rounds
@@ -250,7 +250,7 @@ def step_on_examples(job: ForgetJob) -> Outcome:
     settings = settings_for(job, ClassSettings)
     work = FederatedWork(job, own.max_steps + settings.recovery_rounds)
     goal, notes = goal_of(job)
-    sizes, entries = {FORGET: run.layout.size, STANDING: SIZE}, goal_entries(goal)
+    sizes, entries = {FORGET: run.num_trained, STANDING: SIZE}, goal_entries(goal)
 
     def ask(flat: Tensor) -> tuple[Sums, Standing]:
         records = {wire.ARRAYS: wire.FlatRecord(flat, run.layout)}

@@ -79,9 +79,9 @@ def fedosd_client(work: ForgetWork) -> ClientAnswer:
     return answer_with(sums)
 
 
-def unlearned(flat: Tensor, sums: Sums, learning_rate: float) -> Tensor:
-    """Return the model after one step along the orthogonal direction, shape [P], float32."""
-    return (flat.double() - learning_rate * direction(sums)).float()
+def unlearned(flat: Tensor, away: Tensor, learning_rate: float) -> Tensor:
+    """Return the model after one step against a direction, all of shape [P], float32."""
+    return (flat.double() - learning_rate * away).float()
 
 
 def direction(sums: Sums) -> Tensor:
@@ -129,12 +129,12 @@ class OneWayRecovery(StrategyWrapper):
 
 def unlearning_rounds(job: ForgetJob, work: FederatedWork, rounds: int, learning_rate: float) -> Tensor:
     """Return the model after some steps along orthogonal directions, shape [P]."""
-    flat, layout, cohort = job.run.final, job.run.layout, clients_asked(job)
-    sizes = dict.fromkeys((FORGET, RETAIN), layout.size)
+    run, flat, layout, cohort = job.run, job.run.final, job.run.layout, clients_asked(job)
+    sizes = dict.fromkeys((FORGET, RETAIN), run.num_trained)
     for _ in range(rounds):
         records = {wire.ARRAYS: wire.FlatRecord(flat, layout)}
         sums = ask_for_sums(cohort, ACTION, job.spec, records, sizes)
-        flat = unlearned(flat, sums, learning_rate)
+        flat = run.settled(unlearned(flat, run.spread(direction(sums)), learning_rate))
         work.advance()
     return flat
 
@@ -145,7 +145,8 @@ def unlearning_steps(
     """Return the model after steps until the goal is met, shape [P], with notes and details."""
     layout, cohort = job.run.layout, clients_asked(job)
     goal, notes = goal_of(job)
-    sizes, entries = {FORGET: layout.size, RETAIN: layout.size, STANDING: SIZE}, goal_entries(goal)
+    sizes = {**dict.fromkeys((FORGET, RETAIN), job.run.num_trained), STANDING: SIZE}
+    entries = goal_entries(goal)
 
     def ask(flat: Tensor) -> tuple[Sums, Standing]:
         records = {wire.ARRAYS: wire.FlatRecord(flat, layout)}

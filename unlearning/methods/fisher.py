@@ -59,7 +59,7 @@ def retained_diagonal(job: ForgetJob, work: FederatedWork) -> ExampleSum:
     """
     run, cohort = job.run, clients_with_retained(job)
     records = {wire.ARRAYS: wire.FlatRecord(run.final, run.layout)}
-    sums = ask_for_sums(cohort, ACTION, job.spec, records, {DIAGONAL: run.layout.size})
+    sums = ask_for_sums(cohort, ACTION, job.spec, records, {DIAGONAL: run.num_trained})
     work.advance({"clients": len(sums)})
     if not sums:
         raise LetheError("fisher: no client that keeps data answered usefully")

@@ -58,6 +58,7 @@ from unlearning.methods.stopping import (
     goal_in,
     goal_of,
     joined,
+    measured,
     standing_sum,
     told,
 )
@@ -290,7 +291,7 @@ def shortest_length(clients: Clients, step: Tensor, goal: Goal) -> tuple[float, 
         holders.require(answers, job.participants)
         return joined(job, holders.cohort, STANDINGS, answers)
 
-    return shortest_alpha(tried, unit_length(job.run.final, step))
+    return shortest_alpha(tried, unit_length(job.run.final[job.run.trained], step))
 
 
 def influenced(job: ForgetJob) -> Outcome:
@@ -301,14 +302,19 @@ def influenced(job: ForgetJob) -> Outcome:
     own = job.settings.own(NAME, InfluenceKeys)
     settings = central_settings(own)
     clients = Clients(job, clients_asked(job))
-    sums = clients.sums(GRADIENTS, dict.fromkeys((FORGET, RETAIN), job.run.layout.size))
+    sums = clients.sums(GRADIENTS, dict.fromkeys((FORGET, RETAIN), job.run.num_trained))
     clients.require(sums, job.participants)
     step, products = direction(clients, sums, settings, own.tolerance)
     choose = choice_by_goal if own.alphas == "auto" else choice_of_lengths
     alpha, notes, details = choose(clients, step, settings)
-    flat = job.run.layout.flatten(moved(job.run.model(job.run.final), alpha * step).state_dict())
+    flat = after(job, alpha * step)
     notes = [*job.absence_notes, *clients.notes(sums, "its data are not in the step"), *notes]
     return Outcome(flat, notes, {"alpha": alpha, "products": products.count, **details})
+
+
+def after(job: ForgetJob, step: Tensor) -> Tensor:
+    """Return the run's model after a step of the weights that train, shape [layout.size]."""
+    return job.run.layout.flatten(moved(job.run.model(job.run.final), step).state_dict())
 
 
 Choice = tuple[float, list[str], dict[str, Any]]
@@ -319,8 +325,13 @@ def choice_by_goal(clients: Clients, step: Tensor, settings: InfluenceSettings) 
     """Return the shortest length after which D_f meets its goal."""
     goal, notes = goal_of(clients.job)
     alpha, standing = shortest_length(clients, step, goal)
-    most = SHARES[-1] * unit_length(clients.job.run.final, step)
-    more, details = told(NAME, "a step as long as the parameters", most, alpha, standing)
+    job, run = clients.job, clients.job.run
+    set_anew = run.plan.settle is not None
+    if set_anew:
+        standing = measured(job, clients_with_forgotten(job), run.settled(after(job, alpha * step)), goal)
+    most = SHARES[-1] * unit_length(run.final[run.trained], step)
+    key = "a step as long as the parameters"
+    more, details = told(NAME, key, most, alpha, standing, made=set_anew)
     return alpha, [*notes, *more], details
 
 

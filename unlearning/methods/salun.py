@@ -21,6 +21,7 @@ from torch import Tensor
 from strategies.core import wire
 from strategies.core.errors import LetheError
 from unlearning.central.gradients import ExampleSum, Objective, gradient_sum
+from unlearning.central.parameters import trainable
 from unlearning.central.salun import SalUnSettings, mislabelled_within, salient
 from unlearning.methods.base import ClientAnswer, ForgetJob, ForgetWork, Method, Outcome
 from unlearning.methods.federated import (
@@ -49,19 +50,20 @@ def gradient_client(work: ForgetWork) -> ClientAnswer:
 def salun_client(work: ForgetWork) -> ClientAnswer:
     """Run the client half: a pass over both sets, with wrong labels, of the salient weights."""
     settings, parts = settings_in(SalUnSettings, work.config), (work.retain, work.forget)
-    chosen = wire.flat_of(work.arrays[SALIENT], wire.layout_of(work.arrays[SALIENT])).bool()
-    found = mislabelled_within(received_model(work), parts, chosen, settings, work.generator, task=work.task)
+    model, sent = received_model(work), wire.state_of(work.arrays[SALIENT])
+    chosen = torch.cat([sent[name].reshape(-1) for name in trainable(model)]).bool()
+    found = mislabelled_within(model, parts, chosen, settings, work.generator, task=work.task)
     return trained_answer(found, sum(map(len, parts)))
 
 
 def saliency(job: ForgetJob, share: float) -> Tensor:
-    """Return m, shape [P], bool; LetheError if no client that holds D_f answers."""
+    """Return m of the weights that train, shape [P], bool; LetheError if no client with D_f answers."""
     run, records = job.run, {wire.ARRAYS: wire.FlatRecord(job.run.final, job.run.layout)}
-    sums = ask_for_sums(clients_with_forgotten(job), GRADIENT, job.spec, records, {FORGET: run.layout.size})
+    sums = ask_for_sums(clients_with_forgotten(job), GRADIENT, job.spec, records, {FORGET: run.num_trained})
     total = ExampleSum.join(each[FORGET] for each in sums.values()) if sums else None
     if total is None or not total.count:
         raise LetheError(f"{NAME}: no client answered usefully that holds what is to be forgotten")
-    return salient(total.mean, share, None if run.mask is None else run.mask.bool())
+    return salient(total.mean, share, None if run.mask is None else run.mask[run.trained].bool())
 
 
 def saliently_mislabelled(job: ForgetJob) -> Outcome:
@@ -71,7 +73,7 @@ def saliently_mislabelled(job: ForgetJob) -> Outcome:
     details = {"rounds": settings.epochs, "learning_rate": settings.learning_rate}
     if not settings.epochs:
         return Outcome(run.final.clone(), job.absence_notes, details)
-    chosen = saliency(job, settings.salient_share)
+    chosen = run.spread(saliency(job, settings.salient_share))
     records = {SALIENT: wire.FlatRecord(chosen.float(), run.layout)}
     flat = FederatedWork(job, settings.epochs, records).passes(ACTION, settings)
     details["salient"] = int(chosen.sum())

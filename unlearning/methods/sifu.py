@@ -17,7 +17,8 @@ all that are forgotten, with fresh noise, and the ε of results add up for whoev
 Guarantee: (ε, δ), in both directions, between the result and that of a training without the client, from the
 same initial model, in which the others took part in the same rounds, with the same batches and weights
 relative to each other, and which got the same noise after the same round. It needs a loss that is convex in
-the weights, and plain steps; other runs are refused. T and ψ follow from the client's updates and are
+the weights, plain steps, and inputs that training does not vary; other runs are refused, and of clients that
+vary them, or whose data changed, no round is kept. T and ψ follow from the client's updates and are
 published, so nothing is certified of them; nor of float32's rounding errors. The noise is secret, and is not
 kept.
 
@@ -106,7 +107,7 @@ def certified_model(job: ForgetJob) -> Outcome:
     """Return the model after the rounds that follow the noise, with what is certified of it."""
     run, settings = job.run, job.settings.own(NAME, SifuSettings)
     cohort = clients_with_retained(job)
-    bounds = smoothness(job, cohort)
+    bounds = smoothness(job, cohort.without(job.holdings.changed_clients))
     allowed = settings.noise * largest_ratio(settings.epsilon, settings.delta)
     kept = kept_round(job, bounds, allowed)
     hidden = kept.sensitivity > 0
@@ -124,7 +125,7 @@ def certified_model(job: ForgetJob) -> Outcome:
         "smoothness": max(bounds.values(), default=math.nan),
         "clients": list(job.excluded_clients),
     }
-    notes = [*job.absence_notes, _told(details), *_unbounded(job, cohort, bounds)]
+    notes = [*job.absence_notes, _told(details), *_unbounded(job, bounds)]
     return Outcome(_trained_on(job, cohort, flat, kept.round, more), notes, {CERTIFIED: details})
 
 
@@ -176,15 +177,18 @@ def _told(details: Mapping[str, Any]) -> str:
     )
 
 
-def _unbounded(job: ForgetJob, cohort: Cohort, bounds: Bounds) -> list[str]:
-    """Return a note on clients whose part in later rounds could not be bounded."""
-    gone = {*job.excluded_clients, *bounds}
+def _unbounded(job: ForgetJob, bounds: Bounds) -> list[str]:
+    """Return notes on clients whose part in later rounds could not be bounded."""
+    gone, changed = {*job.excluded_clients, *bounds}, job.holdings.changed_clients
     missing = [i for i in job.log.clients() if i not in gone]
-    return (
-        [f"client {', '.join(missing)} did not tell its largest input: no round of it could be kept"]
-        if missing
-        else []
-    )
+    return [
+        f"client {', '.join(clients)} {reason}: no round of it could be kept"
+        for clients, reason in (
+            ([i for i in missing if i not in changed], "did not tell its largest input"),
+            ([i for i in missing if i in changed], "has other data than in the run, which tell no bound"),
+        )
+        if clients
+    ]
 
 
 METHOD = Method.of(TRAITS, run=certified_model, actions={ACTION: sifu_client})

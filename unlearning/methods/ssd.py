@@ -37,7 +37,7 @@ def dampened_by_clients(job: ForgetJob) -> Outcome:
     """Return the model with dampened weights; LetheError if no client that holds D_f answers."""
     run, settings = job.run, job.settings.own(NAME, SsdSettings)
     work, records = FederatedWork(job, 1), {wire.ARRAYS: wire.FlatRecord(run.final, run.layout)}
-    sizes = dict.fromkeys((FORGET, RETAIN), run.layout.size)
+    sizes = dict.fromkeys((FORGET, RETAIN), run.num_trained)
     sums = ask_for_sums(clients_asked(job), ACTION, job.spec, records, sizes)
     work.advance({"clients": len(sums)})
     if not any(each[FORGET].count for each in sums.values()):

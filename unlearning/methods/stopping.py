@@ -10,6 +10,7 @@ than others of their label are forgotten too little.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -117,11 +118,15 @@ def until_goal(
     Parameters
     ----------
     ask
-        Asks clients about parameters, shape [P]: their sums, and where D_f stands.
+        Asks clients about flat parameters, shape [layout.size]: their sums, and where D_f stands.
     gradient
-        What a step is against, shape [P], from these sums.
+        What a step is against, shape [P] of the entries that train, from these sums.
     """
-    free = job.run.mask
+    run = job.run
+    free = None if run.mask is None else run.mask[run.trained]
+
+    def whole(values: Tensor) -> Tensor:
+        return run.settled(run.final.masked_scatter(run.trained, values))
 
     def on_mask(sums: Sums) -> Tensor:
         return gradient(sums) if free is None else gradient(sums) * free
@@ -129,7 +134,9 @@ def until_goal(
     def on_step(standing: Standing) -> None:
         work.advance({"loss": standing.loss / standing.count} if standing.count else {})
 
-    return steps_until(job.run.final, settings, ask, on_mask, on_step=on_step)
+    start = run.final[run.trained]
+    reached = steps_until(start, settings, lambda values: ask(whole(values)), on_mask, on_step=on_step)
+    return replace(reached, flat=whole(reached.flat))
 
 
 def measured(job: ForgetJob, cohort: Cohort, flat: Tensor, goal: Goal) -> Standing:
@@ -147,11 +154,17 @@ def measuring_client(work: ForgetWork) -> ClientAnswer:
 
 
 def told(
-    method: str, key: str, cap: float, steps: float, standing: Standing
+    method: str, key: str, cap: float, steps: float, standing: Standing, *, made: bool = False
 ) -> tuple[list[str], dict[str, Any]]:
-    """Return notes and details on how it ended; `key` is that of the cap."""
+    """Return notes and details on how it ended.
+
+    `key` is that of the cap. `made`: the model is not the one at which steps ended, but made of such.
+    """
     details = {"steps": steps, "goal-met": standing.met, traits.STANDING: standing.in_words()}
     if standing.met:
         return [], details
+    if made and steps < cap:
+        reason = "the model that the server made of the clients' does not meet the goal of their steps"
+        return [f"{method}: {reason}: {standing.in_words()}"], details
     reason = f"the cap of {cap:g} ({key})" if steps >= cap else "that no direction was left"
     return [f"{method}: {reason} ended it, not the held-out data: {standing.in_words()}"], details

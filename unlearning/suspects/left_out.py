@@ -63,8 +63,7 @@ def left_out(run: TrainedRun, sums: ClientSums, examples: Examples) -> list[Sign
     model, task = run.model(run.final), run.task
 
     def outputs(flat: Tensor) -> Tensor:
-        settled = flat.float() if run.plan.settle is None else run.plan.settle(flat.float())
-        wire.load_flat(model, settled, run.layout)
+        wire.load_flat(model, run.settled(flat.float()), run.layout)
         found = outputs_of(model, examples, task=task)
         return torch.nan_to_num(found, nan=_LARGEST, posinf=_LARGEST, neginf=-_LARGEST)
 

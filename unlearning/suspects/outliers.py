@@ -37,7 +37,7 @@ def num_steps(count: int) -> int:
     return max(0, count - 1) // _STEPS_PER_VALUE
 
 
-def scores_of(values: Values) -> Values:
+def scores_of(values: Values, least_spread: float = 0.0) -> Values:
     """Return by how many standard deviations each value lies above those below it.
 
     Those that are not looked at in turn are compared with each other.
@@ -46,6 +46,8 @@ def scores_of(values: Values) -> Values:
     ----------
     values
         Shape [..., n].
+    least_spread
+        What a standard deviation is at least, in the values' unit; neutral 0.
 
     Returns
     -------
@@ -53,7 +55,7 @@ def scores_of(values: Values) -> Values:
         Shape [..., n]; the larger the value, the larger the score.
     """
     order = np.argsort(-values, axis=-1, kind="stable")
-    found = np.maximum.accumulate(_steps(values, order)[..., ::-1], axis=-1)[..., ::-1]
+    found = np.maximum.accumulate(_steps(values, order, least_spread)[..., ::-1], axis=-1)[..., ::-1]
     return _put_back(found, order)
 
 
@@ -115,7 +117,7 @@ def without_low_outliers(values: Values) -> Values:
     return found
 
 
-def _steps(values: Values, order: NDArray[np.intp]) -> Values:
+def _steps(values: Values, order: NDArray[np.intp], least_spread: float = 0.0) -> Values:
     """Return t of each step, then the deviations of the values that are not looked at; largest first."""
     count = values.shape[-1]
     looked_at = num_steps(count)
@@ -130,7 +132,7 @@ def _steps(values: Values, order: NDArray[np.intp]) -> Values:
     variance = np.maximum(squares[..., first] - m * mean**2, 0.0) / np.maximum(m - 1, 1)
     floor = _FLAT * np.abs(values).max(axis=-1, keepdims=True)
     away = ranked - mean
-    spread = np.sqrt(variance * (1 + 1 / m))
+    spread = np.maximum(np.sqrt(variance), least_spread) * np.sqrt(1 + 1 / m)
     return np.where(np.abs(away) <= floor, 0.0, away / np.maximum(spread, np.maximum(floor, 1e-300)))
 
 

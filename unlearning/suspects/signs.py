@@ -121,6 +121,7 @@ def together(values: Sequence[Values]) -> Values:
     """Return how far clients are out by several signs, given each one's values, shape [..., clients].
 
     It is the score of the sum of the values, each in its own standard deviations. Who is out by several signs
-    is out further than by each, and who is out by one hardly less.
+    is out further than by each, and who is out by one hardly less. Among few clients signs may cancel each
+    other by chance, and their sums hardly differ: less than a deviation of one sign is no measure.
     """
-    return outliers.scores_of(np.sum([outliers.standardised(each) for each in values], axis=0))
+    return outliers.scores_of(np.sum([outliers.standardised(each) for each in values], axis=0), 1.0)

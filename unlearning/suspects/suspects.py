@@ -154,6 +154,8 @@ def find_suspects(run: TrainedRun, level: float = LEVEL) -> Suspects:
         raise BadInput(f"suspects compares clients with each other, but the log holds {len(clients)} of them")
     signs, not_judged = _signs(run, log, clients)
     notes = [f"client {i} is not judged: its updates were purged" for i in purged]
+    silent = [i for i in run.clients if i not in log.clients()]
+    notes += [f"client {i} is not judged: no update of it was used in any round" for i in silent]
     if len(clients) < outliers.LEAST:
         notes.append(
             f"of {len(clients)} clients none can be told from the others; that takes {outliers.LEAST}"

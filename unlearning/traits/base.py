@@ -40,8 +40,9 @@ class Needs:
     forgotten
         Whether the forgotten client must be online.
     rebuilds
-        Whether the model is made anew from the initial one and what was logged, which holds all classes and
-        examples: such a method cannot follow a request that named some.
+        Whether what others sent in the run goes into the model once more, as where it is made anew from the
+        initial one. That holds all classes and examples: such a method cannot follow a request that named
+        some.
     fresh
         Whether every update of a logged round is taken as made from that round's model; with an asynchronous
         strategy it may be late.

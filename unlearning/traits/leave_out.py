@@ -35,7 +35,7 @@ TRAITS = Traits(
     source="the papers of subtract, fast-fedul and finetune, combined here",
     cost="a round of the remaining clients per epoch, by default one",
     needs=lambda settings: Needs(
-        log="full", fresh=True, remaining=settings.own(NAME, LeaveOutSettings).epochs > 0
+        log="full", rebuilds=True, fresh=True, remaining=settings.own(NAME, LeaveOutSettings).epochs > 0
     ),
     serves=frozenset({"client"}),
     refusal="the log holds one update per client, not per class or example",

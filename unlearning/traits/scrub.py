@@ -14,7 +14,8 @@ class ScrubRounds(RoundSettings):
     Attributes
     ----------
     max_epochs
-        How many of the epochs begin with a round of ascent on the forgotten data, at least 0; neutral 0.
+        How many of the epochs begin with a round of ascent on the forgotten data, at least 0; neutral 0, and
+        next to it 1, as the first of them begins at the old model, from which it can see no way.
     teacher_weight
         α, the weight of the old model's answers on the retained data, at least 0.
     label_weight

@@ -14,7 +14,7 @@ from tests.unlearning.plain import both, cross_entropies, descend, epoch_of_batc
 from unlearning.central.finetune import FinetuneSettings, finetune
 from unlearning.central.masks import flat_mask
 from unlearning.central.parameters import flat_parameters
-from unlearning.central.scrub import ScrubSettings, scrub
+from unlearning.central.scrub import ScrubSettings, max_epoch, min_epoch, scrub
 
 BuildNet = Callable[..., nn.Module]
 MakeBlobs = Callable[..., Examples]
@@ -70,11 +70,30 @@ def test_the_answers_on_the_forgotten_move_away(build_net: BuildNet, make_blobs:
     model, retain, forget = build_net(4, 8, 3), make_blobs(30), make_blobs(12, seed=1)
     x, _, gone = both(retain, forget)
     distances = []
-    for max_epochs in (0, 1, 3):
+    for max_epochs in (1, 2, 3):
         settings = ScrubSettings(epochs=3, max_epochs=max_epochs, learning_rate=0.05)
         found = scrub(model, retain, forget, settings, fresh())
         distances.append(float(kl(model(x[gone]), found(x[gone]).detach()).mean()))
     assert distances[0] < distances[1] < distances[2]
+
+
+def test_the_first_max_epoch_sees_no_way_from_the_old_model(
+    build_net: BuildNet, make_blobs: MakeBlobs
+) -> None:
+    """At w = w_o the distance is 0, its least: the gradient is rounding. From elsewhere it is not."""
+    model, retain, forget = build_net(4, 8, 3), make_blobs(30), make_blobs(12, seed=1)
+    settings = ScrubSettings(epochs=1, learning_rate=0.05)
+    there = min_epoch(model, retain, model, settings, fresh())
+    moved = [
+        float(
+            (
+                flat_parameters(max_epoch(start, forget, model, settings, fresh())) - flat_parameters(start)
+            ).norm()
+        )
+        for start in (model, there)
+    ]
+    assert moved[0] < 1e-6
+    assert moved[1] > 1e-3
 
 
 def test_a_task_without_labels_has_its_own_distance(build_net: BuildNet, make_blobs: MakeBlobs) -> None:

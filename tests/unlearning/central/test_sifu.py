@@ -1,11 +1,16 @@
 """unlearning/central/sifu.py: how far a client can have moved a training, against trainings without it."""
 
+from collections.abc import Callable
+from typing import cast
+
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor, nn
 
+from strategies.core.augmenting import Augmented
 from strategies.core.examples import TensorExamples
+from strategies.models.batch_norm import Frozen, mark
 from strategies.task import CLASSIFICATION
 from strategies.tasks.regression import Regression
 from unlearning.central.sifu import largest_square, next_sensitivity, stretch
@@ -54,6 +59,27 @@ def test_other_models_are_refused(model: nn.Module) -> None:
     examples = TensorExamples(torch.ones(9, 2), torch.zeros(9, dtype=torch.int64))
     with pytest.raises(ValueError, match="one linear layer"):
         largest_square(model, examples, CLASSIFICATION)
+
+
+@pytest.mark.parametrize("build", [nn.BatchNorm1d, lambda size: nn.BatchNorm1d(size, affine=False)])
+def test_features_that_depend_on_the_batch_are_refused(build: Callable[[int], nn.Module]) -> None:
+    """Training in batches of 8 has other, longer features than all 40 at once: no bound holds for it."""
+    model = nn.Sequential(build(2).requires_grad_(False), nn.Linear(2, 2))
+    draw = torch.Generator().manual_seed(1)
+    examples = TensorExamples(torch.randn(40, 2, generator=draw), torch.zeros(40, dtype=torch.int64))
+    with pytest.raises(ValueError, match="depends on the rest of the batch"):
+        largest_square(model, examples, CLASSIFICATION)
+    settled = nn.Sequential(build(2).requires_grad_(False), nn.Linear(2, 2))
+    mark(cast(nn.BatchNorm1d, settled[0]), Frozen)
+    assert largest_square(settled, examples, CLASSIFICATION) > 1
+
+
+def test_inputs_that_training_varies_are_refused() -> None:
+    """Three times as long in training, so that 1 + 9 · 25 = 226 would bound them, and not 26."""
+    examples = TensorExamples(torch.tensor([[3.0, 4.0]]), torch.tensor([0]))
+    varied = Augmented(examples, lambda x, _: cast(Tensor, x) * 3).subset([0])
+    with pytest.raises(ValueError, match="training varies the inputs"):
+        largest_square(nn.Linear(2, 2), varied, CLASSIFICATION)
 
 
 def descended(start: Tensor, x: Tensor, y: Tensor, rate: float, decay: float, steps: int) -> Tensor:

@@ -25,7 +25,7 @@ from tests.unlearning.methods.slow import (
 from tests.unlearning.runs import logged_run
 from unlearning.central.fedosd import unlearning_loss_each, unlearning_step
 from unlearning.central.gradients import ExampleSum, Objective, gradient_sum
-from unlearning.methods.fedosd import ACTION, FORGET, RETAIN, unlearned
+from unlearning.methods.fedosd import ACTION, FORGET, RETAIN, direction
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 
@@ -151,7 +151,7 @@ def test_without_a_sum_over_the_forgotten_data_there_is_no_step() -> None:
     nothing = {FORGET: ExampleSum(torch.zeros(2, dtype=torch.float64), 0)}
     some = {RETAIN: ExampleSum(torch.ones(2, dtype=torch.float64), 1)}
     with pytest.raises(LetheError, match="fedosd: no client answered usefully that holds what is"):
-        unlearned(torch.zeros(2), {"a": {**nothing, **some}}, 0.1)
+        direction({"a": {**nothing, **some}})
 
 
 def test_the_client_to_forget_must_answer(run: TrainedRun) -> None:

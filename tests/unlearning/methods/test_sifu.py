@@ -21,6 +21,7 @@ from tests.unlearning.methods.slow import CLIENT, DATA, forgotten
 from tests.unlearning.runs import Rounds, logged_run
 from unlearning.central.sifu import Kept
 from unlearning.forgetting import ForgetResult, forget
+from unlearning.holdings import Holdings
 from unlearning.methods.base import ForgetJob
 from unlearning.methods.sifu import ACTION, kept_round
 from unlearning.request import ForgetRequest
@@ -197,6 +198,17 @@ def test_a_client_without_a_bound_is_named(run: TrainedRun) -> None:
     found = served(run, convex().but(failing={"3": (ACTION,)}), noise=10.0)
     assert found.details["certified"]["kept-round"] == 1
     assert "client 3 did not tell its largest input: no round of it could be kept" in found.notes
+
+
+def test_of_a_client_whose_data_changed_no_round_is_kept(run: TrainedRun) -> None:
+    """Its largest input today says nothing of those that it trained on."""
+    federation, settings = convex(), ForgetSettings.of("sifu", noise=10.0)
+    changed = Holdings(changed_clients=("3",))
+    found = forget(run, CLIENT, "sifu", settings, federation.cohort(), holdings=changed)
+    assert found.details["certified"]["kept-round"] == 1
+    assert ("query.sifu", "3") not in federation.asked
+    note = "client 3 has other data than in the run, which tell no bound: no round of it could be kept"
+    assert note in found.notes
 
 
 def test_a_client_that_never_took_part_changes_nothing(run: TrainedRun) -> None:

@@ -35,7 +35,7 @@ from unlearning.central.stopping import Goal, Standing, StepSettings, shortened,
 from unlearning.methods.ascent import GRADIENT, radius_around, reference_from_log
 from unlearning.methods.base import ForgetJob
 from unlearning.methods.fedosd import ACTION
-from unlearning.methods.stopping import MEASURE, STANDING, goal_of
+from unlearning.methods.stopping import MEASURE, STANDING, goal_of, told
 from unlearning.request import ForgetRequest
 from unlearning.run import TrainedRun
 from unlearning.settings import ForgetSettings
@@ -211,6 +211,21 @@ def test_the_cap_is_noted(run: TrainedRun, federation: Federation, sample: Forge
         "ascent: the cap of 1 (forget.ascent.max-steps) ended it, not the held-out data: mean"
     )
     assert not found.details["goal-met"]
+
+
+def test_why_it_ended_is_said_of_the_model_that_is_measured() -> None:
+    """Clients that leave take their steps apart, 5 on average; none of them looks at their mean."""
+    below = Standing(1.0, 4.0, 2.0)
+    alone, made = (told("ascent", "k", 100, 5, below, made=made)[0] for made in (False, True))
+    assert alone == [
+        "ascent: that no direction was left ended it, not the held-out data: " + below.in_words()
+    ]
+    assert made == [
+        "ascent: the model that the server made of the clients' does not meet the goal of their steps: "
+        + below.in_words()
+    ]
+    (capped,) = told("ascent", "k", 5, 5, below, made=True)[0]
+    assert capped.startswith("ascent: the cap of 5 (k) ended it")
 
 
 def test_no_step_is_no_change(run: TrainedRun, federation: Federation) -> None:

@@ -324,6 +324,23 @@ def test_two_signs_together_rank_a_client_that_is_out_by_both() -> None:
     assert together([first]) == pytest.approx(scores_of(first))
 
 
+def test_signs_that_cancel_each_other_make_no_score_of_thousands() -> None:
+    """In their own deviations (−1, 0, 1, 9) and (1, 0, −1, 9): the sums (0, 0, 0, 18) have no spread.
+
+    With a deviation of 1 the last is 18 / √(1 + ⅓) out, which a sign of 9 / √(1 + ⅓) alone bears out.
+    """
+    found = together([np.array([0.0, 1.0, 2.0, 10.0]), np.array([2.0, 1.0, 0.0, 10.0])])
+    assert found.tolist() == pytest.approx([0.0, 0.0, 0.0, 18 / math.sqrt(4 / 3)])
+
+
+def test_a_client_of_which_nothing_was_used_is_named_as_such(tmp_path: Path) -> None:
+    """One whose replies were all refused is in no log, and must not look as if it were cleared."""
+    run = drawn_run(tmp_path / "log", drawn_rounds(1, 5))
+    found = find_suspects(replace(run, clients=(*run.clients, "9")))
+    assert "client 9 is not judged: no update of it was used in any round" in found.notes
+    assert "9" not in by_client(found.clients)
+
+
 def test_a_class_counts_by_its_rise_over_the_median_client() -> None:
     shifts = np.array([[[0.0, 4.0], [1.0, 0.0], [0.0, 1.0], [0.5, 0.5], [0.2, 0.2]]])
     # Medians 0.2 and 0.5; rises (−0.2, 3.5), (0.8, −0.5), (−0.2, 0.5), (0.3, 0), (0, −0.3)
