@@ -211,6 +211,13 @@ def batches(
 
 def make_optimizer(parameters: Sequence[nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
     """Return the optimiser that the settings name, in torch's fused form where there is one."""
+    optimizer = _optimizer(parameters, settings)
+    if not all(parameter.is_contiguous() for parameter in parameters):
+        optimizer.register_step_pre_hook(_order_gradients)
+    return optimizer
+
+
+def _optimizer(parameters: Sequence[nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimizer == "sgd":
         return torch.optim.SGD(
@@ -225,6 +232,18 @@ def make_optimizer(parameters: Sequence[nn.Parameter], settings: TrainSettings) 
         return torch.optim.RMSprop(parameters, rate, weight_decay=decay)
     kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
     return kind(parameters, rate, weight_decay=decay, fused=True)
+
+
+def _order_gradients(optimizer: torch.optim.Optimizer, *_: object) -> None:
+    """Bring each gradient into the memory order of its parameter, such as channels last.
+
+    Fused optimisers read both as they lie in memory, and compare no orders.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            gradient = parameter.grad
+            if gradient is not None and gradient.stride() != parameter.stride():
+                parameter.grad = torch.empty_like(parameter).copy_(gradient)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -326,6 +326,34 @@ def test_adjust_changes_the_result(factor: float, changed: bool) -> None:
     assert parameters_of(model).equal(parameters_of(model_of_ones())) is (factor == 0.0)
 
 
+@pytest.mark.parametrize("more", [{"momentum": 0.9}, {"optimizer": "adam"}, {"optimizer": "rmsprop"}])
+def test_gradients_in_another_memory_order_than_the_weights_change_nothing(more: dict[str, Any]) -> None:
+    """Weights with their channels last, and an adjustment that returns gradients with them first.
+
+    Fused optimisers read both as they lie in memory.
+    """
+    generator = torch_generator(0, "images")
+    images = TensorExamples(torch.randn(8, 3, 5, 5, generator=generator), torch.arange(8) % 2)
+    settings = PLAIN.model_copy(update={"learning_rate": 0.01, **more})
+
+    def first(parameters: Tensors, gradients: Tensors) -> Tensors:
+        return [gradient.contiguous() for gradient in gradients]
+
+    def steps(order: torch.memory_format) -> Tensor:
+        layers = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36, 2)]
+        for number, layer in enumerate(layers):
+            for parameter in layer.parameters():
+                nn.init.normal_(parameter, std=0.3, generator=torch_generator(number, "weights"))
+        model = nn.Sequential(*layers).to(memory_format=order)
+        assert next(model.parameters()).is_contiguous() is (order == torch.contiguous_format)
+        local_train(model, images, settings, torch_generator(0, "batches"), adjust=first)
+        return parameters_of(model)
+
+    torch.testing.assert_close(
+        steps(torch.channels_last), steps(torch.contiguous_format), rtol=1e-4, atol=1e-5
+    )
+
+
 def test_trains_in_train_mode() -> None:
     """Whatever mode the model came in."""
     model = model_of_ones().eval()

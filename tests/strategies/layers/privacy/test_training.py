@@ -205,6 +205,25 @@ def test_every_engine_takes_the_same_private_steps(engine: EngineName) -> None:
     torch.testing.assert_close(trained(engine), trained("auto"), rtol=1e-3, atol=2e-3)
 
 
+@pytest.mark.parametrize("engine", ["auto", "one-pass", "ghost", "hooks"])
+def test_weights_with_their_channels_last_take_the_same_private_steps(engine: EngineName) -> None:
+    """What is released is one vector, in whose order the weights do not lie."""
+
+    def trained(order: torch.memory_format) -> Tensor:
+        model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(64, 3))
+        for number, parameter in enumerate(model.parameters()):
+            nn.init.normal_(parameter, std=0.3, generator=torch_generator(number, "weights"))
+        model = model.to(memory_format=order)
+        PrivateTrainer(0.5, 0.5, SEEDED, engine)(
+            model, examples_of(), TrainSettings(local_steps=4, batch_size=2), torch_generator(0)
+        )
+        return flat(model)
+
+    torch.testing.assert_close(
+        trained(torch.channels_last), trained(torch.contiguous_format), rtol=1e-3, atol=2e-3
+    )
+
+
 def test_noise_has_the_variance_that_was_paid_for() -> None:
     """σC over the expected batch: 10,000 entries of a step whose batch is empty are N(0, (σC/qn)²)."""
     model = nn.Linear(100, 100)
