@@ -77,6 +77,15 @@ def rounded(flat: Tensor, layout: Layout, bits: int) -> Tensor:
     return made
 
 
+def rounded_weights(run: TrainedRun, flat: Tensor, bits: int) -> Tensor:
+    """Return parameters whose weights are `rounded`, shape [layout.size]; running statistics stay.
+
+    Models that are rounded to be used keep these in full precision, too: at few bits a small variance is 0.
+    """
+    found = rounded(flat, run.layout, bits)
+    return found if run.num_trained == run.layout.size else torch.where(run.trained, found, flat)
+
+
 def measure_rounded(
     run: TrainedRun,
     models: Mapping[str, Tensor],
@@ -91,7 +100,7 @@ def measure_rounded(
                 bits,
                 measure(
                     run,
-                    rounded(flat, run.layout, bits),
+                    rounded_weights(run, flat, bits),
                     request,
                     cohort,
                     settings,

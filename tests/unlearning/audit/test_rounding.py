@@ -1,13 +1,16 @@
 """Rounded weights: by hand, on a grid of its own for each entry, and what they bring back."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, strategies as st
 from pydantic import ValidationError
+from torch import nn
 
 from strategies.core.wire import Layout
 from tests.unlearning.audit_world import SURE, CohortStandIn, trained_run, weights
-from unlearning.audit.rounding import by_bits, measure_rounded, rounded
+from unlearning.audit.rounding import by_bits, measure_rounded, rounded, rounded_weights
 from unlearning.request import ForgetRequest
 from unlearning.settings import AuditSettings
 
@@ -33,6 +36,17 @@ def test_no_weight_moves_by_more_than_half_a_step(values: list[float], bits: int
 
 def test_an_entry_of_zeros_stays() -> None:
     assert rounded(torch.zeros(6), LAYOUT, 4).equal(torch.zeros(6))
+
+
+def test_running_statistics_are_not_rounded() -> None:
+    """Two bits: 0.4 of a weight is 0 beside 1; a variance of 0.4 beside 1 stays."""
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.BatchNorm1d(2, affine=False))
+    state = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+    layout, values = Layout.of(state), torch.tensor([1.0, 0.4, 0.4, 0.4, 0.4, 1.0, 0.4, 1.0])
+    run = replace(trained_run(), layout=layout, build_model=lambda: model, final=values)
+    expected = torch.tensor([1.0, 0.0, 0.0, 0.0, 0.4, 1.0, 0.4, 1.0])
+    assert rounded_weights(run, values, 2).equal(expected)
+    assert rounded(values, layout, 2).tolist()[4:] == [0.0, 1.0, 0.0, 1.0]
 
 
 def test_models_are_measured_at_each_number_of_bits() -> None:
