@@ -21,9 +21,7 @@ _NOT_MEASURED = "no verdict: UA, RA or TA could not be measured"
 _REFERENCE = "this is the retrained model, with which the others are compared"
 _SAID = {
     "closer": "the forgetting brought the model closer to retraining than doing nothing",
-    "within-floor": (
-        "within the floor: the forgetting and doing nothing are equally far from retraining, up to chance"
-    ),
+    "within-floor": "not told from doing nothing: both are equally far from retraining, up to chance",
     "worse": "the forgetting left the model further from retraining than doing nothing would have",
 }
 BACKDOOR_POINTS = 1.0
