@@ -3,7 +3,8 @@
 A SuperNode holds a client's state in memory, for one run of Flower's. A node started with
 ``state="<folder>"`` in its config also writes it to disk after each message, one file per training run, and
 reads it back when Flower has none: after a restart, and when a later run of Flower's resumes the training,
-forgets or audits. The state is the privacy account, the client's own model, and the residual of compression.
+forgets or audits. The state is the privacy account, the client's own model, the residual of
+compression and, while it attacks its own examples, how well the models shown to it know them.
 """
 
 import re
